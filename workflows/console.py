@@ -1,0 +1,123 @@
+"""What people see: each step with its time, progress of long work, and the result.
+
+With ``--json`` the last line of standard output is one JSON object and everything else
+goes to standard error. Live progress (rich) only on a terminal, plain lines elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+#: Seconds after which a wait says what it waits for.
+REASON_AFTER = 1.0
+
+
+class Step:
+    """One step of a chain while it runs."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        self.name = name
+        self.text = ""
+        self._console = console
+        self._started = time.perf_counter()
+        self._status: Any = None
+        self._reason = ""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the step began."""
+        return time.perf_counter() - self._started
+
+    def detail(self, line: str) -> None:
+        """Show one line of progress."""
+        line = line.rstrip()
+        if not line:
+            return
+        if self._console.terminal:
+            self._live(line)
+        else:
+            self._console.line(f"  {self.name}: {line}")
+
+    def waiting(self, reason: str) -> None:
+        """Say what is waited for, once the wait is long enough to be noticed."""
+        if reason != self._reason and self.seconds > REASON_AFTER:
+            self._reason = reason
+            self.detail(f"waiting for {reason} (Ctrl-C gives up)")
+
+    def _live(self, line: str) -> None:
+        from rich.console import Console as RichConsole
+        from rich.markup import escape
+
+        text = f"[bold]{self.name}[/bold] {escape(line)[: self._console.width - len(self.name) - 6]}"
+        if self._status is None:
+            self._status = RichConsole(file=self._console.stream).status(text)
+            self._status.start()
+        else:
+            self._status.update(text)
+
+    def close(self) -> None:
+        """End live output."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+class Console:
+    """Where a command's output goes.
+
+    Args:
+        as_json: Keep standard output for the one JSON object.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.seconds: dict[str, float] = {}
+        self.current: str | None = None
+
+    @property
+    def stream(self) -> TextIO:
+        """Where text for people goes."""
+        return sys.stderr if self.as_json else sys.stdout
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a person looks on."""
+        return self.stream.isatty()
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        import shutil
+
+        return shutil.get_terminal_size().columns
+
+    def line(self, text: str = "") -> None:
+        """Show one line."""
+        try:
+            print(text, file=self.stream, flush=True)
+        except UnicodeEncodeError:
+            encoding = self.stream.encoding or "ascii"
+            print(text.encode(encoding, "replace").decode(encoding), file=self.stream, flush=True)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        """Run a step; its line appears with its time when it is done."""
+        step = Step(self, name)
+        self.current = name
+        try:
+            yield step
+        finally:
+            step.close()
+        self.current = None
+        self.seconds[name] = round(step.seconds, 3)
+        self.line(f"{name:<14} {step.seconds:6.2f} s  {step.text}".rstrip())
+
+    def result(self, value: Mapping[str, Any]) -> None:
+        """With ``--json``: print the object as the last line of standard output."""
+        if self.as_json:
+            print(json.dumps(value), flush=True)

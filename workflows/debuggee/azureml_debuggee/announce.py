@@ -1,0 +1,55 @@
+"""Says what happens to the debugged program, to whoever watches from outside.
+
+One JSON object a line, appended to a file. A file and not the program's own output,
+because that belongs to the program: it may be swallowed, reformatted or imitated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any, Optional
+
+
+class Announcer:
+    """Appends events to a file; without a file it says nothing.
+
+    Args:
+        path: The file, made when missing.
+    """
+
+    def __init__(self, path: Optional[str]) -> None:
+        self._path = path
+
+    def __call__(self, event: str, **details: Any) -> None:
+        """Append one event. Never raises: the program matters more than its watcher."""
+        if not self._path:
+            return
+        record = {"event": event, "pid": os.getpid(), "time": time.time()}
+        record.update(details)
+        line = json.dumps(record, default=str) + "\n"
+        try:
+            # One write in append mode: lines of several processes do not mix.
+            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            try:
+                os.write(handle, line.encode("utf-8", "backslashreplace"))
+            finally:
+                os.close(handle)
+        except OSError:
+            pass
+
+
+def say(line: str) -> None:
+    """Write one line to the program's own log.
+
+    Not by ``print``: the inference server replaces it with one that adds a prefix, and
+    the published lines are looked for as they stand.
+    """
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except (AttributeError, OSError, ValueError):
+        # No standard output, or it is closed already.
+        pass

@@ -1,0 +1,168 @@
+"""debugpy, started when the first debugger comes and put to rest when the last has left.
+
+On Python 3.11 and earlier pydevd works through a trace function, which slows a program
+down about ten times even when nobody is attached; taking it out of every thread after a
+detach brings full speed back. From 3.12 on it uses sys.monitoring, which costs nothing
+while there are no breakpoints, and nothing needs to be done.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from typing import Any, Callable, Optional, Tuple
+
+from .threads import start_untraced
+
+_TRACES = sys.version_info < (3, 12)
+
+
+class Debugger:
+    """The debugpy of this process. All methods but the properties belong to one thread at a time.
+
+    Args:
+        sub_process: Whether children of the program are debugged as well. They stay
+            blocked until a debugger serves them, hence off unless asked for.
+    """
+
+    def __init__(self, sub_process: bool = False) -> None:
+        import debugpy
+
+        self._listen: Callable[..., Tuple[str, int]] = debugpy.listen
+        self._wait: Any = debugpy.wait_for_client
+        self._sub_process = sub_process
+        self._address: Optional[Tuple[str, int]] = None
+        self._resting = False
+
+    @property
+    def awake(self) -> bool:
+        """Whether debugpy has been started in this process."""
+        return self._address is not None
+
+    def wake(self) -> Tuple[str, int]:
+        """Start debugpy, or take it out of its rest, and return its adapter's address.
+
+        Raises:
+            Exception: Whatever debugpy raises when it cannot start.
+        """
+        if self._address is None:
+            # It warns of frozen modules on standard error; whoever debugs knows.
+            os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+            import debugpy
+
+            debugpy.configure(subProcess=self._sub_process)
+            self._address = self._listen(("127.0.0.1", 0))
+        elif self._resting:
+            self._trace()
+            self._resting = False
+        return self._address
+
+    def attached(self) -> bool:
+        """Whether a debugger has attached and sent its configuration."""
+        if self._address is None:
+            return False
+        import pydevd
+
+        return bool(pydevd._is_attached())
+
+    def rest(self) -> bool:
+        """Give the program its full speed back; False while a debugger is still attached."""
+        if self._address is None or self._resting:
+            return True
+        if self.attached():
+            return False
+        if _TRACES and sys.version_info >= (3, 9):
+            self._untrace()
+            self._resting = True
+        return True
+
+    def wait(self, seconds: float) -> bool:
+        """Hold the calling thread until a debugger has sent its configuration.
+
+        Args:
+            seconds: The longest wait.
+
+        Returns:
+            Whether a debugger is attached.
+        """
+        over = threading.Event()
+
+        def give_up() -> None:
+            # `cancel` exists only once the wait has begun, so it is tried again.
+            if over.wait(max(seconds, 0.0)):
+                return
+            while not over.wait(0.02):
+                try:
+                    self._wait.cancel()
+                except RuntimeError:
+                    continue
+                return
+
+        start_untraced(give_up, "azureml-debuggee-timeout")
+        try:
+            self._wait()
+        finally:
+            over.set()
+        return self.attached()
+
+    def stop_here(self, frame: Any) -> None:
+        """Pause in ``frame``, as a ``breakpoint()`` in it would."""
+        from debugpy.server import api
+
+        api._settrace(
+            suspend=True, trace_only_current_thread=True, patch_multiprocessing=False, stop_at_frame=frame
+        )
+
+    def forget_after_fork(self) -> None:
+        """Make a forked child a plain process: its debugger stayed with the parent."""
+        if self._address is None or self._sub_process:
+            return
+        self._address = None
+        try:
+            import pydevd
+
+            # A breakpoint inherited from the parent would hang the child for good.
+            pydevd.settrace_forked(setup_tracing=False)
+            if _TRACES:
+                sys.settrace(None)
+                threading.settrace(None)  # type: ignore[arg-type]
+            else:
+                from _pydevd_sys_monitoring import pydevd_sys_monitoring
+
+                pydevd_sys_monitoring.stop_monitoring(all_threads=True)
+        except Exception:
+            # The child must run on whatever an unknown version of pydevd does here.
+            pass
+
+    def _trace(self) -> None:
+        import pydevd
+
+        debugger = pydevd.get_global_debugger()
+        debugger.patch_threads()
+        debugger.enable_tracing(debugger.trace_dispatch, apply_to_all_threads=True)
+        debugger.set_tracing_for_untraced_contexts()
+
+    def _untrace(self) -> None:
+        from _pydev_bundle import pydev_monkey
+
+        api = ctypes.pythonapi
+        first = api.PyInterpreterState_ThreadHead
+        first.restype, first.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+        following = api.PyThreadState_Next
+        following.restype, following.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+        current = api.PyInterpreterState_Get
+        current.restype = ctypes.c_void_p
+        set_trace = api._PyEval_SetTrace
+        set_trace.restype, set_trace.argtypes = ctypes.c_int, [ctypes.c_void_p] * 3
+        # The lock is held by ctypes.pythonapi, so no thread state comes or goes meanwhile.
+        states = []
+        state = first(current())
+        while state:
+            states.append(state)
+            state = following(state)
+        for state in states:
+            set_trace(state, None, None)
+        threading.settrace(None)  # type: ignore[arg-type]
+        pydev_monkey.undo_patch_thread_modules()

@@ -1,0 +1,55 @@
+"""Answers the debugpy calls that a script already contains.
+
+The published instructions put ``debugpy.listen(("0.0.0.0", 5678))`` and
+``debugpy.wait_for_client()`` at a script's top. Under the debuggee the gate listens
+already, on the configured address; a second listener would fail, and the published wait
+has no limit. So these calls are answered here, and the script stays as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Tuple
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+class _WaitForClient:
+    """Stands in for ``debugpy.wait_for_client``, which has a ``cancel`` as well."""
+
+    def __init__(self, session: "Session") -> None:
+        self._session = session
+
+    def __call__(self) -> None:
+        self._session.hold()
+
+    def cancel(self) -> None:
+        self._session.let_go()
+
+
+def answer_debugpy_calls(session: "Session") -> None:
+    """Replace debugpy's entry points, and ``breakpoint()``, by ones that use the session's gate."""
+    import debugpy
+
+    def listen(address: Any = None, **_options: Any) -> Tuple[str, int]:
+        return session.gate.address
+
+    def is_client_connected() -> bool:
+        return session.debugger.attached()
+
+    def stop_in_caller() -> None:
+        if session.debugger.attached():
+            session.debugger.stop_here(sys._getframe(1))
+
+    def stop_by_builtin(*_args: Any, **_options: Any) -> None:
+        # Python's own hook would start pdb and read a standard input that is not there.
+        if session.debugger.attached():
+            session.debugger.stop_here(sys._getframe(1))
+
+    debugpy.listen = listen
+    debugpy.connect = listen
+    debugpy.wait_for_client = _WaitForClient(session)
+    debugpy.is_client_connected = is_client_connected
+    debugpy.breakpoint = stop_in_caller
+    sys.breakpointhook = stop_by_builtin

@@ -1,0 +1,91 @@
+"""One debugged process: its gate, its debugger, and the wait for somebody to attach.
+
+Configured by environment variables, since they reach the process through any launcher:
+
+========================== =====================================================
+AZUREML_DEBUGGEE_HOST      address to listen on (127.0.0.1)
+AZUREML_DEBUGGEE_PORT      port to listen on (5678)
+AZUREML_DEBUGGEE_WAIT      ``1``: hold before the program begins
+AZUREML_DEBUGGEE_TIMEOUT   seconds that a hold lasts at the most (300)
+AZUREML_DEBUGGEE_EVENTS    file to announce events in (none)
+AZUREML_DEBUGGEE_CHILDREN  ``1``: debug child processes as well
+========================== =====================================================
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Mapping, Optional
+
+from .announce import Announcer, say
+from .debugger import Debugger
+from .gate import Gate
+from .published import answer_debugpy_calls
+
+
+def _number(environment: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        return float(environment.get(name, ""))
+    except ValueError:
+        return default
+
+
+class Session:
+    """The debuggee's part in this process; made by :func:`start`."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.announce = Announcer(environment.get("AZUREML_DEBUGGEE_EVENTS"))
+        self.wanted = environment.get("AZUREML_DEBUGGEE_WAIT") == "1"
+        self.timeout = _number(environment, "AZUREML_DEBUGGEE_TIMEOUT", 300.0)
+        self.debugger = Debugger(sub_process=environment.get("AZUREML_DEBUGGEE_CHILDREN") == "1")
+        host = environment.get("AZUREML_DEBUGGEE_HOST") or "127.0.0.1"
+        port = int(_number(environment, "AZUREML_DEBUGGEE_PORT", 5678))
+        self.gate = Gate(host, port, self.debugger, self.announce)
+        self._let_go = threading.Event()
+
+    def hold(self) -> bool:
+        """Hold the calling thread for a debugger, up to the timeout, and log the published lines.
+
+        Returns:
+            Whether a debugger is attached.
+        """
+        if self.debugger.attached():
+            return True
+        deadline = time.monotonic() + self.timeout
+        self._let_go.clear()
+        say("Timeout for debug connection: {:g}".format(self.timeout))
+        say("ip_address: {}".format(self.gate.address[0]))
+        say("debug_port: {}".format(self.gate.address[1]))
+        self.announce("waiting", timeout=self.timeout)
+        attached = False
+        # Short waits, so that a signal or `let_go` ends the hold at once on every platform.
+        while not attached and not self._let_go.is_set():
+            left = deadline - time.monotonic()
+            if left <= 0 or self.gate.failure:
+                break
+            if self.gate.knocked.wait(min(left, 0.5)) and self.debugger.awake:
+                attached = self.debugger.wait(min(left, 1.0))
+        say("Debugger attached = {}".format(attached))
+        self.announce("attached" if attached else "not-attached")
+        return attached
+
+    def let_go(self) -> None:
+        """End a hold early."""
+        self._let_go.set()
+
+
+def start(environment: Optional[Mapping[str, str]] = None) -> Session:
+    """Make this process one that a debugger can attach to at any time.
+
+    Args:
+        environment: Configuration; the process's environment by default.
+
+    Raises:
+        ImportError: debugpy is not installed here.
+    """
+    session = Session(os.environ if environment is None else environment)
+    answer_debugpy_calls(session)
+    session.gate.start()
+    return session

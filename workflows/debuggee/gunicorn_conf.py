@@ -1,0 +1,137 @@
+"""gunicorn's configuration for a debugged service.
+
+Handed over by GUNICORN_CMD_ARGS, so that the image's own start script stays as it is:
+https://docs.gunicorn.org/en/stable/settings.html. gunicorn calls these hooks in the
+master and in the worker; score.py is loaded in the worker, between `post_fork` and
+`post_worker_init`. A gunicorn.conf.py beside score.py, which this file displaces, is
+read first and keeps its settings and hooks.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import traceback
+
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
+
+
+def _load_debuggee():
+    """Import the debuggee by its place: a path entry could hide a module of the program's."""
+    name = "azureml_debuggee"
+    package = os.path.join(_FOLDER, name)
+    spec = importlib.util.spec_from_file_location(
+        name, os.path.join(package, "__init__.py"), submodule_search_locations=[package]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+def _read_displaced():
+    path = os.path.join(os.getcwd(), "gunicorn.conf.py")
+    settings = {"__file__": path}
+    if os.path.isfile(path):
+        with open(path, "rb") as file:
+            exec(compile(file.read(), path, "exec"), settings)
+    return {name: value for name, value in settings.items() if not name.startswith("__")}
+
+
+_load_debuggee()
+from azureml_debuggee import session as _sessions  # noqa: E402
+from azureml_debuggee.announce import Announcer  # noqa: E402
+
+_theirs = _read_displaced()
+globals().update(_theirs)
+_announce = Announcer(os.environ.get("AZUREML_DEBUGGEE_EVENTS"))
+_loaded = set()
+
+#: A control socket under the user's home is of no use here, and two services would share it.
+control_socket_disable = True
+#: A worker paused at a breakpoint answers nobody; gunicorn must not take it for dead.
+timeout = 0
+workers = 1
+preload_app = False
+
+
+def _call_theirs(name, *arguments):
+    hook = _theirs.get(name)
+    if hook is not None:
+        hook(*arguments)
+
+
+def on_starting(server):
+    """Bind where the engine says: the inference server binds to every address."""
+    bind = os.environ.get("AZUREML_DEBUGGEE_BIND")
+    if bind:
+        server.cfg.set("bind", [bind])
+        server.address = server.cfg.address
+    _call_theirs("on_starting", server)
+
+
+def post_fork(server, worker):
+    """In the worker, before score.py: open the gate, and hold if that was asked for."""
+    _call_theirs("post_fork", server, worker)
+    _announce("worker", master=os.getppid())
+    try:
+        session = _sessions.start()
+    except ImportError as error:
+        _announce("gate-failed", message="debugpy cannot be imported in this environment: {}".format(error))
+        return
+    if session.wanted:
+        session.hold()
+
+
+def post_worker_init(worker):
+    """In the worker, with score.py loaded and its init done."""
+    _call_theirs("post_worker_init", worker)
+    _announce("loaded")
+
+
+def worker_exit(server, worker):
+    """In the worker, on its way out: say why, where score.py could not be loaded."""
+    error = sys.exc_info()[1]
+    if error is not None and not worker.booted:
+        _announce("failed", **_describe(error))
+    _call_theirs("worker_exit", server, worker)
+
+
+def child_exit(server, worker):
+    """In the master, when a worker has ended that had not refused to boot."""
+    _announce("worker-exited", worker=worker.pid)
+    _call_theirs("child_exit", server, worker)
+
+
+def _describe(error):
+    """The exception of the person's own code behind the inference server's."""
+    seen = error
+    while seen is not None:
+        cause = getattr(seen, "user_ex", None)
+        if cause is not None:
+            return _place(cause)
+        following = seen.__cause__ or seen.__context__
+        if following is None:
+            break
+        seen = following
+    return _place(seen)
+
+
+def _place(error):
+    """What went wrong and where: in the person's folder if any frame is there."""
+    root = os.path.join(os.path.abspath(os.environ.get("AML_APP_ROOT") or os.getcwd()), "")
+    file, line = None, None
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line = error.filename, error.lineno
+    else:
+        for frame in traceback.extract_tb(error.__traceback__):
+            if os.path.abspath(frame.filename).startswith(root):
+                file, line = frame.filename, frame.lineno
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    return {
+        "type": type(error).__name__,
+        "message": message,
+        "file": file,
+        "line": line,
+        "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__))[-8000:],
+    }

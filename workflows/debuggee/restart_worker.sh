@@ -1,0 +1,20 @@
+#!/bin/sh
+# restart_worker.sh WORKER FOLDER
+# Ends the process that has score.py loaded; the server's master starts another at once.
+# A worker that is paused at a breakpoint or in the middle of a request does not hear the
+# polite signal, so it is killed after a moment. Where the whole service is down, since
+# score.py could not be loaded, runit brings it up again.
+worker=$1
+if [ "$worker" -gt 0 ] && kill -TERM "$worker" 2>/dev/null; then
+    for _ in 1 2 3 4 5 6; do
+        sleep 0.05
+        kill -0 "$worker" 2>/dev/null || break
+    done
+    kill -KILL "$worker" 2>/dev/null
+fi
+if command -v sv >/dev/null 2>&1; then
+    for service in "$2"/*/; do
+        sv up "${service%/}" >/dev/null 2>&1
+    done
+fi
+exit 0

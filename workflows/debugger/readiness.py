@@ -1,0 +1,56 @@
+"""Reads what the debuggee announces: the only source of readiness.
+
+Nothing connects to a debug port to see whether it is open, and nothing sleeps for a
+fixed time.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class Events:
+    """The events of one service, read as they are appended.
+
+    Args:
+        path: The file, which may not be there yet.
+        offset: Where to begin, in bytes.
+    """
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self._path = path
+        self.offset = offset
+
+    def read(self) -> list[dict[str, Any]]:
+        """The events that have come since the last call."""
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self.offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        # A line whose end is not there yet is left for the next time.
+        whole = data[: data.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        events = []
+        for line in whole.splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and isinstance(event.get("event"), str):
+                events.append(event)
+        return events
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All events so far."""
+    return Events(path).read()
+
+
+def current_worker(path: Path) -> int:
+    """Process id, in the service's own namespace, of the worker that was started last; 0 if none."""
+    workers = [event.get("pid", 0) for event in read_events(path) if event["event"] == "worker"]
+    return int(workers[-1]) if workers else 0

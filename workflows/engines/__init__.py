@@ -1,0 +1,41 @@
+"""Where services and steps run: the Docker engine, or processes on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import UserError
+from .base import Engine
+
+
+def load(name: str, cache: Path | None = None) -> Engine:
+    """The engine of that name.
+
+    Raises:
+        UserError: The Docker engine does not answer.
+    """
+    if name == "docker":
+        from .docker import DockerEngine
+
+        return DockerEngine()
+    from .process import ProcessEngine
+
+    return ProcessEngine()
+
+
+def choose(wanted: str) -> tuple[Engine, str]:
+    """The engine for ``AML_ENGINE``, and a word on why where there was a choice.
+
+    Raises:
+        UserError: ``docker`` was asked for and does not answer.
+    """
+    if wanted != "auto":
+        return load(wanted), ""
+    from .docker_client import engine_answers
+
+    if not engine_answers():
+        return load("process"), "no Docker engine answers, so processes on this machine are used"
+    try:
+        return load("docker"), ""
+    except UserError as error:
+        return load("process"), f"Docker: {error.problem} So processes on this machine are used"

@@ -1,0 +1,128 @@
+"""What an engine can do. Two implementations, one contract test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ..environments.definition import EnvironmentDefinition
+from ..models import Ended, ImageRef, Service, ServiceSpec
+
+#: What an unused image or environment gives back: name, bytes, and how to remove it.
+Unused = tuple[str, int, Callable[[], None]]
+
+#: Bytes of a stopped service's log that are kept.
+KEPT_LOG_BYTES = 4 * 1024 * 1024
+
+
+class Engine(Protocol):
+    """Builds environments and runs services in them."""
+
+    name: str
+
+    def find(self, definition: EnvironmentDefinition, base_image: str | None) -> ImageRef | None:
+        """The environment's image where it is built already."""
+
+    def build(
+        self, definition: EnvironmentDefinition, base_image: str | None, report: Callable[[str], None]
+    ) -> ImageRef:
+        """The environment's image, built where it is not there yet."""
+
+    def tag(self, image: ImageRef, tag: str, project: Path) -> None:
+        """Give an image the name under which it is run."""
+
+    def tagged(self, tag: str, project: Path) -> ImageRef | None:
+        """The image of that name."""
+
+    def create(self, spec: ServiceSpec) -> Service:
+        """Make a service's container, with nothing running in it yet."""
+
+    def start(self, service: Service) -> Service:
+        """Start the services in it by ``runsvdir``."""
+
+    def alive(self, service: Service) -> bool:
+        """Whether the container, or the supervisor, is there and runs."""
+
+    def restart_worker(self, service: Service, worker: int) -> Service:
+        """End the process that has score.py loaded and see that another takes its place."""
+
+    def stop(self, service: Service) -> Ended:
+        """End everything that belongs to the service and take it away."""
+
+    def logs(self, service: Service, follow: bool) -> Iterator[bytes]:
+        """The service's log so far, and with ``follow`` as it grows until the service ends."""
+
+    def shell(self, service: Service, command: Sequence[str]) -> int:
+        """Run a command in the service's environment on this terminal; its exit code."""
+
+    def port_holder(self, port: int) -> tuple[str, bool] | None:
+        """The container that holds a port, and whether it is a session of this program."""
+
+    def holder_of_name(self, name: str) -> str | None:
+        """The project whose session holds a container name; None where it is free.
+
+        An empty string where the container is not of this program.
+        """
+
+    def leftovers(self, project: Path) -> list[str]:
+        """Handles of the project's containers, those that no file tells of included."""
+
+    def remove(self, handle: str) -> None:
+        """End and remove one of the leftovers."""
+
+    def services(self) -> list[dict[str, str]]:
+        """Every running service of this program that the engine knows, for listing."""
+
+    def unused(self, keep: frozenset[str]) -> list[Unused]:
+        """Environments whose digests are not among those to keep and that nothing uses."""
+
+
+def service_variables(
+    *,
+    app_root: str,
+    entry_script: str,
+    debuggee: str,
+    events: str,
+    project: Path,
+    spec: ServiceSpec,
+    debug_host: str,
+    debug_port: int,
+    server_port: int,
+    bind: str | None,
+    model_dir: str | None,
+) -> dict[str, str]:
+    """The environment variables that make the inference server a debugged one.
+
+    The server's own: https://learn.microsoft.com/azure/machine-learning/how-to-inference-server-http
+    """
+    import shlex
+
+    variables = {
+        "AML_APP_ROOT": app_root,
+        "AZUREML_ENTRY_SCRIPT": entry_script,
+        # A worker paused at a breakpoint must not be taken for a dead one, and a second
+        # worker would have no port for its debugger.
+        "WORKER_COUNT": "1",
+        "WORKER_TIMEOUT": "0",
+        "WORKER_PRELOAD": "false",
+        # The server interrupts a request after this time, in the middle of a pause too.
+        "SCORING_TIMEOUT_MS": str(7 * 24 * 3600 * 1000),
+        "GUNICORN_CMD_ARGS": "--config " + shlex.quote(f"{debuggee}/gunicorn_conf.py"),
+        # Nothing is left in the person's folders, and no stale byte code is ever loaded
+        # after an edit within the same second.
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "AZUREML_DEBUGGEE_HOST": debug_host,
+        "AZUREML_DEBUGGEE_PORT": str(debug_port),
+        "AZUREML_DEBUGGEE_SERVER_PORT": str(server_port),
+        "AZUREML_DEBUGGEE_EVENTS": events,
+        "AZUREML_DEBUGGEE_TIMEOUT": str(spec.debug_timeout),
+        "AZUREML_DEBUGGEE_WAIT": "1" if spec.wait else "0",
+        "AZUREML_DEBUGGEE_PROJECT": str(project),
+    }
+    if bind:
+        variables["AZUREML_DEBUGGEE_BIND"] = bind
+    if model_dir:
+        variables["AZUREML_MODEL_DIR"] = model_dir
+    return variables

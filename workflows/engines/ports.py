@@ -1,0 +1,102 @@
+"""Who holds a port, found out without ever connecting to it.
+
+A connection that closes at once kills a bare debugpy listener, so ports are probed by
+binding only.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+
+from ..errors import UserError
+from ..settings import BY_FIELD
+
+
+def is_free(port: int) -> bool:
+    """Whether 127.0.0.1:port can be listened on now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # Connections in TIME_WAIT do not count; on Windows the option means something else.
+        if hasattr(socket, "SO_REUSEPORT"):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def any_free(avoid: frozenset[int]) -> int:
+    """A free port of the system's choice."""
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in avoid:
+            return port
+
+
+def _holder(port: int) -> tuple[str, bool]:
+    """The program that listens on the port, and whether it is a session of this program."""
+    import psutil
+
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:
+        # macOS shows other users' sockets to root only.
+        connections = []
+    for connection in connections:
+        if connection.status != psutil.CONN_LISTEN or connection.laddr.port != port:
+            continue
+        if connection.pid is None:
+            return "a program of another user", False
+        try:
+            process = psutil.Process(connection.pid)
+            name = f"{process.name()} (process {connection.pid})"
+        except psutil.Error:
+            continue
+        try:
+            ours = "AZUREML_DEBUGGEE_PROJECT" in process.environ()
+        except psutil.Error:
+            ours = False
+        return name, ours
+    return "another program", False
+
+
+def pick(
+    field: str,
+    port: int,
+    avoid: frozenset[int],
+    containers: Callable[[int], tuple[str, bool] | None],
+) -> tuple[int, str]:
+    """The port to use for a setting, and a word on it where it is not the wanted one.
+
+    Args:
+        field: The setting, for messages.
+        port: The wanted port; 0 for a free one.
+        avoid: Ports taken by this same service.
+        containers: Tells which container holds a port, and whether it is ours.
+
+    Raises:
+        UserError: Another program holds it.
+    """
+    if port == 0:
+        return any_free(avoid), ""
+    wanted = port
+    while not is_free(port) or port in avoid:
+        if port not in avoid:
+            name, ours = containers(port) or _holder(port)
+            if not ours:
+                setting = BY_FIELD[field]
+                raise UserError(
+                    f"Port {port} is held by {name}.",
+                    f"Stop it, or choose another port: {setting.flag} {port + 1}, or {setting.variable}=0 for a free one.",
+                )
+        port = port + 1 if port < 65535 else 1024
+    note = "" if port == wanted else f"port {wanted} belongs to another session, so {port} is used"
+    return port, note
+
+
+def container_or_none(holders: Mapping[int, tuple[str, bool]]) -> Callable[[int], tuple[str, bool] | None]:
+    """A look-up in a table made beforehand."""
+    return holders.get

@@ -1,0 +1,307 @@
+"""The embedded engine: environments in the user's cache, services as processes here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..debuggee import FOLDER as DEBUGGEE
+from ..environments.definition import EnvironmentDefinition
+from ..errors import UserError
+from ..models import Ended, ImageRef, Service, ServiceSpec
+from ..paths import cache_folder
+from ..project import read_json, state_folder, write_json
+from .base import KEPT_LOG_BYTES, Unused, service_variables
+
+#: Seconds that processes have to end by themselves before they are killed.
+GRACE_SECONDS = 0.5
+SUPERVISE = Path(__file__).with_name("supervise.sh")
+
+
+class ProcessEngine:
+    """Runs services as a process group of their own, supervised by runsvdir where it is installed."""
+
+    name = "process"
+
+    # Environments
+
+    def find(self, definition: EnvironmentDefinition, base_image: str | None) -> ImageRef | None:
+        """See :class:`~workflows.engines.base.Engine`."""
+        from ..environments.virtual import find_environment
+
+        built = find_environment(definition, cache_folder())
+        return built and ImageRef(self.name, built.digest, str(built.folder), reused=True)
+
+    def build(
+        self, definition: EnvironmentDefinition, base_image: str | None, report: Callable[[str], None]
+    ) -> ImageRef:
+        """See :class:`~workflows.engines.base.Engine`."""
+        from ..environments.virtual import ensure_environment
+
+        built = ensure_environment(definition, cache_folder(), report)
+        for note in built.notes:
+            report(note)
+        return ImageRef(self.name, built.digest, str(built.folder), reused=built.reused)
+
+    def tag(self, image: ImageRef, tag: str, project: Path) -> None:
+        """See :class:`~workflows.engines.base.Engine`."""
+        path = state_folder(project) / "tags.json"
+        write_json(path, {**(read_json(path) or {}), tag: {"digest": image.digest, "name": image.name}})
+
+    def tagged(self, tag: str, project: Path) -> ImageRef | None:
+        """See :class:`~workflows.engines.base.Engine`."""
+        entry = (read_json(state_folder(project) / "tags.json") or {}).get(tag)
+        if not entry or not Path(entry["name"]).is_dir():
+            return None
+        return ImageRef(self.name, entry["digest"], entry["name"], reused=True)
+
+    # Services
+
+    def create(self, spec: ServiceSpec) -> Service:
+        """See :class:`~workflows.engines.base.Engine`."""
+        if sys.platform == "win32":
+            raise UserError(
+                "The inference server needs gunicorn, which does not run on Windows itself.",
+                "Start Docker Desktop, or work in WSL.",
+            )
+        runit = spec.session / "runit"
+        shutil.rmtree(runit, ignore_errors=True)
+        shutil.copytree(spec.runit, runit)
+        (spec.session / "service.log").write_bytes(b"")
+        app_root = spec.score_script.parent
+        variables = service_variables(
+            app_root=str(app_root),
+            entry_script=spec.score_script.name,
+            debuggee=DEBUGGEE,
+            events=str(spec.session / "announce" / "events.jsonl"),
+            project=spec.project,
+            spec=spec,
+            debug_host="127.0.0.1",
+            debug_port=spec.debug_port,
+            server_port=spec.scoring_port,
+            bind=f"127.0.0.1:{spec.scoring_port}",
+            model_dir=str(spec.model_dir) if spec.model_dir else None,
+        )
+        return Service(
+            engine=self.name,
+            project=spec.project,
+            session=spec.session,
+            name=spec.name,
+            handle="",
+            tag=spec.tag,
+            digest=spec.image.digest,
+            environment=spec.image.name,
+            score_script=spec.score_script,
+            remote_root=str(app_root),
+            scoring_port=spec.scoring_port,
+            debug_port=spec.debug_port,
+            wait=spec.wait,
+            debug_timeout=spec.debug_timeout,
+            variables=variables,
+            created=time.time(),
+        )
+
+    def start(self, service: Service) -> Service:
+        """See :class:`~workflows.engines.base.Engine`."""
+        runit = service.session / "runit"
+        runsvdir = shutil.which("runsvdir")
+        command = [runsvdir, str(runit)] if runsvdir else ["/bin/sh", str(SUPERVISE), str(runit)]
+        with open(service.session / "service.log", "ab") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=service.score_script.parent,
+                env=_environment(service),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        # It is meant to outlive this command, so nobody waits for it.
+        process.returncode = 0
+        return replace(service, started=True, pid=process.pid, pid_created=_created(process.pid))
+
+    def alive(self, service: Service) -> bool:
+        """See :class:`~workflows.engines.base.Engine`."""
+        if not service.started:
+            return True
+        return service.pid > 0 and abs(_created(service.pid) - service.pid_created) < 0.01
+
+    def restart_worker(self, service: Service, worker: int) -> Service:
+        """See :class:`~workflows.engines.base.Engine`."""
+        if not self.alive(service):
+            # Without runit the supervisor ends with its service.
+            return self.start(service)
+        with contextlib.suppress(ProcessLookupError):
+            if worker and os.getpgid(worker) != service.pid:
+                worker = 0  # The id is used again, by a process that is none of ours.
+        subprocess.run(
+            ["/bin/sh", os.path.join(DEBUGGEE, "restart_worker.sh"), str(worker), str(service.session / "runit")],
+            env=_environment(service),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+        return service
+
+    def stop(self, service: Service) -> Ended:
+        """See :class:`~workflows.engines.base.Engine`."""
+        group = service.pid if service.started and self._is_ours(service) else 0
+        if group:
+            _end_group(group)
+        log = b""
+        with contextlib.suppress(OSError), open(service.session / "service.log", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - KEPT_LOG_BYTES))
+            log = file.read()
+        from ..debugger.readiness import read_events
+
+        codes = [
+            -event["signal"] if event.get("code") == -1 else event.get("code")
+            for event in read_events(service.events)
+            if event["event"] == "exited"
+        ]
+        shutil.rmtree(service.session / "runit", ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            (service.session / "service.log").unlink()
+        return Ended(codes[-1] if codes else None, log)
+
+    def logs(self, service: Service, follow: bool) -> Iterator[bytes]:
+        """See :class:`~workflows.engines.base.Engine`."""
+        with open(service.session / "service.log", "rb") as file:
+            while True:
+                data = file.read(65536)
+                if data:
+                    yield data
+                elif not follow or not self.alive(service):
+                    return
+                else:
+                    time.sleep(0.05)
+
+    def shell(self, service: Service, command: Sequence[str]) -> int:
+        """See :class:`~workflows.engines.base.Engine`."""
+        argv = list(command) or [os.environ.get("SHELL") or "/bin/sh"]
+        try:
+            return subprocess.run(
+                argv, cwd=service.score_script.parent, env=_environment(service), check=False
+            ).returncode
+        except OSError as error:
+            raise UserError(f"{argv[0]} cannot be started: {error.strerror}.", "Name a program that is there.") from error
+
+    def port_holder(self, port: int) -> tuple[str, bool] | None:
+        """No container holds a port here."""
+        return None
+
+    def holder_of_name(self, name: str) -> str | None:
+        """Names are free here: each project has its own session."""
+        return None
+
+    def leftovers(self, project: Path) -> list[str]:
+        """Processes are found by their session's file only."""
+        return []
+
+    def remove(self, handle: str) -> None:
+        """Never called: there are no leftovers."""
+
+    def services(self) -> list[dict[str, str]]:
+        """Processes are listed by their projects."""
+        return []
+
+    def unused(self, keep: frozenset[str]) -> list[Unused]:
+        """See :class:`~workflows.engines.base.Engine`."""
+        from ..environments.store import list_environments
+
+        return [
+            (f"environment {entry.name} {entry.digest[:12]}", entry.size, entry.remove)
+            for entry in list_environments(cache_folder())
+            if entry.digest not in keep and not _in_use(entry.folder)
+        ]
+
+    def _is_ours(self, service: Service) -> bool:
+        """Whether the group's id still means the group that was started."""
+        if self.alive(service):
+            return True
+        # The supervisor may be gone while its children live on, in the group of its id.
+        # They carry the project in their environment.
+        import psutil
+
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError, OSError):
+                if os.getpgid(process.pid) == service.pid:
+                    return process.environ().get("AZUREML_DEBUGGEE_PROJECT") == str(service.project)
+        return False
+
+
+def _environment(service: Service) -> dict[str, str]:
+    """The environment of a service's processes: the person's, less what is ours or Python's."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AML_", "AZUREML_", "PYTHON")) and name not in ("AZURE_CLIENT_SECRET", "VIRTUAL_ENV")
+    }
+    binaries = os.path.join(service.environment, "bin")
+    kept["PATH"] = binaries + os.pathsep + kept.get("PATH", os.defpath)
+    kept["VIRTUAL_ENV"] = service.environment
+    return {**kept, **service.variables}
+
+
+def _created(pid: int) -> float:
+    """When a process began, in seconds since the epoch; 0 where there is none."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return 0.0
+
+
+def _members(group: int) -> list[int]:
+    """The living processes of a group; one that is dead and not yet collected does not count."""
+    import psutil
+
+    members = []
+    for pid in psutil.pids():
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            if os.getpgid(pid) == group and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                members.append(pid)
+    return members
+
+
+def _end_group(group: int) -> None:
+    """End every process of a group: asked first, killed after the grace."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGTERM)
+        # A process stopped by a signal does not hear the first one.
+        os.killpg(group, signal.SIGCONT)
+    deadline = time.monotonic() + GRACE_SECONDS
+    while _members(group) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    deadline = time.monotonic() + 5
+    while _members(group) and time.monotonic() < deadline:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether a process runs from an environment's folder."""
+    import psutil
+
+    inside = str(folder) + os.sep
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            values: dict[str, Any] = process.as_dict(["cmdline", "environ"])
+            if any(part.startswith(inside) for part in values["cmdline"] or ()):
+                return True
+            if (values["environ"] or {}).get("VIRTUAL_ENV") == str(folder):
+                return True
+    return False

@@ -1,0 +1,57 @@
+"""What can go wrong, said in two lines: what is wrong, and what to do about it.
+
+Everything a user can cause is a :class:`UserError`; the task wrapper prints it without
+a traceback. Any other exception is a bug of ours and keeps its full traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something a user can cause and mend.
+
+    Args:
+        problem: One line that says what is wrong.
+        remedy: One line that says what to do about it.
+        file: The file the problem lies in, if it lies in one.
+        line: The line in ``file``, counted from 1.
+        details: Lines shown above the two, such as the end of a build's log.
+        exit_code: What the command exits with.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        problem: str,
+        remedy: str,
+        *,
+        file: Path | str | None = None,
+        line: int | None = None,
+        details: Sequence[str] = (),
+    ) -> None:
+        super().__init__(problem, remedy)
+        self.problem = " ".join(problem.split())
+        self.remedy = " ".join(remedy.split())
+        self.file = file
+        self.line = line
+        self.details = tuple(details)
+
+    def __str__(self) -> str:
+        """The two lines, with the place in front in the form editors recognise."""
+        if self.file is None:
+            where = ""
+        elif self.line is None:
+            where = f"{self.file}: "
+        else:
+            where = f"{self.file}:{self.line}: "
+        return f"{where}error: {self.problem}\n{self.remedy}"
+
+
+class BadValue(UserError):
+    """A value typed on the command line that cannot be read as what it should be."""
+
+    exit_code = 2

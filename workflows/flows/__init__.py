@@ -1,0 +1,1 @@
+"""The stories, each a chain of small steps: deployment so far."""

@@ -1,0 +1,299 @@
+"""The story of a deployed model: build, tag, run, runsvdir, attach-config; later stop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import engines, sessions, uses
+from ..console import Console
+from ..engines.base import Engine
+from ..environments.definition import EnvironmentDefinition, load_definition
+from ..errors import UserError
+from ..models import ImageRef, PathMapping, Service, ServiceSpec
+from ..settings import Settings, packaged_defaults
+from . import serving
+
+CONFIGURATION = "Azure Machine Learning Deployment: Docker Debug"
+#: What a service needs besides what its own definition lists.
+REQUIRED = ("azureml-inference-server-http>=1.5,<2", "debugpy>=1.8.22,<2")
+
+
+@dataclass
+class Deployment:
+    """The steps, on one project's settings. Each can be done alone; `debug` chains them."""
+
+    settings: Settings
+    console: Console
+    wait: bool = False
+    _engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the settings, asked for once."""
+        if self._engine is None:
+            self._engine, word = engines.choose(self.settings.engine)
+            if word:
+                self.console.line(f"Engine: {word}.")
+        return self._engine
+
+    def _engine_of(self, service: Service) -> Engine:
+        if self._engine is None or self._engine.name != service.engine:
+            return engines.load(service.engine)
+        return self._engine
+
+    def definition(self) -> EnvironmentDefinition:
+        """The inference environment's definition."""
+        dockerfile = packaged_defaults() / "env" / "inference" / "Dockerfile"
+        return load_definition(self.settings.inference_env, required=REQUIRED, default_dockerfile=dockerfile)
+
+    # The steps
+
+    def build(self) -> ImageRef:
+        """Build the environment, or find it built."""
+        with self.console.step("build") as step:
+            definition = self.definition()
+            engine = self.engine
+            image = engine.build(definition, self.settings.base_image, step.detail)
+            uses.record(self.settings.project, "inference", image.digest)
+            word = "reused" if image.reused else "built"
+            what = image.name if engine.name == "docker" else f"environment {image.digest[:12]}"
+            step.text = f"{what} ({word})"
+        return image
+
+    def tag(self, image: ImageRef | None = None) -> ImageRef:
+        """Give the built environment the tag that is run."""
+        with self.console.step("tag") as step:
+            if image is None:
+                image = self.engine.find(self.definition(), self.settings.base_image)
+                if image is None:
+                    raise UserError("This environment has not been built.", "First: inv deploy.build")
+            self.engine.tag(image, self.settings.image_tag, self.settings.project)
+            step.text = self.settings.image_tag
+        return image
+
+    def run(self, image: ImageRef | None = None) -> Service:
+        """Make the container; a service of this project that still runs is replaced."""
+        settings = self.settings
+        with self.console.step("run") as step:
+            _check_folders(settings)
+            image = image or self.engine.tagged(settings.image_tag, settings.project)
+            if image is None:
+                raise UserError(f"There is no image {settings.image_tag}.", "First: inv deploy.tag")
+            own = sessions.load(settings.project)
+            notes: list[str] = []
+            spec = self._spec(image, own, notes)
+            if own is not None:
+                self._end(own)
+                notes.append("replaced the one before")
+            service = self._create(spec)
+            where = "container" if service.engine == "docker" else "service"
+            step.text = "; ".join([f"{where} {service.name}", *notes])
+        return service
+
+    def runsvdir(self, service: Service | None = None) -> serving.Ready:
+        """Start the services and see that they serve, or hold for a debugger."""
+        with self.console.step("runsvdir") as step:
+            service = service or self._running("First: inv deploy.run")
+            engine = self._engine_of(service)
+            try:
+                if not service.started:
+                    service = engine.start(service)
+                    sessions.save(service)
+                ready = serving.wait_until_ready(service, engine, step)
+            except BaseException:
+                self._end(service)
+                raise
+            step.text = ready.text
+        return ready
+
+    def attach_config(self) -> str:
+        """Write the launch configuration of the running service."""
+        from ..debugger.launch_json import attach_configuration, write_configurations
+
+        with self.console.step("attach-config") as step:
+            service = self._running("First: inv deploy.run")
+            project = self.settings.project
+            configuration = attach_configuration(CONFIGURATION, service.endpoint, project)
+            outcome = write_configurations(project, [configuration])
+            step.text = f".vscode/launch.json {outcome}"
+        return outcome
+
+    def stop(self) -> bool:
+        """Stop the service and take it away; False where none runs."""
+        project = self.settings.project
+        service = sessions.load(project)
+        if service is None:
+            return False
+        with self.console.step("stop") as step:
+            ended = self._end(service)
+            step.text = service.name + ("" if ended.exit_code is None else f" ended with exit code {ended.exit_code}")
+        return True
+
+    # The chains
+
+    def debug(self) -> dict[str, Any]:
+        """The whole chain; on any failure what it started is taken away again."""
+        _check_folders(self.settings)
+        self.tag(image := self.build())
+        service = self.run(image)
+        try:
+            ready = self.runsvdir(service)
+            self.attach_config()
+        except BaseException:
+            left = sessions.load(self.settings.project)
+            if left is not None:
+                self._end(left)
+            raise
+        service = ready.service
+        return {
+            "engine": service.engine,
+            "image": service.tag,
+            "container": service.name,
+            "scoring_url": service.scoring_url,
+            "debug": {"host": service.endpoint.host, "port": service.endpoint.port},
+            "path_mappings": [mapping.as_json() for mapping in service.path_mappings],
+            "launch_configuration": CONFIGURATION,
+            "seconds": self.console.seconds,
+        }
+
+    def reload(self) -> None:
+        """Put the edited score.py into the running service."""
+        with self.console.step("reload") as step:
+            service = self._running("First: inv deploy.debug")
+            if not service.started:
+                raise UserError("The service has not been started.", "First: inv deploy.runsvdir")
+            step.text = serving.reload(service, self._engine_of(service), step).text
+
+    def inspect(
+        self, location: str, request: Path | None, expressions: list[str], timeout: float
+    ) -> dict[str, Any]:
+        """Stop at a line during one request, look, and let it go on."""
+        return serving.inspect(self._running("First: inv deploy.debug"), location, request, expressions, timeout)
+
+    # Parts of steps
+
+    def running(self) -> Service | None:
+        """The project's service, if there is one."""
+        return sessions.load(self.settings.project)
+
+    def _running(self, remedy: str) -> Service:
+        service = sessions.load(self.settings.project)
+        if service is None:
+            raise UserError("No service of this project is running.", remedy)
+        if not self._engine_of(service).alive(service):
+            self._end(service)
+            raise UserError(
+                f"The service {service.name} has ended; inv container.logs shows its last log.", remedy
+            )
+        return service
+
+    def _spec(self, image: ImageRef, own: Service | None, notes: list[str]) -> ServiceSpec:
+        from ..engines import ports
+
+        settings, engine = self.settings, self.engine
+        mine = frozenset((own.scoring_port, own.debug_port)) if own and self._engine_of(own).alive(own) else frozenset()
+        chosen: dict[str, int] = {}
+        for field in ("scoring_port", "debug_port"):
+            wanted = getattr(settings, field)
+            if wanted in mine and wanted not in chosen.values():
+                # It is held by the service that is about to be replaced.
+                chosen[field] = wanted
+                continue
+            taken = frozenset(chosen.values())
+            chosen[field], word = ports.pick(field, wanted, taken, engine.port_holder)
+            if word:
+                notes.append(word)
+        return ServiceSpec(
+            project=settings.project,
+            session=sessions.session_folder(settings.project),
+            name=self._container_name(own, notes),
+            tag=settings.image_tag,
+            image=image,
+            score_script=settings.score_script,
+            model_dir=settings.model_dir,
+            runit=_runit(settings),
+            wait=self.wait,
+            debug_timeout=settings.debug_timeout,
+            **chosen,
+        )
+
+    def _container_name(self, own: Service | None, notes: list[str]) -> str:
+        """The wanted name, or the next one where a session of another project holds it."""
+        wanted = self.settings.container_name
+        name, number = wanted, 1
+        while True:
+            holder = self.engine.holder_of_name(name)
+            if holder is None or holder == str(self.settings.project):
+                break
+            if not holder:
+                raise UserError(
+                    f"The container name {name} is taken by a container that is not of this program.",
+                    f"Remove it (docker rm -f {name}) or choose another name: --container-name {name}-2.",
+                )
+            number += 1
+            name = f"{wanted}-{number}"
+        if name != wanted:
+            notes.append(f"the name {wanted} belongs to another project's session")
+        return name
+
+    def _create(self, spec: ServiceSpec) -> Service:
+        announce = spec.session / "announce"
+        # The same folder may be mounted in a container that is being replaced.
+        announce.mkdir(parents=True, exist_ok=True)
+        (announce / "events.jsonl").write_bytes(b"")
+        try:
+            for handle in self.engine.leftovers(spec.project):
+                self.engine.remove(handle)
+            service = self.engine.create(spec)
+            sessions.save(service)
+        except BaseException:
+            # Ctrl-C may come before the container's id has.
+            for handle in self.engine.leftovers(spec.project):
+                self.engine.remove(handle)
+            raise
+        return service
+
+    def _end(self, service: Service) -> Any:
+        ended = self._engine_of(service).stop(service)
+        sessions.forget(service, ended)
+        return ended
+
+    def shell(self, command: list[str]) -> int:
+        """Run a command, or a shell, where the service runs; its exit code."""
+        service = self._running("First: inv deploy.debug")
+        return self._engine_of(service).shell(service, command)
+
+    def logs(self, follow: bool) -> Iterator[bytes]:
+        """The running service's log."""
+        service = self._running("First: inv deploy.debug")
+        return self._engine_of(service).logs(service, follow)
+
+
+def _check_folders(settings: Settings) -> None:
+    """See that the person's own files are there, before anything is started."""
+    script = settings.score_script
+    remedy = "Correct AML_SCORE_SCRIPT or --score-script."
+    if script.is_dir():
+        raise UserError(f"The entry script {script} is a folder.", remedy)
+    if not script.is_file():
+        raise UserError(f"The entry script {script} does not exist.", remedy)
+    if not os.access(script, os.R_OK):
+        raise UserError(f"The entry script {script} cannot be read.", "Give yourself permission to read it.")
+    if settings.model_dir is not None and not settings.model_dir.is_dir():
+        raise UserError(
+            f"The model folder {settings.model_dir} does not exist.", "Correct AML_MODEL_DIR or --model-dir."
+        )
+
+
+def _runit(settings: Settings) -> Path:
+    own = settings.inference_env / "runit"
+    return own if own.is_dir() else packaged_defaults() / "env" / "inference" / "runit"
+
+
+def mapping_text(mapping: PathMapping) -> str:
+    """A mapping as people read it."""
+    return f"{mapping.local_root} -> {mapping.remote_root}"

@@ -1,0 +1,83 @@
+"""Seeing to what was started and built, across projects."""
+
+from __future__ import annotations
+
+import time
+
+from .. import engines, sessions, uses
+from ..console import Console
+from ..engines.base import Engine
+from ..errors import UserError
+
+
+def _answering_engines() -> list[Engine]:
+    from ..engines.docker_client import engine_answers
+
+    found = [engines.load("process")]
+    if engine_answers():
+        try:
+            found.append(engines.load("docker"))
+        except UserError:
+            pass  # What does not answer has nothing to list.
+    return found
+
+
+def services() -> list[dict[str, str]]:
+    """Every service of this program on this machine, one row each."""
+    rows: list[dict[str, str]] = []
+    known: set[str] = set()
+    answering = {engine.name: engine for engine in _answering_engines()}
+    for project in uses.projects():
+        service = sessions.load(project)
+        if service is None:
+            continue
+        engine = answering.get(service.engine)
+        state = "unknown" if engine is None else "running" if engine.alive(service) else "ended"
+        if state == "running" and not service.started:
+            state = "created"
+        known.add(service.handle)
+        rows.append(
+            {
+                "name": service.name,
+                "engine": service.engine,
+                "state": state,
+                "project": str(project),
+                "ports": f"scoring {service.scoring_port}, debug {service.debug_port}",
+                "since": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(service.created)),
+            }
+        )
+    for engine in answering.values():
+        rows += [row for row in engine.services() if row.pop("handle", "") not in known]
+    return rows
+
+
+def prune(console: Console, dry_run: bool) -> list[dict[str, object]]:
+    """Remove images and environments that no project uses any more.
+
+    Returns:
+        What was, or would be, removed: name and bytes.
+    """
+    keep = uses.in_use() | {
+        service.digest for project in uses.projects() if (service := sessions.load(project)) is not None
+    }
+    removed: list[dict[str, object]] = []
+    total = 0
+    for engine in _answering_engines():
+        for name, size, remove in engine.unused(keep):
+            if not dry_run:
+                remove()
+            console.line(f"{'would remove' if dry_run else 'removed'}  {size / 1e6:9.1f} MB  {name}")
+            removed.append({"name": name, "bytes": size})
+            total += size
+    verb = "would be" if dry_run else "was"
+    console.line(f"{total / 1e6:.1f} MB {verb} given back." if removed else "Nothing is unused.")
+    return removed
+
+
+def make_base(console: Console, name: str) -> None:
+    """Make a base image from Debian packages."""
+    from ..engines.docker import DockerEngine
+
+    with console.step("base") as step:
+        size = DockerEngine().make_base(name, step.detail)
+        step.text = f"{name}, {size / 1e6:.0f} MB"

@@ -1,0 +1,291 @@
+"""A running service: when it serves, a new score.py in it, a look at a line of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..console import Step
+from ..debugger.readiness import Events, current_worker, read_events
+from ..engines.base import Engine
+from ..errors import UserError
+from ..models import Service
+from ..paths import shown
+
+#: Seconds between two looks at the announcements, which are a small local file.
+LOOK_SECONDS = 0.01
+#: Seconds between two questions whether the engine still runs the service.
+ALIVE_SECONDS = 0.5
+#: Seconds that the server may take to come to life, and score.py to be loaded: a model
+#: of many gigabytes takes long.
+START_SECONDS, LOAD_SECONDS = 120, 3600
+#: Seconds for the answer to GET /, once score.py is loaded.
+HEALTH_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A service that serves, or holds for a debugger.
+
+    Attributes:
+        service: The service.
+        holds: Whether it holds for a debugger.
+        text: What to tell the person.
+    """
+
+    service: Service
+    holds: bool
+
+    @property
+    def text(self) -> str:
+        """One line for the person."""
+        script, endpoint = self.service.score_script.name, self.service.endpoint
+        if self.holds:
+            return (
+                f"holds for a debugger on {endpoint.host}:{endpoint.port}, up to {self.service.debug_timeout} s; "
+                f"{script} {'is not loaded yet' if self.service.wait else 'waits by itself'}"
+            )
+        return f"{script} serves, debugger welcome on {endpoint.host}:{endpoint.port}"
+
+
+def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int = 0) -> Ready:
+    """Wait until the service serves or holds, as its debuggee announces.
+
+    Args:
+        service: The started service.
+        engine: Its engine.
+        step: Where to say what is waited for.
+        offset: Where in the announcements to begin, in bytes.
+
+    Raises:
+        UserError: score.py cannot be loaded, the service died, or a limit passed.
+    """
+    events = Events(service.events, offset)
+    started = looked = time.monotonic()
+    worker, listening = False, False
+    while True:
+        for event in events.read():
+            kind = event["event"]
+            worker = worker or kind == "worker"
+            listening = listening or kind == "listening"
+            if kind == "loaded":
+                _see_answer(service, engine, step)
+                return Ready(service, holds=False)
+            if kind == "waiting" and listening:
+                return Ready(service, holds=True)
+            if kind == "failed":
+                raise _script_error(service, event)
+            if kind == "gate-failed":
+                raise UserError(f"No debugger can be let in: {event.get('message')}.", "Correct that, then run this again.")
+            if kind == "worker-exited":
+                raise _died(service, engine, "its worker ended before score.py was loaded")
+            if kind == "exited":
+                signal = event.get("signal")
+                how = f"by signal {signal}" if event.get("code") == -1 else f"with exit code {event.get('code')}"
+                raise _died(service, engine, f"it ended {how}")
+        now = time.monotonic()
+        if now - looked > ALIVE_SECONDS:
+            looked = now
+            if not engine.alive(service):
+                raise _died(service, engine, "it ended")
+        limit = LOAD_SECONDS if worker else START_SECONDS
+        if now - started > limit:
+            raise _died(service, engine, f"it was not ready after {limit} s")
+        what = f"{service.score_script.name} to be loaded" if worker else "the inference server"
+        step.waiting(f"{what}, up to {limit} s")
+        time.sleep(LOOK_SECONDS)
+
+
+def reload(service: Service, engine: Engine, step: Step) -> Ready:
+    """Put the edited score.py into the running service.
+
+    Raises:
+        UserError: It cannot be loaded. The service stays, so that a further reload can mend it.
+    """
+    offset = service.events.stat().st_size if service.events.exists() else 0
+    seen = read_events(service.events)
+    gone = bool(seen) and seen[-1]["event"] in ("exited", "failed")
+    service = engine.restart_worker(service, 0 if gone else current_worker(service.events))
+    from .. import sessions
+
+    sessions.save(service)
+    # The old worker's end is announced after the offset too; it says nothing of the new one.
+    return _wait_for_new_worker(service, engine, step, offset)
+
+
+def _wait_for_new_worker(service: Service, engine: Engine, step: Step, offset: int) -> Ready:
+    events = Events(service.events, offset)
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        before = events.offset
+        for event in events.read():
+            if event["event"] == "worker":
+                return wait_until_ready(service, engine, step, _offset_of(service, event, before))
+        if not engine.alive(service):
+            raise _died(service, engine, "it ended")
+        step.waiting(f"a new worker, up to {START_SECONDS} s")
+        time.sleep(LOOK_SECONDS)
+    raise _died(service, engine, f"no new worker came within {START_SECONDS} s")
+
+
+def _offset_of(service: Service, wanted: dict[str, Any], start: int) -> int:
+    """Where in the announcements an event stands, in bytes."""
+    import json
+
+    with open(service.events, "rb") as file:
+        file.seek(start)
+        for line in file:
+            if json.loads(line) == wanted:
+                return start
+            start += len(line)
+    return start
+
+
+def _see_answer(service: Service, engine: Engine, step: Step) -> None:
+    """See GET / answered: score.py is loaded, so it takes a moment only."""
+    deadline = time.monotonic() + HEALTH_SECONDS
+    while True:
+        try:
+            if http_request(service, "GET", "/", None, timeout=5)[0] == 200:
+                return
+        except OSError:
+            pass
+        if time.monotonic() > deadline or not engine.alive(service):
+            raise _died(service, engine, f"GET / was not answered within {HEALTH_SECONDS} s")
+        step.waiting(f"an answer to GET /, up to {HEALTH_SECONDS} s")
+        time.sleep(LOOK_SECONDS)
+
+
+def http_request(
+    service: Service, method: str, path: str, body: bytes | None, timeout: float
+) -> tuple[int, bytes]:
+    """One request to the service.
+
+    Returns:
+        Status and body of the response.
+
+    Raises:
+        OSError: It could not be sent, or nothing came back in time.
+    """
+    from http.client import HTTPConnection, HTTPException
+
+    connection = HTTPConnection("127.0.0.1", service.scoring_port, timeout=timeout)
+    try:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except HTTPException as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    finally:
+        connection.close()
+
+
+def _script_error(service: Service, event: dict[str, Any]) -> UserError:
+    """What score.py did wrong, at its place."""
+    file = event.get("file")
+    place = service.local_path(file) if file else service.score_script
+    message = str(event.get("message") or "").strip() or "no message"
+    kind = str(event.get("type"))
+    name = service.score_script.name
+    if kind == "UserScriptError":
+        # The server's own words: it does not have a init() or a run() function.
+        missing = next((word for word in ("init()", "run()") if f"a {word}" in message), None)
+        problem = f"{name} has no function {missing}." if missing else message
+        return UserError(problem, f"Correct {name}, then run this again.", file=shown(service.score_script))
+    remedy = f"Correct {place.name}, then run this again. The whole traceback: inv container.logs"
+    if kind == "ModuleNotFoundError":
+        remedy = "Add the package to the environment's requirements.txt or conda.yml, then: inv deploy.debug"
+    return UserError(f"{kind}: {message}", remedy, file=shown(place), line=event.get("line"))
+
+
+def _died(service: Service, engine: Engine, how: str) -> UserError:
+    lines: list[str] = []
+    try:
+        log = b"".join(engine.logs(service, follow=False))[-64 * 1024 :]
+        lines = log.decode("utf-8", "replace").splitlines()[-15:]
+    except Exception:
+        # Whatever keeps the log from being read, the message below is what counts.
+        lines = []
+    return UserError(
+        f"The service {service.name} did not come up: {how}.",
+        "The whole log: inv container.logs",
+        details=lines,
+    )
+
+
+def inspect(
+    service: Service, location: str, request: Path | None, expressions: list[str], timeout: float
+) -> dict[str, Any]:
+    """Stop at a line while one request runs, look at it, let it go on.
+
+    Args:
+        service: The running service.
+        location: ``FILE:LINE``.
+        request: File whose content is posted to /score; None for an empty object.
+        expressions: What to evaluate at the stop.
+        timeout: Seconds for the stop to come, and for the response after it.
+
+    Raises:
+        BadValue: The location cannot be read.
+        UserError: The line is not reached, another debugger is attached, and so on.
+    """
+    from ..debugger import inspect as inspection
+
+    name, line = inspection.parse_location(location)
+    source = inspection.resolve_source(name, cwd=Path.cwd(), roots=[service.score_script.parent])
+    inspection.check_line(source, line)
+    body = _read_request(request)
+    holds = [e["event"] for e in read_events(service.events) if e["event"] in ("waiting", "loaded", "attached")]
+    if holds[-1:] == ["loaded"] or not holds:
+        _let_others_finish(service)
+    found = inspection.inspect_stop(
+        service.endpoint, source, line, expressions, trigger=_poster(service, body, timeout), timeout=timeout
+    )
+    result: dict[str, Any] = found.as_json()
+    result["response"] = found.trigger_result
+    return result
+
+
+def _read_request(request: Path | None) -> bytes:
+    if request is None:
+        return b"{}"
+    try:
+        return request.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"The request file {request} cannot be read: {error.strerror}.", "Correct the path after --request."
+        ) from error
+
+
+def _let_others_finish(service: Service) -> None:
+    """Have requests answered that were sent before: the first stop must belong to ours."""
+    try:
+        http_request(service, "GET", "/", None, timeout=10)
+    except OSError as error:
+        raise UserError(
+            "The service does not answer GET /: it is busy, or a debugger has paused it.",
+            "Let the debugger go on (F5) or disconnect it (Shift+F5), or: inv deploy.reload",
+        ) from error
+
+
+def _poster(service: Service, body: bytes, timeout: float) -> Callable[[], dict[str, Any]]:
+    def post() -> dict[str, Any]:
+        import json
+
+        try:
+            status, content = http_request(service, "POST", "/score", body, timeout)
+        except OSError as error:
+            raise UserError(
+                f"The request to {service.scoring_url} got no answer: {error}.", "Look at: inv container.logs"
+            ) from error
+        text = content.decode("utf-8", "replace")
+        try:
+            return {"status": status, "body": json.loads(text)}
+        except ValueError:
+            return {"status": status, "body": text}
+
+    return post

@@ -1,0 +1,171 @@
+"""The frozen values that the steps of a chain hand to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class PathMapping:
+    """Where a folder of the developer's lies for the program that is debugged.
+
+    Attributes:
+        local_root: Absolute path on this machine.
+        remote_root: Absolute path as the debugged program sees it.
+    """
+
+    local_root: Path
+    remote_root: str
+
+    def as_json(self) -> dict[str, str]:
+        """The pair under the names that launch.json uses."""
+        return {"localRoot": str(self.local_root), "remoteRoot": self.remote_root}
+
+
+@dataclass(frozen=True)
+class DebugEndpoint:
+    """An address on which a debugger is welcome."""
+
+    host: str
+    port: int
+    path_mappings: tuple[PathMapping, ...]
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """A built environment that an engine can run programs in.
+
+    Attributes:
+        engine: ``docker`` or ``process``.
+        digest: Hex digest of the definition that it was built from.
+        name: The image's name (docker) or the environment's folder (process).
+        reused: True when nothing had to be built.
+    """
+
+    engine: str
+    digest: str
+    name: str
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class ServiceSpec:
+    """What an engine needs to know to make a service.
+
+    Attributes:
+        project: The project's folder (where tasks.py is).
+        session: Folder of the session's own files, shared with the service.
+        name: The container's name.
+        tag: The tag of the image to run, such as ``debug:1``.
+        image: The image behind it.
+        score_script: Absolute path of the entry script.
+        model_dir: Absolute path of the model folder, if there is one.
+        runit: Folder of runit services, for the engine without images.
+        scoring_port: Port on 127.0.0.1 that answers ``/score``.
+        debug_port: Port on 127.0.0.1 that welcomes a debugger.
+        wait: Hold for a debugger before score.py is loaded.
+        debug_timeout: Seconds that the program waits for a debugger.
+    """
+
+    project: Path
+    session: Path
+    name: str
+    tag: str
+    image: ImageRef
+    score_script: Path
+    model_dir: Path | None
+    runit: Path
+    scoring_port: int
+    debug_port: int
+    wait: bool
+    debug_timeout: int
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service that an engine has made; kept in a file between commands.
+
+    Attributes:
+        engine: ``docker`` or ``process``.
+        project: The project's folder.
+        session: Folder of the session's own files.
+        name: The container's name.
+        handle: The container's id (docker), or empty.
+        tag: The tag it was made from.
+        digest: Digest of the environment.
+        environment: The environment's folder or image.
+        score_script: Absolute path of the entry script.
+        remote_root: The score folder as the service sees it.
+        scoring_port: Port on 127.0.0.1 that answers ``/score``.
+        debug_port: Port on 127.0.0.1 that welcomes a debugger.
+        wait: Whether it holds for a debugger before score.py is loaded.
+        debug_timeout: Seconds that it holds.
+        variables: Environment variables of the service's processes.
+        created: Seconds since the epoch.
+        started: Whether its services have been started by runsvdir.
+        pid: The supervisor's process id (process engine), 0 before the start.
+        pid_created: When that process began, in seconds since the epoch: tells it from
+            a later one of the same id.
+    """
+
+    engine: str
+    project: Path
+    session: Path
+    name: str
+    handle: str
+    tag: str
+    digest: str
+    environment: str
+    score_script: Path
+    remote_root: str
+    scoring_port: int
+    debug_port: int
+    wait: bool
+    debug_timeout: int
+    variables: Mapping[str, str] = field(default_factory=dict)
+    created: float = 0.0
+    started: bool = False
+    pid: int = 0
+    pid_created: float = 0.0
+
+    @property
+    def path_mappings(self) -> tuple[PathMapping, ...]:
+        """Where the score folder lies for the service."""
+        return (PathMapping(self.score_script.parent, self.remote_root),)
+
+    @property
+    def endpoint(self) -> DebugEndpoint:
+        """Where a debugger is welcome."""
+        return DebugEndpoint("127.0.0.1", self.debug_port, self.path_mappings)
+
+    @property
+    def scoring_url(self) -> str:
+        """Where to post requests."""
+        return f"http://127.0.0.1:{self.scoring_port}/score"
+
+    @property
+    def events(self) -> Path:
+        """The file in which the debuggee announces what happens."""
+        return self.session / "announce" / "events.jsonl"
+
+    def local_path(self, remote: str) -> Path:
+        """The developer's own path of a file that the service named."""
+        root = self.remote_root.rstrip("/")
+        if remote.startswith(root + "/"):
+            return self.score_script.parent / remote[len(root) + 1 :]
+        return Path(remote)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What is left of a service that was stopped.
+
+    Attributes:
+        exit_code: What it exited with; None where nobody knows.
+        log: The end of its log.
+    """
+
+    exit_code: int | None
+    log: bytes

@@ -1,0 +1,85 @@
+"""A project's own folder for what the program keeps between commands."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+STATE_FOLDER = ".azureml-debug"
+
+
+def state_folder(project: Path, *parts: str) -> Path:
+    """The folder for the program's own files in a project, made when missing.
+
+    It ignores itself in git, so that nobody has to edit their .gitignore.
+
+    Raises:
+        UserError: The folder cannot be made.
+    """
+    root = project / STATE_FOLDER
+    folder = root.joinpath(*parts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ignore = root / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be made: {error.strerror}.", "Make the project's folder writable for you."
+        ) from error
+    return folder
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file so that a reader sees the old one or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            partial.unlink()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None where there is none or it is damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path, command: str) -> Iterator[None]:
+    """Hold the folder for one command at a time.
+
+    Raises:
+        UserError: Another command holds it; it is named, with its process id.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / "lock", timeout=0)
+    owner = folder / "lock.json"
+    try:
+        lock.acquire()
+    except Timeout as error:
+        held = read_json(owner) or {}
+        who = f"inv {held.get('command', '...')} (process {held.get('pid', 'unknown')})"
+        raise UserError(
+            f"{who} is at work in this project.", "Let it finish or stop it with Ctrl-C, then run this again."
+        ) from error
+    try:
+        write_json(owner, {"command": command, "pid": os.getpid(), "since": time.time()})
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            owner.unlink()
+        lock.release()

@@ -1,0 +1,58 @@
+"""The one deployment session of a project, kept in a file between commands."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from .models import Ended, Service
+from .project import read_json, state_folder, write_json
+
+
+def session_folder(project: Path) -> Path:
+    """The folder of the project's deployment session."""
+    return state_folder(project, "deployment")
+
+
+def save(service: Service) -> None:
+    """Keep a service for later commands."""
+    values = {
+        name: str(value) if isinstance(value, Path) else value for name, value in asdict(service).items()
+    }
+    write_json(service.session / "session.json", values)
+
+
+def load(project: Path) -> Service | None:
+    """The project's service as it was kept; None where there is none."""
+    values = read_json(session_folder(project) / "session.json")
+    if values is None or {entry.name for entry in fields(Service)} != set(values):
+        return None
+    for name in ("project", "session", "score_script"):
+        values[name] = Path(values[name])
+    return Service(**values)
+
+
+def forget(service: Service, ended: Ended) -> None:
+    """Take a stopped service's files away; keep its last log and exit code for `logs`."""
+    last = service.session / "last"
+    last.mkdir(parents=True, exist_ok=True)
+    (last / "service.log").write_bytes(ended.log)
+    write_json(
+        last / "ended.json",
+        {"exit_code": ended.exit_code, "name": service.name, "engine": service.engine, "tag": service.tag},
+    )
+    shutil.rmtree(service.session / "announce", ignore_errors=True)
+    (service.session / "session.json").unlink(missing_ok=True)
+
+
+def last_log(project: Path) -> tuple[bytes, int | None] | None:
+    """The log and exit code of the service that was stopped last."""
+    last = session_folder(project) / "last"
+    ended = read_json(last / "ended.json")
+    if ended is None:
+        return None
+    try:
+        return (last / "service.log").read_bytes(), ended.get("exit_code")
+    except OSError:
+        return None

@@ -1,0 +1,272 @@
+"""Settings: flag, then environment variable, then `.env`, then default; resolved once.
+
+The table :data:`SETTINGS` is the single list of them: `.env.example`, the flags of the
+tasks and the validation all come from it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import BadValue, UserError
+from .paths import shown
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"must be {', '.join(choices[:-1])} or {choices[-1]}")
+        return value
+
+    return read
+
+
+def _port(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or int(value) > 65535:
+        raise ValueError("must be a port number, 0 to 65535 (0: a free one)")
+    return int(value)
+
+
+def _seconds(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or len(value) > 7:
+        raise ValueError("must be a whole number of seconds")
+    return int(value)
+
+
+def _matching(pattern: str, meaning: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {meaning}")
+        return value
+
+    return read
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table.
+
+    Attributes:
+        variable: Name of the environment variable.
+        default: Its default as it would be typed; empty for none.
+        help: What it means, for `.env.example` and the flag's help.
+        read: Turns text into the value; ValueError says what it must be.
+        path: Whether it is a path, relative to the project's folder in a setting and to
+            the current folder on the command line.
+    """
+
+    variable: str
+    default: str
+    help: str
+    read: Callable[[str], Any] = _text
+    path: bool = False
+
+    @property
+    def field(self) -> str:
+        """Its name as an attribute of :class:`Settings` and as a task's parameter."""
+        return self.variable.removeprefix("AML_").lower()
+
+    @property
+    def flag(self) -> str:
+        """Its flag on the command line."""
+        return "--" + self.field.replace("_", "-")
+
+
+_TAG = r"[a-z0-9]+(?:(?:[._/-]|__)[a-z0-9]+)*(?::[\w][\w.-]{0,127})?"
+_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "AML_ENGINE",
+        "auto",
+        "docker, process, or auto: Docker when an engine answers, else the embedded one",
+        _one_of("auto", "docker", "process"),
+    ),
+    Setting("AML_BACKEND", "local", "where pipelines run: local or azureml", _one_of("local", "azureml")),
+    Setting("AML_SCORE_SCRIPT", "", "entry script; its folder is what the service runs", path=True),
+    Setting("AML_MODEL_DIR", "", "model folder, AZUREML_MODEL_DIR in the service", path=True),
+    Setting("AML_INFERENCE_ENV", "", "folder of the inference environment's definition", path=True),
+    Setting("AML_TRAINING_ENV", "", "folder of the training environment's definition", path=True),
+    Setting("AML_BASE_IMAGE", "", "base of images built locally"),
+    Setting("AML_IMAGE_TAG", "debug:1", "tag of the image that is run", _matching(_TAG, "an image name such as debug:1")),
+    Setting("AML_CONTAINER_NAME", "debug", "name of the container", _matching(_NAME, "a container name such as debug")),
+    Setting("AML_SCORING_PORT", "8000", "port of the service on 127.0.0.1; 0: a free one", _port),
+    Setting("AML_DEBUG_PORT", "5678", "port for debuggers on 127.0.0.1; 0: a free one", _port),
+    Setting("AML_DEBUG_TIMEOUT", "300", "seconds that a program waits for a debugger before it goes on", _seconds),
+    Setting("AML_PIPELINE_FILE", "", "pipeline definition", path=True),
+    Setting("AML_SUBSCRIPTION_ID", "", "the workspace's subscription; or an Azure config.json"),
+    Setting("AML_RESOURCE_GROUP", "", "the workspace's resource group"),
+    Setting("AML_WORKSPACE", "", "the workspace's name"),
+    Setting("AML_COMPUTE_TARGET", "", "the compute target's name"),
+    Setting(
+        "AML_AUTH",
+        "interactive",
+        "interactive, service-principal or managed-identity",
+        _one_of("interactive", "service-principal", "managed-identity"),
+    ),
+    Setting("AML_REMOTE_HOST", "", "the compute instance, for --remote"),
+    Setting("AML_REMOTE_PORT", "", "its SSH port", _port),
+    Setting("AML_REMOTE_USER", "", "its user"),
+    Setting("AML_REMOTE_KEY", "", "private key file", path=True),
+    Setting("AML_REMOTE_DIR", "", "the project's folder there"),
+    Setting("AML_REMOTE_GATEWAY", "", "host to go through"),
+)
+
+BY_FIELD: Mapping[str, Setting] = {setting.field: setting for setting in SETTINGS}
+
+
+def packaged_defaults() -> Path:
+    """The folder that holds the `env/` and `examples/` that come with the program."""
+    inside = Path(__file__).parent / "_defaults"
+    return inside if inside.is_dir() else Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting, resolved. Paths are absolute; what is not set is None.
+
+    Attributes:
+        project: The folder of tasks.py.
+        set_by: For each field that is not at its default, what set it.
+    """
+
+    project: Path
+    engine: str
+    backend: str
+    score_script: Path
+    model_dir: Path | None
+    inference_env: Path
+    training_env: Path
+    base_image: str | None
+    image_tag: str
+    container_name: str
+    scoring_port: int
+    debug_port: int
+    debug_timeout: int
+    pipeline_file: Path | None
+    subscription_id: str | None
+    resource_group: str | None
+    workspace: str | None
+    compute_target: str | None
+    auth: str
+    remote_host: str | None
+    remote_port: int | None
+    remote_user: str | None
+    remote_key: Path | None
+    remote_dir: str | None
+    remote_gateway: str | None
+    set_by: Mapping[str, str]
+
+
+def resolve(
+    project: Path,
+    flags: Mapping[str, str | None] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Settings:
+    """Resolve every setting.
+
+    Args:
+        project: The folder of tasks.py.
+        flags: Values typed on the command line, by field name; None for not typed.
+        environ: The environment variables.
+        cwd: The current folder.
+
+    Raises:
+        BadValue: A flag's value cannot be read.
+        UserError: A value in the environment or in `.env` cannot be read, or `.env` is broken.
+    """
+    environ = os.environ if environ is None else environ
+    cwd = Path.cwd() if cwd is None else cwd
+    env_file = project / ".env"
+    stored = _read_env_file(env_file)
+    values: dict[str, Any] = {}
+    set_by: dict[str, str] = {}
+    for setting in SETTINGS:
+        typed = (flags or {}).get(setting.field)
+        if typed is not None:
+            text, source, base = typed, setting.flag, cwd
+        elif environ.get(setting.variable):
+            text, source, base = environ[setting.variable], setting.variable, project
+        elif stored.get(setting.variable, ("", 0))[0]:
+            text, source, base = stored[setting.variable][0], str(env_file), project
+        else:
+            text, source, base = setting.default, "", project
+        if not text and source != setting.flag:
+            values[setting.field] = None
+            continue
+        if source:
+            set_by[setting.field] = source
+        try:
+            if not text:
+                raise ValueError("must not be empty")
+            value = setting.read(text)
+        except ValueError as error:
+            problem = f"{setting.variable} {error}, not {text!r}."
+            if source == setting.flag:
+                raise BadValue(
+                    f"{setting.flag} {error}, not {text!r}.", f"Correct the value after {setting.flag}."
+                ) from error
+            if source == setting.variable:
+                raise UserError(problem, f"Correct or unset the environment variable {setting.variable}.") from error
+            line = stored[setting.variable][1]
+            raise UserError(problem, "Correct this line of .env.", file=shown(env_file), line=line) from error
+        values[setting.field] = Path(os.path.abspath(base / Path(text).expanduser())) if setting.path else value
+    defaults = packaged_defaults()
+    for field, places in {
+        "inference_env": ["env/inference"],
+        "training_env": ["env/training"],
+        "score_script": ["examples/deployment/score.py"],
+    }.items():
+        if values[field] is None:
+            found = next((project / place for place in places if (project / place).exists()), None)
+            values[field] = found or defaults / places[0]
+    return Settings(project=project, set_by=set_by, **values)
+
+
+def _read_env_file(path: Path) -> dict[str, tuple[str, int]]:
+    """The file's AML_ variables with their lines; {} where there is no such file."""
+    if not path.exists():
+        return {}
+    from dotenv.parser import parse_stream
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f".env cannot be read: {error}", "Make it a readable UTF-8 text file.", file=shown(path)) from error
+    from io import StringIO
+
+    known = {setting.variable for setting in SETTINGS}
+    found: dict[str, tuple[str, int]] = {}
+    for binding in parse_stream(StringIO(text)):
+        # A binding takes the blank lines before it along.
+        lead = len(binding.original.string) - len(binding.original.string.lstrip())
+        line = binding.original.line + binding.original.string[:lead].count("\n")
+        if binding.error:
+            raise UserError(
+                # Not the line itself: it may be a secret.
+                "this line is not NAME=value.",
+                "Write NAME=value, or # in front of a comment.",
+                file=shown(path),
+                line=line,
+            )
+        if binding.key is None or not binding.key.startswith("AML_"):
+            continue
+        if binding.key not in known:
+            import difflib
+
+            close = difflib.get_close_matches(binding.key, known, n=1)
+            remedy = f"Did you mean {close[0]}?" if close else "Remove it, or see .env.example for all settings."
+            raise UserError(f"{binding.key} is not a setting.", remedy, file=shown(path), line=line)
+        found[binding.key] = (binding.value or "", line)
+    return found

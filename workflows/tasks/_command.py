@@ -1,0 +1,199 @@
+"""What every task shares: the flags of settings, output, and how failures end.
+
+A task is written as a function of a :class:`Command` and its own flags; :func:`command`
+adds the flags of the settings that it uses and turns it into an Invoke task.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke import Context, Exit, Task, task
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from ..settings import Settings
+
+JSON_HELP = "Print one JSON object as the last line of standard output; all else goes to standard error."
+
+
+class Command:
+    """One run of a task: its settings and its console, each made when first asked for.
+
+    Args:
+        name: The task's full name, for messages.
+        context: Invoke's context.
+        flags: Values of settings typed on the command line, by field name.
+        as_json: Whether ``--json`` was typed.
+    """
+
+    def __init__(self, name: str, context: Context, flags: Mapping[str, str | None], as_json: bool) -> None:
+        from ..console import Console
+
+        self.name = name
+        self._context = context
+        self._flags = flags
+        self.console: Console = Console(as_json)
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """The settings, resolved."""
+        from ..settings import resolve
+
+        return resolve(self.project, self._flags)
+
+    @property
+    def project(self) -> Path:
+        """The folder of tasks.py."""
+        # Invoke has no public name for where it found the tasks file.
+        prefix = getattr(self._context.config, "_project_prefix", None)
+        return Path(prefix or ".").resolve()
+
+    def remainder(self) -> list[str]:
+        """What was typed after ``--``, which Invoke does not hand to tasks."""
+        return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+
+
+def command(
+    *,
+    settings: Sequence[str] = (),
+    json: bool = False,
+    help: Mapping[str, str] | None = None,
+    iterable: Sequence[str] = (),
+    positional: Sequence[str] = (),
+) -> Callable[[Callable[..., None]], Task[Any]]:
+    """Make an Invoke task of a function of a :class:`Command` and flags.
+
+    Args:
+        settings: Fields of settings that get a flag on this task.
+        json: Whether the task has ``--json``.
+        help: Explanations of the function's own flags.
+        iterable: Flags that may be repeated.
+        positional: Arguments without a flag.
+    """
+
+    def decorate(function: Callable[..., None]) -> Task[Any]:
+        own = list(inspect.signature(function).parameters.values())[1:]
+        kinds = inspect.Parameter
+        parameters = [kinds("context", kinds.POSITIONAL_OR_KEYWORD), *own]
+        explained = dict(help or {})
+        if json:
+            parameters.append(kinds("json", kinds.POSITIONAL_OR_KEYWORD, default=False))
+            explained["json"] = JSON_HELP
+        explained.update(_settings_help(settings))
+        parameters += [kinds(field, kinds.POSITIONAL_OR_KEYWORD, default=None) for field in settings]
+        module = function.__module__.rpartition(".")[2]
+        name = f"{module}.{function.__name__.rstrip('_').replace('_', '-')}"
+
+        @functools.wraps(function)
+        def body(context: Context, **values: Any) -> None:
+            flags = {field: values.pop(field, None) for field in settings}
+            as_json = bool(values.pop("json", False))
+            for argument in positional:
+                if str(values.get(argument, "")).startswith("-"):
+                    _end(UserError(f"{values[argument]} is not a {argument}.", f"Help: inv --help {name}"))
+            run = Command(name, context, flags, as_json)
+            with _signals_as_interrupts():
+                _guard(run, function, values)
+
+        body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        del body.__wrapped__
+        made: Task[Any] = task(
+            name=function.__name__.rstrip("_").replace("_", "-"),
+            help=explained,
+            iterable=list(iterable),
+            positional=list(positional),
+            auto_shortflags=False,
+        )(body)
+        return made
+
+    return decorate
+
+
+def _settings_help(fields: Sequence[str]) -> dict[str, str]:
+    if not fields:
+        return {}
+    from ..settings import BY_FIELD
+
+    return {field: f"{BY_FIELD[field].help} ({BY_FIELD[field].variable})." for field in fields}
+
+
+def _guard(run: Command, function: Callable[..., None], values: dict[str, Any]) -> None:
+    """Run the task; what a user can cause ends in two lines, our own bugs in a traceback."""
+    try:
+        function(run, **values)
+    except UserError as error:
+        _end(error)
+    except KeyboardInterrupt:
+        where = f" in {run.console.current}" if run.console.current else ""
+        _end(UserError(f"Interrupted{where}.", f"What was begun has been taken away; inv {run.name} starts anew."))
+    except BrokenPipeError:
+        # Whoever read the output has gone; nothing is left to say, not even at exit.
+        sys.stdout = open("/dev/null" if sys.platform != "win32" else "nul", "w")  # noqa: SIM115
+        raise Exit(code=1) from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _end(UserError(f"No space is left on the disk{_of(error)}.", "Free some: inv container.prune"))
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
+            _end(UserError(f"{error.strerror}: {error.filename}.", "Give yourself permission, then run this again."))
+        if _is_dockers(error):
+            _end(_docker_error(error))
+        raise
+    except Exception as error:
+        if _is_dockers(error):
+            _end(_docker_error(error))
+        raise
+
+
+def _of(error: OSError) -> str:
+    return f" of {error.filename}" if error.filename else ""
+
+
+def _is_dockers(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in ("docker", "requests", "urllib3")
+
+
+def _docker_error(error: BaseException) -> UserError:
+    text = str(getattr(error, "explanation", None) or error)
+    return UserError(f"The Docker engine says: {text}", "See to the engine (docker info), then run this again.")
+
+
+def _end(error: UserError) -> None:
+    """Show an error and end with its exit code.
+
+    Raises:
+        Exit: Always.
+    """
+    for line in error.details:
+        print(f"  {line}", file=sys.stderr)
+    print(error, file=sys.stderr, flush=True)
+    raise Exit(code=error.exit_code) from error
+
+
+@contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """Have a terminal that closes, or an editor that ends its task, clean up as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,29 @@
+"""Logs on their way to the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..console import Console
+
+
+def write(console: Console, data: bytes) -> None:
+    """Write a piece of a log as it is; bytes that are no text do no harm."""
+    stream = console.stream
+    buffer = getattr(stream, "buffer", None)
+    if buffer is None:
+        stream.write(data.decode("utf-8", "replace"))
+        stream.flush()
+        return
+    stream.flush()
+    buffer.write(data)
+    buffer.flush()
+
+
+def stream(console: Console, pieces: Iterable[bytes]) -> None:
+    """Write a log piece by piece until it ends, or Ctrl-C leaves it."""
+    try:
+        for piece in pieces:
+            write(console, piece)
+    except KeyboardInterrupt:
+        console.line()

@@ -1,0 +1,86 @@
+"""Seeing to what was started."""
+
+from __future__ import annotations
+
+from ._command import Command, command
+
+
+@command(json=True)
+def stop(run: Command) -> None:
+    """Stop the deployed service and take it away; its last log and exit code are kept."""
+    from ..flows.deployment import Deployment
+    from ..project import exclusive
+    from ..sessions import session_folder
+
+    with exclusive(session_folder(run.settings.project), run.name):
+        stopped = Deployment(run.settings, run.console).stop()
+    if not stopped:
+        run.console.line("No service of this project is running.")
+    run.console.result({"stopped": stopped, "seconds": run.console.seconds})
+
+
+STOP = stop
+
+
+@command(help={"follow": "Go on as the log grows, until the service ends or Ctrl-C."})
+def logs(run: Command, follow: bool = False) -> None:
+    """Show the service's log, or the last one where none runs."""
+    from ..errors import UserError
+    from ..flows.deployment import Deployment
+    from ..sessions import last_log
+    from ._stream import stream, write
+
+    deployment = Deployment(run.settings, run.console)
+    if deployment.running() is not None:
+        stream(run.console, deployment.logs(follow))
+        return
+    last = last_log(run.project)
+    if last is None:
+        raise UserError("This project has had no service yet.", "First: inv deploy.debug")
+    log, exit_code = last
+    write(run.console, log)
+    run.console.line(f"[ended with exit code {exit_code}]" if exit_code is not None else "[ended]")
+
+
+@command()
+def shell(run: Command) -> None:
+    """Open a shell where the service runs; `-- COMMAND` runs a command instead."""
+    from invoke import Exit
+
+    from ..flows.deployment import Deployment
+
+    code = Deployment(run.settings, run.console).shell(run.remainder())
+    if code:
+        raise Exit(code=code)
+
+
+@command(json=True)
+def list_(run: Command) -> None:
+    """List the services of this program, of all projects."""
+    from ..flows.housekeeping import services
+
+    rows = services()
+    if not rows:
+        run.console.line("No service is running.")
+    for row in rows:
+        run.console.line(
+            f"{row['name']:<12} {row['engine']:<8} {row['state']:<8} {row['ports']:<24} {row['project']}"
+        )
+    run.console.result({"services": rows})
+
+
+@command(json=True, help={"dry_run": "Show what would be removed, and remove nothing."})
+def prune(run: Command, dry_run: bool = False) -> None:
+    """Remove images and environments that no project uses any more."""
+    from ..flows.housekeeping import prune as remove
+
+    removed = remove(run.console, dry_run)
+    run.console.result({"removed": removed, "dry_run": dry_run})
+
+
+@command(help={"name": "Name of the image."})
+def base(run: Command, name: str = "azureml-debug/base:latest") -> None:
+    """Make a base image from Debian packages, for networks without an image registry."""
+    from ..flows.housekeeping import make_base
+
+    make_base(run.console, name)

@@ -1,0 +1,167 @@
+"""Debugging the code of a deployed model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._command import Command, command
+from .container import STOP
+
+if TYPE_CHECKING:
+    from ..flows.deployment import Deployment
+
+ENVIRONMENT = ("engine", "inference_env", "base_image")
+RUN = (
+    "score_script",
+    "model_dir",
+    "image_tag",
+    "container_name",
+    "scoring_port",
+    "debug_port",
+    "debug_timeout",
+)
+WAIT_HELP = "Hold for a debugger before score.py is loaded, so that its imports and init can be debugged."
+
+
+def _deployment(run: Command, wait: bool = False) -> Deployment:
+    from ..flows.deployment import Deployment
+
+    return Deployment(run.settings, run.console, wait)
+
+
+@command(settings=ENVIRONMENT)
+def build(run: Command) -> None:
+    """Build the inference environment, or find it built."""
+    with _held(run):
+        _deployment(run).build()
+
+
+@command(settings=(*ENVIRONMENT, "image_tag"))
+def tag(run: Command) -> None:
+    """Tag the built environment as debug:1."""
+    with _held(run):
+        _deployment(run).tag()
+
+
+@command(settings=("engine", "inference_env", *RUN), help={"wait": WAIT_HELP})
+def run(run: Command, wait: bool = False) -> None:
+    """Make the container of the tagged image, ports on 127.0.0.1."""
+    with _held(run):
+        _deployment(run, wait).run()
+
+
+@command()
+def runsvdir(run: Command) -> None:
+    """Start the services in the container and see that they serve."""
+    with _held(run):
+        _deployment(run).runsvdir()
+
+
+@command(json=True)
+def attach_config(run: Command) -> None:
+    """Write the launch configuration of the running service to .vscode/launch.json."""
+    from ..flows.deployment import CONFIGURATION
+
+    with _held(run):
+        deployment = _deployment(run)
+        deployment.attach_config()
+        service = deployment.running()
+    assert service is not None
+    run.console.result(
+        {
+            "debug": {"host": service.endpoint.host, "port": service.endpoint.port},
+            "path_mappings": [mapping.as_json() for mapping in service.path_mappings],
+            "launch_configuration": CONFIGURATION,
+        }
+    )
+
+
+@command(
+    settings=(*ENVIRONMENT, *RUN),
+    json=True,
+    help={"wait": WAIT_HELP, "follow": "Stay and stream the service's log; Ctrl-C leaves it running."},
+)
+def debug(run: Command, wait: bool = False, follow: bool = False) -> None:
+    """Do it all: build, tag, run, runsvdir, attach-config."""
+    with _held(run):
+        deployment = _deployment(run, wait)
+        result = deployment.debug()
+    console, sample = run.console, _sample(deployment)
+    console.line()
+    console.line(f'Press F5 in VS Code: "{result["launch_configuration"]}"')
+    console.line(f"Post to         {result['scoring_url']}")
+    if sample:
+        console.line(f"Without editor  inv deploy.inspect {sample}")
+    console.line("After an edit   inv deploy.reload")
+    console.line("Stop            inv container.stop")
+    console.result(result)
+    if follow:
+        from ._stream import stream
+
+        stream(run.console, deployment.logs(follow=True))
+
+
+@command(json=True)
+def reload(run: Command) -> None:
+    """Put the edited score.py into the running service."""
+    with _held(run):
+        deployment = _deployment(run)
+        deployment.reload()
+        service = deployment.running()
+    assert service is not None
+    run.console.result({"scoring_url": service.scoring_url, "seconds": run.console.seconds})
+
+
+@command(
+    json=True,
+    help={
+        "location": "FILE:LINE to stop at, such as score.py:21.",
+        "request": "File whose content is posted to /score.",
+        "eval": "Expression to evaluate at the stop; may be repeated.",
+        "timeout": "Seconds to wait for the stop, and for the response after it.",
+    },
+    iterable=["eval"],
+    positional=["location"],
+)
+def inspect(run: Command, location: str, eval: list[str], request: str | None = None, timeout: str = "60") -> None:
+    """Stop at a line during a request, show stack, values and response: no editor needed."""
+    from ..errors import BadValue
+    from ._inspection import show
+
+    if not timeout.isascii() or not timeout.isdigit() or not int(timeout):
+        raise BadValue(f"--timeout must be a whole number of seconds, not {timeout!r}.", "Correct it.")
+    path = Path(request) if request else None
+    result = _deployment(run).inspect(location, path, list(eval), float(timeout))
+    show(run.console, result)
+    run.console.result(result)
+
+
+stop = STOP
+
+
+def _held(run: Command):  # type: ignore[no-untyped-def]
+    from ..project import exclusive
+    from ..sessions import session_folder
+
+    return exclusive(session_folder(run.settings.project), run.name)
+
+
+def _sample(deployment: Deployment) -> str:
+    """Arguments for a first inspection: the first line of run() and the sample beside it."""
+    import ast
+
+    script = deployment.settings.score_script
+    sample = script.parent / "sample.json"
+    try:
+        tree = ast.parse(script.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "run":
+            from ..paths import shown
+
+            extra = f" --request {shown(sample)}" if sample.exists() else ""
+            last = node.body[-1]
+            return f"{script.name}:{last.lineno}{extra}"
+    return ""

@@ -1,0 +1,30 @@
+"""Working on the program itself: not part of the namespace that other projects import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from invoke import Exit
+
+from ._command import Command, command
+
+
+def _python(run: Command, *arguments: str) -> None:
+    code = subprocess.run([sys.executable, "-m", *arguments], cwd=run.project, check=False).returncode
+    if code:
+        raise Exit(code=code)
+
+
+@command()
+def test(run: Command) -> None:
+    """Run the tests; `-- ARGUMENTS` are handed to pytest."""
+    _python(run, "pytest", *run.remainder())
+
+
+@command(help={"fix": "Mend what can be mended."})
+def lint(run: Command, fix: bool = False) -> None:
+    """Check style and types."""
+    _python(run, "ruff", "check", *(["--fix"] if fix else []), ".")
+    _python(run, "ruff", "format", *([] if fix else ["--check"]), ".")
+    _python(run, "mypy")

@@ -1,0 +1,47 @@
+"""Which project uses which environment, so that `container.prune` takes only what nobody needs."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from .paths import cache_folder
+from .project import read_json, write_json
+
+
+def record(project: Path, role: str, digest: str) -> None:
+    """Note that a project uses an environment.
+
+    Args:
+        project: The project's folder.
+        role: What for, such as ``inference``; a later use of the same role replaces it.
+        digest: The environment's digest.
+    """
+    folder = cache_folder() / "projects"
+    path = folder / (hashlib.sha256(str(project).encode()).hexdigest()[:16] + ".json")
+    known = read_json(path) or {}
+    digests = dict(known.get("digests") or {})
+    if digests.get(role) == digest:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"project": str(project), "digests": {**digests, role: digest}})
+
+
+def _records() -> list[tuple[Path, dict[str, str]]]:
+    found = []
+    for path in sorted((cache_folder() / "projects").glob("*.json")):
+        known = read_json(path) or {}
+        project = Path(str(known.get("project", "")))
+        if project.is_absolute() and project.is_dir():
+            found.append((project, dict(known.get("digests") or {})))
+    return found
+
+
+def projects() -> list[Path]:
+    """The projects that have used this program and are still there."""
+    return [project for project, _digests in _records()]
+
+
+def in_use() -> frozenset[str]:
+    """The digests that projects still there have used last."""
+    return frozenset(digest for _project, digests in _records() for digest in digests.values())
