@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 import traceback
 
@@ -35,7 +36,8 @@ def _read_displaced():
     if os.path.isfile(path):
         with open(path, "rb") as file:
             exec(compile(file.read(), path, "exec"), settings)
-    return {name: value for name, value in settings.items() if not name.startswith("__")}
+    # Names with an underscore are nobody's settings, and could be this file's own.
+    return {name: value for name, value in settings.items() if not name.startswith("_")}
 
 
 _load_debuggee()
@@ -45,7 +47,6 @@ from azureml_debuggee.announce import Announcer  # noqa: E402
 _theirs = _read_displaced()
 globals().update(_theirs)
 _announce = Announcer(os.environ.get("AZUREML_DEBUGGEE_EVENTS"))
-_loaded = set()
 
 #: A control socket under the user's home is of no use here, and two services would share it.
 control_socket_disable = True
@@ -79,7 +80,16 @@ def post_fork(server, worker):
     except ImportError as error:
         _announce("gate-failed", message="debugpy cannot be imported in this environment: {}".format(error))
         return
+    except Exception as error:
+        traceback.print_exc()
+        _announce("gate-failed", message="{}: {}".format(type(error).__name__, error))
+        return
+    # score.py may hold by itself, with the worker's signal handlers in place.
+    session.ending = lambda: not worker.alive
     if session.wanted:
+        # The handlers of the master, which the worker has inherited, only take notes.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
         session.hold()
 
 
@@ -127,7 +137,10 @@ def _place(error):
         for frame in traceback.extract_tb(error.__traceback__):
             if os.path.abspath(frame.filename).startswith(root):
                 file, line = frame.filename, frame.lineno
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    try:
+        message = error.msg if isinstance(error, SyntaxError) else str(error)
+    except Exception:
+        message = "(it cannot be shown as text)"
     return {
         "type": type(error).__name__,
         "message": message,

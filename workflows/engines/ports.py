@@ -7,7 +7,7 @@ binding only.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from ..errors import UserError
 from ..settings import BY_FIELD
@@ -46,7 +46,7 @@ def _holder(port: int) -> tuple[str, bool]:
         # macOS shows other users' sockets to root only.
         connections = []
     for connection in connections:
-        if connection.status != psutil.CONN_LISTEN or connection.laddr.port != port:
+        if connection.status != psutil.CONN_LISTEN or connection.laddr[1:] != (port,):
             continue
         if connection.pid is None:
             return "a program of another user", False
@@ -96,7 +96,3 @@ def pick(
     note = "" if port == wanted else f"port {wanted} belongs to another session, so {port} is used"
     return port, note
 
-
-def container_or_none(holders: Mapping[int, tuple[str, bool]]) -> Callable[[int], tuple[str, bool] | None]:
-    """A look-up in a table made beforehand."""
-    return holders.get

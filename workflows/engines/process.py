@@ -39,7 +39,7 @@ class ProcessEngine:
         from ..environments.virtual import find_environment
 
         built = find_environment(definition, cache_folder())
-        return built and ImageRef(self.name, built.digest, str(built.folder), reused=True)
+        return ImageRef(self.name, built.digest, str(built.folder), reused=True) if built else None
 
     def build(
         self, definition: EnvironmentDefinition, base_image: str | None, report: Callable[[str], None]
@@ -155,9 +155,10 @@ class ProcessEngine:
 
     def stop(self, service: Service) -> Ended:
         """See :class:`~workflows.engines.base.Engine`."""
-        group = service.pid if service.started and self._is_ours(service) else 0
-        if group:
-            _end_group(group)
+        # By what they carry in their environment: the supervisor may be gone while its
+        # children live on, and its process id may be used again.
+        for group in self.leftovers(service.project) if service.started else ():
+            self.remove(group)
         log = b""
         with contextlib.suppress(OSError), open(service.session / "service.log", "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - KEPT_LOG_BYTES))
@@ -189,9 +190,12 @@ class ProcessEngine:
     def shell(self, service: Service, command: Sequence[str]) -> int:
         """See :class:`~workflows.engines.base.Engine`."""
         argv = list(command) or [os.environ.get("SHELL") or "/bin/sh"]
+        environment = _environment(service)
+        # The mark by which a service's processes are found, and ended.
+        del environment["AZUREML_DEBUGGEE_PROJECT"]
         try:
             return subprocess.run(
-                argv, cwd=service.score_script.parent, env=_environment(service), check=False
+                argv, cwd=service.score_script.parent, env=environment, check=False
             ).returncode
         except OSError as error:
             raise UserError(f"{argv[0]} cannot be started: {error.strerror}.", "Name a program that is there.") from error
@@ -205,11 +209,19 @@ class ProcessEngine:
         return None
 
     def leftovers(self, project: Path) -> list[str]:
-        """Processes are found by their session's file only."""
-        return []
+        """See :class:`~workflows.engines.base.Engine`: the ids of process groups."""
+        import psutil
+
+        groups = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get("AZUREML_DEBUGGEE_PROJECT") == str(project):
+                    groups.add(os.getpgid(process.pid))
+        return [str(group) for group in groups - {os.getpgid(0)}]
 
     def remove(self, handle: str) -> None:
-        """Never called: there are no leftovers."""
+        """See :class:`~workflows.engines.base.Engine`."""
+        _end_group(int(handle))
 
     def services(self) -> list[dict[str, str]]:
         """Processes are listed by their projects."""
@@ -224,20 +236,6 @@ class ProcessEngine:
             for entry in list_environments(cache_folder())
             if entry.digest not in keep and not _in_use(entry.folder)
         ]
-
-    def _is_ours(self, service: Service) -> bool:
-        """Whether the group's id still means the group that was started."""
-        if self.alive(service):
-            return True
-        # The supervisor may be gone while its children live on, in the group of its id.
-        # They carry the project in their environment.
-        import psutil
-
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, ProcessLookupError, OSError):
-                if os.getpgid(process.pid) == service.pid:
-                    return process.environ().get("AZUREML_DEBUGGEE_PROJECT") == str(service.project)
-        return False
 
 
 def _environment(service: Service) -> dict[str, str]:

@@ -85,6 +85,9 @@ class Deployment:
                 raise UserError(f"There is no image {settings.image_tag}.", "First: inv deploy.tag")
             own = sessions.load(settings.project)
             notes: list[str] = []
+            if own is None:
+                # A service whose file was deleted under it, by `git clean` for one.
+                self._remove_leftovers()
             spec = self._spec(image, own, notes)
             if own is not None:
                 self._end(own)
@@ -246,16 +249,17 @@ class Deployment:
         announce.mkdir(parents=True, exist_ok=True)
         (announce / "events.jsonl").write_bytes(b"")
         try:
-            for handle in self.engine.leftovers(spec.project):
-                self.engine.remove(handle)
             service = self.engine.create(spec)
             sessions.save(service)
         except BaseException:
             # Ctrl-C may come before the container's id has.
-            for handle in self.engine.leftovers(spec.project):
-                self.engine.remove(handle)
+            self._remove_leftovers()
             raise
         return service
+
+    def _remove_leftovers(self) -> None:
+        for handle in self.engine.leftovers(self.settings.project):
+            self.engine.remove(handle)
 
     def _end(self, service: Service) -> Any:
         ended = self._engine_of(service).stop(service)

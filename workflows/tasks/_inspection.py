@@ -16,8 +16,15 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
 
     stopped = result["stopped"]
     console.line(f"Stopped in {stopped['function']} at {shown(Path(stopped['file']))}:{stopped['line']}")
+    folder = Path(stopped["file"]).parent
+    others = 0
     for frame in result["stack"]:
+        if not Path(frame["file"]).is_relative_to(folder):
+            others += 1
+            continue
         console.line(f"  {frame['function']:<24} {shown(Path(frame['file']))}:{frame['line']}")
+    if others:
+        console.line(f"  ({others} frames of the server)")
     if result["locals"]:
         console.line("Locals")
         for name, value in result["locals"].items():

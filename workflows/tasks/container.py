@@ -5,9 +5,8 @@ from __future__ import annotations
 from ._command import Command, command
 
 
-@command(json=True)
-def stop(run: Command) -> None:
-    """Stop the deployed service and take it away; its last log and exit code are kept."""
+def stop_service(run: Command) -> None:
+    """What `container.stop` and `deploy.stop` do."""
     from ..flows.deployment import Deployment
     from ..project import exclusive
     from ..sessions import session_folder
@@ -19,7 +18,10 @@ def stop(run: Command) -> None:
     run.console.result({"stopped": stopped, "seconds": run.console.seconds})
 
 
-STOP = stop
+@command(json=True)
+def stop(run: Command) -> None:
+    """Stop the deployed service and take it away; its last log and exit code are kept."""
+    stop_service(run)
 
 
 @command(help={"follow": "Go on as the log grows, until the service ends or Ctrl-C."})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._command import Command, command
-from .container import STOP
+from .container import stop_service
 
 if TYPE_CHECKING:
     from ..flows.deployment import Deployment
@@ -137,10 +138,15 @@ def inspect(run: Command, location: str, eval: list[str], request: str | None = 
     run.console.result(result)
 
 
-stop = STOP
+@command(json=True)
+def stop(run: Command) -> None:
+    """Stop the deployed service and take it away; the same as container.stop."""
+    # A task of its own: Invoke takes the help out of one that stands in two collections.
+    stop_service(run)
 
 
-def _held(run: Command):  # type: ignore[no-untyped-def]
+def _held(run: Command) -> AbstractContextManager[None]:
+    """The project's deployment for this command alone."""
     from ..project import exclusive
     from ..sessions import session_folder
 

@@ -37,7 +37,7 @@ class Announcer:
                 os.write(handle, line.encode("utf-8", "backslashreplace"))
             finally:
                 os.close(handle)
-        except OSError:
+        except (OSError, ValueError):
             pass
 
 
@@ -50,6 +50,6 @@ def say(line: str) -> None:
     try:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
-    except (AttributeError, OSError, ValueError):
-        # No standard output, or it is closed already.
+    except Exception:
+        # No standard output, or closed already, or replaced by something of the program's.
         pass

@@ -12,11 +12,28 @@ import ctypes
 import os
 import sys
 import threading
+from collections import deque
+from itertools import accumulate, chain, repeat, takewhile
 from typing import Any, Callable, Optional, Tuple
 
-from .threads import start_untraced
-
 _TRACES = sys.version_info < (3, 12)
+
+
+def _server() -> Any:
+    """The inner side of debugpy, imported late: it brings pydevd with it."""
+    from debugpy.server import api
+
+    return api
+
+
+class _Cancel:
+    """What pydevd takes for an event that ends a wait, asked of a function."""
+
+    def __init__(self, over: Callable[[], bool]) -> None:
+        self.is_set = over
+
+    def set(self) -> None:
+        """Called by pydevd when the wait has ended well."""
 
 
 class Debugger:
@@ -31,7 +48,6 @@ class Debugger:
         import debugpy
 
         self._listen: Callable[..., Tuple[str, int]] = debugpy.listen
-        self._wait: Any = debugpy.wait_for_client
         self._sub_process = sub_process
         self._address: Optional[Tuple[str, int]] = None
         self._resting = False
@@ -50,9 +66,11 @@ class Debugger:
         if self._address is None:
             # It warns of frozen modules on standard error; whoever debugs knows.
             os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-            import debugpy
-
-            debugpy.configure(subProcess=self._sub_process)
+            # Its import puts a breakpoint() in place that pauses even with nobody attached.
+            hook = sys.breakpointhook
+            api = _server()
+            sys.breakpointhook = hook
+            api.configure(subProcess=self._sub_process)
             self._address = self._listen(("127.0.0.1", 0))
         elif self._resting:
             self._trace()
@@ -78,56 +96,51 @@ class Debugger:
             self._resting = True
         return True
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, over: Callable[[], bool]) -> bool:
         """Hold the calling thread until a debugger has sent its configuration.
 
         Args:
-            seconds: The longest wait.
+            over: Asked several times a second whether to give up.
 
         Returns:
             Whether a debugger is attached.
         """
-        over = threading.Event()
+        import pydevd
 
-        def give_up() -> None:
-            # `cancel` exists only once the wait has begun, so it is tried again.
-            if over.wait(max(seconds, 0.0)):
-                return
-            while not over.wait(0.02):
-                try:
-                    self._wait.cancel()
-                except RuntimeError:
-                    continue
-                return
-
-        start_untraced(give_up, "azureml-debuggee-timeout")
-        try:
-            self._wait()
-        finally:
-            over.set()
+        # Not debugpy.wait_for_client: its `cancel` ends the wait that began last, in
+        # whichever thread, and belongs to no wait until that has begun.
+        pydevd._wait_for_attach(cancel=_Cancel(over))
         return self.attached()
 
     def stop_here(self, frame: Any) -> None:
         """Pause in ``frame``, as a ``breakpoint()`` in it would."""
-        from debugpy.server import api
-
-        api._settrace(
+        _server()._settrace(
             suspend=True, trace_only_current_thread=True, patch_multiprocessing=False, stop_at_frame=frame
         )
 
     def forget_after_fork(self) -> None:
         """Make a forked child a plain process: its debugger stayed with the parent."""
-        if self._address is None or self._sub_process:
+        if self._sub_process:
             return
         self._address = None
+        self._resting = False
+        # Not imported: at the moment of the fork another thread may have been doing that.
+        pydevd = sys.modules.get("pydevd")
+        if pydevd is None:
+            return
         try:
-            import pydevd
-
+            debugger = pydevd.get_global_debugger()
+            if debugger is None:
+                return
+            for thread in (debugger.reader, debugger.writer):
+                # Else the adapter would outlive the parent for as long as the child lives.
+                if thread is not None and thread.sock is not None:
+                    thread.sock.close()
             # A breakpoint inherited from the parent would hang the child for good.
             pydevd.settrace_forked(setup_tracing=False)
             if _TRACES:
                 sys.settrace(None)
-                threading.settrace(None)  # type: ignore[arg-type]
+                threading.settrace(None)
             else:
                 from _pydevd_sys_monitoring import pydevd_sys_monitoring
 
@@ -147,6 +160,9 @@ class Debugger:
     def _untrace(self) -> None:
         from _pydev_bundle import pydev_monkey
 
+        # First no new thread is to begin with a trace function, then the old ones lose theirs.
+        threading.settrace(None)
+        pydev_monkey.undo_patch_thread_modules()
         api = ctypes.pythonapi
         first = api.PyInterpreterState_ThreadHead
         first.restype, first.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
@@ -156,13 +172,8 @@ class Debugger:
         current.restype = ctypes.c_void_p
         set_trace = api._PyEval_SetTrace
         set_trace.restype, set_trace.argtypes = ctypes.c_int, [ctypes.c_void_p] * 3
-        # The lock is held by ctypes.pythonapi, so no thread state comes or goes meanwhile.
-        states = []
-        state = first(current())
-        while state:
-            states.append(state)
-            state = following(state)
-        for state in states:
-            set_trace(state, None, None)
-        threading.settrace(None)  # type: ignore[arg-type]
-        pydev_monkey.undo_patch_thread_modules()
+        # Between two lines of Python another thread may run and end, and its state is freed.
+        # So the whole walk is one call of C code, during which the interpreter's lock stays
+        # here: first(head), following(that), ... up to NULL, and set_trace on each.
+        walk = accumulate(chain(map(first, [current()]), repeat(None)), following)
+        deque(map(set_trace, takewhile(bool, walk), repeat(None), repeat(None)), maxlen=0)

@@ -17,13 +17,17 @@ import queue
 import re
 import selectors
 import socket
+import sys
 import threading
 import time
+import traceback
 from collections import OrderedDict
-from typing import Any, Callable, List, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Set, Tuple
 
-from .debugger import Debugger
 from .threads import start_untraced
+
+if TYPE_CHECKING:
+    from .debugger import Debugger
 
 PENDING = 32
 PAIRS = 8
@@ -35,8 +39,15 @@ FIRST_MESSAGE_SECONDS = 60.0
 REST_SECONDS = 0.3
 FLUSH_SECONDS = 5.0
 BIND_SECONDS = 10.0
+#: Seconds that the adapter may take to greet; it is a process of its own.
+GREETING_SECONDS = 30.0
+#: Seconds without accepting after the program has run out of file descriptors.
+PAUSE_SECONDS = 0.2
+#: Seconds between looks at whether the gate's sockets are still its own.
+HEARTBEAT_SECONDS = 5.0
 
 _OPENING = b"content-length:"
+_GREETING = re.compile(rb'"output":\s*"debugpy"')
 _HEADER = re.compile(rb"content-length:\s*\d{1,9}\r\n(?:[a-z-]+:[^\r\n]*\r\n)*\r\n\{", re.IGNORECASE)
 
 
@@ -50,12 +61,44 @@ def speaks_dap(data: bytes) -> Optional[bool]:
     return None if len(data) < HEADER_BYTES else False
 
 
+def _complain() -> None:
+    """Say what went wrong, which is a bug here, without harm to the program."""
+    try:
+        sys.stderr.write("azureml_debuggee: " + traceback.format_exc())
+        sys.stderr.flush()
+    except Exception:
+        pass
+
+
+def _call(address: Tuple[str, int]) -> Tuple[socket.socket, bytes]:
+    """Connect to debugpy's adapter; the connection, and the greeting read from it.
+
+    Two things end the adapter's only accepting thread for good, as of debugpy 1.8.22
+    (adapter/clients.py, Client.__init__): a peer that has gone before it was greeted, so
+    nothing is sent and nothing closed before the greeting is here; and an older session
+    that is just ending, since each connection is reported to the oldest session. So the
+    first connection is the gate's own and is kept open: it is the oldest for ever.
+    """
+    end = socket.create_connection(address, timeout=GREETING_SECONDS)
+    greeting = b""
+    try:
+        while not _GREETING.search(greeting):
+            received = end.recv(HEADER_BYTES)
+            if not received:
+                raise ConnectionError("the adapter has closed the connection")
+            greeting += received
+    except BaseException:
+        end.close()
+        raise
+    return end, greeting
+
+
 class _Pair:
     """A debugger's connection and the one to debugpy's adapter, with what is on its way."""
 
-    def __init__(self, client: socket.socket, adapter: socket.socket, first: bytes) -> None:
+    def __init__(self, client: socket.socket, adapter: socket.socket, first: bytes, greeting: bytes) -> None:
         self.client, self.adapter = client, adapter
-        self.to_adapter, self.to_client = bytearray(first), bytearray()
+        self.to_adapter, self.to_client = bytearray(first), bytearray(greeting)
         self.closing: Optional[float] = None
 
     def ends(self) -> Tuple[Tuple[socket.socket, bytearray, bytearray], ...]:
@@ -74,7 +117,7 @@ class Gate:
         port: Port to listen on; 0 for a free one.
         debugger: What to wake for a debugger.
         announce: Called with events: ``listening`` (host, port), ``client``,
-            ``client-left``, ``gate-failed`` (message).
+            ``client-left``, ``attach-failed`` (message), ``gate-failed`` (message).
     """
 
     def __init__(self, host: str, port: int, debugger: Debugger, announce: Callable[..., None]) -> None:
@@ -82,16 +125,21 @@ class Gate:
         self._debugger = debugger
         self._announce = announce
         self._listener: Optional[socket.socket] = None
+        self._listen_at: Optional[float] = None
+        self._keeper: Optional[socket.socket] = None
+        self._lost: List[Any] = []
         self._pending: "OrderedDict[socket.socket, Tuple[float, bytearray]]" = OrderedDict()
         self._pairs: Set[_Pair] = set()
-        self._waking = 0
+        self._waking: Set[socket.socket] = set()
         self._rest_at: Optional[float] = None
         self._work: "queue.SimpleQueue[Optional[Tuple[socket.socket, bytes]]]" = queue.SimpleQueue()
         self._done: "queue.SimpleQueue[Any]" = queue.SimpleQueue()
         self._helper: Optional[threading.Thread] = None
+        #: Set once the gate listens, or never will.
+        self.settled = threading.Event()
         #: Set once a debugger has been let in, or will never be.
         self.knocked = threading.Event()
-        #: Why no debugger can be let in, if so.
+        #: Why nobody can knock, if so.
         self.failure: Optional[str] = None
 
     def start(self) -> None:
@@ -99,17 +147,31 @@ class Gate:
 
         The holder may be the process that this one replaces, whose last moments overlap.
         """
-        self._selector = selectors.DefaultSelector()
-        self._bell, self._rope = socket.socketpair()
-        for end in (self._bell, self._rope):
-            end.setblocking(False)
-        self._selector.register(self._bell, selectors.EVENT_READ, self._on_bell)
+        self._hang_bell()
         bound = self._bind()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
         start_untraced(self._run, "azureml-debuggee-gate", bound)
 
     # Listening
+
+    def _hang_bell(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._bell, self._rope = socket.socketpair()
+        for end in (self._bell, self._rope):
+            end.setblocking(False)
+        self._selector.register(self._bell, selectors.EVENT_READ, self._on_bell)
+        self._mark = self._identity()
+
+    def _identity(self) -> Any:
+        """What tells the bell from whatever else may get its number."""
+        if os.name != "posix":
+            return None
+        try:
+            status = os.fstat(self._bell.fileno())
+        except OSError:
+            return False
+        return status.st_dev, status.st_ino
 
     def _bind(self) -> bool:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -119,9 +181,9 @@ class Gate:
             listener.bind(self.address)
             listener.listen(128)
             listener.setblocking(False)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             listener.close()
-            if error.errno == errno.EADDRINUSE:
+            if getattr(error, "errno", None) == errno.EADDRINUSE:
                 return False
             self._fail("cannot listen on {}:{}: {}".format(self.address[0], self.address[1], error))
             return True
@@ -129,11 +191,13 @@ class Gate:
         self.address = listener.getsockname()[:2]
         self._selector.register(listener, selectors.EVENT_READ, self._on_knock)
         self._announce("listening", host=self.address[0], port=self.address[1])
+        self.settled.set()
         return True
 
     def _fail(self, message: str) -> None:
         self.failure = message
         self._announce("gate-failed", message=message)
+        self.settled.set()
         self.knocked.set()
 
     def _run(self, bound: bool) -> None:
@@ -145,25 +209,77 @@ class Gate:
                 self._fail("port {} is held by another program".format(self.address[1]))
                 return
         while True:
-            for key, mask in self._selector.select(self._patience()):
-                # An earlier callback of this round may have closed it.
-                if self._watched(key.fileobj):
+            # Whatever goes wrong with one peer, the gate stays open for the next.
+            try:
+                self._attend()
+            except Exception:
+                _complain()
+                time.sleep(1.0)
+
+    def _attend(self) -> None:
+        try:
+            events: List[Tuple[Any, int]] = self._selector.select(self._patience())
+            lost = self._identity() != self._mark
+        except OSError:
+            lost = True
+        if lost:
+            self._start_over()
+            return
+        for key, mask in events:
+            # An earlier callback of this round may have closed it.
+            if self._watched(key.fileobj):
+                try:
                     key.data(key.fileobj, mask)
-            self._tidy(time.monotonic())
+                except Exception:
+                    _complain()
+                    self._give_up(key.fileobj)
+        self._tidy(time.monotonic())
 
     def _watched(self, end: Any) -> bool:
         return end.fileno() != -1 and end in self._selector.get_map()
 
-    def _patience(self) -> Optional[float]:
+    def _give_up(self, end: Any) -> None:
+        """Let go of a peer with whom something unforeseen has happened."""
+        if end in self._pending:
+            self._drop(end)
+        for pair in [pair for pair in self._pairs if end in (pair.client, pair.adapter)]:
+            self._part(pair)
+
+    def _start_over(self) -> None:
+        """Listen anew: the program has closed every file descriptor, the gate's among them.
+
+        Their numbers may stand for files of the program's by now, so nothing is closed:
+        the sockets forget their numbers, the selector is kept for good.
+        """
+        for end in self._sockets():
+            end.detach()
+        self._lost.append(self._selector)
+        self._pending.clear()
+        self._pairs.clear()
+        self._waking.clear()
+        self._listener, self._listen_at, self._keeper = None, None, None
+        self._hang_bell()
+        if not self._bind():
+            self._fail("port {} is held by another program".format(self.address[1]))
+
+    def _sockets(self) -> List[socket.socket]:
+        ends = [self._bell, self._rope, *self._pending, *self._waking]
+        for pair in self._pairs:
+            ends += [pair.client, pair.adapter]
+        return ends + [end for end in (self._listener, self._keeper) if end is not None]
+
+    def _patience(self) -> float:
         """Seconds until something has to be done without anybody's asking."""
         moments: List[float] = [pair.closing for pair in self._pairs if pair.closing is not None]
         if self._pending:
             moments.append(next(iter(self._pending.values()))[0])
-        if self._rest_at is not None:
-            moments.append(self._rest_at)
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
+        moments += [moment for moment in (self._rest_at, self._listen_at) if moment is not None]
+        return max(0.0, min(HEARTBEAT_SECONDS, min(moments) - time.monotonic())) if moments else HEARTBEAT_SECONDS
 
     def _tidy(self, now: float) -> None:
+        if self._listen_at is not None and self._listen_at <= now and self._listener is not None:
+            self._listen_at = None
+            self._selector.register(self._listener, selectors.EVENT_READ, self._on_knock)
         while self._pending and next(iter(self._pending.values()))[0] <= now:
             self._drop(next(iter(self._pending)))
         for pair in [pair for pair in self._pairs if pair.closing is not None and pair.closing <= now]:
@@ -182,9 +298,15 @@ class Gate:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE) and self._pending:
+                if error.errno in (errno.ECONNABORTED, errno.EPROTO):
+                    continue
+                if self._pending:
                     self._drop(next(iter(self._pending)))
                     continue
+                # Most likely no descriptor is left. The peer goes on knocking, and to be
+                # told so without end would take a whole processor from the program.
+                self._selector.unregister(listener)
+                self._listen_at = time.monotonic() + PAUSE_SECONDS
                 return
             peer.setblocking(False)
             if len(self._pending) >= PENDING:
@@ -204,12 +326,12 @@ class Gate:
         verdict = speaks_dap(bytes(data)) if received else False
         if verdict is None:
             return
-        if not verdict or len(self._pairs) + self._waking >= PAIRS:
+        if not verdict or len(self._pairs) + len(self._waking) >= PAIRS:
             self._drop(peer)
             return
         del self._pending[peer]
         self._selector.unregister(peer)
-        self._waking += 1
+        self._waking.add(peer)
         self._ask((peer, bytes(data)))
 
     def _drop(self, peer: socket.socket) -> None:
@@ -228,28 +350,41 @@ class Gate:
         while True:
             work = self._work.get()
             if work is None:
-                result: Any = self._debugger.rest()
+                try:
+                    result: Any = self._debugger.rest()
+                except Exception:
+                    _complain()
+                    result = True
             else:
-                result = self._let_in(*work)
+                result = (work[0], self._let_in(*work))
             self._done.put(result)
             try:
                 self._rope.send(b"!")
-            except BlockingIOError:
-                pass  # The bell rings already.
+            except OSError:
+                pass  # The bell rings already, or hangs no more.
 
     def _let_in(self, client: socket.socket, first: bytes) -> Optional[_Pair]:
+        adapter: Optional[socket.socket] = None
         try:
-            adapter = socket.create_connection(self._debugger.wake(), timeout=30)
+            address = self._debugger.wake()
+            if self._keeper is None:
+                self._keeper, _greeting = _call(address)
+                self._keeper.setblocking(False)
+            adapter, greeting = _call(address)
+            for end in (client, adapter):
+                end.setblocking(False)
+                # Small messages back and forth: waiting to fill a packet would delay each step.
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         except Exception as error:
-            client.close()
-            self._fail("debugpy cannot start: {}: {}".format(type(error).__name__, error))
+            # The next one may have better luck.
+            if adapter is not None:
+                adapter.close()
+            message = "no debugger can be let in: {}: {}".format(type(error).__name__, error)
+            self._announce("attach-failed", message=message)
+            _complain()
             return None
-        for end in (client, adapter):
-            end.setblocking(False)
-            # Small messages back and forth: waiting to fill a packet would delay each step.
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return _Pair(client, adapter, first)
+        return _Pair(client, adapter, first, greeting)
 
     def _on_bell(self, bell: socket.socket, mask: int) -> None:
         try:
@@ -265,18 +400,38 @@ class Gate:
                 # Somebody is attached still: the adapter takes a moment to notice.
                 self._rest_at = time.monotonic() + REST_SECONDS
             elif result is not True:
-                self._waking -= 1
-                if result is not None:
-                    self._join(result)
+                client, pair = result
+                if client not in self._waking:
+                    continue  # Of the time before everything was lost.
+                self._waking.discard(client)
+                if pair is not None:
+                    self._join(pair)
+                else:
+                    client.close()
+                    self._rest_at = time.monotonic() + REST_SECONDS
 
     # Debuggers
 
     def _join(self, pair: _Pair) -> None:
         self._pairs.add(pair)
+        if self._keeper is not None and not self._watched(self._keeper):
+            self._selector.register(self._keeper, selectors.EVENT_READ, self._on_chatter)
         self._rest_at = None
         self._announce("client")
         self.knocked.set()
         self._pump(pair)
+
+    def _on_chatter(self, keeper: socket.socket, mask: int) -> None:
+        try:
+            received = keeper.recv(BUFFER_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            received = b""
+        if not received:
+            self._selector.unregister(keeper)
+            keeper.close()
+            self._keeper = None
 
     def _on_traffic(self, pair: _Pair, end: socket.socket, mask: int) -> None:
         if mask & selectors.EVENT_READ and pair.closing is None:
@@ -302,8 +457,10 @@ class Gate:
                 except (BlockingIOError, InterruptedError):
                     break
                 except OSError:
-                    self._part(pair)
-                    return
+                    # Gone; what it has said before is still to be delivered.
+                    del write[:]
+                    pair.closing = pair.closing or time.monotonic() + FLUSH_SECONDS
+                    break
                 del write[:sent]
         if pair.closing is not None and not pair.to_adapter and not pair.to_client:
             self._part(pair)
@@ -345,14 +502,18 @@ class Gate:
         Only the descriptors are closed. Taking them out of the selector would take them
         out of the parent's, since both share one.
         """
-        sockets = [self._listener, self._bell, self._rope, *self._pending]
-        for pair in self._pairs:
-            sockets += [pair.client, pair.adapter]
-        for end in sockets:
-            if end is not None:
+        for end in self._sockets():
+            try:
                 end.close()
+            except OSError:
+                pass
         try:
             self._selector.close()
         except OSError:
             pass
+        # New ones: the parent's other threads may hold the locks of these.
+        self.failure = "a forked child has no gate"
+        self.settled, self.knocked = threading.Event(), threading.Event()
+        self.settled.set()
+        self.knocked.set()
         self._debugger.forget_after_fork()

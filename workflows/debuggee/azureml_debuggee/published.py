@@ -9,7 +9,7 @@ has no limit. So these calls are answered here, and the script stays as it is.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Tuple
 
 if TYPE_CHECKING:
     from .session import Session
@@ -47,6 +47,18 @@ def answer_debugpy_calls(session: "Session") -> None:
         if session.debugger.attached():
             session.debugger.stop_here(sys._getframe(1))
 
+    def for_the_attached(name: str) -> Callable[..., None]:
+        """One of debugpy's functions that fail, or slow the program down, with nobody attached."""
+        original = getattr(debugpy, name)
+
+        def answer(*arguments: Any, **options: Any) -> None:
+            if session.debugger.attached():
+                original(*arguments, **options)
+
+        return answer
+
+    for name in ("debug_this_thread", "trace_this_thread"):
+        setattr(debugpy, name, for_the_attached(name))
     debugpy.listen = listen
     debugpy.connect = listen
     debugpy.wait_for_client = _WaitForClient(session)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Mapping, Optional
+from typing import Callable, Mapping, Optional
 
 from .announce import Announcer, say
 from .debugger import Debugger
@@ -27,9 +27,11 @@ from .published import answer_debugpy_calls
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:
     try:
-        return float(environment.get(name, ""))
+        number = float(environment.get(name, ""))
     except ValueError:
         return default
+    # No wait in Python takes more than TIMEOUT_MAX, and none takes "nan".
+    return number if abs(number) <= threading.TIMEOUT_MAX else default
 
 
 class Session:
@@ -44,6 +46,8 @@ class Session:
         port = int(_number(environment, "AZUREML_DEBUGGEE_PORT", 5678))
         self.gate = Gate(host, port, self.debugger, self.announce)
         self._let_go = threading.Event()
+        #: Asked during a hold: whether the program is to end and should wait no longer.
+        self.ending: Callable[[], bool] = lambda: False
 
     def hold(self) -> bool:
         """Hold the calling thread for a debugger, up to the timeout, and log the published lines.
@@ -55,18 +59,27 @@ class Session:
             return True
         deadline = time.monotonic() + self.timeout
         self._let_go.clear()
-        say("Timeout for debug connection: {:g}".format(self.timeout))
+        # The port may still be held by the process that this one replaces.
+        self.gate.settled.wait(self.timeout)
+        seconds = int(self.timeout) if self.timeout.is_integer() else self.timeout
+        say("Timeout for debug connection: {}".format(seconds))
         say("ip_address: {}".format(self.gate.address[0]))
         say("debug_port: {}".format(self.gate.address[1]))
         self.announce("waiting", timeout=self.timeout)
         attached = False
+
+        def over() -> bool:
+            return (
+                time.monotonic() >= deadline
+                or self._let_go.is_set()
+                or self.gate.failure is not None
+                or self.ending()
+            )
+
         # Short waits, so that a signal or `let_go` ends the hold at once on every platform.
-        while not attached and not self._let_go.is_set():
-            left = deadline - time.monotonic()
-            if left <= 0 or self.gate.failure:
-                break
-            if self.gate.knocked.wait(min(left, 0.5)) and self.debugger.awake:
-                attached = self.debugger.wait(min(left, 1.0))
+        while not attached and not over():
+            if self.gate.knocked.wait(min(deadline - time.monotonic(), 0.1)):
+                attached = self.debugger.wait(over)
         say("Debugger attached = {}".format(attached))
         self.announce("attached" if attached else "not-attached")
         return attached

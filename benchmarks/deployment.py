@@ -1,0 +1,263 @@
+"""The deployment story against the published chain, both sides in one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from workflows.debugger.dap import DapClient
+from workflows.paths import cache_folder
+
+from .measure import Report, alternate, medians, run, seconds
+
+ROOT = Path(__file__).resolve().parent.parent
+INV = [sys.executable, "-m", "invoke"]
+TIMES = 7
+REQUESTS = 40
+#: The published line, as the instructions have it at the top of score.py, without the wait.
+PUBLISHED = "import debugpy\ndebugpy.listen(('0.0.0.0', 5678))\n"
+WORK = """
+import json
+def init():
+    pass
+def twice(number):
+    return number * 2
+def run(raw_data):
+    total = 0
+    for number in range(json.loads(raw_data)["data"]):
+        total += twice(number)
+    return total
+"""
+LINE = WORK.splitlines().index("    return total") + 1
+
+
+def main() -> None:
+    """Measure and write benchmarks/deployment.json."""
+    report = Report("deployment")
+    with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
+        project = Path(folder) / "project"
+        (project / "service").mkdir(parents=True)
+        (project / "tasks.py").write_text(
+            f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom workflows import namespace as ns\n"
+        )
+        shutil.copy(ROOT / "examples/deployment/score.py", project / "service/score.py")
+        environ = {"AML_SCORE_SCRIPT": "service/score.py", "AML_SCORING_PORT": "0", "AML_DEBUG_PORT": "0"}
+        start_of_inv(report, project, Path(folder))
+        if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
+            chain(report, project, {**environ, "AML_ENGINE": "docker"}, Path(folder))
+            stop_and_reload(report, project, {**environ, "AML_ENGINE": "docker"}, "docker")
+        else:
+            print("no Docker engine answers: its rows are left out")
+        stop_and_reload(report, project, {**environ, "AML_ENGINE": "process"}, "process")
+        request_speed(report, Path(folder))
+    report.write()
+
+
+def start_of_inv(report: Report, project: Path, folder: Path) -> None:
+    bare = folder / "bare"
+    bare.mkdir()
+    (bare / "tasks.py").write_text("from invoke import task\n\n@task\ndef hello(context):\n    '''Say hello.'''\n")
+    found = medians(
+        alternate(
+            11,
+            ours=lambda: seconds(lambda: run([*INV, "--list"], project)),
+            bare=lambda: seconds(lambda: run([*INV, "--list"], bare)),
+        )
+    )
+    report.row("inv --list against a bare tasks file", found["ours"] / found["bare"], "times", 1.3, **found)
+
+
+def chain(report: Report, project: Path, environ: dict[str, str], folder: Path) -> None:
+    run([*INV, "deploy.debug"], project, environ)
+    run([*INV, "container.stop"], project, environ)
+    published = folder / "published"
+    published.mkdir()
+    (published / "score.py").write_text(PUBLISHED + (project / "service/score.py").read_text())
+    returned: list[float] = []
+
+    def ours() -> float:
+        began = time.time()
+        run([*INV, "deploy.debug"], project, environ)
+        returned.append(time.time() - began)
+        moment = next(event["time"] for event in events(project) if event["event"] == "listening")
+        run([*INV, "container.stop"], project, environ)
+        return float(moment - began)
+
+    def bare() -> float:
+        name = "azureml-debug-bench"
+        began = time.perf_counter()
+        ports = ["-p", "127.0.0.1::5001", "-p", "127.0.0.1::5678"]
+        mount = ["-v", f"{published}:/var/azureml-app"]
+        run(["docker", "run", "-dit", "--name", name, *ports, *mount, "debug:1", "/bin/bash"], folder)
+        run(["docker", "exec", "-d", name, "runsvdir", "/var/runit"], folder)
+        pid = run(["docker", "inspect", "-f", "{{.State.Pid}}", name], folder).strip()
+        while ":162E 00000000:0000 0A" not in Path(f"/proc/{pid}/net/tcp").read_text():
+            time.sleep(0.005)
+        took = time.perf_counter() - began
+        run(["docker", "rm", "-f", name], folder)
+        return took
+
+    found = medians(alternate(TIMES, ours=ours, bare=bare))
+    report.row("warm deploy.debug until a debugger is welcome, against docker commands", found["ours"] / found["bare"], "times", 1.5, **found)
+    report.row("warm deploy.debug until it returns, everything serving", medians({"it": returned})["it"], "s", 5.0)
+
+
+def events(project: Path) -> list[dict[str, Any]]:
+    path = project / ".azureml-debug/deployment/announce/events.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def debug(project: Path, environ: dict[str, str]) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(run([*INV, "deploy.debug", "--json"], project, environ).splitlines()[-1])
+    return result
+
+
+def stop_and_reload(report: Report, project: Path, environ: dict[str, str], engine: str) -> None:
+    stops, codes, idle, paused = [], set(), [], []
+    for _ in range(TIMES):
+        result = debug(project, environ)
+        idle.append(seconds(lambda: run([*INV, "deploy.reload"], project, environ)))
+        with pause(project, result):
+            paused.append(seconds(lambda: run([*INV, "deploy.reload"], project, environ)))
+        stops.append(seconds(lambda: run([*INV, "container.stop"], project, environ)))
+        ended = json.loads((project / ".azureml-debug/deployment/last/ended.json").read_text())
+        codes.add(ended["exit_code"])
+    report.row(f"container.stop ({engine})", medians({"it": stops})["it"], "s", 1.0)
+    report.row(f"container.stop: exit codes 137 ({engine})", float(137 in codes), "", 0.0)
+    report.row(f"deploy.reload ({engine})", medians({"it": idle})["it"], "s", 2.0)
+    report.row(f"deploy.reload while paused at a breakpoint ({engine})", medians({"it": paused})["it"], "s", 2.0)
+
+
+@contextmanager
+def pause(project: Path, result: dict[str, Any]) -> Iterator[None]:
+    """Hold the service at a breakpoint in run()."""
+    script = project / "service/score.py"
+    line = next(n for n, text in enumerate(script.read_text().splitlines(), 1) if "flowers = " in text)
+    client = DapClient.connect("127.0.0.1", result["debug"]["port"], 30)
+    client.attach(path_mappings=result["path_mappings"], breakpoints={str(script): [line]}, timeout=30)
+    port = int(result["scoring_url"].split(":")[2].split("/")[0])
+
+    def post() -> None:
+        with suppress(OSError, Exception):
+            score(port, b'{"data": [[1, 2, 3, 4]]}')
+
+    poster = threading.Thread(target=post)
+    poster.start()
+    client.wait_event("stopped", 30)
+    yield
+    client.close()
+    poster.join()
+
+
+def score(port: int, body: bytes) -> bytes:
+    connection = HTTPConnection("127.0.0.1", port, timeout=120)
+    connection.request("POST", "/score", body, {"Content-Type": "application/json"})
+    answer = connection.getresponse().read()
+    connection.close()
+    return answer
+
+
+def request_speed(report: Report, folder: Path) -> None:
+    """Requests bare, with the debuggee that nobody has attached to, and after a detach."""
+    for minor in ("3.11", "3.12"):
+        environment = inference_environment(minor)
+        if environment is None:
+            print(f"no Python {minor} here: its rows are left out")
+            continue
+        bare, debugged = Server(folder, environment, False), Server(folder, environment, True)
+        try:
+            sides: dict[str, Callable[[], float]] = {"bare": bare.time, "debugged": debugged.time}
+            found = medians(alternate(REQUESTS, **sides))
+            report.row(f"requests, never attached, Python {minor}", found["bare"] / found["debugged"], "of bare speed", 0.95, **found)
+            debugged.attach_and_leave()
+            found = medians(alternate(REQUESTS, **sides))
+            report.row(f"requests, after a detach, Python {minor}", found["bare"] / found["debugged"], "of bare speed", 0.95, **found)
+        finally:
+            bare.stop()
+            debugged.stop()
+
+
+def inference_environment(minor: str) -> Path | None:
+    """A virtual environment with the inference server on that Python, kept in the cache."""
+    python = shutil.which(f"python{minor}")
+    if python is None or subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode:
+        return None
+    folder = cache_folder() / "benchmarks" / minor
+    if not (folder / "complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        run([python, "-m", "venv", str(folder)], ROOT)
+        run([str(folder / "bin/python"), "-m", "pip", "install", "-q", "-r", str(ROOT / "env/inference/requirements.txt")], ROOT)
+        (folder / "complete").touch()
+    return folder
+
+
+class Server:
+    """The inference server, started as the run script does, with or without the debuggee."""
+
+    def __init__(self, folder: Path, environment: Path, debugged: bool) -> None:
+        from workflows.debuggee import FOLDER
+        from workflows.engines.ports import any_free
+
+        self.folder = folder / f"requests-{environment.name}-{debugged}"
+        self.folder.mkdir()
+        (self.folder / "score.py").write_text(WORK)
+        self.port, self.debug_port = any_free(frozenset()), any_free(frozenset())
+        environ = {
+            **os.environ,
+            "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
+            "AML_APP_ROOT": str(self.folder),
+            "WORKER_TIMEOUT": "0",
+            "AZUREML_DEBUGGEE_SERVER_PORT": str(self.port),
+            "AZUREML_DEBUGGEE_PORT": str(self.debug_port),
+        }
+        if debugged:
+            environ["GUNICORN_CMD_ARGS"] = f"--config {FOLDER}/gunicorn_conf.py"
+        self.process = subprocess.Popen(
+            [str(ROOT / "env/inference/runit/gunicorn/run")],
+            env=environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with suppress(OSError):
+                self.time()
+                return
+            time.sleep(0.1)
+        raise SystemExit("the inference server did not start")
+
+    def time(self) -> float:
+        """Seconds for one request."""
+        return seconds(lambda: score(self.port, b'{"data": 200000}'))
+
+    def attach_and_leave(self) -> None:
+        """One debug session with a stop in run()."""
+        with DapClient.connect("127.0.0.1", self.debug_port, 30) as client:
+            script = str(self.folder / "score.py")
+            client.attach(breakpoints={script: [LINE]}, timeout=30)
+            poster = threading.Thread(target=self.time)
+            poster.start()
+            client.wait_event("stopped", 60)
+            client.disconnect()
+            poster.join()
+        # The return to full speed is a moment after the debugger's leaving; the requests
+        # that follow are compared by their median, so one slow one does no harm.
+        self.time()
+
+    def stop(self) -> None:
+        """End the server."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, 15)
+        self.process.wait(30)

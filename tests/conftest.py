@@ -1,0 +1,82 @@
+"""What the tests share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from projects import PLAIN, ROOT, Project
+
+# The tests' own settings, whatever the person's are. What is slow to make, environments,
+# is kept from one run to the next in a cache of the tests' own.
+for _name in [name for name in os.environ if name.startswith("AML_")]:
+    del os.environ[_name]
+_user = os.getuid() if hasattr(os, "getuid") else "user"
+os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"azureml-debug-tests-{_user}")
+
+
+def missing(what: str) -> None:
+    """Skip a test for want of a part, but fail where CI promises that it is there."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what}, and CI is set")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> None:
+    """A Docker engine answers, and there is a base image that needs no registry."""
+    from workflows.engines.docker_client import engine_answers
+
+    if not engine_answers():
+        missing("no Docker engine answers")
+    from workflows.engines.docker_client import connect
+    from workflows.environments.base import BASE_IMAGE, make_base_image
+
+    with contextlib.closing(connect()) as client:
+        if not client.images.list(BASE_IMAGE):
+            make_base_image(client, BASE_IMAGE, print)
+
+
+def make_project(folder: Path, engine: str) -> Project:
+    """A person's own project: a tasks.py of two lines, a score.py in a folder of its own."""
+    (folder / "service").mkdir(parents=True)
+    (folder / "tasks.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom workflows import namespace as ns\n"
+    )
+    (folder / "service" / "score.py").write_text(PLAIN)
+    environ = {
+        "AML_ENGINE": engine,
+        "AML_SCORE_SCRIPT": "service/score.py",
+        "AML_SCORING_PORT": "0",
+        "AML_DEBUG_PORT": "0",
+    }
+    return Project(folder, environ)
+
+
+@pytest.fixture(params=["process", "docker"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine in turn."""
+    name = str(request.param)
+    if name == "docker":
+        request.getfixturevalue("docker_engine")
+    return name
+
+
+@pytest.fixture
+def project(tmp_path: Path, engine: str) -> Iterator[Project]:
+    """A project on each engine; what a test leaves running is ended."""
+    made = make_project(tmp_path / "a project", engine)
+    yield made
+    made.clean_up()
+
+
+@pytest.fixture
+def other(tmp_path: Path, engine: str) -> Iterator[Project]:
+    """A second project beside it."""
+    made = make_project(tmp_path / "another project", engine)
+    yield made
+    made.clean_up()

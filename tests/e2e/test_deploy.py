@@ -1,0 +1,399 @@
+"""The story of a deployed model, on both engines, with the real server and real debug sessions."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from projects import PLAIN, PLAIN_LINE, Project, get, listeners, post, until
+
+from workflows.debugger.dap import DapClient
+
+CONFIGURATION = "Azure Machine Learning Deployment: Docker Debug"
+
+
+def attach(project: Project, debug: dict[str, Any], *lines: int) -> DapClient:
+    """Attach as an editor does, with breakpoints in score.py."""
+    client = DapClient.connect("127.0.0.1", debug["debug"]["port"], 20)
+    client.attach(
+        path_mappings=debug["path_mappings"], breakpoints={str(project.score): list(lines)}, timeout=30
+    )
+    return client
+
+
+class Posting(threading.Thread):
+    """A request on its way."""
+
+    def __init__(self, url: str, value: Any = None) -> None:
+        super().__init__(daemon=True)
+        self._url, self._value = url, value
+        self.answer: Any = None
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.answer = post(self._url, self._value)
+        except Exception as error:
+            self.error = error
+
+    def finish(self) -> Any:
+        self.join(30)
+        assert not self.is_alive(), "no answer"
+        return self.answer
+
+
+def stop_of(client: DapClient) -> dict[str, Any]:
+    event = client.wait_event("stopped", 30)
+    thread = event.body["threadId"]
+    frames = client.request("stackTrace", {"threadId": thread}, 20)["stackFrames"]
+    return {"thread": thread, **frames[0]}
+
+
+def value_of(client: DapClient, frame: dict[str, Any], expression: str) -> str:
+    body = client.request("evaluate", {"expression": expression, "frameId": frame["id"]}, 20)
+    return str(body["result"])
+
+
+def test_one_command_serves_and_welcomes_a_debugger(project: Project) -> None:
+    result = project.debug()
+    assert result["engine"] == project.environ["AML_ENGINE"]
+    assert result["image"] == "debug:1"
+    assert post(result["scoring_url"]) == {"answer": 60}
+    assert set(result["seconds"]) == {"build", "tag", "run", "runsvdir", "attach-config"}
+    launch = json.loads((project.folder / ".vscode" / "launch.json").read_text())
+    (configuration,) = launch["configurations"]
+    assert configuration["name"] == result["launch_configuration"] == CONFIGURATION
+    assert configuration["connect"] == result["debug"]
+    (mapping,) = result["path_mappings"]
+    assert mapping["localRoot"] == str(project.score.parent)
+    inside = "/var/azureml-app" if result["engine"] == "docker" else str(project.score.parent)
+    assert mapping["remoteRoot"] == inside
+
+
+def test_both_ports_are_open_on_the_loopback_address_only(project: Project) -> None:
+    result = project.debug()
+    for port in (result["debug"]["port"], int(result["scoring_url"].split(":")[2].split("/")[0])):
+        assert set(listeners(port)) == {"127.0.0.1"}
+
+
+def test_the_output_says_what_to_press_where_to_post_and_how_to_stop(project: Project) -> None:
+    out = project.ok("deploy.debug").out
+    for step in ("build", "tag", "run", "runsvdir", "attach-config"):
+        assert any(line.startswith(step) and " s " in line for line in out.splitlines()), out
+    assert "F5" in out and "/score" in out and "inv container.stop" in out
+
+
+def test_a_session_stops_shows_values_goes_on_leaves_and_comes_back(project: Project) -> None:
+    debug = project.debug()
+    for _ in range(2):
+        with attach(project, debug, PLAIN_LINE) as client:
+            posting = Posting(debug["scoring_url"])
+            frame = stop_of(client)
+            assert frame["line"] == PLAIN_LINE
+            assert frame["source"]["path"] == str(project.score)
+            assert value_of(client, frame, "total") == "6"
+            client.request("setExpression", {"expression": "total", "value": "7", "frameId": frame["id"]}, 20)
+            client.request("continue", {"threadId": frame["thread"]}, 20)
+            assert posting.finish() == {"answer": 70}
+            client.disconnect()
+        assert post(debug["scoring_url"]) == {"answer": 60}
+
+
+def test_a_debugger_that_leaves_during_a_pause_lets_the_request_go_on(project: Project) -> None:
+    debug = project.debug()
+    client = attach(project, debug, PLAIN_LINE)
+    posting = Posting(debug["scoring_url"])
+    stop_of(client)
+    client.close()
+    assert posting.finish() == {"answer": 60}
+
+
+def test_inspect_shows_stack_values_and_response_without_an_editor(project: Project) -> None:
+    project.debug()
+    request = project.folder / "a request.json"
+    request.write_text('{"data": [4, 5]}')
+    arguments = ["--request", str(request), "--eval", "total + 1", "--eval", "nothing"]
+    result = project.ok("deploy.inspect", f"score.py:{PLAIN_LINE}", *arguments, "--json").json
+    assert result["stopped"] == {"file": str(project.score), "line": PLAIN_LINE, "function": "run"}
+    assert result["stack"][0]["function"] == "run"
+    assert result["locals"]["total"] == "9" and "answer" not in result["locals"]
+    assert result["values"]["total + 1"] == "10"
+    assert result["values"]["nothing"].startswith("NameError")
+    assert result["response"] == {"status": 200, "body": {"answer": 90}}
+    text = project.ok("deploy.inspect", f"score.py:{PLAIN_LINE}", "--request", str(request)).out
+    assert "total = 9" in text and 'Response 200: {"answer": 90}' in text
+
+
+def test_inspect_refuses_what_it_cannot_do_in_two_lines(project: Project) -> None:
+    project.inv("deploy.inspect", "score.py:15").says("No service", "inv deploy.debug")
+    project.debug()
+    assert project.inv("deploy.inspect", "score.py:x").code == 2
+    project.inv("deploy.inspect", "other.py:3").says("other.py")
+    project.inv("deploy.inspect", "score.py:900").says("900")
+    project.inv("deploy.inspect", "score.py:5").says("score.py", "5")
+    project.inv("deploy.inspect", "score.py:15", "--request", "none.json").says("none.json")
+    project.inv("deploy.inspect", "score.py:9").says("score.py:9 was not reached")
+
+
+def test_inspect_says_that_an_editor_is_attached_and_leaves_it_alone(project: Project) -> None:
+    debug = project.debug()
+    with attach(project, debug) as client:
+        project.inv("deploy.inspect", f"score.py:{PLAIN_LINE}").says("attached", "Shift+F5")
+        assert post(debug["scoring_url"]) == {"answer": 60}
+        client.disconnect()
+
+
+def test_wait_holds_before_score_is_loaded_so_that_its_imports_can_be_debugged(project: Project) -> None:
+    result = project.ok("deploy.debug", "--wait", "--json")
+    debug = result.json
+    assert "holds for a debugger" in result.err
+    assert "loaded" not in [event["event"] for event in project.events()]
+    with attach(project, debug, 4, 9) as client:
+        assert stop_of(client)["line"] == 4
+        frame = stop_thread_and_continue(client)
+        assert (frame["name"], frame["line"]) == ("init", 9)
+        client.disconnect()
+    assert post(debug["scoring_url"]) == {"answer": 60}
+    log = project.ok("container.logs").out
+    assert "Timeout for debug connection: 300" in log.splitlines()
+    assert "Debugger attached = True" in log.splitlines()
+
+
+def stop_thread_and_continue(client: DapClient) -> dict[str, Any]:
+    threads = client.request("threads", None, 20)["threads"]
+    client.request("continue", {"threadId": threads[0]["id"]}, 20)
+    return stop_of(client)
+
+
+def test_wait_ends_after_the_timeout_and_the_service_serves(project: Project) -> None:
+    debug = project.debug("--wait", "--debug-timeout", "1")
+    until(lambda: "loaded" in [event["event"] for event in project.events()], "serving after the wait")
+    assert post(debug["scoring_url"]) == {"answer": 60}
+    assert "Debugger attached = False" in project.ok("container.logs").out.splitlines()
+    with attach(project, debug, PLAIN_LINE) as client:
+        posting = Posting(debug["scoring_url"])
+        assert stop_of(client)["line"] == PLAIN_LINE
+        client.disconnect()
+    assert posting.finish() == {"answer": 60}
+
+
+PUBLISHED = "import debugpy\ndebugpy.listen(('0.0.0.0', 5678))\ndebugpy.wait_for_client()\n" + PLAIN
+
+
+def test_the_published_lines_at_the_top_of_score_work_untouched(project: Project) -> None:
+    project.write_score(PUBLISHED)
+    result = project.ok("deploy.debug", "--json")
+    assert "holds for a debugger" in result.err and "waits by itself" in result.err
+    with attach(project, result.json, PLAIN_LINE + 3) as client:
+        posting = Posting(result.json["scoring_url"])
+        assert stop_of(client)["line"] == PLAIN_LINE + 3
+        client.disconnect()
+    assert posting.finish() == {"answer": 60}
+    assert project.score.read_text() == PUBLISHED
+
+
+@pytest.mark.parametrize("session", ["none", "attached", "paused"])
+def test_reload_puts_an_edit_into_the_service(project: Project, session: str) -> None:
+    debug = project.debug()
+    client, posting = None, None
+    if session != "none":
+        client = attach(project, debug, PLAIN_LINE)
+    if session == "paused":
+        assert client is not None
+        posting = Posting(debug["scoring_url"])
+        stop_of(client)
+    # The same length in the same second: byte code must not hide it.
+    project.write_score(PLAIN.replace("model = 10", "model = 20"))
+    project.ok("deploy.reload")
+    if client is not None:
+        client.close()
+    assert post(debug["scoring_url"]) == {"answer": 120}
+    with attach(project, debug, PLAIN_LINE) as again:
+        posting = Posting(debug["scoring_url"])
+        assert value_of(again, stop_of(again), "model") == "20"
+        again.disconnect()
+    assert posting.finish() == {"answer": 120}
+
+
+def test_reload_of_a_broken_edit_says_where_and_a_mended_one_serves_again(project: Project) -> None:
+    debug = project.debug()
+    project.write_score(PLAIN.replace("total = sum(numbers)", "total = = 3"))
+    project.inv("deploy.reload").says("service/score.py:14: error: SyntaxError")
+    project.write_score(PLAIN.replace("model = 10", "model = 30"))
+    project.ok("deploy.reload")
+    assert post(debug["scoring_url"]) == {"answer": 180}
+
+
+def test_steps_work_one_by_one_and_name_the_one_that_is_missing(project: Project) -> None:
+    project.inv("deploy.runsvdir").says("No service", "First: inv deploy.run")
+    project.inv("deploy.attach-config").says("No service", "First: inv deploy.run")
+    project.inv("deploy.reload").says("No service", "First: inv deploy.debug")
+    project.inv("deploy.run", "--image-tag", "nobody-built:this").says("nobody-built:this", "First: inv deploy.tag")
+    (project.folder / "fresh").mkdir()
+    (project.folder / "fresh" / "requirements.txt").write_text("# never built\n")
+    project.inv("deploy.tag", "--inference-env", "fresh").says("not been built", "First: inv deploy.build")
+    project.ok("deploy.build")
+    project.ok("deploy.tag")
+    project.ok("deploy.run")
+    assert not project.events()
+    project.inv("deploy.reload").says("First: inv deploy.runsvdir")
+    project.ok("deploy.runsvdir")
+    debug = project.ok("deploy.attach-config", "--json").json
+    with attach(project, debug) as client:
+        client.disconnect()
+    project.ok("deploy.stop")
+    assert "No service" in project.ok("deploy.stop").out
+
+
+def test_stop_leaves_no_process_no_port_and_keeps_log_and_exit_code(project: Project) -> None:
+    debug = project.debug()
+    post(debug["scoring_url"])
+    project.ok("container.stop")
+    assert not listeners(debug["debug"]["port"])
+    assert not processes_of(project.folder)
+    log = project.ok("container.logs").out
+    assert "POST /score 200" in log and "[ended with exit code" in log
+    assert json.loads((project.state / "last" / "ended.json").read_text())["exit_code"] != 137
+    assert [path.name for path in project.state.iterdir() if path.name not in ("lock", "last")] == []
+
+
+def processes_of(folder: Path) -> list[str]:
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("AZUREML_DEBUGGEE_PROJECT") == str(folder):
+                found.append(f"{process.pid} {process.cmdline()}")
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_session_paused_at_a_breakpoint_is_stopped_as_well(project: Project) -> None:
+    debug = project.debug()
+    client = attach(project, debug, PLAIN_LINE)
+    posting = Posting(debug["scoring_url"])
+    stop_of(client)
+    project.ok("container.stop")
+    posting.join(30)
+    assert posting.error is not None
+    client.close()
+    until(lambda: not processes_of(project.folder), "the end of every process")
+
+
+def test_a_second_debug_replaces_the_service_on_the_same_ports(project: Project) -> None:
+    first = project.debug()
+    ports = {
+        "AML_SCORING_PORT": first["scoring_url"].split(":")[2].split("/")[0],
+        "AML_DEBUG_PORT": str(first["debug"]["port"]),
+    }
+    project.write_score(PLAIN.replace("model = 10", "model = 40"))
+    second = project.debug(**ports)
+    assert second["scoring_url"] == first["scoring_url"] and second["debug"] == first["debug"]
+    assert post(second["scoring_url"]) == {"answer": 240}
+    # `git clean` took the file that tells of it.
+    (project.state / "session.json").unlink()
+    third = project.debug(**ports)
+    assert third["scoring_url"] == first["scoring_url"]
+    project.ok("container.stop")
+    assert not processes_of(project.folder)
+
+
+def test_a_session_of_another_project_is_left_alone_and_the_next_ports_are_taken(
+    project: Project, other: Project
+) -> None:
+    first = project.debug()
+    ports = {
+        "AML_SCORING_PORT": first["scoring_url"].split(":")[2].split("/")[0],
+        "AML_DEBUG_PORT": str(first["debug"]["port"]),
+    }
+    result = other.ok("deploy.debug", "--json", **ports)
+    assert "belongs to another session" in result.err
+    assert result.json["debug"]["port"] == first["debug"]["port"] + 1
+    if first["engine"] == "docker":
+        assert result.json["container"] != first["container"]
+    assert post(first["scoring_url"]) == post(result.json["scoring_url"]) == {"answer": 60}
+    rows = project.ok("container.list", "--json").json["services"]
+    assert {str(project.folder), str(other.folder)} <= {row["project"] for row in rows}
+
+
+SCHEMA = '''
+from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType
+from inference_schema.schema_decorators import input_schema, output_schema
+
+
+def init():
+    pass
+
+
+@input_schema("data", StandardPythonParameterType([1, 2, 3]))
+@output_schema(StandardPythonParameterType({"answer": 6}))
+def run(data):
+    total = sum(data)
+    return {"answer": total}
+'''
+
+
+def test_schema_decorators_and_swagger_work_as_without_a_debugger(project: Project) -> None:
+    project.write_score(SCHEMA)
+    debug = project.debug()
+    assert post(debug["scoring_url"]) == {"answer": 6}
+    assert json.loads(get(debug["scoring_url"].replace("/score", "/swagger.json"))[1])["paths"]
+    line = SCHEMA.splitlines().index("    total = sum(data)") + 1
+    request = project.folder / "request.json"
+    request.write_text('{"data": [1, 2, 3]}')
+    result = project.ok("deploy.inspect", f"score.py:{line}", "--request", str(request), "--json").json
+    assert result["locals"]["data"] == "[1, 2, 3]" and result["response"]["body"] == {"answer": 6}
+
+
+def test_the_model_folder_reaches_the_service(project: Project) -> None:
+    models = project.folder / "my models"
+    models.mkdir()
+    (models / "weights.txt").write_text("5")
+    project.write_score(
+        "import os\ndef init():\n    global model\n"
+        "    model = int(open(os.path.join(os.environ['AZUREML_MODEL_DIR'], 'weights.txt')).read())\n"
+        "def run(data):\n    return model\n"
+    )
+    assert post(project.debug("--model-dir", "my models")["scoring_url"]) == 5
+
+
+def test_nothing_is_left_in_the_score_folder(project: Project) -> None:
+    (project.score.parent / "helper.py").write_text("VALUE = 1\n")
+    project.write_score("import helper\n" + PLAIN)
+    debug = project.debug()
+    with attach(project, debug, PLAIN_LINE + 1) as client:
+        posting = Posting(debug["scoring_url"])
+        stop_of(client)
+        client.disconnect()
+    posting.finish()
+    project.ok("container.stop")
+    assert sorted(path.name for path in project.score.parent.iterdir()) == ["helper.py", "score.py"]
+
+
+def test_a_shell_runs_commands_where_the_service_runs(project: Project) -> None:
+    project.debug()
+    out = project.ok("container.shell", "--", "python", "-c", "import os; print(os.environ['AML_APP_ROOT'])").out
+    inside = "/var/azureml-app" if project.environ["AML_ENGINE"] == "docker" else str(project.score.parent)
+    assert inside in out
+    assert project.inv("container.shell", "--", "sh", "-c", "exit 7").code == 7
+
+
+def test_logs_follow_the_service_until_it_ends(project: Project) -> None:
+    debug = project.debug()
+    child = project.start("container.logs", "--follow")
+    assert child.stdout is not None
+    post(debug["scoring_url"])
+    seen = []
+    for line in child.stdout:
+        seen.append(line)
+        if "POST /score 200" in line:
+            break
+    project.ok("container.stop")
+    assert project.finish(child).code == 0
+    assert seen

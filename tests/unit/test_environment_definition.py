@@ -1,0 +1,451 @@
+"""Environment definitions: what is read, what is refused and where, what changes the digest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from workflows.environments import apt_sources, pythons
+from workflows.environments.conda_packages import for_pip, parse_package, satisfies
+from workflows.environments.context import build_context, conda_text, pip_files
+from workflows.environments.definition import EnvironmentDefinition, load_definition
+from workflows.environments.guard import __file__ as GUARD
+from workflows.environments.pip_failures import pip_failed
+from workflows.environments.wheelhouse import glibc_fits
+from workflows.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "defined"
+    path.mkdir()
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / "Dockerfile").write_text("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\n")
+    return path
+
+
+def load(folder: Path, *required: str) -> EnvironmentDefinition:
+    return load_definition(
+        folder, required=required, default_dockerfile=folder.parent / "default" / "Dockerfile"
+    )
+
+
+def pip_lines(definition: EnvironmentDefinition) -> list[str]:
+    return [item.render() for item in definition.pip]
+
+
+def test_our_own_environments_can_be_read() -> None:
+    for name, wanted in {"inference": "azureml-inference-server-http", "training": "debugpy"}.items():
+        definition = load_definition(
+            ROOT / "env" / name, required=["debugpy>=1.8"], default_dockerfile=ROOT / "none"
+        )
+        assert definition.name == name
+        assert definition.python == ">=3.10"
+        assert wanted in {item.name for item in definition.pip}
+        assert definition.added == ()
+
+
+def test_conda_file_with_everything(folder: Path) -> None:
+    (folder / "conda.yml").write_text(
+        "name: some env\n"
+        "channels: [conda-forge, defaults]\n"
+        "dependencies:\n"
+        "  - python=3.10\n"
+        "  - conda-forge::numpy=1.26\n"
+        "  - pip\n"
+        "  - pip:\n"
+        "      - -r more/requirements.txt\n"
+        "      - pandas>=2  # for frames\n"
+    )
+    (folder / "more").mkdir()
+    (folder / "more" / "requirements.txt").write_text(
+        "# first\n--extra-index-url file:///nowhere\nflask>=3, \\\n    <4\n-c limits.txt\n-r ../other.txt\n"
+    )
+    (folder / "more" / "limits.txt").write_text("werkzeug<4\n")
+    (folder / "other.txt").write_text("\ufeffClick_Plugins==1.1 ; python_version > '3'\n", "utf-8")
+    definition = load(folder)
+    assert definition.name == "some env"
+    assert definition.channels == ("conda-forge", "defaults")
+    assert definition.python == "=3.10"
+    assert [item.text for item in definition.conda] == ["conda-forge::numpy=1.26"]
+    assert [(item.name, item.file and item.file.name, item.line) for item in definition.pip] == [
+        ("flask", "requirements.txt", 3),
+        ("click-plugins", "other.txt", 1),
+        ("pandas", "conda.yml", 9),
+    ]
+    assert definition.pip[0].text == "flask>=3,     <4"
+    assert definition.options == ("--extra-index-url file:///nowhere",)
+    assert definition.constraints == ("werkzeug<4",)
+    files = pip_files(definition, translated=True)
+    assert files["requirements.txt"].splitlines()[:3] == [
+        "--extra-index-url file:///nowhere",
+        "-c constraints.txt",
+        "numpy==1.26.*",
+    ]
+    assert '"python=3.10"' in conda_text(definition, python=None)
+
+
+def test_requirements_file_alone(folder: Path) -> None:
+    (folder / "requirements.txt").write_text("flask\n")
+    definition = load(folder)
+    assert (definition.name, pip_lines(definition), definition.python) == ("defined", ["flask"], "")
+
+
+@pytest.mark.parametrize(
+    ("line", "added"),
+    [
+        ("flask", ["debugpy>=1.8", "azureml-inference-server-http>=1"]),
+        ("DebugPy==1.8.0", ["azureml-inference-server-http>=1"]),
+        ("azureml_inference.server-http", ["debugpy>=1.8"]),
+        ("azureml-defaults==1.61", ["debugpy>=1.8"]),
+        ("debugpy[x] ; python_version > '3'", ["azureml-inference-server-http>=1"]),
+        ("debugpy @ https://example.invalid/d.whl", ["azureml-inference-server-http>=1"]),
+        ("git+https://example.invalid/d.git#egg=debugpy", ["azureml-inference-server-http>=1"]),
+        ("debugpy-run", ["debugpy>=1.8", "azureml-inference-server-http>=1"]),
+    ],
+)
+def test_required_packages_are_added_only_where_missing(folder: Path, line: str, added: list[str]) -> None:
+    (folder / "requirements.txt").write_text(line + "\n")
+    definition = load(folder, "debugpy>=1.8", "azureml-inference-server-http>=1")
+    assert [item.text for item in definition.added] == added
+
+
+def test_a_required_package_of_condas_counts(folder: Path) -> None:
+    (folder / "conda.yml").write_text("dependencies: [debugpy=1.8, pip]\n")
+    assert load(folder, "debugpy").added == ()
+
+
+def test_added_packages_without_hashes_come_in_a_run_of_their_own(folder: Path) -> None:
+    (folder / "requirements.txt").write_text("flask==3 \\\n  --hash=sha256:00\n")
+    files = pip_files(load(folder, "debugpy"), translated=True)
+    assert files["requirements.txt"] == "flask==3   --hash=sha256:00\n"
+    assert files["requirements-added.txt"] == "debugpy\n"
+
+
+@pytest.mark.parametrize("text", ["-e ./tool", "./tool[extra] ; python_version > '3'", "-e ../defined/tool"])
+def test_local_packages(folder: Path, text: str) -> None:
+    (folder / "tool").mkdir()
+    (folder / "tool" / "setup.py").write_text("")
+    (folder / "requirements.txt").write_text(text + "\n")
+    first = load(folder)
+    (item,) = first.pip
+    assert item.local == (folder / "tool").resolve()
+    assert str(item.local) in item.render()
+    assert item.editable == text.startswith("-e")
+    (folder / "tool" / "setup.py").write_text("changed")
+    assert load(folder).content != first.content
+
+
+BROKEN = [
+    ("conda.yml", "dependencies: [a\n  b: {\n", "not valid YAML", 2),
+    ("conda.yml", "- a\n- b\n", "has to be a mapping", 1),
+    ("conda.yml", "", "has to be a mapping", 1),
+    ("conda.yml", "name: x\n", "no list `dependencies`", None),
+    ("conda.yml", "name: x\ndependencies: a\n", "`dependencies` has to be a list", 2),
+    ("conda.yml", "dependencies:\n  - a\n  - [b]\n", "has to be a text", 3),
+    ("conda.yml", "dependencies:\n  - a\n  - npm: [b]\n", "can only be `pip:`", 3),
+    ("conda.yml", "dependencies:\n  - pip: b\n", "`pip` has to be a list", 2),
+    ("conda.yml", "dependencies:\n  - pip:\n    - {a: b}\n", "has to be a text", 3),
+    ("conda.yml", "dependencies:\n  - '=1'\n", "is not a package", 2),
+    ("conda.yml", "name: [a]\ndependencies: []\n", "`name` has to be a text", 1),
+    ("conda.yml", "dependencies:\n  - pip:\n    - a\n    - -r gone.txt\n", "gone.txt does not exist", 4),
+    ("requirements.txt", "a\n\n-r gone.txt\n", "gone.txt does not exist", 3),
+    ("requirements.txt", "a\n-c gone.txt\n", "gone.txt does not exist", 2),
+    ("requirements.txt", "a\n-e ./gone\n", "./gone does not exist", 2),
+    ("requirements.txt", "a\n-r requirements.txt\n", "includes itself", 2),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "problem", "line"), BROKEN)
+def test_broken_definitions_say_where(
+    folder: Path, name: str, text: str, problem: str, line: int | None
+) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(UserError, match=problem.replace("`", ".")) as caught:
+        load(folder)
+    assert caught.value.file == folder / name
+    assert caught.value.line == line
+    assert "\n" not in caught.value.problem
+
+
+def test_a_file_that_is_not_utf8(folder: Path) -> None:
+    (folder / "requirements.txt").write_bytes(b"a\nb # \xff\n")
+    with pytest.raises(UserError, match="not UTF-8") as caught:
+        load(folder)
+    assert caught.value.line == 2
+
+
+def test_missing_folder_and_empty_folder(folder: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load(folder / "gone")
+    with pytest.raises(UserError, match=r"no conda\.yml or requirements\.txt"):
+        load(folder)
+
+
+def test_what_changes_the_digest(folder: Path) -> None:
+    (folder / "requirements.txt").write_text("flask\n-r ../outside.txt\n")
+    outside = folder.parent / "outside.txt"
+    outside.write_text("click\n")
+    script = folder / "runit" / "svc" / "run"
+    script.parent.mkdir(parents=True)
+    script.write_text("exec true\n")
+    seen = {load(folder).digest("a")}
+
+    def changed(definition: EnvironmentDefinition, *parts: str) -> None:
+        digest = definition.digest(*parts)
+        assert digest not in seen
+        assert len(digest) == 64
+        seen.add(digest)
+
+    assert load(folder).digest("a") in seen
+    changed(load(folder), "b")
+    changed(load(folder), "a", "")
+    changed(load(folder, "debugpy"), "a")
+    script.chmod(0o755)
+    changed(load(folder), "a")
+    outside.write_text("click>8\n")
+    changed(load(folder), "a")
+    (folder / "data.bin").write_bytes(b"\0")
+    changed(load(folder), "a")
+    (folder / "data.bin").rename(folder / "other.bin")
+    changed(load(folder), "a")
+    (folder.parent / "default" / "Dockerfile").write_text("FROM scratch\n")
+    changed(load(folder), "a")
+    for cache in ("__pycache__/x.pyc", ".git/HEAD", "runit/svc/supervise/status"):
+        path = folder / cache
+        path.parent.mkdir()
+        path.write_text("")
+    os.mkfifo(folder / "fifo")
+    assert load(folder).digest("a") in seen
+
+
+def test_context_of_a_folder_without_dockerfile_and_runit(folder: Path) -> None:
+    import tarfile
+
+    run = folder.parent / "default" / "runit" / "svc" / "run"
+    run.parent.mkdir(parents=True)
+    run.write_text("#!/bin/sh\n")
+    (folder / "requirements.txt").write_text("flask\n./tool\n")
+    (folder / "tool").mkdir()
+    (folder / "tool" / "setup.py").write_text("")
+    (folder / ".dockerignore").write_text("*\n")
+    odd = folder / "naïve file \udcff.txt"
+    odd.write_text("x")
+    with build_context(load(folder, "debugpy"), None) as file, tarfile.open(fileobj=file) as tar:
+        names = {item.name: item for item in tar}
+        extracted = tar.extractfile(".azureml-debug/requirements-all.txt")
+        assert extracted is not None
+        requirements = extracted.read().decode()
+    assert requirements == "flask\n./local/0\ndebugpy\n"
+    assert ".dockerignore" not in names
+    assert names["runit/svc/run"].mode == 0o755
+    assert {"Dockerfile", ".azureml-debug/install.sh", ".azureml-debug/local/0/setup.py"} <= set(names)
+    assert odd.name in names
+
+
+@pytest.mark.parametrize(
+    ("written", "for_pip_"),
+    [
+        ("numpy", "numpy"),
+        ("numpy=1.26", "numpy==1.26.*"),
+        ("numpy=1.26.*", "numpy==1.26.*"),
+        ("numpy==1.26.4", "numpy==1.26.4"),
+        ("numpy 1.26.4", "numpy==1.26.4"),
+        ("numpy 1.26.*", "numpy==1.26.*"),
+        ("numpy >=1.20, <2", "numpy>=1.20,<2"),
+        ("numpy>=1.20,!=1.21", "numpy>=1.20,!=1.21"),
+        ("numpy=1.26=py311_0", "numpy==1.26.*"),
+        ("conda-forge::scikit-learn=1.4", "scikit-learn==1.4.*"),
+        ("numpy=*", "numpy"),
+        ("pytorch=2.1", "torch==2.1.*"),
+        ("numpy=1.25|1.26", "numpy"),
+        ("python=3.9", None),
+        ("pip", None),
+        ("libgcc-ng=12", None),
+        ("_openmp_mutex", None),
+        ("setuptools", "setuptools"),
+    ],
+)
+def test_condas_packages_for_pip(written: str, for_pip_: str | None) -> None:
+    package = parse_package(written, Path("conda.yml"), 1)
+    assert package is not None
+    assert for_pip(package)[0] == for_pip_
+
+
+@pytest.mark.parametrize(
+    ("version", "constraint", "expected"),
+    [
+        ((3, 11, 7), "", True),
+        ((3, 11, 7), "=3.11", True),
+        ((3, 11, 7), "=3.1", False),
+        ((3, 11, 7), "==3.11", True),
+        ((3, 11, 7), "==3.11.4", False),
+        ((3, 11, 7), "3.11.*", True),
+        ((3, 11, 7), ">=3.9,<3.11", False),
+        ((3, 11, 7), ">=3.9,<3.12", True),
+        ((3, 11, 7), "<=3.11", True),
+        ((3, 11, 7), ">3.11", False),
+        ((3, 12, 0), ">3.11", True),
+        ((3, 11, 7), "!=3.11.*", False),
+        ((3, 11, 7), "~=3.9", True),
+        ((3, 11, 7), "=3.9|=3.11", True),
+        ((3, 11, 7), "nonsense!", True),
+    ],
+)
+def test_python_constraints(version: tuple[int, ...], constraint: str, expected: bool) -> None:
+    assert satisfies(version, constraint) is expected
+
+
+def test_python_that_nobody_has() -> None:
+    choice = pythons.candidate("=3.99")
+    assert (choice.executable, choice.satisfied) == (sys.executable, False)
+    assert pythons.candidate(">=3.8").executable == sys.executable
+
+
+def test_a_name_on_path_that_does_not_run_is_no_python(tmp_path: Path) -> None:
+    shim = tmp_path / "python3.99"
+    shim.write_text("#!/bin/sh\necho 'pyenv: python3.99: command not found' >&2\nexit 127\n")
+    shim.chmod(0o755)
+    assert pythons.facts(str(shim)) is None
+    found = pythons.facts(sys.executable)
+    assert found is not None
+    assert found.version == sys.version_info[:3]
+
+
+@pytest.mark.parametrize(
+    ("host", "image", "fits"),
+    [
+        ("glibc 2.36", "glibc 2.36", True),
+        ("glibc 2.9", "glibc 2.36", True),
+        ("glibc 2.39", "glibc 2.36", False),
+        ("glibc 2.36", "", False),
+        ("", "glibc 2.36", False),
+    ],
+)
+def test_glibc(host: str, image: str, fits: bool) -> None:
+    assert glibc_fits(host, image) is fits
+
+
+@pytest.mark.parametrize(
+    ("output", "reason", "line"),
+    [
+        (
+            "ERROR: Could not find a version that satisfies the requirement nope==1 (from versions: none)\n"
+            "ERROR: No matching distribution found for nope==1\n"
+            "[notice] A new release of pip is available",
+            "No matching distribution found for nope==1",
+            2,
+        ),
+        (
+            "ERROR: Cannot install flask==3 and werkzeug==1 because these package versions have "
+            "conflicting dependencies.\nERROR: ResolutionImpossible: for help visit",
+            "Cannot install flask==3 and werkzeug==1",
+            1,
+        ),
+        ("ERROR: Invalid requirement: 'flask=>3'", "Invalid requirement", 1),
+        ("something else broke", "something else broke", None),
+        ("", "it said nothing", None),
+    ],
+)
+def test_what_pip_said(folder: Path, output: str, reason: str, line: int | None) -> None:
+    (folder / "requirements.txt").write_text("flask\nnope==1\n")
+    error = pip_failed(load(folder), output.splitlines())
+    assert reason in error.problem
+    assert "`defined`" in error.problem
+    assert error.line == line
+    assert (f"line {line} of" in error.remedy) is (line is not None)
+    assert all("[notice]" not in text for text in error.details)
+
+
+def test_no_network_is_not_blamed_on_the_requirement(folder: Path) -> None:
+    (folder / "requirements.txt").write_text("flask\n")
+    lines = [
+        "WARNING: Retrying (Retry(total=4)) after connection broken",
+        "ERROR: No matching distribution found for flask",
+    ]
+    error = pip_failed(load(folder), lines)
+    assert "could not reach the package index" in error.problem
+    assert "network" in error.remedy
+
+
+SOURCES = """\
+# the archive
+Types: deb deb-src
+URIs: http://archive.invalid/debian
+Suites: bookworm bookworm-updates bookworm-backports
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+URIs: http://other.invalid/repository
+Suites: bookworm
+Components: stable
+Signed-By: /etc/apt/keyrings/other.asc
+
+Types: deb
+URIs: http://other.invalid/debian
+Suites: bookworm
+Components: main
+Signed-By: /etc/apt/keyrings/other.asc
+
+Enabled: no
+Types: deb
+URIs: http://off.invalid/debian
+Suites: bookworm
+Components: main
+"""
+LIST = """\
+# deb http://commented.invalid/debian bookworm main
+deb [arch=amd64,arm64 signed-by=/usr/share/keyrings/debian-archive-key.gpg] http://s.invalid bookworm-security main # x
+deb-src http://archive.invalid/debian bookworm main
+deb http://cloud.invalid/apt cloud-sdk-bookworm main
+deb http://node.invalid/20 nodistro main
+"""
+
+
+def test_apt_sources_of_the_archive_only(tmp_path: Path) -> None:
+    parts = tmp_path / "etc" / "apt" / "sources.list.d"
+    parts.mkdir(parents=True)
+    (parts / "debian.sources").write_text(SOURCES)
+    (parts / "old.list.disabled").write_text("deb http://off.invalid bookworm main\n")
+    (tmp_path / "etc" / "apt" / "sources.list").write_text(LIST)
+    found = apt_sources.archive_sources("debian", "bookworm", tmp_path)
+    assert found == [
+        "Types: deb\nUris: http://s.invalid\nSuites: bookworm-security\nComponents: main\n"
+        "Architectures: amd64 arm64\nSigned-By: /usr/share/keyrings/debian-archive-key.gpg\n",
+        "Types: deb\nUris: http://archive.invalid/debian\nSuites: bookworm bookworm-updates\n"
+        "Components: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n",
+    ]
+    assert apt_sources.archive_sources("debian", "trixie", tmp_path) == []
+
+
+@pytest.mark.skipif(shutil.which("sleep") is None, reason="needs sleep")
+def test_a_guarded_command_ends_with_its_parent(tmp_path: Path) -> None:
+    mark = f"{time.time():.6f}".replace(".", "")[-9:]
+    script = f"import subprocess, sys; subprocess.run(['sleep', '1{mark}'])"
+    command = [sys.executable, GUARD, "0", sys.executable, "-c", script]
+    guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    assert guard.stdin is not None
+
+    def sleeping() -> bool:
+        found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        return f"sleep 1{mark}" in [line.strip() for line in found.splitlines()]
+
+    until = time.monotonic() + 10
+    while not sleeping() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert sleeping()
+    guard.stdin.close()
+    guard.wait(timeout=5)
+    until = time.monotonic() + 5
+    while sleeping() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not sleeping()

@@ -1,0 +1,464 @@
+"""The gate in front of debugpy: whoever knocks, the program runs on and the next debugger gets in."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from debuggee_harness import (
+    CHILD,
+    LIMIT,
+    Child,
+    Mortal,
+    evaluate,
+    interpreters,
+    leave,
+    line_of,
+    reset,
+    resume,
+    stopped,
+    until,
+)
+
+from workflows.debuggee.azureml_debuggee.gate import speaks_dap
+from workflows.debugger.dap import DapClient, DapError
+
+EVERY = pytest.mark.parametrize("python", interpreters(), ids=lambda path: path.split(os.sep)[-3])
+INITIALIZE = b'Content-Length: 119\r\n\r\n{"seq":1,"type":"request","command":"initialize","arguments":{'
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Child]:
+    with Child(tmp_path) as child:
+        yield child
+
+
+# What a peer may do ---------------------------------------------------------------------------------
+
+
+def garbage(peer: socket.socket) -> None:
+    peer.sendall(b"\x16\x03\x01\x02\x00" + bytes(range(256)) * 20)
+
+
+def web(peer: socket.socket) -> None:
+    peer.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
+def half_a_header(peer: socket.socket) -> None:
+    peer.sendall(b"Content-Len")
+
+
+def an_endless_header(peer: socket.socket) -> None:
+    peer.sendall(b"Content-Length: " + b"1" * 8000)
+
+
+def nothing(peer: socket.socket) -> None:
+    pass
+
+
+ABUSES: list[Callable[[socket.socket], None]] = [
+    leave,
+    reset,
+    garbage,
+    web,
+    half_a_header,
+    an_endless_header,
+    nothing,
+]
+
+
+def abuse(child: Child, times: int) -> None:
+    """So many peers, all kept as long as they can be."""
+    peers = []
+    for number in range(times):
+        peer = child.connect()
+        peers.append(peer)
+        try:
+            ABUSES[number % len(ABUSES)](peer)
+        except OSError:
+            pass  # The gate was quicker.
+    for peer in peers:
+        peer.close()
+
+
+# Opening bytes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "verdict"),
+    [
+        (b"", None),
+        (b"C", None),
+        (b"Content-Length: 12\r\n\r\n", None),
+        (b'Content-Length: 12\r\n\r\n{"', True),
+        (b"content-length:3\r\n\r\n{", True),
+        (b"Content-Length: 3\r\nContent-Type: x\r\n\r\n{", True),
+        (b"Content-Length: x\r\n\r\n{", None),
+        (b"Content-Length: " + b"1" * 4096, False),
+        (b"GET / HTTP/1.1\r\n", False),
+        (b"SSH-2.0-OpenSSH", False),
+        (b"\x16\x03\x01", False),
+        (b"\r\nContent-Length: 3", False),
+    ],
+)
+def test_only_a_debug_adapter_protocol_message_opens_the_gate(
+    data: bytes, verdict: bool | None
+) -> None:
+    assert speaks_dap(data) is verdict
+
+
+def test_a_first_message_in_single_bytes_is_understood(child: Child) -> None:
+    message = b'{"seq":1,"type":"request","command":"initialize","arguments":{"adapterID":"x"}}'
+    with child.connect() as peer:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in b"Content-Length: %d\r\n\r\n%s" % (len(message), message):
+            peer.sendall(bytes([byte]))
+        peer.settimeout(LIMIT)
+        seen = b""
+        while b'"initialize"' not in seen:
+            data = peer.recv(4096)
+            assert data
+            seen += data
+
+
+# Attach, detach, attach -----------------------------------------------------------------------------
+
+
+@EVERY
+def test_attach_stop_detach_and_attach_again_at_full_speed_in_between(python: str, tmp_path: Path) -> None:
+    with Child(tmp_path, python) as child:
+        assert child.ask("'pydevd' in sys.modules") is False, "debugpy is started before anybody has come"
+        child.at_full_speed()
+        for _ in range(3):
+            with child.attached("tick") as client:
+                name, line, thread = stopped(client)
+                assert (name, line) == ("tick", line_of("tick"))
+                assert int(evaluate(client, thread, "doubled")) == 2 * int(evaluate(client, thread, "number"))
+                # In a thread that was started long before, too.
+                client.set_breakpoints(str(CHILD), [line_of("spinner")], LIMIT)
+                resume(client, thread)
+                assert stopped(client)[:2] == ("step", line_of("spinner"))
+            child.at_full_speed()
+        assert child.errors() == ""
+
+
+@EVERY
+def test_a_thousand_abusive_peers_before_and_during_a_session_do_no_harm(python: str, tmp_path: Path) -> None:
+    with Child(tmp_path, python) as child:
+        threads, descriptors, megabytes = child.ask("[threads(), descriptors(), megabytes()]")
+        abuse(child, 1000)
+        assert child.ask("'pydevd' in sys.modules") is False
+        with child.attached("tick") as client:
+            _name, _line, thread = stopped(client)
+            attached = os.listdir(f"/proc/{child.process.pid}/task")
+            abuse(child, 1000)
+            assert evaluate(client, thread, "number + 1")
+            assert os.listdir(f"/proc/{child.process.pid}/task") == attached
+            client.set_breakpoints(str(CHILD), [])
+            resume(client, thread)
+            assert child.ask("megabytes()") < megabytes + 60
+        with child.attached("tick") as client:
+            assert stopped(client)[0] == "tick"
+        # debugpy's own are six; none may have been left by 2,000 peers.
+        until(lambda: child.ask("threads()") <= threads + 10, "threads end")
+        until(lambda: child.ask("descriptors()") <= descriptors + 6, "sockets are closed")
+        assert child.errors() == ""
+
+
+def test_no_more_than_32_silent_peers_are_kept_and_the_oldest_goes_first(child: Child) -> None:
+    peers = [child.connect() for _ in range(40)]
+    for peer in peers:
+        peer.settimeout(LIMIT)
+    assert [peer.recv(1) for peer in peers[:8]] == [b""] * 8
+    for peer in peers[8:]:
+        peer.settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            peer.recv(1)
+    for peer in peers:
+        peer.close()
+
+
+@pytest.mark.parametrize("end", [leave, reset])
+@pytest.mark.parametrize("stage", ["first bytes", "answered", "attaching", "configured"])
+def test_a_debugger_may_be_gone_at_any_moment(child: Child, end: Callable[[socket.socket], None], stage: str) -> None:
+    for _ in range(2):
+        if stage == "first bytes":
+            peer = child.connect()
+            peer.sendall(INITIALIZE)
+            end(peer)
+            continue
+        mortal = Mortal(child.port)
+        mortal.client.request("initialize", {"adapterID": "x"}, LIMIT)
+        if stage != "answered":
+            mortal.client.send("attach", {})
+            mortal.client.wait_event("initialized", LIMIT)
+        if stage == "configured":
+            mortal.client.request("configurationDone", None, LIMIT)
+        mortal.die(end)
+        # The adapter takes a moment to see that the first has gone, and refuses the next until then.
+        until(lambda: child.ask("session.debugger.attached()") is False, "the session ends")
+    until(lambda: child.events("client-left") or child.events("attach-failed"), "the gate has noticed")
+    with child.attached("tick") as client:
+        assert stopped(client)[0] == "tick"
+    child.at_full_speed()
+    assert child.errors() == ""
+
+
+def test_a_program_paused_for_a_debugger_that_dies_goes_on(child: Child) -> None:
+    mortal = Mortal(child.port)
+    mortal.client.attach(breakpoints={str(CHILD): [line_of("tick")]}, timeout=LIMIT)
+    stopped(mortal.client)
+    mortal.die(reset)
+    assert child.ask("1 + 1") == 2
+    child.at_full_speed()
+    with child.attached("tick") as client:
+        assert stopped(client)[0] == "tick"
+
+
+def test_a_second_debugger_is_refused_and_the_first_keeps_its_session(child: Child) -> None:
+    with child.attached("tick") as first:
+        _name, _line, thread = stopped(first)
+        with DapClient.connect("127.0.0.1", child.port, LIMIT) as second:
+            with pytest.raises(DapError, match="already being debugged"):
+                second.attach(timeout=LIMIT)
+        assert evaluate(first, thread, "40 + 2") == "42"
+        resume(first, thread)
+        assert stopped(first)[0] == "tick"
+    child.at_full_speed()
+
+
+def test_attaching_again_at_once_after_a_detach_works_ten_times(child: Child) -> None:
+    for _ in range(10):
+        with child.attached("tick") as client:
+            assert stopped(client)[0] == "tick"
+    child.at_full_speed()
+
+
+def test_a_large_answer_comes_through_whole_to_a_debugger_that_reads_late(child: Child) -> None:
+    with child.attached("tick") as client:
+        _name, _line, thread = stopped(client)
+        assert evaluate(client, thread, "'x' * 3_000_000", "clipboard").count("x") == 3_000_000
+
+
+def test_a_debugger_that_reads_nothing_costs_no_memory_and_may_die_so(child: Child) -> None:
+    mortal = Mortal(child.port)
+    mortal.client.attach(breakpoints={str(CHILD): [line_of("tick")]}, timeout=LIMIT)
+    _name, _line, thread = stopped(mortal.client)
+    before = child_megabytes(child)
+    for _ in range(20):
+        mortal.client.send("evaluate", {"expression": "'x' * 60_000", "frameId": 0, "context": "clipboard"})
+        mortal.client.send("stackTrace", {"threadId": thread})
+        mortal.client.send("evaluate", {"expression": "open('/dev/zero').read(5_000_000)", "context": "clipboard"})
+    mortal.stop_reading()
+    assert child_megabytes(child) < before + 60
+    mortal.die(reset)
+    assert child.ask("1 + 1") == 2
+    with child.attached("tick") as client:
+        assert stopped(client)[0] == "tick"
+
+
+def child_megabytes(child: Child) -> float:
+    return int(Path(f"/proc/{child.process.pid}/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+# Descriptors ----------------------------------------------------------------------------------------
+
+
+def test_without_a_free_descriptor_the_gate_takes_no_processor_and_works_again_afterwards(child: Child) -> None:
+    port = child.port
+    child.ask("import resource, socket; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); hoard = []")
+    child.ask(
+        "exec('try:\\n  while True: hoard.append(socket.socket())\\nexcept OSError as error: print(error.errno)')"
+    )
+    child.said(str(errno.EMFILE))
+    peers = [socket.create_connection(("127.0.0.1", port), LIMIT) for _ in range(3)]
+    used = child.ask("time.thread_time()"), gate_seconds(child)
+    time.sleep(1.0)
+    assert gate_seconds(child) - used[1] < 0.5, "the gate spins"
+    child.ask("[end.close() for end in hoard]")
+    for peer in peers:
+        peer.close()
+    with child.attached("tick") as client:
+        assert stopped(client)[0] == "tick"
+
+
+def gate_seconds(child: Child) -> float:
+    """Processor time of the gate's thread."""
+    folder = Path(f"/proc/{child.process.pid}/task")
+    identity = child.ask(
+        "[t.native_id for t in threading._active.values() if t.name == 'azureml-debuggee-gate'][0]"
+    )
+    fields = (folder / str(identity) / "stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_an_attach_that_fails_for_want_of_descriptors_does_not_spoil_the_next(child: Child) -> None:
+    child.ask("import resource, socket; limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]")
+    child.ask("resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 1, limit))")
+    with child.connect() as peer:
+        peer.sendall(INITIALIZE)
+        assert "Too many open files" in child.event("attach-failed")["message"]
+        peer.settimeout(LIMIT)
+        assert peer.recv(1) == b""
+    child.ask("resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))")
+    assert child.events("gate-failed") == []
+    with child.attached("tick") as client:
+        assert stopped(client)[0] == "tick"
+
+
+def test_a_program_that_closes_every_descriptor_gets_its_gate_back(child: Child) -> None:
+    port = child.port
+    child.ask("os.closerange(3, 256)")
+    # What gets the gate's old numbers is the program's, and stays open.
+    child.ask("import tempfile; own = [tempfile.TemporaryFile() for _ in range(12)]")
+    until(lambda: len(child.events("listening")) == 2, "the gate listens anew")
+    assert child.port == port
+    with child.attached("tick") as client:
+        assert stopped(client)[0] == "tick"
+    assert child.ask("[file.write(b'x') for file in own]") == [1] * 12
+
+
+# Bugs of our own ------------------------------------------------------------------------------------
+
+
+def test_an_error_in_the_gate_is_shown_and_the_gate_stays_open(child: Child) -> None:
+    child.ask("gate = session.gate; knock = gate._on_first_bytes")
+    child.ask("gate._on_first_bytes = lambda *_: 1 / 0")
+    with child.connect() as peer:
+        peer.sendall(b"x")
+        peer.settimeout(LIMIT)
+        # With a reset, since what it sent was never read.
+        with contextlib.suppress(ConnectionResetError):
+            assert peer.recv(1) == b""
+    until(lambda: "ZeroDivisionError" in child.errors(), "the traceback")
+    child.ask("gate._on_first_bytes = knock")
+    tidy = "gate._tidy"
+    child.ask(f"tidy = {tidy}; calls = []")
+    child.ask("gate._tidy = lambda now: calls.append(1) or [][0]")
+    child.connect().close()
+    until(lambda: "IndexError" in child.errors(), "the traceback")
+    child.ask("gate._tidy = tidy")
+    child.ask("rest = session.debugger.rest; session.debugger.rest = lambda: {}['rest']")
+    with child.attached("tick") as client:
+        assert stopped(client)[0] == "tick"
+    until(lambda: "KeyError: 'rest'" in child.errors(), "the traceback")
+    child.ask("session.debugger.rest = rest")
+    with child.attached("tick") as client:
+        assert stopped(client)[0] == "tick"
+    child.at_full_speed()
+
+
+# The port -------------------------------------------------------------------------------------------
+
+
+def test_a_port_that_becomes_free_within_a_moment_is_waited_for(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as owner:
+        port = owner.getsockname()[1]
+        with Child(tmp_path, AZUREML_DEBUGGEE_PORT=str(port), AZUREML_DEBUGGEE_WAIT="1") as child:
+            # It holds, but says so only once it can be attached to.
+            until(lambda: held_back(child), "the child tries")
+            assert child.events("waiting") == []
+            owner.close()
+            waiting = child.event("waiting")
+            assert waiting["time"] >= child.event("listening")["time"]
+            with child.attached():
+                child.said("Debugger attached = True")
+
+
+def held_back(child: Child) -> bool:
+    """Whether it tries to get the port: the thread of the gate is there."""
+    for task in Path(f"/proc/{child.process.pid}/task").iterdir():
+        if task.name != str(child.process.pid):
+            return True
+    return False
+
+
+def test_a_port_held_for_good_is_announced_and_the_program_goes_on(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as owner:
+        port = owner.getsockname()[1]
+        with Child(tmp_path, AZUREML_DEBUGGEE_PORT=str(port), AZUREML_DEBUGGEE_WAIT="1") as child:
+            assert child.event("gate-failed")["message"] == f"port {port} is held by another program"
+            assert child.ask("1 + 1") == 2
+            assert "Debugger attached = False" in child.lines
+            assert child.ask("__import__('debugpy').wait_for_client()") is None
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"AZUREML_DEBUGGEE_PORT": "70000"}, {"AZUREML_DEBUGGEE_HOST": "192.0.2.1"}, {"AZUREML_DEBUGGEE_HOST": "x..y"}],
+    ids=["port", "address", "name"],
+)
+def test_an_address_that_cannot_be_had_is_announced_and_the_program_goes_on(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    with Child(tmp_path, **variables) as child:
+        assert child.event("gate-failed")["message"].startswith("cannot listen on ")
+        assert child.ask("1 + 1") == 2
+
+
+# The end of the program -----------------------------------------------------------------------------
+
+
+@EVERY
+def test_a_program_ends_with_its_own_exit_code_while_a_debugger_is_attached(python: str, tmp_path: Path) -> None:
+    with Child(tmp_path, python) as child:
+        with DapClient.connect("127.0.0.1", child.port, LIMIT) as client:
+            client.attach(timeout=LIMIT)
+            child.tell("sys.exit(7)")
+            assert child.ended() == 7
+        assert child.errors() == ""
+
+
+def test_a_signal_ends_a_paused_program(child: Child) -> None:
+    with DapClient.connect("127.0.0.1", child.port, LIMIT) as client:
+        client.attach(breakpoints={str(CHILD): [line_of("tick")]}, timeout=LIMIT)
+        stopped(client)
+        child.process.send_signal(signal.SIGTERM)
+        assert child.ended() == -signal.SIGTERM
+
+
+def test_an_exec_frees_the_port_for_the_next_program(child: Child) -> None:
+    port = child.port
+    with DapClient.connect("127.0.0.1", port, LIMIT) as client:
+        client.attach(timeout=LIMIT)
+        child.tell("os.execv(sys.executable, [sys.executable, '-c', 'import time; print(\"new\"); time.sleep(60)'])")
+        # A buffer that is lost with the old program would hide the line, so it is not waited for.
+        until(lambda: free(port), "the port is free")
+    assert child.process.poll() is None
+
+
+def free(port: int) -> bool:
+    with socket.socket() as end:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return end.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+
+@EVERY
+def test_no_adapter_outlives_the_program(python: str, tmp_path: Path) -> None:
+    with Child(tmp_path, python) as child:
+        with DapClient.connect("127.0.0.1", child.port, LIMIT) as client:
+            client.attach(timeout=LIMIT)
+            assert adapters(child)
+            child.process.kill()
+            child.ended()
+            until(lambda: not adapters(child), "the adapter ends")
+
+
+def adapters(child: Child) -> list[str]:
+    """Process ids of the child's debug adapters, told by what they have inherited."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if b"debugpy/adapter" in (process / "cmdline").read_bytes():
+                if os.fsencode(child.events_file) in (process / "environ").read_bytes():
+                    found.append(process.name)
+        except (OSError, ValueError):
+            continue
+    return found

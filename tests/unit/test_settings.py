@@ -1,0 +1,97 @@
+"""Settings: flag, then environment variable, then `.env`, then default."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from workflows.errors import BadValue, UserError
+from workflows.settings import SETTINGS, resolve
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / ".env").write_text("AML_SCORING_PORT=1001\nAML_IMAGE_TAG=stored:1\nAML_DEBUG_TIMEOUT=11\n")
+    return tmp_path
+
+
+def test_a_flag_wins_over_a_variable_over_dot_env_over_the_default(project: Path) -> None:
+    environ = {"AML_SCORING_PORT": "2002", "AML_IMAGE_TAG": "variable:1"}
+    settings = resolve(project, {"scoring_port": "3003"}, environ=environ, cwd=project)
+    assert settings.scoring_port == 3003
+    assert settings.image_tag == "variable:1"
+    assert settings.debug_timeout == 11
+    assert settings.debug_port == 5678
+    assert settings.set_by["scoring_port"] == "--scoring-port"
+    assert settings.set_by["image_tag"] == "AML_IMAGE_TAG"
+    assert "debug_port" not in settings.set_by
+
+
+def test_an_empty_variable_counts_as_not_set_and_an_empty_flag_is_refused(project: Path) -> None:
+    assert resolve(project, environ={"AML_SCORING_PORT": ""}, cwd=project).scoring_port == 1001
+    with pytest.raises(BadValue):
+        resolve(project, {"image_tag": ""}, environ={}, cwd=project)
+
+
+def test_paths_in_settings_belong_to_the_project_and_on_the_command_line_to_the_current_folder(
+    tmp_path: Path,
+) -> None:
+    project, cwd = tmp_path / "project", tmp_path / "elsewhere"
+    project.mkdir()
+    cwd.mkdir()
+    (project / ".env").write_text("AML_MODEL_DIR=models\n")
+    assert resolve(project, environ={}, cwd=cwd).model_dir == project / "models"
+    assert resolve(project, environ={"AML_MODEL_DIR": "../m"}, cwd=cwd).model_dir == tmp_path / "m"
+    assert resolve(project, {"model_dir": "models"}, environ={}, cwd=cwd).model_dir == cwd / "models"
+
+
+def test_a_byte_order_mark_quotes_export_and_other_peoples_variables_are_fine(tmp_path: Path) -> None:
+    text = '\ufeffexport AML_ENGINE="process"\r\nOTHER_THING=1\r\nAML_MODEL_DIR=\'a folder\'\r\n# AML_ODD=1\r\n'
+    (tmp_path / ".env").write_text(text, newline="")
+    settings = resolve(tmp_path, environ={}, cwd=tmp_path)
+    assert settings.engine == "process"
+    assert settings.model_dir == tmp_path / "a folder"
+
+
+@pytest.mark.parametrize("value", ["80a", "-1", "65536", "8000.0", "٣", " "])
+def test_a_port_that_is_none_is_refused_where_it_was_set(tmp_path: Path, value: str) -> None:
+    with pytest.raises(BadValue) as typed:
+        resolve(tmp_path, {"scoring_port": value}, environ={}, cwd=tmp_path)
+    assert typed.value.exit_code == 2 and "--scoring-port" in typed.value.remedy
+    with pytest.raises(UserError) as variable:
+        resolve(tmp_path, environ={"AML_SCORING_PORT": value}, cwd=tmp_path)
+    assert variable.value.exit_code == 1 and "AML_SCORING_PORT" in variable.value.problem
+
+
+def test_the_content_of_a_malformed_line_is_not_shown_since_it_may_be_a_secret(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("AML_ENGINE=auto\nhunter2 is the password\n")
+    with pytest.raises(UserError) as found:
+        resolve(tmp_path, environ={}, cwd=tmp_path)
+    assert found.value.line == 2
+    assert "hunter2" not in str(found.value)
+
+
+def test_the_example_lists_every_setting_with_its_default() -> None:
+    text = (ROOT / ".env.example").read_text()
+    listed = dict(re.findall(r"^# (AML_[A-Z_]+)=(.*)$", text, re.MULTILINE))
+    assert set(listed) == {setting.variable for setting in SETTINGS}
+    for setting in SETTINGS:
+        if setting.default:
+            assert listed[setting.variable] == setting.default
+    uncommented = re.sub(r"^# (AML_)", r"\1", text, flags=re.MULTILINE)
+    assert "AML_ENGINE=auto" in uncommented
+
+
+def test_the_example_with_everything_uncommented_means_the_defaults(tmp_path: Path) -> None:
+    text = (ROOT / ".env.example").read_text()
+    (tmp_path / ".env").write_text(re.sub(r"^# (AML_)", r"\1", text, flags=re.MULTILINE))
+    (tmp_path / "plain").mkdir()
+    stored = resolve(tmp_path, environ={}, cwd=tmp_path)
+    plain = resolve(tmp_path / "plain", environ={}, cwd=tmp_path)
+    for setting in SETTINGS:
+        if not setting.path:
+            assert getattr(stored, setting.field) == getattr(plain, setting.field)

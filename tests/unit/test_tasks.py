@@ -1,0 +1,81 @@
+"""The tasks as people meet them: names, help, speed of the import, ends."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+from invoke import Collection
+
+from workflows import namespace
+from workflows.errors import BadValue, UserError
+from workflows.tasks import container, deploy
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTRACT = {
+    "deploy": "build tag run runsvdir attach-config stop debug reload inspect",
+    "container": "stop logs shell list prune base",
+}
+
+
+def test_every_task_of_the_contract_is_there_under_its_name() -> None:
+    for collection, names in CONTRACT.items():
+        tasks = namespace.collections[collection].task_names
+        assert set(names.split()) <= set(tasks), tasks
+
+
+def test_every_task_has_a_line_of_help_and_every_flag_an_explanation() -> None:
+    for collection in (deploy, container):
+        for name, task in Collection.from_module(collection).tasks.items():
+            help = subprocess.run(
+                [sys.executable, "-m", "invoke", "--help", f"{collection.__name__.rpartition('.')[2]}.{name}"],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            assert (task.__doc__ or "").strip().endswith("."), name
+            options = help.partition("Options:")[2]
+            for line in options.splitlines():
+                if line.strip().startswith("--"):
+                    assert len(line.split(maxsplit=1)) == 2 and "  " in line.strip(), (name, line)
+
+
+def test_listing_the_tasks_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; import workflows\n"
+        "heavy = {'docker', 'requests', 'rich', 'yaml', 'fabric', 'paramiko', 'psutil', 'filelock', 'azureml', 'dotenv',"
+        " 'tree_sitter', 'debugpy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    # Invoke itself brings some along; only what we add counts.
+    bare = code.replace("import workflows", "import invoke")
+    ours, invokes = (
+        subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for text in (code, bare)
+    )
+    assert ours == invokes
+
+
+def test_an_error_is_two_lines_with_the_place_in_front() -> None:
+    error = UserError("it is\nbroken.", "Mend it.", file="a/b.py", line=3)
+    assert str(error) == "a/b.py:3: error: it is broken.\nMend it."
+    assert str(UserError("it is broken.", "Mend it.")) == "error: it is broken.\nMend it."
+    assert BadValue("x", "y").exit_code == 2
+
+
+def test_only_the_engine_imports_docker() -> None:
+    for path in (ROOT / "workflows").rglob("*.py"):
+        text = path.read_text()
+        if "import docker" in text or "from docker" in text:
+            assert path.name.startswith("docker") or "TYPE_CHECKING" in text, path
+
+
+def test_a_positional_that_looks_like_a_flag_is_refused() -> None:
+    assert "location" in inspect.signature(deploy.inspect.body).parameters
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "deploy.inspect", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "inv --help deploy.inspect" in done.stderr

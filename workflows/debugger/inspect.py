@@ -1,0 +1,284 @@
+"""Stop a running program at a line, look at its variables, let it go on: a breakpoint without an editor."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workflows.debugger.dap import (
+    DapClient,
+    DapClosed,
+    DapError,
+    DapEvent,
+    DapTimeout,
+    DapUnreachable,
+    Json,
+)
+from workflows.debugger.frames import Frame, evaluate, read_locals, read_stack
+from workflows.debugger.locations import check_line, parse_location, resolve_source
+from workflows.errors import UserError
+from workflows.models import DebugEndpoint, PathMapping
+
+__all__ = ["Frame", "Inspection", "check_line", "inspect_stop", "parse_location", "resolve_source"]
+
+ATTACH_TIMEOUT = 60.0
+"""Seconds for connecting and attaching: a program whose C code holds the GIL was seen to need 30."""
+
+_RELEASE_TIMEOUT = 5.0
+_TRIGGER_DONE = "trigger done"  # Our own event, in the same queue as the adapter's.
+_ENDINGS = ("terminated", "exited")
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was seen at a stop.
+
+    Attributes:
+        stopped: Where the program stood.
+        stack: The innermost frame first; its first element is ``stopped``.
+        locals: ``repr`` of the frame's variables by name.
+        values: ``repr`` of each expression's value, or the text of the error that it raised.
+        trigger_result: What the trigger returned once the program had gone on.
+    """
+
+    stopped: Frame
+    stack: tuple[Frame, ...]
+    locals: Mapping[str, str]
+    values: Mapping[str, str]
+    trigger_result: Any = field(default=None)
+
+    def as_json(self) -> dict[str, Any]:
+        """The part that ``--json`` shows; the trigger's result is for the caller to add."""
+        return {
+            "stopped": self.stopped.as_json(),
+            "stack": [frame.as_json() for frame in self.stack],
+            "locals": dict(self.locals),
+            "values": dict(self.values),
+        }
+
+
+def inspect_stop(
+    endpoint: DebugEndpoint,
+    source: Path,
+    line: int,
+    expressions: Sequence[str],
+    *,
+    trigger: Callable[[], Any] | None,
+    timeout: float,
+    summarize: Callable[[Any], str] = str,
+    attach_timeout: float = ATTACH_TIMEOUT,
+) -> Inspection:
+    """Stop at a line once, read the frame, and let the program go on, whatever happens.
+
+    Args:
+        endpoint: Where the program welcomes a debugger, and its path mappings.
+        source: The file, an absolute local path.
+        line: Counted from 1.
+        expressions: Evaluated in the frame, in this order.
+        trigger: Makes the program run the line, such as a request; called in a thread once the
+            breakpoint is set. None where the program gets there by itself.
+        timeout: Seconds, each, to reach the line, to evaluate an expression, and for the trigger to return
+            once the program goes on.
+        summarize: A few words about the trigger's result, for the error where the line was not reached.
+        attach_timeout: Seconds for connecting and attaching.
+
+    Raises:
+        UserError: The line was not reached; an editor is attached already; nothing answers, or not as a
+            debugger; the program has no such file, or ended. What the trigger raises passes through.
+    """
+    where = f"{endpoint.host}:{endpoint.port}"
+    place = f"{source.name}:{line}"
+    path = _as_mapped(source, endpoint.path_mappings)
+    with _as_user_errors(where), DapClient.connect(endpoint.host, endpoint.port, attach_timeout) as client:
+        try:
+            breakpoint_ = client.attach(
+                path_mappings=[mapping.as_json() for mapping in endpoint.path_mappings],
+                breakpoints={path: [line]},
+                # A line in a library is as good as any other.
+                just_my_code=False,
+                sub_process=False,
+                timeout=attach_timeout,
+            )[path][0]
+            try:
+                _require_file(breakpoint_, path, endpoint)
+                running = _Trigger(trigger, client) if trigger else None
+                thread = _wait_for_stop(
+                    client,
+                    lambda event: _is_hit(client, event, breakpoint_),
+                    place,
+                    running,
+                    timeout,
+                    summarize,
+                )
+                found = _read_stop(client, thread, expressions, timeout)
+            finally:
+                _go_on(client, path)
+            result = running.result(timeout) if running else None
+        finally:
+            # Also lets go what is still paused. A client that just closes would do so too, but later.
+            with contextlib.suppress(DapError):
+                client.disconnect(terminate=False, timeout=_RELEASE_TIMEOUT)
+    return Inspection(found.stopped, found.stack, found.locals, found.values, result)
+
+
+class _Trigger:
+    """The trigger at work in a thread, which reports its end among the debugger's events."""
+
+    def __init__(self, function: Callable[[], Any], client: DapClient) -> None:
+        self._function = function
+        self._client = client
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._done = threading.Event()
+        # A daemon, so that one that never returns does not keep the command from ending.
+        threading.Thread(target=self._run, name="inspect-trigger", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._value = self._function()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._done.set()
+            self._client.post(DapEvent(_TRIGGER_DONE))
+
+    def result(self, timeout: float) -> Any:
+        """Wait for the end; raise what the trigger raised."""
+        deadline = time.monotonic() + timeout
+        # In slices, since on Windows Ctrl-C does not interrupt a wait.
+        while not self._done.wait(max(0.0, min(0.5, deadline - time.monotonic()))):
+            if time.monotonic() < deadline:
+                continue
+            raise UserError(
+                f"the program went on, but the request did not end within {timeout:g} s",
+                "Look at the program's log, or allow more time.",
+            )
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def _wait_for_stop(
+    client: DapClient,
+    is_ours: Callable[[DapEvent], bool],
+    place: str,
+    running: _Trigger | None,
+    timeout: float,
+    summarize: Callable[[Any], str],
+) -> int:
+    """Wait for the stop that ``is_ours`` accepts; others, such as ``breakpoint()``, are let go on.
+
+    Returns:
+        The thread that stopped.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            event = client.wait_event(
+                ("stopped", _TRIGGER_DONE, *_ENDINGS), max(0.0, deadline - time.monotonic())
+            )
+        except DapTimeout:
+            raise UserError(
+                f"{place} was not reached within {timeout:g} s",
+                "Choose a line that runs, or allow more time.",
+            ) from None
+        if event.name == _TRIGGER_DONE and running is not None:
+            summary = " ".join(summarize(running.result(0.0)).split())
+            raise UserError(
+                f"{place} was not reached, the request ended without it: {summary[:200]}",
+                "Choose a line that this request runs.",
+            )
+        if event.name in _ENDINGS:
+            raise UserError(
+                f"the program ended before it reached {place}", "Look at its log, then start it again."
+            )
+        thread = int(event.body.get("threadId", 0))
+        if is_ours(event):
+            return thread
+        client.request("continue", {"threadId": thread})
+
+
+def _is_hit(client: DapClient, event: DapEvent, breakpoint_: Json) -> bool:
+    """True where a ``stopped`` event is about this breakpoint."""
+    if event.body.get("reason") != "breakpoint":
+        return False
+    numbers = event.body.get("hitBreakpointIds")
+    if numbers and "id" in breakpoint_:
+        return breakpoint_["id"] in numbers
+    # Not every version of debugpy says which one; the adapter may have moved it to another line.
+    top = read_stack(client, int(event.body.get("threadId", 0)), levels=1)[:1]
+    file = _base(str((breakpoint_.get("source") or {}).get("path", "")))
+    return [(_base(frame.file), frame.line) for frame in top] == [(file, breakpoint_.get("line"))]
+
+
+def _read_stop(client: DapClient, thread: int, expressions: Sequence[str], timeout: float) -> Inspection:
+    """Read the stack, the innermost frame's locals, and the expressions' values in it."""
+    frames = read_stack(client, thread)
+    if not frames:
+        raise DapError("it gave no stack for the stopped thread")
+    top = frames[0]
+    found = read_locals(client, top)
+    values = {text: evaluate(client, top, text, timeout) for text in expressions}
+    return Inspection(top, tuple(frames), found, values)
+
+
+def _go_on(client: DapClient, path: str) -> None:
+    """Take the breakpoint away and let the program run, as far as the connection still allows."""
+    # Only in a session that is attached: debugpy's adapter breaks on these in any other.
+    with contextlib.suppress(DapError):
+        removing = client.send("setBreakpoints", {"source": {"path": path}, "breakpoints": []})
+        # Both are on their way before either is waited for, so that a second Ctrl-C changes nothing.
+        going_on = client.send("continue", {"threadId": 0})
+        client.wait_response(removing, _RELEASE_TIMEOUT)
+        client.wait_response(going_on, _RELEASE_TIMEOUT)
+
+
+def _as_mapped(source: Path, mappings: Sequence[PathMapping]) -> str:
+    """``source`` spelled so that a mapping's ``local_root`` begins it, also through symbolic links."""
+    if not any(source.is_relative_to(mapping.local_root) for mapping in mappings):
+        real = source.resolve()
+        for mapping in mappings:
+            root = mapping.local_root.resolve()
+            if real.is_relative_to(root):
+                return str(mapping.local_root / real.relative_to(root))
+    return str(source)
+
+
+def _require_file(breakpoint_: Json, path: str, endpoint: DebugEndpoint) -> None:
+    """Refuse a breakpoint of which the program says that it has no such file."""
+    if breakpoint_.get("verified", True) or "does not exist" not in str(breakpoint_.get("message", "")):
+        return
+    roots = ", ".join(f"{m.local_root} is {m.remote_root}" for m in endpoint.path_mappings) or "none"
+    raise UserError(f"the program has no file {path}", f"Check the path mappings: {roots}.")
+
+
+def _base(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
+
+
+@contextlib.contextmanager
+def _as_user_errors(where: str) -> Iterator[None]:
+    """What can go wrong with a debugger, in two lines."""
+    again = "Start the program again and look at its log."
+    try:
+        yield
+    except DapUnreachable as error:
+        raise UserError(
+            f"no debugger can be reached on {where}: {error}",
+            "Start the program with debugging first.",
+        ) from error
+    except DapTimeout as error:
+        raise UserError(f"the debugger on {where} does not answer: {error}", again) from error
+    except DapClosed as error:
+        raise UserError(f"lost the debugger on {where}: {error}", again) from error
+    except DapError as error:
+        if "already being debugged" in str(error):
+            raise UserError(
+                f"an editor is already attached to the program on {where}",
+                "Disconnect it (Shift+F5 in VS Code) and try again.",
+            ) from error
+        raise UserError(f"the debugger on {where} refused: {error}", again) from error

@@ -1,0 +1,219 @@
+"""The configurations in ``.vscode/launch.json``: ours are kept up to date, all else is the user's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Literal
+
+from workflows.debugger import jsonc
+from workflows.debugger.jsonc import Document, Keys
+from workflows.errors import UserError
+from workflows.models import DebugEndpoint, PathMapping
+
+Result = Literal["added", "updated", "unchanged"]
+
+_OURS = ("name", "type", "request", "connect", "pathMappings")
+# debugpy refuses these beside "connect"; the published pages still show the first two.
+_CONTRADICTORY = ("host", "port", "listen", "processId")
+
+
+def attach_configuration(name: str, endpoint: DebugEndpoint, project: Path) -> dict[str, Any]:
+    """The launch configuration that attaches VS Code to ``endpoint``.
+
+    Args:
+        name: What VS Code shows.
+        endpoint: Where the debugger is welcome.
+        project: The folder that is open in VS Code.
+
+    Raises:
+        ValueError: A remote root is not absolute; the debuggee would resolve it against its current folder.
+    """
+    return {
+        "name": name,
+        "type": "debugpy",
+        "request": "attach",
+        "connect": {"host": endpoint.host, "port": endpoint.port},
+        "pathMappings": [_path_mapping(mapping, project) for mapping in endpoint.path_mappings],
+        "justMyCode": True,
+    }
+
+
+def write_configurations(
+    folder: Path,
+    configurations: Sequence[Mapping[str, Any]],
+    compounds: Sequence[Mapping[str, Any]] = (),
+) -> Result:
+    """Put configurations into the project's launch.json.
+
+    An entry of the same name is updated key by key, and only where a value differs; keys that it lacks are
+    added, and keys and comments of the user's stay.
+
+    Args:
+        folder: The project's folder, which holds ``.vscode``.
+        configurations: Launch configurations, each with a ``name``.
+        compounds: Compounds, each with a ``name`` and the names of its ``configurations``.
+
+    Returns:
+        ``added`` when at least one entry is new, else ``updated`` or ``unchanged``.
+
+    Raises:
+        UserError: launch.json cannot be read, understood or written; it is left as it was.
+    """
+    if not configurations and not compounds:
+        return "unchanged"
+    file = folder / ".vscode" / "launch.json"
+    added = False
+
+    def change(document: Document) -> Document:
+        nonlocal added
+        document = _with_root(document, file)
+        # Both before any edit, so that the lines in errors are those of the file.
+        _require_array(document, file, "configurations")
+        if compounds:
+            _require_array(document, file, "compounds")
+        for entry in configurations:
+            document, new = _put(document, "configurations", entry, _update_configuration)
+            added |= new
+        for entry in compounds:
+            document, new = _put(document, "compounds", entry, _update_compound)
+            added |= new
+        return document
+
+    changed = jsonc.edit_file(file, change)
+    if added:
+        return "added"
+    return "updated" if changed else "unchanged"
+
+
+def _path_mapping(mapping: PathMapping, project: Path) -> dict[str, str]:
+    remote = mapping.remote_root
+    if not (PurePosixPath(remote).is_absolute() or PureWindowsPath(remote).is_absolute()):
+        raise ValueError(f"remote root is not absolute: {remote!r}")
+    return {"localRoot": _local_root(mapping.local_root, project), "remoteRoot": remote}
+
+
+def _local_root(local: Path, project: Path) -> str:
+    # First as written: below a link inside the project, VS Code knows the files by the link's name.
+    for normal in (os.path.abspath, os.path.realpath):
+        try:
+            inside = Path(normal(local)).relative_to(normal(project))
+        except ValueError:
+            continue
+        return "/".join(["${workspaceFolder}", *inside.parts])
+    return os.path.abspath(local)
+
+
+def _with_root(document: Document, file: Path) -> Document:
+    if document.is_empty:
+        return document.set((), {"version": "0.2.0", "configurations": []})
+    if not isinstance(document.value, dict):
+        problem = "launch.json must be an object: { … }"
+        remedy = "Write an object around it, or rename the file to get a new one; it was not changed."
+        raise UserError(problem, remedy, file=file, line=document.line())
+    return document
+
+
+def _require_array(document: Document, file: Path, key: str) -> None:
+    if not isinstance(document.value.get(key, []), list):
+        remedy = f'Write "{key}": [ … ] there; the file was not changed.'
+        raise UserError(f'"{key}" must be an array', remedy, file=file, line=document.line((key,)))
+
+
+def _put(
+    document: Document,
+    key: str,
+    entry: Mapping[str, Any],
+    update: Callable[[Document, Keys, Mapping[str, Any]], Document],
+) -> tuple[Document, bool]:
+    """The document with ``entry`` in the array ``key``, and whether it is new there."""
+    if key not in document.value:
+        document = document.set((key,), [])
+    for index, present in enumerate(document.value[key]):
+        if isinstance(present, dict) and present.get("name") == entry["name"]:
+            return update(document, (key, index), entry), False
+    return document.append((key,), dict(entry)), True
+
+
+def _update_configuration(document: Document, at: Keys, entry: Mapping[str, Any]) -> Document:
+    present = _value(document, at)
+    for key, value in entry.items():
+        current = present.get(key)
+        if key == "connect" and isinstance(current, dict):
+            for part in value:
+                document = document.set((*at, key, part), value[part])
+        elif key == "pathMappings" and isinstance(current, list):
+            document = _update_mappings(document, (*at, key), value)
+        elif key in _OURS or key not in present:
+            document = document.set((*at, key), value)
+    if "connect" in entry:
+        for key in _CONTRADICTORY:
+            while key in _value(document, at) and key not in entry:
+                document = document.delete((*at, key))
+    return document
+
+
+def _update_compound(document: Document, at: Keys, entry: Mapping[str, Any]) -> Document:
+    present = _value(document, at)
+    for key, value in entry.items():
+        current = present.get(key)
+        if key == "configurations" and isinstance(current, list):
+            # "Azure Machine Learning Compute: …" that is no longer wanted was a step of an older run;
+            # members of other names are the user's.
+            family = str(entry["name"]).partition(":")[0] + ":"
+            kept = [m for m in current if m not in value and not str(m).startswith(family)]
+            document = _arrange(document, (*at, key), [*value, *kept])
+        elif key == "configurations" or key not in present:
+            document = document.set((*at, key), value)
+    return document
+
+
+def _update_mappings(document: Document, at: Keys, ours: Sequence[Mapping[str, str]]) -> Document:
+    """Ours first, since the first that matches wins; the user's further mappings behind them."""
+    taken: set[int] = set()
+    for mapping in ours:
+        present = _value(document, at)
+        places = [i for i, other in enumerate(present) if i not in taken and _same_root(mapping, other)]
+        if places:
+            best = min(places, key=lambda i: not jsonc.same(present[i], mapping))
+            taken.add(best)
+            for key, value in mapping.items():
+                document = document.set((*at, best, key), value)
+    present = _value(document, at)
+    kept = [other for other in present if not any(_same_root(mapping, other) for mapping in ours)]
+    first = [next((o for o in present if _holds(o, mapping)), mapping) for mapping in ours]
+    return _arrange(document, at, [*first, *kept])
+
+
+def _same_root(mapping: Mapping[str, str], other: Any) -> bool:
+    return isinstance(other, dict) and any(_plain(mapping[k]) == _plain(other.get(k)) for k in mapping)
+
+
+def _holds(other: Any, mapping: Mapping[str, str]) -> bool:
+    return isinstance(other, dict) and all(other.get(key) == value for key, value in mapping.items())
+
+
+def _plain(path: Any) -> Any:
+    return path.rstrip("/\\") if isinstance(path, str) else path
+
+
+def _arrange(document: Document, at: Keys, wanted: Sequence[Any]) -> Document:
+    """Make an array hold ``wanted``, leaving the elements that are there as they are written."""
+    for index, value in enumerate(wanted):
+        present = _value(document, at)
+        source = next((i for i in range(index, len(present)) if jsonc.same(present[i], value)), None)
+        if source is None:
+            document = document.insert(at, index, value)
+        elif source != index:
+            document = document.move(at, source, index)
+    for index in reversed(range(len(wanted), len(_value(document, at)))):
+        document = document.delete((*at, index))
+    return document
+
+
+def _value(document: Document, at: Keys) -> Any:
+    value = document.value
+    for key in at:
+        value = value[key]
+    return value

@@ -1,0 +1,242 @@
+"""One build of an image: the context sent, the log followed, leftovers taken away.
+
+The API's classic builder is used, which every engine has. It keeps each step as an image without a
+name, so what a build stage leaves is removed by the ids in the log (`` ---> 3f2a…``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..environments import pythons
+from ..environments.conda_packages import satisfies
+from ..environments.context import build_context
+from ..environments.pip_failures import is_disk_full, pip_failed
+from ..environments.wheelhouse import make_wheelhouse
+from ..errors import UserError
+from .docker_images import base_missing, engine_disk_full, engine_lost, uses_base
+
+if TYPE_CHECKING:
+    import docker
+
+    from ..environments.definition import EnvironmentDefinition
+
+_STEP = re.compile(r"^Step \d+/\d+ : (?P<instruction>\w+)\s*(?P<rest>.*)$")
+_IMAGE = re.compile(r"^ ---> ([0-9a-f]{12,64})$")
+_CONTAINER = re.compile(r"^ ---> Running in ([0-9a-f]{12,64})$")
+_KEPT_LINES = 2000
+_SHOWN_LINES = 15
+_CLEAN_SECONDS = 5.0
+
+
+class _Log:
+    """What a build's log tells: the lines, and the images and containers that it made."""
+
+    def __init__(self) -> None:
+        self.lines = deque[str](maxlen=_KEPT_LINES)
+        self.images = list[str]()
+        self.given = set[str]()  # images that a FROM names
+        self.containers = list[str]()
+        self.instruction, self.rest = "", ""
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+        if step := _STEP.match(line):
+            self.instruction, self.rest = step["instruction"].upper(), step["rest"]
+        elif container := _CONTAINER.match(line):
+            self.containers.append(container.group(1))
+        elif image := _IMAGE.match(line):
+            if self.instruction == "FROM":
+                self.given.add(image.group(1))
+            else:
+                self.images.append(image.group(1))
+
+
+def build(
+    client: docker.DockerClient,
+    definition: EnvironmentDefinition,
+    base_image: str,
+    cache: Path,
+    report: Callable[[str], None],
+    *,
+    name: str,
+    labels: Mapping[str, str],
+) -> None:
+    """Build an image and give it its name; the caller holds the lock.
+
+    Raises:
+        UserError: It failed. Neither image nor container of it is left.
+        OSError: The context cannot be written, or the connection to the engine broke.
+    """
+    from docker.errors import APIError
+
+    image = _image_python(client, base_image) if uses_base(definition) else None
+    if image is not None and definition.python and not satisfies(image.version, definition.python):
+        report(
+            f"{definition.source.name} asks for python{definition.python}; "
+            f"using the base image's {image.minor}, it has no conda"
+        )
+    if image is not None:
+        for note in definition.translated()[1]:
+            report(note)
+    wheels = make_wheelhouse(definition, image, cache, report)
+    log = _Log()
+    try:
+        with build_context(definition, wheels) as context:
+            failure = _stream(client, context, base_image, name, labels, log, report)
+    except APIError as error:
+        failure = str(error.explanation or error)
+    finally:
+        _clean(client, log)
+    if failure:
+        raise _failed(definition, log, failure)
+
+
+def _stream(
+    client: docker.DockerClient,
+    context: object,
+    base_image: str,
+    name: str,
+    labels: Mapping[str, str],
+    log: _Log,
+    report: Callable[[str], None],
+) -> str:
+    """Send the context and follow the log; the error's text, empty where it worked."""
+    with _connection(client):
+        events = client.api.build(
+            fileobj=context,  # type: ignore[arg-type]
+            custom_context=True,
+            tag=name,
+            buildargs={"BASE_IMAGE": base_image},
+            labels=dict(labels),
+            rm=True,
+            forcerm=True,
+            decode=True,
+            timeout=None,  # a step may be silent for longer than the client's 60 s
+        )
+        failure = ""
+        for line, error in _lines(events):
+            failure = error or failure
+            if line:
+                log.add(line)
+                report(line)
+        return failure
+
+
+def _lines(events: Iterator[Any]) -> Iterator[tuple[str, str]]:
+    """The log by lines, and errors; one event may hold half a line or several."""
+    rest = ""
+    for event in events:
+        *lines, rest = (rest + event.get("stream", "")).replace("\r", "\n").split("\n")
+        for line in lines:
+            yield re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip(), ""
+        if "error" in event:
+            yield "", str(event["error"])
+    yield rest.rstrip(), ""
+
+
+@contextlib.contextmanager
+def _connection(client: docker.DockerClient) -> Iterator[None]:
+    """Close the connections opened in the block: that is what makes the engine end a build."""
+    opened = list[Any]()
+
+    def note(response: Any, **_: object) -> None:
+        opened.append(response)
+
+    # The SDK keeps the response to itself; requests' own hook hands it out.
+    hooks = client.api.hooks["response"]
+    hooks.append(note)
+    try:
+        yield
+    finally:
+        hooks.remove(note)
+        for response in opened:
+            response.close()
+
+
+def _clean(client: docker.DockerClient, log: _Log) -> None:
+    """Remove the containers and nameless images that a build left, unless a named image needs them."""
+    from docker.errors import APIError, ImageNotFound
+
+    for container in log.containers:
+        with contextlib.suppress(APIError):
+            client.api.remove_container(container, force=True)
+    needed = _needed(client)
+    # The last first, since an image on which another builds cannot be removed.
+    left = [image for image in reversed(log.images) if image not in log.given and image[:12] not in needed]
+    until = time.monotonic() + _CLEAN_SECONDS
+    while left:
+        for image in list(left):
+            try:
+                client.api.remove_image(image)
+            except ImageNotFound:
+                pass
+            except APIError:  # the engine has not ended the build yet
+                continue
+            left.remove(image)
+        if not left or time.monotonic() > until:
+            return
+        time.sleep(0.1)
+
+
+def _needed(client: docker.DockerClient) -> set[str]:
+    """Short ids of the images that have names, and of all that they build on."""
+    images = {image["Id"]: image for image in client.api.images(all=True)}
+    needed = set[str]()
+    for image in images.values():
+        found = image if set(image.get("RepoTags") or ()) - {"<none>:<none>"} else None
+        while found is not None and found["Id"] not in needed:
+            needed.add(found["Id"])
+            found = images.get(found["ParentId"])
+    return {image.removeprefix("sha256:")[:12] for image in needed}
+
+
+def _failed(definition: EnvironmentDefinition, log: _Log, failure: str) -> UserError:
+    lines = [*log.lines, failure]
+    if is_disk_full(failure) or any(map(is_disk_full, lines[-50:])):
+        return engine_disk_full()
+    if log.instruction == "FROM":
+        return base_missing(log.rest.split()[0] if log.rest else "of the Dockerfile", failure)
+    if any(line.startswith("ERROR: ") for line in lines):
+        return pip_failed(definition, list(log.lines), conda=definition.translated()[0])
+    step = f"{log.instruction} {log.rest}".strip()[:80] or "its beginning"
+    return UserError(
+        f"Building the image of the environment `{definition.name}` failed at `{step}`: {failure.rstrip('.')}.",
+        f"Correct {definition.dockerfile}, then run the same command again.",
+        file=definition.dockerfile,
+        details=[line for line in log.lines if not line.startswith(" --->")][-_SHOWN_LINES:],
+    )
+
+
+def _image_python(client: docker.DockerClient, base_image: str) -> pythons.PythonFacts | None:
+    """What the base image's python3 says of itself; None where it has none, or has conda."""
+    from docker.errors import APIError
+    from requests.exceptions import RequestException
+
+    probe = " ".join(f"'{part}'" for part in pythons.probe_command("python3"))
+    known = "command -v conda || command -v mamba || command -v micromamba || ls /opt/*conda*/bin/conda"
+    try:
+        container = client.api.create_container(
+            base_image,
+            entrypoint=["/bin/sh", "-c"],
+            command=[f"if {known}; then exit 9; fi >/dev/null 2>&1; exec {probe}"],
+            network_disabled=True,
+            labels={"azureml-debug.kind": "probe"},
+        )["Id"]
+        try:
+            client.api.start(container)
+            code = client.api.wait(container, timeout=30)["StatusCode"]
+            output = client.api.logs(container, stdout=True, stderr=False)
+        finally:
+            client.api.remove_container(container, force=True)
+    except APIError:
+        return None
+    except RequestException as error:
+        raise engine_lost(error) from error
+    return pythons.parse_facts(output.decode("utf-8", "replace")) if code == 0 else None

@@ -1,0 +1,208 @@
+"""The connection to the Docker engine, and why there is none.
+
+Which engine is meant follows the docker command line's own rules ("docker context" in its
+documentation): ``DOCKER_HOST``, then ``DOCKER_CONTEXT``, then ``currentContext`` in its config.json,
+then the default socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    import docker
+
+# Seconds until a connection that is not answered counts as hung.
+_PATIENCE = 10.0
+_DEFAULT_HOST = "npipe:////./pipe/docker_engine" if sys.platform == "win32" else "unix:///var/run/docker.sock"
+
+
+def connect() -> docker.DockerClient:
+    """A client of the Docker engine, whose engine has answered.
+
+    Raises:
+        UserError: None is installed, it does not run, it must not be used, or it speaks another version.
+    """
+    host = _host()
+    path = _socket_path(host)
+    if path is not None:
+        _check_socket(path)
+    try:
+        import docker
+        from docker.errors import APIError, DockerException, TLSParameterError
+    except ImportError as error:
+        raise UserError(
+            f"The Python package docker cannot be imported: {error}.",
+            "Install this program again (`pip install -e .`), or set AML_ENGINE=process.",
+        ) from error
+    try:
+        if host == _DEFAULT_HOST or os.environ.get("DOCKER_HOST"):
+            client = docker.from_env()
+        else:
+            client = docker.DockerClient(base_url=host, tls=_context_tls())  # type: ignore[arg-type]
+    except APIError as error:
+        raise _version_error(str(error.explanation or error)) from error
+    except (TLSParameterError, DockerException, ValueError) as error:
+        text = str(error)
+        if "version" in text and "fetching server API version" not in text:
+            raise _version_error(text) from error
+        raise UserError(
+            f"No Docker engine answers at {host}: {_innermost(error)}.",
+            "Start it, correct DOCKER_HOST or `docker context use`, or set AML_ENGINE=process.",
+        ) from error
+    return client
+
+
+def engine_answers(timeout: float = 2.0) -> bool:
+    """Whether a Docker engine answers, found out quickly and without the SDK where possible.
+
+    Args:
+        timeout: Seconds until silence counts as no.
+    """
+    try:
+        path = _socket_path(_host())
+    except UserError:
+        return False
+    if path is not None:
+        return _ping(path, timeout)
+    try:
+        import docker
+
+        host = _host()
+        if sys.platform == "win32" and host == _DEFAULT_HOST and not Path(r"\\.\pipe\docker_engine").exists():
+            return False
+        if host == _DEFAULT_HOST or os.environ.get("DOCKER_HOST"):
+            client = docker.from_env(timeout=int(timeout) or 1)
+        else:
+            client = docker.DockerClient(base_url=host, tls=_context_tls(), timeout=int(timeout) or 1)  # type: ignore[arg-type]
+        with contextlib.closing(client):
+            return bool(client.ping())
+    except Exception:  # whatever keeps the engine from answering, the answer is no
+        return False
+
+
+def _host() -> str:
+    host = os.environ.get("DOCKER_HOST")
+    if host:
+        return host
+    name = _context_name()
+    if name in ("", "default"):
+        return _DEFAULT_HOST
+    import docker.context
+
+    try:
+        context = docker.context.ContextAPI.get_context(name)
+        found = context.Host if context is not None else None
+    except Exception as error:  # its errors for broken context files have no common class
+        raise UserError(
+            f"The docker context {name} cannot be read: {error}.", "Choose another with `docker context use`."
+        ) from error
+    if not found:
+        raise UserError(
+            f"The docker context {name} does not exist.", "Choose another with `docker context use`."
+        )
+    return str(found)
+
+
+def _context_name() -> str:
+    name = os.environ.get("DOCKER_CONTEXT")
+    if name:
+        return name
+    folder = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
+    try:
+        settings = json.loads(Path(folder, "config.json").read_bytes())
+    except (OSError, ValueError):
+        return ""
+    return str(settings.get("currentContext") or "") if isinstance(settings, dict) else ""
+
+
+def _context_tls() -> object:
+    import docker.context
+
+    context = docker.context.ContextAPI.get_context(_context_name())
+    return getattr(context, "TLSConfig", None) or False
+
+
+def _socket_path(host: str) -> str | None:
+    """The file behind a ``unix://`` address; None for any other."""
+    if not host.startswith(("unix://", "http+unix://", "/")):
+        return None
+    return "/" + host.partition("://")[2].lstrip("/") if "://" in host else host
+
+
+def _check_socket(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        try:
+            connection.connect(path)
+        except OSError as error:
+            raise _socket_error(path, error) from error
+    if not _ping(path, _PATIENCE):
+        raise UserError(
+            f"The Docker engine behind {path} takes connections and does not answer.",
+            "Restart it (`sudo systemctl restart docker`, or Docker Desktop), or set AML_ENGINE=process.",
+        )
+
+
+def _socket_error(path: str, error: OSError) -> UserError:
+    instead = "or set AML_ENGINE=process"
+    if error.errno == errno.ENOENT:
+        return UserError(
+            f"No Docker engine is installed or started: there is no {path}.",
+            f"Install and start one (Debian, Ubuntu: `sudo apt-get install docker.io`), {instead}.",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return UserError(
+            f"You may not use the Docker engine: {path} is not open to you.",
+            f"Run `sudo usermod -aG docker $USER` and log in again, {instead}.",
+        )
+    return UserError(
+        f"The Docker engine is not running: {path} is there, and nothing answers.",
+        f"Start it (`sudo systemctl start docker`, or Docker Desktop), {instead}.",
+    )
+
+
+def _ping(path: str, timeout: float) -> bool:
+    """Ask for ``/_ping``, which every version of the engine's API has."""
+    until = time.monotonic() + timeout
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.settimeout(timeout)
+            connection.connect(path)
+            connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+            answer = b""
+            while b"\n" not in answer:
+                connection.settimeout(max(until - time.monotonic(), 0.001))
+                part = connection.recv(256)
+                if not part:
+                    break
+                answer += part
+        except OSError:
+            return False
+    return b" 200 " in answer.partition(b"\n")[0]
+
+
+def _version_error(text: str) -> UserError:
+    return UserError(
+        f"The Docker engine and this program speak no common version: {text.strip().rstrip('.')}.",
+        "Unset DOCKER_API_VERSION, or update the Docker engine (20.10 or later).",
+    )
+
+
+def _innermost(error: BaseException) -> str:
+    """What the system said, below the layers of exceptions."""
+    found: BaseException = error
+    while found.__cause__ or found.__context__:
+        found = found.__cause__ or found.__context__ or found
+    text = getattr(found, "strerror", None) or str(found) or str(error)
+    return str(text).strip().rstrip(".")

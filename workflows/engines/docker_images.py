@@ -1,0 +1,354 @@
+"""Images in the Docker engine: found by digest, built, tagged, imported, listed for pruning."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..environments.base import BASE_IMAGE
+from ..errors import UserError
+from ..models import ImageRef
+
+if TYPE_CHECKING:
+    import docker
+
+    from ..environments.definition import EnvironmentDefinition
+
+PUBLIC_BASE_IMAGE = "python:3.11-slim-bookworm"
+
+KIND = "azureml-debug.kind"
+DIGEST = "azureml-debug.digest"
+ENVIRONMENT = "azureml-debug.environment"
+
+
+def resolve_base_image(client: docker.DockerClient, setting: str | None) -> str:
+    """The base image: the setting, else what ``container.base`` made, else a public one.
+
+    Args:
+        client: The engine.
+        setting: ``AML_BASE_IMAGE``, if it is set.
+    """
+    from docker.errors import ImageNotFound
+
+    if setting:
+        return setting
+    try:
+        inspect(client, BASE_IMAGE)
+    except ImageNotFound:
+        return PUBLIC_BASE_IMAGE
+    return BASE_IMAGE
+
+
+def find_image(
+    client: docker.DockerClient, definition: EnvironmentDefinition, base_image: str
+) -> ImageRef | None:
+    """The image of a definition, if it is there; one look-up.
+
+    Args:
+        client: The engine.
+        definition: The environment.
+        base_image: As :func:`resolve_base_image` returned it.
+    """
+    images = client.api.images()
+    base = _image_id(client, images, base_image)
+    if base is None and uses_base(definition):
+        return None
+    digest = image_digest(definition, base or "")
+    for image in images:
+        if (image.get("Labels") or {}).get(DIGEST) == digest:
+            name = image_name(definition, digest)
+            if name not in (image.get("RepoTags") or ()):
+                repository, tag = split_name(name)
+                client.api.tag(image["Id"], repository, tag)
+            return ImageRef("docker", digest, name, reused=True)
+    return None
+
+
+def build_image(
+    client: docker.DockerClient,
+    definition: EnvironmentDefinition,
+    base_image: str,
+    cache: Path,
+    report: Callable[[str], None],
+) -> ImageRef:
+    """The image of a definition, built where it is not there yet.
+
+    Args:
+        client: The engine.
+        definition: The environment.
+        base_image: As :func:`resolve_base_image` returned it; pulled where it is not there.
+        cache: The program's cache folder, for wheels and the lock.
+        report: Called with each line of progress.
+
+    Raises:
+        UserError: It cannot be built. Nothing of it is left then.
+    """
+    found = find_image(client, definition, base_image)
+    if found is not None:
+        return found
+    from ..environments.locking import exclusive
+    from ..environments.pip_failures import disk_full
+    from .docker_build import build
+
+    try:
+        # One build at a time: what a build leaves behind is recognised by its not having been there.
+        with exclusive(cache / "locks" / "images.lock", "an image", report):
+            found = find_image(client, definition, base_image)
+            if found is not None:
+                return found
+            base = _ensure_base(client, definition, base_image, report)
+            digest = image_digest(definition, base)
+            name = image_name(definition, digest)
+            labels = {KIND: "environment", DIGEST: digest, ENVIRONMENT: definition.name}
+            build(client, definition, base_image, cache, report, name=name, labels=labels)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise disk_full(cache) from error
+        if error.errno is None:  # requests' errors are OSErrors without a number
+            raise engine_lost(error) from error
+        raise UserError(
+            f"{error.filename or cache}: {error.strerror or error}.", "Make it readable and writable."
+        ) from error
+    return ImageRef("docker", digest, name)
+
+
+def engine_lost(error: Exception) -> UserError:
+    """The error for a connection to the engine that breaks in the middle."""
+    return UserError(
+        f"The connection to the Docker engine broke: {error}.",
+        "See that it runs (`docker info`), then run the same command again.",
+    )
+
+
+def tag_image(client: docker.DockerClient, image: ImageRef, tag: str) -> None:
+    """Give an image another name.
+
+    Args:
+        client: The engine.
+        image: A built image.
+        tag: Such as ``debug:1``.
+
+    Raises:
+        UserError: The image is gone, or the name is none.
+    """
+    from docker.errors import APIError, ImageNotFound
+
+    repository, version = split_name(tag)
+    try:
+        client.api.tag(image.name, repository, version)
+    except ImageNotFound as error:
+        raise UserError(
+            f"The image {image.name} is not there any more.", "Build it again with `inv deploy.build`."
+        ) from error
+    except APIError as error:
+        raise UserError(
+            f"{tag} cannot be an image's name: {error.explanation}.",
+            "Set AML_IMAGE_TAG to one such as debug:1.",
+        ) from error
+
+
+def tagged_image(client: docker.DockerClient, tag: str) -> ImageRef | None:
+    """The image that has a name, whoever made it; its digest is empty where it is not ours."""
+    from docker.errors import APIError
+
+    try:
+        image = inspect(client, tag)
+    except APIError:  # missing, or a name that cannot be one
+        return None
+    labels: Mapping[str, str] = image["Config"].get("Labels") or {}
+    return ImageRef("docker", labels.get(DIGEST, ""), tag, reused=True)
+
+
+def unused_images(
+    client: docker.DockerClient, keep: frozenset[str]
+) -> list[tuple[str, int, Callable[[], None]]]:
+    """Environments' images that are not needed.
+
+    Args:
+        client: The engine.
+        keep: Digests of those that are.
+
+    Returns:
+        What each is, its size in bytes, and what removes it.
+    """
+    used = {container["ImageID"] for container in client.api.containers(all=True)}
+    found = list[tuple[str, int, Callable[[], None]]]()
+    for image in client.api.images(filters={"label": f"{KIND}=environment"}):
+        digest = image["Labels"].get(DIGEST, "")
+        if digest not in keep and image["Id"] not in used:
+            text = f"image {(image.get('RepoTags') or [image['Id'][7:19]])[0]}"
+            found.append((text, image["Size"], _remover(client, image["Id"])))
+    return found
+
+
+def import_image(
+    client: docker.DockerClient, data: Iterator[bytes], name: str, changes: list[str]
+) -> tuple[str, int]:
+    """Make an image of a root file system; an older image of that name is removed if nothing uses it.
+
+    Args:
+        client: The engine.
+        data: The tar archive in parts.
+        name: The image's name.
+        changes: Lines of a Dockerfile, such as ``CMD …``.
+
+    Returns:
+        The image's id, and its size in bytes.
+
+    Raises:
+        UserError: The engine refuses it.
+    """
+    from docker.errors import APIError, ImageNotFound
+    from requests.exceptions import RequestException
+
+    from ..environments.pip_failures import is_disk_full
+
+    old = None
+    with contextlib.suppress(ImageNotFound):
+        old = inspect(client, name)["Id"]
+    repository, tag = split_name(name)
+    try:
+        client.api.import_image(
+            src=data,
+            repository=repository,
+            tag=tag,
+            changes=changes,
+            stream_src=True,
+        )
+        image = inspect(client, name)
+    except ImageNotFound as error:
+        raise UserError(f"The Docker engine did not take {name}.", "See the engine's log.") from error
+    except APIError as error:
+        text = str(error.explanation or error)
+        raise (
+            engine_disk_full()
+            if is_disk_full(text)
+            else UserError(f"The Docker engine refused {name}: {text.rstrip('.')}.", "See the engine's log.")
+        ) from error
+    except RequestException as error:
+        raise engine_lost(error) from error
+    if old is not None and old != image["Id"]:
+        with contextlib.suppress(APIError):
+            client.api.remove_image(old)
+    return image["Id"], image["Size"]
+
+
+def engine_disk_full() -> UserError:
+    """The error for a full disk on the engine's side."""
+    return UserError(
+        "The Docker engine's disk is full.",
+        "Free some space (`inv container.prune`; `docker system df` shows what holds it), then run it again.",
+    )
+
+
+def uses_base(definition: EnvironmentDefinition) -> bool:
+    """Whether a definition's Dockerfile builds on the base image that we name."""
+    try:
+        return b"BASE_IMAGE" in definition.dockerfile.read_bytes()
+    except OSError:
+        return True
+
+
+def inspect(client: docker.DockerClient, image: str) -> dict[str, Any]:
+    """What the engine knows of an image."""
+    found: dict[str, Any] = client.api.inspect_image(image)  # type: ignore[no-untyped-call]
+    return found
+
+
+def image_digest(definition: EnvironmentDefinition, base_id: str) -> str:
+    """Hex digest that an image is keyed by."""
+    return definition.digest("docker", base_id if uses_base(definition) else "")
+
+
+def image_name(definition: EnvironmentDefinition, digest: str) -> str:
+    """The image's own name: ``azureml-debug/NAME:DIGEST``, in the letters that the engine allows."""
+    plain = re.sub(r"[^a-z0-9]+", "-", definition.name.lower()).strip("-") or "environment"
+    return f"azureml-debug/{plain}:{digest[:12]}"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Repository and tag; a colon in front of a slash belongs to a host's port."""
+    repository, colon, tag = name.rpartition(":")
+    return (repository, tag) if colon and "/" not in tag else (name, "latest")
+
+
+def _image_id(client: docker.DockerClient, images: list[dict[str, Any]], name: str) -> str | None:
+    from docker.errors import APIError
+
+    wanted = name if "@" in name else ":".join(split_name(name))
+    for image in images:
+        if wanted in (image.get("RepoTags") or ()) or wanted in (image.get("RepoDigests") or ()):
+            return str(image["Id"])
+    try:  # ids, and names that the engine completes
+        return str(inspect(client, name)["Id"])
+    except APIError:
+        return None
+
+
+def _ensure_base(
+    client: docker.DockerClient,
+    definition: EnvironmentDefinition,
+    base_image: str,
+    report: Callable[[str], None],
+) -> str:
+    """The base image's id, pulled where it is not there; empty where the Dockerfile does not use it."""
+    from docker.errors import APIError, DockerException
+    from requests.exceptions import RequestException
+
+    if not uses_base(definition):
+        return ""
+    found = _image_id(client, [], base_image)
+    if found is not None:
+        return found
+    report(f"pulling the base image {base_image}")
+    reason = ""
+    try:
+        repository, tag = (base_image, None) if "@" in base_image else split_name(base_image)
+        last = ""
+        for event in client.api.pull(repository, tag=tag, stream=True, decode=True):
+            reason = event.get("error") or reason
+            line = " ".join(filter(None, (event.get("id"), event.get("status"))))
+            if line and line != last and not event.get("progress"):
+                report(line)
+                last = line
+    except APIError as error:
+        reason = str(error.explanation or error)
+    except (DockerException, RequestException) as error:
+        reason = str(error)
+    found = _image_id(client, [], base_image)
+    if found is None:
+        raise base_missing(base_image, reason)
+    return found
+
+
+def base_missing(name: str, reason: str) -> UserError:
+    """The error for a base image that is not here and cannot be had."""
+    # What went wrong stands at the end of the engine's chain of "Get …: dial …: lookup …".
+    short = reason.strip().rstrip(".").rpartition(": ")[2] if ": " in reason else reason.strip().rstrip(".")
+    return UserError(
+        f"The base image {name} is not here and cannot be pulled: {short or 'no reason given'}.",
+        "Make one from Debian packages with `inv container.base`, or name one that is here in AML_BASE_IMAGE.",
+        details=[reason.strip()] if reason else (),
+    )
+
+
+def _remover(client: docker.DockerClient, image_id: str) -> Callable[[], None]:
+    def remove() -> None:
+        from docker.errors import APIError, ImageNotFound
+
+        try:
+            # By id and with force, since it has two names: its own and the tag that was given to it.
+            client.api.remove_image(image_id, force=True)
+        except ImageNotFound:
+            return
+        except APIError as error:
+            raise UserError(
+                f"The image {image_id[7:19]} cannot be removed: {error.explanation}.",
+                "Stop what uses it first.",
+            ) from error
+
+    return remove

@@ -1,0 +1,1 @@
+"""Environments: what a service or a step runs in, as a virtual environment or as an image."""

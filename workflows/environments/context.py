@@ -1,0 +1,145 @@
+"""The build context of an image: the definition's folder, and `.azureml-debug` with what we add.
+
+`.azureml-debug` holds install.sh, conda.yml without its pip part, plain requirement files, local
+packages and, where the host could make one, a wheelhouse. A Dockerfile of the user's own need not
+use any of it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING
+
+from .definition import EnvironmentDefinition, is_executable, local_files
+
+if TYPE_CHECKING:
+    from .requirements import Requirement
+
+OURS = PurePosixPath(".azureml-debug")
+
+
+def pip_files(
+    definition: EnvironmentDefinition, *, translated: bool, places: dict[Path, str] | None = None
+) -> dict[str, str]:
+    """The requirement files that pip is to install, by name, without includes and comments.
+
+    Args:
+        definition: Where they come from.
+        translated: Whether pip installs conda's packages too.
+        places: Where local packages lie for that pip; by default where they lie now.
+
+    Returns:
+        ``requirements.txt``, and ``constraints.txt`` and ``requirements-added.txt`` where needed.
+    """
+    in_image = places is not None
+
+    def render(item: Requirement) -> str:
+        place = None
+        if item.local is not None and places is not None:
+            place = places.get(item.local)
+        elif item.local is not None and item.local.is_relative_to(definition.folder.resolve()):
+            # pip runs in that folder, and cannot read a file with a path that is not UTF-8.
+            place = f"./{item.local.relative_to(definition.folder.resolve()).as_posix()}"
+        # In an image the source folder of an editable package is gone after the build.
+        return item.render(place, editable=not in_image)
+
+    files = dict[str, str]()
+    lines = list(definition.options)
+    if definition.constraints:
+        files["constraints.txt"] = "\n".join(definition.constraints) + "\n"
+        lines.append("-c constraints.txt")
+    wanted = list(definition.pip)
+    if any("--hash" in item.text for item in wanted):
+        # With hashes on some lines pip wants them on all: what we add comes in a second run.
+        wanted = [item for item in wanted if item not in definition.added]
+        files["requirements-added.txt"] = "".join(f"{item.text}\n" for item in definition.added)
+    if translated:
+        wanted = [*definition.translated()[0], *wanted]
+    files["requirements.txt"] = "\n".join([*lines, *map(render, wanted)]) + "\n"
+    return {name: text for name, text in files.items() if text}
+
+
+def conda_text(definition: EnvironmentDefinition, *, python: str | None) -> str:
+    """conda.yml without its pip part, which pip installs afterwards with its own settings.
+
+    Args:
+        definition: Where it comes from.
+        python: Constraint where the definition has none, such as ``=3.11``.
+    """
+    packages = [
+        f"python{definition.python or python or ''}",
+        "pip",
+        *(item.text for item in definition.conda),
+    ]
+    # JSON is YAML, and quotes what has to be quoted.
+    lists = {"channels": list(definition.channels) or ["conda-forge"], "dependencies": packages}
+    return json.dumps(lists, indent=2) + "\n"
+
+
+@contextmanager
+def build_context(definition: EnvironmentDefinition, wheelhouse: Path | None) -> Iterator[IO[bytes]]:
+    """The context as a tar archive in a temporary file, which is gone after the block.
+
+    Args:
+        definition: The environment to build.
+        wheelhouse: Folder of wheels for the image, if there is one.
+
+    Raises:
+        OSError: A file cannot be read, or the disk is full.
+    """
+    with tempfile.TemporaryFile(prefix="azureml-debug-context-") as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+            for name, path in definition.files:
+                # The engine would apply it to our files too, and `*` with exceptions is common in it.
+                if str(name) != ".dockerignore":
+                    _add_file(tar, name, path)
+            _add_file(tar, OURS / "install.sh", Path(__file__).with_name("install.sh"))
+            _add_text(tar, OURS / "conda.yml", conda_text(definition, python=None))
+            if wheelhouse is not None:
+                for wheel in sorted(wheelhouse.glob("*.whl")):
+                    _add_file(tar, OURS / "wheelhouse" / wheel.name, wheel)
+            else:
+                _add_requirements(tar, definition)
+        file.seek(0)
+        yield file
+
+
+def _add_requirements(tar: tarfile.TarFile, definition: EnvironmentDefinition) -> None:
+    places = dict[Path, str]()
+    for item in definition.pip:
+        if item.local is None or item.local in places:
+            continue
+        below = PurePosixPath("local") / str(len(places))
+        # A wheel's name is part of its meaning; a folder's is not.
+        is_folder = item.local.is_dir()
+        places[item.local] = f"./{below}" if is_folder else f"./{below / item.local.name}"
+        for inner, path in local_files(item.local):
+            _add_file(tar, OURS / below / inner, path)
+    for name, text in pip_files(definition, translated=False, places=places).items():
+        _add_text(tar, OURS / name, text)
+    everything = pip_files(definition, translated=True, places=places)["requirements.txt"]
+    _add_text(tar, OURS / "requirements-all.txt", everything)
+
+
+def _add_file(tar: tarfile.TarFile, name: PurePosixPath, path: Path) -> None:
+    with path.open("rb") as file:
+        info = _info(name, path.stat().st_size, 0o755 if is_executable(path) else 0o644)
+        tar.addfile(info, file)
+
+
+def _add_text(tar: tarfile.TarFile, name: PurePosixPath, text: str) -> None:
+    data = text.encode("utf-8", "surrogateescape")
+    tar.addfile(_info(name, len(data), 0o644), io.BytesIO(data))
+
+
+def _info(name: PurePosixPath, size: int, mode: int) -> tarfile.TarInfo:
+    # Owner and time of the host would only make equal contexts differ.
+    info = tarfile.TarInfo(str(name))
+    info.size, info.mode = size, mode
+    return info

@@ -1,0 +1,263 @@
+"""Environment definitions: a folder with conda.yml, requirement files, a Dockerfile, runit services."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from .conda_file import read_conda
+from .conda_packages import CondaPackage, for_pip
+from .requirements import (
+    PipLines,
+    Requirement,
+    logical_lines,
+    normalise,
+    parse_requirement,
+    read_line,
+)
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+# Raised whenever the way environments are built changes, so that older ones are not taken for new.
+BUILD_VERSION = "1"
+
+CONDA_FILES = ("conda.yml", "conda.yaml", "environment.yml", "environment.yaml")
+_CACHES = frozenset(
+    {
+        "__pycache__",
+        ".git",
+        ".hg",
+        ".svn",
+        ".venv",
+        "venv",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+        ".tox",
+        ".nox",
+        "node_modules",
+        ".ipynb_checkpoints",
+        ".azureml-debug",
+        ".DS_Store",
+        "supervise",
+    }
+)
+# Packages that bring another one along: azureml-defaults depends on the inference server.
+_PROVIDERS = {"azureml-inference-server-http": frozenset({"azureml-defaults"})}
+
+
+@dataclass(frozen=True)
+class EnvironmentDefinition:
+    """What an environment is made of.
+
+    Attributes:
+        name: conda.yml's ``name``, else the folder's.
+        folder: Absolute path.
+        source: conda.yml, or requirements.txt where there is none.
+        channels: conda's channels.
+        python: conda's constraint on the Python version, empty where there is none.
+        conda: conda's packages other than python and pip.
+        pip: Requirements for pip, the added ones last.
+        added: Those of ``pip`` that we added.
+        constraints: Lines of the files named by ``-c``.
+        options: pip's options, such as ``--extra-index-url``.
+        dockerfile: The folder's own, else the default one.
+        files: Everything that goes into an image's build context: name there, path here.
+        content: Hex digest of all of the above.
+    """
+
+    name: str
+    folder: Path
+    source: Path
+    channels: tuple[str, ...]
+    python: str
+    conda: tuple[CondaPackage, ...]
+    pip: tuple[Requirement, ...]
+    added: tuple[Requirement, ...]
+    constraints: tuple[str, ...]
+    options: tuple[str, ...]
+    dockerfile: Path
+    files: tuple[tuple[PurePosixPath, Path], ...]
+    content: str
+
+    def digest(self, *parts: str) -> str:
+        """Hex SHA-256 of the definition together with what else decides the result.
+
+        Args:
+            parts: Such as the base image's id, or the Python version and the platform.
+        """
+        total = hashlib.sha256()
+        for part in (BUILD_VERSION, self.content, *parts):
+            _feed(total, part.encode("utf-8", "surrogateescape"))
+        return total.hexdigest()
+
+    def requirements_digest(self, *parts: str) -> str:
+        """Hex SHA-256 of only what pip installs, for wheels that outlive a changed Dockerfile."""
+        total = hashlib.sha256()
+        lines = [item.render() for item in self.pip]
+        conda = [item.text for item in self.conda]
+        for part in (BUILD_VERSION, *lines, "", *self.constraints, "", *self.options, "", *conda, *parts):
+            _feed(total, part.encode("utf-8", "surrogateescape"))
+        _feed_locals(total, self.pip)
+        return total.hexdigest()
+
+    def translated(self) -> tuple[tuple[Requirement, ...], tuple[str, ...]]:
+        """The packages of conda as requirements for pip, and notes on what that changes."""
+        found, notes = list[Requirement](), list[str]()
+        for package in self.conda:
+            text, note = for_pip(package)
+            if note:
+                notes.append(note)
+            if text is not None:
+                found.append(Requirement(text, parse_requirement(text).name, package.file, package.line))
+        if found:
+            names = ", ".join(item.text for item in found)
+            notes.insert(0, f"conda is not used here: pip installs {names} from {self.source.name}")
+        return tuple(found), tuple(notes)
+
+
+def load_definition(
+    folder: Path, *, required: Sequence[str] = (), default_dockerfile: Path
+) -> EnvironmentDefinition:
+    """Read an environment definition.
+
+    Args:
+        folder: Holds conda.yml (or environment.yml), or only requirements.txt.
+        required: Requirements added where none of that name is there, such as ``debugpy>=1.8``.
+        default_dockerfile: Used where the folder has no Dockerfile; runit services beside it likewise.
+
+    Raises:
+        UserError: The folder or the definition is missing, or something in it cannot be read.
+    """
+    folder = Path(os.path.abspath(folder))
+    if not folder.is_dir():
+        raise UserError(
+            f"The environment folder {folder} does not exist.",
+            "Create it with a conda.yml or requirements.txt, or name another in the settings.",
+        )
+    lines = PipLines()
+    conda_file = next((folder / name for name in CONDA_FILES if (folder / name).is_file()), None)
+    source = conda_file or folder / "requirements.txt"
+    if conda_file is not None:
+        name, channels, packages = read_conda(conda_file, lines)
+    elif source.is_file():
+        name, channels, packages = "", [], []
+        lines.files.append(source.resolve())
+        for number, text in logical_lines(source):
+            read_line(lines, text, file=source, line=number, folder=folder)
+    else:
+        raise UserError(
+            f"There is no conda.yml or requirements.txt in {folder}.",
+            "Add one, or name another folder in the settings.",
+        )
+    added = _missing(required, lines.requirements, packages)
+    pip = (*lines.requirements, *added)
+    dockerfile = folder / "Dockerfile"
+    files = dict(_walk(folder))
+    if not dockerfile.is_file():
+        dockerfile = default_dockerfile
+        files[PurePosixPath("Dockerfile")] = default_dockerfile
+    if not (folder / "runit").is_dir():
+        runit = default_dockerfile.parent / "runit"
+        files |= {PurePosixPath("runit") / inner: path for inner, path in _walk(runit)}
+    ordered = tuple(sorted(files.items()))
+    total = hashlib.sha256()
+    _feed_files(total, ordered)
+    outside = [path for path in lines.files if path not in {item.resolve() for _, item in ordered}]
+    _feed_files(total, [(PurePosixPath(os.path.relpath(path, folder)), path) for path in outside])
+    _feed_locals(total, pip)
+    for item in added:
+        _feed(total, item.text.encode())
+    python = next((item.constraint for item in packages if item.name == "python"), "")
+    return EnvironmentDefinition(
+        name=name or folder.name,
+        folder=folder,
+        source=source,
+        channels=tuple(channels),
+        python=python,
+        conda=tuple(item for item in packages if item.name not in ("python", "pip")),
+        pip=pip,
+        added=tuple(added),
+        constraints=tuple(lines.constraints),
+        options=tuple(lines.options),
+        dockerfile=dockerfile,
+        files=ordered,
+        content=total.hexdigest(),
+    )
+
+
+def local_files(path: Path) -> Iterator[tuple[PurePosixPath, Path]]:
+    """The files of a local requirement, a wheel or a source folder, by their names below it."""
+    if path.is_dir():
+        yield from _walk(path)
+    else:
+        yield PurePosixPath(path.name), path
+
+
+def is_executable(path: Path) -> bool:
+    """Whether a file is to be executable in an image: by its mode, or a script by its first line.
+
+    Windows has no such mode; there the first line decides.
+    """
+    if path.stat().st_mode & 0o100:
+        return True
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"
+
+
+def _missing(
+    required: Sequence[str], present: Sequence[Requirement], packages: Sequence[CondaPackage]
+) -> list[Requirement]:
+    names = {item.name for item in present} | {normalise(item.name) for item in packages}
+    wanted = [parse_requirement(text) for text in required]
+    return [
+        item for item in wanted if item.name not in names and names.isdisjoint(_PROVIDERS.get(item.name, ()))
+    ]
+
+
+def _walk(folder: Path) -> Iterator[tuple[PurePosixPath, Path]]:
+    """Regular files below a folder, by relative name; caches, sockets and fifos are left out."""
+    seen = set[str]()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if name not in _CACHES and not name.endswith(".egg-info")]
+        for name in names:
+            path = Path(parent, name)
+            if name in _CACHES or name.endswith((".pyc", ".pyo")) or not path.is_file():
+                continue
+            yield PurePosixPath(path.relative_to(folder).as_posix()), path
+
+
+def _feed(total: _Hash, part: bytes) -> None:
+    # With the length in front, ("ab", "c") and ("a", "bc") differ.
+    total.update(b"%d:" % len(part))
+    total.update(part)
+
+
+def _feed_files(total: _Hash, files: Iterable[tuple[PurePosixPath, Path]]) -> None:
+    for name, path in sorted(files):
+        _feed(total, os.fsencode(str(name)))
+        try:
+            _feed(total, b"x" if is_executable(path) else b"-")
+            _feed(total, path.read_bytes())
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read: {error.strerror}.", "Make it readable, or take it out of the folder."
+            ) from error
+
+
+def _feed_locals(total: _Hash, requirements: Sequence[Requirement]) -> None:
+    for item in requirements:
+        if item.local is not None:
+            _feed(total, item.render().encode("utf-8", "surrogateescape"))
+            _feed_files(total, local_files(item.local))

@@ -1,0 +1,128 @@
+"""What pip's output says about why it failed, in one line that names the requirement's place."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from .requirements import Requirement, normalise
+
+if TYPE_CHECKING:
+    from .definition import EnvironmentDefinition
+
+_SHOWN_LINES = 15
+_NO_SPACE = re.compile(r"No space left on device|\[?Errno 28\]?|not enough space on the disk", re.IGNORECASE)
+_NO_NETWORK = re.compile(
+    r"Retrying \(Retry\(|Max retries exceeded|Could not fetch URL|Temporary failure in name resolution"
+)
+_NO_VENV = re.compile(r"ensurepip")
+# The lines that tell most, best first; the last line of each kind counts.
+_TELLING = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"No matching distribution found for .+",
+        r"Cannot install .+ because these package versions have conflicting dependencies.*",
+        r"Invalid requirement: .+",
+        r"Could not find a version that satisfies .+",
+        r"Failed (?:building wheel|to build) (?:for )?.+",
+        r"Package '?\S+'? requires a different Python.*",
+        r"THESE PACKAGES DO NOT MATCH THE HASHES.*",
+        r"(?:ResolvePackageNotFound|PackagesNotFoundError|LibMambaUnsatisfiableError).*",
+    )
+)
+_NOISE = re.compile(
+    r"^\s*(?:Collecting|Using cached|Downloading|Requirement already|Looking in|Obtaining|\[notice\]|"
+    r"Cache entry|Step \d|--->|Removing intermediate|Processing|Saved )"
+)
+
+
+def is_disk_full(text: str) -> bool:
+    """Whether a line or message says that the disk is full."""
+    return _NO_SPACE.search(text) is not None
+
+
+def disk_full(folder: Path) -> UserError:
+    """The error for a full disk under ``folder``, with how much is left there."""
+    near = next((item for item in (folder, *folder.parents) if item.exists()), folder)
+    free = shutil.disk_usage(near).free / 1e6
+    return UserError(
+        f"The disk is full: {free:.0f} MB are free where {folder} is.",
+        "Free some space there, `inv container.prune` removes what is no longer used, then run it again.",
+    )
+
+
+def pip_failed(
+    definition: EnvironmentDefinition,
+    lines: Sequence[str],
+    *,
+    what: str = "pip",
+    conda: Sequence[Requirement] = (),
+) -> UserError:
+    """The error for a failed installation.
+
+    Args:
+        definition: What was to be installed.
+        lines: The output.
+        what: The program that failed.
+        conda: Requirements that stand for conda's packages.
+    """
+    telling = [line for line in lines if not _NOISE.match(line)]
+    reason = _reason(telling)
+    item = _requirement(reason, (*definition.pip, *conda))
+    problem = f"{what} could not install the environment `{definition.name}`: {reason.rstrip('.')}"
+    if any(_NO_NETWORK.search(line) for line in lines):
+        problem = (
+            f"{what} could not reach the package index for the environment `{definition.name}`: {reason}"
+        )
+        remedy = "Check the network and pip's settings (`pip config list`), then run the same command again."
+    elif item is not None and item.file is not None:
+        remedy = f"Correct line {item.line} of {item.file}, then run the same command again."
+    elif item is not None:
+        remedy = f"{item.text} is added by this program: see that pip's index has it, then run it again."
+    else:
+        remedy = f"Correct {definition.source}, then run the same command again."
+    return UserError(
+        problem,
+        remedy,
+        file=item.file if item is not None else None,
+        line=item.line if item is not None and item.file is not None else None,
+        details=telling[-_SHOWN_LINES:],
+    )
+
+
+def no_venv(python: str, lines: Sequence[str]) -> UserError | None:
+    """The error for a Python that cannot make environments, if that is what the output says."""
+    if not any(_NO_VENV.search(line) for line in lines):
+        return None
+    return UserError(
+        f"{python} cannot make virtual environments: its ensurepip is missing.",
+        "Install it (Debian, Ubuntu: `sudo apt-get install python3-venv`), then run the same command again.",
+        details=lines[-_SHOWN_LINES:],
+    )
+
+
+def _reason(lines: Sequence[str]) -> str:
+    for pattern in _TELLING:
+        for line in reversed(lines):
+            match = pattern.search(line)
+            if match is not None:
+                return match.group().strip()
+    for line in reversed(lines):
+        # "Exception:" stands in front of a traceback, whose last line tells.
+        if line.startswith("ERROR: ") and not line.startswith("ERROR: Exception"):
+            return line.removeprefix("ERROR: ").strip()
+    return lines[-1].strip() if lines else "it said nothing"
+
+
+def _requirement(reason: str, requirements: Sequence[Requirement]) -> Requirement | None:
+    words = [normalise(word) for word in re.findall(r"[A-Za-z0-9][A-Za-z0-9._-]*", reason)]
+    # In the order of the words: what is missing stands in front of "(from what asked for it)".
+    for word in words:
+        for item in requirements:
+            if item.name and (item.name == word or word.startswith(item.name + "=")):
+                return item
+    return next((item for item in requirements if item.text and item.text in reason), None)

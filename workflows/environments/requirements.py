@@ -1,0 +1,244 @@
+"""pip's requirement files, read with the file and line of every requirement.
+
+The rules are those of pip: "Requirements File Format" in its documentation (comments, line
+continuations, ``-r`` and ``-c`` relative to the file that names them). Local paths are taken
+relative to that file as well, or to the definition's folder, where conda runs pip.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import UserError
+
+_INCLUDE = re.compile(
+    r"^(?:(-r|--requirement)|(-c|--constraint))(?:\s*=\s*|\s+|(?<=-r)|(?<=-c))(?P<path>.+)$"
+)
+_EDITABLE = re.compile(r"^(?:-e|--editable)(?:\s*=\s*|\s+)(?P<target>.+)$")
+_NAME = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?![A-Za-z0-9._-]*[/\\:])")
+_EGG = re.compile(r"[#&]egg=([A-Za-z0-9._-]+)")
+_EXTRAS = re.compile(r"^(?P<path>.+?)(?P<extras>\[[^\]]*\])?$")
+_FIND_LINKS = re.compile(r"^(?:-f|--find-links)(?:\s*=\s*|\s+)(?P<path>.+)$")
+_COMMENT = re.compile(r"(^|\s+)#.*$")
+_HASH = re.compile(r"\s+--hash[= ]\S+")
+
+
+def normalise(name: str) -> str:
+    """A project's name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One requirement and where it is written.
+
+    Attributes:
+        text: The line as pip reads it, without comment; for a local path only what follows the path.
+        name: Normalised name of the project, empty where the line does not tell.
+        file: The file that asks for it; None when we added it.
+        line: Its line, counted from 1.
+        local: The file or folder that a local requirement stands for.
+        editable: True for ``-e``.
+    """
+
+    text: str
+    name: str
+    file: Path | None = None
+    line: int = 0
+    local: Path | None = None
+    editable: bool = False
+
+    def render(self, place: str | None = None, *, editable: bool = True, hashes: bool = True) -> str:
+        """The line for a plain requirements file.
+
+        Args:
+            place: Where a local requirement lies for the pip that reads it; by default where it lies now.
+            editable: Whether ``-e`` may stay.
+            hashes: Whether ``--hash`` options stay.
+        """
+        text = self.text if hashes else _HASH.sub("", self.text)
+        if self.local is not None:
+            text = f"{place or self.local}{text}"
+        return f"-e {text}" if self.editable and editable else text
+
+
+@dataclass
+class PipLines:
+    """What a set of pip lines asks for.
+
+    Attributes:
+        requirements: In their order.
+        constraints: Lines of the files named by ``-c``.
+        options: Lines such as ``--extra-index-url …``.
+        files: Requirement and constraint files that were read.
+    """
+
+    requirements: list[Requirement] = field(default_factory=list)
+    constraints: list[str] = field(default_factory=list)
+    options: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+
+def parse_requirement(text: str) -> Requirement:
+    """A requirement string of our own, such as ``debugpy>=1.8``."""
+    match = _NAME.match(text)
+    return Requirement(text, normalise(match.group()) if match else "")
+
+
+def read_line(lines: PipLines, text: str, *, file: Path, line: int, folder: Path) -> None:
+    """Sort one line of pip's into ``lines``; files that it includes are read as well.
+
+    Args:
+        lines: Where the result goes.
+        text: The line, without comment and continuation.
+        file: The file that it stands in.
+        line: Its line there, counted from 1.
+        folder: The definition's folder.
+
+    Raises:
+        UserError: A file or folder that the line names is missing or cannot be read.
+    """
+    _read_line(lines, text, file, line, folder, ())
+
+
+def _read_line(
+    lines: PipLines, text: str, file: Path, line: int, folder: Path, parents: tuple[Path, ...]
+) -> None:
+    include = _INCLUDE.match(text)
+    if include is not None:
+        _include(lines, include, file, line, folder, parents)
+        return
+    links = _FIND_LINKS.match(text)
+    if links is not None and "://" not in links["path"]:
+        lines.options.append(f"--find-links {_existing(links['path'], file, line, folder)}")
+        return
+    editable = _EDITABLE.match(text)
+    if text.startswith("-") and editable is None:
+        lines.options.append(text)
+        return
+    target = editable["target"] if editable is not None else text
+    local = _local(target, file, line, folder)
+    if local is not None:
+        path, rest = local
+        name = path.name.partition("-")[0] if path.suffix == ".whl" else ""
+        lines.requirements.append(Requirement(rest, normalise(name), file, line, path, editable is not None))
+        return
+    match, egg = _NAME.match(target), _EGG.search(target)
+    name = egg.group(1) if egg else match.group() if match else ""
+    lines.requirements.append(Requirement(target, normalise(name), file, line, editable=editable is not None))
+
+
+def _include(
+    lines: PipLines,
+    include: re.Match[str],
+    file: Path,
+    line: int,
+    folder: Path,
+    parents: tuple[Path, ...],
+) -> None:
+    is_constraint = include.group(2) is not None
+    target = include["path"].strip().strip("\"'")
+    if "://" in target:  # pip fetches these itself; what is in them we cannot know
+        lines.options.append(f"{'-c' if is_constraint else '-r'} {target}")
+        return
+    path = (file.parent / target).resolve()
+    if path in (file.resolve(), *parents):
+        raise UserError(f"{path.name} includes itself.", "Remove that line.", file=file, line=line)
+    if path in lines.files:
+        return
+    if not path.is_file():
+        raise UserError(
+            f"The requirements file {target} does not exist.",
+            f"Create {path}, or correct that line.",
+            file=file,
+            line=line,
+        )
+    lines.files.append(path)
+    into = PipLines(files=lines.files) if is_constraint else lines
+    for number, text in logical_lines(path):
+        _read_line(into, text, path, number, folder, (*parents, path))
+    if is_constraint:
+        lines.constraints += [item.render() for item in into.requirements] + into.constraints
+
+
+def logical_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a requirements file with comments taken out and continuations joined.
+
+    Yields:
+        The number of the first physical line, counted from 1, and the text.
+
+    Raises:
+        UserError: The file cannot be read or is not UTF-8.
+    """
+    start, parts = 0, list[str]()
+    for number, raw in enumerate(read_text(path).splitlines(), 1):
+        start = start or number
+        is_comment = raw.lstrip().startswith("#")
+        if raw.endswith("\\") and not is_comment:
+            parts.append(raw[:-1])
+            continue
+        parts.append(" " + raw if is_comment else raw)
+        text = _COMMENT.sub("", "".join(parts)).strip()
+        if text:
+            yield start, text
+        start, parts = 0, []
+    text = _COMMENT.sub("", "".join(parts)).strip()
+    if text:
+        yield start, text
+
+
+def read_text(path: Path) -> str:
+    """The text of a definition's file.
+
+    Raises:
+        UserError: It cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise UserError(f"{path.name} is not UTF-8.", "Save it as UTF-8.", file=path, line=line) from error
+    except OSError as error:
+        raise UserError(
+            f"{path.name} cannot be read: {error.strerror}.", "Make it readable.", file=path
+        ) from error
+
+
+def _local(target: str, file: Path, line: int, folder: Path) -> tuple[Path, str] | None:
+    """The path that a requirement stands for and the text behind it; None for any other requirement."""
+    body, mark, marker = target.partition(";")
+    # A semicolon is legal in paths, but pip too takes it for the start of a marker.
+    rest = f" {mark}{marker}" if mark else ""
+    body, option, options = body.strip().partition(" --")
+    rest = (f" --{options}" if option else "") + rest
+    body = body.strip()
+    if " @ " in body:
+        body = body.partition(" @ ")[2].strip()
+        if not body.startswith("file:"):
+            return None
+    if body.startswith("file:"):
+        from urllib.parse import unquote, urlsplit  # 8 ms that hardly any definition needs
+        from urllib.request import url2pathname
+
+        path = url2pathname(unquote(urlsplit(body).path))
+        return _existing(path, file, line, folder), rest
+    split = _EXTRAS.match(body)
+    if split is None or "://" in body:
+        return None
+    path = split["path"].strip()
+    if not (
+        path.startswith(".") or "/" in path or "\\" in path or path.endswith((".whl", ".zip", ".tar.gz"))
+    ):
+        return None
+    return _existing(path, file, line, folder), (split["extras"] or "") + rest
+
+
+def _existing(text: str, file: Path, line: int, folder: Path) -> Path:
+    for start in (file.parent, folder):
+        path = (start / text.strip().strip("\"'")).resolve()
+        if path.exists():
+            return path
+    raise UserError(f"{text} does not exist.", "Correct that line.", file=file, line=line)

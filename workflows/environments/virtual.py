@@ -1,0 +1,283 @@
+"""The embedded engine's environments: virtual environments in the user's cache, keyed by digest."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from . import pythons
+from .context import conda_text, pip_files
+from .pip_failures import disk_full, is_disk_full, no_venv, pip_failed
+
+if TYPE_CHECKING:
+    from .definition import EnvironmentDefinition
+
+MARKER = "azureml-debug.json"
+_CONDAS = ("conda", "mamba", "micromamba")
+# Settings of pip's or Python's that would send packages elsewhere than into the environment.
+_UNSET = (
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PIP_USER",
+    "PIP_TARGET",
+    "PIP_PREFIX",
+    "PIP_ROOT",
+    "__PYVENV_LAUNCHER__",
+)
+
+
+@dataclass(frozen=True)
+class BuiltEnvironment:
+    """An environment that programs can run in.
+
+    Attributes:
+        folder: The virtual environment.
+        python: Its interpreter.
+        digest: Hex digest of what it was built from.
+        reused: True when nothing had to be built.
+        notes: Where it differs from what conda.yml says.
+    """
+
+    folder: Path
+    python: Path
+    digest: str
+    reused: bool
+    notes: tuple[str, ...]
+
+
+def ensure_environment(
+    definition: EnvironmentDefinition, cache: Path, report: Callable[[str], None]
+) -> BuiltEnvironment:
+    """The virtual environment of a definition, built where it is not there yet.
+
+    Args:
+        definition: What goes into it.
+        cache: The program's cache folder; environments are in ``environments/`` below it.
+        report: Called with each line of progress.
+
+    Raises:
+        UserError: It cannot be built. Nothing of it is left then.
+    """
+    cache = Path(os.path.abspath(cache))  # scripts in an environment name it by its absolute path
+    plan = _plan(definition, cache)
+    digest, folder, choice, conda = plan.digest, plan.folder, plan.choice, plan.conda
+    built = _complete(folder, digest, reused=True)
+    if built is not None:
+        return built
+
+    from .locking import exclusive
+
+    lock_file = cache / "locks" / f"{folder.name}.lock"
+    try:
+        with exclusive(lock_file, f"the environment `{definition.name}`", report):
+            built = _complete(folder, digest, reused=True)  # another process may have built it meanwhile
+            return built or _build(definition, folder, digest, choice, conda, report)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise disk_full(cache) from error
+        raise UserError(
+            f"The cache folder {cache} cannot be written: {error.strerror or error}.",
+            "Make it writable, or set XDG_CACHE_HOME to a folder that is.",
+        ) from error
+
+
+def find_environment(definition: EnvironmentDefinition, cache: Path) -> BuiltEnvironment | None:
+    """The environment of a definition if it is there, and whole."""
+    plan = _plan(definition, Path(os.path.abspath(cache)))
+    return _complete(plan.folder, plan.digest, reused=True)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    digest: str
+    folder: Path
+    choice: pythons.Choice
+    conda: str | None
+
+
+def _plan(definition: EnvironmentDefinition, cache: Path) -> _Plan:
+    choice = pythons.candidate(definition.python)
+    conda = _conda(definition, choice)
+    system = f"{sys.platform} {platform.machine()}"
+    digest = definition.digest("process", choice.key, system, "conda" if conda else "")
+    return _Plan(digest, cache / "environments" / digest[:16], choice, conda)
+
+
+def _complete(folder: Path, digest: str, *, reused: bool) -> BuiltEnvironment | None:
+    try:
+        marker = json.loads((folder / MARKER).read_bytes())
+    except (OSError, ValueError):
+        return None
+    python = Path(str(marker.get("executable")))
+    # The interpreter that it was made with may have been removed since.
+    if marker.get("digest") != digest or not python.exists():
+        return None
+    return BuiltEnvironment(folder, python, digest, reused, tuple(marker.get("notes", ())))
+
+
+def _conda(definition: EnvironmentDefinition, choice: pythons.Choice) -> str | None:
+    if not definition.conda and choice.satisfied:
+        return None
+    return next(filter(None, map(shutil.which, _CONDAS)), None)
+
+
+def _build(
+    definition: EnvironmentDefinition,
+    folder: Path,
+    digest: str,
+    choice: pythons.Choice,
+    conda: str | None,
+    report: Callable[[str], None],
+) -> BuiltEnvironment:
+    if folder.exists():
+        report(f"removing the half-built environment {folder}")
+        remove_environment(folder)
+    start = time.monotonic()
+    report(f"building the environment `{definition.name}` in {folder}")
+    try:
+        temporary = folder / ".tmp"
+        temporary.mkdir(parents=True)
+        environment = {key: value for key, value in os.environ.items() if key not in _UNSET}
+        # pip's temporary files go and stay where the environment does, also when it is killed.
+        environment |= {
+            "TMPDIR": str(temporary),
+            "TEMP": str(temporary),
+            "TMP": str(temporary),
+            "PYTHONUNBUFFERED": "1",
+        }
+        notes = _install(definition, folder, choice, conda, report, environment)
+        shutil.rmtree(temporary)
+        _mark(definition, folder, digest, notes, conda)
+    except BaseException:
+        # Ctrl-C as well, and a second one must not keep us from it.
+        with contextlib.suppress(KeyboardInterrupt):
+            remove_environment(folder)
+        remove_environment(folder)
+        raise
+    report(f"built the environment `{definition.name}` in {time.monotonic() - start:.1f} s")
+    built = _complete(folder, digest, reused=False)
+    assert built is not None
+    return built
+
+
+def _install(
+    definition: EnvironmentDefinition,
+    folder: Path,
+    choice: pythons.Choice,
+    conda: str | None,
+    report: Callable[[str], None],
+    environment: Mapping[str, str],
+) -> list[str]:
+    temporary = folder / ".tmp"
+    notes = list[str]()
+    if conda is not None:
+        minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        text = conda_text(definition, python=None if definition.python else f"={minor}")
+        (temporary / "conda.yml").write_text(text, "utf-8")
+        # conda wants to make the folder's content itself, and leaves what is in it alone.
+        verb = ["create", "--yes"] if Path(conda).stem == "micromamba" else ["env", "create"]
+        command = [conda, *verb, "--prefix", str(folder), "--file", str(temporary / "conda.yml")]
+        _run(command, definition, report, environment, what=Path(conda).stem)
+        translated = False
+    else:
+        python = choice.executable
+        found = pythons.facts(python)
+        if found is None or not choice.satisfied:
+            python = sys.executable
+            minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
+            asked = f"python{definition.python}"
+            notes.append(f"{definition.source.name} asks for {asked}; using {minor}, conda is not used here")
+        _run(
+            [python, "-m", "venv", "--without-pip", str(folder)], definition, report, environment, what="venv"
+        )
+        # venv would do this itself, but keeps what it says when it fails.
+        ensure = ["-I", "-m", "ensurepip", "--upgrade", "--default-pip"]
+        _run(
+            [str(_python(folder, conda)), *ensure], definition, report, environment, what="venv", base=python
+        )
+        notes += definition.translated()[1]
+        translated = True
+    executable = _python(folder, conda)
+    for name, text in pip_files(definition, translated=translated).items():
+        (temporary / name).write_text(text, "utf-8", errors="surrogateescape")
+    pip = [str(executable), "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    for name in ("requirements.txt", "requirements-added.txt"):
+        if (temporary / name).is_file():
+            # --no-user: a host's `user = true` is refused in an environment.
+            command = [*pip, "install", "--no-user", "--progress-bar", "off", "-r", str(temporary / name)]
+            _run(command, definition, report, environment, folder=definition.folder)
+    return notes
+
+
+def _run(
+    command: list[str],
+    definition: EnvironmentDefinition,
+    report: Callable[[str], None],
+    environment: Mapping[str, str],
+    *,
+    folder: Path | None = None,
+    what: str = "pip",
+    base: str = "",
+) -> None:
+    from .processes import run
+
+    done = run(command, report, environment=environment, folder=folder)
+    if done.code == 0:
+        return
+    if any(map(is_disk_full, done.lines)):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    missing = no_venv(base or command[0], done.lines) if what == "venv" else None
+    raise missing or pip_failed(definition, done.lines, what=what, conda=definition.translated()[0])
+
+
+def _python(folder: Path, conda: str | None) -> Path:
+    if conda is not None and sys.platform == "win32":
+        return folder / "python.exe"  # conda has no Scripts/python.exe
+    return pythons.environment_python(folder)
+
+
+def _mark(
+    definition: EnvironmentDefinition, folder: Path, digest: str, notes: list[str], conda: str | None
+) -> None:
+    """Write the marker that makes the environment a whole one, last and atomically."""
+    executable = _python(folder, conda)
+    found = pythons.facts(str(executable))
+    size = sum(
+        os.lstat(os.path.join(parent, name)).st_size for parent, _, names in os.walk(folder) for name in names
+    )
+    marker = {
+        "name": definition.name,
+        "definition": str(definition.folder),
+        "digest": digest,
+        "python": ".".join(map(str, found.version)) if found is not None else "",
+        "executable": str(executable),
+        "bytes": size,
+        "notes": notes,
+    }
+    temporary = folder / f"{MARKER}.new"
+    with temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
+        json.dump(marker, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / MARKER)
+
+
+def remove_environment(folder: Path) -> None:
+    """Remove an environment, also while a pip that is just being killed still writes into it."""
+    (folder / MARKER).unlink(missing_ok=True)
+    until = time.monotonic() + 5
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=time.monotonic() < until)
+        if folder.exists():
+            time.sleep(0.05)
