@@ -368,7 +368,7 @@ def test_a_changed_definition_is_another_image(
     assert docker_images.find_image(client, changed, base.BASE_IMAGE) is None
     second = docker_images.build_image(client, changed, base.BASE_IMAGE, tmp_path / "cache", silent)
     assert second.digest != first.digest
-    unused = {text for text, _, _ in docker_images.unused_images(client, frozenset({second.digest}))}
+    unused = {text for text, _, _ in docker_images.unused_images(client, frozenset({second.digest}), "debug:1")}
     assert f"image {first.name}" in unused
     assert f"image {second.name}" not in unused
 

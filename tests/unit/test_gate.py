@@ -157,10 +157,11 @@ def test_a_thousand_abusive_peers_before_and_during_a_session_do_no_harm(python:
         assert child.ask("'pydevd' in sys.modules") is False
         with child.attached("tick") as client:
             _name, _line, thread = stopped(client)
-            attached = os.listdir(f"/proc/{child.process.pid}/task")
+            attached = len(os.listdir(f"/proc/{child.process.pid}/task"))
             abuse(child, 1000)
             assert evaluate(client, thread, "number + 1")
-            assert os.listdir(f"/proc/{child.process.pid}/task") == attached
+            # One may be debugpy's, for the evaluation.
+            assert len(os.listdir(f"/proc/{child.process.pid}/task")) <= attached + 1
             client.set_breakpoints(str(CHILD), [])
             resume(client, thread)
             assert child.ask("megabytes()") < megabytes + 60
@@ -202,13 +203,23 @@ def test_a_debugger_may_be_gone_at_any_moment(child: Child, end: Callable[[socke
         if stage == "configured":
             mortal.client.request("configurationDone", None, LIMIT)
         mortal.die(end)
-        # The adapter takes a moment to see that the first has gone, and refuses the next until then.
-        until(lambda: child.ask("session.debugger.attached()") is False, "the session ends")
+        until(lambda: attaches(child), "the adapter has seen that the debugger is gone")
     until(lambda: child.events("client-left") or child.events("attach-failed"), "the gate has noticed")
     with child.attached("tick") as client:
         assert stopped(client)[0] == "tick"
     child.at_full_speed()
     assert child.errors() == ""
+
+
+def attaches(child: Child) -> bool:
+    """Whether a debugger is let in, and not refused for the sake of the one before."""
+    try:
+        with child.attached():
+            return True
+    except DapError as error:
+        if "already being debugged" not in str(error):
+            raise
+        return False
 
 
 def test_a_program_paused_for_a_debugger_that_dies_goes_on(child: Child) -> None:

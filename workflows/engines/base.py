@@ -74,7 +74,7 @@ class Engine(Protocol):
     def services(self) -> list[dict[str, str]]:
         """Every running service of this program that the engine knows, for listing."""
 
-    def unused(self, keep: frozenset[str]) -> list[Unused]:
+    def unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
         """Environments whose digests are not among those to keep and that nothing uses."""
 
 

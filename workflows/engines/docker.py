@@ -64,7 +64,9 @@ class DockerEngine:
     ) -> ImageRef:
         """See :class:`~workflows.engines.base.Engine`."""
         base = docker_images.resolve_base_image(self._client, base_image)
-        return docker_images.build_image(self._client, definition, base, cache_folder(), report)
+        from ..environments.progress import briefly
+
+        return docker_images.build_image(self._client, definition, base, cache_folder(), briefly(report))
 
     def tag(self, image: ImageRef, tag: str, project: Path) -> None:
         """See :class:`~workflows.engines.base.Engine`."""
@@ -270,9 +272,9 @@ class DockerEngine:
             for container in self._client.api.containers(all=True, filters={"label": f"{LABEL_KIND}=service"})
         ]
 
-    def unused(self, keep: frozenset[str]) -> list[Unused]:
+    def unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
         """See :class:`~workflows.engines.base.Engine`."""
-        return docker_images.unused_images(self._client, keep)
+        return docker_images.unused_images(self._client, keep, tag)
 
     def make_base(self, name: str, report: Callable[[str], None]) -> int:
         """Make a base image from Debian packages; its size in bytes."""

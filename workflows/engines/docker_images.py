@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PUBLIC_BASE_IMAGE = "python:3.11-slim-bookworm"
 
+PREFIX = "azureml-debug"
+
 KIND = "azureml-debug.kind"
 DIGEST = "azureml-debug.digest"
 ENVIRONMENT = "azureml-debug.environment"
@@ -164,24 +166,30 @@ def tagged_image(client: docker.DockerClient, tag: str) -> ImageRef | None:
 
 
 def unused_images(
-    client: docker.DockerClient, keep: frozenset[str]
+    client: docker.DockerClient, keep: frozenset[str], tag: str
 ) -> list[tuple[str, int, Callable[[], None]]]:
     """Environments' images that are not needed.
 
     Args:
         client: The engine.
         keep: Digests of those that are.
+        tag: The tag that this program gives to what it runs. An image that carries a tag of
+            anybody else's is left alone.
 
     Returns:
-        What each is, its size in bytes, and what removes it.
+        What each is, the bytes that its removal gives back, and what removes it.
     """
     used = {container["ImageID"] for container in client.api.containers(all=True)}
     found = list[tuple[str, int, Callable[[], None]]]()
-    for image in client.api.images(filters={"label": f"{KIND}=environment"}):
-        digest = image["Labels"].get(DIGEST, "")
-        if digest not in keep and image["Id"] not in used:
-            text = f"image {(image.get('RepoTags') or [image['Id'][7:19]])[0]}"
-            found.append((text, image["Size"], _remover(client, image["Id"])))
+    # `df` knows what each image shares with others, such as the base image's layers.
+    for image in client.api.df()["Images"] or ():
+        labels, tags = image.get("Labels") or {}, image.get("RepoTags") or []
+        foreign = [name for name in tags if not name.startswith((f"{PREFIX}/", "<none>")) and name != tag]
+        if labels.get(KIND) != "environment" or labels.get(DIGEST, "") in keep or image["Id"] in used or foreign:
+            continue
+        text = f"image {(tags or [image['Id'][7:19]])[0]}"
+        size = image["Size"] - max(image.get("SharedSize") or 0, 0)
+        found.append((text, size, _remover(client, image["Id"])))
     return found
 
 

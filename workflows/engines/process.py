@@ -45,9 +45,10 @@ class ProcessEngine:
         self, definition: EnvironmentDefinition, base_image: str | None, report: Callable[[str], None]
     ) -> ImageRef:
         """See :class:`~workflows.engines.base.Engine`."""
+        from ..environments.progress import briefly
         from ..environments.virtual import ensure_environment
 
-        built = ensure_environment(definition, cache_folder(), report)
+        built = ensure_environment(definition, cache_folder(), briefly(report))
         for note in built.notes:
             report(note)
         return ImageRef(self.name, built.digest, str(built.folder), reused=built.reused)
@@ -227,7 +228,7 @@ class ProcessEngine:
         """Processes are listed by their projects."""
         return []
 
-    def unused(self, keep: frozenset[str]) -> list[Unused]:
+    def unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
         """See :class:`~workflows.engines.base.Engine`."""
         from ..environments.store import list_environments
 

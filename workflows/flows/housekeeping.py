@@ -51,7 +51,7 @@ def services() -> list[dict[str, str]]:
     return rows
 
 
-def prune(console: Console, dry_run: bool) -> list[dict[str, object]]:
+def prune(console: Console, tag: str, dry_run: bool) -> list[dict[str, object]]:
     """Remove images and environments that no project uses any more.
 
     Returns:
@@ -63,7 +63,7 @@ def prune(console: Console, dry_run: bool) -> list[dict[str, object]]:
     removed: list[dict[str, object]] = []
     total = 0
     for engine in _answering_engines():
-        for name, size, remove in engine.unused(keep):
+        for name, size, remove in engine.unused(keep, tag):
             if not dry_run:
                 remove()
             console.line(f"{'would remove' if dry_run else 'removed'}  {size / 1e6:9.1f} MB  {name}")

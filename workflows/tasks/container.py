@@ -76,7 +76,7 @@ def prune(run: Command, dry_run: bool = False) -> None:
     """Remove images and environments that no project uses any more."""
     from ..flows.housekeeping import prune as remove
 
-    removed = remove(run.console, dry_run)
+    removed = remove(run.console, run.settings.image_tag, dry_run)
     run.console.result({"removed": removed, "dry_run": dry_run})
 
 

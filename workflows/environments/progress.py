@@ -1,0 +1,36 @@
+"""What people see of a build while it goes on: its steps, without pip's asides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+_ASIDES = (
+    "WARNING: Location ",
+    "WARNING: Running pip as",
+    "Looking in ",
+    "Requirement already satisfied",
+    "INFO: pip is looking at",
+    "Removing intermediate container",
+    "---> ",
+)
+_ORIGIN = re.compile(r" \(from (?:-r )?[^()]*(?:\([^()]*\)[^()]*)*\)$")
+
+
+def brief(line: str) -> str | None:
+    """A line of a build as people see it; None for one that tells them nothing."""
+    text = line.strip()
+    if not text or text.startswith(_ASIDES):
+        return None
+    return _ORIGIN.sub("", text)
+
+
+def briefly(report: Callable[[str], None]) -> Callable[[str], None]:
+    """A reporter of brief lines. Failures are told from the whole output, not from these."""
+
+    def relay(line: str) -> None:
+        text = brief(line)
+        if text is not None:
+            report(text)
+
+    return relay
