@@ -27,8 +27,11 @@ def missing(what: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def docker_engine() -> None:
-    """A Docker engine answers, and there is a base image that needs no registry."""
+def docker_engine() -> Iterator[None]:
+    """A Docker engine answers, and there is a base image that needs no registry.
+
+    Images that the tests made of definitions of their own are taken away at the end.
+    """
     from workflows.engines.docker_client import engine_answers
 
     if not engine_answers():
@@ -39,6 +42,11 @@ def docker_engine() -> None:
     with contextlib.closing(connect()) as client:
         if not client.images.list(BASE_IMAGE):
             make_base_image(client, BASE_IMAGE, print)
+        before = {image.id for image in client.images.list(all=True)}
+        yield
+        for image in client.images.list(filters={"label": "azureml-debug.kind=environment"}):
+            if image.id not in before and image.labels["azureml-debug.environment"] not in ("inference", "training"):
+                client.images.remove(image.id, force=True)
 
 
 def make_project(folder: Path, engine: str) -> Project:

@@ -93,6 +93,7 @@ class Service:
         session: Folder of the session's own files.
         name: The container's name.
         handle: The container's id (docker), or empty.
+        execution: Id of runsvdir's execution in the container (docker), or empty.
         tag: The tag it was made from.
         digest: Digest of the environment.
         environment: The environment's folder or image.
@@ -127,6 +128,7 @@ class Service:
     variables: Mapping[str, str] = field(default_factory=dict)
     created: float = 0.0
     started: bool = False
+    execution: str = ""
     pid: int = 0
     pid_created: float = 0.0
 

@@ -177,7 +177,7 @@ def listeners(port: int) -> list[str]:
     import psutil
 
     return [
-        entry.laddr[0]
+        str(tuple(entry.laddr)[0])
         for entry in psutil.net_connections("tcp")
         if entry.status == psutil.CONN_LISTEN and entry.laddr[1:] == (port,)
     ]

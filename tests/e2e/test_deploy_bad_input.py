@@ -280,6 +280,25 @@ class TestDockerOnly:
         result.says("azureml-debug-no-such-base:9", "AML_BASE_IMAGE")
         nothing_left(project)
 
+    @pytest.mark.parametrize(
+        ("lines", "parts"),
+        [
+            ("RUN rm -f /usr/bin/runsvdir\nCOPY runit /var/runit\n", ["did not come up", "runsvdir"]),
+            ("COPY runit /var/runit\nRUN chmod -R a+rwX /var/runit\n", ["did not come up", "exit code 127"]),
+        ],
+    )
+    def test_an_image_that_lacks_a_part_is_told_from_its_log(
+        self, project: Project, lines: str, parts: list[str]
+    ) -> None:
+        environment = project.folder / "environment"
+        environment.mkdir()
+        (environment / "requirements.txt").write_text("# all in the Dockerfile\n")
+        (environment / "Dockerfile").write_text("FROM azureml-debug/base:latest\n" + lines)
+        result = project.inv("deploy.debug", AML_INFERENCE_ENV="environment")
+        result.says(parts[0])
+        assert parts[1] in result.err
+        nothing_left(project)
+
     def test_an_engine_that_does_not_run_is_said_and_auto_goes_without_it(self, project: Project) -> None:
         dead = project.folder / "docker.sock"
         with socket.socket(socket.AF_UNIX) as server:
@@ -322,9 +341,8 @@ class TestDockerOnly:
         assert not listeners(debug["debug"]["port"])
 
 
+@pytest.mark.parametrize("engine", ["process"], indirect=True)
 def test_a_service_killed_from_outside_is_noticed(project: Project) -> None:
-    if project.environ["AML_ENGINE"] != "process":
-        pytest.skip("the container's case has a test of its own")
     project.debug()
     session = json.loads((project.state / "session.json").read_text())
     os.killpg(session["pid"], signal.SIGKILL)

@@ -172,9 +172,11 @@ def test_path_mappings_reach_the_adapter(program: Debuggee) -> None:
 
 
 def test_a_refused_request_carries_the_adapters_message(program: Debuggee) -> None:
-    with connect(program.port) as client, pytest.raises(DapError, match="Session is not initialized yet") as caught:
-        client.request("attach", {}, 5)
-    assert type(caught.value) is DapError
+    with connect(program.port) as client:
+        with pytest.raises(DapError, match="Session is not initialized yet") as caught:
+            client.request("attach", {}, 5)
+        assert type(caught.value) is DapError
+        client.disconnect()
 
 
 def test_a_second_client_is_told_that_the_program_is_being_debugged(program: Debuggee) -> None:

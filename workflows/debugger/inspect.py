@@ -103,23 +103,23 @@ def inspect_stop(
                 sub_process=False,
                 timeout=attach_timeout,
             )[path][0]
+            _require_file(breakpoint_, path, endpoint)
+            running = _Trigger(trigger, client) if trigger else None
+            thread = _wait_for_stop(
+                client,
+                lambda event: _is_hit(client, event, breakpoint_),
+                place,
+                running,
+                timeout,
+                summarize,
+            )
             try:
-                _require_file(breakpoint_, path, endpoint)
-                running = _Trigger(trigger, client) if trigger else None
-                thread = _wait_for_stop(
-                    client,
-                    lambda event: _is_hit(client, event, breakpoint_),
-                    place,
-                    running,
-                    timeout,
-                    summarize,
-                )
                 found = _read_stop(client, thread, expressions, timeout)
             finally:
-                _go_on(client, path)
+                _go_on(client, path, thread)
             result = running.result(timeout) if running else None
         finally:
-            # Also lets go what is still paused. A client that just closes would do so too, but later.
+            # Also lets go what is paused at this moment, and takes breakpoints away.
             with contextlib.suppress(DapError):
                 client.disconnect(terminate=False, timeout=_RELEASE_TIMEOUT)
     return Inspection(found.stopped, found.stack, found.locals, found.values, result)
@@ -223,16 +223,20 @@ def _read_stop(client: DapClient, thread: int, expressions: Sequence[str], timeo
     top = frames[0]
     found = read_locals(client, top)
     values = {text: evaluate(client, top, text, timeout) for text in expressions}
+    # An expression may have ended the program; what evaluate was told then looks like a value.
+    client.request("threads")
     return Inspection(top, tuple(frames), found, values)
 
 
-def _go_on(client: DapClient, path: str) -> None:
-    """Take the breakpoint away and let the program run, as far as the connection still allows."""
-    # Only in a session that is attached: debugpy's adapter breaks on these in any other.
+def _go_on(client: DapClient, path: str, thread: int) -> None:
+    """Take the breakpoint away and let a paused program run, as far as the connection still allows.
+
+    Not for a program that runs: debugpy 1.8.22 never answers its ``continue``, and nothing after it.
+    """
     with contextlib.suppress(DapError):
         removing = client.send("setBreakpoints", {"source": {"path": path}, "breakpoints": []})
         # Both are on their way before either is waited for, so that a second Ctrl-C changes nothing.
-        going_on = client.send("continue", {"threadId": 0})
+        going_on = client.send("continue", {"threadId": thread})
         client.wait_response(removing, _RELEASE_TIMEOUT)
         client.wait_response(going_on, _RELEASE_TIMEOUT)
 
@@ -281,4 +285,7 @@ def _as_user_errors(where: str) -> Iterator[None]:
                 f"an editor is already attached to the program on {where}",
                 "Disconnect it (Shift+F5 in VS Code) and try again.",
             ) from error
+        # The words of debugpy 1.8.22's adapter for a program that is gone.
+        if "disconnected unexpectedly" in str(error) or str(error) == "No more messages":
+            raise UserError(f"the program behind {where} ended while it was looked at", again) from error
         raise UserError(f"the debugger on {where} refused: {error}", again) from error

@@ -172,17 +172,20 @@ class DockerEngine:
         api = self._client.api
         execution = api.exec_create(service.handle, ["/bin/sh", "-c", _START], stdout=False, stderr=False)
         api.exec_start(execution["Id"], detach=True)
-        return replace(service, started=True)
+        return replace(service, started=True, execution=str(execution["Id"]))
 
     def alive(self, service: Service) -> bool:
         """See :class:`~workflows.engines.base.Engine`."""
         from docker.errors import NotFound
 
         try:
-            state = self._client.api.inspect_container(service.handle)["State"]
+            running = self._client.api.inspect_container(service.handle)["State"]["Running"]
+            if running and service.execution:
+                # PID 1 only holds the container open; what counts is runsvdir.
+                running = self._client.api.exec_inspect(service.execution)["Running"]
         except NotFound:
             return False
-        return bool(state["Running"])
+        return bool(running)
 
     def restart_worker(self, service: Service, worker: int) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""

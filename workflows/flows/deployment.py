@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from typing import Any
 from .. import engines, sessions, uses
 from ..console import Console
 from ..engines.base import Engine
+from ..engines.docker_client import engine_answers
 from ..environments.definition import EnvironmentDefinition, load_definition
 from ..errors import UserError
-from ..models import ImageRef, PathMapping, Service, ServiceSpec
+from ..models import Ended, ImageRef, Service, ServiceSpec
 from ..settings import Settings, packaged_defaults
 from . import serving
 
@@ -90,7 +92,7 @@ class Deployment:
                 self._remove_leftovers()
             spec = self._spec(image, own, notes)
             if own is not None:
-                self._end(own)
+                self._replace(own)
                 notes.append("replaced the one before")
             service = self._create(spec)
             where = "container" if service.engine == "docker" else "service"
@@ -197,8 +199,8 @@ class Deployment:
     def _spec(self, image: ImageRef, own: Service | None, notes: list[str]) -> ServiceSpec:
         from ..engines import ports
 
-        settings, engine = self.settings, self.engine
-        mine = frozenset((own.scoring_port, own.debug_port)) if own and self._engine_of(own).alive(own) else frozenset()
+        settings = self.settings
+        mine = self._own_ports(own)
         chosen: dict[str, int] = {}
         for field in ("scoring_port", "debug_port"):
             wanted = getattr(settings, field)
@@ -207,7 +209,7 @@ class Deployment:
                 chosen[field] = wanted
                 continue
             taken = frozenset(chosen.values())
-            chosen[field], word = ports.pick(field, wanted, taken, engine.port_holder)
+            chosen[field], word = ports.pick(field, wanted, taken, self._container_on)
             if word:
                 notes.append(word)
         return ServiceSpec(
@@ -223,6 +225,16 @@ class Deployment:
             debug_timeout=settings.debug_timeout,
             **chosen,
         )
+
+    def _own_ports(self, own: Service | None) -> frozenset[int]:
+        """Ports of the service that is about to be replaced."""
+        if own is None:
+            return frozenset()
+        try:
+            alive = self._engine_of(own).alive(own)
+        except UserError:
+            alive = False
+        return frozenset((own.scoring_port, own.debug_port)) if alive else frozenset()
 
     def _container_name(self, own: Service | None, notes: list[str]) -> str:
         """The wanted name, or the next one where a session of another project holds it."""
@@ -261,7 +273,25 @@ class Deployment:
         for handle in self.engine.leftovers(self.settings.project):
             self.engine.remove(handle)
 
-    def _end(self, service: Service) -> Any:
+    def _replace(self, own: Service) -> None:
+        try:
+            self._end(own)
+        except UserError:
+            if own.engine == self.engine.name:
+                raise
+            # Its engine does not answer any more, so nothing of it runs. Should a container
+            # come back with the engine, its label tells whose it is.
+            sessions.forget(own, Ended(None, b""))
+
+    def _container_on(self, port: int) -> tuple[str, bool] | None:
+        """The container that holds a port, also where this service runs without containers."""
+        found = self.engine.port_holder(port)
+        if found is None and self.engine.name != "docker" and engine_answers():
+            with contextlib.suppress(UserError):
+                found = engines.load("docker").port_holder(port)
+        return found
+
+    def _end(self, service: Service) -> Ended:
         ended = self._engine_of(service).stop(service)
         sessions.forget(service, ended)
         return ended
@@ -297,7 +327,3 @@ def _runit(settings: Settings) -> Path:
     own = settings.inference_env / "runit"
     return own if own.is_dir() else packaged_defaults() / "env" / "inference" / "runit"
 
-
-def mapping_text(mapping: PathMapping) -> str:
-    """A mapping as people read it."""
-    return f"{mapping.local_root} -> {mapping.remote_root}"

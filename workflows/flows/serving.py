@@ -65,27 +65,28 @@ def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int =
     """
     events = Events(service.events, offset)
     started = looked = time.monotonic()
-    worker, listening = False, False
+    worker, listening, loaded = False, False, False
     while True:
         for event in events.read():
             kind = event["event"]
             worker = worker or kind == "worker"
             listening = listening or kind == "listening"
-            if kind == "loaded":
-                _see_answer(service, engine, step)
-                return Ready(service, holds=False)
+            loaded = loaded or kind == "loaded"
             if kind == "waiting" and listening:
                 return Ready(service, holds=True)
             if kind == "failed":
                 raise _script_error(service, event)
             if kind == "gate-failed":
-                raise UserError(f"No debugger can be let in: {event.get('message')}.", "Correct that, then run this again.")
+                raise _no_debugger(str(event.get("message")))
             if kind == "worker-exited":
                 raise _died(service, engine, "its worker ended before score.py was loaded")
             if kind == "exited":
                 signal = event.get("signal")
                 how = f"by signal {signal}" if event.get("code") == -1 else f"with exit code {event.get('code')}"
                 raise _died(service, engine, f"it ended {how}")
+        if loaded and listening:
+            _see_answer(service, engine, step)
+            return Ready(service, holds=False)
         now = time.monotonic()
         if now - looked > ALIVE_SECONDS:
             looked = now
@@ -200,6 +201,13 @@ def _script_error(service: Service, event: dict[str, Any]) -> UserError:
     if kind == "ModuleNotFoundError":
         remedy = "Add the package to the environment's requirements.txt or conda.yml, then: inv deploy.debug"
     return UserError(f"{kind}: {message}", remedy, file=shown(place), line=event.get("line"))
+
+
+def _no_debugger(message: str) -> UserError:
+    remedy = "Free the port or choose another: --debug-port 0."
+    if "debugpy" in message:
+        remedy = "Add debugpy to the environment's requirements.txt or conda.yml, then: inv deploy.debug"
+    return UserError(f"No debugger can be let in: {message}.", remedy)
 
 
 def _died(service: Service, engine: Engine, how: str) -> UserError:

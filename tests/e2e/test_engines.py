@@ -1,0 +1,133 @@
+"""The contract of an engine: the same tests run against every implementation."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from projects import PLAIN, ROOT, listeners, post, until
+
+from workflows import engines
+from workflows.debugger.readiness import current_worker, read_events
+from workflows.engines.base import Engine
+from workflows.engines.ports import any_free
+from workflows.environments.definition import EnvironmentDefinition, load_definition
+from workflows.models import ImageRef, ServiceSpec
+
+TAG = "azureml-debug-contract:1"
+
+
+@pytest.fixture
+def definition() -> EnvironmentDefinition:
+    inference = ROOT / "env" / "inference"
+    return load_definition(inference, required=["debugpy"], default_dockerfile=inference / "Dockerfile")
+
+
+@pytest.fixture
+def made(engine: str) -> Engine:
+    return engines.load(engine)
+
+
+@pytest.fixture
+def spec(tmp_path: Path, made: Engine, definition: EnvironmentDefinition) -> Iterator[ServiceSpec]:
+    folder = tmp_path / "a folder"
+    (folder / "session" / "announce").mkdir(parents=True)
+    (folder / "score.py").write_text(PLAIN)
+    image = made.build(definition, None, lambda line: None)
+    made.tag(image, TAG, folder)
+    yield ServiceSpec(
+        project=folder,
+        session=folder / "session",
+        name=f"contract-{time.time_ns()}",
+        tag=TAG,
+        image=image,
+        score_script=folder / "score.py",
+        model_dir=None,
+        runit=ROOT / "env" / "inference" / "runit",
+        scoring_port=any_free(frozenset()),
+        debug_port=any_free(frozenset()),
+        wait=False,
+        debug_timeout=5,
+    )
+    for handle in made.leftovers(folder):
+        made.remove(handle)
+
+
+def kinds(spec: ServiceSpec) -> list[str]:
+    return [event["event"] for event in read_events(spec.session / "announce" / "events.jsonl")]
+
+
+def test_an_environment_is_built_once_found_and_tagged(
+    made: Engine, definition: EnvironmentDefinition, spec: ServiceSpec
+) -> None:
+    again = made.build(definition, None, lambda line: pytest.fail(f"built again: {line}"))
+    assert again.reused and again.digest == spec.image.digest
+    found = made.find(definition, None)
+    assert isinstance(found, ImageRef) and found.digest == spec.image.digest
+    tagged = made.tagged(TAG, spec.project)
+    assert tagged is not None and tagged.digest == spec.image.digest
+    assert made.tagged("azureml-debug-contract:none", spec.project) is None
+
+
+def test_a_service_is_made_started_asked_and_ended_and_nothing_is_left(made: Engine, spec: ServiceSpec) -> None:
+    service = made.create(spec)
+    assert made.alive(service) and kinds(spec) == []
+    service = made.start(service)
+    until(lambda: "loaded" in kinds(spec), "loading")
+    assert made.alive(service)
+    assert post(service.scoring_url) == {"answer": 60}
+    assert until(lambda: b"POST /score 200" in b"".join(made.logs(service, follow=False)), "the request's log line")
+    ended = made.stop(service)
+    assert b"POST /score 200" in ended.log
+    assert ended.exit_code is not None and ended.exit_code != 137
+    assert not made.alive(service)
+    assert made.leftovers(spec.project) == []
+    assert not listeners(spec.scoring_port) and not listeners(spec.debug_port)
+    # Once more does no harm.
+    made.stop(service)
+
+
+def test_a_worker_is_replaced_by_another_that_has_the_new_code(made: Engine, spec: ServiceSpec) -> None:
+    service = made.start(made.create(spec))
+    until(lambda: "loaded" in kinds(spec), "loading")
+    first = current_worker(service.events)
+    spec.score_script.write_text(PLAIN.replace("model = 10", "model = 50"))
+    service = made.restart_worker(service, first)
+    until(lambda: kinds(spec).count("loaded") == 2, "loading again")
+    assert current_worker(service.events) != first
+    assert post(service.scoring_url) == {"answer": 300}
+    made.stop(service)
+
+
+def test_what_no_file_tells_of_is_found_and_removed(made: Engine, spec: ServiceSpec) -> None:
+    service = made.start(made.create(spec))
+    until(lambda: "worker" in kinds(spec), "a worker")
+    (handle, *_others) = made.leftovers(spec.project)
+    made.remove(handle)
+    until(lambda: made.leftovers(spec.project) == [], "the end")
+    assert not made.alive(service)
+
+
+# For images the same is tried in test_deploy_bad_input.
+@pytest.mark.parametrize("engine", ["process"], indirect=True)
+def test_a_run_script_that_cannot_start_announces_its_end(made: Engine, spec: ServiceSpec, tmp_path: Path) -> None:
+    broken = tmp_path / "runit"
+    shutil.copytree(spec.runit, broken)
+    (broken / "gunicorn" / "run").write_text("#!/bin/sh\nexit 126\n")
+    service = made.start(made.create(replace(spec, runit=broken)))
+    until(lambda: "exited" in kinds(spec), "the end of the service")
+    made.stop(service)
+
+
+def test_logs_end_with_the_service(made: Engine, spec: ServiceSpec) -> None:
+    service = made.start(made.create(spec))
+    until(lambda: "loaded" in kinds(spec), "loading")
+    pieces = made.logs(service, follow=True)
+    assert next(pieces)
+    made.stop(service)
+    for _ in pieces:
+        pass
