@@ -24,7 +24,7 @@ from .measure import Report, alternate, medians, run, seconds
 ROOT = Path(__file__).resolve().parent.parent
 INV = [sys.executable, "-m", "invoke"]
 TIMES = 7
-REQUESTS = 40
+ROUNDS, REQUESTS = 7, 20
 #: The published line, as the instructions have it at the top of score.py, without the wait.
 PUBLISHED = "import debugpy\ndebugpy.listen(('0.0.0.0', 5678))\n"
 WORK = """
@@ -175,17 +175,29 @@ def request_speed(report: Report, folder: Path) -> None:
         if environment is None:
             print(f"no Python {minor} here: its rows are left out")
             continue
-        bare, debugged = Server(folder, environment, False), Server(folder, environment, True)
-        try:
-            sides: dict[str, Callable[[], float]] = {"bare": bare.time, "debugged": debugged.time}
-            found = medians(alternate(REQUESTS, **sides))
-            report.row(f"requests, never attached, Python {minor}", found["bare"] / found["debugged"], "of bare speed", 0.95, **found)
-            debugged.attach_and_leave()
-            found = medians(alternate(REQUESTS, **sides))
-            report.row(f"requests, after a detach, Python {minor}", found["bare"] / found["debugged"], "of bare speed", 0.95, **found)
-        finally:
-            bare.stop()
-            debugged.stop()
+        never: dict[str, list[float]] = {"bare": [], "debugged": []}
+        after: dict[str, list[float]] = {"bare": [], "debugged": []}
+        # Two processes of the same program differ by several percent, so each round has new ones.
+        for _ in range(ROUNDS):
+            bare, debugged = Server(folder, environment, False), Server(folder, environment, True)
+            try:
+                sides: dict[str, Callable[[], float]] = {"bare": bare.time, "debugged": debugged.time}
+                collect(never, alternate(REQUESTS, **sides))
+                debugged.attach_and_leave()
+                collect(after, alternate(REQUESTS, **sides))
+            finally:
+                bare.stop()
+                debugged.stop()
+        for when, found in (("never attached", never), ("after a detach", after)):
+            middle = medians(found)
+            ratio = middle["bare"] / middle["debugged"]
+            report.row(f"requests, {when}, Python {minor}", ratio, "of bare speed", 0.95, **middle)
+
+
+def collect(into: dict[str, list[float]], found: dict[str, list[float]]) -> None:
+    """Add the figures of one round."""
+    for name, values in found.items():
+        into[name] += values
 
 
 def inference_environment(minor: str) -> Path | None:
@@ -210,7 +222,7 @@ class Server:
         from workflows.engines.ports import any_free
 
         self.folder = folder / f"requests-{environment.name}-{debugged}"
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         (self.folder / "score.py").write_text(WORK)
         self.port, self.debug_port = any_free(frozenset()), any_free(frozenset())
         environ = {
