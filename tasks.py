@@ -1,8 +1,8 @@
 """Wires the collections together."""
 
-from benchmarks import tasks as bench
 from invoke import Collection
 
+from benchmarks import tasks as bench
 from workflows import namespace as ns
 from workflows.tasks import development
 

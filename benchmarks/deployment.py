@@ -54,7 +54,10 @@ def main() -> None:
         shutil.copy(ROOT / "examples/deployment/score.py", project / "service/score.py")
         environ = {"AML_SCORE_SCRIPT": "service/score.py", "AML_SCORING_PORT": "0", "AML_DEBUG_PORT": "0"}
         start_of_inv(report, project, Path(folder))
-        if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
+        if (
+            shutil.which("docker")
+            and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+        ):
             chain(report, project, {**environ, "AML_ENGINE": "docker"}, Path(folder))
             stop_and_reload(report, project, {**environ, "AML_ENGINE": "docker"}, "docker")
         else:
@@ -65,6 +68,7 @@ def main() -> None:
 
 
 def start_of_inv(report: Report, project: Path, folder: Path) -> None:
+    """The start of `inv`, which every command pays for."""
     bare = folder / "bare"
     bare.mkdir()
     (bare / "tasks.py").write_text("from invoke import task\n\n@task\ndef hello(context):\n    '''Say hello.'''\n")
@@ -79,6 +83,7 @@ def start_of_inv(report: Report, project: Path, folder: Path) -> None:
 
 
 def chain(report: Report, project: Path, environ: dict[str, str], folder: Path) -> None:
+    """The whole chain against the published steps typed as docker commands."""
     run([*INV, "deploy.debug"], project, environ)
     run([*INV, "container.stop"], project, environ)
     published = folder / "published"
@@ -109,21 +114,30 @@ def chain(report: Report, project: Path, environ: dict[str, str], folder: Path) 
         return took
 
     found = medians(alternate(TIMES, ours=ours, bare=bare))
-    report.row("warm deploy.debug until a debugger is welcome, against docker commands", found["ours"] / found["bare"], "times", 1.5, **found)
+    report.row(
+        "warm deploy.debug until a debugger is welcome, against docker commands",
+        found["ours"] / found["bare"],
+        "times",
+        1.5,
+        **found,
+    )
     report.row("warm deploy.debug until it returns, everything serving", medians({"it": returned})["it"], "s", 5.0)
 
 
 def events(project: Path) -> list[dict[str, Any]]:
+    """What the debuggee of a project's service has announced."""
     path = project / ".azureml-debug/deployment/announce/events.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def debug(project: Path, environ: dict[str, str]) -> dict[str, Any]:
+    """`inv deploy.debug`."""
     result: dict[str, Any] = json.loads(run([*INV, "deploy.debug", "--json"], project, environ).splitlines()[-1])
     return result
 
 
 def stop_and_reload(report: Report, project: Path, environ: dict[str, str], engine: str) -> None:
+    """`container.stop`, and `deploy.reload` with and without a pause."""
     stops, codes, idle, paused = [], set(), [], []
     for _ in range(TIMES):
         result = debug(project, environ)
@@ -161,6 +175,7 @@ def pause(project: Path, result: dict[str, Any]) -> Iterator[None]:
 
 
 def score(port: int, body: bytes) -> bytes:
+    """One request to /score."""
     connection = HTTPConnection("127.0.0.1", port, timeout=120)
     connection.request("POST", "/score", body, {"Content-Type": "application/json"})
     answer = connection.getresponse().read()
@@ -209,7 +224,18 @@ def inference_environment(minor: str) -> Path | None:
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
         run([python, "-m", "venv", str(folder)], ROOT)
-        run([str(folder / "bin/python"), "-m", "pip", "install", "-q", "-r", str(ROOT / "env/inference/requirements.txt")], ROOT)
+        run(
+            [
+                str(folder / "bin/python"),
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "-r",
+                str(ROOT / "env/inference/requirements.txt"),
+            ],
+            ROOT,
+        )
         (folder / "complete").touch()
     return folder
 

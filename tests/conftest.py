@@ -46,7 +46,7 @@ def docker_engine() -> Iterator[None]:
         yield
         for image in client.images.list(filters={"label": "azureml-debug.kind=environment"}):
             if image.id not in before and image.labels["azureml-debug.environment"] not in ("inference", "training"):
-                client.images.remove(image.id, force=True)
+                client.images.remove(str(image.id), force=True)
 
 
 def make_project(folder: Path, engine: str) -> Project:

@@ -17,9 +17,7 @@ def session_folder(project: Path) -> Path:
 
 def save(service: Service) -> None:
     """Keep a service for later commands."""
-    values = {
-        name: str(value) if isinstance(value, Path) else value for name, value in asdict(service).items()
-    }
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(service).items()}
     write_json(service.session / "session.json", values)
 
 

@@ -97,7 +97,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("AML_INFERENCE_ENV", "", "folder of the inference environment's definition", path=True),
     Setting("AML_TRAINING_ENV", "", "folder of the training environment's definition", path=True),
     Setting("AML_BASE_IMAGE", "", "base of images built locally"),
-    Setting("AML_IMAGE_TAG", "debug:1", "tag of the image that is run", _matching(_TAG, "an image name such as debug:1")),
+    Setting(
+        "AML_IMAGE_TAG", "debug:1", "tag of the image that is run", _matching(_TAG, "an image name such as debug:1")
+    ),
     Setting("AML_CONTAINER_NAME", "debug", "name of the container", _matching(_NAME, "a container name such as debug")),
     Setting("AML_SCORING_PORT", "8000", "port of the service on 127.0.0.1; 0: a free one", _port),
     Setting("AML_DEBUG_PORT", "5678", "port for debuggers on 127.0.0.1; 0: a free one", _port),
@@ -243,7 +245,9 @@ def _read_env_file(path: Path) -> dict[str, tuple[str, int]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f".env cannot be read: {error}", "Make it a readable UTF-8 text file.", file=shown(path)) from error
+        raise UserError(
+            f".env cannot be read: {error}", "Make it a readable UTF-8 text file.", file=shown(path)
+        ) from error
     from io import StringIO
 
     known = {setting.variable for setting in SETTINGS}

@@ -177,7 +177,7 @@ def listeners(port: int) -> list[str]:
     import psutil
 
     return [
-        str(tuple(entry.laddr)[0])
+        str(next(iter(entry.laddr)))
         for entry in psutil.net_connections("tcp")
         if entry.status == psutil.CONN_LISTEN and entry.laddr[1:] == (port,)
     ]

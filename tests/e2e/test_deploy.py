@@ -18,9 +18,7 @@ CONFIGURATION = "Azure Machine Learning Deployment: Docker Debug"
 def attach(project: Project, debug: dict[str, Any], *lines: int) -> DapClient:
     """Attach as an editor does, with breakpoints in score.py."""
     client = DapClient.connect("127.0.0.1", debug["debug"]["port"], 20)
-    client.attach(
-        path_mappings=debug["path_mappings"], breakpoints={str(project.score): list(lines)}, timeout=30
-    )
+    client.attach(path_mappings=debug["path_mappings"], breakpoints={str(project.score): list(lines)}, timeout=30)
     return client
 
 
@@ -322,7 +320,7 @@ def test_a_session_of_another_project_is_left_alone_and_the_next_ports_are_taken
     assert {str(project.folder), str(other.folder)} <= {row["project"] for row in rows}
 
 
-SCHEMA = '''
+SCHEMA = """
 from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType
 from inference_schema.schema_decorators import input_schema, output_schema
 
@@ -336,7 +334,7 @@ def init():
 def run(data):
     total = sum(data)
     return {"answer": total}
-'''
+"""
 
 
 def test_schema_decorators_and_swagger_work_as_without_a_debugger(project: Project) -> None:

@@ -244,7 +244,9 @@ class TestDockerOnly:
 
     def test_a_container_of_somebody_else_is_never_removed(self, project: Project) -> None:
         name = f"somebody-elses-{os.getpid()}"
-        subprocess.run(["docker", "create", "--name", name, "azureml-debug/base:latest"], check=True, capture_output=True)
+        subprocess.run(
+            ["docker", "create", "--name", name, "azureml-debug/base:latest"], check=True, capture_output=True
+        )
         try:
             project.inv("deploy.debug", "--container-name", name).says(name, "docker rm -f")
             subprocess.run(["docker", "inspect", name], check=True, capture_output=True)
@@ -348,4 +350,10 @@ def test_a_service_killed_from_outside_is_noticed(project: Project) -> None:
     os.killpg(session["pid"], signal.SIGKILL)
     time.sleep(0.1)
     project.inv("deploy.inspect", "score.py:15").says("ended", "inv deploy.debug")
+    nothing_left(project)
+
+
+def test_one_port_for_both_is_refused(project: Project) -> None:
+    result = project.inv("deploy.debug", AML_SCORING_PORT="18431", AML_DEBUG_PORT="18431")
+    result.says("18431", "--debug-port")
     nothing_left(project)

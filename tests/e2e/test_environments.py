@@ -108,9 +108,7 @@ def tiny_wheel(folder: Path) -> Path:
         wheel.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
-        wheel.writestr(
-            f"{info}/RECORD", f"tiny_local.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"
-        )
+        wheel.writestr(f"{info}/RECORD", f"tiny_local.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
     return folder / TINY
 
 
@@ -188,8 +186,7 @@ def test_a_package_that_does_not_exist(tmp_path: Path) -> None:
         virtual.ensure_environment(definition, tmp_path / "cache", lines.append)
     error = caught.value
     assert error.problem == (
-        "pip could not install the environment `defined`: "
-        "No matching distribution found for no-such-package-of-ours==1"
+        "pip could not install the environment `defined`: No matching distribution found for no-such-package-of-ours==1"
     )
     assert (error.file, error.line) == (definition.folder / "requirements.txt", 2)
     assert "line 2 of" in error.remedy
@@ -355,9 +352,7 @@ def test_the_inference_image(client: docker.DockerClient, nothing_left: None) ->
     assert docker_images.tagged_image(client, "azureml-debug-e2e:1") is None
 
 
-def test_a_changed_definition_is_another_image(
-    client: docker.DockerClient, nothing_left: None, tmp_path: Path
-) -> None:
+def test_a_changed_definition_is_another_image(client: docker.DockerClient, nothing_left: None, tmp_path: Path) -> None:
     folder = tmp_path / "e2e A folder"
     first = docker_images.build_image(
         client, define(folder, f"./{TINY}\n"), base.BASE_IMAGE, tmp_path / "cache", silent
@@ -436,9 +431,7 @@ def test_a_base_image_that_is_not_there(
 ) -> None:
     definition = define(tmp_path / "e2e-baseless", f"./{TINY}\n", dockerfile)
     with pytest.raises(UserError, match="azureml-debug/no-such-image:1 is not here and cannot be") as caught:
-        docker_images.build_image(
-            client, definition, "azureml-debug/no-such-image:1", tmp_path / "cache", silent
-        )
+        docker_images.build_image(client, definition, "azureml-debug/no-such-image:1", tmp_path / "cache", silent)
     assert "inv container.base" in caught.value.remedy
     assert "AML_BASE_IMAGE" in caught.value.remedy
 
@@ -538,9 +531,7 @@ def test_the_engine_is_not_for_this_user(socket_path: Path) -> None:
             "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
             "print(c.engine_answers())\nc.connect()"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "False\n"
     assert "sudo usermod -aG docker $USER" in done.stderr
 

@@ -81,7 +81,7 @@ def python_for(person: Person) -> str:
     raise AssertionError("no Python 3.10 or later that an ordinary user may run")
 
 
-SCRIPT = '''
+SCRIPT = """
 import os
 import helper
 
@@ -94,7 +94,7 @@ def init():
 
 def run(data):
     return {"uid": os.getuid()}
-'''
+"""
 
 
 @pytest.mark.timeout(600)
@@ -130,7 +130,9 @@ def test_the_first_commands_of_the_readme_work_for_an_ordinary_user(
     (own / "helper.py").write_text("")
     for path in (own, *own.iterdir()):
         os.chown(path, person.uid, -1)
-    result = json.loads(person.run("inv", "deploy.debug", "--json", "--score-script", "own/score.py", **free).splitlines()[-1])
+    result = json.loads(
+        person.run("inv", "deploy.debug", "--json", "--score-script", "own/score.py", **free).splitlines()[-1]
+    )
     assert post(result["scoring_url"]) == {"uid": person.uid}
     person.run("inv", "container.stop")
     assert (own / "outputs" / "started.txt").exists()

@@ -33,9 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, *required: str) -> EnvironmentDefinition:
-    return load_definition(
-        folder, required=required, default_dockerfile=folder.parent / "default" / "Dockerfile"
-    )
+    return load_definition(folder, required=required, default_dockerfile=folder.parent / "default" / "Dockerfile")
 
 
 def pip_lines(definition: EnvironmentDefinition) -> list[str]:
@@ -44,9 +42,7 @@ def pip_lines(definition: EnvironmentDefinition) -> list[str]:
 
 def test_our_own_environments_can_be_read() -> None:
     for name, wanted in {"inference": "azureml-inference-server-http", "training": "debugpy"}.items():
-        definition = load_definition(
-            ROOT / "env" / name, required=["debugpy>=1.8"], default_dockerfile=ROOT / "none"
-        )
+        definition = load_definition(ROOT / "env" / name, required=["debugpy>=1.8"], default_dockerfile=ROOT / "none")
         assert definition.name == name
         assert definition.python == ">=3.10"
         assert wanted in {item.name for item in definition.pip}
@@ -165,9 +161,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("name", "text", "problem", "line"), BROKEN)
-def test_broken_definitions_say_where(
-    folder: Path, name: str, text: str, problem: str, line: int | None
-) -> None:
+def test_broken_definitions_say_where(folder: Path, name: str, text: str, problem: str, line: int | None) -> None:
     (folder / name).write_text(text)
     with pytest.raises(UserError, match=problem.replace("`", ".")) as caught:
         load(folder)

@@ -50,7 +50,7 @@ def test_paths_in_settings_belong_to_the_project_and_on_the_command_line_to_the_
 
 
 def test_a_byte_order_mark_quotes_export_and_other_peoples_variables_are_fine(tmp_path: Path) -> None:
-    text = '\ufeffexport AML_ENGINE="process"\r\nOTHER_THING=1\r\nAML_MODEL_DIR=\'a folder\'\r\n# AML_ODD=1\r\n'
+    text = "\ufeffexport AML_ENGINE=\"process\"\r\nOTHER_THING=1\r\nAML_MODEL_DIR='a folder'\r\n# AML_ODD=1\r\n"
     (tmp_path / ".env").write_text(text, newline="")
     settings = resolve(tmp_path, environ={}, cwd=tmp_path)
     assert settings.engine == "process"

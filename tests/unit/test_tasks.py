@@ -29,7 +29,7 @@ def test_every_task_of_the_contract_is_there_under_its_name() -> None:
 def test_every_task_has_a_line_of_help_and_every_flag_an_explanation() -> None:
     for collection in (deploy, container):
         for name, task in Collection.from_module(collection).tasks.items():
-            help = subprocess.run(
+            text = subprocess.run(
                 [sys.executable, "-m", "invoke", "--help", f"{collection.__name__.rpartition('.')[2]}.{name}"],
                 cwd=ROOT,
                 capture_output=True,
@@ -37,7 +37,7 @@ def test_every_task_has_a_line_of_help_and_every_flag_an_explanation() -> None:
                 check=True,
             ).stdout
             assert (task.__doc__ or "").strip().endswith("."), name
-            options = help.partition("Options:")[2]
+            options = text.partition("Options:")[2]
             for line in options.splitlines():
                 if line.strip().startswith("--"):
                     assert len(line.split(maxsplit=1)) == 2 and "  " in line.strip(), (name, line)
@@ -46,8 +46,8 @@ def test_every_task_has_a_line_of_help_and_every_flag_an_explanation() -> None:
 def test_listing_the_tasks_imports_nothing_heavy() -> None:
     code = (
         "import sys; import workflows\n"
-        "heavy = {'docker', 'requests', 'rich', 'yaml', 'fabric', 'paramiko', 'psutil', 'filelock', 'azureml', 'dotenv',"
-        " 'tree_sitter', 'debugpy'}\n"
+        "heavy = {'docker', 'requests', 'rich', 'yaml', 'fabric', 'paramiko', 'psutil', 'filelock', 'azureml',"
+        " 'dotenv', 'tree_sitter', 'debugpy'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     # Invoke itself brings some along; only what we add counts.

@@ -91,7 +91,7 @@ class DockerEngine:
             project=spec.project,
             spec=spec,
             # Published on 127.0.0.1 only; inside, the port has to be reachable from there.
-            debug_host="0.0.0.0",
+            debug_host="0.0.0.0",  # noqa: S104
             debug_port=DEBUG_PORT,
             server_port=SCORING_PORT,
             bind=None,
@@ -109,7 +109,7 @@ class DockerEngine:
         user = self._user()
         if user:
             options["user"] = user
-            variables["HOME"] = "/tmp"
+            variables["HOME"] = "/tmp"  # noqa: S108
         try:
             container = self._client.containers.create(
                 spec.tag,
@@ -237,9 +237,7 @@ class DockerEngine:
     def leftovers(self, project: Path) -> list[str]:
         """See :class:`~workflows.engines.base.Engine`."""
         found = self._client.api.containers(all=True, filters={"label": f"{LABEL_PROJECT}={project}"})
-        return [
-            str(container["Id"]) for container in found if container["Labels"].get(LABEL_KIND) == "service"
-        ]
+        return [str(container["Id"]) for container in found if container["Labels"].get(LABEL_KIND) == "service"]
 
     def remove(self, handle: str) -> None:
         """See :class:`~workflows.engines.base.Engine`."""

@@ -108,9 +108,7 @@ def _host() -> str:
             f"The docker context {name} cannot be read: {error}.", "Choose another with `docker context use`."
         ) from error
     if not found:
-        raise UserError(
-            f"The docker context {name} does not exist.", "Choose another with `docker context use`."
-        )
+        raise UserError(f"The docker context {name} does not exist.", "Choose another with `docker context use`.")
     return str(found)
 
 

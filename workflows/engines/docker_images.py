@@ -45,9 +45,7 @@ def resolve_base_image(client: docker.DockerClient, setting: str | None) -> str:
     return BASE_IMAGE
 
 
-def find_image(
-    client: docker.DockerClient, definition: EnvironmentDefinition, base_image: str
-) -> ImageRef | None:
+def find_image(client: docker.DockerClient, definition: EnvironmentDefinition, base_image: str) -> ImageRef | None:
     """The image of a definition, if it is there; one look-up.
 
     Args:
@@ -193,9 +191,7 @@ def unused_images(
     return found
 
 
-def import_image(
-    client: docker.DockerClient, data: Iterator[bytes], name: str, changes: list[str]
-) -> tuple[str, int]:
+def import_image(client: docker.DockerClient, data: Iterator[bytes], name: str, changes: list[str]) -> tuple[str, int]:
     """Make an image of a root file system; an older image of that name is removed if nothing uses it.
 
     Args:

@@ -21,6 +21,10 @@ def is_free(port: int) -> bool:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            # A low port, which only root may listen on: nobody need hold it, and the Docker
+            # engine, being root's, can publish it.
+            return True
         except OSError:
             return False
         return True
@@ -88,11 +92,8 @@ def pick(
             name, ours = containers(port) or _holder(port)
             if not ours:
                 setting = BY_FIELD[field]
-                raise UserError(
-                    f"Port {port} is held by {name}.",
-                    f"Stop it, or choose another port: {setting.flag} {port + 1}, or {setting.variable}=0 for a free one.",
-                )
+                others = f"{setting.flag} {port + 1}, or {setting.variable}=0 for a free one"
+                raise UserError(f"Port {port} is held by {name}.", f"Stop it, or choose another port: {others}.")
         port = port + 1 if port < 65535 else 1024
     note = "" if port == wanted else f"port {wanted} belongs to another session, so {port} is used"
     return port, note
-

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -74,6 +75,9 @@ class ProcessEngine:
                 "The inference server needs gunicorn, which does not run on Windows itself.",
                 "Start Docker Desktop, or work in WSL.",
             )
+        for port in (spec.scoring_port, spec.debug_port):
+            if 0 < port < 1024 and not _may_listen(port):
+                raise UserError(f"Only root may listen on port {port}.", "Choose a port from 1024 on.")
         runit = spec.session / "runit"
         shutil.rmtree(runit, ignore_errors=True)
         shutil.copytree(spec.runit, runit)
@@ -195,11 +199,11 @@ class ProcessEngine:
         # The mark by which a service's processes are found, and ended.
         del environment["AZUREML_DEBUGGEE_PROJECT"]
         try:
-            return subprocess.run(
-                argv, cwd=service.score_script.parent, env=environment, check=False
-            ).returncode
+            return subprocess.run(argv, cwd=service.score_script.parent, env=environment, check=False).returncode
         except OSError as error:
-            raise UserError(f"{argv[0]} cannot be started: {error.strerror}.", "Name a program that is there.") from error
+            raise UserError(
+                f"{argv[0]} cannot be started: {error.strerror}.", "Name a program that is there."
+            ) from error
 
     def port_holder(self, port: int) -> tuple[str, bool] | None:
         """No container holds a port here."""
@@ -250,6 +254,17 @@ def _environment(service: Service) -> dict[str, str]:
     kept["PATH"] = binaries + os.pathsep + kept.get("PATH", os.defpath)
     kept["VIRTUAL_ENV"] = service.environment
     return {**kept, **service.variables}
+
+
+def _may_listen(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def _created(pid: int) -> float:

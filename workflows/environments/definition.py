@@ -122,9 +122,7 @@ class EnvironmentDefinition:
         return tuple(found), tuple(notes)
 
 
-def load_definition(
-    folder: Path, *, required: Sequence[str] = (), default_dockerfile: Path
-) -> EnvironmentDefinition:
+def load_definition(folder: Path, *, required: Sequence[str] = (), default_dockerfile: Path) -> EnvironmentDefinition:
     """Read an environment definition.
 
     Args:
@@ -216,9 +214,7 @@ def _missing(
 ) -> list[Requirement]:
     names = {item.name for item in present} | {normalise(item.name) for item in packages}
     wanted = [parse_requirement(text) for text in required]
-    return [
-        item for item in wanted if item.name not in names and names.isdisjoint(_PROVIDERS.get(item.name, ()))
-    ]
+    return [item for item in wanted if item.name not in names and names.isdisjoint(_PROVIDERS.get(item.name, ()))]
 
 
 def _walk(folder: Path) -> Iterator[tuple[PurePosixPath, Path]]:

@@ -13,9 +13,7 @@ WAIT_LIMIT = 30 * 60.0
 
 
 @contextmanager
-def exclusive(
-    lock_file: Path, what: str, report: Callable[[str], None], limit: float = WAIT_LIMIT
-) -> Iterator[None]:
+def exclusive(lock_file: Path, what: str, report: Callable[[str], None], limit: float = WAIT_LIMIT) -> Iterator[None]:
     """Hold a lock; it ends with the process that holds it, however that ends.
 
     Args:

@@ -75,9 +75,7 @@ def pip_failed(
     item = _requirement(reason, (*definition.pip, *conda))
     problem = f"{what} could not install the environment `{definition.name}`: {reason.rstrip('.')}"
     if any(_NO_NETWORK.search(line) for line in lines):
-        problem = (
-            f"{what} could not reach the package index for the environment `{definition.name}`: {reason}"
-        )
+        problem = f"{what} could not reach the package index for the environment `{definition.name}`: {reason}"
         remedy = "Check the network and pip's settings (`pip config list`), then run the same command again."
     elif item is not None and item.file is not None:
         remedy = f"Correct line {item.line} of {item.file}, then run the same command again."

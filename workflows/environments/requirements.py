@@ -14,9 +14,7 @@ from pathlib import Path
 
 from ..errors import UserError
 
-_INCLUDE = re.compile(
-    r"^(?:(-r|--requirement)|(-c|--constraint))(?:\s*=\s*|\s+|(?<=-r)|(?<=-c))(?P<path>.+)$"
-)
+_INCLUDE = re.compile(r"^(?:(-r|--requirement)|(-c|--constraint))(?:\s*=\s*|\s+|(?<=-r)|(?<=-c))(?P<path>.+)$")
 _EDITABLE = re.compile(r"^(?:-e|--editable)(?:\s*=\s*|\s+)(?P<target>.+)$")
 _NAME = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?![A-Za-z0-9._-]*[/\\:])")
 _EGG = re.compile(r"[#&]egg=([A-Za-z0-9._-]+)")
@@ -104,9 +102,7 @@ def read_line(lines: PipLines, text: str, *, file: Path, line: int, folder: Path
     _read_line(lines, text, file, line, folder, ())
 
 
-def _read_line(
-    lines: PipLines, text: str, file: Path, line: int, folder: Path, parents: tuple[Path, ...]
-) -> None:
+def _read_line(lines: PipLines, text: str, file: Path, line: int, folder: Path, parents: tuple[Path, ...]) -> None:
     include = _INCLUDE.match(text)
     if include is not None:
         _include(lines, include, file, line, folder, parents)
@@ -202,9 +198,7 @@ def read_text(path: Path) -> str:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise UserError(f"{path.name} is not UTF-8.", "Save it as UTF-8.", file=path, line=line) from error
     except OSError as error:
-        raise UserError(
-            f"{path.name} cannot be read: {error.strerror}.", "Make it readable.", file=path
-        ) from error
+        raise UserError(f"{path.name} cannot be read: {error.strerror}.", "Make it readable.", file=path) from error
 
 
 def _local(target: str, file: Path, line: int, folder: Path) -> tuple[Path, str] | None:
@@ -229,9 +223,7 @@ def _local(target: str, file: Path, line: int, folder: Path) -> tuple[Path, str]
     if split is None or "://" in body:
         return None
     path = split["path"].strip()
-    if not (
-        path.startswith(".") or "/" in path or "\\" in path or path.endswith((".whl", ".zip", ".tar.gz"))
-    ):
+    if not (path.startswith(".") or "/" in path or "\\" in path or path.endswith((".whl", ".zip", ".tar.gz"))):
         return None
     return _existing(path, file, line, folder), (split["extras"] or "") + rest
 

@@ -47,9 +47,7 @@ def list_environments(cache: Path) -> list[StoredEnvironment]:
             continue
         try:
             marker = json.loads((folder / MARKER).read_bytes())
-            entry = StoredEnvironment(
-                str(marker["name"]), str(marker["digest"]), folder, int(marker["bytes"]), cache
-            )
+            entry = StoredEnvironment(str(marker["name"]), str(marker["digest"]), folder, int(marker["bytes"]), cache)
         except (OSError, ValueError, KeyError, TypeError):
             size = sum(path.lstat().st_size for path in folder.rglob("*"))
             entry = StoredEnvironment("half-built", "", folder, size, cache)

@@ -198,14 +198,10 @@ def _install(
             minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
             asked = f"python{definition.python}"
             notes.append(f"{definition.source.name} asks for {asked}; using {minor}, conda is not used here")
-        _run(
-            [python, "-m", "venv", "--without-pip", str(folder)], definition, report, environment, what="venv"
-        )
+        _run([python, "-m", "venv", "--without-pip", str(folder)], definition, report, environment, what="venv")
         # venv would do this itself, but keeps what it says when it fails.
         ensure = ["-I", "-m", "ensurepip", "--upgrade", "--default-pip"]
-        _run(
-            [str(_python(folder, conda)), *ensure], definition, report, environment, what="venv", base=python
-        )
+        _run([str(_python(folder, conda)), *ensure], definition, report, environment, what="venv", base=python)
         notes += definition.translated()[1]
         translated = True
     executable = _python(folder, conda)
@@ -247,15 +243,11 @@ def _python(folder: Path, conda: str | None) -> Path:
     return pythons.environment_python(folder)
 
 
-def _mark(
-    definition: EnvironmentDefinition, folder: Path, digest: str, notes: list[str], conda: str | None
-) -> None:
+def _mark(definition: EnvironmentDefinition, folder: Path, digest: str, notes: list[str], conda: str | None) -> None:
     """Write the marker that makes the environment a whole one, last and atomically."""
     executable = _python(folder, conda)
     found = pythons.facts(str(executable))
-    size = sum(
-        os.lstat(os.path.join(parent, name)).st_size for parent, _, names in os.walk(folder) for name in names
-    )
+    size = sum(os.lstat(os.path.join(parent, name)).st_size for parent, _, names in os.walk(folder) for name in names)
     marker = {
         "name": definition.name,
         "definition": str(definition.folder),

@@ -173,9 +173,7 @@ class Deployment:
                 raise UserError("The service has not been started.", "First: inv deploy.runsvdir")
             step.text = serving.reload(service, self._engine_of(service), step).text
 
-    def inspect(
-        self, location: str, request: Path | None, expressions: list[str], timeout: float
-    ) -> dict[str, Any]:
+    def inspect(self, location: str, request: Path | None, expressions: list[str], timeout: float) -> dict[str, Any]:
         """Stop at a line during one request, look, and let it go on."""
         return serving.inspect(self._running("First: inv deploy.debug"), location, request, expressions, timeout)
 
@@ -191,15 +189,18 @@ class Deployment:
             raise UserError("No service of this project is running.", remedy)
         if not self._engine_of(service).alive(service):
             self._end(service)
-            raise UserError(
-                f"The service {service.name} has ended; inv container.logs shows its last log.", remedy
-            )
+            raise UserError(f"The service {service.name} has ended; inv container.logs shows its last log.", remedy)
         return service
 
     def _spec(self, image: ImageRef, own: Service | None, notes: list[str]) -> ServiceSpec:
         from ..engines import ports
 
         settings = self.settings
+        if settings.scoring_port == settings.debug_port != 0:
+            raise UserError(
+                f"The service and the debugger cannot both use port {settings.debug_port}.",
+                "Choose two: --scoring-port, --debug-port.",
+            )
         mine = self._own_ports(own)
         chosen: dict[str, int] = {}
         for field in ("scoring_port", "debug_port"):
@@ -326,4 +327,3 @@ def _check_folders(settings: Settings) -> None:
 def _runit(settings: Settings) -> Path:
     own = settings.inference_env / "runit"
     return own if own.is_dir() else packaged_defaults() / "env" / "inference" / "runit"
-

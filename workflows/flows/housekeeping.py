@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from .. import engines, sessions, uses
@@ -15,10 +16,9 @@ def _answering_engines() -> list[Engine]:
 
     found = [engines.load("process")]
     if engine_answers():
-        try:
+        # What does not answer has nothing to list.
+        with contextlib.suppress(UserError):
             found.append(engines.load("docker"))
-        except UserError:
-            pass  # What does not answer has nothing to list.
     return found
 
 

@@ -160,9 +160,7 @@ def _see_answer(service: Service, engine: Engine, step: Step) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def http_request(
-    service: Service, method: str, path: str, body: bytes | None, timeout: float
-) -> tuple[int, bytes]:
+def http_request(service: Service, method: str, path: str, body: bytes | None, timeout: float) -> tuple[int, bytes]:
     """One request to the service.
 
     Returns:

@@ -65,9 +65,7 @@ def list_(run: Command) -> None:
     if not rows:
         run.console.line("No service is running.")
     for row in rows:
-        run.console.line(
-            f"{row['name']:<12} {row['engine']:<8} {row['state']:<8} {row['ports']:<24} {row['project']}"
-        )
+        run.console.line(f"{row['name']:<12} {row['engine']:<8} {row['state']:<8} {row['ports']:<24} {row['project']}")
     run.console.result({"services": rows})
 
 

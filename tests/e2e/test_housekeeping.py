@@ -1,0 +1,76 @@
+"""`container.list` and `container.prune`: what is there, and taking away only what nobody needs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from projects import Project
+
+
+def environment(cache: Path, digest: str) -> Path:
+    """A finished environment, as a build leaves it."""
+    folder = cache / "azureml-debug" / "environments" / digest[:16]
+    folder.mkdir(parents=True)
+    (folder / "azureml-debug.json").write_text(
+        json.dumps({"name": "inference", "digest": digest, "bytes": 5_000_000, "executable": "python", "notes": []})
+    )
+    return folder
+
+
+def user(cache: Path, project: Path, digest: str) -> None:
+    """A project's note of what it uses."""
+    folder = cache / "azureml-debug" / "projects"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{digest[:8]}.json").write_text(json.dumps({"project": str(project), "digests": {"inference": digest}}))
+
+
+@pytest.mark.parametrize("engine", ["process"], indirect=True)
+def test_prune_removes_what_no_project_uses_and_nothing_else(project: Project, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    here = {"XDG_CACHE_HOME": str(cache), "DOCKER_HOST": "unix:///nowhere/docker.sock"}
+    used, orphaned, unknown = (environment(cache, letter * 64) for letter in "abc")
+    half = cache / "azureml-debug" / "environments" / "half"
+    half.mkdir()
+    user(cache, project.folder, "a" * 64)
+    user(cache, tmp_path / "deleted project", "b" * 64)
+    dry = project.ok("container.prune", "--dry-run", "--json", **here).json
+    assert {row["name"].split()[-1] for row in dry["removed"]} >= {"b" * 12, "c" * 12}
+    assert all(folder.is_dir() for folder in (used, orphaned, unknown, half))
+    out = project.ok("container.prune", **here).out
+    assert "10.0 MB was given back" in out
+    assert used.is_dir()
+    assert not any(folder.exists() for folder in (orphaned, unknown, half))
+    assert "Nothing is unused" in project.ok("container.prune", **here).out
+
+
+def test_list_names_each_service_with_its_state_and_ports(project: Project) -> None:
+    debug = project.debug()
+    (row,) = [
+        row for row in project.ok("container.list", "--json").json["services"] if row["project"] == str(project.folder)
+    ]
+    assert (row["name"], row["engine"], row["state"]) == (debug["container"], debug["engine"], "running")
+    assert str(debug["debug"]["port"]) in row["ports"]
+    assert debug["container"] in project.ok("container.list").out
+
+
+@pytest.mark.parametrize("engine", ["docker"], indirect=True)
+def test_prune_leaves_an_image_alone_that_somebody_gave_a_name(project: Project, tmp_path: Path) -> None:
+    if shutil.which("docker") is None:
+        pytest.fail("the docker command is part of the engine's package")
+    folder = project.folder / "environment"
+    folder.mkdir()
+    (folder / "requirements.txt").write_text("# all in the Dockerfile\n")
+    (folder / "Dockerfile").write_text(f"FROM azureml-debug/base:latest\nENV MARK={tmp_path.name}\n")
+    project.ok("deploy.build", "--inference-env", "environment")
+    project.ok("deploy.tag", "--inference-env", "environment", "--image-tag", "somebodys/own:1")
+    try:
+        # The project now uses another environment, so nobody uses this one.
+        project.ok("deploy.build")
+        rows = project.ok("container.prune", "--dry-run", "--json").json["removed"]
+        assert not [row for row in rows if "somebodys/own" in row["name"] or "azureml-debug/environment" in row["name"]]
+    finally:
+        subprocess.run(["docker", "rmi", "somebodys/own:1"], check=True, capture_output=True)
