@@ -61,16 +61,16 @@ def test_list_names_each_service_with_its_state_and_ports(project: Project) -> N
 def test_prune_leaves_an_image_alone_that_somebody_gave_a_name(project: Project, tmp_path: Path) -> None:
     if shutil.which("docker") is None:
         pytest.fail("the docker command is part of the engine's package")
-    folder = project.folder / "environment"
+    folder = project.folder / "somebodys-environment"
     folder.mkdir()
     (folder / "requirements.txt").write_text("# all in the Dockerfile\n")
     (folder / "Dockerfile").write_text(f"FROM azureml-debug/base:latest\nENV MARK={tmp_path.name}\n")
-    project.ok("deploy.build", "--inference-env", "environment")
-    project.ok("deploy.tag", "--inference-env", "environment", "--image-tag", "somebodys/own:1")
+    project.ok("deploy.build", "--inference-env", folder.name)
+    project.ok("deploy.tag", "--inference-env", folder.name, "--image-tag", "somebodys/own:1")
     try:
         # The project now uses another environment, so nobody uses this one.
         project.ok("deploy.build")
         rows = project.ok("container.prune", "--dry-run", "--json").json["removed"]
-        assert not [row for row in rows if "somebodys/own" in row["name"] or "azureml-debug/environment" in row["name"]]
+        assert not [row for row in rows if "somebodys/own" in row["name"] or folder.name in row["name"]]
     finally:
         subprocess.run(["docker", "rmi", "somebodys/own:1"], check=True, capture_output=True)
