@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,6 +132,30 @@ class Service:
     execution: str = ""
     pid: int = 0
     pid_created: float = 0.0
+
+    @classmethod
+    def of(
+        cls, spec: ServiceSpec, engine: str, remote_root: str, variables: Mapping[str, str], handle: str = ""
+    ) -> Service:
+        """The service that an engine has made of a specification."""
+        return cls(
+            engine=engine,
+            project=spec.project,
+            session=spec.session,
+            name=spec.name,
+            handle=handle,
+            tag=spec.tag,
+            digest=spec.image.digest,
+            environment=spec.image.name,
+            score_script=spec.score_script,
+            remote_root=remote_root,
+            scoring_port=spec.scoring_port,
+            debug_port=spec.debug_port,
+            wait=spec.wait,
+            debug_timeout=spec.debug_timeout,
+            variables=variables,
+            created=time.time(),
+        )
 
     @property
     def path_mappings(self) -> tuple[PathMapping, ...]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from workflows.debugger import jsonc
+from workflows.debugger import jsonc, jsonc_file
 from workflows.debugger.launch_json import attach_configuration, write_configurations
 from workflows.errors import UserError
 from workflows.models import DebugEndpoint, PathMapping
@@ -1026,7 +1026,7 @@ def test_two_threads_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
 
 def test_waiting_for_another_command_ends_with_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = launch_json(tmp_path, b"{}")
-    monkeypatch.setattr(jsonc, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(jsonc_file, "LOCK_TIMEOUT", 0.2)
     errors: list[UserError] = []
 
     def change(document: jsonc.Document) -> jsonc.Document:
@@ -1035,7 +1035,7 @@ def test_waiting_for_another_command_ends_with_an_error(tmp_path: Path, monkeypa
         thread.join(10)
         return document
 
-    jsonc.edit_file(file, change)
+    jsonc_file.edit_file(file, change)
     assert [error.problem for error in errors] == ["another command has been changing it for 0.2 s"]
     assert write_configurations(tmp_path, [NEW]) == "added"
 

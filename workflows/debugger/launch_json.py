@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from workflows.debugger import jsonc
 from workflows.debugger.jsonc import Document, Keys
+from workflows.debugger.jsonc_file import edit_file
 from workflows.errors import UserError
 from workflows.models import DebugEndpoint, PathMapping
 
@@ -81,7 +82,7 @@ def write_configurations(
             added |= new
         return document
 
-    changed = jsonc.edit_file(file, change)
+    changed = edit_file(file, change)
     if added:
         return "added"
     return "updated" if changed else "unchanged"

@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -148,24 +147,7 @@ class DockerEngine:
             if isinstance(error, APIError):
                 self._explain_start(error)
             raise
-        return Service(
-            engine=self.name,
-            project=spec.project,
-            session=spec.session,
-            name=spec.name,
-            handle=str(container.id),
-            tag=spec.tag,
-            digest=spec.image.digest,
-            environment=spec.image.name,
-            score_script=spec.score_script,
-            remote_root=APP_ROOT,
-            scoring_port=spec.scoring_port,
-            debug_port=spec.debug_port,
-            wait=spec.wait,
-            debug_timeout=spec.debug_timeout,
-            variables=variables,
-            created=time.time(),
-        )
+        return Service.of(spec, self.name, APP_ROOT, variables, str(container.id))
 
     def start(self, service: Service) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""

@@ -96,24 +96,7 @@ class ProcessEngine:
             bind=f"127.0.0.1:{spec.scoring_port}",
             model_dir=str(spec.model_dir) if spec.model_dir else None,
         )
-        return Service(
-            engine=self.name,
-            project=spec.project,
-            session=spec.session,
-            name=spec.name,
-            handle="",
-            tag=spec.tag,
-            digest=spec.image.digest,
-            environment=spec.image.name,
-            score_script=spec.score_script,
-            remote_root=str(app_root),
-            scoring_port=spec.scoring_port,
-            debug_port=spec.debug_port,
-            wait=spec.wait,
-            debug_timeout=spec.debug_timeout,
-            variables=variables,
-            created=time.time(),
-        )
+        return Service.of(spec, self.name, str(app_root), variables)
 
     def start(self, service: Service) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""

@@ -1,0 +1,156 @@
+"""Changing a file of JSON with comments: read, edit, write as one, beside other processes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from workflows.debugger.jsonc import Document, JsoncError, parse
+from workflows.errors import UserError
+
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait for another command that changes the same file."""
+
+#: Seconds after which what a killed writer has left is taken away.
+_STALE_SECONDS = 60.0
+
+
+def edit_file(file: Path, change: Callable[[Document], Document]) -> bool:
+    """Change a file of JSON with comments; a missing one is an empty document.
+
+    Several processes may do it at once. Nothing is written when ``change`` changes nothing.
+
+    Args:
+        file: The file; a symbolic link is followed, a missing folder is made.
+        change: Gives the new document for the present one; may raise.
+
+    Returns:
+        Whether the file was written.
+
+    Raises:
+        UserError: The file cannot be read, understood, locked or written; it is left as it was.
+    """
+    target = Path(os.path.realpath(file))
+    with _locked(file, target):
+        before = _read(file, target)
+        try:
+            document = parse(before)
+        except JsoncError as error:
+            remedy = f"Correct line {error.line}, or rename the file to get a new one; it was not changed."
+            raise UserError(f"cannot be parsed: {error}", remedy, file=file, line=error.line) from error
+        after = change(document).data
+        if after == before:
+            return False
+        try:
+            _replace(target, after)
+        except OSError as error:
+            problem = f"cannot be written: {_reason(error)}"
+            raise UserError(problem, _write_remedy(error), file=file) from error
+        return True
+
+
+@contextlib.contextmanager
+def _locked(file: Path, target: Path) -> Iterator[None]:
+    import filelock
+
+    # Per user, since one user cannot open what another made in a shared temporary folder.
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    digest = hashlib.sha256(os.path.normcase(target).encode(errors="surrogateescape")).hexdigest()[:16]
+    try:
+        lock = filelock.FileLock(Path(tempfile.gettempdir(), f"workflows-{user}-{digest}.lock"))
+        lock.acquire(timeout=LOCK_TIMEOUT)
+    except filelock.Timeout as error:
+        problem = f"another command has been changing it for {LOCK_TIMEOUT:g} s"
+        raise UserError(problem, "Wait for that command or end it, then try again.", file=file) from error
+    except OSError as error:
+        problem = f"cannot be locked in the temporary folder: {_reason(error)}"
+        raise UserError(problem, "Let TMPDIR name a folder you can write to.", file=file) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read(file: Path, target: Path) -> bytes:
+    try:
+        kind = target.stat().st_mode
+        if stat.S_ISREG(kind):
+            return target.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except NotADirectoryError as error:
+        remedy = "Rename that file; VS Code keeps its settings in a folder of this name."
+        raise UserError("is a file, not a folder", remedy, file=file.parent) from error
+    except OSError as error:
+        remedy = "Give yourself the right to read it and its folder, then try again."
+        raise UserError(f"cannot be read: {_reason(error)}", remedy, file=file) from error
+    what = "is a folder, not a file" if stat.S_ISDIR(kind) else "is not a regular file"
+    raise UserError(what, "Rename or remove it, then try again.", file=file)
+
+
+def _replace(target: Path, data: bytes) -> None:
+    """Put ``data`` in the place of ``target`` at one stroke, keeping its mode and owner."""
+    made_folder = not target.parent.is_dir()
+    if made_folder:
+        target.parent.mkdir()
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        old = _writable_status(target)
+        _remove_stale(target)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(temporary, flags, 0o666)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if old is not None:
+            if hasattr(os, "chown"):
+                # Only root can give a file back to its owner; for others it is theirs already.
+                with contextlib.suppress(OSError):
+                    os.chown(temporary, old.st_uid, old.st_gid)
+            temporary.chmod(stat.S_IMODE(old.st_mode))
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if made_folder:
+            with contextlib.suppress(OSError):
+                target.parent.rmdir()
+        raise
+
+
+def _writable_status(target: Path) -> os.stat_result | None:
+    """The file's status. A read-only file could be replaced all the same, but its owner meant it."""
+    try:
+        with target.open("r+b") as stream:
+            return os.fstat(stream.fileno())
+    except FileNotFoundError:
+        return None
+
+
+def _remove_stale(target: Path) -> None:
+    """Take away what a killed command left behind."""
+    for left in target.parent.glob(f".{target.name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                left.unlink()
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _write_remedy(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Free some space on that disk, then try again; the file is as it was."
+    if error.errno == errno.ENOENT:
+        return "Check that the project folder exists, then try again."
+    return "Make the file and its folder writable, then try again; the file is as it was."
