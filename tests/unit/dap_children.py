@@ -37,6 +37,7 @@ class Debuggee:
     """A child process under debugpy that answers requests with ``app.handle``."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
+        self.folder = folder
         script = folder / "server.py"
         script.write_text(SERVER)
         self.process = subprocess.Popen(

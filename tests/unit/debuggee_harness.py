@@ -155,8 +155,9 @@ class Child:
         until(lambda: line in self.lines, f"{line!r} in {self.lines}")
 
     def errors(self) -> str:
-        """Its standard error so far."""
-        return self.errors_file.read_text()
+        """Its standard error so far, without what pydevd remarks of threads that are just starting."""
+        lines = self.errors_file.read_text().splitlines()
+        return "\n".join(line for line in lines if "thread._ident is None" not in line)
 
     @property
     def port(self) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,11 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debuggee]:
     folder = tmp_path_factory.mktemp("program")
     (folder / "app.py").write_text(APP)
     with debuggee(folder) as child:
-        child.folder = folder  # type: ignore[attr-defined]
         yield child
 
 
 def source_of(program: Debuggee) -> str:
-    return str(program.folder / "app.py")  # type: ignore[attr-defined]
+    return str(program.folder / "app.py")
 
 
 def connect(port: int) -> DapClient:
@@ -67,9 +68,8 @@ def read_request(connection: socket.socket) -> dict[str, Any]:
 
 
 def response_to(request: dict[str, Any], body: dict[str, Any] | None = None) -> bytes:
-    return encode(
-        {"type": "response", "request_seq": request["seq"], "success": True, "command": request["command"], "body": body}
-    )
+    answer = {"type": "response", "request_seq": request["seq"], "command": request["command"]}
+    return encode({**answer, "success": True, "body": body})
 
 
 # Framing
@@ -87,7 +87,7 @@ def test_messages_come_out_whole_however_they_are_split() -> None:
 
 def test_length_counts_bytes_of_raw_utf8_and_other_headers_are_skipped() -> None:
     body = json.dumps({"text": "größer ☃"}, ensure_ascii=False).encode()
-    wire = b"Content-Type: application/vscode-jsonrpc; charset=utf-8\r\ncontent-length:  %d \r\nX: a:b\r\n\r\n" % len(body)
+    wire = b"Content-Type: text/json; charset=utf-8\r\ncontent-length:  %d \r\nX: a:b\r\n\r\n" % len(body)
     assert list(MessageReader().feed(wire + body)) == [{"text": "größer ☃"}]
 
 
@@ -101,6 +101,7 @@ def test_file_names_that_are_not_utf8_survive() -> None:
     [
         b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
         b"X: 1\r\n\r\n{}",
         b"Content-Length: -1\r\n\r\n",
         b"Content-Length: 1e3\r\n\r\n",
@@ -220,6 +221,18 @@ def test_nothing_listening_is_unreachable() -> None:
         connect(port)
 
 
+def test_connecting_is_bounded() -> None:
+    # A full queue of connections that nobody accepts: the next one gets no answer (Linux).
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port = listener.getsockname()[1]
+        began = time.monotonic()
+        with pytest.raises(DapTimeout, match=rf"no connection to 127\.0\.0\.1:{port} within 0\.3 s"):
+            for _ in range(4):
+                stack.enter_context(DapClient.connect("127.0.0.1", port, 0.3))
+        assert time.monotonic() - began < 3
+
+
 def test_silence_ends_in_a_timeout_that_names_what_was_waited_for() -> None:
     with fake_peer(lambda connection: None) as port, connect(port) as client:
         began = time.monotonic()
@@ -243,9 +256,12 @@ def test_attach_is_bounded_as_a_whole_when_only_initialize_is_answered() -> None
 
 def test_initialize_is_sent_before_the_peer_says_anything() -> None:
     seen: list[str] = []
-    with fake_peer(lambda c: seen.append(read_request(c)["command"])) as port, connect(port) as client:
-        with pytest.raises(DapTimeout):
-            client.attach(timeout=0.5)
+    with (
+        fake_peer(lambda c: seen.append(read_request(c)["command"])) as port,
+        connect(port) as client,
+        pytest.raises(DapTimeout),
+    ):
+        client.attach(timeout=0.5)
     assert seen == ["initialize"]
 
 
@@ -262,14 +278,14 @@ def test_a_peer_that_closes_wakes_every_waiter_at_once() -> None:
             in_thread(lambda: client.request("evaluate", None, 60)),
             in_thread(lambda: client.wait_event("stopped", 60)),
         ]
-        time.sleep(0.2)
+        time.sleep(0.1)
         close.set()
         began = time.monotonic()
         for thread, outcome in waiters:
             thread.join(10)
             assert isinstance(outcome[0], DapClosed)
         # Each waiter is woken, none sits out a slice of its wait.
-        assert time.monotonic() - began < 0.4
+        assert time.monotonic() - began < 0.25
         with pytest.raises(DapClosed):
             client.request("threads")
 
@@ -290,15 +306,21 @@ def test_closing_in_the_middle_of_a_message_is_said() -> None:
         connection.sendall(b"Content-Length: 100\r\n\r\n{")
         connection.shutdown(socket.SHUT_RDWR)
 
-    with fake_peer(behave) as port, connect(port) as client:
-        with pytest.raises(DapClosed, match="in the middle of a message"):
-            client.wait_event("stopped", 5)
+    with (
+        fake_peer(behave) as port,
+        connect(port) as client,
+        pytest.raises(DapClosed, match="in the middle of a message"),
+    ):
+        client.wait_event("stopped", 5)
 
 
 def test_a_peer_of_another_protocol_is_named_as_such() -> None:
-    with fake_peer(lambda c: c.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as port, connect(port) as client:
-        with pytest.raises(DapClosed, match="not a debug adapter"):
-            client.request("initialize", {}, 5)
+    with (
+        fake_peer(lambda c: c.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as port,
+        connect(port) as client,
+        pytest.raises(DapClosed, match="not a debug adapter"),
+    ):
+        client.request("initialize", {}, 5)
 
 
 def test_split_and_merged_packets_reach_their_waiters() -> None:
@@ -346,7 +368,7 @@ def test_requests_from_several_threads_get_their_own_answers() -> None:
             connection.sendall(response_to(request, {"n": request["arguments"]["n"]}))
 
     with fake_peer(behave) as port, connect(port) as client:
-        running = [in_thread(lambda n=n: client.request("echo", {"n": n}, 5)) for n in range(8)]
+        running = [in_thread(partial(client.request, "echo", {"n": n}, 5)) for n in range(8)]
         for n, (thread, outcome) in enumerate(running):
             thread.join(10)
             assert outcome == [{"n": n}]
@@ -366,6 +388,7 @@ def test_malformed_fields_do_not_end_the_connection() -> None:
 
     with fake_peer(behave) as port, connect(port) as client:
         assert client.request("threads", None, 5) == {"x": 1}
+        assert client.wait_event("5", 1).body == {}
 
 
 def test_a_request_of_the_adapters_is_answered_with_a_refusal() -> None:

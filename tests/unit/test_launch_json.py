@@ -373,14 +373,20 @@ lines */
 }
 
 
-@pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["lf", "crlf"])
+@pytest.mark.parametrize(
+    ("marked", "newline"),
+    [
+        pytest.param(marked, newline, id=f"{name}-{'lf' if newline == chr(10) else 'crlf'}")
+        for name, marked in ADDED.items()
+        for newline in ("\n", "\r\n")
+        # A file of one line has no newline style.
+        if newline == "\n" or "\n" in before_and_after(marked)[0].decode()
+    ],
+)
 @pytest.mark.parametrize("bom", [b"", BOM], ids=["plain", "bom"])
-@pytest.mark.parametrize("marked", ADDED.values(), ids=ADDED.keys())
 def test_a_new_entry_is_added_in_the_files_own_style_and_every_other_byte_stays(
     tmp_path: Path, marked: str, bom: bytes, newline: str
 ) -> None:
-    if newline == "\r\n" and "\n" not in before_and_after(marked)[0].decode():
-        pytest.skip("a file of one line has no newline style")
     before, after = before_and_after(marked.replace("\n", newline))
     file = launch_json(tmp_path, bom + before)
     assert write_configurations(tmp_path, [NEW]) == "added"

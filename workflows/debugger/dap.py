@@ -106,9 +106,7 @@ class DapClient(DapConnection):
         self.wait_response(attaching, left())
         return result
 
-    def set_breakpoints(
-        self, path: str, lines: Sequence[int], timeout: float = REQUEST_TIMEOUT
-    ) -> list[Json]:
+    def set_breakpoints(self, path: str, lines: Sequence[int], timeout: float = REQUEST_TIMEOUT) -> list[Json]:
         """Replace the breakpoints of one file; no lines remove them all. Raises as :meth:`request`."""
         arguments = {"source": {"path": path}, "breakpoints": [{"line": line} for line in lines]}
         return list(self.request("setBreakpoints", arguments, timeout).get("breakpoints", []))

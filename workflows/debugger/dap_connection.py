@@ -143,9 +143,7 @@ class DapConnection:
         """Wait for the response to request ``number``. Raises as :meth:`request` does."""
         command = self._pending.get(number, "?")
         try:
-            response = self._wait(
-                lambda: self._responses.pop(number, None), timeout, f"response to {command}"
-            )
+            response = self._wait(lambda: self._responses.pop(number, None), timeout, f"response to {command}")
         finally:
             with self._changed:
                 self._pending.pop(number, None)

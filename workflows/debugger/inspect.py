@@ -33,6 +33,7 @@ _RELEASE_TIMEOUT = 5.0
 _TRIGGER_DONE = "trigger done"  # Our own event, in the same queue as the adapter's.
 _ENDINGS = ("terminated", "exited")
 
+
 @dataclass(frozen=True)
 class Inspection:
     """What was seen at a stop.
@@ -178,9 +179,7 @@ def _wait_for_stop(
     deadline = time.monotonic() + timeout
     while True:
         try:
-            event = client.wait_event(
-                ("stopped", _TRIGGER_DONE, *_ENDINGS), max(0.0, deadline - time.monotonic())
-            )
+            event = client.wait_event(("stopped", _TRIGGER_DONE, *_ENDINGS), max(0.0, deadline - time.monotonic()))
         except DapTimeout:
             raise UserError(
                 f"{place} was not reached within {timeout:g} s",
@@ -193,9 +192,7 @@ def _wait_for_stop(
                 "Choose a line that this request runs.",
             )
         if event.name in _ENDINGS:
-            raise UserError(
-                f"the program ended before it reached {place}", "Look at its log, then start it again."
-            )
+            raise UserError(f"the program ended before it reached {place}", "Look at its log, then start it again.")
         thread = int(event.body.get("threadId", 0))
         if is_ours(event):
             return thread

@@ -12,11 +12,14 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from collections import deque
 from itertools import accumulate, chain, repeat, takewhile
 from typing import Any, Callable, Optional, Tuple
 
 _TRACES = sys.version_info < (3, 12)
+#: Seconds that pydevd may take to notice that its adapter has gone.
+ENDING_SECONDS = 5.0
 
 
 def _server() -> Any:
@@ -64,6 +67,8 @@ class Debugger:
             Exception: Whatever debugpy raises when it cannot start.
         """
         if self._address is None:
+            if "pydevd" in sys.modules:
+                self._clean_up()
             # It warns of frozen modules on standard error; whoever debugs knows.
             os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
             # Its import puts a breakpoint() in place that pauses even with nobody attached.
@@ -96,6 +101,41 @@ class Debugger:
             self._resting = True
         return True
 
+    def forget(self) -> None:
+        """Begin anew with the next debugger: the adapter has ended, and nothing speaks to pydevd."""
+        if self._address is None:
+            return
+        self._address = None
+        # debugpy refuses a second call, since its adapter is meant to live as long as the program.
+        _server().listen.called = False
+        if _TRACES and sys.version_info >= (3, 9):
+            self._untrace()
+        self._resting = False
+
+    def _clean_up(self) -> None:
+        """Make room for a new pydevd, where the one before has lost its adapter."""
+        deadline = time.monotonic() + ENDING_SECONDS
+        # It takes itself down; until then a new session would join the old one.
+        while self._live() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        # A thread that was paused when the adapter ended would never pause again.
+        import pydevd
+
+        for thread in threading.enumerate():
+            info = getattr(thread, "additional_info", None)
+            if info is not None:
+                pydevd.remove_additional_info(info)
+                thread.additional_info = None  # type: ignore[attr-defined]
+        if not _TRACES:
+            from _pydevd_sys_monitoring import pydevd_sys_monitoring
+
+            pydevd_sys_monitoring.reset_thread_local_info()
+
+    @staticmethod
+    def _live() -> Any:
+        pydevd = sys.modules.get("pydevd")
+        return None if pydevd is None else pydevd.get_global_debugger()
+
     def wait(self, over: Callable[[], bool]) -> bool:
         """Hold the calling thread until a debugger has sent its configuration.
 
@@ -125,13 +165,12 @@ class Debugger:
         self._address = None
         self._resting = False
         # Not imported: at the moment of the fork another thread may have been doing that.
-        pydevd = sys.modules.get("pydevd")
-        if pydevd is None:
-            return
         try:
-            debugger = pydevd.get_global_debugger()
+            debugger = self._live()
             if debugger is None:
                 return
+            import pydevd
+
             for thread in (debugger.reader, debugger.writer):
                 # Else the adapter would outlive the parent for as long as the child lives.
                 if thread is not None and thread.sock is not None:

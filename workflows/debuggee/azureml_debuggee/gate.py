@@ -22,6 +22,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Set, Tuple
 
 from .threads import start_untraced
@@ -38,6 +39,8 @@ FIRST_MESSAGE_SECONDS = 60.0
 #: Seconds between the last debugger's leaving and the return to full speed.
 REST_SECONDS = 0.3
 FLUSH_SECONDS = 5.0
+#: Seconds of the adapter's silence after which a session whose debugger has died is closed.
+SILENCE_SECONDS = 0.2
 BIND_SECONDS = 10.0
 #: Seconds that the adapter may take to greet; it is a process of its own.
 GREETING_SECONDS = 30.0
@@ -100,6 +103,8 @@ class _Pair:
         self.client, self.adapter = client, adapter
         self.to_adapter, self.to_client = bytearray(first), bytearray(greeting)
         self.closing: Optional[float] = None
+        #: Whether the client has closed, so that what the adapter says goes nowhere.
+        self.deserted = False
 
     def ends(self) -> Tuple[Tuple[socket.socket, bytearray, bytearray], ...]:
         """Each socket with the buffer read from it and the one to be written to it."""
@@ -132,8 +137,8 @@ class Gate:
         self._pairs: Set[_Pair] = set()
         self._waking: Set[socket.socket] = set()
         self._rest_at: Optional[float] = None
-        self._work: "queue.SimpleQueue[Optional[Tuple[socket.socket, bytes]]]" = queue.SimpleQueue()
-        self._done: "queue.SimpleQueue[Any]" = queue.SimpleQueue()
+        self._work: "queue.SimpleQueue[Callable[[], Optional[Callable[[], None]]]]" = queue.SimpleQueue()
+        self._done: "queue.SimpleQueue[Callable[[], None]]" = queue.SimpleQueue()
         self._helper: Optional[threading.Thread] = None
         #: Set once the gate listens, or never will.
         self.settled = threading.Event()
@@ -254,6 +259,8 @@ class Gate:
         for end in self._sockets():
             end.detach()
         self._lost.append(self._selector)
+        if self._keeper is not None:
+            self._ask(self._forget)
         self._pending.clear()
         self._pairs.clear()
         self._waking.clear()
@@ -287,7 +294,7 @@ class Gate:
         if self._rest_at is not None and self._rest_at <= now:
             self._rest_at = None
             if not self._pairs and not self._waking:
-                self._ask(None)
+                self._ask(self._rest)
 
     # Peers of whom nothing is known yet
 
@@ -332,7 +339,7 @@ class Gate:
         del self._pending[peer]
         self._selector.unregister(peer)
         self._waking.add(peer)
-        self._ask((peer, bytes(data)))
+        self._ask(partial(self._let_in, peer, bytes(data)))
 
     def _drop(self, peer: socket.socket) -> None:
         del self._pending[peer]
@@ -341,7 +348,8 @@ class Gate:
 
     # What may block: done by the helper's thread, one thing after the other
 
-    def _ask(self, work: Optional[Tuple[socket.socket, bytes]]) -> None:
+    def _ask(self, work: Callable[[], Optional[Callable[[], None]]]) -> None:
+        """Have the helper do ``work``, and after that in this thread what it has returned."""
         self._work.put(work)
         if self._helper is None:
             self._helper = start_untraced(self._help, "azureml-debuggee-helper")
@@ -349,21 +357,30 @@ class Gate:
     def _help(self) -> None:
         while True:
             work = self._work.get()
-            if work is None:
-                try:
-                    result: Any = self._debugger.rest()
-                except Exception:
-                    _complain()
-                    result = True
-            else:
-                result = (work[0], self._let_in(*work))
-            self._done.put(result)
+            try:
+                following = work()
+            except Exception:
+                _complain()
+                continue
+            if following is None:
+                continue
+            self._done.put(following)
             try:
                 self._rope.send(b"!")
             except OSError:
                 pass  # The bell rings already, or hangs no more.
 
-    def _let_in(self, client: socket.socket, first: bytes) -> Optional[_Pair]:
+    def _rest(self) -> Optional[Callable[[], None]]:
+        return None if self._debugger.rest() else self._rest_later
+
+    def _rest_later(self) -> None:
+        # Somebody is attached still: the adapter takes a moment to notice.
+        self._rest_at = time.monotonic() + REST_SECONDS
+
+    def _forget(self) -> None:
+        self._debugger.forget()
+
+    def _let_in(self, client: socket.socket, first: bytes) -> Callable[[], None]:
         adapter: Optional[socket.socket] = None
         try:
             address = self._debugger.wake()
@@ -383,8 +400,8 @@ class Gate:
             message = "no debugger can be let in: {}: {}".format(type(error).__name__, error)
             self._announce("attach-failed", message=message)
             _complain()
-            return None
-        return _Pair(client, adapter, first, greeting)
+            return partial(self._refuse, client)
+        return partial(self._join, _Pair(client, adapter, first, greeting))
 
     def _on_bell(self, bell: socket.socket, mask: int) -> None:
         try:
@@ -393,26 +410,22 @@ class Gate:
             pass
         while True:
             try:
-                result = self._done.get_nowait()
+                following = self._done.get_nowait()
             except queue.Empty:
                 return
-            if result is False:
-                # Somebody is attached still: the adapter takes a moment to notice.
-                self._rest_at = time.monotonic() + REST_SECONDS
-            elif result is not True:
-                client, pair = result
-                if client not in self._waking:
-                    continue  # Of the time before everything was lost.
-                self._waking.discard(client)
-                if pair is not None:
-                    self._join(pair)
-                else:
-                    client.close()
-                    self._rest_at = time.monotonic() + REST_SECONDS
+            following()
 
     # Debuggers
 
+    def _refuse(self, client: socket.socket) -> None:
+        self._waking.discard(client)
+        client.close()
+        self._rest_later()
+
     def _join(self, pair: _Pair) -> None:
+        if pair.client not in self._waking:
+            return  # Of the time before everything was lost.
+        self._waking.discard(pair.client)
         self._pairs.add(pair)
         if self._keeper is not None and not self._watched(self._keeper):
             self._selector.register(self._keeper, selectors.EVENT_READ, self._on_chatter)
@@ -429,29 +442,54 @@ class Gate:
         except OSError:
             received = b""
         if not received:
+            # The adapter has ended, by a bug of its own or by somebody's hand.
             self._selector.unregister(keeper)
             keeper.close()
             self._keeper = None
+            self._ask(self._forget)
 
     def _on_traffic(self, pair: _Pair, end: socket.socket, mask: int) -> None:
-        if mask & selectors.EVENT_READ and pair.closing is None:
-            for own, read, _write in pair.ends():
-                if own is end and len(read) < BUFFER_BYTES:
-                    try:
-                        data = own.recv(BUFFER_BYTES)
-                    except (BlockingIOError, InterruptedError):
-                        continue
-                    except OSError:
-                        data = b""
-                    if not data:
-                        pair.closing = time.monotonic() + FLUSH_SECONDS
-                    read += data
+        if mask & selectors.EVENT_READ and self._reads(pair, end):
+            try:
+                data = end.recv(BUFFER_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                data = b""
+            if end is pair.client:
+                pair.to_adapter += data
+                if not data:
+                    self._desert(pair)
+            elif not data:
+                pair.closing = time.monotonic() + (0.0 if pair.deserted else FLUSH_SECONDS)
+            elif pair.deserted:
+                pair.closing = time.monotonic() + SILENCE_SECONDS
+            else:
+                pair.to_client += data
         self._pump(pair)
+
+    def _reads(self, pair: _Pair, end: socket.socket) -> bool:
+        if pair.deserted:
+            return end is pair.adapter
+        waiting = pair.to_adapter if end is pair.client else pair.to_client
+        return pair.closing is None and len(waiting) < BUFFER_BYTES
+
+    def _desert(self, pair: _Pair) -> None:
+        """The client has closed; its answers that are on their way are still taken from the adapter.
+
+        As of debugpy 1.8.22 the adapter ends, and with it all debugging of this process,
+        when the answer to an `evaluate` finds the connection closed.
+        """
+        pair.deserted = True
+        pair.closing = time.monotonic() + SILENCE_SECONDS
+        del pair.to_client[:]
+        if self._watched(pair.client):
+            self._selector.unregister(pair.client)
 
     def _pump(self, pair: _Pair) -> None:
         """Send what can be sent, then wait for just what is needed next."""
         for end, _read, write in pair.ends():
-            while write:
+            while write and not (pair.deserted and end is pair.client):
                 try:
                     sent = end.send(write)
                 except (BlockingIOError, InterruptedError):
@@ -459,15 +497,17 @@ class Gate:
                 except OSError:
                     # Gone; what it has said before is still to be delivered.
                     del write[:]
+                    if end is pair.client:
+                        self._desert(pair)
                     pair.closing = pair.closing or time.monotonic() + FLUSH_SECONDS
                     break
                 del write[:sent]
-        if pair.closing is not None and not pair.to_adapter and not pair.to_client:
+        if pair.closing is not None and not pair.deserted and not pair.to_adapter and not pair.to_client:
             self._part(pair)
             return
-        for end, read, write in pair.ends():
+        for end, _read, write in pair.ends():
             wanted = selectors.EVENT_WRITE if write else 0
-            if pair.closing is None and len(read) < BUFFER_BYTES:
+            if self._reads(pair, end):
                 wanted |= selectors.EVENT_READ
             self._watch(pair, end, wanted)
 
@@ -492,7 +532,7 @@ class Gate:
             end.close()
         if not self._pairs:
             self._announce("client-left")
-            self._rest_at = time.monotonic() + REST_SECONDS
+            self._rest_later()
 
     # Forks
 
