@@ -6,9 +6,12 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from projects import Project
+
+if TYPE_CHECKING:
+    from projects import Project
 
 
 def environment(cache: Path, digest: str) -> Path:

@@ -75,7 +75,7 @@ def traced() -> list[str]:
     late.start()
     threads = [*spinners, late]
     seen = [spinner.rounds for spinner in threads]
-    while any(spinner.rounds < rounds + 2 for spinner, rounds in zip(threads, seen)):
+    while any(spinner.rounds < rounds + 2 for spinner, rounds in zip(threads, seen, strict=True)):
         time.sleep(0.005)
     found = ["spinner" for spinner in threads if spinner.traced]
     if sys.gettrace() is not None:
@@ -106,8 +106,10 @@ def obey() -> None:
     lines: queue.Queue[str] = queue.Queue()
 
     def read() -> None:
-        for line in sys.stdin:
-            lines.put(line)
+        # Not sys.stdin: multiprocessing's forks close that, and would wait for this thread's lock.
+        with open(0, encoding="utf-8", closefd=False) as told:
+            for line in told:
+                lines.put(line)
         lines.put("os._exit(0)")
 
     threading.Thread(target=read, daemon=True).start()

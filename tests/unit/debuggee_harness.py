@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import json
 import os
 import select
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,10 +38,12 @@ def line_of(marker: str, file: Path = CHILD) -> int:
     raise AssertionError(marker)
 
 
+@functools.cache
 def interpreters() -> list[str]:
     """Each Python from 3.10 to 3.13 here that can import debugpy; at least the tests' own."""
     versions = {sys.version_info[:2]: sys.executable}
-    named = [f"/tmp/py3{minor}/bin/python" for minor in range(10, 14)]
+    # CI makes environments with debugpy of the Pythons that it finds, and names them here.
+    named = [path for path in os.environ.get("AZUREML_DEBUG_TEST_PYTHONS", "").split(os.pathsep) if path]
     named += [path for minor in range(10, 14) if (path := shutil.which(f"python3.{minor}"))]
     question = "import debugpy, sys; print(sys.version_info[:2])"
     for path in named:
@@ -50,6 +53,17 @@ def interpreters() -> list[str]:
             )
             versions.setdefault(ast.literal_eval(asked.stdout), path)
     return [versions[version] for version in sorted(versions)]
+
+
+def name_of(python: str) -> str:
+    """A short name for a test's: the folder of its installation."""
+    return python.split(os.sep)[-3]
+
+
+def traces(python: str) -> bool:
+    """Whether pydevd works through a trace function there; from 3.12 on it does not."""
+    question = [python, "-c", "import sys; sys.exit(sys.version_info >= (3, 12))"]
+    return subprocess.run(question, timeout=20, check=False).returncode == 0
 
 
 def until(look: Callable[[], T], what: str, limit: float = LIMIT) -> T:
@@ -66,7 +80,13 @@ def until(look: Callable[[], T], what: str, limit: float = LIMIT) -> T:
 class Child:
     """A debugged process. A context manager that ends it, and its group's other members, by id."""
 
-    def __init__(self, folder: Path, python: str = sys.executable, script: Path = CHILD, **variables: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        python: str = sys.executable,
+        script: Path = CHILD,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self.events_file = folder / "events"
         self.errors_file = folder / "stderr"
@@ -78,7 +98,7 @@ class Child:
             # The children's import path is the script's folder; bytecode there is nobody's.
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": str(CHILD.parent),
-            **variables,
+            **(variables or {}),
         }
         with open(self.errors_file, "wb") as errors:
             self.process = subprocess.Popen(
@@ -155,9 +175,10 @@ class Child:
         until(lambda: line in self.lines, f"{line!r} in {self.lines}")
 
     def errors(self) -> str:
-        """Its standard error so far, without what pydevd remarks of threads that are just starting."""
+        """Its standard error so far, without pydevd's and Python's remarks about starting threads and forks."""
+        remarks = ("thread._ident is None", "use of fork() may lead to deadlocks")
         lines = self.errors_file.read_text().splitlines()
-        return "\n".join(line for line in lines if "thread._ident is None" not in line)
+        return "\n".join(line for line in lines if not any(remark in line for remark in remarks))
 
     @property
     def port(self) -> int:

@@ -21,6 +21,7 @@ from debuggee_harness import (
     interpreters,
     leave,
     line_of,
+    name_of,
     reset,
     resume,
     stopped,
@@ -30,7 +31,8 @@ from debuggee_harness import (
 from workflows.debuggee.azureml_debuggee.gate import speaks_dap
 from workflows.debugger.dap import DapClient, DapClosed, DapError
 
-EVERY = pytest.mark.parametrize("python", interpreters(), ids=lambda path: path.split(os.sep)[-3])
+EVERY = pytest.mark.parametrize("python", interpreters(), ids=name_of)
+BOTH = pytest.mark.parametrize("python", sorted({interpreters()[0], interpreters()[-1]}), ids=name_of)
 INITIALIZE = b'Content-Length: 119\r\n\r\n{"seq":1,"type":"request","command":"initialize","arguments":{'
 
 
@@ -80,10 +82,8 @@ def abuse(child: Child, times: int) -> None:
     for number in range(times):
         peer = child.connect()
         peers.append(peer)
-        try:
+        with contextlib.suppress(OSError):  # The gate was quicker.
             ABUSES[number % len(ABUSES)](peer)
-        except OSError:
-            pass  # The gate was quicker.
     for peer in peers:
         peer.close()
 
@@ -108,9 +108,7 @@ def abuse(child: Child, times: int) -> None:
         (b"\r\nContent-Length: 3", False),
     ],
 )
-def test_only_a_debug_adapter_protocol_message_opens_the_gate(
-    data: bytes, verdict: bool | None
-) -> None:
+def test_only_a_debug_adapter_protocol_message_opens_the_gate(data: bytes, verdict: bool | None) -> None:
     assert speaks_dap(data) is verdict
 
 
@@ -136,7 +134,7 @@ def test_attach_stop_detach_and_attach_again_at_full_speed_in_between(python: st
     with Child(tmp_path, python) as child:
         assert child.ask("'pydevd' in sys.modules") is False, "debugpy is started before anybody has come"
         child.at_full_speed()
-        for _ in range(3):
+        for _ in range(2):
             with child.attached("tick") as client:
                 name, line, thread = stopped(client)
                 assert (name, line) == ("tick", line_of("tick"))
@@ -186,8 +184,15 @@ def test_no_more_than_32_silent_peers_are_kept_and_the_oldest_goes_first(child: 
         peer.close()
 
 
-@pytest.mark.parametrize("end", [leave, reset])
-@pytest.mark.parametrize("stage", ["first bytes", "answered", "attaching", "configured"])
+@pytest.mark.parametrize(
+    ("stage", "end"),
+    [
+        ("first bytes", leave),
+        ("first bytes", reset),
+        ("attaching", reset),
+        ("configured", reset),
+    ],
+)
 def test_a_debugger_may_be_gone_at_any_moment(child: Child, end: Callable[[socket.socket], None], stage: str) -> None:
     if stage == "first bytes":
         for _ in range(2):
@@ -237,17 +242,17 @@ def test_a_program_paused_for_a_debugger_that_dies_goes_on(child: Child) -> None
 def test_a_second_debugger_is_refused_and_the_first_keeps_its_session(child: Child) -> None:
     with child.attached("tick") as first:
         _name, _line, thread = stopped(first)
-        with DapClient.connect("127.0.0.1", child.port, LIMIT) as second:
-            with pytest.raises(DapError, match="already being debugged"):
-                second.attach(timeout=LIMIT)
+        second = DapClient.connect("127.0.0.1", child.port, LIMIT)
+        with second, pytest.raises(DapError, match="already being debugged"):
+            second.attach(timeout=LIMIT)
         assert evaluate(first, thread, "40 + 2") == "42"
         resume(first, thread)
         assert stopped(first)[0] == "tick"
     child.at_full_speed()
 
 
-def test_attaching_again_at_once_after_a_detach_works_ten_times(child: Child) -> None:
-    for _ in range(10):
+def test_attaching_again_at_once_after_a_detach_works_every_time(child: Child) -> None:
+    for _ in range(6):
         with child.attached("tick") as client:
             assert stopped(client)[0] == "tick"
     child.at_full_speed()
@@ -306,9 +311,7 @@ def test_without_a_free_descriptor_the_gate_takes_no_processor_and_works_again_a
 def gate_seconds(child: Child) -> float:
     """Processor time of the gate's thread."""
     folder = Path(f"/proc/{child.process.pid}/task")
-    identity = child.ask(
-        "[t.native_id for t in threading._active.values() if t.name == 'azureml-debuggee-gate'][0]"
-    )
+    identity = child.ask("[t.native_id for t in threading._active.values() if t.name == 'azureml-debuggee-gate'][0]")
     fields = (folder / str(identity) / "stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -329,6 +332,8 @@ def test_an_attach_that_fails_for_want_of_descriptors_does_not_spoil_the_next(ch
 
 def test_a_program_that_closes_every_descriptor_gets_its_gate_back(child: Child) -> None:
     port = child.port
+    child.ask("sys.modules['azureml_debuggee.gate'].HEARTBEAT_SECONDS = 0.1")
+    child.connect().close()  # It looks up, and from now on that often.
     child.ask("os.closerange(3, 256)")
     # What gets the gate's old numbers is the program's, and stays open.
     child.ask("import tempfile; own = [tempfile.TemporaryFile() for _ in range(12)]")
@@ -375,7 +380,8 @@ def test_an_error_in_the_gate_is_shown_and_the_gate_stays_open(child: Child) -> 
 def test_a_port_that_becomes_free_within_a_moment_is_waited_for(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as owner:
         port = owner.getsockname()[1]
-        with Child(tmp_path, AZUREML_DEBUGGEE_PORT=str(port), AZUREML_DEBUGGEE_WAIT="1") as child:
+        held = {"AZUREML_DEBUGGEE_PORT": str(port), "AZUREML_DEBUGGEE_WAIT": "1"}
+        with Child(tmp_path, variables=held) as child:
             # It holds, but says so only once it can be attached to.
             until(lambda: held_back(child), "the child tries")
             assert child.events("waiting") == []
@@ -388,16 +394,19 @@ def test_a_port_that_becomes_free_within_a_moment_is_waited_for(tmp_path: Path) 
 
 def held_back(child: Child) -> bool:
     """Whether it tries to get the port: the thread of the gate is there."""
-    for task in Path(f"/proc/{child.process.pid}/task").iterdir():
-        if task.name != str(child.process.pid):
-            return True
-    return False
+    return len(os.listdir(f"/proc/{child.process.pid}/task")) > 1
 
 
 def test_a_port_held_for_good_is_announced_and_the_program_goes_on(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as owner:
         port = owner.getsockname()[1]
-        with Child(tmp_path, AZUREML_DEBUGGEE_PORT=str(port), AZUREML_DEBUGGEE_WAIT="1") as child:
+        script = tmp_path / "impatient.py"
+        script.write_text(
+            "import debuggee_child\nsession = debuggee_child.load()\n"
+            "import azureml_debuggee.gate\nazureml_debuggee.gate.BIND_SECONDS = 0.5\n"
+            "debuggee_child.session = session.start()\ndebuggee_child.session.hold()\ndebuggee_child.obey()\n"
+        )
+        with Child(tmp_path, script=script, variables={"AZUREML_DEBUGGEE_PORT": str(port)}) as child:
             assert child.event("gate-failed")["message"] == f"port {port} is held by another program"
             assert child.ask("1 + 1") == 2
             assert "Debugger attached = False" in child.lines
@@ -412,7 +421,7 @@ def test_a_port_held_for_good_is_announced_and_the_program_goes_on(tmp_path: Pat
 def test_an_address_that_cannot_be_had_is_announced_and_the_program_goes_on(
     tmp_path: Path, variables: dict[str, str]
 ) -> None:
-    with Child(tmp_path, **variables) as child:
+    with Child(tmp_path, variables=variables) as child:
         assert child.event("gate-failed")["message"].startswith("cannot listen on ")
         assert child.ask("1 + 1") == 2
 
@@ -420,7 +429,7 @@ def test_an_address_that_cannot_be_had_is_announced_and_the_program_goes_on(
 # The end of the program -----------------------------------------------------------------------------
 
 
-@EVERY
+@BOTH
 def test_a_program_ends_with_its_own_exit_code_while_a_debugger_is_attached(python: str, tmp_path: Path) -> None:
     with Child(tmp_path, python) as child:
         with DapClient.connect("127.0.0.1", child.port, LIMIT) as client:
@@ -454,15 +463,14 @@ def free(port: int) -> bool:
         return end.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
-@EVERY
+@BOTH
 def test_no_adapter_outlives_the_program(python: str, tmp_path: Path) -> None:
-    with Child(tmp_path, python) as child:
-        with DapClient.connect("127.0.0.1", child.port, LIMIT) as client:
-            client.attach(timeout=LIMIT)
-            assert adapters(child)
-            child.process.kill()
-            child.ended()
-            until(lambda: not adapters(child), "the adapter ends")
+    with Child(tmp_path, python) as child, DapClient.connect("127.0.0.1", child.port, LIMIT) as client:
+        client.attach(timeout=LIMIT)
+        assert adapters(child)
+        child.process.kill()
+        child.ended()
+        until(lambda: not adapters(child), "the adapter ends")
 
 
 def adapters(child: Child) -> list[str]:
@@ -470,26 +478,25 @@ def adapters(child: Child) -> list[str]:
     found = []
     for process in Path("/proc").iterdir():
         try:
-            if b"debugpy/adapter" in (process / "cmdline").read_bytes():
-                if os.fsencode(child.events_file) in (process / "environ").read_bytes():
-                    found.append(process.name)
+            ours = os.fsencode(child.events_file) in (process / "environ").read_bytes()
+            if ours and b"debugpy/adapter" in (process / "cmdline").read_bytes():
+                found.append(process.name)
         except (OSError, ValueError):
             continue
     return found
 
 
-@EVERY
+@BOTH
 def test_an_adapter_that_is_killed_is_replaced_for_the_next_debugger(python: str, tmp_path: Path) -> None:
     with Child(tmp_path, python) as child:
-        for _ in range(2):
-            with DapClient.connect("127.0.0.1", child.port, LIMIT) as client:
-                client.attach(breakpoints={str(CHILD): [line_of("tick")]}, timeout=LIMIT)
-                stopped(client)
-                (adapter,) = adapters(child)
-                os.kill(int(adapter), signal.SIGKILL)
-                # Paused as it was, it goes on, at full speed.
-                assert child.ask("1 + 1") == 2
-            child.at_full_speed()
+        with DapClient.connect("127.0.0.1", child.port, LIMIT) as client:
+            client.attach(breakpoints={str(CHILD): [line_of("tick")]}, timeout=LIMIT)
+            stopped(client)
+            (adapter,) = adapters(child)
+            os.kill(int(adapter), signal.SIGKILL)
+            # Paused as it was, it goes on, at full speed.
+            assert child.ask("1 + 1") == 2
+        child.at_full_speed()
         with child.attached("tick") as client:
             assert stopped(client)[0] == "tick"
         child.at_full_speed()

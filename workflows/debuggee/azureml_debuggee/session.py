@@ -70,10 +70,7 @@ class Session:
 
         def over() -> bool:
             return (
-                time.monotonic() >= deadline
-                or self._let_go.is_set()
-                or self.gate.failure is not None
-                or self.ending()
+                time.monotonic() >= deadline or self._let_go.is_set() or self.gate.failure is not None or self.ending()
             )
 
         # Short waits, so that a signal or `let_go` ends the hold at once on every platform.
