@@ -43,12 +43,14 @@ class ImageRef:
         digest: Hex digest of the definition that it was built from.
         name: The image's name (docker) or the environment's folder (process).
         reused: True when nothing had to be built.
+        notes: Where it differs from what its definition asks for.
     """
 
     engine: str
     digest: str
     name: str
     reused: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "AML_ENGINE",
         "auto",
-        "docker, process, or auto: Docker when an engine answers, else the embedded one",
+        "docker, process, or auto: Docker when an engine answers, else processes on this machine",
         _one_of("auto", "docker", "process"),
     ),
     Setting("AML_BACKEND", "local", "where pipelines run: local or azureml", _one_of("local", "azureml")),

@@ -219,6 +219,15 @@ def test_reload_puts_an_edit_into_the_service(project: Project, session: str) ->
 
 def test_reload_of_a_broken_edit_says_where_and_a_mended_one_serves_again(project: Project) -> None:
     debug = project.debug()
+    for _ in range(3):
+        project.write_score("raise ValueError\n")
+        project.inv("deploy.reload").says("service/score.py:1: error: ValueError", "inv deploy.reload")
+        rows = project.ok("container.list", "--json").json["services"]
+        assert [row["state"] for row in rows if row["project"] == str(project.folder)] == ["down"]
+        # Mended at once: the service may be on its way down still.
+        project.write_score(PLAIN)
+        project.ok("deploy.reload")
+        assert post(debug["scoring_url"]) == {"answer": 60}
     project.write_score(PLAIN.replace("total = sum(numbers)", "total = = 3"))
     project.inv("deploy.reload").says("service/score.py:14: error: SyntaxError")
     project.write_score(PLAIN.replace("model = 10", "model = 30"))

@@ -153,6 +153,13 @@ def test_a_broken_launch_json_is_left_alone_and_its_line_named(project: Project)
     nothing_left(project)
 
 
+def test_a_broken_launch_json_is_told_before_the_service_that_runs_is_touched(project: Project) -> None:
+    debug = project.debug()
+    (project.folder / ".vscode" / "launch.json").write_bytes(BROKEN)
+    project.inv("deploy.debug").says("launch.json:3: error: ")
+    assert post(debug["scoring_url"]) == {"answer": 60}
+
+
 def test_an_unreadable_and_an_unwritable_launch_json_are_named(project: Project) -> None:
     (project.folder / ".vscode" / "launch.json").mkdir(parents=True)
     project.inv("deploy.debug").says("launch.json")

@@ -95,6 +95,21 @@ def test_every_older_interpreter_here_can_load_the_debuggee(tmp_path: Path) -> N
         assert run.stdout.splitlines()[-1] == "Debugger attached = False"
 
 
+def test_a_debugpy_that_is_too_old_is_refused_by_name(tmp_path: Path) -> None:
+    source = f"""
+        import sys, types
+        sys.path.insert(0, {FOLDER!r})
+        sys.modules["debugpy"] = debugpy = types.ModuleType("debugpy")
+        debugpy.__version__ = "1.6.0"
+        from azureml_debuggee import session
+        session.start({{"AZUREML_DEBUGGEE_PORT": "0"}})
+    """
+    run = subprocess.run(
+        [sys.executable, str(write(tmp_path, source))], capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert run.stderr.splitlines()[-1] == "ImportError: debugpy 1.6.0 is older than 1.8"
+
+
 # Holding --------------------------------------------------------------------------------------------
 
 

@@ -78,7 +78,7 @@ def post_fork(server, worker):
     try:
         session = _sessions.start()
     except ImportError as error:
-        _announce("gate-failed", message="debugpy cannot be imported in this environment: {}".format(error))
+        _announce("gate-failed", message="debugpy cannot be used in this environment: {}".format(error))
         return
     except Exception as error:
         traceback.print_exc()

@@ -189,7 +189,7 @@ def _wait_for_stop(
             summary = " ".join(summarize(running.result(0.0)).split())
             raise UserError(
                 f"{place} was not reached, the request ended without it: {summary[:200]}",
-                "Choose a line that this request runs.",
+                "Choose a line that this request runs; for imports and init, hold the program first: --wait.",
             )
         if event.name in _ENDINGS:
             raise UserError(f"the program ended before it reached {place}", "Look at its log, then start it again.")

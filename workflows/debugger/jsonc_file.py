@@ -65,7 +65,7 @@ def _locked(file: Path, target: Path) -> Iterator[None]:
     user = os.getuid() if hasattr(os, "getuid") else 0
     digest = hashlib.sha256(os.path.normcase(target).encode(errors="surrogateescape")).hexdigest()[:16]
     try:
-        lock = filelock.FileLock(Path(tempfile.gettempdir(), f"workflows-{user}-{digest}.lock"))
+        lock = filelock.FileLock(Path(tempfile.gettempdir(), f"azureml-debug-{user}-{digest}.lock"))
         lock.acquire(timeout=LOCK_TIMEOUT)
     except filelock.Timeout as error:
         problem = f"another command has been changing it for {LOCK_TIMEOUT:g} s"

@@ -41,6 +41,23 @@ def attach_configuration(name: str, endpoint: DebugEndpoint, project: Path) -> d
     }
 
 
+def check(folder: Path) -> None:
+    """See that launch.json can be edited, before anything is started for its sake.
+
+    Raises:
+        UserError: As :func:`write_configurations`.
+    """
+    file = folder / ".vscode" / "launch.json"
+    if not os.path.lexists(file):
+        return
+
+    def look(document: Document) -> Document:
+        _require_array(_with_root(document, file), file, "configurations")
+        return document
+
+    edit_file(file, look)
+
+
 def write_configurations(
     folder: Path,
     configurations: Sequence[Mapping[str, Any]],

@@ -50,9 +50,7 @@ class ProcessEngine:
         from ..environments.virtual import ensure_environment
 
         built = ensure_environment(definition, cache_folder(), briefly(report))
-        for note in built.notes:
-            report(note)
-        return ImageRef(self.name, built.digest, str(built.folder), reused=built.reused)
+        return ImageRef(self.name, built.digest, str(built.folder), reused=built.reused, notes=built.notes)
 
     def tag(self, image: ImageRef, tag: str, project: Path) -> None:
         """See :class:`~workflows.engines.base.Engine`."""

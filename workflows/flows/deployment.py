@@ -21,7 +21,12 @@ from . import serving
 
 CONFIGURATION = "Azure Machine Learning Deployment: Docker Debug"
 #: What a service needs besides what its own definition lists.
-REQUIRED = ("azureml-inference-server-http>=1.5,<2", "debugpy>=1.8.22,<2")
+REQUIRED = (
+    "azureml-inference-server-http>=1.5,<2",
+    # What the server pins does not fit later ones, and pip would try a dozen of them.
+    "azure-monitor-opentelemetry-exporter<=1.0.0b40",
+    "debugpy>=1.8.22,<2",
+)
 
 
 @dataclass
@@ -64,6 +69,8 @@ class Deployment:
             word = "reused" if image.reused else "built"
             what = image.name if engine.name == "docker" else f"environment {image.digest[:12]}"
             step.text = f"{what} ({word})"
+        for note in image.notes:
+            self.console.line(f"  note: {note}")
         return image
 
     def tag(self, image: ImageRef | None = None) -> ImageRef:
@@ -135,14 +142,19 @@ class Deployment:
             return False
         with self.console.step("stop") as step:
             ended = self._end(service)
-            step.text = service.name + ("" if ended.exit_code is None else f" ended with exit code {ended.exit_code}")
+            # 143 is what the signal that asks it to end leaves in a container.
+            crashed = ended.exit_code not in (None, 0, 143)
+            step.text = service.name + (f" had ended with exit code {ended.exit_code}" if crashed else "")
         return True
 
     # The chains
 
     def debug(self) -> dict[str, Any]:
         """The whole chain; on any failure what it started is taken away again."""
+        from ..debugger.launch_json import check
+
         _check_folders(self.settings)
+        check(self.settings.project)
         self.tag(image := self.build())
         service = self.run(image)
         try:
@@ -168,14 +180,13 @@ class Deployment:
     def reload(self) -> None:
         """Put the edited score.py into the running service."""
         with self.console.step("reload") as step:
-            service = self._running("First: inv deploy.debug")
-            if not service.started:
-                raise UserError("The service has not been started.", "First: inv deploy.runsvdir")
+            service = self._started("First: inv deploy.debug")
             step.text = serving.reload(service, self._engine_of(service), step).text
 
     def inspect(self, location: str, request: Path | None, expressions: list[str], timeout: float) -> dict[str, Any]:
         """Stop at a line during one request, look, and let it go on."""
-        return serving.inspect(self._running("First: inv deploy.debug"), location, request, expressions, timeout)
+        service = self._started("First: inv deploy.debug")
+        return serving.inspect(service, location, request, expressions, timeout)
 
     # Parts of steps
 
@@ -190,6 +201,12 @@ class Deployment:
         if not self._engine_of(service).alive(service):
             self._end(service)
             raise UserError(f"The service {service.name} has ended; inv container.logs shows its last log.", remedy)
+        return service
+
+    def _started(self, remedy: str) -> Service:
+        service = self._running(remedy)
+        if not service.started:
+            raise UserError("The service has not been started.", "First: inv deploy.runsvdir")
         return service
 
     def _spec(self, image: ImageRef, own: Service | None, notes: list[str]) -> ServiceSpec:

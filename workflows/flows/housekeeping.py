@@ -7,8 +7,10 @@ import time
 
 from .. import engines, sessions, uses
 from ..console import Console
+from ..debugger.readiness import read_events
 from ..engines.base import Engine
 from ..errors import UserError
+from ..models import Service
 
 
 def _answering_engines() -> list[Engine]:
@@ -33,8 +35,8 @@ def services() -> list[dict[str, str]]:
             continue
         engine = answering.get(service.engine)
         state = "unknown" if engine is None else "running" if engine.alive(service) else "ended"
-        if state == "running" and not service.started:
-            state = "created"
+        if state == "running":
+            state = _state(service)
         known.add(service.handle)
         rows.append(
             {
@@ -49,6 +51,16 @@ def services() -> list[dict[str, str]]:
     for engine in answering.values():
         rows += [row for row in engine.services() if row.pop("handle", "") not in known]
     return rows
+
+
+def _state(service: Service) -> str:
+    """What a service is at that the engine runs, by what it has announced last."""
+    if not service.started:
+        return "created"
+    seen = [event["event"] for event in read_events(service.events)]
+    if seen[-1:] in (["failed"], ["exited"]):
+        return "down"
+    return "holding" if seen[-1:] == ["waiting"] else "running"
 
 
 def prune(console: Console, tag: str, dry_run: bool) -> list[dict[str, object]]:

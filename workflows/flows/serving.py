@@ -24,6 +24,8 @@ ALIVE_SECONDS = 0.5
 START_SECONDS, LOAD_SECONDS = 120, 3600
 #: Seconds for the answer to GET /, once score.py is loaded.
 HEALTH_SECONDS = 30
+#: Seconds for the server's master to end after its worker could not be loaded.
+END_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Ready:
         return f"{script} serves, debugger welcome on {endpoint.host}:{endpoint.port}"
 
 
-def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int = 0) -> Ready:
+def wait_until_ready(
+    service: Service, engine: Engine, step: Step, offset: int = 0, again: str = "inv deploy.debug"
+) -> Ready:
     """Wait until the service serves or holds, as its debuggee announces.
 
     Args:
@@ -59,6 +63,7 @@ def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int =
         engine: Its engine.
         step: Where to say what is waited for.
         offset: Where in the announcements to begin, in bytes.
+        again: What to type once score.py is mended.
 
     Raises:
         UserError: score.py cannot be loaded, the service died, or a limit passed.
@@ -75,7 +80,8 @@ def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int =
             if kind == "waiting" and listening:
                 return Ready(service, holds=True)
             if kind == "failed":
-                raise _script_error(service, event)
+                _see_the_end(events)
+                raise _script_error(service, event, again)
             if kind == "gate-failed":
                 raise _no_debugger(str(event.get("message")))
             if kind == "worker-exited":
@@ -97,6 +103,15 @@ def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int =
             raise _died(service, engine, f"it was not ready after {limit} s")
         what = f"{service.score_script.name} to be loaded" if worker else "the inference server"
         step.waiting(f"{what}, up to {limit} s")
+        time.sleep(LOOK_SECONDS)
+
+
+def _see_the_end(events: Events) -> None:
+    """After a worker's refusal, see its master end too: a reload must not meet it half alive."""
+    deadline = time.monotonic() + END_SECONDS
+    while time.monotonic() < deadline:
+        if any(event["event"] == "exited" for event in events.read()):
+            return
         time.sleep(LOOK_SECONDS)
 
 
@@ -124,7 +139,7 @@ def _wait_for_new_worker(service: Service, engine: Engine, step: Step, offset: i
         before = events.offset
         for event in events.read():
             if event["event"] == "worker":
-                return wait_until_ready(service, engine, step, _offset_of(service, event, before))
+                return wait_until_ready(service, engine, step, _offset_of(service, event, before), "inv deploy.reload")
         if not engine.alive(service):
             raise _died(service, engine, "it ended")
         step.waiting(f"a new worker, up to {START_SECONDS} s")
@@ -183,7 +198,7 @@ def http_request(service: Service, method: str, path: str, body: bytes | None, t
         connection.close()
 
 
-def _script_error(service: Service, event: dict[str, Any]) -> UserError:
+def _script_error(service: Service, event: dict[str, Any], again: str) -> UserError:
     """What score.py did wrong, at its place."""
     file = event.get("file")
     place = service.local_path(file) if file else service.score_script
@@ -194,10 +209,10 @@ def _script_error(service: Service, event: dict[str, Any]) -> UserError:
         # The server's own words: it does not have a init() or a run() function.
         missing = next((word for word in ("init()", "run()") if f"a {word}" in message), None)
         problem = f"{name} has no function {missing}." if missing else message
-        return UserError(problem, f"Correct {name}, then run this again.", file=shown(service.score_script))
-    remedy = f"Correct {place.name}, then run this again. The whole traceback: inv container.logs"
+        return UserError(problem, f"Correct {name}, then: {again}", file=shown(service.score_script))
+    remedy = f"Correct {place.name}, then: {again} (the whole traceback: inv container.logs)"
     if kind == "ModuleNotFoundError":
-        remedy = "Add the package to the environment's requirements.txt or conda.yml, then: inv deploy.debug"
+        remedy = "Add the package to the inference environment (AML_INFERENCE_ENV), then: inv deploy.debug"
     return UserError(f"{kind}: {message}", remedy, file=shown(place), line=event.get("line"))
 
 
@@ -249,11 +264,24 @@ def inspect(
     if holds[-1:] == ["loaded"] or not holds:
         _let_others_finish(service)
     found = inspection.inspect_stop(
-        service.endpoint, source, line, expressions, trigger=_poster(service, body, timeout), timeout=timeout
+        service.endpoint,
+        source,
+        line,
+        expressions,
+        trigger=_poster(service, body, timeout),
+        timeout=timeout,
+        summarize=_summary,
     )
     result: dict[str, Any] = found.as_json()
     result["response"] = found.trigger_result
     return result
+
+
+def _summary(response: dict[str, Any]) -> str:
+    """A response in the error for a line that it did not reach."""
+    if response["status"] >= 500:
+        return f"it was answered with {response['status']}; inv container.logs shows the traceback"
+    return f"it was answered with {response['status']}"
 
 
 def _read_request(request: Path | None) -> bytes:

@@ -71,6 +71,7 @@ def command(
     help: Mapping[str, str] | None = None,
     iterable: Sequence[str] = (),
     positional: Sequence[str] = (),
+    interrupted: str = "What was begun has been taken away.",
 ) -> Callable[[Callable[..., None]], Task[Any]]:
     """Make an Invoke task of a function of a :class:`Command` and flags.
 
@@ -80,6 +81,7 @@ def command(
         help: Explanations of the function's own flags.
         iterable: Flags that may be repeated.
         positional: Arguments without a flag.
+        interrupted: What to say of the state that Ctrl-C leaves.
     """
 
     def decorate(function: Callable[..., None]) -> Task[Any]:
@@ -93,7 +95,9 @@ def command(
         explained.update(_settings_help(settings))
         parameters += [kinds(field, kinds.POSITIONAL_OR_KEYWORD, default=None) for field in settings]
         module = function.__module__.rpartition(".")[2]
-        name = f"{module}.{function.__name__.rstrip('_').replace('_', '-')}"
+        name = function.__name__.rstrip("_").replace("_", "-")
+        if module in ("deploy", "container"):
+            name = f"{module}.{name}"
 
         @functools.wraps(function)
         def body(context: Context, **values: Any) -> None:
@@ -104,7 +108,7 @@ def command(
                     _end(UserError(f"{values[argument]} is not a {argument}.", f"Help: inv --help {name}"))
             run = Command(name, context, flags, as_json)
             with _signals_as_interrupts():
-                _guard(run, function, values)
+                _guard(run, function, values, interrupted)
 
         body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         del body.__wrapped__
@@ -125,10 +129,15 @@ def _settings_help(fields: Sequence[str]) -> dict[str, str]:
         return {}
     from ..settings import BY_FIELD
 
-    return {field: f"{BY_FIELD[field].help} ({BY_FIELD[field].variable})." for field in fields}
+    explained = {}
+    for field in fields:
+        setting = BY_FIELD[field]
+        default = f", default {setting.default}" if setting.default else ""
+        explained[field] = f"{setting.help[0].upper()}{setting.help[1:]} ({setting.variable}{default})."
+    return explained
 
 
-def _guard(run: Command, function: Callable[..., None], values: dict[str, Any]) -> None:
+def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], interrupted: str) -> None:
     """Run the task; what a user can cause ends in two lines, our own bugs in a traceback."""
     try:
         function(run, **values)
@@ -136,7 +145,7 @@ def _guard(run: Command, function: Callable[..., None], values: dict[str, Any]) 
         _end(error)
     except KeyboardInterrupt:
         where = f" in {run.console.current}" if run.console.current else ""
-        _end(UserError(f"Interrupted{where}.", f"What was begun has been taken away; inv {run.name} starts anew."))
+        _end(UserError(f"Interrupted{where}.", f"{interrupted} Again: inv {run.name}"))
     except BrokenPipeError:
         # Whoever read the output has gone; nothing is left to say, not even at exit.
         sys.stdout = open("/dev/null" if sys.platform != "win32" else "nul", "w")  # noqa: SIM115

@@ -40,7 +40,7 @@ def build(run: Command) -> None:
 
 @command(settings=(*ENVIRONMENT, "image_tag"))
 def tag(run: Command) -> None:
-    """Tag the built environment as debug:1."""
+    """Give the built environment the tag that is run, debug:1."""
     with _held(run):
         _deployment(run).tag()
 
@@ -91,7 +91,7 @@ def debug(run: Command, wait: bool = False, follow: bool = False) -> None:
     console, sample = run.console, _sample(deployment)
     console.line()
     console.line(f'Press F5 in VS Code: "{result["launch_configuration"]}"')
-    console.line(f"Post to         {result['scoring_url']}")
+    console.line(f"Post to         {result['scoring_url']}  (curl -H 'Content-Type: application/json' -d @FILE)")
     if sample:
         console.line(f"Without editor  inv deploy.inspect {sample}")
     console.line("After an edit   inv deploy.reload")
@@ -103,7 +103,7 @@ def debug(run: Command, wait: bool = False, follow: bool = False) -> None:
         stream(run.console, deployment.logs(follow=True))
 
 
-@command(json=True)
+@command(json=True, interrupted="The service may be without score.py.")
 def reload(run: Command) -> None:
     """Put the edited score.py into the running service."""
     with _held(run):
@@ -118,9 +118,9 @@ def reload(run: Command) -> None:
     json=True,
     help={
         "location": "FILE:LINE to stop at, such as score.py:21.",
-        "request": "File whose content is posted to /score.",
+        "request": "File whose content is posted to /score; without one, an empty JSON object.",
         "eval": "Expression to evaluate at the stop; may be repeated.",
-        "timeout": "Seconds to wait for the stop, and for the response after it.",
+        "timeout": "Seconds to wait for the stop, and for the response after it (60).",
     },
     iterable=["eval"],
     positional=["location"],
@@ -167,7 +167,7 @@ def _sample(deployment: Deployment) -> str:
         if isinstance(node, ast.FunctionDef) and node.name == "run":
             from ..paths import shown
 
-            extra = f" --request {shown(sample)}" if sample.exists() else ""
+            extra = f" --request {shown(sample) if sample.exists() else 'YOUR.json'}"
             last = node.body[-1]
             return f"{script.name}:{last.lineno}{extra}"
     return ""

@@ -7,7 +7,15 @@ import sys
 
 from invoke import Exit
 
+from ..errors import UserError
 from ._command import Command, command
+
+
+def _needs(package: str) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{package} is not installed here.", "First: pip install -e '.[test]'")
 
 
 def _python(run: Command, *arguments: str) -> None:
@@ -16,15 +24,17 @@ def _python(run: Command, *arguments: str) -> None:
         raise Exit(code=code)
 
 
-@command()
+@command(interrupted="")
 def test(run: Command) -> None:
     """Run the tests; `-- ARGUMENTS` are handed to pytest."""
+    _needs("pytest")
     _python(run, "pytest", *run.remainder())
 
 
 @command(help={"fix": "Mend what can be mended."})
 def lint(run: Command, fix: bool = False) -> None:
     """Check style and types."""
+    _needs("ruff")
     _python(run, "ruff", "check", *(["--fix"] if fix else []), ".")
     _python(run, "ruff", "format", *([] if fix else ["--check"]), ".")
     _python(run, "mypy")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 import threading
 import time
@@ -17,6 +18,8 @@ from collections import deque
 from itertools import accumulate, chain, repeat, takewhile
 from typing import Any, Callable, Optional, Tuple
 
+#: The oldest debugpy that this code has been written for.
+OLDEST = (1, 8)
 _TRACES = sys.version_info < (3, 12)
 #: Seconds that pydevd may take to notice that its adapter has gone.
 ENDING_SECONDS = 5.0
@@ -50,6 +53,9 @@ class Debugger:
     def __init__(self, sub_process: bool = False) -> None:
         import debugpy
 
+        version = re.match(r"(\d+)\.(\d+)", getattr(debugpy, "__version__", ""))
+        if version and (int(version[1]), int(version[2])) < OLDEST:
+            raise ImportError("debugpy {} is older than {}.{}".format(debugpy.__version__, *OLDEST))
         self._listen: Callable[..., Tuple[str, int]] = debugpy.listen
         self._sub_process = sub_process
         self._address: Optional[Tuple[str, int]] = None
