@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -404,3 +407,43 @@ def test_logs_follow_the_service_until_it_ends(project: Project) -> None:
     project.ok("container.stop")
     assert project.finish(child).code == 0
     assert seen
+
+
+def knock(port: int, times: int) -> None:
+    """Peers that are no debuggers: gone at once, garbage, half a header, silence."""
+    with contextlib.ExitStack() as silent:
+        for number in range(times):
+            with contextlib.ExitStack() as one:
+                peer = one.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+                with contextlib.suppress(OSError):
+                    peer.sendall([b"", b"GET / HTTP/1.1\r\n\r\n", b"Content-Len", b""][number % 4])
+                if number % 4 == 3:
+                    silent.push(one.pop_all())
+
+
+def test_a_thousand_peers_that_are_no_debuggers_do_no_harm_before_and_during_a_session(project: Project) -> None:
+    debug = project.debug()
+    port = debug["debug"]["port"]
+    knock(port, 500)
+    with attach(project, debug, PLAIN_LINE) as client:
+        knock(port, 500)
+        posting = Posting(debug["scoring_url"])
+        frame = stop_of(client)
+        assert value_of(client, frame, "total") == "6"
+        client.request("continue", {"threadId": frame["thread"]}, 20)
+        assert posting.finish() == {"answer": 60}
+        client.disconnect()
+    with attach(project, debug) as client:
+        client.disconnect()
+
+
+def test_follow_streams_the_log_and_ctrl_c_leaves_the_service_running(project: Project) -> None:
+    child = project.start("deploy.debug", "--follow")
+    assert child.stdout is not None
+    lines = iter(child.stdout.readline, "")
+    url = next(line.split()[2] for line in lines if line.startswith("Post to"))
+    assert post(url) == {"answer": 60}
+    assert any("POST /score 200" in line for line in lines)
+    child.send_signal(signal.SIGINT)
+    assert project.finish(child).code == 0
+    assert post(url) == {"answer": 60}

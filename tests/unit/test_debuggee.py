@@ -130,7 +130,7 @@ def test_a_hold_logs_the_published_lines_and_ends_when_a_debugger_has_attached(p
 
 
 @pytest.mark.parametrize(
-    ("timeout", "said"), [("0", "0"), ("-3", "-3"), ("0.25", "0.25"), ("nan", "300"), ("soon", "300"), ("1e400", "300")]
+    ("timeout", "said"), [("0", "0"), ("-3", "-3"), ("0.25", "0.25"), ("nan", "300"), ("soon", "300")]
 )
 def test_a_hold_lasts_as_long_as_it_says(tmp_path: Path, timeout: str, said: str) -> None:
     with Child(tmp_path, variables={**HELD, "AZUREML_DEBUGGEE_TIMEOUT": timeout}) as child:
@@ -292,7 +292,7 @@ def test_an_attach_gets_through_to_a_program_whose_c_code_holds_the_interpreter(
     source = """
         import debuggee_child
         debuggee_child.load().start()
-        numbers = range(200_000)
+        numbers = range(50_000)
         def hog():
             return sum(numbers)  # LINE hog
         while True:
@@ -425,7 +425,7 @@ def test_a_process_without_debugpy_serves_and_says_why_it_cannot_be_debugged(tmp
     run, events = configure(tmp_path, "import sys; sys.modules['debugpy'] = None", "serve()")
     assert run.returncode == 0, run.stderr
     assert [event["event"] for event in events] == ["worker", "gate-failed", "loaded"]
-    assert "debugpy cannot be imported" in events[1]["message"]
+    assert "None in sys.modules" in events[1]["message"]
 
 
 def test_a_debugpy_of_the_wrong_kind_does_not_keep_the_service_from_serving(tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_a_debugpy_of_the_wrong_kind_does_not_keep_the_service_from_serving(tmp_
 
 def test_the_services_own_gunicorn_configuration_is_kept(tmp_path: Path) -> None:
     (tmp_path / "gunicorn.conf.py").write_text(
-        "import os as _os\n_announce = 1\ntimeout = 9\nkeepalive = 7\ncalled = []\n"
+        "import os as _os\n_sessions = 1\ntimeout = 9\nkeepalive = 7\ncalled = []\n"
         "def post_fork(server, worker): called.append('post_fork')\n"
     )
     run, events = configure(tmp_path, "", "serve(); print(c.keepalive, c.timeout, c.workers, c.called)")

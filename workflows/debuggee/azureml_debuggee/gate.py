@@ -30,12 +30,13 @@ from .threads import start_untraced
 if TYPE_CHECKING:
     from .debugger import Debugger
 
-PENDING = 32
 PAIRS = 8
 HEADER_BYTES = 4096
 BUFFER_BYTES = 64 * 1024
 #: Seconds that a peer has for its first message; a busy interpreter may need long.
 FIRST_MESSAGE_SECONDS = 60.0
+#: Seconds that each peer has for it, however many others knock.
+GRACE_SECONDS = 2.0
 #: Seconds between the last debugger's leaving and the return to full speed.
 REST_SECONDS = 0.3
 FLUSH_SECONDS = 5.0
@@ -44,14 +45,30 @@ SILENCE_SECONDS = 0.2
 BIND_SECONDS = 10.0
 #: Seconds that the adapter may take to greet; it is a process of its own.
 GREETING_SECONDS = 30.0
-#: Seconds without accepting after the program has run out of file descriptors.
-PAUSE_SECONDS = 0.2
+#: Seconds without accepting, after the program has run out of file descriptors or in a crowd.
+PAUSE_SECONDS = 0.05
 #: Seconds between looks at whether the gate's sockets are still its own.
 HEARTBEAT_SECONDS = 5.0
 
 _OPENING = b"content-length:"
 _GREETING = re.compile(rb'"output":\s*"debugpy"')
 _HEADER = re.compile(rb"content-length:\s*\d{1,9}\r\n(?:[a-z-]+:[^\r\n]*\r\n)*\r\n\{", re.IGNORECASE)
+
+
+def _pending_limit() -> int:
+    """How many peers may be kept of whom nothing is known yet.
+
+    Enough that a crowd of strangers does not push out a debugger whose first message is
+    still on its way, and few of the descriptors that the program may open.
+    """
+    try:
+        import resource
+    except ImportError:
+        return 32
+    return max(32, min(128, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
+
+
+PENDING = _pending_limit()
 
 
 def speaks_dap(data: bytes) -> Optional[bool]:
@@ -184,7 +201,7 @@ class Gate:
             if os.name == "posix":
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(self.address)
-            listener.listen(128)
+            listener.listen(512)
             listener.setblocking(False)
         except (OSError, OverflowError) as error:
             listener.close()
@@ -300,6 +317,8 @@ class Gate:
 
     def _on_knock(self, listener: socket.socket, mask: int) -> None:
         for _ in range(64):
+            if self._is_crowded():
+                return
             try:
                 peer, _address = listener.accept()
             except (BlockingIOError, InterruptedError):
@@ -312,14 +331,38 @@ class Gate:
                     continue
                 # Most likely no descriptor is left. The peer goes on knocking, and to be
                 # told so without end would take a whole processor from the program.
-                self._selector.unregister(listener)
-                self._listen_at = time.monotonic() + PAUSE_SECONDS
+                self._pause(time.monotonic() + PAUSE_SECONDS)
                 return
             peer.setblocking(False)
             if len(self._pending) >= PENDING:
                 self._drop(next(iter(self._pending)))
             self._pending[peer] = (time.monotonic() + FIRST_MESSAGE_SECONDS, bytearray())
             self._selector.register(peer, selectors.EVENT_READ, self._on_first_bytes)
+
+    def _is_crowded(self) -> bool:
+        """Whether nobody can be accepted now without pushing out one that has only just come.
+
+        The oldest may be a debugger in a crowd, whose first message is on its way; the
+        others then wait where the system keeps them.
+        """
+        if len(self._pending) < PENDING:
+            return False
+        oldest = next(iter(self._pending))
+        self._on_first_bytes(oldest, 0)
+        if oldest not in self._pending:
+            return False
+        now = time.monotonic()
+        grace = self._pending[oldest][0] - FIRST_MESSAGE_SECONDS + GRACE_SECONDS
+        if grace <= now:
+            return False
+        self._pause(min(grace, now + PAUSE_SECONDS))
+        return True
+
+    def _pause(self, until: float) -> None:
+        """Accept nobody for a moment."""
+        if self._listener is not None:
+            self._selector.unregister(self._listener)
+            self._listen_at = until
 
     def _on_first_bytes(self, peer: socket.socket, mask: int) -> None:
         data = self._pending[peer][1]
