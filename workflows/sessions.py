@@ -22,12 +22,20 @@ def save(service: Service) -> None:
 
 
 def load(project: Path) -> Service | None:
-    """The project's service as it was kept; None where there is none."""
+    """The project's service as it was kept; None where there is none.
+
+    Of a project that was copied, the original has the service. One that was moved keeps it,
+    so that it can be stopped; its `project` is then the folder where it was started.
+    """
     values = read_json(session_folder(project) / "session.json")
     if values is None or {entry.name for entry in fields(Service)} != set(values):
         return None
     for name in ("project", "session", "score_script"):
         values[name] = Path(values[name])
+    if values["project"] != project:
+        if values["project"].is_dir():
+            return None
+        values["session"] = session_folder(project)
     return Service(**values)
 
 

@@ -256,7 +256,7 @@ def _read_env_file(path: Path) -> dict[str, tuple[str, int]]:
         # A binding takes the blank lines before it along.
         lead = len(binding.original.string) - len(binding.original.string.lstrip())
         line = binding.original.line + binding.original.string[:lead].count("\n")
-        if binding.error:
+        if binding.error or (binding.key is not None and binding.value is None):
             raise UserError(
                 # Not the line itself: it may be a secret.
                 "this line is not NAME=value.",

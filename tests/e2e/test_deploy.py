@@ -224,7 +224,8 @@ def test_reload_of_a_broken_edit_says_where_and_a_mended_one_serves_again(projec
     debug = project.debug()
     for _ in range(3):
         project.write_score("raise ValueError\n")
-        project.inv("deploy.reload").says("service/score.py:1: error: ValueError", "inv deploy.reload")
+        for _again in range(2):
+            project.inv("deploy.reload").says("service/score.py:1: error: ValueError", "inv deploy.reload")
         rows = project.ok("container.list", "--json").json["services"]
         assert [row["state"] for row in rows if row["project"] == str(project.folder)] == ["down"]
         # Mended at once: the service may be on its way down still.

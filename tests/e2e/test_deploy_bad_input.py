@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -53,6 +54,10 @@ def listening() -> Iterator[int]:
 
 
 SCRIPTS = {
+    "raises in the standard library": (
+        "import os\nos.environ['NO_SUCH_VARIABLE']\n" + PLAIN,
+        ["score.py:2: error: KeyError: 'NO_SUCH_VARIABLE'"],
+    ),
     "syntax error": (PLAIN.replace("total = sum(numbers)", "total = ("), ["score.py:14: error: SyntaxError"]),
     "no init": (PLAIN.replace("def init", "def initialise"), ["score.py: error: ", "has no function init()"]),
     "no run": (PLAIN.replace("def run", "def execute"), ["score.py: error: ", "has no function run()"]),
@@ -357,10 +362,52 @@ def test_a_service_killed_from_outside_is_noticed(project: Project) -> None:
     os.killpg(session["pid"], signal.SIGKILL)
     time.sleep(0.1)
     project.inv("deploy.inspect", "score.py:15").says("ended", "inv deploy.debug")
+    assert "score.py" in project.ok("container.logs").out
+    project.ok("container.stop")
     nothing_left(project)
 
 
 def test_one_port_for_both_is_refused(project: Project) -> None:
     result = project.inv("deploy.debug", AML_SCORING_PORT="18431", AML_DEBUG_PORT="18431")
     result.says("18431", "--debug-port")
+    nothing_left(project)
+
+
+def test_a_service_whose_files_were_deleted_is_stopped_all_the_same(project: Project) -> None:
+    debug = project.debug()
+    shutil.rmtree(project.folder / ".azureml-debug")
+    assert "Took away" in project.ok("deploy.stop").out
+    nothing_left(project)
+    assert not listeners(debug["debug"]["port"])
+
+
+def test_a_copy_of_a_project_leaves_the_originals_service_alone(project: Project) -> None:
+    debug = project.debug()
+    copy = Project(project.folder.parent / "a copy", dict(project.environ))
+    # Not by shutil, which refuses runit's pipes.
+    subprocess.run(["cp", "-R", str(project.folder), str(copy.folder)], check=True)
+    assert "No service" in copy.ok("deploy.stop").out
+    copy.inv("deploy.reload").says("No service", "inv deploy.debug")
+    assert post(debug["scoring_url"]) == {"answer": 60}
+    copy.clean_up()
+
+
+def test_a_moved_project_can_stop_its_service(project: Project) -> None:
+    project.debug()
+    moved = Project(project.folder.parent / "moved", dict(project.environ))
+    project.folder.rename(moved.folder)
+    moved.inv("deploy.reload").says("was moved", "inv deploy.debug")
+    moved.ok("deploy.stop")
+    nothing_left(project)
+    moved.clean_up()
+
+
+def test_a_second_ctrl_c_does_not_stop_the_clean_up(project: Project) -> None:
+    project.write_score("import time\ntime.sleep(60)\n" + PLAIN)
+    child = project.start("deploy.debug")
+    reaches(project, child, "loading")
+    for _ in range(4):
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    assert project.finish(child, 60).code == 1
     nothing_left(project)

@@ -131,11 +131,12 @@ def _place(error):
     """What went wrong and where: in the person's folder if any frame is there."""
     root = os.path.join(os.path.abspath(os.environ.get("AML_APP_ROOT") or os.getcwd()), "")
     file, line = None, None
-    if isinstance(error, SyntaxError) and error.filename:
+    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         file, line = error.filename, error.lineno
     else:
         for frame in traceback.extract_tb(error.__traceback__):
-            if os.path.abspath(frame.filename).startswith(root):
+            # Not "<frozen os>", which would count as a file in the current folder.
+            if not frame.filename.startswith("<") and os.path.abspath(frame.filename).startswith(root):
                 file, line = frame.filename, frame.lineno
     try:
         message = error.msg if isinstance(error, SyntaxError) else str(error)

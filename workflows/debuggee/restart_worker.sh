@@ -12,9 +12,8 @@ if [ "$worker" -gt 0 ] && kill -TERM "$worker" 2>/dev/null; then
     done
     kill -KILL "$worker" 2>/dev/null
 fi
-if command -v sv >/dev/null 2>&1; then
-    for service in "$2"/*/; do
-        sv up "${service%/}" >/dev/null 2>&1
-    done
-fi
+# Not by `sv up`: it writes nothing while runsv still means to obey a `down` that it has not read.
+for service in "$2"/*/; do
+    [ ! -p "${service}supervise/control" ] || printf u 1<>"${service}supervise/control"
+done
 exit 0

@@ -18,6 +18,7 @@ from typing import Any
 from ..debuggee import FOLDER as DEBUGGEE
 from ..environments.definition import EnvironmentDefinition
 from ..errors import UserError
+from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, Service, ServiceSpec
 from ..paths import cache_folder
 from . import docker_images
@@ -110,25 +111,27 @@ class DockerEngine:
             options["user"] = user
             variables["HOME"] = "/tmp"  # noqa: S108
         try:
-            container = self._client.containers.create(
-                spec.tag,
-                # Holds the container open for runsvdir, as a shell does in the published steps.
-                entrypoint=["sleep"],
-                command=["infinity"],
-                # An init that hears the stop signal and collects what the adapters leave.
-                init=True,
-                name=spec.name,
-                labels={LABEL_KIND: "service", LABEL_PROJECT: str(spec.project)},
-                environment=variables,
-                mounts=mounts,
-                ports={
-                    f"{SCORING_PORT}/tcp": ("127.0.0.1", spec.scoring_port),
-                    f"{DEBUG_PORT}/tcp": ("127.0.0.1", spec.debug_port),
-                },
-                working_dir=APP_ROOT,
-                log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "50m", "max-file": "2"}),
-                **options,
-            )
+            # Interrupted, it would leave a container whose id nobody knows.
+            with uninterrupted():
+                container = self._client.containers.create(
+                    spec.tag,
+                    # Holds the container open for runsvdir, as a shell does in the published steps.
+                    entrypoint=["sleep"],
+                    command=["infinity"],
+                    # An init that hears the stop signal and collects what the adapters leave.
+                    init=True,
+                    name=spec.name,
+                    labels={LABEL_KIND: "service", LABEL_PROJECT: str(spec.project)},
+                    environment=variables,
+                    mounts=mounts,
+                    ports={
+                        f"{SCORING_PORT}/tcp": ("127.0.0.1", spec.scoring_port),
+                        f"{DEBUG_PORT}/tcp": ("127.0.0.1", spec.debug_port),
+                    },
+                    working_dir=APP_ROOT,
+                    log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "50m", "max-file": "2"}),
+                    **options,
+                )
         except ImageNotFound as error:
             raise UserError(f"There is no image {spec.tag}.", "First: inv deploy.tag") from error
         except APIError as error:
@@ -182,22 +185,36 @@ class DockerEngine:
         return self._end(service.handle)
 
     def _end(self, handle: str) -> Ended:
-        from docker.errors import NotFound
+        from docker.errors import APIError, NotFound
 
+        log = b""
         try:
             container = self._client.containers.get(handle)
             container.stop(timeout=STOP_SECONDS)
             container.reload()
             code = container.attrs["State"]["ExitCode"]
-            log = b"".join(container.logs(stream=True, tail=20000))[-KEPT_LOG_BYTES:]
-            container.remove(force=True)
+            # 409: another command is taking it away at this moment.
+            with contextlib.suppress(APIError):
+                log = b"".join(container.logs(stream=True, tail=20000))[-KEPT_LOG_BYTES:]
+            try:
+                container.remove(force=True)
+            except APIError as error:
+                if error.status_code != 409:
+                    raise
         except NotFound:
             return Ended(None, b"")
         return Ended(int(code), log)
 
     def logs(self, service: Service, follow: bool) -> Iterator[bytes]:
         """See :class:`~workflows.engines.base.Engine`."""
-        yield from self._client.containers.get(service.handle).logs(stream=True, follow=follow)
+        from docker.errors import APIError
+
+        try:
+            yield from self._client.containers.get(service.handle).logs(stream=True, follow=follow)
+        except APIError as error:
+            if error.status_code not in (404, 409):
+                raise
+            # It is gone, or just going; its last log is kept by whoever took it away.
 
     def shell(self, service: Service, command: Sequence[str]) -> int:
         """See :class:`~workflows.engines.base.Engine`."""

@@ -30,6 +30,18 @@ def is_free(port: int) -> bool:
         return True
 
 
+def may_listen(port: int) -> bool:
+    """Whether this user may listen on the port at all; low ones are often root's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            return False
+        except OSError:
+            return True
+    return True
+
+
 def any_free(avoid: frozenset[int]) -> int:
     """A free port of the system's choice."""
     while True:

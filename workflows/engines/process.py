@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -73,9 +72,6 @@ class ProcessEngine:
                 "The inference server needs gunicorn, which does not run on Windows itself.",
                 "Start Docker Desktop, or work in WSL.",
             )
-        for port in (spec.scoring_port, spec.debug_port):
-            if 0 < port < 1024 and not _may_listen(port):
-                raise UserError(f"Only root may listen on port {port}.", "Choose a port from 1024 on.")
         runit = spec.session / "runit"
         shutil.rmtree(runit, ignore_errors=True)
         shutil.copytree(spec.runit, runit)
@@ -235,17 +231,6 @@ def _environment(service: Service) -> dict[str, str]:
     kept["PATH"] = binaries + os.pathsep + kept.get("PATH", os.defpath)
     kept["VIRTUAL_ENV"] = service.environment
     return {**kept, **service.variables}
-
-
-def _may_listen(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except PermissionError:
-            return False
-        except OSError:
-            return True
-    return True
 
 
 def _created(pid: int) -> float:

@@ -15,6 +15,7 @@ from ..engines.base import Engine
 from ..engines.docker_client import engine_answers
 from ..environments.definition import EnvironmentDefinition, load_definition
 from ..errors import UserError
+from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, Service, ServiceSpec
 from ..settings import Settings, packaged_defaults
 from . import serving
@@ -31,11 +32,19 @@ REQUIRED = (
 
 @dataclass
 class Deployment:
-    """The steps, on one project's settings. Each can be done alone; `debug` chains them."""
+    """The steps, on one project's settings. Each can be done alone; `debug` chains them.
+
+    Attributes:
+        settings: The settings.
+        console: Where steps show themselves.
+        wait: Hold for a debugger before score.py is loaded.
+        held: Whether this command has the project's deployment to itself.
+    """
 
     settings: Settings
     console: Console
     wait: bool = False
+    held: bool = False
     _engine: Engine | None = None
 
     @property
@@ -136,16 +145,28 @@ class Deployment:
 
     def stop(self) -> bool:
         """Stop the service and take it away; False where none runs."""
-        project = self.settings.project
-        service = sessions.load(project)
+        service = sessions.load(self.settings.project)
         if service is None:
-            return False
+            return self._stop_leftovers()
         with self.console.step("stop") as step:
             ended = self._end(service)
             # 143 is what the signal that asks it to end leaves in a container.
             crashed = ended.exit_code not in (None, 0, 143)
             step.text = service.name + (f" had ended with exit code {ended.exit_code}" if crashed else "")
         return True
+
+    def _stop_leftovers(self) -> bool:
+        """Take away what no file tells of, after `git clean` for one; False where there is nothing."""
+        found = False
+        for name in ("process", "docker") if engine_answers() else ("process",):
+            engine = engines.load(name)
+            for handle in engine.leftovers(self.settings.project):
+                with uninterrupted():
+                    engine.remove(handle)
+                found = True
+        if found:
+            self.console.line("Took away a service of this project that no file told of.")
+        return found
 
     # The chains
 
@@ -180,7 +201,11 @@ class Deployment:
     def reload(self) -> None:
         """Put the edited score.py into the running service."""
         with self.console.step("reload") as step:
-            service = self._started("First: inv deploy.debug")
+            first = "First: inv deploy.debug"
+            service = self._known(first)
+            # Where a service's processes end with it, a reload starts them again.
+            if service.engine != "process" or not service.started:
+                service = self._started(first)
             step.text = serving.reload(service, self._engine_of(service), step).text
 
     def inspect(self, location: str, request: Path | None, expressions: list[str], timeout: float) -> dict[str, Any]:
@@ -195,12 +220,20 @@ class Deployment:
         return sessions.load(self.settings.project)
 
     def _running(self, remedy: str) -> Service:
+        service = self._known(remedy)
+        if not self._engine_of(service).alive(service):
+            if self.held:
+                # Without the lock it may be one that another command is just making.
+                self._end(service)
+            raise UserError(f"The service {service.name} has ended; inv container.logs shows its last log.", remedy)
+        return service
+
+    def _known(self, remedy: str) -> Service:
         service = sessions.load(self.settings.project)
         if service is None:
             raise UserError("No service of this project is running.", remedy)
-        if not self._engine_of(service).alive(service):
-            self._end(service)
-            raise UserError(f"The service {service.name} has ended; inv container.logs shows its last log.", remedy)
+        if service.project != self.settings.project:
+            raise UserError("The project was moved while its service ran.", "Start it anew here: inv deploy.debug")
         return service
 
     def _started(self, remedy: str) -> Service:
@@ -218,6 +251,10 @@ class Deployment:
                 f"The service and the debugger cannot both use port {settings.debug_port}.",
                 "Choose two: --scoring-port, --debug-port.",
             )
+        if self.engine.name == "process":
+            for port in (settings.scoring_port, settings.debug_port):
+                if not ports.may_listen(port):
+                    raise UserError(f"Only root may listen on port {port}.", "Choose a port from 1024 on.")
         mine = self._own_ports(own)
         chosen: dict[str, int] = {}
         for field in ("scoring_port", "debug_port"):
@@ -288,8 +325,9 @@ class Deployment:
         return service
 
     def _remove_leftovers(self) -> None:
-        for handle in self.engine.leftovers(self.settings.project):
-            self.engine.remove(handle)
+        with uninterrupted():
+            for handle in self.engine.leftovers(self.settings.project):
+                self.engine.remove(handle)
 
     def _replace(self, own: Service) -> None:
         try:
@@ -310,8 +348,10 @@ class Deployment:
         return found
 
     def _end(self, service: Service) -> Ended:
-        ended = self._engine_of(service).stop(service)
-        sessions.forget(service, ended)
+        engine = self._engine_of(service)
+        with uninterrupted():
+            ended = engine.stop(service)
+            sessions.forget(service, ended)
         return ended
 
     def shell(self, command: list[str]) -> int:
@@ -320,8 +360,8 @@ class Deployment:
         return self._engine_of(service).shell(service, command)
 
     def logs(self, follow: bool) -> Iterator[bytes]:
-        """The running service's log."""
-        service = self._running("First: inv deploy.debug")
+        """The service's log, also of one that has ended by itself."""
+        service = self._known("First: inv deploy.debug")
         return self._engine_of(service).logs(service, follow)
 
 

@@ -212,7 +212,7 @@ def _script_error(service: Service, event: dict[str, Any], again: str) -> UserEr
         return UserError(problem, f"Correct {name}, then: {again}", file=shown(service.score_script))
     remedy = f"Correct {place.name}, then: {again} (the whole traceback: inv container.logs)"
     if kind == "ModuleNotFoundError":
-        remedy = "Add the package to the inference environment (AML_INFERENCE_ENV), then: inv deploy.debug"
+        remedy = "Add the package to requirements.txt or conda.yml of the inference environment, then: inv deploy.debug"
     return UserError(f"{kind}: {message}", remedy, file=shown(place), line=event.get("line"))
 
 
@@ -299,6 +299,10 @@ def _let_others_finish(service: Service) -> None:
     """Have requests answered that were sent before: the first stop must belong to ours."""
     try:
         http_request(service, "GET", "/", None, timeout=10)
+    except ConnectionRefusedError as error:
+        raise UserError(
+            "The service is down, or just starting.", "Look at inv container.logs, or: inv deploy.reload"
+        ) from error
     except OSError as error:
         raise UserError(
             "The service does not answer GET /: it is busy, or a debugger has paused it.",

@@ -12,7 +12,7 @@ def stop_service(run: Command) -> None:
     from ..sessions import session_folder
 
     with exclusive(session_folder(run.settings.project), run.name):
-        stopped = Deployment(run.settings, run.console).stop()
+        stopped = Deployment(run.settings, run.console, held=True).stop()
     if not stopped:
         run.console.line("No service of this project is running.")
     run.console.result({"stopped": stopped, "seconds": run.console.seconds})

@@ -25,10 +25,10 @@ RUN = (
 WAIT_HELP = "Hold for a debugger before score.py is loaded, so that its imports and init can be debugged."
 
 
-def _deployment(run: Command, wait: bool = False) -> Deployment:
+def _deployment(run: Command, wait: bool = False, held: bool = True) -> Deployment:
     from ..flows.deployment import Deployment
 
-    return Deployment(run.settings, run.console, wait)
+    return Deployment(run.settings, run.console, wait, held)
 
 
 @command(settings=ENVIRONMENT)
@@ -130,10 +130,10 @@ def inspect(run: Command, location: str, eval: list[str], request: str | None = 
     from ..errors import BadValue
     from ._inspection import show
 
-    if not timeout.isascii() or not timeout.isdigit() or not int(timeout):
+    if not timeout.isascii() or not timeout.isdigit() or len(timeout) > 7 or not int(timeout):
         raise BadValue(f"--timeout must be a whole number of seconds, not {timeout!r}.", "Correct it.")
     path = Path(request) if request else None
-    result = _deployment(run).inspect(location, path, list(eval), float(timeout))
+    result = _deployment(run, held=False).inspect(location, path, list(eval), float(timeout))
     show(run.console, result)
     run.console.result(result)
 
