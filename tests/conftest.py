@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pipelines import PipelineProject, make_pipeline_project
 from projects import PLAIN, ROOT, Project
 
 # The tests' own settings, whatever the person's are. What is slow to make, environments,
@@ -86,5 +87,13 @@ def project(tmp_path: Path, engine: str) -> Iterator[Project]:
 def other(tmp_path: Path, engine: str) -> Iterator[Project]:
     """A second project beside it."""
     made = make_project(tmp_path / "another project", engine)
+    yield made
+    made.clean_up()
+
+
+@pytest.fixture
+def pipelines(tmp_path: Path, engine: str) -> Iterator[PipelineProject]:
+    """A project with a pipeline of three steps, on each engine."""
+    made = make_pipeline_project(tmp_path / "a project", engine)
     yield made
     made.clean_up()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from invoke import Collection
 
-from .tasks import container, deploy
+from .tasks import container, deploy, pipeline
 
 namespace = Collection()
 namespace.add_collection(Collection.from_module(deploy))
 namespace.add_collection(Collection.from_module(container))
+namespace.add_collection(Collection.from_module(pipeline))

@@ -154,7 +154,7 @@ class Settings:
     scoring_port: int
     debug_port: int
     debug_timeout: int
-    pipeline_file: Path | None
+    pipeline_file: Path
     subscription_id: str | None
     resource_group: str | None
     workspace: str | None
@@ -229,6 +229,7 @@ def resolve(
         "inference_env": ["env/inference"],
         "training_env": ["env/training"],
         "score_script": ["examples/deployment/score.py"],
+        "pipeline_file": ["examples/pipeline/pipeline.yml"],
     }.items():
         if values[field] is None:
             found = next((project / place for place in places if (project / place).exists()), None)

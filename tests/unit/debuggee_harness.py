@@ -78,7 +78,10 @@ def until(look: Callable[[], T], what: str, limit: float = LIMIT) -> T:
 
 
 class Child:
-    """A debugged process. A context manager that ends it, and its group's other members, by id."""
+    """A debugged process. A context manager that ends it, and its group's other members, by id.
+
+    With ``command``, a text for bash, it is whatever that starts.
+    """
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class Child:
         python: str = sys.executable,
         script: Path = CHILD,
         variables: Mapping[str, str] | None = None,
+        command: str | None = None,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.events_file = folder / "events"
@@ -102,7 +106,7 @@ class Child:
         }
         with open(self.errors_file, "wb") as errors:
             self.process = subprocess.Popen(
-                [python, str(script)],
+                [python, str(script)] if command is None else ["bash", "-c", command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -190,9 +194,9 @@ class Child:
         return socket.create_connection(("127.0.0.1", self.port), LIMIT)
 
     @contextlib.contextmanager
-    def attached(self, *markers: str, file: Path = CHILD) -> Iterator[DapClient]:
+    def attached(self, *markers: str, file: Path = CHILD, port: int | None = None) -> Iterator[DapClient]:
         """A debug session with breakpoints at the marked lines; it ends by an orderly detach."""
-        with DapClient.connect("127.0.0.1", self.port, LIMIT) as client:
+        with DapClient.connect("127.0.0.1", port or self.port, LIMIT) as client:
             lines = [line_of(marker, file) for marker in markers]
             client.attach(breakpoints={str(file): lines}, timeout=LIMIT)
             yield client

@@ -41,6 +41,7 @@ def _read_displaced():
 
 
 _load_debuggee()
+from azureml_debuggee import errors as _errors  # noqa: E402
 from azureml_debuggee import session as _sessions  # noqa: E402
 from azureml_debuggee.announce import Announcer  # noqa: E402
 
@@ -129,23 +130,8 @@ def _describe(error):
 
 def _place(error):
     """What went wrong and where: in the person's folder if any frame is there."""
-    root = os.path.join(os.path.abspath(os.environ.get("AML_APP_ROOT") or os.getcwd()), "")
-    file, line = None, None
-    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
-        file, line = error.filename, error.lineno
-    else:
-        for frame in traceback.extract_tb(error.__traceback__):
-            # Not "<frozen os>", which would count as a file in the current folder.
-            if not frame.filename.startswith("<") and os.path.abspath(frame.filename).startswith(root):
-                file, line = frame.filename, frame.lineno
-    try:
-        message = error.msg if isinstance(error, SyntaxError) else str(error)
-    except Exception:
-        message = "(it cannot be shown as text)"
+    root = os.path.abspath(os.environ.get("AML_APP_ROOT") or os.getcwd())
     return {
-        "type": type(error).__name__,
-        "message": message,
-        "file": file,
-        "line": line,
+        **_errors.describe(error, [root]),
         "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__))[-8000:],
     }

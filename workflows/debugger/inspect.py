@@ -126,6 +126,55 @@ def inspect_stop(
     return Inspection(found.stopped, found.stack, found.locals, found.values, result)
 
 
+def inspect_exception(
+    endpoint: DebugEndpoint, source: Path, line: int, expressions: Sequence[str], timeout: float
+) -> Inspection:
+    """Look at the exception at which a program holds, and let it end.
+
+    The frame that is read is the one at ``source`` and ``line``; where the stack has none of these, the
+    innermost.
+
+    Args:
+        endpoint: Where the program welcomes a debugger, and its path mappings.
+        source: A file, an absolute local path.
+        line: Counted from 1.
+        expressions: Evaluated in the frame, in this order.
+        timeout: Seconds, each, for the stop to come and to evaluate an expression.
+
+    Raises:
+        UserError: As :func:`inspect_stop`.
+    """
+    where = f"{endpoint.host}:{endpoint.port}"
+    with _as_user_errors(where), DapClient.connect(endpoint.host, endpoint.port, ATTACH_TIMEOUT) as client:
+        try:
+            client.attach(
+                path_mappings=[mapping.as_json() for mapping in endpoint.path_mappings],
+                just_my_code=False,
+                sub_process=False,
+                timeout=ATTACH_TIMEOUT,
+            )
+            thread = _wait_for_stop(
+                client,
+                lambda event: event.body.get("reason") == "exception",
+                "the exception",
+                None,
+                timeout,
+                str,
+            )
+            real = source.resolve()
+            return _read_stop(
+                client,
+                thread,
+                expressions,
+                timeout,
+                choose=lambda frame: frame.line == line and Path(frame.file).resolve() == real,
+            )
+        finally:
+            # Lets the program go on to its end.
+            with contextlib.suppress(DapError):
+                client.disconnect(terminate=False, timeout=_RELEASE_TIMEOUT)
+
+
 class _Trigger:
     """The trigger at work in a thread, which reports its end among the debugger's events."""
 
@@ -212,12 +261,18 @@ def _is_hit(client: DapClient, event: DapEvent, breakpoint_: Json) -> bool:
     return [(_base(frame.file), frame.line) for frame in top] == [(file, breakpoint_.get("line"))]
 
 
-def _read_stop(client: DapClient, thread: int, expressions: Sequence[str], timeout: float) -> Inspection:
-    """Read the stack, the innermost frame's locals, and the expressions' values in it."""
+def _read_stop(
+    client: DapClient,
+    thread: int,
+    expressions: Sequence[str],
+    timeout: float,
+    choose: Callable[[Frame], bool] = lambda frame: True,
+) -> Inspection:
+    """Read the stack, the locals of its first frame that ``choose`` accepts, and the expressions' values in it."""
     frames = read_stack(client, thread)
     if not frames:
         raise DapError("it gave no stack for the stopped thread")
-    top = frames[0]
+    top = next(filter(choose, frames), frames[0])
     found = read_locals(client, top)
     values = {text: evaluate(client, top, text, timeout) for text in expressions}
     # An expression may have ended the program; what evaluate was told then looks like a value.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from .base import Engine
+from .steps import StepEngine
 
 
 def load(name: str, cache: Path | None = None) -> Engine:
@@ -21,6 +22,21 @@ def load(name: str, cache: Path | None = None) -> Engine:
     from .process import ProcessEngine
 
     return ProcessEngine()
+
+
+def load_steps(name: str) -> StepEngine:
+    """What runs steps on the engine of that name.
+
+    Raises:
+        UserError: The Docker engine does not answer.
+    """
+    if name == "docker":
+        from .docker_steps import DockerSteps
+
+        return DockerSteps()
+    from .process_steps import ProcessSteps
+
+    return ProcessSteps()
 
 
 def choose(wanted: str) -> tuple[Engine, str]:

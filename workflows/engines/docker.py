@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..debuggee import FOLDER as DEBUGGEE
 from ..environments.definition import EnvironmentDefinition
@@ -24,6 +24,9 @@ from ..paths import cache_folder
 from . import docker_images
 from .base import KEPT_LOG_BYTES, Unused, service_variables
 from .docker_client import connect
+
+if TYPE_CHECKING:
+    import docker
 
 APP_ROOT = "/var/azureml-app"
 MODEL_ROOT = "/var/azureml-models"
@@ -106,7 +109,7 @@ class DockerEngine:
         if spec.model_dir:
             mounts.append(Mount(MODEL_ROOT, str(spec.model_dir), type="bind", read_only=True))
         options: dict[str, Any] = {}
-        user = self._user()
+        user = container_user(self._client)
         if user:
             options["user"] = user
             variables["HOME"] = "/tmp"  # noqa: S108
@@ -282,20 +285,6 @@ class DockerEngine:
 
         return make_base_image(self._client, name, report)
 
-    def _user(self) -> str | None:
-        """Whom the container runs as, so that files in mounted folders belong to the person.
-
-        None where the engine maps owners itself: Docker Desktop, and rootless engines, in
-        which the container's root is the person.
-        """
-        if not hasattr(os, "getuid") or sys.platform != "linux":
-            return None
-        if os.getuid() != 0:
-            options = self._client.api.info().get("SecurityOptions") or []
-            if any("rootless" in option for option in options):
-                return None
-        return f"{os.getuid()}:{os.getgid()}"
-
     def _explain_start(self, error: Any) -> None:
         text = str(error.explanation or error)
         if "address already in use" in text or "port is already allocated" in text:
@@ -307,3 +296,18 @@ class DockerEngine:
             raise UserError("No space is left for Docker's files.", "Free some: inv container.prune") from error
         if '"sleep": executable file not found' in text:
             raise UserError("The image has no `sleep` program.", "Use a base image with coreutils.") from error
+
+
+def container_user(client: docker.DockerClient) -> str | None:
+    """Whom a container runs as, so that files in mounted folders belong to the person.
+
+    None where the engine maps owners itself: Docker Desktop, and rootless engines, in
+    which the container's root is the person.
+    """
+    if not hasattr(os, "getuid") or sys.platform != "linux":
+        return None
+    if os.getuid() != 0:
+        options = client.api.info().get("SecurityOptions") or []
+        if any("rootless" in option for option in options):
+            return None
+    return f"{os.getuid()}:{os.getgid()}"

@@ -7,10 +7,14 @@ binding only.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ..errors import UserError
 from ..settings import BY_FIELD
+
+
+#: What every process of a deployed service, and of a step, has in its environment.
+_MARKS = frozenset({"AZUREML_DEBUGGEE_PROJECT", "AZUREML_DEBUGGEE_RUN"})
 
 
 def is_free(port: int) -> bool:
@@ -72,7 +76,7 @@ def _holder(port: int) -> tuple[str, bool]:
         except psutil.Error:
             continue
         try:
-            ours = "AZUREML_DEBUGGEE_PROJECT" in process.environ()
+            ours = not _MARKS.isdisjoint(process.environ())
         except psutil.Error:
             ours = False
         return name, ours
@@ -109,3 +113,18 @@ def pick(
         port = port + 1 if port < 65535 else 1024
     note = "" if port == wanted else f"port {wanted} belongs to another session, so {port} is used"
     return port, note
+
+
+def next_free(ports: Mapping[int, int], avoid: frozenset[int]) -> dict[int, int]:
+    """A step's ports by rank as they are, or the next consecutive ones that are free.
+
+    Args:
+        ports: By rank; each is the base plus its rank.
+        avoid: Ports that are not to be used.
+    """
+    step = max(ports) - min(ports) + 1
+    moved = dict(ports)
+    while any(port in avoid or not is_free(port) for port in moved.values()):
+        shift = step if max(moved.values()) + step <= 65535 else 1024 - min(moved.values())
+        moved = {rank: port + shift for rank, port in moved.items()}
+    return moved

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,7 +203,7 @@ class ProcessEngine:
 
     def remove(self, handle: str) -> None:
         """See :class:`~workflows.engines.base.Engine`."""
-        _end_group(int(handle))
+        end_groups([int(handle)])
 
     def services(self) -> list[dict[str, str]]:
         """Processes are listed by their projects."""
@@ -221,16 +221,21 @@ class ProcessEngine:
 
 
 def _environment(service: Service) -> dict[str, str]:
-    """The environment of a service's processes: the person's, less what is ours or Python's."""
+    """The environment of a service's processes."""
+    return {**clean_variables(service.environment), **service.variables}
+
+
+def clean_variables(environment: str) -> dict[str, str]:
+    """The person's variables, less what is ours or Python's, in a virtual environment's folder."""
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("AML_", "AZUREML_", "PYTHON")) and name not in ("AZURE_CLIENT_SECRET", "VIRTUAL_ENV")
+        if not name.startswith(("AML_", "AZUREML_", "PYTHON", "PYDEVD_"))
+        and name not in ("AZURE_CLIENT_SECRET", "VIRTUAL_ENV")
     }
-    binaries = os.path.join(service.environment, "bin")
-    kept["PATH"] = binaries + os.pathsep + kept.get("PATH", os.defpath)
-    kept["VIRTUAL_ENV"] = service.environment
-    return {**kept, **service.variables}
+    kept["PATH"] = os.path.join(environment, "bin") + os.pathsep + kept.get("PATH", os.defpath)
+    kept["VIRTUAL_ENV"] = environment
+    return kept
 
 
 def _created(pid: int) -> float:
@@ -244,32 +249,37 @@ def _created(pid: int) -> float:
         return 0.0
 
 
-def _members(group: int) -> list[int]:
-    """The living processes of a group; one that is dead and not yet collected does not count."""
+def _members(groups: Collection[int]) -> list[int]:
+    """The living processes of some groups; one that is dead and not yet collected does not count."""
     import psutil
 
     members = []
     for pid in psutil.pids():
         with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
-            if os.getpgid(pid) == group and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            if os.getpgid(pid) in groups and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
                 members.append(pid)
     return members
 
 
-def _end_group(group: int) -> None:
-    """End every process of a group: asked first, killed after the grace."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGTERM)
-        # A process stopped by a signal does not hear the first one.
-        os.killpg(group, signal.SIGCONT)
+def end_groups(groups: Collection[int]) -> None:
+    """End every process of some groups: asked first, killed after the grace."""
+    _signal(groups, signal.SIGTERM)
+    # A process stopped by a signal does not hear the first one.
+    _signal(groups, signal.SIGCONT)
     deadline = time.monotonic() + GRACE_SECONDS
-    while _members(group) and time.monotonic() < deadline:
+    while (left := _members(groups)) and time.monotonic() < deadline:
         time.sleep(0.02)
     deadline = time.monotonic() + 5
-    while _members(group) and time.monotonic() < deadline:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
+    while left and time.monotonic() < deadline:
+        _signal(groups, signal.SIGKILL)
         time.sleep(0.02)
+        left = _members(groups)
+
+
+def _signal(groups: Collection[int], number: int) -> None:
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, number)
 
 
 def _in_use(folder: Path) -> bool:

@@ -122,11 +122,15 @@ class EnvironmentDefinition:
         return tuple(found), tuple(notes)
 
 
-def load_definition(folder: Path, *, required: Sequence[str] = (), default_dockerfile: Path) -> EnvironmentDefinition:
+def load_definition(
+    folder: Path, *, conda_file: Path | None = None, required: Sequence[str] = (), default_dockerfile: Path
+) -> EnvironmentDefinition:
     """Read an environment definition.
 
     Args:
         folder: Holds conda.yml (or environment.yml), or only requirements.txt.
+        conda_file: This file and what it includes are all of the definition: the other things in
+            the folder, which may be a whole project, do not count, and the default Dockerfile is used.
         required: Requirements added where none of that name is there, such as ``debugpy>=1.8``.
         default_dockerfile: Used where the folder has no Dockerfile; runit services beside it likewise.
 
@@ -140,7 +144,9 @@ def load_definition(folder: Path, *, required: Sequence[str] = (), default_docke
             "Create it with a conda.yml or requirements.txt, or name another in the settings.",
         )
     lines = PipLines()
-    conda_file = next((folder / name for name in CONDA_FILES if (folder / name).is_file()), None)
+    alone = conda_file is not None
+    if conda_file is None:
+        conda_file = next((folder / name for name in CONDA_FILES if (folder / name).is_file()), None)
     source = conda_file or folder / "requirements.txt"
     if conda_file is not None:
         name, channels, packages = read_conda(conda_file, lines)
@@ -157,11 +163,13 @@ def load_definition(folder: Path, *, required: Sequence[str] = (), default_docke
     added = _missing(required, lines.requirements, packages)
     pip = (*lines.requirements, *added)
     dockerfile = folder / "Dockerfile"
-    files = dict(_walk(folder))
-    if not dockerfile.is_file():
+    files = {} if alone else dict(_walk(folder))
+    if alone or not dockerfile.is_file():
         dockerfile = default_dockerfile
         files[PurePosixPath("Dockerfile")] = default_dockerfile
-    if not (folder / "runit").is_dir():
+    if alone:
+        lines.files.append(source.resolve())
+    elif not (folder / "runit").is_dir():
         runit = default_dockerfile.parent / "runit"
         files |= {PurePosixPath("runit") / inner: path for inner, path in _walk(runit)}
     ordered = tuple(sorted(files.items()))
@@ -174,7 +182,7 @@ def load_definition(folder: Path, *, required: Sequence[str] = (), default_docke
         _feed(total, item.text.encode())
     python = next((item.constraint for item in packages if item.name == "python"), "")
     return EnvironmentDefinition(
-        name=name or folder.name,
+        name=name or (source.stem if alone else folder.name),
         folder=folder,
         source=source,
         channels=tuple(channels),

@@ -96,7 +96,7 @@ def command(
         parameters += [kinds(field, kinds.POSITIONAL_OR_KEYWORD, default=None) for field in settings]
         module = function.__module__.rpartition(".")[2]
         name = function.__name__.rstrip("_").replace("_", "-")
-        if module in ("deploy", "container"):
+        if module in ("deploy", "container", "pipeline"):
             name = f"{module}.{name}"
 
         @functools.wraps(function)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..console import Console
+from ..errors import BadValue
 
 
 def show(console: Console, result: Mapping[str, Any]) -> None:
@@ -24,7 +25,7 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
             continue
         console.line(f"  {frame['function']:<24} {shown(Path(frame['file']))}:{frame['line']}")
     if others:
-        console.line(f"  ({others} frames of the server)")
+        console.line(f"  ({others} frames of other code)")
     if result["locals"]:
         console.line("Locals")
         for name, value in result["locals"].items():
@@ -37,3 +38,14 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
     if response is not None:
         body = response["body"]
         console.line(f"Response {response['status']}: {body if isinstance(body, str) else json.dumps(body)}")
+
+
+def read_timeout(text: str) -> float:
+    """Seconds typed after ``--timeout``.
+
+    Raises:
+        BadValue: It is no such number.
+    """
+    if not text.isascii() or not text.isdigit() or len(text) > 7 or not int(text):
+        raise BadValue(f"--timeout must be a whole number of seconds, not {text!r}.", "Correct it.")
+    return float(text)

@@ -127,13 +127,10 @@ def reload(run: Command) -> None:
 )
 def inspect(run: Command, location: str, eval: list[str], request: str | None = None, timeout: str = "60") -> None:
     """Stop at a line during a request, show stack, values and response: no editor needed."""
-    from ..errors import BadValue
-    from ._inspection import show
+    from ._inspection import read_timeout, show
 
-    if not timeout.isascii() or not timeout.isdigit() or len(timeout) > 7 or not int(timeout):
-        raise BadValue(f"--timeout must be a whole number of seconds, not {timeout!r}.", "Correct it.")
     path = Path(request) if request else None
-    result = _deployment(run, held=False).inspect(location, path, list(eval), float(timeout))
+    result = _deployment(run, held=False).inspect(location, path, list(eval), read_timeout(timeout))
     show(run.console, result)
     run.console.result(result)
 

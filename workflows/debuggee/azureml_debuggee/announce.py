@@ -18,16 +18,19 @@ class Announcer:
 
     Args:
         path: The file, made when missing.
+        rank: This process's among several, noted in every event.
     """
 
-    def __init__(self, path: Optional[str]) -> None:
-        self._path = path
+    def __init__(self, path: Optional[str], rank: Optional[int] = None) -> None:
+        self._path, self._rank = path, rank
 
     def __call__(self, event: str, **details: Any) -> None:
         """Append one event. Never raises: the program matters more than its watcher."""
         if not self._path:
             return
         record = {"event": event, "pid": os.getpid(), "time": time.time()}
+        if self._rank is not None:
+            record["rank"] = self._rank
         record.update(details)
         line = json.dumps(record, default=str) + "\n"
         try:

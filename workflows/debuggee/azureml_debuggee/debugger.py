@@ -18,6 +18,8 @@ from collections import deque
 from itertools import accumulate, chain, repeat, takewhile
 from typing import Any, Callable, Optional, Tuple
 
+from .threads import start_untraced
+
 #: The oldest debugpy that this code has been written for.
 OLDEST = (1, 8)
 _TRACES = sys.version_info < (3, 12)
@@ -163,6 +165,48 @@ class Debugger:
         _server()._settrace(
             suspend=True, trace_only_current_thread=True, patch_multiprocessing=False, stop_at_frame=frame
         )
+
+    def stops_at_uncaught(self) -> bool:
+        """Whether the attached debugger has asked to stop at uncaught exceptions, so that it has seen them."""
+        debugger = self._live()
+        return debugger is not None and bool(debugger.break_on_uncaught_exceptions)
+
+    def stop_at_error(self, error: Tuple[Any, Any, Any]) -> None:
+        """Pause in the frame in which an exception was raised, though it has been left.
+
+        Args:
+            error: The exception, as ``sys.exc_info()`` gives it.
+        """
+        debugger = self._live()
+        thread = threading.current_thread()
+        state = debugger.set_additional_thread_info(thread)
+        over = threading.Event()
+
+        def watch() -> None:
+            # A debugger that has left before the stop was there would never end it.
+            while not over.wait(0.2):
+                if not self.attached():
+                    state.pydev_step_cmd, state.pydev_state = -1, 1
+
+        start_untraced(watch, "azureml-debuggee-watch")
+        try:
+            if hasattr(debugger, "trigger_exception_handler"):
+                debugger.trigger_exception_handler(error, as_uncaught=False)
+                return
+            # Before debugpy 1.8.22: what that does.
+            frame, trace = None, error[2]
+            while trace is not None:
+                if debugger.get_file_type(trace.tb_frame) != debugger.PYDEV_FILE:
+                    frame = trace.tb_frame
+                trace = trace.tb_next
+            if frame is not None:
+                state.is_tracing += 1
+                try:
+                    debugger.do_stop_on_unhandled_exception(thread, frame, None, error)
+                finally:
+                    state.is_tracing -= 1
+        finally:
+            over.set()
 
     def forget_after_fork(self) -> None:
         """Make a forked child a plain process: its debugger stayed with the parent."""

@@ -140,10 +140,19 @@ class Gate:
         debugger: What to wake for a debugger.
         announce: Called with events: ``listening`` (host, port), ``client``,
             ``client-left``, ``attach-failed`` (message), ``gate-failed`` (message).
+        reached_at: The host by which debuggers reach this one, where that is another address.
     """
 
-    def __init__(self, host: str, port: int, debugger: Debugger, announce: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        debugger: Debugger,
+        announce: Callable[..., None],
+        reached_at: Optional[str] = None,
+    ) -> None:
         self.address = (host, port)
+        self._reached_at = reached_at or None
         self._debugger = debugger
         self._announce = announce
         self._listener: Optional[socket.socket] = None
@@ -163,6 +172,11 @@ class Gate:
         self.knocked = threading.Event()
         #: Why nobody can knock, if so.
         self.failure: Optional[str] = None
+
+    @property
+    def reached_at(self) -> Tuple[str, int]:
+        """The address for debuggers, from where they are."""
+        return self._reached_at or self.address[0], self.address[1]
 
     def start(self) -> None:
         """Listen and return at once; where the port is still held, go on trying in the thread.
@@ -212,7 +226,7 @@ class Gate:
         self._listener = listener
         self.address = listener.getsockname()[:2]
         self._selector.register(listener, selectors.EVENT_READ, self._on_knock)
-        self._announce("listening", host=self.address[0], port=self.address[1])
+        self._announce("listening", host=self.reached_at[0], port=self.reached_at[1])
         self.settled.set()
         return True
 

@@ -22,7 +22,9 @@ class _WaitForClient:
         self._session = session
 
     def __call__(self) -> None:
-        self._session.hold()
+        # Nobody has come in a hold that lasted as long as one may: a second one would only cost as much.
+        if not self._session.waited_in_vain:
+            self._session.hold()
 
     def cancel(self) -> None:
         self._session.let_go()
@@ -33,7 +35,7 @@ def answer_debugpy_calls(session: "Session") -> None:
     import debugpy
 
     def listen(address: Any = None, **_options: Any) -> Tuple[str, int]:
-        return session.gate.address
+        return session.gate.reached_at
 
     def is_client_connected() -> bool:
         return session.debugger.attached()

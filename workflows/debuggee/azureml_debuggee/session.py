@@ -9,12 +9,19 @@ AZUREML_DEBUGGEE_WAIT      ``1``: hold before the program begins
 AZUREML_DEBUGGEE_TIMEOUT   seconds that a hold lasts at the most (300)
 AZUREML_DEBUGGEE_EVENTS    file to announce events in (none)
 AZUREML_DEBUGGEE_CHILDREN  ``1``: debug child processes as well
+AZUREML_DEBUGGEE_ADDRESS   address at which a debugger really reaches this, to be logged
+                           and announced (the one that it listens on)
+AZUREML_DEBUGGEE_RANK      this process's rank, to be logged and announced (none)
+AZUREML_DEBUGGEE_DEBUGPY   folder with a debugpy for environments that have none (none)
 ========================== =====================================================
+
+What makes a step's script a session is in step.py.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from typing import Callable, Mapping, Optional
@@ -38,14 +45,19 @@ class Session:
     """The debuggee's part in this process; made by :func:`start`."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self.announce = Announcer(environment.get("AZUREML_DEBUGGEE_EVENTS"))
+        rank = environment.get("AZUREML_DEBUGGEE_RANK", "")
+        #: Among the processes of a distributed program.
+        self.rank = int(rank) if rank.isdigit() else None
+        self.announce = Announcer(environment.get("AZUREML_DEBUGGEE_EVENTS"), self.rank)
         self.wanted = environment.get("AZUREML_DEBUGGEE_WAIT") == "1"
         self.timeout = _number(environment, "AZUREML_DEBUGGEE_TIMEOUT", 300.0)
         self.debugger = Debugger(sub_process=environment.get("AZUREML_DEBUGGEE_CHILDREN") == "1")
         host = environment.get("AZUREML_DEBUGGEE_HOST") or "127.0.0.1"
         port = int(_number(environment, "AZUREML_DEBUGGEE_PORT", 5678))
-        self.gate = Gate(host, port, self.debugger, self.announce)
+        self.gate = Gate(host, port, self.debugger, self.announce, environment.get("AZUREML_DEBUGGEE_ADDRESS"))
         self._let_go = threading.Event()
+        #: Set when a hold before the program has brought nobody: the program's own waits are over at once.
+        self.waited_in_vain = False
         #: Asked during a hold: whether the program is to end and should wait no longer.
         self.ending: Callable[[], bool] = lambda: False
 
@@ -63,8 +75,10 @@ class Session:
         self.gate.settled.wait(self.timeout)
         seconds = int(self.timeout) if self.timeout.is_integer() else self.timeout
         say("Timeout for debug connection: {}".format(seconds))
-        say("ip_address: {}".format(self.gate.address[0]))
-        say("debug_port: {}".format(self.gate.address[1]))
+        say("ip_address: {}".format(self.gate.reached_at[0]))
+        say("debug_port: {}".format(self.gate.reached_at[1]))
+        if self.rank is not None:
+            say("rank: {}".format(self.rank))
         self.announce("waiting", timeout=self.timeout)
         attached = False
 
@@ -86,6 +100,33 @@ class Session:
         self._let_go.set()
 
 
+def _find_debugpy(folder: Optional[str]) -> None:
+    """Import debugpy, from a folder of its own where the environment has none."""
+    try:
+        import debugpy
+    except ImportError:
+        if not folder:
+            raise
+        # For the import only: nothing else in it is meant for the program.
+        sys.path.append(folder)
+        try:
+            import debugpy  # noqa: F401
+        finally:
+            sys.path.remove(folder)
+
+
+def make(environment: Mapping[str, str]) -> Session:
+    """A session whose gate is still closed, and which answers the program's own debugpy calls.
+
+    Raises:
+        ImportError: debugpy is not installed here.
+    """
+    _find_debugpy(environment.get("AZUREML_DEBUGGEE_DEBUGPY"))
+    session = Session(environment)
+    answer_debugpy_calls(session)
+    return session
+
+
 def start(environment: Optional[Mapping[str, str]] = None) -> Session:
     """Make this process one that a debugger can attach to at any time.
 
@@ -95,7 +136,6 @@ def start(environment: Optional[Mapping[str, str]] = None) -> Session:
     Raises:
         ImportError: debugpy is not installed here.
     """
-    session = Session(os.environ if environment is None else environment)
-    answer_debugpy_calls(session)
+    session = make(os.environ if environment is None else environment)
     session.gate.start()
     return session

@@ -1,0 +1,308 @@
+"""The story of a pipeline, on both engines, with real processes, containers and debug sessions."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from pipelines import (
+    ADD_LINE,
+    FAMILY,
+    PREPARE_LINE,
+    READER_LINE,
+    TELL_LINE,
+    PipelineProject,
+    go_on,
+    session,
+    stop_of,
+    value_of,
+)
+from projects import listeners, until
+
+RANKS = "distribution:\n  type: pytorch\n  process_count_per_instance: 4\n"
+RANK_SCRIPT = """\
+import os
+rank = int(os.environ["RANK"])
+square = rank * rank
+print("rank", rank, "of", os.environ["WORLD_SIZE"], square)
+"""
+
+
+def debug(project: PipelineProject, *arguments: str, **more: str) -> dict[str, Any]:
+    return project.ok("pipeline.debug", "--json", *arguments, **more).json
+
+
+def test_one_command_holds_the_first_step_and_writes_the_configurations(pipelines: PipelineProject) -> None:
+    result = debug(pipelines)
+    assert result["backend"] == "local"
+    assert set(result["seconds"]) == {"build", "submit", "tail-log", "attach"}
+    (endpoint,) = result["endpoints"]
+    assert endpoint["step"] == "prepare" and endpoint["host"] == "127.0.0.1" and endpoint["state"] == "waiting"
+    assert set(listeners(endpoint["port"])) == {"127.0.0.1"}
+    launch = pipelines.launch()
+    assert set(launch) == {f"{FAMILY} (prepare)", f"{FAMILY} (add)", f"{FAMILY} (tell)"}
+    assert launch[endpoint["launch_configuration"]]["connect"] == {"host": "127.0.0.1", "port": endpoint["port"]}
+    compounds = json.loads((pipelines.folder / ".vscode/launch.json").read_text())["compounds"]
+    assert [entry["name"] for entry in compounds] == ["Azure Machine Learning Compute: all"]
+    assert compounds[0]["configurations"] == list(launch)
+    log = Path(endpoint["log"])
+    assert log.name == "70_driver_log.txt" and log.parent.name == "azureml-logs"
+    lines = log.read_text().splitlines()
+    assert lines[:3] == [
+        "Timeout for debug connection: 300",
+        "ip_address: 127.0.0.1",
+        f"debug_port: {endpoint['port']}",
+    ]
+
+
+def test_a_breakpoint_stops_in_each_of_the_three_steps_and_data_passes_through(pipelines: PipelineProject) -> None:
+    endpoint = debug(pipelines)["endpoints"][0]
+    reader = pipelines.folder / "prepare" / "helpers" / "numbers_file.py"
+    with session(endpoint, {pipelines.script("prepare"): [PREPARE_LINE], reader: [READER_LINE]}) as client:
+        inner = stop_of(client)
+        assert (inner["source"]["path"], inner["line"]) == (str(reader), READER_LINE)
+        go_on(client, inner)
+        frame = stop_of(client)
+        assert (frame["source"]["path"], frame["line"]) == (str(pipelines.script("prepare")), PREPARE_LINE)
+        assert value_of(client, frame, "numbers") == "[1, 2, 3]"
+        go_on(client, frame)
+        client.wait_event("terminated", 30)
+    for step, line, expression, value in (("add", ADD_LINE, "total", "12"), ("tell", TELL_LINE, "text", "'36'")):
+        endpoint = pipelines.until_waiting(step)
+        assert pipelines.launch()[f"{FAMILY} ({step})"]["connect"]["port"] == endpoint["port"]
+        with session(endpoint, {pipelines.script(step): [line]}) as client:
+            frame = stop_of(client)
+            assert (frame["source"]["path"], frame["line"]) == (str(pipelines.script(step)), line)
+            assert value_of(client, frame, expression) == value
+    record = pipelines.until_final()
+    assert record["status"] == "Completed", record
+    status = pipelines.status()
+    log = Path(status["steps"][2]["log"]).read_text().splitlines()
+    assert log[0] == "before" and log[-2:] == ["the result is 36", "after"]
+    assert "Debugger attached = True" in log
+    assert (Path(status["steps"][0]["outputs"]) / "count.txt").read_text() == "6"
+    assert not (pipelines.folder / "prepare" / "outputs").exists()
+
+
+def test_the_chain_can_be_done_one_step_at_a_time(pipelines: PipelineProject) -> None:
+    submitted = pipelines.ok("pipeline.submit", "--json").json
+    assert submitted["endpoints"] == []
+    shown = pipelines.ok("pipeline.tail-log").out
+    assert "Timeout for debug connection: 300" in shown and "inv pipeline.attach" in shown
+    attached = pipelines.ok("pipeline.attach", "--json").json
+    assert attached["run_id"] == submitted["run_id"]
+    (endpoint,) = attached["endpoints"]
+    with session(endpoint, {pipelines.script("prepare"): [PREPARE_LINE]}) as client:
+        assert stop_of(client)["line"] == PREPARE_LINE
+
+
+def test_only_the_chosen_steps_hold_and_the_others_run(pipelines: PipelineProject) -> None:
+    result = debug(pipelines, "--step", "tell")
+    (endpoint,) = result["endpoints"]
+    assert endpoint["step"] == "tell" and endpoint["launch_configuration"] == FAMILY
+    assert pipelines.step("prepare")["status"] == "Completed" and not pipelines.step("prepare")["debugged"]
+
+
+def test_inspect_stops_in_a_step_shows_values_and_lets_the_run_go_on(pipelines: PipelineProject) -> None:
+    debug(pipelines)
+    seen = pipelines.ok("pipeline.inspect", f"prepare.py:{PREPARE_LINE}", "--eval", "sum(numbers)", "--json").json
+    assert seen["stopped"] == {"file": str(pipelines.script("prepare")), "line": PREPARE_LINE, "function": "<module>"}
+    assert seen["locals"]["numbers"] == "[1, 2, 3]" and seen["values"] == {"sum(numbers)": "6"}
+    seen = pipelines.ok("pipeline.inspect", f"add.py:{ADD_LINE}", "--json").json
+    assert seen["locals"]["total"] == "12"
+    seen = pipelines.ok("pipeline.inspect", f"tell/tell.py:{TELL_LINE}", "--json").json
+    assert seen["locals"]["text"] == "'36'"
+    assert pipelines.until_final()["status"] == "Completed"
+
+
+def test_four_ranks_stop_at_the_same_line_at_once(pipelines: PipelineProject) -> None:
+    pipelines.single(RANK_SCRIPT, more=RANKS)
+    result = debug(pipelines, "--rank", "all")
+    endpoints = result["endpoints"]
+    assert [endpoint["rank"] for endpoint in endpoints] == [0, 1, 2, 3]
+    ports = [endpoint["port"] for endpoint in endpoints]
+    assert ports == list(range(ports[0], ports[0] + 4))
+    names = [f"{FAMILY} (work, rank {rank})" for rank in range(4)]
+    assert list(pipelines.launch()) == names
+    script = pipelines.folder / "work" / "work.py"
+    sessions = [session(endpoint, {script: [4]}) for endpoint in endpoints]
+    clients = [each.__enter__() for each in sessions]
+    try:
+        frames = [stop_of(client) for client in clients]
+        assert [frame["line"] for frame in frames] == [4] * 4
+        assert [value_of(client, frame, "square") for client, frame in zip(clients, frames, strict=True)] == list(
+            "0149"
+        )
+    finally:
+        for each in sessions:
+            each.__exit__(None, None, None)
+    assert pipelines.until_final()["status"] == "Completed"
+    logs = sorted(Path(endpoints[0]["log"]).parent.glob("70_driver_log_*.txt"))
+    assert [path.name for path in logs] == [f"70_driver_log_{rank}.txt" for rank in range(4)]
+    text = logs[3].read_text().splitlines()
+    assert "rank: 3" in text and "rank 3 of 4 9" in text
+
+
+def test_one_rank_holds_and_the_others_run(pipelines: PipelineProject) -> None:
+    pipelines.single(RANK_SCRIPT, more=RANKS)
+    (endpoint,) = debug(pipelines, "--rank", "2")["endpoints"]
+    assert endpoint["rank"] == 2 and endpoint["launch_configuration"] == f"{FAMILY} (work, rank 2)"
+    log = Path(endpoint["log"]).parent / "70_driver_log_1.txt"
+    until(lambda: "rank 1 of 4 1" in log.read_text(), "rank 1 running to its end")
+
+
+def test_after_an_error_the_debugger_shows_the_frames_and_locals_that_failed(pipelines: PipelineProject) -> None:
+    pipelines.single("def divide(number):\n    zero = number - number\n    return number / zero\n\ndivide(7)\n")
+    (endpoint,) = debug(pipelines, "--on-error")["endpoints"]
+    assert "ZeroDivisionError" in Path(endpoint["log"]).read_text()
+    with session(endpoint, {}) as client:
+        frame = stop_of(client)
+        assert frame["reason"] == "exception"
+        assert (frame["name"], frame["line"]) == ("divide", 3)
+        assert value_of(client, frame, "zero") == "0"
+        go_on(client, frame)
+    record = pipelines.until_final()
+    assert record["status"] == "Failed" and record["steps"][0]["exit_code"] == 1
+
+
+def test_on_error_says_so_where_no_step_raises(pipelines: PipelineProject) -> None:
+    result = pipelines.ok("pipeline.debug", "--on-error", "--json")
+    assert result.json["endpoints"] == [] and result.json["status"] == "Completed"
+    assert "no step raised" in result.err
+
+
+def test_without_waiting_a_step_runs_and_can_be_attached_to(pipelines: PipelineProject) -> None:
+    pipelines.single("import time\ncount = 0\nwhile count < 3000:\n    count += 1\n    time.sleep(0.02)\n")
+    (endpoint,) = debug(pipelines, "--no-wait")["endpoints"]
+    assert endpoint["state"] == "listening"
+    with session(endpoint, {pipelines.folder / "work" / "work.py": [4]}) as client:
+        frame = stop_of(client)
+        assert int(value_of(client, frame, "count")) >= 0
+
+
+def test_without_a_debugger_the_run_goes_on_after_the_timeout_and_says_how_to_submit_again(
+    pipelines: PipelineProject,
+) -> None:
+    pipelines.single("print('working')\n")
+    debug(pipelines, "--debug-timeout", "1")
+    record = pipelines.until_final()
+    assert record["status"] == "Completed"
+    log = Path(pipelines.step("work")["log"]).read_text().splitlines()
+    assert log[0] == "Timeout for debug connection: 1" and log[-2:] == ["Debugger attached = False", "working"]
+    assert "inv pipeline.debug --step work" in pipelines.ok("pipeline.status").out
+
+
+def test_cancel_ends_a_step_that_is_paused_at_a_breakpoint(pipelines: PipelineProject) -> None:
+    endpoint = debug(pipelines)["endpoints"][0]
+    with session(endpoint, {pipelines.script("prepare"): [PREPARE_LINE]}) as client:
+        stop_of(client)
+        result = pipelines.ok("pipeline.cancel", "--json").json
+        assert result["status"] == "Canceled"
+    assert not listeners(endpoint["port"])
+    record = pipelines.record()
+    assert [step["status"] for step in record["steps"]] == ["Canceled"] * 3
+    assert not running_marked(record["run_id"])
+
+
+def running_marked(run_id: str) -> list[int]:
+    """Processes that carry a run's mark."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("AZUREML_DEBUGGEE_RUN", "").startswith(run_id):
+                found.append(process.pid)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def test_a_run_whose_runner_was_killed_is_recognised_and_nothing_of_it_stays(pipelines: PipelineProject) -> None:
+    debug(pipelines)
+    record = pipelines.record()
+    runner = json.loads((pipelines.runs / record["run_id"] / "runner.json").read_text())["pid"]
+    os.kill(runner, 9)
+    until(lambda: not Path(f"/proc/{runner}").exists() or "Z" in Path(f"/proc/{runner}/stat").read_text(), "its end")
+    result = pipelines.ok("pipeline.status")
+    assert "Interrupted" in result.out
+    assert pipelines.record()["status"] == "Interrupted"
+    assert not running_marked(record["run_id"])
+    assert "Interrupted" in pipelines.ok("pipeline.list").out
+
+
+def test_two_runs_side_by_side_get_ports_of_their_own(pipelines: PipelineProject) -> None:
+    first = debug(pipelines)
+    wanted = str(first["endpoints"][0]["port"])
+    second = pipelines.ok("pipeline.debug", "--json", "--debug-port", wanted)
+    assert second.json["endpoints"][0]["port"] != first["endpoints"][0]["port"]
+    assert "belongs to another session" in second.err
+    numbers = [run["number"] for run in pipelines.ok("pipeline.list", "--json").json["runs"]]
+    assert numbers == [2, 1]
+    for run in (first, second.json):
+        assert pipelines.step("prepare", run["run_id"])["endpoints"][0]["state"] == "waiting"
+
+
+def test_independent_steps_run_side_by_side_on_ports_of_their_own(pipelines: PipelineProject) -> None:
+    folder = pipelines.folder / "work"
+    folder.mkdir()
+    (folder / "work.py").write_text("print('here')\n")
+    step = "    {code: ./work, environment: 'azureml:any@latest', command: python work.py}\n"
+    pipelines.pipeline.write_text(f"type: pipeline\njobs:\n  one:\n{step}  two:\n{step}")
+    debug(pipelines)
+    ports = {pipelines.until_waiting(name)["port"] for name in ("one", "two")}
+    assert len(ports) == 2
+
+
+def test_nothing_in_the_background_keeps_the_callers_output_open(pipelines: PipelineProject) -> None:
+    # Were a pipe inherited, this would return only when the step's wait is over.
+    started = time.monotonic()
+    debug(pipelines)
+    assert pipelines.step("prepare")["status"] == "Running"
+    assert time.monotonic() - started < 290
+
+
+def test_follow_streams_the_logs_with_the_steps_names_and_ends_with_the_run(pipelines: PipelineProject) -> None:
+    out = pipelines.ok("pipeline.submit", "--no-debug", "--follow").out
+    assert "[prepare] doubled [1, 2, 3, 1, 2, 3]" in out and "[tell] the result is 36" in out
+    assert out.index("[prepare]") < out.index("[add]") < out.index("[tell]")
+
+
+def test_an_input_can_be_given_on_the_command_line(pipelines: PipelineProject) -> None:
+    other = pipelines.folder / "other data"
+    other.mkdir()
+    (other / "numbers.txt").write_text("10")
+    arguments = ("--input", f"numbers={other}", "--input", "factor=5")
+    assert "the result is 100" in pipelines.ok("pipeline.submit", "--no-debug", "--follow", *arguments).out
+
+
+def test_a_step_that_forks_starts_a_pool_or_leaves_by_os_exit_ends_as_it_would_alone(
+    pipelines: PipelineProject,
+) -> None:
+    pipelines.single(
+        """\
+import multiprocessing, os, sys
+
+def double(number):
+    return number * 2
+
+if __name__ == "__main__":
+    child = os.fork()
+    if child == 0:
+        os._exit(3)
+    print("forked", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    for method in ("fork", "spawn"):
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            print(method, pool.map(double, range(3)), flush=True)
+    os._exit(7)
+"""
+    )
+    endpoint = debug(pipelines)["endpoints"][0]
+    with session(endpoint, {pipelines.folder / "work" / "work.py": [4]}):
+        record = pipelines.until_final()
+    assert record["steps"][0]["exit_code"] == 7, record
+    log = Path(endpoint["log"]).read_text()
+    assert "forked 3" in log and "fork [0, 2, 4]" in log and "spawn [0, 2, 4]" in log

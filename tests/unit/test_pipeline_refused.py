@@ -1,0 +1,303 @@
+"""Pipeline files that cannot run: each with what is wrong, what to do, and the line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_pipeline_reader import COMPONENT, job
+from test_pipeline_reader import load as load  # a fixture
+
+from workflows.errors import UserError
+from workflows.pipelines.definition import Pipeline
+from workflows.pipelines.reader import load_pipeline
+
+Load = Callable[..., Pipeline]
+
+
+def refused(load: Load, text: str) -> UserError:
+    with pytest.raises(UserError) as caught:
+        load(text)
+    error = caught.value
+    assert error.exit_code == 1
+    assert error.problem.endswith(".")
+    assert error.remedy[-1] in ".?"
+    return error
+
+
+P = "type: pipeline\n"
+IN = "command: ls ${{inputs.x}}\ninputs:\n  x: "
+FIT = "component: fit/fit.yml\ninputs:\n  data: {path: ./data}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "remedy", "line"),
+    [
+        # Not a pipeline at all.
+        ("", "pipeline.yml is empty", "", 1),
+        ("# only a comment\n", "is empty", "", 1),
+        ("- a\n- b\n", "holds a list", "", 1),
+        ("just text", "holds a text", "", 1),
+        ("a: [1\nb: 2\n", "is not valid YAML", "Correct", 2),
+        ("a: 1\n\tb: 2\n", "is not valid YAML", "use spaces", 2),
+        ("a: b: c\n", "mapping values are not allowed", "Correct", 1),
+        ("a: 1\n---\nb: 2\n", "is not valid YAML", "", 2),
+        ("a: *nowhere\n", "undefined alias", "", 1),
+        ("a: 1\nb: !!python/object:os.system x\n", "could not determine a constructor", "", 2),
+        ("a: 1\nb: \x01\n", "is not valid YAML", "", 2),
+        ("a: &a\n  b: *a\n", "contains itself", "", 1),
+        (P + "jobs:\n  a:\n    command: x\n    command: y\n", "twice: in line 4 and in line 5", "Take one", 5),
+        (P + "jobs: {}\njobs: {}\n", "`jobs` is there twice: in line 2 and in line 3", "", 3),
+        (P + "jobs:\n  a:\n    <<: 3\n", "`<<` takes a mapping", "anchor", 4),
+        ("type: command\ncommand: ls\n", "is a command job or component", "type: pipeline", 1),
+        ("$schema: x\ntype: sweep\n", "is a sweep job", "", 2),
+        ("command: ls\ncode: .\n", "is not a pipeline (it has `command`)", "", 1),
+        ("name: x\ndependencies: [pip]\n", "it has `dependencies`", "", 1),
+        (P, "has no jobs", "under `jobs:`", 1),
+        (P + "jobs:\n", "has no jobs", "", 2),
+        (P + "jobs: {}\n", "has no jobs", "", 2),
+        (P + "jobs: [a]\n", "`jobs` has to be a mapping, not a list", "", 2),
+        (P + "job:\n  a: {command: ls}\n", "has a key `job`", "Did you mean `jobs`?", 2),
+        (job("command: ls", top="setings: {}\n"), "has a key `setings`", "Did you mean `settings`?", 2),
+        (job("command: ls", top="settings: {continue_on_step_failur: true}\n"), "`settings` has a key", "Did you", 2),
+        (job("command: ls", top="settings: {continue_on_step_failure: perhaps}\n"), "true or false", "", 2),
+        # Jobs.
+        (P + "jobs:\n  a b:\n    command: ls\n", "cannot be called `a b`", "letters, digits", 3),
+        (P + "jobs:\n  ../a:\n    command: ls\n", "cannot be called `../a`", "", 3),
+        (P + "jobs:\n  a: {command: ls}\n  A: {command: ls}\n", "differ only in case", "Rename", 4),
+        (P + "jobs:\n  a: ls\n", "Step `a` has to be a mapping, not a text", "", 3),
+        (P + "jobs:\n  a:\n", "neither a command nor a component", "Add `command:`", 3),
+        (job("comand: ls"), "has a key `comand`", "Did you mean `command`?", 5),
+        (job("command: [a, b]"), "has to be a text", "", 5),
+        (job("command: ''"), "has to be a text", "", 5),
+        (job("command: ls\ncomponent: fit/fit.yml"), "a command and a component", "", 5),
+        (job("command: ls\ninputs: [a]"), "`inputs` of step `s` has to be a mapping", "", 6),
+        (P + "jobs:\n  s:\n    type: sweep\n", "of type `sweep`, which cannot run", "trial", 4),
+        (P + "jobs:\n  s:\n    trial: {}\n", "sweep job", "trial", 3),
+        *[
+            (P + f"jobs:\n  s:\n    type: {name}\n", f"of type `{name}`, which cannot run", "", 4)
+            for name in ("spark", "automl", "parallel", "pipeline", "import", "data_transfer", "do_while", "if_else")
+        ],
+        (P + "jobs:\n  s:\n    type: comand\n", "of type `comand`, which is none", "Did you mean `command`?", 4),
+        # References.
+        (job(IN + "${{parent.inputs.nam}}", top="inputs: {name: 1}\n"), "no input `nam`", "`name`?", 8),
+        (job(IN + "${{parent.inputs.nam}}"), "no input `nam`", "There are: none", 7),
+        (job(IN + "${{parent.jobs.t.outputs.o}}"), "no job `t`", "There are: `s`", 7),
+        (job(IN + "${{parent.jobs.s.outputs.o}}"), "Job `s` has no output `o`", "There are: none", 7),
+        (job(IN + "${{parent.jobs.s.inputs.o}}"), "cannot be `${{parent.jobs.s.inputs.o}}`", "outputs.NAME", 7),
+        (job(IN + "${{parent.outputs.o}}", top="outputs: {o: }\n"), "cannot be", "", 8),
+        (job(IN + "a-${{parent.inputs.o}}"), "mixes an expression with other text", "one expression", 7),
+        (job(IN + "'${{parent.inputs.o}'"), "mixes an expression", "", 7),
+        (job("command: ls\noutputs: {o: '${{parent.outputs.none}}'}"), "no output `none`", "There are: none", 6),
+        (job("command: ls\noutputs: {o: somewhere}"), "cannot be `somewhere`", "parent.outputs.NAME", 6),
+        (
+            job(
+                "command: ls\noutputs:\n  a: ${{parent.outputs.o}}\n  b: ${{parent.outputs.o}}", top="outputs: {o: }\n"
+            ),
+            "Two steps write output `o`",
+            "",
+            9,
+        ),
+        (job("command: ls ${{inputs.y}}\ninputs: {x: 1}"), "names `${{inputs.y}}`", "There are: `x`", 5),
+        (job("command: ls ${{outputs.y}}"), "names `${{outputs.y}}`", "There are: none", 5),
+        (job("command: ls ${{search_space.x}}"), "`${{search_space.x}}`", "sweep", 5),
+        (job("command: ls ${{name}}"), "means nothing", "${{inputs.NAME}}", 5),
+        (job("command: ls ${{parent.inputs.x}}", top="inputs: {x: 1}\n"), "means nothing", "${{inputs.NAME}}", 6),
+        (job("command: ls $[[--x ${{inputs.x}}\ninputs: {x: 1}"), "has no `]]`", "", 5),
+        (job("command: ls ${{inputs.x\ninputs: {x: 1}"), "has no `}}`", "", 5),
+        (
+            P + "jobs:\n"
+            "  a: {command: ls, outputs: {o: }, inputs: {i: '${{parent.jobs.c.outputs.o}}'}}\n"
+            "  b: {command: ls, outputs: {o: }, inputs: {i: '${{parent.jobs.a.outputs.o}}'}}\n"
+            "  c: {command: ls, outputs: {o: }, inputs: {i: '${{parent.jobs.b.outputs.o}}'}}\n",
+            "wait for each other: a → b → c → a",
+            "Take one",
+            4,
+        ),
+        (
+            job("command: ls\noutputs: {o: }\ninputs:\n  i: ${{parent.jobs.s.outputs.o}}"),
+            "wait for each other: s → s",
+            "",
+            8,
+        ),
+        # Values.
+        (job("component: fit/fit.yml"), "Input `data` of step `s` is required", "under `inputs` of `s`", 3),
+        (job("component: fit/fit.yml\ninputs: {data: }"), "`data` of step `s` is required", "", 3),
+        (job(IN + "${{parent.inputs.y}}", top="inputs:\n  y:\n"), "required", "--input y=", 3),
+        (job(FIT + "  epochs: abc"), "`epochs` of step `s` has to be an integer, not `abc`", "Give it an integer", 8),
+        (job(FIT + "  epochs: 2.5"), "integer, not `2.5`", "", 8),
+        (job(FIT + "  epochs: true"), "integer, not `True`", "", 8),
+        (job(FIT + "  epochs: .inf"), "integer, not `inf`", "", 8),
+        (job(FIT + "  epochs: 11"), "is 11", "at most 10", 8),
+        (job(FIT + "  epochs: 0"), "is 0", "at least 1", 8),
+        (job(FIT + "  rate: fast"), "number, not `fast`", "", 8),
+        (job(FIT + "  verbose: 3"), "boolean, not `3`", "true or false", 8),
+        (job(FIT + "  schedule: steps"), "`steps`, which is not permitted", "Did you mean `step`?", 8),
+        (job(FIT + "  schedule: [a]"), "cannot be a list", "", 8),
+        (job(FIT + "  schedule: {type: uri_file, path: ./data/a.csv}"), "literal (string), but is data", "", 8),
+        (job(FIT + "  epochs: ${{parent.jobs.s.outputs.model}}"), "literal (integer)", "uri_folder", 8),
+        (job(FIT + "  epoch: 3"), "has no input `epoch`", "Did you mean `epochs`?", 8),
+        (job(FIT + "outputs:\n  modle: "), "has no output `modle`", "Did you mean `model`?", 9),
+        (job("component: fit/fit.yml\ninputs: {data: 5}"), "has to be a path, not `5`", "", 6),
+        (job("command: ls\ninputs: {x: {tpye: string}}"), "has a key `tpye`", "Did you mean `type`?", 6),
+        (job("command: ls\ninputs: {x: {type: flot}}"), "type `flot`", "", 6),
+        (job("command: ls\noutputs: {x: {type: integer}}"), "type `integer`", "uri_folder", 6),
+        (job("command: ls", top="inputs: {x: {type: integer, default: a}}\n"), "integer, not `a`", "", 2),
+        # Data and code.
+        (job(IN + "{type: uri_folder, path: ./dta}"), "dta, which is not there", "--input s.x=PATH", 7),
+        (job(IN + "{type: uri_file, path: ./data}"), "is a folder", "uri_folder", 7),
+        (job(IN + "{type: uri_folder, path: ./data/a.csv}"), "is a file", "uri_file", 7),
+        (job(IN + "{type: uri_folder, path: 'https://example.org/d'}"), "only single files", "--input s.x=PATH", 7),
+        (job(IN + "{type: uri_folder, path: 'azureml:name:1'}"), "registered asset `azureml:name:1`", "s.x=PATH", 7),
+        (job(IN + "azureml:name@latest"), "registered asset", "--input s.x=PATH", 7),
+        *[
+            (job(IN + f"{{type: uri_file, path: '{url}'}}"), "lies in the cloud", "--input s.x=PATH", 7)
+            for url in (
+                "azureml://datastores/d/paths/${{name}}/p",
+                "wasbs://c@a.blob.core.windows.net/p",
+                "abfss://c@a.dfs.core.windows.net/p",
+                "s3://bucket/key",
+                "ftp://somewhere/x",
+            )
+        ],
+        (
+            job(IN + "${{parent.inputs.raw}}", top="inputs:\n  raw: {type: uri_file, path: 'azureml://d/p'}\n"),
+            "Input `x` of step `s` lies in the cloud",
+            "--input raw=PATH",
+            3,
+        ),
+        (job("command: ls\ncode: ./nowhere"), "nowhere, which is not there", "`code`", 6),
+        (job("command: ls\ncode: git+https://github.com/a/b#main:c"), "Git repository", "Clone", 6),
+        (job("command: ls\ncode: azureml:code:1"), "not on this machine", "./src", 6),
+        (job("command: python y.py\ncode: src"), "starts y.py, which is not in", "Correct", 5),
+        (job("command: python x.py"), "has no `code`", "", 5),
+        # Components.
+        (job("component: ./none.yml"), "no component file none.yml", "", 5),
+        (job("component: ./fit"), "fit is a folder", "`fit.yml`", 5),
+        (job("component: azureml:fit:1"), "registered component `azureml:fit:1`", "component: ./", 5),
+        (job("component: azureml://registries/r/components/c/versions/1"), "registered component", "", 5),
+        (job("component: fit:1"), "registered component `fit:1`", "", 5),
+        (job("component: fit@latest"), "registered component", "", 5),
+        (job("component:\n  type: spark\n  command: ls"), "component of step `s` is of type `spark`", "", 6),
+        (job("component:\n  type: command"), "neither a command", "", 5),
+        (job("component:\n  command: ls\n  inputs:\n    x: {optional: true}"), "`x` has no type", "`string`", 8),
+        # Environments.
+        (job("command: ls\nenvironment: {conda_file: nowhere.yml}"), "nowhere.yml, which is not there", "", 6),
+        (job("command: ls\nenvironment: {build: {path: nowhere}}"), "nowhere, which is not there", "", 6),
+        (job("command: ls\nenvironment: {build: {path: data}}"), "no Dockerfile in", "dockerfile_path", 6),
+        (job("command: ls\nenvironment: {build: {}}"), "has no `path`", "", 6),
+        (job("command: ls\nenvironment: {build: {path: 'https://github.com/a/b.git'}}"), "not on this", "", 6),
+        (job("command: ls\nenvironment: {}"), "defines nothing", "`image`", 6),
+        (job("command: ls\nenvironment: [a]"), "has to be a text", "", 6),
+        (job("command: ls\nenvironment: {imge: x}"), "has a key `imge`", "Did you mean `image`?", 6),
+        (job("command: ls\nenvironment: {dependencies: [pip]}"), "conda file's content", "conda_file", 6),
+        (job("command: ls\nenvironment: file:./none.yml"), "no environment file none.yml", "", 6),
+        # Processes.
+        (job("command: ls\nresources: {instance_count: 0}"), "whole number from 1, not `0`", "", 6),
+        (job("command: ls\nresources: {instance_count: two}"), "whole number from 1, not `two`", "", 6),
+        (job("command: ls\nresources: {instance_cout: 2}"), "has a key", "Did you mean `instance_count`?", 6),
+        (job("command: ls\nresources: {shm_size: big}"), "`shm_size` cannot be `big`", "2g", 6),
+        (job("command: ls\ndistribution: {type: ray}"), "distributed by `ray`", "`pytorch`", 6),
+        (job("command: ls\ndistribution: {process_count_per_instance: 2}"), "has no type", "", 6),
+        (job("command: ls\ndistribution: {type: mpi, process_count_per_instance: -1}"), "not `-1`", "", 6),
+    ],
+)
+def test_what_cannot_run_is_refused_with_its_line(load: Load, text: str, problem: str, remedy: str, line: int) -> None:
+    error = refused(load, text)
+    assert problem in error.problem
+    assert remedy in error.remedy
+    assert (error.file, error.line) == (Path("pipeline.yml"), line)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem", "line"),
+    [
+        (COMPONENT.replace("type: command", "type: parallel"), "is of type `parallel`", 2),
+        (COMPONENT.replace("./src", "./nowhere"), "nowhere, which is not there", 14),
+        (COMPONENT.replace("python fit.py", "python fitt.py"), "starts fitt.py", 16),
+        (COMPONENT.replace("integer, default: 3", "integer, default: x"), "default of input `epochs`", 7),
+        (COMPONENT.replace("default: step", "default: {a: b}"), "has to be a string, not a mapping", 10),
+        (COMPONENT.replace("min: 1", "min: low"), "has to be a number, not `low`", 7),
+        (COMPONENT.replace("enum: [step, time-based]", "enum: step"), "has to be a list", 10),
+        (COMPONENT.replace("optional: true", "optional: maybe"), "true or false", 11),
+        (COMPONENT.replace("outputs:", "output:"), "has a key `output`", 12),
+        (
+            COMPONENT.replace("$[[--start-from ${{inputs.start_from}}]]", "${{inputs.start_from}}"),
+            "optional and not",
+            16,
+        ),
+        ("- a\n", "is not a component file", 1),
+        ("a: [\n", "is not valid YAML", 2),
+        ("", "is empty", 1),
+    ],
+)
+def test_what_is_wrong_in_a_component_is_said_with_the_components_line(
+    load: Load, tmp_path: Path, content: str, problem: str, line: int
+) -> None:
+    (tmp_path / "fit" / "fit.yml").write_text(content)
+    error = refused(load, job(FIT))
+    assert problem in error.problem
+    assert (error.file, error.line) == (Path("fit/fit.yml"), line)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem", "remedy"),
+    [
+        (lambda file: None, "There is no pipeline file pipeline.yml", "Check the path"),
+        (lambda file: file.mkdir(), "pipeline.yml is a folder", "Name a pipeline file"),
+        (lambda file: (file.mkdir(), (file / "p.yml").touch()), "is a folder", "`p.yml`"),
+        (lambda file: file.write_bytes(b"type: pipeline\nname: \xff\xfe\n"), "is not UTF-8", "Save it"),
+        (lambda file: file.write_bytes("type: pipeline".encode("utf-16")), "is not UTF-8", "Save it"),
+        (lambda file: file.write_text("a: " + "[" * 5000), "", ""),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object], problem: str, remedy: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "pipeline.yml")
+    with pytest.raises(UserError) as caught:
+        load_pipeline(Path("pipeline.yml"))
+    assert problem in caught.value.problem
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cd sub && python y.py",
+        "python $SCRIPT.py",
+        "python ${{inputs.x}}/y.py",
+        "wget https://example.org/y.py && python y.py",
+        "python -m y.py",
+        "python /opt/y.py",
+        "python -c 'import y' y.py",
+        "make; python y.py",
+        "bash y.sh && python y.py",
+        "Rscript y.R",
+        "python x.py && python y.py",
+        "pip install -r r.txt && python -u x.py",
+        "A=1 python3.11 -W ignore ./x.py",
+        "echo start\npython \\\n  x.py",
+        "python 'it is not closed",
+    ],
+)
+def test_a_script_that_may_be_there_is_not_looked_for(load: Load, command: str) -> None:
+    lines = "".join(f"\n  {line}" for line in command.splitlines())
+    assert load(job(f"command: |{lines}\ncode: src\ninputs: {{x: a}}")).steps
+
+
+@pytest.mark.parametrize(
+    ("command", "script"),
+    [
+        ("echo start && python y.py", "y.py"),
+        ("pip install x\npython y.py --a $B", "y.py"),
+        ("A=1 python3 -u -W ignore ./sub/y.py", "./sub/y.py"),
+        ("python \\\n  y.py ${{inputs.x}}", "y.py"),
+    ],
+)
+def test_a_script_that_is_certainly_missing_is_named(load: Load, command: str, script: str) -> None:
+    lines = "".join(f"\n  {line}" for line in command.splitlines())
+    error = refused(load, job(f"command: |{lines}\ncode: src\ninputs: {{x: a}}"))
+    assert f"starts {script}, which is not in" in error.problem

@@ -1,0 +1,55 @@
+"""What a backend can do. One protocol, one contract test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..pipelines.definition import Pipeline
+from ..runs.record import RunRecord
+
+
+@dataclass(frozen=True)
+class DebugRequest:
+    """What is to be debugged.
+
+    Attributes:
+        steps: Names of the steps; empty for all.
+        rank: The rank to be debugged of a distributed step; None for all of them.
+        on_error: Only when a step raises.
+        wait: Hold before a script's first line.
+    """
+
+    steps: tuple[str, ...] = ()
+    rank: int | None = 0
+    on_error: bool = False
+    wait: bool = True
+
+
+class Backend(Protocol):
+    """Runs pipelines and tells of them."""
+
+    name: str
+
+    def submit(self, pipeline: Pipeline, debug: DebugRequest | None) -> RunRecord:
+        """Start a run, which goes on by itself.
+
+        Raises:
+            UserError: It cannot be started. Nothing of it is left then.
+        """
+
+    def runs(self) -> list[RunRecord]:
+        """Every run, the latest first."""
+
+    def find(self, wanted: str | None) -> RunRecord:
+        """A run by id or number; the latest without any.
+
+        Raises:
+            UserError: There is none.
+        """
+
+    def refresh(self, run: RunRecord) -> RunRecord:
+        """What is known of a run by now."""
+
+    def cancel(self, run: RunRecord) -> RunRecord:
+        """End everything of a run at once; the run as it is then."""

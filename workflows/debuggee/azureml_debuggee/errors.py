@@ -1,0 +1,41 @@
+"""What went wrong and where, for those who watch from outside."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from typing import Any, Dict, Sequence
+
+
+def describe(error: BaseException, folders: Sequence[str], anywhere: bool = False) -> Dict[str, Any]:
+    """An exception's ``type``, ``message``, ``file`` and ``line``.
+
+    Args:
+        error: The exception.
+        folders: Those of the person's own code; the innermost frame in them is the place.
+        anywhere: Take the innermost frame of all where none is in them; else there is no place.
+    """
+    file, line = None, None
+    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
+        file, line = error.filename, error.lineno
+    else:
+        # Not "<frozen os>", which would count as a file in the current folder.
+        frames = [
+            (frame.f_code.co_filename, number)
+            for frame, number in traceback.walk_tb(error.__traceback__)
+            if not frame.f_code.co_filename.startswith("<")
+        ]
+        roots = tuple(os.path.join(folder, "") for folder in folders)
+        own = [
+            place
+            for place in frames
+            if os.path.abspath(place[0]).startswith(roots) or os.path.realpath(place[0]).startswith(roots)
+        ]
+        chosen = own or (frames if anywhere else [])
+        if chosen:
+            file, line = chosen[-1]
+    try:
+        message = error.msg if isinstance(error, SyntaxError) else str(error)
+    except Exception:
+        message = "(it cannot be shown as text)"
+    return {"type": type(error).__name__, "message": message, "file": file, "line": line}

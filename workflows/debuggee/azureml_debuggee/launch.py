@@ -1,0 +1,123 @@
+"""Runs a script or module in the real ``__main__``, as Python itself does.
+
+For where sitecustomize is off. Not by ``runpy.run_path``: the script's module would be gone when
+it has run, and what runs later (atexit, threads) could not pickle.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from typing import Any, Callable
+
+from .step import Program, _safe_path, prepare
+
+
+def run(inject: str) -> None:
+    """Run what the command line names behind launch.py."""
+    del sys.argv[0]
+    if sys.argv[:1] == ["-m"] and len(sys.argv) > 1:
+        program = Program("module", sys.argv.pop(1))
+    elif sys.argv:
+        program = Program("script", sys.argv[0])
+    else:
+        raise SystemExit("launch.py: no script")
+    start = prepare(inject, program)
+    _set_path(program)
+    if start is not None:
+        start()
+    work = _module(program.name) if program.kind == "module" else _script(program.name)
+    try:
+        work()
+    except SystemExit:
+        raise
+    except BaseException:
+        _hide_launcher(inject)
+        raise
+
+
+def _set_path(program: Program) -> None:
+    """Put first on the import path what Python puts there."""
+    if program.kind == "script" and _is_container(program.name):
+        sys.path.insert(0, program.name)
+    elif not _safe_path():
+        folder = os.getcwd() if program.kind == "module" else os.path.dirname(os.path.realpath(program.name))
+        sys.path.insert(0, folder)
+
+
+def _is_container(path: str) -> bool:
+    """Whether it is a folder or a zip file with a ``__main__`` in it."""
+    if os.path.isdir(path):
+        return True
+    try:
+        with open(path, "rb") as file:
+            if file.read(2) != b"PK":
+                return False
+    except OSError:
+        return False
+    import zipimport
+
+    try:
+        return bool(zipimport.zipimporter(path))
+    except zipimport.ZipImportError:
+        return False
+
+
+def _module(name: str) -> Callable[[], Any]:
+    import runpy
+
+    return lambda: runpy._run_module_as_main(name)  # type: ignore[attr-defined]
+
+
+def _script(name: str) -> Callable[[], Any]:
+    if _is_container(name):
+        import runpy
+
+        return lambda: runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]
+    path = os.path.abspath(name) if sys.version_info >= (3, 9) else name
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+    except OSError as error:
+        # As Python says it, and with its exit code.
+        message = "{}: can't open file {!r}: [Errno {}] {}\n"
+        sys.stderr.write(message.format(sys.executable, path, error.errno, error.strerror))
+        raise SystemExit(2) from None
+    main = sys.modules["__main__"].__dict__
+    for stale in [key for key in main if not (key.startswith("__") and key.endswith("__"))]:
+        del main[stale]
+    main.update(
+        __file__=path,
+        __doc__=None,
+        __spec__=None,
+        __package__=None,
+        __loader__=importlib.machinery.SourceFileLoader("__main__", path),
+    )
+
+    def work() -> None:
+        if source.startswith(importlib.util.MAGIC_NUMBER):
+            code: Any = importlib.machinery.SourcelessFileLoader("__main__", path).get_code("__main__")
+        else:
+            code = compile(source, path, "exec", dont_inherit=True)
+        exec(code, main)
+
+    return work
+
+
+def _hide_launcher(inject: str) -> None:
+    """Let the traceback begin in the script, also for those who look at it later.
+
+    The exception itself goes its way, so that the exit code is Python's own doing.
+    """
+    show = sys.excepthook
+    launchers = (os.path.join(inject, "launch.py"), __file__)
+
+    def hook(kind: Any, value: Any, trace: Any) -> None:
+        while trace is not None and trace.tb_frame.f_code.co_filename in launchers:
+            trace = trace.tb_next
+        sys.last_traceback = trace
+        show(kind, value.with_traceback(trace), trace)
+
+    sys.excepthook = hook

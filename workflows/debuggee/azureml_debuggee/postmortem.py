@@ -1,0 +1,177 @@
+"""Lets a debugger in when the program has failed, and not before.
+
+Until then nothing listens, debugpy is not imported, and the program runs at full speed. The exception
+is shown first by whoever would have shown it; then the process holds, and a debugger that comes
+sees the frames as they were when it was raised. Whatever happens here, the exit code stays what it was.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from typing import Any, Callable, List, MutableMapping, Optional, Sequence, Tuple
+
+from . import step
+from .announce import Announcer
+from .errors import describe
+
+
+def install(settings: MutableMapping[str, str], folders: Sequence[str], debugs_itself: bool) -> None:
+    """Watch for exceptions that nobody catches.
+
+    Args:
+        settings: Configuration, as for a session.
+        folders: Those of the person's own code.
+        debugs_itself: Whether the program calls debugpy: its calls are answered, by nobody's being there.
+    """
+    watch = PostMortem(settings, folders)
+    watch.install()
+    if debugs_itself:
+        from . import session
+
+        watch.session = session.make(settings)
+        watch.session.waited_in_vain = True
+
+
+class PostMortem:
+    """The watch over one process."""
+
+    def __init__(self, settings: MutableMapping[str, str], folders: Sequence[str]) -> None:
+        #: Made with the first exception, or before, where it answers the program's own calls.
+        self.session: Any = None
+        self._settings, self._folders = settings, folders
+        self._announce = Announcer(settings.get("AZUREML_DEBUGGEE_EVENTS"), step.rank_of(settings))
+        self._one = threading.Lock()
+        self._started = False
+        self._over = False
+        self._seen: List[BaseException] = []
+
+    def install(self) -> None:
+        """Take the places where uncaught exceptions come by."""
+        self._show, self._show_in_thread = sys.excepthook, threading.excepthook
+        self._hook: Callable[..., None] = self._uncaught
+        sys.excepthook = self._hook
+        threading.excepthook = self._uncaught_in_thread
+        # First registered, last called: after everything that the program does on its way out.
+        atexit.register(self._at_exit)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def _uncaught(self, kind: Any, value: Any, trace: Any) -> None:
+        try:
+            self._show(kind, value, trace)
+        finally:
+            self._examine(kind, value, trace)
+
+    def _uncaught_in_thread(self, arguments: Any) -> None:
+        # The tuple's own references are cut by whoever made it, once this has returned.
+        kind, value, trace = arguments.exc_type, arguments.exc_value, arguments.exc_traceback
+        try:
+            self._show_in_thread(arguments)
+        finally:
+            self._examine(kind, value, trace)
+
+    def _at_exit(self) -> None:
+        # Where a library has put its own hook in place of ours, Python still notes what was uncaught.
+        value = getattr(sys, "last_value", None)
+        if sys.excepthook is not self._hook and value is not None:
+            self._examine(type(value), value, getattr(sys, "last_traceback", None))
+
+    def _examine(self, kind: Any, value: Any, trace: Any) -> None:
+        """Hold for a debugger and show it the exception; never raises."""
+        try:
+            if trace is None or self._over or any(value is seen for seen in self._seen):
+                return
+            if issubclass(kind, (SystemExit, KeyboardInterrupt, GeneratorExit)):
+                return
+            self._seen.append(value)
+            self._announce("raised", **describe(value.with_traceback(trace), self._folders, anywhere=True))
+            for stream in (sys.stdout, sys.stderr):
+                try:
+                    stream.flush()
+                except Exception:
+                    pass
+            handlers = _default_signals()
+            try:
+                # One at a time: there is one port, and a debugger shows one stop at a time best.
+                with self._one:
+                    self._hold((kind, value, trace))
+            finally:
+                for number, handler in handlers:
+                    _set_signal(number, handler)
+        except Exception as error:
+            step.report(self._settings, error)
+
+    def _hold(self, error: Tuple[Any, Any, Any]) -> None:
+        from . import session as sessions
+
+        if self.session is None:
+            self.session = sessions.make(self._settings)
+        session = self.session
+        if not self._started:
+            self._started = True
+            session.gate.start()
+        followed = session.debugger.attached() and session.debugger.stops_at_uncaught()
+        if session.hold() and not followed:
+            session.debugger.stop_at_error(error)
+
+    # Forks
+
+    def _after_fork(self) -> None:
+        # New ones: another thread of the parent's may hold the lock.
+        self._one, self._seen = threading.Lock(), []
+        # pydevd is made once; where the parent has it already, its child is not debugged.
+        self._over = self._over or self._started
+        process: Any = sys.modules.get("multiprocessing.process")
+        if process is not None and not self._over:
+            process.BaseProcess._bootstrap = self._guarded(process.BaseProcess._bootstrap)
+
+    def _guarded(self, bootstrap: Callable[..., Any]) -> Callable[..., Any]:
+        """Extend how multiprocessing runs a child, which shows exceptions without any hook."""
+
+        def _bootstrap(process: Any, *arguments: Any, **options: Any) -> Any:
+            caught: List[Optional[BaseException]] = [None]
+            run = process.run
+
+            def guarded() -> None:
+                try:
+                    run()
+                except BaseException as error:
+                    caught[0] = error
+                    raise
+
+            process.run = guarded
+            code = bootstrap(process, *arguments, **options)
+            error = caught[0]
+            if error is not None and error.__traceback__ is not None:
+                # Without the frame of `guarded`.
+                trace = error.__traceback__.tb_next or error.__traceback__
+                self._examine(type(error), error, trace)
+            return code
+
+        return _bootstrap
+
+
+def _default_signals() -> List[Tuple[int, Any]]:
+    """Let signals end the program in the hold: what it would do on them, it has no more occasion to do."""
+    import signal
+
+    replaced = []
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            handler = signal.getsignal(number)
+            if handler is not signal.SIG_IGN and _set_signal(number, signal.SIG_DFL):
+                replaced.append((int(number), handler))
+    return replaced
+
+
+def _set_signal(number: int, handler: Any) -> bool:
+    import signal
+
+    try:
+        signal.signal(number, handler)
+    except (ValueError, TypeError, OSError):
+        return False  # A handler that is not Python's, or no signals here.
+    return True

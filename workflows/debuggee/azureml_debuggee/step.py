@@ -1,0 +1,391 @@
+"""Decides whether this process is the one that a step is debugged in, and makes it so.
+
+A step's command is a text for bash that starts any number of processes: installers, launchers,
+the step's script, its children. All of them have this on their PYTHONPATH; one owns the
+debugger at a time, the others run as if nothing were there. The environment variables, beside
+those of session.py:
+
+========================= ======================================================
+AZUREML_DEBUGGEE_CODE     folders (or files) of the step's own code; a process that runs a
+                          script or module of them owns the debugger
+AZUREML_DEBUGGEE_ANY      ``1``: so does one that runs anything but installers and launchers
+AZUREML_DEBUGGEE_RANKS    ranks that are debugged: ``all``, or ``0,2`` (0, and what has no rank)
+AZUREML_DEBUGGEE_ON_ERROR ``1``: let a debugger in only when the program fails
+AZUREML_DEBUGGEE_OWNER    set here: the owner's process id, by which its children know
+========================= ======================================================
+
+Imported at the start of every Python process of a step: what is not always needed is imported late.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# As good as typing.TYPE_CHECKING, without importing that.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, FrozenSet, Iterator, List, MutableMapping, Optional, Sequence
+
+OWNER = "AZUREML_DEBUGGEE_OWNER"
+#: Where a rank comes from, in this order: an engine's word, torch, Open MPI, MPICH, PMIx.
+RANKS = ("AZUREML_DEBUGGEE_RANK", "RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
+#: The published options, and whether a value follows.
+OPTIONS = {
+    "--remote_debug": False,
+    "--remote_debug_connection_timeout": True,
+    "--remote_debug_client_ip": True,
+    "--remote_debug_port": True,
+}
+#: Programs that make environments: nobody debugs them, nor anything that they start.
+BUILDERS = frozenset(
+    ("pip", "ensurepip", "venv", "virtualenv", "setuptools", "easy_install", "wheel", "build", "pipx", "compileall")
+)
+#: Programs that start others, and those are what is debugged.
+LAUNCHERS = frozenset(
+    ["conda", "conda-env", "mamba", "uv", "poetry", "pipenv", "pdm", "hatch", "az", "debugpy", "multiprocessing"]
+) | frozenset(
+    ["torchrun", "torch.distributed.run", "torch.distributed.launch", "accelerate", "deepspeed", "horovodrun", "ray"]
+)
+
+
+class Program:
+    """What a Python process has been told to run.
+
+    Args:
+        kind: ``script`` (also a folder or zip file), ``module``, ``code`` (``-c``) or ``input``.
+        name: The path as given, the module's dotted name, or the code.
+    """
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind, self.name = kind, name
+
+    def file(self) -> Optional[str]:
+        """The file that it begins in, found without importing anything."""
+        if self.kind == "script":
+            inner = os.path.join(self.name, "__main__.py")
+            return os.path.abspath(inner if os.path.isdir(self.name) else self.name)
+        if self.kind != "module":
+            return None
+        # Not by importlib, which imports the packages around a module.
+        inner = self.name.replace(".", os.sep)
+        for root in ([] if _safe_path() else [os.getcwd()]) + sys.path:
+            for candidate in (inner + ".py", os.path.join(inner, "__main__.py")):
+                path = os.path.join(root, candidate)
+                if os.path.isfile(path):
+                    return os.path.abspath(path)
+        return None
+
+    def tools(self) -> Iterator[str]:
+        """The names by which it may be a well-known program."""
+        if self.kind == "script":
+            name = os.path.basename(self.name)
+            yield name.rstrip("0123456789.")
+            yield os.path.splitext(name)[0]
+            # `python /…/site-packages/pip install`, as pip starts itself.
+            yield os.path.basename(os.path.dirname(os.path.abspath(self.name)))
+        elif self.kind == "module":
+            parts = self.name.split(".")
+            for length in range(1, len(parts) + 1):
+                yield ".".join(parts[:length])
+        elif self.name.startswith("from multiprocessing"):
+            # How multiprocessing starts its own processes.
+            yield "multiprocessing"
+
+    def source(self) -> bytes:
+        """The text that it begins with, as far as it can be read."""
+        if self.kind == "code":
+            return self.name.encode("utf-8", "replace")
+        file = self.file()
+        try:
+            if file is not None:
+                with open(file, "rb") as opened:
+                    return opened.read()
+        except OSError:
+            pass
+        return b""
+
+
+def this_program() -> Program:
+    """What this process is about to run."""
+    first = sys.argv[0] if sys.argv else ""
+    if first in ("-m", "-c"):
+        return Program("module" if first == "-m" else "code", _operand(_command_line()))
+    return Program("script", first) if first not in ("", "-") else Program("input", "")
+
+
+def _command_line() -> Sequence[str]:
+    known: Optional[Sequence[str]] = getattr(sys, "orig_argv", None)
+    if known is not None:
+        return known
+    # Before Python 3.10.
+    import ctypes
+
+    count, arguments = ctypes.c_int(), ctypes.POINTER(ctypes.c_wchar_p)()
+    ctypes.pythonapi.Py_GetArgcArgv(ctypes.byref(count), ctypes.byref(arguments))
+    return [arguments[index] or "" for index in range(count.value)]
+
+
+def _operand(arguments: Sequence[str]) -> str:
+    """What stands behind ``-m`` or ``-c`` on Python's own command line, or in one word with it."""
+    waiting = iter(arguments[1:])
+    for argument in waiting:
+        if argument.startswith("--"):
+            if argument == "--check-hash-based-pycs":
+                next(waiting, None)
+            continue
+        for index, letter in enumerate(argument[1:], 2):
+            if letter in "mc":
+                return argument[index:] or next(waiting, "")
+            if letter in "WX":
+                if not argument[index:]:
+                    next(waiting, None)
+                break
+    return ""
+
+
+def _safe_path() -> bool:
+    return bool(getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+def code_folders(environment: MutableMapping[str, str]) -> List[str]:
+    """The places of the step's own code, as they are called and as they really are."""
+    named = [
+        os.path.abspath(folder) for folder in environment.get("AZUREML_DEBUGGEE_CODE", "").split(os.pathsep) if folder
+    ]
+    return named + [real for real in map(os.path.realpath, named) if real not in named]
+
+
+def is_own(program: Program, environment: MutableMapping[str, str]) -> bool:
+    """Whether a program's first file is one of the step's own code."""
+    file = program.file()
+    if file is None:
+        return False
+    folders = code_folders(environment)
+    real = os.path.realpath(file)
+    # What is installed in an environment that lies among the code is not the step's.
+    prefix = os.path.realpath(sys.prefix)
+    if _within(real, prefix) and any(_within(prefix, folder) for folder in folders):
+        return False
+    if program.kind == "module" and not _safe_path() and _within(file, os.getcwd()):
+        return not _within(real, prefix)
+    return any(_within(path, folder) for path in (file, real) for folder in folders)
+
+
+def rank_of(environment: MutableMapping[str, str]) -> Optional[int]:
+    """This process's rank among those that a launcher has started."""
+    for name in RANKS:
+        try:
+            return int(environment[name])
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def is_wanted(rank: Optional[int], environment: MutableMapping[str, str]) -> bool:
+    """Whether the process of this rank is one that is debugged."""
+    wanted = environment.get("AZUREML_DEBUGGEE_RANKS", "").strip() or "0"
+    return wanted == "all" or str(rank or 0) in [word.strip() for word in wanted.split(",")]
+
+
+def take_options(arguments: List[str]) -> Dict[str, str]:
+    """Remove the published options from a script's arguments, and return them."""
+    taken: Dict[str, str] = {}
+    kept: List[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        name, equals, value = argument.partition("=")
+        if argument == "--":
+            kept.append(argument)
+            kept.extend(waiting)
+        elif name in OPTIONS and (OPTIONS[name] or not equals):
+            taken[name] = value if equals or not OPTIONS[name] else next(waiting, "")
+        else:
+            kept.append(argument)
+    arguments[:] = kept
+    return taken
+
+
+# The process ----------------------------------------------------------------------------------------
+
+
+def prepare(inject: str, program: Optional[Program] = None) -> Optional[Callable[[], None]]:
+    """Decide what this process is; never raises.
+
+    Args:
+        inject: The folder through which this has come in.
+        program: What is run; by default what Python has been told to run.
+
+    Returns:
+        What starts the debuggee, in a process that owns the debugger.
+    """
+    try:
+        sys.path[:] = [entry for entry in sys.path if not entry or os.path.abspath(entry) != inject]
+        return _prepare(inject, program or this_program(), os.environ)
+    except Exception as error:
+        _warn("{}: {}".format(type(error).__name__, error))
+        return None
+
+
+def _prepare(inject: str, program: Program, environment: MutableMapping[str, str]) -> Optional[Callable[[], None]]:
+    if program.kind == "script" and os.path.dirname(os.path.abspath(program.name)) == inject:
+        return None  # launch.py: it asks again, with what it launches.
+    identity = str(os.getpid())
+    if environment.get(OWNER, identity) != identity:
+        leave_path(inject, environment)
+        return None
+    own = is_own(program, environment)
+    tools: FrozenSet[str] = frozenset() if own else frozenset(program.tools())
+    if tools & BUILDERS:
+        environment[OWNER] = identity
+        leave_path(inject, environment)
+        return None
+    if not own and (environment.get("AZUREML_DEBUGGEE_ANY") != "1" or tools & LAUNCHERS):
+        return None
+    environment[OWNER] = identity
+    leave_path(inject, environment)
+    if any(argument.startswith("--remote_debug") for argument in sys.argv[1:]) and (
+        b"--remote_debug" not in program.source()
+    ):
+        arguments = sys.argv[1:]
+        taken = take_options(arguments)
+        sys.argv[1:] = arguments
+        timeout = taken.get("--remote_debug_connection_timeout")
+        if timeout:
+            environment["AZUREML_DEBUGGEE_TIMEOUT"] = timeout
+    rank = rank_of(environment)
+    if not is_wanted(rank, environment):
+        return None
+    _keep_through_exec(inject)
+    return lambda: _start(program, rank)
+
+
+def leave_path(inject: str, environment: MutableMapping[str, str]) -> None:
+    """Make PYTHONPATH what it would be without the debuggee, for the program and its children."""
+    path = environment.get("PYTHONPATH")
+    if path is None:
+        return
+    entries = path.split(os.pathsep)
+    kept = [entry for entry in entries if not entry or os.path.abspath(entry) != inject]
+    if len(kept) == len(entries):
+        return
+    if kept:
+        environment["PYTHONPATH"] = os.pathsep.join(kept)
+    else:
+        del environment["PYTHONPATH"]
+
+
+def _enter_path(inject: str, environment: MutableMapping[str, str]) -> None:
+    path = environment.get("PYTHONPATH")
+    environment["PYTHONPATH"] = inject if path is None else os.pathsep.join([inject, path])
+
+
+def _keep_through_exec(inject: str) -> None:
+    """Let the program that this process turns into by an exec, often itself, be debugged as well.
+
+    All of os.exec* goes through these two. A forked child's exec starts a plain program.
+    """
+    replace, replace_with = os.execv, os.execve
+    identity = os.getpid()
+
+    def execv(path: Any, argv: Any) -> Any:
+        if os.getpid() != identity:
+            return replace(path, argv)
+        _enter_path(inject, os.environ)
+        try:
+            return replace(path, argv)
+        finally:
+            leave_path(inject, os.environ)
+
+    def execve(path: Any, argv: Any, env: Any) -> Any:
+        try:
+            if os.getpid() == identity and env.get(OWNER) == str(identity):
+                env = dict(env)
+                _enter_path(inject, env)
+        except Exception:
+            pass  # What it has been given is for the real one to judge.
+        return replace_with(path, argv, env)
+
+    os.execv, os.execve = execv, execve
+
+
+def _start(program: Program, rank: Optional[int]) -> None:
+    """Make this process, the owner, what the environment asks for; never raises."""
+    settings = dict(os.environ)
+    settings.pop("AZUREML_DEBUGGEE_RANK", None)
+    if rank is not None:
+        settings["AZUREML_DEBUGGEE_RANK"] = str(rank)
+        port = settings.get("AZUREML_DEBUGGEE_PORT", "")
+        # 0 asks for any free port.
+        if port.isdigit() and int(port):
+            settings["AZUREML_DEBUGGEE_PORT"] = str(int(port) + rank)
+    try:
+        if settings.get("AZUREML_DEBUGGEE_ON_ERROR") == "1":
+            from . import postmortem
+
+            postmortem.install(settings, code_folders(os.environ), b"debugpy" in program.source())
+            return
+        from . import session
+
+        begun = session.start(settings)
+        _expect_a_thread()
+        if begun.wanted:
+            hold(begun)
+    except Exception as error:
+        report(settings, error)
+
+
+def report(settings: MutableMapping[str, str], error: Exception) -> None:
+    """Say why no debugger can be let in; the program runs on."""
+    from .announce import Announcer
+
+    if isinstance(error, ImportError):
+        message = "debugpy cannot be used in this environment: {}".format(error)
+    else:
+        message = "{}: {}".format(type(error).__name__, error)
+    Announcer(settings.get("AZUREML_DEBUGGEE_EVENTS"), rank_of(settings))("gate-failed", message=message)
+    _warn(message)
+
+
+def _warn(message: str) -> None:
+    try:
+        sys.stderr.write("azureml_debuggee: {}\n".format(" ".join(message.split())))
+        sys.stderr.flush()
+    except Exception:
+        pass
+
+
+def _expect_a_thread() -> None:
+    """Do not warn of the gate's thread when the program forks: the child closes the gate."""
+    if sys.version_info >= (3, 12) and hasattr(os, "fork"):
+        import warnings
+
+        warnings.filterwarnings("ignore", r".*use of \w+\(\) may lead to deadlocks", DeprecationWarning)
+
+
+def hold(session: Any) -> bool:
+    """Hold before the program's first line, such that signals end it as they would end it there."""
+    import signal
+
+    spec: Any = getattr(sys.modules.get("site"), "__spec__", None)
+    importing = bool(getattr(spec, "_initializing", False))
+    interrupt = signal.getsignal(signal.SIGINT)
+    if interrupt is signal.default_int_handler:
+        # A KeyboardInterrupt here would end in a message about site's import.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if importing:
+        # This is a part of site's import. The debugger's threads import site too, and would wait for its end.
+        spec._initializing = False
+    try:
+        attached = bool(session.hold())
+    finally:
+        if importing:
+            spec._initializing = True
+        if interrupt is signal.default_int_handler:
+            signal.signal(signal.SIGINT, interrupt)
+    session.waited_in_vain = not attached
+    return attached

@@ -1,0 +1,264 @@
+"""Images that a pipeline file names: one as it is, or one built of a folder with a Dockerfile."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ..environments.locking import exclusive
+from ..environments.pip_failures import is_disk_full
+from ..errors import UserError
+from ..models import ImageRef
+from ..paths import cache_folder
+from . import docker_build
+from .docker_client import connect
+from .docker_images import DIGEST, ENVIRONMENT, KIND, PREFIX, engine_disk_full, engine_lost, inspect, split_name
+
+if TYPE_CHECKING:
+    import docker
+
+#: What an image was built of, where that is not one of our definitions.
+SOURCE = "azureml-debug.source"
+# Raised whenever the way such images are built changes.
+_VERSION = "1"
+_SHOWN_LINES = 15
+
+
+# What the engine says where it cannot reach a registry, rather than the registry that it has no such image.
+_UNREACHABLE = re.compile(
+    r"no such host|dial tcp|connection refused|timeout|Timeout|unreachable|proxyconnect|Temporary failure|x509|TLS"
+)
+
+
+class ImageUnreachable(UserError):
+    """An image that is not here, and whose registry cannot be reached."""
+
+
+def has_debugpy(image: Mapping[str, Any]) -> bool:
+    """Whether an image is one of our definitions', which all have debugpy; from what the engine knows of it."""
+    labels = image["Config"].get("Labels") or {}
+    return labels.get(KIND) == "environment" and SOURCE not in labels
+
+
+def image_as_it_is(name: str, report: Callable[[str], None], *, file: Path, line: int) -> ImageRef:
+    """An image by its name, pulled where it is not here.
+
+    Args:
+        name: As in the pipeline file.
+        report: Called with each line of progress.
+        file: The file that names it.
+        line: Where in that file.
+
+    Raises:
+        UserError: It is not here and cannot be had; with that place.
+    """
+    from docker.errors import APIError, DockerException, ImageNotFound
+    from requests.exceptions import RequestException
+
+    with contextlib.closing(connect()) as client:
+        try:
+            with contextlib.suppress(ImageNotFound):
+                return ImageRef("docker", _id(client, name), name, reused=True)
+            reason = _pull(client, name, report)
+            with contextlib.suppress(ImageNotFound):
+                return ImageRef("docker", _id(client, name), name)
+        except (APIError, DockerException) as error:
+            reason = str(getattr(error, "explanation", None) or error)
+        except RequestException as error:
+            raise engine_lost(error) from error
+    # What went wrong stands at the end of the engine's chain of "Get …: dial …: lookup …".
+    short = reason.strip().rstrip(".").rpartition(": ")[2] or "no reason given"
+    kind = ImageUnreachable if _UNREACHABLE.search(reason) else UserError
+    raise kind(
+        f"The image {name} is not here and cannot be pulled: {short}.",
+        "Bring it here (`docker pull`, or `docker save` and `docker load`), or name another.",
+        file=file,
+        line=line,
+        details=[reason.strip()] if reason else (),
+    )
+
+
+def _id(client: docker.DockerClient, name: str) -> str:
+    return str(inspect(client, name)["Id"]).removeprefix("sha256:")
+
+
+def _pull(client: docker.DockerClient, name: str, report: Callable[[str], None]) -> str:
+    """Pull an image; why it failed, empty where it did not."""
+    from docker.errors import APIError
+
+    report(f"pulling the image {name}")
+    repository, tag = (name, None) if "@" in name else split_name(name)
+    reason = last = ""
+    try:
+        for event in client.api.pull(repository, tag=tag, stream=True, decode=True):
+            reason = event.get("error") or reason
+            line = " ".join(filter(None, (event.get("id"), event.get("status"))))
+            if line and line != last and not event.get("progress"):
+                report(line)
+                last = line
+    except APIError as error:
+        return str(error.explanation or error)
+    return reason
+
+
+def image_of_context(
+    folder: Path, dockerfile: str, report: Callable[[str], None], *, file: Path, line: int
+) -> ImageRef:
+    """The image of a build context, built where its content is not built yet.
+
+    Args:
+        folder: The context; its .dockerignore counts.
+        dockerfile: Relative to it.
+        report: Called with each line of progress.
+        file: The file that names it.
+        line: Where in that file.
+
+    Raises:
+        UserError: It cannot be built, with that place. Neither image nor container of it is left.
+    """
+    from requests.exceptions import RequestException
+
+    cache = cache_folder()
+    try:
+        with (
+            contextlib.closing(connect()) as client,
+            tempfile.TemporaryFile(prefix="azureml-debug-context-") as archive,
+        ):
+            files = _files(folder, dockerfile)
+            digest = _digest(folder, dockerfile, files)
+            plain = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "context"
+            name = f"{PREFIX}/{plain}:{digest[:12]}"
+            found = _built(client, digest, name)
+            if found is not None:
+                return found
+            # One build at a time, as for definitions: what it leaves is known by its not having been there.
+            with exclusive(cache / "locks" / "images.lock", "an image", report):
+                found = _built(client, digest, name)
+                if found is not None:
+                    return found
+                _archive(folder, files, archive)
+                labels = {KIND: "environment", DIGEST: digest, ENVIRONMENT: folder.name, SOURCE: "context"}
+                _build(client, archive, dockerfile, name, labels, report, folder=folder, place=(file, line))
+    except RequestException as error:
+        raise engine_lost(error) from error
+    except OSError as error:
+        if is_disk_full(str(error)):
+            raise engine_disk_full() from error
+        raise UserError(
+            f"The build context {folder} cannot be read: {error.strerror or error}.",
+            "Make it readable, or list what is not needed in its .dockerignore.",
+            file=file,
+            line=line,
+        ) from error
+    return ImageRef("docker", digest, name)
+
+
+def _built(client: docker.DockerClient, digest: str, name: str) -> ImageRef | None:
+    from docker.errors import ImageNotFound
+
+    with contextlib.suppress(ImageNotFound):
+        inspect(client, name)
+        return ImageRef("docker", digest, name, reused=True)
+    return None
+
+
+def _files(folder: Path, dockerfile: str) -> list[str]:
+    """What belongs to the context, by relative name, folders included."""
+    from docker.utils.build import exclude_paths
+
+    patterns = [".git", ".azureml-debug"]
+    ignore = folder / f"{dockerfile}.dockerignore"
+    if not ignore.is_file():
+        ignore = folder / ".dockerignore"
+    if ignore.is_file():
+        lines = ignore.read_text("utf-8-sig", "replace").splitlines()
+        patterns += [text for text in map(str.strip, lines) if text and not text.startswith("#")]
+    return sorted(exclude_paths(str(folder), patterns, dockerfile=dockerfile))
+
+
+def _digest(folder: Path, dockerfile: str, files: list[str]) -> str:
+    total = hashlib.sha256()
+
+    def feed(part: bytes) -> None:
+        # With the length in front, ("ab", "c") and ("a", "bc") differ.
+        total.update(b"%d:" % len(part))
+        total.update(part)
+
+    feed(_VERSION.encode())
+    feed(os.fsencode(dockerfile))
+    for name in files:
+        path = folder / name
+        mode = path.lstat().st_mode
+        feed(os.fsencode(name))
+        feed(b"%o" % (stat.S_IFMT(mode) | (mode & 0o111)))
+        if stat.S_ISLNK(mode):
+            feed(os.fsencode(os.readlink(path)))
+        elif stat.S_ISREG(mode):
+            with path.open("rb") as file:
+                feed(hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else file.read())
+    return total.hexdigest()
+
+
+def _archive(folder: Path, files: list[str], target: IO[bytes]) -> None:
+    from docker.utils.build import create_archive
+
+    create_archive(root=str(folder), files=files, fileobj=target)
+
+
+def _build(
+    client: docker.DockerClient,
+    context: IO[bytes],
+    dockerfile: str,
+    name: str,
+    labels: Mapping[str, str],
+    report: Callable[[str], None],
+    *,
+    folder: Path,
+    place: tuple[Path, int],
+) -> None:
+    from docker.errors import APIError
+
+    log = docker_build._Log()
+    failure = ""
+    try:
+        with docker_build._connection(client):
+            events = client.api.build(
+                fileobj=context,
+                custom_context=True,
+                dockerfile=dockerfile,
+                tag=name,
+                labels=dict(labels),
+                rm=True,
+                forcerm=True,
+                decode=True,
+                timeout=None,  # a step may be silent for longer than the client's 60 s
+            )
+            for line, error in docker_build._lines(events):
+                failure = error or failure
+                if line:
+                    log.add(line)
+                    report(line)
+    except APIError as error:
+        failure = str(error.explanation or error)
+    finally:
+        docker_build._clean(client, log)
+    if not failure:
+        return
+    lines = [line for line in log.lines if not line.startswith(" --->")]
+    if is_disk_full(failure) or any(map(is_disk_full, lines[-50:])):
+        raise engine_disk_full()
+    at = f"{log.instruction} {log.rest}".strip()[:80] or "its beginning"
+    raise UserError(
+        f"Building the image of {folder} failed at `{at}`: {failure.rstrip('.')}.",
+        f"Correct {folder / dockerfile}, then run the same command again.",
+        file=place[0],
+        line=place[1],
+        details=lines[-_SHOWN_LINES:],
+    )

@@ -1,0 +1,380 @@
+"""Steps as containers: one for each step, with all of its ranks in it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..debuggee import FOLDER as DEBUGGEE
+from ..errors import UserError
+from ..interrupts import uninterrupted
+from ..models import PathMapping
+from ..paths import cache_folder
+from .docker import ANNOUNCE_ROOT, DEBUGGEE_ROOT, LABEL_KIND, LABEL_PROJECT, container_user
+from .docker_client import connect
+from .docker_contexts import has_debugpy
+from .docker_images import engine_lost, inspect
+from .rank_variables import rank_variables
+from .step_variables import debug_variables
+from .steps import StepProcess, StepSpec, StepView
+from .work_folder import input_name, make_folders, make_work_folder
+
+if TYPE_CHECKING:
+    import docker
+
+ROOT = "/mnt/azureml"
+CODE, WORK, RUN = f"{ROOT}/code", f"{ROOT}/work", f"{ROOT}/run"
+DEBUGPY_ROOT = "/var/azureml-debugpy"
+LABEL_RUN, LABEL_STEP = "azureml-debug.run", "azureml-debug.step"
+#: Azure ML's own default for /dev/shm.
+SHM_SIZE = "2g"
+#: Seconds from the signal that asks until the container is killed: ranks.sh kills after half a second.
+GRACE_SECONDS = 0.75
+#: Seconds that an engine may be away, being restarted for one, before a step counts as lost.
+_PATIENCE = 30.0
+_FIRST_MASTER_PORT = 29500
+#: Starts ranks.sh, which is given as text so that it need not be mounted.
+_BOOT = 'exec "$(command -v bash || echo sh)" -c "$@"'
+
+
+class DockerSteps:
+    """Runs steps as containers.
+
+    Raises:
+        UserError: No engine answers.
+    """
+
+    name = "docker"
+
+    def __init__(self) -> None:
+        self._client = connect()
+        self._user: str | None = None
+        self._knows_user = False
+
+    def mappings(self, spec: StepSpec) -> tuple[PathMapping, ...]:
+        """See :class:`~workflows.engines.steps.StepEngine`."""
+        root = _code_root(spec)
+        # The debugger resolves links, so the real place comes first.
+        return (PathMapping(root, CODE), PathMapping(root, WORK)) if root is not None else ()
+
+    def view(self, spec: StepSpec) -> StepView:
+        """See :class:`~workflows.engines.steps.StepEngine`."""
+        make_folders(spec)
+        make_work_folder(spec, CODE, RUN)
+        paths = {f"inputs.{name}": _input(name, path) for name, path in spec.inputs.items()}
+        for name, (path, is_file) in spec.outputs.items():
+            folder = f"{ROOT}/outputs/{name}"
+            paths[f"outputs.{name}"] = f"{folder}/{path.name}" if is_file else folder
+        return StepView(WORK, paths, self.mappings(spec))
+
+    def start_step(self, spec: StepSpec, command: str, variables: Mapping[str, str]) -> StepProcess:
+        """See :class:`~workflows.engines.steps.StepEngine`."""
+        from docker.errors import APIError, DockerException
+        from requests.exceptions import RequestException
+
+        make_folders(spec)
+        for rank in range(spec.ranks):
+            # Ours, so that whoever follows it need not wait for the container.
+            spec.log(rank).touch()
+        try:
+            own, mounts = self._environment(spec, variables)
+            container = self._create(spec, _arguments(spec, command), own, mounts)
+            try:
+                self._client.api.start(container)
+            except BaseException:
+                with uninterrupted(), contextlib.suppress(APIError, RequestException):
+                    self._client.api.remove_container(container, force=True)
+                raise
+        except APIError as error:
+            raise _explained(error, spec) from error
+        except RequestException as error:
+            raise engine_lost(error) from error
+        except DockerException as error:  # the SDK's own checks: a size or a name that is none
+            raise UserError(
+                f"The step {spec.step} cannot be started: {error}.", "Correct it in the pipeline file."
+            ) from error
+        return _Container(self._client, container, spec)
+
+    def end_run(self, run_id: str) -> bool:
+        """See :class:`~workflows.engines.steps.StepEngine`."""
+        from docker.errors import APIError
+        from requests.exceptions import RequestException
+
+        try:
+            found = self._client.api.containers(all=True, filters={"label": f"{LABEL_RUN}={run_id}"})
+            with uninterrupted(), ThreadPoolExecutor(max_workers=max(1, min(8, len(found)))) as pool:
+                list(pool.map(lambda container: _end(self._client, str(container["Id"])), found))
+        except APIError as error:
+            raise UserError(
+                f"The Docker engine cannot end the run {run_id}: {error.explanation}.",
+                "See the engine's log, then run the same command again.",
+            ) from error
+        except RequestException as error:
+            raise engine_lost(error) from error
+        return bool(found)
+
+    # Parts of start_step
+
+    def _environment(self, spec: StepSpec, variables: Mapping[str, str]) -> tuple[dict[str, str], list[Any]]:
+        """The step's variables, and its mounts."""
+        from docker.types import Mount
+
+        own = dict(variables)
+        mounts = _mounts(spec)
+        if not self._knows_user:
+            self._user, self._knows_user = container_user(self._client), True
+        if self._user:
+            own.setdefault("HOME", "/tmp")  # noqa: S108
+            # A user id without a name makes `getpass.getuser()` raise, which torch calls.
+            own.setdefault("USER", "azureml")
+        if spec.debug is None:
+            return own, mounts
+        image = inspect(self._client, spec.image.name)
+        of_image = dict(pair.partition("=")[::2] for pair in image["Config"].get("Env") or ())
+        if "PYTHONPATH" in of_image:
+            own.setdefault("PYTHONPATH", of_image["PYTHONPATH"])
+        own |= debug_variables(
+            spec,
+            own,
+            debuggee=DEBUGGEE_ROOT,
+            code=[CODE, WORK],
+            events=f"{ANNOUNCE_ROOT}/{spec.events.name}",
+            # Published on 127.0.0.1 only; inside, the port has to be reachable from there.
+            listen_host="0.0.0.0",  # noqa: S104
+        )
+        mounts.append(Mount(DEBUGGEE_ROOT, DEBUGGEE, type="bind", read_only=True))
+        if not has_debugpy(image):
+            from ..environments.references import debugpy_folder
+
+            mounts.append(Mount(DEBUGPY_ROOT, str(debugpy_folder(cache_folder())), type="bind", read_only=True))
+            own["AZUREML_DEBUGGEE_DEBUGPY"] = DEBUGPY_ROOT
+        return own, mounts
+
+    def _create(
+        self, spec: StepSpec, arguments: Sequence[str], variables: Mapping[str, str], mounts: Sequence[Any]
+    ) -> str:
+        from docker.errors import APIError
+        from docker.types import LogConfig
+
+        api = self._client.api
+        ports = sorted(spec.debug.ports.values()) if spec.debug else []
+        host = api.create_host_config(
+            mounts=list(mounts),
+            # The same number inside, which is the one that the step logs.
+            port_bindings={f"{port}/tcp": ("127.0.0.1", port) for port in ports},
+            shm_size=spec.shm_size or SHM_SIZE,
+            # Collects orphans, and tells a signal from an exit code.
+            init=True,
+            log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "1m", "max-file": "1"}),
+        )
+        name = re.sub(r"[^a-zA-Z0-9_.-]+", "-", f"azureml-debug-{spec.run_id}-{spec.step}")
+        labels = {
+            LABEL_KIND: "step",
+            LABEL_RUN: spec.run_id,
+            LABEL_STEP: spec.step,
+            LABEL_PROJECT: str(spec.project),
+        }
+
+        def create() -> str:
+            # Interrupted, it would leave a container whose id nobody knows.
+            with uninterrupted():
+                made = api.create_container(
+                    spec.image.name,
+                    entrypoint=["/bin/sh", "-c", _BOOT, "sh"],
+                    command=list(arguments),
+                    environment=dict(variables),
+                    labels=labels,
+                    name=name,
+                    user=self._user,
+                    ports=[(port, "tcp") for port in ports],
+                    working_dir=WORK,
+                    host_config=host,
+                )
+            return str(made["Id"])
+
+        try:
+            return create()
+        except APIError as error:
+            if error.status_code != 409 or not self._left(name, labels):
+                raise
+        # What a runner left that was killed before this run was taken up again.
+        _end(self._client, name)
+        return create()
+
+    def _left(self, name: str, labels: Mapping[str, str]) -> bool:
+        """Whether a name is held by a container of the same step."""
+        from docker.errors import APIError
+
+        try:
+            found = self._client.api.inspect_container(name)["Config"]["Labels"] or {}
+        except APIError:
+            return False
+        return bool(found.get(LABEL_RUN) == labels[LABEL_RUN] and found.get(LABEL_STEP) == labels[LABEL_STEP])
+
+
+class _Container:
+    """The container of one step; a thread waits for its end, so that asking costs nothing."""
+
+    def __init__(self, client: docker.DockerClient, container: str, spec: StepSpec) -> None:
+        self._client = client
+        self._container = container
+        self._code: int | None = None
+        self._failure: UserError | None = None
+        self._ended = threading.Event()
+        threading.Thread(target=self._wait, name=f"step {spec.step}", daemon=True).start()
+
+    def poll(self) -> int | None:
+        """See :class:`~workflows.engines.steps.StepProcess`.
+
+        Raises:
+            UserError: The connection to the engine broke and did not come back.
+        """
+        if self._failure is not None:
+            raise self._failure
+        return self._code
+
+    def end(self) -> None:
+        """See :class:`~workflows.engines.steps.StepProcess`."""
+        from docker.errors import APIError
+        from requests.exceptions import RequestException
+
+        if self._ended.is_set():
+            return
+        with uninterrupted(), contextlib.suppress(APIError, RequestException):
+            self._client.api.kill(self._container, signal="SIGTERM")
+            if not self._ended.wait(GRACE_SECONDS):
+                self._client.api.kill(self._container, signal="SIGKILL")
+        # The waiting thread takes it away; should it be late, no command waits for it.
+        self._ended.wait(5)
+
+    def _wait(self) -> None:
+        try:
+            self._code = self._exit_code()
+        except UserError as error:
+            self._failure = error
+        finally:
+            self._ended.set()
+
+    def _exit_code(self) -> int:
+        from docker.errors import APIError, NotFound
+        from requests.exceptions import RequestException
+
+        lost: float | None = None
+        while True:
+            try:
+                code = int(self._client.api.wait(self._container)["StatusCode"])
+                break
+            except NotFound:
+                return -int(signal.SIGKILL)  # somebody has taken it away
+            except (APIError, RequestException) as error:
+                lost = lost or time.monotonic()
+                if time.monotonic() > lost + _PATIENCE:
+                    raise engine_lost(error) from error
+                time.sleep(0.5)
+        with contextlib.suppress(APIError, RequestException):
+            self._client.api.remove_container(self._container, force=True)
+        # As shells and the engine's init say it: 128 and the number of the signal.
+        return 128 - code if code - 128 in set(signal.Signals) else code
+
+
+def _end(client: docker.DockerClient, container: str) -> None:
+    """End a container and take it away, whoever started it."""
+    from docker.errors import APIError, NotFound
+    from requests.exceptions import RequestException
+
+    with contextlib.suppress(NotFound):
+        # 409: it has ended already.
+        with contextlib.suppress(APIError, RequestException):
+            client.api.kill(container, signal="SIGTERM")
+            client.api.wait(container, timeout=GRACE_SECONDS)  # type: ignore[arg-type]
+        try:
+            client.api.remove_container(container, force=True)
+        except APIError as error:
+            # Being taken away at this moment, by the command that waits for it.
+            if error.status_code != 409:
+                raise
+
+
+def _code_root(spec: StepSpec) -> Path | None:
+    if spec.code is None:
+        return None
+    return spec.code if spec.code.is_dir() else spec.code.parent
+
+
+def _input(name: str, path: Path) -> str:
+    folder = f"{ROOT}/inputs/{name}"
+    return folder if path.is_dir() else f"{folder}/{input_name(path)}"
+
+
+def _mounts(spec: StepSpec) -> list[Any]:
+    # A bind mount of type "bind" refuses a missing source, where `volumes=` would make a folder.
+    from docker.types import Mount
+
+    places: list[tuple[str, Path, bool]] = [
+        (WORK, spec.folder / "work", False),
+        (f"{RUN}/outputs", spec.folder / "outputs", False),
+        (f"{RUN}/logs", spec.folder / "logs", False),
+        (f"{RUN}/azureml-logs", spec.folder / "azureml-logs", False),
+        (ANNOUNCE_ROOT, spec.folder / "announce", False),
+    ]
+    root = _code_root(spec)
+    if root is not None:
+        places.append((CODE, root, False))
+    places += [(_input(name, path), path, True) for name, path in spec.inputs.items()]
+    for name, (path, is_file) in spec.outputs.items():
+        places.append((f"{ROOT}/outputs/{name}", path.parent if is_file else path, False))
+    return [Mount(target, str(source), type="bind", read_only=read_only) for target, source, read_only in places]
+
+
+def _arguments(spec: StepSpec, command: str) -> list[str]:
+    """What ranks.sh is called with."""
+    taken = set(spec.debug.ports.values()) if spec.debug else set()
+    # In a network of its own nothing else listens.
+    wanted = range(_FIRST_MASTER_PORT, 65536 - spec.ranks)
+    master = next(port for port in wanted if taken.isdisjoint(range(port, port + spec.ranks)))
+    logs = f"{RUN}/azureml-logs"
+    groups = []
+    for rank in range(spec.ranks):
+        pairs = [f"{name}={value}" for name, value in rank_variables(spec, rank, master).items()]
+        groups.append([f"{logs}/{spec.log(rank).name}", *pairs])
+    script = Path(__file__).with_name("ranks.sh").read_text("utf-8")
+    return [script, "ranks", command, str(len(groups[0]) - 1), *(part for group in groups for part in group)]
+
+
+def _explained(error: Any, spec: StepSpec) -> UserError:
+    """Why a step's container cannot be made or started."""
+    text = str(error.explanation or error)
+    port = re.search(r"(?:127\.0\.0\.1:|for )(\d+)[^\n]*(?:address already in use|port is already allocated)", text)
+    if "address already in use" in text or "port is already allocated" in text:
+        which = f"Port {port.group(1)}" if port else "A debug port"
+        return UserError(
+            f"{which} of the step {spec.step} is held by another program.", "Stop it, or choose others: --debug-port 0."
+        )
+    if error.status_code == 404 and "No such image" in text:
+        return UserError(
+            f"The image {spec.image.name} of the step {spec.step} is not there any more.",
+            "Run the same command again: it is built anew.",
+        )
+    if "/bin/sh" in text and "no such file" in text:
+        return UserError(
+            f"The image {spec.image.name} of the step {spec.step} has no /bin/sh.", "Use an image that has a shell."
+        )
+    missing = re.search(r"bind source path does not exist: (.+)", text)
+    if missing:
+        return UserError(
+            f"{missing.group(1).strip()}, which the step {spec.step} needs, does not exist.", "Create or correct it."
+        )
+    if "argument list too long" in text:
+        return UserError(f"The command of the step {spec.step} is too long.", "At most some 100 kB: put it in a file.")
+    if "no space left" in text:
+        return UserError("No space is left for Docker's files.", "Free some: inv container.prune")
+    return UserError(
+        f"The Docker engine cannot start the step {spec.step}: {text.rstrip('.')}.", "Correct that, then run it again."
+    )

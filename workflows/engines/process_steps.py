@@ -1,0 +1,195 @@
+"""Steps as processes on this machine: each rank in a session of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..debuggee import FOLDER as DEBUGGEE
+from ..errors import UserError
+from ..models import PathMapping
+from ..pipelines.commands import debugged_command
+from . import ports
+from .process import clean_variables, end_groups
+from .rank_variables import rank_variables
+from .step_variables import MARK, debug_variables
+from .steps import StepProcess, StepSpec, StepView
+from .work_folder import input_name, make_folders, make_work_folder
+
+#: A path that a shell takes as one word without quotes.
+_PLAIN = re.compile(r"[\w./+=:@%,-]+", re.ASCII)
+
+
+class ProcessSteps:
+    """Runs steps as processes."""
+
+    name = "process"
+
+    def view(self, spec: StepSpec) -> StepView:
+        """See :class:`~workflows.engines.steps.StepEngine`."""
+        make_folders(spec)
+        code = _code_root(spec)
+        make_work_folder(spec, str(code) if code else "", str(spec.folder))
+        links = links_folder() / spec.run_id / spec.step
+        paths = {}
+        for name, path in spec.inputs.items():
+            plain = links / "inputs" / name
+            paths[f"inputs.{name}"] = _plain(path, plain if path.is_dir() else plain / input_name(path))
+        for name, (path, is_file) in spec.outputs.items():
+            plain = links / "outputs" / name
+            if is_file:
+                paths[f"outputs.{name}"] = f"{_plain(path.parent, plain)}/{path.name}"
+            else:
+                paths[f"outputs.{name}"] = _plain(path, plain)
+        return StepView(str(spec.folder / "work"), paths, self.mappings(spec))
+
+    def mappings(self, spec: StepSpec) -> tuple[PathMapping, ...]:
+        """See :class:`~workflows.engines.steps.StepEngine`."""
+        code = _code_root(spec)
+        if code is None or spec.code is None:
+            return ()
+        local = spec.code if spec.code.is_dir() else spec.code.parent
+        work = os.path.realpath(spec.folder / "work")
+        return (PathMapping(local, str(code)), PathMapping(local, work))
+
+    def start_step(self, spec: StepSpec, command: str, variables: Mapping[str, str]) -> StepProcess:
+        """See :class:`~workflows.engines.steps.StepEngine`."""
+        if sys.platform == "win32":
+            raise UserError(
+                "A step's command is a text for bash, which is not on Windows itself.",
+                "Start Docker Desktop, or work in WSL.",
+            )
+        shell = shutil.which("bash") or "/bin/sh"
+        own = {**clean_variables(spec.image.name), **variables}
+        code = _code_root(spec)
+        own |= debug_variables(
+            spec,
+            variables,
+            debuggee=DEBUGGEE,
+            code=[os.path.realpath(place) for place in (code, spec.folder / "work") if place is not None],
+            events=str(spec.events),
+            listen_host="127.0.0.1",
+        )
+        master = ports.any_free(frozenset(spec.debug.ports.values() if spec.debug else ())) if spec.ranks > 1 else 0
+        if spec.debug is not None:
+            command = debugged_command(command, f"{DEBUGGEE}/inject/launch.py")
+        children: list[subprocess.Popen[bytes]] = []
+        try:
+            for rank in range(spec.ranks):
+                with open(spec.log(rank), "ab") as log:
+                    children.append(
+                        subprocess.Popen(
+                            [shell, "-c", command],
+                            cwd=spec.folder / "work",
+                            env={**own, **rank_variables(spec, rank, master)},
+                            stdin=subprocess.DEVNULL,
+                            stdout=log,
+                            stderr=subprocess.STDOUT,
+                            start_new_session=True,
+                        )
+                    )
+        except BaseException as error:
+            end_groups([child.pid for child in children])
+            if isinstance(error, OSError):
+                raise UserError(
+                    f"The step {spec.step} cannot be started: {error.strerror}.",
+                    "A command may be at most some 100 kB long." if error.errno == 7 else "See that bash is installed.",
+                ) from error
+            raise
+        return _Processes(spec, children)
+
+    def end_run(self, run_id: str) -> bool:
+        """See :class:`~workflows.engines.steps.StepEngine`."""
+        groups = _marked(run_id + "/")
+        end_groups(groups)
+        shutil.rmtree(links_folder() / run_id, ignore_errors=True)
+        return bool(groups)
+
+
+class _Processes:
+    """The processes of one step."""
+
+    def __init__(self, spec: StepSpec, children: list[subprocess.Popen[bytes]]) -> None:
+        self._spec = spec
+        self._children = children
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """See :class:`~workflows.engines.steps.StepProcess`."""
+        if self._code is not None:
+            return self._code
+        codes = [child.poll() for child in self._children]
+        failed = next((code for code in codes if code), None)
+        if failed is None and None in codes:
+            return None
+        self._code = failed or 0
+        # Also what the command has left in the background, as the end of a container would.
+        self._end_all(deep=failed is not None and len(codes) > 1)
+        return self._code
+
+    def end(self) -> None:
+        """See :class:`~workflows.engines.steps.StepProcess`."""
+        self._end_all(deep=True)
+
+    def _end_all(self, deep: bool) -> None:
+        groups = [child.pid for child in self._children]
+        end_groups([*groups, *(_marked(f"{self._spec.run_id}/{self._spec.step}") if deep else ())])
+        for child in self._children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(5)
+        shutil.rmtree(links_folder() / self._spec.run_id / self._spec.step, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (links_folder() / self._spec.run_id).rmdir()
+
+
+def _code_root(spec: StepSpec) -> Path | None:
+    if spec.code is None:
+        return None
+    return Path(os.path.realpath(spec.code if spec.code.is_dir() else spec.code.parent))
+
+
+def _marked(prefix: str) -> list[int]:
+    """The groups of the processes that carry a run's mark, wherever they went."""
+    import psutil
+
+    groups = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(MARK, "").startswith(prefix):
+                groups.add(os.getpgid(process.pid))
+    return [group for group in groups if group != os.getpgid(0)]
+
+
+def links_folder() -> Path:
+    """A folder of this user's whose path has no character that a shell minds.
+
+    Raises:
+        UserError: Somebody else has made a folder of that name.
+    """
+    root = tempfile.gettempdir()
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(root if _PLAIN.fullmatch(root) else "/tmp") / f"azureml-debug-{user}"  # noqa: S108
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if folder.is_symlink() or (hasattr(os, "getuid") and status.st_uid != user):
+        raise UserError(f"{folder} belongs to somebody else.", "Let TMPDIR name a folder of your own.")
+    return folder
+
+
+def _plain(path: Path, link: Path) -> str:
+    """The path itself where a shell takes it as one word, else a link to it."""
+    if _PLAIN.fullmatch(str(path)):
+        return str(path)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        link.unlink()
+    link.symlink_to(path)
+    return str(link)

@@ -1,0 +1,41 @@
+"""The environment variables by which the processes of a distributed step know each other."""
+
+from __future__ import annotations
+
+import json
+
+from .steps import StepSpec
+
+
+def rank_variables(spec: StepSpec, rank: int, master_port: int) -> dict[str, str]:
+    """What Azure ML's launchers set for one process; empty for a step of one process.
+
+    Args:
+        spec: The step.
+        rank: Over all instances, from 0.
+        master_port: A free port on which rank 0 may listen.
+    """
+    if not spec.distribution:
+        return {}
+    node, local = divmod(rank, spec.processes)
+    if spec.distribution == "tensorflow":
+        workers = [f"127.0.0.1:{master_port + number}" for number in range(spec.ranks)]
+        return {"TF_CONFIG": json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}})}
+    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(master_port), "NODE_RANK": str(node)}
+    if spec.distribution == "mpi":
+        # Open MPI's: https://docs.open-mpi.org/en/main/tuning-apps/environment-var.html
+        return {
+            **variables,
+            "OMPI_COMM_WORLD_RANK": str(rank),
+            "OMPI_COMM_WORLD_SIZE": str(spec.ranks),
+            "OMPI_COMM_WORLD_LOCAL_RANK": str(local),
+            "OMPI_COMM_WORLD_LOCAL_SIZE": str(spec.processes),
+        }
+    # torch's: https://pytorch.org/docs/stable/elastic/run.html#environment-variables
+    return {
+        **variables,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(local),
+        "WORLD_SIZE": str(spec.ranks),
+        "LOCAL_WORLD_SIZE": str(spec.processes),
+    }

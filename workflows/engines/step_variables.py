@@ -1,0 +1,77 @@
+"""The environment variables of a step's processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .steps import StepSpec
+
+#: The mark by which every process of a run is found: RUN_ID/STEP.
+MARK = "AZUREML_DEBUGGEE_RUN"
+
+
+def step_variables(spec: StepSpec, own: Mapping[str, str], paths: Mapping[str, str]) -> dict[str, str]:
+    """The person's variables and those that every step has.
+
+    Args:
+        spec: The step.
+        own: The step's own ``environment_variables``.
+        paths: Where its inputs and outputs lie, by ``inputs.NAME`` and ``outputs.NAME``.
+    """
+    return {
+        # Lines are in the log at once, and nothing is left beside the person's scripts.
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # As Azure ML names them: AZURE_ML_INPUT_data, AZURE_ML_OUTPUT_model.
+        **{f"AZURE_ML_{kind[:-1].upper()}_{name}": path for (kind, name), path in _split(paths)},
+        **own,
+        MARK: f"{spec.run_id}/{spec.step}",
+    }
+
+
+def _split(paths: Mapping[str, str]) -> list[tuple[tuple[str, str], str]]:
+    return [((key.partition(".")[0], key.partition(".")[2]), path) for key, path in paths.items()]
+
+
+def debug_variables(
+    spec: StepSpec,
+    own: Mapping[str, str],
+    *,
+    debuggee: str,
+    code: Sequence[str],
+    events: str,
+    listen_host: str,
+    separator: str = ":",
+) -> dict[str, str]:
+    """What makes a step's script one that a debugger can attach to; empty where that is not wanted.
+
+    Args:
+        spec: The step.
+        own: The step's own variables, whose PYTHONPATH stays behind ours.
+        debuggee: The debuggee's folder as the step sees it.
+        code: Folders of the step's code as the step sees them.
+        events: File to announce events in, as the step sees it.
+        listen_host: Address to listen on.
+        separator: What stands between two folders of a path there.
+    """
+    debug = spec.debug
+    if debug is None or not debug.ports:
+        return {}
+    path = [f"{debuggee}/inject", *filter(None, [own.get("PYTHONPATH")])]
+    base = min(debug.ports.items())
+    return {
+        "PYTHONPATH": separator.join(path),
+        # Scripts are reached by links; breakpoints belong to the files behind them.
+        "PYDEVD_RESOLVE_SYMLINKS": "1",
+        "AZUREML_DEBUGGEE_CODE": separator.join(code),
+        "AZUREML_DEBUGGEE_HOST": listen_host,
+        # The address at which a debugger really reaches the step.
+        "AZUREML_DEBUGGEE_ADDRESS": "127.0.0.1",
+        "AZUREML_DEBUGGEE_PORT": str(base[1] - base[0]),
+        "AZUREML_DEBUGGEE_RANKS": ",".join(map(str, sorted(debug.ports))),
+        "AZUREML_DEBUGGEE_WAIT": "1" if debug.wait else "0",
+        "AZUREML_DEBUGGEE_TIMEOUT": str(debug.timeout),
+        "AZUREML_DEBUGGEE_EVENTS": events,
+        "AZUREML_DEBUGGEE_ON_ERROR": "1" if debug.on_error else "0",
+        "AZUREML_DEBUGGEE_ANY": "1" if debug.any_program else "0",
+    }

@@ -1,0 +1,125 @@
+"""What an engine can do with the steps of a run. Two implementations, one contract test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ..models import ImageRef, PathMapping
+
+
+@dataclass(frozen=True)
+class StepDebug:
+    """How a step is to be debugged.
+
+    Attributes:
+        ports: Port on 127.0.0.1 by rank; rank 0 for a step of one process. Consecutive: base + rank.
+        wait: Hold before the script's first line.
+        timeout: Seconds that it holds.
+        on_error: Run at full speed and let a debugger in only when it raises.
+        any_program: Also a program that is not a script in the step's code, such as ``python -m pytest``.
+    """
+
+    ports: Mapping[int, int]
+    wait: bool = True
+    timeout: int = 300
+    on_error: bool = False
+    any_program: bool = False
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """What an engine needs to know to run one step.
+
+    Attributes:
+        run_id: The run's id: the mark by which everything of the run is found and ended.
+        step: The step's name.
+        project: The project's folder (where tasks.py is).
+        folder: The step's own folder in the run: ``azureml-logs``, ``outputs``, ``logs``, ``work``,
+            ``announce`` are in it.
+        image: What it runs in.
+        code: Absolute path of its source folder or file.
+        inputs: Absolute local path of each input that is data.
+        outputs: Absolute local path of each output, and whether it is one file.
+        ranks: Number of processes.
+        processes: Processes of each instance.
+        distribution: ``pytorch``, ``mpi``, ``tensorflow``, or empty.
+        shm_size: Size of /dev/shm in a container; empty for the default.
+        debug: How it is debugged; None where it is not.
+    """
+
+    run_id: str
+    step: str
+    project: Path
+    folder: Path
+    image: ImageRef
+    code: Path | None
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    outputs: Mapping[str, tuple[Path, bool]] = field(default_factory=dict)
+    ranks: int = 1
+    processes: int = 1
+    distribution: str = ""
+    shm_size: str = ""
+    debug: StepDebug | None = None
+
+    def log(self, rank: int | None = None) -> Path:
+        """The driver log: one for each rank where there are several, as Azure lays them out."""
+        name = "70_driver_log.txt" if rank is None or self.ranks == 1 else f"70_driver_log_{rank}.txt"
+        return self.folder / "azureml-logs" / name
+
+    @property
+    def events(self) -> Path:
+        """The file in which the debuggee announces what happens, for all ranks."""
+        return self.folder / "announce" / "events.jsonl"
+
+
+@dataclass(frozen=True)
+class StepView:
+    """Where a step's things lie as the step itself sees them; no path has a space in it.
+
+    Attributes:
+        work: The working directory: the source folder's entries, with ``outputs`` and ``logs`` of the run's.
+        paths: By ``inputs.NAME`` and ``outputs.NAME``.
+        mappings: For the debugger.
+    """
+
+    work: str
+    paths: Mapping[str, str]
+    mappings: tuple[PathMapping, ...]
+
+
+class StepProcess(Protocol):
+    """A step that has been started."""
+
+    def poll(self) -> int | None:
+        """Its exit code once all its ranks have ended; minus the signal's number where one ended it.
+
+        With several ranks: that of the first that failed, on which the others are ended.
+        """
+
+    def end(self) -> None:
+        """End every process of it; asked first, killed after a grace of half a second."""
+
+
+class StepEngine(Protocol):
+    """Runs steps."""
+
+    name: str
+
+    def mappings(self, spec: StepSpec) -> tuple[PathMapping, ...]:
+        """Where the step's code will lie for the debugger; known before anything is made."""
+
+    def view(self, spec: StepSpec) -> StepView:
+        """Where the step's things will lie; makes the links that this takes."""
+
+    def start_step(self, spec: StepSpec, command: str, variables: Mapping[str, str]) -> StepProcess:
+        """Start a step's command in bash; its output goes to ``spec.log(rank)``.
+
+        Raises:
+            UserError: It cannot be started. Nothing of it is left then.
+        """
+
+    def end_run(self, run_id: str) -> bool:
+        """End every process or container that carries the run's mark; whether there was one."""

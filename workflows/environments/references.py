@@ -1,0 +1,242 @@
+"""What a pipeline's step asks to run in, turned into what an engine builds.
+
+The fields are those of ``environment`` in a job of Azure ML:
+https://learn.microsoft.com/azure/machine-learning/reference-yaml-environment
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..models import ImageRef
+from ..paths import cache_folder, shown
+from ..settings import packaged_defaults
+from .definition import EnvironmentDefinition, load_definition
+
+if TYPE_CHECKING:
+    from ..engines.base import Engine
+    from ..pipelines.definition import EnvironmentReference
+    from ..settings import Settings
+
+#: debugpy 1.8.22 and later want Python 3.10; conda files of pipelines often ask for an older one.
+REQUIRED = ("debugpy>=1.8.22,<2 ; python_version >= '3.10'", "debugpy>=1.8,<2 ; python_version < '3.10'")
+#: What goes into images that we know nothing of: the latest that still runs on the oldest Python.
+_ANYWHERE, _OLDEST_PYTHON = "debugpy>=1.8,<2", "3.8"
+_RELATIVE = re.compile(r"^(?P<option>(?:-[rce]|--requirement|--constraint|--editable)(?:\s+|\s*=\s*))?(?P<path>.+)$")
+
+
+@dataclass(frozen=True)
+class ResolvedEnvironment:
+    """What one step runs in.
+
+    Attributes:
+        key: The same for steps that run in the same; stays when what it is made of is edited.
+        notes: Where it is not what the pipeline file asks for, one line each.
+        definition: What is installed; None where an image is used as it is, or is built of a context.
+        base_image: What the definition's image builds on; the setting's, or the step's own.
+        reference: What the pipeline file says; None for the default environment.
+        inline: The file that a conda file written into the pipeline file was put into.
+    """
+
+    key: str
+    notes: tuple[str, ...] = ()
+    definition: EnvironmentDefinition | None = None
+    base_image: str | None = None
+    reference: EnvironmentReference | None = None
+    inline: Path | None = None
+
+    def build(self, engine: Engine, report: Callable[[str], None]) -> ImageRef:
+        """What the engine runs it in, built where it is not there yet.
+
+        Raises:
+            UserError: It cannot be had. Nothing of it is left then.
+        """
+        if self.definition is not None:
+            try:
+                return self._install(engine, self.definition, report)
+            except UserError as error:
+                raise _at_reference(error, self.reference, self.inline) from error
+        from ..engines.docker_contexts import image_as_it_is, image_of_context
+        from .progress import briefly
+
+        asked = self.reference
+        assert asked is not None
+        if asked.build is not None:
+            dockerfile = asked.dockerfile or "Dockerfile"
+            return image_of_context(asked.build, dockerfile, briefly(report), file=asked.file, line=asked.line)
+        assert asked.image is not None
+        return image_as_it_is(asked.image, report, file=asked.file, line=asked.line)
+
+    def _install(self, engine: Engine, definition: EnvironmentDefinition, report: Callable[[str], None]) -> ImageRef:
+        asked = self.reference
+        if engine.name != "docker" or asked is None or asked.image is None or asked.image != self.base_image:
+            return engine.build(definition, self.base_image, report)
+        from ..engines.docker_contexts import ImageUnreachable, image_as_it_is
+
+        try:
+            image_as_it_is(asked.image, report, file=asked.file, line=asked.line)
+        except ImageUnreachable as error:
+            # What counts for the script are the packages, and those can be had.
+            built = engine.build(definition, None, report)
+            note = f"{error.problem.rstrip('.')}; {shown(definition.source)} is installed on the local base image"
+            return replace(built, notes=(note, *built.notes))
+        return engine.build(definition, asked.image, report)
+
+
+def resolve_environment(reference: EnvironmentReference | None, settings: Settings, engine: str) -> ResolvedEnvironment:
+    """Find what a step runs in; nothing is built yet.
+
+    Args:
+        reference: What the pipeline file says.
+        settings: For the default environment and the base image.
+        engine: ``docker`` or ``process``.
+
+    Raises:
+        UserError: The definition, or a file of it, is missing or cannot be read.
+    """
+    if reference is None:
+        return _training(settings)
+    if reference.build is not None:
+        if engine == "docker":
+            return ResolvedEnvironment(f"{reference.build} {reference.dockerfile}", reference=reference)
+        return _training(settings, f"the build context {shown(reference.build)} is not used without Docker")
+    if reference.conda_file is not None or reference.conda is not None:
+        return _of_conda(reference, settings, engine)
+    if reference.image is not None:
+        if engine == "docker":
+            return ResolvedEnvironment(f"image {reference.image}", reference=reference)
+        return _training(settings, f"the image {reference.image} is not used without Docker")
+    return _training(settings, f"environment {reference.name} is not on this machine")
+
+
+def _training(settings: Settings, reason: str = "") -> ResolvedEnvironment:
+    folder = settings.training_env
+    default = packaged_defaults() / "env" / "training" / "Dockerfile"
+    definition = load_definition(folder, required=REQUIRED, default_dockerfile=default)
+    notes = (f"{reason}: {shown(folder)} is used",) if reason else ()
+    return ResolvedEnvironment("training", notes, definition, settings.base_image)
+
+
+def _of_conda(reference: EnvironmentReference, settings: Settings, engine: str) -> ResolvedEnvironment:
+    inline = None
+    conda_file = reference.conda_file
+    if conda_file is None:
+        assert reference.conda is not None
+        conda_file = inline = _written(reference.conda, reference.file.parent)
+    default = packaged_defaults() / "env" / "training" / "Dockerfile"
+    try:
+        definition = load_definition(
+            conda_file.parent, conda_file=conda_file, required=REQUIRED, default_dockerfile=default
+        )
+    except UserError as error:
+        raise _at_reference(error, reference, inline) from error
+    notes: tuple[str, ...] = ()
+    base_image = reference.image or settings.base_image
+    if engine != "docker":
+        base_image = None
+        if reference.image is not None:
+            what = "its conda file" if inline is not None else shown(conda_file)
+            notes = (f"the image {reference.image} is not used without Docker: {what} is installed as an environment",)
+    return ResolvedEnvironment(f"{conda_file} {base_image or ''}", notes, definition, base_image, reference, inline)
+
+
+def _at_reference(error: UserError, reference: EnvironmentReference | None, inline: Path | None) -> UserError:
+    """The error with the place in the pipeline file, where its own is one that the person has not written."""
+    if reference is None or inline is None or error.file is None or Path(error.file) != inline:
+        return error
+    remedy = error.remedy
+    if str(inline) in remedy:
+        remedy = "Correct the environment's `conda_file`, then run the same command again."
+    return UserError(error.problem, remedy, file=reference.file, line=reference.line, details=error.details)
+
+
+def _written(conda: Mapping[str, Any], folder: Path) -> Path:
+    """A conda file with the content that the pipeline file has in itself.
+
+    Args:
+        conda: The content.
+        folder: The pipeline file's, to which its paths are relative.
+    """
+    import yaml
+
+    dependencies = conda.get("dependencies")
+    if isinstance(dependencies, list):
+        conda = {**conda, "dependencies": [_absolute(entry, folder) for entry in dependencies]}
+    text = yaml.safe_dump(dict(conda), sort_keys=False, allow_unicode=True)
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = cache_folder() / "conda" / name / "conda.yml"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_text(text, "utf-8")
+        partial.replace(path)
+    return path
+
+
+def _absolute(entry: Any, folder: Path) -> Any:
+    """The dependencies' part for pip with absolute paths; any other entry as it is."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("pip"), list):
+        return entry
+
+    def line(text: Any) -> Any:
+        match = _RELATIVE.match(text) if isinstance(text, str) else None
+        if match is None or "://" in text or not (match["option"] or match["path"].startswith(("./", "../"))):
+            return text
+        return f"{match['option'] or ''}{folder / match['path'].strip()}"
+
+    return {**entry, "pip": [line(text) for text in entry["pip"]]}
+
+
+def debugpy_folder(cache: Path, report: Callable[[str], None] = lambda line: None) -> Path:
+    """A folder with debugpy in pure Python, for images that have none; fetched where it is not there yet.
+
+    Args:
+        cache: The program's cache folder.
+        report: Called with each line of pip's output.
+
+    Raises:
+        UserError: pip cannot get it.
+    """
+    from .locking import exclusive
+    from .processes import run
+
+    folder = cache / "debugpy" / hashlib.sha256(f"{_ANYWHERE} {_OLDEST_PYTHON}".encode()).hexdigest()[:16]
+    if folder.is_dir():
+        return folder  # it gets its name when it is whole
+    with exclusive(cache / "locks" / "debugpy.lock", "debugpy", report):
+        if folder.is_dir():
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f"{folder.name}.*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+        try:
+            pip = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
+            wanted = ["--no-deps", "--only-binary", ":all:", "--platform", "any", "--python-version", _OLDEST_PYTHON]
+            wanted += ["--implementation", "py", "--abi", "none", "--dest", str(building), _ANYWHERE]
+            done = run([*pip, "download", "--progress-bar", "off", *wanted], report)
+            wheel = next(building.glob("debugpy-*.whl"), None)
+            if done.code != 0 or wheel is None:
+                raise UserError(
+                    "pip cannot get debugpy for an image that has none: "
+                    + next((line for line in reversed(done.lines) if line.startswith("ERROR")), "it does not say why"),
+                    "Check the network and pip's settings (`pip config list`), or add debugpy to the image.",
+                    details=done.lines[-15:],
+                )
+            shutil.unpack_archive(wheel, building / "unpacked", "zip")
+            # Readable for whoever the container runs as.
+            (building / "unpacked").chmod(0o755)
+            (building / "unpacked").replace(folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return folder

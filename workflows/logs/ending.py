@@ -1,0 +1,57 @@
+"""The last lines of a log, for the message that says what went wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+# How much of the end is read: the least of these that holds the lines asked for.
+_SIZES = (16 * 1024, 128 * 1024, 1024 * 1024)
+
+_CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours and movements
+    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # titles and links
+    r"|\x1b[ -/]*[0-~]"
+    r"|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
+)
+
+
+def tail_lines(path: Path, count: int, width: int = 500) -> list[str]:
+    """The last lines of a log as text without control characters; none if there is no log.
+
+    At most 1 MiB of the file's end is read, however long its last line is. A longer line
+    is cut to `width` characters, an ellipsis included: at its end, or at its front if that
+    lies further back than was read. Blank lines at the end do not count.
+    """
+    try:
+        lines, whole = _end(path, count)
+    except FileNotFoundError:
+        return []
+    shown = []
+    for number, line in enumerate(lines):
+        # What a progress bar showed before it returned to the left margin was written over.
+        text = _CONTROL.sub("", line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace"))
+        if number == 0 and not whole:
+            text = "…" + text[max(0, len(text) - width + 1) :]
+        elif len(text) > width:
+            text = text[: width - 1] + "…"
+        shown.append(text)
+    return shown
+
+
+def _end(path: Path, count: int) -> tuple[list[bytes], bool]:
+    """The last lines, at most `count`, and whether the first of them is there from its beginning."""
+    lines: list[bytes] = []
+    with open(path, "rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        for size in _SIZES:
+            file.seek(max(0, length - size))
+            # Not more than asked for: the file may be growing.
+            data = file.read(size).rstrip()
+            lines = data.split(b"\n") if data else []
+            if len(lines) > count:
+                return lines[len(lines) - count :], True
+            if size >= length:
+                return lines, True
+    return lines, False

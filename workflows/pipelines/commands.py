@@ -1,0 +1,376 @@
+"""A step's command, looked at: a text for bash, which is not ours to rewrite.
+
+The text is read only so far as these questions need it: words, quotes, operators, here-documents.
+What cannot be known without running it (variables, substitutions, loops) is taken as it stands, and
+text that bash would refuse is read to its end without complaint.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_PYTHON = re.compile(r"python(3(\.\d+)?)?(\.exe)?")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*\+?=")
+#: Words after which a command begins.
+_RESERVED = frozenset(["if", "then", "else", "elif", "do", "while", "until", "!", "time", "{"])
+#: Programs whose arguments are, or end in, another command.
+_RUNNERS = frozenset(
+    ["env", "exec", "command", "nohup", "nice", "ionice", "timeout", "stdbuf", "setsid", "sudo", "xargs", "numactl"]
+) | frozenset(
+    ["taskset", "chrt", "mpirun", "mpiexec", "srun", "conda", "mamba", "micromamba", "uv", "poetry", "pipenv", "pdm"]
+)
+#: Programs that start a script of which only the name is on their command line.
+_LAUNCHERS = frozenset(["torchrun", "accelerate", "accelerate-launch", "deepspeed", "horovodrun"])
+_LAUNCHER_MODULES = ("torch.distributed.run", "torch.distributed.launch", "accelerate.commands.launch")
+
+
+@dataclass(frozen=True)
+class _Word:
+    """One word: where it stands in the text, and what is left of it without quotes."""
+
+    start: int
+    end: int
+    text: str
+    raw: str
+
+
+def debugged_command(command: str, launcher: str) -> str:
+    """Name the debuggee's launcher where Python is told to overlook the debuggee.
+
+    That is, where an interpreter is started with ``-I``, ``-E`` or ``-S``, or where the command gives
+    PYTHONPATH a value without what was in it before. All else stays byte for byte.
+
+    Args:
+        command: The text.
+        launcher: Path of launch.py as the step sees it.
+    """
+    quoted = shlex.quote(launcher)
+    inserted: list[tuple[int, int, str]] = []
+    displaced = False
+    for words in _commands(command):
+        displaced = displaced or any(_displaces_path(word) for word in words)
+        index = _interpreter(words)
+        if index is None:
+            continue
+        operand = _operand(words, index)
+        if operand is None or not (displaced or operand.isolated):
+            continue
+        word, letter = operand.word, operand.letter
+        if letter == -1 or word.text == "-m":
+            inserted.append((word.start, word.start, quoted + " "))
+        elif word.raw == word.text:
+            # `-Im mod` becomes `-I LAUNCHER -m mod`.
+            before = word.raw[:letter]
+            option = f"{before} " if before != "-" else ""
+            inserted.append((word.start, word.end, f"{option}{quoted} -{word.raw[letter:]}"))
+    for start, end, text in reversed(inserted):
+        command = command[:start] + text + command[end:]
+    return command
+
+
+def names_own_script(command: str, code: Path | None) -> bool:
+    """Whether a command starts a script or module that lies in the step's code, as far as its text tells.
+
+    Args:
+        command: The text.
+        code: The source folder, or the one source file.
+    """
+    if code is None:
+        return False
+    folders = [code if code.is_dir() else code.parent]
+    for words in _commands(command):
+        texts = [word.text for word in words]
+        if texts[:1] == ["cd"] and len(texts) > 1:
+            folders += [folder / texts[1] for folder in folders[:16]]
+            continue
+        for kind, name in _started(words):
+            if any(_exists(folder, kind, name) for folder in folders):
+                return True
+    return False
+
+
+def wanted_port(command: str) -> int | None:
+    """The port that a command asks for with the published option ``--remote_debug_port``."""
+    for words in _commands(command):
+        for index, word in enumerate(words):
+            name, equals, value = word.text.partition("=")
+            if name != "--remote_debug_port":
+                continue
+            if not equals:
+                value = words[index + 1].text if index + 1 < len(words) else ""
+            if value.isascii() and value.isdigit() and 0 < int(value) < 65536:
+                return int(value)
+    return None
+
+
+# Python's command line ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """What an interpreter is told to run.
+
+    Attributes:
+        word: The script's word, or the one with the ``m`` of ``-m``.
+        letter: The place of that ``m`` in the word; -1 for a script.
+        name: The script or module.
+        isolated: Whether an option before it switches the debuggee off.
+    """
+
+    word: _Word
+    letter: int
+    name: str
+    isolated: bool
+
+
+def _operand(words: list[_Word], interpreter: int) -> _Operand | None:
+    """The script or module behind an interpreter; None for ``-c``, standard input and nothing."""
+    isolated = False
+    waiting = iter(range(interpreter + 1, len(words)))
+    for index in waiting:
+        word = words[index]
+        if not word.text.startswith("-"):
+            return _Operand(word, -1, word.text, isolated)
+        if word.text == "-":
+            return None
+        if word.text.startswith("--"):
+            if word.text == "--check-hash-based-pycs":
+                next(waiting, None)
+            continue
+        for place, letter in enumerate(word.text[1:], 1):
+            rest = word.text[place + 1 :]
+            if letter == "c":
+                return None
+            if letter == "m":
+                following = next(waiting, None)
+                name = rest or (words[following].text if following is not None else "")
+                return _Operand(word, place, name, isolated) if name else None
+            if letter in "WX":
+                if not rest:
+                    next(waiting, None)
+                break
+            isolated = isolated or letter in "IES"
+    return None
+
+
+def _interpreter(words: list[_Word]) -> int | None:
+    """Which word of a simple command is the Python interpreter that it starts."""
+    first = _program(words)
+    if first is None:
+        return None
+    if _is_python(words[first]):
+        return first
+    if _basename(words[first]) not in _RUNNERS:
+        return None
+    return next((index for index in range(first + 1, len(words)) if _is_python(words[index])), None)
+
+
+def _program(words: list[_Word]) -> int | None:
+    """Which word of a simple command names the program."""
+    for index, word in enumerate(words):
+        if word.raw not in _RESERVED and not _ASSIGNMENT.match(word.raw):
+            return index
+    return None
+
+
+def _basename(word: _Word) -> str:
+    return word.text.rpartition("/")[2]
+
+
+def _is_python(word: _Word) -> bool:
+    return _PYTHON.fullmatch(_basename(word)) is not None
+
+
+def _displaces_path(word: _Word) -> bool:
+    """Whether a word gives PYTHONPATH a value that does not hold the one before."""
+    return word.text.startswith("PYTHONPATH=") and re.search(r"\$\{?PYTHONPATH\b", word.raw) is None
+
+
+def _started(words: list[_Word]) -> Iterator[tuple[str, str]]:
+    """What a simple command starts: pairs of ``script`` or ``module`` and its name."""
+    first = _program(words)
+    if first is None:
+        return
+    interpreter = _interpreter(words)
+    launched = first
+    if interpreter is not None:
+        operand = _operand(words, interpreter)
+        if operand is None:
+            return
+        if operand.letter == -1 or operand.name not in _LAUNCHER_MODULES:
+            yield ("script" if operand.letter == -1 else "module"), operand.name
+            return
+        launched = words.index(operand.word) + 1
+    else:
+        yield "script", words[first].text
+        if _basename(words[first]) in _RUNNERS:
+            launched = next((i for i in range(first, len(words)) if _basename(words[i]) in _LAUNCHERS), -1)
+        if launched == -1 or _basename(words[launched]) not in _LAUNCHERS:
+            return
+    for index in range(launched + 1, len(words)):
+        if words[index].text in ("-m", "--module") and index + 1 < len(words):
+            yield "module", words[index + 1].text
+        elif words[index].text.endswith(".py"):
+            yield "script", words[index].text
+
+
+def _exists(folder: Path, kind: str, name: str) -> bool:
+    """Whether a script or module lies there; a folder counts where Python could run it."""
+    if not name or "\0" in name:
+        return False
+    if kind == "module":
+        path = name.replace(".", "/")
+        candidates = [f"{path}.py", f"{path}/__main__.py"]
+    else:
+        candidates = [name, f"{name}/__main__.py"]
+    try:
+        return any((folder / candidate).is_file() and _inside(folder / candidate, folder) for candidate in candidates)
+    except OSError:
+        return False  # Too long a name, or no access: bash will have its say.
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return os.path.normpath(path).startswith(os.path.join(os.path.normpath(folder), ""))
+
+
+# Shell text -----------------------------------------------------------------------------------------
+
+
+def _commands(text: str) -> Iterator[list[_Word]]:
+    """The simple commands of a shell text, each as its words without redirections."""
+    words: list[_Word] = []
+    documents: list[tuple[str, bool]] = []
+    target = False  # Whether the next word belongs to a redirection.
+    position = 0
+    while position < len(text):
+        letter = text[position]
+        if letter in " \t\r" or text.startswith("\\\n", position):
+            position += 1 if letter != "\\" else 2
+        elif letter == "#":
+            end = text.find("\n", position)
+            position = len(text) if end == -1 else end
+        elif letter in ";&|()\n":
+            if letter == "&" and text.startswith("&>", position):
+                position += 2
+                target = True
+                continue
+            if words:
+                yield words
+            words, target = [], False
+            position += 1
+            if letter == "\n" and documents:
+                position = _skip_documents(text, position, documents)
+                documents = []
+        elif letter in "<>":
+            operator = re.compile(r"<<<|<<-|<<|<>|>>|>\||[<>]&|[<>]").match(text, position)
+            assert operator is not None
+            position = operator.end()
+            if operator[0] in ("<<", "<<-"):
+                word = _read_word(text, _skip_blanks(text, position))
+                documents.append((word.text, operator[0] == "<<-"))
+                position = word.end
+            else:
+                # `<(…)` starts a command of its own.
+                target = not text.startswith("(", position)
+        else:
+            word = _read_word(text, position)
+            position = word.end
+            if target:
+                target = False
+            elif not (word.raw.isdigit() and text[position : position + 1] in ("<", ">")):
+                words.append(word)
+    if words:
+        yield words
+
+
+def _skip_blanks(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t":
+        position += 1
+    return position
+
+
+def _skip_documents(text: str, position: int, documents: list[tuple[str, bool]]) -> int:
+    """The place behind the here-documents that begin in this line."""
+    for delimiter, indented in documents:
+        while position < len(text):
+            end = text.find("\n", position)
+            line = text[position : len(text) if end == -1 else end]
+            position = len(text) if end == -1 else end + 1
+            if (line.lstrip("\t") if indented else line) == delimiter:
+                break
+    return position
+
+
+def _read_word(text: str, start: int) -> _Word:
+    """The word that begins at ``start``; an open quote goes to the end of the text."""
+    position, value = start, []
+    while position < len(text):
+        letter = text[position]
+        if letter in " \t\r\n;&|()<>":
+            break
+        if letter == "\\":
+            if text[position + 1 : position + 2] != "\n":
+                value.append(text[position + 1 : position + 2])
+            position += 2
+        elif letter == "'":
+            end = text.find("'", position + 1)
+            end = len(text) if end == -1 else end
+            value.append(text[position + 1 : end])
+            position = end + 1
+        elif letter == '"':
+            position, inner = _read_double(text, position + 1)
+            value.append(inner)
+        elif text.startswith(("$(", "${"), position) or letter == "`":
+            end = _end_of_substitution(text, position)
+            value.append(text[position:end])
+            position = end
+        else:
+            value.append(letter)
+            position += 1
+    position = min(position, len(text))
+    return _Word(start, position, "".join(value), text[start:position])
+
+
+def _read_double(text: str, position: int) -> tuple[int, str]:
+    """The place behind a double-quoted piece, and what is in it."""
+    value = []
+    while position < len(text) and text[position] != '"':
+        if text[position] == "\\" and text[position + 1 : position + 2] in ("\\", '"', "$", "`"):
+            value.append(text[position + 1])
+            position += 2
+        elif text.startswith(("$(", "${"), position) or text[position] == "`":
+            end = _end_of_substitution(text, position)
+            value.append(text[position:end])
+            position = end
+        else:
+            value.append(text[position])
+            position += 1
+    return position + 1, "".join(value)
+
+
+def _end_of_substitution(text: str, start: int) -> int:
+    """The place behind ``$(…)``, ``${…}`` or `` `…` ``."""
+    if text[start] == "`":
+        end = text.find("`", start + 1)
+        return len(text) if end == -1 else end + 1
+    closing = {"(": ")", "{": "}"}
+    stack = [closing[text[start + 1]]]
+    position = start + 2
+    while position < len(text) and stack:
+        letter = text[position]
+        if letter == "\\":
+            position += 1
+        elif letter == "'" and stack[-1] == ")":
+            end = text.find("'", position + 1)
+            position = len(text) if end == -1 else end
+        elif letter == stack[-1]:
+            stack.pop()
+        elif letter == "(" or (letter == "{" and text[position - 1] == "$"):
+            stack.append(closing[letter])
+        position += 1
+    return min(position, len(text))

@@ -1,0 +1,135 @@
+"""A pipeline as it is run: what pipeline.yml and its component files say, resolved.
+
+The terms are those of the job schema, version 2:
+https://learn.microsoft.com/azure/machine-learning/reference-yaml-job-pipeline
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: Types whose value is one file. Every other type of data is a folder, or either.
+FILE_TYPES = ("uri_file",)
+FOLDER_TYPES = ("uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model")
+LITERAL_TYPES = ("string", "number", "integer", "boolean")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a step, resolved; with neither text nor path nor step it is optional and not given.
+
+    Attributes:
+        type: As in the file: ``string``, ``integer``, ``uri_folder``, …
+        text: A literal's value as the command sees it.
+        path: Absolute local path of data.
+        url: ``http(s)://`` address that has to be fetched first.
+        step: The step whose output it is.
+        output: The name of that output.
+        file: The file that gives the value.
+        line: Where in that file, counted from 1.
+    """
+
+    type: str
+    text: str | None = None
+    path: Path | None = None
+    url: str | None = None
+    step: str | None = None
+    output: str | None = None
+    file: Path | None = None
+    line: int = 0
+
+    @property
+    def given(self) -> bool:
+        """Whether it has a value."""
+        return any(value is not None for value in (self.text, self.path, self.url, self.step))
+
+
+@dataclass(frozen=True)
+class EnvironmentReference:
+    """What a step wants to run in.
+
+    Attributes:
+        name: A curated or registered name (``azureml:…``), where it is not defined here.
+        image: The image that it builds on.
+        conda_file: Absolute path of the conda file.
+        conda: The conda file's content, where it is written into the pipeline file itself.
+        build: Absolute path of a Docker build context.
+        dockerfile: The Dockerfile in it, relative.
+        file: The file that names it.
+        line: Where in that file, counted from 1.
+    """
+
+    file: Path
+    line: int
+    name: str | None = None
+    image: str | None = None
+    conda_file: Path | None = None
+    conda: Mapping[str, Any] | None = None
+    build: Path | None = None
+    dockerfile: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step.
+
+    Attributes:
+        name: Its key under ``jobs``.
+        command: As in the file: with ``${{inputs.x}}``, ``${{outputs.x}}`` and ``$[[ … ]]``.
+        code: Absolute path of its source folder (or file); None where it has none.
+        environment: What it wants to run in; None for the default one.
+        inputs: Every declared input.
+        outputs: Type (``uri_folder``, ``uri_file``, …) of every declared output.
+        variables: Environment variables.
+        distribution: ``pytorch``, ``mpi``, ``tensorflow``, or empty.
+        processes: Processes of each instance.
+        instances: Instances (nodes).
+        shm_size: Size of /dev/shm in containers, such as ``2g``; empty for the default.
+        after: Steps whose outputs it takes.
+        file: The file that holds its command.
+        line: Where in that file, counted from 1.
+    """
+
+    name: str
+    command: str
+    code: Path | None
+    environment: EnvironmentReference | None
+    file: Path
+    line: int
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    distribution: str = ""
+    processes: int = 1
+    instances: int = 1
+    shm_size: str = ""
+    after: tuple[str, ...] = ()
+
+    @property
+    def ranks(self) -> int:
+        """How many processes it is, over all instances."""
+        return self.processes * self.instances
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline file, resolved and checked.
+
+    Attributes:
+        name: ``name``, ``display_name`` or the file's folder or stem, in letters fit for a file name.
+        file: Absolute path.
+        steps: In an order in which each comes after those that it needs.
+        outputs: The pipeline's outputs: name to (step, output).
+        continue_on_failure: Whether independent steps go on when one has failed.
+        notes: What is done differently here, one line each, such as fields that are not acted on.
+    """
+
+    name: str
+    file: Path
+    steps: tuple[Step, ...]
+    outputs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    continue_on_failure: bool = True
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,96 @@
+"""``environment``: a registered name, or a definition written where it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .definition import EnvironmentReference
+from .literals import unknown_keys
+from .local_paths import exists, local_path, scheme
+from .yaml_file import Value, read_yaml, refuse
+
+_KEYS = (
+    *("$schema", "name", "version", "image", "conda_file", "build", "docker", "path", "os_type", "description"),
+    *("tags", "properties", "inference_config", "datastore", "type", "creation_context", "id"),
+)
+
+
+def read_environment(value: Value, what: str) -> EnvironmentReference:
+    """What a step wants to run in.
+
+    Args:
+        value: The field.
+        what: The step in a message.
+
+    Raises:
+        UserError: It is neither a name nor a definition, or names files that are not there; with the line.
+    """
+    if not value.is_mapping:
+        text = value.text(f"`environment` of {what}").strip()
+        if not text.startswith("file:") and not text.startswith(("./", "../")):
+            assert value.file is not None
+            return EnvironmentReference(value.file, value.line, name=text)
+        file = local_path(value, text)
+        value = Value(read_yaml(file, "environment file", value).data, file, 1)
+    return _definition(value, what)
+
+
+def _definition(value: Value, what: str) -> EnvironmentReference:
+    keys = value.mapping("environment")
+    wrong = next((keys[key] for key in ("dependencies", "channels") if key in keys), None)
+    if wrong is not None:
+        raise refuse(
+            wrong,
+            f"The environment of {what} is a conda file's content.",
+            "Put it under `conda_file:`, and name an `image:`.",
+        )
+    unknown_keys(keys, _KEYS, f"The environment of {what}")
+    # In files of the preview the image stands under `docker`.
+    docker = value.get("docker") or value
+    image = docker.get("image")
+    build = docker.get("build")
+    conda = value.get("conda_file")
+    name = value.get("name")
+    if image is None and build is None and conda is None and name is None:
+        raise refuse(
+            value, f"The environment of {what} defines nothing.", "Give it an `image`, `conda_file` or `build`."
+        )
+    assert value.file is not None
+    folder, dockerfile = _build(build, what) if build is not None else (None, None)
+    version = value.get("version")
+    return EnvironmentReference(
+        value.file,
+        value.line,
+        name=None if name is None else str(name.data) + (f":{version.data}" if version is not None else ""),
+        image=image.text(f"`image` of {what}") if image is not None else None,
+        conda_file=_file(conda, f"The conda file of {what}") if conda is not None and not conda.is_mapping else None,
+        conda=conda.plain() if conda is not None and conda.is_mapping else None,
+        build=folder,
+        dockerfile=dockerfile,
+    )
+
+
+def _build(build: Value, what: str) -> tuple[Path, str]:
+    place = build.get("path") or build.get("local_path")
+    if place is None:
+        raise refuse(
+            build, f"`build` of {what} has no `path`.", "Name the folder with the Dockerfile: `path: ./docker`."
+        )
+    folder = _file(place, f"The build folder of {what}")
+    if not folder.is_dir():
+        raise refuse(place, f"The build folder of {what} is a file: {folder}.", "Name the folder it is in.")
+    named = build.get("dockerfile_path")
+    dockerfile = named.text("`dockerfile_path`") if named is not None else "Dockerfile"
+    if not exists(folder / dockerfile):
+        raise refuse(named or place, f"There is no {dockerfile} in {folder}.", "Name it in `dockerfile_path`.")
+    return folder, dockerfile
+
+
+def _file(value: Value, what: str) -> Path:
+    text = value.text(what)
+    if scheme(text):
+        raise refuse(value, f"{what} is not on this machine: {text}.", "Name a local one.")
+    path = local_path(value, text)
+    if not exists(path):
+        raise refuse(value, f"{what} should be {path}, which is not there.", "Check the path.")
+    return path

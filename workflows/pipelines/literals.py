@@ -1,0 +1,200 @@
+"""Types of inputs and outputs, and literals: what a declaration permits, and their text in a command."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .definition import FILE_TYPES, FOLDER_TYPES, LITERAL_TYPES
+from .yaml_file import Value, did_you_mean, kind, listed, refuse
+
+DATA_TYPES = (*FILE_TYPES, *FOLDER_TYPES)
+#: What schema files of the preview called a folder.
+_EARLIER = {"path": "uri_folder"}
+_KEYS = (
+    *("type", "description", "optional", "default", "min", "max", "enum", "mode", "path", "value"),
+    *("datastore", "path_on_compute", "dataset", "data", "local_path", "properties", "name", "version"),
+)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An input as a component, or the pipeline itself, declares it.
+
+    Attributes:
+        place: Where.
+        type: Its type; empty where only the value tells.
+        optional: Whether it may be left out.
+        default: Its value where none is given.
+        min: Smallest value of a number.
+        max: Largest value of a number.
+        enum: The texts that are permitted; empty for all.
+    """
+
+    place: Value
+    type: str = ""
+    optional: bool = False
+    default: Value | None = None
+    min: float | None = None
+    max: float | None = None
+    enum: tuple[str, ...] = ()
+
+
+def read_type(value: Value, what: str, *, output: bool = False) -> str:
+    """The type of an input or output; empty where it names none.
+
+    Raises:
+        UserError: It is not a type of the schema.
+    """
+    named = value.get("type")
+    if named is None:
+        return ""
+    text = named.text(f"The type of {what}")
+    # Earlier files write UriFolder.
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text).lower()
+    name = _EARLIER.get(name, name)
+    known = DATA_TYPES if output else (*DATA_TYPES, *LITERAL_TYPES)
+    if name not in known:
+        raise refuse(named, f"{what} has the type `{text}`, which is none.", did_you_mean(name, known))
+    return name
+
+
+def read_declared(name: str, value: Value, *, typed: bool) -> Declared:
+    """What an entry of ``inputs`` declares.
+
+    Args:
+        name: Its name.
+        value: The entry; outside of components it may be a value alone.
+        typed: Whether it has to name a type, as in a component.
+
+    Raises:
+        UserError: It is not of the schema's shape; with the line.
+    """
+    what = f"Input `{name}`"
+    if not typed and not value.is_mapping:
+        return Declared(value)
+    unknown_keys(value.mapping(what), _KEYS, what)
+    type_ = read_type(value, what)
+    if not type_ and typed:
+        raise refuse(
+            value, f"{what} has no type.", f"Give it a `type`, one of {listed((*LITERAL_TYPES, *DATA_TYPES))}."
+        )
+    enum = value.get("enum")
+    if enum is not None and not isinstance(enum.data, list):
+        raise refuse(enum, f"`enum` of {what.lower()} has to be a list.", "Write `[a, b]`.")
+    declared = Declared(
+        value,
+        type_,
+        optional=_truth(value.get("optional"), f"`optional` of {what.lower()}"),
+        default=value.get("default"),
+        min=_bound(value.get("min"), f"`min` of {what.lower()}"),
+        max=_bound(value.get("max"), f"`max` of {what.lower()}"),
+        enum=tuple(str(item.data) for item in enum.data) if enum is not None else (),
+    )
+    if declared.default is not None and type_ in LITERAL_TYPES:
+        literal_text(declared.default, declared, f"The default of input `{name}`")
+    return declared
+
+
+def literal_type(data: Any) -> str:
+    """The type of a literal that no declaration gives one."""
+    if isinstance(data, bool):
+        return "boolean"
+    return "integer" if isinstance(data, int) else "number" if isinstance(data, float) else "string"
+
+
+def literal_text(value: Value, declared: Declared, what: str) -> str:
+    """A literal as Azure puts it into the command: ``True``, ``0.1``, ``5``, any text as it is.
+
+    Args:
+        value: The literal.
+        declared: Type and bounds.
+        what: The input's name in a message.
+
+    Raises:
+        UserError: It is not of the type, or not permitted; with the line.
+    """
+    data = value.data
+    if isinstance(data, (dict, list)) or data is None:
+        raise _wrong(value, what, declared.type)
+    text = str(data)
+    if declared.type == "boolean":
+        if text.lower() not in ("true", "false"):
+            raise _wrong(value, what, declared.type)
+        text = text.capitalize()
+    elif declared.type in ("integer", "number"):
+        text = _number(value, declared, what)
+    if declared.enum and text not in declared.enum:
+        raise refuse(value, f"{what} is `{text}`, which is not permitted.", did_you_mean(text, declared.enum))
+    return text
+
+
+def _number(value: Value, declared: Declared, what: str) -> str:
+    try:
+        if isinstance(value.data, bool):
+            raise ValueError
+        number = float(value.data)
+        if declared.type == "integer" and not number.is_integer():
+            raise ValueError
+    except (ValueError, TypeError, OverflowError) as error:
+        raise _wrong(value, what, declared.type) from error
+    if declared.min is not None and number < declared.min:
+        raise refuse(value, f"{what} is {value.data}.", f"It has to be at least {declared.min:g}.")
+    if declared.max is not None and number > declared.max:
+        raise refuse(value, f"{what} is {value.data}.", f"It has to be at most {declared.max:g}.")
+    # 5.0 where an integer is wanted: int("5.0") would fail in the script.
+    if declared.type == "integer" and not isinstance(value.data, int) and not str(value.data).lstrip("+-").isdigit():
+        return str(int(number)) if math.isfinite(number) else str(value.data)
+    return str(value.data)
+
+
+def _wrong(value: Value, what: str, type_: str) -> Exception:
+    article = "an" if type_[:1] in "aeiou" else "a"
+    given = kind(value) if isinstance(value.data, (dict, list)) or value.data is None else f"`{value.data}`"
+    remedy = "Write true or false." if type_ == "boolean" else f"Give it {article} {type_}."
+    return refuse(value, f"{what} has to be {article} {type_}, not {given}.", remedy)
+
+
+def _truth(value: Value | None, what: str) -> bool:
+    if value is None:
+        return False
+    if str(value.data).lower() not in ("true", "false"):
+        raise refuse(value, f"{what} has to be true or false.", "Correct that line.")
+    return str(value.data).lower() == "true"
+
+
+def _bound(value: Value | None, what: str) -> float | None:
+    if value is None:
+        return None
+    try:
+        return float(value.text(what))
+    except ValueError as error:
+        raise refuse(value, f"{what} has to be a number, not `{value.data}`.", "Correct that line.") from error
+
+
+def read_truth(settings: Value | None, key: str, default: bool) -> bool:
+    """A true-or-false entry of a mapping that need not be there."""
+    value = settings.get(key) if settings is not None else None
+    return default if value is None else _truth(value, f"`{key}`")
+
+
+def unknown_keys(mapping: Mapping[str, Value], known: tuple[str, ...], what: str) -> list[str]:
+    """Keys that the schema does not have, and that are not like one that it has.
+
+    Raises:
+        UserError: A key that looks like a misspelt one.
+    """
+    import difflib
+
+    others = []
+    for key, value in mapping.items():
+        if key in known or key.startswith((".", "x-", "_")):
+            continue  # a place for anchors
+        close = difflib.get_close_matches(key, known, 1, 0.75)
+        if close and close[0] not in mapping:
+            raise refuse(value, f"{what} has a key `{key}`, which is none.", f"Did you mean `{close[0]}`?")
+        others.append(key)
+    return others

@@ -1,0 +1,144 @@
+"""Which steps and ranks of a run welcome a debugger, and the launch configurations of those."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..debugger.readiness import read_events
+from ..models import DebugEndpoint
+from .record import RunRecord, StepRecord
+
+COMPOUND = "Azure Machine Learning Compute: all"
+_FAMILY = "Azure Machine Learning Compute: remote debug"
+
+#: What a rank's debuggee last said.
+LISTENING, WAITING, ATTACHED, NOT_ATTACHED, CLOSED = "listening", "waiting", "attached", "not attached", "closed"
+_STATES = {
+    "listening": LISTENING,
+    "waiting": WAITING,
+    "attached": ATTACHED,
+    "client-left": LISTENING,
+    "not-attached": NOT_ATTACHED,
+    "gate-failed": CLOSED,
+}
+
+
+def configuration_name(step: str | None, rank: int | None) -> str:
+    """The published name, with step and rank where there are several.
+
+    Args:
+        step: The step; None where only one is debugged.
+        rank: The rank; None where the step is one process, or one rank of it is debugged.
+    """
+    if rank is not None:
+        return f"{_FAMILY} ({step}, rank {rank})"
+    return f"{_FAMILY} ({step})" if step is not None else _FAMILY
+
+
+@dataclass(frozen=True)
+class Attachable:
+    """One process of a step that a debugger may be let into.
+
+    Attributes:
+        run: Its run.
+        step: Its step.
+        rank: Its rank; None where the step is one process.
+        state: One of the words above.
+        error: The exception that it holds at, as announced; or why nobody can be let in.
+    """
+
+    run: RunRecord
+    step: StepRecord
+    rank: int | None
+    state: str
+    error: dict[str, Any] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port on 127.0.0.1."""
+        return self.step.ports[self.rank or 0]
+
+    @property
+    def configuration(self) -> str:
+        """The name of its launch configuration."""
+        return self.step.configurations[self.rank or 0]
+
+    @property
+    def endpoint(self) -> DebugEndpoint:
+        """Where the debugger is welcome."""
+        return DebugEndpoint("127.0.0.1", self.port, self.step.path_mappings())
+
+    @property
+    def open(self) -> bool:
+        """Whether a debugger is welcome now."""
+        return self.state != CLOSED and self.step.status == "Running"
+
+    def as_json(self) -> dict[str, Any]:
+        """The object under ``endpoints``."""
+        return {
+            "step": self.step.name,
+            "rank": self.rank,
+            "run_id": self.step.run_id,
+            "host": "127.0.0.1",
+            "port": self.port,
+            "path_mappings": [mapping.as_json() for mapping in self.step.path_mappings()],
+            "launch_configuration": self.configuration,
+            "log": str(self.run.log(self.step, self.rank or 0)),
+            "state": self.state,
+        }
+
+
+def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
+    """Every rank of a step that has announced itself, in the order of the ranks."""
+    states: dict[int, str] = {}
+    errors: dict[int, dict[str, Any]] = {}
+    for event in read_events(run.events(step)) if step.ports else ():
+        rank = int(event.get("rank") or 0)
+        kind = event["event"]
+        if kind in ("raised", "gate-failed"):
+            errors[rank] = event
+        if kind in _STATES and rank in step.ports:
+            states[rank] = _STATES[kind]
+    return [
+        Attachable(run, step, rank if step.ranks > 1 else None, state, errors.get(rank))
+        for rank, state in sorted(states.items())
+    ]
+
+
+def of_run(run: RunRecord) -> list[Attachable]:
+    """Every rank of every step that has announced itself."""
+    return [found for step in run.steps for found in of_step(run, step)]
+
+
+def write_configurations(run: RunRecord, only: Iterable[Attachable] | None = None) -> str:
+    """Write the launch configurations of every debugged step, and a compound of all.
+
+    Those of steps that have not started yet are written too, with the ports that they are going to
+    have, so that the compound is whole; a step that gets another port when it starts is written again.
+
+    Args:
+        run: The run.
+        only: Write these alone, such as those that hold at an exception.
+
+    Returns:
+        ``added``, ``updated`` or ``unchanged``.
+
+    Raises:
+        UserError: launch.json cannot be understood or written.
+    """
+    from ..debugger import launch_json
+
+    wanted: list[tuple[str, DebugEndpoint]] = []
+    if only is not None:
+        wanted = [(found.configuration, found.endpoint) for found in only]
+    else:
+        for step in run.steps:
+            mappings = step.path_mappings()
+            for rank, port in sorted(step.ports.items()):
+                wanted.append((step.configurations[rank], DebugEndpoint("127.0.0.1", port, mappings)))
+    names = [name for name, _endpoint in wanted]
+    compounds = [{"name": COMPOUND, "configurations": names, "stopAll": False}] if len(names) > 1 else []
+    configurations = [launch_json.attach_configuration(name, endpoint, run.project) for name, endpoint in wanted]
+    return launch_json.write_configurations(run.project, configurations, compounds)

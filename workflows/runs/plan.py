@@ -1,0 +1,121 @@
+"""What the runner is to do: frozen when a run is submitted, so that later edits of the files change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..models import ImageRef
+from ..project import read_json, write_json
+
+
+@dataclass(frozen=True)
+class PlannedInput:
+    """An input of a step: a literal's text, a local path, or another step's output; or not given.
+
+    Attributes:
+        text: A literal.
+        path: An absolute path.
+        step: The step whose output it is.
+        output: That output's name.
+    """
+
+    text: str | None = None
+    path: str | None = None
+    step: str | None = None
+    output: str | None = None
+
+
+@dataclass(frozen=True)
+class PlannedDebug:
+    """How a step is to be debugged; as :class:`~workflows.engines.steps.StepDebug`."""
+
+    ports: Mapping[int, int]
+    wait: bool
+    timeout: int
+    on_error: bool
+    any_program: bool
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step.
+
+    Attributes:
+        name: Its name.
+        command: The text for bash, with its references still in it.
+        code: Absolute path of its source, or None.
+        image: What it runs in.
+        inputs: By name.
+        outputs: By name: whether it is one file.
+        variables: Its own environment variables.
+        distribution: As in the pipeline file.
+        ranks: Number of processes.
+        processes: Processes of each instance.
+        shm_size: Size of /dev/shm in containers.
+        after: Steps that it needs.
+        debug: How it is debugged, or None.
+    """
+
+    name: str
+    command: str
+    code: str | None
+    image: ImageRef
+    inputs: Mapping[str, PlannedInput] = field(default_factory=dict)
+    outputs: Mapping[str, bool] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    distribution: str = ""
+    ranks: int = 1
+    processes: int = 1
+    shm_size: str = ""
+    after: tuple[str, ...] = ()
+    debug: PlannedDebug | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's steps, each after those that it needs.
+
+    Attributes:
+        steps: The steps.
+        outputs: The whole run's outputs: name to (step, output).
+        continue_on_failure: Whether independent steps go on when one has failed.
+    """
+
+    steps: tuple[PlannedStep, ...]
+    outputs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    continue_on_failure: bool = True
+
+
+def save(plan: Plan, folder: Path) -> None:
+    """Keep a plan in a run's folder."""
+    write_json(folder / "plan.json", asdict(plan))
+
+
+def load(folder: Path) -> Plan:
+    """The plan of a run.
+
+    Raises:
+        ValueError: It is not there.
+    """
+    values = read_json(folder / "plan.json")
+    if values is None:
+        raise ValueError(f"there is no plan in {folder}")
+    return Plan(
+        steps=tuple(_step(entry) for entry in values["steps"]),
+        outputs={name: (step, output) for name, (step, output) in values["outputs"].items()},
+        continue_on_failure=values["continue_on_failure"],
+    )
+
+
+def _step(values: Mapping[str, Any]) -> PlannedStep:
+    found = dict(values)
+    debug = found["debug"]
+    if debug is not None:
+        found["debug"] = PlannedDebug(**{**debug, "ports": {int(rank): port for rank, port in debug["ports"].items()}})
+    found["image"] = ImageRef(**{**found["image"], "notes": tuple(found["image"]["notes"])})
+    found["inputs"] = {name: PlannedInput(**entry) for name, entry in found["inputs"].items()}
+    found["after"] = tuple(found["after"])
+    return PlannedStep(**found)

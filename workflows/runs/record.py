@@ -1,0 +1,209 @@
+"""What is known of a run, kept in its folder: `run.json` by whoever runs it, read by every command."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..models import PathMapping
+from ..project import read_json, write_json
+
+# Azure ML's own words, and two for what only happens here.
+NOT_STARTED, RUNNING, COMPLETED, FAILED, CANCELED = "NotStarted", "Running", "Completed", "Failed", "Canceled"
+#: Its runner was killed, or the machine went down.
+INTERRUPTED = "Interrupted"
+#: A step that another one's failure has kept from running.
+SKIPPED = "Skipped"
+FINAL = frozenset({COMPLETED, FAILED, CANCELED, INTERRUPTED, SKIPPED})
+
+
+@dataclass
+class StepRecord:
+    """One step of a run.
+
+    Attributes:
+        name: The step's name.
+        run_id: The child run's id.
+        status: One of the words above.
+        ranks: Number of processes.
+        exit_code: What it ended with; minus the signal's number where one ended it.
+        started: Seconds since the epoch; 0 before.
+        ended: Seconds since the epoch; 0 before.
+        reason: Why it is not Completed, in one line.
+        ports: Debug port by rank; empty for a step that is not debugged.
+        configurations: Name of the launch configuration by rank.
+        mappings: Path mappings for the debugger, local and remote.
+        after: Steps that it needs.
+    """
+
+    name: str
+    run_id: str
+    status: str = NOT_STARTED
+    ranks: int = 1
+    exit_code: int | None = None
+    started: float = 0.0
+    ended: float = 0.0
+    reason: str = ""
+    ports: dict[int, int] = field(default_factory=dict)
+    configurations: dict[int, str] = field(default_factory=dict)
+    mappings: list[tuple[str, str]] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
+
+    @property
+    def debugged(self) -> bool:
+        """Whether a debugger is, or was, welcome in it."""
+        return bool(self.ports)
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether it has done its work."""
+        return self.status == COMPLETED
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status in FINAL
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that it has taken, so far where it still runs."""
+        return (self.ended or time.time()) - self.started if self.started else 0.0
+
+    def path_mappings(self) -> tuple[PathMapping, ...]:
+        """Where its code lies for the debugger."""
+        return tuple(PathMapping(Path(local), remote) for local, remote in self.mappings)
+
+
+@dataclass
+class RunRecord:
+    """One run.
+
+    Attributes:
+        run_id: Unique on this machine.
+        number: Counted from 1 in each project.
+        kind: ``pipeline`` or ``experiment``.
+        name: The pipeline's or experiment's name.
+        folder: The run's folder.
+        project: The project's folder.
+        engine: ``docker`` or ``process``.
+        file: What was submitted, an absolute path.
+        created: Seconds since the epoch.
+        status: One of the words above.
+        ended: Seconds since the epoch; 0 before.
+        reason: Why it is not Completed, in one line.
+        debugged: Whether a debugger was asked for.
+        on_error: Whether it is let in only when a step raises.
+        steps: In the order in which they were written.
+    """
+
+    run_id: str
+    number: int
+    kind: str
+    name: str
+    folder: Path
+    project: Path
+    engine: str
+    file: str = ""
+    created: float = 0.0
+    status: str = NOT_STARTED
+    ended: float = 0.0
+    reason: str = ""
+    debugged: bool = False
+    on_error: bool = False
+    steps: list[StepRecord] = field(default_factory=list)
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status in FINAL
+
+    def step(self, name: str) -> StepRecord:
+        """The step of that name.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(name)
+
+    def step_folder(self, name: str) -> Path:
+        """A step's own folder: ``azureml-logs``, ``outputs``, ``logs`` are in it."""
+        return self.folder / "steps" / name
+
+    def log(self, step: StepRecord, rank: int | None = None) -> Path:
+        """A step's driver log, as Azure lays them out."""
+        name = "70_driver_log.txt" if step.ranks == 1 or rank is None else f"70_driver_log_{rank}.txt"
+        return self.step_folder(step.name) / "azureml-logs" / name
+
+    def logs(self, step: StepRecord) -> Iterator[tuple[int | None, Path]]:
+        """Every driver log of a step with its rank; None where it is one process."""
+        for rank in range(step.ranks):
+            yield (rank if step.ranks > 1 else None), self.log(step, rank)
+
+    def events(self, step: StepRecord) -> Path:
+        """The file in which a step's debuggee announces what happens."""
+        return self.step_folder(step.name) / "announce" / "events.jsonl"
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``--json`` shows of it."""
+        return {
+            "run_id": self.run_id,
+            "number": self.number,
+            "name": self.name,
+            "status": self.status,
+            "reason": self.reason,
+            "engine": self.engine,
+            "created": self.created,
+            "ended": self.ended or None,
+            "seconds": round((self.ended or time.time()) - self.created, 3),
+            "debugged": self.debugged,
+            "folder": str(self.folder),
+            "steps": [
+                {
+                    "name": step.name,
+                    "run_id": step.run_id,
+                    "status": step.status,
+                    "reason": step.reason,
+                    "exit_code": step.exit_code,
+                    "seconds": round(step.seconds, 3),
+                    "debugged": step.debugged,
+                    "log": str(self.log(step, 0)),
+                    "outputs": str(self.step_folder(step.name) / "outputs"),
+                }
+                for step in self.steps
+            ],
+        }
+
+
+def save(record: RunRecord) -> None:
+    """Write a run's record; readers see the old one or the new one."""
+    values = asdict(record)
+    values["folder"], values["project"] = str(record.folder), str(record.project)
+    write_json(record.folder / "run.json", values)
+
+
+def load(folder: Path) -> RunRecord | None:
+    """Read a run's record; None where there is none, or one that cannot be read."""
+    values = read_json(folder / "run.json")
+    if values is None:
+        return None
+    try:
+        steps = [_step(entry) for entry in values.pop("steps")]
+        # The project may have been moved since: what counts is where the record lies.
+        values |= {"folder": folder, "project": Path(values["project"])}
+        return RunRecord(**values, steps=steps)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _step(values: Mapping[str, Any]) -> StepRecord:
+    found = dict(values)
+    for name in ("ports", "configurations"):
+        found[name] = {int(rank): value for rank, value in found[name].items()}
+    found["mappings"] = [(local, remote) for local, remote in found["mappings"]]
+    return StepRecord(**found)

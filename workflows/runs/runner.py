@@ -1,0 +1,311 @@
+"""The background process that does a run's steps: ``python -m workflows.runs.runner FOLDER``.
+
+It alone writes the run's record. Whoever wants the run to end puts a file `cancel` into its folder.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import engines
+from ..engines.step_variables import step_variables
+from ..engines.steps import StepDebug, StepProcess, StepSpec
+from ..errors import UserError
+from ..pipelines.expressions import Malformed, substitute
+from . import plan as plans
+from . import record as records
+from . import store
+from .attachable import of_step, write_configurations
+from .plan import Plan, PlannedStep
+from .record import RunRecord, StepRecord
+
+#: Seconds between two looks at what the steps do.
+LOOK_SECONDS = 0.02
+#: Seconds for all ranks of a step to listen before the launch configurations of those that do are written.
+RANKS_SECONDS = 1.0
+
+
+@dataclass
+class _Running:
+    """A step that has been started."""
+
+    planned: PlannedStep
+    record: StepRecord
+    process: StepProcess
+    #: When the first of its ranks was seen to listen.
+    seen: float = 0.0
+    listening: set[int] = field(default_factory=set)
+    configured: bool = False
+
+
+class Runner:
+    """Does the steps of one run.
+
+    Args:
+        run: The run's record, which has not been started.
+        plan: Its steps.
+    """
+
+    def __init__(self, run: RunRecord, plan: Plan) -> None:
+        self.run = run
+        self._plan = plan
+        self._engine = engines.load_steps(run.engine)
+        self._running: list[_Running] = []
+        self._slots = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def do(self) -> None:
+        """Do every step that can be done, or end them all when asked to."""
+        self.run.status = records.RUNNING
+        records.save(self.run)
+        try:
+            while not self._over():
+                if (self.run.folder / "cancel").exists():
+                    self._end_all()
+                    store.close(self.run, records.CANCELED, "canceled")
+                    return
+                self._look()
+                time.sleep(LOOK_SECONDS)
+        except KeyboardInterrupt:
+            self._end_all()
+            store.close(self.run, records.INTERRUPTED, "its runner was told to end")
+            return
+        except BaseException:
+            self._end_all()
+            raise
+        self._link_outputs()
+        failed = [step for step in self.run.steps if step.status == records.FAILED]
+        if failed:
+            store.close(self.run, records.FAILED, f"{failed[0].name} failed: {failed[0].reason}")
+        else:
+            store.close(self.run, records.COMPLETED, "")
+
+    def _over(self) -> bool:
+        for planned in self._ready():
+            if len(self._running) >= self._slots:
+                break
+            self._start(planned)
+        return not self._running and not self._ready()
+
+    def _ready(self) -> list[PlannedStep]:
+        """Steps that can be started now; those that never will are marked."""
+        ready = []
+        failed = any(step.status == records.FAILED for step in self.run.steps)
+        for planned in self._plan.steps:
+            step = self.run.step(planned.name)
+            if step.status != records.NOT_STARTED:
+                continue
+            before = [self.run.step(name) for name in planned.after]
+            gone = [other.name for other in before if other.final and not other.ended_well]
+            if gone:
+                self._skip(step, f"{', '.join(gone)} did not complete")
+            elif failed and not self._plan.continue_on_failure:
+                self._skip(step, "another step failed, and continue_on_step_failure is false")
+            elif all(other.ended_well for other in before):
+                ready.append(planned)
+        return ready
+
+    def _skip(self, step: StepRecord, reason: str) -> None:
+        step.status, step.reason = records.SKIPPED, reason
+        records.save(self.run)
+
+    # One step
+
+    def _start(self, planned: PlannedStep) -> None:
+        step = self.run.step(planned.name)
+        step.status, step.started = records.RUNNING, time.time()
+        try:
+            spec = self._spec(planned, step)
+            view = self._engine.view(spec)
+            step.mappings = [(str(mapping.local_root), mapping.remote_root) for mapping in view.mappings]
+            # Before the start: whoever sees the step announce itself finds it in the record.
+            records.save(self.run)
+            texts = {f"inputs.{name}": entry.text for name, entry in planned.inputs.items() if entry.text is not None}
+            values = {**texts, **view.paths}
+            command = substitute(planned.command, values.get)
+            variables = {name: substitute(value, values.get) for name, value in planned.variables.items()}
+            process = self._engine.start_step(spec, command, step_variables(spec, variables, view.paths))
+        except (UserError, Malformed) as error:
+            step.status, step.ended = records.FAILED, time.time()
+            step.reason = error.problem if isinstance(error, UserError) else str(error)
+            self._say(planned, str(error))
+            records.save(self.run)
+            return
+        self._running.append(_Running(planned, step, process))
+
+    def _spec(self, planned: PlannedStep, step: StepRecord) -> StepSpec:
+        folder = self.run.step_folder(planned.name)
+        inputs = {}
+        for name, entry in planned.inputs.items():
+            if entry.path is not None:
+                inputs[name] = Path(entry.path)
+            elif entry.step is not None and entry.output is not None:
+                inputs[name] = self._output(entry.step, entry.output)
+                if not inputs[name].exists():
+                    raise UserError(
+                        f"{entry.step} has not written its output {entry.output}, which {planned.name} needs.",
+                        f"See what {entry.step} does with ${{{{outputs.{entry.output}}}}}.",
+                    )
+        return StepSpec(
+            run_id=self.run.run_id,
+            step=planned.name,
+            project=self.run.project,
+            folder=folder,
+            image=planned.image,
+            code=Path(planned.code) if planned.code else None,
+            inputs=inputs,
+            outputs={name: (self._output(planned.name, name), is_file) for name, is_file in planned.outputs.items()},
+            ranks=planned.ranks,
+            processes=planned.processes,
+            distribution=planned.distribution,
+            shm_size=planned.shm_size,
+            debug=self._debug(planned, step),
+        )
+
+    def _output(self, step: str, name: str) -> Path:
+        """Where an output lies: a folder, or a file in a folder of its own."""
+        folder = self.run.step_folder(step) / "data" / name
+        planned = next(entry for entry in self._plan.steps if entry.name == step)
+        return folder / name if planned.outputs[name] else folder
+
+    def _debug(self, planned: PlannedStep, step: StepRecord) -> StepDebug | None:
+        if planned.debug is None:
+            return None
+        from ..engines.ports import next_free
+
+        # They were free when the run was submitted; that may have been hours ago.
+        others = {port for other in self._running for port in other.record.ports.values()}
+        step.ports = next_free(planned.debug.ports, frozenset(others))
+        return StepDebug(
+            ports=step.ports,
+            wait=planned.debug.wait,
+            timeout=planned.debug.timeout,
+            on_error=planned.debug.on_error,
+            any_program=planned.debug.any_program,
+        )
+
+    def _say(self, planned: PlannedStep, text: str) -> None:
+        """Put a line into a step's log, where a person looks first."""
+        path = self.run.log(self.run.step(planned.name), 0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as log:
+            log.write(text + "\n")
+
+    # While steps run
+
+    def _look(self) -> None:
+        for running in list(self._running):
+            code = running.process.poll()
+            if not running.configured and running.planned.debug is not None:
+                self._look_for_listeners(running, ended=code is not None)
+            if code is not None:
+                self._running.remove(running)
+                self._close(running, code)
+
+    def _look_for_listeners(self, running: _Running, ended: bool) -> None:
+        """Write a step's launch configurations once it can be attached to."""
+        listening = of_step(self.run, running.record)
+        if not listening:
+            return
+        now = time.monotonic()
+        running.seen = running.seen or now
+        if len(listening) < len(running.record.ports) and now - running.seen < RANKS_SECONDS and not ended:
+            return
+        running.configured = True
+        try:
+            # After an error only what holds there can be attached to.
+            write_configurations(self.run, listening if self.run.on_error else None)
+        except UserError as error:
+            # launch.json is broken at this moment; `pipeline.attach` writes it later.
+            self._log(str(error))
+
+    def _close(self, running: _Running, code: int) -> None:
+        step = running.record
+        step.exit_code, step.ended = code, time.time()
+        step.status = records.FAILED if code else records.COMPLETED
+        if code:
+            step.reason = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+        records.save(self.run)
+
+    def _end_all(self) -> None:
+        for running in self._running:
+            running.process.end()
+        self._running.clear()
+        self._engine.end_run(self.run.run_id)
+
+    def _link_outputs(self) -> None:
+        """The pipeline's own outputs, in the run's folder: links to those of its steps."""
+        for name, (step, output) in self._plan.outputs.items():
+            place = self._output(step, output)
+            if place.exists():
+                (self.run.folder / "outputs").mkdir(exist_ok=True)
+                link = self.run.folder / "outputs" / name
+                if not link.is_symlink():
+                    link.symlink_to(os.path.relpath(place, link.parent))
+
+    def _log(self, text: str) -> None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def main(folder: Path) -> int:
+    """Do the run of a folder; the exit code is for nobody but the curious."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    store.note_runner(folder, os.getpid())
+    run = records.load(folder)
+    if run is None or run.final:
+        return 1
+    try:
+        Runner(run, plans.load(folder)).do()
+    except UserError as error:
+        # The engine is gone.
+        store.close(run, records.FAILED, error.problem)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        if not run.final:
+            store.close(run, records.FAILED, "the runner itself failed; see runner.log in the run's folder")
+        return 1
+    return 0
+
+
+def start(run: RunRecord) -> None:
+    """Start a run's runner and let it go its own way, whatever becomes of this process and its terminal."""
+    import subprocess
+
+    package = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), *_python_path()])}
+    options: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        options = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
+    with open(run.folder / "runner.log", "ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "workflows.runs.runner", str(run.folder)],
+            cwd=run.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            **options,
+        )
+    # It is meant to outlive this command, so nobody waits for it.
+    child.returncode = 0
+    store.note_runner(run.folder, child.pid)
+
+
+def _python_path() -> list[str]:
+    return list(filter(None, [os.environ.get("PYTHONPATH")]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

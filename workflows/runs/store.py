@@ -1,0 +1,173 @@
+"""The runs of a project: made, listed, found; and one whose runner is gone, recognised as such."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import UserError
+from ..project import read_json, state_folder, write_json
+from . import record as records
+from .record import RunRecord
+
+#: Seconds that a run may be without a runner: it is just being started.
+STARTING_SECONDS = 10.0
+
+
+def runs_folder(project: Path) -> Path:
+    """Where a project's runs are kept."""
+    return state_folder(project, "runs")
+
+
+def new_run(project: Path, kind: str, name: str, engine: str) -> RunRecord:
+    """A folder and an id for a new run."""
+    from filelock import FileLock
+
+    root = runs_folder(project)
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:40] or kind
+    with FileLock(root / "lock", timeout=10):
+        number = int((read_json(root / "counter.json") or {}).get("last", 0)) + 1
+        number = max(number, 1 + max((found for _folder, found in _folders(root)), default=0))
+        write_json(root / "counter.json", {"last": number})
+        # The end of it tells runs of two projects apart.
+        run_id = f"{plain}-{number}-{secrets.token_hex(3)}"
+        folder = root / run_id
+        folder.mkdir()
+    return RunRecord(run_id, number, kind, name, folder, project, engine, created=time.time())
+
+
+def _folders(root: Path) -> Iterator[tuple[Path, int]]:
+    for entry in os.scandir(root):
+        match = re.fullmatch(r".+-(\d{1,9})-[0-9a-f]{6}", entry.name)
+        if match and entry.is_dir():
+            yield Path(entry.path), int(match[1])
+
+
+def all_runs(project: Path, kind: str) -> list[RunRecord]:
+    """Every run of a kind, the latest first."""
+    found = sorted(_folders(runs_folder(project)), key=lambda pair: -pair[1])
+    loaded = (records.load(folder) for folder, _number in found)
+    return [recovered(run) for run in loaded if run is not None and run.kind == kind]
+
+
+def find_run(project: Path, kind: str, wanted: str | None) -> RunRecord:
+    """A run by its id, its number, or the beginning of its id; the latest without any.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = sorted(_folders(runs_folder(project)), key=lambda pair: -pair[1])
+    for folder, number in found:
+        if wanted and wanted != str(number) and not folder.name.startswith(wanted):
+            continue
+        run = records.load(folder)
+        if run is not None and run.kind == kind:
+            return recovered(run)
+    if not wanted:
+        raise UserError(f"No {kind} of this project has been run yet.", f"First: inv {kind}.debug")
+    raise UserError(f"There is no run {wanted} here.", f"The runs there are: inv {kind}.list")
+
+
+def refresh(run: RunRecord) -> RunRecord:
+    """What is known of a run by now."""
+    return recovered(records.load(run.folder) or run)
+
+
+def runner_file(folder: Path) -> Path:
+    """Where the runner's process id and start time are kept."""
+    return folder / "runner.json"
+
+
+def note_runner(folder: Path, pid: int) -> None:
+    """Keep which process runs a run."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        write_json(runner_file(folder), {"pid": pid, "created": psutil.Process(pid).create_time()})
+
+
+def runner_pid(run: RunRecord) -> int | None:
+    """The process that does a run's steps; None where it is gone."""
+    import psutil
+
+    known = read_json(runner_file(run.folder))
+    if known is None:
+        return None
+    with contextlib.suppress(psutil.Error, KeyError, TypeError):
+        process = psutil.Process(known["pid"])
+        # Tells it from a later process of the same id; after a reboot too.
+        if abs(process.create_time() - known["created"]) < 0.01 and process.status() != psutil.STATUS_ZOMBIE:
+            return int(process.pid)
+    return None
+
+
+def recovered(run: RunRecord) -> RunRecord:
+    """The run; where it is not over and nobody does its steps, it is ended and recorded as interrupted."""
+    if run.final or runner_pid(run) is not None:
+        return run
+    # Read again: it may have ended between the two looks.
+    run = records.load(run.folder) or run
+    starting = not runner_file(run.folder).exists() and time.time() - run.created < STARTING_SECONDS
+    if run.final or starting:
+        return run
+    end_processes(run)
+    close(run, records.INTERRUPTED, "its runner was killed, or the machine went down")
+    return run
+
+
+def close(run: RunRecord, status: str, reason: str) -> None:
+    """Record a run, and those of its steps that are not over, as ended."""
+    for step in run.steps:
+        if not step.final:
+            started = step.status != records.NOT_STARTED
+            step.status = status
+            step.reason = reason
+            step.ended = time.time() if started else 0.0
+    run.status, run.reason, run.ended = status, reason, time.time()
+    records.save(run)
+
+
+def end_processes(run: RunRecord) -> None:
+    """End whatever of a run is still there."""
+    from .. import engines
+
+    try:
+        engine = engines.load_steps(run.engine)
+    except UserError:
+        # The Docker engine does not answer, so nothing runs in it.
+        return
+    engine.end_run(run.run_id)
+
+
+def cancel(run: RunRecord, seconds: float) -> RunRecord:
+    """End everything of a run at once.
+
+    Args:
+        run: The run.
+        seconds: How long its runner may take, before it is ended itself.
+    """
+    run = refresh(run)
+    if run.final:
+        return run
+    (run.folder / "cancel").touch()
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        run = refresh(run)
+        if run.final:
+            return run
+        time.sleep(0.02)
+    # It hangs, or was stopped by a signal.
+    pid = runner_pid(run)
+    if pid is not None:
+        import signal
+
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    end_processes(run)
+    close(run, records.CANCELED, "canceled")
+    return run

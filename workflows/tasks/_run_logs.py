@@ -1,0 +1,96 @@
+"""The logs of a run's steps on their way to the screen."""
+
+from __future__ import annotations
+
+import functools
+import time
+
+from ..backends.base import Backend
+from ..console import Console
+from ..logs.interleave import Interleaver, colours
+from ..runs import attachable
+from ..runs import record as records
+from ..runs.record import RunRecord
+from ._stream import write
+
+#: Seconds for which what was read of a run's record holds.
+RECORD_SECONDS = 0.05
+#: Seconds between two looks at whether its runner is still there.
+ALIVE_SECONDS = 0.5
+
+
+class _Watched:
+    """A run's record, read again where it may have changed."""
+
+    def __init__(self, backend: Backend, run: RunRecord) -> None:
+        self._backend = backend
+        self._run = run
+        self._read = self._asked = 0.0
+
+    def now(self) -> RunRecord:
+        """The record as it is."""
+        now = time.monotonic()
+        if now - self._asked > ALIVE_SECONDS:
+            self._asked = self._read = now
+            self._run = self._backend.refresh(self._run)
+        elif now - self._read > RECORD_SECONDS and not self._run.final:
+            self._read = now
+            self._run = records.load(self._run.folder) or self._run
+        return self._run
+
+
+def follow_run(
+    console: Console,
+    backend: Backend,
+    run: RunRecord,
+    step: str | None = None,
+    rank: int | None = None,
+    until_held: bool = False,
+) -> None:
+    """Stream the logs of a run's steps until it ends.
+
+    Args:
+        console: Where they go.
+        backend: The run's backend.
+        run: The run.
+        step: Only this one's, and until it ends.
+        rank: Only this rank's.
+        until_held: Also end where a step holds for its debugger.
+    """
+    watched = _Watched(backend, run)
+    chosen = [one for one in run.steps if step in (None, one.name)]
+    sources = [
+        (one.name, number, path)
+        for one in chosen
+        for number, path in run.logs(one)
+        if rank is None or rank == (number or 0)
+    ]
+
+    def holds(name: str) -> bool:
+        found = [one for one in attachable.of_step(watched.now(), watched.now().step(name)) if one.open]
+        return bool(found) and all(one.state == attachable.WAITING for one in found)
+
+    def over(name: str) -> bool:
+        return watched.now().final or watched.now().step(name).final
+
+    def stop() -> bool:
+        return all(over(one.name) for one in chosen) or (until_held and any(holds(one.name) for one in chosen))
+
+    interleaver = Interleaver(
+        [
+            (_label(name, number, len(chosen), len(sources)), path, functools.partial(over, name))
+            for name, number, path in sources
+        ],
+        lambda data: write(console, data),
+        colour=colours(console.stream),
+        terminal=console.terminal,
+    )
+    interleaver.run(stop)
+
+
+def _label(step: str, rank: int | None, steps: int, sources: int) -> str:
+    """What stands before a line; nothing where there is one log only."""
+    if sources == 1:
+        return ""
+    parts = [step] if steps > 1 else []
+    return ", ".join([*parts, *([f"rank {rank}"] if rank is not None else [])])

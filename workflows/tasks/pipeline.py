@@ -1,0 +1,355 @@
+"""Debugging the steps of a pipeline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import BadValue, UserError
+from ._command import Command, command
+
+if TYPE_CHECKING:
+    from ..backends.base import DebugRequest
+    from ..flows.pipeline import PipelineFlow
+    from ..runs.attachable import Attachable
+    from ..runs.record import RunRecord
+
+SUBMIT = ("pipeline_file", "backend", "engine", "training_env", "base_image", "debug_port", "debug_timeout")
+RUN_HELP = "The run, by id or number; default: the latest."
+SUBMIT_HELP = {
+    "input": "NAME=PATH or NAME=VALUE: give the pipeline's input (STEP.NAME: a step's); may be repeated.",
+    "step": "Debug this step only; may be repeated. Default: every step.",
+    "rank": "N or all: which ranks of a distributed step are debugged, on ports base + rank.",
+    "on_error": "Run at full speed and hold for a debugger only where a step raises.",
+    "wait": "Do not hold a script before its first line; it can be attached to at any time.",
+    "follow": "Stay and stream the logs until the run ends; Ctrl-C leaves it running.",
+}
+LEFT = "The run goes on; inv pipeline.cancel ends it."
+
+
+def _flow(call: Command) -> PipelineFlow:
+    from ..flows.pipeline import PipelineFlow
+
+    return PipelineFlow(call.settings, call.console)
+
+
+def _rank(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 5:
+        raise BadValue(f"--rank must be a number or `all`, not {text!r}.", "Correct it.")
+    return int(text)
+
+
+def _inputs(typed: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for entry in typed:
+        name, equals, value = entry.partition("=")
+        if not equals or not name.strip():
+            raise BadValue(f"--input must be NAME=PATH or NAME=VALUE, not {entry!r}.", "Correct it.")
+        found[name.strip()] = value
+    return found
+
+
+def _request(step: Sequence[str], rank: str, on_error: bool, wait: bool) -> DebugRequest:
+    from ..backends.base import DebugRequest
+
+    return DebugRequest(tuple(step), _rank(rank), on_error, wait)
+
+
+@command(
+    settings=SUBMIT,
+    json=True,
+    help={**SUBMIT_HELP, "debug": "Run every step without a debugger."},
+    iterable=["input", "step"],
+)
+def submit(
+    call: Command,
+    input: list[str],
+    step: list[str],
+    rank: str = "0",
+    on_error: bool = False,
+    wait: bool = True,
+    debug: bool = True,
+    follow: bool = False,
+) -> None:
+    """Start a run of the pipeline, which goes on in the background."""
+    request = _request(step, rank, on_error, wait) if debug else None
+    flow = _flow(call)
+    run = flow.submit(_inputs(input), request)
+    call.console.line()
+    call.console.line(f"Its log   inv pipeline.tail-log --run {run.number}")
+    if request is not None:
+        call.console.line(f"Attach    inv pipeline.attach --run {run.number}")
+    if follow:
+        _follow(call, flow, run)
+        run = flow.backend.refresh(run)
+    call.console.result(_result(call, run, []))
+    if follow:
+        _see_success(run)
+
+
+@command(
+    settings=SUBMIT,
+    json=True,
+    help=SUBMIT_HELP,
+    iterable=["input", "step"],
+    interrupted="What the run has started has been ended.",
+)
+def debug(
+    call: Command,
+    input: list[str],
+    step: list[str],
+    rank: str = "0",
+    on_error: bool = False,
+    wait: bool = True,
+    follow: bool = False,
+) -> None:
+    """Do it all: submit, tail-log, attach."""
+    flow = _flow(call)
+    run, found = flow.debug(_inputs(input), _request(step, rank, on_error, wait))
+    console = call.console
+    console.line()
+    if found:
+        names = list(dict.fromkeys(one.configuration for one in found))
+        more = f" (and {len(names) - 1} more; all of them: the compound)" if len(names) > 1 else ""
+        console.line(f'Press F5 in VS Code: "{names[0]}"{more}')
+        console.line(f"The steps       inv pipeline.status --run {run.number}")
+        console.line(f"Their logs      inv pipeline.tail-log --run {run.number} --follow")
+        console.line(f"End it          inv pipeline.cancel --run {run.number}")
+    else:
+        console.line(f"The run {run.run_id} has completed, and no step raised.")
+    result = _result(call, run, found)
+    if follow:
+        # The object comes first, since the logs may go on for hours.
+        console.result(result)
+        _follow(call, flow, run)
+        _see_success(flow.backend.refresh(run))
+    else:
+        console.result(result)
+
+
+@command(
+    settings=("backend", "debug_timeout"),
+    help={
+        "run": RUN_HELP,
+        "step": "This step's log only.",
+        "rank": "This rank's log only.",
+        "follow": "Go on after a step says where it listens, until the run or the step ends.",
+    },
+    interrupted=LEFT,
+)
+def tail_log(
+    call: Command, run: str | None = None, step: str | None = None, rank: str = "all", follow: bool = False
+) -> None:
+    """Show the logs as they grow, until a step holds for its debugger or all is over."""
+    flow = _flow(call)
+    found = flow.find(run)
+    flow.step(found, step)
+    try:
+        _follow(call, flow, found, step, _rank(rank), until_held=not follow)
+    except KeyboardInterrupt:
+        call.console.line()
+        return
+    found = flow.backend.refresh(found)
+    _say_where(call, found, step)
+    if found.final or (step is not None and found.step(step).final):
+        _see_success(found, step)
+
+
+@command(settings=("backend", "debug_timeout"), json=True, help={"run": RUN_HELP, "step": "This step."})
+def attach(call: Command, run: str | None = None, step: str | None = None) -> None:
+    """Write the launch configurations of a run's steps to .vscode/launch.json."""
+    flow = _flow(call)
+    chosen = flow.find(run)
+    flow.step(chosen, step)
+    found = flow.tail_log(chosen, step)
+    chosen = flow.backend.refresh(chosen)
+    flow.attach(chosen, found)
+    call.console.result(_result(call, chosen, found))
+
+
+@command(
+    settings=("backend", "debug_timeout"),
+    json=True,
+    help={
+        "location": "FILE:LINE to stop at, such as train.py:21.",
+        "run": RUN_HELP,
+        "step": "The step, where its script's name does not tell.",
+        "rank": "The rank of a distributed step.",
+        "eval": "Expression to evaluate at the stop; may be repeated.",
+        "timeout": "Seconds to wait for the stop (60).",
+    },
+    iterable=["eval"],
+    positional=["location"],
+    interrupted=LEFT,
+)
+def inspect(
+    call: Command,
+    location: str,
+    eval: list[str],
+    run: str | None = None,
+    step: str | None = None,
+    rank: str = "0",
+    timeout: str = "60",
+) -> None:
+    """Stop at a line of a step, show stack and values, let it go on: no editor needed."""
+    from ._inspection import read_timeout, show
+
+    number = _rank(rank)
+    if number is None:
+        raise BadValue("One rank is inspected at a time.", "Name it: --rank N")
+    seconds = read_timeout(timeout)
+    flow = _flow(call)
+    result = flow.inspect(flow.find(run), location, step, number, list(eval), seconds)
+    show(call.console, result)
+    call.console.result(result)
+
+
+@command(settings=("backend",), json=True, help={"run": RUN_HELP})
+def status(call: Command, run: str | None = None) -> None:
+    """Show a run and its steps."""
+    from ..runs import attachable
+
+    flow = _flow(call)
+    found = flow.find(run)
+    console = call.console
+    console.line(f"{found.run_id}  {found.status}{f': {found.reason}' if found.reason else ''}")
+    width = max(len(step.name) for step in found.steps)
+    states = {step.name: attachable.of_step(found, step) for step in found.steps}
+    for step in found.steps:
+        took = _seconds(step.seconds) if step.started else ""
+        remark = _remark(states[step.name], step.reason)
+        console.line(f"  {step.name:<{width}}  {step.status:<10}  {took:>8}  {remark}".rstrip())
+    console.line(f"Logs and outputs: {found.folder}")
+    result = found.as_json()
+    for entry in result["steps"]:
+        entry["endpoints"] = [one.as_json() for one in states[entry["name"]]]
+    console.result(result)
+
+
+@command(settings=("backend",), json=True)
+def list_(call: Command) -> None:
+    """List the runs of this project, the latest first."""
+    runs = _flow(call).backend.runs()
+    if not runs:
+        call.console.line("No pipeline of this project has been run yet.")
+    width = max((len(run.run_id) for run in runs), default=0)
+    for run in runs:
+        done = sum(step.ended_well for step in run.steps)
+        started = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
+        took = _seconds((run.ended or time.time()) - run.created)
+        call.console.line(
+            f"{run.number:>4}  {run.run_id:<{width}}  {run.status:<11}  {done}/{len(run.steps)} steps  "
+            f"{started}  {took:>8}{'  debugged' if run.debugged else ''}"
+        )
+    call.console.result({"runs": [run.as_json() for run in runs]})
+
+
+@command(settings=("backend",), json=True, help={"run": RUN_HELP}, interrupted="Some of its steps may still run.")
+def cancel(call: Command, run: str | None = None) -> None:
+    """End every process and container of a run at once; logs and outputs so far are kept."""
+    flow = _flow(call)
+    found = flow.find(run)
+    if found.final:
+        call.console.line(f"The run {found.run_id} is over already: {found.status}.")
+        call.console.result({"run_id": found.run_id, "status": found.status, "canceled": False})
+        return
+    with call.console.step("cancel") as shown:
+        found = flow.backend.cancel(found)
+        shown.text = f"{found.run_id}: {found.status}"
+    call.console.result(
+        {"run_id": found.run_id, "status": found.status, "canceled": True, "seconds": call.console.seconds}
+    )
+
+
+def _result(call: Command, run: RunRecord, found: Sequence[Attachable]) -> Mapping[str, object]:
+    return {
+        "backend": call.settings.backend,
+        "run_id": run.run_id,
+        "number": run.number,
+        "status": run.status,
+        "endpoints": [one.as_json() for one in found],
+        "seconds": call.console.seconds,
+    }
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def _remark(found: Sequence[Attachable], reason: str) -> str:
+    """What there is to say of a step: why it failed, or whom it waits for."""
+    from ..runs import attachable
+
+    if reason:
+        return reason
+    if not found or found[0].step.final:
+        late = [one for one in found if one.state == attachable.NOT_ATTACHED]
+        return f"no debugger came in time; again: inv pipeline.debug --step {late[0].step.name}" if late else ""
+    texts = []
+    for one in found:
+        rank = "" if one.rank is None else f"rank {one.rank} "
+        word = {
+            attachable.WAITING: "holds for a debugger on",
+            attachable.ATTACHED: "debugger attached on",
+            attachable.NOT_ATTACHED: "no debugger came in time; one is still welcome on",
+            attachable.LISTENING: "debugger welcome on",
+            attachable.CLOSED: "no debugger can be let in on",
+        }[one.state]
+        texts.append(f"{rank}{word} 127.0.0.1:{one.port}")
+    return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more ranks" if len(texts) > 3 else "")
+
+
+def _say_where(call: Command, run: RunRecord, step: str | None) -> None:
+    """Where the steps that hold can be attached to, and which have gone on alone."""
+    from ..runs import attachable
+
+    for one in attachable.of_run(run):
+        if step not in (None, one.step.name):
+            continue
+        rank = "" if one.rank is None else f", rank {one.rank},"
+        if one.state == attachable.WAITING and one.open:
+            where = f"holds for a debugger on 127.0.0.1:{one.port}"
+            call.console.line(f"{one.step.name}{rank} {where}: inv pipeline.attach --run {run.number}")
+        elif one.state == attachable.NOT_ATTACHED:
+            call.console.line(
+                f"{one.step.name}{rank} has gone on, no debugger came in time; again: inv pipeline.debug "
+                f"--step {one.step.name}"
+            )
+
+
+def _see_success(run: RunRecord, step: str | None = None) -> None:
+    """End with exit code 1 where the run, or the step, has failed.
+
+    Raises:
+        UserError: It has.
+    """
+    from ..flows.pipeline import step_failed
+    from ..runs import record as records
+
+    chosen = [run.step(step)] if step is not None else run.steps
+    failed = next((one for one in chosen if one.status == records.FAILED), None)
+    if failed is not None:
+        raise step_failed(run, failed)
+    status = chosen[0].status if step is not None else run.status
+    if status in (records.CANCELED, records.INTERRUPTED, records.SKIPPED):
+        raise UserError(f"The run {run.run_id} is over: {status}.", "Submit it again: inv pipeline.debug")
+
+
+def _follow(
+    call: Command,
+    flow: PipelineFlow,
+    run: RunRecord,
+    step: str | None = None,
+    rank: int | None = None,
+    until_held: bool = False,
+) -> None:
+    from ._run_logs import follow_run
+
+    follow_run(call.console, flow.backend, run, step, rank, until_held)
