@@ -41,6 +41,7 @@ try:
 except ImportError:
     print(0, file=sys.stderr)
 """
+FOLLOWER = [sys.executable, "-c", OURS]
 
 
 def rates(megabytes: int) -> dict[str, float]:
@@ -54,28 +55,24 @@ def rates(megabytes: int) -> dict[str, float]:
     peaks: list[float] = []
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
         path = Path(folder) / "log"
-        lines = 0
         block = b"".join(b"step %05d loss %s\n" % (number, b"0.69314 " * (number % 20)) for number in range(10_000))
+        times = megabytes * MIB // len(block) + 1
+        size = times * len(block)
         with path.open("wb") as file:
-            while (left := megabytes * MIB - file.tell()) > 0:
-                piece = block[:left]
-                lines += piece.count(b"\n")
-                file.write(piece)
-        size = megabytes * MIB
-        # The last line may lack its end: it has a prefix too, and the end is added.
-        more = 0 if piece.endswith(b"\n") else 1
+            for _ in range(times):
+                file.write(block)
 
         def ours(expected: int, *how: str) -> float:
-            seconds, peak = through([sys.executable, "-c", OURS, str(path), *how], expected)
+            seconds, peak = through([*FOLLOWER, str(path), *how], expected)
             peaks.append(peak)
-            return megabytes / seconds
+            return size / MIB / seconds
 
         def tail() -> float:
-            return megabytes / through(["tail", "-f", "-n", "+1", str(path)], size)[0]
+            return size / MIB / through(["tail", "-f", "-n", "+1", str(path)], size)[0]
 
-        prefixed = size + (lines + more) * len(f"[{PREFIX}] ")
+        prefixed = size + times * block.count(b"\n") * len(f"[{PREFIX}] ")
         sides: dict[str, Callable[[], float]] = {
-            "ours": lambda: ours(size + more, "interleave", ""),
+            "ours": lambda: ours(size, "interleave", ""),
             "follow": lambda: ours(size, "follow"),
             "prefixed": lambda: ours(prefixed, "interleave", PREFIX),
         }
@@ -110,7 +107,10 @@ def latency(lines: int = 200) -> dict[str, float]:
     found = []
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
         path = Path(folder) / "log"
-        with start([sys.executable, "-c", OURS, str(path), "interleave", ""]) as process, path.open("ab", buffering=0) as log:
+        with (
+            start([*FOLLOWER, str(path), "interleave", ""]) as process,
+            path.open("ab", buffering=0) as log,
+        ):
             assert process.stdin and process.stdout
             # The first line waits for the follower's own start.
             for number in range(lines + 1):

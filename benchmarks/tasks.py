@@ -9,6 +9,7 @@ from invoke import Context, task
 def all_(context: Context) -> None:
     """Measure everything."""
     deploy(context)
+    pipeline(context)
 
 
 @task
@@ -17,3 +18,11 @@ def deploy(context: Context) -> None:
     from . import deployment
 
     deployment.main()
+
+
+@task
+def pipeline(context: Context) -> None:
+    """Measure the pipeline story against scripts started by hand under debugpy."""
+    from . import pipeline as measured
+
+    measured.main()

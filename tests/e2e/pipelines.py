@@ -235,3 +235,15 @@ def value_of(client: DapClient, frame: Mapping[str, Any], expression: str) -> st
 def go_on(client: DapClient, frame: Mapping[str, Any]) -> None:
     """Continue from a stop."""
     client.request("continue", {"threadId": frame["thread"]}, 20)
+
+
+def running_marked(run_id: str) -> list[int]:
+    """Processes that carry a run's mark."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get("AZUREML_DEBUGGEE_RUN", "").startswith(run_id):
+                found.append(process.pid)
+    return found

@@ -16,6 +16,7 @@ from pipelines import (
     TELL_LINE,
     PipelineProject,
     go_on,
+    running_marked,
     session,
     stop_of,
     value_of,
@@ -205,20 +206,6 @@ def test_cancel_ends_a_step_that_is_paused_at_a_breakpoint(pipelines: PipelinePr
     record = pipelines.record()
     assert [step["status"] for step in record["steps"]] == ["Canceled"] * 3
     assert not running_marked(record["run_id"])
-
-
-def running_marked(run_id: str) -> list[int]:
-    """Processes that carry a run's mark."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("AZUREML_DEBUGGEE_RUN", "").startswith(run_id):
-                found.append(process.pid)
-        except (psutil.Error, OSError):
-            continue
-    return found
 
 
 def test_a_run_whose_runner_was_killed_is_recognised_and_nothing_of_it_stays(pipelines: PipelineProject) -> None:

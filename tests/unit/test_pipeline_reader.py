@@ -108,6 +108,15 @@ def test_a_component_gives_what_the_job_does_not_say(load: Load, tmp_path: Path)
     )
 
 
+def test_a_components_default_stands_in_for_a_pipeline_input_without_a_value(load: Load) -> None:
+    text = "component: fit/fit.yml\ninputs: {data: ./data, rate: '${{parent.inputs.rate}}'}"
+    assert only(load(job(text, top="inputs: {rate: {type: number}}\n"))).inputs["rate"].text == "0.1"
+
+
+def test_code_may_be_a_single_file(load: Load, tmp_path: Path) -> None:
+    assert only(load(job("command: python ./x.py\ncode: src/x.py"))).code == tmp_path / "src" / "x.py"
+
+
 def test_an_optional_input_with_an_empty_default_is_left_out(load: Load) -> None:
     component = "component:\n  command: a $[[--r ${{inputs.r}}]]$[[--s ${{inputs.s}}]]\n  inputs:\n"
     component += "    r: {type: string, optional: true, default: ''}\n    s: {type: string, optional: true, default: x}"

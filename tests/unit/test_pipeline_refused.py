@@ -193,7 +193,18 @@ FIT = "component: fit/fit.yml\ninputs:\n  data: {path: ./data}\n"
         (job("command: ls\nenvironment: {imge: x}"), "has a key `imge`", "Did you mean `image`?", 6),
         (job("command: ls\nenvironment: {dependencies: [pip]}"), "conda file's content", "conda_file", 6),
         (job("command: ls\nenvironment: file:./none.yml"), "no environment file none.yml", "", 6),
+        (job("command: ls\nenvironment: {build: {path: docker/Dockerfile}}"), "is a file", "folder it is in", 6),
+        (job("command: python y.py\ncode: src/x.py"), "starts y.py", "", 5),
+        (P + "component: azureml:p:1\n", "registered component `azureml:p:1`", "pipeline.yml", 2),
+        (P + "component: p.yml\n", "no component file p.yml", "", 2),
+        (
+            P + "component: elsewhere/p.yml\ninputs:\n  n: 1\n",
+            "The component has no input `n`",
+            "There are: `m`",
+            4,
+        ),
         # Processes.
+        (job("command: ls\nresources: {instance_count: '${{parent.inputs.n}}'}"), "no input `n` with a value", "", 6),
         (job("command: ls\nresources: {instance_count: 0}"), "whole number from 1, not `0`", "", 6),
         (job("command: ls\nresources: {instance_count: two}"), "whole number from 1, not `two`", "", 6),
         (job("command: ls\nresources: {instance_cout: 2}"), "has a key", "Did you mean `instance_count`?", 6),
@@ -204,6 +215,7 @@ FIT = "component: fit/fit.yml\ninputs:\n  data: {path: ./data}\n"
     ],
 )
 def test_what_cannot_run_is_refused_with_its_line(load: Load, text: str, problem: str, remedy: str, line: int) -> None:
+    Path("elsewhere/p.yml").write_text("type: pipeline\ninputs: {m: 1}\njobs: {s: {command: ls}}\n")
     error = refused(load, text)
     assert problem in error.problem
     assert remedy in error.remedy

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from ..errors import UserError
 from ..settings import BY_FIELD
 
-
 #: What every process of a deployed service, and of a step, has in its environment.
 _MARKS = frozenset({"AZUREML_DEBUGGEE_PROJECT", "AZUREML_DEBUGGEE_RUN"})
 

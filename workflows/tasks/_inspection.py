@@ -10,6 +10,9 @@ from typing import Any
 from ..console import Console
 from ..errors import BadValue
 
+#: Characters of a value that are shown.
+SHOWN_CHARACTERS = 300
+
 
 def show(console: Console, result: Mapping[str, Any]) -> None:
     """Show where the program stopped, its stack, its values, and the response."""
@@ -29,15 +32,36 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
     if result["locals"]:
         console.line("Locals")
         for name, value in result["locals"].items():
-            console.line(f"  {name} = {value}")
+            console.line(f"  {name} = {_cut(value)}")
     if result["values"]:
         console.line("Values")
         for expression, value in result["values"].items():
-            console.line(f"  {expression} = {value}")
+            console.line(f"  {expression} = {_cut(value)}")
     response = result.get("response")
     if response is not None:
         body = response["body"]
         console.line(f"Response {response['status']}: {body if isinstance(body, str) else json.dumps(body)}")
+
+
+def _cut(value: str) -> str:
+    """A value short enough to read among others."""
+    if len(value) <= SHOWN_CHARACTERS:
+        return value
+    return f"{value[:SHOWN_CHARACTERS]}… ({len(value)} characters; --json shows all)"
+
+
+def sample_line(script: Path) -> int | None:
+    """A line worth a first look: the last of ``run`` or ``main``, else the script's last; None where there is none."""
+    import ast
+
+    try:
+        tree = ast.parse(script.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name in ("run", "main"):
+            return node.body[-1].lineno
+    return tree.body[-1].lineno if tree.body else None
 
 
 def read_timeout(text: str) -> float:

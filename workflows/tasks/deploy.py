@@ -151,20 +151,16 @@ def _held(run: Command) -> AbstractContextManager[None]:
 
 
 def _sample(deployment: Deployment) -> str:
-    """Arguments for a first inspection: the first line of run() and the sample beside it."""
-    import ast
+    """Arguments for a first inspection: the last line of run() and the sample beside it."""
+    import shlex
+
+    from ..paths import shown
+    from ._inspection import sample_line
 
     script = deployment.settings.score_script
     sample = script.parent / "sample.json"
-    try:
-        tree = ast.parse(script.read_bytes())
-    except (OSError, SyntaxError, ValueError):
+    line = sample_line(script)
+    if line is None:
         return ""
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == "run":
-            from ..paths import shown
-
-            extra = f" --request {shown(sample) if sample.exists() else 'YOUR.json'}"
-            last = node.body[-1]
-            return f"{script.name}:{last.lineno}{extra}"
-    return ""
+    request = shlex.quote(str(shown(sample))) if sample.exists() else "YOUR.json"
+    return f"{shlex.quote(f'{script.name}:{line}')} --request {request}"

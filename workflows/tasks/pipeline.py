@@ -115,6 +115,9 @@ def debug(
         names = list(dict.fromkeys(one.configuration for one in found))
         more = f" (and {len(names) - 1} more; all of them: the compound)" if len(names) > 1 else ""
         console.line(f'Press F5 in VS Code: "{names[0]}"{more}')
+        sample = _sample(run, found[0])
+        if sample:
+            console.line(f"Without editor  inv pipeline.inspect {sample} --run {run.number}")
         console.line(f"The steps       inv pipeline.status --run {run.number}")
         console.line(f"Their logs      inv pipeline.tail-log --run {run.number} --follow")
         console.line(f"End it          inv pipeline.cancel --run {run.number}")
@@ -262,6 +265,26 @@ def cancel(call: Command, run: str | None = None) -> None:
     call.console.result(
         {"run_id": found.run_id, "status": found.status, "canceled": True, "seconds": call.console.seconds}
     )
+
+
+def _sample(run: RunRecord, one: Attachable) -> str:
+    """A line of a step's script for a first inspection."""
+    import re
+    import shlex
+    from pathlib import Path
+
+    from ..runs import plan
+    from ._inspection import sample_line
+
+    if run.on_error:
+        return ""
+    command = next(step.command for step in plan.load(run.folder).steps if step.name == one.step.name)
+    for name in re.findall(r"[^\s'\"]+\.py", command):
+        for local, _remote in one.step.mappings:
+            line = sample_line(Path(local, name))
+            if line is not None:
+                return shlex.quote(f"{name}:{line}")
+    return ""
 
 
 def _result(call: Command, run: RunRecord, found: Sequence[Attachable]) -> Mapping[str, object]:

@@ -41,10 +41,15 @@ def run(inject: str) -> None:
 def _set_path(program: Program) -> None:
     """Put first on the import path what Python puts there."""
     if program.kind == "script" and _is_container(program.name):
-        sys.path.insert(0, program.name)
+        sys.path.insert(0, _as_known(program.name))
     elif not _safe_path():
         folder = os.getcwd() if program.kind == "module" else os.path.dirname(os.path.realpath(program.name))
         sys.path.insert(0, folder)
+
+
+def _as_known(path: str) -> str:
+    """A script's path as Python calls it: absolute since 3.9."""
+    return os.path.abspath(path) if sys.version_info >= (3, 9) else path
 
 
 def _is_container(path: str) -> bool:
@@ -76,7 +81,7 @@ def _script(name: str) -> Callable[[], Any]:
         import runpy
 
         return lambda: runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]
-    path = os.path.abspath(name) if sys.version_info >= (3, 9) else name
+    path = _as_known(name)
     try:
         with open(path, "rb") as file:
             source = file.read()

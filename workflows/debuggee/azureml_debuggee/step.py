@@ -163,7 +163,7 @@ def code_folders(environment: MutableMapping[str, str]) -> List[str]:
 def is_own(program: Program, environment: MutableMapping[str, str]) -> bool:
     """Whether a program's first file is one of the step's own code."""
     file = program.file()
-    if file is None:
+    if file is None or not os.path.exists(file):
         return False
     folders = code_folders(environment)
     real = os.path.realpath(file)

@@ -1,0 +1,107 @@
+"""What every backend promises: the same tests against each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pipelines import PipelineProject, running_marked
+from projects import until
+
+from workflows import backends
+from workflows.backends.base import Backend, DebugRequest
+from workflows.console import Console
+from workflows.errors import UserError
+from workflows.pipelines.definition import Pipeline
+from workflows.pipelines.reader import load_pipeline
+from workflows.runs import attachable
+from workflows.runs import record as records
+from workflows.settings import resolve
+
+Connect = Callable[[], Backend]
+
+
+@pytest.fixture(params=["local"])
+def connect(request: pytest.FixtureRequest, pipelines: PipelineProject) -> Connect:
+    """Makes the backend anew, as a later command does."""
+
+    def make() -> Backend:
+        environ = {**pipelines.environ, "AML_BACKEND": str(request.param)}
+        return backends.load(resolve(pipelines.folder, environ=environ, cwd=pipelines.folder), Console(as_json=True))
+
+    return make
+
+
+@pytest.fixture
+def pipeline(pipelines: PipelineProject) -> Pipeline:
+    return load_pipeline(pipelines.pipeline)
+
+
+def test_a_run_goes_through_its_steps_by_itself(connect: Connect, pipeline: Pipeline) -> None:
+    run = connect().submit(pipeline, None)
+    assert not run.final and not run.debugged
+    later = connect()
+    run = until(lambda: found if (found := later.refresh(run)).final else None, "the end", 60)
+    assert run.status == records.COMPLETED
+    assert [step.status for step in run.steps] == [records.COMPLETED] * 3
+    assert [step.exit_code for step in run.steps] == [0, 0, 0]
+    assert all(step.started and step.ended for step in run.steps)
+    assert b"the result is 36" in run.log(run.step("tell"), 0).read_bytes()
+
+
+def test_runs_are_listed_latest_first_and_found_by_number_id_and_beginning(
+    connect: Connect, pipeline: Pipeline
+) -> None:
+    first, second = (connect().submit(pipeline, None) for _ in range(2))
+    backend = connect()
+    assert [run.run_id for run in backend.runs()] == [second.run_id, first.run_id]
+    assert backend.find(None).run_id == second.run_id
+    for wanted in (str(first.number), first.run_id, first.run_id[:-3]):
+        assert backend.find(wanted).run_id == first.run_id
+    with pytest.raises(UserError, match="no run 99"):
+        backend.find("99")
+
+
+def test_a_debugged_step_announces_itself_and_cancel_ends_everything(connect: Connect, pipeline: Pipeline) -> None:
+    backend = connect()
+    run = backend.submit(pipeline, DebugRequest(steps=("add",)))
+    assert [step.debugged for step in run.steps] == [False, True, False]
+
+    def waits() -> bool:
+        fresh = backend.refresh(run)
+        return any(one.state == attachable.WAITING and one.open for one in attachable.of_run(fresh))
+
+    until(waits, "the step waiting", 60)
+    run = connect().cancel(run)
+    assert run.status == records.CANCELED
+    assert [step.status for step in run.steps] == [records.COMPLETED, records.CANCELED, records.CANCELED]
+    assert not running_marked(run.run_id)
+    assert connect().refresh(run).status == records.CANCELED
+
+
+def test_cancel_of_a_run_that_is_over_changes_nothing(connect: Connect, pipeline: Pipeline) -> None:
+    backend = connect()
+    run = backend.submit(pipeline, None)
+    until(lambda: backend.refresh(run).final, "the end", 60)
+    assert backend.cancel(run).status == records.COMPLETED
+
+
+def test_a_submission_that_fails_leaves_no_run(connect: Connect, pipelines: PipelineProject) -> None:
+    broken = pipelines.folder / "broken.yml"
+    broken.write_text("name: x\ndependencies:\n  - no-such-package-of-anybody-at-all==7\n")
+    text = pipelines.pipeline.read_text()
+    named = "azureml:AzureML-sklearn-1.0-ubuntu20.04-py38-cpu@latest"
+    environment = "{image: 'azureml-debug/base:latest', conda_file: ./broken.yml}"
+    pipelines.pipeline.write_text(text.replace(named, environment))
+    with pytest.raises(UserError) as caught:
+        connect().submit(load_pipeline(pipelines.pipeline), None)
+    assert "no-such-package-of-anybody-at-all" in str(caught.value) + "".join(caught.value.details)
+    assert connect().runs() == []
+
+
+def test_no_run_of_another_project_is_seen(connect: Connect, pipeline: Pipeline, tmp_path: Path) -> None:
+    connect().submit(pipeline, None)
+    (tmp_path / "elsewhere").mkdir()
+    other = backends.load(resolve(tmp_path / "elsewhere", environ={}, cwd=tmp_path), Console(as_json=True))
+    assert other.runs() == []
