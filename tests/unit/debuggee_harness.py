@@ -24,10 +24,11 @@ from workflows.debuggee import FOLDER
 from workflows.debugger.dap import DapClient, DapEvent, Json
 
 T = TypeVar("T")
+C = TypeVar("C", bound="Child")
 
 CHILD = Path(__file__).with_name("debuggee_child.py")
 #: Seconds for anything; only reached when something is broken.
-LIMIT = 30.0
+LIMIT = 6.0
 
 
 def line_of(marker: str, file: Path = CHILD) -> int:
@@ -125,7 +126,7 @@ class Child:
         for line in self.process.stdout:
             self.lines.append(line.rstrip("\n"))
 
-    def __enter__(self) -> Child:
+    def __enter__(self: C) -> C:
         return self
 
     def __exit__(self, *_: object) -> None:

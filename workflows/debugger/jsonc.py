@@ -10,7 +10,7 @@ import bisect
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +119,19 @@ class Document:
             return self
         text = self._render(value, None if self._is_inline(container) else self._indent(item.start))
         return self._splice([(item.node.start, item.node.end, text)])
+
+    def set_scalars(self, values: Mapping[Keys, str | int]) -> Document:
+        """Replace texts and numbers that are there by others, all at once: each edit alone reads the file anew.
+
+        Raises:
+            KeyError: One of them is not there.
+        """
+        edits = []
+        for keys, value in values.items():
+            node = self._at(keys)
+            if not same(self._strict_value(node), value):
+                edits.append((node.start, node.end, _dump(value)))
+        return self._splice(sorted(edits)) if edits else self
 
     def insert(self, keys: Keys, index: int, value: Any) -> Document:
         """Insert an element into the array at ``keys``, in front of the one at ``index``.

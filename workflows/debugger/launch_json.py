@@ -91,6 +91,7 @@ def write_configurations(
         _require_array(document, file, "configurations")
         if compounds:
             _require_array(document, file, "compounds")
+        document = document.set_scalars(_changed_scalars(document, configurations))
         for entry in configurations:
             document, new = _put(document, "configurations", entry, _update_configuration)
             added |= new
@@ -103,6 +104,44 @@ def write_configurations(
     if added:
         return "added"
     return "updated" if changed else "unchanged"
+
+
+def _changed_scalars(document: Document, configurations: Sequence[Mapping[str, Any]]) -> dict[Keys, str | int]:
+    """Ports and remote roots to be put in place of older ones, where an entry is as it was written before."""
+    places = {
+        entry.get("name"): index
+        for index, entry in reversed(list(enumerate(document.value.get("configurations", []))))
+        if isinstance(entry, dict)
+    }
+    found: dict[Keys, str | int] = {}
+    for entry in configurations:
+        index = places.get(entry["name"])
+        if index is None:
+            continue
+        at: Keys = ("configurations", index)
+        present = _value(document, at)
+        old, new = present.get("connect"), entry.get("connect")
+        if isinstance(old, dict) and new and old.keys() == new.keys() and _are_scalars(old):
+            found |= {(*at, "connect", key): value for key, value in new.items()}
+        old, new = present.get("pathMappings"), entry.get("pathMappings")
+        if isinstance(old, list) and new and _are_alike(old, new):
+            found |= {(*at, "pathMappings", number, "remoteRoot"): one["remoteRoot"] for number, one in enumerate(new)}
+    return found
+
+
+def _are_alike(old: Sequence[Any], new: Sequence[Mapping[str, str]]) -> bool:
+    """Whether mappings are those of before, each in its place, and only what they lead to may differ."""
+    return len(old) == len(new) and all(
+        isinstance(before, dict)
+        and before.keys() == {"localRoot", "remoteRoot"}
+        and _are_scalars(before)
+        and before["localRoot"] == now["localRoot"]
+        for before, now in zip(old, new, strict=True)
+    )
+
+
+def _are_scalars(entry: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, str | int) for value in entry.values())
 
 
 def _path_mapping(mapping: PathMapping, project: Path) -> dict[str, str]:

@@ -134,7 +134,7 @@ class DockerSteps:
             own.setdefault("HOME", "/tmp")  # noqa: S108
             # A user id without a name makes `getpass.getuser()` raise, which torch calls.
             own.setdefault("USER", "azureml")
-        if spec.debug is None:
+        if spec.debug is None or not spec.debug.ports:
             return own, mounts
         image = inspect(self._client, spec.image.name)
         of_image = dict(pair.partition("=")[::2] for pair in image["Config"].get("Env") or ())
