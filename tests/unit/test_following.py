@@ -79,6 +79,11 @@ def yes() -> bool:
     return True
 
 
+def append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+
+
 def interleaved(*sources: tuple[str, Path, Callable[[], bool]], terminal: bool = False) -> bytes:
     out = io.BytesIO()
     Interleaver(sources, out.write, terminal=terminal).run()
@@ -144,17 +149,17 @@ def test_a_log_that_never_comes_ends_with_its_writer(tmp_path: Path) -> None:
     assert list(follow(tmp_path / "none", looks(3))) == []
 
 
-def test_what_was_written_before_the_end_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("answers", range(1, 6))
+def test_what_was_written_before_the_end_is_read(tmp_path: Path, answers: int) -> None:
     path = tmp_path / "log"
-    asked = itertools.count()
+    ended = looks(answers)
 
-    def ended() -> bool:
+    def just_ended() -> bool:
         # The last moment there is: written before the answer that there will be no more.
-        with path.open("ab") as file:
-            file.write(b"x" * MIB)
-        return next(asked) == 2
+        append(path, b"x" * MIB)
+        return ended()
 
-    assert len(b"".join(follow(path, ended))) == 3 * MIB
+    assert len(b"".join(follow(path, just_ended))) == answers * MIB
 
 
 def test_no_last_line_is_lost_of_a_writer_that_ends_at_once(tmp_path: Path) -> None:
@@ -219,6 +224,38 @@ def test_a_log_rotated_is_read_to_its_end_before_the_new_one(tmp_path: Path) -> 
             if found.endswith((b"first\n", b"new\n")):
                 writer.tell()
     assert found == b"first\n" + b"x" * 3_000_000 + b"\nlast of the old\nnew\n"
+
+
+def test_an_empty_new_file_does_not_end_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("ab", buffering=0) as old, Growing(path, lambda: False) as file:
+        old.write(b"first\n")
+        assert file.read() == b"first\n"
+        path.rename(tmp_path / "log.1")
+        path.touch()
+        assert file.read() == b""
+        old.write(b"last\n")
+        assert file.read() == b"last\n"
+        append(path, b"new\n")
+        assert file.read() == b"new\n"
+
+
+def test_what_came_into_the_old_file_just_before_the_rotation_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+
+    class Rotated(Growing):
+        """Rotated between the look at the old file and the look for a new one."""
+
+        def _replaced(self) -> bool:
+            if not (tmp_path / "log.1").exists():
+                append(path, b"last\n")
+                path.rename(tmp_path / "log.1")
+                append(path, b"new\n")
+            return super()._replaced()
+
+    append(path, b"first\n")
+    with Rotated(path, lambda: False) as file:
+        assert [file.read() for _ in range(4)] == [b"first\n", b"last\n", b"new\n", b""]
 
 
 @pytest.mark.parametrize("hold", [True, False])
@@ -380,11 +417,6 @@ class Screen:
         for then in [then for then in self._then if then[0] in self.text]:
             self._then.remove(then)
             then[1]()
-
-
-def append(path: Path, data: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(data)
 
 
 def test_the_beginning_of_a_line_is_shown_and_ended_where_another_source_writes(tmp_path: Path) -> None:

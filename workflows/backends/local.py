@@ -7,19 +7,14 @@ from pathlib import Path
 
 from .. import engines, uses
 from ..console import Console
-from ..engines import ports
-from ..engines.docker_client import engine_answers
-from ..engines.steps import StepDebug, StepEngine, StepSpec
 from ..interrupts import uninterrupted
 from ..models import ImageRef
 from ..pipelines.commands import names_own_script, wanted_port
 from ..pipelines.definition import FILE_TYPES, Input, Pipeline, Step
-from ..runs import plan as plans
-from ..runs import record as records
-from ..runs import runner, store
+from ..runs import store, submission
 from ..runs.attachable import configuration_name
 from ..runs.plan import Plan, PlannedDebug, PlannedInput, PlannedStep
-from ..runs.record import RunRecord, StepRecord
+from ..runs.record import RunRecord
 from ..settings import Settings
 from .base import DebugRequest
 
@@ -50,7 +45,7 @@ class LocalBackend:
         if word:
             console.line(f"Engine: {word}.")
         steps = engines.load_steps(engine.name)
-        allotted = self._allot(pipeline, debug, engine.name)
+        allotted = self._allot(pipeline, debug)
         images = self._build(pipeline, engine.name)
         with console.step("submit") as shown:
             fetched = _fetch(pipeline, shown.detail)
@@ -66,13 +61,18 @@ class LocalBackend:
                     pipeline.outputs,
                     pipeline.continue_on_failure,
                 )
-                run.steps = _records(run, plan, steps)
-                plans.save(plan, run.folder)
-                records.save(run)
-                runner.start(run)
+                several = len(allotted) > 1
+                ranks = {step.name: step.ranks for step in pipeline.steps}
+
+                def name(step: str, rank: int) -> str:
+                    shown_rank = rank if ranks[step] > 1 else None
+                    return configuration_name(step if several or ranks[step] > 1 else None, shown_rank)
+
+                run.steps = submission.step_records(run, plan, steps, name)
+                submission.start(run, plan)
             except BaseException:
                 with uninterrupted():
-                    _discard(run)
+                    submission.discard(run)
                 raise
             shown.text = f"run {run.run_id}, {len(run.steps)} step{'s' if len(run.steps) > 1 else ''}"
         return run
@@ -95,7 +95,7 @@ class LocalBackend:
 
     # Before the start
 
-    def _allot(self, pipeline: Pipeline, debug: DebugRequest | None, engine: str) -> dict[str, dict[int, int]]:
+    def _allot(self, pipeline: Pipeline, debug: DebugRequest | None) -> dict[str, dict[int, int]]:
         """Debug ports by step and rank, each base + rank; none for steps that are not debugged."""
         if debug is None:
             return {}
@@ -107,38 +107,16 @@ class LocalBackend:
             ranks = range(step.ranks) if debug.rank is None else [debug.rank]
             if step.ranks == 1:
                 ranks = [0]
-            wanted = wanted_port(step.command) or (max(taken) + 1 if taken else self._settings.debug_port)
-            base = self._free_base(wanted, max(ranks) + 1, frozenset(taken), engine, first=not taken)
+            wanted, count = wanted_port(step.command), max(ranks) + 1
+            if taken:
+                # Only the first port is one that a person counts on; the further ones go where they can.
+                base = submission.free_ports(wanted or max(taken) + 1, count, frozenset(taken))[0]
+            else:
+                port = self._settings.debug_port if wanted is None else wanted
+                base = submission.wanted_base(self._console, port, count)
             allotted[step.name] = {rank: base + rank for rank in ranks}
             taken.update(allotted[step.name].values())
         return allotted
-
-    def _free_base(self, wanted: int, count: int, taken: frozenset[int], engine: str, first: bool) -> int:
-        """The first of consecutive ports that are free.
-
-        Only the setting's own port is one that a person counts on: where another program holds
-        that, it is an error that names the program; the further ones move out of the way.
-        """
-        if first:
-            base, word = ports.pick("debug_port", wanted, taken, self._container_on)
-            if word:
-                self._console.line(f"  note: {word}")
-        else:
-            base = wanted if wanted + count <= 65536 else 1024
-        while True:
-            moved = ports.next_free({number: base + number for number in range(count)}, taken)
-            if not first or min(moved.values()) == base:
-                return min(moved.values())
-            # A rank's port: the base plus the rank, so all of them move.
-            held = next(port for port in range(base, base + count) if not ports.is_free(port))
-            _chosen, word = ports.pick("debug_port", held, taken, self._container_on)
-            self._console.line(f"  note: {word}, and the ranks' ports begin at {min(moved.values())}")
-            return min(moved.values())
-
-    def _container_on(self, port: int) -> tuple[str, bool] | None:
-        if not engine_answers():
-            return None
-        return engines.load("docker").port_holder(port)
 
     def _build(self, pipeline: Pipeline, engine_name: str) -> dict[str, ImageRef]:
         """The environment of every step, each built once."""
@@ -210,41 +188,6 @@ def _planned_input(entry: Input, fetched: dict[str, Path]) -> PlannedInput:
     return PlannedInput(text=entry.text, path=path, step=entry.step, output=entry.output)
 
 
-def _records(run: RunRecord, plan: Plan, engine: StepEngine) -> list[StepRecord]:
-    """The run's steps as they are before the first is started."""
-    several = sum(step.debug is not None for step in plan.steps) > 1
-    found = []
-    for step in plan.steps:
-        allotted = dict(step.debug.ports) if step.debug else {}
-        spec = StepSpec(
-            run_id=run.run_id,
-            step=step.name,
-            project=run.project,
-            folder=run.step_folder(step.name),
-            image=step.image,
-            code=Path(step.code) if step.code else None,
-            ranks=step.ranks,
-            debug=StepDebug(allotted) if allotted else None,
-        )
-        found.append(
-            StepRecord(
-                name=step.name,
-                run_id=f"{run.run_id}-{step.name}",
-                ranks=step.ranks,
-                ports=allotted,
-                configurations={
-                    rank: configuration_name(
-                        step.name if several or step.ranks > 1 else None, rank if step.ranks > 1 else None
-                    )
-                    for rank in allotted
-                },
-                mappings=[(str(one.local_root), one.remote_root) for one in engine.mappings(spec)],
-                after=list(step.after),
-            )
-        )
-    return found
-
-
 def _fetch(pipeline: Pipeline, report: Callable[[str], None]) -> dict[str, Path]:
     """Inputs that are fetched from the web, by their address."""
     found: dict[str, Path] = {}
@@ -255,12 +198,3 @@ def _fetch(pipeline: Pipeline, report: Callable[[str], None]) -> dict[str, Path]
 
                 found[entry.url] = fetch(entry, report)
     return found
-
-
-def _discard(run: RunRecord) -> None:
-    """Take away what a submission that failed has made."""
-    import shutil
-
-    (run.folder / "cancel").touch()
-    store.end_processes(run)
-    shutil.rmtree(run.folder, ignore_errors=True)

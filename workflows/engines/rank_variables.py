@@ -18,10 +18,14 @@ def rank_variables(spec: StepSpec, rank: int, master_port: int) -> dict[str, str
     if not spec.distribution:
         return {}
     node, local = divmod(rank, spec.processes)
+    own = {"AZUREML_DEBUGGEE_RANK": str(rank)}
     if spec.distribution == "tensorflow":
         workers = [f"127.0.0.1:{master_port + number}" for number in range(spec.ranks)]
-        return {"TF_CONFIG": json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}})}
-    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(master_port), "NODE_RANK": str(node)}
+        return {
+            **own,
+            "TF_CONFIG": json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}}),
+        }
+    variables = {**own, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(master_port), "NODE_RANK": str(node)}
     if spec.distribution == "mpi":
         # Open MPI's: https://docs.open-mpi.org/en/main/tuning-apps/environment-var.html
         return {

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .. import backends
 from ..backends.base import Backend, DebugRequest
-from ..console import Console, Step
+from ..console import Console
 from ..errors import UserError
 from ..pipelines.definition import Pipeline
-from ..runs import attachable
-from ..runs import record as records
 from ..runs.attachable import Attachable
 from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings
-
-#: Seconds between two looks at the announcements, which are a small local file.
-LOOK_SECONDS = 0.01
-#: Seconds between two questions whether the run goes on at all.
-ALIVE_SECONDS = 0.25
-#: Lines of a failed step's log that are shown.
-SHOWN_LINES = 15
+from .watching import StepFailed, Watching, attach, inspect_step, until_open
 
 
 @dataclass
@@ -61,24 +51,12 @@ class PipelineFlow:
         return self.backend.submit(pipeline, debug)
 
     def tail_log(self, run: RunRecord, only: str | None = None) -> list[Attachable]:
-        """Wait until a debugged step says where it listens.
-
-        Returns:
-            Every debugged rank of that step; empty where no step raised that was to.
-
-        Raises:
-            UserError: A step failed, the run is over, or nothing announced itself in time.
-        """
-        with self.console.step("tail-log") as shown:
-            found = _Watch(self.backend, run, self.settings.debug_timeout, only).until_open(shown)
-            shown.text = _summary(found, self.settings.debug_timeout) if found else "no step raised"
-        return found
+        """Wait until a debugged step says where it listens; see :func:`~workflows.flows.watching.until_open`."""
+        return until_open(self._watching, run, only)
 
     def attach(self, run: RunRecord, found: Sequence[Attachable]) -> None:
         """Write the launch configurations of a run."""
-        with self.console.step("attach") as shown:
-            outcome = attachable.write_configurations(run, found if run.on_error else None)
-            shown.text = f".vscode/launch.json {outcome}"
+        attach(self.console, run, found)
 
     def debug(self, inputs: Mapping[str, str], debug: DebugRequest) -> tuple[RunRecord, list[Attachable]]:
         """The whole chain. What Ctrl-C or a silent step leaves behind is ended."""
@@ -119,207 +97,12 @@ class PipelineFlow:
         self, run: RunRecord, location: str, step: str | None, rank: int, expressions: list[str], timeout: float
     ) -> dict[str, Any]:
         """Stop at a line of a step, look, and let it go on."""
-        from ..debugger import inspect as inspection
-
-        name, line = inspection.parse_location(location)
         wanted = self.step(run, step)
-        steps = [wanted] if wanted else [entry for entry in run.steps if entry.debugged]
-        roots = [Path(local) for entry in steps for local, _remote in entry.mappings]
-        source = inspection.resolve_source(name, cwd=Path.cwd(), roots=list(dict.fromkeys(roots)))
-        inspection.check_line(source, line)
-        target = wanted or _step_of(run, source)
-        with self.console.step("tail-log") as shown:
-            found = _Watch(self.backend, run, self.settings.debug_timeout, target.name, rank).until_open(shown)
-            shown.text = _summary(found, self.settings.debug_timeout)
-        one = found[0]
-        if one.error is not None and "message" in one.error and run.on_error:
-            return inspection.inspect_exception(one.endpoint, source, line, expressions, timeout).as_json()
-        stop = inspection.inspect_stop(one.endpoint, source, line, expressions, trigger=None, timeout=timeout)
-        return stop.as_json()
-
-
-class StepFailed(UserError):
-    """A step of a run has failed."""
-
-
-class _Watch:
-    """Waits for a step that a debugger can be let into."""
-
-    def __init__(
-        self, backend: Backend, run: RunRecord, limit: int, only: str | None = None, rank: int | None = None
-    ) -> None:
-        self._backend = backend
-        self._run = run
-        self._limit = limit
-        self._only = only
-        self._rank = rank
-        self._silent: set[str] = set()
-
-    def until_open(self, shown: Step) -> list[Attachable]:
-        """Look until one is there."""
-        looked = 0.0
-        while True:
-            fresh = records.load(self._run.folder)
-            if fresh is not None:
-                self._run = fresh
-            for step in self._steps():
-                if found := self._open(step):
-                    return found
-            self._check(shown)
-            if time.monotonic() - looked > ALIVE_SECONDS:
-                self._run = self._backend.refresh(self._run)
-                looked = time.monotonic()
-                if self._run.final:
-                    return self._end()
-            shown.waiting(self._reason())
-            time.sleep(LOOK_SECONDS)
-
-    def _steps(self) -> list[StepRecord]:
-        return [
-            step
-            for step in self._run.steps
-            if step.debugged and self._only in (None, step.name) and step.status == records.RUNNING
-        ]
-
-    def _open(self, step: StepRecord) -> list[Attachable]:
-        """Every debugged rank of a step once all of them can be attached to, or never will."""
-        found = attachable.of_step(self._run, step)
-        if self._rank is not None:
-            found = [one for one in found if (one.rank or 0) == self._rank]
-            expected = 1
-        else:
-            # After an error one rank is enough: the others may go on, or wait for it.
-            expected = 1 if self._run.on_error else len(step.ports)
-        settled = [one for one in found if one.state != attachable.LISTENING or not self._holds(one)]
-        if len(settled) < expected:
-            return []
-        usable = [one for one in settled if one.state != attachable.CLOSED]
-        if not usable:
-            message = (settled[0].error or {}).get("message", "it does not say why")
-            remedy = "Free the port or choose another: --debug-port 0."
-            if "debugpy" in str(message):
-                remedy = "Add debugpy to the step's environment."
-            raise UserError(f"No debugger can be let into {step.name}: {message}.", remedy)
-        return usable
-
-    def _holds(self, one: Attachable) -> bool:
-        """Whether a rank that listens is about to hold: then its `waiting` is what counts."""
-        return one.step.name in self._holding
+        return inspect_step(self._watching, run, location, wanted, rank, expressions, timeout)
 
     @property
-    def _holding(self) -> set[str]:
-        from ..runs import plan
-
-        if not hasattr(self, "_known"):
-            planned = plan.load(self._run.folder).steps
-            self._known = {step.name for step in planned if step.debug and step.debug.wait}
-        return self._known
-
-    def _check(self, shown: Step) -> None:
-        """See that something can still come."""
-        run = self._run
-        for step in run.steps:
-            if not step.debugged or self._only not in (None, step.name):
-                continue
-            if step.status == records.COMPLETED and not run.on_error and step.name not in self._silent:
-                self._silent.add(step.name)
-                if self._only or not attachable.of_step(run, step):
-                    raise UserError(*self._never(step))
-            silent = step.status == records.RUNNING and time.time() - step.started > self._limit
-            if silent and not run.on_error and not attachable.of_step(run, step):
-                raise UserError(
-                    f"{step.name} has been running for {self._limit} s and has not started a Python script of its own.",
-                    "See its log (inv pipeline.tail-log), or allow it more time: --debug-timeout 1800.",
-                )
-        waited = [step for step in run.steps if step.debugged and self._only in (None, step.name)]
-        if not waited:
-            raise UserError(
-                f"Nothing is debugged in the run {run.run_id}.", "Submit it with a debugger: inv pipeline.debug"
-            )
-        if all(step.final for step in waited):
-            self._fail(waited)
-        if self._only:
-            self._check_others(run)
-
-    def _check_others(self, run: RunRecord) -> None:
-        """See that no step before the wanted one holds for a debugger of its own."""
-        assert self._only is not None
-        if run.step(self._only).status != records.NOT_STARTED:
-            return
-        for step in run.steps:
-            running = step.name != self._only and step.status == records.RUNNING
-            if running and any(one.state == attachable.WAITING for one in attachable.of_step(run, step)):
-                raise UserError(
-                    f"{step.name} holds for its debugger, so {self._only} has not started.",
-                    f"Attach to {step.name} and let it go on, or: inv pipeline.debug --step {self._only}",
-                )
-
-    def _never(self, step: StepRecord) -> tuple[str, str]:
-        if attachable.of_step(self._run, step):
-            return (
-                f"{step.name} has completed already.",
-                f"Submit it again: inv pipeline.debug --step {step.name}",
-            )
-        return (
-            f"{step.name} has completed without starting a Python script that could be debugged.",
-            "Its command must start python with a script of its code folder; or leave it out: --step NAME.",
-        )
-
-    def _fail(self, waited: Sequence[StepRecord]) -> None:
-        failed = next((step for step in self._run.steps if step.status == records.FAILED), None)
-        if failed is not None:
-            raise step_failed(self._run, failed)
-        step = waited[-1]
-        if self._run.on_error and step.status == records.COMPLETED:
-            return
-        if step.status == records.COMPLETED:
-            raise UserError(*self._never(step))
-        raise UserError(
-            f"{step.name} is over: {step.status}{', ' + step.reason if step.reason else ''}.",
-            "Submit it again: inv pipeline.debug",
-        )
-
-    def _end(self) -> list[Attachable]:
-        """The run is over and nothing was let in."""
-        run = self._run
-        if run.status == records.COMPLETED and run.on_error:
-            return []
-        failed = next((step for step in run.steps if step.status == records.FAILED), None)
-        if failed is not None:
-            raise step_failed(run, failed)
-        raise UserError(
-            f"The run {run.run_id} is over: {run.status}{', ' + run.reason if run.reason else ''}.",
-            "Submit it again: inv pipeline.debug",
-        )
-
-    def _reason(self) -> str:
-        running = [step.name for step in self._run.steps if step.status == records.RUNNING]
-        wanted = self._only or "a debugged step"
-        if self._run.on_error:
-            return f"an exception, or the end of the run; {', '.join(running) or 'nothing'} is running"
-        if running:
-            return f"{wanted} to say where it listens; {', '.join(running)} is running"
-        return f"{wanted} to be started"
-
-
-def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
-    """The error for a failed step, with the end of its log."""
-    from ..logs.ending import tail_lines
-
-    lines: list[str] = []
-    for _rank, path in run.logs(step):
-        found = tail_lines(path, SHOWN_LINES) if path.exists() else []
-        # Of several ranks the one that raised says why; the others were ended for it.
-        if found and (not lines or any(line.startswith("Traceback") for line in found)):
-            lines = found
-            if any(line.startswith("Traceback") for line in found):
-                break
-    return StepFailed(
-        f"The step {step.name} failed: {step.reason or step.exit_code}.",
-        f"Mend it, then: inv pipeline.debug --step {step.name} "
-        f"(its whole log: inv pipeline.tail-log --run {run.number} --step {step.name})",
-        details=lines,
-    )
+    def _watching(self) -> Watching:
+        return Watching(self.console, self.backend.refresh, self.settings.debug_timeout)
 
 
 def _check_request(pipeline: Pipeline, debug: DebugRequest) -> None:
@@ -336,35 +119,3 @@ def _check_request(pipeline: Pipeline, debug: DebugRequest) -> None:
 
 def _no_step(name: str, names: Sequence[str]) -> UserError:
     return UserError(f"There is no step {name}.", f"The steps there are: {', '.join(names)}")
-
-
-def _step_of(run: RunRecord, source: Path) -> StepRecord:
-    """The step whose code holds a file; of several the first that is not over."""
-    real = source.resolve()
-    matching = [
-        step
-        for step in run.steps
-        if step.debugged and any(real.is_relative_to(Path(local).resolve()) for local, _remote in step.mappings)
-    ]
-    if not matching:
-        debugged = ", ".join(step.name for step in run.steps if step.debugged) or "none"
-        raise UserError(
-            f"No debugged step of the run {run.run_id} has {source.name} in its code folder.",
-            f"Debugged are: {debugged}. Name the step: --step NAME",
-        )
-    return next((step for step in matching if not step.final), matching[-1])
-
-
-def _summary(found: Sequence[Attachable], timeout: int) -> str:
-    """What a person is told of the ranks that can be attached to."""
-    first = found[0]
-    name = first.step.name if first.rank is None else f"{first.step.name}, rank {first.rank}"
-    where = f"127.0.0.1:{first.port}"
-    more = f" and {len(found) - 1} more ranks" if len(found) > 1 else ""
-    if first.state == attachable.WAITING:
-        if first.error is not None:
-            name += f" raised {first.error.get('type')} and"
-        return f"{name}{more} holds for a debugger on {where}, up to {timeout} s"
-    if first.state == attachable.NOT_ATTACHED:
-        return f"{name}{more} has gone on, no debugger came in time; one is still welcome on {where}"
-    return f"{name}{more} runs, debugger welcome on {where}"

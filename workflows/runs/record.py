@@ -131,9 +131,14 @@ class RunRecord:
                 return step
         raise KeyError(name)
 
+    @property
+    def single(self) -> bool:
+        """Whether it is one script's run, whose things lie in the run's own folder."""
+        return self.kind == "experiment"
+
     def step_folder(self, name: str) -> Path:
         """A step's own folder: ``azureml-logs``, ``outputs``, ``logs`` are in it."""
-        return self.folder / "steps" / name
+        return self.folder if self.single else self.folder / "steps" / name
 
     def log(self, step: StepRecord, rank: int | None = None) -> Path:
         """A step's driver log, as Azure lays them out."""

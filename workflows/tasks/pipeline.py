@@ -353,7 +353,7 @@ def _see_success(run: RunRecord, step: str | None = None) -> None:
     Raises:
         UserError: It has.
     """
-    from ..flows.pipeline import step_failed
+    from ..flows.watching import step_failed
     from ..runs import record as records
 
     chosen = [run.step(step)] if step is not None else run.steps

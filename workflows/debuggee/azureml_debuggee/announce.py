@@ -6,11 +6,13 @@ because that belongs to the program: it may be swallowed, reformatted or imitate
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from typing import Any, Optional
+
+TYPE_CHECKING = False  # As good as typing's, without importing that.
+if TYPE_CHECKING:
+    from typing import Any, Optional
 
 
 class Announcer:
@@ -32,6 +34,8 @@ class Announcer:
         if self._rank is not None:
             record["rank"] = self._rank
         record.update(details)
+        import json
+
         line = json.dumps(record, default=str) + "\n"
         try:
             # One write in append mode: lines of several processes do not mix.

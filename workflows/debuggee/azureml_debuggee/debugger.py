@@ -8,7 +8,6 @@ while there are no breakpoints, and nothing needs to be done.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import sys
@@ -247,6 +246,8 @@ class Debugger:
         debugger.set_tracing_for_untraced_contexts()
 
     def _untrace(self) -> None:
+        import ctypes
+
         from _pydev_bundle import pydev_monkey
 
         # First no new thread is to begin with a trace function, then the old ones lose theirs.

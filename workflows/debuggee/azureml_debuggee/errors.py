@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-import traceback
-from typing import Any, Dict, Sequence
+
+TYPE_CHECKING = False  # As good as typing's, without importing that.
+if TYPE_CHECKING:
+    from typing import Any, Dict, Sequence
 
 
 def describe(error: BaseException, folders: Sequence[str], anywhere: bool = False) -> Dict[str, Any]:
@@ -15,6 +17,8 @@ def describe(error: BaseException, folders: Sequence[str], anywhere: bool = Fals
         folders: Those of the person's own code; the innermost frame in them is the place.
         anywhere: Take the innermost frame of all where none is in them; else there is no place.
     """
+    import traceback
+
     file, line = None, None
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         file, line = error.filename, error.lineno

@@ -11,11 +11,14 @@ import atexit
 import os
 import sys
 import threading
-from typing import Any, Callable, List, MutableMapping, Optional, Sequence, Tuple
 
 from . import step
 from .announce import Announcer
 from .errors import describe
+
+TYPE_CHECKING = False  # As good as typing's, without importing that.
+if TYPE_CHECKING:
+    from typing import Any, Callable, List, MutableMapping, Sequence, Tuple
 
 
 def install(settings: MutableMapping[str, str], folders: Sequence[str], debugs_itself: bool) -> None:
@@ -54,8 +57,8 @@ class PostMortem:
         self._hook: Callable[..., None] = self._uncaught
         sys.excepthook = self._hook
         threading.excepthook = self._uncaught_in_thread
-        # First registered, last called: after everything that the program does on its way out.
-        atexit.register(self._at_exit)
+        # Not atexit, where there is a choice: no thread can be started any more by then.
+        getattr(threading, "_register_atexit", atexit.register)(self._at_exit)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
 
@@ -77,7 +80,25 @@ class PostMortem:
         # Where a library has put its own hook in place of ours, Python still notes what was uncaught.
         value = getattr(sys, "last_value", None)
         if sys.excepthook is not self._hook and value is not None:
-            self._examine(type(value), value, getattr(sys, "last_traceback", None))
+            self._examine_apart(value, getattr(sys, "last_traceback", None))
+
+    def _examine_apart(self, value: Any, trace: Any) -> None:
+        """Hold when the main thread counts as ended already.
+
+        pydevd takes itself down once no thread of the program is alive that is not a daemon; so here is one.
+        """
+        handlers = _default_signals()
+        try:
+            holder = threading.Thread(target=self._examine, args=(type(value), value, trace), daemon=False)
+            holder.start()
+            holder.join()
+        except RuntimeError as error:
+            # Python 3.12.0 and 3.12.1 start no thread once the main thread's program is over.
+            self._announce("raised", **describe(value, self._folders, anywhere=True))
+            step.report(self._settings, error)
+        finally:
+            for number, handler in handlers:
+                _set_signal(number, handler)
 
     def _examine(self, kind: Any, value: Any, trace: Any) -> None:
         """Hold for a debugger and show it the exception; never raises."""
@@ -130,25 +151,22 @@ class PostMortem:
 
     def _guarded(self, bootstrap: Callable[..., Any]) -> Callable[..., Any]:
         """Extend how multiprocessing runs a child, which shows exceptions without any hook."""
+        import traceback
+
+        shown: List[Any] = []
+        show = traceback.print_exc
+
+        def print_exc(*arguments: Any, **options: Any) -> None:
+            # The program's own calls are about errors that it has caught.
+            if sys._getframe(1).f_code is getattr(bootstrap, "__code__", None):
+                shown.append(sys.exc_info()[1])
+            show(*arguments, **options)
 
         def _bootstrap(process: Any, *arguments: Any, **options: Any) -> Any:
-            caught: List[Optional[BaseException]] = [None]
-            run = process.run
-
-            def guarded() -> None:
-                try:
-                    run()
-                except BaseException as error:
-                    caught[0] = error
-                    raise
-
-            process.run = guarded
+            traceback.print_exc = print_exc
             code = bootstrap(process, *arguments, **options)
-            error = caught[0]
-            if error is not None and error.__traceback__ is not None:
-                # Without the frame of `guarded`.
-                trace = error.__traceback__.tb_next or error.__traceback__
-                self._examine(type(error), error, trace)
+            for error in shown:
+                self._examine_apart(error, error.__traceback__)
             return code
 
         return _bootstrap

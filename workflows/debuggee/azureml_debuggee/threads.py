@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Callable
+
+TYPE_CHECKING = False  # As good as typing's, without importing that.
+if TYPE_CHECKING:
+    from typing import Any, Callable
 
 
 def start_untraced(target: Callable[..., Any], name: str, *args: Any) -> threading.Thread:

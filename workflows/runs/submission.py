@@ -1,0 +1,100 @@
+"""What every story does to submit a run: ports, records, the start; and what takes a failed submission away."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from .. import engines
+from ..console import Console
+from ..engines import ports
+from ..engines.docker_client import engine_answers
+from ..engines.steps import StepDebug, StepEngine, StepSpec
+from . import plan as plans
+from . import record as records
+from . import runner, store
+from .plan import Plan
+from .record import RunRecord, StepRecord
+
+
+def wanted_base(console: Console, wanted: int, count: int) -> int:
+    """The first of consecutive debug ports that begin where a person counts on it.
+
+    Args:
+        console: Where to say that others are used.
+        wanted: The setting's port; 0 for a free one.
+        count: How many, one for each rank.
+
+    Raises:
+        UserError: One of them is held by a program that is not of this kind; it is named.
+    """
+    base, word = ports.pick("debug_port", wanted, frozenset(), _container_on)
+    if word:
+        console.line(f"  note: {word}")
+    moved = min(free_ports(base, count, frozenset()).values())
+    if moved != base and wanted:
+        held = next(port for port in range(base, base + count) if not ports.is_free(port))
+        _other, word = ports.pick("debug_port", held, frozenset(), _container_on)
+        console.line(f"  note: {word.partition(',')[0]}, so the ranks' ports begin at {moved}")
+    return moved
+
+
+def free_ports(base: int, count: int, taken: frozenset[int]) -> dict[int, int]:
+    """Consecutive free ports by number from 0, from ``base`` on where these are free."""
+    first = base if base + count <= 65536 else 1024
+    return ports.next_free({number: first + number for number in range(count)}, taken)
+
+
+def _container_on(port: int) -> tuple[str, bool] | None:
+    return engines.load("docker").port_holder(port) if engine_answers() else None
+
+
+def step_records(run: RunRecord, plan: Plan, engine: StepEngine, names: Callable[[str, int], str]) -> list[StepRecord]:
+    """The run's steps as they are before the first is started.
+
+    Args:
+        run: The run.
+        plan: Its plan.
+        engine: Knows where the steps' code will lie.
+        names: The launch configuration's name for a step and a rank.
+    """
+    found = []
+    for step in plan.steps:
+        allotted: Mapping[int, int] = step.debug.ports if step.debug else {}
+        spec = StepSpec(
+            run_id=run.run_id,
+            step=step.name,
+            project=run.project,
+            folder=run.step_folder(step.name),
+            image=step.image,
+            code=Path(step.code) if step.code else None,
+            ranks=step.ranks,
+            debug=StepDebug(allotted) if allotted else None,
+        )
+        found.append(
+            StepRecord(
+                name=step.name,
+                run_id=run.run_id if run.single else f"{run.run_id}-{step.name}",
+                ranks=step.ranks,
+                ports=dict(allotted),
+                configurations={rank: names(step.name, rank) for rank in allotted},
+                mappings=[(str(one.local_root), one.remote_root) for one in engine.mappings(spec)],
+                after=list(step.after),
+            )
+        )
+    return found
+
+
+def start(run: RunRecord, plan: Plan) -> None:
+    """Keep a run's plan and record, and start its runner."""
+    plans.save(plan, run.folder)
+    records.save(run)
+    runner.start(run)
+
+
+def discard(run: RunRecord) -> None:
+    """Take away what a submission that failed has made."""
+    (run.folder / "cancel").touch()
+    store.end_processes(run)
+    shutil.rmtree(run.folder, ignore_errors=True)
