@@ -366,6 +366,10 @@ def test_children_of_the_owner_do_not_own_it(tmp_path: Path) -> None:
     parent = "import subprocess, sys\nsubprocess.run([sys.executable, 'train.py'], check=True)\n" + REPORT
     code = lay_out(tmp_path, {"parent.py": parent, "train.py": REPORT})
     assert owners(code, "{python} parent.py") == {"parent.py": True, "train.py": False}
+    # Nor when they are given the path by which we come in.
+    given = parent.replace("check=True", f"check=True, env=dict(__import__('os').environ, PYTHONPATH={INJECT!r})")
+    (code / "parent.py").write_text(given)
+    assert owners(code, "{python} parent.py") == {"parent.py": True, "train.py": False}
 
 
 def test_a_script_that_is_reached_by_a_link_or_lies_behind_one_is_the_steps(tmp_path: Path) -> None:
@@ -756,7 +760,7 @@ def post_mortem(step: Step) -> tuple[DapClient, int]:
     raised = step.event("raised")
     place = (raised["type"], raised["message"], raised["file"], raised["line"])
     assert place == ("ValueError", "it went wrong", str(step.script), line_of("raise", step.script))
-    step.event("waiting")
+    step.said(f"debug_port: {step.port}")
     assert step.lines[-3:] == ["Timeout for debug connection: 300", "ip_address: 127.0.0.1", f"debug_port: {step.port}"]
     client = DapClient.connect("127.0.0.1", step.port, LIMIT)
     client.attach(timeout=LIMIT)

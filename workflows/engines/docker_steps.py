@@ -17,12 +17,13 @@ from ..errors import UserError
 from ..interrupts import uninterrupted
 from ..models import PathMapping
 from ..paths import cache_folder
+from ..pipelines.commands import debugged_command
 from .docker import ANNOUNCE_ROOT, DEBUGGEE_ROOT, LABEL_KIND, LABEL_PROJECT, container_user
 from .docker_client import connect
 from .docker_contexts import has_debugpy
 from .docker_images import engine_lost, inspect
 from .rank_variables import rank_variables
-from .step_variables import debug_variables
+from .step_variables import injected_variables
 from .steps import StepProcess, StepSpec, StepView
 from .work_folder import input_name, make_folders, make_work_folder
 
@@ -80,6 +81,8 @@ class DockerSteps:
         from requests.exceptions import RequestException
 
         make_folders(spec)
+        if spec.debug is not None:
+            command = debugged_command(command, f"{DEBUGGEE_ROOT}/inject/launch.py")
         for rank in range(spec.ranks):
             # Ours, so that whoever follows it need not wait for the container.
             spec.log(rank).touch()
@@ -134,23 +137,24 @@ class DockerSteps:
             own.setdefault("HOME", "/tmp")  # noqa: S108
             # A user id without a name makes `getpass.getuser()` raise, which torch calls.
             own.setdefault("USER", "azureml")
-        if spec.debug is None or not spec.debug.ports:
+        if not spec.injected:
             return own, mounts
         image = inspect(self._client, spec.image.name)
         of_image = dict(pair.partition("=")[::2] for pair in image["Config"].get("Env") or ())
         if "PYTHONPATH" in of_image:
             own.setdefault("PYTHONPATH", of_image["PYTHONPATH"])
-        own |= debug_variables(
+        own |= injected_variables(
             spec,
             own,
             debuggee=DEBUGGEE_ROOT,
             code=[CODE, WORK],
             events=f"{ANNOUNCE_ROOT}/{spec.events.name}",
+            uploads=RUN,
             # Published on 127.0.0.1 only; inside, the port has to be reachable from there.
             listen_host="0.0.0.0",  # noqa: S104
         )
         mounts.append(Mount(DEBUGGEE_ROOT, DEBUGGEE, type="bind", read_only=True))
-        if not has_debugpy(image):
+        if spec.debug is not None and not has_debugpy(image):
             from ..environments.references import debugpy_folder
 
             mounts.append(Mount(DEBUGPY_ROOT, str(debugpy_folder(cache_folder())), type="bind", read_only=True))

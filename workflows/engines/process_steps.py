@@ -19,7 +19,7 @@ from ..pipelines.commands import debugged_command
 from . import ports
 from .process import clean_variables, end_groups
 from .rank_variables import rank_variables
-from .step_variables import MARK, debug_variables
+from .step_variables import MARK, injected_variables
 from .steps import StepProcess, StepSpec, StepView
 from .work_folder import input_name, make_folders, make_work_folder
 
@@ -69,12 +69,13 @@ class ProcessSteps:
         shell = shutil.which("bash") or "/bin/sh"
         own = {**clean_variables(spec.image.name), **variables}
         code = _code_root(spec)
-        own |= debug_variables(
+        own |= injected_variables(
             spec,
             variables,
             debuggee=DEBUGGEE,
             code=[os.path.realpath(place) for place in (code, spec.folder / "work") if place is not None],
             events=str(spec.events),
+            uploads=str(spec.folder),
             listen_host="127.0.0.1",
         )
         master = ports.any_free(frozenset(spec.debug.ports.values() if spec.debug else ())) if spec.ranks > 1 else 0

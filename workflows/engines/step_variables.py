@@ -24,6 +24,8 @@ def step_variables(spec: StepSpec, own: Mapping[str, str], paths: Mapping[str, s
         "PYTHONDONTWRITEBYTECODE": "1",
         # As Azure ML names them: AZURE_ML_INPUT_data, AZURE_ML_OUTPUT_model.
         **{f"AZURE_ML_{kind[:-1].upper()}_{name}": path for (kind, name), path in _split(paths)},
+        # As azureml-core names what a script's arguments refer to by `$AZUREML_DATAREFERENCE_data`.
+        **{f"AZUREML_DATAREFERENCE_{name}": path for (kind, name), path in _split(paths) if kind == "inputs"},
         **own,
         MARK: f"{spec.run_id}/{spec.step}",
     }
@@ -33,17 +35,18 @@ def _split(paths: Mapping[str, str]) -> list[tuple[tuple[str, str], str]]:
     return [((key.partition(".")[0], key.partition(".")[2]), path) for key, path in paths.items()]
 
 
-def debug_variables(
+def injected_variables(
     spec: StepSpec,
     own: Mapping[str, str],
     *,
     debuggee: str,
     code: Sequence[str],
     events: str,
+    uploads: str,
     listen_host: str,
     separator: str = ":",
 ) -> dict[str, str]:
-    """What makes a step's script one that a debugger can attach to; empty where that is not wanted.
+    """What makes a step's script one that a debugger can attach to, and keeps its metrics, as far as wanted.
 
     Args:
         spec: The step.
@@ -51,16 +54,23 @@ def debug_variables(
         debuggee: The debuggee's folder as the step sees it.
         code: Folders of the step's code as the step sees them.
         events: File to announce events in, as the step sees it.
+        uploads: The folder of ``outputs`` and ``logs``, as the step sees it.
         listen_host: Address to listen on.
         separator: What stands between two folders of a path there.
     """
-    debug = spec.debug
-    if debug is None or not debug.ports:
+    if not spec.injected:
         return {}
     path = [f"{debuggee}/inject", *filter(None, [own.get("PYTHONPATH")])]
+    injected = {"PYTHONPATH": separator.join(path)}
+    if spec.metrics:
+        injected["AZUREML_DEBUGGEE_METRICS"] = events.replace("events.jsonl", "metrics.jsonl")
+        injected["AZUREML_DEBUGGEE_UPLOADS"] = uploads
+    debug = spec.debug
+    if debug is None or not debug.ports:
+        return injected
     base = min(debug.ports.items())
     return {
-        "PYTHONPATH": separator.join(path),
+        **injected,
         # Scripts are reached by links; breakpoints belong to the files behind them.
         "PYDEVD_RESOLVE_SYMLINKS": "1",
         "AZUREML_DEBUGGEE_CODE": separator.join(code),

@@ -48,6 +48,7 @@ class StepSpec:
         distribution: ``pytorch``, ``mpi``, ``tensorflow``, or empty.
         shm_size: Size of /dev/shm in a container; empty for the default.
         debug: How it is debugged; None where it is not.
+        metrics: Whether what it logs by azureml-core is kept, in ``announce/metrics.jsonl``.
     """
 
     run_id: str
@@ -63,6 +64,12 @@ class StepSpec:
     distribution: str = ""
     shm_size: str = ""
     debug: StepDebug | None = None
+    metrics: bool = False
+
+    @property
+    def injected(self) -> bool:
+        """Whether the debuggee travels into its processes."""
+        return self.metrics or bool(self.debug and self.debug.ports)
 
     def log(self, rank: int | None = None) -> Path:
         """The driver log: one for each rank where there are several, as Azure lays them out."""

@@ -57,6 +57,8 @@ class PlannedStep:
         shm_size: Size of /dev/shm in containers.
         after: Steps that it needs.
         debug: How it is debugged, or None.
+        literal: Whether the command is to be taken as it is, without looking for references.
+        metrics: Whether what it logs by azureml-core is kept.
     """
 
     name: str
@@ -72,6 +74,8 @@ class PlannedStep:
     shm_size: str = ""
     after: tuple[str, ...] = ()
     debug: PlannedDebug | None = None
+    literal: bool = False
+    metrics: bool = False
 
 
 @dataclass(frozen=True)

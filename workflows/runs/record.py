@@ -12,7 +12,8 @@ from ..models import PathMapping
 from ..project import read_json, write_json
 
 # Azure ML's own words, and two for what only happens here.
-NOT_STARTED, RUNNING, COMPLETED, FAILED, CANCELED = "NotStarted", "Running", "Completed", "Failed", "Canceled"
+NOT_STARTED, PREPARING, RUNNING = "NotStarted", "Preparing", "Running"
+COMPLETED, FAILED, CANCELED = "Completed", "Failed", "Canceled"
 #: Its runner was killed, or the machine went down.
 INTERRUPTED = "Interrupted"
 #: A step that another one's failure has kept from running.
@@ -90,6 +91,7 @@ class RunRecord:
         project: The project's folder.
         engine: ``docker`` or ``process``.
         file: What was submitted, an absolute path.
+        command: An experiment's script with its arguments, as typed.
         created: Seconds since the epoch.
         status: One of the words above.
         ended: Seconds since the epoch; 0 before.
@@ -107,6 +109,7 @@ class RunRecord:
     project: Path
     engine: str
     file: str = ""
+    command: str = ""
     created: float = 0.0
     status: str = NOT_STARTED
     ended: float = 0.0
@@ -154,6 +157,11 @@ class RunRecord:
         """The file in which a step's debuggee announces what happens."""
         return self.step_folder(step.name) / "announce" / "events.jsonl"
 
+    @property
+    def metrics(self) -> Path:
+        """Where what an experiment's script has logged is kept."""
+        return self.folder / "announce" / "metrics.jsonl"
+
     def as_json(self) -> dict[str, Any]:
         """What ``--json`` shows of it."""
         return {
@@ -163,6 +171,7 @@ class RunRecord:
             "status": self.status,
             "reason": self.reason,
             "engine": self.engine,
+            "command": self.command,
             "created": self.created,
             "ended": self.ended or None,
             "seconds": round((self.ended or time.time()) - self.created, 3),

@@ -128,7 +128,7 @@ class Runner:
             records.save(self.run)
             texts = {f"inputs.{name}": entry.text for name, entry in planned.inputs.items() if entry.text is not None}
             values = {**texts, **view.paths}
-            command = substitute(planned.command, values.get)
+            command = planned.command if planned.literal else substitute(planned.command, values.get)
             variables = {name: substitute(value, values.get) for name, value in planned.variables.items()}
             process = self._engine.start_step(spec, command, step_variables(spec, variables, view.paths))
         except (UserError, Malformed) as error:
@@ -166,6 +166,7 @@ class Runner:
             distribution=planned.distribution,
             shm_size=planned.shm_size,
             debug=self._debug(planned, step),
+            metrics=planned.metrics,
         )
 
     def _output(self, step: str, name: str) -> Path:

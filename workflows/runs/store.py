@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import UserError
@@ -29,7 +29,7 @@ def new_run(project: Path, kind: str, name: str, engine: str) -> RunRecord:
     from filelock import FileLock
 
     root = runs_folder(project)
-    plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:40] or kind
+    plain = name if kind == "experiment" else re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:40] or kind
     with FileLock(root / "lock", timeout=10):
         number = int((read_json(root / "counter.json") or {}).get("last", 0)) + 1
         number = max(number, 1 + max((found for _folder, found in _folders(root)), default=0))
@@ -48,6 +48,11 @@ def _folders(root: Path) -> Iterator[tuple[Path, int]]:
             yield Path(entry.path), int(match[1])
 
 
+def name_of(folder: Path) -> str:
+    """The name in a run's id, before its number."""
+    return folder.name.rsplit("-", 2)[0]
+
+
 def all_runs(project: Path, kind: str) -> list[RunRecord]:
     """Every run of a kind, the latest first."""
     found = sorted(_folders(runs_folder(project)), key=lambda pair: -pair[1])
@@ -55,19 +60,59 @@ def all_runs(project: Path, kind: str) -> list[RunRecord]:
     return [recovered(run) for run in loaded if run is not None and run.kind == kind]
 
 
+def active_runs(project: Path, kind: str) -> list[RunRecord]:
+    """The runs that are not over, the latest first."""
+    return [run for run in all_runs(project, kind) if not run.final]
+
+
+@contextlib.contextmanager
+def submitting(project: Path) -> Iterator[None]:
+    """One submission at a time in a project, for the moment in which a run is made.
+
+    Raises:
+        UserError: Another one takes too long.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(runs_folder(project) / "submitting", timeout=30)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            "Another command has been starting a run in this project for 30 s.", "End it, then run this again."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def find_run(project: Path, kind: str, wanted: str | None) -> RunRecord:
-    """A run by its id, its number, or the beginning of its id; the latest without any.
+    """A run by its number, its id, its name (then the latest of that), or the beginning of its id.
+
+    Without any the latest.
 
     Raises:
         UserError: There is none.
     """
     found = sorted(_folders(runs_folder(project)), key=lambda pair: -pair[1])
-    for folder, number in found:
-        if wanted and wanted != str(number) and not folder.name.startswith(wanted):
-            continue
-        run = records.load(folder)
-        if run is not None and run.kind == kind:
-            return recovered(run)
+    ways: list[Callable[[Path, int], bool]] = [lambda folder, number: True]
+    if wanted:
+        ways = [
+            lambda folder, number: wanted == str(number),
+            lambda folder, number: wanted in (folder.name, name_of(folder)),
+            lambda folder, number: folder.name.startswith(wanted),
+        ]
+    for meant in ways:
+        matching = [folder for folder, number in found if meant(folder, number)]
+        if wanted and len({name_of(folder) for folder in matching}) > 1:
+            # A beginning of several names: the wrong one might be canceled.
+            names = ", ".join(folder.name for folder in matching[:5])
+            raise UserError(f"{wanted} may be one of several runs.", f"Name one by its number or id: {names}")
+        for folder in matching:
+            run = records.load(folder)
+            if run is not None and run.kind == kind:
+                return recovered(run)
     if not wanted:
         raise UserError(f"No {kind} of this project has been run yet.", f"First: inv {kind}.debug")
     raise UserError(f"There is no run {wanted} here.", f"The runs there are: inv {kind}.list")

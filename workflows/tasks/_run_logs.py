@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 
-from ..backends.base import Backend
 from ..console import Console
 from ..logs.interleave import Interleaver, colours
 from ..runs import attachable
@@ -22,8 +22,8 @@ ALIVE_SECONDS = 0.5
 class _Watched:
     """A run's record, read again where it may have changed."""
 
-    def __init__(self, backend: Backend, run: RunRecord) -> None:
-        self._backend = backend
+    def __init__(self, refresh: Callable[[RunRecord], RunRecord], run: RunRecord) -> None:
+        self._refresh = refresh
         self._run = run
         self._read = self._asked = 0.0
 
@@ -32,16 +32,16 @@ class _Watched:
         now = time.monotonic()
         if now - self._asked > ALIVE_SECONDS:
             self._asked = self._read = now
-            self._run = self._backend.refresh(self._run)
+            self._run = self._refresh(self._run)
         elif now - self._read > RECORD_SECONDS and not self._run.final:
             self._read = now
             self._run = records.load(self._run.folder) or self._run
         return self._run
 
 
-def follow_run(
+def stream_run(
     console: Console,
-    backend: Backend,
+    refresh: Callable[[RunRecord], RunRecord],
     run: RunRecord,
     step: str | None = None,
     rank: int | None = None,
@@ -51,13 +51,13 @@ def follow_run(
 
     Args:
         console: Where they go.
-        backend: The run's backend.
+        refresh: What is known of the run by now.
         run: The run.
         step: Only this one's, and until it ends.
         rank: Only this rank's.
         until_held: Also end where a step holds for its debugger.
     """
-    watched = _Watched(backend, run)
+    watched = _Watched(refresh, run)
     chosen = [one for one in run.steps if step in (None, one.name)]
     sources = [
         (one.name, number, path)

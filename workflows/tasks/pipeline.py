@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import BadValue, UserError
+from ..errors import BadValue
 from ._command import Command, command
+from ._runs import follow_run, in_words, read_rank, remark, say_where, see_success
 
 if TYPE_CHECKING:
     from ..backends.base import DebugRequest
@@ -34,14 +35,6 @@ def _flow(call: Command) -> PipelineFlow:
     return PipelineFlow(call.settings, call.console)
 
 
-def _rank(text: str) -> int | None:
-    if text == "all":
-        return None
-    if not text.isascii() or not text.isdigit() or len(text) > 5:
-        raise BadValue(f"--rank must be a number or `all`, not {text!r}.", "Correct it.")
-    return int(text)
-
-
 def _inputs(typed: Sequence[str]) -> dict[str, str]:
     found = {}
     for entry in typed:
@@ -55,7 +48,7 @@ def _inputs(typed: Sequence[str]) -> dict[str, str]:
 def _request(step: Sequence[str], rank: str, on_error: bool, wait: bool) -> DebugRequest:
     from ..backends.base import DebugRequest
 
-    return DebugRequest(tuple(step), _rank(rank), on_error, wait)
+    return DebugRequest(tuple(step), read_rank(rank), on_error, wait)
 
 
 @command(
@@ -83,11 +76,11 @@ def submit(
     if request is not None:
         call.console.line(f"Attach    inv pipeline.attach --run {run.number}")
     if follow:
-        _follow(call, flow, run)
+        follow_run(call.console, flow.backend.refresh, run)
         run = flow.backend.refresh(run)
     call.console.result(_result(call, run, []))
     if follow:
-        _see_success(run)
+        see_success(run)
 
 
 @command(
@@ -127,8 +120,8 @@ def debug(
     if follow:
         # The object comes first, since the logs may go on for hours.
         console.result(result)
-        _follow(call, flow, run)
-        _see_success(flow.backend.refresh(run))
+        follow_run(call.console, flow.backend.refresh, run)
+        see_success(flow.backend.refresh(run))
     else:
         console.result(result)
 
@@ -151,14 +144,14 @@ def tail_log(
     found = flow.find(run)
     flow.step(found, step)
     try:
-        _follow(call, flow, found, step, _rank(rank), until_held=not follow)
+        follow_run(call.console, flow.backend.refresh, found, step, read_rank(rank), until_held=not follow)
     except KeyboardInterrupt:
         call.console.line()
         return
     found = flow.backend.refresh(found)
-    _say_where(call, found, step)
+    say_where(call.console, found, step)
     if found.final or (step is not None and found.step(step).final):
-        _see_success(found, step)
+        see_success(found, step)
 
 
 @command(settings=("backend", "debug_timeout"), json=True, help={"run": RUN_HELP, "step": "This step."})
@@ -200,7 +193,7 @@ def inspect(
     """Stop at a line of a step, show stack and values, let it go on: no editor needed."""
     from ._inspection import read_timeout, show
 
-    number = _rank(rank)
+    number = read_rank(rank)
     if number is None:
         raise BadValue("One rank is inspected at a time.", "Name it: --rank N")
     seconds = read_timeout(timeout)
@@ -222,9 +215,9 @@ def status(call: Command, run: str | None = None) -> None:
     width = max(len(step.name) for step in found.steps)
     states = {step.name: attachable.of_step(found, step) for step in found.steps}
     for step in found.steps:
-        took = _seconds(step.seconds) if step.started else ""
-        remark = _remark(states[step.name], step.reason)
-        console.line(f"  {step.name:<{width}}  {step.status:<10}  {took:>8}  {remark}".rstrip())
+        took = in_words(step.seconds) if step.started else ""
+        said = remark(states[step.name], step.reason)
+        console.line(f"  {step.name:<{width}}  {step.status:<10}  {took:>8}  {said}".rstrip())
     console.line(f"Logs and outputs: {found.folder}")
     result = found.as_json()
     for entry in result["steps"]:
@@ -242,7 +235,7 @@ def list_(call: Command) -> None:
     for run in runs:
         done = sum(step.ended_well for step in run.steps)
         started = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
-        took = _seconds((run.ended or time.time()) - run.created)
+        took = in_words((run.ended or time.time()) - run.created)
         call.console.line(
             f"{run.number:>4}  {run.run_id:<{width}}  {run.status:<11}  {done}/{len(run.steps)} steps  "
             f"{started}  {took:>8}{'  debugged' if run.debugged else ''}"
@@ -296,83 +289,3 @@ def _result(call: Command, run: RunRecord, found: Sequence[Attachable]) -> Mappi
         "endpoints": [one.as_json() for one in found],
         "seconds": call.console.seconds,
     }
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def _remark(found: Sequence[Attachable], reason: str) -> str:
-    """What there is to say of a step: why it failed, or whom it waits for."""
-    from ..runs import attachable
-
-    if reason:
-        return reason
-    if not found or found[0].step.final:
-        late = [one for one in found if one.state == attachable.NOT_ATTACHED]
-        return f"no debugger came in time; again: inv pipeline.debug --step {late[0].step.name}" if late else ""
-    texts = []
-    for one in found:
-        rank = "" if one.rank is None else f"rank {one.rank} "
-        word = {
-            attachable.WAITING: "holds for a debugger on",
-            attachable.ATTACHED: "debugger attached on",
-            attachable.NOT_ATTACHED: "no debugger came in time; one is still welcome on",
-            attachable.LISTENING: "debugger welcome on",
-            attachable.CLOSED: "no debugger can be let in on",
-        }[one.state]
-        texts.append(f"{rank}{word} 127.0.0.1:{one.port}")
-    return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more ranks" if len(texts) > 3 else "")
-
-
-def _say_where(call: Command, run: RunRecord, step: str | None) -> None:
-    """Where the steps that hold can be attached to, and which have gone on alone."""
-    from ..runs import attachable
-
-    for one in attachable.of_run(run):
-        if step not in (None, one.step.name):
-            continue
-        rank = "" if one.rank is None else f", rank {one.rank},"
-        if one.state == attachable.WAITING and one.open:
-            where = f"holds for a debugger on 127.0.0.1:{one.port}"
-            call.console.line(f"{one.step.name}{rank} {where}: inv pipeline.attach --run {run.number}")
-        elif one.state == attachable.NOT_ATTACHED:
-            call.console.line(
-                f"{one.step.name}{rank} has gone on, no debugger came in time; again: inv pipeline.debug "
-                f"--step {one.step.name}"
-            )
-
-
-def _see_success(run: RunRecord, step: str | None = None) -> None:
-    """End with exit code 1 where the run, or the step, has failed.
-
-    Raises:
-        UserError: It has.
-    """
-    from ..flows.watching import step_failed
-    from ..runs import record as records
-
-    chosen = [run.step(step)] if step is not None else run.steps
-    failed = next((one for one in chosen if one.status == records.FAILED), None)
-    if failed is not None:
-        raise step_failed(run, failed)
-    status = chosen[0].status if step is not None else run.status
-    if status in (records.CANCELED, records.INTERRUPTED, records.SKIPPED):
-        raise UserError(f"The run {run.run_id} is over: {status}.", "Submit it again: inv pipeline.debug")
-
-
-def _follow(
-    call: Command,
-    flow: PipelineFlow,
-    run: RunRecord,
-    step: str | None = None,
-    rank: int | None = None,
-    until_held: bool = False,
-) -> None:
-    from ._run_logs import follow_run
-
-    follow_run(call.console, flow.backend, run, step, rank, until_held)

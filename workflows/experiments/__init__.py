@@ -1,0 +1,1 @@
+"""Experiments: a training script with its run configuration, and the runs of it."""

@@ -1,0 +1,87 @@
+"""Which experiments a project has: those that were created here, and those whose run configuration is there."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from ..errors import BadValue, UserError
+from ..project import read_json, state_folder, write_json
+from .runconfig import FOLDERS
+
+#: As azureml-core has it (_valid_experiment_name), and short enough for a folder's name with a number behind it.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+def check_name(name: str) -> None:
+    """See that a name can be an experiment's.
+
+    Raises:
+        BadValue: It cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise BadValue(
+            f"{name!r} cannot be an experiment's name.",
+            "Use letters, digits, - and _, at most 100 of them, beginning with a letter or digit.",
+        )
+
+
+def runconfig_path(project: Path, name: str) -> Path:
+    """Where an experiment's run configuration is kept: where the SDK looks for it."""
+    for folder in reversed(FOLDERS):
+        path = project / folder / f"{name}.runconfig"
+        if path.exists():
+            return path
+    return project / FOLDERS[0] / f"{name}.runconfig"
+
+
+def _folder(project: Path) -> Path:
+    return state_folder(project, "experiments")
+
+
+def known(project: Path) -> list[str]:
+    """The names of the experiments that there are."""
+    created = {path.stem for path in _folder(project).glob("*.json")}
+    configured = {path.stem for folder in FOLDERS for path in (project / folder).glob("*.runconfig")}
+    return sorted(name for name in created | configured if _NAME.fullmatch(name))
+
+
+def exists(project: Path, name: str) -> bool:
+    """Whether there is an experiment of that name."""
+    return name in known(project)
+
+
+def create(project: Path, name: str) -> None:
+    """Make an experiment.
+
+    Raises:
+        BadValue: The name cannot be one.
+        UserError: There is one of that name.
+    """
+    check_name(name)
+    for other in known(project):
+        if other.lower() == name.lower():
+            # Two that differ in case only would share a folder on macOS and Windows.
+            raise UserError(f"There is an experiment {other} already.", f"Run it: inv experiment.run {other}")
+    write_json(_folder(project) / f"{name}.json", {"name": name, "created": time.time()})
+
+
+def require(project: Path, name: str) -> None:
+    """See that there is an experiment.
+
+    Raises:
+        BadValue: The name cannot be one.
+        UserError: There is none; those there are, are named.
+    """
+    check_name(name)
+    names = known(project)
+    if name not in names:
+        there = f"Those there are: {', '.join(names)}. Or: " if names else "First: "
+        raise UserError(f"There is no experiment {name}.", f"{there}inv experiment.create {name}")
+
+
+def created(project: Path, name: str) -> float | None:
+    """When an experiment was created here, in seconds since the epoch."""
+    found = (read_json(_folder(project) / f"{name}.json") or {}).get("created")
+    return float(found) if isinstance(found, int | float) else None

@@ -1,0 +1,141 @@
+"""Run configurations of experiments, in azureml-core's own format: ``<project>/.azureml/NAME.runconfig``.
+
+The format is what ``azureml.core.RunConfiguration.save`` writes and ``load`` reads:
+https://learn.microsoft.com/python/api/azureml-core/azureml.core.runconfig.runconfiguration
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: Where the SDK looks for them; in a project that has the second, older one, only there.
+FOLDERS = (".azureml", "aml_config")
+#: Communicators that start one process for each rank, in lower case, and what starts them.
+DISTRIBUTIONS = {"openmpi": "mpi", "intelmpi": "mpi", "nccl": "pytorch", "gloo": "pytorch"}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run configuration says; the defaults are the SDK's.
+
+    Attributes:
+        script: The script, relative to the project's folder.
+        arguments: Its arguments, each as it is written in the file.
+        target: The compute target.
+        framework: ``Python``, ``PyTorch``, ``TensorFlow``, ``PySpark``, ``CNTK``.
+        communicator: ``None``, ``OpenMpi``, ``IntelMpi``, ``Nccl``, ``Gloo``, ``ParameterServer``.
+        node_count: Nodes.
+        mpi_processes: With MPI, processes of each node.
+        pytorch_processes: With PyTorch, processes of all nodes together; None for one of each node.
+        environment: The environment's name.
+        environment_version: Its version, where one is named.
+        user_managed: Whether nothing is to be installed: the script runs with the Python that is there.
+        conda_file: A conda file, relative to the project's folder; it goes before ``conda``.
+        conda: A conda file's content, where it is written into the run configuration itself.
+        base_image: The image that the environment builds on. The SDK always writes one.
+        base_dockerfile: The text of a Dockerfile, in the place of a base image.
+        variables: Environment variables of the run.
+        use_docker: Whether the SDK would run it in a container; it writes false where nobody has said anything.
+        shm_size: Size of /dev/shm in the container.
+        data: Local paths by name, relative to the project's folder.
+        output_collection: Whether logs, metrics and outputs are to be kept.
+        snapshot_project: Whether the project is to be kept with the run.
+        directories_to_watch: Folders whose files are to be kept as the script writes them.
+        ignored: What is set in the file and not acted on, such as ``amlcompute.vmSize``; not written.
+        places: File and line of the fields that are set, by attribute, ``data.NAME``, ``variables.NAME``; not written.
+    """
+
+    script: str
+    arguments: tuple[str, ...] = ()
+    target: str = "local"
+    framework: str = "Python"
+    communicator: str = "None"
+    node_count: int = 1
+    mpi_processes: int = 1
+    pytorch_processes: int | None = None
+    environment: str = ""
+    environment_version: str = ""
+    user_managed: bool = False
+    conda_file: str = ""
+    conda: Mapping[str, Any] | None = None
+    base_image: str = ""
+    base_dockerfile: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    use_docker: bool = False
+    shm_size: str = "2g"
+    data: Mapping[str, str] = field(default_factory=dict)
+    output_collection: bool = True
+    snapshot_project: bool = True
+    directories_to_watch: tuple[str, ...] = ("logs",)
+    ignored: tuple[str, ...] = field(default=(), compare=False)
+    places: Mapping[str, tuple[Path, int]] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def only_named(self) -> bool:
+        """Whether the environment is a registered or curated one, of which the file has no more than the name."""
+        defined = self.conda_file or self.conda or self.base_image or self.base_dockerfile
+        return not defined and not self.user_managed
+
+    @property
+    def distribution(self) -> str:
+        """``mpi``, ``pytorch``, or empty where it is one process."""
+        return DISTRIBUTIONS.get(self.communicator.lower(), "")
+
+    @property
+    def processes(self) -> int:
+        """Processes of each node."""
+        if self.distribution == "mpi":
+            return self.mpi_processes
+        if self.distribution == "pytorch" and self.pytorch_processes is not None:
+            return self.pytorch_processes // self.node_count
+        return 1
+
+
+def read(path: Path) -> RunConfig:
+    """Read a run configuration of any version of the SDK.
+
+    Args:
+        path: The file; the project is the folder above its own.
+
+    Raises:
+        UserError: It is not there, cannot be read, is not YAML, names no script, or a value is of the wrong
+            type; with the line.
+    """
+    from .runconfig_reader import parse
+    from .runconfig_text import open_files
+
+    return parse(open_files(path))
+
+
+def write(path: Path, config: RunConfig) -> bool:
+    """Write a run configuration; in a file that is there, change no more than the values that differ.
+
+    Comments, the order and what this program does not know are kept. The environment's fields are changed in
+    the file that ``environment`` names, where it names one. Each file is replaced at one stroke.
+
+    Args:
+        path: The file; its folder is made when missing.
+        config: What it is to say.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        UserError: The file cannot be read, changed or written; it is left as it was.
+    """
+    from .runconfig_text import open_files, save
+    from .runconfig_writer import changed, fresh
+
+    if not path.exists():
+        save(path, fresh(config, path))
+        return True
+    before = open_files(path)
+    after = changed(before, config)
+    # The environment's own file first: nothing refers to it that is not there yet.
+    documents = [(old, new) for old, new in zip(before, after, strict=True) if new != old]
+    for _, new in reversed(documents):
+        save(new.file, new.encoded)
+    return bool(documents)

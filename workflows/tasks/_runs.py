@@ -1,0 +1,109 @@
+"""What the tasks of all stories show of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import BadValue, UserError
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from ..runs.attachable import Attachable
+    from ..runs.record import RunRecord
+
+
+def read_rank(text: str) -> int | None:
+    """The rank typed after ``--rank``; None for all.
+
+    Raises:
+        BadValue: It is neither a number nor ``all``.
+    """
+    if text == "all":
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 5:
+        raise BadValue(f"--rank must be a number or `all`, not {text!r}.", "Correct it.")
+    return int(text)
+
+
+def in_words(seconds: float) -> str:
+    """A duration as people read it."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def remark(found: Sequence[Attachable], reason: str) -> str:
+    """What there is to say of a step: why it failed, or whom it waits for."""
+    from ..flows.watching import again
+    from ..runs import attachable
+
+    if reason:
+        return reason
+    if not found or found[0].step.final:
+        late = [one for one in found if one.state == attachable.NOT_ATTACHED]
+        return f"no debugger came in time; again: {again(late[0].run, late[0].step.name)}" if late else ""
+    texts = []
+    for one in found:
+        rank = "" if one.rank is None else f"rank {one.rank} "
+        word = {
+            attachable.WAITING: "holds for a debugger on",
+            attachable.ATTACHED: "debugger attached on",
+            attachable.NOT_ATTACHED: "no debugger came in time; one is still welcome on",
+            attachable.LISTENING: "debugger welcome on",
+            attachable.CLOSED: "no debugger can be let in on",
+        }[one.state]
+        texts.append(f"{rank}{word} 127.0.0.1:{one.port}")
+    return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more ranks" if len(texts) > 3 else "")
+
+
+def say_where(console: Console, run: RunRecord, step: str | None) -> None:
+    """Where the steps that hold can be attached to, and which have gone on alone."""
+    from ..flows.watching import again
+    from ..runs import attachable
+
+    for one in attachable.of_run(run):
+        if step not in (None, one.step.name):
+            continue
+        rank = "" if one.rank is None else f", rank {one.rank},"
+        if one.state == attachable.WAITING and one.open:
+            where = f"holds for a debugger on 127.0.0.1:{one.port}"
+            console.line(f"{one.step.name}{rank} {where}: inv {run.kind}.attach --run {run.number}")
+        elif one.state == attachable.NOT_ATTACHED:
+            console.line(
+                f"{one.step.name}{rank} has gone on, no debugger came in time; again: {again(run, one.step.name)}"
+            )
+
+
+def see_success(run: RunRecord, step: str | None = None) -> None:
+    """End with exit code 1 where the run, or the step, has failed.
+
+    Raises:
+        UserError: It has.
+    """
+    from ..flows.watching import again, step_failed
+    from ..runs import record as records
+
+    chosen = [run.step(step)] if step is not None else run.steps
+    failed = next((one for one in chosen if one.status == records.FAILED), None)
+    if failed is not None:
+        raise step_failed(run, failed)
+    status = chosen[0].status if step is not None else run.status
+    if status in (records.CANCELED, records.INTERRUPTED, records.SKIPPED):
+        raise UserError(f"The run {run.run_id} is over: {status}.", f"Submit it again: {again(run)}")
+
+
+def follow_run(
+    console: Console,
+    refresh: Callable[[RunRecord], RunRecord],
+    run: RunRecord,
+    step: str | None = None,
+    rank: int | None = None,
+    until_held: bool = False,
+) -> None:
+    """Stream the logs of a run; see :func:`~workflows.tasks._run_logs.stream_run`."""
+    from ._run_logs import stream_run
+
+    stream_run(console, refresh, run, step, rank, until_held)
