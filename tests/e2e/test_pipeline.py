@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def test_four_ranks_stop_at_the_same_line_at_once(pipelines: PipelineProject) ->
     clients = [each.__enter__() for each in sessions]
     try:
         frames = [stop_of(client) for client in clients]
-        assert [frame["line"] for frame in frames] == [4] * 4
+        assert [(frame["source"]["path"], frame["line"]) for frame in frames] == [(str(script), 4)] * 4
         assert [value_of(client, frame, "square") for client, frame in zip(clients, frames, strict=True)] == list(
             "0149"
         )
@@ -293,3 +294,76 @@ if __name__ == "__main__":
     assert record["steps"][0]["exit_code"] == 7, record
     log = Path(endpoint["log"]).read_text()
     assert "forked 3" in log and "fork [0, 2, 4]" in log and "spawn [0, 2, 4]" in log
+
+
+def test_a_step_without_a_script_of_its_own_runs_and_the_next_one_holds(pipelines: PipelineProject) -> None:
+    text = pipelines.pipeline.read_text()
+    fetch = (
+        "  fetch:\n    command: echo fetched > ${{outputs.data}}/data.txt\n    outputs: {data: {type: uri_folder}}\n"
+    )
+    fetch += "    environment: azureml:any@latest\n"
+    needs = "      data: ${{parent.inputs.numbers}}\n"
+    assert needs in text
+    text = text.replace(needs, needs + "      extra: ${{parent.jobs.fetch.outputs.data}}\n")
+    pipelines.pipeline.write_text(text + fetch)
+    result = pipelines.ok("pipeline.debug", "--json")
+    assert [endpoint["step"] for endpoint in result.json["endpoints"]] == ["prepare"]
+    assert "fetch has started no Python script of its own" in result.err
+
+
+def test_a_number_means_that_run_whatever_others_are_called(pipelines: PipelineProject) -> None:
+    pipelines.ok("pipeline.submit", "--no-debug", "--follow")
+    text = pipelines.pipeline.read_text().replace("display_name: numbers", "display_name: 1_more_numbers")
+    pipelines.pipeline.write_text(text)
+    pipelines.ok("pipeline.submit", "--no-debug", "--follow")
+    assert pipelines.status("1")["name"] == "numbers"
+    assert pipelines.status("numbers")["number"] == 1 and pipelines.status("1_more"[:1] + "-more")["number"] == 2
+
+
+def test_what_to_type_again_names_the_pipeline_that_was_typed(pipelines: PipelineProject) -> None:
+    other = pipelines.folder / "other.yml"
+    other.write_text(pipelines.pipeline.read_text().replace("factor: 3", "factor: three"))
+    arguments = ("--pipeline-file", "other.yml", "--input", "factor=4")
+    pipelines.script("add").write_text("raise SystemExit(1)\n")
+    result = pipelines.inv("pipeline.submit", "--no-debug", "--follow", *arguments)
+    result.says("inv pipeline.debug --pipeline-file other.yml --input factor=4 --step add")
+
+
+def test_a_missing_package_is_named_with_where_it_goes(pipelines: PipelineProject) -> None:
+    pipelines.single("import no_such_package_at_all.inner\n")
+    result = pipelines.inv("pipeline.submit", "--no-debug", "--follow")
+    wrong, todo = result.err.strip().splitlines()[-2:]
+    assert "the package no_such_package_at_all is not installed" in wrong and "env/training/requirements.txt" in todo
+
+
+def test_published_options_are_taken_also_from_a_step_that_is_not_debugged(pipelines: PipelineProject) -> None:
+    pipelines.single("import sys\nprint('got', sys.argv[1:])\n", "python work.py --a 1 --remote_debug --b 2")
+    assert "got ['--a', '1', '--b', '2']" in pipelines.ok("pipeline.submit", "--no-debug", "--follow").out
+
+
+def test_ctrl_c_leaves_a_run_that_is_only_followed(pipelines: PipelineProject) -> None:
+    child = pipelines.start("pipeline.debug", "--follow")
+    until(lambda: (pipelines.folder / ".vscode" / "launch.json").exists(), "the chain's end")
+    until(lambda: pipelines.step("prepare")["endpoints"], "the step holding")
+    time.sleep(0.5)
+    child.send_signal(signal.SIGINT)
+    result = pipelines.finish(child)
+    assert result.code == 0 and "The run goes on" in result.out, result
+    assert pipelines.status()["status"] == "Running"
+
+
+def test_after_an_error_its_message_is_shown_and_inspect_shows_the_values(pipelines: PipelineProject) -> None:
+    pipelines.single("def look(prices):\n    return prices['rent']\n\nlook({'food': 3})\n")
+    result = pipelines.ok("pipeline.debug", "--on-error")
+    assert "holds at KeyError: 'rent'" in result.out and "inv pipeline.inspect work.py:2" in result.out
+    assert "holds at KeyError: 'rent'" in pipelines.ok("pipeline.status").out
+    seen = pipelines.ok("pipeline.inspect", "work.py:2", "--json").json
+    assert seen["stopped"]["function"] == "look" and seen["locals"]["prices"] == "{'food': 3}"
+    assert pipelines.until_final()["status"] == "Failed"
+
+
+def test_configurations_of_runs_that_are_over_do_not_pile_up(pipelines: PipelineProject) -> None:
+    debug(pipelines)
+    pipelines.ok("pipeline.cancel")
+    debug(pipelines, "--step", "prepare")
+    assert set(pipelines.launch()) == {FAMILY}

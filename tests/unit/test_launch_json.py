@@ -1225,3 +1225,27 @@ def test_edits_give_what_they_give_in_plain_python_and_lose_no_comment(seed: int
         scribe.comments = [c for c in scribe.comments if c.encode() not in gone]
         assert [c for c in scribe.comments if c.encode() not in document.data] == []
     assert document.value == model
+
+
+def test_a_configuration_whose_step_is_gone_is_taken_out_unless_it_holds_something_of_the_users(tmp_path: Path) -> None:
+    endpoint = DebugEndpoint("127.0.0.1", 5679, (PathMapping(tmp_path, "/work"),))
+    names = [f"Azure Machine Learning Compute: remote debug ({step})" for step in ("a", "b", "c", "d")]
+    write_configurations(tmp_path, [attach_configuration(name, endpoint, tmp_path) for name in names])
+    file = tmp_path / ".vscode" / "launch.json"
+    lines = file.read_text().split('"justMyCode": true')
+    # b: another value; c: a comment; a and d: as they were written.
+    file.write_text(
+        lines[0]
+        + '"justMyCode": true'
+        + lines[1]
+        + '"justMyCode": false'
+        + lines[2]
+        + '"justMyCode": true // mine'
+        + lines[3]
+        + '"justMyCode": true'
+        + lines[4]
+    )
+    new = attach_configuration(names[3], endpoint, tmp_path)
+    write_configurations(tmp_path, [new], retired=lambda name: name in names)
+    left = [name for name in names if f'"{name}"' in file.read_text()]
+    assert left == names[1:]

@@ -580,6 +580,7 @@ def test_every_field_of_any_file_can_be_changed_and_changed_back(path: Path, tex
             15: '        baseImage: "an/image:1"  # pinned\n'
             + "        baseDockerfile: |\n          FROM x\n          RUN y"
         }),
+        ({"variables": {"OTHER": "x\ny"}}, {20: None, 22: '    OTHER: "x\\U0000000Ay"'}),
         ({"arguments": ()}, {4: "arguments: []  # as in the paper", 6: None, 7: None, 8: None}),
         ({"arguments": ("a",)}, {6: "- a", 7: None, 8: None}),
         ({"conda_file": "x.yml"}, {13: "    python: {userManagedDependencies: false, condaDependenciesFile: x.yml}"}),
@@ -607,6 +608,13 @@ def test_local_data_goes_beside_what_it_is_in_the_cloud(path: Path) -> None:
     assert read(path).data == {"train": "data/x"} and read(path).ignored == ()
     after = path.read_text()
     assert after == text.replace("# registered\n", "# registered\n      uri:\n        path: data/x\n")
+
+
+def test_a_text_of_several_lines_can_be_the_last_of_a_file_without_a_newline_at_the_end(path: Path) -> None:
+    text = BASE + "  docker:\n    baseImage:"
+    assert edit(path, text, base_dockerfile="FROM x\nRUN y\n") == (
+        text + "\n    baseDockerfile: |\n      FROM x\n      RUN y\n"
+    )
 
 
 def test_a_twin_of_an_older_version_is_changed_with_it(path: Path) -> None:
@@ -795,7 +803,8 @@ def test_what_the_sdk_saves_is_read_and_what_is_changed_in_it_is_all_that_the_sd
 
 
 @pytest.mark.parametrize(
-    "config", [RunConfig("train.py", environment="mine"), full(), full(conda_file="", conda=CONDA)]
+    "config",
+    [RunConfig("train.py"), RunConfig("train.py", environment="mine"), full(), full(conda_file="", conda=CONDA)],
 )
 def test_what_is_written_here_is_loaded_by_the_sdk_with_the_same_values(
     sdk: Callable[..., Any], path: Path, config: RunConfig

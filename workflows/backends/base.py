@@ -31,8 +31,13 @@ class Backend(Protocol):
 
     name: str
 
-    def submit(self, pipeline: Pipeline, debug: DebugRequest | None) -> RunRecord:
+    def submit(self, pipeline: Pipeline, debug: DebugRequest | None, options: str = "") -> RunRecord:
         """Start a run, which goes on by itself.
+
+        Args:
+            pipeline: What to run.
+            debug: What is to be debugged of it.
+            options: What was typed to submit this and no other pipeline, for messages.
 
         Raises:
             UserError: It cannot be started. Nothing of it is left then.

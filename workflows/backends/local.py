@@ -9,6 +9,7 @@ from .. import engines, uses
 from ..console import Console
 from ..interrupts import uninterrupted
 from ..models import ImageRef
+from ..paths import shown as show
 from ..pipelines.commands import names_own_script, wanted_port
 from ..pipelines.definition import FILE_TYPES, Input, Pipeline, Step
 from ..runs import store, submission
@@ -38,7 +39,7 @@ class LocalBackend:
         self._settings = settings
         self._console = console
 
-    def submit(self, pipeline: Pipeline, debug: DebugRequest | None) -> RunRecord:
+    def submit(self, pipeline: Pipeline, debug: DebugRequest | None, options: str = "") -> RunRecord:
         """See :class:`~workflows.backends.base.Backend`."""
         settings, console = self._settings, self._console
         engine, word = engines.choose(settings.engine)
@@ -51,7 +52,7 @@ class LocalBackend:
             fetched = _fetch(pipeline, shown.detail)
             run = store.new_run(settings.project, KIND, pipeline.name, engine.name)
             try:
-                run.file, run.debugged = str(pipeline.file), bool(allotted)
+                run.file, run.options, run.debugged = str(pipeline.file), options, bool(allotted)
                 run.on_error = bool(debug and debug.on_error)
                 plan = Plan(
                     tuple(
@@ -61,12 +62,12 @@ class LocalBackend:
                     pipeline.outputs,
                     pipeline.continue_on_failure,
                 )
-                several = len(allotted) > 1
+                several_steps = len(allotted) > 1
                 ranks = {step.name: step.ranks for step in pipeline.steps}
 
                 def name(step: str, rank: int) -> str:
                     shown_rank = rank if ranks[step] > 1 else None
-                    return configuration_name(step if several or ranks[step] > 1 else None, shown_rank)
+                    return configuration_name(step if several_steps or ranks[step] > 1 else None, shown_rank)
 
                 run.steps = submission.step_records(run, plan, steps, name)
                 submission.start(run, plan)
@@ -74,7 +75,8 @@ class LocalBackend:
                 with uninterrupted():
                     submission.discard(run)
                 raise
-            shown.text = f"run {run.run_id}, {len(run.steps)} step{'s' if len(run.steps) > 1 else ''}"
+            ending = "s" if len(run.steps) > 1 else ""
+            shown.text = f"run {run.run_id}, {len(run.steps)} step{ending} of {show(pipeline.file)}"
         return run
 
     def runs(self) -> list[RunRecord]:
@@ -136,7 +138,7 @@ class LocalBackend:
                 if one.key not in built:
                     built[one.key] = one.build(engine, shown.detail)
                     notes += built[one.key].notes
-                    uses.record(self._settings.project, f"{KIND} {one.key}", built[one.key].digest)
+                    uses.record(self._settings.project, f"{KIND} {one.key} {engine.name}", built[one.key].digest)
                 images[step.name] = built[one.key]
             words = {
                 image.name if engine.name == "docker" else f"environment {image.digest[:12]}": image.reused

@@ -51,8 +51,13 @@ def read_stack(client: DapClient, thread: int, levels: int = 0) -> list[Frame]:
     frames = []
     for frame in client.request("stackTrace", arguments).get("stackFrames", []):
         file = (frame.get("source") or {}).get("path") or ""
-        frames.append(Frame(str(file), int(frame["line"]), str(frame["name"]), int(frame["id"])))
+        frames.append(Frame(str(file), int(frame["line"]), _plain_name(str(frame["name"])), int(frame["id"])))
     return frames
+
+
+def _plain_name(name: str) -> str:
+    """A function's name without what debugpy 1.8.22 adds to it at an exception."""
+    return name.removesuffix(" (Current frame)")
 
 
 def read_locals(client: DapClient, frame: Frame) -> dict[str, str]:

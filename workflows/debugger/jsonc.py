@@ -97,6 +97,16 @@ class Document:
         """
         return self.data.count(b"\n", 0, self._at(keys).start) + 1
 
+    def has_comments(self, keys: Keys) -> bool:
+        """Whether there is a comment inside the value at ``keys``.
+
+        Raises:
+            KeyError: There is no such value.
+        """
+        node = self._at(keys)
+        tokens = _TOKEN.finditer(self.data, node.start, node.end)
+        return any(token.group().startswith((b"//", b"/*")) for token in tokens)
+
     def set(self, keys: Keys, value: Any) -> Document:
         """Replace a value, or insert a key that is missing behind the others of its object.
 

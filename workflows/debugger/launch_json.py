@@ -62,6 +62,7 @@ def write_configurations(
     folder: Path,
     configurations: Sequence[Mapping[str, Any]],
     compounds: Sequence[Mapping[str, Any]] = (),
+    retired: Callable[[str], bool] = lambda name: False,
 ) -> Result:
     """Put configurations into the project's launch.json.
 
@@ -72,6 +73,8 @@ def write_configurations(
         folder: The project's folder, which holds ``.vscode``.
         configurations: Launch configurations, each with a ``name``.
         compounds: Compounds, each with a ``name`` and the names of its ``configurations``.
+        retired: Says of a configuration's name whether what it led to is gone. Such a one is taken out where it
+            is just as it was written here; with anything of the user's in it, it stays.
 
     Returns:
         ``added`` when at least one entry is new, else ``updated`` or ``unchanged``.
@@ -91,6 +94,7 @@ def write_configurations(
         _require_array(document, file, "configurations")
         if compounds:
             _require_array(document, file, "compounds")
+        document = _without_retired(document, {str(entry["name"]) for entry in configurations}, retired)
         document = document.set_scalars(_changed_scalars(document, configurations))
         for entry in configurations:
             document, new = _put(document, "configurations", entry, _update_configuration)
@@ -104,6 +108,26 @@ def write_configurations(
     if added:
         return "added"
     return "updated" if changed else "unchanged"
+
+
+def _without_retired(document: Document, wanted: set[str], retired: Callable[[str], bool]) -> Document:
+    for index in reversed(range(len(document.value.get("configurations", ())))):
+        entry = document.value["configurations"][index]
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if isinstance(name, str) and name not in wanted and retired(name) and _is_untouched(document, index, entry):
+            document = document.delete(("configurations", index))
+    return document
+
+
+def _is_untouched(document: Document, index: int, entry: Mapping[str, Any]) -> bool:
+    """Whether a configuration is as `attach_configuration` makes them, without a comment in it."""
+    return (
+        set(entry) == {*_OURS, "justMyCode"}
+        and entry["type"] == "debugpy"
+        and entry["request"] == "attach"
+        and entry["justMyCode"] is True
+        and not document.has_comments(("configurations", index))
+    )
 
 
 def _changed_scalars(document: Document, configurations: Sequence[Mapping[str, Any]]) -> dict[Keys, str | int]:

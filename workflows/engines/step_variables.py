@@ -66,14 +66,16 @@ def injected_variables(
         injected["AZUREML_DEBUGGEE_METRICS"] = events.replace("events.jsonl", "metrics.jsonl")
         injected["AZUREML_DEBUGGEE_UPLOADS"] = uploads
     debug = spec.debug
+    if debug is not None or spec.published_options:
+        injected["AZUREML_DEBUGGEE_CODE"] = separator.join(code)
     if debug is None or not debug.ports:
-        return injected
+        # The published options are taken from the script's arguments, and nobody is let in.
+        return {**injected, "AZUREML_DEBUGGEE_RANKS": "none"} if spec.published_options else injected
     base = min(debug.ports.items())
     return {
         **injected,
         # Scripts are reached by links; breakpoints belong to the files behind them.
         "PYDEVD_RESOLVE_SYMLINKS": "1",
-        "AZUREML_DEBUGGEE_CODE": separator.join(code),
         "AZUREML_DEBUGGEE_HOST": listen_host,
         # The address at which a debugger really reaches the step.
         "AZUREML_DEBUGGEE_ADDRESS": "127.0.0.1",

@@ -49,6 +49,7 @@ class StepSpec:
         shm_size: Size of /dev/shm in a container; empty for the default.
         debug: How it is debugged; None where it is not.
         metrics: Whether what it logs by azureml-core is kept, in ``announce/metrics.jsonl``.
+        published_options: Whether its command has the published options, which a script need not know.
     """
 
     run_id: str
@@ -65,11 +66,12 @@ class StepSpec:
     shm_size: str = ""
     debug: StepDebug | None = None
     metrics: bool = False
+    published_options: bool = False
 
     @property
     def injected(self) -> bool:
         """Whether the debuggee travels into its processes."""
-        return self.metrics or bool(self.debug and self.debug.ports)
+        return self.metrics or self.published_options or bool(self.debug and self.debug.ports)
 
     def log(self, rank: int | None = None) -> Path:
         """The driver log: one for each rank where there are several, as Azure lays them out."""

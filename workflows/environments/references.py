@@ -123,7 +123,9 @@ def _training(settings: Settings, reason: str = "") -> ResolvedEnvironment:
     folder = settings.training_env
     default = packaged_defaults() / "env" / "training" / "Dockerfile"
     definition = load_definition(folder, required=REQUIRED, default_dockerfile=default)
-    notes = (f"{reason}: {shown(folder)} is used",) if reason else ()
+    own = folder != packaged_defaults() / "env" / "training" or folder.is_relative_to(settings.project)
+    place = shown(folder) if own else "the program's own env/training (for packages, make one in your project)"
+    notes = (f"{reason}: {place} is used",) if reason else ()
     return ResolvedEnvironment("training", notes, definition, settings.base_image)
 
 

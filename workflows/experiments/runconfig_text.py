@@ -61,8 +61,7 @@ class Document:
     @property
     def encoded(self) -> bytes:
         """What is written to disk: always with a newline at the end."""
-        text = self.text if self.text.endswith("\n") else self.text + self._newline
-        return text.encode("utf-8-sig" if self.mark else "utf-8")
+        return self._ended(self.text).encode("utf-8-sig" if self.mark else "utf-8")
 
     @cached_property
     def node(self) -> MappingNode:
@@ -89,7 +88,12 @@ class Document:
         """
         value = _scalars(value)
         names = self._within(path)
-        return self._checked(_put(_plain(self.node), names, value, self.root), self._put(names, value))
+        expected = _put(_plain(self.node), names, value, self.root)
+        try:
+            return self._checked(expected, self._put(names, value))
+        except CannotChange:
+            # An indented comment that follows would become part of a text of several lines.
+            return self._checked(expected, self._put(names, _in_one_line(value)))
 
     def remove(self, path: tuple[str, ...]) -> Document:
         """The document without an entry; the same where it has none.
@@ -124,11 +128,14 @@ class Document:
     def _newline(self) -> str:
         return "\r\n" if "\r\n" in self.text else "\n"
 
+    def _ended(self, text: str) -> str:
+        return text if text.endswith("\n") else text + self._newline
+
     def _checked(self, expected: Any, text: str) -> Document:
         """The document with a new text, which has to say what is expected and else what the old one said."""
         import yaml
 
-        after = replace(self, text=text)
+        after = replace(self, text=self._ended(text))
         try:
             is_same = _plain(after.node) == expected
         except yaml.YAMLError as error:
@@ -397,6 +404,12 @@ def _scalars(value: Any) -> Any:
     if isinstance(value, bool):
         return Plain("true" if value else "false")
     return Plain(value) if isinstance(value, (int, float)) else value
+
+
+def _in_one_line(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _in_one_line(item) for key, item in value.items()}
+    return Plain(_quoted(value)) if isinstance(value, str) and "\n" in value else value
 
 
 def _nested(names: tuple[str, ...], value: Any) -> Any:

@@ -74,7 +74,7 @@ class Deployment:
             definition = self.definition()
             engine = self.engine
             image = engine.build(definition, self.settings.base_image, step.detail)
-            uses.record(self.settings.project, "inference", image.digest)
+            uses.record(self.settings.project, f"inference {engine.name}", image.digest)
             word = "reused" if image.reused else "built"
             what = image.name if engine.name == "docker" else f"environment {image.digest[:12]}"
             step.text = f"{what} ({word})"

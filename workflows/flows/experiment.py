@@ -123,9 +123,7 @@ class ExperimentFlow:
             raise
         return run
 
-    def debug(
-        self, name: str, options: RunOptions, request: DebugRequest
-    ) -> tuple[RunRecord, list[Attachable]]:
+    def debug(self, name: str, options: RunOptions, request: DebugRequest) -> tuple[RunRecord, list[Attachable]]:
         """The whole chain; an experiment that is not there yet is made."""
         if not catalog.exists(self.settings.project, name):
             self.create(name)

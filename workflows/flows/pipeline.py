@@ -39,8 +39,9 @@ class PipelineFlow:
 
     # The chain
 
-    def submit(self, inputs: Mapping[str, str], debug: DebugRequest | None) -> RunRecord:
+    def submit(self, inputs: Mapping[str, str], debug: DebugRequest | None, options: str = "") -> RunRecord:
         """Read the pipeline file, build its environments and start a run."""
+        backend = self.backend
         from ..debugger.launch_json import check
         from ..pipelines.reader import load_pipeline
 
@@ -48,7 +49,7 @@ class PipelineFlow:
         if debug is not None:
             _check_request(pipeline, debug)
             check(self.settings.project)
-        return self.backend.submit(pipeline, debug)
+        return backend.submit(pipeline, debug, options)
 
     def tail_log(self, run: RunRecord, only: str | None = None) -> list[Attachable]:
         """Wait until a debugged step says where it listens; see :func:`~workflows.flows.watching.until_open`."""
@@ -58,9 +59,11 @@ class PipelineFlow:
         """Write the launch configurations of a run."""
         attach(self.console, run, found)
 
-    def debug(self, inputs: Mapping[str, str], debug: DebugRequest) -> tuple[RunRecord, list[Attachable]]:
+    def debug(
+        self, inputs: Mapping[str, str], debug: DebugRequest, options: str = ""
+    ) -> tuple[RunRecord, list[Attachable]]:
         """The whole chain. What Ctrl-C or a silent step leaves behind is ended."""
-        run = self.submit(inputs, debug)
+        run = self.submit(inputs, debug, options)
         try:
             found = self.tail_log(run)
             run = self.backend.refresh(run)

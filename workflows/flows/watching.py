@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ ALIVE_SECONDS = 0.25
 SHOWN_LINES = 15
 
 
+#: How Python says that a package is not there.
+_MISSING = re.compile(r"^ModuleNotFoundError: No module named '([^'.]+)")
+
+
 @dataclass(frozen=True)
 class Watching:
     """What it takes to watch a run.
@@ -42,7 +47,8 @@ def again(run: RunRecord, step: str | None = None) -> str:
     """What to type to debug it once more."""
     if run.single:
         return f"inv experiment.debug {run.name}"
-    return f"inv pipeline.debug --step {step}" if step else "inv pipeline.debug"
+    # With what was typed to submit it: without, another pipeline would be run.
+    return " ".join(filter(None, ["inv pipeline.debug", run.options, f"--step {step}" if step else ""]))
 
 
 def log_command(run: RunRecord, step: str) -> str:
@@ -105,6 +111,13 @@ def inspect_step(
         found = _Watch(watching, run, target.name, rank).until_open(shown)
         shown.text = summary(found, watching.limit)
     one = found[0]
+    others = [
+        str(other.rank)
+        for other in attachable.of_step(one.run, one.step)
+        if other.rank != one.rank and other.state == attachable.WAITING
+    ]
+    if others:
+        watching.console.line(f"  note: rank {', '.join(others)} holds too; a script that waits for it goes no further")
     if one.error is not None and "message" in one.error and run.on_error:
         return inspection.inspect_exception(one.endpoint, source, line, expressions, timeout).as_json()
     stop = inspection.inspect_stop(one.endpoint, source, line, expressions, trigger=None, timeout=timeout)
@@ -190,8 +203,12 @@ class _Watch:
                 continue
             if step.status == records.COMPLETED and not run.on_error and step.name not in self._silent:
                 self._silent.add(step.name)
-                if self._only or not attachable.of_step(run, step):
+                if self._only:
                     raise UserError(*self._never(step))
+                if not attachable.of_step(run, step):
+                    # Such as one that only fetches data: the next one is waited for.
+                    note = f"{step.name} has started no Python script of its own, so nothing was debugged in it"
+                    self._watching.console.line(f"  note: {note}")
             silent = step.status == records.RUNNING and time.time() - step.started > self._limit
             if silent and not run.on_error and not attachable.of_step(run, step):
                 raise UserError(
@@ -227,7 +244,7 @@ class _Watch:
             )
         return (
             f"{step.name} has completed without starting a Python script that could be debugged.",
-            "Its command must start python with a script of its code folder; or leave it out: --step NAME.",
+            "Its command must start python with a script, or -m with a module, of its code folder.",
         )
 
     def _fail(self, waited: Sequence[StepRecord]) -> None:
@@ -279,6 +296,15 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
             lines = found
             if any(line.startswith("Traceback") for line in found):
                 break
+    missing = next((match for line in reversed(lines) if (match := _MISSING.search(line))), None)
+    if missing is not None:
+        folder = "env/training/requirements.txt"
+        return StepFailed(
+            f"The {'run' if run.single else 'step'} {step.name} failed: the package {missing[1]} is not installed.",
+            f"Add it to {folder} of your project (a new file will do), or to the step's own conda file, then: "
+            f"{again(run, step.name)}",
+            details=lines,
+        )
     return StepFailed(
         f"{'The run' if run.single else 'The step'} {run.run_id if run.single else step.name} failed: "
         f"{step.reason or step.exit_code}.",
@@ -309,11 +335,13 @@ def summary(found: Sequence[Attachable], timeout: int) -> str:
     first = found[0]
     name = first.step.name if first.rank is None else f"{first.step.name}, rank {first.rank}"
     where = f"127.0.0.1:{first.port}"
-    more = f" and {len(found) - 1} more ranks" if len(found) > 1 else ""
+    others = len(found) - 1
+    more = f" and {others} more rank{'s' if others > 1 else ''}" if others else ""
+    holds, runs = ("hold", "run") if others else ("holds", "runs")
     if first.state == attachable.WAITING:
         if first.error is not None:
-            name += f" raised {first.error.get('type')} and"
-        return f"{name}{more} holds for a debugger on {where}, up to {timeout} s"
+            return f"{name}{more} {holds} at {first.what}, for a debugger on {where}, up to {timeout} s"
+        return f"{name}{more} {holds} for a debugger on {where}, up to {timeout} s"
     if first.state == attachable.NOT_ATTACHED:
-        return f"{name}{more} has gone on, no debugger came in time; one is still welcome on {where}"
-    return f"{name}{more} runs, debugger welcome on {where}"
+        return f"{name}{more} went on, no debugger came in time; one is still welcome on {where}"
+    return f"{name}{more} {runs}, debugger welcome on {where}"

@@ -172,7 +172,7 @@ def _read_text(file: Path, what: str, named: Value | None) -> str:
             raise wrong(f"{path} is a folder, not a {what}.", hint)
         raw = file.read_bytes()
     except FileNotFoundError as error:
-        raise wrong(f"There is no {what} {path}.", "Check the path; relative to the file that names it.") from error
+        raise wrong(f"There is no {what} {path}.", "Check the path.") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise wrong(f"{path} cannot be read: {reason}.", "Name a file that can be read.") from error

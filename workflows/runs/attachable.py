@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,14 @@ class Attachable:
     error: dict[str, Any] | None = None
 
     @property
+    def what(self) -> str:
+        """The exception that it holds at, in a few words; empty where there is none."""
+        if self.error is None or self.error["event"] != "raised":
+            return ""
+        message = " ".join(str(self.error.get("message") or "").split())
+        return f"{self.error.get('type')}: {message[:200]}" if message else str(self.error.get("type"))
+
+    @property
     def port(self) -> int:
         """The port on 127.0.0.1."""
         return self.step.ports[self.rank or 0]
@@ -87,6 +96,7 @@ class Attachable:
             "launch_configuration": self.configuration,
             "log": str(self.run.log(self.step, self.rank or 0)),
             "state": self.state,
+            "error": self.what or None,
         }
 
 
@@ -141,4 +151,17 @@ def write_configurations(run: RunRecord, only: Iterable[Attachable] | None = Non
     names = [name for name, _endpoint in wanted]
     compounds = [{"name": COMPOUND, "configurations": names, "stopAll": False}] if len(names) > 1 else []
     configurations = [launch_json.attach_configuration(name, endpoint, run.project) for name, endpoint in wanted]
-    return launch_json.write_configurations(run.project, configurations, compounds)
+    return launch_json.write_configurations(run.project, configurations, compounds, _retired(run))
+
+
+def _retired(run: RunRecord) -> Callable[[str], bool]:
+    """Whether a configuration of a name belongs to no run any more: its port may be another step's by now."""
+
+    @functools.cache
+    def in_use() -> frozenset[str]:
+        from .store import active_runs
+
+        runs = [run, *active_runs(run.project, run.kind)]
+        return frozenset(name for one in runs for step in one.steps for name in step.configurations.values())
+
+    return lambda name: name.startswith(_FAMILY) and not run.single and name not in in_use()

@@ -91,6 +91,7 @@ class RunRecord:
         project: The project's folder.
         engine: ``docker`` or ``process``.
         file: What was submitted, an absolute path.
+        options: What was typed to submit this and no other pipeline.
         command: An experiment's script with its arguments, as typed.
         created: Seconds since the epoch.
         status: One of the words above.
@@ -109,6 +110,7 @@ class RunRecord:
     project: Path
     engine: str
     file: str = ""
+    options: str = ""
     command: str = ""
     created: float = 0.0
     status: str = NOT_STARTED

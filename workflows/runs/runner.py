@@ -68,7 +68,7 @@ class Runner:
             while not self._over():
                 if (self.run.folder / "cancel").exists():
                     self._end_all()
-                    store.close(self.run, records.CANCELED, "canceled")
+                    store.close(self.run, records.CANCELED, "")
                     return
                 self._look()
                 time.sleep(LOOK_SECONDS)
@@ -167,6 +167,7 @@ class Runner:
             shm_size=planned.shm_size,
             debug=self._debug(planned, step),
             metrics=planned.metrics,
+            published_options="--remote_debug" in planned.command,
         )
 
     def _output(self, step: str, name: str) -> Path:

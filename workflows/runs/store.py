@@ -214,5 +214,5 @@ def cancel(run: RunRecord, seconds: float) -> RunRecord:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     end_processes(run)
-    close(run, records.CANCELED, "canceled")
+    close(run, records.CANCELED, "")
     return run

@@ -30,13 +30,15 @@ def wanted_base(console: Console, wanted: int, count: int) -> int:
         UserError: One of them is held by a program that is not of this kind; it is named.
     """
     base, word = ports.pick("debug_port", wanted, frozenset(), _container_on)
-    if word:
+    if word and count == 1:
         console.line(f"  note: {word}")
     moved = min(free_ports(base, count, frozenset()).values())
     if moved != base and wanted:
         held = next(port for port in range(base, base + count) if not ports.is_free(port))
         _other, word = ports.pick("debug_port", held, frozenset(), _container_on)
-        console.line(f"  note: {word.partition(',')[0]}, so the ranks' ports begin at {moved}")
+        console.line(f"  note: {word.partition(', so')[0]}, so the ranks' ports begin at {moved}")
+    elif word and count > 1:
+        console.line(f"  note: {word.partition(', so')[0]}, so the ranks' ports begin at {moved}")
     return moved
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -145,7 +146,7 @@ def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], 
         _end(error)
     except KeyboardInterrupt:
         where = f" in {run.console.current}" if run.console.current else ""
-        _end(UserError(f"Interrupted{where}.", f"{interrupted} Again: inv {run.name}"))
+        _end(UserError(f"Interrupted{where}.", f"{interrupted} Again: inv {shlex.join(sys.argv[1:])}"))
     except BrokenPipeError:
         # Whoever read the output has gone; nothing is left to say, not even at exit.
         sys.stdout = open("/dev/null" if sys.platform != "win32" else "nul", "w")  # noqa: SIM115

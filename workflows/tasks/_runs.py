@@ -55,6 +55,8 @@ def remark(found: Sequence[Attachable], reason: str) -> str:
             attachable.LISTENING: "debugger welcome on",
             attachable.CLOSED: "no debugger can be let in on",
         }[one.state]
+        if one.state == attachable.WAITING and one.what:
+            word = f"holds at {one.what}, for a debugger on"
         texts.append(f"{rank}{word} 127.0.0.1:{one.port}")
     return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more ranks" if len(texts) > 3 else "")
 

@@ -70,17 +70,14 @@ def submit(
     """Start a run of the pipeline, which goes on in the background."""
     request = _request(step, rank, on_error, wait) if debug else None
     flow = _flow(call)
-    run = flow.submit(_inputs(input), request)
+    run = flow.submit(_inputs(input), request, _options(call, input))
     call.console.line()
     call.console.line(f"Its log   inv pipeline.tail-log --run {run.number}")
     if request is not None:
         call.console.line(f"Attach    inv pipeline.attach --run {run.number}")
-    if follow:
-        follow_run(call.console, flow.backend.refresh, run)
-        run = flow.backend.refresh(run)
     call.console.result(_result(call, run, []))
     if follow:
-        see_success(run)
+        _stay(call, flow, run)
 
 
 @command(
@@ -101,14 +98,15 @@ def debug(
 ) -> None:
     """Do it all: submit, tail-log, attach."""
     flow = _flow(call)
-    run, found = flow.debug(_inputs(input), _request(step, rank, on_error, wait))
+    run, found = flow.debug(_inputs(input), _request(step, rank, on_error, wait), _options(call, input))
     console = call.console
     console.line()
     if found:
         names = list(dict.fromkeys(one.configuration for one in found))
         more = f" (and {len(names) - 1} more; all of them: the compound)" if len(names) > 1 else ""
         console.line(f'Press F5 in VS Code: "{names[0]}"{more}')
-        sample = _sample(run, found[0])
+        # Of several ranks one alone would go on, and wait for the others.
+        sample = _sample(run, found[0]) if len(found) == 1 else ""
         if sample:
             console.line(f"Without editor  inv pipeline.inspect {sample} --run {run.number}")
         console.line(f"The steps       inv pipeline.status --run {run.number}")
@@ -116,14 +114,9 @@ def debug(
         console.line(f"End it          inv pipeline.cancel --run {run.number}")
     else:
         console.line(f"The run {run.run_id} has completed, and no step raised.")
-    result = _result(call, run, found)
+    console.result(_result(call, run, found))
     if follow:
-        # The object comes first, since the logs may go on for hours.
-        console.result(result)
-        follow_run(call.console, flow.backend.refresh, run)
-        see_success(flow.backend.refresh(run))
-    else:
-        console.result(result)
+        _stay(call, flow, run)
 
 
 @command(
@@ -200,12 +193,14 @@ def inspect(
     flow = _flow(call)
     result = flow.inspect(flow.find(run), location, step, number, list(eval), seconds)
     show(call.console, result)
+    call.console.line("The step goes on: inv pipeline.status")
     call.console.result(result)
 
 
 @command(settings=("backend",), json=True, help={"run": RUN_HELP})
 def status(call: Command, run: str | None = None) -> None:
     """Show a run and its steps."""
+    from ..paths import shown as shown_path
     from ..runs import attachable
 
     flow = _flow(call)
@@ -218,7 +213,7 @@ def status(call: Command, run: str | None = None) -> None:
         took = in_words(step.seconds) if step.started else ""
         said = remark(states[step.name], step.reason)
         console.line(f"  {step.name:<{width}}  {step.status:<10}  {took:>8}  {said}".rstrip())
-    console.line(f"Logs and outputs: {found.folder}")
+    console.line(f"Logs and outputs: {shown_path(found.folder)}")
     result = found.as_json()
     for entry in result["steps"]:
         entry["endpoints"] = [one.as_json() for one in states[entry["name"]]]
@@ -260,6 +255,31 @@ def cancel(call: Command, run: str | None = None) -> None:
     )
 
 
+def _options(call: Command, typed: Sequence[str]) -> str:
+    """What has to be typed again for this pipeline and no other one."""
+    import shlex
+
+    from ..paths import shown
+
+    words = [word for entry in typed for word in ("--input", entry)]
+    if call.settings.set_by.get("pipeline_file") == "--pipeline-file":
+        words = ["--pipeline-file", str(shown(call.settings.pipeline_file)), *words]
+    return shlex.join(words)
+
+
+def _stay(call: Command, flow: PipelineFlow, run: RunRecord) -> None:
+    """Stream a run's logs until it ends; Ctrl-C leaves it running."""
+    try:
+        follow_run(call.console, flow.backend.refresh, run)
+    except KeyboardInterrupt:
+        call.console.line()
+        call.console.line(f"The run goes on; to end it: inv pipeline.cancel --run {run.number}")
+        return
+    run = flow.backend.refresh(run)
+    see_success(run)
+    call.console.line(f"The run {run.run_id} has completed.")
+
+
 def _sample(run: RunRecord, one: Attachable) -> str:
     """A line of a step's script for a first inspection."""
     import re
@@ -269,8 +289,8 @@ def _sample(run: RunRecord, one: Attachable) -> str:
     from ..runs import plan
     from ._inspection import sample_line
 
-    if run.on_error:
-        return ""
+    if one.error is not None and one.what and one.error.get("file"):
+        return shlex.quote(f"{Path(str(one.error['file'])).name}:{one.error.get('line')}")
     command = next(step.command for step in plan.load(run.folder).steps if step.name == one.step.name)
     for name in re.findall(r"[^\s'\"]+\.py", command):
         for local, _remote in one.step.mappings:
