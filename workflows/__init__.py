@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from invoke import Collection
 
-from .tasks import container, deploy, pipeline
+from .tasks import container, deploy, experiment, pipeline
 
 namespace = Collection()
 namespace.add_collection(Collection.from_module(deploy))
 namespace.add_collection(Collection.from_module(container))
 namespace.add_collection(Collection.from_module(pipeline))
+namespace.add_collection(Collection.from_module(experiment))

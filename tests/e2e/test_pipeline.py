@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -367,3 +369,114 @@ def test_configurations_of_runs_that_are_over_do_not_pile_up(pipelines: Pipeline
     pipelines.ok("pipeline.cancel")
     debug(pipelines, "--step", "prepare")
     assert set(pipelines.launch()) == {FAMILY}
+
+
+def test_runs_submitted_at_the_same_moment_get_different_ports(pipelines: PipelineProject) -> None:
+    # Python, which binds the port, starts only after a while: as behind a `pip install`.
+    pipelines.single("print('done')\n", "sleep 1; python work.py")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    children = [pipelines.start("pipeline.debug", "--json", "--debug-port", port) for _ in range(4)]
+    results = [pipelines.finish(child) for child in children]
+    assert [result.code for result in results] == [0] * 4, results
+    endpoints = [result.json["endpoints"][0] for result in results]
+    assert len({endpoint["port"] for endpoint in endpoints}) == 4
+    assert {endpoint["state"] for endpoint in endpoints} == {"waiting"}
+
+
+def test_a_step_can_be_inspected_again_after_a_debugger_has_left(pipelines: PipelineProject) -> None:
+    pipelines.single("import time\ncount = 0\nwhile count < 6000:\n    count += 1\n    time.sleep(0.01)\n")
+    debug(pipelines)
+    for line in (4, 5, 4):
+        seen = pipelines.ok("pipeline.inspect", f"work.py:{line}", "--json").json
+        assert seen["stopped"]["line"] == line
+    assert pipelines.ok("pipeline.attach", "--json").json["endpoints"][0]["state"] == "detached"
+
+
+def test_inspect_takes_the_rank_that_is_debugged_and_names_those_there_are(pipelines: PipelineProject) -> None:
+    pipelines.single(RANK_SCRIPT, more=RANKS)
+    debug(pipelines, "--rank", "3")
+    pipelines.inv("pipeline.inspect", "work.py:4", "--rank", "1").says("Rank 1 of work is not debugged", "Debugged: 3")
+    pipelines.inv("pipeline.tail-log", "--rank", "9").says("no rank 9")
+    assert pipelines.ok("pipeline.inspect", "work.py:4", "--json").json["locals"]["rank"] == "3"
+
+
+def test_a_failing_step_of_ranks_does_not_end_one_whose_name_begins_like_its_own(pipelines: PipelineProject) -> None:
+    folder = pipelines.folder / "work"
+    folder.mkdir()
+    (folder / "fail.py").write_text("import time\ntime.sleep(0.5)\nraise SystemExit(3)\n")
+    (folder / "work.py").write_text("import time\ntime.sleep(2)\n")
+    common = "    code: ./work\n    environment: azureml:any@latest\n"
+    pipelines.pipeline.write_text(
+        f"type: pipeline\njobs:\n  train:\n{common}    command: python fail.py\n"
+        "    distribution: {type: pytorch, process_count_per_instance: 2}\n"
+        f"  train_b:\n{common}    command: python work.py\n"
+    )
+    assert pipelines.inv("pipeline.submit", "--no-debug", "--follow").code == 1
+    assert {step["name"]: step["status"] for step in pipelines.record()["steps"]} == {
+        "train": "Failed",
+        "train_b": "Completed",
+    }
+
+
+def test_the_copy_of_a_project_leaves_the_originals_run_alone(pipelines: PipelineProject) -> None:
+    debug(pipelines)
+    run = pipelines.record()["run_id"]
+    copy = PipelineProject(pipelines.folder.with_name("the copy"), pipelines.environ)
+    shutil.copytree(pipelines.folder, copy.folder, symlinks=True)
+    copy.inv("pipeline.cancel").says(run, "Cancel it there")
+    assert pipelines.step("prepare")["endpoints"][0]["state"] == "waiting"
+    shutil.rmtree(copy.folder)
+
+
+def test_a_moved_project_can_be_attached_to_where_it_is_now(pipelines: PipelineProject) -> None:
+    debug(pipelines)
+    before = pipelines.folder
+    pipelines.folder = before.rename(before.with_name("a moved project"))
+    (endpoint,) = pipelines.ok("pipeline.attach", "--json").json["endpoints"]
+    assert endpoint["path_mappings"][0]["localRoot"] == str(pipelines.folder / "prepare")
+    assert pipelines.ok("pipeline.cancel", "--json").json["status"] == "Canceled"
+
+
+def test_an_input_file_with_what_a_shell_minds_in_its_name_is_one_word(pipelines: PipelineProject) -> None:
+    names = ["houses (1).csv", "a;b.csv", "a&b.csv", "$HOME.csv", "it's.csv", "ä b.csv"]
+    for name in names:
+        (pipelines.folder / name).write_text(name)
+    inputs = "".join(f'  f{number}: {{type: uri_file, path: "./{name}"}}\n' for number, name in enumerate(names))
+    given = "".join(f"      f{number}: ${{{{parent.inputs.f{number}}}}}\n" for number in range(len(names)))
+    command = " ".join(f"${{{{inputs.f{number}}}}}" for number in range(len(names)))
+    pipelines.single("import sys\nfor path in sys.argv[1:]:\n    print('<' + open(path).read() + '>')\n")
+    pipelines.pipeline.write_text(
+        f"type: pipeline\ninputs:\n{inputs}jobs:\n  work:\n    code: ./work\n    environment: azureml:any@latest\n"
+        f"    inputs:\n{given}    command: python work.py {command}\n"
+    )
+    out = pipelines.ok("pipeline.submit", "--no-debug", "--follow").out
+    assert [line for line in out.splitlines() if line.startswith("<")] == [f"<{name}>" for name in names]
+
+
+def test_what_a_step_leaves_in_the_background_ends_with_the_run(pipelines: PipelineProject) -> None:
+    pipelines.single("print()\n", "setsid sleep 4321 & (setsid sleep 4322 &); echo ok")
+    pipelines.ok("pipeline.submit", "--no-debug", "--follow")
+    run = pipelines.record()["run_id"]
+    until(lambda: not running_marked(run), "the end of what was left")
+
+
+def test_a_run_whose_folder_was_deleted_ends(pipelines: PipelineProject) -> None:
+    debug(pipelines)
+    run = pipelines.record()["run_id"]
+    shutil.rmtree(pipelines.folder / ".azureml-debug", ignore_errors=True)
+    until(lambda: not running_marked(run), "the end of its processes")
+
+
+def test_a_clock_that_was_corrected_does_not_make_a_run_look_dead(pipelines: PipelineProject) -> None:
+    debug(pipelines)
+    path = pipelines.runs / pipelines.record()["run_id"] / "runner.json"
+    kept = json.loads(path.read_text())
+    # What is compared are ticks since the boot, which no clock moves; another process's differ.
+    assert kept["started"] == float(Path(f"/proc/{kept['pid']}/stat").read_text().rpartition(")")[2].split()[19])
+    assert pipelines.status()["status"] == "Running"
+    path.write_text(json.dumps({**kept, "space": "pid:[1]"}))
+    assert pipelines.status()["status"] == "Running"
+    path.write_text(json.dumps({**kept, "started": kept["started"] + 1}))
+    assert pipelines.status()["status"] == "Interrupted"

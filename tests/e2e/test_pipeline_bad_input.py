@@ -98,7 +98,7 @@ def test_a_step_that_never_starts_a_script_of_its_own_is_said_to(pipelines: Pipe
 
 def test_a_step_that_stays_silent_is_given_up_after_the_timeout_and_ended(pipelines: PipelineProject) -> None:
     pipelines.single("print()\n", "sleep 600; python work.py")
-    pipelines.inv("pipeline.debug", "--debug-timeout", "2").says("2 s", "--debug-timeout")
+    pipelines.inv("pipeline.debug", "--debug-timeout", "2").says("5 s", "--debug-timeout")
     record = pipelines.record()
     assert record["status"] == "Canceled" and not running_marked(record["run_id"])
 
@@ -171,3 +171,25 @@ def test_a_damaged_record_is_not_in_the_way(pipelines: PipelineProject) -> None:
     pipelines.inv("pipeline.status").says("No pipeline of this project has been run")
     pipelines.ok("pipeline.submit", "--no-debug", "--follow")
     assert pipelines.record()["number"] == 2
+
+
+def test_ports_beyond_the_last_one_are_refused(pipelines: PipelineProject) -> None:
+    pipelines.single("print()\n", more="distribution:\n  type: pytorch\n  process_count_per_instance: 4\n")
+    pipelines.inv("pipeline.debug", "--rank", "all", "--debug-port", "65534").says("65535", "--debug-port")
+
+
+def test_inspect_where_no_step_raised_says_so(pipelines: PipelineProject) -> None:
+    pipelines.single("number = 1\nnumber += 1\n")
+    pipelines.ok("pipeline.submit", "--on-error", "--follow")
+    pipelines.inv("pipeline.inspect", "work.py:2").says("raised", "inv pipeline.debug")
+
+
+def test_a_variable_that_cannot_be_one_fails_its_step_and_no_other(pipelines: PipelineProject) -> None:
+    text = PIPELINE + (
+        '  odd:\n    command: echo odd\n    environment: azureml:any@latest\n    environment_variables: {A: "x\\0y"}\n'
+    )
+    pipelines.pipeline.write_text(text)
+    assert pipelines.inv("pipeline.submit", "--no-debug", "--follow").code == 1
+    record = pipelines.record()
+    assert "runner" not in record["reason"]
+    assert [step["status"] for step in record["steps"]] == ["Completed"] * 3 + ["Failed"]

@@ -75,7 +75,7 @@ def test_the_example_is_three_steps_in_a_row() -> None:
         ("score", ("train",)),
         ("evaluate", ("score",)),
     ]
-    assert (pipeline.name, pipeline.outputs) == ("houses", {"report": ("evaluate", "report")})
+    assert (pipeline.name, pipeline.outputs) == ("House-prices", {"report": ("evaluate", "report")})
     assert (pipeline.notes, pipeline.continue_on_failure) == ((), False)
     for step in pipeline.steps:
         assert step.code == ROOT / "examples" / "pipeline" / step.name

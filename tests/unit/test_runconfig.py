@@ -295,6 +295,7 @@ BASE = "script: train.py\nenvironment:\n  name: mine\n"
             BASE + "  python:\n    condaDependencies: {some_key: 1}\n    condaDependenciesFile:\n",
             {"conda": {"some_key": "1"}},
         ),
+        (BASE + "  python: {condaDependenciesFile: a.yml, condaDependencies: {name: x}}\n", {"conda_file": "a.yml"}),
         (BASE + "  python: {user_managed_dependencies: true}\n", {"user_managed": True}),
         (BASE + '  docker:\n    baseImage:\n    baseDockerfile: "FROM x\\nRUN y\\n"\n', {
             "base_dockerfile": "FROM x\nRUN y\n"
@@ -548,6 +549,17 @@ def test_a_new_file_leaves_out_what_is_seldom_set(path: Path) -> None:
     ]
 
 
+def test_an_environment_that_is_only_named_stays_a_reference_for_the_sdk(path: Path) -> None:
+    write(path, RunConfig("train.py", environment="mine", environment_version="7"))
+    assert "\nenvironment:\n  name: mine\n  version: '7'\ndocker:\n" in path.read_text()
+
+
+def test_data_is_kept_under_keys_that_the_sdk_does_not_change(path: Path) -> None:
+    write(path, full())
+    data = path.read_text().partition("\ndata:\n")[2].partition("\nenvironmentVariables:")[0]
+    assert re.findall(r"^  (\S+):$", data, re.M) == ["train", "trainData", "trainData2", "data", "x", "tRAIN", "'1'"]
+
+
 @pytest.mark.parametrize("text", [SAVED, SAVED_2018, EDITED, BASE], ids=["saved", "saved 2018", "edited", "least"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_every_field_of_any_file_can_be_changed_and_changed_back(path: Path, text: str, newline: str) -> None:
@@ -580,7 +592,7 @@ def test_every_field_of_any_file_can_be_changed_and_changed_back(path: Path, tex
             15: '        baseImage: "an/image:1"  # pinned\n'
             + "        baseDockerfile: |\n          FROM x\n          RUN y"
         }),
-        ({"variables": {"OTHER": "x\ny"}}, {20: None, 22: '    OTHER: "x\\U0000000Ay"'}),
+        ({"variables": {"MODE": "quick", "OTHER": "x\ny"}}, {22: "    OTHER: |-\n      x\n      y"}),
         ({"arguments": ()}, {4: "arguments: []  # as in the paper", 6: None, 7: None, 8: None}),
         ({"arguments": ("a",)}, {6: "- a", 7: None, 8: None}),
         ({"conda_file": "x.yml"}, {13: "    python: {userManagedDependencies: false, condaDependenciesFile: x.yml}"}),
@@ -610,7 +622,10 @@ def test_local_data_goes_beside_what_it_is_in_the_cloud(path: Path) -> None:
     assert after == text.replace("# registered\n", "# registered\n      uri:\n        path: data/x\n")
 
 
-def test_a_text_of_several_lines_can_be_the_last_of_a_file_without_a_newline_at_the_end(path: Path) -> None:
+def test_a_text_of_several_lines_takes_in_nothing_of_what_follows(path: Path) -> None:
+    assert edit(path, BASE + "environmentVariables:\n  A: b\n    # deeper\n", variables={"A": "x\ny"}) == (
+        BASE + 'environmentVariables:\n  A: "x\\ny"\n    # deeper\n'
+    )
     text = BASE + "  docker:\n    baseImage:"
     assert edit(path, text, base_dockerfile="FROM x\nRUN y\n") == (
         text + "\n    baseDockerfile: |\n      FROM x\n      RUN y\n"
@@ -621,6 +636,21 @@ def test_a_twin_of_an_older_version_is_changed_with_it(path: Path) -> None:
     text = BASE + "  docker: {enabled: true, shmSize: 8g}\n"
     assert "enabled: true" not in edit(path, text, use_docker=False)
     assert edit(path, text, shm_size="2g").count("2g") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ("environmentVariables: {A: b, C: d}  # mine\n", "environmentVariables:  # mine\n  A: b\n"),
+        ("environmentVariables: {A: b}\n", "environmentVariables: {A: b}\n"),
+        ("environmentVariables:\n  # first\n  C: d\n", "environmentVariables:\n  # first\n  A: b\n"),
+        ("", "environmentVariables:\n  A: b\n"),
+    ],
+)
+def test_a_variable_is_taken_out_wherever_it_stands(path: Path, text: str, after: str) -> None:
+    environment = "  environmentVariables:\n    C: e  # older\n    EXAMPLE_ENV_VAR: EXAMPLE_VALUE\n"
+    left = "  environmentVariables:\n    EXAMPLE_ENV_VAR: EXAMPLE_VALUE\n"
+    assert edit(path, BASE + environment + text, variables={"A": "b"}) == BASE + left + after
 
 
 def test_a_file_in_braces_becomes_one_of_lines(path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .. import engines, uses
 from ..console import Console
+from ..engines import reservations
 from ..interrupts import uninterrupted
 from ..models import ImageRef
 from ..paths import shown as show
@@ -45,12 +46,27 @@ class LocalBackend:
         engine, word = engines.choose(settings.engine)
         if word:
             console.line(f"Engine: {word}.")
-        steps = engines.load_steps(engine.name)
         allotted = self._allot(pipeline, debug)
-        images = self._build(pipeline, engine.name)
+        try:
+            return self._submit(pipeline, debug, options, engine.name, allotted)
+        except BaseException:
+            reservations.release(_all_ports(allotted))
+            raise
+
+    def _submit(
+        self,
+        pipeline: Pipeline,
+        debug: DebugRequest | None,
+        options: str,
+        engine: str,
+        allotted: dict[str, dict[int, int]],
+    ) -> RunRecord:
+        settings, console = self._settings, self._console
+        steps = engines.load_steps(engine)
+        images = self._build(pipeline, engine)
         with console.step("submit") as shown:
             fetched = _fetch(pipeline, shown.detail)
-            run = store.new_run(settings.project, KIND, pipeline.name, engine.name)
+            run = store.new_run(settings.project, KIND, pipeline.name, engine)
             try:
                 run.file, run.options, run.debugged = str(pipeline.file), options, bool(allotted)
                 run.on_error = bool(debug and debug.on_error)
@@ -101,6 +117,12 @@ class LocalBackend:
         """Debug ports by step and rank, each base + rank; none for steps that are not debugged."""
         if debug is None:
             return {}
+        with reservations.choosing():
+            allotted = self._chosen_ports(pipeline, debug)
+            reservations.reserve(_all_ports(allotted), handover=True)
+        return allotted
+
+    def _chosen_ports(self, pipeline: Pipeline, debug: DebugRequest) -> dict[str, dict[int, int]]:
         taken: set[int] = set()
         allotted: dict[str, dict[int, int]] = {}
         for step in pipeline.steps:
@@ -181,6 +203,10 @@ class LocalBackend:
             after=step.after,
             debug=planned_debug,
         )
+
+
+def _all_ports(allotted: dict[str, dict[int, int]]) -> list[int]:
+    return [port for ports in allotted.values() for port in ports.values()]
 
 
 def _planned_input(entry: Input, fetched: dict[str, Path]) -> PlannedInput:

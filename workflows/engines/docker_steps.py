@@ -355,7 +355,7 @@ def _arguments(spec: StepSpec, command: str) -> list[str]:
 def _explained(error: Any, spec: StepSpec) -> UserError:
     """Why a step's container cannot be made or started."""
     text = str(error.explanation or error)
-    port = re.search(r"(?:127\.0\.0\.1:|for )(\d+)[^\n]*(?:address already in use|port is already allocated)", text)
+    port = re.search(r"127\.0\.0\.1:(\d+)[^\n]*(?:address already in use|port is already allocated)", text)
     if "address already in use" in text or "port is already allocated" in text:
         which = f"Port {port.group(1)}" if port else "A debug port"
         return UserError(

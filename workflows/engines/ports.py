@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from ..errors import UserError
 from ..settings import BY_FIELD
+from .reservations import is_reserved
 
 #: What every process of a deployed service, and of a step, has in its environment.
 _MARKS = frozenset({"AZUREML_DEBUGGEE_PROJECT", "AZUREML_DEBUGGEE_RUN"})
@@ -102,8 +103,8 @@ def pick(
     if port == 0:
         return any_free(avoid), ""
     wanted = port
-    while not is_free(port) or port in avoid:
-        if port not in avoid:
+    while not is_free(port) or port in avoid or is_reserved(port):
+        if port not in avoid and not is_free(port):
             name, ours = containers(port) or _holder(port)
             if not ours:
                 setting = BY_FIELD[field]
@@ -114,16 +115,21 @@ def pick(
     return port, note
 
 
-def next_free(ports: Mapping[int, int], avoid: frozenset[int]) -> dict[int, int]:
+def next_free(ports: Mapping[int, int], avoid: frozenset[int], own: frozenset[int] = frozenset()) -> dict[int, int]:
     """A step's ports by rank as they are, or the next consecutive ones that are free.
 
     Args:
         ports: By rank; each is the base plus its rank.
         avoid: Ports that are not to be used.
+        own: Ports that this run has been promised.
     """
+
+    def usable(port: int) -> bool:
+        return port not in avoid and is_free(port) and (port in own or not is_reserved(port))
+
     step = max(ports) - min(ports) + 1
     moved = dict(ports)
-    while any(port in avoid or not is_free(port) for port in moved.values()):
+    while not all(map(usable, moved.values())):
         shift = step if max(moved.values()) + step <= 65535 else 1024 - min(moved.values())
         moved = {rank: port + shift for rank, port in moved.items()}
     return moved

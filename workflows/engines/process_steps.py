@@ -34,8 +34,13 @@ class ProcessSteps:
 
     def view(self, spec: StepSpec) -> StepView:
         """See :class:`~workflows.engines.steps.StepEngine`."""
-        make_folders(spec)
         code = _code_root(spec)
+        if spec.injected and code is not None and os.pathsep in f"{code}{spec.folder}":
+            raise UserError(
+                f"{code} cannot be debugged: the {os.pathsep!r} in its path separates folders in PYTHONPATH.",
+                "Move the project to a folder without one, or use Docker.",
+            )
+        make_folders(spec)
         make_work_folder(spec, str(code) if code else "", str(spec.folder))
         links = links_folder() / spec.run_id / spec.step
         paths = {}
@@ -141,7 +146,7 @@ class _Processes:
 
     def _end_all(self, deep: bool) -> None:
         groups = [child.pid for child in self._children]
-        end_groups([*groups, *(_marked(f"{self._spec.run_id}/{self._spec.step}") if deep else ())])
+        end_groups([*groups, *(_marked(f"{self._spec.run_id}/{self._spec.step}", whole=True) if deep else ())])
         for child in self._children:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(5)
@@ -156,14 +161,15 @@ def _code_root(spec: StepSpec) -> Path | None:
     return Path(os.path.realpath(spec.code if spec.code.is_dir() else spec.code.parent))
 
 
-def _marked(prefix: str) -> list[int]:
-    """The groups of the processes that carry a run's mark, wherever they went."""
+def _marked(mark: str, whole: bool = False) -> list[int]:
+    """The groups of the processes that carry a step's mark, or one that begins so, wherever they went."""
     import psutil
 
     groups = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(MARK, "").startswith(prefix):
+            found = process.environ().get(MARK, "")
+            if found == mark or (not whole and found.startswith(mark)):
                 groups.add(os.getpgid(process.pid))
     return [group for group in groups if group != os.getpgid(0)]
 

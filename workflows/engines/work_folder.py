@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 from ..project import STATE_FOLDER
@@ -51,5 +52,5 @@ def _link(target: str, link: Path) -> None:
 
 
 def input_name(path: Path) -> str:
-    """The last part of an input's path as the command sees it: a file keeps its suffix, no space stays."""
-    return "_".join(path.name.split())
+    """The last part of an input's path as the command sees it: one word for a shell; a file keeps its suffix."""
+    return re.sub(r"[^\w.+=@%,-]", "_", path.name)

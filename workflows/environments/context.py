@@ -101,8 +101,10 @@ def build_context(definition: EnvironmentDefinition, wheelhouse: Path | None) ->
                     _add_file(tar, name, path)
             _add_file(tar, OURS / "install.sh", Path(__file__).with_name("install.sh"))
             _add_text(tar, OURS / "conda.yml", conda_text(definition, python=None))
-            if wheelhouse is not None:
-                for wheel in sorted(wheelhouse.glob("*.whl")):
+            # Without a requirement there is no wheel, and install.sh would look for a folder that is not there.
+            wheels = sorted(wheelhouse.glob("*.whl")) if wheelhouse is not None else []
+            if wheels:
+                for wheel in wheels:
                     _add_file(tar, OURS / "wheelhouse" / wheel.name, wheel)
             else:
                 _add_requirements(tar, definition)

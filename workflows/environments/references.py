@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,43 +93,48 @@ class ResolvedEnvironment:
         return engine.build(definition, asked.image, report)
 
 
-def resolve_environment(reference: EnvironmentReference | None, settings: Settings, engine: str) -> ResolvedEnvironment:
+def resolve_environment(
+    reference: EnvironmentReference | None, settings: Settings, engine: str, required: Sequence[str] = REQUIRED
+) -> ResolvedEnvironment:
     """Find what a step runs in; nothing is built yet.
 
     Args:
         reference: What the pipeline file says.
         settings: For the default environment and the base image.
         engine: ``docker`` or ``process``.
+        required: Requirements added where none of that name is there; nothing is added to an image as it is.
 
     Raises:
         UserError: The definition, or a file of it, is missing or cannot be read.
     """
     if reference is None:
-        return _training(settings)
+        return _training(settings, required)
     if reference.build is not None:
         if engine == "docker":
             return ResolvedEnvironment(f"{reference.build} {reference.dockerfile}", reference=reference)
-        return _training(settings, f"the build context {shown(reference.build)} is not used without Docker")
+        return _training(settings, required, f"the build context {shown(reference.build)} is not used without Docker")
     if reference.conda_file is not None or reference.conda is not None:
-        return _of_conda(reference, settings, engine)
+        return _of_conda(reference, settings, engine, required)
     if reference.image is not None:
         if engine == "docker":
             return ResolvedEnvironment(f"image {reference.image}", reference=reference)
-        return _training(settings, f"the image {reference.image} is not used without Docker")
-    return _training(settings, f"environment {reference.name} is not on this machine")
+        return _training(settings, required, f"the image {reference.image} is not used without Docker")
+    return _training(settings, required, f"environment {reference.name} is not on this machine")
 
 
-def _training(settings: Settings, reason: str = "") -> ResolvedEnvironment:
+def _training(settings: Settings, required: Sequence[str], reason: str = "") -> ResolvedEnvironment:
     folder = settings.training_env
     default = packaged_defaults() / "env" / "training" / "Dockerfile"
-    definition = load_definition(folder, required=REQUIRED, default_dockerfile=default)
+    definition = load_definition(folder, required=required, default_dockerfile=default)
     own = folder != packaged_defaults() / "env" / "training" or folder.is_relative_to(settings.project)
     place = shown(folder) if own else "the program's own env/training (for packages, make one in your project)"
     notes = (f"{reason}: {place} is used",) if reason else ()
     return ResolvedEnvironment("training", notes, definition, settings.base_image)
 
 
-def _of_conda(reference: EnvironmentReference, settings: Settings, engine: str) -> ResolvedEnvironment:
+def _of_conda(
+    reference: EnvironmentReference, settings: Settings, engine: str, required: Sequence[str]
+) -> ResolvedEnvironment:
     inline = None
     conda_file = reference.conda_file
     if conda_file is None:
@@ -138,7 +143,7 @@ def _of_conda(reference: EnvironmentReference, settings: Settings, engine: str) 
     default = packaged_defaults() / "env" / "training" / "Dockerfile"
     try:
         definition = load_definition(
-            conda_file.parent, conda_file=conda_file, required=REQUIRED, default_dockerfile=default
+            conda_file.parent, conda_file=conda_file, required=required, default_dockerfile=default
         )
     except UserError as error:
         raise _at_reference(error, reference, inline) from error
@@ -173,7 +178,7 @@ def _written(conda: Mapping[str, Any], folder: Path) -> Path:
 
     dependencies = conda.get("dependencies")
     if isinstance(dependencies, list):
-        conda = {**conda, "dependencies": [_absolute(entry, folder) for entry in dependencies]}
+        conda = {**conda, "dependencies": [absolute_entry(entry, folder) for entry in dependencies]}
     text = yaml.safe_dump(dict(conda), sort_keys=False, allow_unicode=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = cache_folder() / "conda" / name / "conda.yml"
@@ -185,8 +190,8 @@ def _written(conda: Mapping[str, Any], folder: Path) -> Path:
     return path
 
 
-def _absolute(entry: Any, folder: Path) -> Any:
-    """The dependencies' part for pip with absolute paths; any other entry as it is."""
+def absolute_entry(entry: Any, folder: Path) -> Any:
+    """An entry of a conda file: the dependencies' part for pip with absolute paths; any other entry as it is."""
     if not isinstance(entry, dict) or not isinstance(entry.get("pip"), list):
         return entry
 

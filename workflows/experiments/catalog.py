@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ..errors import BadValue, UserError
+from ..errors import UserError
 from ..project import read_json, state_folder, write_json
 from .runconfig import FOLDERS
 
@@ -18,10 +20,10 @@ def check_name(name: str) -> None:
     """See that a name can be an experiment's.
 
     Raises:
-        BadValue: It cannot.
+        UserError: It cannot.
     """
     if not _NAME.fullmatch(name):
-        raise BadValue(
+        raise UserError(
             f"{name!r} cannot be an experiment's name.",
             "Use letters, digits, - and _, at most 100 of them, beginning with a letter or digit.",
         )
@@ -42,9 +44,9 @@ def _folder(project: Path) -> Path:
 
 def known(project: Path) -> list[str]:
     """The names of the experiments that there are."""
-    created = {path.stem for path in _folder(project).glob("*.json")}
+    noted = {path.stem for path in _folder(project).glob("*.json")}
     configured = {path.stem for folder in FOLDERS for path in (project / folder).glob("*.runconfig")}
-    return sorted(name for name in created | configured if _NAME.fullmatch(name))
+    return sorted(name for name in noted | configured if _NAME.fullmatch(name))
 
 
 def exists(project: Path, name: str) -> bool:
@@ -56,22 +58,25 @@ def create(project: Path, name: str) -> None:
     """Make an experiment.
 
     Raises:
-        BadValue: The name cannot be one.
-        UserError: There is one of that name.
+        UserError: There is one of that name already, or the name cannot be one.
     """
     check_name(name)
     for other in known(project):
         if other.lower() == name.lower():
             # Two that differ in case only would share a folder on macOS and Windows.
             raise UserError(f"There is an experiment {other} already.", f"Run it: inv experiment.run {other}")
-    write_json(_folder(project) / f"{name}.json", {"name": name, "created": time.time()})
+    _keep(project, name, {})
+
+
+def remove(project: Path, name: str) -> None:
+    """Take an experiment away of which nothing was run, as if it had not been created."""
+    (_folder(project) / f"{name}.json").unlink(missing_ok=True)
 
 
 def require(project: Path, name: str) -> None:
     """See that there is an experiment.
 
     Raises:
-        BadValue: The name cannot be one.
         UserError: There is none; those there are, are named.
     """
     check_name(name)
@@ -83,5 +88,32 @@ def require(project: Path, name: str) -> None:
 
 def created(project: Path, name: str) -> float | None:
     """When an experiment was created here, in seconds since the epoch."""
-    found = (read_json(_folder(project) / f"{name}.json") or {}).get("created")
+    found = _kept(project, name).get("created")
     return float(found) if isinstance(found, int | float) else None
+
+
+def session(project: Path, name: str) -> str | None:
+    """The id of the run that was debugged last: only that one can still be."""
+    found = _kept(project, name).get("session")
+    return found if isinstance(found, str) else None
+
+
+def note_run(project: Path, name: str, debugged: str | None) -> None:
+    """Keep that there is a run, so that the experiment is known without its run configuration too.
+
+    Args:
+        project: The project's folder.
+        name: The experiment.
+        debugged: The run's id, where it is debugged.
+    """
+    if debugged is not None or not _kept(project, name):
+        _keep(project, name, {"session": debugged} if debugged is not None else {})
+
+
+def _kept(project: Path, name: str) -> dict[str, Any]:
+    return read_json(_folder(project) / f"{name}.json") or {}
+
+
+def _keep(project: Path, name: str, values: Mapping[str, Any]) -> None:
+    before = {"name": name, "created": time.time(), **_kept(project, name)}
+    write_json(_folder(project) / f"{name}.json", {**before, **values})

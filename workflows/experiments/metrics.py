@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..debugger.readiness import read_events
+from ..debugger.readiness import Events
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,15 @@ class Logged:
     tags: Mapping[str, Any] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
 
+    def as_json(self) -> dict[str, Any]:
+        """What ``--json`` shows: every value of a metric, and tags and properties."""
+        metrics = {name: [_finite(value) for value in values] for name, values in self.metrics.items()}
+        return {"metrics": metrics, "tags": dict(self.tags), "properties": dict(self.properties)}
+
+    def last(self) -> dict[str, Any]:
+        """The last value of each metric."""
+        return {name: values[-1] for name, values in self.metrics.items() if values}
+
     def series(self, name: str) -> list[tuple[float, float]]:
         """A metric as points, by its place among what was logged; what is no number is left out."""
         values: list[Any] = []
@@ -36,15 +46,22 @@ class Logged:
         ]
 
 
-def read_logged(path: Path) -> Logged:
+def read_logged(path: Path, last: int | None = None) -> Logged:
     """Read a run's ``metrics.jsonl``; nothing where there is none.
 
     Rows and tables become one metric for each column: ``row.column``.
+
+    Args:
+        path: The file.
+        last: Read no more than so many bytes at its end, which is enough for the last values.
     """
+    offset = 0
+    if last is not None and path.exists():
+        offset = max(0, path.stat().st_size - last)
     metrics: dict[str, list[Any]] = {}
     tags: dict[str, Any] = {}
     properties: dict[str, Any] = {}
-    for event in read_events(path):
+    for event in Events(path, offset).read():
         name, value = str(event.get("name")), event.get("value")
         if event["event"] == "tag":
             tags[name] = value
@@ -59,3 +76,16 @@ def read_logged(path: Path) -> Logged:
         elif event["event"] == "metric":
             metrics.setdefault(name, []).append(value)
     return Logged(metrics, tags, properties)
+
+
+def _finite(value: Any) -> Any:
+    """What JSON has no word for, as text."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def shown(value: Any) -> str:
+    """A value as people read it in a line."""
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -190,8 +190,6 @@ class Document:
         key, node = entry
         text, colon = self.text, self._colon(key)
         start, end = node.start_mark.index, self._last(key, node)
-        if start < colon:  # an alias: the value stands elsewhere
-            raise CannotChange
         line_end = self._line_end(colon)
         comments = ""
         if start >= end:  # nothing is written
@@ -473,8 +471,8 @@ def _block(value: Any, column: int) -> list[str]:
 
 def _scalar(text: str) -> str:
     """A scalar as every version of YAML reads it: quoted unless nothing could take it for anything else."""
-    if isinstance(text, Plain) or (_SAFE.fullmatch(text) and text.lower() not in _WORDS):
-        return str(text)
+    if _SAFE.fullmatch(text) and text.lower() not in _WORDS:
+        return text
     return _quoted(text)
 
 
@@ -490,6 +488,9 @@ def _quoted(text: str) -> str:
 
 
 def _escaped(letter: str) -> str:
-    if letter in '"\\':
-        return "\\" + letter
-    return letter if " " <= letter <= "~" else f"\\U{ord(letter):08X}"
+    if letter in '"\\\n\t':
+        return "\\" + {"\n": "n", "\t": "t"}.get(letter, letter)
+    if " " <= letter <= "~":
+        return letter
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

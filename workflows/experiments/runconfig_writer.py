@@ -91,18 +91,16 @@ def changed(documents: tuple[Document, ...], config: RunConfig) -> tuple[Documen
 
 
 def _with_entries(documents: tuple[Document, ...], config: RunConfig) -> tuple[Document, ...]:
-    """The variables and the data, entry by entry."""
+    """The variables and the data, entry by entry; what goes goes last, so that no mapping is empty meanwhile."""
     before = parse(documents)
-    for name in before.variables.keys() - config.variables.keys():
-        for place in VARIABLES:
-            documents = _remove(documents, (*place, name))
     for name, text in config.variables.items():
         if before.variables.get(name) != text:
             documents = _put(documents, (*VARIABLES[0], name), text)
+    for name in before.variables.keys() - config.variables.keys():
+        for place in VARIABLES:
+            documents = _remove(documents, (*place, name))
     entries = at(whole(documents), ("data",))
     keys = {data_name(key, entry): key for key, entry in entries.data.items()} if entries is not None else {}
-    for name in before.data.keys() - config.data.keys():
-        documents = _remove(documents, ("data", keys[name]))
     for name, path in config.data.items():
         if before.data.get(name) == path:
             continue
@@ -114,6 +112,8 @@ def _with_entries(documents: tuple[Document, ...], config: RunConfig) -> tuple[D
         location = {"uri": {"path": path}}
         entry = {"dataLocation": location, "mechanism": "direct", "environmentVariableName": name}
         documents = _put(documents, ("data", key), entry)
+    for name in before.data.keys() - config.data.keys():
+        documents = _remove(documents, ("data", keys[name]))
     return documents
 
 

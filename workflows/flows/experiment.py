@@ -5,20 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import engines, uses
 from ..backends.base import DebugRequest
 from ..console import Console
+from ..engines import reservations
+from ..engines.base import Engine
+from ..engines.work_folder import RUN_FOLDERS
+from ..environments.references import ResolvedEnvironment
 from ..errors import UserError
 from ..experiments import catalog
 from ..experiments.runconfig import RunConfig
+from ..interrupts import uninterrupted
 from ..models import ImageRef
 from ..paths import shown
 from ..runs import record as records
@@ -29,35 +35,21 @@ from ..runs.record import RunRecord
 from ..settings import Settings
 from .watching import StepFailed, Watching, attach, inspect_step, until_open
 
+if TYPE_CHECKING:
+    from ..experiments.configure import RunOptions
+
 KIND = "experiment"
 #: Seconds that a run may take to end by itself: a build takes away what it has made.
 CANCEL_SECONDS = 15.0
 #: Seconds between two looks at whether a run is to be canceled while its environment is built.
 LOOK_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What was typed for a run; None for what was not.
-
-    Attributes:
-        script: The script, absolute.
-        arguments: Its arguments.
-        environment: Folder of a definition, absolute, or a name.
-        data: Local paths by name, absolute.
-        edit: Open the run configuration in the person's editor first.
-    """
-
-    script: Path | None = None
-    arguments: Sequence[str] | None = None
-    environment: str | None = None
-    data: Mapping[str, Path] | None = None
-    edit: bool = False
+#: Runs that are listed unless all are asked for.
+LISTED_RUNS = 10
 
 
 @dataclass
 class ExperimentFlow:
-    """The steps, on one project's settings.
+    """The steps, on one project's settings. Each can be done alone; `debug` chains them.
 
     Attributes:
         settings: The settings.
@@ -71,68 +63,69 @@ class ExperimentFlow:
 
     def create(self, name: str) -> None:
         """Make an experiment."""
-        with self.console.step("create") as shown_:
+        with self.console.step("create") as step:
             catalog.create(self.settings.project, name)
-            shown_.text = f"experiment {name}"
+            step.text = f"experiment {name}"
 
     def submit(self, name: str, options: RunOptions, debug: DebugRequest | None) -> RunRecord:
         """Build the environment and start a run, which goes on by itself.
 
         Raises:
-            UserError: It cannot be started. Of its processes nothing is left then; its log is kept.
+            UserError: It cannot be started. Of its processes nothing is left then; the build's log is kept.
         """
-        from ..experiments.configure import configure, resolved_environment
-
-        settings, console = self.settings, self.console
-        catalog.require(settings.project, name)
-        config = configure(settings, console, name, options)
-        if debug is not None:
-            from ..debugger.launch_json import check
-
-            check(settings.project)
-        engine, word = engines.choose(settings.engine)
-        if word:
-            console.line(f"Engine: {word}.")
-        environment = resolved_environment(settings, config, name, engine.name, debugged=debug is not None)
-        ranks = config.processes * config.node_count if config.distribution else 1
-        ports = self._ports(debug, ranks)
-        with store.submitting(settings.project):
-            if debug is not None:
-                self._check_session(name)
-            run = store.new_run(settings.project, KIND, name, engine.name)
-            run.status, run.debugged = records.PREPARING, debug is not None
-            run.on_error = bool(debug and debug.on_error)
-            run.command = shlex.join([config.script, *config.arguments])
-            run.file = str(catalog.runconfig_path(settings.project, name))
-            steps = engines.load_steps(engine.name)
-            # As far as it is known: the image comes with the build.
-            plan = self._plan(run, config, ImageRef(engine.name, "", ""), ports, debug, ranks)
-            run.steps = submission.step_records(run, plan, steps, lambda step, rank: self._title(name, rank, ranks))
-            records.save(run)
-            store.note_runner(run.folder, os.getpid())
+        catalog.require(self.settings.project, name)
+        path = catalog.runconfig_path(self.settings.project, name)
+        folder_was, file_was = path.parent.is_dir(), path.exists()
+        try:
+            run, config, environment, engine = self._prepared(name, options, debug)
+        except BaseException:
+            if not file_was and not options.edit:
+                # Nothing was run with it, and what was typed in vain is not to be repeated.
+                path.unlink(missing_ok=True)
+                if not folder_was:
+                    with contextlib.suppress(OSError):
+                        path.parent.rmdir()
+            raise
+        started = False
         try:
             with _canceled_from_outside(run):
                 image = self._build(run, environment, engine)
-                plan = self._plan(run, config, image, ports, debug, ranks)
-                with console.step("run") as shown_:
-                    run.status = records.NOT_STARTED
-                    submission.start(run, plan)
-                    shown_.text = f"run {run.run_id}: {run.command}"
+            with self.console.step("run") as step, uninterrupted():
+                # From here on the runner is what sees to a cancel.
+                _see_canceled(run)
+                run.status = records.NOT_STARTED
+                submission.start(run, self._plan(run, config, image, debug))
+                started = True
+                step.text = f"run {run.run_id}: {run.command}"
         except BaseException as error:
-            self._end_failed(run, error)
+            with uninterrupted():
+                if started:
+                    self.cancel(run)
+                else:
+                    _end_failed(run, error)
             raise
         return run
 
     def debug(self, name: str, options: RunOptions, request: DebugRequest) -> tuple[RunRecord, list[Attachable]]:
-        """The whole chain; an experiment that is not there yet is made."""
-        if not catalog.exists(self.settings.project, name):
+        """The whole chain; an experiment that is not there yet is made.
+
+        What Ctrl-C or a silent script leaves behind is ended.
+        """
+        project = self.settings.project
+        made = not catalog.exists(project, name)
+        if made:
             self.create(name)
-        run = self.submit(name, options, request)
+        try:
+            run = self.submit(name, options, request)
+        except BaseException:
+            if made and not store.count_runs(project)[name] and not catalog.runconfig_path(project, name).exists():
+                catalog.remove(project, name)
+            raise
         try:
             found = self.tail_log(run)
             run = self.refresh(run)
             if found:
-                attach(self.console, run, found)
+                self.attach(run, found)
         except StepFailed:
             raise
         except BaseException:
@@ -141,14 +134,14 @@ class ExperimentFlow:
         return run, found
 
     def tail_log(self, run: RunRecord) -> list[Attachable]:
-        """Wait until the script says where it listens."""
+        """Wait until the script says where it listens; see :func:`~workflows.flows.watching.until_open`."""
         return until_open(self._watching, run)
 
     def attach(self, run: RunRecord, found: Sequence[Attachable]) -> None:
         """Write the launch configuration of a run."""
         attach(self.console, run, found)
 
-    # One run
+    # One run, and all of them
 
     def find(self, wanted: str | None) -> RunRecord:
         """The run that is meant; the latest without a word."""
@@ -168,59 +161,121 @@ class ExperimentFlow:
         """Stop at a line of the script, look, and let it go on."""
         return inspect_step(self._watching, run, location, run.steps[0], rank, expressions, timeout)
 
+    def listing(self, every: bool) -> tuple[dict[str, int], list[RunRecord]]:
+        """The experiments with the number of their runs, and the latest runs (or every one)."""
+        project = self.settings.project
+        counts = store.count_runs(project)
+        names = {name: counts[name] for name in catalog.known(project)}
+        return names, store.latest_runs(project, KIND, names, None if every else LISTED_RUNS)
+
     # Parts of steps
 
     @property
     def _watching(self) -> Watching:
         return Watching(self.console, self.refresh, self.settings.debug_timeout)
 
-    def _ports(self, debug: DebugRequest | None, ranks: int) -> dict[int, int]:
-        if debug is None:
-            return {}
-        if debug.rank is not None and debug.rank >= ranks:
-            has = f"ranks 0 to {ranks - 1}" if ranks > 1 else "one process only"
-            raise UserError(f"There is no rank {debug.rank}: the run has {has}.", "Choose one of these: --rank N|all")
-        wanted = range(ranks) if debug.rank is None else [debug.rank]
-        base = submission.wanted_base(self.console, self.settings.debug_port, max(wanted) + 1)
-        return {rank: base + rank for rank in wanted}
+    def _prepared(
+        self, name: str, options: RunOptions, debug: DebugRequest | None
+    ) -> tuple[RunRecord, RunConfig, ResolvedEnvironment, Engine]:
+        """A run whose environment is to be built, with this process as its runner."""
+        from ..experiments.configure import configure, resolved_environment
+
+        settings, project = self.settings, self.settings.project
+        config = configure(settings, self.console, name, options)
+        if debug is not None:
+            from ..debugger.launch_json import check
+
+            _check_rank(debug, _ranks(config))
+            check(project)
+        engine, word = engines.choose(settings.engine)
+        if word:
+            self.console.line(f"Engine: {word}.")
+        environment = resolved_environment(settings, config, name, engine.name, debugged=debug is not None)
+        with store.submitting(project):
+            if debug is not None:
+                self._check_session(name)
+            run = store.new_run(project, KIND, name, engine.name)
+            ports: dict[int, int] = {}
+            try:
+                run.status, run.debugged = records.PREPARING, debug is not None
+                run.on_error = bool(debug and debug.on_error)
+                run.command = shlex.join([config.script, *config.arguments])
+                run.file = str(catalog.runconfig_path(project, name))
+                # As far as it is known: the image comes with the build.
+                ports = self._ports(config, debug)
+                plan = self._plan(run, config, ImageRef(engine.name, "", ""), debug, ports)
+                run.steps = submission.step_records(
+                    run, plan, engines.load_steps(engine.name), lambda step, rank: _title(step, rank, _ranks(config))
+                )
+                (run.folder / "azureml-logs").mkdir()
+                store.note_runner(run.folder, os.getpid())
+                records.save(run)
+                catalog.note_run(project, name, run.run_id if debug is not None else None)
+            except BaseException:
+                with uninterrupted():
+                    reservations.release(ports.values())
+                    submission.discard(run)
+                raise
+        return run, config, environment, engine
 
     def _check_session(self, name: str) -> None:
         """See that no other run of the experiment is being debugged."""
-        for run in store.active_runs(self.settings.project, KIND):
-            if run.name == name and run.debugged:
-                raise UserError(
-                    f"{name} is being debugged already, in its run {run.run_id}.",
-                    f"Let it end, or: inv experiment.cancel --run {run.number}",
-                )
+        run = self._session(name)
+        if run is not None:
+            raise UserError(
+                f"{name} is being debugged already, in its run {run.run_id}.",
+                f"Let it end, or: inv experiment.cancel --run {run.number}",
+            )
 
-    @staticmethod
-    def _title(name: str, rank: int, ranks: int) -> str:
-        base = f"Azure Machine Learning Experiment: {name}"
-        return base if ranks == 1 else f"{base} (rank {rank})"
+    def _session(self, name: str) -> RunRecord | None:
+        """The run in which an experiment is being debugged."""
+        run_id = catalog.session(self.settings.project, name)
+        run = records.load(store.runs_folder(self.settings.project) / run_id) if run_id else None
+        if run is None or run.final:
+            return None
+        run = store.recovered(run)
+        return None if run.final else run
+
+    def _ports(self, config: RunConfig, debug: DebugRequest | None) -> dict[int, int]:
+        """Debug ports by rank, each base + rank, promised to this run; its runner takes them over."""
+        if debug is None:
+            return {}
+        from ..experiments.configure import command
+        from ..pipelines.commands import wanted_port
+
+        wanted = range(_ranks(config)) if debug.rank is None else [debug.rank]
+        with reservations.choosing():
+            port = wanted_port(command(config)) or self.settings.debug_port
+            base = submission.wanted_base(self.console, port, max(wanted) + 1)
+            chosen = {rank: base + rank for rank in wanted}
+            reservations.reserve(chosen.values(), handover=True)
+        return chosen
 
     def _plan(
         self,
         run: RunRecord,
         config: RunConfig,
         image: ImageRef,
-        ports: Mapping[int, int],
         debug: DebugRequest | None,
-        ranks: int,
+        ports: Mapping[int, int] | None = None,
     ) -> Plan:
+        from ..experiments.configure import command
+
         project = self.settings.project
         planned = None
         if debug is not None:
-            planned = PlannedDebug(ports, debug.wait, self.settings.debug_timeout, debug.on_error, any_program=False)
-        data = {name: PlannedInput(path=str(project / path)) for name, path in config.data.items()}
+            allotted = run.steps[0].ports if ports is None else ports
+            planned = PlannedDebug(allotted, debug.wait, self.settings.debug_timeout, debug.on_error, any_program=False)
+        paths = {name: os.path.abspath(project / path) for name, path in config.data.items()}
         step = PlannedStep(
             name=run.name,
-            command=_command(config),
+            command=command(config),
             code=str(project),
             image=image,
-            inputs=data,
+            inputs={name: PlannedInput(path=path) for name, path in paths.items()},
             variables=dict(config.variables),
             distribution=config.distribution,
-            ranks=ranks,
+            ranks=_ranks(config),
             processes=config.processes,
             shm_size=config.shm_size,
             debug=planned,
@@ -229,54 +284,136 @@ class ExperimentFlow:
         )
         return Plan((step,))
 
-    def _build(self, run: RunRecord, environment: Any, engine: Any) -> ImageRef:
+    def _build(self, run: RunRecord, environment: ResolvedEnvironment, engine: Engine) -> ImageRef:
         """Build the run's environment, or find it built; what is shown is kept with the run."""
-        folder = run.folder / "azureml-logs"
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "60_control_log.txt", "a", encoding="utf-8") as log, self.console.step("build") as shown_:
+        notes: tuple[str, ...] = environment.notes
+        with open(control_log(run), "a", encoding="utf-8") as log, self.console.step("build") as step:
 
             def report(line: str) -> None:
                 log.write(line.rstrip() + "\n")
                 log.flush()
-                shown_.detail(line)
+                step.detail(line)
 
             try:
-                image: ImageRef = environment.build(engine, report)
+                image = environment.build(engine, report)
             except UserError as error:
                 log.write("".join(f"{line}\n" for line in (*error.details, str(error))))
                 raise
-            uses.record(self.settings.project, f"{KIND} {run.name}", image.digest)
+            except KeyboardInterrupt:
+                log.write("ended before it was built\n")
+                raise
+            debugged = " debug" if run.debugged else ""
+            uses.record(self.settings.project, f"{KIND} {run.name} {engine.name}{debugged}", image.digest)
             what = image.name if engine.name == "docker" else f"environment {image.digest[:12]}"
-            shown_.text = f"{what} ({'reused' if image.reused else 'built'})"
-            log.write(shown_.text + "\n")
-            for note in (*environment.notes, *image.notes):
-                log.write(f"note: {note}\n")
-        for note in (*environment.notes, *image.notes):
+            step.text = f"{what} ({'reused' if image.reused else 'built'})"
+            notes = (*notes, *image.notes)
+            log.write("".join(f"{line}\n" for line in (step.text, *(f"note: {note}" for note in notes))))
+        for note in notes:
             self.console.line(f"  note: {note}")
         return image
 
-    def _end_failed(self, run: RunRecord, error: BaseException) -> None:
-        """Record what became of a run that did not get to its script."""
-        if isinstance(error, KeyboardInterrupt):
+
+def control_log(run: RunRecord) -> Path:
+    """The log of the build, where Azure has it."""
+    return run.folder / "azureml-logs" / "60_control_log.txt"
+
+
+def outputs(run: RunRecord) -> list[tuple[str, Path]]:
+    """What a run's script has written: each file's name in the run, and where it lies."""
+    found = []
+    for name in RUN_FOLDERS:
+        for parent, folders, files in os.walk(run.folder / name):
+            folders.sort()
+            found += [Path(parent, file) for file in sorted(files)]
+    return [(path.relative_to(run.folder).as_posix(), path) for path in found]
+
+
+def find_output(run: RunRecord, wanted: str) -> Path:
+    """A file that a run's script has written, by its name in the run or below ``outputs``.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = dict(outputs(run))
+    for name in (wanted, f"outputs/{wanted}"):
+        if name in found:
+            return found[name]
+    there = ", ".join(list(found)[:10]) or "none"
+    raise UserError(f"The run {run.run_id} has no file {wanted}.", f"Those there are: {there}")
+
+
+def copy_outputs(run: RunRecord, folder: Path) -> int:
+    """Copy what a run's script has written; the number of files.
+
+    Raises:
+        UserError: One of them is there already, or cannot be written. Nothing is overwritten.
+    """
+    found = outputs(run)
+    there = [name for name, _path in found if (folder / name).exists() or (folder / name).is_symlink()]
+    if there:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise UserError(f"{shown(folder / there[0])}{more} is there already.", "Copy into another folder.")
+    try:
+        for name, path in found:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, folder / name)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{shown(folder)} is not a folder.", "Name a folder, new or there.") from error
+    return len(found)
+
+
+def _ranks(config: RunConfig) -> int:
+    return config.processes * config.node_count if config.distribution else 1
+
+
+def _check_rank(debug: DebugRequest, ranks: int) -> None:
+    if debug.rank is not None and debug.rank >= ranks:
+        has = f"ranks 0 to {ranks - 1}" if ranks > 1 else "one process only"
+        raise UserError(f"There is no rank {debug.rank}: the run has {has}.", "Choose one of these: --rank N|all")
+
+
+def _title(name: str, rank: int, ranks: int) -> str:
+    base = f"Azure Machine Learning Experiment: {name}"
+    return base if ranks == 1 else f"{base} (rank {rank})"
+
+
+def _end_failed(run: RunRecord, error: BaseException) -> None:
+    """Record what became of a run that did not get to its script."""
+    reservations.release([port for step in run.steps for port in step.ports.values()])
+    # Where nothing can be written, the run is found to have no runner, which says enough.
+    with contextlib.suppress(OSError):
+        if isinstance(error, (KeyboardInterrupt, Canceled)):
             store.close(run, records.CANCELED, "canceled")
         else:
             reason = error.problem if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             store.close(run, records.FAILED, reason)
 
 
+class Canceled(UserError):
+    """Another command has asked for the run's end."""
+
+
+def _see_canceled(run: RunRecord) -> None:
+    if (run.folder / "cancel").exists():
+        raise Canceled(f"The run {run.run_id} was canceled.", f"Start it again: inv experiment.run {run.name}")
+
+
 @contextlib.contextmanager
 def _canceled_from_outside(run: RunRecord) -> Iterator[None]:
     """End this command's work where another one asks for the run's end."""
     over = threading.Event()
-    came = False
+    main = threading.main_thread().ident
 
     def look() -> None:
-        nonlocal came
         while not over.wait(LOOK_SECONDS):
             if (run.folder / "cancel").exists():
-                came = True
                 # Wherever the main thread is, it takes away what it has begun.
-                os.kill(os.getpid(), signal.SIGINT)
+                if hasattr(signal, "pthread_kill") and main is not None:
+                    signal.pthread_kill(main, signal.SIGINT)
+                else:
+                    import _thread
+
+                    _thread.interrupt_main()
                 return
 
     before = signal.getsignal(signal.SIGINT)
@@ -288,62 +425,13 @@ def _canceled_from_outside(run: RunRecord) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if came:
-            store.close(run, records.CANCELED, "canceled")
-            raise UserError(
-                f"The run {run.run_id} was canceled.", f"Start it again: inv experiment.run {run.name}"
-            ) from None
+        _see_canceled(run)
         raise
     finally:
         over.set()
+        thread.join()
         if before is signal.SIG_IGN:
             signal.signal(signal.SIGINT, before)
-
-
-def _command(config: RunConfig) -> str:
-    """The text for bash; what refers to data becomes the path where the script sees it."""
-    import re
-
-    pattern = re.compile(r"\$\{\{\s*inputs\.(\w+)\s*\}\}|\$AZUREML_DATAREFERENCE_(\w+)")
-
-    def quoted(argument: str) -> str:
-        parts, at = [], 0
-        for match in pattern.finditer(argument):
-            name = match[1] or match[2]
-            if name not in config.data:
-                continue
-            parts += [shlex.quote(argument[at : match.start()]) if match.start() > at else ""]
-            parts += [f'"${{AZUREML_DATAREFERENCE_{name}}}"']
-            at = match.end()
-        if not parts:
-            return shlex.quote(argument)
-        return "".join([*parts, shlex.quote(argument[at:]) if at < len(argument) else ""])
-
-    return " ".join(["python", shlex.quote(config.script), *map(quoted, config.arguments)])
-
-
-def changed(config: RunConfig, options: RunOptions, project: Path) -> RunConfig:
-    """A run configuration with what was typed."""
-    if options.script is not None:
-        config = replace(config, script=_inside(options.script, project))
-    if options.arguments is not None:
-        config = replace(config, arguments=tuple(options.arguments))
-    if options.data:
-        data = {name: os.path.relpath(path, project) for name, path in options.data.items()}
-        config = replace(config, data={**config.data, **data})
-    return config
-
-
-def _inside(path: Path, project: Path) -> str:
-    try:
-        return path.relative_to(project).as_posix()
-    except ValueError:
-        with contextlib.suppress(ValueError):
-            return path.resolve().relative_to(project.resolve()).as_posix()
-    raise UserError(
-        f"The script {shown(path)} is not in the project's folder {project}.",
-        "Only that folder is seen by the run: move the script there.",
-    )
 
 
 def took(run: RunRecord) -> float:

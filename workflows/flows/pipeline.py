@@ -97,7 +97,7 @@ class PipelineFlow:
             raise _no_step(name, [step.name for step in run.steps]) from None
 
     def inspect(
-        self, run: RunRecord, location: str, step: str | None, rank: int, expressions: list[str], timeout: float
+        self, run: RunRecord, location: str, step: str | None, rank: int | None, expressions: list[str], timeout: float
     ) -> dict[str, Any]:
         """Stop at a line of a step, look, and let it go on."""
         wanted = self.step(run, step)

@@ -20,6 +20,8 @@ from ..runs.record import RunRecord, StepRecord
 LOOK_SECONDS = 0.01
 #: Seconds between two questions whether the run goes on at all.
 ALIVE_SECONDS = 0.25
+#: Seconds that a step may be silent for at least, also where nothing is waited for.
+LEAST_LIMIT = 5
 #: Lines of a failed step's log that are shown.
 SHOWN_LINES = 15
 
@@ -94,7 +96,7 @@ def inspect_step(
     run: RunRecord,
     location: str,
     wanted: StepRecord | None,
-    rank: int,
+    rank: int | None,
     expressions: list[str],
     timeout: float,
 ) -> dict[str, Any]:
@@ -107,8 +109,15 @@ def inspect_step(
     source = inspection.resolve_source(name, cwd=Path.cwd(), roots=list(dict.fromkeys(roots)))
     inspection.check_line(source, line)
     target = wanted or _step_of(run, source)
+    if rank is None:
+        rank = min(target.ports, default=0)
+    if target.ports and rank not in target.ports:
+        ranks = ", ".join(map(str, target.ports))
+        raise UserError(f"Rank {rank} of {target.name} is not debugged.", f"Debugged: {ranks}. Choose: --rank N")
     with watching.console.step("tail-log") as shown:
         found = _Watch(watching, run, target.name, rank).until_open(shown)
+        if not found:
+            raise UserError(f"No step of the run {run.run_id} has raised.", f"Submit it again: {again(run)}")
         shown.text = summary(found, watching.limit)
     one = found[0]
     others = [
@@ -130,7 +139,7 @@ class _Watch:
     def __init__(self, watching: Watching, run: RunRecord, only: str | None = None, rank: int | None = None) -> None:
         self._watching = watching
         self._run = run
-        self._limit = watching.limit
+        self._limit = max(watching.limit, LEAST_LIMIT)
         self._only = only
         self._rank = rank
         self._silent: set[str] = set()
@@ -170,6 +179,7 @@ class _Watch:
         else:
             # After an error one rank is enough: the others may go on, or wait for it.
             expected = 1 if self._run.on_error else len(step.ports)
+        # One that has just opened its port is about to hold, where it is to.
         settled = [one for one in found if one.state != attachable.LISTENING or not self._holds(one)]
         if len(settled) < expected:
             return []

@@ -15,12 +15,13 @@ COMPOUND = "Azure Machine Learning Compute: all"
 _FAMILY = "Azure Machine Learning Compute: remote debug"
 
 #: What a rank's debuggee last said.
-LISTENING, WAITING, ATTACHED, NOT_ATTACHED, CLOSED = "listening", "waiting", "attached", "not attached", "closed"
+LISTENING, WAITING, ATTACHED = "listening", "waiting", "attached"
+DETACHED, NOT_ATTACHED, CLOSED = "detached", "not attached", "closed"
 _STATES = {
     "listening": LISTENING,
     "waiting": WAITING,
     "attached": ATTACHED,
-    "client-left": LISTENING,
+    "client-left": DETACHED,
     "not-attached": NOT_ATTACHED,
     "gate-failed": CLOSED,
 }
@@ -101,20 +102,40 @@ class Attachable:
 
 
 def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
-    """Every rank of a step that has announced itself, in the order of the ranks."""
-    states: dict[int, str] = {}
+    """Every rank of a step that has announced itself, in the order of the ranks.
+
+    Several scripts of a step may be a rank one after the other, or at once: the one that holds counts, else
+    the last that a debugger is welcome in.
+    """
+    ranks: dict[int, dict[int, str]] = {}
     errors: dict[int, dict[str, Any]] = {}
     for event in read_events(run.events(step)) if step.ports else ():
-        rank = int(event.get("rank") or 0)
-        kind = event["event"]
+        rank, pid, kind = int(event.get("rank") or 0), int(event.get("pid") or 0), event["event"]
+        if rank not in step.ports:
+            continue
         if kind in ("raised", "gate-failed"):
-            errors[rank] = event
-        if kind in _STATES and rank in step.ports:
-            states[rank] = _STATES[kind]
+            errors[pid] = event
+        if kind not in _STATES:
+            continue
+        states = ranks.setdefault(rank, {})
+        before = states.pop(pid, None)
+        if before == CLOSED or (before == WAITING and kind == "client-left"):
+            # Nobody is let in any more; or one that looked in and left again, during the hold.
+            states[pid] = before
+        else:
+            states[pid] = _STATES[kind]
     return [
-        Attachable(run, step, rank if step.ranks > 1 else None, state, errors.get(rank))
-        for rank, state in sorted(states.items())
+        Attachable(run, step, rank if step.ranks > 1 else None, states[pid], errors.get(pid))
+        for rank, states in sorted(ranks.items())
+        for pid in [_counting(states)]
     ]
+
+
+def _counting(states: dict[int, str]) -> int:
+    """The process that counts, of those that were a rank; the one heard of last comes last."""
+    holding = [pid for pid, state in states.items() if state == WAITING]
+    welcome = [pid for pid, state in states.items() if state != CLOSED]
+    return (holding or welcome or list(states))[-1]
 
 
 def of_run(run: RunRecord) -> list[Attachable]:
@@ -149,7 +170,8 @@ def write_configurations(run: RunRecord, only: Iterable[Attachable] | None = Non
             for rank, port in sorted(step.ports.items()):
                 wanted.append((step.configurations[rank], DebugEndpoint("127.0.0.1", port, mappings)))
     names = [name for name, _endpoint in wanted]
-    compounds = [{"name": COMPOUND, "configurations": names, "stopAll": False}] if len(names) > 1 else []
+    compound = f"Azure Machine Learning Experiment: {run.name} (all ranks)" if run.single else COMPOUND
+    compounds = [{"name": compound, "configurations": names, "stopAll": False}] if len(names) > 1 else []
     configurations = [launch_json.attach_configuration(name, endpoint, run.project) for name, endpoint in wanted]
     return launch_json.write_configurations(run.project, configurations, compounds, _retired(run))
 

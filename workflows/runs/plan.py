@@ -57,7 +57,7 @@ class PlannedStep:
         shm_size: Size of /dev/shm in containers.
         after: Steps that it needs.
         debug: How it is debugged, or None.
-        literal: Whether the command is to be taken as it is, without looking for references.
+        literal: Whether command and variables are to be taken as they are, without looking for references.
         metrics: Whether what it logs by azureml-core is kept.
     """
 

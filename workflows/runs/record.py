@@ -100,6 +100,7 @@ class RunRecord:
         debugged: Whether a debugger was asked for.
         on_error: Whether it is let in only when a step raises.
         steps: In the order in which they were written.
+        foreign: Whether it was copied here with its project: the original goes its own way.
     """
 
     run_id: str
@@ -119,6 +120,7 @@ class RunRecord:
     debugged: bool = False
     on_error: bool = False
     steps: list[StepRecord] = field(default_factory=list)
+    foreign: bool = False
 
     @property
     def final(self) -> bool:
@@ -210,11 +212,23 @@ def load(folder: Path) -> RunRecord | None:
         return None
     try:
         steps = [_step(entry) for entry in values.pop("steps")]
-        # The project may have been moved since: what counts is where the record lies.
-        values |= {"folder": folder, "project": Path(values["project"])}
+        # The project may have been copied or moved since: what counts is where the record lies.
+        before, now = Path(values["project"]), folder.parents[2]
+        if before != now:
+            values["foreign"] = (before / folder.relative_to(now) / "run.json").exists()
+            for step in steps:
+                step.mappings = [(_rebased(local, before, now), remote) for local, remote in step.mappings]
+        values |= {"folder": folder, "project": now}
         return RunRecord(**values, steps=steps)
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _rebased(path: str, before: Path, now: Path) -> str:
+    try:
+        return str(now / Path(path).relative_to(before))
+    except ValueError:
+        return path
 
 
 def _step(values: Mapping[str, Any]) -> StepRecord:

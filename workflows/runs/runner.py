@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import engines
+from ..engines import reservations
 from ..engines.step_variables import step_variables
 from ..engines.steps import StepDebug, StepProcess, StepSpec
 from ..errors import UserError
@@ -58,20 +59,28 @@ class Runner:
         self._plan = plan
         self._engine = engines.load_steps(run.engine)
         self._running: list[_Running] = []
+        self._steps = {step.name: step for step in run.steps}
+        # By it a folder is found again that was moved; only Linux tells.
+        self._place = os.open(run.folder, os.O_RDONLY) if os.path.isdir("/proc/self/fd") else -1
+        self._rebase = (run.project, run.project)
+        #: Whether a step may have become ready since the last look.
+        self._changed = True
         self._slots = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def do(self) -> None:
         """Do every step that can be done, or end them all when asked to."""
         self.run.status = records.RUNNING
-        records.save(self.run)
+        self._save()
+        reservations.reserve(self._own_ports())
         try:
-            while not self._over():
-                if (self.run.folder / "cancel").exists():
-                    self._end_all()
-                    store.close(self.run, records.CANCELED, "")
-                    return
+            while not self._canceled() and not self._over():
                 self._look()
                 time.sleep(LOOK_SECONDS)
+            # Also what steps have left in the background.
+            self._end_all()
+            if self._canceled():
+                store.close(self.run, records.CANCELED, "")
+                return
         except KeyboardInterrupt:
             self._end_all()
             store.close(self.run, records.INTERRUPTED, "its runner was told to end")
@@ -79,6 +88,8 @@ class Runner:
         except BaseException:
             self._end_all()
             raise
+        finally:
+            reservations.release(self._own_ports())
         self._link_outputs()
         failed = [step for step in self.run.steps if step.status == records.FAILED]
         if failed:
@@ -86,22 +97,63 @@ class Runner:
         else:
             store.close(self.run, records.COMPLETED, "")
 
+    def _canceled(self) -> bool:
+        """Whether the run is to end: asked for, or its folder was deleted."""
+        if not (self.run.folder / "run.json").exists() and not self._moved():
+            self._end_all()
+            raise SystemExit(0)
+        return (self.run.folder / "cancel").exists()
+
+    def _moved(self) -> bool:
+        """Whether the project was moved while the run goes on; then it goes on where it is now."""
+        place = Path(os.path.realpath(f"/proc/self/fd/{self._place}"))
+        if self._place < 0 or not (place / "run.json").exists():
+            return False
+        found = records.load(place)
+        if found is None:
+            return False
+        before, self.run.folder, self.run.project = self.run.project, place, found.project
+        for step in self.run.steps:
+            step.mappings = found.step(step.name).mappings
+        self._rebase = (before, found.project)
+        self._save()
+        return True
+
+    def _here(self, path: str) -> Path:
+        """A path of the plan, where it is now."""
+        before, now = self._rebase
+        return now / Path(path).relative_to(before) if Path(path).is_relative_to(before) else Path(path)
+
+    def _own_ports(self) -> frozenset[int]:
+        planned = {port for step in self._plan.steps if step.debug for port in step.debug.ports.values()}
+        return frozenset(planned | {port for step in self.run.steps for port in step.ports.values()})
+
+    def _save(self) -> None:
+        """Write the record; on a full disk the steps go on, and the next change is written."""
+        try:
+            records.save(self.run)
+        except OSError as error:
+            self._log(f"the record cannot be written: {error}")
+
     def _over(self) -> bool:
-        for planned in self._ready():
-            if len(self._running) >= self._slots:
-                break
-            self._start(planned)
-        return not self._running and not self._ready()
+        """Start what can be started; whether nothing is left. Asked for again only where something has changed."""
+        while self._changed and len(self._running) < self._slots:
+            ready = self._ready()
+            if not ready or self._canceled():
+                self._changed = False
+            else:
+                self._start(ready[0])
+        return not self._running and not self._changed
 
     def _ready(self) -> list[PlannedStep]:
         """Steps that can be started now; those that never will are marked."""
         ready = []
         failed = any(step.status == records.FAILED for step in self.run.steps)
         for planned in self._plan.steps:
-            step = self.run.step(planned.name)
+            step = self._steps[planned.name]
             if step.status != records.NOT_STARTED:
                 continue
-            before = [self.run.step(name) for name in planned.after]
+            before = [self._steps[name] for name in planned.after]
             gone = [other.name for other in before if other.final and not other.ended_well]
             if gone:
                 self._skip(step, f"{', '.join(gone)} did not complete")
@@ -113,29 +165,33 @@ class Runner:
 
     def _skip(self, step: StepRecord, reason: str) -> None:
         step.status, step.reason = records.SKIPPED, reason
-        records.save(self.run)
+        self._save()
 
     # One step
 
     def _start(self, planned: PlannedStep) -> None:
-        step = self.run.step(planned.name)
+        step = self._steps[planned.name]
         step.status, step.started = records.RUNNING, time.time()
         try:
             spec = self._spec(planned, step)
             view = self._engine.view(spec)
             step.mappings = [(str(mapping.local_root), mapping.remote_root) for mapping in view.mappings]
             # Before the start: whoever sees the step announce itself finds it in the record.
-            records.save(self.run)
+            self._save()
             texts = {f"inputs.{name}": entry.text for name, entry in planned.inputs.items() if entry.text is not None}
             values = {**texts, **view.paths}
             command = planned.command if planned.literal else substitute(planned.command, values.get)
-            variables = {name: substitute(value, values.get) for name, value in planned.variables.items()}
+            variables = {
+                name: value if planned.literal else substitute(value, values.get)
+                for name, value in planned.variables.items()
+            }
             process = self._engine.start_step(spec, command, step_variables(spec, variables, view.paths))
-        except (UserError, Malformed) as error:
+        except (UserError, Malformed, ValueError, OSError) as error:
+            # ValueError: a NUL in a variable or in the command.
             step.status, step.ended = records.FAILED, time.time()
             step.reason = error.problem if isinstance(error, UserError) else str(error)
             self._say(planned, str(error))
-            records.save(self.run)
+            self._save()
             return
         self._running.append(_Running(planned, step, process))
 
@@ -144,7 +200,7 @@ class Runner:
         inputs = {}
         for name, entry in planned.inputs.items():
             if entry.path is not None:
-                inputs[name] = Path(entry.path)
+                inputs[name] = self._here(entry.path)
             elif entry.step is not None and entry.output is not None:
                 inputs[name] = self._output(entry.step, entry.output)
                 if not inputs[name].exists():
@@ -158,7 +214,7 @@ class Runner:
             project=self.run.project,
             folder=folder,
             image=planned.image,
-            code=Path(planned.code) if planned.code else None,
+            code=self._here(planned.code) if planned.code else None,
             inputs=inputs,
             outputs={name: (self._output(planned.name, name), is_file) for name, is_file in planned.outputs.items()},
             ranks=planned.ranks,
@@ -183,7 +239,9 @@ class Runner:
 
         # They were free when the run was submitted; that may have been hours ago.
         others = {port for other in self._running for port in other.record.ports.values()}
-        step.ports = next_free(planned.debug.ports, frozenset(others))
+        with reservations.choosing():
+            step.ports = next_free(planned.debug.ports, frozenset(others), self._own_ports())
+            reservations.reserve(step.ports.values())
         return StepDebug(
             ports=step.ports,
             wait=planned.debug.wait,
@@ -194,7 +252,7 @@ class Runner:
 
     def _say(self, planned: PlannedStep, text: str) -> None:
         """Put a line into a step's log, where a person looks first."""
-        path = self.run.log(self.run.step(planned.name), 0)
+        path = self.run.log(self._steps[planned.name], 0)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as log:
             log.write(text + "\n")
@@ -209,6 +267,7 @@ class Runner:
             if code is not None:
                 self._running.remove(running)
                 self._close(running, code)
+                self._changed = True
 
     def _look_for_listeners(self, running: _Running, ended: bool) -> None:
         """Write a step's launch configurations once it can be attached to."""
@@ -223,7 +282,7 @@ class Runner:
         try:
             # After an error only what holds there can be attached to.
             write_configurations(self.run, listening if self.run.on_error else None)
-        except UserError as error:
+        except (UserError, OSError) as error:
             # launch.json is broken at this moment; `pipeline.attach` writes it later.
             self._log(str(error))
 
@@ -233,7 +292,7 @@ class Runner:
         step.status = records.FAILED if code else records.COMPLETED
         if code:
             step.reason = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
-        records.save(self.run)
+        self._save()
 
     def _end_all(self) -> None:
         for running in self._running:

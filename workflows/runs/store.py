@@ -7,11 +7,13 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from ..errors import UserError
 from ..project import read_json, state_folder, write_json
+from . import identity
 from . import record as records
 from .record import RunRecord
 
@@ -58,6 +60,30 @@ def all_runs(project: Path, kind: str) -> list[RunRecord]:
     found = sorted(_folders(runs_folder(project)), key=lambda pair: -pair[1])
     loaded = (records.load(folder) for folder, _number in found)
     return [recovered(run) for run in loaded if run is not None and run.kind == kind]
+
+
+def latest_runs(project: Path, kind: str, names: Collection[str], limit: int | None) -> list[RunRecord]:
+    """Runs of those names, the latest first; no more are read than are returned.
+
+    Args:
+        project: The project's folder.
+        kind: ``pipeline`` or ``experiment``.
+        names: What they may be called, as in their ids.
+        limit: How many at most; None for all.
+    """
+    found: list[RunRecord] = []
+    for folder, _number in sorted(_folders(runs_folder(project)), key=lambda pair: -pair[1]):
+        if limit is not None and len(found) >= limit:
+            break
+        run = records.load(folder) if name_of(folder) in names else None
+        if run is not None and run.kind == kind:
+            found.append(recovered(run))
+    return found
+
+
+def count_runs(project: Path) -> Counter[str]:
+    """How many runs there are by name, told from the folders' names alone."""
+    return Counter(name_of(folder) for folder, _number in _folders(runs_folder(project)))
 
 
 def active_runs(project: Path, kind: str) -> list[RunRecord]:
@@ -130,30 +156,26 @@ def runner_file(folder: Path) -> Path:
 
 def note_runner(folder: Path, pid: int) -> None:
     """Keep which process runs a run."""
-    import psutil
+    found = identity.of_process(pid)
+    if found is not None:
+        write_json(runner_file(folder), found)
 
-    with contextlib.suppress(psutil.Error):
-        write_json(runner_file(folder), {"pid": pid, "created": psutil.Process(pid).create_time()})
+
+def runner_is_alive(run: RunRecord) -> bool:
+    """Whether somebody does a run's steps; also somebody on another machine who shares the folder."""
+    known = read_json(runner_file(run.folder))
+    return known is not None and identity.is_alive(known)
 
 
 def runner_pid(run: RunRecord) -> int | None:
-    """The process that does a run's steps; None where it is gone."""
-    import psutil
-
+    """The process that does a run's steps; None where it is gone, or where no signal reaches it."""
     known = read_json(runner_file(run.folder))
-    if known is None:
-        return None
-    with contextlib.suppress(psutil.Error, KeyError, TypeError):
-        process = psutil.Process(known["pid"])
-        # Tells it from a later process of the same id; after a reboot too.
-        if abs(process.create_time() - known["created"]) < 0.01 and process.status() != psutil.STATUS_ZOMBIE:
-            return int(process.pid)
-    return None
+    return int(known["pid"]) if known and identity.is_alive(known) and identity.is_here(known) else None
 
 
 def recovered(run: RunRecord) -> RunRecord:
     """The run; where it is not over and nobody does its steps, it is ended and recorded as interrupted."""
-    if run.final or runner_pid(run) is not None:
+    if run.final or run.foreign or runner_is_alive(run):
         return run
     # Read again: it may have ended between the two looks.
     run = records.load(run.folder) or run
@@ -161,7 +183,9 @@ def recovered(run: RunRecord) -> RunRecord:
     if run.final or starting:
         return run
     end_processes(run)
-    close(run, records.INTERRUPTED, "its runner was killed, or the machine went down")
+    # On a full disk it is told all the same, and recorded by a later command.
+    with contextlib.suppress(OSError):
+        close(run, records.INTERRUPTED, "its runner was killed, or the machine went down")
     return run
 
 
@@ -189,6 +213,16 @@ def end_processes(run: RunRecord) -> None:
     engine.end_run(run.run_id)
 
 
+def _wake(run: RunRecord) -> None:
+    """Have a runner that was stopped by a signal go on."""
+    import signal
+
+    pid = runner_pid(run)
+    if pid is not None and hasattr(signal, "SIGCONT"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGCONT)
+
+
 def cancel(run: RunRecord, seconds: float) -> RunRecord:
     """End everything of a run at once.
 
@@ -199,7 +233,13 @@ def cancel(run: RunRecord, seconds: float) -> RunRecord:
     run = refresh(run)
     if run.final:
         return run
+    if run.foreign:
+        raise UserError(
+            f"The run {run.run_id} came here with a copy of its project; it belongs to the original.",
+            "Cancel it there.",
+        )
     (run.folder / "cancel").touch()
+    _wake(run)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         run = refresh(run)

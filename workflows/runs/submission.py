@@ -11,6 +11,7 @@ from ..console import Console
 from ..engines import ports
 from ..engines.docker_client import engine_answers
 from ..engines.steps import StepDebug, StepEngine, StepSpec
+from ..errors import UserError
 from . import plan as plans
 from . import record as records
 from . import runner, store
@@ -29,12 +30,19 @@ def wanted_base(console: Console, wanted: int, count: int) -> int:
     Raises:
         UserError: One of them is held by a program that is not of this kind; it is named.
     """
+    if wanted + count > 65536:
+        raise UserError(
+            f"{count} ranks need the ports from {wanted} on, and the last one is 65535.",
+            "Choose a lower one: --debug-port 5678, or 0 for free ones.",
+        )
+    if not ports.may_listen(wanted or 65535):
+        raise UserError(f"Only root may listen on port {wanted}.", "Choose a port from 1024 on.")
     base, word = ports.pick("debug_port", wanted, frozenset(), _container_on)
     if word and count == 1:
         console.line(f"  note: {word}")
     moved = min(free_ports(base, count, frozenset()).values())
-    if moved != base and wanted:
-        held = next(port for port in range(base, base + count) if not ports.is_free(port))
+    held = next((port for port in range(base, base + count) if not ports.is_free(port)), None)
+    if moved != base and wanted and held is not None:
         _other, word = ports.pick("debug_port", held, frozenset(), _container_on)
         console.line(f"  note: {word.partition(', so')[0]}, so the ranks' ports begin at {moved}")
     elif word and count > 1:

@@ -97,7 +97,7 @@ def command(
         parameters += [kinds(field, kinds.POSITIONAL_OR_KEYWORD, default=None) for field in settings]
         module = function.__module__.rpartition(".")[2]
         name = function.__name__.rstrip("_").replace("_", "-")
-        if module in ("deploy", "container", "pipeline"):
+        if module in ("deploy", "container", "pipeline", "experiment"):
             name = f"{module}.{name}"
 
         @functools.wraps(function)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ..console import Console
 from ..logs.interleave import Interleaver, colours
@@ -86,6 +87,12 @@ def stream_run(
         terminal=console.terminal,
     )
     interleaver.run(stop)
+
+
+def show_logs(console: Console, logs: Sequence[tuple[int | None, Path]]) -> None:
+    """Show the logs of a step's ranks as they are now."""
+    sources = [(f"rank {rank}" if len(logs) > 1 else "", path, lambda: True) for rank, path in logs]
+    Interleaver(sources, lambda data: write(console, data), colour=colours(console.stream)).run()
 
 
 def _label(step: str, rank: int | None, steps: int, sources: int) -> str:

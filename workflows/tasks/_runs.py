@@ -53,6 +53,7 @@ def remark(found: Sequence[Attachable], reason: str) -> str:
             attachable.ATTACHED: "debugger attached on",
             attachable.NOT_ATTACHED: "no debugger came in time; one is still welcome on",
             attachable.LISTENING: "debugger welcome on",
+            attachable.DETACHED: "debugger welcome again on",
             attachable.CLOSED: "no debugger can be let in on",
         }[one.state]
         if one.state == attachable.WAITING and one.what:
@@ -109,3 +110,48 @@ def follow_run(
     from ._run_logs import stream_run
 
     stream_run(console, refresh, run, step, rank, until_held)
+
+
+def stay(console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, rank: int | None = None) -> None:
+    """Stream a run's logs until it ends; Ctrl-C leaves it running."""
+    try:
+        follow_run(console, refresh, run, rank=rank)
+    except KeyboardInterrupt:
+        console.line()
+        console.line(f"The run goes on; to end it: inv {run.kind}.cancel --run {run.number}")
+        return
+    run = refresh(run)
+    see_success(run)
+    console.line(f"The run {run.run_id} has completed.")
+
+
+def sample_location(run: RunRecord, one: Attachable) -> str:
+    """A line of a step's script for a first inspection."""
+    import re
+    import shlex
+    from pathlib import Path
+
+    from ..runs import plan
+    from ._inspection import sample_line
+
+    if one.error is not None and one.what and one.error.get("file"):
+        return shlex.quote(f"{Path(str(one.error['file'])).name}:{one.error.get('line')}")
+    command = next(step.command for step in plan.load(run.folder).steps if step.name == one.step.name)
+    for name in re.findall(r"[^\s'\"]+\.py", command):
+        for local, _remote in one.step.mappings:
+            line = sample_line(Path(local, name))
+            if line is not None:
+                return shlex.quote(f"{name}:{line}")
+    return ""
+
+
+def submitted(backend: str, console: Console, run: RunRecord, found: Sequence[Attachable]) -> dict[str, object]:
+    """What ``--json`` shows of a run that was started or attached to."""
+    return {
+        "backend": backend,
+        "run_id": run.run_id,
+        "number": run.number,
+        "status": run.status,
+        "endpoints": [one.as_json() for one in found],
+        "seconds": console.seconds,
+    }

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import BadValue
+from ..errors import BadValue, UserError
 from ._command import Command, command
-from ._runs import follow_run, in_words, read_rank, remark, say_where, see_success
+from ._runs import follow_run, in_words, read_rank, remark, sample_location, say_where, see_success, stay, submitted
 
 if TYPE_CHECKING:
     from ..backends.base import DebugRequest
     from ..flows.pipeline import PipelineFlow
-    from ..runs.attachable import Attachable
-    from ..runs.record import RunRecord
 
 SUBMIT = ("pipeline_file", "backend", "engine", "training_env", "base_image", "debug_port", "debug_timeout")
 RUN_HELP = "The run, by id or number; default: the latest."
@@ -75,9 +73,9 @@ def submit(
     call.console.line(f"Its log   inv pipeline.tail-log --run {run.number}")
     if request is not None:
         call.console.line(f"Attach    inv pipeline.attach --run {run.number}")
-    call.console.result(_result(call, run, []))
+    call.console.result(submitted(call.settings.backend, call.console, run, []))
     if follow:
-        _stay(call, flow, run)
+        stay(call.console, flow.backend.refresh, run)
 
 
 @command(
@@ -106,7 +104,7 @@ def debug(
         more = f" (and {len(names) - 1} more; all of them: the compound)" if len(names) > 1 else ""
         console.line(f'Press F5 in VS Code: "{names[0]}"{more}')
         # Of several ranks one alone would go on, and wait for the others.
-        sample = _sample(run, found[0]) if len(found) == 1 else ""
+        sample = sample_location(run, found[0]) if len(found) == 1 else ""
         if sample:
             console.line(f"Without editor  inv pipeline.inspect {sample} --run {run.number}")
         console.line(f"The steps       inv pipeline.status --run {run.number}")
@@ -114,9 +112,9 @@ def debug(
         console.line(f"End it          inv pipeline.cancel --run {run.number}")
     else:
         console.line(f"The run {run.run_id} has completed, and no step raised.")
-    console.result(_result(call, run, found))
+    console.result(submitted(call.settings.backend, call.console, run, found))
     if follow:
-        _stay(call, flow, run)
+        stay(call.console, flow.backend.refresh, run)
 
 
 @command(
@@ -135,9 +133,14 @@ def tail_log(
     """Show the logs as they grow, until a step holds for its debugger or all is over."""
     flow = _flow(call)
     found = flow.find(run)
-    flow.step(found, step)
+    only = flow.step(found, step)
+    number = read_rank(rank)
+    most = max(one.ranks for one in ([only] if only else found.steps))
+    if number is not None and number >= most:
+        has = f"ranks 0 to {most - 1}" if most > 1 else "one process"
+        raise UserError(f"There is no rank {number}: it has {has}.", "Choose one of these: --rank N|all")
     try:
-        follow_run(call.console, flow.backend.refresh, found, step, read_rank(rank), until_held=not follow)
+        follow_run(call.console, flow.backend.refresh, found, step, number, until_held=not follow)
     except KeyboardInterrupt:
         call.console.line()
         return
@@ -156,7 +159,7 @@ def attach(call: Command, run: str | None = None, step: str | None = None) -> No
     found = flow.tail_log(chosen, step)
     chosen = flow.backend.refresh(chosen)
     flow.attach(chosen, found)
-    call.console.result(_result(call, chosen, found))
+    call.console.result(submitted(call.settings.backend, call.console, chosen, found))
 
 
 @command(
@@ -166,7 +169,7 @@ def attach(call: Command, run: str | None = None, step: str | None = None) -> No
         "location": "FILE:LINE to stop at, such as train.py:21.",
         "run": RUN_HELP,
         "step": "The step, where its script's name does not tell.",
-        "rank": "The rank of a distributed step.",
+        "rank": "The rank of a distributed step, where several are debugged.",
         "eval": "Expression to evaluate at the stop; may be repeated.",
         "timeout": "Seconds to wait for the stop (60).",
     },
@@ -180,14 +183,14 @@ def inspect(
     eval: list[str],
     run: str | None = None,
     step: str | None = None,
-    rank: str = "0",
+    rank: str | None = None,
     timeout: str = "60",
 ) -> None:
     """Stop at a line of a step, show stack and values, let it go on: no editor needed."""
     from ._inspection import read_timeout, show
 
-    number = read_rank(rank)
-    if number is None:
+    number = read_rank(rank) if rank is not None else None
+    if rank is not None and number is None:
         raise BadValue("One rank is inspected at a time.", "Name it: --rank N")
     seconds = read_timeout(timeout)
     flow = _flow(call)
@@ -251,7 +254,12 @@ def cancel(call: Command, run: str | None = None) -> None:
         found = flow.backend.cancel(found)
         shown.text = f"{found.run_id}: {found.status}"
     call.console.result(
-        {"run_id": found.run_id, "status": found.status, "canceled": True, "seconds": call.console.seconds}
+        {
+            "run_id": found.run_id,
+            "status": found.status,
+            "canceled": found.status == "Canceled",
+            "seconds": call.console.seconds,
+        }
     )
 
 
@@ -265,47 +273,3 @@ def _options(call: Command, typed: Sequence[str]) -> str:
     if call.settings.set_by.get("pipeline_file") == "--pipeline-file":
         words = ["--pipeline-file", str(shown(call.settings.pipeline_file)), *words]
     return shlex.join(words)
-
-
-def _stay(call: Command, flow: PipelineFlow, run: RunRecord) -> None:
-    """Stream a run's logs until it ends; Ctrl-C leaves it running."""
-    try:
-        follow_run(call.console, flow.backend.refresh, run)
-    except KeyboardInterrupt:
-        call.console.line()
-        call.console.line(f"The run goes on; to end it: inv pipeline.cancel --run {run.number}")
-        return
-    run = flow.backend.refresh(run)
-    see_success(run)
-    call.console.line(f"The run {run.run_id} has completed.")
-
-
-def _sample(run: RunRecord, one: Attachable) -> str:
-    """A line of a step's script for a first inspection."""
-    import re
-    import shlex
-    from pathlib import Path
-
-    from ..runs import plan
-    from ._inspection import sample_line
-
-    if one.error is not None and one.what and one.error.get("file"):
-        return shlex.quote(f"{Path(str(one.error['file'])).name}:{one.error.get('line')}")
-    command = next(step.command for step in plan.load(run.folder).steps if step.name == one.step.name)
-    for name in re.findall(r"[^\s'\"]+\.py", command):
-        for local, _remote in one.step.mappings:
-            line = sample_line(Path(local, name))
-            if line is not None:
-                return shlex.quote(f"{name}:{line}")
-    return ""
-
-
-def _result(call: Command, run: RunRecord, found: Sequence[Attachable]) -> Mapping[str, object]:
-    return {
-        "backend": call.settings.backend,
-        "run_id": run.run_id,
-        "number": run.number,
-        "status": run.status,
-        "endpoints": [one.as_json() for one in found],
-        "seconds": call.console.seconds,
-    }

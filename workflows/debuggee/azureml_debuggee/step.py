@@ -225,6 +225,12 @@ def prepare(inject: str, program: Optional[Program] = None) -> Optional[Callable
     """
     try:
         sys.path[:] = [entry for entry in sys.path if not entry or os.path.abspath(entry) != inject]
+        if os.environ.get("AZUREML_DEBUGGEE_METRICS"):
+            from . import metrics
+
+            metrics.install()
+        if not os.environ.get("AZUREML_DEBUGGEE_CODE"):
+            return None
         return _prepare(inject, program or this_program(), os.environ)
     except Exception as error:
         _warn("{}: {}".format(type(error).__name__, error))

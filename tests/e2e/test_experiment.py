@@ -1,0 +1,382 @@
+"""The story of an experiment, on both engines, with real processes, containers and debug sessions."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from experiments import BUSY, TITLE, TRAIN_LINE, ExperimentProject, make_experiment_project
+from pipelines import go_on, running_marked, session, stop_of, value_of
+from projects import ROOT, listeners, until
+
+process_only = pytest.mark.parametrize("engine", ["process"], indirect=True)
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, engine: str) -> Iterator[ExperimentProject]:
+    """A project with a training script, on each engine."""
+    made = make_experiment_project(tmp_path / "a project", engine)
+    yield made
+    made.clean_up()
+
+
+def test_one_command_holds_the_script_and_a_breakpoint_stops_in_it(experiment: ExperimentProject) -> None:
+    result = experiment.debug(
+        "sums", "--script", "train.py", "--data", "numbers=some data", "--", "--numbers",
+        "$AZUREML_DATAREFERENCE_numbers", "--note", "it's \"a b\" $HOME",
+    )  # fmt: skip
+    assert result["backend"] == "local" and result["status"] == "Running"
+    assert set(result["seconds"]) == {"create", "build", "run", "tail-log", "attach"}
+    (endpoint,) = result["endpoints"]
+    name = f"{TITLE}: sums"
+    assert endpoint["step"] == "sums" and endpoint["rank"] is None and endpoint["state"] == "waiting"
+    assert endpoint["run_id"] == result["run_id"] and endpoint["launch_configuration"] == name
+    assert set(listeners(endpoint["port"])) == {"127.0.0.1"}
+    assert experiment.launch()[name]["connect"] == {"host": "127.0.0.1", "port": endpoint["port"]}
+    with session(endpoint, {experiment.script: [TRAIN_LINE]}) as client:
+        frame = stop_of(client)
+        assert (frame["source"]["path"], frame["line"]) == (str(experiment.script), TRAIN_LINE)
+        assert value_of(client, frame, "numbers") == "[10, 20, 30]"
+        go_on(client, frame)
+        client.wait_event("terminated", 30)
+    record = experiment.until_final()
+    assert record["status"] == "Completed", record
+    log = Path(endpoint["log"])
+    assert log == Path(record["folder"]) / "azureml-logs" / "70_driver_log.txt"
+    lines = log.read_text().splitlines()
+    assert lines[0] == "Timeout for debug connection: 300" and "Debugger attached = True" in lines
+    note = 'it\'s "a b" $HOME'
+    assert lines[-1] == f"total 60 note {note!r} colour None"
+    folder = Path(record["folder"])
+    assert folder.parent == experiment.runs
+    assert (folder / "outputs" / "total.txt").read_text() == (folder / "logs" / "total.txt").read_text() == "60"
+    assert (folder / "azureml-logs" / "60_control_log.txt").read_text().strip()
+    assert {path.name for path in experiment.folder.iterdir()} == {
+        "tasks.py", "train.py", "some data", ".azureml", ".azureml-debug", ".vscode",
+    }  # fmt: skip
+    assert [path.name for path in (experiment.folder / ".vscode").iterdir()] == ["launch.json"]
+
+
+def test_a_run_has_no_debugpy_in_its_environment_and_a_debugged_one_has(experiment: ExperimentProject) -> None:
+    experiment.script.write_text(
+        "import importlib.metadata\n"
+        "print('packages', sorted({one.metadata['name'] for one in importlib.metadata.distributions()}))\n"
+    )
+    record = experiment.run("sums", "--script", "train.py")
+    assert not record["debugged"] and "debugpy" not in experiment.log()
+    assert not (experiment.folder / ".vscode").exists()
+    experiment.debug("sums", "--no-wait")
+    experiment.until_final()
+    assert "debugpy" in experiment.log()
+    # The next plain run finds its own environment as it was.
+    assert "(reused)" in experiment.ok("experiment.run", "sums").out
+
+
+def test_the_chain_can_be_done_one_step_at_a_time(experiment: ExperimentProject) -> None:
+    assert json.loads(experiment.ok("experiment.create", "sums", "--json").out)["name"] == "sums"
+    # What a person would type where the command was closed after the script had been started.
+    debugged = experiment.debug("sums", "--script", "train.py")
+    (experiment.folder / ".vscode" / "launch.json").unlink()
+    attached = experiment.ok("experiment.attach", "--json", "--run", "sums").json
+    assert attached["run_id"] == debugged["run_id"] and list(experiment.launch()) == [f"{TITLE}: sums"]
+    assert "holds for a debugger" in experiment.ok("experiment.show").out
+    assert "Timeout for debug connection: 300" in experiment.ok("experiment.logs").out
+    location = f"train.py:{TRAIN_LINE}"
+    seen = experiment.ok("experiment.inspect", location, "--eval", "sum(numbers)", "--json").json
+    assert seen["stopped"] == {"file": str(experiment.script), "line": TRAIN_LINE, "function": "<module>"}
+    assert seen["locals"]["numbers"] == "[1, 2, 3]" and seen["values"] == {"sum(numbers)": "6"}
+    assert experiment.until_final()["status"] == "Completed"
+
+
+def test_after_an_error_the_debugger_shows_the_frames_and_locals_that_failed(experiment: ExperimentProject) -> None:
+    experiment.script.write_text("def divide(number):\n    zero = 0\n    return number / zero\n\ndivide(7)\n")
+    (endpoint,) = experiment.debug("sums", "--script", "train.py", "--on-error")["endpoints"]
+    with session(endpoint, {}) as client:
+        frame = stop_of(client)
+        assert (frame["reason"], frame["line"]) == ("exception", 3)
+        assert value_of(client, frame, "zero") == "0"
+        go_on(client, frame)
+    assert experiment.until_final()["status"] == "Failed"
+    experiment.script.write_text("print('well')\n")
+    result = experiment.ok("experiment.debug", "sums", "--on-error", "--json")
+    assert result.json["endpoints"] == [] and "did not raise" in result.err
+
+
+def test_without_waiting_the_script_runs_and_can_be_attached_to(experiment: ExperimentProject) -> None:
+    experiment.script.write_text("import time\ncount = 0\nwhile count < 3000:\n    count += 1\n    time.sleep(0.02)\n")
+    (endpoint,) = experiment.debug("sums", "--script", "train.py", "--no-wait")["endpoints"]
+    assert endpoint["state"] == "listening"
+    with session(endpoint, {experiment.script: [4]}) as client:
+        assert int(value_of(client, stop_of(client), "count")) >= 0
+
+
+def test_cancel_ends_a_script_that_waits_one_that_is_paused_and_one_that_computes(
+    experiment: ExperimentProject,
+) -> None:
+    experiment.script.write_text(BUSY)
+    for state in ("waiting", "paused", "computing"):
+        wait = ["--no-wait"] if state == "computing" else []
+        (endpoint,) = experiment.debug("sums", "--script", "train.py", *wait)["endpoints"]
+        if state == "paused":
+            with session(endpoint, {experiment.script: [3]}) as client:
+                stop_of(client)
+                result = experiment.ok("experiment.cancel", "--json").json
+        else:
+            if state == "computing":
+                until(lambda: "computing" in experiment.log(), "its first line")
+            result = experiment.ok("experiment.cancel", "--json").json
+        assert result["status"] == "Canceled" and result["seconds"]["cancel"] < 5, state
+        assert experiment.record()["status"] == "Canceled" and not listeners(endpoint["port"])
+        assert not running_marked(result["run_id"])
+        assert experiment.log()
+    assert "is over already" in experiment.ok("experiment.cancel").out
+    assert experiment.ok("experiment.list").out.count("Canceled") == 3
+
+
+def test_cancel_ends_the_build_of_an_environment(experiment: ExperimentProject) -> None:
+    begun = experiment.slow_environment()
+    building = experiment.start("experiment.debug", "sums", "--script", "train.py", "--environment", "slow")
+    until(begun.exists, "the beginning of the build")
+    assert experiment.record()["status"] == "Preparing"
+    assert "Preparing" in experiment.ok("experiment.list").out
+    assert "package" in experiment.ok("experiment.logs", "--build").out
+    experiment.inv("experiment.logs").says("has not been started: Preparing", "--build")
+    started = time.monotonic()
+    assert experiment.ok("experiment.cancel", "--json").json["status"] == "Canceled"
+    assert time.monotonic() - started < 10
+    experiment.finish(building).says("was canceled", "inv experiment.run sums")
+    assert experiment.record()["status"] == "Canceled"
+    assert "package" in experiment.log(name="60_control_log.txt")
+    assert not [entry for entry in processes_of(begun.parent) if entry != os.getpid()]
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Processes whose command line or folder is in a folder."""
+    import contextlib
+
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if str(folder) in process.cwd():
+                found.append(process.pid)
+    return found
+
+
+def test_one_debugger_for_an_experiment_and_two_experiments_side_by_side(experiment: ExperimentProject) -> None:
+    first = experiment.debug("sums", "--script", "train.py")
+    experiment.inv("experiment.debug", "sums").says(first["run_id"], "experiment.cancel --run 1")
+    assert len(list(experiment.runs.glob("*/run.json"))) == 1
+    # A plain run of the same experiment is nobody's debug session.
+    assert experiment.run("sums")["status"] == "Completed"
+    port = str(first["endpoints"][0]["port"])
+    second = experiment.debug("others", "--script", "train.py", "--debug-port", port)
+    names = [f"{TITLE}: sums", f"{TITLE}: others"]
+    assert list(experiment.launch()) == names
+    places = [
+        (result["endpoints"][0], experiment.launch()[name]) for result, name in zip((first, second), names, strict=True)
+    ]
+    assert len({endpoint["port"] for endpoint, _entry in places}) == 2
+    for endpoint, entry in places:
+        assert entry["connect"]["port"] == endpoint["port"]
+        with session(endpoint, {experiment.script: [TRAIN_LINE]}) as client:
+            assert stop_of(client)["line"] == TRAIN_LINE
+        experiment.until_final(endpoint["run_id"])
+    experiment.debug("sums")
+
+
+def test_a_run_whose_runner_was_killed_is_recognised_and_can_be_debugged_again(experiment: ExperimentProject) -> None:
+    first = experiment.debug("sums", "--script", "train.py")
+    runner = json.loads((experiment.runs / first["run_id"] / "runner.json").read_text())["pid"]
+    os.kill(runner, 9)
+    until(lambda: not Path(f"/proc/{runner}").exists() or "Z" in Path(f"/proc/{runner}/stat").read_text(), "its end")
+    assert experiment.record()["status"] == "Running"
+    assert "Interrupted" in experiment.ok("experiment.list").out
+    assert experiment.record()["status"] == "Interrupted"
+    assert not running_marked(first["run_id"]) and not listeners(first["endpoints"][0]["port"])
+    assert experiment.debug("sums")["run_id"] != first["run_id"]
+
+
+def test_ranks_are_debugged_together_or_one_of_them(experiment: ExperimentProject) -> None:
+    experiment.script.write_text("import os\nrank = int(os.environ['RANK'])\nsquare = rank * rank\nprint(square)\n")
+    experiment.write(
+        ".azureml/sums.runconfig",
+        "script: train.py\nframework: PyTorch\ncommunicator: Gloo\npytorch: {processCount: 3}\n",
+    )
+    endpoints = experiment.debug("sums", "--rank", "all")["endpoints"]
+    assert [endpoint["rank"] for endpoint in endpoints] == [0, 1, 2]
+    assert list(experiment.launch()) == [f"{TITLE}: sums (rank {rank})" for rank in range(3)]
+    with session(endpoints[2], {experiment.script: [4]}) as client:
+        assert value_of(client, stop_of(client), "square") == "4"
+    experiment.ok("experiment.cancel")
+    (endpoint,) = experiment.debug("sums", "--rank", "1")["endpoints"]
+    assert endpoint["rank"] == 1
+    experiment.inv("experiment.debug", "other", "--script", "train.py", "--rank", "1").says("no rank 1", "one process")
+    assert "other" not in experiment.known()
+
+
+def test_the_example_is_taken_where_no_script_is_named(experiment: ExperimentProject) -> None:
+    shutil.copytree(ROOT / "examples" / "experiment", experiment.folder / "examples" / "experiment")
+    result = experiment.ok("experiment.debug", "rings", "--json")
+    assert "examples/experiment/train.py is run" in result.err
+    line = next(
+        number
+        for number, text in enumerate((ROOT / "examples/experiment/train.py").read_text().splitlines(), 1)
+        if text.strip().startswith("right = accuracy")
+    )
+    seen = experiment.ok(
+        "experiment.inspect", f"examples/experiment/train.py:{line}", "--eval", "loss > 0", "--json"
+    ).json
+    assert seen["values"] == {"loss > 0": "True"}
+    assert experiment.until_final()["status"] == "Completed"
+    assert "outputs/model.json" in experiment.ok("experiment.outputs").out
+
+
+@process_only
+def test_what_was_typed_is_kept_and_repeated_and_no_more_than_what_differs_is_changed(
+    experiment: ExperimentProject,
+) -> None:
+    experiment.run("sums", "--script", "train.py", "--data", "numbers=some data", "--", "--note", "first")
+    file = experiment.configuration()
+    text = file.read_text().replace("environmentVariables: {}", "environmentVariables:\n  COLOUR: blue  # mine")
+    file.write_text(text)
+    assert experiment.run("sums")["command"] == "train.py --note first"
+    assert "note 'first' colour blue" in experiment.log()
+    assert file.read_text() == text
+    out = experiment.ok("experiment.run", "sums", "--follow", "--", "--note", "second one").out
+    assert "note 'second one'" in out and "sums.runconfig changed" in out
+    assert file.read_text() == text.replace("- first", "- 'second one'")
+    # A `--` with nothing behind it: no arguments.
+    experiment.run("sums", "--")
+    assert "note '' colour" in experiment.log()
+
+
+@process_only
+def test_edit_opens_the_run_configuration_before_the_run(experiment: ExperimentProject) -> None:
+    editor = experiment.write("editor.sh", '#!/bin/sh\nsed -i "s/^script: .*/script: other.py/" "$1"\n')
+    editor.chmod(0o755)
+    experiment.write("other.py", "print('the other one')\n")
+    opened = {"EDITOR": f"'{editor}'", "VISUAL": ""}
+    assert experiment.run("sums", "--script", "train.py", "--edit", **opened)["command"] == "other.py"
+    experiment.inv("experiment.run", "sums", "--edit", EDITOR="", VISUAL="").says("No editor", "EDITOR")
+    experiment.inv("experiment.run", "sums", "--edit", EDITOR="false", VISUAL="").says("ended with 1")
+    editor.write_text('#!/bin/sh\necho "script: [" > "$1"\n')
+    experiment.inv("experiment.run", "sums", "--edit", **opened).says("sums.runconfig:")
+    assert len(list(experiment.runs.glob("*/run.json"))) == 1
+
+
+@process_only
+def test_outputs_are_listed_opened_and_copied(experiment: ExperimentProject) -> None:
+    experiment.run("sums", "--script", "train.py")
+    assert [line.split()[0] for line in experiment.ok("experiment.outputs").out.splitlines()] == [
+        "outputs/total.txt", "logs/total.txt",
+    ]  # fmt: skip
+    opener = experiment.write("bin/xdg-open", f'#!/bin/sh\ncat "$1" > "{experiment.folder}/opened"\n')
+    opener.chmod(0o755)
+    path = {"PATH": f"{opener.parent}:{os.environ['PATH']}"}
+    experiment.ok("experiment.outputs", "--open", "total.txt", **path)
+    assert (experiment.folder / "opened").read_text() == "6"
+    experiment.inv("experiment.outputs", "--open", "no.txt").says("no file no.txt", "outputs/total.txt")
+    assert "2 files copied to a copy" in experiment.ok("experiment.outputs", "--copy", "a copy").out
+    assert (experiment.folder / "a copy" / "logs" / "total.txt").read_text() == "6"
+    experiment.inv("experiment.outputs", "--copy", "a copy").says("is there already")
+    experiment.inv("experiment.outputs", "--copy", "train.py").says("train.py", "folder")
+
+
+def test_two_runs_side_by_side_keep_what_they_write_apart(experiment: ExperimentProject) -> None:
+    experiment.script.write_text(
+        "import pathlib, sys, time\n"
+        "pathlib.Path('outputs', 'mine.txt').write_text(sys.argv[1])\n"
+        "pathlib.Path('beside.txt').write_text(sys.argv[1])\n"
+        "time.sleep(1.5)\n"
+        "print(pathlib.Path('outputs', 'mine.txt').read_text(), pathlib.Path('beside.txt').read_text())\n"
+    )
+    experiment.ok("experiment.create", "sums")
+    started = [
+        experiment.ok("experiment.run", "sums", "--script", "train.py", "--json", "--", word).json["run_id"]
+        for word in ("one", "two")
+    ]
+    for run_id, word in zip(started, ("one", "two"), strict=True):
+        assert experiment.until_final(run_id)["status"] == "Completed"
+        assert experiment.log(run_id).splitlines()[-1] == f"{word} {word}"
+        assert (experiment.runs / run_id / "outputs" / "mine.txt").read_text() == word
+    assert not (experiment.folder / "beside.txt").exists() and not (experiment.folder / "outputs").exists()
+
+
+def test_the_same_packages_are_built_once_and_others_anew(experiment: ExperimentProject) -> None:
+    text = f"# {experiment.folder}\nsix\n"
+    for name in ("one", "two"):
+        experiment.write(f"env/{name}/conda.yml", "name: same\ndependencies: [{pip: [-r requirements.txt]}]\n")
+        experiment.write(f"env/{name}/requirements.txt", text)
+    experiment.ok("experiment.create", "sums")
+    first = experiment.ok("experiment.run", "sums", "--script", "train.py", "--environment", "one", "--follow").out
+    build = next(line for line in first.splitlines() if line.startswith("build  "))
+    assert "(built)" in build and "six" in experiment.log(name="60_control_log.txt")
+    assert "condaDependenciesFile: env/one/conda.yml" in experiment.configuration().read_text()
+    # The same packages in another folder, for another experiment.
+    experiment.ok("experiment.create", "others")
+    second = experiment.ok("experiment.run", "others", "--script", "train.py", "--environment", "env/two", "--follow")
+    again = next(line for line in second.out.splitlines() if line.startswith("build  "))
+    assert again.split()[3:] == [*build.split()[3:-1], "(reused)"]
+    experiment.write("env/one/requirements.txt", f"{text}# changed\n")
+    third = experiment.ok("experiment.run", "sums", "--follow").out
+    assert "(built)" in third
+    # Only what nobody uses any more is offered: not the one of `others`.
+    rows = experiment.ok("experiment.prune", "--dry-run", "--json").json["removed"]
+    assert not [row for row in rows if again.split()[-2].rpartition(":")[2] in row["name"]]
+
+
+SDK_SCRIPT = """import os
+from azureml.core import Run, RunConfiguration
+
+run = Run.get_context()
+print("offline", run.id.startswith("OfflineRun"))
+for step in range(20):
+    run.log("loss", 1 / (step + 1))
+run.log_list("squares", [1, 4, 9])
+run.log_row("pair", left=1.5, right=2)
+run.tag("model", "small one")
+with open("here.txt", "w") as file:
+    file.write("a result")
+run.upload_file("results/here.txt", "here.txt")
+config = RunConfiguration.load(os.environ["PROJECT"], "sums")
+print("read", config.script, config.arguments, config.data["numbers"].data_location.uri.path)
+"""
+
+
+@process_only
+def test_what_the_script_logs_by_the_sdk_is_kept_and_the_sdk_reads_the_run_configuration(
+    experiment: ExperimentProject,
+) -> None:
+    # The SDK pins packages to versions other than those that this program is tested with.
+    experiment.environ["PIP_CONSTRAINT"] = ""
+    experiment.write("env/sdk/requirements.txt", "azureml-core>=1.57,<2\n")
+    experiment.script.write_text(SDK_SCRIPT)
+    experiment.write(
+        ".azureml/sums.runconfig",
+        f"script: none.py\nenvironmentVariables:\n  PROJECT: {json.dumps(str(experiment.folder))}\n",
+    )
+    experiment.ok(
+        "experiment.debug", "sums", "--script", "train.py", "--environment", "sdk", "--data", "numbers=some data",
+        "--no-wait", "--follow", "--", "--rate", "0.1",
+    )  # fmt: skip
+    log = experiment.log()
+    assert "offline True" in log and "read train.py ['--rate', '0.1'] some data" in log
+    shown = experiment.ok("experiment.show", "--plot", "loss", "--json").json
+    assert shown["metrics"]["loss"] == [1 / (step + 1) for step in range(20)] == shown["points"]
+    assert shown["metrics"]["squares"] == [1, 4, 9] and shown["metrics"]["pair.right"] == [2]
+    assert shown["tags"] == {"model": "small one"}
+    out = experiment.ok("experiment.show", "--plot", "loss").out
+    assert "loss = 0.05  (last of 20)" in out and "model = small one" in out and "┤" in out
+    assert "loss 0.05" in experiment.ok("experiment.list").out
+    listed = experiment.ok("experiment.list", "--json").json["runs"][0]
+    assert listed["metrics"]["loss"] == 0.05 and listed["tags"] == {"model": "small one"}
+    files = {entry["name"]: entry["path"] for entry in experiment.ok("experiment.outputs", "--json").json["files"]}
+    assert Path(files["outputs/results/here.txt"]).read_text() == "a result"
+    experiment.inv("experiment.show", "--plot", "los").says("no metric los", "loss")

@@ -1,0 +1,74 @@
+"""Debug ports that runs have been promised and may not listen on yet, on this whole machine.
+
+A step binds its port only when its Python starts, which `pip install` in its command may delay by
+minutes; without a note of it, two runs would be promised the same one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from ..paths import cache_folder
+from ..project import read_json, write_json
+from ..runs.identity import is_alive, of_process
+
+#: Seconds for a run's runner to take over what the command that submits it has reserved.
+HANDOVER_SECONDS = 15.0
+
+
+def _folder() -> Path:
+    folder = cache_folder() / "ports"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def choosing() -> Iterator[None]:
+    """One chooser of ports at a time; where the lock cannot be had, chosen without."""
+    from filelock import FileLock, Timeout
+
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(Timeout, OSError):
+            stack.enter_context(FileLock(_folder() / "lock", timeout=10))
+        yield
+
+
+def reserve(ports: Collection[int], handover: bool = False) -> None:
+    """Note that this process has promised these ports.
+
+    Args:
+        ports: The ports.
+        handover: Whether another process is going to take them over when this one has ended.
+    """
+    identity = of_process(os.getpid())
+    if identity is None:
+        return
+    with contextlib.suppress(OSError):
+        for port in ports:
+            write_json(_folder() / f"{port}.json", {**identity, "handover": handover})
+
+
+def release(ports: Collection[int]) -> None:
+    """Give ports back."""
+    with contextlib.suppress(OSError):
+        for port in ports:
+            (_folder() / f"{port}.json").unlink(missing_ok=True)
+
+
+def is_reserved(port: int) -> bool:
+    """Whether a run that is still there has been promised the port."""
+    path = cache_folder() / "ports" / f"{port}.json"
+    identity = read_json(path)
+    if identity is None:
+        return False
+    if is_alive(identity):
+        return True
+    with contextlib.suppress(OSError):
+        if identity.get("handover") and time.time() - path.stat().st_mtime < HANDOVER_SECONDS:
+            return True
+        path.unlink()
+    return False

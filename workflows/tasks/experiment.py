@@ -1,0 +1,429 @@
+"""Debugging an experiment: a training script, in its container, on this machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import BadValue, UserError
+from ._command import Command, command
+from ._runs import in_words, read_rank, remark, sample_location, say_where, see_success, stay, submitted
+
+if TYPE_CHECKING:
+    from ..experiments.configure import RunOptions
+    from ..flows.experiment import ExperimentFlow
+    from ..runs.record import RunRecord
+
+SETTINGS = ("engine", "training_env", "base_image", "debug_port", "debug_timeout")
+NAME_HELP = "The experiment's name: letters, digits, - and _."
+RUN_HELP = "The run, by number, id or experiment (its latest run); default: the latest."
+RUN_OPTIONS = {
+    "name": NAME_HELP,
+    "script": "The script; its arguments go after `--`. Default: as in the experiment's run configuration.",
+    "environment": "Folder of an environment definition, the name of one below env/, or a registered name.",
+    "data": "NAME=PATH: the script sees it at $AZUREML_DATAREFERENCE_NAME; may be repeated.",
+    "edit": "Open the run configuration in $EDITOR before the run is started.",
+    "rank": "N or all: which ranks of a distributed script are meant, on ports base + rank.",
+    "follow": "Stay and stream the log until the run ends; Ctrl-C leaves it running.",
+}
+LEFT = "The run goes on; inv experiment.cancel ends it."
+#: Bytes of what was logged that are read for the last values.
+LAST_BYTES = 64 * 1024
+
+
+def _flow(call: Command) -> ExperimentFlow:
+    from ..flows.experiment import ExperimentFlow
+
+    return ExperimentFlow(call.settings, call.console)
+
+
+def _options(call: Command, script: str | None, environment: str | None, data: Sequence[str], edit: bool) -> RunOptions:
+    import os
+    import re
+
+    from ..experiments.configure import RunOptions
+
+    places = {}
+    for entry in data:
+        name, equals, path = entry.partition("=")
+        # Its name becomes a part of a variable's.
+        if not equals or not path or not re.fullmatch(r"\w+", name, re.ASCII):
+            raise BadValue(
+                f"--data must be NAME=PATH, not {entry!r}.", "Correct it; a name has letters, digits and _ only."
+            )
+        places[name] = Path(os.path.abspath(Path(path).expanduser()))
+    return RunOptions(
+        script=None if script is None else Path(os.path.abspath(Path(script).expanduser())),
+        # Nothing after a `--` means no arguments; without it they stay as they were.
+        arguments=call.remainder() if "--" in sys.argv else None,
+        environment=environment,
+        data=places or None,
+        edit=edit,
+    )
+
+
+@command(json=True, help={"name": NAME_HELP}, positional=["name"])
+def create(call: Command, name: str) -> None:
+    """Make an experiment; it is then run by experiment.run or experiment.debug."""
+    from ..experiments import catalog
+
+    flow = _flow(call)
+    flow.create(name)
+    call.console.line(f"Debug it  inv experiment.debug {name} --script train.py")
+    path = catalog.runconfig_path(call.settings.project, name)
+    call.console.result({"name": name, "run_configuration": str(path), "seconds": call.console.seconds})
+
+
+@command(
+    settings=SETTINGS,
+    json=True,
+    help={**RUN_OPTIONS, "rank": "With --follow: this rank's log only; N or all."},
+    iterable=["data"],
+    positional=["name"],
+    interrupted="What the run has started has been ended.",
+)
+def run(
+    call: Command,
+    name: str,
+    data: list[str],
+    script: str | None = None,
+    environment: str | None = None,
+    edit: bool = False,
+    rank: str = "all",
+    follow: bool = False,
+) -> None:
+    """Run an experiment's script, without a debugger; it goes on in the background."""
+    number = read_rank(rank)
+    flow = _flow(call)
+    started = flow.submit(name, _options(call, script, environment, data, edit), None)
+    call.console.line()
+    call.console.line(f"Its log   inv experiment.logs --run {started.number} --follow")
+    call.console.line(f"Look      inv experiment.show --run {started.number}")
+    call.console.line(f"End it    inv experiment.cancel --run {started.number}")
+    call.console.result(submitted("local", call.console, started, []))
+    if follow:
+        stay(call.console, flow.refresh, started, number)
+
+
+@command(
+    settings=SETTINGS,
+    json=True,
+    help={
+        **RUN_OPTIONS,
+        "on_error": "Run at full speed and hold for a debugger only where the script raises.",
+        "wait": "Do not hold the script before its first line; it can be attached to at any time.",
+    },
+    iterable=["data"],
+    positional=["name"],
+    interrupted="What the run has started has been ended.",
+)
+def debug(
+    call: Command,
+    name: str,
+    data: list[str],
+    script: str | None = None,
+    environment: str | None = None,
+    edit: bool = False,
+    rank: str = "0",
+    on_error: bool = False,
+    wait: bool = True,
+    follow: bool = False,
+) -> None:
+    """Do it all: create, build, run, tail-log, attach."""
+    from ..backends.base import DebugRequest
+
+    request = DebugRequest(rank=read_rank(rank), on_error=on_error, wait=wait)
+    flow = _flow(call)
+    started, found = flow.debug(name, _options(call, script, environment, data, edit), request)
+    console = call.console
+    console.line()
+    if found:
+        more = f" (and {len(found) - 1} more; all of them: the compound)" if len(found) > 1 else ""
+        console.line(f'Press F5 in VS Code: "{found[0].configuration}"{more}')
+        sample = sample_location(started, found[0]) if len(found) == 1 else ""
+        if sample:
+            console.line(f"Without editor  inv experiment.inspect {sample} --run {started.number}")
+        console.line(f"Its log         inv experiment.logs --run {started.number} --follow")
+        console.line(f"End it          inv experiment.cancel --run {started.number}")
+    else:
+        console.line(f"The run {started.run_id} has completed, and the script did not raise.")
+    console.result(submitted("local", console, started, found))
+    if follow:
+        stay(console, flow.refresh, started)
+
+
+@command(settings=("debug_timeout",), json=True, help={"run": RUN_HELP})
+def attach(call: Command, run: str | None = None) -> None:
+    """Write the launch configuration of a debugged run to .vscode/launch.json."""
+    flow = _flow(call)
+    chosen = flow.find(run)
+    found = flow.tail_log(chosen)
+    chosen = flow.refresh(chosen)
+    flow.attach(chosen, found)
+    call.console.result(submitted("local", call.console, chosen, found))
+
+
+@command(
+    settings=("debug_timeout",),
+    json=True,
+    help={
+        "location": "FILE:LINE to stop at, such as train.py:21.",
+        "run": RUN_HELP,
+        "rank": "The rank of a distributed script.",
+        "eval": "Expression to evaluate at the stop; may be repeated.",
+        "timeout": "Seconds to wait for the stop (60).",
+    },
+    iterable=["eval"],
+    positional=["location"],
+    interrupted=LEFT,
+)
+def inspect(
+    call: Command, location: str, eval: list[str], run: str | None = None, rank: str = "0", timeout: str = "60"
+) -> None:
+    """Stop at a line of the script, show stack and values, let it go on: no editor needed."""
+    from ._inspection import read_timeout, show
+
+    number = read_rank(rank)
+    if number is None:
+        raise BadValue("One rank is inspected at a time.", "Name it: --rank N")
+    seconds = read_timeout(timeout)
+    flow = _flow(call)
+    stopped = flow.inspect(flow.find(run), location, number, list(eval), seconds)
+    show(call.console, stopped)
+    call.console.result(stopped)
+
+
+@command(json=True, help={"all": "Every run; without it the latest ten."})
+def list_(call: Command, all: bool = False) -> None:
+    """List the experiments and their runs, the latest first."""
+    from ..experiments import catalog
+    from ..experiments.metrics import read_logged, shown
+
+    flow = _flow(call)
+    counts, runs = flow.listing(all)
+    console = call.console
+    if not counts:
+        console.line("This project has no experiment yet. First: inv experiment.debug NAME --script train.py")
+    logged = {one.run_id: read_logged(one.metrics, LAST_BYTES) for one in runs}
+    number = max((len(str(one.number)) for one in runs), default=0)
+    width = max((len(one.run_id) for one in runs), default=0)
+    for name, count in counts.items():
+        own = [one for one in runs if one.name == name]
+        fewer = f", the latest {len(own)} of them shown (--all)" if own and len(own) < count else ""
+        console.line(f"{name}  {count or 'no'} run{'' if count == 1 else 's'}{fewer}")
+        for one in own:
+            values = [f"{key} {shown(value)}" for key, value in logged[one.run_id].last().items()]
+            values += [f"{key}={shown(value)}" for key, value in logged[one.run_id].tags.items()]
+            started = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.created))
+            debugged = "debugged" if one.debugged else ""
+            row = f"{one.number:>{number}}  {one.run_id:<{width}}  {one.status:<11}  {started}  {_took(one):>10}"
+            console.line(f"  {row}  {debugged:<8}  {', '.join(values[:6])}".rstrip())
+    console.result(
+        {
+            "experiments": [
+                {"name": name, "runs": count, "created": catalog.created(call.settings.project, name)}
+                for name, count in counts.items()
+            ],
+            "runs": [
+                {**one.as_json(), "metrics": _last(logged[one.run_id].as_json()), "tags": logged[one.run_id].tags}
+                for one in runs
+            ],
+        }
+    )
+
+
+def _last(logged: dict[str, dict[str, list[object]]]) -> dict[str, object]:
+    return {name: values[-1] for name, values in logged["metrics"].items() if values}
+
+
+def _took(run: RunRecord) -> str:
+    from ..flows.experiment import took
+
+    return in_words(took(run))
+
+
+@command(json=True, help={"run": RUN_HELP, "plot": "Draw this metric over its steps."})
+def show(call: Command, run: str | None = None, plot: str | None = None) -> None:
+    """Show a run: its state, what it was started with, its metrics and tags."""
+    from ..experiments.metrics import read_logged, shown
+    from ..experiments.plot import draw
+    from ..paths import shown as short
+    from ..runs import attachable
+
+    flow = _flow(call)
+    found = flow.find(run)
+    logged = read_logged(found.metrics)
+    if plot is not None and not logged.series(plot):
+        names = [name for name in logged.metrics if logged.series(name)]
+        what = f"Those there are: {', '.join(names)}" if names else "Its script has logged none by azureml-core's run."
+        raise UserError(f"The run {found.run_id} has no metric {plot} of numbers.", what)
+    console = call.console
+    states = attachable.of_run(found)
+    said = remark(states, found.steps[0].reason or found.reason)
+    console.line(f"{found.run_id}  {found.status}{f': {said}' if said else ''}")
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.created))
+    rows = {
+        "script": found.command,
+        "engine": found.engine,
+        "started": f"{started}, took {_took(found)}{'' if found.final else ' so far'}",
+        "debugged": "on error" if found.on_error else "yes" if found.debugged else "no",
+        "folder": str(short(found.folder)),
+    }
+    for title, text in rows.items():
+        console.line(f"  {title:<10}{text}")
+    for title, values in {"Metrics": logged.metrics, "Tags": logged.tags, "Properties": logged.properties}.items():
+        if values:
+            console.line(title)
+        for name, value in values.items():
+            steps = f"  (last of {len(value)})" if title == "Metrics" and len(value) > 1 else ""
+            console.line(f"  {name} = {shown(value[-1] if title == 'Metrics' else value)}{steps}")
+    if plot is not None:
+        console.line(plot)
+        for line in draw(logged.series(plot), min(console.width, 100)):
+            console.line(line)
+    result = {**found.as_json(), **logged.as_json(), "endpoints": [one.as_json() for one in states if one.open]}
+    if plot is not None:
+        result["points"] = logged.as_json()["metrics"][plot]
+    console.result(result)
+
+
+@command(
+    settings=("debug_timeout",),
+    help={
+        "run": RUN_HELP,
+        "build": "The log of the environment's build.",
+        "follow": "Go on as it grows, until the run ends or Ctrl-C.",
+        "rank": "This rank's log only; N or all.",
+    },
+)
+def logs(call: Command, run: str | None = None, build: bool = False, follow: bool = False, rank: str = "all") -> None:
+    """Show the log of a run's script, or of its environment's build."""
+    from ..flows.experiment import control_log
+    from ..runs import record as records
+    from ._run_logs import show_logs
+    from ._runs import follow_run
+    from ._stream import stream
+
+    number = read_rank(rank)
+    flow = _flow(call)
+    found = flow.find(run)
+    step = found.steps[0]
+    if number is not None and number >= step.ranks:
+        has = f"ranks 0 to {step.ranks - 1}" if step.ranks > 1 else "one process only"
+        raise UserError(f"There is no rank {number}: the run has {has}.", "Choose one of these: --rank N|all")
+    if build:
+        from ..logs.following import follow as following
+
+        def built() -> bool:
+            return not follow or flow.refresh(found).status != records.PREPARING
+
+        stream(call.console, following(control_log(found), built))
+        return
+    if follow:
+        try:
+            follow_run(call.console, flow.refresh, found, None, number)
+        except KeyboardInterrupt:
+            call.console.line()
+            return
+        found = flow.refresh(found)
+        see_success(found)
+        return
+    paths = [(place, path) for place, path in found.logs(step) if number in (None, place or 0)]
+    if not any(path.exists() for _place, path in paths):
+        raise UserError(
+            f"The script of the run {found.run_id} has not been started: {found.status}.",
+            f"See the build's log: inv experiment.logs --run {found.number} --build",
+        )
+    show_logs(call.console, paths)
+    say_where(call.console, found, None)
+
+
+@command(
+    json=True,
+    help={
+        "run": RUN_HELP,
+        "open": "Open this file in its own program.",
+        "copy": "Copy all of it into this folder; nothing is overwritten.",
+    },
+)
+def outputs(call: Command, run: str | None = None, open: str | None = None, copy: str | None = None) -> None:
+    """List what a run's script has written to outputs and logs, open it, copy it."""
+    from ..flows import experiment as flows
+    from ..paths import shown
+
+    found = _flow(call).find(run)
+    written = flows.outputs(found)
+    result: dict[str, object] = {
+        "run_id": found.run_id,
+        "files": [{"name": name, "path": str(path), "bytes": path.lstat().st_size} for name, path in written],
+    }
+    if open is not None:
+        _open(flows.find_output(found, open))
+    elif copy is not None:
+        folder = Path(copy).expanduser().absolute()
+        count = flows.copy_outputs(found, folder)
+        call.console.line(f"{count} file{'' if count == 1 else 's'} copied to {shown(folder)}")
+        result["folder"] = str(folder)
+    else:
+        if not written:
+            call.console.line(f"The run {found.run_id} has written nothing to outputs or logs.")
+        for line in _rows(written):
+            call.console.line(line)
+    call.console.result(result)
+
+
+def _rows(written: Sequence[tuple[str, Path]]) -> Iterator[str]:
+    width = max((len(name) for name, _path in written), default=0)
+    for name, path in written:
+        yield f"{name:<{width}}  {path.lstat().st_size:>12,} bytes"
+
+
+def _open(path: Path) -> None:
+    """Open a file in its own program.
+
+    Raises:
+        UserError: There is nothing to open it with.
+    """
+    import os
+    import shutil
+    import subprocess
+
+    if sys.platform == "win32":
+        os.startfile(path)  # noqa: S606
+        return
+    program = shutil.which("open" if sys.platform == "darwin" else "xdg-open")
+    if program is None:
+        raise UserError("There is no program here that opens files.", f"Open it yourself: {path}")
+    done = subprocess.run([program, str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise UserError(f"{path.name} cannot be opened: {reason}.", f"Open it yourself: {path}")
+
+
+@command(json=True, help={"run": RUN_HELP}, interrupted="Something of it may still run.")
+def cancel(call: Command, run: str | None = None) -> None:
+    """End a run at once, wherever it stands; logs and outputs so far are kept."""
+    flow = _flow(call)
+    found = flow.find(run)
+    if found.final:
+        call.console.line(f"The run {found.run_id} is over already: {found.status}.")
+        call.console.result({"run_id": found.run_id, "status": found.status, "canceled": False})
+        return
+    with call.console.step("cancel") as shown:
+        found = flow.cancel(found)
+        shown.text = f"{found.run_id}: {found.status}"
+    call.console.result(
+        {"run_id": found.run_id, "status": found.status, "canceled": True, "seconds": call.console.seconds}
+    )
+
+
+@command(json=True, help={"dry_run": "Show what would be removed, and remove nothing."})
+def prune(call: Command, dry_run: bool = False) -> None:
+    """Remove images and environments that no project uses any more."""
+    from ..flows.housekeeping import prune as remove
+
+    removed = remove(call.console, call.settings.image_tag, dry_run)
+    call.console.result({"removed": removed, "dry_run": dry_run})
