@@ -505,6 +505,7 @@ def full(**fields: Any) -> RunConfig:
             "train_data": "../x y",
             "trainData": "z",
             "_x": "/abs",
+            "_": ".",
             "TRAIN": "C:\\a",
             "1": "1",
         },
@@ -557,7 +558,7 @@ def test_an_environment_that_is_only_named_stays_a_reference_for_the_sdk(path: P
 def test_data_is_kept_under_keys_that_the_sdk_does_not_change(path: Path) -> None:
     write(path, full())
     data = path.read_text().partition("\ndata:\n")[2].partition("\nenvironmentVariables:")[0]
-    assert re.findall(r"^  (\S+):$", data, re.M) == ["train", "trainData", "trainData2", "data", "x", "tRAIN", "'1'"]
+    assert re.findall(r"^  (\S+):$", data, re.M) == ["train", "trainData", "trainData2", "x", "data", "tRAIN", "'1'"]
 
 
 @pytest.mark.parametrize("text", [SAVED, SAVED_2018, EDITED, BASE], ids=["saved", "saved 2018", "edited", "least"])

@@ -34,10 +34,10 @@ class Announcer:
         if self._rank is not None:
             record["rank"] = self._rank
         record.update(details)
-        import json
+        from . import imports
 
-        line = json.dumps(record, default=str) + "\n"
         try:
+            line = imports.get("json").dumps(record, default=str) + "\n"
             # One write in append mode: lines of several processes do not mix.
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
             try:

@@ -15,8 +15,9 @@ import threading
 import time
 from collections import deque
 from itertools import accumulate, chain, repeat, takewhile
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
+from . import imports
 from .threads import start_untraced
 
 #: The oldest debugpy that this code has been written for.
@@ -24,6 +25,8 @@ OLDEST = (1, 8)
 _TRACES = sys.version_info < (3, 12)
 #: Seconds that pydevd may take to notice that its adapter has gone.
 ENDING_SECONDS = 5.0
+#: Seconds between looks at whether a debugger has attached.
+POLL_SECONDS = 0.01
 
 
 def _server() -> Any:
@@ -33,14 +36,11 @@ def _server() -> Any:
     return api
 
 
-class _Cancel:
-    """What pydevd takes for an event that ends a wait, asked of a function."""
-
-    def __init__(self, over: Callable[[], bool]) -> None:
-        self.is_set = over
-
-    def set(self) -> None:
-        """Called by pydevd when the wait has ended well."""
+def _adapters_environment(api: Any) -> Dict[str, Any]:
+    """What keeps the program's modules from debugpy's adapter, which is a Python process of its own."""
+    if "PYTHONPATH" not in os.environ or "pythonEnv" not in getattr(api, "_config", ()):
+        return {}
+    return {"pythonEnv": {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}}
 
 
 class Debugger:
@@ -80,10 +80,11 @@ class Debugger:
             os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
             # Its import puts a breakpoint() in place that pauses even with nobody attached.
             hook = sys.breakpointhook
-            api = _server()
-            sys.breakpointhook = hook
-            api.configure(subProcess=self._sub_process)
-            self._address = self._listen(("127.0.0.1", 0))
+            with imports.own:
+                api = _server()
+                sys.breakpointhook = hook
+                api.configure(subProcess=self._sub_process, **_adapters_environment(api))
+                self._address = self._listen(("127.0.0.1", 0))
         elif self._resting:
             self._trace()
             self._resting = False
@@ -152,11 +153,11 @@ class Debugger:
         Returns:
             Whether a debugger is attached.
         """
-        import pydevd
-
         # Not debugpy.wait_for_client: its `cancel` ends the wait that began last, in
-        # whichever thread, and belongs to no wait until that has begun.
-        pydevd._wait_for_attach(cancel=_Cancel(over))
+        # whichever thread, and belongs to no wait until that has begun. Nor what that calls:
+        # it does pydevd's work, which its own threads do as well, and may block in doing so.
+        while not self.attached() and not over():
+            time.sleep(POLL_SECONDS)
         return self.attached()
 
     def stop_here(self, frame: Any) -> None:

@@ -17,7 +17,7 @@ def describe(error: BaseException, folders: Sequence[str], anywhere: bool = Fals
         folders: Those of the person's own code; the innermost frame in them is the place.
         anywhere: Take the innermost frame of all where none is in them; else there is no place.
     """
-    import traceback
+    from . import imports
 
     file, line = None, None
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
@@ -26,7 +26,7 @@ def describe(error: BaseException, folders: Sequence[str], anywhere: bool = Fals
         # Not "<frozen os>", which would count as a file in the current folder.
         frames = [
             (frame.f_code.co_filename, number)
-            for frame, number in traceback.walk_tb(error.__traceback__)
+            for frame, number in imports.get("traceback").walk_tb(error.__traceback__)
             if not frame.f_code.co_filename.startswith("<")
         ]
         roots = tuple(os.path.join(folder, "") for folder in folders)

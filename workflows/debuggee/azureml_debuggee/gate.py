@@ -43,6 +43,8 @@ FLUSH_SECONDS = 5.0
 #: Seconds of the adapter's silence after which a session whose debugger has died is closed.
 SILENCE_SECONDS = 0.2
 BIND_SECONDS = 10.0
+#: Seconds that a process of the same program may take to end, before it counts as one that stays.
+ENDING_SECONDS = 0.5
 #: Seconds that the adapter may take to greet; it is a process of its own.
 GREETING_SECONDS = 30.0
 #: Seconds without accepting, after the program has run out of file descriptors or in a crowd.
@@ -166,6 +168,8 @@ class Gate:
         self._work: "queue.SimpleQueue[Callable[[], Optional[Callable[[], None]]]]" = queue.SimpleQueue()
         self._done: "queue.SimpleQueue[Callable[[], None]]" = queue.SimpleQueue()
         self._helper: Optional[threading.Thread] = None
+        #: Asked where the port is held: whether by one that runs beside this one, and stays.
+        self.is_held: Callable[[int], bool] = lambda port: False
         #: Set once the gate listens, or never will.
         self.settled = threading.Event()
         #: Set once a debugger has been let in, or will never be.
@@ -237,11 +241,15 @@ class Gate:
         self.knocked.set()
 
     def _run(self, bound: bool) -> None:
-        deadline = time.monotonic() + BIND_SECONDS
+        began = time.monotonic()
         while not bound:
             time.sleep(0.02)
             bound = self._bind()
-            if not bound and time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if not bound and waited > ENDING_SECONDS and self.is_held(self.address[1]):
+                self._fail("port {} is in use by another process of the step".format(self.address[1]))
+                return
+            if not bound and waited > BIND_SECONDS:
                 self._fail("port {} is held by another program".format(self.address[1]))
                 return
         while True:

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 
-from . import step
+from . import imports, step
 from .announce import Announcer
 from .errors import describe
 
@@ -126,14 +126,16 @@ class PostMortem:
             step.report(self._settings, error)
 
     def _hold(self, error: Tuple[Any, Any, Any]) -> None:
-        from . import session as sessions
+        with imports.own:
+            from . import session as sessions
 
-        if self.session is None:
-            self.session = sessions.make(self._settings)
-        session = self.session
-        if not self._started:
-            self._started = True
-            session.gate.start()
+            if self.session is None:
+                self.session = sessions.make(self._settings)
+            session = self.session
+            if not self._started:
+                self._started = True
+                session.gate.is_held = step.is_held
+                session.gate.start()
         followed = session.debugger.attached() and session.debugger.stops_at_uncaught()
         if session.hold() and not followed:
             session.debugger.stop_at_error(error)
@@ -153,29 +155,25 @@ class PostMortem:
         """Extend how multiprocessing runs a child, which shows exceptions without any hook."""
         import traceback
 
-        shown: List[Any] = []
         show = traceback.print_exc
 
         def print_exc(*arguments: Any, **options: Any) -> None:
+            show(*arguments, **options)
             # The program's own calls are about errors that it has caught.
             if sys._getframe(1).f_code is getattr(bootstrap, "__code__", None):
-                shown.append(sys.exc_info()[1])
-            show(*arguments, **options)
+                # Here and not later: next, the main thread will count as ended, and pydevd blocks on such a one.
+                self._examine(*sys.exc_info())
 
         def _bootstrap(process: Any, *arguments: Any, **options: Any) -> Any:
             traceback.print_exc = print_exc
-            code = bootstrap(process, *arguments, **options)
-            for error in shown:
-                self._examine_apart(error, error.__traceback__)
-            return code
+            return bootstrap(process, *arguments, **options)
 
         return _bootstrap
 
 
 def _default_signals() -> List[Tuple[int, Any]]:
     """Let signals end the program in the hold: what it would do on them, it has no more occasion to do."""
-    import signal
-
+    signal = imports.get("signal")
     replaced = []
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -186,8 +184,7 @@ def _default_signals() -> List[Tuple[int, Any]]:
 
 
 def _set_signal(number: int, handler: Any) -> bool:
-    import signal
-
+    signal = imports.get("signal")
     try:
         signal.signal(number, handler)
     except (ValueError, TypeError, OSError):

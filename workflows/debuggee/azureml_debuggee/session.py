@@ -73,6 +73,8 @@ class Session:
         self._let_go.clear()
         # The port may still be held by the process that this one replaces.
         self.gate.settled.wait(self.timeout)
+        if self.gate.failure is not None:
+            return False  # It has been announced; nobody can come.
         seconds = int(self.timeout) if self.timeout.is_integer() else self.timeout
         say("Timeout for debug connection: {}".format(seconds))
         say("ip_address: {}".format(self.gate.reached_at[0]))

@@ -330,19 +330,54 @@ def _start(program: Program, rank: Optional[int]) -> None:
         if port.isdigit() and int(port):
             settings["AZUREML_DEBUGGEE_PORT"] = str(int(port) + rank)
     try:
-        if settings.get("AZUREML_DEBUGGEE_ON_ERROR") == "1":
-            from . import postmortem
+        from . import imports
 
-            postmortem.install(settings, code_folders(os.environ), b"debugpy" in program.source())
-            return
-        from . import session
+        imports.expect(_fronts(program), code_folders(os.environ))
+        with imports.own:
+            if settings.get("AZUREML_DEBUGGEE_ON_ERROR") == "1":
+                from . import postmortem
 
-        begun = session.start(settings)
-        _expect_a_thread()
+                postmortem.install(settings, code_folders(os.environ), b"debugpy" in program.source())
+                return
+            from . import session
+
+            begun = session.make(settings)
+            begun.gate.is_held = is_held
+            begun.gate.start()
+            _expect_a_thread()
         if begun.wanted:
             hold(begun)
     except Exception as error:
         report(settings, error)
+
+
+def _fronts(program: Program) -> List[str]:
+    """The folder that Python is still to put in front of its path."""
+    if _safe_path():
+        return []
+    return [os.path.dirname(os.path.realpath(program.name)) if program.kind == "script" else os.getcwd()]
+
+
+def is_held(port: int) -> bool:
+    """Whether another process of the step, one that is running, listens at a port."""
+    from . import imports
+
+    holder = None
+    try:
+        with open(os.environ["AZUREML_DEBUGGEE_EVENTS"], encoding="utf-8") as file:
+            for line in file:
+                if '"listening"' in line:
+                    record = imports.get("json").loads(line)
+                    if record["event"] == "listening" and record["port"] == port:
+                        holder = int(record["pid"])
+        if holder is None or holder == os.getpid():
+            return False
+        os.kill(holder, 0)
+    except PermissionError:
+        return True
+    except (KeyError, OSError, ValueError):
+        return False
+    return True
 
 
 def report(settings: MutableMapping[str, str], error: Exception) -> None:

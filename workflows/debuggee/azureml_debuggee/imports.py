@@ -1,0 +1,204 @@
+"""Imports of the debuggee's own, in a program whose modules may be called like Python's.
+
+A `queue.py` or `select.py` beside the script hides the standard library's, from the debuggee and
+from debugpy as well, which import much of it late: when a debugger comes, or when the program has
+failed. While :data:`own` is entered, the standard library comes first for this thread, and the
+program's modules of such names are out of the way; afterwards they stand where they stood, and
+what the debuggee has loaded is out of theirs.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import sys
+from importlib.machinery import PathFinder
+
+TYPE_CHECKING = False  # As good as typing's, without importing that.
+if TYPE_CHECKING:
+    from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Set
+
+#: Where Python's own modules are.
+_LIBRARY = os.path.dirname(os.path.abspath(os.__file__))
+#: Seconds to wait for another thread's imports, which may wait in turn for one of this thread's.
+_PATIENCE = 5.0
+
+#: What the debuggee has loaded of names that are the program's.
+_stash: Dict[str, Any] = {}
+_cache: Dict[str, Any] = {}
+_names: Optional[FrozenSet[str]] = None
+#: Folders that the program's modules are going to come from, beside those of `sys.path`.
+_fronts: List[str] = []
+_behind: List[str] = []
+
+
+def expect(fronts: Iterable[str], code: Iterable[str]) -> None:
+    """Say where the program's own modules will be.
+
+    Args:
+        fronts: Folders that Python is still to put in front of `sys.path`.
+        code: Folders of the program's own code; nothing that the debuggee needs is there.
+    """
+    _fronts[:], _behind[:] = fronts, code
+
+
+def get(name: str) -> Any:
+    """A module of the standard library, whatever the program has of that name."""
+    if name not in _cache:
+        with own:
+            __import__(name)
+            _cache[name] = sys.modules[name]
+    return _cache[name]
+
+
+def _is_library(path: str) -> bool:
+    path = os.path.abspath(path)
+    inside = path.startswith(os.path.join(_LIBRARY, "")) or path == _LIBRARY
+    return inside and "-packages" not in path[len(_LIBRARY) :]
+
+
+def _is_archive(entry: str) -> bool:
+    return entry.endswith("python{}{}.zip".format(*sys.version_info))
+
+
+def _library_names() -> FrozenSet[str]:
+    """The names of Python's own modules."""
+    global _names
+    if _names is None:
+        known: Any = getattr(sys, "stdlib_module_names", None)
+        if known is None:
+            # Before Python 3.10.
+            known = set(sys.builtin_module_names)
+            for folder in (_LIBRARY, os.path.join(_LIBRARY, "lib-dynload")):
+                if os.path.isdir(folder):
+                    known.update(entry.partition(".")[0] for entry in os.listdir(folder))
+        _names = frozenset(known) - {"__main__", "sitecustomize", "usercustomize"}
+    return _names
+
+
+def _path() -> List[str]:
+    """`sys.path` with Python's own first, and the program's last."""
+    behind = {os.path.abspath(entry) for entry in [*_fronts, *_behind, os.getcwd()]}
+    library = [entry for entry in sys.path if _is_library(entry) or _is_archive(entry)]
+    others = [entry for entry in sys.path if entry not in library]
+    return library + sorted(others, key=lambda entry: os.path.abspath(entry) in behind)
+
+
+def _shadows() -> Dict[str, Any]:
+    """The program's modules that are called like Python's own, with what is inside of them."""
+    names = _library_names()
+    found: Set[str] = set()
+    for name, module in list(sys.modules.items()):
+        if name not in names:
+            continue
+        file = getattr(module, "__file__", None)
+        busy = getattr(getattr(module, "__spec__", None), "_initializing", False)
+        if isinstance(file, str) and not busy and not _is_library(file) and "-packages" not in file:
+            found.add(name)
+    if not found:
+        return {}
+    return {name: module for name, module in list(sys.modules.items()) if name.partition(".")[0] in found}
+
+
+def _hidden() -> Set[str]:
+    """The names of Python's own modules that others hide, for the program."""
+    hidden: Set[str] = set()
+    for folder in _fronts + sys.path:
+        if _is_library(folder) or _is_archive(folder):
+            break
+        try:
+            entries = os.listdir(folder or os.curdir)
+        except OSError:
+            continue
+        for entry in entries:
+            name, dot, kind = entry.partition(".")
+            if dot:
+                whole = kind == "py" or kind.endswith(("so", "pyd"))
+            else:
+                whole = os.path.isfile(os.path.join(folder, entry, "__init__.py"))
+            if whole:
+                hidden.add(name)
+    return hidden & _library_names()
+
+
+class _Finder:
+    """Finds modules for the debuggee's threads; stands before the finder that everybody's come from."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if path is not None or not own.is_inside():
+            return None
+        return PathFinder.find_spec(name, own.path, target)
+
+
+class _Own:
+    def __init__(self) -> None:
+        self.path: List[str] = []
+        self._lock = _thread.RLock()
+        self._finder = _Finder()
+        self._depths: Dict[int, int] = {}
+        self._before: Set[str] = set()
+        self._theirs: Dict[str, Any] = {}
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        # Another thread of the parent's may hold it.
+        if self._depths and _thread.get_ident() not in self._depths:
+            self._lock, self._depths = _thread.RLock(), {}
+            self._restore()
+
+    def is_inside(self) -> bool:
+        return _thread.get_ident() in self._depths
+
+    def __enter__(self) -> None:
+        thread = _thread.get_ident()
+        depth = self._depths.get(thread, 0)
+        if depth or self._lock.acquire(timeout=_PATIENCE):
+            self._depths[thread] = depth + 1
+        if self._depths.get(thread) == 1:
+            try:
+                self._clear()
+            except Exception:
+                pass  # As the program has it, then.
+
+    def __exit__(self, *_: Any) -> None:
+        thread = _thread.get_ident()
+        depth = self._depths.get(thread, 0)
+        if depth > 1:
+            self._depths[thread] = depth - 1
+        elif depth:
+            try:
+                self._restore()
+            except Exception:
+                pass
+            del self._depths[thread]
+            self._lock.release()
+
+    def _clear(self) -> None:
+        self.path = _path()
+        finders: List[Any] = sys.meta_path
+        finders.insert(finders.index(PathFinder) if PathFinder in finders else 0, self._finder)
+        self._theirs = _shadows()
+        for name in self._theirs:
+            sys.modules.pop(name, None)
+        for name, module in _stash.items():
+            sys.modules.setdefault(name, module)
+        self._before = set(sys.modules) - set(_stash)
+
+    def _restore(self) -> None:
+        finders: List[Any] = sys.meta_path
+        if self._finder in finders:
+            finders.remove(self._finder)
+        loaded = [name for name in list(sys.modules) if name not in self._before]
+        hidden = {name.partition(".")[0] for name in self._theirs} | {name.partition(".")[0] for name in _stash}
+        if any(name in _library_names() for name in loaded):
+            hidden |= _hidden()
+        for name in loaded:
+            if name.partition(".")[0] in hidden:
+                _stash[name] = sys.modules.pop(name)
+        sys.modules.update(self._theirs)
+        self._theirs = {}
+
+
+#: A context manager: imports in it are the debuggee's own. Never raises, and may be entered again.
+own = _Own()
