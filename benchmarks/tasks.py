@@ -10,6 +10,7 @@ def all_(context: Context) -> None:
     """Measure everything."""
     deploy(context)
     pipeline(context)
+    experiment(context)
 
 
 @task
@@ -24,5 +25,13 @@ def deploy(context: Context) -> None:
 def pipeline(context: Context) -> None:
     """Measure the pipeline story against scripts started by hand under debugpy."""
     from . import pipeline as measured
+
+    measured.main()
+
+
+@task
+def experiment(context: Context) -> None:
+    """Measure the experiment story against a bare docker run of debugpy."""
+    from . import experiment as measured
 
     measured.main()

@@ -11,12 +11,13 @@ from invoke import Collection
 
 from workflows import namespace
 from workflows.errors import BadValue, UserError
-from workflows.tasks import container, deploy, pipeline
+from workflows.tasks import container, deploy, experiment, pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = {
     "deploy": "build tag run runsvdir attach-config stop debug reload inspect",
     "pipeline": "submit tail-log attach debug inspect status list cancel",
+    "experiment": "create run debug attach inspect list show logs outputs cancel prune",
     "container": "stop logs shell list prune base",
 }
 
@@ -28,7 +29,7 @@ def test_every_task_of_the_contract_is_there_under_its_name() -> None:
 
 
 def test_every_task_has_a_line_of_help_and_every_flag_an_explanation() -> None:
-    for collection in (deploy, pipeline, container):
+    for collection in (deploy, pipeline, experiment, container):
         for name, task in Collection.from_module(collection).tasks.items():
             text = subprocess.run(
                 [sys.executable, "-m", "invoke", "--help", f"{collection.__name__.rpartition('.')[2]}.{name}"],

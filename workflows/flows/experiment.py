@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from ..interrupts import uninterrupted
 from ..models import ImageRef
 from ..paths import shown
 from ..runs import record as records
-from ..runs import store, submission
+from ..runs import runner, store, submission
 from ..runs.attachable import Attachable
 from ..runs.plan import Plan, PlannedDebug, PlannedInput, PlannedStep
 from ..runs.record import RunRecord
@@ -74,12 +75,22 @@ class ExperimentFlow:
             UserError: It cannot be started. Of its processes nothing is left then; the build's log is kept.
         """
         catalog.require(self.settings.project, name)
+        # On a second core it loads what a run takes, while the run is prepared on this one.
+        warmed = runner.warm(self.settings.engine)
+        try:
+            return self._submit(name, options, debug, warmed)
+        finally:
+            runner.dismiss(warmed)
+
+    def _submit(
+        self, name: str, options: RunOptions, debug: DebugRequest | None, warmed: subprocess.Popen[bytes]
+    ) -> RunRecord:
         path = catalog.runconfig_path(self.settings.project, name)
         folder_was, file_was = path.parent.is_dir(), path.exists()
         try:
             run, config, environment, engine = self._prepared(name, options, debug)
         except BaseException:
-            if not file_was and not options.edit:
+            if not file_was and not options.edit and not store.count_runs(self.settings.project)[name]:
                 # Nothing was run with it, and what was typed in vain is not to be repeated.
                 path.unlink(missing_ok=True)
                 if not folder_was:
@@ -94,7 +105,7 @@ class ExperimentFlow:
                 # From here on the runner is what sees to a cancel.
                 _see_canceled(run)
                 run.status = records.NOT_STARTED
-                submission.start(run, self._plan(run, config, image, debug))
+                submission.start(run, self._plan(run, config, image, debug), warmed)
                 started = True
                 step.text = f"run {run.run_id}: {run.command}"
         except BaseException as error:

@@ -5,8 +5,10 @@ It alone writes the run's record. Whoever wants the run to end puts a file `canc
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -340,28 +342,82 @@ def main(folder: Path) -> int:
     return 0
 
 
-def start(run: RunRecord) -> None:
-    """Start a run's runner and let it go its own way, whatever becomes of this process and its terminal."""
-    import subprocess
+def start(run: RunRecord, warmed: subprocess.Popen[bytes] | None = None) -> None:
+    """Start a run's runner and let it go its own way, whatever becomes of this process and its terminal.
 
+    Args:
+        run: The run.
+        warmed: A runner that waits to be told its run.
+    """
+    child = warmed if warmed is not None and _told(warmed, run.folder) else None
+    if child is None:
+        with open(run.folder / "runner.log", "ab") as log:
+            child = _spawn([str(run.folder)], cwd=run.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    # It is meant to outlive this command, so nobody waits for it.
+    child.returncode = 0
+    store.note_runner(run.folder, child.pid)
+
+
+def warm(engine: str) -> subprocess.Popen[bytes]:
+    """Start a runner before there is a run: what it imports is loaded while this process prepares the run.
+
+    It ends with this process unless it is told a run by then.
+
+    Args:
+        engine: ``docker``, ``process`` or ``auto``.
+    """
+    nowhere = subprocess.DEVNULL
+    return _spawn(["--warm", engine], stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere)
+
+
+def dismiss(warmed: subprocess.Popen[bytes]) -> None:
+    """End a runner that was told nothing."""
+    if warmed.returncode is None:
+        warmed.kill()
+        warmed.wait()
+        if warmed.stdin is not None:
+            warmed.stdin.close()
+
+
+def _spawn(arguments: list[str], **streams: Any) -> subprocess.Popen[bytes]:
     package = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), *_python_path()])}
     options: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         options = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
-    with open(run.folder / "runner.log", "ab") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "workflows.runs.runner", str(run.folder)],
-            cwd=run.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            **options,
-        )
-    # It is meant to outlive this command, so nobody waits for it.
-    child.returncode = 0
-    store.note_runner(run.folder, child.pid)
+    command = [sys.executable, "-m", "workflows.runs.runner", *arguments]
+    return subprocess.Popen(command, env=environment, **options, **streams)
+
+
+def _told(warmed: subprocess.Popen[bytes], folder: Path) -> bool:
+    """Tell a waiting runner its run; whether it was still there."""
+    assert warmed.stdin is not None
+    try:
+        with warmed.stdin:
+            warmed.stdin.write(os.fsencode(folder))
+    except OSError:
+        return False
+    return warmed.poll() is None
+
+
+def _wait_warm(engine: str) -> int:
+    """Load what a run takes, then do the run that standard input names."""
+    with contextlib.suppress(UserError):
+        engines.load_steps(engines.choose(engine)[0].name)
+    from ..debugger import launch_json
+    from ..engines import ports
+
+    assert launch_json and ports
+    told = sys.stdin.buffer.read()
+    if not told:
+        return 0
+    folder = Path(os.fsdecode(told))
+    log = os.open(folder / "runner.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
+    os.chdir(folder)
+    return main(folder)
 
 
 def _python_path() -> list[str]:
@@ -369,4 +425,4 @@ def _python_path() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(_wait_warm(sys.argv[2]) if sys.argv[1] == "--warm" else main(Path(sys.argv[1])))

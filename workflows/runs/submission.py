@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -96,11 +97,11 @@ def step_records(run: RunRecord, plan: Plan, engine: StepEngine, names: Callable
     return found
 
 
-def start(run: RunRecord, plan: Plan) -> None:
-    """Keep a run's plan and record, and start its runner."""
+def start(run: RunRecord, plan: Plan, warmed: subprocess.Popen[bytes] | None = None) -> None:
+    """Keep a run's plan and record, and start its runner, or tell one that waits."""
     plans.save(plan, run.folder)
     records.save(run)
-    runner.start(run)
+    runner.start(run, warmed)
 
 
 def discard(run: RunRecord) -> None:

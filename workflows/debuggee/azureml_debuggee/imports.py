@@ -181,9 +181,9 @@ class _Own:
         self._theirs = _shadows()
         for name in self._theirs:
             sys.modules.pop(name, None)
+        self._before = set(sys.modules)
         for name, module in _stash.items():
             sys.modules.setdefault(name, module)
-        self._before = set(sys.modules) - set(_stash)
 
     def _restore(self) -> None:
         finders: List[Any] = sys.meta_path
