@@ -509,7 +509,7 @@ def test_a_breakpoint_is_hit_in_the_script_and_in_a_module_of_a_subfolder(
         client.wait_event("terminated", timeout=20)
     assert ended(process) == 0
     log = steps.log()
-    wanted = ["Timeout for debug connection: 20", "ip_address: 127.0.0.1", "Debugger attached = True", "42"]
+    wanted = ["Timeout for debug connection: 20", "ip_address: 127.0.0.1", "Debugger attached = True", "\n42\n"]
     places = [log.index(text) for text in wanted]
     assert places == sorted(places), log
 
