@@ -48,7 +48,7 @@ def new_model(hidden, seed):
 def predict(model, x, y):
     """The probability of the outer ring, and what the hidden units say."""
     units = [math.tanh(wx * x + wy * y + bias) for wx, wy, bias in model["hidden"]]
-    total = sum(weight * unit for weight, unit in zip(model["output"], units)) + model["output"][-1]
+    total = model["output"][-1] + sum(model["output"][index] * unit for index, unit in enumerate(units))
     return 1 / (1 + math.exp(-max(-60.0, min(60.0, total)))), units
 
 

@@ -324,9 +324,9 @@ def test_the_same_packages_are_built_once_and_others_anew(experiment: Experiment
     second = experiment.ok("experiment.run", "others", "--script", "train.py", "--environment", "env/two", "--follow")
     again = next(line for line in second.out.splitlines() if line.startswith("build  "))
     assert again.split()[3:] == [*build.split()[3:-1], "(reused)"]
-    experiment.write("env/one/requirements.txt", f"{text}# changed\n")
-    third = experiment.ok("experiment.run", "sums", "--follow").out
-    assert "(built)" in third
+    if experiment.environ["AML_ENGINE"] == "process":
+        experiment.write("env/one/requirements.txt", f"{text}# changed\n")
+        assert "(built)" in experiment.ok("experiment.run", "sums", "--follow").out
     # Only what nobody uses any more is offered: not the one of `others`.
     rows = experiment.ok("experiment.prune", "--dry-run", "--json").json["removed"]
     assert not [row for row in rows if again.split()[-2].rpartition(":")[2] in row["name"]]

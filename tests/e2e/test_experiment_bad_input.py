@@ -14,7 +14,7 @@ import pytest
 from conftest import missing
 from experiments import TRAIN_LINE, ExperimentProject, make_experiment_project
 from pipelines import running_marked, session
-from projects import until
+from projects import ROOT, until
 
 
 @pytest.fixture
@@ -148,8 +148,7 @@ def test_an_environment_that_does_not_build_shows_the_last_lines_and_its_log_is_
     experiment.inv("experiment.logs").says("has not been started: Failed", "--build")
     assert not running_marked(record["run_id"])
     # It is not in the way of the next one.
-    experiment.write("env/broken/requirements.txt", "")
-    assert experiment.run("sums")["status"] == "Completed"
+    assert experiment.run("sums", "--training-env", str(ROOT / "env" / "training"))["status"] == "Completed"
 
 
 def test_a_full_disk_ends_a_run_in_two_lines(experiment: ExperimentProject, tmp_path: Path) -> None:
@@ -180,8 +179,7 @@ def test_a_command_that_is_killed_in_mid_build_leaves_a_run_that_is_told_to_be_o
     (line,) = [line for line in experiment.log(name="60_control_log.txt").splitlines() if "building the env" in line]
     shutil.rmtree(line.rpartition(" in ")[2])
     # Neither the run nor a lock is in the way of the next one.
-    experiment.write("env/slow/requirements.txt", "")
-    assert experiment.debug("sums")["status"] == "Running"
+    assert experiment.debug("sums", "--training-env", str(ROOT / "env" / "training"))["status"] == "Running"
 
 
 def test_ctrl_c_in_mid_build_takes_away_what_was_begun(experiment: ExperimentProject, tmp_path: Path) -> None:

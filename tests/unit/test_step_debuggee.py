@@ -11,6 +11,8 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -812,6 +814,19 @@ def test_a_step_that_fails_shows_its_frames_and_ends_as_it_would_have(
             assert step.lines[-1] == "child: 1"
 
 
+def test_a_failed_child_is_shown_while_its_main_thread_is_alive(tmp_path: Path) -> None:
+    # pydevd takes a thread that has ended for dead, and can block on it.
+    with Step(tmp_path, "{python} $PWD/train.py process", source=RAISES, **ON_ERROR) as step:
+        client, thread = post_mortem(step)
+        alive = "__import__('threading').main_thread().is_alive()"
+        assert evaluate(client, thread, alive) == "True"
+        current = "__import__('threading').current_thread().name"
+        assert evaluate(client, thread, current) == "'MainThread'"
+        client.disconnect(timeout=LIMIT)
+        assert step.ended() == 4
+        assert step.errors().count("ValueError: it went wrong") == 1
+
+
 @EVERY
 @pytest.mark.parametrize("way", ["disconnect", "leave", "reset", "terminate"])
 def test_a_debugger_that_leaves_a_failed_step_lets_it_end(python: str, way: str, tmp_path: Path) -> None:
@@ -917,3 +932,78 @@ def test_a_debugger_that_is_there_and_wants_uncaught_errors_is_stopped_once_for_
 def client_events(client: DapClient) -> list[str]:
     """The names of events that have come and not been waited for."""
     return [event.name for event in client._events]
+
+
+# Modules that are called like Python's ---------------------------------------------------------------
+
+LIKE_PYTHONS = ("queue", "select", "socket", "signal", "code", "platform", "inspect", "traceback", "json")
+SHADOWED = """
+    import sys, time
+    import queue, select, socket, signal, code, platform, inspect, json
+    def turn(number):
+        return number  # LINE turn
+    for module in (queue, select, socket, signal, code, platform, inspect, json):
+        assert module.MINE
+    if sys.argv[1:]:
+        raise ValueError("it went wrong")
+    print("begun", flush=True)
+    while True:
+        turn(1)
+        time.sleep(0.005)
+"""
+
+
+@EVERY
+@pytest.mark.parametrize("paths", ["", "."])
+@pytest.mark.parametrize("how", ["wait", "no wait", "on error"])
+def test_the_programs_modules_may_be_called_like_pythons(python: str, how: str, paths: str, tmp_path: Path) -> None:
+    lay_out(tmp_path, {f"{name}.py": "MINE = True\n" for name in LIKE_PYTHONS})
+    more = {**(ON_ERROR if how == "on error" else {"WAIT": str(int(how == "wait"))}), "PATHS": paths}
+    start = "{python} train.py" + (" x" if how == "on error" else "")
+    with Step(tmp_path, start, python, SHADOWED, **more) as step:
+        if how == "no wait":
+            step.said("begun")
+        else:
+            step.event("waiting")
+        with step.attached("turn", file=step.script) as client:
+            name, _line, thread = stopped(client)
+            assert name.startswith("<module>" if how == "on error" else "turn")
+            assert evaluate(client, thread, "__import__('queue').MINE") == "True"
+        assert "azureml_debuggee" not in step.errors()
+        if how == "on error":
+            assert step.ended() == 1
+
+
+# A port that is held --------------------------------------------------------------------------------
+
+
+@EVERY
+def test_a_process_beside_the_owner_gives_way_at_once(python: str, tmp_path: Path) -> None:
+    code = lay_out(tmp_path, {"a.py": "import sys\nsys.stdin.read()", "b.py": "print('ran')"})
+    port = str(free_port())
+    with Step(tmp_path, "{python} a.py", python, PORT=port, WAIT="0") as step:
+        step.event("listening")
+        variables = step_variables(code, WAIT="1", TIMEOUT="60", EVENTS=str(step.events_file), PORT=port)
+        began = time.monotonic()
+        status, output, errors = run(code, "{python} b.py", python, variables)
+        assert (status, output, errors) == (0, ["ran"], "")
+        assert time.monotonic() - began < 4.0
+        message = f"port {port} is in use by another process of the step"
+        assert [event["message"] for event in step.events("gate-failed")] == [message]
+        assert not step.events("waiting") and not step.events("not-attached")
+
+
+@EVERY
+def test_a_process_that_follows_the_owner_waits_for_the_port(python: str, tmp_path: Path) -> None:
+    code = lay_out(tmp_path, {"b.py": "print('ran')"})
+    events = tmp_path / "events"
+    # Held, but by nobody of the step's: whoever it is may be on its way out.
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        events.write_text(json.dumps({"event": "listening", "pid": 2**22 + 1, "port": port}) + "\n")
+        threading.Timer(1.5, holder.close).start()
+        variables = step_variables(code, WAIT="1", TIMEOUT="2.5", EVENTS=str(events), PORT=str(port))
+        status, output, errors = run(code, "{python} b.py", python, variables)
+    assert (status, output[-1], errors) == (0, "ran", "")
+    assert len(announced(events, "listening")) == 2 and announced(events, "waiting")
+    assert not announced(events, "gate-failed")

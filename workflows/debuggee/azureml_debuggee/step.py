@@ -410,8 +410,9 @@ def _expect_a_thread() -> None:
 
 def hold(session: Any) -> bool:
     """Hold before the program's first line, such that signals end it as they would end it there."""
-    import signal
+    from . import imports
 
+    signal = imports.get("signal")
     spec: Any = getattr(sys.modules.get("site"), "__spec__", None)
     importing = bool(getattr(spec, "_initializing", False))
     interrupt = signal.getsignal(signal.SIGINT)
