@@ -134,7 +134,7 @@ class PostMortem:
             session = self.session
             if not self._started:
                 self._started = True
-                session.gate.is_held = step.is_held
+                session.gate.is_held, session.silent_without_gate = step.is_held, True
                 session.gate.start()
         followed = session.debugger.attached() and session.debugger.stops_at_uncaught()
         if session.hold() and not followed:

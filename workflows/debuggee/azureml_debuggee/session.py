@@ -58,6 +58,8 @@ class Session:
         self._let_go = threading.Event()
         #: Set when a hold before the program has brought nobody: the program's own waits are over at once.
         self.waited_in_vain = False
+        #: Whether nothing is said of a hold for which the gate could not open; that it could not is announced.
+        self.silent_without_gate = False
         #: Asked during a hold: whether the program is to end and should wait no longer.
         self.ending: Callable[[], bool] = lambda: False
 
@@ -73,8 +75,8 @@ class Session:
         self._let_go.clear()
         # The port may still be held by the process that this one replaces.
         self.gate.settled.wait(self.timeout)
-        if self.gate.failure is not None:
-            return False  # It has been announced; nobody can come.
+        if self.gate.failure is not None and self.silent_without_gate:
+            return False
         seconds = int(self.timeout) if self.timeout.is_integer() else self.timeout
         say("Timeout for debug connection: {}".format(seconds))
         say("ip_address: {}".format(self.gate.reached_at[0]))

@@ -342,7 +342,7 @@ def _start(program: Program, rank: Optional[int]) -> None:
             from . import session
 
             begun = session.make(settings)
-            begun.gate.is_held = is_held
+            begun.gate.is_held, begun.silent_without_gate = is_held, True
             begun.gate.start()
             _expect_a_thread()
         if begun.wanted:
