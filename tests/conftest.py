@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ for _name in [name for name in os.environ if name.startswith("AML_")]:
     del os.environ[_name]
 _user = os.getuid() if hasattr(os, "getuid") else "user"
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"azureml-debug-tests-{_user}")
+
+# A shell's background job has these ignored, and so would everything that the tests start.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 def missing(what: str) -> None:

@@ -39,9 +39,14 @@ def state_folder(project: Path, *parts: str) -> Path:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file so that a reader sees the old one or the new one, never a part."""
+    write_bytes(path, json.dumps(value, indent=1).encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
+        partial.write_bytes(data)
         os.replace(partial, path)
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -243,3 +243,34 @@ def test_damaged_records_are_not_in_the_way(experiment: ExperimentProject) -> No
     result = experiment.debug("sums")
     assert result["number"] == 2
     assert json.loads((folder.parents[1] / "experiments" / "sums.json").read_text())["session"] == result["run_id"]
+
+
+def test_a_refused_command_leaves_the_run_configuration_as_it_was(experiment: ExperimentProject) -> None:
+    experiment.ok("experiment.create", "kept")
+    experiment.ok("experiment.run", "kept", "--script", "train.py", "--follow")
+    path = experiment.folder / ".azureml" / "kept.runconfig"
+    before = path.read_bytes()
+    assert experiment.inv("experiment.run", "kept", "--environment", "no-such-folder", "--", "--other").code == 1
+    assert path.read_bytes() == before
+
+
+def test_an_empty_run_is_not_taken_for_the_latest(experiment: ExperimentProject) -> None:
+    experiment.ok("experiment.create", "kept")
+    experiment.ok("experiment.run", "kept", "--script", "train.py", "--follow")
+    experiment.inv("experiment.cancel", "--run", "").says("--run is empty", "inv experiment.list")
+
+
+def test_what_cannot_be_copied_is_named_and_links_are_copied_as_links(experiment: ExperimentProject) -> None:
+    experiment.script.write_text("import os\nos.symlink('gone', 'outputs/dangling')\nopen('outputs/a', 'w').close()\n")
+    experiment.ok("experiment.create", "kept")
+    experiment.ok("experiment.run", "kept", "--script", "train.py", "--follow")
+    experiment.ok("experiment.outputs", "--copy", "taken")
+    copied = {path.name for path in (experiment.folder / "taken").rglob("*")}
+    assert {"dangling", "a"} <= copied
+    experiment.inv("experiment.outputs", "--copy", "x" * 300).says("cannot be copied")
+
+
+def test_an_editor_that_cannot_be_read_is_named(experiment: ExperimentProject) -> None:
+    experiment.ok("experiment.create", "kept")
+    arguments = ("experiment.run", "kept", "--script", "train.py", "--edit")
+    experiment.inv(*arguments, EDITOR="'ed", VISUAL="").says("'ed", "Correct EDITOR")

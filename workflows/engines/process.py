@@ -203,7 +203,8 @@ class ProcessEngine:
 
     def remove(self, handle: str) -> None:
         """See :class:`~workflows.engines.base.Engine`."""
-        end_groups([int(handle)])
+        # Long enough for runit to say how the service ended, also on a busy machine.
+        end_groups([int(handle)], grace=4 * GRACE_SECONDS)
 
     def services(self) -> list[dict[str, str]]:
         """Processes are listed by their projects."""
@@ -261,12 +262,12 @@ def _members(groups: Collection[int]) -> list[int]:
     return members
 
 
-def end_groups(groups: Collection[int]) -> None:
+def end_groups(groups: Collection[int], grace: float = GRACE_SECONDS) -> None:
     """End every process of some groups: asked first, killed after the grace."""
     _signal(groups, signal.SIGTERM)
     # A process stopped by a signal does not hear the first one.
     _signal(groups, signal.SIGCONT)
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + grace
     while (left := _members(groups)) and time.monotonic() < deadline:
         time.sleep(0.02)
     deadline = time.monotonic() + 5

@@ -64,7 +64,9 @@ def create(project: Path, name: str) -> None:
     for other in known(project):
         if other.lower() == name.lower():
             # Two that differ in case only would share a folder on macOS and Windows.
-            raise UserError(f"There is an experiment {other} already.", f"Run it: inv experiment.run {other}")
+            raise UserError(
+                f"There is an experiment {other} already.", f"Run it: inv experiment.run {other} --script train.py"
+            )
     _keep(project, name, {})
 
 

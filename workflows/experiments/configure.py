@@ -320,7 +320,11 @@ def edit(path: Path) -> None:
     """
     import subprocess
 
-    words = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "")
+    named = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
+    try:
+        words = shlex.split(named)
+    except ValueError as error:
+        raise UserError(f"The editor {named} cannot be read: {error}.", "Correct EDITOR (or VISUAL).") from error
     if not words:
         raise UserError("No editor is named for --edit.", f"Set EDITOR, such as EDITOR=nano; or edit {shown(path)}.")
     try:

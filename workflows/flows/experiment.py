@@ -28,6 +28,7 @@ from ..experiments.runconfig import RunConfig
 from ..interrupts import uninterrupted
 from ..models import ImageRef
 from ..paths import shown
+from ..project import write_bytes
 from ..runs import record as records
 from ..runs import runner, store, submission
 from ..runs.attachable import Attachable
@@ -87,15 +88,19 @@ class ExperimentFlow:
     ) -> RunRecord:
         path = catalog.runconfig_path(self.settings.project, name)
         folder_was, file_was = path.parent.is_dir(), path.exists()
+        before = path.read_bytes() if path.is_file() else None
         try:
             run, config, environment, engine = self._prepared(name, options, debug)
         except BaseException:
             if not file_was and not options.edit and not store.count_runs(self.settings.project)[name]:
                 # Nothing was run with it, and what was typed in vain is not to be repeated.
-                path.unlink(missing_ok=True)
-                if not folder_was:
-                    with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+                    if not folder_was:
                         path.parent.rmdir()
+            elif before is not None and not options.edit and path.read_bytes() != before:
+                write_bytes(path, before)
+                self.console.line(f"  note: {shown(path)} is as it was before")
             raise
         started = False
         try:
@@ -360,17 +365,31 @@ def copy_outputs(run: RunRecord, folder: Path) -> int:
         UserError: One of them is there already, or cannot be written. Nothing is overwritten.
     """
     found = outputs(run)
+    try:
+        _copy_all(found, folder)
+    except FileExistsError as error:
+        raise UserError(f"{shown(folder)} is not a folder.", "Name a folder, new or there.") from error
+    except (OSError, shutil.Error) as error:
+        place = getattr(error, "filename", None) or folder
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{place} cannot be copied: {reason}.", "See to it, or name another folder.") from error
+    return len(found)
+
+
+def _copy_all(found: Sequence[tuple[str, Path]], folder: Path) -> None:
     there = [name for name, _path in found if (folder / name).exists() or (folder / name).is_symlink()]
     if there:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
         raise UserError(f"{shown(folder / there[0])}{more} is there already.", "Copy into another folder.")
-    try:
-        for name, path in found:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(str(folder))
+    for name, path in found:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            # As it is: what it leads to may not be there, or lie outside.
+            (folder / name).symlink_to(os.readlink(path))
+        elif path.is_file():
             shutil.copy2(path, folder / name)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{shown(folder)} is not a folder.", "Name a folder, new or there.") from error
-    return len(found)
 
 
 def _ranks(config: RunConfig) -> int:
@@ -406,7 +425,8 @@ class Canceled(UserError):
 
 def _see_canceled(run: RunRecord) -> None:
     if (run.folder / "cancel").exists():
-        raise Canceled(f"The run {run.run_id} was canceled.", f"Start it again: inv experiment.run {run.name}")
+        again = f"inv experiment.{'debug' if run.debugged else 'run'} {run.name}"
+        raise Canceled(f"The run {run.run_id} was canceled.", f"Start it again: {again}")
 
 
 @contextlib.contextmanager

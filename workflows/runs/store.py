@@ -121,6 +121,9 @@ def find_run(project: Path, kind: str, wanted: str | None) -> RunRecord:
     Raises:
         UserError: There is none.
     """
+    if wanted is not None and not wanted.strip():
+        # A variable of a shell's that is not set: the latest one may be somebody else's work.
+        raise UserError("--run is empty.", f"Name a run, by number or id: inv {kind}.list")
     found = sorted(_folders(runs_folder(project)), key=lambda pair: -pair[1])
     ways: list[Callable[[Path, int], bool]] = [lambda folder, number: True]
     if wanted:
@@ -140,7 +143,8 @@ def find_run(project: Path, kind: str, wanted: str | None) -> RunRecord:
             if run is not None and run.kind == kind:
                 return recovered(run)
     if not wanted:
-        raise UserError(f"No {kind} of this project has been run yet.", f"First: inv {kind}.debug")
+        name = " NAME" if kind == "experiment" else ""
+        raise UserError(f"No {kind} of this project has been run yet.", f"First: inv {kind}.debug{name}")
     raise UserError(f"There is no run {wanted} here.", f"The runs there are: inv {kind}.list")
 
 
