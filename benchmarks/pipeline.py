@@ -123,14 +123,23 @@ def until_waiting(report: Report, project: Path, environ: dict[str, str], engine
         port = _free_port()
         debugpy = ["-m", "debugpy", "--listen", f"127.0.0.1:{port}", "--wait-for-client", "work.py", "10"]
         if engine == "process":
-            child = subprocess.Popen([str(_training_python()), *debugpy], cwd=project / "work")
+            quiet = {**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+            # Its adapter outlives it, and would keep this program's own output open.
+            child = subprocess.Popen(
+                [str(_training_python()), *debugpy],
+                cwd=project / "work",
+                env=quiet,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             _await({port})
             yield
             os.kill(child.pid, signal.SIGKILL)
             child.wait()
             return
         debugpy[3] = f"0.0.0.0:{port}"
-        image = run(["docker", "images", "-q", "azureml-debug/training"], project).split()[0]
+        plans = sorted((project / ".azureml-debug" / "runs").glob("*/plan.json"), key=lambda path: path.stat().st_mtime)
+        image = json.loads(plans[-1].read_text())["steps"][0]["image"]["name"]
         mount = f"type=bind,source={project / 'work'},target=/work"
         container = run(
             [
@@ -204,7 +213,9 @@ def many_ranks(report: Report, project: Path, environ: dict[str, str]) -> None:
         children = []
         for rank in range(RANKS):
             code = f"import debugpy, time; debugpy.listen(('127.0.0.1', {base + rank})); time.sleep(600)"
-            children.append(subprocess.Popen([python, "-c", code]))
+            children.append(
+                subprocess.Popen([python, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
         _await({base + rank for rank in range(RANKS)})
         took = time.perf_counter() - started
         for child in children:
