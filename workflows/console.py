@@ -7,14 +7,23 @@ goes to standard error. Live progress (rich) only on a terminal, plain lines els
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from . import report
+
 #: Seconds after which a wait says what it waits for.
 REASON_AFTER = 1.0
+_TASK = re.compile(r"\binv ((?:deploy|container|pipeline|experiment)\.[a-z-]+)")
+
+
+def as_typed(text: str) -> str:
+    """A text with commands in it as they have to be typed: with ``--remote`` where this one came from elsewhere."""
+    return _TASK.sub(r"inv \1 --remote", text) if report.wanted() else text
 
 
 class Step:
@@ -98,6 +107,7 @@ class Console:
 
     def line(self, text: str = "") -> None:
         """Show one line."""
+        text = as_typed(text)
         try:
             print(text, file=self.stream, flush=True)
         except UnicodeEncodeError:
@@ -119,5 +129,8 @@ class Console:
 
     def result(self, value: Mapping[str, Any]) -> None:
         """With ``--json``: print the object as the last line of standard output."""
-        if self.as_json:
+        if report.wanted():
+            # The other machine prints it, as it is seen from there.
+            report.tell(result=dict(value))
+        elif self.as_json:
             print(json.dumps(value), flush=True)

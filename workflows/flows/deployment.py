@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import engines, sessions, uses
+from .. import engines, report, sessions, uses
 from ..console import Console
 from ..engines.base import Engine
 from ..engines.docker_client import engine_answers
@@ -131,7 +131,7 @@ class Deployment:
             step.text = ready.text
         return ready
 
-    def attach_config(self) -> str:
+    def attach_config(self) -> None:
         """Write the launch configuration of the running service."""
         from ..debugger.launch_json import attach_configuration, write_configurations
 
@@ -139,9 +139,13 @@ class Deployment:
             service = self._running("First: inv deploy.run")
             project = self.settings.project
             configuration = attach_configuration(CONFIGURATION, service.endpoint, project)
-            outcome = write_configurations(project, [configuration])
-            step.text = f".vscode/launch.json {outcome}"
-        return outcome
+            if report.wanted():
+                owner = {"service": str(service.session), "created": service.created}
+                ports = {"scoring": service.scoring_port}
+                report.tell_configurations(owner, f"service {service.name}", [configuration], ports=ports)
+                step.text = "launch configuration handed over"
+                return
+            step.text = f".vscode/launch.json {write_configurations(project, [configuration])}"
 
     def stop(self) -> bool:
         """Stop the service and take it away; False where none runs."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .. import report
 from ..debugger.readiness import read_events
 from ..models import DebugEndpoint
 from .record import RunRecord, StepRecord
@@ -154,7 +155,7 @@ def write_configurations(run: RunRecord, only: Iterable[Attachable] | None = Non
         only: Write these alone, such as those that hold at an exception.
 
     Returns:
-        ``added``, ``updated`` or ``unchanged``.
+        ``added``, ``updated`` or ``unchanged``; ``handed over`` where another machine has asked.
 
     Raises:
         UserError: launch.json cannot be understood or written.
@@ -173,17 +174,26 @@ def write_configurations(run: RunRecord, only: Iterable[Attachable] | None = Non
     compound = f"Azure Machine Learning Experiment: {run.name} (all ranks)" if run.single else COMPOUND
     compounds = [{"name": compound, "configurations": names, "stopAll": False}] if len(names) > 1 else []
     configurations = [launch_json.attach_configuration(name, endpoint, run.project) for name, endpoint in wanted]
+    if report.wanted():
+        in_use = None if run.single else sorted(_in_use(run))
+        report.tell_configurations({"run": str(run.folder)}, run.run_id, configurations, compounds, in_use)
+        return "handed over"
     return launch_json.write_configurations(run.project, configurations, compounds, _retired(run))
 
 
 def _retired(run: RunRecord) -> Callable[[str], bool]:
     """Whether a configuration of a name belongs to no run any more: its port may be another step's by now."""
+    in_use = functools.cache(lambda: _in_use(run))
+    return lambda name: not run.single and is_retired(name, in_use())
 
-    @functools.cache
-    def in_use() -> frozenset[str]:
-        from .store import active_runs
 
-        runs = [run, *active_runs(run.project, run.kind)]
-        return frozenset(name for one in runs for step in one.steps for name in step.configurations.values())
+def is_retired(name: str, in_use: Collection[str]) -> bool:
+    """Whether a name is a step's, and none of those that lead somewhere."""
+    return name.startswith(_FAMILY) and name not in in_use
 
-    return lambda name: name.startswith(_FAMILY) and not run.single and name not in in_use()
+
+def _in_use(run: RunRecord) -> frozenset[str]:
+    from .store import active_runs
+
+    runs = [run, *active_runs(run.project, run.kind)]
+    return frozenset(name for one in runs for step in one.steps for name in step.configurations.values())

@@ -14,9 +14,9 @@ import time
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from .. import engines
+from ..background import spawn
 from ..engines import reservations
 from ..engines.step_variables import step_variables
 from ..engines.steps import StepDebug, StepProcess, StepSpec
@@ -29,6 +29,7 @@ from .attachable import of_step, write_configurations
 from .plan import Plan, PlannedStep
 from .record import RunRecord, StepRecord
 
+MODULE = "workflows.runs.runner"
 #: Seconds between two looks at what the steps do.
 LOOK_SECONDS = 0.02
 #: Seconds for all ranks of a step to listen before the launch configurations of those that do are written.
@@ -352,7 +353,7 @@ def start(run: RunRecord, warmed: subprocess.Popen[bytes] | None = None) -> None
     child = warmed if warmed is not None and _told(warmed, run.folder) else None
     if child is None:
         with open(run.folder / "runner.log", "ab") as log:
-            child = _spawn([str(run.folder)], cwd=run.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            child = spawn(MODULE, [str(run.folder)], cwd=run.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     # It is meant to outlive this command, so nobody waits for it.
     child.returncode = 0
     store.note_runner(run.folder, child.pid)
@@ -367,7 +368,7 @@ def warm(engine: str) -> subprocess.Popen[bytes]:
         engine: ``docker``, ``process`` or ``auto``.
     """
     nowhere = subprocess.DEVNULL
-    return _spawn(["--warm", engine], stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere)
+    return spawn(MODULE, ["--warm", engine], stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere)
 
 
 def dismiss(warmed: subprocess.Popen[bytes]) -> None:
@@ -377,16 +378,6 @@ def dismiss(warmed: subprocess.Popen[bytes]) -> None:
         warmed.wait()
         if warmed.stdin is not None:
             warmed.stdin.close()
-
-
-def _spawn(arguments: list[str], **streams: Any) -> subprocess.Popen[bytes]:
-    package = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), *_python_path()])}
-    options: dict[str, Any] = {"start_new_session": True}
-    if sys.platform == "win32":
-        options = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
-    command = [sys.executable, "-m", "workflows.runs.runner", *arguments]
-    return subprocess.Popen(command, env=environment, **options, **streams)
 
 
 def _told(warmed: subprocess.Popen[bytes], folder: Path) -> bool:
@@ -418,10 +409,6 @@ def _wait_warm(engine: str) -> int:
     os.close(log)
     os.chdir(folder)
     return main(folder)
-
-
-def _python_path() -> list[str]:
-    return list(filter(None, [os.environ.get("PYTHONPATH")]))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ..console import Console
     from ..settings import Settings
 
+#: Collections whose tasks run on another machine too.
+REMOTE = ("deploy", "container", "pipeline", "experiment")
+REMOTE_HELP = "Run it on the machine of AML_REMOTE_HOST instead; debug ports come home to 127.0.0.1."
 JSON_HELP = "Print one JSON object as the last line of standard output; all else goes to standard error."
 
 
@@ -43,7 +46,7 @@ class Command:
 
         self.name = name
         self._context = context
-        self._flags = flags
+        self.flags = flags
         self.console: Console = Console(as_json)
 
     @functools.cached_property
@@ -51,7 +54,7 @@ class Command:
         """The settings, resolved."""
         from ..settings import resolve
 
-        return resolve(self.project, self._flags)
+        return resolve(self.project, self.flags)
 
     @property
     def project(self) -> Path:
@@ -72,6 +75,7 @@ def command(
     help: Mapping[str, str] | None = None,
     iterable: Sequence[str] = (),
     positional: Sequence[str] = (),
+    paths: Mapping[str, str] | None = None,
     interrupted: str = "What was begun has been taken away.",
 ) -> Callable[[Callable[..., None]], Task[Any]]:
     """Make an Invoke task of a function of a :class:`Command` and flags.
@@ -82,6 +86,7 @@ def command(
         help: Explanations of the function's own flags.
         iterable: Flags that may be repeated.
         positional: Arguments without a flag.
+        paths: Which of the function's own flags name files, and how; see :mod:`workflows.remote.request`.
         interrupted: What to say of the state that Ctrl-C leaves.
     """
 
@@ -97,19 +102,29 @@ def command(
         parameters += [kinds(field, kinds.POSITIONAL_OR_KEYWORD, default=None) for field in settings]
         module = function.__module__.rpartition(".")[2]
         name = function.__name__.rstrip("_").replace("_", "-")
-        if module in ("deploy", "container", "pipeline", "experiment"):
+        elsewhere = module in REMOTE
+        if elsewhere:
+            parameters.append(kinds("remote", kinds.POSITIONAL_OR_KEYWORD, default=False))
+            explained["remote"] = REMOTE_HELP
+        if elsewhere or module == "remote":
             name = f"{module}.{name}"
 
         @functools.wraps(function)
         def body(context: Context, **values: Any) -> None:
             flags = {field: values.pop(field, None) for field in settings}
             as_json = bool(values.pop("json", False))
+            remote = bool(elsewhere and values.pop("remote", False))
             for argument in positional:
                 if str(values.get(argument, "")).startswith("-"):
                     _end(UserError(f"{values[argument]} is not a {argument}.", f"Help: inv --help {name}"))
             run = Command(name, context, flags, as_json)
             with _signals_as_interrupts():
-                _guard(run, function, values, interrupted)
+                if remote:
+                    typed = {"name": name, "values": values, "positional": positional, "kinds": paths or {}}
+                    defaults = {one.name: one.default for one in own}
+                    _guard(run, _elsewhere, {**typed, "defaults": defaults, "as_json": as_json}, LEFT_THERE)
+                else:
+                    _guard(run, function, values, interrupted)
 
         body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         del body.__wrapped__
@@ -123,6 +138,21 @@ def command(
         return made
 
     return decorate
+
+
+LEFT_THERE = "What was started on the other machine may go on there."
+
+
+def _elsewhere(run: Command, **typed: Any) -> None:
+    """Run a task on the other machine."""
+    from ..remote.request import Typed
+    from ..remote.task import run_there
+
+    flags = {name: text for name, text in run.flags.items() if text is not None}
+    remainder = run.remainder() if "--" in sys.argv else None
+    code = run_there(run.settings, run.console, Typed(flags=flags, remainder=remainder, **typed))
+    if code:
+        raise Exit(code=code)
 
 
 def _settings_help(fields: Sequence[str]) -> dict[str, str]:
@@ -184,9 +214,11 @@ def _end(error: UserError) -> None:
     Raises:
         Exit: Always.
     """
+    from ..console import as_typed
+
     for line in error.details:
         print(f"  {line}", file=sys.stderr)
-    print(error, file=sys.stderr, flush=True)
+    print(as_typed(str(error)), file=sys.stderr, flush=True)
     raise Exit(code=error.exit_code) from error
 
 

@@ -124,6 +124,7 @@ def reload(run: Command) -> None:
     },
     iterable=["eval"],
     positional=["location"],
+    paths={"location": "file:line", "request": "path"},
 )
 def inspect(run: Command, location: str, eval: list[str], request: str | None = None, timeout: str = "60") -> None:
     """Stop at a line during a request, show stack, values and response: no editor needed."""

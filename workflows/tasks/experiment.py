@@ -83,6 +83,7 @@ def create(call: Command, name: str) -> None:
     help={**RUN_OPTIONS, "rank": "With --follow: this rank's log only; N or all."},
     iterable=["data"],
     positional=["name"],
+    paths={"script": "path", "environment": "path or name", "data": "name=path"},
     interrupted="What the run has started has been ended.",
 )
 def run(
@@ -118,6 +119,7 @@ def run(
     },
     iterable=["data"],
     positional=["name"],
+    paths={"script": "path", "environment": "path or name", "data": "name=path"},
     interrupted="What the run has started has been ended.",
 )
 def debug(
@@ -178,6 +180,7 @@ def attach(call: Command, run: str | None = None) -> None:
     },
     iterable=["eval"],
     positional=["location"],
+    paths={"location": "file:line"},
     interrupted=LEFT,
 )
 def inspect(

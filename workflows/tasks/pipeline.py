@@ -54,6 +54,7 @@ def _request(step: Sequence[str], rank: str, on_error: bool, wait: bool) -> Debu
     json=True,
     help={**SUBMIT_HELP, "debug": "Run every step without a debugger."},
     iterable=["input", "step"],
+    paths={"input": "name=path"},
 )
 def submit(
     call: Command,
@@ -83,6 +84,7 @@ def submit(
     json=True,
     help=SUBMIT_HELP,
     iterable=["input", "step"],
+    paths={"input": "name=path"},
     interrupted="What the run has started has been ended.",
 )
 def debug(
@@ -175,6 +177,7 @@ def attach(call: Command, run: str | None = None, step: str | None = None) -> No
     },
     iterable=["eval"],
     positional=["location"],
+    paths={"location": "file:line"},
     interrupted=LEFT,
 )
 def inspect(

@@ -1,0 +1,1 @@
+"""The same tasks on another machine, reached over SSH through Fabric."""

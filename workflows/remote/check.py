@@ -1,0 +1,195 @@
+"""Everything that can be wrong with the other machine, looked at one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UserError
+from ..settings import Settings
+from .address import Address, resolve
+from .connection import CONNECT_SECONDS, HostKeyRefused, LoginFailed, accept_host_key, fingerprint, open_connection
+from .session import Lost, Session
+from .sync import in_bytes
+
+#: Bytes that an environment of the program's and one of a service's take together.
+_NEEDED = 2_000_000_000
+#: Seconds by which the two clocks may differ before files of one look wrong on the other.
+_CLOCK = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one look has found.
+
+    Attributes:
+        name: What was looked at.
+        ok: True; False where nothing works without it; None where some things do not.
+        text: What was seen.
+        remedy: What to do about it; empty where nothing has to be done.
+    """
+
+    name: str
+    ok: bool | None
+    text: str
+    remedy: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The object under ``findings``."""
+        return dict(vars(self))
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    """Look at one thing after the other, as long as the next one makes sense."""
+    address = resolve(settings)
+    first = address.via[0] if address.via else address
+    if not address.command:
+        for one in _network(first):
+            yield one
+            if one.ok is False:
+                return
+    began = time.monotonic()
+    try:
+        connection = open_connection(address, {})
+    except HostKeyRefused as error:
+        yield Finding("host key", False, error.problem, error.remedy)
+        return
+    except LoginFailed as error:
+        yield Finding("host key", True, "known")
+        yield Finding("login", False, error.problem, error.remedy)
+        return
+    except UserError as error:
+        yield Finding("connection", False, error.problem, error.remedy)
+        return
+    key = connection.transport.get_remote_server_key()
+    yield Finding("host key", True, f"known: {key.get_name()} {fingerprint(key)}")
+    yield Finding("login", True, f"as {address.user}, in {time.monotonic() - began:.2f} s")
+    try:
+        session = Session(connection, address)
+    except (UserError, Lost) as error:
+        problem, remedy = (
+            (error.problem, error.remedy) if isinstance(error, UserError) else ("no answer", "Run it again.")
+        )
+        yield Finding("Python", False, problem, remedy)
+        with contextlib.suppress(Exception):
+            connection.close()
+        return
+    try:
+        yield from _machine(session, settings)
+    finally:
+        session.close()
+
+
+def _network(address: Address) -> Iterator[Finding]:
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        reason = getattr(error, "strerror", None) or error
+        yield Finding("name", False, f"{address.host}: {reason}", "Correct AML_REMOTE_HOST, or your network's names.")
+        return
+    places = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    yield Finding("name", True, f"{address.host} is {', '.join(places)}" if places != [address.host] else address.host)
+    began = time.monotonic()
+    try:
+        with socket.create_connection((address.host, address.port), timeout=CONNECT_SECONDS):
+            yield Finding("TCP", True, f"port {address.port} answers in {(time.monotonic() - began) * 1000:.0f} ms")
+    except OSError as error:
+        from .connection import _explained
+
+        told = _explained(address, error)
+        yield Finding("TCP", False, told.problem, told.remedy)
+
+
+def _machine(session: Session, settings: Settings) -> Iterator[Finding]:
+    hello = session.hello
+    asked = time.time()
+    facts = session.ask("facts", folder=settings.remote_dir or "azureml-debug")
+    version = ".".join(map(str, hello["python"]))
+    if facts["venv"]:
+        yield Finding("Python", True, f"{version} ({hello['executable']})")
+    else:
+        yield Finding(
+            "Python",
+            False,
+            f"{version}, which cannot make virtual environments",
+            "There: sudo apt install python3-venv",
+        )
+    yield _disk(facts, session, settings)
+    yield _docker(facts["docker"])
+    yield _sdk(facts["sdk"])
+    # Half of the way there and back is the best guess at how old the answer is.
+    off = hello["time"] - asked
+    if abs(off) > _CLOCK:
+        ahead = "ahead" if off > 0 else "behind"
+        yield Finding(
+            "clock", None, f"{abs(off):.0f} s {ahead} of this one", "Set it: timedatectl set-ntp true, on both."
+        )
+    else:
+        yield Finding("clock", True, f"{abs(off):.1f} s from this one")
+
+
+def _disk(facts: Mapping[str, Any], session: Session, settings: Settings) -> Finding:
+    free, place = int(facts["free"]), facts["place"]
+    try:
+        session.ask("try", folder=settings.remote_dir or "azureml-debug")
+    except UserError as error:
+        return Finding("disk", False, error.problem, error.remedy)
+    text = f"{in_bytes(free)} free of {in_bytes(facts['total'])} at {place}"
+    if free < _NEEDED:
+        return Finding("disk", None, text, f"Environments need about {in_bytes(_NEEDED)}: free some.")
+    return Finding("disk", True, text)
+
+
+def _docker(docker: Mapping[str, str]) -> Finding:
+    if docker["state"] == "answers":
+        return Finding("Docker", True, f"engine {docker['version']}")
+    without = "without it, processes are used"
+    if docker["state"] == "missing":
+        return Finding("Docker", None, f"is not installed; {without}", "To have containers, install it there.")
+    if docker["state"] == "refused":
+        return Finding(
+            "Docker", None, f"{docker['word']}; {without}", "There: sudo usermod -aG docker $USER, and log in again."
+        )
+    return Finding(
+        "Docker", None, f"its engine does not answer: {docker['word']}; {without}", "There: sudo systemctl start docker"
+    )
+
+
+def _sdk(version: str) -> Finding:
+    if version:
+        return Finding("Azure ML", True, f"azureml-core {version}")
+    return Finding(
+        "Azure ML", None, "azureml-core was not found; AML_BACKEND=azureml needs it", "Only for Azure ML pipelines."
+    )
+
+
+def accept(settings: Settings, wanted: str) -> str:
+    """Take the machine's host key into known_hosts, if it is the wanted one; what was done, in a line.
+
+    Raises:
+        UserError: It is another one, or a known one has changed.
+    """
+    address = resolve(settings)
+    for machine in (*address.via, address):
+        try:
+            open_connection(machine if machine is not address else address, {}).close()
+        except HostKeyRefused as error:
+            if "changed" in error.problem:
+                raise
+            shown = fingerprint(error.key)
+            if shown.removeprefix("SHA256:") != wanted.removeprefix("SHA256:"):
+                if machine is not address:
+                    continue
+                raise UserError(
+                    f"{address.host} shows another host key: {error.key.get_name()} {shown}.",
+                    "Accept it only if it is the machine's own; somebody may be in between.",
+                ) from error
+            path = accept_host_key(machine, error.key)
+            return f"The host key {shown} of {machine.known_as} is in {path} now."
+        except UserError:
+            continue
+    return "Its host key is known already."

@@ -1,0 +1,87 @@
+"""Launch configurations that a task on the other machine has made, for the editor on this one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .places import Places
+
+#: Asks for tunnels; the ports here, by the tunnels' names.
+Ensure = Callable[[list[dict[str, Any]]], Mapping[str, int]]
+_FOLDER = "${workspaceFolder}"
+
+
+def tunnels(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tunnels that reported configurations need."""
+    found = []
+    for entry in told["entries"]:
+        place = entry["connect"]
+        found.append(
+            {
+                "name": entry["name"],
+                "what": entry["name"],
+                "host": place["host"],
+                "port": place["port"],
+                "wanted": place["port"],
+            }
+        )
+    for name, port in told["ports"].items():
+        found.append(
+            {"name": name, "what": f"{told['what']}: {name}", "host": "127.0.0.1", "port": port, "wanted": port}
+        )
+    return found
+
+
+def apply(project: Path, told: Mapping[str, Any], places: Places, ensure: Ensure) -> tuple[str, Mapping[str, int]]:
+    """Open the tunnels and write the launch configurations here.
+
+    Args:
+        project: The project's folder here.
+        told: What the task has reported.
+        places: Where the paths of the other machine are here.
+        ensure: Asks for the tunnels.
+
+    Returns:
+        ``added``, ``updated`` or ``unchanged``, and the ports here by the tunnels' names.
+
+    Raises:
+        UserError: launch.json cannot be understood or written.
+    """
+    ports = ensure(tunnels(told))
+    return write(project, told, places, ports), ports
+
+
+def write(project: Path, told: Mapping[str, Any], places: Places, ports: Mapping[str, int]) -> str:
+    """Write the launch configurations, with the tunnels' ports."""
+    from ..debugger.launch_json import write_configurations
+    from ..runs.attachable import is_retired
+
+    entries = []
+    for entry in told["entries"]:
+        own = copy.deepcopy(dict(entry))
+        own["connect"] = {"host": "127.0.0.1", "port": ports[entry["name"]]}
+        for mapping in own["pathMappings"]:
+            mapping["localRoot"] = _local_root(mapping["localRoot"], places)
+        entries.append(own)
+    in_use = told["in_use"]
+    return write_configurations(
+        project,
+        entries,
+        told["compounds"],
+        lambda name: in_use is not None and is_retired(name, in_use),
+    )
+
+
+def _local_root(root: str, places: Places) -> str:
+    """A folder as the other machine's editor would see it, for the editor here."""
+    if root == _FOLDER or root.startswith(_FOLDER + "/"):
+        here = places.here(places.root + root[len(_FOLDER) :])
+    else:
+        here = places.here(root)
+    path = Path(here)
+    if path.is_relative_to(places.project):
+        return "/".join([_FOLDER, *path.relative_to(places.project).parts])
+    return here

@@ -1,0 +1,279 @@
+"""Opens Fabric's connection: host keys verified, keys unlocked, and every failure in two lines."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .address import INSTANCE_PORT, SSH_PORT, Address
+
+#: Seconds for TCP, for the server's greeting and for the login, each: with 100 ms and 5 % loss it took up to 13.
+CONNECT_SECONDS = 20
+#: Seconds between two signs of life, so that a link that is gone is noticed.
+KEEPALIVE_SECONDS = 5
+#: Milliseconds after which data that nobody acknowledges ends the connection.
+_USER_TIMEOUT = 15_000
+
+
+class UnknownHost(Exception):
+    """The host's key is in no known_hosts file."""
+
+    def __init__(self, key: Any) -> None:
+        super().__init__()
+        self.key = key
+
+
+class LoginFailed(UserError):
+    """The machine was reached and the login was refused."""
+
+
+class HostKeyRefused(UserError):
+    """The machine was reached and its host key is not known, or not the known one.
+
+    Attributes:
+        key: The key that it showed.
+    """
+
+    key: Any = None
+
+
+def open_connection(address: Address, passphrases: dict[str, str]) -> Any:
+    """An open Fabric connection, through its gateways.
+
+    Args:
+        address: The machine.
+        passphrases: Of key files, by path; what is asked for is added.
+
+    Raises:
+        UserError: It cannot be reached, is not the known machine, or does not let us in.
+    """
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
+    gateway: Any = address.command or None
+    opened: list[Any] = []
+    try:
+        for hop in address.via:
+            gateway = _open(hop, gateway, passphrases)
+            opened.append(gateway)
+        connection = _open(address, gateway, passphrases)
+    except BaseException:
+        for one in reversed(opened):
+            with contextlib.suppress(Exception):
+                one.close()
+        raise
+    return connection
+
+
+def close_connection(connection: Any) -> None:
+    """Close a connection and those it goes through."""
+    while connection is not None and not isinstance(connection, str):
+        with contextlib.suppress(Exception):
+            connection.close()
+        connection = connection.gateway
+
+
+def known_hosts_file() -> Path:
+    """The person's own file of host keys."""
+    return Path.home() / ".ssh" / "known_hosts"
+
+
+def _open(address: Address, gateway: Any, passphrases: dict[str, str]) -> Any:
+    for _attempt in range(3):
+        key = next((path for path in address.keys if path in passphrases), None)
+        try:
+            return _try(address, gateway, passphrases.get(key) if key else None)
+        except _NeedsPassphrase:
+            path = next(iter(address.keys), "")
+            passphrases[path] = _ask(path, again=path in passphrases)
+    raise LoginFailed(f"The passphrase of {next(iter(address.keys))} is not right.", "Run it again, or: ssh-add")
+
+
+class _NeedsPassphrase(Exception):
+    """The key file is encrypted, or the passphrase was wrong."""
+
+
+def _try(address: Address, gateway: Any, passphrase: str | None) -> Any:
+    import fabric
+    import paramiko
+    from paramiko.config import SSHConfig
+
+    # The configuration was resolved before; Fabric's own reading knows no Include.
+    config = fabric.Config(ssh_config=SSHConfig())
+    options: dict[str, Any] = {
+        "banner_timeout": CONNECT_SECONDS,
+        "auth_timeout": CONNECT_SECONDS,
+        "channel_timeout": CONNECT_SECONDS,
+    }
+    if address.keys:
+        options["key_filename"] = list(address.keys)
+        options["look_for_keys"] = False
+    if passphrase is not None:
+        options["passphrase"] = passphrase
+    connection = fabric.Connection(
+        address.host,
+        user=address.user,
+        port=address.port,
+        gateway=gateway,
+        config=config,
+        connect_kwargs=options,
+        connect_timeout=CONNECT_SECONDS,
+    )
+    client = connection.client
+    _load_host_keys(client, address)
+    client.set_missing_host_key_policy(_policy())
+    try:
+        connection.open()
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            client.close()
+        if isinstance(error, paramiko.PasswordRequiredException) or _wrong_passphrase(error, passphrase):
+            raise _NeedsPassphrase from error
+        if isinstance(error, Exception):
+            raise _explained(address, error) from error
+        raise
+    transport = client.get_transport()
+    transport.set_keepalive(KEEPALIVE_SECONDS)
+    if hasattr(socket, "TCP_USER_TIMEOUT") and isinstance(transport.sock, socket.socket):
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
+    return connection
+
+
+def _policy() -> Any:
+    class Refuse:
+        def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
+            raise UnknownHost(key)
+
+    return Refuse()
+
+
+def _load_host_keys(client: Any, address: Address) -> None:
+    for path in dict.fromkeys((str(known_hosts_file()), *address.known_hosts, "/etc/ssh/ssh_known_hosts")):
+        with contextlib.suppress(OSError, ValueError, Exception):
+            client.load_system_host_keys(path)
+    if address.alias:
+        keys = client._system_host_keys
+        name = address.host if address.port == SSH_PORT else f"[{address.host}]:{address.port}"
+        for kind, key in (keys.lookup(address.alias) or {}).items():
+            keys.add(name, kind, key)
+
+
+def _wrong_passphrase(error: BaseException, passphrase: str | None) -> bool:
+    if passphrase is None:
+        return False
+    text = str(error).lower()
+    return "bad decrypt" in text or "invalid key" in text or "checkints" in text or "could not decrypt" in text
+
+
+def _ask(path: str, *, again: bool) -> str:
+    """The passphrase of a key, typed where nobody sees it."""
+    import getpass
+
+    if not sys.stdin.isatty():
+        raise LoginFailed(
+            f"The key {path} is encrypted, and there is no terminal to ask for its passphrase.",
+            f"Give it to the agent first: ssh-add {shlex.quote(path)}",
+        )
+    if again:
+        sys.stderr.write("That is not its passphrase.\n")
+    return getpass.getpass(f"Passphrase of {path}: ")
+
+
+def fingerprint(key: Any) -> str:
+    """A key's fingerprint as OpenSSH shows it."""
+    import base64
+    import hashlib
+
+    # paramiko's own `fingerprint` exists from 3.2 on, and says the same.
+    return "SHA256:" + base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
+
+
+def _explained(address: Address, error: Exception) -> UserError:
+    """A failed connection as the person is to read it."""
+    import paramiko
+    from paramiko.ssh_exception import NoValidConnectionsError
+
+    where = f"{address.host}:{address.port}"
+    if isinstance(error, UnknownHost):
+        print_ = fingerprint(error.key)
+        refused = HostKeyRefused(
+            f"The host key of {where} is not known: {error.key.get_name()} {print_}.",
+            f"Compare it with the machine's own; to accept it: inv remote.check --accept-host-key {print_}",
+        )
+        refused.key = error.key
+        return refused
+    if isinstance(error, paramiko.BadHostKeyException):
+        refused = HostKeyRefused(
+            f"The host key of {where} has changed: it shows {fingerprint(error.key)}, "
+            f"and {fingerprint(error.expected_key)} is known. Somebody may be in between.",
+            f"If the machine was really made anew: ssh-keygen -R {shlex.quote(address.known_as)}, "
+            "then inv remote.check shows the new one.",
+        )
+        refused.key = error.key
+        return refused
+    if isinstance(error, paramiko.AuthenticationException):
+        keys = ", ".join(address.keys) or "the agent's"
+        return LoginFailed(
+            f"{where} does not let {address.user} in with the key {keys}.",
+            "Correct AML_REMOTE_USER or AML_REMOTE_KEY; the public key has to be in ~/.ssh/authorized_keys there.",
+        )
+    if isinstance(error, socket.gaierror):
+        return UserError(
+            f"There is no host {address.host}: {error.strerror or error}.",
+            "Correct AML_REMOTE_HOST, or your network's names.",
+        )
+    if isinstance(error, TimeoutError | socket.timeout):
+        return UserError(
+            f"{where} does not answer within {CONNECT_SECONDS} s.",
+            "Is the machine started, and may this network reach it? A gateway is set with AML_REMOTE_GATEWAY.",
+        )
+    if isinstance(error, NoValidConnectionsError | ConnectionError):
+        causes = list(getattr(error, "errors", {}).values()) or [error]
+        if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+            hint = (
+                f" Compute instances listen on {INSTANCE_PORT}: AML_REMOTE_PORT={INSTANCE_PORT}."
+                if address.port == SSH_PORT
+                else ""
+            )
+            return UserError(f"{where} refuses the connection.", f"Is its SSH server up, and on that port?{hint}")
+        reason = getattr(causes[0], "strerror", None) or causes[0]
+        return UserError(f"{where} cannot be reached: {reason}.", "See to the network, or set AML_REMOTE_GATEWAY.")
+    if isinstance(error, OSError):
+        return UserError(
+            f"{where} cannot be reached: {error.strerror or error}.", "See to the network, or set AML_REMOTE_GATEWAY."
+        )
+    if isinstance(error, paramiko.ChannelException):
+        return UserError(
+            f"The gateway cannot reach {where}: {error.text}.", "Correct AML_REMOTE_HOST as the gateway sees it."
+        )
+    if isinstance(error, paramiko.SSHException):
+        text = str(error) or type(error).__name__
+        if "No authentication methods" in text or "not a valid" in text.lower():
+            return LoginFailed(
+                f"There is no key to log in to {where} with.",
+                "Name one: AML_REMOTE_KEY=~/.ssh/id_ed25519, or ssh-add it.",
+            )
+        if "banner" in text:
+            return UserError(f"{where} does not answer as an SSH server.", "Is the port right? See AML_REMOTE_PORT.")
+        return UserError(
+            f"The SSH connection to {where} failed: {text}.", "See ssh -v with the same host, port and key."
+        )
+    if isinstance(error, ValueError):
+        return LoginFailed(f"The key {', '.join(address.keys)} cannot be read: {error}.", "Correct AML_REMOTE_KEY.")
+    raise error
+
+
+def accept_host_key(address: Address, key: Any) -> Path:
+    """Put a host key into the person's known_hosts."""
+    path = known_hosts_file()
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    line = f"{address.known_as} {key.get_name()} {key.get_base64()}\n"
+    before = path.read_bytes() if path.exists() else b""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as file:
+        file.write((b"\n" if before and not before.endswith(b"\n") else b"") + line.encode())
+    return path

@@ -1,0 +1,149 @@
+"""One tunnel: a port on 127.0.0.1 here that leads to a port which the other machine reaches."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+#: Seconds that somebody who connects waits for a connection that is just coming back.
+PATIENCE = 15.0
+_CHUNK = 65536
+
+
+class Forward:
+    """A port here, and where it leads.
+
+    Args:
+        what: What it is for, for people.
+        host: Where it leads, as the other machine names it.
+        port: The port there.
+        wanted: The port here that a person counts on; another one where it is taken. 0 for any.
+        transport: Waits for a connection's transport for so many seconds; None where none came.
+
+    Attributes:
+        local: The port here.
+        since: Seconds since the epoch.
+        up: Bytes that went there.
+        down: Bytes that came from there.
+        clients: How many are connected.
+
+    Raises:
+        OSError: No port can be listened on.
+    """
+
+    def __init__(
+        self, what: str, host: str, port: int, wanted: int, transport: Callable[[float], Any], avoid: frozenset[int]
+    ) -> None:
+        self.what, self.host, self.port = what, host, port
+        self.since = time.time()
+        self.up = self.down = self.clients = 0
+        self._transport = transport
+        self._live: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._listener = _listen(wanted, avoid)
+        self.local = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """End it, and those who are connected."""
+        with contextlib.suppress(OSError):
+            # Wakes the thread that accepts.
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            live = list(self._live)
+        for client in live:
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+
+    def as_json(self) -> dict[str, Any]:
+        """What is shown of it."""
+        return {
+            "for": self.what,
+            "local_port": self.local,
+            "host": self.host,
+            "port": self.port,
+            "since": self.since,
+            "bytes_up": self.up,
+            "bytes_down": self.down,
+            "clients": self.clients,
+        }
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, peer = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client, peer), daemon=True).start()
+
+    def _serve(self, client: socket.socket, peer: Any) -> None:
+        with client, self._counted(client):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            transport = self._transport(PATIENCE)
+            if transport is None:
+                return
+            try:
+                channel = transport.open_channel("direct-tcpip", (self.host, self.port), peer, timeout=PATIENCE)
+            except Exception:
+                # Nobody listens there (yet), or the connection has just gone: the client sees a closed one.
+                return
+            back = threading.Thread(target=self._down, args=(channel, client), daemon=True)
+            back.start()
+            with contextlib.suppress(OSError, EOFError):
+                while data := client.recv(_CHUNK):
+                    channel.sendall(data)
+                    self.up += len(data)
+                channel.shutdown_write()
+                back.join()
+            channel.close()
+
+    def _down(self, channel: Any, client: socket.socket) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            while data := channel.recv(_CHUNK):
+                client.sendall(data)
+                self.down += len(data)
+        with contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)
+
+    @contextlib.contextmanager
+    def _counted(self, client: socket.socket) -> Any:
+        with self._lock:
+            self._live.add(client)
+            self.clients += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._live.discard(client)
+                self.clients -= 1
+
+
+def _listen(wanted: int, avoid: frozenset[int]) -> socket.socket:
+    """A listening socket on 127.0.0.1, on the wanted port or the next one that is free."""
+    from ..engines.reservations import is_reserved
+
+    port = wanted
+    for _attempt in range(2000):
+        if port and (port in avoid or is_reserved(port)):
+            port = port + 1 if port < 65535 else 1024
+            continue
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            if hasattr(socket, "SO_REUSEPORT"):  # not Windows, where it would share the port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+            listener.listen(64)
+        except OSError:
+            listener.close()
+            if not port:
+                raise
+            # A low port may be root's.
+            port = port + 1 if 1024 <= port < 65535 else 1024
+            continue
+        return listener
+    raise OSError("no port is free")

@@ -1,0 +1,337 @@
+"""The background process that keeps a project's tunnels: ``python -m workflows.remote.keeper PROJECT``.
+
+One SSH connection for all of them. It comes back after it was lost, and ends with what its tunnels belong to.
+Commands talk to it on 127.0.0.1, with a key that only this user can read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..project import read_json, state_folder, write_json
+from ..runs import identity
+from .address import Address
+from .configurations import apply
+from .forwarding import Forward
+from .places import Places
+from .session import Lost, Session
+
+#: Seconds between two looks at whether it is still wanted.
+LOOK_SECONDS = 0.5
+#: Seconds without any tunnel after which it ends; the first one may take a while to be asked for.
+IDLE_SECONDS, FIRST_SECONDS = 2.0, 300.0
+#: Seconds without a connection after which it gives up: a laptop may sleep over the weekend.
+GIVE_UP_SECONDS = 72 * 3600.0
+#: Seconds before another attempt to connect, at first and at the most.
+AGAIN_FIRST, AGAIN_MOST = 0.3, 5.0
+
+
+def keeper_file(project: Path) -> Path:
+    """Where a project's keeper says how it is reached."""
+    return state_folder(project, "remote") / "keeper.json"
+
+
+@dataclass
+class _Owner:
+    """What some tunnels belong to."""
+
+    name: str
+    value: dict[str, Any]
+    report: str
+    offset: int
+    places: Places
+    forwards: dict[str, Forward] = field(default_factory=dict)
+
+    def request(self) -> dict[str, Any]:
+        return {"name": self.name, "owner": self.value, "report": self.report, "offset": self.offset}
+
+
+class Keeper:
+    """Keeps the tunnels of one project to one machine."""
+
+    def __init__(self, project: Path, address: Address, passphrases: dict[str, str]) -> None:
+        self._project = project
+        self._address = address
+        self._passphrases = passphrases
+        self._owners: dict[str, _Owner] = {}
+        self._lock = threading.RLock()
+        self._session: Session | None = None
+        self._connected = threading.Condition()
+        self._problem = ""
+        self._wake = threading.Event()
+        self._over = threading.Event()
+        self._since = self._used = time.monotonic()
+        self._served = False
+
+    # The connection
+
+    def connect_for_good(self) -> None:
+        """Connect, and again whenever the connection is lost."""
+        pause = AGAIN_FIRST
+        while not self._over.is_set():
+            self._wake.clear()
+            try:
+                session = Session.open(self._address, self._passphrases)
+                session.send(do="watch")
+                with self._lock:
+                    for owner in self._owners.values():
+                        session.send(**owner.request())
+                    with self._connected:
+                        self._session, self._problem = session, ""
+                        self._connected.notify_all()
+            except (UserError, Lost) as error:
+                self._log(f"no connection: {error}")
+                with self._connected:
+                    self._problem = str(error)
+                    self._connected.notify_all()
+                self._wake.wait(pause)
+                pause = min(2 * pause, AGAIN_MOST)
+                continue
+            self._log("connected")
+            pause = AGAIN_FIRST
+            self._watch(session)
+            with self._connected:
+                self._session = None
+            self._since = time.monotonic()
+            session.close()
+
+    def _watch(self, session: Session) -> None:
+        """Hear of what is over, until the connection is lost."""
+        while not self._over.is_set():
+            try:
+                told = session.message(None)
+            except (Lost, UserError) as error:
+                self._log(f"the connection was lost {error}")
+                return
+            with self._lock:
+                owner = self._owners.get(str(told.get("name")))
+            if owner is None:
+                continue
+            if told.get("over"):
+                self._log(f"{owner.name} is over")
+                self.forget(owner.name)
+            elif "report" in told:
+                owner.offset = told["offset"]
+                self._apply(owner, told["report"])
+
+    def _apply(self, owner: _Owner, told: dict[str, Any]) -> None:
+        """A background process there has written its launch configurations anew."""
+        if "configurations" not in told:
+            return
+        try:
+            apply(self._project, told["configurations"], owner.places, lambda wanted: self.ensure(owner, wanted))
+        except (UserError, OSError) as error:
+            # launch.json is broken at this moment; `attach` writes it later.
+            self._log(str(error))
+
+    def transport(self, seconds: float) -> Any:
+        """The connection's transport, waited for."""
+        deadline = time.monotonic() + seconds
+        with self._connected:
+            while not self._over.is_set():
+                session = self._session
+                if session is not None and session.connection.transport.is_active():
+                    return session.connection.transport
+                self._wake.set()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return None
+                self._connected.wait(min(left, 1.0))
+        return None
+
+    # Tunnels
+
+    def ensure(self, owner: _Owner, wanted: list[dict[str, Any]]) -> dict[str, int]:
+        """Have tunnels of an owner; the ports here, by the tunnels' names."""
+        with self._lock:
+            self._served = True
+            for entry in wanted:
+                at = entry["name"]
+                known = owner.forwards.get(at)
+                if known is not None and known.host == entry["host"]:
+                    # Who is connected stays so; who comes next is led to the new port.
+                    known.port = entry["port"]
+                    continue
+                if known is not None:
+                    known.close()
+                taken = frozenset(one.local for other in self._owners.values() for one in other.forwards.values())
+                owner.forwards[at] = Forward(
+                    entry["what"], entry["host"], entry["port"], entry["wanted"], self.transport, taken
+                )
+            self._save()
+            return {name: one.local for name, one in owner.forwards.items()}
+
+    def forget(self, name: str) -> None:
+        """Close the tunnels of an owner."""
+        with self._lock:
+            owner = self._owners.pop(name, None)
+            if owner is not None:
+                for forward in owner.forwards.values():
+                    forward.close()
+                self._used = time.monotonic()
+                self._save()
+
+    def _save(self) -> None:
+        """Keep what there is, for a keeper that comes after one that was killed."""
+        # Only the file of the way in is read by others; tunnels are asked for over it.
+        self._used = time.monotonic()
+
+    # What commands ask for
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what a command asks for."""
+        if request["do"] == "ensure":
+            return self._ensure(request)
+        if request["do"] == "list":
+            with self._lock:
+                forwards = [
+                    {**one.as_json(), "belongs_to": owner.name}
+                    for owner in self._owners.values()
+                    for one in owner.forwards.values()
+                ]
+            return {"tunnels": forwards, "to": str(self._address), "problem": self._state()}
+        if request["do"] == "stop":
+            names = request.get("names")
+            with self._lock:
+                found = [name for name in self._owners if names is None or name in names]
+                count = sum(len(self._owners[name].forwards) for name in found)
+            for name in found:
+                self.forget(name)
+            if names is None:
+                self._over.set()
+            return {"closed": count}
+        return {"to": str(self._address)}
+
+    def _state(self) -> str:
+        with self._connected:
+            if self._session is not None:
+                return ""
+            return self._problem.partition("\n")[0] or "connecting"
+
+    def _ensure(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            name = request["name"]
+            places = Places(self._project, request["root"], [Path(path) for path in request["named"]])
+            owner = self._owners.get(name)
+            if owner is None or owner.value != request["owner"]:
+                before = owner.forwards if owner is not None else {}
+                owner = _Owner(name, request["owner"], request["report"], request["offset"], places, before)
+                self._owners[name] = owner
+            owner.report, owner.offset, owner.places = request["report"], request["offset"], places
+            # Ports of what this one replaces are free for it.
+            try:
+                ports = self.ensure(owner, request["tunnels"])
+            except OSError as error:
+                return {"problem": f"no port can be listened on here: {error}"}
+        deadline = time.monotonic() + request["seconds"]
+        while self.transport(0.2) is None:
+            with self._connected:
+                problem = self._problem
+            if self._over.is_set() or time.monotonic() > deadline:
+                return {"problem": problem or "the connection does not come back"}
+            if problem and request.get("fresh"):
+                return {"problem": problem}
+        with self._connected, contextlib.suppress(Lost):
+            if self._session is not None:
+                self._session.send(**owner.request())
+        return {"ports": ports}
+
+    # Its life
+
+    def serve(self, listener: Listener) -> None:
+        """Take commands in."""
+        while not self._over.is_set():
+            try:
+                client = listener.accept()
+            except Exception:  # noqa: S112
+                # Somebody without the key, or who left in the middle.
+                continue
+            threading.Thread(target=self._talk, args=(client,), daemon=True).start()
+
+    def _talk(self, client: Connection) -> None:
+        with client, contextlib.suppress(EOFError, OSError):
+            client.send_bytes(json.dumps(self.answer(json.loads(client.recv_bytes()))).encode())
+
+    def live(self) -> None:
+        """Stay for as long as it is wanted."""
+        file = keeper_file(self._project)
+        own = os.getpid()
+        while not self._over.wait(LOOK_SECONDS):
+            known = read_json(file) or {}
+            if not self._project.is_dir() or (known.get("process") or {}).get("pid") != own:
+                self._log("the project is gone, or another keeper has come")
+                break
+            with self._lock:
+                idle = not self._owners
+            now = time.monotonic()
+            if idle and now - self._used > (IDLE_SECONDS if self._served else FIRST_SECONDS):
+                self._log("no tunnel is left")
+                break
+            if self._session is None and now - self._since > GIVE_UP_SECONDS:
+                self._log("the machine has not been seen for too long")
+                break
+        self._over.set()
+        self._wake.set()
+        for name in list(self._owners):
+            self.forget(name)
+        session = self._session
+        if session is not None:
+            session.close()
+
+    @staticmethod
+    def _log(text: str) -> None:
+        sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        sys.stderr.flush()
+
+
+def main(project: Path) -> int:
+    """Keep tunnels until none is wanted any more."""
+    told = json.loads(sys.stdin.buffer.read())
+    keeper = Keeper(project, Address.of_json(told["address"]), dict(told["passphrases"]))
+    # Passphrases are typed in the command, never here.
+    sys.stdin = open(os.devnull)  # noqa: SIM115
+    key = os.urandom(32)
+    listener = Listener(("127.0.0.1", 0), authkey=key)
+    file = keeper_file(project)
+    _private_json(
+        file,
+        {
+            "port": listener.address[1],
+            "key": key.hex(),
+            "process": identity.of_process(os.getpid()),
+            "address": told["address"],
+        },
+    )
+    threading.Thread(target=keeper.connect_for_good, daemon=True).start()
+    threading.Thread(target=keeper.serve, args=(listener,), daemon=True).start()
+    try:
+        keeper.live()
+    finally:
+        known = read_json(file) or {}
+        if (known.get("process") or {}).get("pid") == os.getpid():
+            with contextlib.suppress(OSError):
+                file.unlink()
+    return 0
+
+
+def _private_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a file that only this user can read, from its first byte on."""
+    before = os.umask(0o077)
+    try:
+        write_json(path, value)
+    finally:
+        os.umask(before)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

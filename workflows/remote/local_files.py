@@ -1,0 +1,154 @@
+"""Which files of a project travel: what git would track, and what is named besides."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UserError
+from ..project import STATE_FOLDER
+
+#: Never sent, also where git tracks them: `.env` holds secrets, the others are this machine's and this editor's own.
+_NEVER = frozenset({".env", ".git", STATE_FOLDER, "__pycache__", ".venv", ".vscode", ".ipynb_checkpoints"})
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """One file as it is here.
+
+    Attributes:
+        path: Relative to the folder, with ``/``.
+        full: Where it lies.
+        size: Bytes.
+        time: When it was changed, in nanoseconds since the epoch.
+        mode: Its permissions.
+        link: Where it leads; empty where it is no link.
+    """
+
+    path: str
+    full: str
+    size: int
+    time: int
+    mode: int
+    link: str = ""
+
+    @property
+    def key(self) -> list[int]:
+        """What tells whether it has changed."""
+        return [self.size, self.time, self.mode]
+
+
+def project_files(project: Path, extra: Iterable[Path]) -> dict[str, LocalFile]:
+    """The files of a project by path: those that git does not ignore, and those below named folders.
+
+    Args:
+        project: The project's folder.
+        extra: Files and folders in it that travel, ignored or not.
+
+    Raises:
+        UserError: They cannot be listed.
+    """
+    found: dict[str, LocalFile] = {}
+    for path in _listed(project):
+        if not _NEVER.isdisjoint(path.split("/")):
+            continue
+        one = _look(project, path)
+        if one is not None:
+            found[path] = one
+    for place in extra:
+        for one in below(place, project):
+            found.setdefault(one.path, one)
+    return found
+
+
+def below(place: Path, root: Path) -> Iterator[LocalFile]:
+    """A file, or all files below a folder, by their path in another folder above it."""
+    if not place.is_dir():
+        one = _look(root, Path(os.path.relpath(place, root)).as_posix(), follow=True)
+        if one is not None:
+            yield one
+        return
+    for parent, folders, files in os.walk(place):
+        folders[:] = [name for name in folders if name not in (STATE_FOLDER, "__pycache__")]
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        for name in [*files, *links]:
+            if name == ".env":
+                continue
+            one = _look(root, Path(os.path.relpath(os.path.join(parent, name), root)).as_posix())
+            if one is not None:
+                yield one
+
+
+def _look(root: Path, path: str, follow: bool = False) -> LocalFile | None:
+    full = os.path.join(root, path)
+    try:
+        seen = os.lstat(full)
+        if stat.S_ISLNK(seen.st_mode):
+            target = os.readlink(full)
+            inside = os.path.realpath(full)
+            if not follow and inside.startswith(os.path.join(os.path.realpath(root), "")) and not os.path.isabs(target):
+                return LocalFile(path, full, len(os.fsencode(target)), seen.st_mtime_ns, 0o777, target)
+            # It leads out of the folder: what it leads to travels, if it is a file.
+            seen = os.stat(full)
+    except OSError:
+        # Deleted meanwhile, or a link that leads nowhere.
+        return None
+    if not stat.S_ISREG(seen.st_mode):
+        return None
+    return LocalFile(path, full, seen.st_size, seen.st_mtime_ns, stat.S_IMODE(seen.st_mode))
+
+
+def _listed(project: Path) -> list[str]:
+    if shutil.which("git") is None:
+        return _without_git(project)
+    arguments = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    done = _git(["git", *arguments], project)
+    if done.returncode:
+        # No repository, or one that git does not trust: the same rules, from a repository of our own.
+        with tempfile.TemporaryDirectory(prefix="azureml-debug-") as empty:
+            _git(["git", "init", "-q", "--bare", empty], project)
+            done = _git(["git", f"--git-dir={empty}", f"--work-tree={project}", *arguments], project)
+    if done.returncode:
+        word = (os.fsdecode(done.stderr).strip().splitlines() or ["git does not say why"])[-1]
+        raise UserError(f"The project's files cannot be listed: {word}.", f"See: git -C {project} status")
+    return list(dict.fromkeys(os.fsdecode(name) for name in done.stdout.split(b"\0") if name))
+
+
+def _git(argv: list[str], folder: Path) -> subprocess.CompletedProcess[bytes]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return subprocess.run(
+        argv, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False
+    )
+
+
+def _without_git(project: Path) -> list[str]:
+    """By the .gitignore files, where git itself is not installed."""
+    from pathspec import GitIgnoreSpec
+
+    found: list[str] = []
+    specs: dict[str, list[tuple[str, GitIgnoreSpec]]] = {}
+    for parent, folders, files in os.walk(project):
+        inside = Path(parent).relative_to(project).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
+        known = specs.get(os.path.dirname(inside) if inside != "." else "", []) if prefix else []
+        if ".gitignore" in files:
+            with open(os.path.join(parent, ".gitignore"), encoding="utf-8", errors="replace") as lines:
+                known = [*known, (prefix, GitIgnoreSpec.from_lines(lines))]
+        specs[inside if prefix else ""] = known
+
+        def ignored(path: str, known: list[tuple[str, GitIgnoreSpec]] = known) -> bool:
+            verdict = False
+            for base, spec in known:
+                result = spec.check_file(path[len(base) :])
+                verdict = verdict if result.include is None else bool(result.include)
+            return verdict
+
+        folders[:] = [name for name in folders if name not in _NEVER and not ignored(f"{prefix}{name}/")]
+        found += [f"{prefix}{name}" for name in files if not ignored(f"{prefix}{name}")]
+    return found

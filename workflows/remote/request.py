@@ -1,0 +1,177 @@
+"""A task as it was typed here, for typing it there: paths are those of the other machine, settings are handed over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..settings import BY_FIELD, Settings
+from .places import Places
+
+#: How the value of a task's flag names something on this machine.
+PATH, NAMED, LOCATION, MAYBE = "path", "name=path", "file:line", "path or name"
+
+#: Settings that are handed over besides those typed: the ones that tasks there act on.
+_HANDED = (
+    *("engine", "backend", "score_script", "model_dir", "inference_env", "training_env", "base_image", "image_tag"),
+    *("container_name", "scoring_port", "debug_port", "debug_timeout", "pipeline_file"),
+)
+
+
+@dataclass(frozen=True)
+class Typed:
+    """One task as it was typed.
+
+    Attributes:
+        name: Its full name, such as ``deploy.debug``.
+        values: Its own flags' values, by parameter.
+        defaults: What those are where nothing was typed.
+        flags: Settings typed on the command line, by field.
+        positional: Parameters without a flag.
+        kinds: Which parameters name files, and how.
+        as_json: Whether ``--json`` was typed.
+        remainder: What came after ``--``; None without it.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    flags: Mapping[str, str]
+    positional: Sequence[str] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    as_json: bool = False
+    remainder: Sequence[str] | None = None
+
+
+def named(typed: Typed, settings: Settings, places: Places) -> None:
+    """Find what the task names on this machine, so that it travels."""
+    for name, value in _named_settings(settings):
+        if value.exists():
+            # A service runs the folder of its script.
+            places.carry(value.parent if name == "score_script" else value)
+    for name, kind in typed.kinds.items():
+        for text in _texts(typed.values.get(name)):
+            path = _path_in(text, kind)
+            if path is not None:
+                places.carry(path)
+    if typed.name in ("pipeline.submit", "pipeline.debug"):
+        _pipeline(typed, settings, places)
+
+
+def _named_settings(settings: Settings) -> list[tuple[str, Path]]:
+    return [
+        (name, getattr(settings, name))
+        for name in _HANDED
+        if BY_FIELD[name].path and name in settings.set_by and name != "pipeline_file"
+    ]
+
+
+def _pipeline(typed: Typed, settings: Settings, places: Places) -> None:
+    """What a pipeline file and its components name; see that it can be read before anything is sent."""
+    from ..errors import UserError
+    from ..pipelines.reader import load_pipeline
+
+    replaced = dict(text.split("=", 1) for text in _texts(typed.values.get("input")) if "=" in text)
+    pipeline = load_pipeline(settings.pipeline_file, replaced)
+    if settings.pipeline_file.is_relative_to(places.project):
+        places.carry(settings.pipeline_file)
+    elif "pipeline_file" in settings.set_by:
+        places.carry(settings.pipeline_file.parent)
+    for step in pipeline.steps:
+        found = [(entry.path, entry.file, entry.line) for entry in step.inputs.values() if entry.path is not None]
+        found += [(step.code, step.file, step.line)] if step.code is not None else []
+        if step.environment is not None:
+            place = (step.environment.file, step.environment.line)
+            found += [
+                (path, *place) for path in (step.environment.conda_file, step.environment.build) if path is not None
+            ]
+        typed_paths = {Path(os.path.abspath(text)) for text in replaced.values()}
+        for path, file, line in found:
+            if path in typed_paths or path.is_relative_to(places.project):
+                places.carry(path)
+            elif not any(path.is_relative_to(place) for place in places.outside) and "pipeline_file" in settings.set_by:
+                raise UserError(
+                    f"{path} lies outside the project's folder, so it has no such place on the other machine.",
+                    "Move it into the project, or replace the input: --input NAME=PATH",
+                    file=file,
+                    line=line,
+                )
+
+
+def _texts(value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+
+
+def _path_in(text: str, kind: str) -> Path | None:
+    """The file or folder on this machine that a value names; None where it names none."""
+    if kind == NAMED:
+        text = text.partition("=")[2]
+    elif kind == LOCATION:
+        text = text.rpartition(":")[0]
+    if not text or "\0" in text:
+        return None
+    path = Path(os.path.abspath(Path(text).expanduser()))
+    if kind == PATH:
+        return path
+    return path if path.exists() else None
+
+
+def argv(typed: Typed, places: Places) -> list[str]:
+    """What follows ``python -m invoke`` there; the project's folder there has to be known."""
+    words = [typed.name]
+    for name, value in typed.values.items():
+        if name in typed.positional or value == typed.defaults.get(name):
+            continue
+        flag = "--" + name.replace("_", "-").rstrip("-")
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+            continue
+        kind = typed.kinds.get(name)
+        words += [f"{flag}={_translated(text, kind, places)}" for text in _texts(value)]
+    for name, text in typed.flags.items():
+        kind = PATH if BY_FIELD[name].path else None
+        words.append(f"{BY_FIELD[name].flag}={_translated(text, kind, places)}")
+    if typed.as_json:
+        words.append("--json")
+    for name in typed.positional:
+        words.append(_translated(str(typed.values[name]), typed.kinds.get(name), places))
+    if typed.remainder is not None:
+        words += ["--", *typed.remainder]
+    return words
+
+
+def _translated(text: str, kind: str | None, places: Places) -> str:
+    if kind is None:
+        return text
+    path = _path_in(text, kind)
+    if path is None:
+        return text
+    if kind == NAMED:
+        return f"{text.partition('=')[0]}={places.there(path)}"
+    if kind == LOCATION:
+        return f"{places.there(path)}:{text.rpartition(':')[2]}"
+    return places.there(path)
+
+
+def environ(typed: Typed, settings: Settings, places: Places) -> dict[str, str]:
+    """The settings of this machine that the task there needs, as environment variables; no secret is among them."""
+    found = {}
+    for name in _HANDED:
+        setting = BY_FIELD[name]
+        if name not in settings.set_by or name in typed.flags:
+            continue
+        value = getattr(settings, name)
+        if value is not None:
+            found[setting.variable] = places.there(value) if setting.path else str(value)
+    return found
+
+
+def folder(places: Places) -> str:
+    """The current folder there."""
+    here = Path.cwd()
+    return places.there(here) if here.is_relative_to(places.project) else places.root

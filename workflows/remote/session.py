@@ -1,0 +1,224 @@
+"""One conversation with the agent on the other machine, on one channel of Fabric's connection."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from . import frames
+from .address import Address
+from .connection import close_connection, open_connection
+
+#: Seconds that the other side may take for an answer that needs no work.
+ANSWER_SECONDS = 60.0
+#: What the shell there says when it has found no Python that will do.
+_NO_PYTHON = 97
+_PYTHONS = "python3 python3.13 python3.12 python3.11 python3.10 /anaconda/envs/*/bin/python3 /opt/conda/bin/python3"
+_LOADER = (
+    "import sys; n = int(sys.stdin.buffer.readline()); "
+    "exec(compile(sys.stdin.buffer.read(n), 'agent', 'exec'), {'__name__': '__main__'})"
+)
+
+
+class Lost(Exception):
+    """The connection is gone."""
+
+
+class Mismatch(Exception):
+    """The folder there was made by another version of the program; its argument says which."""
+
+
+class Session:
+    """The agent on the other machine.
+
+    Args:
+        connection: An open Fabric connection.
+
+    Attributes:
+        hello: What the machine says of itself.
+    """
+
+    def __init__(self, connection: Any, address: Address) -> None:
+        self.connection = connection
+        self.address = address
+        self._buffer = bytearray()
+        self._complaint = bytearray()
+        try:
+            self._channel = connection.transport.open_session(timeout=ANSWER_SECONDS)
+            self._channel.exec_command(_bootstrap())
+        except Exception as error:
+            raise UserError(
+                f"{address} lets us in, and starts no program: {error}.",
+                "See what: ssh with the same host, port and key.",
+            ) from error
+        source = (Path(__file__).parent / "there" / "agent.py").read_bytes()
+        self.send_raw(f"{len(source)}\n".encode() + source)
+        hello = self.message(ANSWER_SECONDS)
+        self.hello: dict[str, Any] = hello
+
+    @classmethod
+    def open(cls, address: Address, passphrases: dict[str, str]) -> Session:
+        """Connect and start the agent.
+
+        Raises:
+            UserError: It cannot be reached, or has no Python that will do.
+        """
+        connection = open_connection(address, passphrases)
+        try:
+            return cls(connection, address)
+        except Lost as error:
+            close_connection(connection)
+            raise UserError(f"The connection to {address} was lost as soon as it was made.", "Run it again.") from error
+        except BaseException:
+            close_connection(connection)
+            raise
+
+    def close(self) -> None:
+        """End the conversation and the connection; a task that runs there goes on."""
+        with contextlib.suppress(Exception):
+            self._channel.close()
+        close_connection(self.connection)
+
+    # Frames
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes.
+
+        Raises:
+            Lost: The connection is gone.
+        """
+        try:
+            self._channel.sendall(data)
+        except (OSError, EOFError) as error:
+            raise Lost from error
+
+    def send(self, **value: Any) -> None:
+        """Send a message."""
+        self.send_raw(frames.message(value))
+
+    def frame(self, seconds: float | None) -> tuple[bytes, bytes] | None:
+        """The next frame; None where none came in that time.
+
+        Raises:
+            Lost: The connection is gone.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            if len(self._buffer) >= frames.HEADER.size:
+                kind, length = frames.HEADER.unpack_from(self._buffer)
+                if len(self._buffer) >= frames.HEADER.size + length:
+                    payload = bytes(self._buffer[frames.HEADER.size : frames.HEADER.size + length])
+                    del self._buffer[: frames.HEADER.size + length]
+                    return kind, payload
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            self._channel.settimeout(left)
+            try:
+                data = self._channel.recv(1 << 20)
+            except TimeoutError:
+                return None
+            except (OSError, EOFError) as error:
+                raise Lost from error
+            while self._channel.recv_stderr_ready():
+                self._complaint += self._channel.recv_stderr(65536)
+            if not data:
+                self._ended()
+            self._buffer += data
+
+    def _ended(self) -> None:
+        """The agent has ended: because of the connection, or by itself."""
+        if not self._channel.closed and self._channel.exit_status_ready():
+            code = self._channel.recv_exit_status()
+            while data := self._channel.recv_stderr(65536):
+                self._complaint += data
+            text = self._complaint.decode(errors="replace").strip()
+            if code == _NO_PYTHON:
+                raise UserError(
+                    f"{self.address.host} has no Python 3.10 or later{f' ({text})' if text else ''}.",
+                    "Install one there: sudo apt install python3 python3-venv, or conda create -n debug python=3.12",
+                )
+            if code != -1 and text:
+                raise UserError(
+                    f"The program's helper on {self.address.host} has ended with {code}.",
+                    "See the lines above; if they say nothing to you, please report them.",
+                    details=text.splitlines()[-15:],
+                )
+        raise Lost
+
+    def message(self, seconds: float | None = None) -> dict[str, Any]:
+        """The next message.
+
+        Raises:
+            Lost: The connection is gone, or nothing came in that time.
+        """
+        got = self.frame(seconds)
+        if got is None:
+            raise Lost
+        value: dict[str, Any] = json.loads(got[1])
+        return value
+
+    def answers(self, seconds: float | None = ANSWER_SECONDS) -> Iterator[dict[str, Any]]:
+        """Messages up to the answer to a request, which is the last one.
+
+        Raises:
+            UserError: It could not be done.
+            Mismatch: The folder is another version's.
+            Lost: The connection is gone.
+        """
+        details: list[str] = []
+        while True:
+            answer = self.message(seconds)
+            if "details" in answer:
+                details = answer["details"]
+            elif "failure" in answer:
+                problem, remedy = answer["failure"]
+                raise UserError(problem, remedy, details=details)
+            elif "mismatch" in answer:
+                raise Mismatch(answer["mismatch"])
+            else:
+                yield answer
+                if answer.get("done"):
+                    return
+
+    def ask(
+        self,
+        do: str,
+        report: Callable[[str], None] = lambda line: None,
+        seconds: float | None = ANSWER_SECONDS,
+        **request: Any,
+    ) -> Mapping[str, Any]:
+        """Send a request and return its answer.
+
+        Args:
+            do: What is asked for.
+            report: Takes lines of progress.
+            seconds: How long the other side may be silent.
+            request: The rest of it.
+        """
+        self.send(do=do, **request)
+        for answer in self.answers(seconds):
+            if "line" in answer:
+                report(answer["line"])
+            elif answer.get("done"):
+                return answer
+        raise Lost
+
+
+def _bootstrap() -> str:
+    """For the shell there, whichever it is: the first Python that will do runs the agent."""
+    script = (
+        f"for p in {_PYTHONS}; do "
+        'command -v "$p" >/dev/null 2>&1 || continue; '
+        'if "$p" -c "import sys; sys.exit(sys.version_info < (3, 10))" 2>/dev/null; then '
+        f'exec "$p" -u -c {shlex.quote(_LOADER)}; fi; '
+        'seen="$seen $("$p" -V 2>&1)"; done; '
+        f'echo "${{seen:-none}}" >&2; exit {_NO_PYTHON}'
+    )
+    return f"exec sh -c {shlex.quote(script)}"

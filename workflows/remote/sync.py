@@ -1,0 +1,225 @@
+"""Sends the project: only what has changed, deletions too, each file whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..project import read_json, state_folder, write_json
+from . import frames
+from .local_files import LocalFile
+from .session import Lost, Session
+
+#: Bytes above which a person is asked first.
+LARGE = 500_000_000
+#: Seconds between two words on how far it is.
+_SHOW_SECONDS = 0.2
+#: Small files are put together up to this size, for fewer writes.
+_BATCH = 512 * 1024
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a synchronisation did.
+
+    Attributes:
+        root: The project's folder there, absolute.
+        sent: How many files were sent.
+        deleted: How many were deleted there.
+        size: Bytes that were sent.
+        files: How many there are.
+        kept: Files there that had been changed or made there and were in the way; where they were put.
+    """
+
+    root: str
+    sent: int
+    deleted: int
+    size: int
+    files: int
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs between here and there."""
+
+    send: list[LocalFile]
+    delete: list[str]
+
+    @property
+    def size(self) -> int:
+        """Bytes to be sent."""
+        return sum(one.size for one in self.send)
+
+
+def changes(here: Mapping[str, LocalFile], there: Mapping[str, list[Any]], drifted: Iterable[str]) -> Changes:
+    """What has to be sent and deleted so that there is what is here.
+
+    Args:
+        here: The files here, by path.
+        there: What was sent before: by path the size, time and mode.
+        drifted: Files there that are not as they were sent.
+    """
+    again = set(drifted)
+    send = [one for path, one in here.items() if path in again or there.get(path, [])[:3] != one.key]
+    return Changes(send, [path for path in there if path not in here])
+
+
+class Manifest:
+    """What is known here of the files there, so that they need not be asked for each time."""
+
+    def __init__(self, project: Path, name: str) -> None:
+        self._path = state_folder(project, "remote") / f"files-{name}.json"
+        self._known = read_json(self._path) or {}
+
+    @property
+    def sync(self) -> str:
+        """The state there that it belongs to; empty for none."""
+        return str(self._known.get("sync", ""))
+
+    @property
+    def files(self) -> dict[str, list[Any]]:
+        """By path: size, time and mode as sent."""
+        files: dict[str, list[Any]] = self._known.get("files", {})
+        return files
+
+    def keep(self, sync: str, files: Mapping[str, LocalFile], left: Mapping[str, list[Any]]) -> None:
+        """Keep it for the next time.
+
+        Args:
+            sync: The state there.
+            files: The files of this time.
+            left: Files of an earlier time that are still there.
+        """
+        found = {path: entry[:3] for path, entry in left.items()}
+        found |= {path: one.key for path, one in files.items()}
+        if found != self.files or sync != self.sync:
+            write_json(self._path, {"sync": sync, "files": found})
+
+
+def send(
+    session: Session,
+    do: str,
+    wanted: Changes,
+    report: Callable[[str], None],
+    **request: Any,
+) -> tuple[Mapping[str, Any], dict[str, LocalFile]]:
+    """Send files and deletions; the answer, and the files as they were when they were read.
+
+    Raises:
+        UserError: The other side cannot take them.
+        Lost: The connection is gone.
+    """
+    session.send(do=do, delete=wanted.delete, **request)
+    read: dict[str, LocalFile] = {}
+    batch = bytearray()
+    progress = _Progress(report, wanted)
+    try:
+        for one in wanted.send:
+            current = _pack(session, one, batch, progress)
+            if current is not None:
+                read[one.path] = current
+            if len(batch) > _BATCH:
+                session.send_raw(bytes(batch))
+                batch.clear()
+        session.send_raw(bytes(batch) + frames.message({"end": True}))
+    except Lost:
+        # The other side may have said why before it stopped listening.
+        for answer in session.answers(5):
+            if answer.get("done"):
+                break
+        raise
+    for answer in session.answers(None):
+        if "line" in answer:
+            report(answer["line"])
+        elif answer.get("done"):
+            return answer, read
+    raise Lost
+
+
+class _Progress:
+    def __init__(self, report: Callable[[str], None], wanted: Changes) -> None:
+        self._report, self._total, self._count = report, wanted.size, len(wanted.send)
+        self._done = self._files = 0
+        self._last = time.monotonic()
+
+    def add(self, size: int, files: int = 0) -> None:
+        self._done += size
+        self._files += files
+        if time.monotonic() - self._last > _SHOW_SECONDS and sys.stderr.isatty() | sys.stdout.isatty():
+            self._last = time.monotonic()
+            self._report(f"{self._files} of {self._count} files, {in_bytes(self._done)} of {in_bytes(self._total)}")
+
+
+def _pack(session: Session, one: LocalFile, batch: bytearray, progress: _Progress) -> LocalFile | None:
+    """Put a file on its way; None where it is gone. One that is edited meanwhile is sent again the next time."""
+    if one.link:
+        batch += frames.message(
+            {"path": one.path, "size": one.size, "time": one.time, "mode": one.mode, "link": one.link}
+        )
+        progress.add(0, 1)
+        return one
+    try:
+        with open(one.full, "rb") as file:
+            seen = os.fstat(file.fileno())
+            current = LocalFile(one.path, one.full, seen.st_size, seen.st_mtime_ns, one.mode)
+            head = {"path": one.path, "size": seen.st_size, "time": seen.st_mtime_ns, "mode": one.mode}
+            batch += frames.message(head)
+            left, short = seen.st_size, False
+            while left > 0:
+                data = file.read(min(frames.CHUNK, left))
+                if not data:
+                    # It was cut meanwhile; the length was promised.
+                    short, data = True, b"\0" * min(frames.CHUNK, left)
+                left -= len(data)
+                batch += frames.frame(frames.CONTENT, data)
+                progress.add(len(data))
+                if len(batch) > _BATCH:
+                    session.send_raw(bytes(batch))
+                    batch.clear()
+            after = os.fstat(file.fileno())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(
+            f"{one.path} cannot be read: {error.strerror}.", "Make it readable, or put it into .gitignore."
+        ) from error
+    progress.add(0, 1)
+    edited = short or (after.st_mtime_ns, after.st_size) != (seen.st_mtime_ns, seen.st_size)
+    # A time that no file has: the next synchronisation sends it again.
+    return LocalFile(one.path, one.full, current.size, -1, one.mode) if edited else current
+
+
+def ask_first(console_line: Callable[[str], None], what: str, size: int, yes: bool) -> None:
+    """See that a person agrees to a large transfer.
+
+    Raises:
+        UserError: They do not, or there is nobody to ask.
+    """
+    if size <= LARGE or yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError(
+            f"{what} would be sent, {in_bytes(size)} in all.",
+            "If that is meant: inv remote.sync --yes, then run this again; or leave it out with .gitignore.",
+        )
+    console_line(f"{what} would be sent, {in_bytes(size)} in all.")
+    sys.stderr.write("Send it? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UserError("Nothing was sent.", "Leave out what is too large with .gitignore, or name other data.")
+
+
+def in_bytes(size: float) -> str:
+    """A size as people read it."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit in ("bytes", "kB") else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,1004 @@
+"""The side that runs on the other machine: sent over the SSH channel, and gone when it closes.
+
+It answers one request after the other on standard input and output, in frames (one byte of kind, four of length).
+A task that it has started outlives it and the connection: what the task says is kept in a file, from which a later
+agent goes on. Standard library only; Python 3.10 or later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import queue
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+HEADER = struct.Struct(">cI")
+CHUNK = 256 * 1024
+STATE = ".azureml-debug"
+#: Seconds to wait for another command that is at work in the same folder.
+LOCK_SECONDS = 60
+#: Seconds between two looks at what grows.
+LOOK_SECONDS = 0.02
+#: Seconds between two looks at whether a run is over.
+WATCH_SECONDS = 0.3
+#: Seconds for which a service may be away: it is being replaced, and its tunnels serve the next one.
+REPLACED_SECONDS = 3.0
+#: Tasks of which the output is kept.
+KEPT_TASKS = 10
+_FINAL = ("Completed", "Failed", "Canceled", "Interrupted")
+
+if sys.version_info < (3, 10):  # noqa: UP036
+    raise SystemExit("Python 3.10 or later is needed")
+
+
+class Failure(Exception):
+    """Something that the person at the other end can mend: what is wrong, and what to do."""
+
+
+class Wire:
+    """Frames on two file descriptors. A reader thread takes them in, so that a task can be talked to."""
+
+    def __init__(self) -> None:
+        self._out = os.dup(1)
+        # Whatever prints by itself must not get between the frames.
+        os.dup2(2, 1)
+        self._lock = threading.Lock()
+        self.inbox: queue.Queue[tuple[bytes, bytes] | None] = queue.Queue(maxsize=64)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        stream = sys.stdin.buffer
+        while True:
+            header = stream.read(HEADER.size)
+            if len(header) < HEADER.size:
+                break
+            kind, length = HEADER.unpack(header)
+            payload = stream.read(length)
+            if len(payload) < length:
+                break
+            self.inbox.put((kind, payload))
+        self.inbox.put(None)
+
+    def raw(self, data: bytes) -> None:
+        """Send bytes that are frames already."""
+        with self._lock:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._out, view) :]
+
+    def frame(self, kind: bytes, payload: bytes) -> None:
+        """Send a frame."""
+        self.raw(HEADER.pack(kind, len(payload)) + payload)
+
+    def say(self, **value: Any) -> None:
+        """Send a message."""
+        self.frame(b"J", json.dumps(value).encode())
+
+    def take(self) -> tuple[bytes, bytes] | None:
+        """The next frame; None at the end."""
+        return self.inbox.get()
+
+    def message(self) -> dict[str, Any] | None:
+        """The next message; None at the end."""
+        while True:
+            got = self.take()
+            if got is None:
+                return None
+            if got[0] == b"J":
+                value: dict[str, Any] = json.loads(got[1])
+                return value
+
+
+# Small things ---------------------------------------------------------------------------------------
+
+
+def cache() -> str:
+    """The folder that the program itself uses as its cache on this machine."""
+    home = os.path.expanduser("~")
+    if sys.platform == "darwin":
+        return os.path.join(home, "Library", "Caches", "azureml-debug")
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache"), "azureml-debug")
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """A JSON object from a file; {} where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def write_json(path: str, value: Any) -> None:
+    """Write a file so that a reader sees the old one or the new one."""
+    partial = f"{path}.{os.getpid()}"
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump(value, file)
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
+
+
+def boot() -> str:
+    """This boot of the machine."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def started(pid: int) -> str:
+    """When a process began, in ticks since the boot; empty where there is none, or nobody tells."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
+def alive(pid: int, since: str) -> bool:
+    """Whether a process is still there, and not another one of the same number."""
+    if os.path.isdir("/proc/self"):
+        return bool(since) and started(pid) == since
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def explained(error: OSError) -> Failure:
+    """An operating system's error as the person is to read it."""
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Failure(
+            f"No space is left on the remote disk{place}.", "Free some there, or choose another AML_REMOTE_DIR."
+        )
+    return Failure(
+        f"The remote machine says: {error.strerror or error}{place}.", "See to it there, then run this again."
+    )
+
+
+# The project's folder -------------------------------------------------------------------------------
+
+
+class Folder:
+    """A folder on this machine that is kept like one on the other.
+
+    Attributes:
+        root: Absolute, links resolved.
+        state: What is known of it: the files that were sent, as they were sent and as they lie here.
+    """
+
+    def __init__(self, root: str, state: str) -> None:
+        self.root = root
+        self._state = state
+        self.state: dict[str, Any] = read_json(state) or {"sync": "", "files": {}}
+        self._lock: Any = None
+
+    @property
+    def files(self) -> dict[str, list[Any]]:
+        """By path: size, time and mode as sent; then size and time as it lies here."""
+        files: dict[str, list[Any]] = self.state["files"]
+        return files
+
+    def lock(self, wire: Wire) -> None:
+        """Keep other commands out."""
+        os.makedirs(os.path.dirname(self._state), exist_ok=True)
+        self._lock = open(self._state + ".lock", "a")  # noqa: SIM115
+        deadline, told = time.monotonic() + LOCK_SECONDS, False
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.state = read_json(self._state) or self.state
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Failure(
+                        f"Another command has been sending files to {self.root} for {LOCK_SECONDS} s.",
+                        "Let it finish, then run this again.",
+                    ) from None
+                if not told:
+                    told = True
+                    wire.say(line="waiting for another command that sends files to the same folder (Ctrl-C gives up)")
+                time.sleep(0.1)
+
+    def unlock(self) -> None:
+        """Let other commands in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def save(self) -> None:
+        """Keep what is known, under a new name of this state."""
+        self.state["sync"] = os.urandom(8).hex()
+        write_json(self._state, self.state)
+
+    def drifted(self) -> list[str]:
+        """Files that are not any more as they were put here."""
+        found = []
+        for path, entry in self.files.items():
+            try:
+                seen = os.lstat(os.path.join(self.root, path))
+            except OSError:
+                found.append(path)
+                continue
+            if [seen.st_size, seen.st_mtime_ns] != entry[3:5]:
+                found.append(path)
+        return found
+
+    def place(self, path: str) -> str:
+        """Where a file goes; its folders are made.
+
+        Raises:
+            Failure: It would not lie in this folder.
+        """
+        parts = path.split("/")
+        if path.startswith("/") or ".." in parts or "" in parts or "." in parts:
+            raise Failure(
+                f"{path!r} is not a path in the project.", "This is an error of the program; please report it."
+            )
+        at = self.root
+        for part in parts[:-1]:
+            at = os.path.join(at, part)
+            if os.path.islink(at) or (os.path.lexists(at) and not os.path.isdir(at)):
+                # A link could lead out of the folder.
+                self._aside(os.path.relpath(at, self.root))
+            if not os.path.isdir(at):
+                os.mkdir(at)
+        return os.path.join(at, parts[-1])
+
+    def _aside(self, path: str) -> None:
+        """Take a file out of the way; one that was changed or made here is kept."""
+        full = os.path.join(self.root, path)
+        entry = self.files.pop(path, None)
+        if not os.path.lexists(full):
+            return
+        seen = os.lstat(full)
+        if entry is not None and not stat.S_ISDIR(seen.st_mode) and [seen.st_size, seen.st_mtime_ns] == entry[3:5]:
+            os.unlink(full)
+            return
+        kept = os.path.join(os.path.dirname(self._state), "kept", time.strftime("%Y%m%d-%H%M%S"), path)
+        os.makedirs(os.path.dirname(kept), exist_ok=True)
+        while os.path.lexists(kept):
+            kept += "~"
+        os.rename(full, kept)
+        self.state.setdefault("kept", []).append(kept)
+
+    def delete(self, path: str) -> None:
+        """Take away a file that is gone on the other side, and folders that are empty then."""
+        full = os.path.join(self.root, path)
+        if os.path.realpath(os.path.dirname(full)) != os.path.dirname(full):
+            self.files.pop(path, None)
+            return
+        self._aside(path)
+        parent = os.path.dirname(full)
+        while parent != self.root and parent.startswith(self.root + os.sep):
+            try:
+                os.rmdir(parent)
+            except OSError:
+                break
+            parent = os.path.dirname(parent)
+
+    def put(self, wire: Wire, head: dict[str, Any]) -> None:
+        """Take one file from the wire; it appears whole or not at all."""
+        path = head["path"]
+        target = self.place(path)
+        partial = os.path.join(os.path.dirname(target), f".{os.urandom(4).hex()}.azureml-debug")
+        try:
+            if "link" in head:
+                os.symlink(head["link"], partial)
+            else:
+                self._receive(wire, partial, int(head["size"]), int(head["mode"]))
+                os.utime(partial, ns=(int(head["time"]), int(head["time"])))
+            entry = self.files.get(path)
+            if os.path.lexists(target):
+                seen = os.lstat(target)
+                known = entry is not None and [seen.st_size, seen.st_mtime_ns] == entry[3:5]
+                if not known and not self._same(partial, target):
+                    self._aside(path)
+            os.replace(partial, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(partial)
+            raise
+        seen = os.lstat(target)
+        self.files[path] = [head["size"], head["time"], head["mode"], seen.st_size, seen.st_mtime_ns]
+
+    @staticmethod
+    def _same(one: str, other: str) -> bool:
+        """Whether two files hold the same."""
+        if os.path.islink(one) or os.path.islink(other):
+            return os.path.islink(one) and os.path.islink(other) and os.readlink(one) == os.readlink(other)
+        import filecmp
+
+        return os.path.isfile(other) and filecmp.cmp(one, other, shallow=False)
+
+    @staticmethod
+    def _receive(wire: Wire, partial: str, size: int, mode: int) -> None:
+        left = size
+        with open(partial, "wb") as file:
+            while left > 0:
+                got = wire.take()
+                if got is None:
+                    raise EOFError
+                kind, payload = got
+                if kind != b"D":
+                    raise Failure("The two sides do not understand each other.", "This is an error; please report it.")
+                file.write(payload)
+                left -= len(payload)
+            file.flush()
+        os.chmod(partial, mode & 0o777)
+
+
+def open_folder(request: dict[str, Any]) -> Folder:
+    """The project's folder here, made and marked as ours on the first use.
+
+    Raises:
+        Failure: It belongs to somebody else.
+    """
+    wanted = os.path.expanduser(request["folder"])
+    root = os.path.realpath(os.path.join(os.path.expanduser("~"), wanted))
+    marker = os.path.join(root, STATE, "remote", "project.json")
+    known = read_json(marker)
+    choose = "Choose another folder with AML_REMOTE_DIR"
+    if os.path.lexists(root) and not os.path.isdir(root):
+        raise Failure(f"{root} on the remote machine is not a folder.", f"{choose}.")
+    if not known and os.path.isdir(root) and os.listdir(root) not in ([], [STATE]):
+        raise Failure(
+            f"The remote folder {root} holds files that do not come from here.", f"{choose}; it was not touched."
+        )
+    if known and known.get("project") != request["project"] and not request.get("take"):
+        raise Failure(
+            f"The remote folder {root} belongs to {known.get('owner')}.",
+            f"{choose}, or take it over, with what lies in it: inv remote.sync --take-over",
+        )
+    if known and known.get("version") != request["version"] and not request.get("update"):
+        raise Mismatch(str(known.get("version")))
+    os.makedirs(os.path.dirname(marker), exist_ok=True)
+    with contextlib.suppress(FileExistsError), open(os.path.join(root, STATE, ".gitignore"), "x") as file:
+        file.write("*\n")
+    mark = {"project": request["project"], "owner": request["owner"], "version": request["version"]}
+    if {name: known.get(name) for name in mark} != mark:
+        write_json(marker, mark)
+    return Folder(root, os.path.join(root, STATE, "remote", "files.json"))
+
+
+class Mismatch(Exception):
+    """The folder was made by another version of the program."""
+
+
+def receive(wire: Wire, folder: Folder, request: dict[str, Any]) -> dict[str, Any]:
+    """Take files, and delete those that are gone; what was done so far is known also after a failure."""
+    kept = len(folder.state.get("kept", []))
+    folder.state["named"] = sorted({*folder.state.get("named", []), *request.get("named", [])})
+    done = False
+    try:
+        for path in request.get("delete", []):
+            folder.delete(path)
+        while True:
+            head = wire.message()
+            if head is None:
+                raise EOFError
+            if head.get("end"):
+                break
+            folder.put(wire, head)
+        done = True
+    finally:
+        try:
+            folder.save()
+        except OSError:
+            # The disk is full, or gone; which is what the person is told then.
+            if done:
+                raise
+    return {"sync": folder.state["sync"], "kept": folder.state.get("kept", [])[kept:]}
+
+
+# The program's own environment ----------------------------------------------------------------------
+
+
+def make_environment(wire: Wire, key: str, requirements: list[str]) -> str:
+    """The Python of an environment with what the program needs; made once.
+
+    Raises:
+        Failure: It cannot be made; nothing half made stays.
+    """
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    folder = os.path.join(cache(), "program", f"{key}-py{version}")
+    python = os.path.join(folder, "bin", "python")
+    if os.path.exists(os.path.join(folder, "ready")):
+        return python
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    with open(folder + ".lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.exists(os.path.join(folder, "ready")):
+            return python
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            _run(wire, [sys.executable, "-m", "venv", folder], "venv")
+            _run(
+                wire,
+                [python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off", *requirements],
+                "pip",
+            )
+            with open(os.path.join(folder, "ready"), "w"):
+                pass
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return python
+
+
+def _run(wire: Wire, argv: list[str], what: str) -> None:
+    """Run a program, its output shown line by line."""
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as child:
+        assert child.stdout is not None
+        lines: list[str] = []
+        try:
+            for line in child.stdout:
+                lines = [*lines[-14:], line.rstrip()]
+                wire.say(line=line.rstrip())
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode:
+        text = "\n".join(lines)
+        if what == "venv" and "ensurepip" in text:
+            raise Failure(
+                "Python there cannot make a virtual environment.", "Install it there: sudo apt install python3-venv"
+            )
+        if "No space left" in text:
+            raise Failure("No space is left on the remote disk.", "Free some there, then run this again.")
+        wire.say(details=lines)
+        raise Failure(
+            f"The program's environment cannot be made on the remote machine: {what} ended with {child.returncode}.",
+            "See the lines above; it needs a package index that the remote machine reaches.",
+        )
+
+
+# A task ---------------------------------------------------------------------------------------------
+
+
+class Task:
+    """A task of the program on this machine, which outlives the connection.
+
+    Attributes:
+        folder: Where its output is kept, and what it reports.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    @property
+    def output(self) -> str:
+        """The file of frames: what the task has said so far."""
+        return os.path.join(self.folder, "output")
+
+    @property
+    def reported(self) -> str:
+        """The file in which the task tells what the other side has to know, a JSON object a line."""
+        return os.path.join(self.folder, "report.jsonl")
+
+    def start(self, request: dict[str, Any]) -> None:
+        """Start it under a holder of its own, which sees to its output."""
+        os.makedirs(self.folder, mode=0o700)
+        ready, told = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setsid()
+                if os.fork():
+                    os._exit(0)
+                os.close(ready)
+                Holder(self, request, told).hold()
+            except BaseException:
+                import traceback
+
+                with open(os.path.join(self.folder, "holder.log"), "a") as log:
+                    traceback.print_exc(file=log)
+            finally:
+                os._exit(0)
+        os.close(told)
+        os.waitpid(pid, 0)
+        with open(ready, "rb") as answer:
+            said = answer.read()
+        if said != b"ok":
+            raise Failure(
+                f"The task cannot be started there: {said.decode(errors='replace') or 'see holder.log'}.",
+                "Run it again.",
+            )
+
+    def kill(self, number: int) -> None:
+        """Send the task's processes a signal."""
+        known = read_json(os.path.join(self.folder, "task.json"))
+        if known and alive(int(known["pid"]), str(known["started"])):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(int(known["pid"]), number)
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody still sees to its output."""
+        known = read_json(os.path.join(self.folder, "holder.json"))
+        return bool(known) and alive(int(known["pid"]), str(known["started"]))
+
+
+class Holder:
+    """The process that owns a task: it writes down what the task says, whoever listens."""
+
+    def __init__(self, task: Task, request: dict[str, Any], told: int) -> None:
+        self._task = task
+        self._request = request
+        self._told = told
+        #: Bytes of its report that were passed on.
+        self._reported = 0
+
+    def hold(self) -> None:
+        """Start the task and see it to its end."""
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nowhere, stream)
+        # Standard input and output of the agent, which the connection would wait for.
+        os.closerange(3, self._told)
+        os.closerange(self._told + 1, 256)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        request, tty = self._request, self._request.get("tty")
+        environ = {**os.environ, **request["environ"], "AZUREML_DEBUG_REPORT": self._task.reported}
+        write_json(
+            os.path.join(self._task.folder, "holder.json"), {"pid": os.getpid(), "started": started(os.getpid())}
+        )
+        readers: dict[int, bytes] = {}
+        try:
+            if tty:
+                master, slave = os.openpty()
+                resize(master, tty["columns"], tty["lines"])
+                environ["TERM"] = tty["term"]
+                out = err = slave
+                readers[master] = b"O"
+            else:
+                (out_read, out), (err_read, err) = os.pipe(), os.pipe()
+                readers[out_read], readers[err_read] = b"O", b"E"
+            typed = slave if tty and request.get("interactive") else subprocess.DEVNULL
+            child = subprocess.Popen(
+                request["argv"],
+                cwd=request["cwd"],
+                env=environ,
+                stdin=typed,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                preexec_fn=own_terminal if typed != subprocess.DEVNULL else None,
+            )
+        except OSError as error:
+            os.write(self._told, str(error).encode())
+            return
+        for descriptor in {out, err}:
+            os.close(descriptor)
+        write_json(
+            os.path.join(self._task.folder, "task.json"),
+            {"pid": child.pid, "started": started(child.pid), "boot": boot()},
+        )
+        os.write(self._told, b"ok")
+        os.close(self._told)
+        with open(self._task.output, "ab", buffering=0) as output:
+            try:
+                self._pump(child, readers, output)
+            finally:
+                code = child.wait()
+                self._tell(output)
+                self._say(output, exit=code)
+
+    @staticmethod
+    def _say(output: Any, **value: Any) -> None:
+        payload = json.dumps(value).encode()
+        output.write(HEADER.pack(b"J", len(payload)) + payload)
+
+    def _tell(self, output: Any) -> None:
+        """Pass on what the task has reported; in its place between what it has said."""
+        for offset, value in new_reports(self._task.reported, self._reported):
+            self._reported = offset
+            self._say(output, report=value, offset=offset)
+
+    def _pump(self, child: subprocess.Popen[bytes], readers: dict[int, bytes], output: Any) -> None:
+        import selectors
+
+        control = os.path.join(self._task.folder, "control")
+        os.mkfifo(control, 0o600)
+        # Opened for both, so that it never ends while nobody writes.
+        commands = os.open(control, os.O_RDWR | os.O_NONBLOCK)
+        master = next(iter(readers))
+        ended = 0.0
+        with selectors.DefaultSelector() as selector:
+            for descriptor in readers:
+                selector.register(descriptor, selectors.EVENT_READ)
+            selector.register(commands, selectors.EVENT_READ)
+            while readers:
+                events = selector.select(0.1)
+                for key, _mask in events:
+                    if key.fd == commands:
+                        self._obey(os.read(commands, 65536), master)
+                        continue
+                    try:
+                        data = os.read(key.fd, 65536)
+                    except OSError:  # a terminal whose last program has ended
+                        data = b""
+                    if data:
+                        self._tell(output)
+                        output.write(HEADER.pack(readers[key.fd], len(data)) + data)
+                    else:
+                        selector.unregister(key.fd)
+                        os.close(key.fd)
+                        del readers[key.fd]
+                if child.poll() is None:
+                    continue
+                # What it has left in the background may keep its output open: a moment for the rest, no more.
+                ended = ended or time.monotonic()
+                if not any(key.fd in readers for key, _mask in events) and time.monotonic() - ended > 0.05:
+                    return
+
+    def _obey(self, data: bytes, master: int) -> None:
+        for line in data.splitlines():
+            with contextlib.suppress(ValueError, OSError):
+                command = json.loads(line)
+                if "typed" in command:
+                    os.write(master, bytes.fromhex(command["typed"]))
+                if "columns" in command:
+                    resize(master, command["columns"], command["lines"])
+
+
+def own_terminal() -> None:
+    """Make standard input the terminal that Ctrl-C of the person comes from."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def resize(descriptor: int, columns: int, lines: int) -> None:
+    """Tell a terminal its size."""
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+
+def follow(wire: Wire, task: Task, offset: int) -> None:
+    """Send what a task says from an offset of its output on, until its end; and pass on what it is told."""
+    while not os.path.exists(task.output):
+        if not task.held:
+            raise Failure("The task has ended without a word.", "Look at the remote machine: was it restarted?")
+        time.sleep(LOOK_SECONDS)
+    with open(task.output, "rb") as output:
+        output.seek(offset)
+        while True:
+            # Asked before the look: what was written by then is seen.
+            held = task.held
+            while data := output.read(CHUNK):
+                wire.raw(data)
+                if data.endswith(b"}") and b'{"exit":' in data[-64:]:
+                    return
+            if not held:
+                raise Failure("The task has ended without a word.", "Look at the remote machine: was it restarted?")
+            if not _listen(wire, task):
+                return
+
+
+def _listen(wire: Wire, task: Task) -> bool:
+    """Pass on what the person does; False where the connection is gone."""
+    try:
+        got = wire.inbox.get(timeout=LOOK_SECONDS)
+    except queue.Empty:
+        return True
+    if got is None:
+        return False
+    kind, payload = got
+    command = {"typed": payload.hex()} if kind == b"I" else json.loads(payload)
+    if "signal" in command:
+        task.kill(signal.Signals["SIG" + command["signal"]])
+    else:
+        with contextlib.suppress(OSError), open(os.path.join(task.folder, "control"), "wb", buffering=0) as control:
+            control.write(json.dumps(command).encode() + b"\n")
+    return True
+
+
+def tidy(tasks: str) -> None:
+    """Forget the output of older tasks that have ended."""
+    found = sorted(os.listdir(tasks)) if os.path.isdir(tasks) else []
+    for name in found[:-KEPT_TASKS]:
+        task = Task(os.path.join(tasks, name))
+        if not task.held and not os.path.exists(os.path.join(task.folder, "watched")):
+            shutil.rmtree(task.folder, ignore_errors=True)
+
+
+# Watching what tunnels belong to --------------------------------------------------------------------
+
+
+def is_over(owner: dict[str, Any]) -> bool:
+    """Whether a run or a service, which tunnels lead to, has ended."""
+    if "run" in owner:
+        record = read_json(os.path.join(owner["run"], "run.json"))
+        if not record or record.get("status") in _FINAL:
+            return True
+        runner = read_json(os.path.join(owner["run"], "runner.json"))
+        if not runner or runner.get("host") != platform.node():
+            return False
+        return (runner.get("boot") or boot()) != boot() or (
+            os.path.isdir("/proc/self") and started(int(runner["pid"])) != str(int(runner["started"]))
+        )
+    if "service" in owner:
+        session = read_json(os.path.join(owner["service"], "session.json"))
+        return not session or session.get("created") != owner["created"] or owner.get("boot", boot()) != boot()
+    return False
+
+
+def watch(wire: Wire, request: dict[str, Any]) -> None:
+    """Tell when one of several owners is over, and what tasks report after their command has returned."""
+    owners: dict[str, dict[str, Any]] = {}
+    while True:
+        try:
+            got = wire.inbox.get(timeout=WATCH_SECONDS)
+            if got is None:
+                return
+            asked = json.loads(got[1])
+            if "owner" in asked:
+                owners[asked["name"]] = asked
+            owners.pop(asked.get("forget", ""), None)
+        except queue.Empty:
+            pass
+        for name, entry in list(owners.items()):
+            if entry.get("report"):
+                before, offset = int(entry["offset"]), 0
+                for offset, value in new_reports(entry["report"], before):
+                    wire.say(name=name, report=value, offset=offset)
+                entry["offset"] = offset or before
+            now = time.monotonic()
+            if not is_over(entry["owner"]):
+                entry["over"] = 0.0
+            elif now - (entry.get("over") or now) >= (REPLACED_SECONDS if "service" in entry["owner"] else 0):
+                del owners[name]
+                wire.say(name=name, over=True)
+            else:
+                entry["over"] = entry.get("over") or now
+
+
+def new_reports(path: str, offset: int) -> Iterator[tuple[int, Any]]:
+    """Whole lines of a report from an offset on, each with the offset after it."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            offset += len(line)
+            yield offset, json.loads(line)
+
+
+# What else is asked ---------------------------------------------------------------------------------
+
+
+def facts(folder: str) -> dict[str, Any]:
+    """What `remote.check` wants to know of this machine."""
+    place = os.path.realpath(os.path.join(os.path.expanduser("~"), os.path.expanduser(folder)))
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    usage = shutil.disk_usage(place)
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+
+        can_make = True
+    except ImportError:
+        can_make = False
+    return {
+        "free": usage.free,
+        "total": usage.total,
+        "place": place,
+        "writable": os.access(place, os.W_OK),
+        "venv": can_make,
+        "docker": _docker(),
+        "sdk": _sdk(),
+        "git": shutil.which("git") is not None,
+    }
+
+
+def _docker() -> dict[str, Any]:
+    if shutil.which("docker") is None:
+        return {"state": "missing"}
+    try:
+        done = subprocess.run(
+            ["docker", "version", "--format", "{{.Server.Version}}"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"state": "silent", "word": str(error)}
+    if done.returncode:
+        word = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
+        return {"state": "refused" if "permission denied" in word else "silent", "word": word}
+    return {"state": "answers", "version": done.stdout.strip()}
+
+
+def _sdk() -> str:
+    """The version of azureml-core that this machine's environments have; empty where none was found."""
+    import glob
+
+    homes = ["/anaconda/envs/*", os.path.join(cache(), "program", "*"), sys.prefix]
+    for home in homes:
+        for path in glob.glob(os.path.join(home, "lib", "python3*", "site-packages", "azureml_core-*.dist-info")):
+            return os.path.basename(path).removeprefix("azureml_core-").removesuffix(".dist-info")
+    return ""
+
+
+def send_files(wire: Wire, root: str, names: list[str]) -> None:
+    """Send files, or all below folders, as they are."""
+    for name in names:
+        full = os.path.join(root, name)
+        inside = os.path.realpath(full)
+        found = [full]
+        if os.path.isdir(inside):
+            found = [
+                os.path.join(parent, file) for parent, _folders, files in os.walk(inside) for file in sorted(files)
+            ]
+        for path in found:
+            if not os.path.isfile(path):
+                continue
+            with open(path, "rb") as file:
+                seen = os.fstat(file.fileno())
+                shown = os.path.join(name, os.path.relpath(path, inside)) if found != [full] else name
+                wire.say(file=shown, size=seen.st_size, mode=seen.st_mode, time=seen.st_mtime_ns)
+                left = seen.st_size
+                while left > 0:
+                    data = file.read(min(CHUNK, left)) or b"\0" * min(CHUNK, left)
+                    wire.frame(b"D", data)
+                    left -= len(data)
+    wire.say(end=True)
+
+
+def digest(path: str) -> str:
+    """Hex digest of a file; empty where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+        return ""
+
+
+class Agent:
+    """Answers the requests of one connection."""
+
+    def __init__(self) -> None:
+        self._wire = Wire()
+        self._folder: Folder | None = None
+
+    def serve(self) -> None:
+        """Answer until the connection ends."""
+        wire = self._wire
+        wire.say(
+            python=list(sys.version_info[:3]), executable=sys.executable, home=os.path.expanduser("~"),
+            node=platform.node(), time=time.time(), system=f"{platform.system()} {platform.machine()}",
+        )  # fmt: skip
+        while True:
+            request = wire.message()
+            if request is None:
+                return
+            try:
+                answer = getattr(self, "do_" + request["do"])(request)
+            except Failure as failure:
+                wire.say(failure=list(failure.args))
+                if "delete" in request:
+                    # The rest of the files may be under way: whoever sends them is to stop.
+                    return
+            except Mismatch as mismatch:
+                wire.say(mismatch=str(mismatch))
+            except EOFError:
+                return
+            except BrokenPipeError:
+                return
+            except OSError as error:
+                wire.say(failure=list(explained(error).args))
+                if "delete" in request:
+                    return
+            else:
+                wire.say(done=True, **(answer or {}))
+
+    def do_open(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Open the project's folder and keep others out until the files are there."""
+        folder = self._folder = open_folder(request)
+        folder.lock(self._wire)
+        known = {"root": folder.root, "sync": folder.state["sync"], "named": folder.state.get("named", [])}
+        if folder.state["sync"] == request.get("sync"):
+            return {**known, "drifted": folder.drifted()}
+        return {**known, "files": folder.files, "drifted": folder.drifted()}
+
+    def do_program(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Open the folder of the program's own files."""
+        root = os.path.join(cache(), "program", request["key"])
+        os.makedirs(root, exist_ok=True)
+        folder = Folder(os.path.realpath(root), os.path.join(root + ".files", "files.json"))
+        if request.get("files"):
+            folder.lock(self._wire)
+            try:
+                receive(self._wire, folder, request)
+            finally:
+                folder.unlock()
+            return {"root": folder.root, "there": True}
+        return {"root": folder.root, "there": bool(folder.files) and not folder.drifted()}
+
+    def do_files(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Take files into the project's folder."""
+        assert self._folder is not None
+        return receive(self._wire, self._folder, request)
+
+    def do_close(self, request: dict[str, Any]) -> None:
+        """Let other commands send files."""
+        assert self._folder is not None
+        self._folder.unlock()
+
+    def do_environment(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Have the program's environment made."""
+        return {"python": make_environment(self._wire, request["key"], request["requirements"])}
+
+    def do_task(self, request: dict[str, Any]) -> None:
+        """Run a task to its end."""
+        tasks = os.path.join(request["root"], STATE, "remote", "tasks")
+        os.makedirs(tasks, exist_ok=True)
+        tidy(tasks)
+        task = Task(os.path.join(tasks, request["task"]))
+        task.start(request)
+        self._wire.say(started=task.folder, boot=boot())
+        follow(self._wire, task, 0)
+
+    def do_resume(self, request: dict[str, Any]) -> None:
+        """Go on with a task that a connection was lost from."""
+        folder = os.path.join(request["root"], STATE, "remote", "tasks", request["task"])
+        if not os.path.isdir(folder):
+            raise Failure("The task that was running there is not known there any more.", "Run it again.")
+        follow(self._wire, Task(folder), int(request["offset"]))
+
+    def do_watch(self, request: dict[str, Any]) -> None:
+        """Watch runs and services until the connection ends."""
+        watch(self._wire, request)
+
+    def do_facts(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Tell of this machine."""
+        return facts(request["folder"])
+
+    def do_get(self, request: dict[str, Any]) -> None:
+        """Send files."""
+        send_files(self._wire, request["root"], request["names"])
+
+    def do_digests(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Digests of the files that match a pattern below a folder."""
+        import glob
+
+        found = glob.glob(os.path.join(glob.escape(request["root"]), request["pattern"]))
+        return {"digests": {os.path.relpath(path, request["root"]): digest(path) for path in sorted(found)}}
+
+    def do_try(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Write a small file into the folder's file system and take it away."""
+        place = facts(request["folder"])["place"]
+        with tempfile.NamedTemporaryFile(dir=place) as file:
+            file.write(b"\0" * 65536)
+            file.flush()
+        return {"place": place}
+
+
+if __name__ == "__main__":
+    Agent().serve()

@@ -1,0 +1,158 @@
+"""What commands say to the process that keeps the tunnels; it is started when it is not there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping
+from multiprocessing.connection import Client
+from pathlib import Path
+from typing import Any
+
+from ..background import spawn
+from ..errors import UserError
+from ..project import read_json, state_folder
+from ..runs import identity
+from .address import Address
+from .keeper import keeper_file
+from .places import Places
+
+#: Seconds that a keeper may take to say how it is reached.
+START_SECONDS = 30.0
+#: Seconds for the connection that the tunnels go through.
+CONNECT_SECONDS = 60.0
+
+
+def start(project: Path, address: Address, passphrases: Mapping[str, str]) -> bool:
+    """Start a keeper, unless one for the same machine is there; whether one was started.
+
+    One for another machine is ended: its tunnels belong to what is not meant any more.
+
+    Raises:
+        UserError: It does not start.
+    """
+    from filelock import FileLock
+
+    # Two commands at once would start two, and one would push the other out.
+    with FileLock(keeper_file(project).with_name("keeper.lock"), timeout=2 * START_SECONDS):
+        known = _known(project)
+        if known is not None:
+            if known.get("address") == json.loads(json.dumps(address.as_json())):
+                return False
+            stop(project)
+        with open(log_of(project), "wb") as log:
+            child = spawn("workflows.remote.keeper", [str(project)], stdin=subprocess.PIPE, stdout=log, stderr=log)
+        assert child.stdin is not None
+        with child.stdin:
+            # Not on its command line: it may hold a passphrase.
+            child.stdin.write(json.dumps({"address": address.as_json(), "passphrases": dict(passphrases)}).encode())
+        _wait(project, child)
+        # It is meant to outlive this command, so nobody waits for it.
+        child.returncode = 0
+    return True
+
+
+def ensure(
+    project: Path,
+    address: Address,
+    passphrases: Mapping[str, str],
+    places: Places,
+    owner: Mapping[str, Any],
+    name: str,
+    report: tuple[str, int],
+    wanted: list[dict[str, Any]],
+) -> dict[str, int]:
+    """Have tunnels; returns when they can be used.
+
+    Args:
+        project: The project's folder.
+        address: The machine.
+        passphrases: Of its keys.
+        places: Where paths of that machine are here.
+        owner: What they belong to; they end with it.
+        name: Its name.
+        report: The file there in which the owner goes on to report, and how much of it is known.
+        wanted: The tunnels.
+
+    Returns:
+        The ports here, by the tunnels' names.
+
+    Raises:
+        UserError: There is no keeper, or it does not get through.
+    """
+    started = start(project, address, passphrases)
+    answer = call(
+        project,
+        {
+            "do": "ensure",
+            "owner": dict(owner),
+            "name": name,
+            "report": report[0],
+            "offset": report[1],
+            "root": places.root,
+            "named": [str(place) for place in places.named],
+            "tunnels": wanted,
+            "seconds": CONNECT_SECONDS,
+            "fresh": started,
+        },
+    )
+    if answer is None or "problem" in answer:
+        problem = str((answer or {}).get("problem") or "its process has ended").partition("\n")[0]
+        raise UserError(
+            f"The tunnel cannot be opened: {problem.removeprefix('error: ').rstrip('.')}.",
+            f"See {log_of(project)}; what runs there goes on.",
+        )
+    ports: dict[str, int] = answer["ports"]
+    return ports
+
+
+def call(project: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Ask a project's keeper for something; None where there is none."""
+    known = _known(project)
+    if known is None:
+        return None
+    try:
+        with Client(("127.0.0.1", int(known["port"])), authkey=bytes.fromhex(known["key"])) as connection:
+            connection.send_bytes(json.dumps(request).encode())
+            value: dict[str, Any] = json.loads(connection.recv_bytes())
+            return value
+    except (OSError, EOFError, ValueError):
+        return None
+
+
+def stop(project: Path) -> int:
+    """Close every tunnel of a project; how many there were."""
+    known = _known(project)
+    answer = call(project, {"do": "stop"})
+    deadline = time.monotonic() + 10
+    while known is not None and identity.is_alive(known["process"]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return int((answer or {}).get("closed", 0))
+
+
+def _known(project: Path) -> dict[str, Any] | None:
+    """How a project's keeper is reached, where one is alive."""
+    known = read_json(keeper_file(project))
+    if not known or not known.get("process") or not identity.is_alive(known["process"]):
+        return None
+    return known
+
+
+def _wait(project: Path, started: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        known = _known(project)
+        if known is not None and known["process"]["pid"] == started.pid:
+            return
+        if started.poll() is not None:
+            log = log_of(project).read_text(errors="replace")
+            raise RuntimeError(f"the keeper of the tunnels has ended with {started.returncode}:\n{log}")
+        if time.monotonic() > deadline:
+            raise UserError("The keeper of the tunnels does not start.", f"See {log_of(project)}.")
+        time.sleep(0.01)
+
+
+def log_of(project: Path) -> Path:
+    """The keeper's log."""
+    return state_folder(project, "remote") / "keeper.log"

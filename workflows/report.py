@@ -1,0 +1,60 @@
+"""What a task tells the machine from which it was asked for, with ``--remote``.
+
+There is a file for it in ``AZUREML_DEBUG_REPORT`` then, one JSON object a line; background processes that the task
+starts inherit it. What would be written for an editor here belongs there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+VARIABLE = "AZUREML_DEBUG_REPORT"
+
+
+def wanted() -> bool:
+    """Whether this command was asked for from another machine."""
+    return bool(os.environ.get(VARIABLE))
+
+
+def tell(**value: Any) -> None:
+    """Add a line to the report."""
+    line = (json.dumps(value) + "\n").encode()
+    descriptor = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        # One write, so that two processes' lines do not mix.
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)
+
+
+def tell_configurations(
+    owner: Mapping[str, Any],
+    what: str,
+    configurations: Sequence[Mapping[str, Any]],
+    compounds: Sequence[Mapping[str, Any]] = (),
+    in_use: Sequence[str] | None = None,
+    ports: Mapping[str, int] | None = None,
+) -> None:
+    """Report launch configurations, for an editor on the other machine.
+
+    Args:
+        owner: What they belong to: ``{"run": folder}`` or ``{"service": folder, "created": …}``.
+        what: The same for people.
+        configurations: As they would be written here.
+        compounds: Likewise.
+        in_use: Names of the same family that still lead somewhere; None where older ones are left alone.
+        ports: Further ports on 127.0.0.1 that are to be reached, by what they are for.
+    """
+    tell(
+        configurations={
+            "owner": dict(owner),
+            "what": what,
+            "entries": [dict(entry) for entry in configurations],
+            "compounds": [dict(entry) for entry in compounds],
+            "in_use": None if in_use is None else list(in_use),
+            "ports": dict(ports or {}),
+        }
+    )

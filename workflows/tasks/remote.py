@@ -1,0 +1,113 @@
+"""The machine that `--remote` runs tasks on."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ._command import Command, command
+
+if TYPE_CHECKING:
+    from ..remote.check import Finding
+
+ADDRESS = ("remote_host", "remote_port", "remote_user", "remote_key", "remote_dir", "remote_gateway")
+
+
+@command(
+    settings=ADDRESS,
+    json=True,
+    help={"accept_host_key": "Take the machine's host key into known_hosts, if it is this one: SHA256:…"},
+)
+def check(run: Command, accept_host_key: str | None = None) -> None:
+    """Go through what can be wrong with the other machine, one line each."""
+    from invoke import Exit
+
+    from ..remote.check import accept, findings
+
+    if accept_host_key is not None:
+        run.console.line(accept(run.settings, accept_host_key))
+    found: list[Finding] = []
+    for one in findings(run.settings):
+        found.append(one)
+        run.console.line(
+            f"{'ok' if one.ok else 'warning' if one.ok is None else 'FAILED':<8} {one.name:<12} {one.text}"
+        )
+        if one.remedy:
+            run.console.line(f"{'':<21} {one.remedy}")
+    run.console.result({"ok": all(one.ok is not False for one in found), "findings": [one.as_json() for one in found]})
+    if any(one.ok is False for one in found):
+        raise Exit(code=1)
+
+
+@command(
+    settings=ADDRESS,
+    json=True,
+    help={
+        "yes": "Send it however large it is.",
+        "take_over": "Use a remote folder that belongs to another machine or project, with what lies in it.",
+        "update": "Use a remote folder that was made by another version of this program.",
+    },
+    interrupted="What had arrived is there; the next time the rest is sent.",
+)
+def sync(run: Command, yes: bool = False, take_over: bool = False, update: bool = False) -> None:
+    """Send the project to the other machine: only what has changed."""
+    from ..errors import UserError
+    from ..remote.session import Lost
+    from ..remote.task import RemoteTask
+
+    task = RemoteTask(run.settings, run.console)
+    if run.settings.model_dir is not None and run.settings.model_dir.exists():
+        task.places.carry(run.settings.model_dir)
+    listed = task.list_files()
+    session = task.connect()
+    try:
+        sent = task.send(session, listed, yes=yes, take=take_over, update=update)
+    except Lost as error:
+        raise UserError(
+            f"The connection to {task.address} was lost.", "Run it again: what had arrived is there."
+        ) from error
+    finally:
+        session.close()
+    run.console.result(
+        {
+            "folder": sent.root,
+            "files": sent.files,
+            "sent": sent.sent,
+            "deleted": sent.deleted,
+            "bytes": sent.size,
+            "kept": list(sent.kept),
+            "seconds": run.console.seconds,
+        }
+    )
+
+
+@command(json=True)
+def tunnels(run: Command) -> None:
+    """List the tunnels of this project: what for, where to, since when, how many bytes."""
+    from ..remote.sync import in_bytes
+    from ..remote.tunnels import call
+
+    answer = call(run.settings.project, {"do": "list"}) or {"tunnels": [], "to": None, "problem": ""}
+    if not answer["tunnels"]:
+        run.console.line("This project has no tunnel.")
+    else:
+        state = f"; not connected: {answer['problem']}" if answer["problem"] else ""
+        run.console.line(f"Through {answer['to']}{state}")
+    for one in answer["tunnels"]:
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["since"]))
+        where = f"127.0.0.1:{one['local_port']:<5} -> {one['host']}:{one['port']}"
+        moved = f"{in_bytes(one['bytes_up'])} up, {in_bytes(one['bytes_down'])} down"
+        run.console.line(f"  {where:<36}  since {since}  {moved:<24}  {one['for']}")
+    run.console.result(answer)
+
+
+@command(json=True)
+def stop(run: Command) -> None:
+    """Close the tunnels of this project; what runs on the other machine goes on."""
+    from ..remote.tunnels import stop as close
+
+    closed = close(run.settings.project)
+    run.console.line(
+        f"{closed} tunnel{'' if closed == 1 else 's'} closed." if closed else "This project has no tunnel."
+    )
+    run.console.result({"closed": closed})
