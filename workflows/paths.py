@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from . import report
+
 NAME = "azureml-debug"
 
 
@@ -23,7 +25,12 @@ def cache_folder() -> Path:
 
 
 def shown(path: Path) -> Path:
-    """A path as people read it: relative where it lies below the current folder."""
+    """A path as people read it: relative where it lies below the current folder.
+
+    For somebody on another machine a run's files are named in full: they are not there.
+    """
+    if report.wanted() and ".azureml-debug" in path.parts:
+        return path
     try:
         return path.relative_to(Path.cwd())
     except (ValueError, OSError):

@@ -253,8 +253,9 @@ class _Follower:
         self._interrupts = 0
         self._passed = 0
         self._result: dict[str, Any] | None = None
-        #: Ports there and the ones here that lead to them, where they differ.
-        self._ports: dict[int, int] = {}
+        #: Ports there and the ones here that lead to them.
+        self._ports: dict[int, int] = tunnels.ports(task.settings.project, task.address)
+        self._last: dict[str, Any] = {}
 
     def follow(self) -> int:
         """Stay until the task has ended; its exit code."""
@@ -319,6 +320,10 @@ class _Follower:
     def _bring_home(self, told: dict[str, Any], offset: int) -> None:
         """Open the tunnels to what can be attached to, and write the launch configurations here."""
         task, console, project = self._task, self._task.console, self._task.settings.project
+        if told == self._last:
+            # The run's background process and the command have both said it.
+            return
+        self._last = told
         owner = {**told["owner"], "boot": self._boot}
         wanted = tunnels_of(told)
         with console.step("tunnel") as step:

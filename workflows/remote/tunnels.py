@@ -121,6 +121,14 @@ def call(project: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
 
 
+def ports(project: Path, address: Address) -> dict[int, int]:
+    """Ports on a machine's own 127.0.0.1, and the ones here that lead to them."""
+    answer = call(project, {"do": "list"}) or {}
+    if answer.get("to") != str(address):
+        return {}
+    return {one["port"]: one["local_port"] for one in answer["tunnels"] if one["host"] == "127.0.0.1"}
+
+
 def stop(project: Path) -> int:
     """Close every tunnel of a project; how many there were."""
     known = _known(project)
