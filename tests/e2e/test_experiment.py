@@ -309,6 +309,31 @@ def test_two_runs_side_by_side_keep_what_they_write_apart(experiment: Experiment
     assert not (experiment.folder / "beside.txt").exists() and not (experiment.folder / "outputs").exists()
 
 
+def test_a_script_may_make_its_outputs_anew_however_it_ends(experiment: ExperimentProject) -> None:
+    experiment.script.write_text(
+        "import os, pathlib, shutil, sys, time\n"
+        "shutil.rmtree('outputs')\n"
+        "os.mkdir('outputs')\n"
+        "pathlib.Path('outputs', 'mine.txt').write_text(sys.argv[1])\n"
+        "print('written', flush=True)\n"
+        "time.sleep(600 if sys.argv[1] == 'Canceled' else 0)\n"
+        "sys.exit(sys.argv[1] == 'Failed')\n"
+    )
+    experiment.ok("experiment.create", "sums")
+    for status in ("Completed", "Failed", "Canceled"):
+        experiment.ok("experiment.run", "sums", "--script", "train.py", "--", status)
+        if status == "Canceled":
+            until(lambda: experiment.record()["status"] == "Running" and "written" in experiment.log(), "its output")
+            # It is there while the script still runs.
+            assert "outputs/mine.txt" in experiment.ok("experiment.outputs").out
+            experiment.ok("experiment.cancel")
+        assert experiment.until_final()["status"] == status
+        folder = Path(experiment.record()["folder"])
+        assert not (folder / "outputs").is_symlink() and not (folder / "logs").is_symlink()
+        assert (folder / "outputs" / "mine.txt").read_text() == status
+        assert "outputs/mine.txt" in experiment.ok("experiment.outputs").out
+
+
 def test_the_same_packages_are_built_once_and_others_anew(experiment: ExperimentProject) -> None:
     text = f"# {experiment.folder}\nsix\n"
     for name in ("one", "two"):

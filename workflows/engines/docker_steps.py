@@ -68,7 +68,7 @@ class DockerSteps:
     def view(self, spec: StepSpec) -> StepView:
         """See :class:`~workflows.engines.steps.StepEngine`."""
         make_folders(spec)
-        make_work_folder(spec, CODE, RUN)
+        make_work_folder(spec, CODE)
         paths = {f"inputs.{name}": _input(name, path) for name, path in spec.inputs.items()}
         for name, (path, is_file) in spec.outputs.items():
             folder = f"{ROOT}/outputs/{name}"
@@ -149,7 +149,7 @@ class DockerSteps:
             debuggee=DEBUGGEE_ROOT,
             code=[CODE, WORK],
             events=f"{ANNOUNCE_ROOT}/{spec.events.name}",
-            uploads=RUN,
+            uploads=WORK,
             # Published on 127.0.0.1 only; inside, the port has to be reachable from there.
             listen_host="0.0.0.0",  # noqa: S104
         )
@@ -323,8 +323,6 @@ def _mounts(spec: StepSpec) -> list[Any]:
 
     places: list[tuple[str, Path, bool]] = [
         (WORK, spec.folder / "work", False),
-        (f"{RUN}/outputs", spec.folder / "outputs", False),
-        (f"{RUN}/logs", spec.folder / "logs", False),
         (f"{RUN}/azureml-logs", spec.folder / "azureml-logs", False),
         (ANNOUNCE_ROOT, spec.folder / "announce", False),
     ]
