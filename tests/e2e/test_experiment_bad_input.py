@@ -99,6 +99,26 @@ def test_a_run_configuration_that_cannot_be_read_and_fields_that_are_not_acted_o
     experiment.inv("experiment.run", "sums").says("sums.runconfig:3: error:", "no.yml does not exist")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("environmentVariables:\n  GOOD: x\n  'A=B': x\n", ":4: error:|`A=B` cannot be the name"),
+        ("environmentVariables:\n  '': x\n", ":3: error:|`` cannot be the name"),
+        ('environmentVariables:\n  "A\\0B": x\n', ":3: error:|cannot be the name"),
+        ('environmentVariables:\n  GOOD: "a\\0b"\n', ":3: error:|`GOOD`|NUL"),
+        ('environmentVariables:\n  GOOD: "\\uD800"\n', ":3: error:"),
+        ('environment:\n  environmentVariables:\n    "A=B": x\n', ":4: error:|`A=B` cannot be the name"),
+        ('arguments:\n  - x\n  - "a\\0b"\n', ":4: error:|NUL"),
+    ],
+)
+def test_what_no_process_can_be_given_is_refused_before_anything_is_built(
+    experiment: ExperimentProject, text: str, words: str
+) -> None:
+    experiment.write(".azureml/sums.runconfig", f"script: train.py\n{text}")
+    experiment.inv("experiment.run", "sums").says("sums.runconfig", *words.split("|"))
+    assert not list(experiment.runs.glob("*/run.json"))
+
+
 def test_data_that_is_missing_or_not_named(experiment: ExperimentProject) -> None:
     for entry in ("numbers", "=some data", "numbers=", "my-data=some data"):
         result = experiment.inv("experiment.debug", "sums", "--script", "train.py", "--data", entry)

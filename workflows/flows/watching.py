@@ -80,10 +80,30 @@ def until_open(watching: Watching, run: RunRecord, only: str | None = None) -> l
     return found
 
 
-def attach(console: Console, run: RunRecord, found: Sequence[Attachable]) -> None:
-    """Write the launch configurations of a run; after an error those of what holds there."""
+def launch_json(project: Path) -> bytes:
+    """The text of launch.json as a command finds it; empty where it cannot be read, which is told later."""
+    try:
+        return (project / ".vscode" / "launch.json").read_bytes()
+    except OSError:
+        return b""
+
+
+def attach(console: Console, run: RunRecord, found: Sequence[Attachable], before: bytes | None = None) -> None:
+    """Write the launch configurations of a run; after an error those of what holds there.
+
+    Args:
+        console: Where it shows itself.
+        run: The run.
+        found: What can be attached to.
+        before: What launch.json said when the command was typed: the run's runner writes it too, a moment earlier.
+    """
+    from ..debugger.launch_json import changed_since
+
     with console.step("attach") as shown:
         outcome = attachable.write_configurations(run, found if run.on_error else None)
+        if before is not None:
+            names = [one.configuration for one in found]
+            outcome = changed_since(before, launch_json(run.project), names)
         shown.text = f".vscode/launch.json {outcome}"
 
 
