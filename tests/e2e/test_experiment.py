@@ -151,6 +151,7 @@ def test_cancel_ends_the_build_of_an_environment(experiment: ExperimentProject) 
     assert experiment.ok("experiment.cancel", "--json").json["status"] == "Canceled"
     assert time.monotonic() - started < 10
     experiment.finish(building).says("was canceled", "inv experiment.debug sums")
+    assert "Canceled: before its script was started" in experiment.ok("experiment.show").out
     assert experiment.record()["status"] == "Canceled"
     assert "package" in experiment.log(name="60_control_log.txt")
     assert not [entry for entry in processes_of(begun.parent) if entry != os.getpid()]

@@ -288,6 +288,9 @@ def test_what_cannot_be_copied_is_named_and_links_are_copied_as_links(experiment
     copied = {path.name for path in (experiment.folder / "taken").rglob("*")}
     assert {"dangling", "a"} <= copied
     experiment.inv("experiment.outputs", "--copy", "x" * 300).says("cannot be copied")
+    # A variable of a shell's that is not set.
+    experiment.inv("experiment.outputs", "--copy", "").says("--copy is empty", "Name a folder")
+    assert not (experiment.folder / "outputs").exists()
 
 
 def test_an_editor_that_cannot_be_read_is_named(experiment: ExperimentProject) -> None:

@@ -167,6 +167,12 @@ def test_a_step_sees_its_code_in_its_working_folder_and_writes_into_the_runs(ste
     assert (steps.spec.folder / "outputs" / "model.txt").stat().st_uid == os.getuid()
 
 
+def test_a_variable_may_have_a_name_that_a_shell_cannot_have(steps: Steps) -> None:
+    steps.write("train.py", "import os\nprint([os.environ.get(name) for name in ('A.B', 'C D', 'E')])\n")
+    assert steps.run("python train.py", {"A.B": 'it\'s "1"', "C D": "$2\nx", "E": "3"}) == 0, steps.log()
+    assert steps.log() == str(['it\'s "1"', "$2\nx", "3"]) + "\n"
+
+
 def test_a_step_may_remove_the_runs_folders_and_make_them_anew(steps: Steps) -> None:
     steps.write(
         "train.py",

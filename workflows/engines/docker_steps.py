@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import signal
 import threading
 import time
@@ -41,8 +42,9 @@ GRACE_SECONDS = 0.75
 #: Seconds that an engine may be away, being restarted for one, before a step counts as lost.
 _PATIENCE = 30.0
 _FIRST_MASTER_PORT = 29500
+_SHELL_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 #: Starts ranks.sh, which is given as text so that it need not be mounted.
-_BOOT = 'exec "$(command -v bash || echo sh)" -c "$@"'
+_BOOT = 'exec {}"$(command -v bash || echo sh)" -c "$@"'
 
 
 class DockerSteps:
@@ -186,12 +188,16 @@ class DockerSteps:
             LABEL_PROJECT: str(spec.project),
         }
 
+        # Names that a shell cannot have are not handed on by every /bin/sh.
+        odd = [f"{key}={value}" for key, value in variables.items() if not _SHELL_NAME.fullmatch(key)]
+        boot = _BOOT.format(f"env {shlex.join(odd)} " if odd else "")
+
         def create() -> str:
             # Interrupted, it would leave a container whose id nobody knows.
             with uninterrupted():
                 made = api.create_container(
                     spec.image.name,
-                    entrypoint=["/bin/sh", "-c", _BOOT, "sh"],
+                    entrypoint=["/bin/sh", "-c", boot, "sh"],
                     command=list(arguments),
                     environment=dict(variables),
                     labels=labels,

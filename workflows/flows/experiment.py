@@ -429,7 +429,7 @@ def _end_failed(run: RunRecord, error: BaseException) -> None:
     # Where nothing can be written, the run is found to have no runner, which says enough.
     with contextlib.suppress(OSError):
         if isinstance(error, (KeyboardInterrupt, Canceled)):
-            store.close(run, records.CANCELED, "canceled")
+            store.close(run, records.CANCELED, "before its script was started")
         else:
             reason = error.problem if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             store.close(run, records.FAILED, reason)

@@ -146,7 +146,10 @@ def inspect_step(
         if other.rank != one.rank and other.state == attachable.WAITING
     ]
     if others:
-        watching.console.line(f"  note: rank {', '.join(others)} holds too; a script that waits for it goes no further")
+        which = f"ranks {', '.join(others)} hold too" if others[1:] else f"rank {others[0]} holds too"
+        watching.console.line(
+            f"  note: {which}; a script that waits for {'them' if others[1:] else 'it'} goes no further"
+        )
     if one.error is not None and "message" in one.error and run.on_error:
         return inspection.inspect_exception(one.endpoint, source, line, expressions, timeout).as_json()
     stop = inspection.inspect_stop(one.endpoint, source, line, expressions, trigger=None, timeout=timeout)
