@@ -108,6 +108,7 @@ def test_a_run_configuration_that_cannot_be_read_and_fields_that_are_not_acted_o
         ('environmentVariables:\n  GOOD: "a\\0b"\n', ":3: error:|`GOOD`|NUL"),
         ('environmentVariables:\n  GOOD: "\\uD800"\n', ":3: error:"),
         ('environment:\n  environmentVariables:\n    "A=B": x\n', ":4: error:|`A=B` cannot be the name"),
+        ("docker:\n  shmSize: lots\n", ":3: error:|`docker.shmSize` cannot be `lots`|2g"),
         ('arguments:\n  - x\n  - "a\\0b"\n', ":4: error:|NUL"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..paths import shown
+from ..pipelines.distribution import memory_size
 from ..pipelines.local_paths import scheme
 from ..pipelines.yaml_file import Value, kind, refuse
 from .runconfig import DISTRIBUTIONS, RunConfig
@@ -291,8 +292,13 @@ def _variables(root: Value, places: dict[str, Value]) -> dict[str, str]:
 
 
 def _shm_size(root: Value) -> str:
-    sizes = [_text(root, path["shm_size"]) for path in (PLACES, OLDER_PLACES)]
-    return next((size for size in sizes if size not in ("", DEFAULT_SHM_SIZE)), DEFAULT_SHM_SIZE)
+    chosen = ""
+    for path in (OLDER_PLACES["shm_size"], PLACES["shm_size"]):
+        found = at(root, path)
+        if found is not None and (text := _text(root, path)):
+            memory_size(found, f"`{'.'.join(path)}`")
+            chosen = text if text != DEFAULT_SHM_SIZE else chosen
+    return chosen or DEFAULT_SHM_SIZE
 
 
 def _data(root: Value, places: dict[str, Value]) -> dict[str, str]:

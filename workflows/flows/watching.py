@@ -340,7 +340,7 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
         )
     return StepFailed(
         f"{'The run' if run.single else 'The step'} {run.run_id if run.single else step.name} failed: "
-        f"{step.reason or step.exit_code}.",
+        f"{(step.reason or str(step.exit_code)).rstrip('.')}.",
         f"Mend it, then: {again(run, step.name)} (its whole log: {log_command(run, step.name)})",
         details=lines,
     )
