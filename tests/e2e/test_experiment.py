@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -150,6 +151,7 @@ def test_cancel_ends_the_build_of_an_environment(experiment: ExperimentProject) 
     assert experiment.ok("experiment.cancel", "--json").json["status"] == "Canceled"
     assert time.monotonic() - started < 10
     experiment.finish(building).says("was canceled", "inv experiment.debug sums")
+    assert "Canceled: before its script was started" in experiment.ok("experiment.show").out
     assert experiment.record()["status"] == "Canceled"
     assert "package" in experiment.log(name="60_control_log.txt")
     assert not [entry for entry in processes_of(begun.parent) if entry != os.getpid()]
@@ -238,6 +240,26 @@ def test_the_example_is_taken_where_no_script_is_named(experiment: ExperimentPro
     assert "outputs/model.json" in experiment.ok("experiment.outputs").out
 
 
+def test_the_person_is_told_what_has_changed_in_launch_json_since_the_command_was_typed(
+    experiment: ExperimentProject,
+) -> None:
+    file = experiment.write("it's a script.py", "number = 1\nprint(number)\n")
+    out = experiment.ok("experiment.debug", "sums", "--script", file.name).out
+    assert "launch.json added" in out
+    # The name is one that a shell takes as it is meant.
+    line = next(line for line in out.splitlines() if line.startswith("Without editor"))
+    words = shlex.split(line.partition("inv ")[2])
+    assert words == ["experiment.inspect", f"{file.name}:2", "--run", "1"]
+    assert experiment.ok(*words, "--json").json["locals"]["number"] == "1"
+    experiment.until_final()
+    port = str(experiment.record()["steps"][0]["ports"]["0"])
+    # Without Docker each run's own working folder is in it.
+    word = "unchanged" if experiment.environ["AML_ENGINE"] == "docker" else "updated"
+    assert f"launch.json {word}" in experiment.ok("experiment.debug", "sums", "--debug-port", port).out
+    experiment.ok("experiment.cancel")
+    assert "launch.json updated" in experiment.ok("experiment.debug", "sums", "--debug-port", str(int(port) - 7)).out
+
+
 @process_only
 def test_what_was_typed_is_kept_and_repeated_and_no_more_than_what_differs_is_changed(
     experiment: ExperimentProject,
@@ -272,6 +294,29 @@ def test_edit_opens_the_run_configuration_before_the_run(experiment: ExperimentP
 
 
 @process_only
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("script: [", "sums.runconfig:"),
+        ("arguments: []\n", "sums.runconfig:1: It names no script."),
+        ("arguments: []\nscript: gone.py\n", "sums.runconfig:2: The script gone.py does not exist."),
+    ],
+)
+def test_edit_opens_a_run_configuration_that_is_wrong(experiment: ExperimentProject, text: str, note: str) -> None:
+    file = experiment.write(".azureml/sums.runconfig", text)
+    editor = experiment.write("editor.sh", '#!/bin/sh\necho "script: train.py" > "$1"\n')
+    editor.chmod(0o755)
+    opened = {"EDITOR": f"'{editor}'", "VISUAL": ""}
+    experiment.inv("experiment.run", "sums", "--edit", EDITOR="true", VISUAL="").says("sums.runconfig:")
+    assert file.read_text() == text and not list(experiment.runs.glob("*/run.json"))
+    out = experiment.ok("experiment.run", "sums", "--edit", "--follow", "--", "--note", "typed", **opened).out
+    assert f"note: .azureml/{note}" in out and "note 'typed'" in out
+    # What was typed wrong is no matter of the file.
+    wrong = ("experiment.run", "sums", "--edit", "--script", "tarin.py")
+    experiment.inv(*wrong, EDITOR="false", VISUAL="").says("tarin.py does not exist", "--script")
+
+
+@process_only
 def test_outputs_are_listed_opened_and_copied(experiment: ExperimentProject) -> None:
     experiment.run("sums", "--script", "train.py")
     assert [line.split()[0] for line in experiment.ok("experiment.outputs").out.splitlines()] == [
@@ -287,6 +332,31 @@ def test_outputs_are_listed_opened_and_copied(experiment: ExperimentProject) -> 
     assert (experiment.folder / "a copy" / "logs" / "total.txt").read_text() == "6"
     experiment.inv("experiment.outputs", "--copy", "a copy").says("is there already")
     experiment.inv("experiment.outputs", "--copy", "train.py").says("train.py", "folder")
+
+
+@process_only
+def test_linked_folders_among_the_outputs_are_listed_and_copied_but_no_loop(experiment: ExperimentProject) -> None:
+    experiment.write("some data/deep/rows.txt", "rows")
+    experiment.script.write_text(
+        "import os\n"
+        "os.makedirs('outputs/step-2')\n"
+        "open('outputs/step-2/model.txt', 'w').write('model')\n"
+        "os.symlink('step-2', 'outputs/latest')\n"
+        "os.symlink('..', 'outputs/step-2/loop')\n"
+        "os.symlink(os.path.abspath('some data'), 'outputs/data')\n"
+        "os.symlink('gone', 'outputs/gone')\n"
+    )
+    experiment.run("sums", "--script", "train.py")
+    files = [entry["name"] for entry in experiment.ok("experiment.outputs", "--json").json["files"]]
+    assert files == [
+        "outputs/gone", "outputs/data/numbers.txt", "outputs/data/deep/rows.txt",
+        "outputs/latest/loop", "outputs/latest/model.txt", "outputs/step-2/loop", "outputs/step-2/model.txt",
+    ]  # fmt: skip
+    assert "7 files copied" in experiment.ok("experiment.outputs", "--copy", "a copy").out
+    copied = experiment.folder / "a copy" / "outputs"
+    assert (copied / "latest" / "model.txt").read_text() == "model"
+    assert (copied / "data" / "deep" / "rows.txt").read_text() == "rows"
+    assert (copied / "gone").is_symlink() and (copied / "step-2" / "loop").is_symlink()
 
 
 def test_two_runs_side_by_side_keep_what_they_write_apart(experiment: ExperimentProject) -> None:
@@ -307,6 +377,31 @@ def test_two_runs_side_by_side_keep_what_they_write_apart(experiment: Experiment
         assert experiment.log(run_id).splitlines()[-1] == f"{word} {word}"
         assert (experiment.runs / run_id / "outputs" / "mine.txt").read_text() == word
     assert not (experiment.folder / "beside.txt").exists() and not (experiment.folder / "outputs").exists()
+
+
+def test_a_script_may_make_its_outputs_anew_however_it_ends(experiment: ExperimentProject) -> None:
+    experiment.script.write_text(
+        "import os, pathlib, shutil, sys, time\n"
+        "shutil.rmtree('outputs')\n"
+        "os.mkdir('outputs')\n"
+        "pathlib.Path('outputs', 'mine.txt').write_text(sys.argv[1])\n"
+        "print('written', flush=True)\n"
+        "time.sleep(600 if sys.argv[1] == 'Canceled' else 0)\n"
+        "sys.exit(sys.argv[1] == 'Failed')\n"
+    )
+    experiment.ok("experiment.create", "sums")
+    for status in ("Completed", "Failed", "Canceled"):
+        experiment.ok("experiment.run", "sums", "--script", "train.py", "--", status)
+        if status == "Canceled":
+            until(lambda: experiment.record()["status"] == "Running" and "written" in experiment.log(), "its output")
+            # It is there while the script still runs.
+            assert "outputs/mine.txt" in experiment.ok("experiment.outputs").out
+            experiment.ok("experiment.cancel")
+        assert experiment.until_final()["status"] == status
+        folder = Path(experiment.record()["folder"])
+        assert not (folder / "outputs").is_symlink() and not (folder / "logs").is_symlink()
+        assert (folder / "outputs" / "mine.txt").read_text() == status
+        assert "outputs/mine.txt" in experiment.ok("experiment.outputs").out
 
 
 def test_the_same_packages_are_built_once_and_others_anew(experiment: ExperimentProject) -> None:

@@ -99,6 +99,27 @@ def test_a_run_configuration_that_cannot_be_read_and_fields_that_are_not_acted_o
     experiment.inv("experiment.run", "sums").says("sums.runconfig:3: error:", "no.yml does not exist")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("environmentVariables:\n  GOOD: x\n  'A=B': x\n", ":4: error:|`A=B` cannot be the name"),
+        ("environmentVariables:\n  '': x\n", ":3: error:|`` cannot be the name"),
+        ('environmentVariables:\n  "A\\0B": x\n', ":3: error:|cannot be the name"),
+        ('environmentVariables:\n  GOOD: "a\\0b"\n', ":3: error:|`GOOD`|NUL"),
+        ('environmentVariables:\n  GOOD: "\\uD800"\n', ":3: error:"),
+        ('environment:\n  environmentVariables:\n    "A=B": x\n', ":4: error:|`A=B` cannot be the name"),
+        ("docker:\n  shmSize: lots\n", ":3: error:|`docker.shmSize` cannot be `lots`|2g"),
+        ('arguments:\n  - x\n  - "a\\0b"\n', ":4: error:|NUL"),
+    ],
+)
+def test_what_no_process_can_be_given_is_refused_before_anything_is_built(
+    experiment: ExperimentProject, text: str, words: str
+) -> None:
+    experiment.write(".azureml/sums.runconfig", f"script: train.py\n{text}")
+    experiment.inv("experiment.run", "sums").says("sums.runconfig", *words.split("|"))
+    assert not list(experiment.runs.glob("*/run.json"))
+
+
 def test_data_that_is_missing_or_not_named(experiment: ExperimentProject) -> None:
     for entry in ("numbers", "=some data", "numbers=", "my-data=some data"):
         result = experiment.inv("experiment.debug", "sums", "--script", "train.py", "--data", entry)
@@ -268,6 +289,9 @@ def test_what_cannot_be_copied_is_named_and_links_are_copied_as_links(experiment
     copied = {path.name for path in (experiment.folder / "taken").rglob("*")}
     assert {"dangling", "a"} <= copied
     experiment.inv("experiment.outputs", "--copy", "x" * 300).says("cannot be copied")
+    # A variable of a shell's that is not set.
+    experiment.inv("experiment.outputs", "--copy", "").says("--copy is empty", "Name a folder")
+    assert not (experiment.folder / "outputs").exists()
 
 
 def test_an_editor_that_cannot_be_read_is_named(experiment: ExperimentProject) -> None:

@@ -91,6 +91,15 @@ def test_a_breakpoint_stops_in_each_of_the_three_steps_and_data_passes_through(p
     assert not (pipelines.folder / "prepare" / "outputs").exists()
 
 
+def test_the_person_is_told_what_the_run_has_added_to_launch_json_and_a_name_that_a_shell_takes(
+    pipelines: PipelineProject,
+) -> None:
+    pipelines.single("", "python 'the work.py'")
+    (pipelines.folder / "work" / "the work.py").write_text("number = 1\nprint(number)\n")
+    out = pipelines.ok("pipeline.debug").out
+    assert "launch.json added" in out and "inv pipeline.inspect 'the work.py:2' --run 1" in out
+
+
 def test_the_chain_can_be_done_one_step_at_a_time(pipelines: PipelineProject) -> None:
     submitted = pipelines.ok("pipeline.submit", "--json").json
     assert submitted["endpoints"] == []

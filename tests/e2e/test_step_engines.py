@@ -167,6 +167,26 @@ def test_a_step_sees_its_code_in_its_working_folder_and_writes_into_the_runs(ste
     assert (steps.spec.folder / "outputs" / "model.txt").stat().st_uid == os.getuid()
 
 
+def test_a_variable_may_have_a_name_that_a_shell_cannot_have(steps: Steps) -> None:
+    steps.write("train.py", "import os\nprint([os.environ.get(name) for name in ('A.B', 'C D', 'E')])\n")
+    assert steps.run("python train.py", {"A.B": 'it\'s "1"', "C D": "$2\nx", "E": "3"}) == 0, steps.log()
+    assert steps.log() == str(['it\'s "1"', "$2\nx", "3"]) + "\n"
+
+
+def test_a_step_may_remove_the_runs_folders_and_make_them_anew(steps: Steps) -> None:
+    steps.write(
+        "train.py",
+        "import os, shutil\n"
+        "shutil.rmtree('outputs')\n"
+        "os.mkdir('made')\n"
+        "open('made/model.txt', 'w').write('model')\n"
+        "os.replace('made', 'outputs')\n",
+    )
+    assert steps.run("python train.py && rm -rf logs && mkdir logs && echo line > logs/own.log") == 0, steps.log()
+    assert (steps.spec.folder / "outputs" / "model.txt").read_text() == "model"
+    assert (steps.spec.folder / "logs" / "own.log").read_text() == "line\n"
+
+
 def test_an_edit_before_the_start_counts_also_one_that_replaces_the_file(steps: Steps) -> None:
     steps.write("train.py", "print('old')\n")
     steps.engine.view(steps.spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from workflows.engines.steps import StepSpec
 from workflows.errors import UserError
 from workflows.experiments import catalog, configure
 from workflows.experiments.metrics import read_logged
@@ -152,6 +154,32 @@ def test_an_experiment_is_known_by_its_marker_or_its_run_configuration(tmp_path:
     catalog.remove(tmp_path, "one")
     with pytest.raises(UserError, match="no experiment one"):
         catalog.require(tmp_path, "one")
+
+
+@pytest.mark.parametrize("left", ["folder", "file", "nothing", "link"])
+def test_what_a_script_has_made_of_its_outputs_ends_in_the_runs_folder(tmp_path: Path, left: str) -> None:
+    from workflows.engines.work_folder import make_folders, settle
+    from workflows.models import ImageRef
+
+    make_folders(StepSpec("run", "step", tmp_path, tmp_path / "run", ImageRef("process", "", ""), None))
+    place, kept = tmp_path / "run" / "work" / "outputs", tmp_path / "run" / "outputs"
+    (kept / "early").write_text("early")
+    assert (place / "early").read_text() == "early"
+    if left != "folder":
+        shutil.rmtree(place)
+    if left == "file":
+        place.write_text("a file")
+    elif left == "link":
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "early").write_text("early")
+        place.symlink_to(tmp_path / "elsewhere")
+    for _again in range(2):
+        settle(tmp_path / "run")
+        found = {path.name: path.read_text() for path in kept.iterdir()}
+        expected = {"folder": {"early": "early"}, "file": {"outputs": "a file"}, "nothing": {}}
+        assert found == expected.get(left, {"early": "early"})
+        assert kept.is_symlink() == (left == "link")
+        assert {path.name for path in place.iterdir()} == set(found)
 
 
 # Metrics ---------------------------------------------------------------------------------------------

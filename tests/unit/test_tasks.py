@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from invoke import Collection
 
 from workflows import namespace
 from workflows.errors import BadValue, UserError
 from workflows.tasks import container, deploy, experiment, pipeline
+from workflows.tasks._inspection import location
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = {
@@ -81,3 +83,10 @@ def test_a_positional_that_looks_like_a_flag_is_refused() -> None:
         [sys.executable, "-m", "invoke", "deploy.inspect", "--help"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 1 and "inv --help deploy.inspect" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"), [("train.py", "train.py:3"), ("my train.py", "'my train.py:3'"), ("-x.py", "./-x.py:3")]
+)
+def test_a_place_is_shown_as_a_shell_takes_it(name: str, typed: str) -> None:
+    assert location(name, 3) == typed

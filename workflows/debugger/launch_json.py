@@ -110,6 +110,28 @@ def write_configurations(
     return "updated" if changed else "unchanged"
 
 
+def changed_since(before: bytes, now: bytes, names: Sequence[str]) -> Result:
+    """What has become of launch.json, whoever wrote it.
+
+    Args:
+        before: Its text.
+        now: Its text by now.
+        names: The configurations that it is to have now.
+
+    Returns:
+        ``added`` when at least one of them is new, else ``updated`` or ``unchanged``.
+    """
+    if now == before:
+        return "unchanged"
+    try:
+        value = jsonc.parse(before).value
+    except jsonc.JsoncError:
+        return "updated"
+    entries = value.get("configurations", []) if isinstance(value, dict) else []
+    known = {entry.get("name") for entry in entries if isinstance(entry, dict)} if isinstance(entries, list) else set()
+    return "updated" if known.issuperset(names) else "added"
+
+
 def _without_retired(document: Document, wanted: set[str], retired: Callable[[str], bool]) -> Document:
     for index in reversed(range(len(document.value.get("configurations", ())))):
         entry = document.value["configurations"][index]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import signal
 import threading
 import time
@@ -41,8 +42,9 @@ GRACE_SECONDS = 0.75
 #: Seconds that an engine may be away, being restarted for one, before a step counts as lost.
 _PATIENCE = 30.0
 _FIRST_MASTER_PORT = 29500
+_SHELL_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 #: Starts ranks.sh, which is given as text so that it need not be mounted.
-_BOOT = 'exec "$(command -v bash || echo sh)" -c "$@"'
+_BOOT = 'exec {}"$(command -v bash || echo sh)" -c "$@"'
 
 
 class DockerSteps:
@@ -68,7 +70,7 @@ class DockerSteps:
     def view(self, spec: StepSpec) -> StepView:
         """See :class:`~workflows.engines.steps.StepEngine`."""
         make_folders(spec)
-        make_work_folder(spec, CODE, RUN)
+        make_work_folder(spec, CODE)
         paths = {f"inputs.{name}": _input(name, path) for name, path in spec.inputs.items()}
         for name, (path, is_file) in spec.outputs.items():
             folder = f"{ROOT}/outputs/{name}"
@@ -149,7 +151,7 @@ class DockerSteps:
             debuggee=DEBUGGEE_ROOT,
             code=[CODE, WORK],
             events=f"{ANNOUNCE_ROOT}/{spec.events.name}",
-            uploads=RUN,
+            uploads=WORK,
             # Published on 127.0.0.1 only; inside, the port has to be reachable from there.
             listen_host="0.0.0.0",  # noqa: S104
         )
@@ -186,12 +188,16 @@ class DockerSteps:
             LABEL_PROJECT: str(spec.project),
         }
 
+        # Names that a shell cannot have are not handed on by every /bin/sh.
+        odd = [f"{key}={value}" for key, value in variables.items() if not _SHELL_NAME.fullmatch(key)]
+        boot = _BOOT.format(f"env {shlex.join(odd)} " if odd else "")
+
         def create() -> str:
             # Interrupted, it would leave a container whose id nobody knows.
             with uninterrupted():
                 made = api.create_container(
                     spec.image.name,
-                    entrypoint=["/bin/sh", "-c", _BOOT, "sh"],
+                    entrypoint=["/bin/sh", "-c", boot, "sh"],
                     command=list(arguments),
                     environment=dict(variables),
                     labels=labels,
@@ -323,8 +329,6 @@ def _mounts(spec: StepSpec) -> list[Any]:
 
     places: list[tuple[str, Path, bool]] = [
         (WORK, spec.folder / "work", False),
-        (f"{RUN}/outputs", spec.folder / "outputs", False),
-        (f"{RUN}/logs", spec.folder / "logs", False),
         (f"{RUN}/azureml-logs", spec.folder / "azureml-logs", False),
         (ANNOUNCE_ROOT, spec.folder / "announce", False),
     ]

@@ -41,7 +41,7 @@ class ProcessSteps:
                 "Move the project to a folder without one, or use Docker.",
             )
         make_folders(spec)
-        make_work_folder(spec, str(code) if code else "", str(spec.folder))
+        make_work_folder(spec, str(code) if code else "")
         links = links_folder() / spec.run_id / spec.step
         paths = {}
         for name, path in spec.inputs.items():
@@ -80,7 +80,7 @@ class ProcessSteps:
             debuggee=DEBUGGEE,
             code=[os.path.realpath(place) for place in (code, spec.folder / "work") if place is not None],
             events=str(spec.events),
-            uploads=str(spec.folder),
+            uploads=str(spec.folder / "work"),
             listen_host="127.0.0.1",
         )
         master = ports.any_free(frozenset(spec.debug.ports.values() if spec.debug else ())) if spec.ranks > 1 else 0

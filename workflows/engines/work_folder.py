@@ -1,8 +1,9 @@
 """A step's working directory: its source folder as it is, but with `outputs` and `logs` of the run's own.
 
 Links, not a copy: a source folder may hold gigabytes, and an edit between two steps counts. Azure ML
-uploads what a script writes to `./outputs` and `./logs`; here both lead into the run's folder, so that
-nothing appears beside the script and two runs do not mix.
+uploads what a script writes to `./outputs` and `./logs`; here both belong to the run's folder, so that
+nothing appears beside the script and two runs do not mix. While the script runs they are real folders of
+its working directory, to which the run's folder has links: it may remove them and make them anew.
 """
 
 from __future__ import annotations
@@ -21,29 +22,62 @@ RUN_FOLDERS = ("outputs", "logs")
 
 def make_folders(spec: StepSpec) -> None:
     """Make the folders of a step's run."""
-    for name in ("azureml-logs", "announce", "work", *RUN_FOLDERS):
+    for name in ("azureml-logs", "announce", "work"):
         (spec.folder / name).mkdir(parents=True, exist_ok=True)
+    for name in RUN_FOLDERS:
+        with contextlib.suppress(FileExistsError):
+            (spec.folder / "work" / name).mkdir()
+        _link(f"work/{name}", spec.folder / name)
     for path, is_file in spec.outputs.values():
         (path.parent if is_file else path).mkdir(parents=True, exist_ok=True)
 
 
-def make_work_folder(spec: StepSpec, code: str, run: str) -> None:
+def make_work_folder(spec: StepSpec, code: str) -> None:
     """Fill ``work`` of a step's folder.
 
     Args:
         spec: The step.
         code: The source folder, or the folder of the source file, as the step sees it.
-        run: The folder of ``outputs`` and ``logs`` as the step sees it.
     """
-    work = spec.folder / "work"
-    for name in RUN_FOLDERS:
-        _link(f"{run}/{name}", work / name)
     if spec.code is None:
         return
     names = [entry.name for entry in os.scandir(spec.code)] if spec.code.is_dir() else [spec.code.name]
     for name in names:
         if name not in (*RUN_FOLDERS, STATE_FOLDER):
-            _link(f"{code}/{name}", work / name)
+            _link(f"{code}/{name}", spec.folder / "work" / name)
+
+
+def settle(folder: Path) -> None:
+    """Put what a step that has ended has written to stay in its run's folder, whatever it made of its own.
+
+    Args:
+        folder: The step's own folder in the run.
+    """
+    for name in RUN_FOLDERS:
+        place, kept = folder / "work" / name, folder / name
+        # A link of the script's own: what it leads to is not the run's to move.
+        if not kept.is_symlink() or place.is_symlink():
+            continue
+        # Where it cannot be moved, it is reached by the link as before.
+        with contextlib.suppress(OSError):
+            _move(place, kept)
+            _link(f"../{name}", place)
+
+
+def _move(place: Path, link: Path) -> None:
+    """Put what lies in a place where a link to it is; a file, or nothing, becomes a folder."""
+    target = os.readlink(link)
+    link.unlink()
+    try:
+        if place.is_dir():
+            os.rename(place, link)
+            return
+        link.mkdir()
+        if place.exists():
+            os.rename(place, link / place.name)
+    except OSError:
+        _link(target, link)
+        raise
 
 
 def _link(target: str, link: Path) -> None:

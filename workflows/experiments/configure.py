@@ -57,14 +57,30 @@ def configure(settings: Settings, console: Console, name: str, options: RunOptio
         UserError: It cannot be run so. A run configuration that is there is as it was then, unless it was edited.
     """
     project, path = settings.project, catalog.runconfig_path(settings.project, name)
-    before = runconfig.read(path) if path.exists() else None
-    config = changed(before or _first(settings, console, name, options), options, project)
-    check(config, project)
+
+    def typed() -> tuple[RunConfig | None, RunConfig]:
+        """What the file says, and that with what was typed."""
+        before = runconfig.read(path) if path.exists() else None
+        config = changed(before or _first(settings, console, name, options), options, project)
+        check(config, project)
+        return before, config
+
+    opened = False
+    try:
+        before, config = typed()
+    except UserError as error:
+        # What is wrong in the file is mended in the editor; what was typed wrong is not.
+        if not options.edit or not path.exists() or error.file is None:
+            raise
+        console.line(f"  note: {error.file}:{error.line or 1}: {error.problem}")
+        edit(path)
+        opened = True
+        before, config = typed()
     if config != before and runconfig.write(path, config):
         console.line(
             f"  note: {shown(path)} {'made' if before is None else 'changed'}: what a run without flags repeats"
         )
-    if options.edit:
+    if options.edit and not opened:
         edit(path)
         config = runconfig.read(path)
         check(config, project)
@@ -111,7 +127,12 @@ def changed(config: RunConfig, options: RunOptions, project: Path) -> RunConfig:
     if options.environment is not None:
         config = _with_environment(config, options.environment, project)
     # What has changed is not to be looked for at its old place.
-    typed = {"script": options.script, "environment": options.environment, "conda_file": options.environment}
+    typed = {
+        "script": options.script,
+        "arguments": options.arguments,
+        "environment": options.environment,
+        "conda_file": options.environment,
+    }
     gone = {name for name, value in typed.items() if value is not None} | {f"data.{key}" for key in options.data or ()}
     return replace(config, places={name: place for name, place in config.places.items() if name not in gone})
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..paths import shown
+from ..pipelines.distribution import memory_size
 from ..pipelines.local_paths import scheme
 from ..pipelines.yaml_file import Value, kind, refuse
 from .runconfig import DISTRIBUTIONS, RunConfig
@@ -178,7 +179,7 @@ def _parse_legacy(root: Value, file: Path) -> RunConfig:
         target=_text(root, ("target",)) or "local",
         framework=_text(root, ("framework",)) or "Python",
         conda_file=_text(root, ("condaDependenciesFile",)),
-        variables=_mapping_of_texts(root.get("environmentVariables"), "`EnvironmentVariables`"),
+        variables=_texts_of_variables(root.get("environmentVariables"), "`EnvironmentVariables`"),
         places={"script": (file, root.data["argumentVector"].line)},
     )
     rest = {name: value for name, value in root.data.items() if name not in known}
@@ -223,15 +224,30 @@ def _texts(value: Value | None, what: str, default: tuple[str, ...] = ()) -> tup
     if not isinstance(value.data, list):
         raise refuse(value, f"{what} has to be a list, not {kind(value)}.", "Write a line `- …` under it for each.")
     # As on a command line, nothing is an empty text.
-    return tuple("" if item.data is None else item.text(f"An entry of {what}") for item in value.data)
+    return tuple("" if item.data is None else _given(item, f"An entry of {what}") for item in value.data)
 
 
-def _mapping_of_texts(value: Value | None, what: str) -> dict[str, str]:
-    entries = value.mapping(what) if value is not None else {}
-    return {
-        name: "" if item.data is None else item.text(f"`{name}` in {what}")  # such as `NAME:` in a .env file
-        for name, item in entries.items()
-    }
+def _texts_of_variables(value: Value | None, what: str) -> dict[str, str]:
+    texts = dict[str, str]()
+    for name, item in value.mapping(what).items() if value is not None else ():
+        if not name or "=" in name or "\0" in name:
+            problem = f"`{_printable(name)}` cannot be the name of an environment variable, as in {what}."
+            raise refuse(item, problem, "Correct it: letters, digits and _.")
+        # Nothing, such as `NAME:` in a .env file.
+        texts[name] = "" if item.data is None else _given(item, f"`{name}` in {what}")
+    return texts
+
+
+def _given(value: Value, what: str) -> str:
+    """A text that a process is given."""
+    text = value.text(what)
+    if "\0" in text:
+        raise refuse(value, f"{what} has a NUL in it, which no process can be given.", "Take the NUL out.")
+    return text
+
+
+def _printable(text: str) -> str:
+    return text.replace("\0", "\\0")
 
 
 def _truth(root: Value, path: tuple[str, ...], default: bool) -> bool:
@@ -267,7 +283,7 @@ def _variables(root: Value, places: dict[str, Value]) -> dict[str, str]:
     variables = dict[str, str]()
     for path in reversed(VARIABLES):
         found = at(root, path)
-        for name, text in _mapping_of_texts(found, f"`{'.'.join(path)}`").items():
+        for name, text in _texts_of_variables(found, f"`{'.'.join(path)}`").items():
             assert found is not None
             if len(path) == 1 or (name, text) != PLACEHOLDER:
                 variables[name] = text
@@ -276,8 +292,13 @@ def _variables(root: Value, places: dict[str, Value]) -> dict[str, str]:
 
 
 def _shm_size(root: Value) -> str:
-    sizes = [_text(root, path["shm_size"]) for path in (PLACES, OLDER_PLACES)]
-    return next((size for size in sizes if size not in ("", DEFAULT_SHM_SIZE)), DEFAULT_SHM_SIZE)
+    chosen = ""
+    for path in (OLDER_PLACES["shm_size"], PLACES["shm_size"]):
+        found = at(root, path)
+        if found is not None and (text := _text(root, path)):
+            memory_size(found, f"`{'.'.join(path)}`")
+            chosen = text if text != DEFAULT_SHM_SIZE else chosen
+    return chosen or DEFAULT_SHM_SIZE
 
 
 def _data(root: Value, places: dict[str, Value]) -> dict[str, str]:

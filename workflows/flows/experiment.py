@@ -35,7 +35,7 @@ from ..runs.attachable import Attachable
 from ..runs.plan import Plan, PlannedDebug, PlannedInput, PlannedStep
 from ..runs.record import RunRecord
 from ..settings import Settings
-from .watching import StepFailed, Watching, attach, inspect_step, until_open
+from .watching import StepFailed, Watching, attach, inspect_step, launch_json, until_open
 
 if TYPE_CHECKING:
     from ..experiments.configure import RunOptions
@@ -131,6 +131,7 @@ class ExperimentFlow:
         made = not catalog.exists(project, name)
         if made:
             self.create(name)
+        before = launch_json(project)
         try:
             run = self.submit(name, options, request)
         except BaseException:
@@ -141,7 +142,7 @@ class ExperimentFlow:
             found = self.tail_log(run)
             run = self.refresh(run)
             if found:
-                self.attach(run, found)
+                self.attach(run, found, before)
         except StepFailed:
             raise
         except BaseException:
@@ -153,9 +154,9 @@ class ExperimentFlow:
         """Wait until the script says where it listens; see :func:`~workflows.flows.watching.until_open`."""
         return until_open(self._watching, run)
 
-    def attach(self, run: RunRecord, found: Sequence[Attachable]) -> None:
-        """Write the launch configuration of a run."""
-        attach(self.console, run, found)
+    def attach(self, run: RunRecord, found: Sequence[Attachable], before: bytes | None = None) -> None:
+        """Write the launch configuration of a run; see :func:`~workflows.flows.watching.attach`."""
+        attach(self.console, run, found, before)
 
     # One run, and all of them
 
@@ -336,12 +337,27 @@ def control_log(run: RunRecord) -> Path:
 
 def outputs(run: RunRecord) -> list[tuple[str, Path]]:
     """What a run's script has written: each file's name in the run, and where it lies."""
-    found = []
-    for name in RUN_FOLDERS:
-        for parent, folders, files in os.walk(run.folder / name):
-            folders.sort()
-            found += [Path(parent, file) for file in sorted(files)]
+    found = [path for name in RUN_FOLDERS for path in _files(run.folder / name)]
     return [(path.relative_to(run.folder).as_posix(), path) for path in found]
+
+
+def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The files below a folder and the folders that it links to; a link that leads back is listed itself."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    above = (*above, Path(os.path.realpath(folder)))
+    below = []
+    for entry in entries:
+        path = Path(entry.path)
+        real = Path(os.path.realpath(path))
+        if path.is_dir() and not (path.is_symlink() and any(one.is_relative_to(real) for one in above)):
+            below.append(path)
+        else:
+            yield path
+    for path in below:
+        yield from _files(path, above)
 
 
 def find_output(run: RunRecord, wanted: str) -> Path:
@@ -413,7 +429,7 @@ def _end_failed(run: RunRecord, error: BaseException) -> None:
     # Where nothing can be written, the run is found to have no runner, which says enough.
     with contextlib.suppress(OSError):
         if isinstance(error, (KeyboardInterrupt, Canceled)):
-            store.close(run, records.CANCELED, "canceled")
+            store.close(run, records.CANCELED, "before its script was started")
         else:
             reason = error.problem if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             store.close(run, records.FAILED, reason)

@@ -14,7 +14,7 @@ from ..pipelines.definition import Pipeline
 from ..runs.attachable import Attachable
 from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings
-from .watching import StepFailed, Watching, attach, inspect_step, until_open
+from .watching import StepFailed, Watching, attach, inspect_step, launch_json, until_open
 
 
 @dataclass
@@ -55,20 +55,21 @@ class PipelineFlow:
         """Wait until a debugged step says where it listens; see :func:`~workflows.flows.watching.until_open`."""
         return until_open(self._watching, run, only)
 
-    def attach(self, run: RunRecord, found: Sequence[Attachable]) -> None:
-        """Write the launch configurations of a run."""
-        attach(self.console, run, found)
+    def attach(self, run: RunRecord, found: Sequence[Attachable], before: bytes | None = None) -> None:
+        """Write the launch configurations of a run; see :func:`~workflows.flows.watching.attach`."""
+        attach(self.console, run, found, before)
 
     def debug(
         self, inputs: Mapping[str, str], debug: DebugRequest, options: str = ""
     ) -> tuple[RunRecord, list[Attachable]]:
         """The whole chain. What Ctrl-C or a silent step leaves behind is ended."""
+        before = launch_json(self.settings.project)
         run = self.submit(inputs, debug, options)
         try:
             found = self.tail_log(run)
             run = self.backend.refresh(run)
             if found:
-                self.attach(run, found)
+                self.attach(run, found, before)
         except StepFailed:
             # Independent steps are left to finish.
             raise

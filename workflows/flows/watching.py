@@ -80,10 +80,30 @@ def until_open(watching: Watching, run: RunRecord, only: str | None = None) -> l
     return found
 
 
-def attach(console: Console, run: RunRecord, found: Sequence[Attachable]) -> None:
-    """Write the launch configurations of a run; after an error those of what holds there."""
+def launch_json(project: Path) -> bytes:
+    """The text of launch.json as a command finds it; empty where it cannot be read, which is told later."""
+    try:
+        return (project / ".vscode" / "launch.json").read_bytes()
+    except OSError:
+        return b""
+
+
+def attach(console: Console, run: RunRecord, found: Sequence[Attachable], before: bytes | None = None) -> None:
+    """Write the launch configurations of a run; after an error those of what holds there.
+
+    Args:
+        console: Where it shows itself.
+        run: The run.
+        found: What can be attached to.
+        before: What launch.json said when the command was typed: the run's runner writes it too, a moment earlier.
+    """
+    from ..debugger.launch_json import changed_since
+
     with console.step("attach") as shown:
         outcome = attachable.write_configurations(run, found if run.on_error else None)
+        if before is not None:
+            names = [one.configuration for one in found]
+            outcome = changed_since(before, launch_json(run.project), names)
         shown.text = f".vscode/launch.json {outcome}"
 
 
@@ -126,7 +146,10 @@ def inspect_step(
         if other.rank != one.rank and other.state == attachable.WAITING
     ]
     if others:
-        watching.console.line(f"  note: rank {', '.join(others)} holds too; a script that waits for it goes no further")
+        which = f"ranks {', '.join(others)} hold too" if others[1:] else f"rank {others[0]} holds too"
+        watching.console.line(
+            f"  note: {which}; a script that waits for {'them' if others[1:] else 'it'} goes no further"
+        )
     if one.error is not None and "message" in one.error and run.on_error:
         return inspection.inspect_exception(one.endpoint, source, line, expressions, timeout).as_json()
     stop = inspection.inspect_stop(one.endpoint, source, line, expressions, trigger=None, timeout=timeout)
@@ -317,7 +340,7 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
         )
     return StepFailed(
         f"{'The run' if run.single else 'The step'} {run.run_id if run.single else step.name} failed: "
-        f"{step.reason or step.exit_code}.",
+        f"{(step.reason or str(step.exit_code)).rstrip('.')}.",
         f"Mend it, then: {again(run, step.name)} (its whole log: {log_command(run, step.name)})",
         details=lines,
     )

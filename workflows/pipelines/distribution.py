@@ -70,7 +70,7 @@ def read_layout(
         unknown_keys(resources.mapping("resources"), _RESOURCES, f"`resources` of {what.lower()}")
         instances = count(resources, "instance_count") or 1
         shm = resources.get("shm_size")
-        shm_size = _size(settle(shm)) if shm is not None else ""
+        shm_size = memory_size(settle(shm), "`shm_size`") if shm is not None else ""
         for key in ("docker_args", "properties"):
             if resources.get(key) is not None:
                 note(f"resources.{key}", name)
@@ -104,8 +104,13 @@ def _count(value: Value, key: str, what: str) -> int:
     return int(text)
 
 
-def _size(value: Value) -> str:
+def memory_size(value: Value, what: str) -> str:
+    """A size of memory as Docker takes it.
+
+    Raises:
+        UserError: It is none.
+    """
     text = str(value.data).strip().lower()
     if not re.fullmatch(r"[1-9]\d*[bkmg]?", text):
-        raise refuse(value, f"`shm_size` cannot be `{value.data}`.", "Write a number and b, k, m or g, such as `2g`.")
+        raise refuse(value, f"{what} cannot be `{value.data}`.", "Write a number and b, k, m or g, such as `2g`.")
     return text

@@ -194,7 +194,11 @@ def recovered(run: RunRecord) -> RunRecord:
 
 
 def close(run: RunRecord, status: str, reason: str) -> None:
-    """Record a run, and those of its steps that are not over, as ended."""
+    """Record a run, and those of its steps that are not over, as ended; what they have written stays in its folder."""
+    from ..engines.work_folder import settle
+
+    for step in run.steps:
+        settle(run.step_folder(step.name))
     for step in run.steps:
         if not step.final:
             started = step.status != records.NOT_STARTED

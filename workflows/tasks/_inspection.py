@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ def sample_line(script: Path) -> int | None:
         if isinstance(node, ast.FunctionDef) and node.name in ("run", "main"):
             return node.body[-1].lineno
     return tree.body[-1].lineno if tree.body else None
+
+
+def location(name: str, line: object) -> str:
+    """FILE:LINE as it is typed: quoted for the shell where that is needed, and no option."""
+    return shlex.quote(f"{'./' if name.startswith('-') else ''}{name}:{line}")
 
 
 def read_timeout(text: str) -> float:

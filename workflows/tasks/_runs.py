@@ -127,22 +127,32 @@ def stay(console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRe
 
 def sample_location(run: RunRecord, one: Attachable) -> str:
     """A line of a step's script for a first inspection."""
-    import re
-    import shlex
     from pathlib import Path
 
     from ..runs import plan
-    from ._inspection import sample_line
+    from ._inspection import location, sample_line
 
     if one.error is not None and one.what and one.error.get("file"):
-        return shlex.quote(f"{Path(str(one.error['file'])).name}:{one.error.get('line')}")
+        return location(Path(str(one.error["file"])).name, one.error.get("line"))
     command = next(step.command for step in plan.load(run.folder).steps if step.name == one.step.name)
-    for name in re.findall(r"[^\s'\"]+\.py", command):
+    for name in _scripts(command):
         for local, _remote in one.step.mappings:
             line = sample_line(Path(local, name))
             if line is not None:
-                return shlex.quote(f"{name}:{line}")
+                return location(name, line)
     return ""
+
+
+def _scripts(command: str) -> list[str]:
+    """The scripts that a command for bash may name: its words, and what looks like one in a text that is no list."""
+    import re
+    import shlex
+
+    try:
+        words = [word for word in shlex.split(command) if word.endswith(".py")]
+    except ValueError:
+        words = []
+    return [*words, *re.findall(r"[^\s'\"]+\.py", command)]
 
 
 def submitted(backend: str, console: Console, run: RunRecord, found: Sequence[Attachable]) -> dict[str, object]:

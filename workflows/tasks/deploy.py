@@ -156,7 +156,7 @@ def _sample(deployment: Deployment) -> str:
     import shlex
 
     from ..paths import shown
-    from ._inspection import sample_line
+    from ._inspection import location, sample_line
 
     script = deployment.settings.score_script
     sample = script.parent / "sample.json"
@@ -164,4 +164,4 @@ def _sample(deployment: Deployment) -> str:
     if line is None:
         return ""
     request = shlex.quote(str(shown(sample))) if sample.exists() else "YOUR.json"
-    return f"{shlex.quote(f'{script.name}:{line}')} --request {request}"
+    return f"{location(script.name, line)} --request {request}"

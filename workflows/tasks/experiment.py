@@ -366,6 +366,9 @@ def outputs(call: Command, run: str | None = None, open: str | None = None, copy
     if open is not None:
         _open(flows.find_output(found, open))
     elif copy is not None:
+        if not copy.strip():
+            # A variable of a shell's that is not set: nobody means the current folder by it.
+            raise UserError("--copy is empty.", "Name a folder, new or there.")
         folder = Path(copy).expanduser().absolute()
         count = flows.copy_outputs(found, folder)
         call.console.line(f"{count} file{'' if count == 1 else 's'} copied to {shown(folder)}")
