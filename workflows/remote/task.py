@@ -20,8 +20,10 @@ from typing import Any
 
 from ..console import Console
 from ..errors import UserError
+from ..paths import shown
+from ..project import state_folder
 from ..settings import Settings
-from . import frames, request, sync, tunnels
+from . import fetch, frames, request, sync, tunnels
 from .address import Address, resolve
 from .configurations import tunnels as tunnels_of
 from .configurations import write
@@ -35,6 +37,8 @@ from .session import Lost, Mismatch, Session
 AGAIN_SECONDS = 120.0
 #: Tasks that a debugger is brought home from.
 ATTACHING = ("debug", "attach", "attach-config")
+#: Tasks that make or change run configurations.
+_CONFIGURING = ("experiment.create", "experiment.run", "experiment.debug")
 #: Tasks that a person talks to.
 _TALKING = ("container.shell",)
 _PLACE = re.compile(rb"\b127\.0\.0\.1:(\d{1,5})\b")
@@ -256,6 +260,8 @@ class _Follower:
         #: Ports there and the ones here that lead to them.
         self._ports: dict[int, int] = tunnels.ports(task.settings.project, task.address)
         self._last: dict[str, Any] = {}
+        #: Files that are to come here.
+        self._wanted: dict[str, Any] = {}
 
     def follow(self) -> int:
         """Stay until the task has ended; its exit code."""
@@ -267,9 +273,38 @@ class _Follower:
                     break
                 except Lost:
                     self._again()
+        with contextlib.suppress(Lost):
+            self._after()
         if self._result is not None:
             self._task.console.result(self._homely(self._result))
         return code
+
+    def _after(self) -> None:
+        """Bring files here that the task has made for this machine."""
+        task, console = self._task, self._task.console
+        for answer in self._session.answers():
+            if answer.get("done"):
+                break
+        if self._typed.name in _CONFIGURING:
+            for name in fetch.bring_configurations(self._session, task.places.root, task.settings.project):
+                console.line(f"  note: {name} is as the run there was started with")
+        if not self._wanted:
+            return
+        files = [(str(name), str(path)) for name, path in self._wanted["fetch"]]
+        with console.step("fetch") as step:
+            if self._wanted["copy"] is not None:
+                folder = Path(self._wanted["copy"]).expanduser().absolute()
+                count = fetch.copy(self._session, files, folder, step.detail)
+                step.text = f"{count} file{'' if count == 1 else 's'} copied to {shown(folder)}"
+                self._result = {**(self._result or {}), "folder": str(folder)}
+                return
+            kept = state_folder(task.settings.project, "remote", "opened", self._wanted["run_id"])
+            ((name, path),) = files
+            fetch.fetch(self._session, [(path, kept / name)], step.detail)
+            step.text = str(shown(kept / name))
+        from ..tasks.experiment import open_file
+
+        open_file(kept / name)
 
     def _stream(self) -> int:
         """Pass on what comes until the task has ended."""
@@ -314,6 +349,8 @@ class _Follower:
     def _reported(self, told: dict[str, Any], offset: int) -> None:
         if "result" in told:
             self._result = told["result"]
+        if "fetch" in told:
+            self._wanted = told
         if "configurations" in told:
             self._bring_home(told["configurations"], offset)
 

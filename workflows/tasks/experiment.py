@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import report
 from ..errors import BadValue, UserError
 from ._command import Command, command
 from ._runs import in_words, read_rank, remark, sample_location, say_where, see_success, stay, submitted
@@ -363,12 +364,18 @@ def outputs(call: Command, run: str | None = None, open: str | None = None, copy
         "run_id": found.run_id,
         "files": [{"name": name, "path": str(path), "bytes": path.lstat().st_size} for name, path in written],
     }
-    if open is not None:
-        _open(flows.find_output(found, open))
+    if copy is not None and not copy.strip():
+        # A variable of a shell's that is not set: nobody means the current folder by it.
+        raise UserError("--copy is empty.", "Name a folder, new or there.")
+    if report.wanted() and (open is not None or copy is not None):
+        # Where the command was typed is where the files are wanted.
+        chosen = written if open is None else [(open, flows.find_output(found, open))]
+        report.tell(
+            fetch=[[name, str(path)] for name, path in chosen if path.is_file()], copy=copy, run_id=found.run_id
+        )
+    elif open is not None:
+        open_file(flows.find_output(found, open))
     elif copy is not None:
-        if not copy.strip():
-            # A variable of a shell's that is not set: nobody means the current folder by it.
-            raise UserError("--copy is empty.", "Name a folder, new or there.")
         folder = Path(copy).expanduser().absolute()
         count = flows.copy_outputs(found, folder)
         call.console.line(f"{count} file{'' if count == 1 else 's'} copied to {shown(folder)}")
@@ -387,7 +394,7 @@ def _rows(written: Sequence[tuple[str, Path]]) -> Iterator[str]:
         yield f"{name:<{width}}  {path.lstat().st_size:>12,} bytes"
 
 
-def _open(path: Path) -> None:
+def open_file(path: Path) -> None:
     """Open a file in its own program.
 
     Raises:

@@ -846,29 +846,18 @@ def _sdk() -> str:
     return ""
 
 
-def send_files(wire: Wire, root: str, names: list[str]) -> None:
-    """Send files, or all below folders, as they are."""
-    for name in names:
-        full = os.path.join(root, name)
-        inside = os.path.realpath(full)
-        found = [full]
-        if os.path.isdir(inside):
-            found = [
-                os.path.join(parent, file) for parent, _folders, files in os.walk(inside) for file in sorted(files)
-            ]
-        for path in found:
-            if not os.path.isfile(path):
-                continue
-            with open(path, "rb") as file:
-                seen = os.fstat(file.fileno())
-                shown = os.path.join(name, os.path.relpath(path, inside)) if found != [full] else name
-                wire.say(file=shown, size=seen.st_size, mode=seen.st_mode, time=seen.st_mtime_ns)
-                left = seen.st_size
-                while left > 0:
-                    data = file.read(min(CHUNK, left)) or b"\0" * min(CHUNK, left)
-                    wire.frame(b"D", data)
-                    left -= len(data)
-    wire.say(end=True)
+def send_files(wire: Wire, paths: list[str]) -> None:
+    """Send files as they are, one after the other."""
+    for path in paths:
+        with open(path, "rb") as file:
+            seen = os.fstat(file.fileno())
+            wire.say(size=seen.st_size, mode=stat.S_IMODE(seen.st_mode))
+            left = seen.st_size
+            while left > 0:
+                # One that is cut meanwhile keeps the length that was promised.
+                data = file.read(min(CHUNK, left)) or b"\0" * min(CHUNK, left)
+                wire.frame(b"D", data)
+                left -= len(data)
 
 
 def digest(path: str) -> str:
@@ -982,7 +971,7 @@ class Agent:
 
     def do_get(self, request: dict[str, Any]) -> None:
         """Send files."""
-        send_files(self._wire, request["root"], request["names"])
+        send_files(self._wire, request["paths"])
 
     def do_digests(self, request: dict[str, Any]) -> dict[str, Any]:
         """Digests of the files that match a pattern below a folder."""
