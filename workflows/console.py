@@ -18,7 +18,7 @@ from . import report
 
 #: Seconds after which a wait says what it waits for.
 REASON_AFTER = 1.0
-_TASK = re.compile(r"\binv ((?:deploy|container|pipeline|experiment)\.[a-z-]+)")
+_TASK = re.compile(r"\binv ((?:deploy|container|pipeline|experiment)\.[a-z-]+)(?![^\n]*--remote)")
 
 
 def as_typed(text: str) -> str:

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 VARIABLE = "AZUREML_DEBUG_REPORT"
+#: What was typed on that machine.
+TYPED = "AZUREML_DEBUG_TYPED"
 
 
 def wanted() -> bool:
     """Whether this command was asked for from another machine."""
     return bool(os.environ.get(VARIABLE))
+
+
+def typed() -> str:
+    """What was typed after ``inv``, on whichever machine that was."""
+    return os.environ.get(TYPED) or shlex.join(sys.argv[1:])
 
 
 def tell(**value: Any) -> None:

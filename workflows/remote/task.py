@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from .. import report as reports
 from ..console import Console
 from ..errors import UserError
 from ..paths import shown
@@ -229,7 +230,7 @@ class RemoteTask:
         environ = request.environ(typed, self.settings, self.places)
         if files:
             environ["PYTHONPATH"] = files
-        environ["AZUREML_DEBUG_PROJECT"] = self.places.root
+        environ[reports.TYPED] = reports.typed()
         asked = {
             "do": "task",
             "task": f"{time.strftime('%Y%m%d-%H%M%S')}-{self._task}",

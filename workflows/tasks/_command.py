@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Context, Exit, Task, task
 
+from .. import report
 from ..errors import UserError
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], 
         _end(error)
     except KeyboardInterrupt:
         where = f" in {run.console.current}" if run.console.current else ""
-        _end(UserError(f"Interrupted{where}.", f"{interrupted} Again: inv {shlex.join(sys.argv[1:])}"))
+        _end(UserError(f"Interrupted{where}.", f"{interrupted} Again: inv {report.typed()}"))
     except BrokenPipeError:
         # Whoever read the output has gone; nothing is left to say, not even at exit.
         sys.stdout = open("/dev/null" if sys.platform != "win32" else "nul", "w")  # noqa: SIM115

@@ -39,6 +39,8 @@ LOOK_SECONDS = 0.02
 WATCH_SECONDS = 0.3
 #: Seconds for which a service may be away: it is being replaced, and its tunnels serve the next one.
 REPLACED_SECONDS = 3.0
+#: Seconds after which the files of a version of the program that nobody uses are taken away.
+PROGRAM_SECONDS = 30 * 86400
 #: Tasks of which the output is kept.
 KEPT_TASKS = 10
 _FINAL = ("Completed", "Failed", "Canceled", "Interrupted")
@@ -478,6 +480,13 @@ def _run(wire: Wire, argv: list[str], what: str) -> None:
             f"The program's environment cannot be made on the remote machine: {what} ended with {child.returncode}.",
             "See the lines above; it needs a package index that the remote machine reaches.",
         )
+
+
+def forget_programs(folder: str) -> None:
+    """Take away the program's files of versions that nobody has used for long."""
+    for entry in os.scandir(folder):
+        if entry.name.startswith("files-") and time.time() - entry.stat().st_mtime > PROGRAM_SECONDS:
+            shutil.rmtree(entry.path, ignore_errors=True)
 
 
 # A task ---------------------------------------------------------------------------------------------
@@ -920,6 +929,8 @@ class Agent:
         """Open the folder of the program's own files."""
         root = os.path.join(cache(), "program", request["key"])
         os.makedirs(root, exist_ok=True)
+        os.utime(root)
+        forget_programs(os.path.dirname(root))
         folder = Folder(os.path.realpath(root), os.path.join(root + ".files", "files.json"))
         if request.get("files"):
             folder.lock(self._wire)
