@@ -21,9 +21,28 @@ _user = os.getuid() if hasattr(os, "getuid") else "user"
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"azureml-debug-tests-{_user}")
 
 # A shell's background job has these ignored, and so would everything that the tests start.
-for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+_HANDLERS = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGQUIT: signal.SIG_DFL,
+    # As under nohup.
+    signal.SIGHUP: signal.SIG_DFL,
+}
+for _number, _handler in _HANDLERS.items():
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests together that would be in each other's way where two run at a time.
+
+    Those with the Docker engine share its images, which the last of them takes away; a newcomer's share the
+    default ports.
+    """
+    for item in items:
+        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        fixtures = getattr(item, "fixturenames", ())
+        if "test_newcomer" in item.nodeid or "docker_engine" in fixtures or "docker" in values:
+            item.add_marker(pytest.mark.xdist_group("docker"))
 
 
 def missing(what: str) -> None:

@@ -26,9 +26,10 @@ def _python(run: Command, *arguments: str) -> None:
 
 @command(interrupted="")
 def test(run: Command) -> None:
-    """Run the tests; `-- ARGUMENTS` are handed to pytest."""
+    """Run the tests, two at a time; `-- ARGUMENTS` are handed to pytest instead."""
     _needs("pytest")
-    _python(run, "pytest", *run.remainder())
+    _needs("xdist")
+    _python(run, "pytest", *(run.remainder() or ["-n", "2", "--dist", "loadgroup"]))
 
 
 @command(help={"fix": "Mend what can be mended."})
