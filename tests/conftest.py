@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pipelines import PipelineProject, make_pipeline_project
@@ -21,7 +22,7 @@ _user = os.getuid() if hasattr(os, "getuid") else "user"
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"azureml-debug-tests-{_user}")
 
 # A shell's background job has these ignored, and so would everything that the tests start.
-_HANDLERS = {
+_HANDLERS: dict[signal.Signals, Any] = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGQUIT: signal.SIG_DFL,
     # As under nohup.
