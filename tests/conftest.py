@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hosts import Host, Hosts, what_is_missing
 from pipelines import PipelineProject, make_pipeline_project
 from projects import PLAIN, ROOT, Project
 
@@ -123,3 +124,27 @@ def pipelines(tmp_path: Path, engine: str) -> Iterator[PipelineProject]:
     made = make_pipeline_project(tmp_path / "a project", engine)
     yield made
     made.clean_up()
+
+
+@pytest.fixture(scope="session")
+def machines() -> Iterator[Hosts]:
+    """A laptop, an instance that it reaches over SSH, a node that only the instance reaches; see `hosts`."""
+    reason = what_is_missing()
+    if reason:
+        missing(reason)
+    made = Hosts(Path(os.environ["XDG_CACHE_HOME"]))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hosts(machines: Hosts) -> Iterator[Hosts]:
+    """The same, as it was at first after each test."""
+    yield machines
+    machines.restore()
+
+
+@pytest.fixture
+def loopback_instance(hosts: Hosts) -> Host:
+    """An instance on 127.0.0.1, with this machine's Docker engine; `hosts.laptop` knows it."""
+    return hosts.loopback

@@ -68,6 +68,8 @@ class Project:
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
     children: list[subprocess.Popen[str]] = field(default_factory=list)
+    #: Typed before the command: what makes this machine the laptop of `hosts`.
+    prefix: tuple[str, ...] = ()
 
     @property
     def score(self) -> Path:
@@ -89,7 +91,7 @@ class Project:
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """Type a command and do not wait for it."""
         child = subprocess.Popen(
-            [sys.executable, "-m", "invoke", *arguments],
+            [*self.prefix, sys.executable, "-m", "invoke", *arguments],
             cwd=self.folder,
             env=self._environment(more),
             stdin=subprocess.DEVNULL,
