@@ -56,7 +56,7 @@ mount --bind "$folder/programs" /usr/local/sbin
 mkdir /home/run
 if [ -S "$docker" ]; then touch /home/run/docker.sock; mount --bind "$docker" /home/run/docker.sock; fi
 tmpfs 755 /run
-if [ -S "$docker" ]; then touch /run/docker.sock; mount --bind /home/run/docker.sock /run/docker.sock; fi
+if [ -S /home/run/docker.sock ]; then touch /run/docker.sock; mount --bind /home/run/docker.sock /run/docker.sock; fi
 mkdir -m 755 /run/sshd
 tmpfs 1777 /dev/shm
 for cover in "$@"; do [ ! -d "$cover" ] || tmpfs 755 "$cover"; done

@@ -101,7 +101,8 @@ def resolve(settings: Settings) -> Address:
         found = replace(found, keys=(str(settings.remote_key),))
     if settings.remote_gateway:
         found = replace(found, via=_hops(settings.remote_gateway, "AML_REMOTE_GATEWAY"), command="")
-    return found
+    # A gateway for which ssh knows no key of its own is likely to take the same one.
+    return replace(found, via=tuple(hop if hop.keys else replace(hop, keys=found.keys) for hop in found.via))
 
 
 def _hops(text: str, setting: str) -> tuple[Address, ...]:

@@ -258,7 +258,7 @@ def _explained(address: Address, error: Exception) -> UserError:
                 f"There is no key to log in to {where} with.",
                 "Name one: AML_REMOTE_KEY=~/.ssh/id_ed25519, or ssh-add it.",
             )
-        if "banner" in text:
+        if "banner" in text or "No existing session" in text:
             return UserError(f"{where} does not answer as an SSH server.", "Is the port right? See AML_REMOTE_PORT.")
         return UserError(
             f"The SSH connection to {where} failed: {text}.", "See ssh -v with the same host, port and key."

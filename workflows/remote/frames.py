@@ -13,6 +13,8 @@ from typing import Any
 HEADER = struct.Struct(">cI")
 #: A message (JSON), a task's standard output and error, what is typed into it, and the content of a file.
 MESSAGE, OUTPUT, ERROR, TYPED, CONTENT = b"J", b"O", b"E", b"I", b"D"
+#: The agent's first word, before its first frame.
+GREETING = b"\0azureml-debug agent\n"
 #: Bytes of a file's content in one frame at the most.
 CHUNK = 256 * 1024
 

@@ -17,6 +17,8 @@ from .connection import close_connection, open_connection
 
 #: Seconds that the other side may take for an answer that needs no work.
 ANSWER_SECONDS = 60.0
+#: Seconds for the exit code of a program whose output has ended.
+EXIT_SECONDS = 3.0
 #: What the shell there says when it has found no Python that will do.
 _NO_PYTHON = 97
 _PYTHONS = "python3 python3.13 python3.12 python3.11 python3.10 /anaconda/envs/*/bin/python3 /opt/conda/bin/python3"
@@ -48,7 +50,9 @@ class Session:
         self.connection = connection
         self.address = address
         self._buffer = bytearray()
+        #: What was said beside the frames: a shell's start-up files may print anything.
         self._complaint = bytearray()
+        self._greeted = False
         try:
             self._channel = connection.transport.open_session(timeout=ANSWER_SECONDS)
             self._channel.exec_command(_bootstrap())
@@ -58,7 +62,9 @@ class Session:
                 "See what: ssh with the same host, port and key.",
             ) from error
         source = (Path(__file__).parent / "there" / "agent.py").read_bytes()
-        self.send_raw(f"{len(source)}\n".encode() + source)
+        with contextlib.suppress(Lost):
+            # Where it has ended already, what it has said tells why.
+            self.send_raw(f"{len(source)}\n".encode() + source)
         hello = self.message(ANSWER_SECONDS)
         self.hello: dict[str, Any] = hello
 
@@ -110,7 +116,7 @@ class Session:
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
-            if len(self._buffer) >= frames.HEADER.size:
+            if self._greeted and len(self._buffer) >= frames.HEADER.size:
                 kind, length = frames.HEADER.unpack_from(self._buffer)
                 if len(self._buffer) >= frames.HEADER.size + length:
                     payload = bytes(self._buffer[frames.HEADER.size : frames.HEADER.size + length])
@@ -131,10 +137,23 @@ class Session:
             if not data:
                 self._ended()
             self._buffer += data
+            if not self._greeted:
+                self._look_for_greeting()
+
+    def _look_for_greeting(self) -> None:
+        """Leave out what the login shell has printed before the agent's first word."""
+        at = self._buffer.find(frames.GREETING)
+        if at >= 0:
+            self._greeted = True
+            self._complaint += self._buffer[:at]
+            del self._buffer[: at + len(frames.GREETING)]
 
     def _ended(self) -> None:
         """The agent has ended: because of the connection, or by itself."""
-        if not self._channel.closed and self._channel.exit_status_ready():
+        if not self._greeted:
+            self._complaint += self._buffer
+        # The exit code comes after the last output, if there is still a connection that it can come through.
+        if self.connection.transport.is_active() and self._channel.status_event.wait(EXIT_SECONDS):
             code = self._channel.recv_exit_status()
             while data := self._channel.recv_stderr(65536):
                 self._complaint += data
@@ -143,6 +162,11 @@ class Session:
                 raise UserError(
                     f"{self.address.host} has no Python 3.10 or later{f' ({text})' if text else ''}.",
                     "Install one there: sudo apt install python3 python3-venv, or conda create -n debug python=3.12",
+                )
+            if not self._greeted:
+                raise UserError(
+                    f"{self.address} lets us in, and starts no program: {text or f'its shell has ended with {code}'}.",
+                    "See what: ssh with the same host, port and key.",
                 )
             if code != -1 and text:
                 raise UserError(

@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from typing import Any
 
 HEADER = struct.Struct(">cI")
+GREETING = b"\0azureml-debug agent\n"
 CHUNK = 256 * 1024
 STATE = ".azureml-debug"
 #: Seconds to wait for another command that is at work in the same folder.
@@ -888,6 +889,7 @@ class Agent:
     def serve(self) -> None:
         """Answer until the connection ends."""
         wire = self._wire
+        wire.raw(GREETING)
         wire.say(
             python=list(sys.version_info[:3]), executable=sys.executable, home=os.path.expanduser("~"),
             node=platform.node(), time=time.time(), system=f"{platform.system()} {platform.machine()}",

@@ -1,0 +1,258 @@
+"""`--remote`: the stories on an instance that is reached over a real SSH server, seen from the laptop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from experiments import TITLE, TRAIN, TRAIN_LINE
+from hosts import Host, Hosts, listeners
+from pipelines import ADD_LINE, FAMILY, PREPARE_LINE, TELL_LINE, go_on, session, stop_of, value_of
+from projects import PLAIN_LINE, post, until
+from remotes import RemoteProject, remote_project
+
+DEPLOYMENT = "Azure Machine Learning Deployment: Docker Debug"
+
+
+@pytest.fixture
+def project(tmp_path: Path, hosts: Hosts) -> Iterator[RemoteProject]:
+    """A project on the laptop, for the instance in its own network."""
+    with remote_project(tmp_path / "a project", hosts, hosts.instance) as made:
+        yield made
+
+
+def test_a_service_on_the_instance_stops_at_a_breakpoint_set_here(project: RemoteProject, hosts: Hosts) -> None:
+    result = project.remote("deploy.debug")
+    assert result["engine"] == "process" and result["launch_configuration"] == DEPLOYMENT
+    (mapping,) = result["path_mappings"]
+    assert mapping == {"localRoot": str(project.score.parent), "remoteRoot": f"{project.remote_root}/service"}
+    assert project.launch()[DEPLOYMENT]["connect"] == result["debug"]
+    assert project.launch()[DEPLOYMENT]["pathMappings"][0]["localRoot"] == "${workspaceFolder}/service"
+    with session(project.endpoint(DEPLOYMENT), {project.score: [PLAIN_LINE]}) as client:
+        answers: list[object] = []
+        asking = threading.Thread(target=lambda: answers.append(post(result["scoring_url"])))
+        asking.start()
+        frame = stop_of(client)
+        assert (frame["source"]["path"], frame["line"]) == (str(project.score), PLAIN_LINE)
+        assert value_of(client, frame, "total") == "6"
+        go_on(client, frame)
+        asking.join(20)
+    assert answers == [{"answer": 60}]
+    # Nothing listens anywhere but on 127.0.0.1, here or there, but for the SSH server.
+    there = {where for where in listeners(hosts.instance) if where[1] != hosts.instance.port}
+    assert there and {address for address, _port in there} == {"127.0.0.1"}
+    moved = {one["for"]: (one["bytes_up"], one["bytes_down"]) for one in project.tunnels()}
+    assert all(up and down for up, down in moved.values()) and len(moved) == 2, moved
+    assert project.remote("container.stop")["stopped"] is True
+    until(lambda: not project.tunnels(), "the end of the tunnels")
+    assert not {where for where in listeners(hosts.instance) if where[1] != hosts.instance.port}
+
+
+def test_a_service_in_a_container_on_the_instance(
+    tmp_path: Path, hosts: Hosts, loopback_instance: Host, docker_engine: None
+) -> None:
+    with remote_project(tmp_path / "a project", hosts, loopback_instance) as project:
+        project.environ |= {"AML_ENGINE": "docker", "AML_SCORING_PORT": "0", "AML_DEBUG_PORT": "0"}
+        try:
+            result = project.remote("deploy.debug", "--container-name", "remote-debug")
+            assert result["engine"] == "docker"
+            assert result["path_mappings"][0]["remoteRoot"] == "/var/azureml-app"
+            with session(project.endpoint(DEPLOYMENT), {project.score: [PLAIN_LINE]}) as client:
+                asking = threading.Thread(target=lambda: post(result["scoring_url"]))
+                asking.start()
+                frame = stop_of(client)
+                assert value_of(client, frame, "total") == "6"
+                go_on(client, frame)
+                asking.join(20)
+        finally:
+            project.remote("container.stop")
+
+
+def test_a_breakpoint_in_each_step_of_a_pipeline_and_the_tunnels_end_with_the_run(project: RemoteProject) -> None:
+    result = project.remote("pipeline.debug")
+    assert result["backend"] == "local" and [one["step"] for one in result["endpoints"]] == ["prepare"]
+    names = [f"{FAMILY} ({step})" for step in ("prepare", "add", "tell")]
+    assert list(project.launch()) == names
+    text = json.loads((project.folder / ".vscode" / "launch.json").read_text())
+    assert text["compounds"][0]["configurations"] == names
+    places = {"prepare": (PREPARE_LINE, "numbers", "[1, 2, 3]"), "add": (ADD_LINE, "total", "12")}
+    places["tell"] = (TELL_LINE, "text", "'36'")
+    for step, (line, name, value) in places.items():
+        script = project.folder / step / f"{step}.py"
+
+        def waiting(step: str = step) -> bool:
+            found = project.remote("pipeline.status")["steps"]
+            return any(
+                one["state"] == "waiting" for entry in found if entry["name"] == step for one in entry["endpoints"]
+            )
+
+        until(waiting, f"{step} waiting")
+        with session(project.endpoint(f"{FAMILY} ({step})"), {script: [line]}) as client:
+            frame = stop_of(client)
+            assert (frame["source"]["path"], frame["line"]) == (str(script), line)
+            assert value_of(client, frame, name) == value
+            go_on(client, frame)
+            client.wait_event("terminated", 30)
+    until(lambda: project.remote("pipeline.status")["status"] == "Completed", "the end of the run")
+    until(lambda: not project.tunnels(), "the end of the tunnels")
+
+
+def test_an_experiment_and_its_run_configuration_and_outputs_come_home(project: RemoteProject) -> None:
+    script = project.folder / "train.py"
+    script.write_text(TRAIN)
+    result = project.remote(
+        "experiment.debug", "sums", "--script", "train.py", "--data", "numbers=some data", "--",
+        "--numbers", "$AZUREML_DATAREFERENCE_numbers",
+    )  # fmt: skip
+    configuration = f"{TITLE}: sums"
+    assert result["endpoints"][0]["launch_configuration"] == configuration
+    with session(project.endpoint(configuration), {script: [TRAIN_LINE]}) as client:
+        frame = stop_of(client)
+        assert value_of(client, frame, "numbers") == "[1, 2, 3]"
+        go_on(client, frame)
+        client.wait_event("terminated", 30)
+    # What was typed is kept here, and is what the next run there is started with.
+    assert "script: train.py" in (project.folder / ".azureml" / "sums.runconfig").read_text()
+    until(lambda: project.remote("experiment.show")["status"] == "Completed", "the end of the run")
+    assert project.remote("experiment.outputs", "--copy", "results")["folder"] == str(project.folder / "results")
+    assert (project.folder / "results" / "outputs" / "total.txt").read_text() == "6"
+    project.inv("experiment.outputs", "--remote", "--copy", "results").says("is there already", "another folder")
+    assert "total 6" in project.ok("experiment.logs", "--remote").out
+
+
+def test_what_only_the_instance_reaches_is_reached_through_it(project: RemoteProject, hosts: Hosts) -> None:
+    from workflows.remote import tunnels
+    from workflows.remote.address import Address
+    from workflows.remote.places import Places
+
+    script = project.folder / "train.py"
+    script.write_text(
+        "import debugpy, time\nvalue = 41\nvalue += 1\nwhile True:\n    time.sleep(0.05)\n    value += 0\n"
+    )
+    project.ok("remote.sync")
+    node = hosts.node
+    node.run(["sh", "-c", "python3 -m venv work && work/bin/python -m pip install -q debugpy"])
+    node.put("work/train.py", script.read_text())
+    command = ["work/bin/python", "-m", "debugpy", "--listen", f"{node.address}:5678", "work/train.py"]
+    node.popen(command)
+    until(lambda: (node.address, 5678) in listeners(node), "the node's debugger")
+    host = hosts.instance
+    address = Address(host.address, host.address, host.port, host.user, (str(hosts.laptop.key()),))
+    known = os.environ.get("HOME")
+    os.environ["HOME"] = str(hosts.laptop.home)
+    try:
+        ports = tunnels.ensure(
+            project.folder, address, {}, Places(project.folder, project.remote_root), {}, "node", ("", 0),
+            [{"name": "train", "what": "train on the node", "host": node.address, "port": 5678, "wanted": 5678}],
+        )  # fmt: skip
+    finally:
+        os.environ["HOME"] = known or ""
+    mapping = {"localRoot": str(project.folder), "remoteRoot": f"{node.home}/work"}
+    endpoint = {"host": "127.0.0.1", "port": ports["train"], "path_mappings": [mapping]}
+    with session(endpoint, {script: [6]}) as client:
+        frame = stop_of(client)
+        assert (frame["source"]["path"], value_of(client, frame, "value")) == (str(script), "42")
+    (tunnel,) = project.tunnels()
+    assert (tunnel["host"], tunnel["for"]) == (node.address, "train on the node")
+    assert project.ok("remote.stop", "--json").json["closed"] == 1
+    assert not project.tunnels()
+
+
+def test_ctrl_c_here_stops_the_task_there(project: RemoteProject) -> None:
+    (project.folder / "busy.py").write_text("import time\ntime.sleep(600)\n")
+    child = project.start("experiment.debug", "--remote", "sums", "--script", "busy.py", "--on-error")
+    busy = project.host.path("azureml-debug")
+    until(lambda: list(busy.glob("*/.azureml-debug/runs/sums-*/azureml-logs/70_driver_log.txt")), "its start", 60)
+    child.send_signal(signal.SIGINT)
+    project.finish(child).says("Interrupted", "inv experiment.debug --remote sums --script busy.py --on-error")
+    assert project.remote("experiment.show")["status"] == "Canceled"
+    assert not [one for one in project.host.processes() if "busy.py" in " ".join(one.cmdline())]
+
+
+def test_a_second_call_makes_one_connection_and_sends_nothing(project: RemoteProject) -> None:
+    project.ok("experiment.list", "--remote")
+    before = project.host.sshd.connections()
+    result = project.ok("experiment.list", "--remote")
+    assert "nothing has changed" in result.out and "environment" not in result.out
+    assert project.host.sshd.connections() == before + 1
+    project.remote("deploy.debug")
+    before = project.host.sshd.connections()
+    project.remote("deploy.debug")
+    # The tunnels' own connection is the one of before.
+    assert project.host.sshd.connections() == before + 1
+
+
+def test_exit_codes_and_errors_are_those_of_the_task_there(project: RemoteProject) -> None:
+    (project.folder / "broken.py").write_text("raise SystemExit(3)\n")
+    failed = project.inv("experiment.run", "--remote", "nothing", "--script", "broken.py")
+    failed.says("no experiment nothing", "inv experiment.create --remote nothing")
+    assert project.inv("pipeline.debug", "--remote", "--rank", "foo").code == 2
+    project.score.write_text("def init(:\n")
+    wrong = project.inv("deploy.debug", "--remote")
+    wrong.says("service/score.py:1: error:")
+    assert not project.tunnels()
+
+
+def test_a_local_port_that_is_taken_is_replaced_and_the_configuration_says_so(project: RemoteProject) -> None:
+    import socket
+
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        said = project.ok("deploy.debug", "--remote", "--debug-port", str(port))
+        here = project.launch()[DEPLOYMENT]["connect"]["port"]
+        assert here != port and f"127.0.0.1:{here} ({port} is taken here)" in said.out
+        assert f"debugger welcome on 127.0.0.1:{here}" in said.out
+        with session(project.endpoint(DEPLOYMENT), {}):
+            pass
+
+
+def test_a_port_that_is_taken_there_is_named_by_the_task_there(project: RemoteProject) -> None:
+    hold = "import socket, time; s = socket.socket(); s.bind(('127.0.0.1', 5999)); s.listen(); print('ok', flush=True)"
+    holder = project.host.popen(["python3", "-c", f"{hold}; time.sleep(600)"])
+    assert holder.stdout is not None and holder.stdout.readline() == "ok\n"
+    project.inv("deploy.debug", "--remote", "--debug-port", "5999").says(
+        "Port 5999 is held by python3", "--debug-port 6000"
+    )
+
+
+def test_no_secret_and_nothing_of_env_but_the_settings_travels(project: RemoteProject) -> None:
+    secret = "S3cretOfTheTests"
+    (project.folder / ".env").write_text(f"AML_DEBUG_TIMEOUT=77\nAZURE_CLIENT_SECRET={secret}\nOTHER={secret}\n")
+    (project.folder / "wait.py").write_text("import time\ntime.sleep(30)\n")
+    project.environ["AZURE_CLIENT_SECRET"] = secret
+    project.remote("experiment.debug", "sums", "--script", "wait.py")
+    seen = []
+    for process in project.host.processes():
+        try:
+            seen.append(" ".join(process.cmdline()) + " ".join(map("=".join, process.environ().items())))
+        except psutil.Error:
+            continue
+    assert any("wait.py" in text for text in seen) and not any(secret in text for text in seen)
+    found = project.host.run(["grep", "-rlF", secret, project.host.home, "/tmp"], check=False).stdout
+    assert found == "" and ".env" not in project.files()
+    log = project.remote("experiment.show")["steps"][0]["log"]
+    assert "Timeout for debug connection: 77" in project.host.path(log).read_text()
+    project.remote("experiment.cancel")
+
+
+def test_tunnels_do_not_outlive_the_project_folder(project: RemoteProject, tmp_path: Path) -> None:
+    project.remote("deploy.debug")
+    keeper = json.loads((project.folder / ".azureml-debug" / "remote" / "keeper.json").read_text())["process"]["pid"]
+    assert psutil.pid_exists(keeper)
+    os.rename(project.folder, tmp_path / "moved")
+    until(lambda: not psutil.pid_exists(keeper), "the end of the tunnels' process")
+    os.rename(tmp_path / "moved", project.folder)
+    project.ok("container.stop", "--remote")
+
+
+def test_what_start_up_files_of_the_shell_there_print_does_no_harm(project: RemoteProject) -> None:
+    project.host.put(".bashrc", "echo Welcome to the machine; echo 'a warning' >&2\n")
+    assert project.remote("experiment.list")["experiments"] == []
