@@ -198,6 +198,9 @@ class ExperimentFlow:
         from ..experiments.configure import configure, resolved_environment
 
         settings, project = self.settings, self.settings.project
+        if debug is not None:
+            # Looked at again where it counts; here nothing has been asked of the person yet.
+            self._check_session(name)
         config = configure(settings, self.console, name, options)
         if debug is not None:
             from ..debugger.launch_json import check
