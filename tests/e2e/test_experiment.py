@@ -223,6 +223,9 @@ def test_ranks_are_debugged_together_or_one_of_them(experiment: ExperimentProjec
     experiment.ok("experiment.cancel")
     (endpoint,) = experiment.debug("sums", "--rank", "1")["endpoints"]
     assert endpoint["rank"] == 1
+    # The one that is debugged is meant where none is named.
+    seen = experiment.ok("experiment.inspect", "train.py:4", "--json").json
+    assert seen["locals"]["square"] == "1"
     experiment.inv("experiment.debug", "other", "--script", "train.py", "--rank", "1").says("no rank 1", "one process")
     assert "other" not in experiment.known()
 

@@ -173,7 +173,7 @@ class ExperimentFlow:
         return store.cancel(run, CANCEL_SECONDS)
 
     def inspect(
-        self, run: RunRecord, location: str, rank: int, expressions: list[str], timeout: float
+        self, run: RunRecord, location: str, rank: int | None, expressions: list[str], timeout: float
     ) -> dict[str, Any]:
         """Stop at a line of the script, look, and let it go on."""
         return inspect_step(self._watching, run, location, run.steps[0], rank, expressions, timeout)
