@@ -175,6 +175,10 @@ def test_one_debugger_for_an_experiment_and_two_experiments_side_by_side(experim
     first = experiment.debug("sums", "--script", "train.py")
     experiment.inv("experiment.debug", "sums").says(first["run_id"], "experiment.cancel --run 1")
     assert len(list(experiment.runs.glob("*/run.json"))) == 1
+    # It is refused before anything is asked of the person.
+    refused = experiment.inv("experiment.debug", "sums", "--edit", "--", "--note", "x", EDITOR="false", VISUAL="")
+    refused.says("is being debugged already")
+    assert "note:" not in refused.out
     # A plain run of the same experiment is nobody's debug session.
     assert experiment.run("sums")["status"] == "Completed"
     port = str(first["endpoints"][0]["port"])
@@ -219,6 +223,9 @@ def test_ranks_are_debugged_together_or_one_of_them(experiment: ExperimentProjec
     experiment.ok("experiment.cancel")
     (endpoint,) = experiment.debug("sums", "--rank", "1")["endpoints"]
     assert endpoint["rank"] == 1
+    # The one that is debugged is meant where none is named.
+    seen = experiment.ok("experiment.inspect", "train.py:4", "--json").json
+    assert seen["locals"]["square"] == "1"
     experiment.inv("experiment.debug", "other", "--script", "train.py", "--rank", "1").says("no rank 1", "one process")
     assert "other" not in experiment.known()
 

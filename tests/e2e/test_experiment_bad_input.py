@@ -246,6 +246,12 @@ def test_a_broken_launch_json_is_refused_before_anything_starts(experiment: Expe
     experiment.inv("experiment.debug", "sums", "--script", "train.py").says("launch.json")
     assert file.read_text() == '{"configurations": ['
     nothing_left(experiment)
+    shutil.rmtree(file.parent)
+    experiment.write(".vscode", "")
+    result = experiment.inv("experiment.debug", "sums", "--script", "train.py")
+    result.says(".vscode", "is a file, not a folder")
+    assert "build" not in result.out
+    nothing_left(experiment)
 
 
 def test_a_second_debugger_is_told_that_one_is_attached(experiment: ExperimentProject) -> None:

@@ -48,7 +48,7 @@ def check(folder: Path) -> None:
         UserError: As :func:`write_configurations`.
     """
     file = folder / ".vscode" / "launch.json"
-    if not os.path.lexists(file):
+    if not os.path.lexists(file) and (file.parent.is_dir() or not os.path.lexists(file.parent)):
         return
 
     def look(document: Document) -> Document:

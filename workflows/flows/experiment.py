@@ -173,7 +173,7 @@ class ExperimentFlow:
         return store.cancel(run, CANCEL_SECONDS)
 
     def inspect(
-        self, run: RunRecord, location: str, rank: int, expressions: list[str], timeout: float
+        self, run: RunRecord, location: str, rank: int | None, expressions: list[str], timeout: float
     ) -> dict[str, Any]:
         """Stop at a line of the script, look, and let it go on."""
         return inspect_step(self._watching, run, location, run.steps[0], rank, expressions, timeout)
@@ -198,6 +198,9 @@ class ExperimentFlow:
         from ..experiments.configure import configure, resolved_environment
 
         settings, project = self.settings, self.settings.project
+        if debug is not None:
+            # Looked at again where it counts; here nothing has been asked of the person yet.
+            self._check_session(name)
         config = configure(settings, self.console, name, options)
         if debug is not None:
             from ..debugger.launch_json import check

@@ -175,7 +175,7 @@ def attach(call: Command, run: str | None = None) -> None:
     help={
         "location": "FILE:LINE to stop at, such as train.py:21.",
         "run": RUN_HELP,
-        "rank": "The rank of a distributed script.",
+        "rank": "The rank of a distributed script, where several are debugged.",
         "eval": "Expression to evaluate at the stop; may be repeated.",
         "timeout": "Seconds to wait for the stop (60).",
     },
@@ -185,13 +185,13 @@ def attach(call: Command, run: str | None = None) -> None:
     interrupted=LEFT,
 )
 def inspect(
-    call: Command, location: str, eval: list[str], run: str | None = None, rank: str = "0", timeout: str = "60"
+    call: Command, location: str, eval: list[str], run: str | None = None, rank: str | None = None, timeout: str = "60"
 ) -> None:
     """Stop at a line of the script, show stack and values, let it go on: no editor needed."""
     from ._inspection import read_timeout, show
 
-    number = read_rank(rank)
-    if number is None:
+    number = read_rank(rank) if rank is not None else None
+    if rank is not None and number is None:
         raise BadValue("One rank is inspected at a time.", "Name it: --rank N")
     seconds = read_timeout(timeout)
     flow = _flow(call)
