@@ -231,7 +231,9 @@ def debugpy_folder(cache: Path, report: Callable[[str], None] = lambda line: Non
             pip = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
             wanted = ["--no-deps", "--only-binary", ":all:", "--platform", "any", "--python-version", _OLDEST_PYTHON]
             wanted += ["--implementation", "py", "--abi", "none", "--dest", str(building), _ANYWHERE]
-            done = run([*pip, "download", "--progress-bar", "off", *wanted], report)
+            # What a project pins for its own Python does not fit this one, which is for others.
+            environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
+            done = run([*pip, "download", "--progress-bar", "off", *wanted], report, environment=environment)
             wheel = next(building.glob("debugpy-*.whl"), None)
             if done.code != 0 or wheel is None:
                 raise UserError(
