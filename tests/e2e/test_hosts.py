@@ -8,7 +8,7 @@ import socket
 from hosts import REMOTE_PATH, Hosts, listeners
 from projects import until
 
-HELLO = "import http.server, sys; http.server.HTTPServer((sys.argv[1], int(sys.argv[2])), {0}).serve_forever()".format(
+HELLO = "import http.server, sys; http.server.HTTPServer((sys.argv[1], int(sys.argv[2])), {}).serve_forever()".format(
     "http.server.SimpleHTTPRequestHandler"
 )
 
