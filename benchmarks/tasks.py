@@ -11,6 +11,7 @@ def all_(context: Context) -> None:
     deploy(context)
     pipeline(context)
     experiment(context)
+    remote(context)
 
 
 @task
@@ -33,5 +34,13 @@ def pipeline(context: Context) -> None:
 def experiment(context: Context) -> None:
     """Measure the experiment story against a bare docker run of debugpy."""
     from . import experiment as measured
+
+    measured.main()
+
+
+@task
+def remote(context: Context) -> None:
+    """Measure --remote against the same typed on the other machine, against rsync, and against no tunnel."""
+    from . import remote as measured
 
     measured.main()

@@ -241,7 +241,8 @@ def _bootstrap() -> str:
         f"for p in {_PYTHONS}; do "
         'command -v "$p" >/dev/null 2>&1 || continue; '
         'if "$p" -c "import sys; sys.exit(sys.version_info < (3, 10))" 2>/dev/null; then '
-        f'exec "$p" -u -c {shlex.quote(_LOADER)}; fi; '
+        # Without site packages: it needs none, and starts sooner.
+        f'exec "$p" -I -S -u -c {shlex.quote(_LOADER)}; fi; '
         'seen="$seen $("$p" -V 2>&1)"; done; '
         f'echo "${{seen:-none}}" >&2; exit {_NO_PYTHON}'
     )

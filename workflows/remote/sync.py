@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..project import read_json, state_folder, write_json
+from ..project import read_json, state_folder, write_bytes
 from . import frames
 from .local_files import LocalFile
 from .session import Lost, Session
@@ -100,7 +101,8 @@ class Manifest:
         found = {path: entry[:3] for path, entry in left.items()}
         found |= {path: one.key for path, one in files.items()}
         if found != self.files or sync != self.sync:
-            write_json(self._path, {"sync": sync, "files": found})
+            # Not indented: of thousands of files that takes long.
+            write_bytes(self._path, json.dumps({"sync": sync, "files": found}).encode())
 
 
 def send(

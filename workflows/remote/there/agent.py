@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -21,7 +20,6 @@ import stat
 import struct
 import subprocess
 import sys
-import tempfile
 import termios
 import threading
 import time
@@ -134,7 +132,8 @@ def write_json(path: str, value: Any) -> None:
     partial = f"{path}.{os.getpid()}"
     try:
         with open(partial, "w", encoding="utf-8") as file:
-            json.dump(value, file)
+            # In one piece: bit by bit it takes eight times as long.
+            file.write(json.dumps(value))
         os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -872,6 +871,8 @@ def send_files(wire: Wire, paths: list[str]) -> None:
 
 def digest(path: str) -> str:
     """Hex digest of a file; empty where there is none."""
+    import hashlib
+
     try:
         with open(path, "rb") as file:
             return hashlib.sha256(file.read()).hexdigest()
@@ -995,6 +996,8 @@ class Agent:
 
     def do_try(self, request: dict[str, Any]) -> dict[str, Any]:
         """Write a small file into the folder's file system and take it away."""
+        import tempfile
+
         place = facts(request["folder"])["place"]
         with tempfile.NamedTemporaryFile(dir=place) as file:
             file.write(b"\0" * 65536)
