@@ -323,13 +323,18 @@ class Host:
         """Take away what programs have kept there for later: the next is a first use again."""
         shutil.rmtree(self.folder / "home" / ".cache", ignore_errors=True)
 
+    def let_go(self) -> None:
+        """Have all that runs there ended, without waiting for it."""
+        assert self._holder.stdin is not None
+        self._holder.stdin.close()
+
     def close(self) -> None:
         """End all that runs there, and with it the host."""
         for child in self._children:
             _end(child)
         self.sshd.stop()
-        assert self._holder.stdin is not None and self._holder.stdout is not None
-        self._holder.stdin.close()
+        self.let_go()
+        assert self._holder.stdout is not None
         self._holder.wait(20)
         self._holder.stdout.close()
 
@@ -637,7 +642,7 @@ class Laptop:
         self, host: Host, *arguments: str, gateway: Host | None = None, key: str = "plain", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on a host with the system's ssh."""
-        options = ["-o", "BatchMode=yes", "-i", str(self.key(key)), "-p", str(host.port)]
+        options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=30", "-i", str(self.key(key)), "-p", str(host.port)]
         if gateway is not None:
             jump = (
                 f"ssh -o BatchMode=yes -i {self.key(key)} -p {gateway.port} -W %h:%p {gateway.user}@{gateway.address}"
@@ -707,6 +712,7 @@ class Hosts:
         self.relay_counts: dict[str, int] = {}
         self._loopback: Host | None = None
         self._laptops: list[Laptop] = []
+        self._hosts: list[Host] = []
         self._close = contextlib.ExitStack()
         self._close.callback(self._clean)
         with contextlib.ExitStack() as failed:
@@ -805,11 +811,14 @@ class Hosts:
 
     def close(self) -> None:
         """Take everything away."""
+        for host in self._hosts:
+            host.let_go()
         self._close.close()
 
     def _host(self, name: str, address: str, port: int, on_loopback: bool = False) -> Host:
         names = {"instance": f"{self._network}.2", "node": f"{self._network}.66"}
         host = Host(self.folder / name, name, address, port, self._wheels, names, on_loopback)
+        self._hosts.append(host)
         self._close.callback(host.close)
         return host
 

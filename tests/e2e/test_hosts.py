@@ -138,8 +138,11 @@ def test_a_killed_server(hosts: Hosts) -> None:
         ) as child:
             assert child.stdout is not None
             assert child.stdout.readline() == "up\n"
-            break_it()
-            assert child.wait(10) == 255
+            try:
+                break_it()
+                assert child.wait(10) == 255
+            finally:
+                child.kill()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((instance.address, instance.port), 5)
     instance.sshd.start()
@@ -213,7 +216,8 @@ def test_what_a_test_changes_is_taken_back(hosts: Hosts) -> None:
     assert instance.path("/tmp/left").exists()
     node.popen(["sleep", "1000"])
     node.sshd.start()
-    disk = instance.small_disk("disk", 1)
+    disk = instance.small_disk(".cache/disk", 1)
+    (disk / "file").touch()
     left = subprocess.Popen(["sleep", "1000"], env={**laptop.environment(instance), "PATH": os.environ["PATH"]})
     instance.sshd.authorize()
     instance.sshd.new_host_key()
@@ -225,9 +229,10 @@ def test_what_a_test_changes_is_taken_back(hosts: Hosts) -> None:
         never_left.enter_context(hosts.silent())
         hosts.link_down()
         hosts.restore()
-        never_left.pop_all()
+        still_open = never_left.pop_all()
     assert left.wait(10) == -signal.SIGKILL
-    assert not disk.exists()
+    assert f"ads{hosts.number}" not in os.listdir("/sys/class/net")
+    assert instance.run(["ls", ".cache/disk"]).stdout == ""
     assert not hosts.instance.path("/tmp/left").exists()
     assert sorted(path.name for path in instance.path().iterdir()) == [".cache", ".config"]
     instance.forget_cache()
@@ -237,6 +242,7 @@ def test_what_a_test_changes_is_taken_back(hosts: Hosts) -> None:
     assert node.processes() == []
     assert laptop.ssh(instance, "python3 -V").stdout.startswith("Python 3")
     assert instance.sshd.connections() == 1
+    still_open.close()
 
 
 def test_the_instance_on_loopback(hosts: Hosts, loopback_instance: Host) -> None:
