@@ -39,8 +39,8 @@ _SSHD = "/usr/sbin/sshd"
 _SETUP = """\
 set -e
 tmpfs() { mount -t tmpfs -o "mode=$1" tmpfs "$2"; }
-folder=$1 name=$2 home=$3 wheels=$4 private=$5 docker=$6
-shift 6
+python=$1 keeper=$2 folder=$3 name=$4 home=$5 wheels=$6 private=$7 docker=$8
+shift 8
 hostname "$name"
 tmpfs 755 /home
 if [ "$private" = yes ]; then
@@ -61,16 +61,25 @@ mkdir -m 755 /run/sshd
 tmpfs 1777 /dev/shm
 for cover in "$@"; do [ ! -d "$cover" ] || tmpfs 755 "$cover"; done
 [ "$private" != yes ] || mount --bind "$folder/tmp" /tmp
-# A first process takes in those whose parents ended.
-trap '' CHLD
-echo ready
-if [ "$private" = yes ]; then exec cat >/dev/null; fi
-cat >/dev/null
-own=$(readlink /proc/self/ns/mnt)
-for process in /proc/[0-9]*; do
-    pid=${process#/proc/}
-    [ "$pid" = $$ ] || [ "$(readlink "$process/ns/mnt")" != "$own" ] || kill -KILL "$pid" || true
-done 2>/dev/null
+exec "$python" -I -S -c "$keeper" "$private"
+"""
+# A host's first process: takes in processes whose parents ended; ends when its input does, and all others with it.
+_KEEPER = """\
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print("ready", flush=True)
+sys.stdin.buffer.read()
+own = os.stat("/proc/self/ns/mnt").st_ino
+again = sys.argv[1] == "no"
+while again:
+    again = False
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and int(name) != os.getpid() and os.stat(f"/proc/{name}/ns/mnt").st_ino == own:
+                os.kill(int(name), signal.SIGKILL)
+                again = True
+        except OSError:
+            pass
 """
 _AS_LAPTOP = 'mount --bind "$0" /etc/passwd && exec "$@"'
 
@@ -314,13 +323,18 @@ class Host:
         """Take away what programs have kept there for later: the next is a first use again."""
         shutil.rmtree(self.folder / "home" / ".cache", ignore_errors=True)
 
+    def let_go(self) -> None:
+        """Have all that runs there ended, without waiting for it."""
+        assert self._holder.stdin is not None
+        self._holder.stdin.close()
+
     def close(self) -> None:
         """End all that runs there, and with it the host."""
         for child in self._children:
             _end(child)
         self.sshd.stop()
-        assert self._holder.stdin is not None and self._holder.stdout is not None
-        self._holder.stdin.close()
+        self.let_go()
+        assert self._holder.stdout is not None
         self._holder.wait(20)
         self._holder.stdout.close()
 
@@ -329,9 +343,9 @@ class Host:
         # Nothing of the laptop's is to be found there by accident: the Python with the tests, the program itself.
         covered = ["/root", str(ROOT), *([sys.prefix] if sys.prefix != sys.base_prefix else [])]
         private = "no" if self.on_loopback else "yes"
-        arguments = [str(self.folder), self.name, self.home, str(self._wheels), private, str(docker or ""), *covered]
+        keeper = [PYTHON, _KEEPER, str(self.folder), self.name, self.home, str(self._wheels), private]
         holder = subprocess.Popen(
-            ["unshare", "--mount", "--uts", *own, "--", "sh", "-c", _SETUP, "sh", *arguments],
+            ["unshare", "--mount", "--uts", *own, "--", "sh", "-c", _SETUP, "sh", *keeper, str(docker or ""), *covered],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -628,7 +642,7 @@ class Laptop:
         self, host: Host, *arguments: str, gateway: Host | None = None, key: str = "plain", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on a host with the system's ssh."""
-        options = ["-o", "BatchMode=yes", "-i", str(self.key(key)), "-p", str(host.port)]
+        options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=30", "-i", str(self.key(key)), "-p", str(host.port)]
         if gateway is not None:
             jump = (
                 f"ssh -o BatchMode=yes -i {self.key(key)} -p {gateway.port} -W %h:%p {gateway.user}@{gateway.address}"
@@ -686,17 +700,19 @@ class Hosts:
         folder = cache / "hosts"
         folder.mkdir(parents=True, exist_ok=True)
         self._wheels = make_wheelhouse(cache)
-        self._number, self._claim = _claim(folder)
-        self.folder = folder / str(self._number)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.number, self._claim = _claim(folder)
+        self.folder = folder / str(self.number)
         self.folder.mkdir()
         self.folder.chmod(0o755)
-        self._network = f"10.83.{self._number}"
-        self._link = f"adt{self._number}"
-        self._slow = f"ads{self._number}"
+        self._network = f"10.83.{self.number}"
+        self._link = f"adt{self.number}"
+        self._slow = f"ads{self.number}"
         self._relay: subprocess.Popen[str] | None = None
+        #: Packets that the last slow link has `carried` and `lost`.
+        self.relay_counts: dict[str, int] = {}
         self._loopback: Host | None = None
         self._laptops: list[Laptop] = []
+        self._hosts: list[Host] = []
         self._close = contextlib.ExitStack()
         self._close.callback(self._clean)
         with contextlib.ExitStack() as failed:
@@ -748,12 +764,12 @@ class Hosts:
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
         """The instance gets packets and answers none, as behind a firewall that drops."""
-        where = ["blackhole", f"{self.laptop.address}/32"]
-        self.instance.run(["ip", "route", "add", *where], root=True)
+        # A rule rather than a route: a slow link has routes of its own.
+        self.instance.run(["ip", "rule", "add", "priority", "10", "blackhole"], root=True)
         try:
             yield
         finally:
-            self.instance.run(["ip", "route", "del", *where], root=True, check=False)
+            self._end_silence()
 
     @contextlib.contextmanager
     def slow(self, delay_ms: float = 100, loss: float = 0.05, seed: int = 1) -> Iterator[None]:
@@ -775,16 +791,12 @@ class Hosts:
             self._route_slowly()
             yield
         finally:
-            relay, self._relay = self._relay, None
-            if relay is not None:
-                _end(relay)
+            self._end_relay()
 
     def restore(self) -> None:
         """Take back what a test has changed."""
-        relay, self._relay = self._relay, None
-        if relay is not None:
-            _end(relay)
-        self.instance.run(["ip", "route", "del", "blackhole", f"{self.laptop.address}/32"], root=True, check=False)
+        self._end_relay()
+        self._end_silence()
         self.link_up()
         for laptop in self._laptops:
             laptop.restore()
@@ -799,11 +811,14 @@ class Hosts:
 
     def close(self) -> None:
         """Take everything away."""
+        for host in self._hosts:
+            host.let_go()
         self._close.close()
 
     def _host(self, name: str, address: str, port: int, on_loopback: bool = False) -> Host:
         names = {"instance": f"{self._network}.2", "node": f"{self._network}.66"}
         host = Host(self.folder / name, name, address, port, self._wheels, names, on_loopback)
+        self._hosts.append(host)
         self._close.callback(host.close)
         return host
 
@@ -864,6 +879,18 @@ link set eth0 up
         for host in (instance, node):
             host.run(["sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward"], root=True)
 
+    def _end_silence(self) -> None:
+        self.instance.run(["ip", "rule", "del", "priority", "10"], root=True, check=False)
+
+    def _end_relay(self) -> None:
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            assert relay.stdin is not None and relay.stdout is not None
+            relay.stdin.close()
+            carried, lost = relay.stdout.read().split() or (0, 0)
+            self.relay_counts = {"carried": int(carried), "lost": int(lost)}
+            _end(relay)
+
     def _route_slowly(self) -> None:
         here, there = self.laptop.address, self.instance.address
         _run("ip", "route", "replace", f"{there}/32", "dev", self._slow, "src", here)
@@ -873,7 +900,7 @@ link set eth0 up
         self.laptop.restore()
         for laptop in self._laptops:
             laptop.restore()
-        _forget_network(self._number)
+        _forget_network(self.number)
         shutil.rmtree(self.folder)
         os.close(self._claim)
 
@@ -906,16 +933,28 @@ def _forget_network(number: int) -> None:
 
 
 def _claim(folder: Path) -> tuple[int, int]:
-    """A number that no other run has, for addresses and names, and what holds it."""
+    """A number that no other run has, for addresses and names, and what holds it; others' leftovers are taken away."""
+    for lock in folder.glob("*.lock"):
+        held = _hold(lock)
+        if held is not None:
+            _forget_network(int(lock.stem))
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            os.close(held)
     for number in range(200):
-        claim = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(claim)
-            continue
-        _forget_network(number)
-        if not _run("ip", "-4", "route", "show", "root", f"10.83.{number}.0/24"):
-            return number, claim
-        os.close(claim)
+        held = _hold(folder / f"{number}.lock")
+        if held is not None:
+            if not _run("ip", "-4", "route", "show", "root", f"10.83.{number}.0/24"):
+                return number, held
+            os.close(held)
     raise AssertionError("no network is free")
+
+
+def _hold(lock: Path) -> int | None:
+    """Hold a lock for as long as this process lives, unless another does."""
+    held = os.open(lock, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        return None
+    return held

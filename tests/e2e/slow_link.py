@@ -36,16 +36,16 @@ def enter_network(pid: int) -> None:
     os.close(namespace)
 
 
-def carry(one: int, other: int, delay: float, loss: float, chance: random.Random) -> None:
-    """Carry packets both ways until the input ends."""
+def carry(one: int, other: int, delay: float, loss: float, chance: random.Random) -> tuple[int, int]:
+    """Carry packets both ways until the input ends; how many were carried, and lost."""
     late: list[tuple[float, int, int, bytes]] = []
     across = {one: other, other: one}
-    count = 0
+    count = lost = 0
     while True:
         wait = max(0.0, late[0][0] - time.monotonic()) if late else None
         ready, _, _ = select.select([one, other, 0], [], [], wait)
         if 0 in ready and not os.read(0, 1):
-            return
+            return count - lost, lost
         now = time.monotonic()
         for device in ready:
             while device:
@@ -54,7 +54,9 @@ def carry(one: int, other: int, delay: float, loss: float, chance: random.Random
                 except OSError:  # no more for now, or the device is down
                     break
                 count += 1
-                if chance.random() >= loss:
+                if chance.random() < loss:
+                    lost += 1
+                else:
                     heapq.heappush(late, (now + delay, count, across[device], packet))
         while late and late[0][0] <= time.monotonic():
             _, _, device, packet = heapq.heappop(late)
@@ -71,7 +73,7 @@ def main() -> None:
     enter_network(int(pid))
     other = open_device(there)
     print("ready", flush=True)
-    carry(one, other, float(milliseconds) / 1000, float(loss), random.Random(int(seed)))
+    print(*carry(one, other, float(milliseconds) / 1000, float(loss), random.Random(int(seed))))
 
 
 if __name__ == "__main__":
