@@ -123,7 +123,7 @@ def test_an_encrypted_key_is_asked_for_on_a_terminal_and_taken_from_the_agent(
 
 
 def test_a_machine_without_a_python_that_will_do(project: RemoteProject) -> None:
-    answers = "*version_info*) exit 1;; -V) echo Python 3.7.9; exit;;"
+    answers = "*version_info*) exit 98;; -V) echo Python 3.7.9; exit;;"
     old = f'#!/bin/sh\nfor a in "$@"; do case $a in {answers} esac; done\nexit 1\n'
     for name in ("python3", "python3.13", "python3.12", "python3.11", "python3.10"):
         project.host.put_program(name, old)

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..project import read_json, state_folder, write_json
+from ..project import read_json, write_json
 from ..runs import identity
 from .address import Address
 from .configurations import apply
 from .forwarding import Forward
 from .places import Places
 from .session import Lost, Session
+from .tunnels import keeper_file
 
 #: Seconds between two looks at whether it is still wanted.
 LOOK_SECONDS = 0.5
@@ -34,11 +35,6 @@ IDLE_SECONDS, FIRST_SECONDS = 2.0, 300.0
 GIVE_UP_SECONDS = 72 * 3600.0
 #: Seconds before another attempt to connect, at first and at the most.
 AGAIN_FIRST, AGAIN_MOST = 0.3, 5.0
-
-
-def keeper_file(project: Path) -> Path:
-    """Where a project's keeper says how it is reached."""
-    return state_folder(project, "remote") / "keeper.json"
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +50,8 @@ def program(project: Path) -> Program:
     Raises:
         UserError: It is not installed, so nobody knows what it needs.
     """
+    import importlib.metadata
+
     try:
         required = importlib.metadata.requires(DISTRIBUTION) or []
         version = importlib.metadata.version(DISTRIBUTION)

@@ -21,9 +21,11 @@ ANSWER_SECONDS = 60.0
 EXIT_SECONDS = 3.0
 #: What the shell there says when it has found no Python that will do.
 _NO_PYTHON = 97
+#: What a Python says that will not do.
+_TOO_OLD = 98
 _PYTHONS = "python3 python3.13 python3.12 python3.11 python3.10 /anaconda/envs/*/bin/python3 /opt/conda/bin/python3"
 _LOADER = (
-    "import sys; n = int(sys.stdin.buffer.readline()); "
+    f"import sys; sys.version_info < (3, 10) and sys.exit({_TOO_OLD}); n = int(sys.stdin.buffer.readline()); "
     "exec(compile(sys.stdin.buffer.read(n), 'agent', 'exec'), {'__name__': '__main__'})"
 )
 
@@ -240,9 +242,8 @@ def _bootstrap() -> str:
     script = (
         f"for p in {_PYTHONS}; do "
         'command -v "$p" >/dev/null 2>&1 || continue; '
-        'if "$p" -c "import sys; sys.exit(sys.version_info < (3, 10))" 2>/dev/null; then '
-        # Without site packages: it needs none, and starts sooner.
-        f'exec "$p" -I -S -u -c {shlex.quote(_LOADER)}; fi; '
+        # Without site packages: it needs none, and starts sooner. One that is too old reads nothing.
+        f'"$p" -I -S -u -c {shlex.quote(_LOADER)}; code=$?; [ $code -eq {_TOO_OLD} ] || exit $code; '
         'seen="$seen $("$p" -V 2>&1)"; done; '
         f'echo "${{seen:-none}}" >&2; exit {_NO_PYTHON}'
     )

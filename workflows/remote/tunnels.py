@@ -6,7 +6,6 @@ import json
 import subprocess
 import time
 from collections.abc import Mapping
-from multiprocessing.connection import Client
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,17 @@ from ..errors import UserError
 from ..project import read_json, state_folder
 from ..runs import identity
 from .address import Address
-from .keeper import keeper_file
 from .places import Places
 
 #: Seconds that a keeper may take to say how it is reached.
 START_SECONDS = 30.0
 #: Seconds for the connection that the tunnels go through.
 CONNECT_SECONDS = 60.0
+
+
+def keeper_file(project: Path) -> Path:
+    """Where a project's keeper says how it is reached."""
+    return state_folder(project, "remote") / "keeper.json"
 
 
 def start(project: Path, address: Address, passphrases: Mapping[str, str]) -> bool:
@@ -112,6 +115,8 @@ def call(project: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
     known = _known(project)
     if known is None:
         return None
+    from multiprocessing.connection import Client
+
     try:
         with Client(("127.0.0.1", int(known["port"])), authkey=bytes.fromhex(known["key"])) as connection:
             connection.send_bytes(json.dumps(request).encode())
