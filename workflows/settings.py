@@ -115,12 +115,12 @@ SETTINGS: tuple[Setting, ...] = (
         "interactive, service-principal or managed-identity",
         _one_of("interactive", "service-principal", "managed-identity"),
     ),
-    Setting("AML_REMOTE_HOST", "", "the compute instance, for --remote"),
-    Setting("AML_REMOTE_PORT", "", "its SSH port", _port),
-    Setting("AML_REMOTE_USER", "", "its user"),
+    Setting("AML_REMOTE_HOST", "", "the compute instance's address, or a Host of ~/.ssh/config, for --remote"),
+    Setting("AML_REMOTE_PORT", "", "its SSH port; 50000 on compute instances", _port),
+    Setting("AML_REMOTE_USER", "", "its user; azureuser on compute instances"),
     Setting("AML_REMOTE_KEY", "", "private key file", path=True),
-    Setting("AML_REMOTE_DIR", "", "the project's folder there"),
-    Setting("AML_REMOTE_GATEWAY", "", "host to go through"),
+    Setting("AML_REMOTE_DIR", "", "the project's folder there; default: one of its own below ~/azureml-debug"),
+    Setting("AML_REMOTE_GATEWAY", "", "machine to go through, user@host:port"),
 )
 
 BY_FIELD: Mapping[str, Setting] = {setting.field: setting for setting in SETTINGS}

@@ -117,7 +117,7 @@ def _hops(text: str, setting: str) -> tuple[Address, ...]:
 def _split(text: str, setting: str) -> tuple[str, str, int]:
     """The parts of ``[user@]host[:port]``."""
     match = re.fullmatch(
-        r"(?:ssh://)?(?:([^@\s]+)@)?(\[[^\]\s]+\]|[^:\s/]+|[0-9a-fA-F:]+)(?::(\d{1,5}))?/?", text.strip()
+        r"(?:ssh://)?(?:([^@\s]+)@)?(\[[^\]\s]+\]|[^:@\s/]+|[0-9a-fA-F:]+)(?::(\d{1,5}))?/?", text.strip()
     )
     if match is None or match[2].startswith("-") or int(match[3] or 1) > 65535:
         raise UserError(f"{setting} must be a host, or user@host:port, not {text!r}.", f"Correct {setting}.")

@@ -1,0 +1,136 @@
+"""What `--remote` makes of the files, paths, flags and settings of this machine, before it connects."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from workflows.errors import UserError
+from workflows.remote import address as addresses
+from workflows.remote import local_files, request, sync
+from workflows.remote.places import Places
+from workflows.remote.request import Typed
+from workflows.settings import resolve
+
+TREE = {
+    ".gitignore": "*.log\n/build/\ndata\n!keep.log\nnotes/*\n!notes/kept.txt\n",
+    "a.py": "",
+    "x.log": "",
+    "keep.log": "",
+    "build/out.txt": "",
+    "sub/build/in.txt": "",
+    "sub/data/large.csv": "",
+    "sub/.gitignore": "*.tmp\n!*.log\n",
+    "sub/x.log": "",
+    "sub/y.tmp": "",
+    "sub/deep/z.tmp": "",
+    "notes/gone.txt": "",
+    "notes/kept.txt": "",
+    "with space/ü.txt": "",
+    "line\nbreak.txt": "",
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "a project"
+    for name, text in TREE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / ".ssh").mkdir(parents=True)
+    return folder
+
+
+def test_without_git_the_same_files_travel_as_with_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_git = set(local_files.project_files(project, []))
+    assert {"a.py", "keep.log", "sub/x.log", "notes/kept.txt", "sub/build/in.txt", "line\nbreak.txt"} <= with_git
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert set(local_files.project_files(project, [])) == with_git
+
+
+def test_a_project_in_a_larger_repository_sends_itself_alone(project: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(project.parent)], check=True)
+    (project.parent / "beside.txt").write_text("")
+    assert "beside.txt" not in "".join(local_files.project_files(project, []))
+    assert "a.py" in local_files.project_files(project, [])
+
+
+def test_what_is_sent_and_deleted_is_what_differs() -> None:
+    def one(path: str, size: int = 1, time: int = 5) -> local_files.LocalFile:
+        return local_files.LocalFile(path, f"/x/{path}", size, time, 0o644)
+
+    here = {path: one(path) for path in ("same", "new", "drifted")} | {"edited": one("edited", time=6)}
+    there: dict[str, list[object]] = {path: [1, 5, 0o644] for path in ("same", "gone", "drifted", "edited")}
+    found = sync.changes(here, there, ["drifted", "gone"])
+    assert {entry.path for entry in found.send} == {"new", "edited", "drifted"} and found.delete == ["gone"]
+
+
+@pytest.mark.parametrize(
+    ("host", "settings", "expected"),
+    [
+        ("box", {}, ("box", 22, None)),
+        ("me@box:2200", {}, ("box", 2200, "me")),
+        ("me@box:2200", {"remote_port": "50000", "remote_user": "you"}, ("box", 50000, "you")),
+        ("ci.westeurope.instances.azureml.ms", {}, ("ci.westeurope.instances.azureml.ms", 50000, "azureuser")),
+        ("[fe80::1]:50000", {}, ("fe80::1", 50000, None)),
+        ("ssh://me@box:22/", {}, ("box", 22, "me")),
+        ("alias", {}, ("10.9.8.7", 2222, "person")),
+        ("alias", {"remote_port": "50000"}, ("10.9.8.7", 50000, "person")),
+    ],
+)
+def test_the_machine_is_where_settings_and_ssh_configuration_say(
+    project: Path, host: str, settings: dict[str, str], expected: tuple[str, int, str | None]
+) -> None:
+    config = Path.home() / ".ssh" / "config"
+    config.write_text("Host alias\n  HostName 10.9.8.7\n  Port 2222\n  User person\n  ProxyJump a@hop:2022\n")
+    found = addresses.resolve(resolve(project, {"remote_host": host, **settings}, environ={}))
+    assert (found.host, found.port) == expected[:2]
+    assert expected[2] in (None, found.user)
+    jumps = [(hop.host, hop.port, hop.user) for hop in found.via]
+    assert jumps == ([("hop", 2022, "a")] if host == "alias" else [])
+    assert addresses.Address.of_json(found.as_json()) == found
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", "user@", "box:99999", "http://box/path"])
+def test_what_is_no_machine_is_refused(project: Path, host: str) -> None:
+    with pytest.raises(UserError, match="must be a host"):
+        addresses.resolve(resolve(project, {"remote_host": host}, environ={}))
+
+
+def test_a_task_is_typed_there_with_the_paths_of_there(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside data").mkdir()
+    (tmp_path / "outside data" / "x.csv").write_text("")
+    settings = resolve(
+        project,
+        {"debug_port": "6000"},
+        environ={"AML_MODEL_DIR": str(tmp_path / "outside data"), "AML_ENGINE": "process", "AML_REMOTE_HOST": "box"},
+    )
+    typed = Typed(
+        name="pipeline.inspect",
+        values={"location": "a.py:3", "eval": ["x + 1", "-y"], "wait": False, "data": ["n=../outside data", "m=word"]},
+        defaults={"eval": [], "wait": True, "data": []},
+        flags={"debug_port": "6000"},
+        positional=["location"],
+        kinds={"location": request.LOCATION, "data": request.NAMED},
+        as_json=True,
+        remainder=["--a", "b c"],
+    )
+    places = Places(project)
+    request.named(typed, settings, places)
+    assert set(places.named) == {tmp_path / "outside data", project / "a.py"}
+    places.root = "/home/azureuser/azureml-debug/p"
+    carried = places.there(tmp_path / "outside data")
+    assert carried.startswith("/home/azureuser/azureml-debug/p/.azureml-debug/remote/carried/")
+    assert request.argv(typed, places) == [
+        "pipeline.inspect", "--eval=x + 1", "--eval=-y", "--no-wait", f"--data=n={carried}", "--data=m=word",
+        "--debug-port=6000", "--json", "/home/azureuser/azureml-debug/p/a.py:3", "--", "--a", "b c",
+    ]  # fmt: skip
+    handed = request.environ(typed, settings, places)
+    assert handed == {"AML_MODEL_DIR": carried, "AML_ENGINE": "process"}
+    assert places.here(f"{carried}/x.csv") == str(tmp_path / "outside data" / "x.csv")
+    assert places.here("/home/azureuser/azureml-debug/p/a.py") == str(project / "a.py")
+    assert places.here("/etc/passwd") == "/etc/passwd"
