@@ -222,6 +222,35 @@ def test_what_cannot_run_is_refused_with_its_line(load: Load, text: str, problem
     assert (error.file, error.line) == (Path("pipeline.yml"), line)
 
 
+def test_all_data_that_is_elsewhere_is_named_at_once(load: Load) -> None:
+    error = refused(
+        load,
+        """\
+type: pipeline
+inputs:
+  raw: {type: uri_folder, path: 'azureml://datastores/d/paths/p'}
+  rate: 0.1
+jobs:
+  a:
+    command: ls ${{inputs.x}} ${{inputs.y}}
+    inputs:
+      x: ${{parent.inputs.raw}}
+      y: {type: uri_file, path: 'azureml:name:1'}
+  b:
+    command: ls ${{inputs.x}} ${{inputs.z}}
+    inputs:
+      x: ${{parent.inputs.raw}}
+      z: {type: uri_folder, path: 'https://example.org/d'}
+""",
+    )
+    assert error.problem == (
+        "Input `x` of step `a` lies in the cloud: azureml://datastores/d/paths/p. "
+        "Not on this machine either: `a.y`, `b.z`."
+    )
+    assert error.remedy == "Give local ones: `--input raw=PATH --input a.y=PATH --input b.z=PATH`."
+    assert error.line == 3
+
+
 @pytest.mark.parametrize(
     ("content", "problem", "line"),
     [

@@ -218,11 +218,9 @@ def _planned_input(entry: Input, fetched: dict[str, Path]) -> PlannedInput:
 
 def _fetch(pipeline: Pipeline, report: Callable[[str], None]) -> dict[str, Path]:
     """Inputs that are fetched from the web, by their address."""
-    found: dict[str, Path] = {}
-    for step in pipeline.steps:
-        for entry in step.inputs.values():
-            if entry.url is not None and entry.url not in found:
-                from ..pipelines.fetching import fetch
+    entries = [entry for step in pipeline.steps for entry in step.inputs.values() if entry.url is not None]
+    if not entries:
+        return {}
+    from ..pipelines.fetching import fetch_all
 
-                found[entry.url] = fetch(entry, report)
-    return found
+    return fetch_all(entries, report)

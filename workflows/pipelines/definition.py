@@ -30,6 +30,7 @@ class Input:
         output: The name of that output.
         file: The file that gives the value.
         line: Where in that file, counted from 1.
+        option: What to give to ``--input`` in its place, without the path; empty where it is no data.
     """
 
     type: str
@@ -40,6 +41,7 @@ class Input:
     output: str | None = None
     file: Path | None = None
     line: int = 0
+    option: str = ""
 
     @property
     def given(self) -> bool:

@@ -71,6 +71,7 @@ def load_pipeline(file: Path, inputs: Mapping[str, str] | None = None) -> Pipeli
         link = next(item for item in steps[cycle[1]].inputs.values() if item.step == cycle[0])
         place = Value(None, link.file, link.line)
         raise refuse(place, f"The jobs wait for each other: {' → '.join(cycle)}.", "Take one of these bindings out.")
+    bindings.check_here()
     return Pipeline(
         _name(root, file),
         file,
