@@ -186,7 +186,7 @@ class LocalBackend:
                 wait=debug.wait,
                 timeout=self._settings.debug_timeout,
                 on_error=debug.on_error,
-                any_program=not names_own_script(step.command, step.code),
+                any_program=not names_own_script(step.command, step.code, step.includes),
             )
         return PlannedStep(
             name=step.name,
@@ -201,6 +201,7 @@ class LocalBackend:
             processes=step.processes,
             shm_size=step.shm_size,
             after=step.after,
+            includes=tuple(map(str, step.includes)),
             debug=planned_debug,
         )
 

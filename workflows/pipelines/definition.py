@@ -91,6 +91,7 @@ class Step:
         instances: Instances (nodes).
         shm_size: Size of /dev/shm in containers, such as ``2g``; empty for the default.
         after: Steps whose outputs it takes.
+        includes: Absolute paths of files and folders that lie beside the code in the working folder.
         file: The file that holds its command.
         line: Where in that file, counted from 1.
     """
@@ -109,6 +110,7 @@ class Step:
     instances: int = 1
     shm_size: str = ""
     after: tuple[str, ...] = ()
+    includes: tuple[Path, ...] = ()
 
     @property
     def ranks(self) -> int:
