@@ -206,6 +206,26 @@ def test_code_may_be_one_file_or_none(steps: Steps) -> None:
     assert steps.log() == "logs\noutputs\n"
 
 
+def test_additional_includes_lie_in_the_working_folder_and_are_imported_from_there(
+    steps: Steps, tmp_path: Path
+) -> None:
+    steps.write("train.py", "import alone, shared.lib, tests\nprint(alone.A, shared.lib.B, tests.C)\n")
+    steps.write("sub/tests/__init__.py", "C = 3\n")
+    (tmp_path / "other place" / "shared").mkdir(parents=True)
+    (tmp_path / "other place" / "shared" / "lib.py").write_text("B = 2\n")
+    (tmp_path / "other place" / "alone.py").write_text("A = 1\n")
+    include = tmp_path / "other place"
+    includes = (include / "shared", include / "alone.py", steps.code / "sub" / "tests")
+    steps.spec = replace(steps.spec, includes=includes)
+    assert steps.run("python train.py; ls; cat alone.py", {"PYTHONPATH": "/of/the/person"}) == 0, steps.log()
+    names = ["alone.py", "logs", "outputs", "shared", "sub", "tests", "train.py"]
+    assert steps.log().splitlines() == ["1 2 3", *names, "A = 1"]
+    steps.spec = replace(steps.spec, code=None, step="second", folder=steps.spec.folder.with_name("second"))
+    assert steps.run("python -c 'import shared.lib'; ls; echo $PYTHONPATH", {"PYTHONPATH": "/of/the/person"}) == 0
+    *listed, path = steps.log().splitlines()
+    assert listed == ["alone.py", "logs", "outputs", "shared", "tests"] and path.endswith("work:/of/the/person")
+
+
 def test_inputs_and_outputs_under_paths_with_spaces_are_seen_under_paths_without(steps: Steps, tmp_path: Path) -> None:
     data = tmp_path / "my data"
     data.mkdir()
@@ -532,6 +552,35 @@ def test_a_breakpoint_is_hit_in_the_script_and_in_a_module_of_a_subfolder(
     wanted = ["Timeout for debug connection: 20", "ip_address: 127.0.0.1", "Debugger attached = True", "\n42\n"]
     places = [log.index(text) for text in wanted]
     assert places == sorted(places), log
+
+
+def test_breakpoints_are_hit_in_additional_includes(steps: Steps, tmp_path: Path) -> None:
+    """In a folder, in files beside each other, and in a file of the code's own that is included."""
+    source = "def double(number):\n    twice = number * 2\n    return twice\n"
+    folder = tmp_path / "other place" / "shared"
+    places = [folder / "deep" / "one.py", folder.parent / "two.py", folder.parent / "three.py"]
+    places.append(steps.code / "inner" / "four.py")
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(source)
+    main = folder.parent / "main.py"
+    main.write_text("import shared.deep.one as a, two as b, three as c, four as d\nfor m in a, b, c, d: m.double(1)\n")
+    steps.spec = replace(steps.spec, includes=(folder, *places[1:], main))
+    debug = debugged(steps)
+    process = steps.start("python main.py")
+    until(lambda: "waiting" in kinds(steps) or process.poll() is not None, "the hold")
+    assert process.poll() is None, steps.log()
+    lines = {**{str(place): [3] for place in places}, str(main): [2]}
+    with attach(steps, debug.ports[0], lines) as client:
+        assert stopped(client)[:2] == (str(main), 2)
+        seen: list[tuple[str, int]] = []
+        while len(seen) < len(places):
+            path, line, _values = stopped(client)
+            if path != str(main):
+                seen.append((path, line))
+        assert seen == [(str(place), 3) for place in places]
+        client.disconnect()
+    assert ended(process) == 0
 
 
 def kinds(steps: Steps) -> list[str]:

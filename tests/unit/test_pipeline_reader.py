@@ -487,3 +487,21 @@ def test_an_input_of_the_command_line_that_does_not_fit_is_a_bad_value(
     assert problem in caught.value.problem
     assert remedy in caught.value.remedy
     assert caught.value.file is None
+
+
+INCLUDING = COMPONENT + "additional_includes:\n  - ../elsewhere\n  - ../data/a.csv\n"
+
+
+def test_additional_includes_are_relative_to_the_file_that_names_them(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "fit" / "fit.yml").write_text(INCLUDING)
+    step = only(load(job("component: fit/fit.yml\ninputs:\n  data: {path: ./data}")))
+    assert step.includes == (tmp_path / "elsewhere", tmp_path / "data" / "a.csv")
+    (tmp_path / "elsewhere" / "x.py").touch()
+    pipeline = load(job("command: python elsewhere/x.py\ncode: src\nadditional_includes: [elsewhere/]"), {})
+    assert only(pipeline).includes == (tmp_path / "elsewhere",) and pipeline.notes == ()
+
+
+def test_additional_includes_may_be_listed_in_a_file_beside_the_component(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "fit" / "fit.additional_includes").write_text("../elsewhere/\n\n  ../data/a.csv  \n")
+    step = only(load(job("component: fit/fit.yml\ninputs:\n  data: {path: ./data}")))
+    assert step.includes == (tmp_path / "elsewhere", tmp_path / "data" / "a.csv")

@@ -222,6 +222,72 @@ def test_what_cannot_run_is_refused_with_its_line(load: Load, text: str, problem
     assert (error.file, error.line) == (Path("pipeline.yml"), line)
 
 
+def test_all_data_that_is_elsewhere_is_named_at_once(load: Load) -> None:
+    error = refused(
+        load,
+        """\
+type: pipeline
+inputs:
+  raw: {type: uri_folder, path: 'azureml://datastores/d/paths/p'}
+  rate: 0.1
+jobs:
+  a:
+    command: ls ${{inputs.x}} ${{inputs.y}}
+    inputs:
+      x: ${{parent.inputs.raw}}
+      y: {type: uri_file, path: 'azureml:name:1'}
+  b:
+    command: ls ${{inputs.x}} ${{inputs.z}}
+    inputs:
+      x: ${{parent.inputs.raw}}
+      z: {type: uri_folder, path: 'https://example.org/d'}
+""",
+    )
+    assert error.problem == (
+        "Input `x` of step `a` lies in the cloud: azureml://datastores/d/paths/p. "
+        "Not on this machine either: `a.y`, `b.z`."
+    )
+    assert error.remedy == "Give local ones: `--input raw=PATH --input a.y=PATH --input b.z=PATH`."
+    assert error.line == 3
+
+
+@pytest.mark.parametrize(
+    ("includes", "problem", "line"),
+    [
+        ("[../none]", "includes {root}/none, which is not there", 20),
+        ("\n  - ../data\n  - ../none/\n", "includes {root}/none, which is not there", 22),
+        ("\n  - ../more/fit.py\n", "includes fit.py, which is in its code already", 21),
+        ("[../data/a.csv, ../more/a.csv]", "includes two that are called a.csv", 20),
+        ("../data", "has to be a list", 20),
+        ("[{type: artifact, name: x}]", "includes a package of a feed", 20),
+        ("['https://example.org/a.zip']", "includes https://example.org/a.zip", 20),
+    ],
+)
+def test_additional_includes_that_cannot_be_there_are_refused(
+    load: Load, tmp_path: Path, includes: str, problem: str, line: int
+) -> None:
+    (tmp_path / "more").mkdir()
+    for name in ("a.csv", "fit.py"):
+        (tmp_path / "more" / name).touch()
+    (tmp_path / "fit" / "fit.yml").write_text(f"{COMPONENT}additional_includes: {includes}")
+    error = refused(load, job(FIT))
+    assert problem.format(root=tmp_path) in error.problem
+    assert (str(error.file), error.line) == ("fit/fit.yml", line)
+
+
+def test_a_missing_line_of_a_file_of_additional_includes_is_refused(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "fit" / "fit.additional_includes").write_text("../data\n../none\n")
+    error = refused(load, job(FIT))
+    assert "none, which is not there" in error.problem
+    assert (str(error.file), error.line) == ("fit/fit.additional_includes", 2)
+
+
+def test_a_script_may_be_one_of_the_additional_includes(load: Load) -> None:
+    assert load(job("command: python src/x.py && python x.py\nadditional_includes: [src]")).steps
+    error = refused(load, job("command: python elsewhere/c.py\nadditional_includes: [elsewhere]"))
+    assert "starts elsewhere/c.py" in error.problem
+
+
 @pytest.mark.parametrize(
     ("content", "problem", "line"),
     [

@@ -739,9 +739,9 @@ RAISES = """
             thread.join()
             print("main goes on", flush=True)
             sys.exit(3)
-        if way == "process":
+        if way in ("fork", "spawn", "forkserver"):
             import multiprocessing
-            process = multiprocessing.get_context("fork").Process(target=outer)
+            process = multiprocessing.get_context(way).Process(target=outer)
             process.start()
             process.join()
             print("child:", process.exitcode, flush=True)
@@ -785,7 +785,9 @@ def post_mortem(step: Step) -> tuple[DapClient, int]:
         ("{python} -I {launcher} $PWD/train.py", 1),
         ("{python} $PWD/train.py hook", 1),
         ("{python} $PWD/train.py thread", 3),
-        ("{python} $PWD/train.py process", 4),
+        ("{python} $PWD/train.py fork", 4),
+        ("{python} $PWD/train.py spawn", 4),
+        ("{python} $PWD/train.py forkserver", 4),
     ],
 )
 def test_a_step_that_fails_shows_its_frames_and_ends_as_it_would_have(
@@ -810,13 +812,13 @@ def test_a_step_that_fails_shows_its_frames_and_ends_as_it_would_have(
         assert "Debugger attached = True" in step.lines
         if "thread" in start:
             assert step.lines[-1] == "main goes on"
-        if "process" in start:
+        if status == 4:
             assert step.lines[-1] == "child: 1"
 
 
 def test_a_failed_child_is_shown_while_its_main_thread_is_alive(tmp_path: Path) -> None:
     # pydevd takes a thread that has ended for dead, and can block on it.
-    with Step(tmp_path, "{python} $PWD/train.py process", source=RAISES, **ON_ERROR) as step:
+    with Step(tmp_path, "{python} $PWD/train.py fork", source=RAISES, **ON_ERROR) as step:
         client, thread = post_mortem(step)
         alive = "__import__('threading').main_thread().is_alive()"
         assert evaluate(client, thread, alive) == "True"
@@ -825,6 +827,58 @@ def test_a_failed_child_is_shown_while_its_main_thread_is_alive(tmp_path: Path) 
         client.disconnect(timeout=LIMIT)
         assert step.ended() == 4
         assert step.errors().count("ValueError: it went wrong") == 1
+
+
+@EVERY
+def test_a_child_of_a_child_that_multiprocessing_starts_anew_is_watched_too(python: str, tmp_path: Path) -> None:
+    source = """
+        import multiprocessing
+        def fail(number):
+            local = number + 1
+            raise ValueError(local)  # LINE raise
+        def begin(method):
+            process = multiprocessing.get_context(method).Process(target=fail, args=(1,))
+            process.start()
+            process.join()
+            print("grandchild:", process.exitcode, flush=True)
+        if __name__ == "__main__":
+            process = multiprocessing.get_context("forkserver").Process(target=begin, args=("spawn",))
+            process.start()
+            process.join()
+            print("child:", process.exitcode, flush=True)
+    """
+    with Step(tmp_path, "{python} $PWD/train.py", python, source, **ON_ERROR) as step:
+        step.event("waiting")
+        with step.attached(file=step.script) as client:
+            _name, line, thread = stopped(client)
+            assert line == line_of("raise", step.script) and evaluate(client, thread, "local") == "2"
+        assert step.ended() == 0
+        assert step.lines[-2:] == ["grandchild: 1", "child: 0"]
+        assert "azureml_debuggee" not in step.errors()
+
+
+@EVERY
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_of_failed_children_one_is_shown_and_the_others_go_on(python: str, method: str, tmp_path: Path) -> None:
+    source = f"""
+        import multiprocessing
+        def fail():
+            raise ValueError
+        if __name__ == "__main__":
+            context = multiprocessing.get_context("{method}")
+            processes = [context.Process(target=fail) for _ in range(3)]
+            for process in processes: process.start()
+            for process in processes: process.join()
+            print([process.exitcode for process in processes], flush=True)
+    """
+    with Step(tmp_path, "{python} $PWD/train.py", python, source, PORT=str(free_port()), **ON_ERROR) as step:
+        until(lambda: len(step.events("gate-failed")) == 2, "the others give way")
+        (waiting,) = step.events("waiting")
+        assert waiting["pid"] not in [event["pid"] for event in step.events("gate-failed")]
+        with step.attached(file=step.script) as client:
+            stopped(client)
+        assert step.ended() == 0
+        assert step.lines[-1] == "[1, 1, 1]"
 
 
 @EVERY

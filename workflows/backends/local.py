@@ -186,7 +186,7 @@ class LocalBackend:
                 wait=debug.wait,
                 timeout=self._settings.debug_timeout,
                 on_error=debug.on_error,
-                any_program=not names_own_script(step.command, step.code),
+                any_program=not names_own_script(step.command, step.code, step.includes),
             )
         return PlannedStep(
             name=step.name,
@@ -201,6 +201,7 @@ class LocalBackend:
             processes=step.processes,
             shm_size=step.shm_size,
             after=step.after,
+            includes=tuple(map(str, step.includes)),
             debug=planned_debug,
         )
 
@@ -218,11 +219,9 @@ def _planned_input(entry: Input, fetched: dict[str, Path]) -> PlannedInput:
 
 def _fetch(pipeline: Pipeline, report: Callable[[str], None]) -> dict[str, Path]:
     """Inputs that are fetched from the web, by their address."""
-    found: dict[str, Path] = {}
-    for step in pipeline.steps:
-        for entry in step.inputs.values():
-            if entry.url is not None and entry.url not in found:
-                from ..pipelines.fetching import fetch
+    entries = [entry for step in pipeline.steps for entry in step.inputs.values() if entry.url is not None]
+    if not entries:
+        return {}
+    from ..pipelines.fetching import fetch_all
 
-                found[entry.url] = fetch(entry, report)
-    return found
+    return fetch_all(entries, report)

@@ -24,9 +24,9 @@ from .docker_client import connect
 from .docker_contexts import has_debugpy
 from .docker_images import engine_lost, inspect
 from .rank_variables import rank_variables
-from .step_variables import injected_variables
+from .step_variables import import_path, injected_variables
 from .steps import StepProcess, StepSpec, StepView
-from .work_folder import input_name, make_folders, make_work_folder
+from .work_folder import code_mappings, include_roots, input_name, make_folders, make_work_folder, seen_at
 
 if TYPE_CHECKING:
     import docker
@@ -63,14 +63,12 @@ class DockerSteps:
 
     def mappings(self, spec: StepSpec) -> tuple[PathMapping, ...]:
         """See :class:`~workflows.engines.steps.StepEngine`."""
-        root = _code_root(spec)
-        # The debugger resolves links, so the real place comes first.
-        return (PathMapping(root, CODE), PathMapping(root, WORK)) if root is not None else ()
+        return code_mappings(spec, _places(spec), WORK)
 
     def view(self, spec: StepSpec) -> StepView:
         """See :class:`~workflows.engines.steps.StepEngine`."""
         make_folders(spec)
-        make_work_folder(spec, CODE)
+        make_work_folder(spec, _places(spec))
         paths = {f"inputs.{name}": _input(name, path) for name, path in spec.inputs.items()}
         for name, (path, is_file) in spec.outputs.items():
             folder = f"{ROOT}/outputs/{name}"
@@ -139,17 +137,20 @@ class DockerSteps:
             own.setdefault("HOME", "/tmp")  # noqa: S108
             # A user id without a name makes `getpass.getuser()` raise, which torch calls.
             own.setdefault("USER", "azureml")
-        if not spec.injected:
+        if not spec.injected and not spec.includes:
             return own, mounts
         image = inspect(self._client, spec.image.name)
         of_image = dict(pair.partition("=")[::2] for pair in image["Config"].get("Env") or ())
         if "PYTHONPATH" in of_image:
             own.setdefault("PYTHONPATH", of_image["PYTHONPATH"])
+        own |= import_path(spec, own, WORK)
+        if not spec.injected:
+            return own, mounts
         own |= injected_variables(
             spec,
             own,
             debuggee=DEBUGGEE_ROOT,
-            code=[CODE, WORK],
+            code=[CODE, WORK, *(seen_at(path, _places(spec)) for path in spec.includes)],
             events=f"{ANNOUNCE_ROOT}/{spec.events.name}",
             uploads=WORK,
             # Published on 127.0.0.1 only; inside, the port has to be reachable from there.
@@ -312,10 +313,10 @@ def _end(client: docker.DockerClient, container: str) -> None:
                 raise
 
 
-def _code_root(spec: StepSpec) -> Path | None:
-    if spec.code is None:
-        return None
-    return spec.code if spec.code.is_dir() else spec.code.parent
+def _places(spec: StepSpec) -> list[tuple[Path, str]]:
+    """The folders of the code and of what lies beside it, and where they are mounted."""
+    code = [(spec.code_root, CODE)] if spec.code_root is not None else []
+    return [*code, *((root, f"{ROOT}/includes/{number}") for number, root in enumerate(include_roots(spec)))]
 
 
 def _input(name: str, path: Path) -> str:
@@ -332,9 +333,7 @@ def _mounts(spec: StepSpec) -> list[Any]:
         (f"{RUN}/azureml-logs", spec.folder / "azureml-logs", False),
         (ANNOUNCE_ROOT, spec.folder / "announce", False),
     ]
-    root = _code_root(spec)
-    if root is not None:
-        places.append((CODE, root, False))
+    places += [(seen, root, False) for root, seen in _places(spec)]
     places += [(_input(name, path), path, True) for name, path in spec.inputs.items()]
     for name, (path, is_file) in spec.outputs.items():
         places.append((f"{ROOT}/outputs/{name}", path.parent if is_file else path, False))

@@ -19,9 +19,9 @@ from ..pipelines.commands import debugged_command
 from . import ports
 from .process import clean_variables, end_groups
 from .rank_variables import rank_variables
-from .step_variables import MARK, injected_variables
+from .step_variables import MARK, import_path, injected_variables
 from .steps import StepProcess, StepSpec, StepView
-from .work_folder import input_name, make_folders, make_work_folder
+from .work_folder import code_mappings, include_roots, input_name, make_folders, make_work_folder, seen_at
 
 #: A path that a shell takes as one word without quotes.
 _PLAIN = re.compile(r"[\w./+=:@%,-]+", re.ASCII)
@@ -34,14 +34,14 @@ class ProcessSteps:
 
     def view(self, spec: StepSpec) -> StepView:
         """See :class:`~workflows.engines.steps.StepEngine`."""
-        code = _code_root(spec)
-        if spec.injected and code is not None and os.pathsep in f"{code}{spec.folder}":
+        code = spec.code_root
+        if spec.injected and code is not None and os.pathsep in f"{os.path.realpath(code)}{spec.folder}":
             raise UserError(
                 f"{code} cannot be debugged: the {os.pathsep!r} in its path separates folders in PYTHONPATH.",
                 "Move the project to a folder without one, or use Docker.",
             )
         make_folders(spec)
-        make_work_folder(spec, str(code) if code else "")
+        make_work_folder(spec, _places(spec))
         links = links_folder() / spec.run_id / spec.step
         paths = {}
         for name, path in spec.inputs.items():
@@ -57,12 +57,7 @@ class ProcessSteps:
 
     def mappings(self, spec: StepSpec) -> tuple[PathMapping, ...]:
         """See :class:`~workflows.engines.steps.StepEngine`."""
-        code = _code_root(spec)
-        if code is None or spec.code is None:
-            return ()
-        local = spec.code if spec.code.is_dir() else spec.code.parent
-        work = os.path.realpath(spec.folder / "work")
-        return (PathMapping(local, str(code)), PathMapping(local, work))
+        return code_mappings(spec, _places(spec), os.path.realpath(spec.folder / "work"))
 
     def start_step(self, spec: StepSpec, command: str, variables: Mapping[str, str]) -> StepProcess:
         """See :class:`~workflows.engines.steps.StepEngine`."""
@@ -72,13 +67,15 @@ class ProcessSteps:
                 "Start Docker Desktop, or work in WSL.",
             )
         shell = shutil.which("bash") or "/bin/sh"
+        work, places = os.path.realpath(spec.folder / "work"), _places(spec)
+        variables = {**variables, **import_path(spec, variables, work, os.pathsep)}
         own = {**clean_variables(spec.image.name), **variables}
-        code = _code_root(spec)
+        code = [os.path.realpath(spec.code_root)] if spec.code_root is not None else []
         own |= injected_variables(
             spec,
             variables,
             debuggee=DEBUGGEE,
-            code=[os.path.realpath(place) for place in (code, spec.folder / "work") if place is not None],
+            code=[*code, work, *(seen_at(path, places) for path in spec.includes)],
             events=str(spec.events),
             uploads=str(spec.folder / "work"),
             listen_host="127.0.0.1",
@@ -155,10 +152,10 @@ class _Processes:
             (links_folder() / self._spec.run_id).rmdir()
 
 
-def _code_root(spec: StepSpec) -> Path | None:
-    if spec.code is None:
-        return None
-    return Path(os.path.realpath(spec.code if spec.code.is_dir() else spec.code.parent))
+def _places(spec: StepSpec) -> list[tuple[Path, str]]:
+    """Where the code and what lies beside it really are."""
+    code = [spec.code_root] if spec.code_root is not None else []
+    return [(folder, os.path.realpath(folder)) for folder in (*code, *include_roots(spec))]
 
 
 def _marked(mark: str, whole: bool = False) -> list[int]:

@@ -35,6 +35,22 @@ def _split(paths: Mapping[str, str]) -> list[tuple[tuple[str, str], str]]:
     return [((key.partition(".")[0], key.partition(".")[2]), path) for key, path in paths.items()]
 
 
+def import_path(spec: StepSpec, own: Mapping[str, str], work: str, separator: str = ":") -> dict[str, str]:
+    """What makes a step's scripts import the additional includes.
+
+    Python looks beside the file that a script's link leads to, where they are not.
+
+    Args:
+        spec: The step.
+        own: The step's own variables, whose PYTHONPATH stays behind.
+        work: The working folder as the step sees it.
+        separator: What stands between two folders of a path there.
+    """
+    if not spec.includes:
+        return {}
+    return {"PYTHONPATH": separator.join([work, *filter(None, [own.get("PYTHONPATH")])])}
+
+
 def injected_variables(
     spec: StepSpec,
     own: Mapping[str, str],

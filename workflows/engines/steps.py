@@ -50,6 +50,7 @@ class StepSpec:
         debug: How it is debugged; None where it is not.
         metrics: Whether what it logs by azureml-core is kept, in ``announce/metrics.jsonl``.
         published_options: Whether its command has the published options, which a script need not know.
+        includes: Absolute paths of files and folders that lie beside the code in the working folder.
     """
 
     run_id: str
@@ -67,6 +68,14 @@ class StepSpec:
     debug: StepDebug | None = None
     metrics: bool = False
     published_options: bool = False
+    includes: tuple[Path, ...] = ()
+
+    @property
+    def code_root(self) -> Path | None:
+        """The source folder, or the one that the source file is in."""
+        if self.code is None:
+            return None
+        return self.code if self.code.is_dir() else self.code.parent
 
     @property
     def injected(self) -> bool:

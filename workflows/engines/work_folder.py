@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..models import PathMapping
 from ..project import STATE_FOLDER
 from .steps import StepSpec
 
@@ -32,19 +34,56 @@ def make_folders(spec: StepSpec) -> None:
         (path.parent if is_file else path).mkdir(parents=True, exist_ok=True)
 
 
-def make_work_folder(spec: StepSpec, code: str) -> None:
+def include_roots(spec: StepSpec) -> list[Path]:
+    """The folders that the additional includes lie in, outside of the code; none of them in another.
+
+    That of a file is its folder: the file itself may be replaced by an editor at any time.
+    """
+    code = spec.code_root
+    folders = [path if path.is_dir() else path.parent for path in spec.includes]
+    outside = dict.fromkeys(folder for folder in folders if code is None or not folder.is_relative_to(code))
+    return [one for one in outside if not any(one != other and one.is_relative_to(other) for other in outside)]
+
+
+def seen_at(path: Path, places: Sequence[tuple[Path, str]]) -> str:
+    """Where a step sees a path.
+
+    Args:
+        path: A path in one of the places.
+        places: Folders, and where the step sees each; the first one that it is in counts.
+    """
+    local, seen = next(place for place in places if path.is_relative_to(place[0]))
+    return "/".join([seen, *path.relative_to(local).parts])
+
+
+def code_mappings(spec: StepSpec, places: Sequence[tuple[Path, str]], work: str) -> tuple[PathMapping, ...]:
+    """Path mappings for the debugger, which resolves links: so the real places come first.
+
+    Args:
+        spec: The step.
+        places: As of :func:`seen_at`.
+        work: The working folder as the step sees it.
+    """
+    folders = [path for path in spec.includes if path.is_dir()]
+    linked = [(path, f"{work}/{path.name}") for path in folders]
+    if spec.code_root is not None:
+        linked.append((spec.code_root, work))
+    return tuple(PathMapping(local, remote) for local, remote in [*places, *linked])
+
+
+def make_work_folder(spec: StepSpec, places: Sequence[tuple[Path, str]]) -> None:
     """Fill ``work`` of a step's folder.
 
     Args:
         spec: The step.
-        code: The source folder, or the folder of the source file, as the step sees it.
+        places: As of :func:`seen_at`, for the code and the includes.
     """
-    if spec.code is None:
-        return
-    names = [entry.name for entry in os.scandir(spec.code)] if spec.code.is_dir() else [spec.code.name]
-    for name in names:
-        if name not in (*RUN_FOLDERS, STATE_FOLDER):
-            _link(f"{code}/{name}", spec.folder / "work" / name)
+    own: list[Path] = []
+    if spec.code is not None:
+        own = [spec.code / entry.name for entry in os.scandir(spec.code)] if spec.code.is_dir() else [spec.code]
+    for path in (*own, *spec.includes):
+        if path.name not in (*RUN_FOLDERS, STATE_FOLDER):
+            _link(seen_at(path, places), spec.folder / "work" / path.name)
 
 
 def settle(folder: Path) -> None:

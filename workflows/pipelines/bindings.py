@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from .component import Source
 from .definition import LITERAL_TYPES, Input
 from .expressions import Malformed, whole
 from .literals import DATA_TYPES, Declared, literal_text, literal_type, read_declared, read_type
-from .local_paths import data_path, exists, local_path, scheme
+from .local_paths import Elsewhere, all_elsewhere, data_path, exists, local_path, scheme
 from .yaml_file import Value, did_you_mean, refuse
 
 
@@ -93,14 +94,31 @@ class Bindings:
     pipeline: Mapping[str, PipelineInput]
     sources: Mapping[str, Source]
     replaced: Mapping[str, str]
+    _elsewhere: list[Elsewhere] = field(default_factory=list)
 
     def resolve(self, source: Source) -> dict[str, Input]:
-        """All inputs of a step.
+        """All inputs of a step; those that are not on this machine are refused by :meth:`check_here`.
 
         Raises:
-            UserError: One is missing, of the wrong type, not on this machine, or names what does not exist.
+            UserError: One is missing, of the wrong type, or names what does not exist.
         """
-        return {name: self._input(source, name, declared) for name, declared in source.declared.items()}
+        return {name: self._here(source, name, declared) for name, declared in source.declared.items()}
+
+    def check_here(self) -> None:
+        """See that all data of the steps is on this machine.
+
+        Raises:
+            UserError: Some is not; all of it is named, so that one more command will do.
+        """
+        if self._elsewhere:
+            raise all_elsewhere(self._elsewhere)
+
+    def _here(self, source: Source, name: str, declared: Declared) -> Input:
+        try:
+            return self._input(source, name, declared)
+        except Elsewhere as error:
+            self._elsewhere.append(error)
+            return Input(declared.type, path=Path())
 
     def _input(self, source: Source, name: str, declared: Declared) -> Input:
         what = f"Input `{name}` of step `{source.name}`"
@@ -189,6 +207,6 @@ def _value(declared: Declared, value: Value, data: bool, what: str, option: str)
             )
             type_ = "uri_file" if file else "uri_folder"
         path, url = data_path(value, text, type_, what, option)
-        return Input(type_, path=path, url=url, file=value.file, line=value.line)
+        return Input(type_, path=path, url=url, file=value.file, line=value.line, option=option)
     type_ = literal_type(value.data)
     return Input(type_, text=literal_text(value, replace(declared, type=type_), what), file=value.file, line=value.line)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,16 +73,17 @@ def debugged_command(command: str, launcher: str) -> str:
     return command
 
 
-def names_own_script(command: str, code: Path | None) -> bool:
+def names_own_script(command: str, code: Path | None, includes: Sequence[Path] = ()) -> bool:
     """Whether a command starts a script or module that lies in the step's code, as far as its text tells.
 
     Args:
         command: The text.
         code: The source folder, or the one source file.
+        includes: What lies beside it.
     """
-    if code is None:
-        return False
-    folders = [code if code.is_dir() else code.parent]
+    folders = [path.parent for path in includes]
+    if code is not None:
+        folders.insert(0, code if code.is_dir() else code.parent)
     for words in _commands(command):
         texts = [word.text for word in words]
         if texts[:1] == ["cd"] and len(texts) > 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 from .definition import EnvironmentReference
 from .distribution import Layout, read_layout
 from .environment_field import read_environment
+from .includes import read_includes
 from .literals import Declared, read_declared, read_type, unknown_keys
 from .local_paths import code_path, local_path, scheme
 from .yaml_file import Value, did_you_mean, read_yaml, refuse
@@ -31,7 +32,7 @@ _SHARED = (
 )
 _JOB = (*_SHARED, "component", "trial", "compute", "environment_variables", "experiment_name", "comment", "status")
 #: Fields that change what a step does, and that nothing here acts on.
-_NOT_ACTED_ON = ("limits", "identity", "services", "additional_includes")
+_NOT_ACTED_ON = ("limits", "identity", "services")
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Source:
         bound: The job's ``outputs``.
         variables: Environment variables.
         layout: Processes and instances.
-        scripts_known: Whether the code folder is all there is.
+        includes: Absolute paths of what lies beside the code.
     """
 
     name: str
@@ -84,7 +85,7 @@ class Source:
     bound: Mapping[str, Value]
     variables: Mapping[str, str]
     layout: Layout
-    scripts_known: bool
+    includes: tuple[Path, ...]
 
 
 @dataclass
@@ -133,13 +134,15 @@ class Components:
             if (found := first(key)) is not None:
                 inner = f"{key}.timeout" if key == "limits" and found.get("timeout") else key
                 self.notes.add(inner, name)
-        code, environment = first("code"), first("environment")
+        named_code, environment = first("code"), first("environment")
+        code = code_path(named_code, f"step `{name}`") if named_code is not None else None
+        beside = component.file if component is not None and named is not None and not named.is_mapping else None
         given, bound = _entries(job, "inputs", what), _entries(job, "outputs", what)
         return Source(
             name,
             job,
             command,
-            code_path(code, f"step `{name}`") if code is not None else None,
+            code,
             read_environment(environment, f"step `{name}`") if environment is not None else None,
             _declared(component, given, what),
             given,
@@ -147,7 +150,7 @@ class Components:
             bound,
             self._variables(job, component, what),
             read_layout(first("distribution"), first("resources"), what, name, self.notes.add, self.settle),
-            first("additional_includes") is None,
+            read_includes(first("additional_includes"), beside, code, what),
         )
 
     def _note_unknown(self, fields: Mapping[str, Value], known: tuple[str, ...], what: str, name: str) -> None:

@@ -30,6 +30,7 @@ class Input:
         output: The name of that output.
         file: The file that gives the value.
         line: Where in that file, counted from 1.
+        option: What to give to ``--input`` in its place, without the path; empty where it is no data.
     """
 
     type: str
@@ -40,6 +41,7 @@ class Input:
     output: str | None = None
     file: Path | None = None
     line: int = 0
+    option: str = ""
 
     @property
     def given(self) -> bool:
@@ -89,6 +91,7 @@ class Step:
         instances: Instances (nodes).
         shm_size: Size of /dev/shm in containers, such as ``2g``; empty for the default.
         after: Steps whose outputs it takes.
+        includes: Absolute paths of files and folders that lie beside the code in the working folder.
         file: The file that holds its command.
         line: Where in that file, counted from 1.
     """
@@ -107,6 +110,7 @@ class Step:
     instances: int = 1
     shm_size: str = ""
     after: tuple[str, ...] = ()
+    includes: tuple[Path, ...] = ()
 
     @property
     def ranks(self) -> int:

@@ -8,7 +8,7 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,37 +21,56 @@ SILENCE_SECONDS = 30
 _PART = 1024 * 1024
 
 
-def fetch(entry: Input, report: Callable[[str], None]) -> Path:
-    """The local file of an input's address.
+def fetch_all(entries: Sequence[Input], report: Callable[[str], None]) -> dict[str, Path]:
+    """The local files of inputs that have a ``url``, by their address.
 
     Args:
-        entry: The input, with a ``url``.
+        entries: The inputs.
         report: Called with lines of progress.
 
     Raises:
-        UserError: It cannot be fetched. Nothing of it is left then.
+        UserError: One cannot be fetched; what to type for all of those that are not here yet is named.
     """
-    assert entry.url is not None
-    parts = urlsplit(entry.url)
-    name = re.sub(r"[^\w.-]+", "_", unquote(parts.path.rpartition("/")[2])) or "data"
-    folder = cache_folder() / "inputs" / hashlib.sha256(entry.url.encode()).hexdigest()[:16]
-    target = folder / name
+    found: dict[str, Path] = {}
+    for entry in entries:
+        if entry.url is None or entry.url in found:
+            continue
+        try:
+            found[entry.url] = _fetch(entry.url, report)
+        except (OSError, ValueError, EOFError) as error:
+            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            away = [other.option for other in entries if other.url is not None and not _target(other.url).exists()]
+            typed = " ".join(f"--input {option}=PATH" for option in dict.fromkeys(away))
+            raise UserError(
+                f"{entry.url} cannot be fetched: {reason}.",
+                f"Download it where there is a network, and name the file: {typed}",
+                file=shown(entry.file) if entry.file else None,
+                line=entry.line or None,
+            ) from error
+    return found
+
+
+def _target(url: str) -> Path:
+    """Where an address's file is kept."""
+    name = re.sub(r"[^\w.-]+", "_", unquote(urlsplit(url).path.rpartition("/")[2])) or "data"
+    return cache_folder() / "inputs" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+
+
+def _fetch(url: str, report: Callable[[str], None]) -> Path:
+    """Fetch a file unless it is there already. Nothing is left of one that breaks off."""
+    target = _target(url)
     if target.exists():
         return target
+    folder, name = target.parent, target.name
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{name}.{os.getpid()}"
     try:
-        with contextlib.closing(urllib.request.urlopen(entry.url, timeout=SILENCE_SECONDS)) as response:  # noqa: S310
-            _copy(response, partial, f"{parts.hostname}: {name}", report)
+        with contextlib.closing(urllib.request.urlopen(url, timeout=SILENCE_SECONDS)) as response:  # noqa: S310
+            _copy(response, partial, f"{urlsplit(url).hostname}: {name}", report)
         os.replace(partial, target)
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise UserError(
-            f"{entry.url} cannot be fetched: {reason}.",
-            "Download it where there is a network, and name the file: --input NAME=PATH",
-            file=shown(entry.file) if entry.file else None,
-            line=entry.line or None,
-        ) from error
+    except urllib.error.HTTPError as error:
+        error.close()  # it is an open answer as well
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import UserError
 from .definition import FILE_TYPES
-from .yaml_file import Value, refuse
+from .yaml_file import Value, listed, refuse
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
 #: A scheme whose name alone says so; anything else with ``://`` is taken for a cloud as well.
 _CLOUD = ("azureml", "wasb", "wasbs", "abfs", "abfss", "adl", "s3", "s3a", "gs", "hdfs", "dbfs")
+
+
+class Elsewhere(UserError):
+    """Data that is not on this machine, and that ``--input`` can replace by local data.
+
+    Attributes:
+        option: What to give to ``--input``, without the path.
+    """
+
+    option = ""
 
 
 def scheme(text: str) -> str:
@@ -59,18 +71,18 @@ def data_path(value: Value, text: str, type_: str, what: str, option: str) -> tu
         option: What to give to ``--input`` in its place, without the path.
 
     Raises:
-        UserError: It lies in the cloud, is not there, or is a folder where a file is wanted or the reverse.
+        Elsewhere: It lies in the cloud.
+        UserError: It is not there, or is a folder where a file is wanted or the reverse.
     """
     found = scheme(text)
-    replace = f"Give a local one: `--input {option}=PATH`."
-    if found in ("http", "https"):
-        if type_ not in FILE_TYPES:
-            raise refuse(value, f"{what} is a folder at {text}; only single files can be fetched.", replace)
+    if found in ("http", "https") and type_ in FILE_TYPES:
         return None, text.strip()
+    if found in ("http", "https"):
+        raise _elsewhere(value, f"{what} is a folder at {text}; only single files can be fetched.", option)
     if found == "azureml" and not text.strip().startswith("azureml://"):
-        raise refuse(value, f"{what} is the registered asset `{text}`, which is not on this machine.", replace)
+        raise _elsewhere(value, f"{what} is the registered asset `{text}`, which is not on this machine.", option)
     if found:
-        raise refuse(value, f"{what} lies in the cloud: {text}.", replace)
+        raise _elsewhere(value, f"{what} lies in the cloud: {text}.", option)
     path = local_path(value, text)
     if not exists(path):
         raise refuse(
@@ -81,6 +93,28 @@ def data_path(value: Value, text: str, type_: str, what: str, option: str) -> tu
     if type_ == "uri_folder" and not path.is_dir():
         raise refuse(value, f"{what} is a {type_}, but {path} is a file.", "Name its folder, or make it a `uri_file`.")
     return path, None
+
+
+def _elsewhere(value: Value, problem: str, option: str) -> UserError:
+    error = refuse(value, problem, f"Give a local one: `--input {option}=PATH`.")
+    if value.file is None:
+        return error  # typed just now: nothing else is to be replaced with it
+    found = Elsewhere(error.problem, error.remedy, file=error.file, line=error.line)
+    found.option = option
+    return found
+
+
+def all_elsewhere(found: Sequence[Elsewhere]) -> Elsewhere:
+    """One error for all: at the place of the first, with everything that has to be typed."""
+    by_option = {error.option: error for error in reversed(found)}
+    options = list(dict.fromkeys(error.option for error in found))
+    first = by_option[options[0]]
+    if len(options) == 1:
+        return first
+    others = listed(options[1:])
+    problem = f"{first.problem[:-1]}. Not on this machine either: {others}."
+    typed = " ".join(f"--input {option}=PATH" for option in options)
+    return Elsewhere(problem, f"Give local ones: `{typed}`.", file=first.file, line=first.line)
 
 
 def code_path(value: Value, what: str) -> Path:

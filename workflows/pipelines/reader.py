@@ -71,6 +71,7 @@ def load_pipeline(file: Path, inputs: Mapping[str, str] | None = None) -> Pipeli
         link = next(item for item in steps[cycle[1]].inputs.values() if item.step == cycle[0])
         place = Value(None, link.file, link.line)
         raise refuse(place, f"The jobs wait for each other: {' → '.join(cycle)}.", "Take one of these bindings out.")
+    bindings.check_here()
     return Pipeline(
         _name(root, file),
         file,
@@ -238,7 +239,7 @@ def _step(source: Source, bindings: Bindings, decided: Mapping[tuple[str, str], 
                 f"{what} needs input `{name}`, which is optional and not given.",
                 f"Put it into `$[[ … ]]`, or give it under `inputs` of `{source.name}`.",
             )
-    script = missing_script(command, source.code) if source.scripts_known else None
+    script = missing_script(command, source.code, source.includes)
     if script is not None:
         where = f"{source.code}" if source.code is not None else "the step, which has no `code`"
         raise refuse(
@@ -260,6 +261,7 @@ def _step(source: Source, bindings: Bindings, decided: Mapping[tuple[str, str], 
         source.layout.instances,
         source.layout.shm_size,
         tuple(dict.fromkeys(item.step for item in inputs.values() if item.step is not None)),
+        source.includes,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .local_paths import exists
@@ -30,12 +30,13 @@ _HARMLESS = (
 _UNCERTAIN = re.compile(r"[$`*?~{}<>|&()\x00]")
 
 
-def missing_script(command: str, code: Path | None) -> str | None:
+def missing_script(command: str, code: Path | None, includes: Sequence[Path] = ()) -> str | None:
     """The script that a command certainly starts and that is not in the code.
 
     Args:
         command: With its expressions still in.
         code: The source folder or file; None where the step has none.
+        includes: What lies beside it.
 
     Returns:
         The script as it stands in the command; None where it is there or nothing is certain.
@@ -48,7 +49,7 @@ def missing_script(command: str, code: Path | None) -> str | None:
         script = _script(words)
         if script is None:
             return None  # from here on anything may have been fetched, made, or left by `cd`
-        if not _is_there(script, code):
+        if not _is_there(script, code) and not _is_included(script, includes):
             return script
         # What a script of theirs leaves behind is not known either.
         return None
@@ -92,3 +93,8 @@ def _is_there(script: str, code: Path | None) -> bool:
     if not code.is_dir():
         return code.name == script.removeprefix("./")
     return exists(code / script)
+
+
+def _is_included(script: str, includes: Sequence[Path]) -> bool:
+    first = script.removeprefix("./").partition("/")[0]
+    return any(path.name == first and exists(path.parent / script) for path in includes)

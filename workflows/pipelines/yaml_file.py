@@ -128,7 +128,7 @@ def read_yaml(file: Path, what: str, named: Value | None = None) -> Value:
     Raises:
         UserError: It cannot be read, is not YAML, or not a mapping; with the line.
     """
-    text = _read_text(file, what, named)
+    text = read_text(file, what, named)
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -160,7 +160,9 @@ def _line(text: str, line: int) -> str:
     return lines[line - 1] if line <= len(lines) else ""
 
 
-def _read_text(file: Path, what: str, named: Value | None) -> str:
+def read_text(file: Path, what: str, named: Value | None = None) -> str:
+    """A file's text; arguments and errors as of :func:`read_yaml`."""
+
     def wrong(problem: str, remedy: str) -> UserError:
         return refuse(named, problem, remedy) if named is not None else UserError(problem, remedy)
 

@@ -56,6 +56,7 @@ class PlannedStep:
         processes: Processes of each instance.
         shm_size: Size of /dev/shm in containers.
         after: Steps that it needs.
+        includes: Absolute paths of what lies beside the code in the working folder.
         debug: How it is debugged, or None.
         literal: Whether command and variables are to be taken as they are, without looking for references.
         metrics: Whether what it logs by azureml-core is kept.
@@ -73,6 +74,7 @@ class PlannedStep:
     processes: int = 1
     shm_size: str = ""
     after: tuple[str, ...] = ()
+    includes: tuple[str, ...] = ()
     debug: PlannedDebug | None = None
     literal: bool = False
     metrics: bool = False
@@ -121,5 +123,5 @@ def _step(values: Mapping[str, Any]) -> PlannedStep:
         found["debug"] = PlannedDebug(**{**debug, "ports": {int(rank): port for rank, port in debug["ports"].items()}})
     found["image"] = ImageRef(**{**found["image"], "notes": tuple(found["image"]["notes"])})
     found["inputs"] = {name: PlannedInput(**entry) for name, entry in found["inputs"].items()}
-    found["after"] = tuple(found["after"])
+    found["after"], found["includes"] = tuple(found["after"]), tuple(found["includes"])
     return PlannedStep(**found)

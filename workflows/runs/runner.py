@@ -218,6 +218,7 @@ class Runner:
             folder=folder,
             image=planned.image,
             code=self._here(planned.code) if planned.code else None,
+            includes=tuple(map(self._here, planned.includes)),
             inputs=inputs,
             outputs={name: (self._output(planned.name, name), is_file) for name, is_file in planned.outputs.items()},
             ranks=planned.ranks,

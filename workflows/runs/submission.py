@@ -80,6 +80,7 @@ def step_records(run: RunRecord, plan: Plan, engine: StepEngine, names: Callable
             folder=run.step_folder(step.name),
             image=step.image,
             code=Path(step.code) if step.code else None,
+            includes=tuple(map(Path, step.includes)),
             ranks=step.ranks,
             debug=StepDebug(allotted) if allotted else None,
         )

@@ -10,7 +10,6 @@ changed at the moment in which the script itself imports it.
 from __future__ import annotations
 
 import os
-import sys
 
 # As good as typing.TYPE_CHECKING, without importing that.
 TYPE_CHECKING = False
@@ -24,35 +23,9 @@ def install() -> None:
     """See to it that the SDK's module is changed once it is imported, where that is asked for."""
     path = os.environ.get("AZUREML_DEBUGGEE_METRICS")
     if path:
-        sys.meta_path.insert(0, _Finder(path))
+        from . import late
 
-
-class _Finder:
-    """Stands first among the finders until the module is asked for."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name != MODULE:
-            return None
-        sys.meta_path.remove(self)
-        from importlib.machinery import PathFinder
-
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            load = spec.loader.exec_module
-
-            def load_and_change(module: Any) -> None:
-                load(module)
-                try:
-                    change(module, self._path)
-                except Exception:
-                    # Another version of the SDK: the script matters more than its metrics.
-                    pass
-
-            spec.loader.exec_module = load_and_change  # type: ignore[method-assign]
-        return spec
+        late.once_imported(MODULE, lambda module: change(module, path))
 
 
 def change(module: Any, path: str) -> None:

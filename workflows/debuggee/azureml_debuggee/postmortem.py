@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 
-from . import imports, step
+from . import imports, spawned, step
 from .announce import Announcer
 from .errors import describe
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing import Any, Callable, List, MutableMapping, Sequence, Tuple
 
 
-def install(settings: MutableMapping[str, str], folders: Sequence[str], debugs_itself: bool) -> None:
-    """Watch for exceptions that nobody catches.
+def install(settings: MutableMapping[str, str], folders: Sequence[str], debugs_itself: bool) -> PostMortem:
+    """Watch for exceptions that nobody catches, here and in what multiprocessing starts.
 
     Args:
         settings: Configuration, as for a session.
@@ -36,6 +36,8 @@ def install(settings: MutableMapping[str, str], folders: Sequence[str], debugs_i
 
         watch.session = session.make(settings)
         watch.session.waited_in_vain = True
+    spawned.pass_on(settings, folders, debugs_itself)
+    return watch
 
 
 class PostMortem:
@@ -140,15 +142,20 @@ class PostMortem:
         if session.hold() and not followed:
             session.debugger.stop_at_error(error)
 
-    # Forks
+    # Children
 
     def _after_fork(self) -> None:
         # New ones: another thread of the parent's may hold the lock.
         self._one, self._seen = threading.Lock(), []
         # pydevd is made once; where the parent has it already, its child is not debugged.
         self._over = self._over or self._started
+        if not self._over:
+            self.guard_process()
+
+    def guard_process(self) -> None:
+        """See what is uncaught in a child of multiprocessing's, which this process is or may be."""
         process: Any = sys.modules.get("multiprocessing.process")
-        if process is not None and not self._over:
+        if process is not None:
             process.BaseProcess._bootstrap = self._guarded(process.BaseProcess._bootstrap)
 
     def _guarded(self, bootstrap: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,62 @@
+"""Inputs from the web, from a server on this machine."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from workflows.errors import UserError
+from workflows.pipelines.definition import Input
+from workflows.pipelines.fetching import fetch_all
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Serves `/good.csv`, breaks off in `/short.csv`, and has nothing else."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path in ("/good.csv", "/short.csv") else 404)
+        self.send_header("Content-Length", "4" if self.path == "/good.csv" else "400")
+        self.end_headers()
+        self.wfile.write(b"1,2\n")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_a_file_is_fetched_once(address: str) -> None:
+    said: list[str] = []
+    url = f"{address}/good.csv"
+    entry = Input("uri_file", url=url)
+    for _ in range(2):
+        (path,) = fetch_all([entry, entry, Input("string", text="x")], said.append).values()
+        assert path.name == "good.csv" and path.read_text() == "1,2\n"
+    assert said == ["fetching 127.0.0.1: good.csv, 0.0 MB"]
+
+
+@pytest.mark.parametrize(("name", "reason"), [("none.csv", "Not Found"), ("short.csv", "after 4 of 400 bytes")])
+def test_what_cannot_be_fetched_is_named_with_all_that_has_to_be_typed(
+    address: str, tmp_path: Path, name: str, reason: str
+) -> None:
+    entries = [
+        Input("uri_file", url=f"{address}/{part}", option=option, file=tmp_path / "pipeline.yml", line=number)
+        for number, (part, option) in enumerate([("good.csv", "a"), (name, "b"), ("more.csv", "s.c"), (name, "b")], 1)
+    ]
+    with pytest.raises(UserError) as caught:
+        fetch_all(entries, lambda _line: None)
+    assert f"{address}/{name} cannot be fetched" in caught.value.problem and reason in caught.value.problem
+    assert caught.value.line == 2
+    assert caught.value.remedy.endswith("name the file: --input b=PATH --input s.c=PATH")
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != "good.csv"]

@@ -1,0 +1,77 @@
+"""Takes the watch for uncaught exceptions along into processes that multiprocessing starts anew.
+
+A forked child has the watch already. One that is spawned, or forked by a server, begins as a bare
+Python that is sent what it has to know of its parent. The watch is sent in the same message: it is
+what the child unpickles first, before it imports the program's main module. No environment variable
+or command line is changed for it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import imports, late, step
+
+TYPE_CHECKING = False  # As good as typing's, without importing that.
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+
+#: What the child does first. A child that cannot, being another Python elsewhere, goes on without.
+_CODE = """
+try:
+    import sys
+    sys.path.insert(0, {folder!r})
+    try:
+        from azureml_debuggee import spawned
+    finally:
+        sys.path.remove({folder!r})
+    spawned.begin({settings!r}, {folders!r}, {debugs_itself!r})
+except Exception:
+    pass
+"""
+
+
+class _Watch:
+    """Unpickling it is executing the code."""
+
+    def __init__(self, code: str) -> None:
+        self._code = code
+
+    def __reduce__(self) -> Tuple[Callable[..., Any], Tuple[str, Dict[str, Any]]]:
+        return exec, (self._code, {})
+
+
+def pass_on(settings: Mapping[str, str], folders: Sequence[str], debugs_itself: bool) -> None:
+    """Send the watch along with every process that multiprocessing starts from now on; arguments as of the watch."""
+    code = _CODE.format(
+        folder=os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+        settings={name: value for name, value in settings.items() if name.startswith("AZUREML_DEBUGGEE_")},
+        folders=list(folders),
+        debugs_itself=debugs_itself,
+    )
+
+    def change(module: Any) -> None:
+        prepare = module.get_preparation_data
+
+        def get_preparation_data(*arguments: Any, **options: Any) -> Any:
+            data = prepare(*arguments, **options)
+            if isinstance(data, dict):
+                # Under a name that nobody looks for; a fork server takes only what it knows.
+                data["azureml_debuggee"] = _Watch(code)
+            return data
+
+        module.get_preparation_data = get_preparation_data
+
+    late.once_imported("multiprocessing.spawn", change)
+
+
+def begin(settings: Dict[str, str], folders: List[str], debugs_itself: bool) -> None:
+    """Watch over this process, which has just been started; never raises."""
+    try:
+        imports.expect([], folders)
+        with imports.own:
+            from . import postmortem
+
+            postmortem.install(settings, folders, debugs_itself).guard_process()
+    except Exception as error:
+        step.report(settings, error)

@@ -1,0 +1,67 @@
+"""``additional_includes``: files and folders that lie beside a step's own code when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .local_paths import exists, local_path, scheme
+from .yaml_file import Value, read_text, refuse
+
+#: The suffix of the older form: a file beside the component's, with a path on each line.
+SUFFIX = ".additional_includes"
+
+
+def read_includes(value: Value | None, component: Path | None, code: Path | None, what: str) -> tuple[Path, ...]:
+    """What a step's working folder has beside its code, each under its own name.
+
+    Args:
+        value: The field.
+        component: The component's file, beside which the older form may lie.
+        code: The step's source folder or file.
+        what: The step in a message.
+
+    Raises:
+        UserError: One is not there, not a path, or called like another one; with the line.
+    """
+    found: dict[str, Path] = {}
+    for entry in [*_listed(value, what), *_beside(component)]:
+        path = _path(entry, what)
+        if found.get(path.name, path) != path:
+            raise refuse(entry, f"{what} includes two that are called {path.name}.", "Rename one of them.")
+        own = (code / path.name if code.is_dir() else code) if code is not None else None
+        if own is not None and own.name == path.name and exists(own) and not own.samefile(path):
+            raise refuse(
+                entry, f"{what} includes {path.name}, which is in its code already: {own}.", "Take one of the two out."
+            )
+        found[path.name] = path
+    return tuple(found.values())
+
+
+def _listed(value: Value | None, what: str) -> list[Value]:
+    if value is None:
+        return []
+    if not isinstance(value.data, list):
+        raise refuse(
+            value, f"`additional_includes` of {what.lower()} has to be a list.", "Write `- ../path` lines under it."
+        )
+    return [entry for entry in value.data if isinstance(entry, Value)]
+
+
+def _beside(component: Path | None) -> list[Value]:
+    file = component.with_suffix(SUFFIX) if component is not None else None
+    if file is None or not exists(file):
+        return []
+    lines = read_text(file, "file of additional includes").splitlines()
+    return [Value(line.strip(), file, number) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _path(entry: Value, what: str) -> Path:
+    if entry.is_mapping:
+        raise refuse(entry, f"{what} includes a package of a feed.", "Download it, and name its folder.")
+    text = entry.text(f"An additional include of {what.lower()}")
+    if scheme(text):
+        raise refuse(entry, f"{what} includes {text}, which is not on this machine.", "Name a local path.")
+    path = local_path(entry, text)
+    if not exists(path):
+        raise refuse(entry, f"{what} includes {path}, which is not there.", "Check the path.")
+    return path
