@@ -206,10 +206,13 @@ def test_a_local_port_that_is_taken_is_replaced_and_the_configuration_says_so(pr
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        said = project.ok("deploy.debug", "--remote", "--debug-port", str(port))
+        # The same for the service, whose address people are told to post to.
+        said = project.ok("deploy.debug", "--remote", "--debug-port", "0", "--scoring-port", str(port))
+        scoring = next(one["local_port"] for one in project.tunnels() if one["port"] == port)
+        assert scoring != port and f"http://127.0.0.1:{scoring}/score" in said.out
+        said = project.ok("deploy.debug", "--remote", "--debug-port", str(port), "--scoring-port", "0")
         here = project.launch()[DEPLOYMENT]["connect"]["port"]
         assert here != port and f"127.0.0.1:{here} ({port} is taken here)" in said.out
-        assert f"debugger welcome on 127.0.0.1:{here}" in said.out
         with session(project.endpoint(DEPLOYMENT), {}):
             pass
 
@@ -256,3 +259,34 @@ def test_tunnels_do_not_outlive_the_project_folder(project: RemoteProject, tmp_p
 def test_what_start_up_files_of_the_shell_there_print_does_no_harm(project: RemoteProject) -> None:
     project.host.put(".bashrc", "echo Welcome to the machine; echo 'a warning' >&2\n")
     assert project.remote("experiment.list")["experiments"] == []
+
+
+def test_data_outside_the_project_stays_where_it_is_in_the_run_configuration(
+    project: RemoteProject, tmp_path: Path
+) -> None:
+    script = project.folder / "train.py"
+    script.write_text(TRAIN)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "numbers.txt").write_text("4 5")
+    arguments = ["--", "--numbers", "$AZUREML_DATAREFERENCE_numbers"]
+    project.ok("experiment.create", "--remote", "sums")
+    typed = ["sums", "--script", "train.py", "--data", "numbers=../outside"]
+    assert "total 9" in project.ok("experiment.run", "--remote", "--follow", *typed, *arguments).out
+    kept = (project.folder / ".azureml" / "sums.runconfig").read_text()
+    assert "../outside" in kept and "carried" not in kept
+    # Without flags it is repeated, there and here.
+    (tmp_path / "outside" / "numbers.txt").write_text("4 6")
+    again = project.ok("experiment.run", "--remote", "--follow", "sums").out
+    assert "total 10" in again and "is as the run there" not in again
+    assert "total 10" in project.ok("experiment.run", "--follow", "sums").out
+
+
+def test_a_run_configuration_is_edited_here(project: RemoteProject, tmp_path: Path) -> None:
+    (project.folder / "train.py").write_text(TRAIN)
+    (project.folder / "other.py").write_text("print('the other one')\n")
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nsed -i 's/train.py/other.py/' \"$1\"\n")
+    editor.chmod(0o755)
+    project.ok("experiment.create", "--remote", "sums")
+    typed = ["--remote", "--follow", "sums", "--script", "train.py", "--edit"]
+    assert "the other one" in project.ok("experiment.run", *typed, EDITOR=str(editor)).out

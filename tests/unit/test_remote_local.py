@@ -113,6 +113,7 @@ def test_a_task_is_typed_there_with_the_paths_of_there(project: Path, tmp_path: 
         name="pipeline.inspect",
         values={"location": "a.py:3", "eval": ["x + 1", "-y"], "wait": False, "data": ["n=../outside data", "m=word"]},
         defaults={"eval": [], "wait": True, "data": []},
+        fields=["debug_port", "model_dir"],
         flags={"debug_port": "6000"},
         positional=["location"],
         kinds={"location": request.LOCATION, "data": request.NAMED},

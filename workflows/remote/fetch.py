@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import UserError
 from ..paths import shown
+from ..project import write_bytes
 from . import frames
+from .places import Places
 from .session import Lost, Session
 from .sync import in_bytes
 
@@ -77,20 +80,33 @@ def copy(session: Session, files: Sequence[tuple[str, str]], folder: Path, repor
     return len(files)
 
 
-def bring_configurations(session: Session, root: str, project: Path) -> list[str]:
+def bring_configurations(session: Session, places: Places) -> list[str]:
     """Bring run configurations here that a task there has made or changed; their names.
 
     Before the task those there were as they are here, so what differs now has come from it.
     """
-    digests = session.ask("digests", root=root, pattern=".azureml/*.runconfig")["digests"]
-    wanted = [
-        name
-        for name, digest in sorted(digests.items())
-        if digest and (not (project / name).is_file() or _digest(project / name) != digest)
-    ]
-    fetch(session, [(f"{root}/{name}", project / name) for name in wanted], lambda line: None)
-    return wanted
+    project = places.project
+    digests = session.ask("digests", root=places.root, pattern=".azureml/*.runconfig")["digests"]
+    differing = [name for name, digest in sorted(digests.items()) if digest != _digest(project / name)]
+    changed = []
+    with tempfile.TemporaryDirectory(prefix="azureml-debug-") as folder:
+        arrived = {name: Path(folder) / Path(name).name for name in differing}
+        fetch(session, [(f"{places.root}/{name}", path) for name, path in arrived.items()], lambda line: None)
+        for name, path in arrived.items():
+            text = _with_places_here(path.read_bytes(), places)
+            if not (project / name).is_file() or (project / name).read_bytes() != text:
+                (project / name).parent.mkdir(exist_ok=True)
+                write_bytes(project / name, text)
+                changed.append(name)
+    return changed
+
+
+def _with_places_here(text: bytes, places: Places) -> bytes:
+    """What was outside the project lies in a place of its own there; here it is where it was."""
+    for place in places.outside:
+        text = text.replace(places.relative(place).encode(), os.path.relpath(place, places.project).encode())
+    return text
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

@@ -14,11 +14,8 @@ from .places import Places
 #: How the value of a task's flag names something on this machine.
 PATH, NAMED, LOCATION, MAYBE = "path", "name=path", "file:line", "path or name"
 
-#: Settings that are handed over besides those typed: the ones that tasks there act on.
-_HANDED = (
-    *("engine", "backend", "score_script", "model_dir", "inference_env", "training_env", "base_image", "image_tag"),
-    *("container_name", "scoring_port", "debug_port", "debug_timeout", "pipeline_file"),
-)
+#: Settings that every task may act on. Of the others it gets those that it has a flag for.
+_ALWAYS = ("engine", "image_tag", "container_name", "debug_timeout")
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,7 @@ class Typed:
         name: Its full name, such as ``deploy.debug``.
         values: Its own flags' values, by parameter.
         defaults: What those are where nothing was typed.
+        fields: The settings that it has a flag for.
         flags: Settings typed on the command line, by field.
         positional: Parameters without a flag.
         kinds: Which parameters name files, and how.
@@ -39,16 +37,26 @@ class Typed:
     name: str
     values: Mapping[str, Any]
     defaults: Mapping[str, Any]
+    fields: Sequence[str]
     flags: Mapping[str, str]
     positional: Sequence[str] = ()
     kinds: Mapping[str, str] = field(default_factory=dict)
     as_json: bool = False
     remainder: Sequence[str] | None = None
 
+    @property
+    def handed(self) -> list[str]:
+        """The settings of this machine that it needs, by field."""
+        own = [*_ALWAYS, *self.fields]
+        if self.name.startswith("deploy."):
+            # Whatever is done with the service, its code there is to be the one here.
+            own.append("score_script")
+        return [name for name in dict.fromkeys(own) if not name.startswith("remote_")]
+
 
 def named(typed: Typed, settings: Settings, places: Places) -> None:
     """Find what the task names on this machine, so that it travels."""
-    for name, value in _named_settings(settings):
+    for name, value in _named_settings(typed, settings):
         if value.exists():
             # A service runs the folder of its script.
             places.carry(value.parent if name == "score_script" else value)
@@ -57,16 +65,39 @@ def named(typed: Typed, settings: Settings, places: Places) -> None:
             path = _path_in(text, kind)
             if path is not None:
                 places.carry(path)
+    if typed.name in ("experiment.run", "experiment.debug"):
+        _experiment(typed, places)
     if typed.name in ("pipeline.submit", "pipeline.debug"):
         _pipeline(typed, settings, places)
 
 
-def _named_settings(settings: Settings) -> list[tuple[str, Path]]:
+def _named_settings(typed: Typed, settings: Settings) -> list[tuple[str, Path]]:
     return [
         (name, getattr(settings, name))
-        for name in _HANDED
+        for name in typed.handed
         if BY_FIELD[name].path and name in settings.set_by and name != "pipeline_file"
     ]
+
+
+def _experiment(typed: Typed, places: Places) -> None:
+    """The data that an experiment's run configuration names: what is not in the project is typed for the task there."""
+    from ..errors import UserError
+    from ..experiments import catalog, runconfig
+
+    path = catalog.runconfig_path(places.project, str(typed.values["name"]))
+    try:
+        data = runconfig.read(path).data if path.is_file() else {}
+    except UserError:
+        # The task there says what is wrong with it.
+        return
+    known = {text.partition("=")[0] for text in _texts(typed.values.get("data"))}
+    for name, place in data.items():
+        full = Path(os.path.abspath(places.project / place))
+        if name in known or not full.exists():
+            continue
+        places.carry(full)
+        if not full.is_relative_to(places.project):
+            typed.values["data"].append(f"{name}={full}")
 
 
 def _pipeline(typed: Typed, settings: Settings, places: Places) -> None:
@@ -161,7 +192,7 @@ def _translated(text: str, kind: str | None, places: Places) -> str:
 def environ(typed: Typed, settings: Settings, places: Places) -> dict[str, str]:
     """The settings of this machine that the task there needs, as environment variables; no secret is among them."""
     found = {}
-    for name in _HANDED:
+    for name in typed.handed:
         setting = BY_FIELD[name]
         if name not in settings.set_by or name in typed.flags:
             continue

@@ -121,7 +121,7 @@ class RemoteTask:
             manifest.keep(state, current, left)
             session.ask("close")
             sent = sync.Sent(self.places.root, len(wanted.send), len(wanted.delete), wanted.size, len(found), kept)
-            step.text = _in_words(sent)
+            step.text = "; ".join([_in_words(sent), *self._named_sizes(wanted)])
         for path in kept:
             self.console.line(f"  note: a file that was changed there was in the way; it is kept there: {path}")
         return sent
@@ -192,6 +192,15 @@ class RemoteTask:
         name = max(sizes, key=lambda place: sizes[place])
         return f"{name} ({sync.in_bytes(sizes[name])}) and the rest of {len(wanted.send)} files"
 
+    def _named_sizes(self, wanted: sync.Changes) -> list[str]:
+        """What was sent of folders and files that the command names, each with its size."""
+        found = []
+        for place in self.places.named:
+            size = sum(one.size for one in wanted.send if Path(one.full).is_relative_to(place))
+            if size and place.is_dir():
+                found.append(f"{shown(place)} {sync.in_bytes(size)}")
+        return found
+
     def environment(self, session: Session) -> tuple[str, str]:
         """The Python there that has what the program needs, and where the program's own files are."""
         own = program(self.settings.project)
@@ -239,7 +248,7 @@ class RemoteTask:
             "argv": [python, "-m", "invoke", *request.argv(typed, self.places)],
             "environ": environ,
             "tty": _terminal(),
-            "interactive": typed.name in _TALKING or bool(typed.values.get("edit")),
+            "interactive": typed.name in _TALKING,
         }
         return _Follower(self, session, asked, typed).follow()
 
@@ -287,7 +296,7 @@ class _Follower:
             if answer.get("done"):
                 break
         if self._typed.name in _CONFIGURING:
-            for name in fetch.bring_configurations(self._session, task.places.root, task.settings.project):
+            for name in fetch.bring_configurations(self._session, task.places):
                 console.line(f"  note: {name} is as the run there was started with")
         if not self._wanted:
             return

@@ -76,6 +76,7 @@ def command(
     iterable: Sequence[str] = (),
     positional: Sequence[str] = (),
     paths: Mapping[str, str] | None = None,
+    before: Callable[[Command, dict[str, Any]], bool] | None = None,
     interrupted: str = "What was begun has been taken away.",
 ) -> Callable[[Callable[..., None]], Task[Any]]:
     """Make an Invoke task of a function of a :class:`Command` and flags.
@@ -87,6 +88,8 @@ def command(
         iterable: Flags that may be repeated.
         positional: Arguments without a flag.
         paths: Which of the function's own flags name files, and how; see :mod:`workflows.remote.request`.
+        before: With ``--remote``: what is done here first. It may change the flags' values; whether what came
+            after ``--`` is done with, too.
         interrupted: What to say of the state that Ctrl-C leaves.
     """
 
@@ -120,9 +123,15 @@ def command(
             run = Command(name, context, flags, as_json)
             with _signals_as_interrupts():
                 if remote:
-                    typed = {"name": name, "values": values, "positional": positional, "kinds": paths or {}}
+                    typed: dict[str, Any] = {
+                        "name": name,
+                        "values": values,
+                        "positional": positional,
+                        "kinds": paths or {},
+                    }
                     defaults = {one.name: one.default for one in own}
-                    _guard(run, _elsewhere, {**typed, "defaults": defaults, "as_json": as_json}, LEFT_THERE)
+                    typed |= {"defaults": defaults, "fields": settings, "as_json": as_json, "before": before}
+                    _guard(run, _elsewhere, typed, LEFT_THERE)
                 else:
                     _guard(run, function, values, interrupted)
 
@@ -143,13 +152,18 @@ def command(
 LEFT_THERE = "What was started on the other machine may go on there."
 
 
-def _elsewhere(run: Command, **typed: Any) -> None:
+def _elsewhere(
+    run: Command, before: Callable[[Command, dict[str, Any]], bool] | None, values: dict[str, Any], **typed: Any
+) -> None:
     """Run a task on the other machine."""
     from ..remote.request import Typed
     from ..remote.task import run_there
 
     flags = {name: text for name, text in run.flags.items() if text is not None}
     remainder = run.remainder() if "--" in sys.argv else None
+    if before is not None and before(run, values):
+        remainder = None
+    typed["values"] = values
     code = run_there(run.settings, run.console, Typed(flags=flags, remainder=remainder, **typed))
     if code:
         raise Exit(code=code)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import report
 from ..errors import BadValue, UserError
@@ -66,6 +66,18 @@ def _options(call: Command, script: str | None, environment: str | None, data: S
     )
 
 
+def _edit_here(call: Command, values: dict[str, Any]) -> bool:
+    """With ``--remote --edit``: the person's editor is here, so the run configuration is made and edited here."""
+    if not values["edit"]:
+        return False
+    from ..experiments.configure import configure
+
+    options = _options(call, values["script"], values["environment"], values["data"], True)
+    configure(call.settings, call.console, values["name"], options)
+    values.update(edit=False, script=None, environment=None, data=[])
+    return True
+
+
 @command(json=True, help={"name": NAME_HELP}, positional=["name"])
 def create(call: Command, name: str) -> None:
     """Make an experiment; it is then run by experiment.run or experiment.debug."""
@@ -85,6 +97,7 @@ def create(call: Command, name: str) -> None:
     iterable=["data"],
     positional=["name"],
     paths={"script": "path", "environment": "path or name", "data": "name=path"},
+    before=_edit_here,
     interrupted="What the run has started has been ended.",
 )
 def run(
@@ -121,6 +134,7 @@ def run(
     iterable=["data"],
     positional=["name"],
     paths={"script": "path", "environment": "path or name", "data": "name=path"},
+    before=_edit_here,
     interrupted="What the run has started has been ended.",
 )
 def debug(
