@@ -20,11 +20,12 @@ from typing import Any
 from ..errors import UserError
 from ..project import read_json, write_json
 from ..runs import identity
+from . import frames
 from .address import Address
 from .configurations import apply
 from .forwarding import Forward
 from .places import Places
-from .session import Lost, Session
+from .session import ALIVE_SECONDS, Lost, Session
 from .tunnels import keeper_file
 
 #: Seconds between two looks at whether it is still wanted.
@@ -105,10 +106,14 @@ class Keeper:
         """Hear of what is over, until the connection is lost."""
         while not self._over.is_set():
             try:
-                told = session.message(None)
+                got = session.frame(ALIVE_SECONDS)
+                session.alive()
             except (Lost, UserError) as error:
                 self._log(f"the connection was lost {error}")
                 return
+            if got is None:
+                continue
+            told = frames.read(got[1])
             with self._lock:
                 owner = self._owners.get(str(told.get("name")))
             if owner is None:

@@ -17,6 +17,8 @@ from .connection import close_connection, open_connection
 
 #: Seconds that the other side may take for an answer that needs no work.
 ANSWER_SECONDS = 60.0
+#: Seconds between two signs of life; the other side gives up after sixty without one.
+ALIVE_SECONDS = 10.0
 #: Seconds for the exit code of a program whose output has ended.
 EXIT_SECONDS = 3.0
 #: What the shell there says when it has found no Python that will do.
@@ -55,6 +57,7 @@ class Session:
         #: What was said beside the frames: a shell's start-up files may print anything.
         self._complaint = bytearray()
         self._greeted = False
+        self._told = time.monotonic()
         try:
             self._channel = connection.transport.open_session(timeout=ANSWER_SECONDS)
             self._channel.exec_command(_bootstrap())
@@ -92,6 +95,12 @@ class Session:
         with contextlib.suppress(Exception):
             self._channel.close()
         close_connection(self.connection)
+
+    def alive(self) -> None:
+        """Now and then, while waiting: tell the other side that this one is still there."""
+        if time.monotonic() - self._told > ALIVE_SECONDS:
+            self._told = time.monotonic()
+            self.send(alive=True)
 
     # Frames
 

@@ -321,6 +321,7 @@ class _Follower:
         while True:
             got = self._session.frame(0.1)
             self._pass_interrupts()
+            self._session.alive()
             if got is None:
                 continue
             kind, payload = got
@@ -470,7 +471,7 @@ class _Follower:
     @contextlib.contextmanager
     def _typing(self) -> Iterator[None]:
         """Hand what is typed to a task that a person talks to."""
-        if not self._asked["interactive"] or not self._asked["tty"] or not sys.stdin.isatty():
+        if not self._asked["interactive"] or not self._asked["tty"] or not sys.stdin.isatty() or os.name == "nt":
             yield
             return
         import termios

@@ -36,6 +36,10 @@ LOCK_SECONDS = 60
 LOOK_SECONDS = 0.02
 #: Seconds between two looks at whether a run is over.
 WATCH_SECONDS = 0.3
+#: Seconds without a sign of life after which the other side is given up: its link may be cut and nobody told.
+SILENT_SECONDS = 60
+#: The same while nothing goes on, and a person may be asked something.
+IDLE_SECONDS = 3600
 #: Seconds for which a service may be away: it is being replaced, and its tunnels serve the next one.
 REPLACED_SECONDS = 3.0
 #: Seconds after which the files of a version of the program that nobody uses are taken away.
@@ -92,8 +96,11 @@ class Wire:
         self.frame(b"J", json.dumps(value).encode())
 
     def take(self) -> tuple[bytes, bytes] | None:
-        """The next frame; None at the end."""
-        return self.inbox.get()
+        """The next frame; None at the end, or where none comes for very long."""
+        try:
+            return self.inbox.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            return None
 
     def message(self) -> dict[str, Any] | None:
         """The next message; None at the end."""
@@ -696,6 +703,7 @@ def follow(wire: Wire, task: Task, offset: int) -> None:
         if not task.held:
             raise Failure("The task has ended without a word.", "Look at the remote machine: was it restarted?")
         time.sleep(LOOK_SECONDS)
+    heard = Heard()
     with open(task.output, "rb") as output:
         output.seek(offset)
         while True:
@@ -707,20 +715,39 @@ def follow(wire: Wire, task: Task, offset: int) -> None:
                     return
             if not held:
                 raise Failure("The task has ended without a word.", "Look at the remote machine: was it restarted?")
-            if not _listen(wire, task):
+            if not _listen(wire, task, heard):
                 return
 
 
-def _listen(wire: Wire, task: Task) -> bool:
+class Heard:
+    """When the other side was heard of last."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def now(self) -> None:
+        """It has just been heard of."""
+        self._last = time.monotonic()
+
+    @property
+    def silent(self) -> bool:
+        """Whether that was too long ago."""
+        return time.monotonic() - self._last > SILENT_SECONDS
+
+
+def _listen(wire: Wire, task: Task, heard: Heard) -> bool:
     """Pass on what the person does; False where the connection is gone."""
     try:
         got = wire.inbox.get(timeout=LOOK_SECONDS)
     except queue.Empty:
-        return True
+        return not heard.silent
     if got is None:
         return False
+    heard.now()
     kind, payload = got
     command = {"typed": payload.hex()} if kind == b"I" else json.loads(payload)
+    if "alive" in command:
+        return True
     if "signal" in command:
         task.kill(signal.Signals["SIG" + command["signal"]])
     else:
@@ -762,11 +789,13 @@ def is_over(owner: dict[str, Any]) -> bool:
 def watch(wire: Wire, request: dict[str, Any]) -> None:
     """Tell when one of several owners is over, and what tasks report after their command has returned."""
     owners: dict[str, dict[str, Any]] = {}
-    while True:
+    heard = Heard()
+    while not heard.silent:
         try:
             got = wire.inbox.get(timeout=WATCH_SECONDS)
             if got is None:
                 return
+            heard.now()
             asked = json.loads(got[1])
             if "owner" in asked:
                 owners[asked["name"]] = asked
