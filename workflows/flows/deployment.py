@@ -122,8 +122,10 @@ class Deployment:
             engine = self._engine_of(service)
             try:
                 if not service.started:
-                    service = engine.start(service)
-                    sessions.save(service)
+                    # Between the two nobody would know of what was started.
+                    with uninterrupted():
+                        service = engine.start(service)
+                        sessions.save(service)
                 ready = serving.wait_until_ready(service, engine, step)
             except BaseException:
                 self._end(service)
