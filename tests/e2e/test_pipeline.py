@@ -103,6 +103,18 @@ def test_the_chain_can_be_done_one_step_at_a_time(pipelines: PipelineProject) ->
         assert stop_of(client)["line"] == PREPARE_LINE
 
 
+def test_an_output_called_artifacts_is_what_the_step_leaves_in_its_outputs(pipelines: PipelineProject) -> None:
+    pipelines.pipeline.write_text(
+        "type: pipeline\njobs:\n  first:\n    command: mkdir outputs/deep && echo found > outputs/deep/a.txt\n"
+        "    outputs: {artifacts: }\n"
+        "  second:\n    command: cat ${{inputs.x}}/outputs/deep/a.txt && ls ${{inputs.x}}\n"
+        "    inputs: {x: '${{parent.jobs.first.outputs.artifacts}}'}\n"
+    )
+    pipelines.ok("pipeline.submit", "--no-debug", "--follow")
+    log = Path(pipelines.step("second")["log"]).read_text()
+    assert log.split() == ["found", "logs", "outputs"]
+
+
 def test_only_the_chosen_steps_hold_and_the_others_run(pipelines: PipelineProject) -> None:
     result = debug(pipelines, "--step", "tell")
     (endpoint,) = result["endpoints"]
@@ -274,7 +286,7 @@ def test_a_step_that_forks_starts_a_pool_or_leaves_by_os_exit_ends_as_it_would_a
 ) -> None:
     pipelines.single(
         """\
-import multiprocessing, os, sys
+import multiprocessing, os, sys, time
 
 def double(number):
     return number * 2
@@ -287,6 +299,8 @@ if __name__ == "__main__":
     for method in ("fork", "spawn"):
         with multiprocessing.get_context(method).Pool(2) as pool:
             print(method, pool.map(double, range(3)), flush=True)
+    # What the debugger is still to be told at its attach ends with this process.
+    time.sleep(0.5)
     os._exit(7)
 """
     )
