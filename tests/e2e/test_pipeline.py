@@ -134,6 +134,21 @@ def test_inspect_stops_in_a_step_shows_values_and_lets_the_run_go_on(pipelines: 
     assert pipelines.until_final()["status"] == "Completed"
 
 
+def test_inspect_finds_a_line_in_the_second_script_that_a_step_starts(pipelines: PipelineProject) -> None:
+    pipelines.single("value = 3\nprint(value)\n", "python first.py && python work.py")
+    (pipelines.folder / "work" / "first.py").write_text("print('first')\n")
+    debug(pipelines)
+    seen = pipelines.ok("pipeline.inspect", "work.py:2", "--json").json
+    assert seen["locals"]["value"] == "3"
+    assert pipelines.until_final()["status"] == "Completed"
+    debug(pipelines)
+    gone = pipelines.inv("pipeline.inspect", "helper.py:1")
+    assert gone.code == 1
+    (pipelines.folder / "work" / "helper.py").write_text("value = 4\n")
+    gone = pipelines.inv("pipeline.inspect", "helper.py:1", "--timeout", "3")
+    assert gone.code == 1 and "helper.py:1" in gone.err
+
+
 def test_four_ranks_stop_at_the_same_line_at_once(pipelines: PipelineProject) -> None:
     pipelines.single(RANK_SCRIPT, more=RANKS)
     result = debug(pipelines, "--rank", "all")
