@@ -112,6 +112,18 @@ def test_the_chain_can_be_done_one_step_at_a_time(pipelines: PipelineProject) ->
         assert stop_of(client)["line"] == PREPARE_LINE
 
 
+def test_an_output_called_artifacts_is_what_the_step_leaves_in_its_outputs(pipelines: PipelineProject) -> None:
+    pipelines.pipeline.write_text(
+        "type: pipeline\njobs:\n  first:\n    command: mkdir outputs/deep && echo found > outputs/deep/a.txt\n"
+        "    outputs: {artifacts: }\n"
+        "  second:\n    command: cat ${{inputs.x}}/outputs/deep/a.txt && ls ${{inputs.x}}\n"
+        "    inputs: {x: '${{parent.jobs.first.outputs.artifacts}}'}\n"
+    )
+    pipelines.ok("pipeline.submit", "--no-debug", "--follow")
+    log = Path(pipelines.step("second")["log"]).read_text()
+    assert log.split() == ["found", "logs", "outputs"]
+
+
 def test_only_the_chosen_steps_hold_and_the_others_run(pipelines: PipelineProject) -> None:
     result = debug(pipelines, "--step", "tell")
     (endpoint,) = result["endpoints"]
@@ -128,6 +140,15 @@ def test_inspect_stops_in_a_step_shows_values_and_lets_the_run_go_on(pipelines: 
     assert seen["locals"]["total"] == "12"
     seen = pipelines.ok("pipeline.inspect", f"tell/tell.py:{TELL_LINE}", "--json").json
     assert seen["locals"]["text"] == "'36'"
+    assert pipelines.until_final()["status"] == "Completed"
+
+
+def test_inspect_finds_a_line_in_the_second_script_that_a_step_starts(pipelines: PipelineProject) -> None:
+    pipelines.single("value = 3\nprint(value)\n", "python first.py && python work.py")
+    (pipelines.folder / "work" / "first.py").write_text("print('first')\n")
+    debug(pipelines)
+    seen = pipelines.ok("pipeline.inspect", "work.py:2", "--json").json
+    assert seen["locals"]["value"] == "3"
     assert pipelines.until_final()["status"] == "Completed"
 
 
@@ -283,7 +304,7 @@ def test_a_step_that_forks_starts_a_pool_or_leaves_by_os_exit_ends_as_it_would_a
 ) -> None:
     pipelines.single(
         """\
-import multiprocessing, os, sys
+import multiprocessing, os, sys, time
 
 def double(number):
     return number * 2
@@ -296,6 +317,8 @@ if __name__ == "__main__":
     for method in ("fork", "spawn"):
         with multiprocessing.get_context(method).Pool(2) as pool:
             print(method, pool.map(double, range(3)), flush=True)
+    # What the debugger is still to be told at its attach ends with this process.
+    time.sleep(0.5)
     os._exit(7)
 """
     )

@@ -287,6 +287,14 @@ def test_a_command_is_bashs_with_lines_operators_and_substitutions(steps: Steps)
     assert steps.log() == "<two three>\n<one>\nmatched\n42\n"
 
 
+def test_what_a_command_leaves_in_the_background_may_just_finish(steps: Steps) -> None:
+    began = time.monotonic()
+    assert steps.run("(sleep 0.1; echo late) & echo first; sleep 600 & exit 3") == 3
+    assert steps.log().split() == ["first", "late"]
+    assert time.monotonic() - began < 3
+    assert not steps.left()
+
+
 def test_a_command_finds_signals_and_standard_input_as_a_shell_would_give_them(steps: Steps) -> None:
     script = (
         "import signal, sys\n"

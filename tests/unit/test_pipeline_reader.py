@@ -184,6 +184,12 @@ def test_a_file_on_the_web_is_left_to_be_fetched(load: Load) -> None:
         assert (item.type, item.path, item.url) == ("uri_file", None, url)
 
 
+def test_the_jobs_word_on_file_or_folder_counts_more_than_its_components(load: Load, tmp_path: Path) -> None:
+    given = "component: fit/fit.yml\ninputs:\n  data: {type: uri_file, path: ./data/a.csv}"
+    item = only(load(job(given))).inputs["data"]
+    assert (item.type, item.path) == ("uri_file", tmp_path / "data" / "a.csv")
+
+
 BINDINGS = """\
 type: pipeline
 inputs:

@@ -259,6 +259,9 @@ jobs:
         ("\n  - ../more/fit.py\n", "includes fit.py, which is in its code already", 21),
         ("[../data/a.csv, ../more/a.csv]", "includes two that are called a.csv", 20),
         ("../data", "has to be a list", 20),
+        ("['']", "includes ``, which is no name", 20),
+        ("[/]", "includes `/`, which is no name", 20),
+        ("\n  - ../more/outputs\n", "includes outputs, which every step has", 21),
         ("[{type: artifact, name: x}]", "includes a package of a feed", 20),
         ("['https://example.org/a.zip']", "includes https://example.org/a.zip", 20),
     ],
@@ -267,7 +270,7 @@ def test_additional_includes_that_cannot_be_there_are_refused(
     load: Load, tmp_path: Path, includes: str, problem: str, line: int
 ) -> None:
     (tmp_path / "more").mkdir()
-    for name in ("a.csv", "fit.py"):
+    for name in ("a.csv", "fit.py", "outputs"):
         (tmp_path / "more" / name).touch()
     (tmp_path / "fit" / "fit.yml").write_text(f"{COMPONENT}additional_includes: {includes}")
     error = refused(load, job(FIT))

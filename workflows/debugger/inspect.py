@@ -34,6 +34,10 @@ _TRIGGER_DONE = "trigger done"  # Our own event, in the same queue as the adapte
 _ENDINGS = ("terminated", "exited")
 
 
+class Ended(UserError):
+    """The program ended before it reached the line."""
+
+
 @dataclass(frozen=True)
 class Inspection:
     """What was seen at a stop.
@@ -241,7 +245,7 @@ def _wait_for_stop(
                 "Choose a line that this request runs; for imports and init, hold the program first: --wait.",
             )
         if event.name in _ENDINGS:
-            raise UserError(f"the program ended before it reached {place}", "Look at its log, then start it again.")
+            raise Ended(f"the program ended before it reached {place}", "Look at its log, then start it again.")
         thread = int(event.body.get("threadId", 0))
         if is_ours(event):
             return thread

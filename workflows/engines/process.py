@@ -262,6 +262,15 @@ def _members(groups: Collection[int]) -> list[int]:
     return members
 
 
+def group_lives(group: int) -> bool:
+    """Whether a group still has a process; costs one call."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
 def end_groups(groups: Collection[int], grace: float = GRACE_SECONDS) -> None:
     """End every process of some groups: asked first, killed after the grace."""
     _signal(groups, signal.SIGTERM)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,12 +18,14 @@ from ..errors import UserError
 from ..models import PathMapping
 from ..pipelines.commands import debugged_command
 from . import ports
-from .process import clean_variables, end_groups
+from .process import clean_variables, end_groups, group_lives
 from .rank_variables import rank_variables
 from .step_variables import MARK, import_path, injected_variables
 from .steps import StepProcess, StepSpec, StepView
 from .work_folder import code_mappings, include_roots, input_name, make_folders, make_work_folder, seen_at
 
+#: Seconds that what a command has left in the background has to finish by itself.
+_LINGER_SECONDS = 0.25
 #: A path that a shell takes as one word without quotes.
 _PLAIN = re.compile(r"[\w./+=:@%,-]+", re.ASCII)
 
@@ -123,6 +126,7 @@ class _Processes:
         self._spec = spec
         self._children = children
         self._code: int | None = None
+        self._ended, self._patience = 0.0, _LINGER_SECONDS
 
     def poll(self) -> int | None:
         """See :class:`~workflows.engines.steps.StepProcess`."""
@@ -132,13 +136,23 @@ class _Processes:
         failed = next((code for code in codes if code), None)
         if failed is None and None in codes:
             return None
+        if None not in codes and self._lingers():
+            return None
         self._code = failed or 0
         # Also what the command has left in the background, as the end of a container would.
         self._end_all(deep=failed is not None and len(codes) > 1)
         return self._code
 
+    def _lingers(self) -> bool:
+        """Whether processes that the command has left in the background may still finish by themselves."""
+        self._ended = self._ended or time.monotonic()
+        if time.monotonic() >= self._ended + self._patience:
+            return False
+        return any(group_lives(child.pid) for child in self._children)
+
     def end(self) -> None:
         """See :class:`~workflows.engines.steps.StepProcess`."""
+        self._patience = 0.0
         self._end_all(deep=True)
 
     def _end_all(self, deep: bool) -> None:

@@ -69,7 +69,14 @@ case $_ranks in
 ' '*' '*) ;;
 *)
     wait "$!"
-    exit
+    _code=$?
+    # What it has left in the background may be about to finish.
+    _tries=12
+    while [ "$_tries" -gt 0 ] && kill -s 0 -- -1 2>/dev/null; do
+        pause 0.02
+        _tries=$((_tries - 1))
+    done
+    exit "$_code"
     ;;
 esac
 

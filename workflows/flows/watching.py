@@ -152,8 +152,15 @@ def inspect_step(
         )
     if one.error is not None and "message" in one.error and run.on_error:
         return inspection.inspect_exception(one.endpoint, source, line, expressions, timeout).as_json()
-    stop = inspection.inspect_stop(one.endpoint, source, line, expressions, trigger=None, timeout=timeout)
-    return stop.as_json()
+    while True:
+        try:
+            stop = inspection.inspect_stop(found[0].endpoint, source, line, expressions, trigger=None, timeout=timeout)
+            return stop.as_json()
+        except inspection.Ended:
+            # A step may start several scripts, one after the other.
+            found = _Watch(watching, run, target.name, rank).until_next(timeout)
+            if not found:
+                raise
 
 
 class _Watch:
@@ -185,6 +192,21 @@ class _Watch:
                     return self._end()
             shown.waiting(self._reason())
             time.sleep(LOOK_SECONDS)
+
+    def until_next(self, seconds: float) -> list[Attachable]:
+        """Wait for a further script of the one step, after one has ended; empty where none comes in time."""
+        assert self._only is not None
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._run = self._watching.refresh(self._run)
+            step = self._run.step(self._only)
+            if step.final:
+                break
+            found = [one for one in self._open(step) if one.state in (attachable.WAITING, attachable.LISTENING)]
+            if found:
+                return found
+            time.sleep(LOOK_SECONDS)
+        return []
 
     def _steps(self) -> list[StepRecord]:
         return [

@@ -126,7 +126,7 @@ class Bindings:
         given = read_given(name, source.given[name]) if name in source.given else Given()
         if option in self.replaced:
             given = Given(given.type, Value(self.replaced[option], None), given.data)
-        declared = replace(declared, type=declared.type or given.type)
+        declared = _as_given(declared, given.type)
         value, data = given.value, given.data
         if value is None and not (declared.optional and declared.default is not None and declared.default.data == ""):
             # An optional input whose default is the empty text is left out: `--resume` alone would be a mistake.
@@ -162,7 +162,7 @@ class Bindings:
         if name not in self.pipeline:
             raise refuse(value, f"The pipeline has no input `{name}`.", did_you_mean(name, self.pipeline))
         own = self.pipeline[name]
-        declared = replace(declared, type=declared.type or own.declared.type)
+        declared = _as_given(declared, own.declared.type)
         given = own.given.value
         if given is not None:
             return _value(declared, given, own.given.data, what, name)
@@ -187,6 +187,16 @@ class Bindings:
             )
         type_ = declared.type or outputs[output] or "uri_folder"
         return Input(type_, step=step, output=output, file=value.file, line=value.line)
+
+
+def _as_given(declared: Declared, type_: str) -> Declared:
+    """With the type of what is given where none is declared; of data also where another one is.
+
+    Azure ML lets a file be given where a component says folder: whoever gives it knows what it is.
+    """
+    if declared.type and not (declared.type in DATA_TYPES and type_ in DATA_TYPES):
+        return declared
+    return replace(declared, type=type_)
 
 
 def _value(declared: Declared, value: Value, data: bool, what: str, option: str) -> Input:

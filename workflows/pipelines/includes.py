@@ -9,6 +9,8 @@ from .yaml_file import Value, read_text, refuse
 
 #: The suffix of the older form: a file beside the component's, with a path on each line.
 SUFFIX = ".additional_includes"
+#: Folders of the run's own in a step's working folder.
+_TAKEN = ("outputs", "logs")
 
 
 def read_includes(value: Value | None, component: Path | None, code: Path | None, what: str) -> tuple[Path, ...]:
@@ -62,6 +64,10 @@ def _path(entry: Value, what: str) -> Path:
     if scheme(text):
         raise refuse(entry, f"{what} includes {text}, which is not on this machine.", "Name a local path.")
     path = local_path(entry, text)
+    if not text.strip() or not path.name:
+        raise refuse(entry, f"{what} includes `{text}`, which is no name.", "Name a file or a folder.")
+    if path.name in _TAKEN:
+        raise refuse(entry, f"{what} includes {path.name}, which every step has of its own.", "Rename it.")
     if not exists(path):
         raise refuse(entry, f"{what} includes {path}, which is not there.", "Check the path.")
     return path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from ..background import spawn
 from ..engines import reservations
 from ..engines.step_variables import step_variables
 from ..engines.steps import StepDebug, StepProcess, StepSpec
+from ..engines.work_folder import RUN_FOLDERS
 from ..errors import UserError
 from ..pipelines.expressions import Malformed, substitute
 from . import plan as plans
@@ -32,6 +34,8 @@ from .record import RunRecord, StepRecord
 MODULE = "workflows.runs.runner"
 #: Seconds between two looks at what the steps do.
 LOOK_SECONDS = 0.02
+#: An output that a step need not write to: Azure ML puts there what the step leaves as artifacts.
+ARTIFACTS = "artifacts"
 #: Seconds for all ranks of a step to listen before the launch configurations of those that do are written.
 RANKS_SECONDS = 1.0
 
@@ -296,7 +300,21 @@ class Runner:
         step.status = records.FAILED if code else records.COMPLETED
         if code:
             step.reason = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+        else:
+            self._fill_artifacts(running.planned)
         self._save()
+
+    def _fill_artifacts(self, planned: PlannedStep) -> None:
+        """Let an output called `artifacts` be what the step has left in its outputs and logs, as in Azure ML."""
+        target = self._output(planned.name, ARTIFACTS) if planned.outputs.get(ARTIFACTS) is False else None
+        if target is None or not target.is_dir() or any(target.iterdir()):
+            return
+        try:
+            for name in RUN_FOLDERS:
+                source = self.run.step_folder(planned.name) / name
+                shutil.copytree(source, target / name, symlinks=True, copy_function=_link_or_copy)
+        except OSError as error:
+            self._log(f"the artifacts of {planned.name} cannot be copied: {error}")
 
     def _end_all(self) -> None:
         for running in self._running:
@@ -317,6 +335,13 @@ class Runner:
     def _log(self, text: str) -> None:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def main(folder: Path) -> int:
