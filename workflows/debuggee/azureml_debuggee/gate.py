@@ -657,6 +657,7 @@ class Gate:
         except OSError:
             pass
         # New ones: the parent's other threads may hold the locks of these.
+        self._pairs = set()
         self.failure = "a forked child has no gate"
         self.settled, self.knocked = threading.Event(), threading.Event()
         self.settled.set()
