@@ -54,6 +54,10 @@ HEARTBEAT_SECONDS = 5.0
 
 _OPENING = b"content-length:"
 _GREETING = re.compile(rb'"output":\s*"debugpy"')
+#: The answer to a debugger's `attach`, which comes last of all that begins a session; a refusal has a body.
+_ANSWER = re.compile(rb'"command":\s*"attach"[^{}]*(?:\{\s*\}[^{}]*)?\}')
+#: Of what has been looked through for the answer, the bytes that it may have begun in.
+_ANSWER_BYTES = 256
 _HEADER = re.compile(rb"content-length:\s*\d{1,9}\r\n(?:[a-z-]+:[^\r\n]*\r\n)*\r\n\{", re.IGNORECASE)
 
 
@@ -115,6 +119,17 @@ def _call(address: Tuple[str, int]) -> Tuple[socket.socket, bytes]:
     return end, greeting
 
 
+def _confirm(end: socket.socket) -> None:
+    """Confirm now what has been received.
+
+    Else the system does it after 40 ms, and so long it keeps the next of the adapter's messages back there.
+    """
+    try:
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    except (AttributeError, OSError):
+        pass  # Not Linux, or the connection is gone.
+
+
 class _Pair:
     """A debugger's connection and the one to debugpy's adapter, with what is on its way."""
 
@@ -124,6 +139,21 @@ class _Pair:
         self.closing: Optional[float] = None
         #: Whether the client has closed, so that what the adapter says goes nowhere.
         self.deserted = False
+        #: Whether the client has been sent the answer to its `attach`.
+        self.answered = False
+        #: Looks for that answer; None once it has come from the adapter.
+        self._seen: Optional[bytes] = b""
+
+    def take(self, data: bytes) -> None:
+        """What the adapter has said is to go to the client."""
+        self.to_client += data
+        if self._seen is not None:
+            seen = self._seen + data
+            self._seen = None if _ANSWER.search(seen) else seen[-_ANSWER_BYTES:]
+
+    def note_sent(self) -> None:
+        """Something has been sent."""
+        self.answered = self.answered or (self._seen is None and not self.to_client)
 
     def ends(self) -> Tuple[Tuple[socket.socket, bytearray, bytearray], ...]:
         """Each socket with the buffer read from it and the one to be written to it."""
@@ -181,6 +211,13 @@ class Gate:
     def reached_at(self) -> Tuple[str, int]:
         """The address for debuggers, from where they are."""
         return self._reached_at or self.address[0], self.address[1]
+
+    @property
+    def owes_answer(self) -> bool:
+        """Whether there are debuggers, and none of them has been sent the answer to its `attach`."""
+        # A copy: the gate's thread changes the original.
+        pairs = list(self._pairs)
+        return bool(pairs) and not any(pair.answered for pair in pairs)
 
     def start(self) -> None:
         """Listen and return at once; where the port is still held, go on trying in the thread.
@@ -517,6 +554,8 @@ class Gate:
         if mask & selectors.EVENT_READ and self._reads(pair, end):
             try:
                 data = end.recv(BUFFER_BYTES)
+                if end is pair.adapter:
+                    _confirm(end)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -530,7 +569,7 @@ class Gate:
             elif pair.deserted:
                 pair.closing = time.monotonic() + SILENCE_SECONDS
             else:
-                pair.to_client += data
+                pair.take(data)
         self._pump(pair)
 
     def _reads(self, pair: _Pair, end: socket.socket) -> bool:
@@ -567,6 +606,7 @@ class Gate:
                     pair.closing = pair.closing or time.monotonic() + FLUSH_SECONDS
                     break
                 del write[:sent]
+        pair.note_sent()
         if pair.closing is not None and not pair.deserted and not pair.to_adapter and not pair.to_client:
             self._part(pair)
             return
@@ -617,6 +657,7 @@ class Gate:
         except OSError:
             pass
         # New ones: the parent's other threads may hold the locks of these.
+        self._pairs = set()
         self.failure = "a forked child has no gate"
         self.settled, self.knocked = threading.Event(), threading.Event()
         self.settled.set()

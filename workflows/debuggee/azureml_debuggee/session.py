@@ -31,6 +31,11 @@ from .debugger import Debugger
 from .gate import Gate
 from .published import answer_debugpy_calls
 
+#: Seconds that the adapter may take to answer a debugger whose configuration pydevd has.
+ANSWER_SECONDS = 5.0
+#: Seconds between looks at whether it has.
+POLL_SECONDS = 0.002
+
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:
     try:
@@ -70,6 +75,7 @@ class Session:
             Whether a debugger is attached.
         """
         if self.debugger.attached():
+            self._let_answer_out()
             return True
         deadline = time.monotonic() + self.timeout
         self._let_go.clear()
@@ -95,9 +101,21 @@ class Session:
         while not attached and not over():
             if self.gate.knocked.wait(min(deadline - time.monotonic(), 0.1)):
                 attached = self.debugger.wait(over)
+        if attached:
+            self._let_answer_out()
         say("Debugger attached = {}".format(attached))
         self.announce("attached" if attached else "not-attached")
         return attached
+
+    def _let_answer_out(self) -> None:
+        """Let the answer to the `attach` through the gate, which ends with a program that ends at once.
+
+        pydevd counts as attached before it has said so, and its adapter answers only then: the
+        debugger would see its session fail instead of begin and end.
+        """
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while self.gate.owes_answer and self.debugger.attached() and not self.ending() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
 
     def let_go(self) -> None:
         """End a hold early."""
