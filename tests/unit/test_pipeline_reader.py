@@ -495,6 +495,11 @@ def test_an_input_of_the_command_line_that_does_not_fit_is_a_bad_value(
     assert caught.value.file is None
 
 
+def test_a_setting_that_nothing_acts_on_is_noted(load: Load) -> None:
+    pipeline = load("type: pipeline\nsettings: {environment: {image: python}}\njobs: {a: {command: ls}}\n")
+    assert pipeline.notes == ("`settings.environment` is not acted on here",)
+
+
 INCLUDING = COMPONENT + "additional_includes:\n  - ../elsewhere\n  - ../data/a.csv\n"
 
 

@@ -50,7 +50,8 @@ def load_pipeline(file: Path, inputs: Mapping[str, str] | None = None) -> Pipeli
         notes.add(key)
     settings = root.get("settings")
     if settings is not None:
-        unknown_keys(settings.mapping("`settings`"), _SETTINGS, "`settings`")
+        for key in unknown_keys(settings.mapping("`settings`"), _SETTINGS, "`settings`"):
+            notes.add(f"settings.{key}")
     for key, place in (("identity", root), ("services", root), ("on_init", settings), ("on_finalize", settings)):
         if place is not None and place.get(key) is not None:
             notes.add(key)
