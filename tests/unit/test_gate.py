@@ -517,3 +517,57 @@ def test_an_adapter_that_is_killed_is_replaced_for_the_next_debugger(python: str
         with child.attached("tick") as client:
             assert stopped(client)[0] == "tick"
         child.at_full_speed()
+
+
+# A gate that asks for a token ------------------------------------------------------------------------
+
+TOKEN = "t0ken-of-this-run"
+
+
+def forwarded(port: int, first: bytes) -> DapClient:
+    """A debugger behind somebody who sends something first, as the forwarder on a developer's machine does."""
+    connection = socket.create_connection(("127.0.0.1", port), LIMIT)
+    connection.sendall(first)
+    return DapClient(connection)
+
+
+@EVERY
+def test_with_the_token_a_debugger_gets_in_and_without_it_nobody(python: str, tmp_path: Path) -> None:
+    with Child(tmp_path, python, variables={"AZUREML_DEBUGGEE_TOKEN": TOKEN}) as child:
+        wrong = [INITIALIZE, b"AUTH wrong\n" + INITIALIZE, f"AUTH {TOKEN[:-1]}x\n".encode() + INITIALIZE]
+        wrong += [f"AUTH {TOKEN}{INITIALIZE.decode()}".encode(), f"auth {TOKEN}\n".encode() + INITIALIZE]
+        for first in wrong:
+            with socket.create_connection(("127.0.0.1", child.port), LIMIT) as peer:
+                peer.sendall(first)
+                assert peer.recv(1) == b"", first
+        assert child.ask("'pydevd' in sys.modules") is False
+        client = forwarded(child.port, f"AUTH {TOKEN}\n".encode())
+        client.attach(breakpoints={str(CHILD): [line_of("tick")]}, timeout=LIMIT)
+        assert stopped(client)[:2] == ("tick", line_of("tick"))
+        client.disconnect()
+        # It is told to nobody.
+        assert TOKEN not in child.errors() + child.events_file.read_text()
+
+
+@BOTH
+def test_the_token_may_come_in_pieces(python: str, tmp_path: Path) -> None:
+    with Child(tmp_path, python, variables={"AZUREML_DEBUGGEE_TOKEN": TOKEN}) as child:
+        connection = socket.create_connection(("127.0.0.1", child.port), LIMIT)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in f"AUTH {TOKEN}\n".encode():
+            connection.sendall(bytes([byte]))
+            time.sleep(0.002)
+        client = DapClient(connection)
+        client.attach(breakpoints={str(CHILD): [line_of("tick")]}, timeout=LIMIT)
+        assert stopped(client)[:2] == ("tick", line_of("tick"))
+        client.disconnect()
+
+
+def test_peers_without_the_token_do_no_harm(tmp_path: Path) -> None:
+    with Child(tmp_path, variables={"AZUREML_DEBUGGEE_TOKEN": TOKEN}) as child:
+        abuse(child, 300)
+        assert child.ask("'pydevd' in sys.modules") is False
+        client = forwarded(child.port, f"AUTH {TOKEN}\n".encode())
+        client.attach(breakpoints={str(CHILD): [line_of("tick")]}, timeout=LIMIT)
+        assert stopped(client)[:2] == ("tick", line_of("tick"))
+        client.disconnect()

@@ -21,6 +21,9 @@ import sys
 import threading
 import time
 import traceback
+
+# What hmac.compare_digest is; the module itself would take a while of every start.
+from _operator import _compare_digest
 from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Set, Tuple
@@ -173,6 +176,8 @@ class Gate:
         announce: Called with events: ``listening`` (host, port), ``client``,
             ``client-left``, ``attach-failed`` (message), ``gate-failed`` (message).
         reached_at: The host by which debuggers reach this one, where that is another address.
+        token: What a peer has to send before all else, as ``AUTH token`` and a line feed: a debugger runs code. In
+            clear text, so it keeps out who has not got it and cannot listen in on the network.
     """
 
     def __init__(
@@ -182,9 +187,11 @@ class Gate:
         debugger: Debugger,
         announce: Callable[..., None],
         reached_at: Optional[str] = None,
+        token: Optional[str] = None,
     ) -> None:
         self.address = (host, port)
         self._reached_at = reached_at or None
+        self._password = b"AUTH " + token.encode() + b"\n" if token else b""
         self._debugger = debugger
         self._announce = announce
         self._listener: Optional[socket.socket] = None
@@ -432,7 +439,7 @@ class Gate:
         except OSError:
             received = b""
         data += received
-        verdict = speaks_dap(bytes(data)) if received else False
+        verdict = self._judge(data) if received else False
         if verdict is None:
             return
         if not verdict or len(self._pairs) + len(self._waking) >= PAIRS:
@@ -441,7 +448,20 @@ class Gate:
         del self._pending[peer]
         self._selector.unregister(peer)
         self._waking.add(peer)
-        self._ask(partial(self._let_in, peer, bytes(data)))
+        self._ask(partial(self._let_in, peer, bytes(data[len(self._password) :])))
+
+    def _judge(self, data: bytearray) -> Optional[bool]:
+        """Whether a peer is to be let in for what it has sent; None while that is open."""
+        length = len(self._password)
+        if length:
+            if len(data) < length:
+                # Nothing is told of how much was right: one that is wrong so far waits as long as any other.
+                return None if b"\n" not in data else False
+            if not _compare_digest(bytes(data[:length]), self._password):
+                return False
+            if len(data) == length:
+                return None
+        return speaks_dap(bytes(data[length:]))
 
     def _drop(self, peer: socket.socket) -> None:
         del self._pending[peer]

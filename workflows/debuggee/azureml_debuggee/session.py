@@ -11,6 +11,7 @@ AZUREML_DEBUGGEE_EVENTS    file to announce events in (none)
 AZUREML_DEBUGGEE_CHILDREN  ``1``: debug child processes as well
 AZUREML_DEBUGGEE_ADDRESS   address at which a debugger really reaches this, to be logged
                            and announced (the one that it listens on)
+AZUREML_DEBUGGEE_TOKEN     what debuggers have to send first, ``AUTH token`` (nothing)
 AZUREML_DEBUGGEE_RANK      this process's rank, to be logged and announced (none)
 AZUREML_DEBUGGEE_DEBUGPY   folder with a debugpy for environments that have none (none)
 ========================== =====================================================
@@ -59,7 +60,14 @@ class Session:
         self.debugger = Debugger(sub_process=environment.get("AZUREML_DEBUGGEE_CHILDREN") == "1")
         host = environment.get("AZUREML_DEBUGGEE_HOST") or "127.0.0.1"
         port = int(_number(environment, "AZUREML_DEBUGGEE_PORT", 5678))
-        self.gate = Gate(host, port, self.debugger, self.announce, environment.get("AZUREML_DEBUGGEE_ADDRESS"))
+        self.gate = Gate(
+            host,
+            port,
+            self.debugger,
+            self.announce,
+            environment.get("AZUREML_DEBUGGEE_ADDRESS"),
+            environment.get("AZUREML_DEBUGGEE_TOKEN"),
+        )
         self._let_go = threading.Event()
         #: Set when a hold before the program has brought nobody: the program's own waits are over at once.
         self.waited_in_vain = False
