@@ -158,6 +158,19 @@ def test_a_debugger_that_leaves_before_it_is_configured_does_not_end_the_hold(tm
             child.said("Debugger attached = True")
 
 
+@BOTH
+def test_a_debugger_that_has_attached_and_left_between_two_looks_ends_the_hold(python: str, tmp_path: Path) -> None:
+    with Child(tmp_path, python) as child:
+        child.ask("sys.modules['azureml_debuggee.debugger'].__dict__.update(POLL_SECONDS=2.0)")
+        for _ in range(2):
+            child.tell("session.hold()")
+            until(lambda: child.lines.count("Timeout for debug connection: 300") == 1, "the child holds")
+            child.lines.remove("Timeout for debug connection: 300")
+            with child.attached():
+                pass
+            assert child.answer() is True
+
+
 def test_a_hold_with_a_debugger_half_way_still_ends_in_time(tmp_path: Path) -> None:
     held = Child(tmp_path, variables={**HELD, "AZUREML_DEBUGGEE_TIMEOUT": "1.5"})
     with held as child, DapClient.connect("127.0.0.1", child.port, LIMIT) as client:

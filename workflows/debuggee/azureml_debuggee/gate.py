@@ -154,9 +154,12 @@ class _Pair:
             seen = self._seen + data
             self._seen = None if _ANSWER.search(seen) else seen[-_ANSWER_BYTES:]
 
-    def note_sent(self) -> None:
-        """Something has been sent."""
-        self.answered = self.answered or (self._seen is None and not self.to_client)
+    def sends_answer(self) -> bool:
+        """Whether, with what has just been sent, the client has got its answer."""
+        if self.answered or self._seen is not None or self.to_client:
+            return False
+        self.answered = True
+        return True
 
     def ends(self) -> Tuple[Tuple[socket.socket, bytearray, bytearray], ...]:
         """Each socket with the buffer read from it and the one to be written to it."""
@@ -211,6 +214,8 @@ class Gate:
         self.settled = threading.Event()
         #: Set once a debugger has been let in, or will never be.
         self.knocked = threading.Event()
+        #: How many debuggers have been sent the answer to their `attach`.
+        self.answers = 0
         #: Why nobody can knock, if so.
         self.failure: Optional[str] = None
 
@@ -626,7 +631,8 @@ class Gate:
                     pair.closing = pair.closing or time.monotonic() + FLUSH_SECONDS
                     break
                 del write[:sent]
-        pair.note_sent()
+        if pair.sends_answer():
+            self.answers += 1
         if pair.closing is not None and not pair.deserted and not pair.to_adapter and not pair.to_client:
             self._part(pair)
             return

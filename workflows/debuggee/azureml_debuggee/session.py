@@ -80,8 +80,9 @@ class Session:
         """Hold the calling thread for a debugger, up to the timeout, and log the published lines.
 
         Returns:
-            Whether a debugger is attached.
+            Whether a debugger is attached, or was in this hold.
         """
+        answers = self.gate.answers
         if self.debugger.attached():
             self._let_answer_out()
             return True
@@ -100,15 +101,24 @@ class Session:
         self.announce("waiting", timeout=self.timeout)
         attached = False
 
+        def was_here() -> bool:
+            """Whether a debugger has attached, and perhaps left again between two looks."""
+            return self.gate.answers > answers
+
         def over() -> bool:
             return (
-                time.monotonic() >= deadline or self._let_go.is_set() or self.gate.failure is not None or self.ending()
+                time.monotonic() >= deadline
+                or self._let_go.is_set()
+                or self.gate.failure is not None
+                or self.ending()
+                or was_here()
             )
 
         # Short waits, so that a signal or `let_go` ends the hold at once on every platform.
         while not attached and not over():
             if self.gate.knocked.wait(min(deadline - time.monotonic(), 0.1)):
                 attached = self.debugger.wait(over)
+        attached = attached or was_here()
         if attached:
             self._let_answer_out()
         say("Debugger attached = {}".format(attached))
