@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +35,10 @@ for _number, _handler in _HANDLERS.items():
         signal.signal(_number, _handler)
 
 
+#: Modules that look at the engine's images and containers as a whole, or that use the default ports.
+_SHARED = re.compile("test_(newcomer|environments|environment_references|housekeeping)[.]py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests together that would be in each other's way where two run at a time.
 
@@ -43,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         values = item.callspec.params.values() if hasattr(item, "callspec") else ()
         fixtures = getattr(item, "fixturenames", ())
-        if "test_newcomer" in item.nodeid or "docker_engine" in fixtures or "docker" in values:
+        if _SHARED.search(item.nodeid) or "docker_engine" in fixtures or "docker" in values:
             item.add_marker(pytest.mark.xdist_group("docker"))
 
 

@@ -197,7 +197,8 @@ def reaches(project: Project, child: subprocess.Popen[str], step: str) -> None:
     if kind == "session.json":
         until(lambda: (project.state / kind).exists(), "the container")
     else:
-        until(lambda: kind in [event["event"] for event in project.events()], "score.py's loading")
+        # Its image may have to be built first.
+        until(lambda: kind in [event["event"] for event in project.events()], "score.py's loading", 120)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

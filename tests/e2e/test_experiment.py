@@ -400,7 +400,8 @@ def test_a_script_may_make_its_outputs_anew_however_it_ends(experiment: Experime
     for status in ("Completed", "Failed", "Canceled"):
         experiment.ok("experiment.run", "sums", "--script", "train.py", "--", status)
         if status == "Canceled":
-            until(lambda: experiment.record()["status"] == "Running" and "written" in experiment.log(), "its output")
+            log = Path(experiment.record()["folder"]) / "azureml-logs" / "70_driver_log.txt"
+            until(lambda log=log: log.exists() and "written" in log.read_text(), "its output")  # type: ignore[misc]
             # It is there while the script still runs.
             assert "outputs/mine.txt" in experiment.ok("experiment.outputs").out
             experiment.ok("experiment.cancel")

@@ -39,6 +39,8 @@ LABEL_RUN, LABEL_STEP = "azureml-debug.run", "azureml-debug.step"
 SHM_SIZE = "2g"
 #: Seconds from the signal that asks until the container is killed: ranks.sh kills after half a second.
 GRACE_SECONDS = 0.75
+#: Seconds that a container may take to go while somebody else takes it away.
+REMOVAL_SECONDS = 10
 #: Seconds that an engine may be away, being restarted for one, before a step counts as lost.
 _PATIENCE = 30.0
 _FIRST_MASTER_PORT = 29500
@@ -308,9 +310,11 @@ def _end(client: docker.DockerClient, container: str) -> None:
         try:
             client.api.remove_container(container, force=True)
         except APIError as error:
-            # Being taken away at this moment, by the command that waits for it.
             if error.status_code != 409:
                 raise
+            # Being taken away at this moment, by the command that waits for it.
+            with contextlib.suppress(APIError, RequestException):
+                client.api.wait(container, condition="removed", timeout=REMOVAL_SECONDS)
 
 
 def _places(spec: StepSpec) -> list[tuple[Path, str]]:
