@@ -218,3 +218,30 @@ def test_two_commands_at_once_do_not_mix_what_they_send(project: RemoteProject) 
     assert [result.code for result in results] == [0, 0, 0], results
     until(lambda: len(project.files()) >= 200, "the files")
     assert sync(project)["sent"] == 0
+
+
+def test_a_folder_of_code_sends_what_git_tracks_and_no_more(project: RemoteProject) -> None:
+    subprocess.run(["git", "init", "-q", str(project.folder)], check=True)
+    (project.folder / ".gitignore").write_text("secrets.json\nmy venv/\nignored/\n*.bin\n")
+    for name in ("secrets.json", "my venv/pyvenv.cfg", "service/secrets.json", "service/weights.bin", "ignored/x.py"):
+        (project.folder / name).parent.mkdir(exist_ok=True)
+        (project.folder / name).write_text("x")
+    (project.folder / "score.py").write_text(project.score.read_text())
+    (project.folder / "pipeline.yml").write_text(
+        "type: pipeline\njobs:\n  all:\n    command: python tell/tell.py\n    code: .\n"
+        "    environment: azureml:x@latest\n"
+        "    environment_variables: {RESULT: score.py}\n"
+    )
+    project.ok("deploy.build", "--remote", AML_SCORE_SCRIPT="score.py")
+    project.ok("pipeline.submit", "--remote", "--no-debug", "--follow")
+    assert not {name for name in project.files() if name.endswith(("secrets.json", "pyvenv.cfg", ".bin"))}
+    assert not {name for name in project.files() if name.startswith((".git/", "ignored/"))}
+    # A folder that git knows nothing of at all is sent when it is named, and stays when it is not.
+    (project.folder / "ignored" / "score.py").write_text(project.score.read_text())
+    project.ok("deploy.build", "--remote", AML_SCORE_SCRIPT="ignored/score.py")
+    assert "ignored/x.py" in project.files()
+    said = project.ok("container.list", "--remote").out
+    assert "nothing has changed" in said and "ignored/x.py" in project.files()
+    (project.folder / "ignored" / "x.py").unlink()
+    project.ok("container.list", "--remote")
+    assert "ignored/x.py" not in project.files() and "ignored/score.py" in project.files()

@@ -75,7 +75,7 @@ def below(place: Path, root: Path) -> Iterator[LocalFile]:
             yield one
         return
     for parent, folders, files in os.walk(place):
-        folders[:] = [name for name in folders if name not in (STATE_FOLDER, "__pycache__")]
+        folders[:] = [name for name in folders if name not in _NEVER and not _is_environment(parent, name)]
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         for name in [*files, *links]:
             if name == ".env":
@@ -83,6 +83,11 @@ def below(place: Path, root: Path) -> Iterator[LocalFile]:
             one = _look(root, Path(os.path.relpath(os.path.join(parent, name), root)).as_posix())
             if one is not None:
                 yield one
+
+
+def _is_environment(parent: str, name: str) -> bool:
+    """Whether a folder is a virtual environment: it is made for this machine alone."""
+    return os.path.isfile(os.path.join(parent, name, "pyvenv.cfg"))
 
 
 def _look(root: Path, path: str, follow: bool = False) -> LocalFile | None:

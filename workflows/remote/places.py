@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,27 @@ class Places:
     project: Path
     root: str = ""
     named: list[Path] = field(default_factory=list)
+    #: Folders of code in the project: what git tracks in them travels anyway, and the rest only where git
+    #: knows nothing of the folder at all.
+    code: list[Path] = field(default_factory=list)
+
+    def carry_code(self, path: Path) -> None:
+        """Have a folder of code travel: outside the project whole, inside it what git would track."""
+        full = Path(os.path.abspath(path))
+        if not full.is_relative_to(self.project):
+            self.carry(full)
+        elif full not in self.code:
+            self.code.append(full)
+
+    def settle_code(self, listed: Iterable[str]) -> list[Path]:
+        """The folders of code of which git would track nothing; they are named from now on."""
+        found = []
+        for place in self.code:
+            inside = place.relative_to(self.project).as_posix()
+            if place != self.project and not any(path == inside or path.startswith(f"{inside}/") for path in listed):
+                self.carry(place)
+                found.append(place)
+        return found
 
     def carry(self, path: Path) -> str:
         """Have a file or folder travel; its path relative to the project's folder there."""

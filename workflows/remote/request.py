@@ -57,9 +57,13 @@ class Typed:
 def named(typed: Typed, settings: Settings, places: Places) -> None:
     """Find what the task names on this machine, so that it travels."""
     for name, value in _named_settings(typed, settings):
-        if value.exists():
+        if name == "score_script" and value.is_file():
             # A service runs the folder of its script.
-            places.carry(value.parent if name == "score_script" else value)
+            places.carry_code(value.parent)
+        elif name.endswith("_env") and value.exists():
+            places.carry_code(value)
+        elif value.exists():
+            places.carry(value)
     for name, kind in typed.kinds.items():
         for text in _texts(typed.values.get(name)):
             path = _path_in(text, kind)
@@ -113,7 +117,8 @@ def _pipeline(typed: Typed, settings: Settings, places: Places) -> None:
         places.carry(settings.pipeline_file.parent)
     for step in pipeline.steps:
         found = [(entry.path, entry.file, entry.line) for entry in step.inputs.values() if entry.path is not None]
-        found += [(step.code, step.file, step.line)] if step.code is not None else []
+        code = [step.code] if step.code is not None else []
+        found += [(path, step.file, step.line) for path in (*code, *step.includes)]
         if step.environment is not None:
             place = (step.environment.file, step.environment.line)
             found += [
@@ -121,6 +126,9 @@ def _pipeline(typed: Typed, settings: Settings, places: Places) -> None:
             ]
         typed_paths = {Path(os.path.abspath(text)) for text in replaced.values()}
         for path, file, line in found:
+            if (path in code or path in step.includes) and path.is_relative_to(places.project):
+                places.carry_code(path)
+                continue
             if path in typed_paths or path.is_relative_to(places.project):
                 places.carry(path)
             elif not any(path.is_relative_to(place) for place in places.outside) and "pipeline_file" in settings.set_by:

@@ -29,7 +29,7 @@ from .address import Address, resolve
 from .configurations import tunnels as tunnels_of
 from .configurations import write
 from .local_files import LocalFile, below, project_files
-from .places import Places
+from .places import CARRIED, Places
 from .program import Program, program
 from .request import Typed
 from .session import Lost, Mismatch, Session
@@ -95,6 +95,8 @@ class RemoteTask:
         project = self.settings.project
         with self.console.step("sync") as step:
             found = listed.result()
+            for place in self.places.settle_code(found):
+                found |= {one.path: one for one in below(place, project)}
             for place in self.places.outside:
                 found |= dict(self._carried(place))
             manifest = sync.Manifest(project, hashlib.sha256(str(self.address).encode()).hexdigest()[:8])
@@ -172,9 +174,12 @@ class RemoteTask:
     def _without_unnamed(self, wanted: sync.Changes, named: list[str]) -> sync.Changes:
         """Without the deletion of what an earlier command named and this one does not."""
         others = [place for place in named if place not in self._named()]
+        project = self.settings.project
 
         def unnamed(path: str) -> bool:
-            return any(path == place or path.startswith(f"{place}/") for place in others)
+            """Whether it was named before, and is not gone here: carried files are not looked for."""
+            before = any(place in (path, ".") or path.startswith(f"{place}/") for place in others)
+            return before and (path.startswith(CARRIED) or os.path.lexists(project / path))
 
         return sync.Changes(wanted.send, [path for path in wanted.delete if not unnamed(path)])
 
