@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import sys
 import threading
 import time
@@ -86,22 +85,10 @@ class Debugger:
                 sys.breakpointhook = hook
                 api.configure(subProcess=self._sub_process, **_adapters_environment(api))
                 self._address = self._listen(("127.0.0.1", 0))
-                self._send_at_once()
         elif self._resting:
             self._trace()
             self._resting = False
         return self._address
-
-    def _send_at_once(self) -> None:
-        """Let pydevd's messages leave as they are written.
-
-        It writes each in two parts, as of debugpy 1.8.22. The system keeps the second back until the
-        first is confirmed, which the adapter's side does after 40 ms: so long would every answer take.
-        """
-        try:
-            self._live().writer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except Exception:
-            pass  # An unknown version of pydevd's: slower, no worse.
 
     def attached(self) -> bool:
         """Whether a debugger has attached and sent its configuration."""

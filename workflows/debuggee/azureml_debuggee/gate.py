@@ -122,17 +122,6 @@ def _call(address: Tuple[str, int]) -> Tuple[socket.socket, bytes]:
     return end, greeting
 
 
-def _confirm(end: socket.socket) -> None:
-    """Confirm now what has been received.
-
-    Else the system does it after 40 ms, and so long it keeps the next of the adapter's messages back there.
-    """
-    try:
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-    except (AttributeError, OSError):
-        pass  # Not Linux, or the connection is gone.
-
-
 class _Pair:
     """A debugger's connection and the one to debugpy's adapter, with what is on its way."""
 
@@ -579,8 +568,6 @@ class Gate:
         if mask & selectors.EVENT_READ and self._reads(pair, end):
             try:
                 data = end.recv(BUFFER_BYTES)
-                if end is pair.adapter:
-                    _confirm(end)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
