@@ -32,6 +32,8 @@ class Step:
     def __init__(self, console: Console, name: str) -> None:
         self.name = name
         self.text = ""
+        #: Whether its line is left out: somebody else shows what comes of it.
+        self.hidden = False
         self._console = console
         self._started = time.perf_counter()
         self._status: Any = None
@@ -125,7 +127,8 @@ class Console:
             step.close()
         self.current = None
         self.seconds[name] = round(step.seconds, 3)
-        self.line(f"{name:<14} {step.seconds:6.2f} s  {step.text}".rstrip())
+        if not step.hidden:
+            self.line(f"{name:<14} {step.seconds:6.2f} s  {step.text}".rstrip())
 
     def result(self, value: Mapping[str, Any]) -> None:
         """With ``--json``: print the object as the last line of standard output."""

@@ -10,10 +10,13 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 VARIABLE = "AZUREML_DEBUG_REPORT"
+#: Seconds that the other machine may take to open tunnels.
+DONE_SECONDS = 60.0
 #: What was typed on that machine.
 TYPED = "AZUREML_DEBUG_TYPED"
 
@@ -37,6 +40,23 @@ def tell(**value: Any) -> None:
         os.write(descriptor, line)
     finally:
         os.close(descriptor)
+
+
+def until_done() -> None:
+    """Wait until the other machine has done what was told: what is said next builds on it.
+
+    Not for long: it may be gone, and the task goes on all the same.
+    """
+    path = os.environ[VARIABLE]
+    told, deadline = os.path.getsize(path), time.monotonic() + DONE_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with open(f"{path}.done", encoding="ascii") as file:
+                if int(file.read() or 0) >= told:
+                    return
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.01)
 
 
 def tell_configurations(

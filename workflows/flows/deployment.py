@@ -19,6 +19,7 @@ from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, Service, ServiceSpec
 from ..settings import Settings, packaged_defaults
 from . import serving
+from .examples import say_example
 
 CONFIGURATION = "Azure Machine Learning Deployment: Docker Debug"
 #: What a service needs besides what its own definition lists.
@@ -145,7 +146,8 @@ class Deployment:
                 owner = {"service": str(service.session), "created": service.created}
                 ports = {"scoring": service.scoring_port}
                 report.tell_configurations(owner, f"service {service.name}", [configuration], ports=ports)
-                step.text = "launch configuration handed over"
+                step.hidden = True
+                report.until_done()
                 return
             step.text = f".vscode/launch.json {write_configurations(project, [configuration])}"
 
@@ -180,6 +182,7 @@ class Deployment:
         """The whole chain; on any failure what it started is taken away again."""
         from ..debugger.launch_json import check
 
+        say_example(self.settings, self.console, "score_script", "score.py")
         _check_folders(self.settings)
         check(self.settings.project)
         self.tag(image := self.build())

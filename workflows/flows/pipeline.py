@@ -14,6 +14,7 @@ from ..pipelines.definition import Pipeline
 from ..runs.attachable import Attachable
 from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings
+from .examples import say_example
 from .watching import StepFailed, Watching, attach, inspect_step, launch_json, until_open
 
 
@@ -45,6 +46,7 @@ class PipelineFlow:
         from ..debugger.launch_json import check
         from ..pipelines.reader import load_pipeline
 
+        say_example(self.settings, self.console, "pipeline_file", "pipeline.yml")
         pipeline = load_pipeline(self.settings.pipeline_file, inputs)
         if debug is not None:
             _check_request(pipeline, debug)

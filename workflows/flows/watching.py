@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import report
 from ..console import Console, Step
 from ..errors import UserError
 from ..runs import attachable
@@ -105,6 +106,9 @@ def attach(console: Console, run: RunRecord, found: Sequence[Attachable], before
             names = [one.configuration for one in found]
             outcome = changed_since(before, launch_json(run.project), names)
         shown.text = f".vscode/launch.json {outcome}"
+        if report.wanted():
+            shown.hidden = True
+            report.until_done()
 
 
 class StepFailed(UserError):

@@ -344,6 +344,7 @@ class _Follower:
             elif "report" in told:
                 self._count(payload)
                 self._reported(told["report"], told["offset"])
+                self._session.send(done=told["offset"])
 
     def _count(self, payload: bytes) -> None:
         """What is known of the task's record, so that a later connection goes on from there."""

@@ -68,8 +68,9 @@ def stream_run(
     ]
 
     def holds(name: str) -> bool:
-        found = [one for one in attachable.of_step(watched.now(), watched.now().step(name)) if one.open]
-        return bool(found) and all(one.state == attachable.WAITING for one in found)
+        states = {one.state for one in attachable.of_step(watched.now(), watched.now().step(name)) if one.open}
+        # One that has just opened its port is about to hold; one that has been let go holds nobody up.
+        return attachable.WAITING in states and attachable.LISTENING not in states
 
     def over(name: str) -> bool:
         return watched.now().final or watched.now().step(name).final

@@ -653,7 +653,7 @@ class Holder:
                 selector.register(descriptor, selectors.EVENT_READ)
             selector.register(commands, selectors.EVENT_READ)
             while readers:
-                events = selector.select(0.1)
+                events = selector.select(LOOK_SECONDS)
                 for key, _mask in events:
                     if key.fd == commands:
                         self._obey(os.read(commands, 65536), master)
@@ -663,12 +663,13 @@ class Holder:
                     except OSError:  # a terminal whose last program has ended
                         data = b""
                     if data:
-                        self._tell(output)
                         output.write(HEADER.pack(readers[key.fd], len(data)) + data)
                     else:
                         selector.unregister(key.fd)
                         os.close(key.fd)
                         del readers[key.fd]
+                # After what it had said by then: it says nothing more until that is done.
+                self._tell(output)
                 if child.poll() is None:
                     continue
                 # What it has left in the background may keep its output open: a moment for the rest, no more.
@@ -748,7 +749,10 @@ def _listen(wire: Wire, task: Task, heard: Heard) -> bool:
     command = {"typed": payload.hex()} if kind == b"I" else json.loads(payload)
     if "alive" in command:
         return True
-    if "signal" in command:
+    if "done" in command:
+        with contextlib.suppress(OSError):
+            write_json(task.reported + ".done", command["done"])
+    elif "signal" in command:
         task.kill(signal.Signals["SIG" + command["signal"]])
     else:
         with contextlib.suppress(OSError), open(os.path.join(task.folder, "control"), "wb", buffering=0) as control:
