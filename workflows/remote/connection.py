@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shlex
 import socket
 import sys
@@ -55,7 +56,7 @@ def open_connection(address: Address, passphrases: dict[str, str]) -> Any:
         UserError: It cannot be reached, is not the known machine, or does not let us in.
     """
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-    gateway: Any = address.command or None
+    gateway: Any = _command(next(iter(address.via), address)) or None
     opened: list[Any] = []
     try:
         for hop in address.via:
@@ -68,6 +69,12 @@ def open_connection(address: Address, passphrases: dict[str, str]) -> Any:
                 one.close()
         raise
     return connection
+
+
+def _command(address: Address) -> str:
+    """A ProxyCommand with what stands for the machine filled in; Fabric knows no other port than 22."""
+    values = {"%": "%", "h": address.host, "p": str(address.port), "r": address.user, "n": address.named}
+    return re.sub(r"%([%hprn])", lambda match: values[match[1]], address.command).replace("%", "%%")
 
 
 def close_connection(connection: Any) -> None:
@@ -250,6 +257,10 @@ def _explained(address: Address, error: Exception) -> UserError:
     if isinstance(error, paramiko.ChannelException):
         return UserError(
             f"The gateway cannot reach {where}: {error.text}.", "Correct AML_REMOTE_HOST as the gateway sees it."
+        )
+    if isinstance(error, EOFError):
+        return UserError(
+            f"{where} closed the connection before the login.", "Is its SSH server being restarted? Run it again."
         )
     if isinstance(error, paramiko.SSHException):
         text = str(error) or type(error).__name__

@@ -7,13 +7,15 @@ Commands talk to it on 127.0.0.1, with a key that only this user can read.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, Listener
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +49,27 @@ class _Owner:
     report: str
     offset: int
     places: Places
+    number: int
     forwards: dict[str, Forward] = field(default_factory=dict)
 
     def request(self) -> dict[str, Any]:
-        return {"name": self.name, "owner": self.value, "report": self.report, "offset": self.offset}
+        """What the other machine has to know to watch it."""
+        watched = {"name": self.name, "owner": self.value, "number": self.number}
+        return {**watched, "report": self.report, "offset": self.offset}
 
 
 class Keeper:
     """Keeps the tunnels of one project to one machine."""
 
-    def __init__(self, project: Path, address: Address, passphrases: dict[str, str]) -> None:
+    def __init__(self, project: Path, address: Address, passphrases: dict[str, str], key: bytes) -> None:
         self._project = project
         self._address = address
         self._passphrases = passphrases
+        self._key = key
+        #: Tells the machine that a new connection takes the place of one that was cut.
+        self._name = os.urandom(8).hex()
+        #: Tells an owner from the one that it has replaced.
+        self._count = itertools.count(1)
         self._owners: dict[str, _Owner] = {}
         self._lock = threading.RLock()
         self._session: Session | None = None
@@ -77,26 +87,35 @@ class Keeper:
         pause = AGAIN_FIRST
         while not self._over.is_set():
             self._wake.clear()
+            session: Session | None = None
             try:
                 session = Session.open(self._address, self._passphrases)
-                session.send(do="watch")
+                session.send(do="watch", keeper=self._name)
                 with self._lock:
                     for owner in self._owners.values():
                         session.send(**owner.request())
                     with self._connected:
                         self._session, self._problem = session, ""
                         self._connected.notify_all()
-            except (UserError, Lost) as error:
-                self._log(f"no connection: {error}")
+            except Exception as error:
+                # Whatever it is, the next attempt may work.
+                if session is not None:
+                    session.close()
+                problem = str(error) or type(error).__name__
                 with self._connected:
-                    self._problem = str(error)
+                    if problem != self._problem:
+                        self._log(f"no connection: {problem}")
+                    self._problem = problem
                     self._connected.notify_all()
                 self._wake.wait(pause)
                 pause = min(2 * pause, AGAIN_MOST)
                 continue
             self._log("connected")
             pause = AGAIN_FIRST
-            self._watch(session)
+            try:
+                self._watch(session)
+            except Exception as error:
+                self._log(f"the connection was lost: {error or type(error).__name__}")
             with self._connected:
                 self._session = None
             self._since = time.monotonic()
@@ -105,12 +124,8 @@ class Keeper:
     def _watch(self, session: Session) -> None:
         """Hear of what is over, until the connection is lost."""
         while not self._over.is_set():
-            try:
-                got = session.frame(ALIVE_SECONDS)
-                session.alive()
-            except (Lost, UserError) as error:
-                self._log(f"the connection was lost {error}")
-                return
+            got = session.frame(ALIVE_SECONDS)
+            session.alive()
             if got is None:
                 continue
             told = frames.read(got[1])
@@ -120,7 +135,7 @@ class Keeper:
                 continue
             if told.get("over"):
                 self._log(f"{owner.name} is over")
-                self.forget(owner.name)
+                self.forget(owner.name, told.get("number", 0))
             elif "report" in told:
                 owner.offset = told["offset"]
                 self._apply(owner, told["report"])
@@ -172,11 +187,12 @@ class Keeper:
             self._save()
             return {name: one.local for name, one in owner.forwards.items()}
 
-    def forget(self, name: str) -> None:
-        """Close the tunnels of an owner."""
+    def forget(self, name: str, number: int = 0) -> None:
+        """Close the tunnels of an owner; with a number, if it has not been replaced since."""
         with self._lock:
-            owner = self._owners.pop(name, None)
-            if owner is not None:
+            owner = self._owners.get(name)
+            if owner is not None and number in (0, owner.number):
+                del self._owners[name]
                 for forward in owner.forwards.values():
                     forward.close()
                 self._used = time.monotonic()
@@ -226,7 +242,8 @@ class Keeper:
             owner = self._owners.get(name)
             if owner is None or owner.value != request["owner"]:
                 before = owner.forwards if owner is not None else {}
-                owner = _Owner(name, request["owner"], request["report"], request["offset"], places, before)
+                number = next(self._count)
+                owner = _Owner(name, request["owner"], request["report"], request["offset"], places, number, before)
                 self._owners[name] = owner
             owner.report, owner.offset, owner.places = request["report"], request["offset"], places
             # Ports of what this one replaces are free for it.
@@ -254,13 +271,15 @@ class Keeper:
         while not self._over.is_set():
             try:
                 client = listener.accept()
-            except Exception:  # noqa: S112
-                # Somebody without the key, or who left in the middle.
+            except OSError:
                 continue
             threading.Thread(target=self._talk, args=(client,), daemon=True).start()
 
     def _talk(self, client: Connection) -> None:
-        with client, contextlib.suppress(EOFError, OSError):
+        # The key is asked for here: whoever connects and says nothing keeps nobody else waiting.
+        with client, contextlib.suppress(EOFError, OSError, ValueError, AuthenticationError):
+            deliver_challenge(client, self._key)
+            answer_challenge(client, self._key)
             client.send_bytes(json.dumps(self.answer(json.loads(client.recv_bytes()))).encode())
 
     def live(self) -> None:
@@ -298,11 +317,11 @@ class Keeper:
 def main(project: Path) -> int:
     """Keep tunnels until none is wanted any more."""
     told = json.loads(sys.stdin.buffer.read())
-    keeper = Keeper(project, Address.of_json(told["address"]), dict(told["passphrases"]))
+    key = os.urandom(32)
+    keeper = Keeper(project, Address.of_json(told["address"]), dict(told["passphrases"]), key)
     # Passphrases are typed in the command, never here.
     sys.stdin = open(os.devnull)  # noqa: SIM115
-    key = os.urandom(32)
-    listener = Listener(("127.0.0.1", 0), authkey=key)
+    listener = Listener(("127.0.0.1", 0))
     file = keeper_file(project)
     _private_json(
         file,

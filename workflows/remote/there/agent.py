@@ -40,6 +40,8 @@ WATCH_SECONDS = 0.3
 SILENT_SECONDS = 60
 #: The same while nothing goes on, and a person may be asked something.
 IDLE_SECONDS = 3600
+#: Bytes set aside for the last words of a task on a disk that is full by then, and how many of them are kept.
+SPARE, LAST_WORDS = 64 * 1024, 16 * 1024
 #: Seconds for which a service may be away: it is being replaced, and its tunnels serve the next one.
 REPLACED_SECONDS = 3.0
 #: Seconds after which the files of a version of the program that nobody uses are taken away.
@@ -98,9 +100,13 @@ class Wire:
     def take(self) -> tuple[bytes, bytes] | None:
         """The next frame; None at the end, or where none comes for very long."""
         try:
-            return self.inbox.get(timeout=IDLE_SECONDS)
+            got = self.inbox.get(timeout=IDLE_SECONDS)
         except queue.Empty:
             return None
+        if got is None:
+            # The end stays the end for whoever asks next.
+            self.inbox.put(None)
+        return got
 
     def message(self) -> dict[str, Any] | None:
         """The next message; None at the end."""
@@ -188,6 +194,37 @@ def explained(error: OSError) -> Failure:
     return Failure(
         f"The remote machine says: {error.strerror or error}{place}.", "See to it there, then run this again."
     )
+
+
+# The connection -------------------------------------------------------------------------------------
+
+
+def server() -> int:
+    """The process of the SSH server that serves this connection; 0 where it cannot be told."""
+    pid = os.getppid()
+    while pid > 1:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                name, _bracket, fields = file.read().partition(b"(")[2].rpartition(b")")
+        except OSError:
+            return 0
+        if name.startswith(b"sshd"):
+            return pid
+        pid = int(fields.split()[1])
+    return 0
+
+
+def replace_connection(name: str) -> None:
+    """End the connection before this one of somebody who has come back; theirs had been cut."""
+    path = os.path.join(cache(), "connections", f"{name}.json")
+    before, own = read_json(path), server()
+    if before and before["pid"] != own and alive(int(before["pid"]), str(before["started"])):
+        with contextlib.suppress(OSError):
+            os.kill(int(before["pid"]), signal.SIGTERM)
+    if own:
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            write_json(path, {"pid": own, "started": started(own)})
 
 
 # The project's folder -------------------------------------------------------------------------------
@@ -562,6 +599,70 @@ class Task:
         return bool(known) and alive(int(known["pid"]), str(known["started"]))
 
 
+class Record:
+    """The file of frames in which a task's output is kept. It holds whole frames only, also on a full disk.
+
+    What does not fit is lost but for its end, and said to be.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._spare = path + ".spare"
+        with open(self._spare, "wb") as spare:
+            spare.write(b"\0" * SPARE)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = 0
+        self._full = False
+        self._lost = 0
+        self._last = bytearray()
+
+    def add(self, kind: bytes, payload: bytes) -> None:
+        """Write a frame down."""
+        frame = HEADER.pack(kind, len(payload)) + payload
+        if not self._full:
+            if self._write(frame):
+                return
+            self._full = True
+            os.truncate(self._spare, SPARE // 2)
+            self._write(self._note(b"No space is left on the remote disk; what is said from here on may be lost."))
+        if kind == b"J":
+            # Without what it reports, a command is worth nothing here.
+            self._last += frame
+            return
+        self._lost += len(payload)
+        self._last += HEADER.pack(kind, len(payload[-LAST_WORDS:])) + payload[-LAST_WORDS:]
+        while len(self._last) > LAST_WORDS + HEADER.size:
+            first, length = HEADER.unpack_from(self._last)
+            if first == b"J":
+                break
+            del self._last[: HEADER.size + length]
+
+    def close(self, message: bytes) -> None:
+        """Write the last message down."""
+        os.unlink(self._spare)
+        if self._lost:
+            self._write(self._note(b"No space was left on the remote disk for all that was said; its end:"))
+        self._write(bytes(self._last))
+        self._write(HEADER.pack(b"J", len(message)) + message)
+        os.close(self._file)
+
+    def _write(self, data: bytes) -> bool:
+        done = 0
+        try:
+            while done < len(data):
+                done += os.write(self._file, data[done:])
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size)
+            return False
+        self._size += done
+        return True
+
+    @staticmethod
+    def _note(text: bytes) -> bytes:
+        text = b"\r\n[" + text + b"]\r\n"
+        return HEADER.pack(b"E", len(text)) + text
+
+
 class Holder:
     """The process that owns a task: it writes down what the task says, whoever listens."""
 
@@ -620,26 +721,21 @@ class Holder:
         )
         os.write(self._told, b"ok")
         os.close(self._told)
-        with open(self._task.output, "ab", buffering=0) as output:
-            try:
-                self._pump(child, readers, output)
-            finally:
-                code = child.wait()
-                self._tell(output)
-                self._say(output, exit=code)
+        output = Record(self._task.output)
+        try:
+            self._pump(child, readers, output)
+        finally:
+            code = child.wait()
+            self._tell(output)
+            output.close(json.dumps({"exit": code}).encode())
 
-    @staticmethod
-    def _say(output: Any, **value: Any) -> None:
-        payload = json.dumps(value).encode()
-        output.write(HEADER.pack(b"J", len(payload)) + payload)
-
-    def _tell(self, output: Any) -> None:
+    def _tell(self, output: Record) -> None:
         """Pass on what the task has reported; in its place between what it has said."""
         for offset, value in new_reports(self._task.reported, self._reported):
             self._reported = offset
-            self._say(output, report=value, offset=offset)
+            output.add(b"J", json.dumps({"report": value, "offset": offset}).encode())
 
-    def _pump(self, child: subprocess.Popen[bytes], readers: dict[int, bytes], output: Any) -> None:
+    def _pump(self, child: subprocess.Popen[bytes], readers: dict[int, bytes], output: Record) -> None:
         import selectors
 
         control = os.path.join(self._task.folder, "control")
@@ -663,7 +759,7 @@ class Holder:
                     except OSError:  # a terminal whose last program has ended
                         data = b""
                     if data:
-                        output.write(HEADER.pack(readers[key.fd], len(data)) + data)
+                        output.add(readers[key.fd], data)
                     else:
                         selector.unregister(key.fd)
                         os.close(key.fd)
@@ -698,6 +794,20 @@ def resize(descriptor: int, columns: int, lines: int) -> None:
         fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
 
+def whole_frames(data: bytes) -> tuple[int, bool]:
+    """How many bytes of the data are whole frames, and whether the last of them is a task's end."""
+    at = 0
+    while len(data) - at >= HEADER.size:
+        kind, length = HEADER.unpack_from(data, at)
+        end = at + HEADER.size + length
+        if end > len(data):
+            break
+        if kind == b"J" and "exit" in json.loads(data[at + HEADER.size : end]):
+            return end, True
+        at = end
+    return at, False
+
+
 def follow(wire: Wire, task: Task, offset: int) -> None:
     """Send what a task says from an offset of its output on, until its end; and pass on what it is told."""
     while not os.path.exists(task.output):
@@ -705,15 +815,23 @@ def follow(wire: Wire, task: Task, offset: int) -> None:
             raise Failure("The task has ended without a word.", "Look at the remote machine: was it restarted?")
         time.sleep(LOOK_SECONDS)
     heard = Heard()
-    with open(task.output, "rb") as output:
-        output.seek(offset)
+    with open(task.output, "rb", buffering=0) as output:
+        size = CHUNK
         while True:
             # Asked before the look: what was written by then is seen.
             held = task.held
-            while data := output.read(CHUNK):
-                wire.raw(data)
-                if data.endswith(b"}") and b'{"exit":' in data[-64:]:
+            while data := os.pread(output.fileno(), size, offset):
+                whole, over = whole_frames(data)
+                if whole:
+                    wire.raw(data[:whole])
+                    offset += whole
+                if over:
                     return
+                if not whole:
+                    if len(data) < size:
+                        break
+                    # A frame that is longer than what was read.
+                    size *= 2
             if not held:
                 raise Failure("The task has ended without a word.", "Look at the remote machine: was it restarted?")
             if not _listen(wire, task, heard):
@@ -743,6 +861,7 @@ def _listen(wire: Wire, task: Task, heard: Heard) -> bool:
     except queue.Empty:
         return not heard.silent
     if got is None:
+        wire.inbox.put(None)
         return False
     heard.now()
     kind, payload = got
@@ -798,6 +917,7 @@ def watch(wire: Wire, request: dict[str, Any]) -> None:
         try:
             got = wire.inbox.get(timeout=WATCH_SECONDS)
             if got is None:
+                wire.inbox.put(None)
                 return
             heard.now()
             asked = json.loads(got[1])
@@ -817,7 +937,7 @@ def watch(wire: Wire, request: dict[str, Any]) -> None:
                 entry["over"] = 0.0
             elif now - (entry.get("over") or now) >= (REPLACED_SECONDS if "service" in entry["owner"] else 0):
                 del owners[name]
-                wire.say(name=name, over=True)
+                wire.say(name=name, over=True, number=entry.get("number", 0))
             else:
                 entry["over"] = entry.get("over") or now
 
@@ -1013,6 +1133,7 @@ class Agent:
 
     def do_watch(self, request: dict[str, Any]) -> None:
         """Watch runs and services until the connection ends."""
+        replace_connection(request["keeper"])
         watch(self._wire, request)
 
     def do_facts(self, request: dict[str, Any]) -> dict[str, Any]:
