@@ -1,0 +1,18 @@
+"""A server on 127.0.0.1 that azureml-core takes for a workspace, and that does the work. See README.md."""
+
+from .clients import client_environment, write_configuration
+from .faults import Fault, Faults
+from .runner import Behaviour
+from .server import AzureMLServer
+from .state import Compute, Run
+
+__all__ = [
+    "AzureMLServer",
+    "Behaviour",
+    "Compute",
+    "Fault",
+    "Faults",
+    "Run",
+    "client_environment",
+    "write_configuration",
+]

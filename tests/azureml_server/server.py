@@ -1,0 +1,302 @@
+"""The server."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from .artifacts import Artifacts
+from .environments import Environments
+from .execution import Execution
+from .faults import Dropped, Faults
+from .history import History
+from .pipelines import Pipelines
+from .runner import Behaviour, Runner, clear
+from .snapshots import Snapshots
+from .state import ENDED, Compute, Run, State
+from .storage import Storage
+from .tokens import claims_of
+from .web import HttpError, Request, Response, Route, answer, find
+from .workspace import Workspaces
+
+#: What a client's processes have on their PYTHONPATH.
+CLIENT = Path(__file__).resolve().parent / "client"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request that was answered."""
+
+    method: str
+    path: str
+    status: int
+    seconds: float
+    #: When it came, by time.monotonic.
+    at: float
+    size: int
+
+
+class AzureMLServer:
+    """A workspace on 127.0.0.1.
+
+    Args:
+        root: A folder for its files; a temporary one by default, which is taken away at the end.
+        python: The interpreter that runs steps; this one by default.
+        subscription: The subscription's id.
+        group: The resource group.
+        workspace: The workspace's name.
+        **behaviour: See :class:`~azureml_server.runner.Behaviour`.
+    """
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        python: str = sys.executable,
+        subscription: str = "11111111-2222-3333-4444-555555555555",
+        group: str = "group",
+        workspace: str = "workspace",
+        **behaviour: Any,
+    ) -> None:
+        self._own = root is None
+        self.root = root or Path(tempfile.mkdtemp(prefix="azureml-server-"))
+        self.state = State(self.root, subscription, group, workspace)
+        self.behaviour = Behaviour(**behaviour)
+        self.faults = Faults()
+        self.requests: list[Seen] = []
+        #: Requests that no route answers: something is missing here, or the client is a different one.
+        self.unknown: list[str] = []
+        self.runner = Runner(self.state, python, self.behaviour, CLIENT)
+        parts = (
+            Workspaces(self.state),
+            History(self.state, self.runner.cancel),
+            Artifacts(self.state),
+            Storage(self.state),
+            Snapshots(self.state),
+            Environments(self.state),
+            Pipelines(self.state, self.runner),
+            Execution(self.state, self.runner),
+        )
+        self._routes: list[Route] = [one for part in parts for one in part.routes()]
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> AzureMLServer:
+        """Listen on a free port of 127.0.0.1."""
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.owner = self
+        self.state.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End all runs and stop listening."""
+        self.faults.clear()
+        self.runner.close()
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._thread.join(10)
+            self._server.end_connections()
+            self._server.server_close()
+            self._server = None
+        if self._own:
+            clear(self.root)
+
+    def __enter__(self) -> AzureMLServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # For tests
+
+    @property
+    def url(self) -> str:
+        return self.state.url
+
+    def add_compute(self, name: str, **more: Any) -> Compute:
+        """A further compute target; see :class:`~azureml_server.state.Compute`."""
+        with self.state.lock:
+            return self.state.computes.setdefault(name, Compute(name, **more))
+
+    def steps(self, name: str | None = None) -> list[Run]:
+        """The runs of steps, or of the steps of one name."""
+        with self.state.lock:
+            found = [run for run in self.state.runs.values() if run.type == "azureml.StepRun"]
+            return [run for run in found if name is None or run.name == name]
+
+    def wait(self, run: Run, *statuses: str, seconds: float = 60) -> Run:
+        """Until a run is in one of these states; in one of the last ones by default."""
+        deadline = time.monotonic() + seconds
+        while run.status not in (statuses or ENDED):
+            assert time.monotonic() < deadline and (run.status not in ENDED), f"{run.id} is {run.status}: {run.error}"
+            time.sleep(0.02)
+        return run
+
+    def cancel(self, run: Run) -> None:
+        """Cancel from elsewhere."""
+        self.runner.cancel(run)
+
+    def preempt(self, run: Run) -> None:
+        """Take a run's node away."""
+        self.runner.preempt(run)
+
+    @contextlib.contextmanager
+    def down(self) -> Iterator[None]:
+        """For as long, the service closes every connection without an answer."""
+        fault = self.faults.drop("")
+        try:
+            yield
+        finally:
+            self.faults.remove(fault)
+
+    # For the handler
+
+    def respond(self, request: Request, authorization: str | None) -> tuple[Response, bool]:
+        """The answer to a request, and whether it is to be cut short.
+
+        Raises:
+            Dropped: There is none.
+        """
+        try:
+            cut = self.faults.meet(request.method, request.path)
+            found = find(self._routes, request.method, request.path)
+            if found is None:
+                self.unknown.append(f"{request.method} {request.path}")
+                raise HttpError(404, "NotFound", f"No route answers {request.method} {request.path}.")
+            route, names = found
+            if route.authorized:
+                _authorize(authorization)
+            self._same_workspace(names)
+            made = route.handler(Request(**{**request.__dict__, "names": names}))
+            return (made if isinstance(made, Response) else answer(made)), cut
+        except HttpError as error:
+            return error.response(), False
+
+    def _same_workspace(self, names: dict[str, str]) -> None:
+        state = self.state
+        wanted = {"subscription": state.subscription, "group": state.group, "workspace": state.workspace}
+        if any(name in names and names[name].lower() != value.lower() for name, value in wanted.items()):
+            if names.get("subscription", state.subscription).lower() != state.subscription.lower():
+                raise HttpError(
+                    404, "SubscriptionNotFound", f"The subscription '{names['subscription']}' could not be found."
+                )
+            if names.get("group", state.group).lower() != state.group.lower():
+                raise HttpError(404, "ResourceGroupNotFound", f"Resource group '{names['group']}' could not be found.")
+            raise HttpError(
+                404,
+                "ResourceNotFound",
+                f"The Resource 'Microsoft.MachineLearningServices/workspaces/{names['workspace']}' under resource group"
+                f" '{names['group']}' was not found.",
+            )
+
+
+def _authorize(authorization: str | None) -> None:
+    if not authorization or not authorization.startswith("Bearer "):
+        raise HttpError(401, "AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing.")
+    expires = claims_of(authorization.removeprefix("Bearer ")).get("exp")
+    if not isinstance(expires, int):
+        raise HttpError(401, "InvalidAuthenticationToken", "The access token is invalid.")
+    if expires < time.time():
+        message = "The access token expiry UTC time is earlier than current UTC time."
+        raise HttpError(401, "ExpiredAuthenticationToken", message, {"WWW-Authenticate": "Bearer"})
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+    owner: AzureMLServer
+
+    def __init__(self, *arguments: Any) -> None:
+        self._open: set[socket.socket] = set()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def end_connections(self) -> None:
+        """Clients keep theirs open."""
+        for one in list(self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is none of our business."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def handle_one(self) -> None:
+        owner, begun = self.server.owner, time.monotonic()
+        parts = urlsplit(self.path)
+        body = self._body()
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        request = Request(self.command, parts.path, dict(parse_qsl(parts.query)), headers, body)
+        try:
+            response, cut = owner.respond(request, self.headers.get("Authorization"))
+        except Dropped:
+            self._close()
+            return
+        except Exception as error:
+            response, cut = HttpError(500, "InternalServerError", f"{type(error).__name__}: {error}").response(), False
+            owner.unknown.append(f"{self.command} {parts.path}: {type(error).__name__}: {error}")
+        owner.requests.append(
+            Seen(self.command, parts.path, response.status, time.monotonic() - begun, begun, len(response.body))
+        )
+        self._send(response, cut)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            found = b""
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                found += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return found
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _send(self, response: Response, cut: bool) -> None:
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.type)
+        self.send_header("Content-Length", str(len(response.body)))
+        self.send_header("x-ms-request-id", "request")
+        for name, value in response.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(response.body[: len(response.body) // 2] if cut else response.body)
+        if cut:
+            self._close()
+
+    def _close(self) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = handle_one
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Requests are kept, not printed."""

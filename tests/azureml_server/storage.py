@@ -1,0 +1,109 @@
+"""The storage account: blobs in containers, read in parts as they grow."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import threading
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from .state import ARTIFACTS, DATASTORE, SNAPSHOTS, State
+from .web import HttpError, Request, Response, Route, route
+
+
+class Storage:
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._lock = threading.Lock()
+        self._blocks: dict[tuple[Path, str], bytes] = {}
+
+    def routes(self) -> list[Route]:
+        found = []
+        for name in (ARTIFACTS, DATASTORE, SNAPSHOTS):
+            container = f"/(?P<container>{name})"
+            found += [
+                route("GET", container, self.listed, authorized=False),
+                route("GET", f"{container}/{{blob*}}", self.get, authorized=False),
+                route("HEAD", f"{container}/{{blob*}}", self.get, authorized=False),
+                route("PUT", f"{container}/{{blob*}}", self.put, authorized=False),
+                route("DELETE", f"{container}/{{blob*}}", self.delete, authorized=False),
+            ]
+        return found
+
+    def _file(self, request: Request) -> Path:
+        return self._state.file(request["container"], request["blob"])
+
+    def get(self, request: Request) -> Response:
+        path = self._file(request)
+        if not path.is_file():
+            raise HttpError(404, "BlobNotFound", "BlobNotFound: The specified blob does not exist.")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            headers = _headers(path, size)
+            wanted = request.headers.get("x-ms-range") or request.headers.get("range")
+            match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted or "")
+            if match is None or request.method == "HEAD":
+                return Response(200, file.read(size), headers, "application/octet-stream")
+            start, end = int(match[1]), min(int(match[2] or size), size - 1)
+            if start >= size:
+                raise HttpError(
+                    416, "InvalidRange", "The range is not satisfiable.", {"Content-Range": f"bytes */{size}"}
+                )
+            file.seek(start)
+            headers["Content-Range"] = f"bytes {start}-{end}/{size}"
+            return Response(206, file.read(end - start + 1), headers, "application/octet-stream")
+
+    def put(self, request: Request) -> Response:
+        path, kind = self._file(request), request.query.get("comp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "block":
+            with self._lock:
+                self._blocks[path, request.query["blockid"]] = request.body
+        elif kind == "blocklist":
+            names = [node.text or "" for node in ElementTree.fromstring(request.body)]
+            with self._lock:
+                path.write_bytes(b"".join(self._blocks.pop((path, name)) for name in names))
+        elif kind == "appendblock":
+            with self._lock, path.open("ab") as file:
+                file.write(request.body)
+        elif kind is None:
+            path.write_bytes(request.body)
+        digest = base64.b64encode(hashlib.md5(request.body, usedforsecurity=False).digest()).decode()
+        headers = {"Content-MD5": digest, "x-ms-request-server-encrypted": "true"}
+        if path.exists():
+            headers |= {name: value for name, value in _headers(path, 0).items() if name in ("ETag", "Last-Modified")}
+        return Response(201, b"", headers)
+
+    def delete(self, request: Request) -> Response:
+        self._file(request).unlink(missing_ok=True)
+        return Response(202)
+
+    def listed(self, request: Request) -> Any:
+        blobs = ""
+        for name, path in self._state.files(request["container"], request.query.get("prefix", "")).items():
+            values = {**_headers(path, path.stat().st_size), "Content-Length": str(path.stat().st_size)}
+            values |= {"Content-Type": "application/octet-stream", "BlobType": "BlockBlob"}
+            values.pop("Accept-Ranges"), values.pop("x-ms-blob-type")
+            properties = "".join(f"<{key}>{escape(value.strip(chr(34)))}</{key}>" for key, value in values.items())
+            blobs += f"<Blob><Name>{escape(name)}</Name><Properties>{properties}</Properties></Blob>"
+        text = (
+            f'<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="{self._state.url}/"'
+            f' ContainerName="{request["container"]}"><Blobs>{blobs}</Blobs><NextMarker/></EnumerationResults>'
+        )
+        return Response(200, text.encode(), type="application/xml")
+
+
+def _headers(path: Path, size: int) -> dict[str, str]:
+    modified = path.stat().st_mtime
+    return {
+        "ETag": f'"{modified:.6f}-{size}"',
+        "Last-Modified": formatdate(modified, usegmt=True),
+        "Accept-Ranges": "bytes",
+        "x-ms-blob-type": "BlockBlob",
+    }

@@ -1,0 +1,183 @@
+"""The workspace itself, as Azure's resource manager tells of it: discovery, computes, datastores, registry keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .state import DATASTORE, Compute, State
+from .web import HttpError, Request, Route, not_found, page, route
+
+REGISTRY_USER, REGISTRY_PASSWORD = "registry", "registry-password"
+
+
+class Workspaces:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def routes(self) -> list[Route]:
+        group = "/subscriptions/{subscription}/resource[Gg]roups/{group}"
+        provider = f"{group}/providers/Microsoft.MachineLearningServices/workspaces"
+        return [
+            route("GET", "{ws}", self.workspace),
+            route("GET", "/rp/workspaces{ws}", self.workspace),
+            route("GET", provider, self.workspaces),
+            route("GET", group, self.group),
+            route("POST", "{ws}/listKeys", self.keys),
+            route("GET", "/discovery", self.discovery, authorized=False),
+            route("GET", "(/rp/workspaces)?{ws}/computes", self.computes),
+            route("GET", "(/rp/workspaces)?{ws}/computes/{compute}", self.compute),
+            route("GET", "/datastore/v1.0{ws}/default", self.datastore),
+            route("GET", "/datastore/v1.0{ws}/datastores", self.datastores),
+            route("GET", "/datastore/v1.0{ws}/datastores/{datastore}", self.datastore),
+        ]
+
+    def workspace(self, request: Request) -> Any:
+        state = self._state
+        storage = f"/subscriptions/{state.subscription}/resourceGroups/{state.group}/providers"
+        return {
+            "id": state.scope,
+            "name": state.workspace,
+            "type": "Microsoft.MachineLearningServices/workspaces",
+            "location": "local",
+            "tags": {},
+            "sku": {"name": "Basic", "tier": "Basic"},
+            "identity": {"type": "SystemAssigned", "principalId": "principal", "tenantId": "tenant"},
+            "properties": {
+                "workspaceId": state.workspace_id,
+                "friendlyName": state.workspace,
+                "description": "",
+                "creationTime": "2026-01-01T00:00:00Z",
+                "discoveryUrl": f"{state.url}/discovery",
+                "provisioningState": "Succeeded",
+                "containerRegistry": f"{storage}/Microsoft.ContainerRegistry/registries/registry",
+                "storageAccount": f"{storage}/Microsoft.Storage/storageAccounts/storage",
+                "keyVault": f"{storage}/Microsoft.Keyvault/vaults/vault",
+                "applicationInsights": f"{storage}/Microsoft.insights/components/insights",
+            },
+        }
+
+    def workspaces(self, request: Request) -> Any:
+        return {"value": [self.workspace(request)]}
+
+    def group(self, request: Request) -> Any:
+        scope = f"/subscriptions/{self._state.subscription}/resourceGroups/{self._state.group}"
+        return {"id": scope, "name": self._state.group, "location": "local"}
+
+    def discovery(self, request: Request) -> Any:
+        services = (
+            "api catalog experimentation gallery history hyperdrive labeling modelmanagement pipelines studio "
+            "notebooks inference mlflow inferencing"
+        )
+        return dict.fromkeys(services.split(), self._state.url)
+
+    def keys(self, request: Request) -> Any:
+        host = self._state.url.removeprefix("http://")
+        return {
+            "userStorageKey": "c3RvcmFnZQ==",
+            "userStorageResourceId": "storage",
+            "appInsightsInstrumentationKey": "insights",
+            "containerRegistryCredentials": {
+                "location": host,
+                "username": REGISTRY_USER,
+                "passwords": [
+                    {"name": "password", "value": REGISTRY_PASSWORD},
+                    {"name": "password2", "value": REGISTRY_PASSWORD},
+                ],
+            },
+        }
+
+    # Computes
+
+    def computes(self, request: Request) -> Any:
+        with self._state.lock:
+            # The client takes a `nextLink` that is there for one that leads somewhere.
+            return {"value": [self._compute(one) for one in self._state.computes.values()]}
+
+    def compute(self, request: Request) -> Any:
+        with self._state.lock:
+            one = self._state.computes.get(request["compute"])
+            if one is None:
+                raise HttpError(404, "ComputeNotFound", f"ComputeNotFound: {request['compute']} was not found.")
+            return self._compute(one)
+
+    def _compute(self, one: Compute) -> dict[str, Any]:
+        working = sum(
+            run.target == one.name and run.status in ("Preparing", "Running") for run in self._state.runs.values()
+        )
+        properties: dict[str, Any] = {
+            "vmSize": "STANDARD_D2_V2",
+            "vmPriority": "Dedicated",
+            "scaleSettings": {"minNodeCount": 0, "maxNodeCount": one.nodes, "nodeIdleTimeBeforeScaleDown": "PT120S"},
+            "subnet": {"id": one.subnet} if one.subnet else None,
+            "userAccountCredentials": {"adminUserName": "azureuser", "adminUserPassword": None},
+            "remoteLoginPortPublicAccess": "Disabled",
+            "allocationState": "Steady",
+            "allocationStateTransitionTime": "2026-01-01T00:00:00Z",
+            "errors": None,
+            "currentNodeCount": working,
+            "targetNodeCount": working,
+            "nodeStateCounts": {
+                "preparingNodeCount": 0,
+                "runningNodeCount": working,
+                "idleNodeCount": 0,
+                "unusableNodeCount": 0,
+                "leavingNodeCount": 0,
+                "preemptedNodeCount": 0,
+            },
+        }
+        if one.type == "ComputeInstance":
+            properties |= {
+                "state": "Running",
+                "applications": [],
+                "connectivityEndpoints": {"publicIpAddress": None, "privateIpAddress": one.node},
+                "sshSettings": {"sshPublicAccess": "Disabled", "adminUserName": "azureuser", "sshPort": 22},
+                "createdBy": {},
+                "applicationSharingPolicy": "Personal",
+            }
+        return {
+            "id": f"{self._state.scope}/computes/{one.name}",
+            "name": one.name,
+            "type": "Microsoft.MachineLearningServices/workspaces/computes",
+            "location": "local",
+            "tags": {},
+            "properties": {
+                "computeType": one.type,
+                "computeLocation": "local",
+                "description": "",
+                "resourceId": None,
+                "provisioningState": one.state,
+                "provisioningErrors": None,
+                "isAttachedCompute": False,
+                "createdOn": "2026-01-01T00:00:00Z",
+                "modifiedOn": "2026-01-01T00:00:00Z",
+                "disableLocalAuth": True,
+                "properties": properties,
+            },
+        }
+
+    # Datastores
+
+    def datastores(self, request: Request) -> Any:
+        return page([self.datastore(request)])
+
+    def datastore(self, request: Request) -> Any:
+        if request.names.get("datastore", "workspaceblobstore") != "workspaceblobstore":
+            raise not_found(f"The datastore {request['datastore']}")
+        return {
+            "name": "workspaceblobstore",
+            "dataStoreType": "AzureBlob",
+            "hasBeenValidated": True,
+            "tags": {},
+            "azureStorageSection": {
+                "accountName": "storage",
+                "containerName": DATASTORE,
+                "endpoint": "core.windows.net",
+                "protocol": "https",
+                "credentialType": "Sas",
+                "credential": "sig=x",
+                "sasToken": "sig=x",
+                "isSas": True,
+                "subscriptionId": self._state.subscription,
+                "resourceGroup": self._state.group,
+            },
+        }
