@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -33,23 +32,6 @@ _HANDLERS: dict[signal.Signals, Any] = {
 for _number, _handler in _HANDLERS.items():
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
-
-
-#: Modules that look at the engine's images and containers as a whole, or that use the default ports.
-_SHARED = re.compile("test_(newcomer|environments|environment_references|housekeeping)[.]py")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests together that would be in each other's way where two run at a time.
-
-    Those with the Docker engine share its images, which the last of them takes away; a newcomer's share the
-    default ports.
-    """
-    for item in items:
-        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        fixtures = getattr(item, "fixturenames", ())
-        if _SHARED.search(item.nodeid) or "docker_engine" in fixtures or "docker" in values:
-            item.add_marker(pytest.mark.xdist_group("docker"))
 
 
 def missing(what: str) -> None:
