@@ -10,7 +10,6 @@ from invoke import Exit
 from ..errors import UserError
 from ._command import Command, command
 
-
 #: Tests that look at the engine's images and containers as a whole, or use the default ports: nothing else may
 #: run beside them. (xdist's own groups do not hold with pytest 9.2.)
 ALONE = (
