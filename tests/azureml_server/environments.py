@@ -6,12 +6,12 @@ from typing import Any
 
 from .state import State
 from .web import HttpError, Request, Route, page, route
+from .workspace import REGISTRY_PASSWORD, REGISTRY_USER
 
 
 class Environments:
     def __init__(self, state: State) -> None:
         self._state = state
-        self.builds: dict[str, str] = {}
 
     def routes(self) -> list[Route]:
         place = "/environment/v[12].0{ws}/environments"
@@ -58,7 +58,10 @@ class Environments:
         name = f"azureml/azureml_{environment['name'].lower()}_{environment['version']}"
         return {
             "imageExistsInRegistry": False,
-            "dockerImage": {"name": name, "registry": {"address": host, "username": None, "password": None}},
+            "dockerImage": {
+                "name": name,
+                "registry": {"address": host, "username": REGISTRY_USER, "password": REGISTRY_PASSWORD},
+            },
             "ingredients": {
                 "dockerfile": f"FROM {(environment.get('docker') or {}).get('baseImage')}\n",
                 "condaEnvironment": (environment.get("python") or {}).get("condaDependencies"),

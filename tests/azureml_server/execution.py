@@ -7,7 +7,7 @@ from typing import Any
 
 from .jobs import Job, read_configuration
 from .runner import Runner
-from .state import State
+from .state import DATASTORE, State
 from .web import HttpError, Request, Route, route
 
 
@@ -43,5 +43,9 @@ class Execution:
         job.command = command if isinstance(command, str) else " ".join(command or [])
         job.arguments = [str(one) for one in configuration.get("arguments") or []]
         read_configuration(job, configuration)
+        for name, reference in (configuration.get("dataReferences") or {}).items():
+            path = str(self._state.file(DATASTORE, reference.get("pathOnDataStore") or ""))
+            job.variables[f"AZUREML_DATAREFERENCE_{name}"] = path
+            job.arguments = [path if one == f"$AZUREML_DATAREFERENCE_{name}" else one for one in job.arguments]
         self._runner.start(job)
         return {"runId": run.id}

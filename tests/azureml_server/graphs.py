@@ -60,7 +60,11 @@ class StepReader:
             job.processes = int(values["MpiProcessCountPerNode"])
         interface = module["StructuredInterface"]
         inputs = self._inputs(node, begun)
-        outputs = self._outputs(job, interface)
+        outputs = self._outputs(job, node, interface)
+        for name, path in inputs.items():
+            job.variables[f"AZURE_ML_INPUT_{name}"] = str(path)
+        for name, path in outputs.items():
+            job.variables[f"AZURE_ML_OUTPUT_{name}"] = str(path)
         for name, path in {**inputs, **outputs}.items():
             job.variables[f"AZUREML_DATAREFERENCE_{name}"] = str(path)
         for one in interface.get("Parameters") or []:
@@ -68,6 +72,9 @@ class StepReader:
                 variable = one.get("EnvironmentVariableOverride") or f"AML_PARAMETER_{one['Name']}"
                 job.variables[variable] = values[one["Name"]]
         places = {"Input": inputs, "Output": outputs}
+        # How datasets stand among the arguments.
+        datasets = {f"DatasetConsumptionConfig:{name}": path for name, path in inputs.items()}
+        datasets |= {f"DatasetOutputConfig:{name}": path for name, path in outputs.items()}
         for one in interface.get("Arguments") or []:
             kind, value = str(one["ValueType"]), one["Value"]
             if kind in places:
@@ -75,7 +82,7 @@ class StepReader:
             elif kind == "Parameter":
                 job.arguments.append(str(values.get(value)))
             else:
-                job.arguments.append(str(value))
+                job.arguments.append(str(datasets.get(value, value)))
         if values.get("Command"):
             job.command = " ".join([values["Command"], *job.arguments])
         return job
@@ -109,14 +116,22 @@ class StepReader:
                     raise FileNotFoundError(f"{data.get('PathOnDataStore')} is not on the datastore")
         return found
 
-    def _outputs(self, job: Job, interface: dict[str, Any]) -> dict[str, Path]:
-        """Where its outputs go. As on a mounted datastore, only what they lie in is there before the script runs."""
+    def _outputs(self, job: Job, node: dict[str, Any], interface: dict[str, Any]) -> dict[str, Path]:
+        """Where its outputs go.
+
+        As on a mounted datastore, only what they lie in is there before the script runs; of datasets, the folder.
+        """
         found = {}
+        settings = {one["Name"]: one for one in node.get("ModuleOutputSettings") or []}
         for one in interface.get("Outputs") or []:
             if one.get("SkipProcessing"):
                 continue
-            place = f"azureml/{job.run.id}/{one['Name']}"
-            job.run.outputs[one["Name"]] = place
-            found[one["Name"]] = self._state.file(DATASTORE, place)
-            job.folders.append(found[one["Name"]].parent)
+            name = one["Name"]
+            place = f"azureml/{job.run.id}/{name}"
+            options = settings.get(name, {}).get("DatasetOutputOptions")
+            if options and options.get("PathOnDatastore"):
+                place = options["PathOnDatastore"].replace("{run-id}", job.run.id).replace("{output-name}", name)
+            job.run.outputs[name] = place.strip("/")
+            found[name] = self._state.file(DATASTORE, place.strip("/"))
+            job.folders.append(found[name] if options else found[name].parent)
         return found

@@ -59,6 +59,7 @@ class Behaviour:
         build_seconds: How long an image is built, with a log, before a run starts; 0 for an image that is there.
         build_fails: Whether that build fails.
         variables: Environment variables of every process.
+        package_fails: What packaging a model fails with; empty where it works.
     """
 
     layout: str = "azureml-logs"
@@ -66,6 +67,7 @@ class Behaviour:
     build_seconds: float = 0.0
     build_fails: bool = False
     variables: dict[str, str] = field(default_factory=dict)
+    package_fails: str = ""
 
 
 class Runner:

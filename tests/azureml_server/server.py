@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import sys
 import tempfile
@@ -21,7 +22,10 @@ from .environments import Environments
 from .execution import Execution
 from .faults import Dropped, Faults
 from .history import History
+from .models import Models
+from .packages import Packages
 from .pipelines import Pipelines
+from .registry import Registry
 from .runner import Behaviour, Runner, clear
 from .snapshots import Snapshots
 from .state import ENDED, Compute, Run, State
@@ -77,6 +81,7 @@ class AzureMLServer:
         #: Requests that no route answers: something is missing here, or the client is a different one.
         self.unknown: list[str] = []
         self.runner = Runner(self.state, python, self.behaviour, CLIENT)
+        registry = Registry(self.state)
         parts = (
             Workspaces(self.state),
             History(self.state, self.runner.cancel),
@@ -86,6 +91,9 @@ class AzureMLServer:
             Environments(self.state),
             Pipelines(self.state, self.runner),
             Execution(self.state, self.runner),
+            Models(self.state),
+            Packages(self.state, registry, lambda: self.behaviour.package_fails),
+            registry,
         )
         self._routes: list[Route] = [one for part in parts for one in part.routes()]
         self._server: _Server | None = None
@@ -279,14 +287,20 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _send(self, response: Response, cut: bool) -> None:
+        size = response.file.stat().st_size if response.file else len(response.body)
         self.send_response(response.status)
-        self.send_header("Content-Type", response.type)
-        self.send_header("Content-Length", str(len(response.body)))
+        if size:
+            # The storage client takes an empty answer of any type for one that it cannot read.
+            self.send_header("Content-Type", response.type)
+        self.send_header("Content-Length", str(size))
         self.send_header("x-ms-request-id", "request")
         for name, value in response.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command != "HEAD" and response.file:
+            with response.file.open("rb") as file:
+                shutil.copyfileobj(file, self.wfile, 1 << 20)
+        elif self.command != "HEAD":
             self.wfile.write(response.body[: len(response.body) // 2] if cut else response.body)
         if cut:
             self._close()

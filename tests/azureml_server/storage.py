@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from .state import ARTIFACTS, DATASTORE, SNAPSHOTS, State
-from .web import HttpError, Request, Response, Route, route
+from .web import Request, Response, Route, route
 
 
 class Storage:
@@ -42,7 +42,7 @@ class Storage:
     def get(self, request: Request) -> Response:
         path = self._file(request)
         if not path.is_file():
-            raise HttpError(404, "BlobNotFound", "BlobNotFound: The specified blob does not exist.")
+            return _error(404, "BlobNotFound", "The specified blob does not exist.")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             headers = _headers(path, size)
@@ -52,7 +52,7 @@ class Storage:
                 return Response(200, file.read(size), headers, "application/octet-stream")
             start, end = int(match[1]), min(int(match[2] or size), size - 1)
             if start >= size:
-                raise HttpError(
+                return _error(
                     416, "InvalidRange", "The range is not satisfiable.", {"Content-Range": f"bytes */{size}"}
                 )
             file.seek(start)
@@ -97,6 +97,11 @@ class Storage:
             f' ContainerName="{request["container"]}"><Blobs>{blobs}</Blobs><NextMarker/></EnumerationResults>'
         )
         return Response(200, text.encode(), type="application/xml")
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
+    text = f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'
+    return Response(status, text.encode(), {"x-ms-error-code": code, **(headers or {})}, "application/xml")
 
 
 def _headers(path: Path, size: int) -> dict[str, str]:

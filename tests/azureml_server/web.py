@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -42,6 +43,8 @@ class Response:
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     type: str = "application/json"
+    #: Sent in the body's place.
+    file: Path | None = None
 
 
 class HttpError(Exception):
