@@ -17,8 +17,6 @@ _EVENTS = {
     "Queued": "Queued",
     "Completed": "Completed",
     "Failed": "Failed",
-    "Canceled": "Canceled",
-    "CancelRequested": "CancelRequested",
 }
 
 
@@ -204,14 +202,13 @@ class History:
         elif name == "Error":
             with self._state.lock:
                 run.error = data.get("ErrorResponse")
-        elif name == "CancelRequested":
+        elif name in ("CancelRequested", "Canceled"):
+            # It has ended once its processes have.
             if run.status not in ENDED:
                 self._state.move(run, "CancelRequested")
                 self._cancel(run)
         elif name in _EVENTS:
             self._state.move(run, _EVENTS[name])
-            if name == "Canceled":
-                self._cancel(run)
 
     # Metrics
 

@@ -143,7 +143,7 @@ class State:
     def move(self, run: Run, status: str, error: str = "") -> bool:
         """Give a run its next state; False where it has ended already."""
         with self.lock:
-            if run.status in ENDED:
+            if run.status in ENDED or (run.cancelled.is_set() and status not in ENDED):
                 return False
             run.status = status
             run.history.append((status, time.time()))
