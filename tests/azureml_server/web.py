@@ -55,7 +55,9 @@ class HttpError(Exception):
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
 
     def response(self) -> Response:
-        return answer({"error": {"code": self.code, "message": self.message}}, self.status, self.headers)
+        # Without details the client cannot put its own exception into words.
+        error = {"code": self.code, "message": self.message, "details": []}
+        return answer({"error": error}, self.status, self.headers)
 
 
 def not_found(what: str) -> HttpError:

@@ -462,6 +462,10 @@ def test_credentials_that_do_not_do(client: Client) -> None:
     client.server.faults.fail("GET .*/workspaces/[^/]*$", 403)
     forbidden = client.run("")
     assert forbidden.returncode == 1 and "AuthorizationFailed" in forbidden.stderr
+    client.server.faults.clear()
+    client.server.faults.fail("GET .*/runs/", 401)
+    later = client.run("Run(experiment, experiment.id).get_status()")
+    assert later.returncode == 1 and "Code: 401" in later.stderr and "access token expiry" in later.stderr
 
 
 def test_what_is_not_there(client: Client) -> None:
