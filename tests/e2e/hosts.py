@@ -501,6 +501,18 @@ class Sshd:
         if self.running:
             self.restart()
 
+    def have_host_key(self, kind: str) -> str:
+        """Have a host key of this kind alone; the public one, as it stands in known_hosts."""
+        path = self._folder / f"ssh_host_{kind}_key"
+        if not path.exists():
+            _make_key(path, kind)
+        self.configure()
+        config = self._folder / "sshd_config"
+        lines = [line for line in config.read_text().splitlines() if not line.startswith("HostKey ")]
+        config.write_text("\n".join([*lines, f"HostKey /etc/ssh/{path.name}", ""]))
+        self.restart()
+        return " ".join(path.with_suffix(".pub").read_text().split()[:2])
+
     def authorize(self, *public_keys: str) -> None:
         """Let these keys in, and no other; none: nobody. It holds at once."""
         (self._folder / "authorized_keys").write_text("".join(f"{key}\n" for key in public_keys))
