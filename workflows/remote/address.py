@@ -142,9 +142,8 @@ def _hops(text: str, setting: str) -> tuple[Address, ...]:
 
 def _split(text: str, setting: str) -> tuple[str, str, int]:
     """The parts of ``[user@]host[:port]``."""
-    match = re.fullmatch(
-        r"(?:ssh://)?(?:([^@\s]+)@)?(\[[^\]\s]+\]|[^:@\s/]+|[0-9a-fA-F:]+(?:[0-9.]+)?(?:%\w+)?)(?::(\d{1,5}))?/?", text.strip()
-    )
+    host = r"\[[^\]\s]+\]|[^:@\s/]+|[0-9a-fA-F:]+(?:[0-9.]+)?(?:%\w+)?"
+    match = re.fullmatch(rf"(?:ssh://)?(?:([^@\s]+)@)?({host})(?::(\d{{1,5}}))?/?", text.strip())
     if match is None or match[2].startswith("-") or int(match[3] or 1) > 65535:
         raise UserError(f"{setting} must be a host, or user@host:port, not {text!r}.", f"Correct {setting}.")
     return match[1] or "", match[2].strip("[]"), int(match[3] or 0)
