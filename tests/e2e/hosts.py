@@ -287,6 +287,14 @@ class Host:
                     found.append(process)
         return found
 
+    def command_lines(self) -> list[str]:
+        """How those processes were started; without those that end meanwhile."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                found.append(" ".join(process.cmdline()))
+        return found
+
     def small_disk(self, path: str, megabytes: int) -> Path:
         """Make a folder one on a disk of its own of so many megabytes, for the rest of the test."""
         inside = str(Path(self.home, path))

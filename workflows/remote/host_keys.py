@@ -109,7 +109,7 @@ def _matches(patterns: str, name: str) -> bool:
         from paramiko import HostKeys as Paramiko
 
         try:
-            return Paramiko.hash_host(name, patterns) == patterns
+            return bool(Paramiko.hash_host(name, patterns) == patterns)
         except Exception:
             # Not base64, or another hash than the only one there is.
             return False

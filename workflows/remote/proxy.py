@@ -46,7 +46,8 @@ def start_proxy(address: Address) -> Any:
     ours, theirs = socket.socketpair()
     with theirs:
         # By a shell, as ssh_config(5) has it; Ctrl-C in the terminal is meant for the task, not for the way to it.
-        child = subprocess.Popen(["/bin/sh", "-c", f"trap '' INT; exec {command}"], stdin=theirs, stdout=theirs)
+        end = theirs.fileno()
+        child = subprocess.Popen(["/bin/sh", "-c", f"trap '' INT; exec {command}"], stdin=end, stdout=end)
     proxy = _Proxy(ours.family, ours.type, fileno=ours.detach())
     proxy.child = child
     return proxy

@@ -747,9 +747,7 @@ class Holder:
             self._reported = offset
             output.add(b"J", json.dumps({"report": value, "offset": offset}).encode())
 
-    def _pump(
-        self, child: subprocess.Popen[bytes], readers: dict[int, bytes], commands: int, output: Record
-    ) -> None:
+    def _pump(self, child: subprocess.Popen[bytes], readers: dict[int, bytes], commands: int, output: Record) -> None:
         import selectors
 
         master = next(iter(readers))
@@ -897,12 +895,16 @@ def _listen(wire: Wire, task: Task, heard: Heard) -> bool:
     elif "signal" in command:
         task.kill(signal.Signals["SIG" + command["signal"]])
     else:
-        with contextlib.suppress(OSError):
-            # Where nobody reads any more, opening fails instead of waiting.
-            with open(os.open(task.control, os.O_WRONLY | os.O_NONBLOCK), "wb", buffering=0) as control:
-                os.set_blocking(control.fileno(), True)
-                control.write(json.dumps(command).encode() + b"\n")
+        # Where nobody reads any more, opening fails instead of waiting.
+        with contextlib.suppress(OSError), open(task.control, "wb", buffering=0, opener=at_once) as control:
+            os.set_blocking(control.fileno(), True)
+            control.write(json.dumps(command).encode() + b"\n")
     return True
+
+
+def at_once(path: str, flags: int) -> int:
+    """Opens a pipe without waiting for somebody at its other end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def tidy(tasks: str) -> None:
