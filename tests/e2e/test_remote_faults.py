@@ -341,11 +341,13 @@ def test_a_command_that_is_killed_here_leaves_its_run_and_nothing_else(project: 
 
 def test_two_commands_at_once_from_one_project(project: RemoteProject) -> None:
     project.ok("remote.sync")
-    project.environ["AML_DEBUG_PORT"] = "0"
+    # Both want the same debug port there, before either listens on it.
     first = project.start("deploy.debug", "--remote", "--json")
     second = project.start("pipeline.debug", "--remote", "--json")
     results = [project.finish(first), project.finish(second)]
     assert [one.code for one in results] == [0, 0], results
+    assert len({one["port"] for one in project.tunnels()}) == 5
+    assert any("belongs to another session" in one.err for one in results), results
     assert {DEPLOYMENT, f"{FAMILY} (prepare)"} <= set(project.launch())
     owners = {one["belongs_to"] for one in project.tunnels()}
     assert len(owners) == 2, owners

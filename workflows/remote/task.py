@@ -11,7 +11,6 @@ import re
 import secrets
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 from .. import report as reports
 from ..console import Console
 from ..errors import UserError
-from ..paths import shown
+from ..paths import own_id, shown
 from ..settings import Settings
 from . import person, request, sync
 from .address import Address, resolve
@@ -282,7 +281,7 @@ def run_there(settings: Settings, console: Console, typed: Typed) -> int:
 
 def project_id(project: Path) -> str:
     """Tells this folder of this machine from every other one."""
-    return hashlib.sha256(f"{platform.node()}\0{uuid.getnode()}\0{project}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{own_id()}\0{project}".encode()).hexdigest()[:16]
 
 
 def _plain(name: str) -> str:
