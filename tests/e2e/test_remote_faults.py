@@ -357,7 +357,13 @@ def test_two_commands_at_once_from_one_project(project: RemoteProject) -> None:
 
 
 def test_stop_ends_the_tunnels_and_leaves_the_run(project: RemoteProject) -> None:
+    project.ok("pipeline.submit", "--no-debug", "--follow")
+    assert "newest" not in project.ok("pipeline.status").out
     result = project.remote("pipeline.debug")
+    # A run of this machine that is shown as the latest is not taken for the newer one there.
+    note = f"note: the newest run is on {project.host.user}@{project.host.address}:{project.host.port}"
+    assert f"{note}: inv pipeline.status --remote" in project.ok("pipeline.status").out
+    assert "newest" not in project.ok("pipeline.status", "--remote").out
     count = len(project.tunnels())
     process = keeper(project)
     assert project.ok("remote.stop", "--json").json["closed"] == count

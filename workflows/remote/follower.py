@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..paths import shown
 from ..project import state_folder
-from . import fetch, frames, tunnels
+from . import fetch, frames, latest, tunnels
 from .configurations import tunnels as tunnels_of
 from .configurations import write
 from .person import Person
@@ -28,6 +28,8 @@ AGAIN_SECONDS = 120.0
 _ATTEMPTS = 5
 #: Tasks that make or change run configurations, and one that brings those that have not come with them.
 _CONFIGURING, _LISTING = ("experiment.create", "experiment.run", "experiment.debug"), "experiment.list"
+#: Tasks that start a run.
+_STARTING = ("pipeline.submit", "pipeline.debug", "experiment.run", "experiment.debug")
 _PLACE = re.compile(rb"\b127\.0\.0\.1:(\d{1,5})\b")
 
 
@@ -78,11 +80,18 @@ class Follower:
                     self._again()
                     self._task.console.line("Connected again.")
         self._ended = True
+        if code == 0:
+            self._remember()
         self._bring_all()
         self._open()
         if self._result is not None:
             self._task.console.result(self._homely(self._result))
         return code
+
+    def _remember(self) -> None:
+        """Keep in mind that the newest run is there, if this task has started one."""
+        if self._typed.name in _STARTING:
+            latest.remember(self._task.settings.project, self._typed.name.partition(".")[0], self._task.address)
 
     def _stream(self) -> int:
         """Pass on what comes until the task has ended."""
@@ -141,6 +150,7 @@ class Follower:
             # The run's background process and the command have both said it.
             return
         self._last = told
+        self._remember()
         owner = {**told["owner"], "boot": self._boot}
         wanted = tunnels_of(told)
         with console.step("tunnel") as step:

@@ -68,13 +68,21 @@ def project_files(project: Path, extra: Iterable[Path]) -> dict[str, LocalFile]:
 
 
 def below(place: Path, root: Path) -> Iterator[LocalFile]:
-    """A file, or all files below a folder, by their path in another folder above it."""
+    """A file, or all files below a folder, by their path in another folder above it.
+
+    Raises:
+        UserError: A folder cannot be read.
+    """
     if not place.is_dir():
         one = _look(root, Path(os.path.relpath(place, root)).as_posix(), follow=True)
         if one is not None:
             yield one
         return
-    for parent, folders, files in os.walk(place):
+
+    def unreadable(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}.", "Make it readable, or name less.")
+
+    for parent, folders, files in os.walk(place, onerror=unreadable):
         folders[:] = [name for name in folders if name not in _NEVER and not _is_environment(parent, name)]
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         for name in [*files, *links]:

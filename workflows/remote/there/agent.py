@@ -191,6 +191,11 @@ def explained(error: OSError) -> Failure:
         return Failure(
             f"No space is left on the remote disk{place}.", "Free some there, or choose another AML_REMOTE_DIR."
         )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return Failure(
+            f"The remote machine says: {error.strerror}{place}.",
+            "Make it writable for you there; the project's folder may also be another one: AML_REMOTE_DIR.",
+        )
     return Failure(
         f"The remote machine says: {error.strerror or error}{place}.", "See to it there, then run this again."
     )
@@ -1017,11 +1022,17 @@ def new_reports(path: str, offset: int) -> Iterator[tuple[int, Any]]:
 # What else is asked ---------------------------------------------------------------------------------
 
 
-def facts(folder: str) -> dict[str, Any]:
-    """What `remote.check` wants to know of this machine."""
+def nearest(folder: str) -> str:
+    """A folder, or the one above it that there is."""
     place = os.path.realpath(os.path.join(os.path.expanduser("~"), os.path.expanduser(folder)))
     while not os.path.isdir(place):
         place = os.path.dirname(place)
+    return place
+
+
+def facts(folder: str) -> dict[str, Any]:
+    """What `remote.check` wants to know of this machine."""
+    place = nearest(folder)
     usage = shutil.disk_usage(place)
     try:
         import ensurepip  # noqa: F401
@@ -1212,15 +1223,19 @@ class Agent:
         found = glob.glob(os.path.join(glob.escape(request["root"]), request["pattern"]))
         return {"digests": {os.path.relpath(path, request["root"]): digest(path) for path in sorted(found)}}
 
-    def do_try(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Write a small file into the folder's file system and take it away."""
+    def do_try(self, request: dict[str, Any]) -> None:
+        """Write a small file where the project goes, and where environments go, and take it away."""
         import tempfile
 
-        place = facts(request["folder"])["place"]
-        with tempfile.NamedTemporaryFile(dir=place) as file:
-            file.write(b"\0" * 65536)
-            file.flush()
-        return {"place": place}
+        for folder in (request["folder"], cache()):
+            place = nearest(folder)
+            try:
+                with tempfile.NamedTemporaryFile(dir=place) as file:
+                    file.write(b"\0" * 65536)
+                    file.flush()
+            except OSError as error:
+                error.filename = place
+                raise
 
 
 if __name__ == "__main__":
