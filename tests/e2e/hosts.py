@@ -483,11 +483,18 @@ class Sshd:
 
     def stop(self) -> None:
         """Kill it and the processes of its connections; what they started is left to itself, as it would be."""
-        for process in self._processes():
+        self._kill()
+        self._close()
+        # Again and again: somebody may just have connected.
+        until(lambda: not self._kill(), "the end of sshd", 10)
+
+    def _kill(self) -> int:
+        """Kill its processes; how many there were."""
+        found = self._processes()
+        for process in found:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        self._close()
-        until(lambda: not self._processes(), "the end of sshd", 10)
+        return len(found)
 
     def restart(self) -> None:
         """Stop and start it."""

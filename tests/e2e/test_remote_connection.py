@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -62,6 +63,16 @@ BOX = {"AML_REMOTE_HOST": "box", "AML_REMOTE_PORT": "", "AML_REMOTE_USER": ""}
 
 def known(hosts: Hosts, *lines: str) -> None:
     hosts.laptop.known_hosts.write_text("".join(f"{line}\n" for line in lines))
+
+
+def started(script: Path) -> list[psutil.Process]:
+    """The processes that run a script for these tests."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if str(script) in child.cmdline():
+                found.append(child)
+    return found
 
 
 def test_a_line_that_nobody_can_read_leaves_the_others_of_known_hosts_in_force(hosts: Hosts, connect: Connect) -> None:
@@ -145,7 +156,7 @@ def test_a_proxy_command_is_run_as_ssh_runs_it(hosts: Hosts, connect: Connect, t
     configure(hosts, f"ProxyCommand sh -c '{script}' 2>&1")
     session = connect(**BOX)
     assert said.read_text() == f"x box {hosts.instance.user} 100%"
-    (child,) = [one for one in psutil.Process().children() if str(relay) in one.cmdline()]
+    (child,) = started(relay)
     # Ctrl-C in the terminal reaches it as well, and is not meant for it.
     child.send_signal(signal.SIGINT)
     assert session.ask("facts", folder="x")["writable"]
@@ -175,7 +186,7 @@ def test_a_link_that_falls_silent_behind_a_command_is_noticed(
     waiting, sending = connect(**BOX), connect(**BOX)
     # As long as the other side is there it may say nothing for long.
     assert waiting.frame(2.5) is None
-    children = [one for one in psutil.Process().children() if str(relay) in one.cmdline()]
+    children = started(relay)
     assert len(children) == 2
     for child in children:
         child.send_signal(signal.SIGSTOP)

@@ -312,7 +312,8 @@ def test_an_instance_that_was_restarted(project: RemoteProject) -> None:
     time.sleep(1)
     project.host.sshd.stop()
     for process in project.host.processes():
-        process.kill()
+        with contextlib.suppress(psutil.Error):
+            process.kill()
     project.host.sshd.start()
     project.finish(child).says("ended without a word", "restarted")
     assert project.remote("experiment.show")["status"] == "Interrupted"
