@@ -83,12 +83,14 @@ def _leave_retrying_to_us() -> None:
 
     def __init__(self: Any) -> None:
         original(self)
-        self.retries = 0
+        self.policy.total = self.policy.connect = self.policy.read = 0
         self.policy.status_forcelist = frozenset()
         self.policy.respect_retry_after_header = False
         self.policy.raise_on_status = False
 
     ClientRetryPolicy.__init__ = __init__
+    # The SDK's clients set it again.
+    ClientRetryPolicy.retries = property(lambda self: 0, lambda self, value: None)
 
 
 @contextmanager
