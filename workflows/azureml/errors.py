@@ -150,7 +150,7 @@ def explained(error: Exception, doing: str, seconds: float = 0.0) -> Exception:
         return UserError(f"Azure ML refused {doing} ({status}){trailer}", "Correct what it names, then run this again.")
     if _is_connection(error):
         return UserError(
-            f"The Azure ML service cannot be reached when {doing}: {_innermost(error)}.",
+            f"The Azure ML service cannot be reached when {doing}: {innermost(error)}.",
             "See to the network, a proxy (HTTPS_PROXY) or the workspace's private endpoint, then run this again.",
         )
     if _is_theirs(error):
@@ -269,10 +269,11 @@ def _reason(error: BaseException) -> str:
         return "Azure ML asks for fewer requests (429)"
     if status is not None:
         return f"Azure ML answered with an error of its own ({status})"
-    return f"the connection to Azure ML failed: {_innermost(error)}"
+    return f"the connection to Azure ML failed: {innermost(error)}"
 
 
-def _innermost(error: BaseException) -> str:
+def innermost(error: BaseException) -> str:
+    """What the system said, below the layers of exceptions: one line without secrets."""
     *_, last = chain(error)
     words = scrub(" ".join((getattr(last, "strerror", None) or _text(last)).split())).rstrip(".")
     # urllib3 begins with the object that failed.
