@@ -7,13 +7,16 @@ In a project's own tasks.py::
 
 from __future__ import annotations
 
-from invoke import Collection
+from typing import TYPE_CHECKING, Any
 
-from .tasks import container, deploy, experiment, pipeline, remote
+if TYPE_CHECKING:
+    from .tasks.all_tasks import namespace as namespace
 
-namespace = Collection()
-namespace.add_collection(Collection.from_module(deploy))
-namespace.add_collection(Collection.from_module(container))
-namespace.add_collection(Collection.from_module(pipeline))
-namespace.add_collection(Collection.from_module(experiment))
-namespace.add_collection(Collection.from_module(remote))
+
+def __getattr__(name: str) -> Any:
+    # The program's own processes in the background start without Invoke and its tasks.
+    if name == "namespace":
+        from .tasks.all_tasks import namespace
+
+        return namespace
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -49,13 +49,13 @@ def test_every_task_has_a_line_of_help_and_every_flag_an_explanation() -> None:
 
 def test_listing_the_tasks_imports_nothing_heavy() -> None:
     code = (
-        "import sys; import workflows\n"
+        "import sys; from workflows import namespace\n"
         "heavy = {'docker', 'requests', 'rich', 'yaml', 'fabric', 'paramiko', 'psutil', 'filelock', 'azureml',"
         " 'dotenv', 'tree_sitter', 'debugpy'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     # Invoke itself brings some along; only what we add counts.
-    bare = code.replace("import workflows", "import invoke")
+    bare = code.replace("from workflows import namespace", "import invoke")
     ours, invokes = (
         subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         for text in (code, bare)
@@ -90,3 +90,18 @@ def test_a_positional_that_looks_like_a_flag_is_refused() -> None:
 )
 def test_a_place_is_shown_as_a_shell_takes_it(name: str, typed: str) -> None:
     assert location(name, 3) == typed
+
+
+def test_a_local_engine_takes_no_ssh_library_and_one_behind_ssh_has_it() -> None:
+    code = (
+        "import sys; from workflows.engines.docker_client import _load_sdk; _load_sdk(sys.argv[1])\n"
+        "import docker.api.client as client\n"
+        "print('paramiko' in sys.modules, hasattr(client, 'SSHHTTPAdapter'))"
+    )
+    told = {
+        host: subprocess.run(
+            [sys.executable, "-c", code, host], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.split()
+        for host in ("unix:///var/run/docker.sock", "ssh://somebody@somewhere")
+    }
+    assert told == {"unix:///var/run/docker.sock": ["False", "False"], "ssh://somebody@somewhere": ["True", "True"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ..models import ImageRef
 from ..paths import shown as show
 from ..pipelines.commands import names_own_script, wanted_port
 from ..pipelines.definition import FILE_TYPES, Input, Pipeline, Step
-from ..runs import store, submission
+from ..runs import runner, store, submission
 from ..runs.attachable import configuration_name
 from ..runs.plan import Plan, PlannedDebug, PlannedInput, PlannedStep
 from ..runs.record import RunRecord
@@ -43,15 +44,20 @@ class LocalBackend:
     def submit(self, pipeline: Pipeline, debug: DebugRequest | None, options: str = "") -> RunRecord:
         """See :class:`~workflows.backends.base.Backend`."""
         settings, console = self._settings, self._console
-        engine, word = engines.choose(settings.engine)
-        if word:
-            console.line(f"Engine: {word}.")
-        allotted = self._allot(pipeline, debug)
+        # On a second core it loads what a run takes, while the run is prepared on this one.
+        warmed = runner.warm(settings.engine)
+        allotted: dict[str, dict[int, int]] = {}
         try:
-            return self._submit(pipeline, debug, options, engine.name, allotted)
+            engine, word = engines.choose(settings.engine)
+            if word:
+                console.line(f"Engine: {word}.")
+            allotted = self._allot(pipeline, debug)
+            return self._submit(pipeline, debug, options, engine.name, allotted, warmed)
         except BaseException:
             reservations.release(_all_ports(allotted))
             raise
+        finally:
+            runner.dismiss(warmed)
 
     def _submit(
         self,
@@ -60,6 +66,7 @@ class LocalBackend:
         options: str,
         engine: str,
         allotted: dict[str, dict[int, int]],
+        warmed: subprocess.Popen[bytes],
     ) -> RunRecord:
         settings, console = self._settings, self._console
         steps = engines.load_steps(engine)
@@ -86,7 +93,7 @@ class LocalBackend:
                     return configuration_name(step if several_steps or ranks[step] > 1 else None, shown_rank)
 
                 run.steps = submission.step_records(run, plan, steps, name)
-                submission.start(run, plan)
+                submission.start(run, plan, warmed)
             except BaseException:
                 with uninterrupted():
                     submission.discard(run)

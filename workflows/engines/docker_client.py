@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import socket
@@ -38,6 +39,7 @@ def connect() -> docker.DockerClient:
     if path is not None:
         _check_socket(path)
     try:
+        _load_sdk(host)
         import docker
         from docker.errors import APIError, DockerException, TLSParameterError
     except ImportError as error:
@@ -61,6 +63,19 @@ def connect() -> docker.DockerClient:
             "Start it, correct DOCKER_HOST or `docker context use`, or set AML_ENGINE=process.",
         ) from error
     return client
+
+
+def _load_sdk(host: str) -> None:
+    """Import the SDK without what only ``ssh://`` takes: paramiko, which is half of the time that it needs."""
+    transport = "docker.transport.sshconn"
+    if host.startswith("ssh:") or "docker" in sys.modules:
+        return
+    # The SDK itself goes on where this one cannot be imported.
+    sys.modules[transport] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("docker")
+    finally:
+        del sys.modules[transport]
 
 
 def engine_answers(timeout: float = 2.0) -> bool:
