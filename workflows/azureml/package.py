@@ -203,12 +203,12 @@ class ModelPackages:
         versions = sorted((version for name, version in there if name == wanted.name), reverse=True)
         if versions:
             some = ", ".join(map(str, versions[:8])) + (", …" if len(versions) > 8 else "")
-            return UserError(problem, f"Of {wanted.name} there is version {some}.")
+            return UserError(problem, f"Its versions: {some}.")
         names = sorted({name for name, _ in there})
         near = get_close_matches(wanted.name, names, n=3, cutoff=0.5) or names[:5]
         if not near:
             return UserError(problem, "It has no models: register one first (az ml model create).")
-        return UserError(problem, f"There is {', '.join(near)}.")
+        return UserError(problem, f"Models there are: {', '.join(near)}.")
 
     def make(self, model: ModelName, what: Recipe, log: Callable[[str], None], context: Path | None) -> Package:
         """Have the workspace make a package, following its log.

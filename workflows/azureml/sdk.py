@@ -42,7 +42,8 @@ def load() -> str:
     versions = {name: version_of(name) for name in PACKAGES}
     missing = [name for name, version in versions.items() if version is None]
     if missing:
-        raise UserError(f"{' and '.join(missing)} is not installed.", f"Install the extra: {install_command()}")
+        verb = "is" if len(missing) == 1 else "are"
+        raise UserError(f"{' and '.join(missing)} {verb} not installed.", f"Install the extra: {install_command()}")
     for name, version in versions.items():
         assert version is not None
         if _numbers(version) < OLDEST:

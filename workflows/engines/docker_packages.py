@@ -75,11 +75,11 @@ def _progress(name: str, event: dict[str, object], layers: dict[str, tuple[int, 
     elif status == "Download complete" and layer in layers:
         layers[layer] = (layers[layer][1],) * 2
     else:
-        return "" if layer else (f"{status}" if status.startswith("Digest") else "")
+        return status if status.startswith("Digest") else ""
     total = sum(size for _, size in layers.values())
     come = sum(size for size, _ in layers.values())
     if not total:
-        return f"pulling {name}: {len(layers)} layers" if len(layers) == 1 else ""
+        return f"pulling {name}"
     return f"pulling {name}: {10 * (10 * come // total)} % of {total / 1e6:.0f} MB"
 
 
