@@ -18,8 +18,11 @@ from azureml_projects import SCORE, SCORE_LINE, Workspace, make_workspace_projec
 from azureml_server import AzureMLServer
 from conftest import make_project
 from pipelines import make_pipeline_project
-from projects import PLAIN_LINE, Project, post, until
+from projects import PLAIN_LINE, ROOT, Project, post, until
 from test_deploy import Posting, attach, stop_of, value_of
+
+from workflows.engines.docker import DockerEngine
+from workflows.environments.definition import load_definition
 
 PACKAGE = ("--source", "azureml", "--model")
 
@@ -32,6 +35,9 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
         project = make_workspace_project(server, tmp_path / "a project", python)
         yield Workspace(server, project)
         project.clean_up()
+        # A build goes on though nobody waits for it.
+        states = server.state.operations.values()
+        until(lambda: all(one["state"] in ("Succeeded", "Failed") for one in states), "the end of every build", 120)
         _remove_images(server.url.removeprefix("http://"), project)
         assert server.unknown == []
 
@@ -115,9 +121,26 @@ def test_a_build_context_is_saved_and_built_here(workspace: Workspace, docker_en
     assert project.ok("deploy.inspect", f"score.py:{SCORE_LINE}", "--eval", "text", "--json").json["values"] == {
         "text": "'4 5'"
     }
-    # It builds on an image of this program's, and must not be taken for that.
-    local = project.ok("deploy.build").out
-    assert "azureml-debug/inference:" in local and "package" not in local
+
+
+@pytest.mark.docker
+def test_an_image_that_builds_on_one_of_ours_is_not_taken_for_it(tmp_path: Path, docker_engine: None) -> None:
+    (tmp_path / "requirements.txt").write_text("")
+    definition = load_definition(tmp_path, default_dockerfile=ROOT / "env" / "training" / "Dockerfile")
+    engine, derived = DockerEngine(), "127.0.0.1:9/derived:1"
+    built = engine.build(definition, None, print)
+    own = inspected(built.name)["Id"]
+    try:
+        subprocess.run(["docker", "build", "-q", "-t", derived, "-"], input=f"FROM {built.name}\nRUN true\n", text=True,
+                       check=True, capture_output=True)  # fmt: skip
+        # As a packaged model's is: it has come from a registry, and inherits the labels.
+        assert inspected(derived)["Config"]["Labels"]["azureml-debug.digest"] == built.digest  # type: ignore[index]
+        assert engine.find(definition, None) is not None and inspected(built.name)["Id"] == own
+        subprocess.run(["docker", "rmi", built.name], check=True, capture_output=True)
+        assert engine.find(definition, None) is None
+    finally:
+        for name in (derived, built.name):
+            subprocess.run(["docker", "rmi", name], capture_output=True)
 
 
 @pytest.mark.docker

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +119,7 @@ def _permissions(workspace: Any, say: Say) -> Iterator[Finding]:
     )
 
 
-def allowed(granted: list[Mapping[str, Any]], action: str) -> bool:
+def allowed(granted: Sequence[Mapping[str, Any]], action: str) -> bool:
     """Whether one of the grants holds an action; patterns with `*`, whatever the case."""
 
     def holds(patterns: object) -> bool:
