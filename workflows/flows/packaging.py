@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,7 +89,7 @@ class Packaging:
             return ImageRef("docker", key, str(known["name"]), reused=True, notes=notes)
         make = self._build_here if self.source.generate_dockerfile else self._bring
         try:
-            name = make(engine, packages, model, what, key, step.detail)
+            name = make(engine, packages, model, what, key, step)
         except KeyboardInterrupt:
             self.console.line("Azure ML may go on with the build; nothing half made is left here.")
             raise
@@ -105,10 +104,10 @@ class Packaging:
         model: ModelName,
         what: Recipe,
         key: str,
-        say: Callable[[str], None],
+        step: Step,
     ) -> str:
-        made = packages.make(model, what, say, None)
-        return engine.pull(made.location, made.login, say)
+        made = packages.make(model, what, step.log, None)
+        return engine.pull(made.location, made.login, step.detail)
 
     def _build_here(
         self,
@@ -117,17 +116,17 @@ class Packaging:
         model: ModelName,
         what: Recipe,
         key: str,
-        say: Callable[[str], None],
+        step: Step,
     ) -> str:
         folder = state_folder(self.settings.project, "packages")
         place = folder / str(model).replace(":", "-")
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as partial:
-            made: Package = packages.make(model, what, say, Path(partial, "context"))
+            made: Package = packages.make(model, what, step.log, Path(partial, "context"))
             if place.exists():
                 shutil.rmtree(place)
             os.replace(Path(partial, "context"), place)
         self.console.line(f"The build context is in {place}")
-        return engine.build_package(place, key, made.login, say)
+        return engine.build_package(place, key, made.login, step.detail)
 
     def last(self, engine: DockerEngine) -> ImageRef:
         """The image packaged last.
