@@ -80,7 +80,7 @@ def _progress(name: str, event: dict[str, object], layers: dict[str, tuple[int, 
     come = sum(size for size, _ in layers.values())
     if not total:
         return f"pulling {name}"
-    return f"pulling {name}: {10 * (10 * come // total)} % of {total / 1e6:.0f} MB"
+    return f"pulling {name}: {10 * (10 * come // total)} % of {total / 1e6:.1f} MB"
 
 
 def _with_digest(client: docker.DockerClient, name: str) -> str:
