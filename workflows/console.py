@@ -54,6 +54,11 @@ class Step:
         else:
             self._console.line(f"  {self.name}: {line}")
 
+    def log(self, line: str) -> None:
+        """Show one line of somebody else's log, which stays on a terminal too."""
+        self.close()
+        self._console.line(f"  {self.name}: {line.rstrip()}")
+
     def waiting(self, reason: str) -> None:
         """Say what is waited for, once the wait is long enough to be noticed."""
         if reason != self._reason and self.seconds > REASON_AFTER:

@@ -54,6 +54,21 @@ class ImageRef:
 
 
 @dataclass(frozen=True)
+class RegistryLogin:
+    """Who pulls from a registry of images.
+
+    Attributes:
+        address: The registry's host.
+        username: The user.
+        password: Left out of what is shown of this.
+    """
+
+    address: str
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class ServiceSpec:
     """What an engine needs to know to make a service.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,13 @@ def _seconds(value: str) -> int:
     if not value.isascii() or not value.isdigit() or len(value) > 7:
         raise ValueError("must be a whole number of seconds")
     return int(value)
+
+
+def _auth(value: str) -> str:
+    own = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
+    if value not in ("interactive", "service-principal", "managed-identity") and not re.fullmatch(own, value):
+        raise ValueError("must be interactive, service-principal, managed-identity or MODULE:FACTORY")
+    return value
 
 
 def _matching(pattern: str, meaning: str) -> Callable[[str], str]:
@@ -118,8 +125,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "AML_AUTH",
         "interactive",
-        "interactive, service-principal or managed-identity",
-        _one_of("interactive", "service-principal", "managed-identity"),
+        "interactive, service-principal, managed-identity, or MODULE:FACTORY of an authentication of your own",
+        _auth,
     ),
     Setting("AML_REMOTE_HOST", "", "the compute instance's address, or a Host of ~/.ssh/config, for --remote"),
     Setting("AML_REMOTE_PORT", "", "its SSH port; 50000 on compute instances", _remote_port),
@@ -231,20 +238,60 @@ def resolve(
             raise UserError(problem, "Correct this line of .env.", file=shown(env_file), line=line) from error
         values[setting.field] = Path(os.path.abspath(base / Path(text).expanduser())) if setting.path else value
     defaults = packaged_defaults()
-    for field, places in {
+    for name, places in {
         "inference_env": ["env/inference"],
         "training_env": ["env/training"],
         "score_script": ["examples/deployment/score.py"],
         "pipeline_file": ["examples/pipeline/pipeline.yml"],
     }.items():
-        if values[field] is None:
+        if values[name] is None:
             found = next((project / place for place in places if (project / place).exists()), None)
-            values[field] = found or defaults / places[0]
+            values[name] = found or defaults / places[0]
     return Settings(project=project, set_by=set_by, **values)
 
 
-def _read_env_file(path: Path) -> dict[str, tuple[str, int]]:
-    """The file's AML_ variables with their lines; {} where there is no such file."""
+@dataclass(frozen=True)
+class ServicePrincipal:
+    """Who signs in with AML_AUTH=service-principal.
+
+    Attributes:
+        tenant_id: The directory's id.
+        client_id: The application's id.
+        client_secret: Its secret, which is left out of what is shown of this.
+    """
+
+    tenant_id: str
+    client_id: str
+    client_secret: str = field(repr=False)
+
+
+def service_principal(project: Path, environ: Mapping[str, str] | None = None) -> ServicePrincipal:
+    """The service principal of the Azure SDK's usual variables, from the environment or from `.env`.
+
+    It is no part of :class:`Settings`, so that nothing that shows or hands on settings can give it away.
+
+    Args:
+        project: The folder of tasks.py.
+        environ: The environment variables.
+
+    Raises:
+        UserError: One of the variables is not set.
+    """
+    environ = os.environ if environ is None else environ
+    names = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
+    stored = _read_env_file(project / ".env", "AZURE_")
+    values = {name: environ.get(name) or stored.get(name, ("", 0))[0] for name in names}
+    missing = [name for name in names if not values[name]]
+    if missing:
+        raise UserError(
+            f"AML_AUTH=service-principal needs {', '.join(missing)}.",
+            "Set it in the environment or in .env, or choose another AML_AUTH.",
+        )
+    return ServicePrincipal(*values.values())
+
+
+def _read_env_file(path: Path, prefix: str = "AML_") -> dict[str, tuple[str, int]]:
+    """The file's variables that begin so, with their lines; {} where there is no such file."""
     if not path.exists():
         return {}
     from dotenv.parser import parse_stream
@@ -271,9 +318,9 @@ def _read_env_file(path: Path) -> dict[str, tuple[str, int]]:
                 file=shown(path),
                 line=line,
             )
-        if binding.key is None or not binding.key.startswith("AML_"):
+        if binding.key is None or not binding.key.startswith(prefix):
             continue
-        if binding.key not in known:
+        if prefix == "AML_" and binding.key not in known:
             import difflib
 
             close = difflib.get_close_matches(binding.key, known, n=1)

@@ -110,6 +110,8 @@ class State:
         self.computes: dict[str, Compute] = {"cpu": Compute("cpu")}
         self.snapshots: dict[str, dict[str, str]] = {}
         self.environments: dict[str, list[dict[str, Any]]] = {}
+        #: What whoever signs in may do, as the resource manager tells it.
+        self.actions = ["*/read", "Microsoft.MachineLearningServices/workspaces/*"]
         self.assets: dict[str, dict[str, Any]] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.operations: dict[str, dict[str, Any]] = {}

@@ -7,6 +7,7 @@ from typing import Any
 from .state import DATASTORE, Compute, State
 from .web import HttpError, Request, Route, not_found, page, route
 
+PROVIDER = "Microsoft.MachineLearningServices"
 REGISTRY_USER, REGISTRY_PASSWORD = "registry", "registry-password"
 
 
@@ -23,6 +24,7 @@ class Workspaces:
             route("GET", provider, self.workspaces),
             route("GET", group, self.group),
             route("POST", "{ws}/listKeys", self.keys),
+            route("GET", "{ws}/providers/Microsoft.Authorization/permissions", self.permissions),
             route("GET", "/discovery", self.discovery, authorized=False),
             route("GET", "(/rp/workspaces)?{ws}/computes", self.computes),
             route("GET", "(/rp/workspaces)?{ws}/computes/{compute}", self.compute),
@@ -69,6 +71,10 @@ class Workspaces:
             "notebooks inference mlflow inferencing"
         )
         return dict.fromkeys(services.split(), self._state.url)
+
+    def permissions(self, request: Request) -> Any:
+        """What the role AzureML Data Scientist allows, or what the test says."""
+        return {"value": [{"actions": self._state.actions, "notActions": [f"{PROVIDER}/workspaces/delete"]}]}
 
     def keys(self, request: Request) -> Any:
         host = self._state.url.removeprefix("http://")

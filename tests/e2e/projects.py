@@ -70,6 +70,8 @@ class Project:
     children: list[subprocess.Popen[str]] = field(default_factory=list)
     #: Typed before the command: what makes this machine the laptop of `hosts`.
     prefix: tuple[str, ...] = ()
+    #: The interpreter that runs the program.
+    python: str = sys.executable
 
     @property
     def score(self) -> Path:
@@ -91,7 +93,7 @@ class Project:
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """Type a command and do not wait for it."""
         child = subprocess.Popen(
-            [*self.prefix, sys.executable, "-m", "invoke", *arguments],
+            [*self.prefix, self.python, "-m", "invoke", *arguments],
             cwd=self.folder,
             env=self._environment(more),
             stdin=subprocess.DEVNULL,

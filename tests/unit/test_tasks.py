@@ -12,7 +12,7 @@ from invoke import Collection
 
 from workflows import namespace
 from workflows.errors import BadValue, UserError
-from workflows.tasks import container, deploy, experiment, pipeline
+from workflows.tasks import azureml, container, deploy, experiment, pipeline
 from workflows.tasks._inspection import location
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +21,7 @@ CONTRACT = {
     "pipeline": "submit tail-log attach debug inspect status list cancel",
     "experiment": "create run debug attach inspect list show logs outputs cancel prune",
     "container": "stop logs shell list prune base",
+    "azureml": "check",
 }
 
 
@@ -31,7 +32,7 @@ def test_every_task_of_the_contract_is_there_under_its_name() -> None:
 
 
 def test_every_task_has_a_line_of_help_and_every_flag_an_explanation() -> None:
-    for collection in (deploy, pipeline, experiment, container):
+    for collection in (deploy, pipeline, experiment, container, azureml):
         for name, task in Collection.from_module(collection).tasks.items():
             text = subprocess.run(
                 [sys.executable, "-m", "invoke", "--help", f"{collection.__name__.rpartition('.')[2]}.{name}"],

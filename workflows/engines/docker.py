@@ -19,9 +19,9 @@ from ..debuggee import FOLDER as DEBUGGEE
 from ..environments.definition import EnvironmentDefinition
 from ..errors import UserError
 from ..interrupts import uninterrupted
-from ..models import Ended, ImageRef, Service, ServiceSpec
+from ..models import Ended, ImageRef, RegistryLogin, Service, ServiceSpec
 from ..paths import cache_folder
-from . import docker_images
+from . import docker_images, docker_packages
 from .base import KEPT_LOG_BYTES, Unused, service_variables
 from .docker_client import connect
 
@@ -79,6 +79,20 @@ class DockerEngine:
         """See :class:`~workflows.engines.base.Engine`."""
         return docker_images.tagged_image(self._client, tag)
 
+    def pull(self, name: str, login: RegistryLogin | None, report: Callable[[str], None]) -> str:
+        """Pull an image; see :func:`docker_packages.pull`."""
+        return docker_packages.pull(self._client, name, login, report)
+
+    def build_package(self, folder: Path, key: str, login: RegistryLogin | None, report: Callable[[str], None]) -> str:
+        """Build an image of a folder; see :func:`docker_packages.build_package`."""
+        from ..environments.progress import briefly
+
+        return docker_packages.build_package(self._client, folder, key, login, briefly(report))
+
+    def has(self, name: str) -> bool:
+        """Whether an image of that name is here."""
+        return docker_packages.image_exists(self._client, name)
+
     # Services
 
     def create(self, spec: ServiceSpec) -> Service:
@@ -86,8 +100,9 @@ class DockerEngine:
         from docker.errors import APIError, ImageNotFound
         from docker.types import LogConfig, Mount
 
+        root = docker_packages.app_root(self._client, spec.tag, APP_ROOT)
         variables = service_variables(
-            app_root=APP_ROOT,
+            app_root=root,
             entry_script=spec.score_script.name,
             debuggee=DEBUGGEE_ROOT,
             events=f"{ANNOUNCE_ROOT}/events.jsonl",
@@ -102,7 +117,7 @@ class DockerEngine:
         )
         # A bind mount of type "bind" refuses a missing source, where `volumes=` would make a folder.
         mounts = [
-            Mount(APP_ROOT, str(spec.score_script.parent), type="bind"),
+            Mount(root, str(spec.score_script.parent), type="bind"),
             Mount(DEBUGGEE_ROOT, DEBUGGEE, type="bind", read_only=True),
             Mount(ANNOUNCE_ROOT, str(spec.session / "announce"), type="bind"),
         ]
@@ -131,7 +146,7 @@ class DockerEngine:
                         f"{SCORING_PORT}/tcp": ("127.0.0.1", spec.scoring_port),
                         f"{DEBUG_PORT}/tcp": ("127.0.0.1", spec.debug_port),
                     },
-                    working_dir=APP_ROOT,
+                    working_dir=root,
                     log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "50m", "max-file": "2"}),
                     **options,
                 )
@@ -153,7 +168,7 @@ class DockerEngine:
             if isinstance(error, APIError):
                 self._explain_start(error)
             raise
-        return Service.of(spec, self.name, APP_ROOT, variables, str(container.id))
+        return Service.of(spec, self.name, root, variables, str(container.id))
 
     def start(self, service: Service) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""

@@ -74,8 +74,6 @@ def build(
         UserError: It failed. Neither image nor container of it is left.
         OSError: The context cannot be written, or the connection to the engine broke.
     """
-    from docker.errors import APIError
-
     image = _image_python(client, base_image) if uses_base(definition) else None
     if image is not None and definition.python and not satisfies(image.version, definition.python):
         report(
@@ -86,22 +84,60 @@ def build(
         for note in definition.translated()[1]:
             report(note)
     wheels = make_wheelhouse(definition, image, cache, report)
-    log = _Log()
-    try:
-        with build_context(definition, wheels) as context:
-            failure = _stream(client, context, base_image, name, labels, log, report)
-    except APIError as error:
-        failure = str(error.explanation or error)
-    finally:
-        _clean(client, log)
+    with build_context(definition, wheels) as context:
+        log, failure = _run(client, context, {"BASE_IMAGE": base_image}, name, labels, report)
     if failure:
         raise _failed(definition, log, failure)
+
+
+def run_build(
+    client: docker.DockerClient,
+    context: object,
+    arguments: Mapping[str, str],
+    name: str,
+    labels: Mapping[str, str],
+    report: Callable[[str], None],
+) -> tuple[list[str], str]:
+    """Build an image of any context.
+
+    Args:
+        client: The engine.
+        context: A tar archive, open for reading.
+        arguments: The Dockerfile's ARGs.
+        name: The image's name.
+        labels: The image's labels.
+        report: Called with each line of the log.
+
+    Returns:
+        The log's last lines, and why it failed: empty where it worked. Of a failed build nothing is left.
+    """
+    log, failure = _run(client, context, arguments, name, labels, report)
+    return [line for line in log.lines if not line.startswith(" --->")][-_SHOWN_LINES:], failure
+
+
+def _run(
+    client: docker.DockerClient,
+    context: object,
+    arguments: Mapping[str, str],
+    name: str,
+    labels: Mapping[str, str],
+    report: Callable[[str], None],
+) -> tuple[_Log, str]:
+    from docker.errors import APIError
+
+    log = _Log()
+    try:
+        return log, _stream(client, context, arguments, name, labels, log, report)
+    except APIError as error:
+        return log, str(error.explanation or error)
+    finally:
+        _clean(client, log)
 
 
 def _stream(
     client: docker.DockerClient,
     context: object,
-    base_image: str,
+    arguments: Mapping[str, str],
     name: str,
     labels: Mapping[str, str],
     log: _Log,
@@ -113,7 +149,7 @@ def _stream(
             fileobj=context,  # type: ignore[arg-type]
             custom_context=True,
             tag=name,
-            buildargs={"BASE_IMAGE": base_image},
+            buildargs=dict(arguments),
             labels=dict(labels),
             rm=True,
             forcerm=True,

@@ -58,14 +58,25 @@ def find_image(client: docker.DockerClient, definition: EnvironmentDefinition, b
     if base is None and uses_base(definition):
         return None
     digest = image_digest(definition, base or "")
-    for image in images:
-        if (image.get("Labels") or {}).get(DIGEST) == digest:
-            name = image_name(definition, digest)
-            if name not in (image.get("RepoTags") or ()):
-                repository, tag = split_name(name)
-                client.api.tag(image["Id"], repository, tag)
-            return ImageRef("docker", digest, name, reused=True)
-    return None
+    name = image_name(definition, digest)
+    found = [image for image in images if (image.get("Labels") or {}).get(DIGEST) == digest]
+    if not any(name in (image.get("RepoTags") or ()) for image in found):
+        # It may have lost its name. An image with names of somebody else's is one that builds on it: labels are
+        # inherited.
+        found = [image for image in found if not _foreign(image)]
+        if not found:
+            return None
+        repository, tag = split_name(name)
+        client.api.tag(found[0]["Id"], repository, tag)
+    return ImageRef("docker", digest, name, reused=True)
+
+
+def _foreign(image: Mapping[str, Any]) -> bool:
+    """Whether an image carries a name that does not look like one of this program's."""
+    names = image.get("RepoTags") or ()
+    return any("/" in name and not name.startswith((f"{PREFIX}/", "<none>")) for name in names) or any(
+        digest for digest in image.get("RepoDigests") or () if not digest.startswith((f"{PREFIX}/", "<none>"))
+    )
 
 
 def build_image(
@@ -183,7 +194,12 @@ def unused_images(
     for image in client.api.df()["Images"] or ():
         labels, tags = image.get("Labels") or {}, image.get("RepoTags") or []
         foreign = [name for name in tags if not name.startswith((f"{PREFIX}/", "<none>")) and name != tag]
-        if labels.get(KIND) != "environment" or labels.get(DIGEST, "") in keep or image["Id"] in used or foreign:
+        if (
+            labels.get(KIND) not in ("environment", "package")
+            or labels.get(DIGEST, "") in keep
+            or image["Id"] in used
+            or foreign
+        ):
             continue
         text = f"image {(tags or [image['Id'][7:19]])[0]}"
         size = image["Size"] - max(image.get("SharedSize") or 0, 0)

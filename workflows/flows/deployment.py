@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import engines, report, sessions, uses
 from ..console import Console
@@ -20,6 +20,10 @@ from ..models import Ended, ImageRef, Service, ServiceSpec
 from ..settings import Settings, packaged_defaults
 from . import serving
 from .examples import say_example
+
+if TYPE_CHECKING:
+    from ..engines.docker import DockerEngine
+    from .packaging import Packaging, Source
 
 CONFIGURATION = "Azure Machine Learning Deployment: Docker Debug"
 #: What a service needs besides what its own definition lists.
@@ -40,12 +44,14 @@ class Deployment:
         console: Where steps show themselves.
         wait: Hold for a debugger before score.py is loaded.
         held: Whether this command has the project's deployment to itself.
+        source: Where the image comes from, if it is not built here.
     """
 
     settings: Settings
     console: Console
     wait: bool = False
     held: bool = False
+    source: Source | None = None
     _engine: Engine | None = None
 
     @property
@@ -73,19 +79,46 @@ class Deployment:
         """Build the environment, or find it built."""
         with self.console.step("build") as step:
             definition = self.definition()
+            if self.source is not None:
+                _check_folders(self.settings)
+                image = self._packaging().build(self._docker(), definition, step)
+                step.text = f"{image.name} ({'reused' if image.reused else 'packaged by Azure ML'})"
+                return self._noted(image)
             engine = self.engine
             image = engine.build(definition, self.settings.base_image, step.detail)
             uses.record(self.settings.project, f"inference {engine.name}", image.digest)
             word = "reused" if image.reused else "built"
             what = image.name if engine.name == "docker" else f"environment {image.digest[:12]}"
             step.text = f"{what} ({word})"
+        return self._noted(image)
+
+    def _noted(self, image: ImageRef) -> ImageRef:
         for note in image.notes:
             self.console.line(f"  note: {note}")
         return image
 
+    def _packaging(self) -> Packaging:
+        from .packaging import Packaging
+
+        assert self.source is not None
+        return Packaging(self.settings, self.console, self.source)
+
+    def _docker(self) -> DockerEngine:
+        """The Docker engine, which an image that comes from elsewhere needs."""
+        from ..engines.docker import DockerEngine
+
+        if not isinstance(self.engine, DockerEngine):
+            raise UserError(
+                "--source azureml needs a Docker engine, since what Azure ML makes is an image.",
+                "Start one and set AML_ENGINE=docker or auto, or leave out --source azureml.",
+            )
+        return self.engine
+
     def tag(self, image: ImageRef | None = None) -> ImageRef:
         """Give the built environment the tag that is run."""
         with self.console.step("tag") as step:
+            if image is None and self.source is not None:
+                image = self._packaging().last(self._docker())
             if image is None:
                 image = self.engine.find(self.definition(), self.settings.base_image)
                 if image is None:
@@ -196,6 +229,7 @@ class Deployment:
                 self._end(left)
             raise
         service = ready.service
+        packaged = {"package": image.name} if self.source is not None else {}
         return {
             "engine": service.engine,
             "image": service.tag,
@@ -205,6 +239,7 @@ class Deployment:
             "path_mappings": [mapping.as_json() for mapping in service.path_mappings],
             "launch_configuration": CONFIGURATION,
             "seconds": self.console.seconds,
+            **packaged,
         }
 
     def reload(self) -> None:

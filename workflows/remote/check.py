@@ -6,10 +6,10 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
+from ..findings import Finding
 from ..settings import Settings
 from .address import Address, resolve
 from .connection import (
@@ -28,27 +28,6 @@ from .sync import in_bytes
 _NEEDED = 2_000_000_000
 #: Seconds by which the two clocks may differ before files of one look wrong on the other.
 _CLOCK = 5.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one look has found.
-
-    Attributes:
-        name: What was looked at.
-        ok: True; False where nothing works without it; None where some things do not.
-        text: What was seen.
-        remedy: What to do about it; empty where nothing has to be done.
-    """
-
-    name: str
-    ok: bool | None
-    text: str
-    remedy: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """The object under ``findings``."""
-        return dict(vars(self))
 
 
 def findings(settings: Settings) -> Iterator[Finding]:

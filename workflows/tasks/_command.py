@@ -109,7 +109,7 @@ def command(
         if elsewhere:
             parameters.append(kinds("remote", kinds.POSITIONAL_OR_KEYWORD, default=False))
             explained["remote"] = REMOTE_HELP
-        if elsewhere or module == "remote":
+        if elsewhere or module in ("remote", "azureml"):
             name = f"{module}.{name}"
 
         @functools.wraps(function)

@@ -11,7 +11,9 @@ from .container import stop_service
 
 if TYPE_CHECKING:
     from ..flows.deployment import Deployment
+    from ..flows.packaging import Source
 
+WORKSPACE = ("subscription_id", "resource_group", "workspace", "auth")
 ENVIRONMENT = ("engine", "inference_env", "base_image")
 RUN = (
     "score_script",
@@ -25,24 +27,41 @@ RUN = (
 WAIT_HELP = "Hold for a debugger before score.py is loaded, so that its imports and init can be debugged."
 
 
-def _deployment(run: Command, wait: bool = False, held: bool = True) -> Deployment:
+SOURCE_HELP = {
+    "source": "Where the image comes from: local, built here; azureml, packaged by the workspace (local).",
+    "model": "With --source azureml: the registered model, NAME or NAME:VERSION.",
+}
+GENERATE_HELP = {"generate_dockerfile": "With --source azureml: fetch the build context and build the image here."}
+
+
+def _deployment(run: Command, wait: bool = False, held: bool = True, source: Source | None = None) -> Deployment:
     from ..flows.deployment import Deployment
 
-    return Deployment(run.settings, run.console, wait, held)
+    return Deployment(run.settings, run.console, wait, held, source)
 
 
-@command(settings=ENVIRONMENT)
-def build(run: Command) -> None:
+def _source(source: str, model: str | None, generate_dockerfile: bool, needs_model: bool = True) -> Source | None:
+    if (source, model, generate_dockerfile) == ("local", None, False):
+        return None
+    from ..flows.packaging import read_source
+
+    return read_source(source, model, generate_dockerfile, needs_model)
+
+
+@command(settings=(*ENVIRONMENT, *WORKSPACE, "score_script"), help={**SOURCE_HELP, **GENERATE_HELP})
+def build(run: Command, source: str = "local", model: str | None = None, generate_dockerfile: bool = False) -> None:
     """Build the inference environment, or find it built."""
+    chosen = _source(source, model, generate_dockerfile)
     with _held(run):
-        _deployment(run).build()
+        _deployment(run, source=chosen).build()
 
 
-@command(settings=(*ENVIRONMENT, "image_tag"))
-def tag(run: Command) -> None:
+@command(settings=(*ENVIRONMENT, "image_tag"), help=SOURCE_HELP)
+def tag(run: Command, source: str = "local", model: str | None = None) -> None:
     """Give the built environment the tag that is run, debug:1."""
+    chosen = _source(source, model, False, needs_model=False)
     with _held(run):
-        _deployment(run).tag()
+        _deployment(run, source=chosen).tag()
 
 
 @command(settings=("engine", "inference_env", *RUN), help={"wait": WAIT_HELP})
@@ -79,14 +98,27 @@ def attach_config(run: Command) -> None:
 
 
 @command(
-    settings=(*ENVIRONMENT, *RUN),
+    settings=(*ENVIRONMENT, *RUN, *WORKSPACE),
     json=True,
-    help={"wait": WAIT_HELP, "follow": "Stay and stream the service's log; Ctrl-C leaves it running."},
+    help={
+        "wait": WAIT_HELP,
+        "follow": "Stay and stream the service's log; Ctrl-C leaves it running.",
+        **SOURCE_HELP,
+        **GENERATE_HELP,
+    },
 )
-def debug(run: Command, wait: bool = False, follow: bool = False) -> None:
+def debug(
+    run: Command,
+    wait: bool = False,
+    follow: bool = False,
+    source: str = "local",
+    model: str | None = None,
+    generate_dockerfile: bool = False,
+) -> None:
     """Do it all: build, tag, run, runsvdir, attach-config."""
+    chosen = _source(source, model, generate_dockerfile)
     with _held(run):
-        deployment = _deployment(run, wait)
+        deployment = _deployment(run, wait, source=chosen)
         result = deployment.debug()
     console, sample = run.console, _sample(deployment)
     console.line()

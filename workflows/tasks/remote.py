@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from ._command import Command, command
-
-if TYPE_CHECKING:
-    from ..remote.check import Finding
 
 ADDRESS = ("remote_host", "remote_port", "remote_user", "remote_key", "remote_dir", "remote_gateway")
 
@@ -22,20 +18,12 @@ def check(run: Command, accept_host_key: str | None = None) -> None:
     """Go through what can be wrong with the other machine, one line each."""
     from invoke import Exit
 
+    from ..findings import show
     from ..remote.check import accept, findings
 
     if accept_host_key is not None:
         run.console.line(accept(run.settings, accept_host_key))
-    found: list[Finding] = []
-    for one in findings(run.settings):
-        found.append(one)
-        run.console.line(
-            f"{'ok' if one.ok else 'warning' if one.ok is None else 'FAILED':<8} {one.name:<12} {one.text}"
-        )
-        if one.remedy:
-            run.console.line(f"{'':<21} {one.remedy}")
-    run.console.result({"ok": all(one.ok is not False for one in found), "findings": [one.as_json() for one in found]})
-    if any(one.ok is False for one in found):
+    if not show(run.console, findings(run.settings)):
         raise Exit(code=1)
 
 

@@ -1,0 +1,80 @@
+"""Projects whose workspace is the server of `azureml_server`, and a Python that has both the program and the SDK."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from azureml_server import AzureMLServer, client_environment, write_configuration
+from conftest import make_project, missing
+from projects import Project
+
+#: Signing in is the person's own: what the program needs to know of the server.
+OWN = "azureml_server_authentication:ServerAuthentication"
+SCORE = '''"""A service of a registered model."""
+import os
+
+import helper
+
+
+def init():
+    global text
+    with open(os.path.join(os.environ["AZUREML_MODEL_DIR"], "model", "weights.txt")) as file:
+        text = file.read()
+
+
+def run(raw_data):
+    length = helper.double(len(text))
+    return {"length": length, "text": text}
+'''
+#: The line of SCORE at which `length` is known.
+SCORE_LINE = 15
+
+
+def python_with_the_sdk() -> str:
+    """The interpreter of AZUREML_DEBUG_TEST_SDK, which has to have the program's packages too."""
+    python = os.environ.get("AZUREML_DEBUG_TEST_SDK", "")
+    if not python:
+        missing("AZUREML_DEBUG_TEST_SDK names no Python that has this program and its extra azureml")
+    tried = "import azureml.core, azureml.pipeline.core, debugpy, docker, fabric, invoke, tenacity"
+    done = subprocess.run([python, "-c", tried], capture_output=True, text=True)
+    if done.returncode:
+        missing(f"{python} has not all of this program and its extra azureml: {done.stderr.strip()[-200:]}")
+    return python
+
+
+@dataclass
+class Workspace:
+    """A project and the server that is its workspace."""
+
+    server: AzureMLServer
+    project: Project
+
+    def register(self, name: str, text: str = "1 2 3", times: int = 1) -> None:
+        """Register a model through the SDK, as a person would."""
+        folder = self.project.folder / "made" / "model"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "weights.txt").write_text(text)
+        code = (
+            "from azureml.core import Model, Workspace\nworkspace = Workspace.from_config('..')\n"
+            f"for _ in range({times}):\n    Model.register(workspace, model_path='model', model_name={name!r})\n"
+        )
+        environ = client_environment(self.server, self.project.folder / "home", sign_in=True)
+        done = subprocess.run(
+            [self.project.python, "-c", code], cwd=folder.parent, env=environ, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def make_workspace_project(server: AzureMLServer, folder: Path, python: str, token_seconds: float = 3600) -> Project:
+    """A person's project with config.json in it, for the Docker engine."""
+    project = make_project(folder, "docker")
+    project.python = python
+    project.score.write_text(SCORE)
+    (project.score.parent / "helper.py").write_text("def double(number):\n    return 2 * number\n")
+    write_configuration(server, folder)
+    environ = client_environment(server, folder / "home", {}, sign_in=False, token_seconds=token_seconds)
+    project.environ |= {**environ, "AML_AUTH": OWN}
+    return project

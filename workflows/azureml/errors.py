@@ -1,0 +1,299 @@
+"""What the SDK raises, said in our two lines; and what passes by itself, tried again with growing pauses.
+
+Errors are found out by the answer that lies somewhere in their chain of causes. Their own text is only taken where
+there is no answer: it can be pages long, hold tokens, or fail to be made (`str` of a ServiceException raises a
+TypeError where the service sends no details).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from ..errors import UserError
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+#: What is being done before anything is asked of the workspace.
+SIGNING_IN = "signing in"
+#: Seconds for which what may pass is tried again.
+PATIENCE = 60.0
+#: Seconds for which a service that cannot be reached at all is tried again.
+REACH_PATIENCE = 12.0
+_LONGEST_PAUSE = 20.0
+_PASSING = frozenset((408, 429, 500, 502, 503, 504, 530))
+_THEIRS = frozenset(
+    ("azureml", "azure", "msrest", "msrestazure", "requests", "urllib3", "adal", "msal", "oauthlib", "http", "jwt")
+)
+_CONNECTION = frozenset(
+    ("ConnectionError", "Timeout", "ProtocolError", "ServiceRequestError", "ServiceResponseError", "HTTPException")
+)
+_SECRET = re.compile(
+    # An address's query may be its signature.
+    r"(?P<address>https?://[^\s?\"']+\?)[^\s\"']+"
+    r"|(?P<name>\b(?:sig|token|password|secret|client_secret|AccountKey|SharedAccessSignature)"
+    r"[\"']?\s*[=:]\s*[\"']?)[^\s&\"',;}]+"
+    r"|(?P<bearer>Bearer\s+)\S+|eyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?",
+    re.IGNORECASE,
+)
+_own_secrets: set[str] = set()
+
+
+def keep_secret(value: str) -> None:
+    """Have a value never stand in an error."""
+    if value:
+        _own_secrets.add(value)
+
+
+def scrub(text: str) -> str:
+    """A text without tokens, passwords and the signatures of addresses."""
+    for value in _own_secrets:
+        text = text.replace(value, "…")
+    return _SECRET.sub(lambda found: (found["address"] or found["name"] or found["bearer"] or "") + "…", text)
+
+
+class Unreachable(Exception):
+    """The service could not be reached, which the SDK has kept to itself."""
+
+
+def attempt(action: Callable[[], T], doing: str, say: Say, seconds: float = PATIENCE) -> T:
+    """Do something with the SDK; what may pass by itself is tried again.
+
+    Args:
+        action: What to do. It may be done several times.
+        doing: What it is, as in "reading the workspace".
+        say: Shown what is waited for.
+        seconds: For how long.
+
+    Raises:
+        UserError: It cannot be done, or not within that time.
+    """
+    from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
+
+    growing = wait_exponential_jitter(initial=0.5, max=_LONGEST_PAUSE, jitter=0.5)
+
+    def pause(state: RetryCallState) -> float:
+        error = _failed(state)
+        return max(float(growing(state)), retry_after(error))
+
+    def enough(state: RetryCallState) -> bool:
+        limit = seconds if status_of(_failed(state)) else min(seconds, REACH_PATIENCE)
+        return bool((state.seconds_since_start or 0.0) + state.upcoming_sleep > limit)
+
+    def tell(state: RetryCallState) -> None:
+        say(f"{_reason(_failed(state))}; again in {state.upcoming_sleep:.1f} s (Ctrl-C gives up)")
+
+    began = time.monotonic()
+    retrying = Retrying(retry=retry_if_exception(passes), wait=pause, stop=enough, before_sleep=tell, reraise=True)
+    try:
+        result: T = retrying(action)
+    except Exception as error:
+        told = explained(error, doing, time.monotonic() - began)
+        if told is error:
+            raise
+        raise told from error
+    return result
+
+
+def _failed(state: Any) -> BaseException:
+    error: BaseException = state.outcome.exception()
+    return error
+
+
+def passes(error: BaseException) -> bool:
+    """Whether an error may be gone the next time."""
+    if isinstance(error, UserError):
+        return False
+    status = status_of(error)
+    return status in _PASSING if status is not None else _is_connection(error)
+
+
+def explained(error: Exception, doing: str, seconds: float = 0.0) -> Exception:
+    """Our error for one of the SDK's; the error itself where it is a bug of ours.
+
+    Args:
+        error: What was raised.
+        doing: What was being done, as in "reading the workspace".
+        seconds: For how long it was tried.
+    """
+    if isinstance(error, UserError):
+        return error
+    status, words = status_of(error), said(error)
+    trailer = f": {words}" if words else ""
+    if doing == SIGNING_IN and status not in _PASSING and _is_theirs(error) and not _is_connection(error):
+        return SignInRefused(
+            f"Signing in to Azure failed{trailer}",
+            "Sign in again (az login), or correct AML_AUTH and what it needs; see .env.example.",
+        )
+    if status == 401:
+        return SignInRefused(
+            f"Azure ML does not accept the sign-in when {doing}{trailer}",
+            "It has expired or is of another tenant: az login, or renew AZURE_CLIENT_SECRET, then run this again.",
+        )
+    if status == 403:
+        return NotAllowed(
+            f"You have no permission for {doing}{trailer}",
+            "Ask the workspace's owner for the role AzureML Data Scientist, or sign in as somebody who has it.",
+        )
+    if status == 404:
+        return NotThere(f"Azure ML knows nothing of what is asked for when {doing}{trailer}", "Correct its name.")
+    if status in _PASSING:
+        return UserError(
+            f"Azure ML went on failing for {seconds:.0f} s when {doing}: {_reason(error)}.",
+            "Run this again later; https://azure.status.microsoft tells of outages.",
+        )
+    if status is not None:
+        return UserError(f"Azure ML refused {doing} ({status}){trailer}", "Correct what it names, then run this again.")
+    if _is_connection(error):
+        return UserError(
+            f"The Azure ML service cannot be reached when {doing}: {innermost(error)}.",
+            "See to the network, a proxy (HTTPS_PROXY) or the workspace's private endpoint, then run this again.",
+        )
+    if _is_theirs(error):
+        return UserError(f"Azure ML failed when {doing}{trailer}", "Correct what it names, then run this again.")
+    return error
+
+
+class SignInRefused(UserError):
+    """The credentials are not accepted."""
+
+
+class NotAllowed(UserError):
+    """They are, and do not reach so far."""
+
+
+class NotThere(UserError):
+    """What was asked for does not exist."""
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, and what it came of."""
+    seen = set[int]()
+    waiting: list[BaseException] = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        inner = (getattr(one, "inner_exception", None), one.__cause__, one.__context__)
+        waiting += [each for each in inner if isinstance(each, BaseException)]
+
+
+def _response(error: BaseException) -> Any:
+    for one in chain(error):
+        response = getattr(one, "response", None)
+        if getattr(response, "status_code", None) is not None:
+            return response
+    return None
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an error came of; None where there was no answer."""
+    response = _response(error)
+    if response is not None:
+        return int(response.status_code)
+    for one in chain(error):
+        status = getattr(one, "status_code", None)
+        if isinstance(status, int):
+            return status
+        found = re.search(r"Response Code: (\d{3})\b|\"status_code\": (\d{3})\b|too many (\d{3}) error", _text(one))
+        if found and _is_theirs(one):
+            return int(next(filter(None, found.groups())))
+    return None
+
+
+def retry_after(error: BaseException) -> float:
+    """Seconds that the service asks to wait; 0 where it does not say."""
+    headers = getattr(_response(error), "headers", None) or {}
+    text = headers.get("Retry-After") or ""
+    if not text:
+        for one in chain(error):
+            found = re.search(r"'Retry-After': '(\d+(?:\.\d+)?)'", _text(one))
+            text = found[1] if found else text
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
+
+
+def said(error: BaseException) -> str:
+    """What the service itself said, or the SDK where there was no answer: one line without secrets."""
+    response = _response(error)
+    body = getattr(response, "text", "")
+    words = _message_in(body if isinstance(body, str) else "")
+    if not words:
+        for one in chain(error):
+            text = _text(one)
+            found = re.search(r"Content: b?(['\"])(.*)\1", text, re.DOTALL)
+            words = _message_in(found[2] if found else "") or ("" if found else _message_in(text))
+            if not words and response is None and not found:
+                words = text
+            if words:
+                break
+    line = " ".join(scrub(words).split())
+    line = line if len(line) <= 300 else line[:299] + "…"
+    return line if line.endswith((".", "…")) or not line else line + "."
+
+
+def _message_in(text: str) -> str:
+    """The message in an answer in JSON, at any depth."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return ""
+    for _ in range(5):
+        if not isinstance(found, dict):
+            return ""
+        lower = {str(name).lower(): value for name, value in found.items()}
+        if isinstance(lower.get("message"), str):
+            return str(lower["message"])
+        found = lower.get("error_details") or lower.get("error")
+    return ""
+
+
+def _text(error: BaseException) -> str:
+    message = getattr(error, "message", None)
+    if isinstance(message, str):
+        return message
+    try:
+        return str(error)
+    except Exception:  # see the module's docstring
+        return type(error).__name__
+
+
+def _reason(error: BaseException) -> str:
+    status = status_of(error)
+    if status == 429:
+        return "Azure ML asks for fewer requests (429)"
+    if status is not None:
+        return f"Azure ML answered with an error of its own ({status})"
+    return f"the connection to Azure ML failed: {innermost(error)}"
+
+
+def innermost(error: BaseException) -> str:
+    """What the system said, below the layers of exceptions: one line without secrets."""
+    *_, last = chain(error)
+    words = scrub(" ".join((getattr(last, "strerror", None) or _text(last)).split())).rstrip(".")
+    # urllib3 begins with the object that failed.
+    words = words.rpartition(">: ")[2]
+    return (words[:200] or type(last).__name__).strip("'() ")
+
+
+def _module(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0]
+
+
+def _is_theirs(error: BaseException) -> bool:
+    return isinstance(error, Unreachable) or _module(error) in _THEIRS
+
+
+def _is_connection(error: BaseException) -> bool:
+    for one in chain(error):
+        if isinstance(one, (Unreachable, ConnectionError, TimeoutError)):
+            return True
+        names = {kind.__name__ for kind in type(one).__mro__}
+        if _module(one) in _THEIRS and names & _CONNECTION:
+            return True
+    return False

@@ -1,0 +1,330 @@
+"""A model packaged by Azure ML: `Model.package`, its log as it grows, and where its image or build context lies."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadValue, UserError
+from ..models import RegistryLogin
+from ..settings import Settings
+from .errors import NotThere, Say, attempt, scrub
+from .workspace import connect
+
+if TYPE_CHECKING:
+    from ..environments.definition import EnvironmentDefinition
+
+#: Seconds between two looks at a build; the SDK's own waiting takes 5.
+POLL_SECONDS = 1.0
+#: Seconds after which a build is given up.
+BUILD_SECONDS = 3 * 3600
+_SHOWN_LINES = 15
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A registered model.
+
+    Attributes:
+        name: Its name.
+        version: Its version; None for the latest.
+    """
+
+    name: str
+    version: int | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.version is None else f"{self.name}:{self.version}"
+
+
+def parse_model(text: str) -> ModelName:
+    """Read `NAME` or `NAME:VERSION`.
+
+    Raises:
+        BadValue: It is neither.
+    """
+    match = re.fullmatch(r"(?P<name>[A-Za-z0-9][\w.-]*)(?::(?P<version>[1-9][0-9]*))?", text)
+    if match is None:
+        raise BadValue(f"--model is NAME or NAME:VERSION, not {text!r}.", "Correct the value after --model.")
+    return ModelName(match["name"], int(match["version"]) if match["version"] else None)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a package is made of.
+
+    Attributes:
+        name: The environment's name.
+        conda: The content of its conda.yml, with everything that it included.
+        base_image: The image it builds on; None for the service's own.
+        base_dockerfile: Or the Dockerfile that makes it.
+        source: The folder of the entry script.
+        entry: The entry script's name.
+    """
+
+    name: str
+    conda: str
+    base_image: str | None
+    base_dockerfile: str | None
+    source: Path
+    entry: str
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that the workspace has made.
+
+    Attributes:
+        location: The full name of its image; empty where it is a build context.
+        context: The folder of its build context; None where it is an image.
+        login: Who pulls from the registry; None where the workspace does not say.
+    """
+
+    location: str
+    context: Path | None
+    login: RegistryLogin | None
+
+
+def recipe(definition: EnvironmentDefinition, base_image: str | None, script: Path) -> tuple[Recipe, tuple[str, ...]]:
+    """What is sent of an environment's definition, and notes on what is not.
+
+    Raises:
+        UserError: It names something that only this machine has.
+    """
+    for requirement in definition.pip:
+        if requirement.local is not None:
+            raise UserError(
+                f"{requirement.local} is only on this machine, and Azure ML builds the image.",
+                "Name a package that an index has, or leave out --source azureml.",
+                file=requirement.file,
+                line=requirement.line,
+            )
+    local = [option for option in definition.options if option.startswith("--find-links /")]
+    if local:
+        raise UserError(
+            f"`{local[0]}` names a folder of this machine, and Azure ML builds the image.",
+            "Use an index, or leave out --source azureml.",
+            file=definition.source,
+        )
+    notes = ["constraints (-c) are not sent to Azure ML"] if definition.constraints else []
+    pip = [*definition.options, *(item.render() for item in definition.pip)]
+    conda = {
+        "name": definition.name,
+        "channels": list(definition.channels) or ["conda-forge"],
+        "dependencies": [f"python{definition.python}", *(item.text for item in definition.conda), "pip", {"pip": pip}],
+    }
+    name = re.sub(r"[^\w.-]+", "-", definition.name).strip("-.") or "inference"
+    dockerfile = None if base_image else _base_dockerfile(definition)
+    # JSON is YAML.
+    return Recipe(name, json.dumps(conda, indent=2), base_image, dockerfile, script.parent, script.name), tuple(notes)
+
+
+def _base_dockerfile(definition: EnvironmentDefinition) -> str | None:
+    """The folder's own Dockerfile, where it is one of a base image: ours is built with a context of this program's."""
+    path = definition.folder / "Dockerfile"
+    if definition.dockerfile != path:
+        return None
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if ".azureml-debug" in text:
+        return None
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(r"\s*(COPY|ADD)\s+(?!.*--from=)(?!https?://)", line, re.IGNORECASE):
+            raise UserError(
+                "Azure ML builds this Dockerfile without a folder to copy from.",
+                "Take the line out, or name the finished image in AML_BASE_IMAGE.",
+                file=path,
+                line=number,
+            )
+    return text
+
+
+class ModelPackages:
+    """Packages of one workspace.
+
+    Args:
+        settings: Which workspace, and who signs in.
+        say: Shown each line of progress.
+
+    Raises:
+        UserError: See :func:`~workflows.azureml.workspace.connect`.
+    """
+
+    def __init__(self, settings: Settings, say: Say) -> None:
+        self._say = say
+        self._workspace: Any = connect(settings, say)
+
+    @property
+    def name(self) -> str:
+        """The workspace, in words that name no other one."""
+        one = self._workspace
+        return f"{one.subscription_id}/{one.resource_group}/{one.name}".lower()
+
+    def find(self, wanted: ModelName) -> ModelName:
+        """A registered model, with its version.
+
+        Raises:
+            UserError: There is none; near names, or the versions there are, are told.
+        """
+        from azureml.core import Model
+
+        def get() -> ModelName:
+            try:
+                found = Model(self._workspace, name=wanted.name, version=wanted.version, expand=False)
+            except Exception as error:
+                if "not found" in str(getattr(error, "message", "")).lower() or "ModelNotFound" in type(error).__name__:
+                    raise NotThere(f"There is no model {wanted}.", "") from error
+                raise
+            return ModelName(found.name, int(found.version))
+
+        try:
+            return attempt(get, f"looking for the model {wanted}", self._say)
+        except NotThere as error:
+            raise self._no_model(wanted) from error
+
+    def _no_model(self, wanted: ModelName) -> UserError:
+        from difflib import get_close_matches
+
+        from azureml.core import Model
+
+        def listed() -> list[tuple[str, int]]:
+            return [(one.name, int(one.version)) for one in Model.list(self._workspace, expand=False)]
+
+        there = attempt(listed, "listing the models", self._say)
+        problem = f"There is no model {wanted} in the workspace {self._workspace.name}."
+        versions = sorted((version for name, version in there if name == wanted.name), reverse=True)
+        if versions:
+            some = ", ".join(map(str, versions[:8])) + (", …" if len(versions) > 8 else "")
+            return UserError(problem, f"Its versions: {some}.")
+        names = sorted({name for name, _ in there})
+        near = get_close_matches(wanted.name, names, n=3, cutoff=0.5) or names[:5]
+        if not near:
+            return UserError(problem, "It has no models: register one first (az ml model create).")
+        return UserError(problem, f"Models there are: {', '.join(near)}.")
+
+    def make(self, model: ModelName, what: Recipe, log: Callable[[str], None], context: Path | None) -> Package:
+        """Have the workspace make a package, following its log.
+
+        Args:
+            model: The model, with its version.
+            what: What else goes in.
+            log: Called with each line of the build's log, as it grows.
+            context: Where to save the build context, in place of having an image built.
+
+        Raises:
+            UserError: It cannot be made; with the last lines of its log.
+        """
+        from azureml.core import Model
+        from azureml.core.model import InferenceConfig
+
+        from . import sdk
+
+        def submit() -> Any:
+            with sdk.prints_to_standard_error():
+                return Model.package(
+                    self._workspace,
+                    [Model(self._workspace, name=model.name, version=model.version, expand=False)],
+                    InferenceConfig(
+                        source_directory=str(what.source), entry_script=what.entry, environment=_environment(what)
+                    ),
+                    generate_dockerfile=context is not None,
+                )
+
+        made = attempt(submit, f"packaging the model {model}", self._say)
+        self._follow(made, log)
+        if context is None:
+            return Package(str(made.location), None, self._login(made))
+
+        def save() -> None:
+            with sdk.prints_to_standard_error():
+                made.save(str(context))
+
+        attempt(save, "fetching the build context", self._say)
+        return Package("", context, self._login(made))
+
+    def _follow(self, made: Any, log: Callable[[str], None]) -> None:
+        """Hand on the build's log until the build has ended."""
+        kept = deque[str](maxlen=_SHOWN_LINES)
+
+        def show(line: str) -> None:
+            kept.append(line)
+            log(line)
+
+        lines = _Lines(show)
+        offset, until = 0, time.monotonic() + BUILD_SECONDS
+        while True:
+            attempt(made.update_creation_state, "asking how the build goes", self._say)
+            ended = made.state not in ("NotStarted", "Running")
+            fetch = partial(made.get_logs, decode=False, offset=offset)
+            part = attempt(fetch, "reading the build's log", self._say)
+            offset += len(part)
+            lines.add(part, last=ended)
+            if ended:
+                break
+            if time.monotonic() > until:
+                raise UserError(
+                    f"Azure ML has not built the image in {BUILD_SECONDS // 3600} hours.",
+                    "See https://ml.azure.com; the log so far stands above.",
+                    details=list(kept),
+                )
+            time.sleep(POLL_SECONDS)
+        if made.state == "Succeeded":
+            return
+        error = made.error if isinstance(made.error, dict) else {}
+        reason = scrub(str(error.get("message") or made.error or "no reason given")).rstrip(".")
+        raise UserError(
+            f"Azure ML could not build the image ({made.state}): {reason}.",
+            "Correct what its log tells of, in the environment's definition or the base image, then run this again.",
+            details=list(kept),
+        )
+
+    def _login(self, made: Any) -> RegistryLogin | None:
+        """The registry's user; None where the workspace has none, since then docker's own login has to do."""
+        try:
+            registry = attempt(made.get_container_registry, "asking for the registry", self._say)
+        except UserError as error:
+            self._say(f"{error.problem} Pulling as whoever docker is logged in as.")
+            return None
+        if not registry.username or not registry.password:
+            return None
+        return RegistryLogin(str(registry.address), str(registry.username), str(registry.password))
+
+
+def _environment(what: Recipe) -> Any:
+    from azureml.core import Environment
+
+    with tempfile.TemporaryDirectory(prefix="azureml-debug-") as folder:
+        path = Path(folder, "conda.yml")
+        path.write_text(what.conda, encoding="utf-8")
+        made = Environment.from_conda_specification(what.name, str(path))
+    if what.base_image:
+        made.docker.base_image = what.base_image
+    elif what.base_dockerfile:
+        made.docker.base_image = None
+        made.docker.base_dockerfile = what.base_dockerfile
+    # The server that the packaged model is served by, as in the service.
+    made.inferencing_stack_version = "latest"
+    return made
+
+
+class _Lines:
+    """Bytes that come in parts, as lines without secrets."""
+
+    def __init__(self, take: Callable[[str], object]) -> None:
+        self._take = take
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._rest = ""
+
+    def add(self, part: bytes, last: bool) -> None:
+        *lines, self._rest = (self._rest + self._decode(part, last)).replace("\r", "\n").split("\n")
+        for line in [*lines, *([self._rest] if last else [])]:
+            if line.strip():
+                self._take(scrub(line.rstrip()))

@@ -1,0 +1,133 @@
+"""The SDK itself: whether it is here, whether it can work, and quietly imported.
+
+azureml-core 1.61 runs on Python 3.8 to 3.12; on 3.13 submitting fails for want of `imghdr`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+from ..errors import UserError
+
+PACKAGES = ("azureml-core", "azureml-pipeline-core")
+#: The oldest version that this program was tried with.
+OLDEST = (1, 61)
+#: The first Python that the SDK does not work on.
+TOO_NEW = (3, 13)
+#: By these the SDK's own retries are set, which wait in silence: up to 32 s after a 429, three times.
+_RETRIES = {"AZUREML_DEFAULT_RETRIES": "0", "AZUREML_DEFAULT_BACKOFF": "1"}
+
+
+def load() -> str:
+    """Import the SDK, so that what is imported of it afterwards works.
+
+    Returns:
+        The version of azureml-core.
+
+    Raises:
+        UserError: It is not installed, or cannot work here.
+    """
+    if sys.version_info >= TOO_NEW:
+        raise UserError(
+            f"azureml-core does not work on Python {sys.version_info[0]}.{sys.version_info[1]}.",
+            f"Install this program into a Python 3.10 to 3.{TOO_NEW[1] - 1}, there: {install_command()}",
+        )
+    versions = {name: version_of(name) for name in PACKAGES}
+    missing = [name for name, version in versions.items() if version is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise UserError(f"{' and '.join(missing)} {verb} not installed.", f"Install the extra: {install_command()}")
+    for name, version in versions.items():
+        assert version is not None
+        if _numbers(version) < OLDEST:
+            raise UserError(
+                f"{name} {version} is too old; {'.'.join(map(str, OLDEST))} is the oldest that works.",
+                f"Install it again: {install_command()}",
+            )
+    if "azureml.core" not in sys.modules:
+        _first_import()
+    return str(versions["azureml-core"])
+
+
+def _first_import() -> None:
+    # Without a handler, what a library logs goes to standard error.
+    logging.getLogger().addHandler(logging.NullHandler())
+    before = {name: os.environ.get(name) for name in _RETRIES}
+    os.environ.update({name: value for name, value in _RETRIES.items() if before[name] is None})
+    try:
+        with prints_to_standard_error():
+            import azureml.core
+            import azureml.pipeline.core  # noqa: F401
+    except Exception as error:
+        raise UserError(
+            f"azureml-core cannot be imported: {error}.", f"Install it again: {install_command()}"
+        ) from error
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+    _leave_retrying_to_us()
+
+
+def _leave_retrying_to_us() -> None:
+    """Have msrest hand on every answer, in place of waiting as long as a Retry-After says, in silence."""
+    from msrest.universal_http.requests import ClientRetryPolicy
+
+    original = ClientRetryPolicy.__init__
+
+    def __init__(self: Any) -> None:
+        original(self)
+        self.policy.total = self.policy.connect = self.policy.read = 0
+        self.policy.status_forcelist = frozenset()
+        self.policy.respect_retry_after_header = False
+        self.policy.raise_on_status = False
+
+    ClientRetryPolicy.__init__ = __init__
+    # The SDK's clients set it again.
+    ClientRetryPolicy.retries = property(lambda self: 0, lambda self, value: None)
+
+
+@contextmanager
+def prints_to_standard_error() -> Iterator[None]:
+    """Have what the SDK prints keep out of standard output, which may be JSON."""
+    from contextlib import redirect_stdout
+
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def version_of(package: str) -> str | None:
+    """An installed package's version, found without importing it; None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def install_command() -> str:
+    """The command that installs this program's extra, for the Python that runs it."""
+    from ..settings import packaged_defaults
+
+    root = packaged_defaults()
+    if (root / "pyproject.toml").is_file():
+        return f"pip install -e '{root}[azureml]'"
+    source = "azureml-debug"
+    try:
+        # Where pip installed it from (PEP 610).
+        told = metadata.distribution("azureml-debug").read_text("direct_url.json")
+        source = json.loads(told)["url"].removeprefix("file://") if told else source
+    except (metadata.PackageNotFoundError, ValueError, KeyError):
+        pass
+    return f"pip install '{source}[azureml]'"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split(".")[:2]
+    return tuple(int(part) if part.isdigit() else 0 for part in parts)

@@ -1,0 +1,197 @@
+"""Images that come from elsewhere: pulled with progress, or built of a context that somebody else made."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from ..errors import UserError
+from ..models import RegistryLogin
+from .docker_build import run_build
+from .docker_images import DIGEST, ENVIRONMENT, KIND, PREFIX, engine_disk_full, engine_lost, inspect, split_name
+
+if TYPE_CHECKING:
+    import docker
+
+#: The label's value on images of packaged models that were built here.
+PACKAGE = "package"
+
+
+def pull(client: docker.DockerClient, name: str, login: RegistryLogin | None, report: Callable[[str], None]) -> str:
+    """Pull an image, showing how many bytes of how many have come.
+
+    Args:
+        client: The engine.
+        name: The image's full name.
+        login: Who pulls; None for whoever docker is logged in as.
+        report: Called with each line of progress.
+
+    Returns:
+        Its full name with its digest, ``REPOSITORY@sha256:…``.
+
+    Raises:
+        UserError: It cannot be pulled.
+    """
+    from docker.errors import APIError, ImageNotFound
+    from requests.exceptions import RequestException
+
+    repository, tag = (name, None) if "@" in name else split_name(name)
+    credentials = {"username": login.username, "password": login.password} if login else None
+    failure = ""
+    try:
+        events = client.api.pull(repository, tag=tag, stream=True, decode=True, auth_config=credentials)
+        layers: dict[str, tuple[int, int]] = {}
+        shown = ""
+        for event in events:
+            failure = str(event.get("error") or failure)
+            text = _progress(name, event, layers)
+            if text and text != shown:
+                report(text)
+                shown = text
+        if not failure:
+            return _with_digest(client, name)
+    except ImageNotFound as error:
+        failure = str(error.explanation or error)
+    except APIError as error:
+        failure = str(error.explanation or error)
+    except RequestException as error:
+        raise engine_lost(error) from error
+    raise _refused(name, failure, login)
+
+
+def _progress(name: str, event: dict[str, object], layers: dict[str, tuple[int, int]]) -> str:
+    """What an event of a pull changes for people, in steps of a tenth; empty for nothing."""
+    layer, detail = str(event.get("id") or ""), event.get("progressDetail")
+    status = str(event.get("status") or "")
+    if status == "Pulling fs layer":
+        layers[layer] = (0, 0)
+    elif status == "Downloading" and isinstance(detail, dict) and detail.get("total"):
+        layers[layer] = (int(detail["current"]), int(detail["total"]))
+    elif status == "Download complete" and layer in layers:
+        layers[layer] = (layers[layer][1],) * 2
+    else:
+        return status if status.startswith("Digest") else ""
+    total = sum(size for _, size in layers.values())
+    come = sum(size for size, _ in layers.values())
+    if not total:
+        return f"pulling {name}"
+    return f"pulling {name}: {10 * (10 * come // total)} % of {total / 1e6:.1f} MB"
+
+
+def _with_digest(client: docker.DockerClient, name: str) -> str:
+    repository = name if "@" in name else split_name(name)[0]
+    digests = inspect(client, name).get("RepoDigests") or []
+    return next((one for one in digests if one.startswith(f"{repository}@")), name)
+
+
+def _refused(name: str, failure: str, login: RegistryLogin | None) -> UserError:
+    from ..environments.pip_failures import is_disk_full
+
+    host = name.partition("/")[0]
+    if is_disk_full(failure):
+        return engine_disk_full()
+    if re.search(r"unauthorized|denied|authentication required|401|403", failure, re.IGNORECASE):
+        registry = host.partition(".")[0]
+        return UserError(
+            f"The registry {host} does not let you pull {name}: {failure.rstrip('.')}.",
+            f"Log in to it (az acr login --name {registry}), with the role AcrPull, then run this again.",
+        )
+    return UserError(
+        f"The image {name} cannot be pulled: {failure.rstrip('.')}.",
+        f"See that the Docker engine reaches {host}, then run this again.",
+    )
+
+
+def build_package(
+    client: docker.DockerClient, folder: Path, key: str, login: RegistryLogin | None, report: Callable[[str], None]
+) -> str:
+    """Build an image of a folder with a Dockerfile whose base image may be in a registry.
+
+    Args:
+        client: The engine.
+        folder: The build context.
+        key: Hex digest that the image is found again by.
+        login: Who pulls the base image.
+        report: Called with each line of progress.
+
+    Returns:
+        The image's name.
+
+    Raises:
+        UserError: It cannot be built. Nothing of it is left then.
+    """
+    dockerfile = folder / "Dockerfile"
+    for base in _bases(dockerfile):
+        if not image_exists(client, base):
+            pull(client, base, login if login and base.startswith(f"{login.address}/") else None, report)
+    name = f"{PREFIX}/{PACKAGE}:{key[:12]}"
+    # Labels are inherited: with those of a base image of this program's it would be taken for that.
+    labels = {KIND: PACKAGE, DIGEST: key, ENVIRONMENT: ""}
+    with _context(folder) as context:
+        log, failure = run_build(client, context, {}, name, labels, report)
+    if failure:
+        raise UserError(
+            f"Building the package's image here failed: {failure.rstrip('.')}.",
+            f"The build context is in {folder}; without --generate-dockerfile Azure ML builds the image.",
+            details=log,
+        )
+    return name
+
+
+def _bases(dockerfile: Path) -> list[str]:
+    """The images that a Dockerfile begins with, without its own stages and without variables."""
+    stages, found = set[str](), list[str]()
+    for line in dockerfile.read_text(encoding="utf-8", errors="replace").splitlines():
+        match = re.match(r"\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", line, re.IGNORECASE)
+        if match:
+            if match[1].lower() not in stages and "$" not in match[1] and match[1] != "scratch":
+                found.append(match[1])
+            stages.add(str(match[2]).lower())
+    return found
+
+
+@contextlib.contextmanager
+def _context(folder: Path) -> Iterator[IO[bytes]]:
+    with tempfile.TemporaryFile(prefix="azureml-debug-context-") as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+            tar.add(folder, ".")
+        file.seek(0)
+        yield file
+
+
+def image_exists(client: docker.DockerClient, name: str) -> bool:
+    """Whether an image is here."""
+    from docker.errors import APIError
+
+    try:
+        inspect(client, name)
+    except APIError:
+        return False
+    return True
+
+
+def app_root(client: docker.DockerClient, image: str, default: str) -> str:
+    """Where the entry script's folder belongs in an image.
+
+    A packaged model's image has its models beside it, below /var/azureml-app, and names it in
+    AZUREML_SOURCE_DIRECTORY (azureml.core.model.InferenceConfig).
+
+    Args:
+        client: The engine.
+        image: The image's name.
+        default: Where it belongs in any other image.
+    """
+    from docker.errors import APIError
+
+    try:
+        variables = inspect(client, image)["Config"].get("Env") or []
+    except APIError:
+        # Whatever uses the image next says what is wrong with it.
+        return default
+    found = dict(line.partition("=")[::2] for line in variables).get("AZUREML_SOURCE_DIRECTORY", "").strip("/")
+    return f"{default}/{found}" if found and ".." not in found.split("/") else default

@@ -1,0 +1,149 @@
+"""The build of a deployment whose image comes from Azure ML: packaged there, brought here, found again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import uses
+from ..azureml.package import ModelName, ModelPackages, Package, Recipe, parse_model, recipe
+from ..console import Console, Step
+from ..errors import BadValue, UserError
+from ..models import ImageRef
+from ..project import read_json, state_folder, write_json
+from ..settings import Settings
+
+if TYPE_CHECKING:
+    from ..engines.docker import DockerEngine
+    from ..environments.definition import EnvironmentDefinition
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a deployment's image comes from, other than a build here.
+
+    Attributes:
+        model: The registered model; None for the one packaged last.
+        generate_dockerfile: Fetch the build context and build the image here.
+    """
+
+    model: ModelName | None
+    generate_dockerfile: bool = False
+
+
+def read_source(source: str, model: str | None, generate_dockerfile: bool, needs_model: bool = True) -> Source | None:
+    """Read ``--source``, ``--model`` and ``--generate-dockerfile``; None for a build here.
+
+    Raises:
+        BadValue: They do not go together.
+    """
+    if source not in ("local", "azureml"):
+        raise BadValue(f"--source is local or azureml, not {source!r}.", "Correct the value after --source.")
+    if source == "local":
+        if model is not None or generate_dockerfile:
+            flag = "--model" if model is not None else "--generate-dockerfile"
+            raise BadValue(f"{flag} goes with --source azureml.", f"Add --source azureml, or leave out {flag}.")
+        return None
+    if model is None and needs_model:
+        raise BadValue("--source azureml needs a model.", "Add --model NAME or --model NAME:VERSION.")
+    return Source(parse_model(model) if model is not None else None, generate_dockerfile)
+
+
+@dataclass
+class Packaging:
+    """The image of a packaged model.
+
+    Attributes:
+        settings: The settings.
+        console: Where it shows itself.
+        source: What is wanted.
+    """
+
+    settings: Settings
+    console: Console
+    source: Source
+
+    @property
+    def _record(self) -> Path:
+        return state_folder(self.settings.project, "deployment") / "package.json"
+
+    def build(self, engine: DockerEngine, definition: EnvironmentDefinition, step: Step) -> ImageRef:
+        """The image, packaged and brought here where it is not here yet.
+
+        Raises:
+            UserError: It cannot be made or brought here. Nothing half made is left here.
+        """
+        assert self.source.model is not None
+        settings = self.settings
+        what, notes = recipe(definition, settings.base_image, settings.score_script)
+        packages = ModelPackages(settings, step.detail)
+        model = packages.find(self.source.model)
+        key = _key(packages.name, model, what, self.source.generate_dockerfile)
+        known = read_json(self._record) or {}
+        if known.get("key") == key and engine.has(str(known.get("name"))):
+            return ImageRef("docker", key, str(known["name"]), reused=True, notes=notes)
+        make = self._build_here if self.source.generate_dockerfile else self._bring
+        try:
+            name = make(engine, packages, model, what, key, step)
+        except KeyboardInterrupt:
+            self.console.line("Azure ML may go on with the build; nothing half made is left here.")
+            raise
+        write_json(self._record, {"key": key, "name": name, "model": str(model)})
+        uses.record(settings.project, "package docker", key)
+        return ImageRef("docker", key, name, notes=notes)
+
+    def _bring(
+        self,
+        engine: DockerEngine,
+        packages: ModelPackages,
+        model: ModelName,
+        what: Recipe,
+        key: str,
+        step: Step,
+    ) -> str:
+        made = packages.make(model, what, step.log, None)
+        return engine.pull(made.location, made.login, step.detail)
+
+    def _build_here(
+        self,
+        engine: DockerEngine,
+        packages: ModelPackages,
+        model: ModelName,
+        what: Recipe,
+        key: str,
+        step: Step,
+    ) -> str:
+        folder = state_folder(self.settings.project, "packages")
+        place = folder / str(model).replace(":", "-")
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as partial:
+            made: Package = packages.make(model, what, step.log, Path(partial, "context"))
+            if place.exists():
+                shutil.rmtree(place)
+            os.replace(Path(partial, "context"), place)
+        self.console.line(f"The build context is in {place}")
+        return engine.build_package(place, key, made.login, step.detail)
+
+    def last(self, engine: DockerEngine) -> ImageRef:
+        """The image packaged last.
+
+        Raises:
+            UserError: There is none, or it is of another model.
+        """
+        known, first = read_json(self._record) or {}, "First: inv deploy.build --source azureml --model "
+        if not known or not engine.has(str(known.get("name"))):
+            raise UserError("No package has been built.", f"{first}{self.source.model or 'NAME'}")
+        model, wanted = parse_model(str(known["model"])), self.source.model
+        if wanted is not None and (wanted.name != model.name or wanted.version not in (None, model.version)):
+            raise UserError(f"The package built last is of {model}, not of {wanted}.", f"{first}{wanted}")
+        return ImageRef("docker", str(known["key"]), str(known["name"]), reused=True)
+
+
+def _key(workspace: str, model: ModelName, what: Recipe, here: bool) -> str:
+    """What decides a package, but for the code: that is mounted over what the image has of it."""
+    parts = (workspace, str(model), what.conda, what.base_image or "", what.base_dockerfile or "", what.source.name)
+    return hashlib.sha256("\0".join((*parts, str(here))).encode()).hexdigest()

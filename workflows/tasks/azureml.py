@@ -1,0 +1,22 @@
+"""The Azure ML workspace."""
+
+from __future__ import annotations
+
+from ._command import Command, command
+
+WORKSPACE = ("subscription_id", "resource_group", "workspace", "auth", "compute_target")
+
+
+@command(settings=WORKSPACE, json=True, interrupted="Nothing was changed.")
+def check(run: Command) -> None:
+    """Go through what will and will not work with the workspace, one line each."""
+    from invoke import Exit
+
+    from ..azureml.check import findings
+    from ..findings import show
+
+    with run.console.step("check") as step:
+        step.hidden = True
+        fine = show(run.console, findings(run.settings, run.console.line))
+    if not fine:
+        raise Exit(code=1)
