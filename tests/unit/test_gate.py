@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import resource
 import signal
@@ -508,18 +509,20 @@ def test_an_adapter_that_is_killed_is_replaced_for_the_next_debugger(python: str
 # A gate that asks for a token ------------------------------------------------------------------------
 
 TOKEN = "t0ken-of-this-run"
+ASKS = {"AZUREML_DEBUGGEE_TOKEN": hashlib.sha256(TOKEN.encode()).hexdigest()}
 
 
 def forwarded(port: int, first: bytes) -> DapClient:
     """A debugger behind somebody who sends something first, as the forwarder on a developer's machine does."""
     connection = socket.create_connection(("127.0.0.1", port), LIMIT)
     connection.sendall(first)
+    assert connection.recv(3) == b"OK\n"
     return DapClient(connection)
 
 
 @EVERY
 def test_with_the_token_a_debugger_gets_in_and_without_it_nobody(python: str, tmp_path: Path) -> None:
-    with Child(tmp_path, python, variables={"AZUREML_DEBUGGEE_TOKEN": TOKEN}) as child:
+    with Child(tmp_path, python, variables=ASKS) as child:
         wrong = [INITIALIZE, b"AUTH wrong\n" + INITIALIZE, f"AUTH {TOKEN[:-1]}x\n".encode() + INITIALIZE]
         wrong += [f"AUTH {TOKEN}{INITIALIZE.decode()}".encode(), f"auth {TOKEN}\n".encode() + INITIALIZE]
         for first in wrong:
@@ -537,12 +540,13 @@ def test_with_the_token_a_debugger_gets_in_and_without_it_nobody(python: str, tm
 
 @BOTH
 def test_the_token_may_come_in_pieces(python: str, tmp_path: Path) -> None:
-    with Child(tmp_path, python, variables={"AZUREML_DEBUGGEE_TOKEN": TOKEN}) as child:
+    with Child(tmp_path, python, variables=ASKS) as child:
         connection = socket.create_connection(("127.0.0.1", child.port), LIMIT)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in f"AUTH {TOKEN}\n".encode():
             connection.sendall(bytes([byte]))
             time.sleep(0.002)
+        assert connection.recv(3) == b"OK\n"
         client = DapClient(connection)
         client.attach(breakpoints={str(CHILD): [line_of("tick")]}, timeout=LIMIT)
         assert stopped(client)[:2] == ("tick", line_of("tick"))
@@ -550,10 +554,35 @@ def test_the_token_may_come_in_pieces(python: str, tmp_path: Path) -> None:
 
 
 def test_peers_without_the_token_do_no_harm(tmp_path: Path) -> None:
-    with Child(tmp_path, variables={"AZUREML_DEBUGGEE_TOKEN": TOKEN}) as child:
+    with Child(tmp_path, variables=ASKS) as child:
         abuse(child, 300)
         assert child.ask("'pydevd' in sys.modules") is False
         client = forwarded(child.port, f"AUTH {TOKEN}\n".encode())
         client.attach(breakpoints={str(CHILD): [line_of("tick")]}, timeout=LIMIT)
         assert stopped(client)[:2] == ("tick", line_of("tick"))
         client.disconnect()
+
+
+def test_the_next_port_is_taken_where_others_listen_and_it_is_told_which(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as held:
+        first = free_ports(3)
+        for port in (first, first + 1):
+            held.enter_context(socket.create_server(("127.0.0.1", port)))
+        variables = {"AZUREML_DEBUGGEE_PORT": str(first), "AZUREML_DEBUGGEE_PORTS": "3"}
+        with Child(tmp_path, variables=variables) as child:
+            listening = child.event("listening")
+            assert listening["port"] == first + 2
+            client = DapClient(socket.create_connection(("127.0.0.1", first + 2), LIMIT))
+            client.attach(breakpoints={str(CHILD): [line_of("tick")]}, timeout=LIMIT)
+            assert stopped(client)[:2] == ("tick", line_of("tick"))
+            client.disconnect()
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row on which nobody listens."""
+    for first in range(20000, 30000, count):
+        with contextlib.ExitStack() as probes, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                probes.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+    raise AssertionError("no ports are free")

@@ -24,6 +24,12 @@ import traceback
 
 # What hmac.compare_digest is; the module itself would take a while of every start.
 from _operator import _compare_digest
+
+# What hashlib.sha256 is at bottom; hashlib loads OpenSSL.
+try:
+    from _sha2 import sha256 as _sha256  # type: ignore[import-not-found]
+except ImportError:
+    from _sha256 import sha256 as _sha256  # type: ignore[import-not-found]  # before Python 3.12
 from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Set, Tuple
@@ -55,7 +61,12 @@ PAUSE_SECONDS = 0.05
 #: Seconds between looks at whether the gate's sockets are still its own.
 HEARTBEAT_SECONDS = 5.0
 
+#: Bytes that may come before the line feed after a token.
+PASSWORD_BYTES = 256
+
 _OPENING = b"content-length:"
+_PASSWORD = b"AUTH "
+_WELCOME = b"OK\n"
 _GREETING = re.compile(rb'"output":\s*"debugpy"')
 #: The answer to a debugger's `attach`, which comes last of all that begins a session; a refusal has a body.
 _ANSWER = re.compile(rb'"command":\s*"attach"[^{}]*(?:\{\s*\}[^{}]*)?\}')
@@ -168,8 +179,10 @@ class Gate:
         announce: Called with events: ``listening`` (host, port), ``client``,
             ``client-left``, ``attach-failed`` (message), ``gate-failed`` (message).
         reached_at: The host by which debuggers reach this one, where that is another address.
-        token: What a peer has to send before all else, as ``AUTH token`` and a line feed: a debugger runs code. In
-            clear text, so it keeps out who has not got it and cannot listen in on the network.
+        token_digest: SHA-256 in hex of what a peer has to send before all else, as ``AUTH token`` and a line
+            feed, which is answered with ``OK``: a debugger runs code. In clear text, so it keeps out who has not got
+            it and cannot listen in on the network.
+        tries: How many ports may be tried, from that one on.
     """
 
     def __init__(
@@ -179,11 +192,14 @@ class Gate:
         debugger: Debugger,
         announce: Callable[..., None],
         reached_at: Optional[str] = None,
-        token: Optional[str] = None,
+        token_digest: Optional[str] = None,
+        tries: int = 1,
     ) -> None:
         self.address = (host, port)
         self._reached_at = reached_at or None
-        self._password = b"AUTH " + token.encode() + b"\n" if token else b""
+        self._token_digest = token_digest
+        self._admitted: Set[socket.socket] = set()
+        self._tries = max(1, tries)
         self._debugger = debugger
         self._announce = announce
         self._listener: Optional[socket.socket] = None
@@ -252,19 +268,24 @@ class Gate:
         return status.st_dev, status.st_ino
 
     def _bind(self) -> bool:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            if os.name == "posix":
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(self.address)
-            listener.listen(512)
-            listener.setblocking(False)
-        except (OSError, OverflowError) as error:
-            listener.close()
-            if getattr(error, "errno", None) == errno.EADDRINUSE:
-                return False
-            self._fail("cannot listen on {}:{}: {}".format(self.address[0], self.address[1], error))
-            return True
+        host, first = self.address
+        last = min(first + self._tries, 65536) if first else 1
+        for port in range(first, max(last, first + 1)):
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                if os.name == "posix":
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind((host, port))
+                listener.listen(512)
+                listener.setblocking(False)
+                break
+            except (OSError, OverflowError) as error:
+                listener.close()
+                if getattr(error, "errno", None) != errno.EADDRINUSE:
+                    self._fail("cannot listen on {}:{}: {}".format(host, port, error))
+                    return True
+        else:
+            return False
         self._listener = listener
         self.address = listener.getsockname()[:2]
         self._selector.register(listener, selectors.EVENT_READ, self._on_knock)
@@ -288,7 +309,9 @@ class Gate:
                 self._fail("port {} is in use by another process of the step".format(self.address[1]))
                 return
             if not bound and waited > BIND_SECONDS:
-                self._fail("port {} is held by another program".format(self.address[1]))
+                first, last = self.address[1], self.address[1] + self._tries - 1
+                which = "port {} is".format(first) if first == last else "ports {} to {} are".format(first, last)
+                self._fail("{} held by another program".format(which))
                 return
         while True:
             # Whatever goes wrong with one peer, the gate stays open for the next.
@@ -433,7 +456,7 @@ class Gate:
         except OSError:
             received = b""
         data += received
-        verdict = self._judge(data) if received else False
+        verdict = self._judge(peer, data) if received else False
         if verdict is None:
             return
         if not verdict or len(self._pairs) + len(self._waking) >= PAIRS:
@@ -442,23 +465,28 @@ class Gate:
         del self._pending[peer]
         self._selector.unregister(peer)
         self._waking.add(peer)
-        self._ask(partial(self._let_in, peer, bytes(data[len(self._password) :])))
+        self._admitted.discard(peer)
+        self._ask(partial(self._let_in, peer, bytes(data)))
 
-    def _judge(self, data: bytearray) -> Optional[bool]:
+    def _judge(self, peer: socket.socket, data: bytearray) -> Optional[bool]:
         """Whether a peer is to be let in for what it has sent; None while that is open."""
-        length = len(self._password)
-        if length:
-            if len(data) < length:
+        if self._token_digest and peer not in self._admitted:
+            end = data.find(b"\n")
+            if end < 0:
                 # Nothing is told of how much was right: one that is wrong so far waits as long as any other.
-                return None if b"\n" not in data else False
-            if not _compare_digest(bytes(data[:length]), self._password):
+                return None if len(data) <= PASSWORD_BYTES else False
+            opening, token = bytes(data[: len(_PASSWORD)]), bytes(data[len(_PASSWORD) : end])
+            if opening != _PASSWORD or not _compare_digest(_sha256(token).hexdigest(), self._token_digest):
                 return False
-            if len(data) == length:
-                return None
-        return speaks_dap(bytes(data[length:]))
+            # Said, so that whoever holds the token knows that it is this gate that answers.
+            peer.send(_WELCOME)
+            self._admitted.add(peer)
+            del data[: end + 1]
+        return speaks_dap(bytes(data))
 
     def _drop(self, peer: socket.socket) -> None:
         del self._pending[peer]
+        self._admitted.discard(peer)
         self._selector.unregister(peer)
         peer.close()
 

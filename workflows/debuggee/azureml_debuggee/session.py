@@ -11,7 +11,8 @@ AZUREML_DEBUGGEE_EVENTS    file to announce events in (none)
 AZUREML_DEBUGGEE_CHILDREN  ``1``: debug child processes as well
 AZUREML_DEBUGGEE_ADDRESS   address at which a debugger really reaches this, to be logged
                            and announced (the one that it listens on)
-AZUREML_DEBUGGEE_TOKEN     what debuggers have to send first, ``AUTH token`` (nothing)
+AZUREML_DEBUGGEE_TOKEN     SHA-256 in hex of what debuggers have to send first, ``AUTH token`` (nothing)
+AZUREML_DEBUGGEE_PORTS     how many ports may be tried, from that one on (1)
 AZUREML_DEBUGGEE_RANK      this process's rank, to be logged and announced (none)
 AZUREML_DEBUGGEE_DEBUGPY   folder with a debugpy for environments that have none (none)
 ========================== =====================================================
@@ -67,6 +68,7 @@ class Session:
             self.announce,
             environment.get("AZUREML_DEBUGGEE_ADDRESS"),
             environment.get("AZUREML_DEBUGGEE_TOKEN"),
+            int(_number(environment, "AZUREML_DEBUGGEE_PORTS", 1)),
         )
         self._let_go = threading.Event()
         #: Set when a hold before the program has brought nobody: the program's own waits are over at once.

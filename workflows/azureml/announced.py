@@ -1,0 +1,137 @@
+"""What a step on a node says of its debugger, in tags or in its log, as events of the debuggee.
+
+Tags: see azureml_debuggee/tags.py. The log has the published lines, ``ip_address: …`` and so on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PREFIX = "azureml_debug."
+_PLACE = re.compile(r"(?P<host>[^\s:]+|\[[^\]\s]+\]):(?P<port>\d{1,5})")
+_LINES = re.compile(
+    r"^(?:azureml_debug: (?P<root>source root .+)|Timeout for debug connection: (?P<timeout>\S+)"
+    r"|ip_address: (?P<host>\S+)|debug_port: (?P<port>\d{1,5})|rank: (?P<rank>\d{1,6})"
+    r"|Debugger attached = (?P<attached>True|False))\s*$"
+)
+#: The published lines name no port where a script says itself where it listens.
+PUBLISHED_PORT = 5678
+
+
+@dataclass
+class Said:
+    """What is known of one step so far.
+
+    Attributes:
+        root: The folder with its code on the node; empty while unknown.
+        places: Host and port by rank.
+    """
+
+    root: str = ""
+    places: dict[int, tuple[str, int]] = field(default_factory=dict)
+
+
+@dataclass
+class TagReader:
+    """Turns a run's tags into events, each once."""
+
+    said: Said
+    _seen: dict[int, list[str]] = field(default_factory=dict)
+
+    def read(self, tags: Mapping[str, str | None]) -> list[dict[str, Any]]:
+        """The events that are new in the tags."""
+        self.said.root = tags.get(f"{PREFIX}root") or self.said.root
+        found: list[dict[str, Any]] = []
+        for name, value in tags.items():
+            number = name.removeprefix(PREFIX)
+            if name == number or not number.isdigit() or not value:
+                continue
+            rank = int(number)
+            place, _space, listed = value.partition(" ")
+            match = _PLACE.fullmatch(place)
+            if match is not None:
+                self.said.places[rank] = (match["host"].strip("[]"), int(match["port"]))
+            words = [word for word in listed.split(",") if re.fullmatch(r"\d+:[a-z-]+", word)]
+            error = tags.get(f"{PREFIX}error.{rank}") or ""
+            for word in _new(self._seen.get(rank, []), words):
+                pid, _colon, kind = word.partition(":")
+                event: dict[str, Any] = {"event": kind, "pid": int(pid), "rank": rank}
+                if kind == "listening" and rank in self.said.places:
+                    event["host"], event["port"] = self.said.places[rank]
+                if kind == "raised":
+                    event["type"], _colon, event["message"] = error.partition(": ")
+                if kind == "gate-failed":
+                    event["message"] = error
+                found.append(event)
+            self._seen[rank] = words
+        return found
+
+
+def _new(before: list[str], now: list[str]) -> list[str]:
+    """What has come to a list of which only the last entries are told."""
+    for shift in range(len(before) + 1):
+        rest = before[shift:]
+        if now[: len(rest)] == rest:
+            return now[len(rest) :]
+    return now
+
+
+@dataclass
+class LogReader:
+    """Turns the published lines of one log into events.
+
+    Args:
+        rank: The rank whose log it is; a line of the log's own says it where several share one.
+    """
+
+    said: Said
+    rank: int = 0
+    _host: str = ""
+    _port: int = 0
+    _rank: int | None = None
+    _scripts: int = 0
+    _pending: bool = False
+
+    def read(self, lines: list[str]) -> Iterator[dict[str, Any]]:
+        """The events in further lines."""
+        for line in lines:
+            match = _LINES.match(line)
+            if self._pending and (match is None or match["attached"]):
+                # What is known of the place comes before anything else the program says.
+                yield from self._waiting()
+            if match is None:
+                continue
+            if match["root"]:
+                self.said.root = match["root"].removeprefix("source root ")
+            elif match["timeout"]:
+                self._host, self._port, self._rank = "", PUBLISHED_PORT, None
+            elif match["host"]:
+                self._host, self._pending = match["host"], True
+            elif match["port"]:
+                self._port = int(match["port"])
+            elif match["rank"]:
+                self._rank = int(match["rank"])
+            elif match["attached"] and self._host:
+                kind = "attached" if match["attached"] == "True" else "not-attached"
+                yield {"event": kind, "pid": -self._scripts, "rank": self._which}
+
+    def settle(self) -> Iterator[dict[str, Any]]:
+        """What the lines so far say, when nothing more has come."""
+        if self._pending:
+            yield from self._waiting()
+
+    @property
+    def _which(self) -> int:
+        return self._rank if self._rank is not None else self.rank
+
+    def _waiting(self) -> Iterator[dict[str, Any]]:
+        self._pending = False
+        self._scripts += 1
+        self.said.places[self._which] = (self._host, self._port or PUBLISHED_PORT)
+        # Processes are told apart by number alone: the log does not name them.
+        own = {"pid": -self._scripts, "rank": self._which}
+        yield {"event": "listening", **own, "host": self._host, "port": self._port or PUBLISHED_PORT}
+        yield {"event": "waiting", **own}

@@ -1,0 +1,180 @@
+"""Does a step's command on a node of Azure ML: the script that the service starts.
+
+    python azureml_debug/node.py inputs.data /mnt/…/data outputs.model /mnt/…/model
+
+The service starts scripts, and a step's command is a text for bash. It lies beside this file in step.json,
+with ``@azureml_debug:NAME@`` where a path goes that only the node knows; the paths are this script's
+arguments, in pairs. Standard library only, for every Python from 3.6 on.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import Any, Dict, List, Optional  # noqa: F401 - in comments, for Python 3.6
+
+TYPE_CHECKING = False  # As good as typing's, without importing that.
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+#: Seconds between two looks at what the step's debuggee has announced, and at whether the command has ended.
+LOOK_SECONDS = 0.2
+#: Seconds that tags which are still to be set have after the command's end.
+LAST_SECONDS = 5.0
+#: A path that a shell takes as one word without quotes.
+PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+=:@%,-")
+
+
+def main():
+    # type: () -> int
+    """Do the step; its exit code."""
+    with open(os.path.join(FOLDER, "step.json"), "rb") as file:
+        step = json.loads(file.read().decode("utf-8"))
+    places = {"root": os.getcwd(), "debuggee": FOLDER}
+    places.update(_places(sys.argv[1:], step["files"]))
+    environ = dict(os.environ)
+    for name, path in places.items():
+        kind, dot, rest = name.partition(".")
+        if dot:
+            environ["AZURE_ML_{}_{}".format(kind[:-1].upper(), rest)] = path
+            if kind == "inputs":
+                environ["AZUREML_DATAREFERENCE_" + rest] = path
+    for name, value in step["variables"].items():
+        environ[name] = _filled(value, places)
+    command = [shutil.which("bash") or "/bin/sh", "-c", _filled(step["command"], places)]
+    debug = step.get("debug")
+    if debug is None:
+        sys.stdout.flush()
+        os.execve(command[0], command, environ)  # noqa: S606 - the shell is the program
+    return _debugged(command, environ, debug)
+
+
+def _places(arguments, files):
+    # type: (List[str], Dict[str, str]) -> Dict[str, str]
+    """Where data lies, by ``inputs.NAME`` and ``outputs.NAME``; folders of outputs are made."""
+    found = {}
+    for name, path in zip(arguments[::2], arguments[1::2]):
+        path = os.path.abspath(path)
+        if name.startswith("outputs.") and not os.path.isdir(path):
+            # A PipelineData is a place in a datastore, where nothing is yet.
+            os.makedirs(path)
+        path = _plain(path)
+        inner = files.get(name)
+        found[name] = os.path.join(path, inner) if inner and os.path.isdir(path) else path
+    return found
+
+
+def _plain(path):
+    # type: (str) -> str
+    """The path itself where a shell takes it as one word, else a link to it."""
+    if set(path) <= PLAIN:
+        return path
+    link = os.path.join(tempfile.mkdtemp(prefix="azureml-debug-"), "data")
+    os.symlink(path, link)
+    return link
+
+
+def _filled(text, places):
+    # type: (str, Dict[str, str]) -> str
+    for name, path in places.items():
+        text = text.replace("@azureml_debug:{}@".format(name), path)
+    return text
+
+
+def _debugged(command, environ, debug):
+    # type: (List[str], Dict[str, str], Dict[str, Any]) -> int
+    """Run the command such that a debugger can be let into its script; its exit code."""
+    announced = os.path.join(tempfile.mkdtemp(prefix="azureml-debug-"), "events.jsonl")
+    address = address_towards(debug.get("client"))
+    inject = os.path.join(FOLDER, "inject")
+    environ["PYTHONPATH"] = os.pathsep.join(filter(None, [inject, environ.get("PYTHONPATH")]))
+    environ.update(
+        AZUREML_DEBUGGEE_CODE=os.getcwd(),
+        AZUREML_DEBUGGEE_HOST=address,
+        AZUREML_DEBUGGEE_ADDRESS=address,
+        AZUREML_DEBUGGEE_EVENTS=announced,
+        AZUREML_DEBUGGEE_DEBUGPY=os.path.join(FOLDER, "debugpy"),
+        PYTHONUNBUFFERED="1",
+        # Scripts may be reached by links; breakpoints belong to the files behind them.
+        PYDEVD_RESOLVE_SYMLINKS="1",
+    )
+    environ.update(debug["variables"])
+    # What a log of this run tells the developer's side, should no tag reach it.
+    sys.stdout.write("azureml_debug: source root {}\n".format(os.getcwd()))
+    sys.stdout.flush()
+    sys.path.insert(0, FOLDER)
+    from azureml_debuggee.tags import Tags  # type: ignore[import-not-found]
+
+    tags = Tags(os.getcwd())
+    child = subprocess.Popen(command, env=environ)
+
+    def forward(number, frame):
+        # type: (int, Any) -> None
+        child.send_signal(number)
+
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), forward)
+    watcher = threading.Thread(target=_watch, args=(announced, child, tags))
+    watcher.daemon = True
+    watcher.start()
+    while child.poll() is None:
+        # Short waits: a signal's handler runs between them.
+        time.sleep(LOOK_SECONDS / 4)
+    watcher.join(LOOK_SECONDS + 1)
+    tags.finish(LAST_SECONDS)
+    code = child.returncode
+    return code if code >= 0 else 128 - code
+
+
+def _watch(announced, child, tags):
+    # type: (str, subprocess.Popen[bytes], Any) -> None
+    """Tell the tags what is announced, until the command has ended."""
+    read = 0
+    while True:
+        ended = child.poll() is not None
+        try:
+            with open(announced, "rb") as file:
+                file.seek(read)
+                data = file.read()
+        except (IOError, OSError):
+            data = b""
+        whole = data[: data.rfind(b"\n") + 1]
+        read += len(whole)
+        for line in whole.splitlines():
+            try:
+                tags.take(json.loads(line.decode("utf-8")))
+            except ValueError:
+                continue
+        if ended:
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def address_towards(client):
+    # type: (Optional[str]) -> str
+    """This node's address on the way to a client; nothing is sent. As the published scripts do, with UDP."""
+    for target in (client, "8.8.8.8"):
+        if not target:
+            continue
+        probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            probe.connect((target, 80))
+            return str(probe.getsockname()[0])
+        except (OSError, socket.error):
+            continue
+        finally:
+            probe.close()
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except (OSError, socket.error):
+        return "127.0.0.1"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
