@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.pipelines.commands import debugged_command, names_own_script, wanted_port
+from workflows.pipelines.commands import debugged_command, names_own_script, published_port
 
 LAUNCHER = "/d/inject/launch.py"
 #: Text that bash refuses, or that stops in the middle of something.
@@ -108,7 +108,7 @@ def test_a_launcher_in_a_folder_with_a_space_is_quoted() -> None:
 def test_text_that_is_not_a_whole_command_is_read_without_complaint(command: str, tmp_path: Path) -> None:
     debugged_command(command, LAUNCHER)
     assert not names_own_script(command, tmp_path)
-    assert wanted_port(command) is None
+    assert published_port(command) is None
 
 
 @pytest.fixture
@@ -189,4 +189,4 @@ def test_a_source_that_is_one_file_counts_as_its_folder(code: Path) -> None:
     ],
 )
 def test_the_published_port_is_read_from_the_command(command: str, port: int | None) -> None:
-    assert wanted_port(command) == port
+    assert published_port(command) == port

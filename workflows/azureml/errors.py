@@ -99,6 +99,34 @@ def attempt(action: Callable[[], T], doing: str, say: Say, seconds: float = PATI
     return result
 
 
+def attempt_once(action: Callable[[], T], doing: str, say: Say, seconds: float = PATIENCE) -> T:
+    """Do something that must not be done twice: again only where the service has said that it did nothing.
+
+    Args:
+        action: What to do.
+        doing: What it is, as in "starting the run".
+        say: Shown what is waited for.
+        seconds: For how long.
+
+    Raises:
+        UserError: It cannot be done; or nobody knows whether it was.
+    """
+
+    def careful() -> T:
+        try:
+            return action()
+        except Exception as error:
+            if not passes(error) or status_of(error) == 429:
+                raise
+            told = explained(error, doing)
+            raise UserError(
+                str(getattr(told, "problem", told)),
+                "It may have been done all the same: see https://ml.azure.com first.",
+            ) from error
+
+    return attempt(careful, doing, say, seconds)
+
+
 def _failed(state: Any) -> BaseException:
     error: BaseException = state.outcome.exception()
     return error

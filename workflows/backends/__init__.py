@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..console import Console
-from ..errors import UserError
 from ..settings import Settings
 from .base import Backend
 
@@ -14,10 +13,10 @@ def load(settings: Settings, console: Console) -> Backend:
     Raises:
         UserError: It cannot be used.
     """
-    if settings.backend != "local":
-        raise UserError(
-            "Pipelines in an Azure ML workspace are not there yet.", "Run it on this machine: AML_BACKEND=local"
-        )
+    if settings.backend == "azureml":
+        from .azureml import AzureBackend
+
+        return AzureBackend(settings, console)
     from .local import LocalBackend
 
     return LocalBackend(settings, console)

@@ -18,18 +18,22 @@ class DebugRequest:
         rank: The rank to be debugged of a distributed step; None for all of them.
         on_error: Only when a step raises.
         wait: Hold before a script's first line.
+        open_port: In a workspace: let in whoever reaches a step's port, without the run's token.
     """
 
     steps: tuple[str, ...] = ()
     rank: int | None = 0
     on_error: bool = False
     wait: bool = True
+    open_port: bool = False
 
 
 class Backend(Protocol):
     """Runs pipelines and tells of them."""
 
     name: str
+    #: Whether its steps may take what lies in the workspace's datastores.
+    takes_cloud_data: bool
 
     def submit(self, pipeline: Pipeline, debug: DebugRequest | None, options: str = "") -> RunRecord:
         """Start a run, which goes on by itself.

@@ -12,10 +12,10 @@ from ..engines import reservations
 from ..interrupts import uninterrupted
 from ..models import ImageRef
 from ..paths import shown as show
-from ..pipelines.commands import names_own_script, wanted_port
+from ..pipelines.commands import names_own_script
 from ..pipelines.definition import FILE_TYPES, Input, Pipeline, Step
 from ..runs import runner, store, submission
-from ..runs.attachable import configuration_name
+from ..runs.allotment import all_ports, allot, configuration_names
 from ..runs.plan import Plan, PlannedDebug, PlannedInput, PlannedStep
 from ..runs.record import RunRecord
 from ..settings import Settings
@@ -36,6 +36,7 @@ class LocalBackend:
     """
 
     name = "local"
+    takes_cloud_data = False
 
     def __init__(self, settings: Settings, console: Console) -> None:
         self._settings = settings
@@ -44,6 +45,8 @@ class LocalBackend:
     def submit(self, pipeline: Pipeline, debug: DebugRequest | None, options: str = "") -> RunRecord:
         """See :class:`~workflows.backends.base.Backend`."""
         settings, console = self._settings, self._console
+        if debug is not None and debug.open_port:
+            console.line("  note: --open-port is for steps on a cluster; on this machine ports stay on 127.0.0.1")
         # On a second core it loads what a run takes, while the run is prepared on this one.
         warmed = runner.warm(settings.engine)
         allotted: dict[str, dict[int, int]] = {}
@@ -51,10 +54,10 @@ class LocalBackend:
             engine, word = engines.choose(settings.engine)
             if word:
                 console.line(f"Engine: {word}.")
-            allotted = self._allot(pipeline, debug)
+            allotted = allot(pipeline, debug, settings.debug_port, console)
             return self._submit(pipeline, debug, options, engine.name, allotted, warmed)
         except BaseException:
-            reservations.release(_all_ports(allotted))
+            reservations.release(all_ports(allotted))
             raise
         finally:
             runner.dismiss(warmed)
@@ -85,13 +88,7 @@ class LocalBackend:
                     pipeline.outputs,
                     pipeline.continue_on_failure,
                 )
-                several_steps = len(allotted) > 1
-                ranks = {step.name: step.ranks for step in pipeline.steps}
-
-                def name(step: str, rank: int) -> str:
-                    shown_rank = rank if ranks[step] > 1 else None
-                    return configuration_name(step if several_steps or ranks[step] > 1 else None, shown_rank)
-
+                name = configuration_names(pipeline, allotted)
                 run.steps = submission.step_records(run, plan, steps, name)
                 submission.start(run, plan, warmed)
             except BaseException:
@@ -119,35 +116,6 @@ class LocalBackend:
         return store.cancel(run, CANCEL_SECONDS)
 
     # Before the start
-
-    def _allot(self, pipeline: Pipeline, debug: DebugRequest | None) -> dict[str, dict[int, int]]:
-        """Debug ports by step and rank, each base + rank; none for steps that are not debugged."""
-        if debug is None:
-            return {}
-        with reservations.choosing():
-            allotted = self._chosen_ports(pipeline, debug)
-            reservations.reserve(_all_ports(allotted), handover=True)
-        return allotted
-
-    def _chosen_ports(self, pipeline: Pipeline, debug: DebugRequest) -> dict[str, dict[int, int]]:
-        taken: set[int] = set()
-        allotted: dict[str, dict[int, int]] = {}
-        for step in pipeline.steps:
-            if debug.steps and step.name not in debug.steps:
-                continue
-            ranks = range(step.ranks) if debug.rank is None else [debug.rank]
-            if step.ranks == 1:
-                ranks = [0]
-            wanted, count = wanted_port(step.command), max(ranks) + 1
-            if taken:
-                # Only the first port is one that a person counts on; the further ones go where they can.
-                base = submission.free_ports(wanted or max(taken) + 1, count, frozenset(taken))[0]
-            else:
-                port = self._settings.debug_port if wanted is None else wanted
-                base = submission.wanted_base(self._console, port, count)
-            allotted[step.name] = {rank: base + rank for rank in ranks}
-            taken.update(allotted[step.name].values())
-        return allotted
 
     def _build(self, pipeline: Pipeline, engine_name: str) -> dict[str, ImageRef]:
         """The environment of every step, each built once."""
@@ -211,10 +179,6 @@ class LocalBackend:
             includes=tuple(map(str, step.includes)),
             debug=planned_debug,
         )
-
-
-def _all_ports(allotted: dict[str, dict[int, int]]) -> list[int]:
-    return [port for ports in allotted.values() for port in ports.values()]
 
 
 def _planned_input(entry: Input, fetched: dict[str, Path]) -> PlannedInput:

@@ -261,11 +261,11 @@ class ExperimentFlow:
         if debug is None:
             return {}
         from ..experiments.configure import command
-        from ..pipelines.commands import wanted_port
+        from ..pipelines.commands import published_port
 
         wanted = range(_ranks(config)) if debug.rank is None else [debug.rank]
         with reservations.choosing():
-            port = wanted_port(command(config)) or self.settings.debug_port
+            port = published_port(command(config)) or self.settings.debug_port
             base = submission.wanted_base(self.console, port, max(wanted) + 1)
             chosen = {rank: base + rank for rank in wanted}
             reservations.reserve(chosen.values(), handover=True)

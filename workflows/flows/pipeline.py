@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import backends
@@ -15,7 +15,7 @@ from ..runs.attachable import Attachable
 from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings
 from .examples import say_example
-from .watching import StepFailed, Watching, attach, inspect_step, launch_json, until_open
+from .watching import StepFailed, StillWaiting, Watching, attach, inspect_step, launch_json, until_open
 
 
 @dataclass
@@ -30,6 +30,7 @@ class PipelineFlow:
     settings: Settings
     console: Console
     _backend: Backend | None = None
+    _other: Backend | None = None
 
     @property
     def backend(self) -> Backend:
@@ -47,7 +48,7 @@ class PipelineFlow:
         from ..pipelines.reader import load_pipeline
 
         say_example(self.settings, self.console, "pipeline_file", "pipeline.yml")
-        pipeline = load_pipeline(self.settings.pipeline_file, inputs)
+        pipeline = load_pipeline(self.settings.pipeline_file, inputs, cloud=backend.takes_cloud_data)
         if debug is not None:
             _check_request(pipeline, debug)
             check(self.settings.project)
@@ -69,14 +70,14 @@ class PipelineFlow:
         run = self.submit(inputs, debug, options)
         try:
             found = self.tail_log(run)
-            run = self.backend.refresh(run)
+            run = self.refresh(run)
             if found:
                 self.attach(run, found, before)
-        except StepFailed:
-            # Independent steps are left to finish.
+        except (StepFailed, StillWaiting):
+            # Independent steps are left to finish; and a node that took minutes to come may be reached yet.
             raise
         except BaseException:
-            self.backend.cancel(run)
+            self.cancel(run)
             raise
         return run, found
 
@@ -85,6 +86,27 @@ class PipelineFlow:
     def find(self, wanted: str | None) -> RunRecord:
         """The run that is meant; the latest without a word."""
         return self.backend.find(wanted)
+
+    def runs(self) -> list[RunRecord]:
+        """Every run of the project, the latest first."""
+        return self.backend.runs()
+
+    def refresh(self, run: RunRecord) -> RunRecord:
+        """What is known of a run by now."""
+        return self._backend_of(run).refresh(run)
+
+    def cancel(self, run: RunRecord) -> RunRecord:
+        """End everything of a run; the run as it is then."""
+        return self._backend_of(run).cancel(run)
+
+    def _backend_of(self, run: RunRecord) -> Backend:
+        """Where a run is at home, whatever the settings say of the next one."""
+        name = "azureml" if run.in_workspace else "local"
+        if self.backend.name == name:
+            return self.backend
+        if self._other is None:
+            self._other = backends.load(replace(self.settings, backend=name), self.console)
+        return self._other
 
     def step(self, run: RunRecord, name: str | None) -> StepRecord | None:
         """A run's step by name.
@@ -108,7 +130,7 @@ class PipelineFlow:
 
     @property
     def _watching(self) -> Watching:
-        return Watching(self.console, self.backend.refresh, self.settings.debug_timeout)
+        return Watching(self.console, self.refresh, self.settings.debug_timeout)
 
 
 def _check_request(pipeline: Pipeline, debug: DebugRequest) -> None:

@@ -16,6 +16,7 @@ from ..runs import attachable
 from ..runs import record as records
 from ..runs.attachable import Attachable
 from ..runs.record import RunRecord, StepRecord
+from .phases import PhaseLines
 
 #: Seconds between two looks at the announcements, which are a small local file.
 LOOK_SECONDS = 0.01
@@ -23,6 +24,8 @@ LOOK_SECONDS = 0.01
 ALIVE_SECONDS = 0.25
 #: Seconds that a step may be silent for at least, also where nothing is waited for.
 LEAST_LIMIT = 5
+#: Seconds that a step may be queued and prepared in a workspace: nodes are started, images built.
+QUEUE_LIMIT = 3600
 #: Lines of a failed step's log that are shown.
 SHOWN_LINES = 15
 
@@ -38,12 +41,14 @@ class Watching:
     Attributes:
         console: Where steps show themselves.
         refresh: What is known of a run by now.
-        limit: Seconds that a step may stay silent.
+        limit: Seconds that a program waits for a debugger.
+        patience: Seconds that a step may stay silent, where that is longer.
     """
 
     console: Console
     refresh: Callable[[RunRecord], RunRecord]
     limit: int
+    patience: int = 0
 
 
 def again(run: RunRecord, step: str | None = None) -> str:
@@ -111,6 +116,10 @@ def attach(console: Console, run: RunRecord, found: Sequence[Attachable], before
             report.until_done()
 
 
+class StillWaiting(UserError):
+    """A step is not to be had now, and may be later: its run goes on."""
+
+
 class StepFailed(UserError):
     """A step of a run has failed."""
 
@@ -173,7 +182,9 @@ class _Watch:
     def __init__(self, watching: Watching, run: RunRecord, only: str | None = None, rank: int | None = None) -> None:
         self._watching = watching
         self._run = run
-        self._limit = max(watching.limit, LEAST_LIMIT)
+        self._limit = max(watching.limit, watching.patience, LEAST_LIMIT)
+        self._phases = PhaseLines()
+        self._builds: dict[str, int] = {}
         self._only = only
         self._rank = rank
         self._silent: set[str] = set()
@@ -185,6 +196,9 @@ class _Watch:
             fresh = records.load(self._run.folder)
             if fresh is not None:
                 self._run = fresh
+            for line in self._phases.new(self._run):
+                self._watching.console.line(f"  {line}")
+            self._show_builds(shown)
             for step in self._steps():
                 if found := self._open(step):
                     return found
@@ -196,6 +210,19 @@ class _Watch:
                     return self._end()
             shown.waiting(self._reason())
             time.sleep(LOOK_SECONDS)
+
+    def _show_builds(self, shown: Step) -> None:
+        """Show the logs of images that are being built, as they grow."""
+        for step in self._run.steps if self._run.in_workspace else ():
+            path = self._run.build_log(step)
+            if step.final or not path.exists():
+                continue
+            with open(path, "rb") as file:
+                file.seek(self._builds.get(step.name, 0))
+                whole = file.read().rpartition(b"\n")
+            self._builds[step.name] = self._builds.get(step.name, 0) + len(whole[0]) + len(whole[1])
+            for line in whole[0].decode("utf-8", "replace").splitlines():
+                shown.detail(f"{step.name}: {line}")
 
     def until_next(self, seconds: float) -> list[Attachable]:
         """Wait for a further script of the one step, after one has ended; empty where none comes in time."""
@@ -232,7 +259,10 @@ class _Watch:
         settled = [one for one in found if one.state != attachable.LISTENING or not self._holds(one)]
         if len(settled) < expected:
             return []
-        usable = [one for one in settled if one.state != attachable.CLOSED]
+        usable = [one for one in settled if one.state not in (attachable.CLOSED, attachable.OUT_OF_REACH)]
+        if not usable and settled[0].state == attachable.OUT_OF_REACH:
+            error = settled[0].error or {}
+            raise StillWaiting(str(error.get("message")), str(error.get("remedy")))
         if not usable:
             message = (settled[0].error or {}).get("message", "it does not say why")
             remedy = "Free the port or choose another: --debug-port 0."
@@ -273,6 +303,14 @@ class _Watch:
                 raise UserError(
                     f"{step.name} has been running for {self._limit} s and has not started a Python script of its own.",
                     f"See its log ({log_command(run, step.name)}), or allow it more time: --debug-timeout 1800.",
+                )
+        for step in run.steps:
+            if step.status == records.PREPARING and time.time() - step.phases[0][1] > max(QUEUE_LIMIT, self._limit):
+                why = f" ({step.waits_for})" if step.waits_for else ""
+                raise StillWaiting(
+                    f"{step.name} has been {step.phases[-1][0]} for {QUEUE_LIMIT // 60} min{why}.",
+                    "See to its compute in the studio; when it has nodes the run goes on, then: "
+                    f"inv pipeline.attach --run {run.number}",
                 )
         waited = [step for step in run.steps if step.debugged and self._only in (None, step.name)]
         if not waited:
@@ -334,6 +372,14 @@ class _Watch:
         )
 
     def _reason(self) -> str:
+        if self._run.trouble:
+            return f"the workspace: {self._run.trouble}"
+        underway = [step for step in self._run.steps if step.phases and not step.final]
+        if underway and not any(step.status == records.RUNNING for step in underway):
+            return ", ".join(
+                f"{step.name}, which is {step.phases[-1][0]}{f' ({step.waits_for})' if step.waits_for else ''}"
+                for step in underway
+            )
         running = [step.name for step in self._run.steps if step.status == records.RUNNING]
         wanted = self._only or "a debugged step"
         if self._run.on_error:
@@ -355,6 +401,14 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
             lines = found
             if any(line.startswith("Traceback") for line in found):
                 break
+    if not lines and run.build_log(step).exists():
+        lines = tail_lines(run.build_log(step), SHOWN_LINES)
+    if "preempt" in step.reason.lower():
+        return StepFailed(
+            f"The step {step.name} lost its node: {step.reason.rstrip('.')}.",
+            f"Submit it again: {again(run, step.name)}; nodes of a dedicated compute are not taken away.",
+            details=lines,
+        )
     missing = next((match for line in reversed(lines) if (match := _MISSING.search(line))), None)
     if missing is not None:
         folder = "env/training/requirements.txt"
@@ -393,7 +447,7 @@ def summary(found: Sequence[Attachable], timeout: int) -> str:
     """What a person is told of the ranks that can be attached to."""
     first = found[0]
     name = first.step.name if first.rank is None else f"{first.step.name}, rank {first.rank}"
-    where = f"127.0.0.1:{first.port}"
+    where = first.where
     others = len(found) - 1
     more = f" and {others} more rank{'s' if others > 1 else ''}" if others else ""
     holds, runs = ("hold", "run") if others else ("holds", "runs")

@@ -89,11 +89,13 @@ class Bindings:
         pipeline: The pipeline's inputs.
         sources: All steps by name.
         replaced: Values of the command line by ``step.input``.
+        cloud: Whether data of the workspace can be had where the steps run.
     """
 
     pipeline: Mapping[str, PipelineInput]
     sources: Mapping[str, Source]
     replaced: Mapping[str, str]
+    cloud: bool = False
     _elsewhere: list[Elsewhere] = field(default_factory=list)
 
     def resolve(self, source: Source) -> dict[str, Input]:
@@ -135,13 +137,13 @@ class Bindings:
             return self._nothing(declared, source.job, what, f"Give it under `inputs` of `{source.name}`.")
         text = value.data if isinstance(value.data, str) else ""
         if value.file is None or scheme(text):
-            return _value(declared, value, data, what, option)
+            return _value(declared, value, data, what, option, self.cloud)
         try:
             expression = whole(text)
         except Malformed as error:
             raise refuse(value, f"{what}: {error}.", "Write one expression, or a text without.") from error
         if expression is None:
-            return _value(declared, value, data, what, option)
+            return _value(declared, value, data, what, option, self.cloud)
         path = expression.path[1:] if expression.path[0] == "parent" else expression.path
         if path[:1] == ("inputs",) and len(path) > 1:
             return self._from_pipeline(declared, ".".join(path[1:]), value, source, what)
@@ -165,9 +167,9 @@ class Bindings:
         declared = _as_given(declared, own.declared.type)
         given = own.given.value
         if given is not None:
-            return _value(declared, given, own.given.data, what, name)
+            return _value(declared, given, own.given.data, what, name, self.cloud)
         if declared.default is not None:
-            return _value(declared, declared.default, False, what, f"{source.name}.{name}")
+            return _value(declared, declared.default, False, what, f"{source.name}.{name}", self.cloud)
         declared = replace(declared, optional=declared.optional or own.declared.optional)
         return self._nothing(
             declared, own.declared.place, what, f"Give input `{name}` of the pipeline: `--input {name}=…`."
@@ -199,7 +201,7 @@ def _as_given(declared: Declared, type_: str) -> Declared:
     return replace(declared, type=type_)
 
 
-def _value(declared: Declared, value: Value, data: bool, what: str, option: str) -> Input:
+def _value(declared: Declared, value: Value, data: bool, what: str, option: str, cloud: bool) -> Input:
     """A literal, or data that no step makes."""
     type_ = declared.type
     text = value.data if isinstance(value.data, str) else ""
@@ -216,6 +218,8 @@ def _value(declared: Declared, value: Value, data: bool, what: str, option: str)
                 not scheme(text) and exists(local_path(value, text)) and local_path(value, text).is_file()
             )
             type_ = "uri_file" if file else "uri_folder"
+        if cloud and scheme(text) == "azureml":
+            return Input(type_, asset=text.strip(), file=value.file, line=value.line, option=option)
         path, url = data_path(value, text, type_, what, option)
         return Input(type_, path=path, url=url, file=value.file, line=value.line, option=option)
     type_ = literal_type(value.data)

@@ -95,18 +95,20 @@ def names_own_script(command: str, code: Path | None, includes: Sequence[Path] =
     return False
 
 
-def wanted_port(command: str) -> int | None:
+def published_port(command: str) -> int | None:
     """The port that a command asks for with the published option ``--remote_debug_port``."""
+    value = published_option(command, "--remote_debug_port")
+    return int(value) if value.isascii() and value.isdigit() and 0 < int(value) < 65536 else None
+
+
+def published_option(command: str, option: str) -> str:
+    """The value that a command gives to one of the published options; empty where it has none."""
     for words in _commands(command):
         for index, word in enumerate(words):
             name, equals, value = word.text.partition("=")
-            if name != "--remote_debug_port":
-                continue
-            if not equals:
-                value = words[index + 1].text if index + 1 < len(words) else ""
-            if value.isascii() and value.isdigit() and 0 < int(value) < 65536:
-                return int(value)
-    return None
+            if name == option:
+                return value if equals else words[index + 1].text if index + 1 < len(words) else ""
+    return ""
 
 
 # Python's command line ------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ class Source:
         variables: Environment variables.
         layout: Processes and instances.
         includes: Absolute paths of what lies beside the code.
+        compute: As written; None where neither job nor component says.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Source:
     variables: Mapping[str, str]
     layout: Layout
     includes: tuple[Path, ...]
+    compute: Value | None
 
 
 @dataclass
@@ -151,6 +153,7 @@ class Components:
             self._variables(job, component, what),
             read_layout(first("distribution"), first("resources"), what, name, self.notes.add, self.settle),
             read_includes(first("additional_includes"), beside, code, what),
+            first("compute"),
         )
 
     def _note_unknown(self, fields: Mapping[str, Value], known: tuple[str, ...], what: str, name: str) -> None:

@@ -26,6 +26,7 @@ class Input:
         text: A literal's value as the command sees it.
         path: Absolute local path of data.
         url: ``http(s)://`` address that has to be fetched first.
+        asset: What the workspace has: ``azureml://…``, or ``azureml:NAME:VERSION``.
         step: The step whose output it is.
         output: The name of that output.
         file: The file that gives the value.
@@ -37,6 +38,7 @@ class Input:
     text: str | None = None
     path: Path | None = None
     url: str | None = None
+    asset: str | None = None
     step: str | None = None
     output: str | None = None
     file: Path | None = None
@@ -46,7 +48,7 @@ class Input:
     @property
     def given(self) -> bool:
         """Whether it has a value."""
-        return any(value is not None for value in (self.text, self.path, self.url, self.step))
+        return any(value is not None for value in (self.text, self.path, self.url, self.asset, self.step))
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Step:
         shm_size: Size of /dev/shm in containers, such as ``2g``; empty for the default.
         after: Steps whose outputs it takes.
         includes: Absolute paths of files and folders that lie beside the code in the working folder.
+        compute: Name of its compute target, without ``azureml:``; empty where the file names none.
         file: The file that holds its command.
         line: Where in that file, counted from 1.
     """
@@ -111,6 +114,7 @@ class Step:
     shm_size: str = ""
     after: tuple[str, ...] = ()
     includes: tuple[Path, ...] = ()
+    compute: str = ""
 
     @property
     def ranks(self) -> int:

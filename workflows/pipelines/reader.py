@@ -30,13 +30,14 @@ _SETTINGS = (
 _PIPELINE_TYPES = ("pipeline", "pipeline_job", "pipeline_component")
 
 
-def load_pipeline(file: Path, inputs: Mapping[str, str] | None = None) -> Pipeline:
+def load_pipeline(file: Path, inputs: Mapping[str, str] | None = None, cloud: bool = False) -> Pipeline:
     """Read a pipeline file of Azure ML's job schema, version 2, and the component files that it names.
 
     Args:
         file: The file; relative to the current folder.
         inputs: Values for inputs of the pipeline by name, and for those of a step by ``step.name``: a literal's
             text, or a path relative to the current folder.
+        cloud: Whether it is to run in a workspace, whose data and computes it may name.
 
     Raises:
         UserError: It cannot be read, contradicts itself or the schema, or cannot run on this machine; with the line.
@@ -59,13 +60,15 @@ def load_pipeline(file: Path, inputs: Mapping[str, str] | None = None) -> Pipeli
     components = Components(notes, lambda value: _settle(value, own))
     sources = {name: components.read(name, job) for name, job in _jobs(root).items()}
     _check_replaced(replaced, own, sources)
-    bindings = Bindings(own, sources, replaced)
+    bindings = Bindings(own, sources, replaced, cloud)
     types = {
         name: read_type(value, f"Output `{name}`", output=True) for name, value in _entries(root, "outputs").items()
     }
     outputs = _outputs(root, sources, types)
     decided = {place: types[name] for name, place in outputs.items()}
-    steps = {source.name: _step(source, bindings, decided) for source in sources.values()}
+    default = (settings.get("default_compute") if settings is not None else None) or root.get("compute")
+    compute = _settle(default, own) if default is not None else None
+    steps = {source.name: _step(source, bindings, decided, compute) for source in sources.values()}
     after = {name: step.after for name, step in steps.items()}
     cycle = find_cycle(after)
     if cycle:
@@ -211,7 +214,7 @@ def _outputs(root: Value, sources: Mapping[str, Source], types: Mapping[str, str
     return outputs
 
 
-def _step(source: Source, bindings: Bindings, decided: Mapping[tuple[str, str], str]) -> Step:
+def _step(source: Source, bindings: Bindings, decided: Mapping[tuple[str, str], str], compute: Value | None) -> Step:
     inputs = bindings.resolve(source)
     outputs = {
         name: type_ or decided.get((source.name, name)) or "uri_folder" for name, type_ in source.outputs.items()
@@ -263,7 +266,14 @@ def _step(source: Source, bindings: Bindings, decided: Mapping[tuple[str, str], 
         source.layout.shm_size,
         tuple(dict.fromkeys(item.step for item in inputs.values() if item.step is not None)),
         source.includes,
+        _compute(source.compute or compute),
     )
+
+
+def _compute(value: Value | None) -> str:
+    """A compute target's name; computes are named only where they matter, so any other shape is none."""
+    text = value.data if value is not None else ""
+    return text.strip().removeprefix("azureml:").partition("@")[0] if isinstance(text, str) else ""
 
 
 def _name(root: Value, file: Path) -> str:

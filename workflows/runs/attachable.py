@@ -10,7 +10,7 @@ from typing import Any
 from .. import report
 from ..debugger.readiness import read_events
 from ..models import DebugEndpoint
-from .record import RunRecord, StepRecord
+from .record import NOT_STARTED, PREPARING, RunRecord, StepRecord
 
 COMPOUND = "Azure Machine Learning Compute: all"
 _FAMILY = "Azure Machine Learning Compute: remote debug"
@@ -18,6 +18,8 @@ _FAMILY = "Azure Machine Learning Compute: remote debug"
 #: What a rank's debuggee last said.
 LISTENING, WAITING, ATTACHED = "listening", "waiting", "attached"
 DETACHED, NOT_ATTACHED, CLOSED = "detached", "not attached", "closed"
+#: It welcomes a debugger, and its node cannot be reached from here.
+OUT_OF_REACH = "out of reach"
 _STATES = {
     "listening": LISTENING,
     "waiting": WAITING,
@@ -25,6 +27,7 @@ _STATES = {
     "client-left": DETACHED,
     "not-attached": NOT_ATTACHED,
     "gate-failed": CLOSED,
+    "out-of-reach": OUT_OF_REACH,
 }
 
 
@@ -68,8 +71,18 @@ class Attachable:
 
     @property
     def port(self) -> int:
-        """The port on 127.0.0.1."""
+        """The port on :attr:`host`."""
         return self.step.ports[self.rank or 0]
+
+    @property
+    def host(self) -> str:
+        """The address; 127.0.0.1 but for a port on a cluster's network that is open to all."""
+        return self.step.host(self.rank or 0)
+
+    @property
+    def where(self) -> str:
+        """Host and port."""
+        return f"{self.host}:{self.port}"
 
     @property
     def configuration(self) -> str:
@@ -79,12 +92,12 @@ class Attachable:
     @property
     def endpoint(self) -> DebugEndpoint:
         """Where the debugger is welcome."""
-        return DebugEndpoint("127.0.0.1", self.port, self.step.path_mappings())
+        return DebugEndpoint(self.host, self.port, self.step.path_mappings())
 
     @property
     def open(self) -> bool:
         """Whether a debugger is welcome now."""
-        return self.state != CLOSED and self.step.status == "Running"
+        return self.state not in (CLOSED, OUT_OF_REACH) and self.step.status == "Running"
 
     def as_json(self) -> dict[str, Any]:
         """The object under ``endpoints``."""
@@ -92,7 +105,7 @@ class Attachable:
             "step": self.step.name,
             "rank": self.rank,
             "run_id": self.step.run_id,
-            "host": "127.0.0.1",
+            "host": self.host,
             "port": self.port,
             "path_mappings": [mapping.as_json() for mapping in self.step.path_mappings()],
             "launch_configuration": self.configuration,
@@ -114,7 +127,7 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
         rank, pid, kind = int(event.get("rank") or 0), int(event.get("pid") or 0), event["event"]
         if rank not in step.ports:
             continue
-        if kind in ("raised", "gate-failed"):
+        if kind in ("raised", "gate-failed", "out-of-reach"):
             errors[pid] = event
         if kind not in _STATES:
             continue
@@ -135,7 +148,7 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
 def _counting(states: dict[int, str]) -> int:
     """The process that counts, of those that were a rank; the one heard of last comes last."""
     holding = [pid for pid, state in states.items() if state == WAITING]
-    welcome = [pid for pid, state in states.items() if state != CLOSED]
+    welcome = [pid for pid, state in states.items() if state not in (CLOSED, OUT_OF_REACH)]
     return (holding or welcome or list(states))[-1]
 
 
@@ -167,9 +180,12 @@ def write_configurations(run: RunRecord, only: Iterable[Attachable] | None = Non
         wanted = [(found.configuration, found.endpoint) for found in only]
     else:
         for step in run.steps:
+            if run.in_workspace and step.status in (NOT_STARTED, PREPARING):
+                # Where its code lies on its node it says only when it runs.
+                continue
             mappings = step.path_mappings()
             for rank, port in sorted(step.ports.items()):
-                wanted.append((step.configurations[rank], DebugEndpoint("127.0.0.1", port, mappings)))
+                wanted.append((step.configurations[rank], DebugEndpoint(step.host(rank), port, mappings)))
     names = [name for name, _endpoint in wanted]
     compound = f"Azure Machine Learning Experiment: {run.name} (all ranks)" if run.single else COMPOUND
     compounds = [{"name": compound, "configurations": names, "stopAll": False}] if len(names) > 1 else []

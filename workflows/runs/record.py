@@ -18,6 +18,8 @@ COMPLETED, FAILED, CANCELED = "Completed", "Failed", "Canceled"
 INTERRUPTED = "Interrupted"
 #: A step that another one's failure has kept from running.
 SKIPPED = "Skipped"
+#: The engine of a run in a workspace.
+IN_WORKSPACE = "azureml"
 FINAL = frozenset({COMPLETED, FAILED, CANCELED, INTERRUPTED, SKIPPED})
 
 
@@ -38,6 +40,10 @@ class StepRecord:
         configurations: Name of the launch configuration by rank.
         mappings: Path mappings for the debugger, local and remote.
         after: Steps that it needs.
+        phases: The service's words for what went on, each with the second since the epoch from which on; empty
+            where it runs on this machine.
+        hosts: Host by rank, where that is not this machine.
+        waits_for: Why it is queued, as far as its compute tells.
     """
 
     name: str
@@ -52,6 +58,9 @@ class StepRecord:
     configurations: dict[int, str] = field(default_factory=dict)
     mappings: list[tuple[str, str]] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
+    phases: list[tuple[str, float]] = field(default_factory=list)
+    hosts: dict[int, str] = field(default_factory=dict)
+    waits_for: str = ""
 
     @property
     def debugged(self) -> bool:
@@ -73,6 +82,10 @@ class StepRecord:
         """Seconds that it has taken, so far where it still runs."""
         return (self.ended or time.time()) - self.started if self.started else 0.0
 
+    def host(self, rank: int) -> str:
+        """Where a debugger finds a rank."""
+        return self.hosts.get(rank, "127.0.0.1")
+
     def path_mappings(self) -> tuple[PathMapping, ...]:
         """Where its code lies for the debugger."""
         return tuple(PathMapping(Path(local), remote) for local, remote in self.mappings)
@@ -89,7 +102,7 @@ class RunRecord:
         name: The pipeline's or experiment's name.
         folder: The run's folder.
         project: The project's folder.
-        engine: ``docker`` or ``process``.
+        engine: ``docker`` or ``process``; ``azureml`` for a run in a workspace.
         file: What was submitted, an absolute path.
         options: What was typed to submit this and no other pipeline.
         command: An experiment's script with its arguments, as typed.
@@ -101,6 +114,7 @@ class RunRecord:
         on_error: Whether it is let in only when a step raises.
         steps: In the order in which they were written.
         foreign: Whether it was copied here with its project: the original goes its own way.
+        trouble: Why nothing new is known of it at the moment; empty where all is well.
     """
 
     run_id: str
@@ -121,6 +135,7 @@ class RunRecord:
     on_error: bool = False
     steps: list[StepRecord] = field(default_factory=list)
     foreign: bool = False
+    trouble: str = ""
 
     @property
     def final(self) -> bool:
@@ -137,6 +152,11 @@ class RunRecord:
             if step.name == name:
                 return step
         raise KeyError(name)
+
+    @property
+    def in_workspace(self) -> bool:
+        """Whether it runs in an Azure ML workspace; here is only what is known of it."""
+        return self.engine == IN_WORKSPACE
 
     @property
     def single(self) -> bool:
@@ -156,6 +176,10 @@ class RunRecord:
         """Every driver log of a step with its rank; None where it is one process."""
         for rank in range(step.ranks):
             yield (rank if step.ranks > 1 else None), self.log(step, rank)
+
+    def build_log(self, step: StepRecord) -> Path:
+        """The log of a step's image being built, which is in a workspace only."""
+        return self.step_folder(step.name) / "azureml-logs" / "20_image_build_log.txt"
 
     def events(self, step: StepRecord) -> Path:
         """The file in which a step's debuggee announces what happens."""
@@ -190,6 +214,7 @@ class RunRecord:
                     "exit_code": step.exit_code,
                     "seconds": round(step.seconds, 3),
                     "debugged": step.debugged,
+                    "phases": [{"phase": word, "since": since} for word, since in step.phases],
                     "log": str(self.log(step, 0)),
                     "outputs": str(self.step_folder(step.name) / "outputs"),
                 }
@@ -233,7 +258,8 @@ def _rebased(path: str, before: Path, now: Path) -> str:
 
 def _step(values: Mapping[str, Any]) -> StepRecord:
     found = dict(values)
-    for name in ("ports", "configurations"):
-        found[name] = {int(rank): value for rank, value in found[name].items()}
+    for name in ("ports", "configurations", "hosts"):
+        found[name] = {int(rank): value for rank, value in found.get(name, {}).items()}
+    found["phases"] = [(word, since) for word, since in found.get("phases", [])]
     found["mappings"] = [(local, remote) for local, remote in found["mappings"]]
     return StepRecord(**found)

@@ -142,6 +142,11 @@ def find_run(project: Path, kind: str, wanted: str | None) -> RunRecord:
             run = records.load(folder)
             if run is not None and run.kind == kind:
                 return recovered(run)
+    for folder, _number in found if wanted else ():
+        # By the id that the workspace gave it.
+        run = records.load(folder)
+        if run is not None and run.kind == kind and run.run_id == wanted:
+            return recovered(run)
     if not wanted:
         name = " NAME" if kind == "experiment" else ""
         raise UserError(f"No {kind} of this project has been run yet.", f"First: inv {kind}.debug{name}")
@@ -179,7 +184,8 @@ def runner_pid(run: RunRecord) -> int | None:
 
 def recovered(run: RunRecord) -> RunRecord:
     """The run; where it is not over and nobody does its steps, it is ended and recorded as interrupted."""
-    if run.final or run.foreign or runner_is_alive(run):
+    if run.final or run.foreign or run.in_workspace or runner_is_alive(run):
+        # One in a workspace goes on there, whoever follows it here.
         return run
     # Read again: it may have ended between the two looks.
     run = records.load(run.folder) or run
@@ -195,10 +201,11 @@ def recovered(run: RunRecord) -> RunRecord:
 
 def close(run: RunRecord, status: str, reason: str) -> None:
     """Record a run, and those of its steps that are not over, as ended; what they have written stays in its folder."""
-    from ..engines.work_folder import settle
+    if not run.in_workspace:
+        from ..engines.work_folder import settle
 
-    for step in run.steps:
-        settle(run.step_folder(step.name))
+        for step in run.steps:
+            settle(run.step_folder(step.name))
     for step in run.steps:
         if not step.final:
             started = step.status != records.NOT_STARTED

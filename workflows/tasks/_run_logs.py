@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..console import Console
+from ..flows.phases import PhaseLines
 from ..logs.interleave import Interleaver, colours
 from ..runs import attachable
 from ..runs import record as records
@@ -23,8 +24,9 @@ ALIVE_SECONDS = 0.5
 class _Watched:
     """A run's record, read again where it may have changed."""
 
-    def __init__(self, refresh: Callable[[RunRecord], RunRecord], run: RunRecord) -> None:
-        self._refresh = refresh
+    def __init__(self, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, say: Callable[[str], None]) -> None:
+        self._refresh, self._say = refresh, say
+        self._phases = PhaseLines()
         self._run = run
         self._read = self._asked = 0.0
 
@@ -37,6 +39,8 @@ class _Watched:
         elif now - self._read > RECORD_SECONDS and not self._run.final:
             self._read = now
             self._run = records.load(self._run.folder) or self._run
+        for line in self._phases.new(self._run):
+            self._say(line)
         return self._run
 
 
@@ -58,7 +62,7 @@ def stream_run(
         rank: Only this rank's.
         until_held: Also end where a step holds for its debugger.
     """
-    watched = _Watched(refresh, run)
+    watched = _Watched(refresh, run, console.line)
     chosen = [one for one in run.steps if step in (None, one.name)]
     sources = [
         (one.name, number, path)
@@ -66,6 +70,8 @@ def stream_run(
         for number, path in run.logs(one)
         if rank is None or rank == (number or 0)
     ]
+    if run.in_workspace and rank is None:
+        sources += [(f"{one.name}, image", None, run.build_log(one)) for one in chosen]
 
     def holds(name: str) -> bool:
         states = {one.state for one in attachable.of_step(watched.now(), watched.now().step(name)) if one.open}
@@ -80,7 +86,7 @@ def stream_run(
 
     interleaver = Interleaver(
         [
-            (_label(name, number, len(chosen), len(sources)), path, functools.partial(over, name))
+            (_label(name, number, len(chosen), len(sources)), path, functools.partial(over, name.partition(",")[0]))
             for name, number, path in sources
         ],
         lambda data: write(console, data),

@@ -26,15 +26,6 @@ def read_rank(text: str) -> int | None:
     return int(text)
 
 
-def in_words(seconds: float) -> str:
-    """A duration as people read it."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
 def remark(found: Sequence[Attachable], reason: str) -> str:
     """What there is to say of a step: why it failed, or whom it waits for."""
     from ..flows.watching import again
@@ -55,10 +46,11 @@ def remark(found: Sequence[Attachable], reason: str) -> str:
             attachable.LISTENING: "debugger welcome on",
             attachable.DETACHED: "debugger welcome again on",
             attachable.CLOSED: "no debugger can be let in on",
+            attachable.OUT_OF_REACH: "cannot be reached from here on",
         }[one.state]
         if one.state == attachable.WAITING and one.what:
             word = f"holds at {one.what}, for a debugger on"
-        texts.append(f"{rank}{word} 127.0.0.1:{one.port}")
+        texts.append(f"{rank}{word} {one.where}")
     return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more ranks" if len(texts) > 3 else "")
 
 
@@ -72,7 +64,7 @@ def say_where(console: Console, run: RunRecord, step: str | None) -> None:
             continue
         rank = "" if one.rank is None else f", rank {one.rank},"
         if one.state == attachable.WAITING and one.open:
-            where = f"holds for a debugger on 127.0.0.1:{one.port}"
+            where = f"holds for a debugger on {one.where}"
             console.line(f"{one.step.name}{rank} {where}: inv {run.kind}.attach --run {run.number}")
         elif one.state == attachable.NOT_ATTACHED:
             console.line(
@@ -155,10 +147,10 @@ def _scripts(command: str) -> list[str]:
     return [*words, *re.findall(r"[^\s'\"]+\.py", command)]
 
 
-def submitted(backend: str, console: Console, run: RunRecord, found: Sequence[Attachable]) -> dict[str, object]:
+def submitted(console: Console, run: RunRecord, found: Sequence[Attachable]) -> dict[str, object]:
     """What ``--json`` shows of a run that was started or attached to."""
     return {
-        "backend": backend,
+        "backend": "azureml" if run.in_workspace else "local",
         "run_id": run.run_id,
         "number": run.number,
         "status": run.status,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import report
 from ..errors import BadValue, UserError
+from ..words import in_words
 from ._command import Command, command
-from ._runs import in_words, read_rank, remark, sample_location, say_where, see_success, stay, submitted
+from ._runs import read_rank, remark, sample_location, say_where, see_success, stay, submitted
 
 if TYPE_CHECKING:
     from ..experiments.configure import RunOptions
@@ -118,7 +119,7 @@ def run(
     call.console.line(f"Its log   inv experiment.logs --run {started.number} --follow")
     call.console.line(f"Look      inv experiment.show --run {started.number}")
     call.console.line(f"End it    inv experiment.cancel --run {started.number}")
-    call.console.result(submitted("local", call.console, started, []))
+    call.console.result(submitted(call.console, started, []))
     if follow:
         stay(call.console, flow.refresh, started, number)
 
@@ -167,7 +168,7 @@ def debug(
         console.line(f"End it          inv experiment.cancel --run {started.number}")
     else:
         console.line(f"The run {started.run_id} has completed, and the script did not raise.")
-    console.result(submitted("local", console, started, found))
+    console.result(submitted(console, started, found))
     if follow:
         stay(console, flow.refresh, started)
 
@@ -180,7 +181,7 @@ def attach(call: Command, run: str | None = None) -> None:
     found = flow.tail_log(chosen)
     chosen = flow.refresh(chosen)
     flow.attach(chosen, found)
-    call.console.result(submitted("local", call.console, chosen, found))
+    call.console.result(submitted(call.console, chosen, found))
 
 
 @command(

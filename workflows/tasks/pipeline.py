@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import BadValue, UserError
+from ..words import in_words
 from ._command import Command, command
-from ._runs import follow_run, in_words, read_rank, remark, sample_location, say_where, see_success, stay, submitted
+from ._runs import follow_run, read_rank, remark, sample_location, say_where, see_success, stay, submitted
 
 if TYPE_CHECKING:
     from ..backends.base import DebugRequest
     from ..flows.pipeline import PipelineFlow
 
-SUBMIT = ("pipeline_file", "backend", "engine", "training_env", "base_image", "debug_port", "debug_timeout")
+SUBMIT = (
+    *("pipeline_file", "backend", "engine", "training_env", "base_image", "debug_port", "debug_timeout"),
+    *("compute_target", "workspace", "resource_group", "subscription_id"),
+)
 RUN_HELP = "The run, by id or number; default: the latest."
 SUBMIT_HELP = {
     "input": "NAME=PATH or NAME=VALUE: give the pipeline's input (STEP.NAME: a step's); may be repeated.",
@@ -22,6 +26,7 @@ SUBMIT_HELP = {
     "rank": "N or all: which ranks of a distributed step are debugged, on ports base + rank.",
     "on_error": "Run at full speed and hold for a debugger only where a step raises.",
     "wait": "Do not hold a script before its first line; it can be attached to at any time.",
+    "open_port": "In Azure ML: let in whoever reaches a step's port, without this run's token.",
     "follow": "Stay and stream the logs until the run ends; Ctrl-C leaves it running.",
 }
 LEFT = "The run goes on; inv pipeline.cancel ends it."
@@ -43,10 +48,10 @@ def _inputs(typed: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _request(step: Sequence[str], rank: str, on_error: bool, wait: bool) -> DebugRequest:
+def _request(step: Sequence[str], rank: str, on_error: bool, wait: bool, open_port: bool) -> DebugRequest:
     from ..backends.base import DebugRequest
 
-    return DebugRequest(tuple(step), read_rank(rank), on_error, wait)
+    return DebugRequest(tuple(step), read_rank(rank), on_error, wait, open_port)
 
 
 @command(
@@ -64,19 +69,20 @@ def submit(
     on_error: bool = False,
     wait: bool = True,
     debug: bool = True,
+    open_port: bool = False,
     follow: bool = False,
 ) -> None:
     """Start a run of the pipeline, which goes on in the background."""
-    request = _request(step, rank, on_error, wait) if debug else None
+    request = _request(step, rank, on_error, wait, open_port) if debug else None
     flow = _flow(call)
     run = flow.submit(_inputs(input), request, _options(call, input))
     call.console.line()
     call.console.line(f"Its log   inv pipeline.tail-log --run {run.number}")
     if request is not None:
         call.console.line(f"Attach    inv pipeline.attach --run {run.number}")
-    call.console.result(submitted(call.settings.backend, call.console, run, []))
+    call.console.result(submitted(call.console, run, []))
     if follow:
-        stay(call.console, flow.backend.refresh, run)
+        stay(call.console, flow.refresh, run)
 
 
 @command(
@@ -94,11 +100,12 @@ def debug(
     rank: str = "0",
     on_error: bool = False,
     wait: bool = True,
+    open_port: bool = False,
     follow: bool = False,
 ) -> None:
     """Do it all: submit, tail-log, attach."""
     flow = _flow(call)
-    run, found = flow.debug(_inputs(input), _request(step, rank, on_error, wait), _options(call, input))
+    run, found = flow.debug(_inputs(input), _request(step, rank, on_error, wait, open_port), _options(call, input))
     console = call.console
     console.line()
     if found:
@@ -114,9 +121,9 @@ def debug(
         console.line(f"End it          inv pipeline.cancel --run {run.number}")
     else:
         console.line(f"The run {run.run_id} has completed, and no step raised.")
-    console.result(submitted(call.settings.backend, call.console, run, found))
+    console.result(submitted(call.console, run, found))
     if follow:
-        stay(call.console, flow.backend.refresh, run)
+        stay(call.console, flow.refresh, run)
 
 
 @command(
@@ -142,11 +149,11 @@ def tail_log(
         has = f"ranks 0 to {most - 1}" if most > 1 else "one process"
         raise UserError(f"There is no rank {number}: it has {has}.", "Choose one of these: --rank N|all")
     try:
-        follow_run(call.console, flow.backend.refresh, found, step, number, until_held=not follow)
+        follow_run(call.console, flow.refresh, found, step, number, until_held=not follow)
     except KeyboardInterrupt:
         call.console.line()
         return
-    found = flow.backend.refresh(found)
+    found = flow.refresh(found)
     say_where(call.console, found, step)
     if found.final or (step is not None and found.step(step).final):
         see_success(found, step)
@@ -159,9 +166,9 @@ def attach(call: Command, run: str | None = None, step: str | None = None) -> No
     chosen = flow.find(run)
     flow.step(chosen, step)
     found = flow.tail_log(chosen, step)
-    chosen = flow.backend.refresh(chosen)
+    chosen = flow.refresh(chosen)
     flow.attach(chosen, found)
-    call.console.result(submitted(call.settings.backend, call.console, chosen, found))
+    call.console.result(submitted(call.console, chosen, found))
 
 
 @command(
@@ -217,12 +224,15 @@ def status(call: Command, run: str | None = None) -> None:
 
         latest.say(console, call.project, "pipeline", "pipeline.status", found.created)
     console.line(f"{found.run_id}  {found.status}{f': {found.reason}' if found.reason else ''}")
+    if found.trouble:
+        console.line(f"  as last heard: the workspace: {found.trouble}")
     width = max(len(step.name) for step in found.steps)
     states = {step.name: attachable.of_step(found, step) for step in found.steps}
     for step in found.steps:
         took = in_words(step.seconds) if step.started else ""
-        said = remark(states[step.name], step.reason)
-        console.line(f"  {step.name:<{width}}  {step.status:<10}  {took:>8}  {said}".rstrip())
+        said = remark(states[step.name], step.reason or step.waits_for)
+        status = step.phases[-1][0] if step.phases and not step.final else step.status
+        console.line(f"  {step.name:<{width}}  {status:<10}  {took:>8}  {said}".rstrip())
     console.line(f"Logs and outputs: {shown_path(found.folder)}")
     result = found.as_json()
     for entry in result["steps"]:
@@ -233,7 +243,7 @@ def status(call: Command, run: str | None = None) -> None:
 @command(settings=("backend",), json=True)
 def list_(call: Command) -> None:
     """List the runs of this project, the latest first."""
-    runs = _flow(call).backend.runs()
+    runs = _flow(call).runs()
     if not runs:
         call.console.line("No pipeline of this project has been run yet.")
     width = max((len(run.run_id) for run in runs), default=0)
@@ -258,7 +268,7 @@ def cancel(call: Command, run: str | None = None) -> None:
         call.console.result({"run_id": found.run_id, "status": found.status, "canceled": False})
         return
     with call.console.step("cancel") as shown:
-        found = flow.backend.cancel(found)
+        found = flow.cancel(found)
         shown.text = f"{found.run_id}: {found.status}"
     call.console.result(
         {

@@ -1,0 +1,34 @@
+"""Projects whose pipelines run in a workspace: that of `azureml_server`, through the real SDK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from azureml_projects import python_with_the_sdk
+from azureml_server import AzureMLServer, client_environment, write_configuration
+from pipelines import PipelineProject, make_pipeline_project
+
+#: The curated environment that the example pipeline names.
+CURATED = "AzureML-sklearn-1.0-ubuntu20.04-py38-cpu"
+
+
+def make_workspace_project(
+    folder: Path, server: AzureMLServer, home: Path, token_seconds: float = 3600
+) -> PipelineProject:
+    """A person's project with the pipeline of three steps, and a workspace."""
+    project = make_pipeline_project(folder, "process")
+    project.python = python_with_the_sdk()
+    write_configuration(server, folder)
+    for name in (CURATED, "any"):
+        server.state.environments[name] = [
+            {
+                "name": name,
+                "version": "1",
+                "environmentVariables": {},
+                "docker": {"baseImage": "an-image", "platform": {"os": "Linux", "architecture": "amd64"}},
+                "python": {"interpreterPath": "python", "userManagedDependencies": True, "condaDependencies": None},
+            }
+        ]
+    project.environ |= client_environment(server, home, token_seconds=token_seconds)
+    project.environ |= {"AML_BACKEND": "azureml", "AML_COMPUTE_TARGET": "cpu"}
+    return project

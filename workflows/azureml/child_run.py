@@ -1,0 +1,394 @@
+"""One step of a run in a workspace, as it is kept here: its record, its logs, its announcements, its ports."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..engines import reservations
+from ..errors import UserError
+from ..remote.forwarding import Forward
+from ..runs import attachable
+from ..runs import record as records
+from ..runs.plan import PlannedStep
+from ..runs.record import RunRecord, StepRecord
+from .announced import LogReader, Said, TagReader
+from .forwarding import Network, out_of_reach
+from .plan import ChildRun
+from .service import ENDED, PipelineService
+
+#: The service's words for a run whose processes have been started.
+_RUNNING = ("Running", "Finalizing", "CancelRequested", "NotResponding")
+#: Logs of a step's processes, in each of the layouts that the service has had.
+_DRIVER = re.compile(r"(?:azureml-logs/70_driver_log|user_logs/std_log)(?:_(?:process_)?(\d+))?\.txt")
+_BUILD = re.compile(r"(?:.*/)?20_image_build_log\.txt|.*image[-_]build.*\.(?:txt|log)")
+#: Seconds after which where the logs are is asked for again: the addresses expire.
+_ADDRESSES_SECONDS = 60.0
+#: Seconds between two looks at a log that has nothing new, growing.
+_IDLE = (1.0, 2.0, 3.0, 5.0)
+#: Seconds between two attempts to reach a node that cannot be reached.
+_REACH_AGAIN = 15.0
+#: Seconds that tags may come after the log's lines.
+_TAGS_LATER = 5.0
+#: Seconds that a step may be queued before its compute is looked at, and between two such looks.
+_QUEUED, _COMPUTE_AGAIN = 5.0, 60.0
+#: Seconds for which a round waits for a node that has just been told of.
+_REACH_SOON = 0.5
+
+
+@dataclass
+class _Log:
+    """One log of the service, and its copy here.
+
+    Attributes:
+        path: The copy.
+        url: Where it is read.
+        offset: Bytes read.
+        idle: How many times in a row nothing was new.
+        due: When to look again, by the monotonic clock.
+        reader: Looks for the published lines; None for a log that has none.
+    """
+
+    path: Path
+    url: str
+    offset: int = 0
+    idle: int = 0
+    due: float = 0.0
+    reader: LogReader | None = None
+    _rest: str = ""
+
+    def take(self, data: bytes) -> list[dict[str, Any]]:
+        """Keep what is new; the events in it."""
+        with open(self.path, "ab") as file:
+            file.write(data)
+        self.offset += len(data)
+        if self.reader is None:
+            return []
+        *lines, self._rest = (self._rest + data.decode("utf-8", "replace")).split("\n")
+        return [*self.reader.read(lines), *self.reader.settle()]
+
+
+class FollowedStep:
+    """Follows one step.
+
+    Args:
+        run: The run.
+        record: The step in it.
+        planned: What was submitted; None for a run from elsewhere.
+        service: The run in the workspace.
+        token: The run's.
+        threads: For what may take a while.
+    """
+
+    def __init__(
+        self,
+        run: RunRecord,
+        record: StepRecord,
+        planned: PlannedStep | None,
+        service: PipelineService,
+        token: str,
+        threads: Executor,
+    ) -> None:
+        self.record = record
+        self._run, self._planned, self._service, self._threads = run, planned, service, threads
+        self._network, self._token = Network(token), token
+        self._said = Said()
+        self._tags = TagReader(self._said)
+        self._tagged: set[int] = set()
+        self._from_log: list[dict[str, Any]] = []
+        self._by_log: set[tuple[int, int]] = set()
+        self._logged = 0.0
+        self._logs: dict[str, _Log] = {}
+        self._asked = 0.0
+        self._held: list[dict[str, Any]] = []
+        self._forwards: dict[int, tuple[tuple[str, int], Forward | None]] = {}
+        self._reached: dict[tuple[str, int], tuple[float, Future[str]]] = {}
+        self._configured: set[int] = set()
+        self._error = ""
+        self._look_at = 0.0
+        folder = run.step_folder(record.name)
+        for name in ("azureml-logs", "announce"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        # A new follower tells all from the beginning.
+        for path in (folder / "azureml-logs").glob("*.txt"):
+            path.unlink()
+        self._announced = run.events(record)
+        self._announced.unlink(missing_ok=True)
+
+    @property
+    def expects(self) -> bool:
+        """Whether it is worth while to look again soon."""
+        if self.record.final:
+            return False
+        if self.record.debugged and len(self._configured) < len(self.record.ports):
+            return True
+        return any(log.idle == 0 for log in self._logs.values())
+
+    def take(self, child: ChildRun, save: Callable[[], None]) -> bool:
+        """What the workspace says of it now; whether the record has changed.
+
+        Args:
+            child: What it says.
+            save: Writes the record; called before an announcement is, so that whoever sees that finds the rest.
+        """
+        if self.record.final:
+            return False
+        changed = self._phase(child)
+        ended = child.status in ENDED
+        if self.record.status == records.RUNNING or ended or "prepar" in child.status.lower():
+            self._read_logs(child, ended)
+        events = self._tags.read(child.tags)
+        if events:
+            self._held = [*self._retired(events), *events]
+        elif self._logged and time.monotonic() - self._logged > (_TAGS_LATER if self._run.on_error else 0.0):
+            # Tags say more, such as what was raised; where none come, the log has to do.
+            self._held, self._from_log = [*self._held, *self._from_log], []
+        changed |= self._announce(save)
+        if ended:
+            self._finish(child)
+            changed = True
+        return changed
+
+    def _retired(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What takes back what the log has told of ranks of which tags tell now."""
+        told = {int(event["rank"]) for event in events}
+        self._from_log = []
+        self._held = [event for event in self._held if event["pid"] > 0]
+        taken = [(rank, pid) for rank, pid in self._by_log if rank in told]
+        self._by_log -= set(taken)
+        self._tagged |= told
+        return [*self._held, *({"event": "not-attached", "pid": pid, "rank": rank} for rank, pid in sorted(taken))]
+
+    def finish(self, status: str) -> None:
+        """The run is over; what never came to this step's turn is over, too."""
+        if not self.record.final and self.record.status == records.NOT_STARTED and status == records.FAILED:
+            self.record.status, self.record.reason = records.SKIPPED, "another step failed"
+        self.close()
+
+    def close(self) -> None:
+        """End its ports."""
+        for _address, forward in self._forwards.values():
+            if forward is not None:
+                forward.close()
+        self._forwards.clear()
+
+    # Its record
+
+    def _phase(self, child: ChildRun) -> bool:
+        record, before = self.record, self._shown()
+        record.run_id = child.run_id
+        if not record.phases or record.phases[-1][0] != child.status:
+            record.phases.append((child.status, time.time()))
+        if child.status in _RUNNING and record.status != records.RUNNING:
+            record.status, record.started = records.RUNNING, time.time()
+        elif child.status not in ENDED and child.status not in (*_RUNNING, "NotStarted"):
+            record.status = records.PREPARING
+        self._look_at_compute(child)
+        return before != self._shown()
+
+    def _shown(self) -> tuple[object, ...]:
+        record = self.record
+        return record.status, record.run_id, len(record.phases), record.waits_for
+
+    def _look_at_compute(self, child: ChildRun) -> None:
+        """Keep why a step stays queued, as far as its compute tells."""
+        if child.status != "Queued":
+            self.record.waits_for = ""
+            return
+        now = time.monotonic()
+        if time.time() - self.record.phases[-1][1] < _QUEUED or now < self._look_at:
+            return
+        self._look_at = now + _COMPUTE_AGAIN
+        self.record.waits_for = self._service.compute_state(child.target)
+
+    def _finish(self, child: ChildRun) -> None:
+        record = self.record
+        record.status, record.ended = ENDED[child.status], time.time()
+        record.started = record.started or record.ended
+        if record.status == records.FAILED:
+            record.reason = _reason(self._error or child.error)
+        elif child.reused:
+            record.reason = "an earlier run's result was taken"
+        self.close()
+
+    # Its logs
+
+    def _read_logs(self, child: ChildRun, ended: bool) -> None:
+        now = time.monotonic()
+        expected = self.record.ranks
+        have = sum(log.reader is not None for log in self._logs.values())
+        if ended or now - self._asked > (_IDLE[0] if have < expected else _ADDRESSES_SECONDS):
+            self._asked = now
+            addresses, self._error = self._service.details(child.run_id)
+            for name, url in addresses.items():
+                self._address(name, url)
+        due = [log for log in self._logs.values() if ended or log.due <= now]
+        for log, data in zip(due, self._threads.map(self._new_in, due), strict=True):
+            if data is None:
+                # The address may have expired.
+                self._asked = 0.0
+                continue
+            log.idle = 0 if data else min(log.idle + 1, len(_IDLE))
+            log.due = now + (_IDLE[log.idle - 1] if log.idle else 0.0)
+            events = log.take(data)
+            events = [event for event in events if event["rank"] not in self._tagged]
+            if events:
+                self._logged = self._logged or time.monotonic()
+                self._from_log += events
+
+    def _address(self, name: str, url: str) -> None:
+        if name in self._logs:
+            self._logs[name].url = url
+            return
+        match = _DRIVER.fullmatch(name)
+        if match is not None:
+            rank = int(match[1] or 0)
+            if rank < self.record.ranks:
+                path = self._run.log(self.record, rank)
+                self._logs[name] = _Log(path, url, reader=LogReader(self._said, rank))
+        elif _BUILD.fullmatch(name):
+            self._logs[name] = _Log(self._run.build_log(self.record), url)
+
+    def _new_in(self, log: _Log) -> bytes | None:
+        from requests import RequestException
+
+        try:
+            return self._service.read(log.url, log.offset)
+        except RequestException:
+            return None
+
+    # Its debugger
+
+    def _announce(self, save: Callable[[], None]) -> bool:
+        """Tell what can be told by now; whether the record has changed."""
+        if not self._held:
+            return self._look_again(save)
+        changed = False
+        ready: list[dict[str, Any]] = []
+        waiting: list[dict[str, Any]] = []
+        for event in self._held:
+            rank = int(event.get("rank") or 0)
+            if rank not in self.record.ports or event["event"] == "gate-failed":
+                ready.append(event)
+                continue
+            reached = self._reach(rank)
+            if reached is None:
+                waiting.append(event)
+                continue
+            changed |= self._way(rank, reached)
+            ready.append(self._out_of_reach(event, reached) if reached and event["event"] == "waiting" else event)
+        self._held = waiting
+        if ready:
+            if self.record.status != records.RUNNING:
+                self.record.status, self.record.started, changed = records.RUNNING, time.time(), True
+            save()
+            self._write(ready)
+            self._configure()
+        return changed
+
+    def _reach(self, rank: int) -> str | None:
+        """Why a rank's node cannot be reached, empty where it can; None while that is not known."""
+        place = self._said.places.get(rank)
+        if place is None:
+            return None
+        now = time.monotonic()
+        asked, found = self._reached.get(place, (0.0, None))
+        if found is None or (found.done() and found.result() and now - asked > _REACH_AGAIN):
+            found = self._threads.submit(out_of_reach, place, self._token)
+            self._reached[place] = (now, found)
+        try:
+            return found.result(timeout=_REACH_SOON)
+        except TimeoutError:
+            return None
+
+    def _look_again(self, save: Callable[[], None]) -> bool:
+        """Whether a node that could not be reached can be by now, such as by a VPN that has been started."""
+        changed = False
+        for rank, place in list(self._said.places.items()):
+            known = self._reached.get(place)
+            if known is None or not known[1].done() or not known[1].result() or self._reach(rank) != "":
+                continue
+            changed |= self._way(rank, "")
+            save()
+            self._write([{"event": "waiting", "pid": self._last_pid(rank), "rank": rank}])
+            self._configure()
+        return changed
+
+    def _last_pid(self, rank: int) -> int:
+        from ..debugger.readiness import read_events
+
+        found = [event for event in read_events(self._announced) if int(event.get("rank") or 0) == rank]
+        return int(found[-1]["pid"]) if found else 0
+
+    def _way(self, rank: int, reached: str) -> bool:
+        """Make the way to a rank's node; whether the record has changed."""
+        record, place = self.record, self._said.places[rank]
+        before = (dict(record.ports), dict(record.hosts), list(record.mappings))
+        if self._said.root and self._planned is not None:
+            record.mappings = _mappings(self._planned, self._said.root)
+        if not reached and self._forwards.get(rank, ((), None))[0] != place:
+            old = self._forwards.get(rank)
+            if old is not None and old[1] is not None:
+                old[1].close()
+            if not self._token:
+                record.hosts[rank], record.ports[rank] = place
+                self._forwards[rank] = (place, None)
+            else:
+                wanted = record.ports[rank]
+                reservations.release([wanted])
+                what = f"{record.name} of {self._run.run_id}"
+                forward = Forward(what, *place, wanted, self._network, frozenset())
+                self._forwards[rank] = (place, forward)
+                record.ports[rank] = forward.local
+        return before != (record.ports, record.hosts, record.mappings)
+
+    def _out_of_reach(self, event: dict[str, Any], why: str) -> dict[str, Any]:
+        host, port = self._said.places[int(event.get("rank") or 0)]
+        return {
+            **event,
+            "event": "out-of-reach",
+            "message": f"{self.record.name} holds for a debugger on {host}:{port}, which cannot be reached from this "
+            f"machine ({why}): the compute is in a virtual network.",
+            "remedy": "Go through a compute instance in it (AML_REMOTE_HOST, --remote), or connect to the network, "
+            f"then: inv pipeline.attach --run {self._run.number}",
+        }
+
+    def _write(self, events: list[dict[str, Any]]) -> None:
+        self._by_log |= {(int(event.get("rank") or 0), event["pid"]) for event in events if event["pid"] < 0}
+        with open(self._announced, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps({"time": time.time(), **event}) + "\n" for event in events)
+
+    def _configure(self) -> None:
+        """Write the launch configurations once every rank that has come can be attached to."""
+        listening = [one for one in attachable.of_step(self._run, self.record) if one.open]
+        ranks = {one.rank or 0 for one in listening}
+        if not ranks - self._configured:
+            return
+        self._configured |= ranks
+        try:
+            attachable.write_configurations(self._run, listening if self._run.on_error else None)
+        except (UserError, OSError) as error:
+            # launch.json is broken at this moment; `pipeline.attach` writes it later.
+            print(error, flush=True)  # noqa: T201 - the follower's log
+
+
+def _mappings(planned: PlannedStep, root: str) -> list[tuple[str, str]]:
+    """Where the code lies on the node: the first one that fits counts, so what lies inside comes first."""
+    includes = [Path(path) for path in planned.includes]
+    found = [(str(path), f"{root}/{path.name}") for path in includes if path.is_dir()]
+    if planned.code is not None:
+        code = Path(planned.code)
+        found.append((str(code if code.is_dir() else code.parent), root))
+    return found
+
+
+def _reason(text: str) -> str:
+    """What matters of an error of the service."""
+    inner = re.search(r"(?:JobFailed|NodePreempted|UserError|\w+Error): ?(.+)", text)
+    return (inner[0] if inner else text or "the workspace does not say why")[:300]

@@ -1,0 +1,191 @@
+"""The background process that follows a run in a workspace: ``python -m workflows.azureml.follower FOLDER``.
+
+It alone writes the run's record. What the workspace tells becomes what a run of this machine has: a record, logs
+that grow, announcements. It owns the ports on 127.0.0.1 that lead to the nodes. Whoever wants the run to end puts a
+file `cancel` into its folder.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..engines import reservations
+from ..errors import UserError
+from ..runs import plan as plans
+from ..runs import record as records
+from ..runs import store
+from ..runs.record import RunRecord
+from .child_run import FollowedStep
+from .errors import explained, passes, retry_after
+from .place import load_place
+from .plan import ChildRun
+from .service import ENDED, PipelineService
+
+#: Seconds between two looks while a debugged step is waited for, and otherwise.
+SOON, LATER = 1.0, 3.0
+#: Seconds for which the workspace may fail without this giving up; the run goes on there all the same.
+PATIENCE = 12 * 3600.0
+_LONGEST_PAUSE = 30.0
+
+
+class Follower:
+    """Follows one run.
+
+    Args:
+        run: The run's record.
+        service: The run in the workspace.
+        token: What the gates of its steps ask for; empty where they ask for nothing.
+    """
+
+    def __init__(self, run: RunRecord, service: PipelineService, token: str) -> None:
+        self.run = run
+        self._service = service
+        self._canceled = False
+        self._threads = ThreadPoolExecutor(max_workers=16)
+        try:
+            planned = {step.name: step for step in plans.load(run.folder).steps}
+        except ValueError:
+            planned = {}  # submitted from elsewhere
+        self._steps = {
+            step.name: FollowedStep(run, step, planned.get(step.name), service, token, self._threads)
+            for step in run.steps
+        }
+
+    def follow(self) -> None:
+        """Until the run is over, or its folder is deleted."""
+        reservations.reserve([port for step in self.run.steps for port in step.ports.values()])
+        failing = 0.0
+        pause = SOON
+        try:
+            while (self.run.folder / "run.json").exists():
+                began = time.monotonic()
+                try:
+                    if self._look():
+                        return
+                    failing, pause = 0.0, SOON if self._expects() else LATER
+                    self._trouble("")
+                except Exception as error:
+                    told = explained(error, "following the run")
+                    if not passes(error) or not isinstance(told, UserError):
+                        raise told from error
+                    failing = failing or began
+                    if began - failing > PATIENCE:
+                        raise told from error
+                    self._trouble(told.problem.rstrip("."))
+                    pause = min(max(pause * 2, retry_after(error)), _LONGEST_PAUSE)
+                self._rest(began + pause)
+        finally:
+            for step in self._steps.values():
+                step.close()
+            reservations.release([port for step in self.run.steps for port in step.ports.values()])
+
+    def _look(self) -> bool:
+        """One round; whether the run is over."""
+        if not self._canceled and (self.run.folder / "cancel").exists():
+            self._service.cancel()
+            self._canceled = True
+        children = {child.step: child for child in self._service.children()}
+        before = records.load(self.run.folder)
+        changed = False
+        for name, child in children.items():
+            changed |= self._step(name, child)
+        ended = all(step.record.final for step in self._steps.values())
+        # Where no step runs, the run itself tells: it may have failed before one was started.
+        if ended or not any(step.record.status == records.RUNNING for step in self._steps.values()):
+            status, reason = self._service.status()
+            if status in ENDED:
+                self._close(ENDED[status], reason)
+                return True
+            if self.run.status == records.NOT_STARTED and status not in ("NotStarted", "Queued"):
+                self.run.status, changed = records.RUNNING, True
+        if changed or before is None:
+            self._save()
+        return False
+
+    def _step(self, name: str, child: ChildRun) -> bool:
+        if name not in self._steps:
+            return False
+        if self.run.status == records.NOT_STARTED:
+            self.run.status = records.RUNNING
+        return self._steps[name].take(child, self._save)
+
+    def _expects(self) -> bool:
+        """Whether somebody may be waiting for a debugged step to say where it listens, or sees a log grow."""
+        return any(step.expects for step in self._steps.values())
+
+    def _rest(self, until: float) -> None:
+        """Wait for the next round; somebody who wants the run to end is heard at once."""
+        while time.monotonic() < until:
+            if not self._canceled and (self.run.folder / "cancel").exists():
+                return
+            time.sleep(0.05)
+
+    def _trouble(self, text: str) -> None:
+        if text != self.run.trouble:
+            self.run.trouble = text
+            self._save()
+
+    def _save(self) -> None:
+        try:
+            records.save(self.run)
+        except OSError as error:
+            sys.stderr.write(f"the record cannot be written: {error}\n")
+
+    def _close(self, status: str, reason: str) -> None:
+        for step in self._steps.values():
+            step.finish(status)
+        failed = next((step.record for step in self._steps.values() if step.record.status == records.FAILED), None)
+        if status == records.FAILED and failed is not None:
+            reason = f"{failed.name} failed: {failed.reason}"
+        elif status == records.CANCELED and not self._canceled:
+            reason = "it was canceled in the workspace"
+        self.run.trouble = ""
+        store.close(self.run, status, reason if status != records.COMPLETED else "")
+
+
+def main(folder: Path) -> int:
+    """Follow the run of a folder; the exit code is for nobody but the curious."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    store.note_runner(folder, os.getpid())
+    run, place = records.load(folder), load_place(folder)
+    if run is None or place is None or run.final:
+        return 1
+    from ..settings import resolve
+    from .workspace import connect
+
+    def say(line: str) -> None:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    try:
+        workspace = connect(place.settings(resolve(run.project)), say)
+        token = folder / "token"
+        Follower(run, PipelineService(workspace, place.run_id), token.read_text() if token.exists() else "").follow()
+    except UserError as error:
+        # Whoever asks for the run next starts another one, and is told there.
+        run.trouble = error.problem.rstrip(".")
+        records.save(run)
+        say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    except Exception:
+        traceback.print_exc()
+        run.trouble = "following it failed; see runner.log in the run's folder"
+        records.save(run)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

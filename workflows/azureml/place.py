@@ -1,0 +1,58 @@
+"""Where a run in a workspace is, kept in its folder here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from ..project import read_json, write_json
+from ..settings import Settings
+
+_FILE = "workspace.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run's place; nothing of it is secret.
+
+    Attributes:
+        subscription_id: The workspace's subscription.
+        resource_group: Its resource group.
+        workspace: Its name.
+        auth: How the person signed in, as in AML_AUTH.
+        run_id: The run's id.
+        experiment: The experiment that it belongs to.
+        page: Its page in the studio.
+    """
+
+    subscription_id: str
+    resource_group: str
+    workspace: str
+    auth: str
+    run_id: str = ""
+    experiment: str = ""
+    page: str = ""
+
+    def settings(self, settings: Settings) -> Settings:
+        """Settings that lead to this workspace, whatever they say by now."""
+        return replace(
+            settings,
+            subscription_id=self.subscription_id,
+            resource_group=self.resource_group,
+            workspace=self.workspace,
+            auth=self.auth,
+        )
+
+
+def save_place(folder: Path, place: Place) -> None:
+    """Keep a run's place in its folder."""
+    write_json(folder / _FILE, asdict(place))
+
+
+def load_place(folder: Path) -> Place | None:
+    """The place of the run of a folder; None where there is none, or one that cannot be read."""
+    values = read_json(folder / _FILE)
+    try:
+        return Place(**values) if values is not None else None
+    except TypeError:
+        return None

@@ -1,0 +1,128 @@
+"""A copy of a step's code, with what the node needs beside it: what becomes the step's snapshot.
+
+The person's folder stays as it is. Files are linked where that can be done: a copy of gigabytes would
+take as long as the upload. What ``.amlignore``, or else ``.gitignore``, of the code folder names stays
+behind, as with Azure ML's own clients.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..debuggee import FOLDER as DEBUGGEE
+from ..errors import UserError
+
+#: The folder in a snapshot that holds what is not the person's.
+OWN = "azureml_debug"
+SCRIPT = f"{OWN}/node.py"
+#: What snapshots may hold: https://learn.microsoft.com/azure/machine-learning/how-to-save-write-experiment-files
+LIMIT_BYTES = 300 * 1024 * 1024
+_NEVER = frozenset({".git", "__pycache__", ".azureml-debug", ".ipynb_checkpoints"})
+
+
+def stage(
+    folder: Path,
+    code: Path | None,
+    includes: Sequence[Path],
+    step: Mapping[str, Any],
+    debugpy: Path | None,
+    name: str,
+) -> None:
+    """Fill a folder with what a step's snapshot is to hold.
+
+    Args:
+        folder: The folder, which is not there yet.
+        code: The step's source folder or file.
+        includes: Files and folders that lie beside the code.
+        step: What node.py is told.
+        debugpy: A folder with debugpy for environments that have none; None where the step is not debugged.
+        name: The step's name, for messages.
+
+    Raises:
+        UserError: The code is more than a snapshot may hold, or takes the name of what goes beside it.
+    """
+    folder.mkdir(parents=True)
+    total = count = 0
+    for source, inner in _files(code, includes):
+        if inner.parts[0] == OWN:
+            raise UserError(
+                f"The code of step {name} has a folder {OWN}, which this program puts beside it.", "Rename it."
+            )
+        target = folder / inner
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _link_or_copy(source, target)
+        total, count = total + source.stat().st_size, count + 1
+        if total > LIMIT_BYTES:
+            raise UserError(
+                f"The code of step {name} is larger than the {LIMIT_BYTES >> 20} MB that Azure ML takes.",
+                f"List what the step does not need in {_ignore_file(code)}; data belongs into `inputs`.",
+            )
+    own = folder / OWN
+    own.mkdir()
+    shutil.copy2(Path(DEBUGGEE) / "node.py", own / "node.py")
+    (own / "step.json").write_text(json.dumps(dict(step), indent=1, sort_keys=True), "utf-8")
+    if debugpy is not None:
+        leave = shutil.ignore_patterns("__pycache__", "*.pyc")
+        for part in ("azureml_debuggee", "inject"):
+            shutil.copytree(Path(DEBUGGEE) / part, own / part, ignore=leave)
+        shutil.copytree(debugpy, own / "debugpy", ignore=leave, copy_function=_link_or_copy)
+    # Everything that is here is meant to go.
+    (folder / ".amlignore").write_text("")
+
+
+def _ignore_file(code: Path | None) -> str:
+    return str((code if code is not None and code.is_dir() else Path()) / ".amlignore")
+
+
+def _files(code: Path | None, includes: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Every file, and where it goes."""
+    if code is not None and code.is_dir():
+        yield from _walk(code, Path())
+    elif code is not None:
+        yield code, Path(code.name)
+    for path in includes:
+        if path.is_dir():
+            yield from _walk(path, Path(path.name))
+        else:
+            yield path, Path(path.name)
+
+
+def _walk(root: Path, inner: Path) -> Iterator[tuple[Path, Path]]:
+    """The files below a folder that are to travel; links are followed, each folder once."""
+    from pathspec import GitIgnoreSpec
+
+    lines: list[str] = []
+    for name in (".amlignore", ".gitignore"):
+        if (root / name).is_file():
+            lines = (root / name).read_text("utf-8", "replace").splitlines()
+            break
+    ignored = GitIgnoreSpec.from_lines(lines)
+    seen: set[str] = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        within = Path(os.path.relpath(place, root))
+        folders[:] = sorted(
+            name for name in folders if name not in _NEVER and not ignored.match_file(f"{(within / name).as_posix()}/")
+        )
+        for name in sorted(files):
+            path = within / name
+            if name in (".amlignore", ".gitignore") or ignored.match_file(path.as_posix()):
+                continue
+            if (source := Path(place, name)).is_file():
+                yield source, inner / path
+
+
+def _link_or_copy(source: Any, target: Any) -> None:
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copy2(source, target)
