@@ -12,6 +12,7 @@ def all_(context: Context) -> None:
     pipeline(context)
     experiment(context)
     remote(context)
+    azureml(context)
 
 
 @task
@@ -42,5 +43,13 @@ def experiment(context: Context) -> None:
 def remote(context: Context) -> None:
     """Measure --remote against the same typed on the other machine, against rsync, and against no tunnel."""
     from . import remote as measured
+
+    measured.main()
+
+
+@task
+def azureml(context: Context) -> None:
+    """Measure following a run in a workspace: time to the launch configuration, requests."""
+    from . import azureml as measured
 
     measured.main()
