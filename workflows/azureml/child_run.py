@@ -140,6 +140,9 @@ class FollowedStep:
         if self.record.final:
             return False
         changed = self._phase(child)
+        if changed:
+            # A log that begins in a phase is seen after the one before has ended.
+            save()
         ended = child.status in ENDED
         if self.record.status == records.RUNNING or ended or "prepar" in child.status.lower():
             self._read_logs(child, ended)
