@@ -43,11 +43,16 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 
 def _remove_images(host: str, project: Project) -> None:
+    """By id, so that the tag that is run does not go on holding them; what they build on is kept for the next test."""
+    names = images(f"{host}/*")
     with contextlib.suppress(OSError, KeyError, ValueError):
-        name = json.loads((project.state / "package.json").read_text())["name"]
-        subprocess.run(["docker", "rmi", "-f", name], capture_output=True)
-    for name in images(f"{host}/*") + images(f"{host}/*/*"):
-        subprocess.run(["docker", "rmi", "-f", name], capture_output=True)
+        names.append(json.loads((project.state / "package.json").read_text())["name"])
+    for name in names:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            found = str(inspected(name)["Id"])
+            subprocess.run(["docker", "rmi", "-f", found], capture_output=True)
+    for name in images(f"{host}/*/*"):
+        subprocess.run(["docker", "rmi", name], capture_output=True)
 
 
 def images(pattern: str) -> list[str]:
