@@ -210,6 +210,34 @@ def test_a_run_is_picked_up_again_after_its_follower_was_killed(project: Pipelin
     assert project.step("work")["status"] == "Running"
 
 
+def test_what_has_ended_keeps_its_logs_when_a_run_is_picked_up_again(project: PipelineProject) -> None:
+    assert debug(project, "--step", "add")["endpoints"]
+    until(lambda: project.step("prepare")["status"] == "Completed", "the first step")
+    log = Path(project.step("prepare")["log"])
+    text = log.read_text()
+    assert "doubled" in text
+    (known,) = project.runs.glob("*/runner.json")
+    os.kill(json.loads(known.read_text())["pid"], signal.SIGKILL)
+    # Whatever the settings say of the next run.
+    project.environ["AML_BACKEND"] = "local"
+    stop = project.ok("pipeline.inspect", f"add.py:{ADD_LINE}", "--json", "--eval", "total").json
+    assert stop["values"] == {"total": "12"} and stop["stopped"]["file"] == str(project.script("add"))
+    assert log.read_text() == text
+    assert project.until_final()["status"] == "Completed"
+
+
+def test_ctrl_c_while_a_step_is_waited_for_leaves_no_run_in_the_workspace(
+    server: AzureMLServer, project: PipelineProject
+) -> None:
+    server.add_compute("empty", nodes=0)
+    project.single("print('done')\n")
+    child = project.start("pipeline.debug", "--compute-target", "empty")
+    until(lambda: server.steps("work"), "the step", 60)
+    child.send_signal(signal.SIGINT)
+    assert "Interrupted" in project.finish(child).err
+    assert [run.status for run in server.state.runs.values()] == ["Canceled", "Canceled"]
+
+
 def test_cancel_ends_the_run_in_the_workspace(server: AzureMLServer, project: PipelineProject) -> None:
     project.single(ASLEEP)
     run_id = debug(project)["run_id"]

@@ -115,10 +115,12 @@ class FollowedStep:
         folder = run.step_folder(record.name)
         for name in ("azureml-logs", "announce"):
             (folder / name).mkdir(parents=True, exist_ok=True)
+        self._announced = run.events(record)
+        if record.final:
+            return
         # A new follower tells all from the beginning.
         for path in (folder / "azureml-logs").glob("*.txt"):
             path.unlink()
-        self._announced = run.events(record)
         self._announced.unlink(missing_ok=True)
 
     @property

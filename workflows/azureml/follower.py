@@ -91,7 +91,6 @@ class Follower:
             self._service.cancel()
             self._canceled = True
         children = {child.step: child for child in self._service.children()}
-        before = records.load(self.run.folder)
         changed = False
         for name, child in children.items():
             changed |= self._step(name, child)
@@ -104,7 +103,7 @@ class Follower:
                 return True
             if self.run.status == records.NOT_STARTED and status not in ("NotStarted", "Queued"):
                 self.run.status, changed = records.RUNNING, True
-        if changed or before is None:
+        if changed:
             self._save()
         return False
 

@@ -100,7 +100,6 @@ class AzureBackend:
                 plans.save(self._plan(pipeline, environments, allotted, debug), run.folder)
                 run.steps = _records(pipeline, allotted)
                 records.save(run)
-                save_place(run.folder, place)
                 _follow(run)
                 ending = "s" if len(run.steps) > 1 else ""
                 shown.text = f"run {run.run_id}, {len(run.steps)} step{ending} of {show(pipeline.file)}"
@@ -109,7 +108,7 @@ class AzureBackend:
             with uninterrupted():
                 reservations.release(all_ports(allotted))
                 if run is not None:
-                    self._discard(run)
+                    self._discard(run, workspace)
             raise
         return run
 
@@ -172,8 +171,9 @@ class AzureBackend:
         if place is None:
             return
         for step in run.steps:
-            # The ports that it tells of ended with the follower.
-            run.events(step).unlink(missing_ok=True)
+            if not step.final:
+                # The ports that it tells of ended with the follower.
+                run.events(step).unlink(missing_ok=True)
         with self._console.step("connect") as shown:
             # Here and not in the background: what is wrong is told to the person, who may have to sign in.
             from ..azureml.workspace import connect
@@ -361,9 +361,18 @@ class AzureBackend:
             made = attempt(
                 lambda: graph.prepare(workspace, submitted, shown.detail), "preparing the pipeline", shown.detail
             )
-            run_id, page = attempt_once(lambda: graph.start(workspace, submitted, made), "starting it", shown.detail)
+
+            def start() -> Place:
+                # Interrupted, it would leave a run that nobody here knows.
+                with uninterrupted():
+                    run_id, page = graph.start(workspace, submitted, made)
+                    started = replace(place, run_id=run_id, experiment=submitted.experiment, page=page)
+                    save_place(run.folder, started)
+                return started
+
+            started = attempt_once(start, "starting the run", shown.detail)
         shutil.rmtree(run.folder / "snapshots", ignore_errors=True)
-        return replace(place, run_id=run_id, experiment=submitted.experiment, page=page)
+        return started
 
     def _plan(
         self,
@@ -400,14 +409,19 @@ class AzureBackend:
             pipeline.continue_on_failure,
         )
 
-    def _discard(self, run: RunRecord) -> None:
+    def _discard(self, run: RunRecord, workspace: Any) -> None:
         """Take away what a submission that failed has made, here and, where it got so far, there."""
+        from ..azureml.errors import attempt
+        from ..azureml.service import PipelineService
+
         place = load_place(run.folder)
-        if place is not None and place.run_id:
+        if place is not None:
+            service = PipelineService(workspace, place.run_id)
             try:
-                self.cancel(run)
-            except UserError:
-                return
+                attempt(service.cancel, "canceling what was begun", self._console.line)
+            except UserError as error:
+                self._console.line(f"  note: the run {place.run_id} may go on ({error.problem}): {place.page}")
+        store.end_follower(run)
         shutil.rmtree(run.folder, ignore_errors=True)
 
 

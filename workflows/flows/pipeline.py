@@ -85,7 +85,9 @@ class PipelineFlow:
 
     def find(self, wanted: str | None) -> RunRecord:
         """The run that is meant; the latest without a word."""
-        return self.backend.find(wanted)
+        found = self.backend.find(wanted)
+        # One of the other backend's is brought up to date by that one.
+        return found if self._backend_of(found) is self.backend else self.refresh(found)
 
     def runs(self) -> list[RunRecord]:
         """Every run of the project, the latest first."""

@@ -228,6 +228,16 @@ def end_processes(run: RunRecord) -> None:
     engine.end_run(run.run_id)
 
 
+def end_follower(run: RunRecord) -> None:
+    """End the process that follows a run in a workspace."""
+    import signal
+
+    pid = runner_pid(run)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGTERM)
+
+
 def _wake(run: RunRecord) -> None:
     """Have a runner that was stopped by a signal go on."""
     import signal
