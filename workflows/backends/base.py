@@ -18,12 +18,14 @@ class DebugRequest:
         rank: The rank to be debugged of a distributed step; None for all of them.
         on_error: Only when a step raises.
         wait: Hold before a script's first line.
+        name_steps: Name the step in its launch configuration, also where one is debugged.
     """
 
     steps: tuple[str, ...] = ()
     rank: int | None = 0
     on_error: bool = False
     wait: bool = True
+    name_steps: bool = False
 
 
 class Backend(Protocol):

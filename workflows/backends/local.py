@@ -85,7 +85,7 @@ class LocalBackend:
                     pipeline.outputs,
                     pipeline.continue_on_failure,
                 )
-                several_steps = len(allotted) > 1
+                several_steps = len(allotted) > 1 or bool(debug and debug.name_steps and len(pipeline.steps) > 1)
                 ranks = {step.name: step.ranks for step in pipeline.steps}
 
                 def name(step: str, rank: int) -> str:

@@ -39,11 +39,13 @@ class Watching:
         console: Where steps show themselves.
         refresh: What is known of a run by now.
         limit: Seconds that a step may stay silent.
+        patient: Whether a step is waited for also while another one holds for its debugger.
     """
 
     console: Console
     refresh: Callable[[RunRecord], RunRecord]
     limit: int
+    patient: bool = False
 
 
 def again(run: RunRecord, step: str | None = None) -> str:
@@ -279,7 +281,7 @@ class _Watch:
             raise UserError(f"Nothing is debugged in the run {run.run_id}.", f"Submit it with a debugger: {again(run)}")
         if all(step.final for step in waited):
             self._fail(waited)
-        if self._only:
+        if self._only and not self._watching.patient:
             self._check_others(run)
 
     def _check_others(self, run: RunRecord) -> None:

@@ -24,6 +24,7 @@ from ..errors import UserError
 from ..paths import shown
 from ..project import state_folder
 from ..settings import Settings
+from ..vscode import pressed
 from . import fetch, frames, request, sync, tunnels
 from .address import Address, resolve
 from .configurations import tunnels as tunnels_of
@@ -37,7 +38,7 @@ from .session import Lost, Mismatch, Session
 #: Seconds for which a lost connection is tried again while a task runs there.
 AGAIN_SECONDS = 120.0
 #: Tasks that a debugger is brought home from.
-ATTACHING = ("debug", "attach", "attach-config")
+ATTACHING = ("debug", "attach", "attach-config", "setup")
 #: Tasks that make or change run configurations.
 _CONFIGURING = ("experiment.create", "experiment.run", "experiment.debug")
 #: Tasks that a person talks to.
@@ -245,6 +246,8 @@ class RemoteTask:
         if files:
             environ["PYTHONPATH"] = files
         environ[reports.TYPED] = reports.typed()
+        if pressed.name():
+            environ[pressed.VARIABLE] = pressed.name()
         asked = {
             "do": "task",
             "task": f"{time.strftime('%Y%m%d-%H%M%S')}-{self._task}",
@@ -378,6 +381,11 @@ class _Follower:
             # The run's background process and the command have both said it.
             return
         self._last = told
+        if not told["owner"]:
+            # Nothing runs there yet.
+            ports = {entry["name"]: entry["connect"]["port"] for entry in told["entries"]}
+            write(project, told, task.places, ports)
+            return
         owner = {**told["owner"], "boot": self._boot}
         wanted = tunnels_of(told)
         with console.step("tunnel") as step:
@@ -391,6 +399,7 @@ class _Follower:
             step.text = _tunnel_text(wanted, ports)
         with console.step("attach-config") as step:
             step.text = f".vscode/launch.json {write(project, told, task.places, ports)}"
+        pressed.check(project)
 
     def _homely(self, value: Any, key: str = "") -> Any:
         """A result as it is seen from here: ports and paths of this machine."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Collection
 
-from . import container, deploy, experiment, pipeline, remote
+from . import container, deploy, experiment, pipeline, remote, vscode
 
 namespace = Collection()
 namespace.add_collection(Collection.from_module(deploy))
@@ -12,3 +12,4 @@ namespace.add_collection(Collection.from_module(container))
 namespace.add_collection(Collection.from_module(pipeline))
 namespace.add_collection(Collection.from_module(experiment))
 namespace.add_collection(Collection.from_module(remote))
+namespace.add_collection(Collection.from_module(vscode))

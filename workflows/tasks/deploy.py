@@ -97,6 +97,7 @@ def debug(run: Command, wait: bool = False, follow: bool = False) -> None:
     console.line("After an edit   inv deploy.reload")
     console.line("Stop            inv container.stop")
     console.result(result)
+    run.ready()
     if follow:
         from ._stream import stream
 

@@ -45,8 +45,9 @@ def _inputs(typed: Sequence[str]) -> dict[str, str]:
 
 def _request(step: Sequence[str], rank: str, on_error: bool, wait: bool) -> DebugRequest:
     from ..backends.base import DebugRequest
+    from ..vscode import pressed
 
-    return DebugRequest(tuple(step), read_rank(rank), on_error, wait)
+    return DebugRequest(tuple(step), read_rank(rank), on_error, wait, name_steps=bool(pressed.name()))
 
 
 @command(
@@ -98,7 +99,9 @@ def debug(
 ) -> None:
     """Do it all: submit, tail-log, attach."""
     flow = _flow(call)
-    run, found = flow.debug(_inputs(input), _request(step, rank, on_error, wait), _options(call, input))
+    request = _request(step, rank, on_error, wait)
+    joined = flow.join(request) if request.name_steps else None
+    run, found = joined or flow.debug(_inputs(input), request, _options(call, input))
     console = call.console
     console.line()
     if found:
@@ -115,6 +118,7 @@ def debug(
     else:
         console.line(f"The run {run.run_id} has completed, and no step raised.")
     console.result(submitted(call.settings.backend, call.console, run, found))
+    call.ready()
     if follow:
         stay(call.console, flow.backend.refresh, run)
 
@@ -247,12 +251,19 @@ def list_(call: Command) -> None:
 @command(settings=("backend",), json=True, help={"run": RUN_HELP}, interrupted="Some of its steps may still run.")
 def cancel(call: Command, run: str | None = None) -> None:
     """End every process and container of a run at once; logs and outputs so far are kept."""
+    from ..vscode import pressed
+
     flow = _flow(call)
     found = flow.find(run)
     if found.final:
         call.console.line(f"The run {found.run_id} is over already: {found.status}.")
         call.console.result({"run_id": found.run_id, "status": found.status, "canceled": False})
         return
+    if pressed.name() and (later := [step.name for step in found.steps if step.debugged and not step.final]):
+        # The editor has left one step; others of the run are still to be debugged, or just are.
+        if len(later) > 1 or pressed.name() not in found.step(later[0]).configurations.values():
+            call.console.line(f"The run {found.run_id} goes on: {', '.join(later)}.")
+            return
     with call.console.step("cancel") as shown:
         found = flow.backend.cancel(found)
         shown.text = f"{found.run_id}: {found.status}"
