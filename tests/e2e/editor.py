@@ -207,6 +207,8 @@ class Editor:
     def _until(self, look: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
         def patient() -> Any:
             found = look()
+            # Nothing comes any more once VS Code asks what to do.
+            assert found or look == self.dialog or not self.dialog(), f"{what} will not happen"
             if not found:
                 # The sync API gets its events only while it is called.
                 self.page.wait_for_timeout(50)
@@ -340,14 +342,18 @@ class Editor:
         """Wait until no thread is stopped."""
         self._until(lambda: self._stop() is None, "the program going on", seconds)
 
+    def until_debugging(self, seconds: float = SECONDS) -> None:
+        """Wait until a session is there."""
+        self._until(lambda: self.debugging, "a debug session", seconds)
+
     def until_over(self, seconds: float = SECONDS) -> None:
         """Wait until there is no debug session."""
         self._until(lambda: not self.debugging, "the end of the session", seconds)
 
     @property
     def debugging(self) -> bool:
-        """Whether a session is there: the status bar has another colour then."""
-        return bool(self.page.locator(".statusbar.debugging, .debug-toolbar:visible").count())
+        """Whether a session is attached: it can be disconnected from then."""
+        return bool(self.page.locator(".title-actions .codicon-debug-disconnect:visible").count())
 
     # What VS Code says
 
@@ -375,6 +381,16 @@ class Editor:
         pane = self.page.locator(".markers-panel")
         pane.wait_for()
         return [text.replace("\n", " ") for text in pane.locator(".monaco-list-row").all_inner_texts()]
+
+    def until_problem(self, *parts: str) -> list[str]:
+        """Wait until the Problems pane has rows with these texts; all of its rows."""
+
+        def look() -> list[str]:
+            rows = self.problems()
+            return rows if all(any(part in row for row in rows) for part in parts) else []
+
+        found: list[str] = self._until(look, f"{parts} among the problems")
+        return found
 
     def terminal(self) -> str:
         """The visible text of the terminal."""

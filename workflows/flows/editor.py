@@ -78,7 +78,8 @@ class EditorFlow:
 
     def _write(self, found: Found, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         project = self.settings.project
-        before = {chain.name: self._before(chain) for chain in [*found.chains, *found.compounds]}
+        every: list[Chain | Compound] = [*found.chains, *found.compounds]
+        before = {chain.name: self._before(chain) for chain in every}
         after = {chain.name: self._after(chain) for chain in found.chains} if self.wanted.stop_after else {}
         tasks = [*before.values(), *after.values()]
         with self.console.step("tasks") as step:

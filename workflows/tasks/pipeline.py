@@ -259,11 +259,12 @@ def cancel(call: Command, run: str | None = None) -> None:
         call.console.line(f"The run {found.run_id} is over already: {found.status}.")
         call.console.result({"run_id": found.run_id, "status": found.status, "canceled": False})
         return
-    if pressed.name() and (later := [step.name for step in found.steps if step.debugged and not step.final]):
+    left = [step for step in found.steps if step.debugged and not step.final]
+    others = [step.name for step in left if pressed.name() not in step.configurations.values()]
+    if pressed.name() and others:
         # The editor has left one step; others of the run are still to be debugged, or just are.
-        if len(later) > 1 or pressed.name() not in found.step(later[0]).configurations.values():
-            call.console.line(f"The run {found.run_id} goes on: {', '.join(later)}.")
-            return
+        call.console.line(f"The run {found.run_id} goes on: {', '.join(others)}.")
+        return
     with call.console.step("cancel") as shown:
         found = flow.backend.cancel(found)
         shown.text = f"{found.run_id}: {found.status}"
