@@ -124,7 +124,7 @@ def test_f5_debugs_a_pipeline_step(workbench: Workbench, project: PipelineProjec
         editor.press("F5")
         editor.until_over()
         assert project.until_final()["status"] == "Completed"
-        (result,) = project.runs.glob("*/tell/azureml-logs/70_driver_log.txt")
+        (result,) = project.runs.glob("*/**/tell/azureml-logs/70_driver_log.txt")
         assert "the result is 24" in result.read_text()
 
 
