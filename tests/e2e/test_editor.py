@@ -13,8 +13,10 @@ import pytest
 from conftest import missing
 from editor import PICTURES, Workbench, what_is_missing
 from experiments import TITLE, TRAIN, TRAIN_LINE
+from hosts import Hosts
 from pipelines import ADD_LINE, FAMILY, PREPARE_LINE, TELL_LINE, PipelineProject, make_pipeline_project
 from projects import PLAIN, PLAIN_LINE, post, until
+from remotes import remote_project
 
 from workflows.engines.ports import any_free
 
@@ -178,6 +180,7 @@ def test_a_failure_is_told_at_its_line_and_nothing_is_attached(workbench: Workbe
     broken = PLAIN.replace("total = sum(numbers)", "total = sum(numbers")
     (project.folder / "service" / "score.py").write_text(broken)
     with workbench.open(project.folder, "syntax") as editor:
+        editor.open_file("score.py")
         editor.start(DEPLOYMENT)
         assert "preLaunchTask" in editor.until_dialog()
         editor.picture("dialog")
@@ -191,6 +194,7 @@ def test_a_failure_is_told_at_its_line_and_nothing_is_attached(workbench: Workbe
     )
     project.pipeline.write_text(text)
     with workbench.open(project.folder, "reference") as editor:
+        editor.open_file("pipeline.yml")
         editor.start(f"{FAMILY} (add)")
         editor.until_dialog()
         editor.answer("Abort")
@@ -222,3 +226,40 @@ def test_with_stop_after_what_f5_started_ends_with_the_session(workbench: Workbe
         post(scoring_url(project))
         editor.stop()
         until(lambda: not (project.state / "session.json").exists(), "the service's end", 60)
+
+
+def test_f5_debugs_on_the_other_machine(workbench: Workbench, hosts: Hosts, tmp_path: Path) -> None:
+    with remote_project(tmp_path / "a project", hosts, hosts.instance) as project:
+        project.environ |= {
+            "AML_DEBUG_PORT": str(any_free(frozenset())),
+            "AML_SCORING_PORT": str(any_free(frozenset())),
+        }
+        settings = project.folder / ".vscode" / "settings.json"
+        settings.parent.mkdir()
+        settings.write_text(json.dumps({"terminal.integrated.env.linux": project.environ}))
+        project.ok("vscode.setup", "--remote")
+        assert project.launch()[DEPLOYMENT]["preLaunchTask"] == "inv deploy.debug --remote"
+        assert project.launch()[DEPLOYMENT]["pathMappings"][0]["remoteRoot"] == f"{project.remote_root}/service"
+        with workbench.open(project.folder, "remote") as editor:
+            editor.breakpoint("score.py", PLAIN_LINE)
+            editor.start(DEPLOYMENT)
+            editor.until_debugging(240)
+            (scoring,) = [one for one in project.tunnels() if one["for"].endswith("scoring")]
+            request = Posted(f"http://127.0.0.1:{scoring['local_port']}/score")
+            editor.stopped("score.py", PLAIN_LINE)
+            editor.until_variable("total", "6")
+            editor.picture("stopped")
+            editor.set_value("total", "7")
+            editor.until_variable("total", "7")
+            editor.press("F10")
+            editor.stopped("score.py", PLAIN_LINE + 1)
+            editor.press("F5")
+            assert request.answer() == {"answer": 70}
+            editor.stop()
+            editor.choose(f"{FAMILY} (prepare)")
+            editor.breakpoint("prepare.py", PREPARE_LINE)
+            editor.press("F5")
+            editor.stopped("prepare.py", PREPARE_LINE, 240)
+            editor.until_variable("numbers", "[1, 2, 3]")
+            editor.press("F5")
+            editor.until_over()
