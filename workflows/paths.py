@@ -24,6 +24,42 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / NAME
 
 
+def own_id() -> str:
+    """Tells this person on this machine from every other one; made at the first use, and the same from then on.
+
+    Neither the machine's name nor its network cards do: both change with the network that it is in.
+
+    Raises:
+        UserError: It cannot be kept.
+    """
+    from filelock import FileLock
+
+    from .errors import UserError
+    from .project import write_bytes
+
+    path = _state_folder() / "id"
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_name("id.lock"), timeout=10):
+                if not path.exists():
+                    write_bytes(path, os.urandom(16).hex().encode())
+        return path.read_text("ascii").strip()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be kept: {error.strerror or error}.", "Make its folder writable for you."
+        ) from error
+
+
+def _state_folder() -> Path:
+    """The folder for what is to stay, unlike a cache; ``XDG_STATE_HOME`` is honoured."""
+    if sys.platform in ("win32", "darwin"):
+        import platformdirs
+
+        return Path(platformdirs.user_state_dir(NAME, appauthor=False))
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / NAME
+
+
 def shown(path: Path) -> Path:
     """A path as people read it: relative where it lies below the current folder.
 

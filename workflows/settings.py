@@ -36,6 +36,12 @@ def _port(value: str) -> int:
     return int(value)
 
 
+def _remote_port(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 65535:
+        raise ValueError("must be a port number, 1 to 65535")
+    return int(value)
+
+
 def _seconds(value: str) -> int:
     if not value.isascii() or not value.isdigit() or len(value) > 7:
         raise ValueError("must be a whole number of seconds")
@@ -116,7 +122,7 @@ SETTINGS: tuple[Setting, ...] = (
         _one_of("interactive", "service-principal", "managed-identity"),
     ),
     Setting("AML_REMOTE_HOST", "", "the compute instance's address, or a Host of ~/.ssh/config, for --remote"),
-    Setting("AML_REMOTE_PORT", "", "its SSH port; 50000 on compute instances", _port),
+    Setting("AML_REMOTE_PORT", "", "its SSH port; 50000 on compute instances", _remote_port),
     Setting("AML_REMOTE_USER", "", "its user; azureuser on compute instances"),
     Setting("AML_REMOTE_KEY", "", "private key file", path=True),
     Setting("AML_REMOTE_DIR", "", "the project's folder there; default: one of its own below ~/azureml-debug"),

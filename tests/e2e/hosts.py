@@ -287,6 +287,14 @@ class Host:
                     found.append(process)
         return found
 
+    def command_lines(self) -> list[str]:
+        """How those processes were started; without those that end meanwhile."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                found.append(" ".join(process.cmdline()))
+        return found
+
     def small_disk(self, path: str, megabytes: int) -> Path:
         """Make a folder one on a disk of its own of so many megabytes, for the rest of the test."""
         inside = str(Path(self.home, path))
@@ -475,11 +483,18 @@ class Sshd:
 
     def stop(self) -> None:
         """Kill it and the processes of its connections; what they started is left to itself, as it would be."""
-        for process in self._processes():
+        self._kill()
+        self._close()
+        # Again and again: somebody may just have connected.
+        until(lambda: not self._kill(), "the end of sshd", 10)
+
+    def _kill(self) -> int:
+        """Kill its processes; how many there were."""
+        found = self._processes()
+        for process in found:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        self._close()
-        until(lambda: not self._processes(), "the end of sshd", 10)
+        return len(found)
 
     def restart(self) -> None:
         """Stop and start it."""
@@ -500,6 +515,18 @@ class Sshd:
         self._make_host_keys()
         if self.running:
             self.restart()
+
+    def have_host_key(self, kind: str) -> str:
+        """Have a host key of this kind alone; the public one, as it stands in known_hosts."""
+        path = self._folder / f"ssh_host_{kind}_key"
+        if not path.exists():
+            _make_key(path, kind)
+        self.configure()
+        config = self._folder / "sshd_config"
+        lines = [line for line in config.read_text().splitlines() if not line.startswith("HostKey ")]
+        config.write_text("\n".join([*lines, f"HostKey /etc/ssh/{path.name}", ""]))
+        self.restart()
+        return " ".join(path.with_suffix(".pub").read_text().split()[:2])
 
     def authorize(self, *public_keys: str) -> None:
         """Let these keys in, and no other; none: nobody. It holds at once."""

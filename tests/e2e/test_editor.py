@@ -187,7 +187,7 @@ def test_a_failure_is_told_at_its_line_and_nothing_is_attached(workbench: Workbe
         editor.answer("Abort")
         assert not editor.debugging
         problems = editor.until_problem("score.py", "'(' was never closed")
-        assert any("Ln 13" in row for row in problems), problems
+        assert any(f"Ln {PLAIN_LINE - 1}" in row for row in problems), problems
         editor.picture("problems")
     text = project.pipeline.read_text().replace(
         "parent.jobs.prepare.outputs.doubled", "parent.jobs.prepair.outputs.doubled"

@@ -32,7 +32,7 @@ def test_without_a_host_the_setting_is_named(project: RemoteProject) -> None:
 
 def test_a_name_that_is_none_and_a_port_where_nobody_listens(project: RemoteProject) -> None:
     project.inv("pipeline.list", "--remote", AML_REMOTE_HOST="no-such-host.invalid").says(
-        "There is no host", "AML_REMOTE_HOST"
+        "There is no host", "AML_REMOTE_HOST", "~/.ssh/config"
     )
     project.inv("pipeline.list", "--remote", AML_REMOTE_PORT="50001").says("refuses the connection", "SSH server")
     hinted = {"AML_REMOTE_PORT": "", "AML_REMOTE_HOST": f"azureuser@{project.host.address}"}
@@ -140,6 +140,23 @@ def test_packages_that_cannot_be_installed_there_leave_nothing_half_made(project
     assert not [path for path in left.glob("*-py*") if path.is_dir()]
 
 
+def test_folders_there_that_cannot_be_written(project: RemoteProject) -> None:
+    home, remedy = project.host.home, "Make it writable for you there"
+    project.host.run(["chmod", "555", home], root=True)
+    project.inv("remote.sync").says(f"Permission denied ({home}/azureml-debug)", remedy, "AML_REMOTE_DIR")
+    checked = project.inv("remote.check")
+    assert checked.code == 1 and f"Permission denied ({home})." in checked.out and remedy in checked.out
+    project.host.run(["chmod", "755", home], root=True)
+    project.environ["AML_REMOTE_DIR"] = "elsewhere"
+    project.host.run(["mkdir", "-p", f"{home}/.cache/azureml-debug"])
+    project.host.run(["chmod", "555", f"{home}/.cache/azureml-debug"], root=True)
+    try:
+        assert f"({home}/.cache/azureml-debug)." in project.inv("remote.check").out
+    finally:
+        project.host.run(["chmod", "755", f"{home}/.cache/azureml-debug"], root=True)
+    project.ok("remote.check")
+
+
 def test_the_settings_of_ssh_itself_are_used_with_what_they_include(project: RemoteProject, hosts: Hosts) -> None:
     laptop, host = hosts.laptop, project.host
     laptop.ssh_config.write_text("Include extra\n")
@@ -172,6 +189,9 @@ def test_check_goes_through_everything_a_line_each(project: RemoteProject) -> No
     names = [one["name"] for one in checked.json["findings"]]
     assert names == ["name", "TCP", "host key", "login", "Python", "disk", "Docker", "Azure ML", "clock"]
     assert checked.json["ok"] is True
+    neutral = next(one for one in checked.json["findings"] if one["name"] == "Azure ML")
+    assert neutral["ok"] is True and neutral["remedy"] == ""
+    assert "AML_BACKEND=local" in project.ok("remote.check", AML_BACKEND="azureml").out
     project.host.put_program("python3", f'#!/bin/sh\nexec {shutil.which("python3", path="/usr/bin")} "$@"\n')
     project.host.put_program("docker", "#!/bin/sh\necho permission denied >&2\nexit 1\n")
     assert "usermod -aG docker" in project.ok("remote.check").out

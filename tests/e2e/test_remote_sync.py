@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -58,6 +59,22 @@ def test_only_what_has_changed_travels_and_what_git_ignores_stays(project: Remot
     there = project.files()
     assert there["with space.py"] == "edited" and there["new.txt"] == "new"
     assert not (project.remote_folder / "deep").exists()
+
+
+def test_what_is_no_file_stays(project: RemoteProject) -> None:
+    count = sync(project)["files"]
+    for folder in ("", "some data", "service"):
+        os.mkfifo(project.folder / folder / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(project.folder / "socket"))
+        for name, target in {"loop": "loop", "nowhere": "gone", "up": "..", "endless": "/dev/zero"}.items():
+            (project.folder / name).symlink_to(target)
+        (project.folder / os.fsdecode(b"no-\xff-utf8.txt")).write_text("x")
+        found = sync(project)
+    # Links that lead out of the project, or to no file, stay as well; those inside it are links there too.
+    assert (found["sent"], found["files"]) == (3, int(str(count)) + 3)
+    assert os.fsdecode(b"no-\xff-utf8.txt") in project.files()
+    assert os.readlink(project.remote_folder / "nowhere") == "gone"
 
 
 def test_folders_that_settings_and_inputs_name_travel_ignored_or_not(project: RemoteProject, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from workflows.remote import address as addresses
 from workflows.remote import local_files, request, sync
 from workflows.remote.places import Places
 from workflows.remote.request import Typed
+from workflows.remote.task import project_id
 from workflows.settings import resolve
 
 TREE = {
@@ -59,6 +60,71 @@ def test_a_project_in_a_larger_repository_sends_itself_alone(project: Path) -> N
     assert "a.py" in local_files.project_files(project, [])
 
 
+@pytest.mark.parametrize("repository", [True, False], ids=["in a repository", "in none"])
+def test_submodules_and_repositories_in_the_project_travel(project: Path, tmp_path: Path, repository: bool) -> None:
+    def git(folder: Path, *arguments: str) -> None:
+        known = ["-c", "user.name=x", "-c", "user.email=x@x", "-c", "protocol.file.allow=always"]
+        subprocess.run(["git", *known, *arguments], cwd=folder, check=True, capture_output=True)
+
+    library = tmp_path / "library"
+    for folder in (library, library / "deeper", project / "nested", project / "build" / "ignored"):
+        folder.mkdir(parents=True)
+        git(folder, "init", "-q")
+        (folder / ".gitignore").write_text("*.o\n")
+        (folder / "code.py").write_text("")
+        (folder / "code.o").write_text("")
+        git(folder, "add", "code.py", ".gitignore")
+        git(folder, "commit", "-qm", "x")
+    (project / "nested" / "new.py").write_text("")
+    expected = {"nested/code.py", "nested/.gitignore", "nested/new.py"}
+    if repository:
+        git(project, "init", "-q")
+        git(project, "submodule", "add", "-q", str(library), "lib")
+        git(project / "lib", "submodule", "add", "-q", str(library / "deeper"), "inner")
+        (project / "lib" / "code.o").write_text("")
+        expected |= {".gitmodules", "lib/code.py", "lib/.gitignore", "lib/inner/code.py", "lib/inner/.gitignore"}
+        expected |= {"lib/.gitmodules"}
+    before = {name for name in local_files.project_files(project, []) if name in TREE}
+    assert set(local_files.project_files(project, [])) - before == expected
+    if repository:
+        # One that is not fetched has an empty folder.
+        git(project, "submodule", "deinit", "-f", "lib")
+        assert set(local_files.project_files(project, [])) - before == {
+            name for name in expected if not name.startswith("lib/")
+        }
+
+
+def test_the_folder_there_stays_the_same_in_another_network(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(project / "state"))
+    first = project_id(project)
+    monkeypatch.setattr("uuid.getnode", lambda: 1)
+    monkeypatch.setattr("platform.node", lambda: "another")
+    assert project_id(project) == first != project_id(project.parent)
+    (project / "state" / "azureml-debug" / "id").unlink()
+    assert project_id(project) != first
+
+
+def test_the_public_half_of_a_key_is_told(project: Path) -> None:
+    keys = {"ours": "-----BEGIN OPENSSH PRIVATE KEY-----\n", "ours.pub": "ssh-ed25519 AAAAC3NzaC1l comment\n"}
+    for name, text in {**keys, "other": "---- BEGIN SSH2 PUBLIC KEY ----\n"}.items():
+        (project / name).write_text(text)
+
+    def key(name: str) -> tuple[str, ...]:
+        return addresses.resolve(resolve(project, {"remote_host": "box", "remote_key": name}, environ={})).keys
+
+    assert key("ours") == (str(project / "ours"),)
+    for name, remedy in {"ours.pub": f"AML_REMOTE_KEY={project / 'ours'}", "other": "the private key's file"}.items():
+        with pytest.raises(UserError, match="is the public half") as raised:
+            key(name)
+        assert remedy in raised.value.remedy
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "ssh"])
+def test_a_port_of_the_machine_that_is_none_is_refused(project: Path, port: str) -> None:
+    with pytest.raises(UserError, match="1 to 65535"):
+        resolve(project, {"remote_port": port}, environ={})
+
+
 def test_what_is_sent_and_deleted_is_what_differs() -> None:
     def one(path: str, size: int = 1, time: int = 5) -> local_files.LocalFile:
         return local_files.LocalFile(path, f"/x/{path}", size, time, 0o644)
@@ -77,6 +143,8 @@ def test_what_is_sent_and_deleted_is_what_differs() -> None:
         ("me@box:2200", {"remote_port": "50000", "remote_user": "you"}, ("box", 50000, "you")),
         ("ci.westeurope.instances.azureml.ms", {}, ("ci.westeurope.instances.azureml.ms", 50000, "azureuser")),
         ("[fe80::1]:50000", {}, ("fe80::1", 50000, None)),
+        ("::1", {}, ("::1", 22, None)),
+        ("me@[::1]", {"remote_port": "50000"}, ("::1", 50000, "me")),
         ("ssh://me@box:22/", {}, ("box", 22, "me")),
         ("alias", {}, ("10.9.8.7", 2222, "person")),
         ("alias", {"remote_port": "50000"}, ("10.9.8.7", 50000, "person")),

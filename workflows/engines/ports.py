@@ -7,12 +7,15 @@ binding only.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Mapping
 
 from ..errors import UserError
 from ..settings import BY_FIELD
 from .reservations import is_reserved
 
+#: Seconds that a program may take from binding a port to listening on it.
+_BINDING_SECONDS = 1.0
 #: What every process of a deployed service, and of a step, has in its environment.
 _MARKS = frozenset({"AZUREML_DEBUGGEE_PROJECT", "AZUREML_DEBUGGEE_RUN"})
 
@@ -57,7 +60,24 @@ def any_free(avoid: frozenset[int]) -> int:
 
 
 def _holder(port: int) -> tuple[str, bool]:
-    """The program that listens on the port, and whether it is a session of this program."""
+    """The program that listens on the port, and whether it is a session of this program.
+
+    Without a name where the port is free by now.
+    """
+    deadline = time.monotonic() + _BINDING_SECONDS
+    while True:
+        found = _listener(port)
+        if found is not None:
+            return found
+        if is_free(port):
+            return "", True
+        if time.monotonic() > deadline:
+            return "another program", False
+        # Bound, and not listened on: by a session that is just starting, or by another command that probes.
+        time.sleep(0.02)
+
+
+def _listener(port: int) -> tuple[str, bool] | None:
     import psutil
 
     try:
@@ -80,7 +100,7 @@ def _holder(port: int) -> tuple[str, bool]:
         except psutil.Error:
             ours = False
         return name, ours
-    return "another program", False
+    return None
 
 
 def pick(
@@ -110,6 +130,8 @@ def pick(
                 setting = BY_FIELD[field]
                 others = f"{setting.flag} {port + 1}, or {setting.variable}=0 for a free one"
                 raise UserError(f"Port {port} is held by {name}.", f"Stop it, or choose another port: {others}.")
+            if not name:
+                continue
         port = port + 1 if port < 65535 else 1024
     note = "" if port == wanted else f"port {wanted} belongs to another session, so {port} is used"
     return port, note

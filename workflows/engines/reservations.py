@@ -1,7 +1,7 @@
-"""Debug ports that runs have been promised and may not listen on yet, on this whole machine.
+"""Ports that runs and services have been promised and may not listen on yet, on this whole machine.
 
 A step binds its port only when its Python starts, which `pip install` in its command may delay by
-minutes; without a note of it, two runs would be promised the same one.
+minutes; without a note of it, two sessions would be promised the same one.
 """
 
 from __future__ import annotations

@@ -264,18 +264,7 @@ class Deployment:
             for port in (settings.scoring_port, settings.debug_port):
                 if not ports.may_listen(port):
                     raise UserError(f"Only root may listen on port {port}.", "Choose a port from 1024 on.")
-        mine = self._own_ports(own)
-        chosen: dict[str, int] = {}
-        for field in ("scoring_port", "debug_port"):
-            wanted = getattr(settings, field)
-            if wanted in mine and wanted not in chosen.values():
-                # It is held by the service that is about to be replaced.
-                chosen[field] = wanted
-                continue
-            taken = frozenset(chosen.values())
-            chosen[field], word = ports.pick(field, wanted, taken, self._container_on)
-            if word:
-                notes.append(word)
+        chosen = self._chosen_ports(self._own_ports(own), notes)
         return ServiceSpec(
             project=settings.project,
             session=sessions.session_folder(settings.project),
@@ -289,6 +278,25 @@ class Deployment:
             debug_timeout=settings.debug_timeout,
             **chosen,
         )
+
+    def _chosen_ports(self, mine: frozenset[int], notes: list[str]) -> dict[str, int]:
+        """The service's ports by setting, promised to it until it listens or this command ends."""
+        from ..engines import ports, reservations
+
+        chosen: dict[str, int] = {}
+        with reservations.choosing():
+            for field in ("scoring_port", "debug_port"):
+                wanted = getattr(self.settings, field)
+                if wanted in mine and wanted not in chosen.values():
+                    # It is held by the service that is about to be replaced.
+                    chosen[field] = wanted
+                    continue
+                taken = frozenset(chosen.values())
+                chosen[field], word = ports.pick(field, wanted, taken, self._container_on)
+                if word:
+                    notes.append(word)
+            reservations.reserve(chosen.values())
+        return chosen
 
     def _own_ports(self, own: Service | None) -> frozenset[int]:
         """Ports of the service that is about to be replaced."""

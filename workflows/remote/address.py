@@ -55,9 +55,14 @@ class Address:
         name = self.alias or self.host
         return name if self.port == SSH_PORT or self.alias else f"[{name}]:{self.port}"
 
+    @property
+    def place(self) -> str:
+        """Host and port as people write them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     def __str__(self) -> str:
         """As people write it."""
-        return f"{self.user}@{self.host}:{self.port}"
+        return f"{self.user}@{self.place}"
 
     def as_json(self) -> dict[str, Any]:
         """For handing it to another process."""
@@ -98,11 +103,32 @@ def resolve(settings: Settings) -> Address:
             raise UserError(
                 f"The key {settings.remote_key} does not exist.", "Correct AML_REMOTE_KEY: the private key's file."
             )
+        _see_that_it_is_private(settings.remote_key)
         found = replace(found, keys=(str(settings.remote_key),))
     if settings.remote_gateway:
         found = replace(found, via=_hops(settings.remote_gateway, "AML_REMOTE_GATEWAY"), command="")
     # A gateway for which ssh knows no key of its own is likely to take the same one.
     return replace(found, via=tuple(hop if hop.keys else replace(hop, keys=found.keys) for hop in found.via))
+
+
+def _see_that_it_is_private(key: Path) -> None:
+    """See that a file does not hold the public half of a key.
+
+    Raises:
+        UserError: It does.
+    """
+    try:
+        with open(key, "rb") as file:
+            start = file.read(200)
+    except OSError as error:
+        raise UserError(f"The key {key} cannot be read: {error.strerror}.", "Correct AML_REMOTE_KEY.") from error
+    # As ssh-keygen writes it, and in the formats of RFC 4716 and PEM.
+    if re.match(rb"\s*((sk-)?(ssh|ecdsa)-[\w@.-]+ AAAA|-----?\s?BEGIN [A-Z0-9 ]*PUBLIC KEY)", start):
+        private = key.with_suffix("") if key.suffix == ".pub" and key.with_suffix("").is_file() else None
+        raise UserError(
+            f"{key} is the public half of a key, and only the private half lets one in.",
+            f"AML_REMOTE_KEY={private}" if private else "Set AML_REMOTE_KEY to the private key's file.",
+        )
 
 
 def _hops(text: str, setting: str) -> tuple[Address, ...]:
@@ -116,9 +142,8 @@ def _hops(text: str, setting: str) -> tuple[Address, ...]:
 
 def _split(text: str, setting: str) -> tuple[str, str, int]:
     """The parts of ``[user@]host[:port]``."""
-    match = re.fullmatch(
-        r"(?:ssh://)?(?:([^@\s]+)@)?(\[[^\]\s]+\]|[^:@\s/]+|[0-9a-fA-F:]+)(?::(\d{1,5}))?/?", text.strip()
-    )
+    host = r"\[[^\]\s]+\]|[^:@\s/]+|[0-9a-fA-F:]+(?:[0-9.]+)?(?:%\w+)?"
+    match = re.fullmatch(rf"(?:ssh://)?(?:([^@\s]+)@)?({host})(?::(\d{{1,5}}))?/?", text.strip())
     if match is None or match[2].startswith("-") or int(match[3] or 1) > 65535:
         raise UserError(f"{setting} must be a host, or user@host:port, not {text!r}.", f"Correct {setting}.")
     return match[1] or "", match[2].strip("[]"), int(match[3] or 0)

@@ -12,7 +12,15 @@ from typing import Any
 from ..errors import UserError
 from ..settings import Settings
 from .address import Address, resolve
-from .connection import CONNECT_SECONDS, HostKeyRefused, LoginFailed, accept_host_key, fingerprint, open_connection
+from .connection import (
+    CONNECT_SECONDS,
+    NO_SUCH_HOST,
+    HostKeyRefused,
+    LoginFailed,
+    accept_host_key,
+    fingerprint,
+    open_connection,
+)
 from .session import Lost, Session
 from .sync import in_bytes
 
@@ -89,7 +97,7 @@ def _network(address: Address) -> Iterator[Finding]:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError as error:
         reason = getattr(error, "strerror", None) or error
-        yield Finding("name", False, f"{address.host}: {reason}", "Correct AML_REMOTE_HOST, or your network's names.")
+        yield Finding("name", False, f"{address.host}: {reason}", NO_SUCH_HOST)
         return
     places = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     yield Finding("name", True, f"{address.host} is {', '.join(places)}" if places != [address.host] else address.host)
@@ -120,7 +128,7 @@ def _machine(session: Session, settings: Settings) -> Iterator[Finding]:
         )
     yield _disk(facts, session, settings)
     yield _docker(facts["docker"])
-    yield _sdk(facts["sdk"])
+    yield _sdk(facts["sdk"], settings.backend)
     # Half of the way there and back is the best guess at how old the answer is.
     off = hello["time"] - asked
     if abs(off) > _CLOCK:
@@ -159,12 +167,15 @@ def _docker(docker: Mapping[str, str]) -> Finding:
     )
 
 
-def _sdk(version: str) -> Finding:
+def _sdk(version: str, backend: str) -> Finding:
     if version:
         return Finding("Azure ML", True, f"azureml-core {version}")
-    return Finding(
-        "Azure ML", None, "azureml-core was not found; AML_BACKEND=azureml needs it", "Only for Azure ML pipelines."
-    )
+    if backend == "azureml":
+        return Finding(
+            "Azure ML", None, "azureml-core was not found; AML_BACKEND=azureml needs it",
+            "Compute instances have it in /anaconda/envs. Install it there, or choose AML_BACKEND=local.",
+        )  # fmt: skip
+    return Finding("Azure ML", True, "azureml-core is not there; only AML_BACKEND=azureml would need it")
 
 
 def accept(settings: Settings, wanted: str) -> str:
@@ -178,7 +189,7 @@ def accept(settings: Settings, wanted: str) -> str:
         try:
             open_connection(machine if machine is not address else address, {}).close()
         except HostKeyRefused as error:
-            if "changed" in error.problem:
+            if "is not known" not in error.problem:
                 raise
             shown = fingerprint(error.key)
             if shown.removeprefix("SHA256:") != wanted.removeprefix("SHA256:"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import shlex
 import socket
 import sys
@@ -13,22 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from . import pulse
 from .address import INSTANCE_PORT, SSH_PORT, Address
+from .host_keys import HostKeys, RevokedKey, UnknownHost
+from .proxy import start_proxy
 
 #: Seconds for TCP, for the server's greeting and for the login, each: with 100 ms and 5 % loss it took up to 13.
 CONNECT_SECONDS = 20
-#: Seconds between two signs of life, so that a link that is gone is noticed.
-KEEPALIVE_SECONDS = 5
 #: Milliseconds after which data that nobody acknowledges ends the connection.
 _USER_TIMEOUT = 15_000
-
-
-class UnknownHost(Exception):
-    """The host's key is in no known_hosts file."""
-
-    def __init__(self, key: Any) -> None:
-        super().__init__()
-        self.key = key
+#: What to do about a name that nobody knows.
+NO_SUCH_HOST = "Correct AML_REMOTE_HOST, or give it a Host entry with a HostName in ~/.ssh/config."
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 class LoginFailed(UserError):
@@ -56,7 +51,7 @@ def open_connection(address: Address, passphrases: dict[str, str]) -> Any:
         UserError: It cannot be reached, is not the known machine, or does not let us in.
     """
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-    gateway: Any = _command(next(iter(address.via), address)) or None
+    gateway: Any = None
     opened: list[Any] = []
     try:
         for hop in address.via:
@@ -71,15 +66,9 @@ def open_connection(address: Address, passphrases: dict[str, str]) -> Any:
     return connection
 
 
-def _command(address: Address) -> str:
-    """A ProxyCommand with what stands for the machine filled in; Fabric knows no other port than 22."""
-    values = {"%": "%", "h": address.host, "p": str(address.port), "r": address.user, "n": address.named}
-    return re.sub(r"%([%hprn])", lambda match: values[match[1]], address.command).replace("%", "%%")
-
-
 def close_connection(connection: Any) -> None:
     """Close a connection and those it goes through."""
-    while connection is not None and not isinstance(connection, str):
+    while connection is not None:
         with contextlib.suppress(Exception):
             connection.close()
         connection = connection.gateway
@@ -122,6 +111,10 @@ def _try(address: Address, gateway: Any, passphrase: str | None) -> Any:
         options["look_for_keys"] = False
     if passphrase is not None:
         options["passphrase"] = passphrase
+    known = _host_keys(address)
+    options["transport_factory"] = known.transport
+    if address.command and gateway is None:
+        options["sock"] = start_proxy(address)
     connection = fabric.Connection(
         address.host,
         user=address.user,
@@ -132,42 +125,29 @@ def _try(address: Address, gateway: Any, passphrase: str | None) -> Any:
         connect_timeout=CONNECT_SECONDS,
     )
     client = connection.client
-    _load_host_keys(client, address)
-    client.set_missing_host_key_policy(_policy())
+    client.set_missing_host_key_policy(known)
     try:
         connection.open()
     except BaseException as error:
         with contextlib.suppress(Exception):
             client.close()
+        if "sock" in options:
+            options["sock"].close()
         if isinstance(error, paramiko.PasswordRequiredException) or _wrong_passphrase(error, passphrase):
             raise _NeedsPassphrase from error
         if isinstance(error, Exception):
             raise _explained(address, error) from error
         raise
     transport = client.get_transport()
-    transport.set_keepalive(KEEPALIVE_SECONDS)
-    if hasattr(socket, "TCP_USER_TIMEOUT") and isinstance(transport.sock, socket.socket):
+    if hasattr(socket, "TCP_USER_TIMEOUT") and getattr(transport.sock, "family", None) in _INTERNET:
         transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
+    pulse.watch(transport)
     return connection
 
 
-def _policy() -> Any:
-    class Refuse:
-        def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
-            raise UnknownHost(key)
-
-    return Refuse()
-
-
-def _load_host_keys(client: Any, address: Address) -> None:
-    for path in dict.fromkeys((str(known_hosts_file()), *address.known_hosts, "/etc/ssh/ssh_known_hosts")):
-        with contextlib.suppress(OSError, ValueError, Exception):
-            client.load_system_host_keys(path)
-    if address.alias:
-        keys = client._system_host_keys
-        name = address.host if address.port == SSH_PORT else f"[{address.host}]:{address.port}"
-        for kind, key in (keys.lookup(address.alias) or {}).items():
-            keys.add(name, kind, key)
+def _host_keys(address: Address) -> HostKeys:
+    names = (str(known_hosts_file()), *address.known_hosts, "/etc/ssh/ssh_known_hosts")
+    return HostKeys.load(address.known_as, [Path(name) for name in dict.fromkeys(names)])
 
 
 def _wrong_passphrase(error: BaseException, passphrase: str | None) -> bool:
@@ -205,7 +185,14 @@ def _explained(address: Address, error: Exception) -> UserError:
     import paramiko
     from paramiko.ssh_exception import NoValidConnectionsError
 
-    where = f"{address.host}:{address.port}"
+    where = address.place
+    if isinstance(error, RevokedKey):
+        refused = HostKeyRefused(
+            f"The host key of {where}, {fingerprint(error.key)}, is marked @revoked in known_hosts.",
+            "Somebody may be in between. Ask whoever keeps the machine for its new key.",
+        )
+        refused.key = error.key
+        return refused
     if isinstance(error, UnknownHost):
         print_ = fingerprint(error.key)
         refused = HostKeyRefused(
@@ -230,10 +217,7 @@ def _explained(address: Address, error: Exception) -> UserError:
             "Correct AML_REMOTE_USER or AML_REMOTE_KEY; the public key has to be in ~/.ssh/authorized_keys there.",
         )
     if isinstance(error, socket.gaierror):
-        return UserError(
-            f"There is no host {address.host}: {error.strerror or error}.",
-            "Correct AML_REMOTE_HOST, or your network's names.",
-        )
+        return UserError(f"There is no host {address.host}: {error.strerror or error}.", NO_SUCH_HOST)
     if isinstance(error, TimeoutError | socket.timeout):
         return UserError(
             f"{where} does not answer within {CONNECT_SECONDS} s.",
@@ -258,6 +242,11 @@ def _explained(address: Address, error: Exception) -> UserError:
         return UserError(
             f"The gateway cannot reach {where}: {error.text}.", "Correct AML_REMOTE_HOST as the gateway sees it."
         )
+    if isinstance(error, EOFError | paramiko.SSHException) and address.command and _no_greeting(error):
+        return UserError(
+            f"The ProxyCommand to {where} has ended, or brought no SSH server.",
+            f"Try it by itself: ssh {shlex.quote(address.named)}; it stands in ~/.ssh/config.",
+        )
     if isinstance(error, EOFError):
         return UserError(
             f"{where} closed the connection before the login.", "Is its SSH server being restarted? Run it again."
@@ -277,6 +266,10 @@ def _explained(address: Address, error: Exception) -> UserError:
     if isinstance(error, ValueError):
         return LoginFailed(f"The key {', '.join(address.keys)} cannot be read: {error}.", "Correct AML_REMOTE_KEY.")
     raise error
+
+
+def _no_greeting(error: Exception) -> bool:
+    return isinstance(error, EOFError) or "banner" in str(error)
 
 
 def accept_host_key(address: Address, key: Any) -> Path:

@@ -18,12 +18,12 @@ from .session import Lost, Session
 from .sync import in_bytes
 
 
-def fetch(session: Session, files: Sequence[tuple[str, Path]], report: Callable[[str], None]) -> None:
+def fetch(session: Session, files: list[tuple[str, Path]], report: Callable[[str], None]) -> None:
     """Bring files here; each appears whole or not at all.
 
     Args:
         session: The other machine.
-        files: The path there, and the one here.
+        files: The path there, and the one here; those that have come are taken out.
         report: Takes a line of progress.
 
     Raises:
@@ -31,9 +31,10 @@ def fetch(session: Session, files: Sequence[tuple[str, Path]], report: Callable[
         Lost: The connection is gone.
     """
     session.send(do="get", paths=[path for path, _here in files])
-    for number, (_there, here) in enumerate(files, 1):
+    count = len(files)
+    for number, (_there, here) in enumerate(list(files), 1):
         head = next(iter(session.answers(None)))
-        report(f"{number} of {len(files)} files, {here.name}, {in_bytes(head['size'])}")
+        report(f"{number} of {count} files, {here.name}, {in_bytes(head['size'])}")
         partial = here.with_name(f".{here.name}.{os.getpid()}")
         try:
             here.parent.mkdir(parents=True, exist_ok=True)
@@ -53,22 +54,21 @@ def fetch(session: Session, files: Sequence[tuple[str, Path]], report: Callable[
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink()
+        del files[0]
     for answer in session.answers(None):
         if answer.get("done"):
             return
 
 
-def copy(session: Session, files: Sequence[tuple[str, str]], folder: Path, report: Callable[[str], None]) -> int:
-    """Copy files of a run into a folder here; how many. Nothing is overwritten.
+def for_copy(files: Sequence[tuple[str, str]], folder: Path) -> list[tuple[str, Path]]:
+    """What :func:`fetch` is to bring for files of a run that are wanted in a folder here. Nothing is overwritten.
 
     Args:
-        session: The other machine.
         files: The name in the run, and the path there.
         folder: The folder here, new or there.
-        report: Takes a line of progress.
 
     Raises:
-        UserError: One of them is there already, or cannot be written.
+        UserError: It is no folder, or one of them is there already.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{shown(folder)} is not a folder.", "Name a folder, new or there.")
@@ -76,18 +76,23 @@ def copy(session: Session, files: Sequence[tuple[str, str]], folder: Path, repor
     if there:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
         raise UserError(f"{shown(folder / there[0])}{more} is there already.", "Copy into another folder.")
-    fetch(session, [(path, folder / name) for name, path in files], report)
-    return len(files)
+    return [(path, folder / name) for name, path in files]
 
 
-def bring_configurations(session: Session, places: Places) -> list[str]:
+def bring_configurations(session: Session, places: Places, only_new: bool) -> list[str]:
     """Bring run configurations here that a task there has made or changed; their names.
 
     Before the task those there were as they are here, so what differs now has come from it.
+
+    Args:
+        session: The other machine.
+        places: Where its paths are here.
+        only_new: Leave alone those that are here already.
     """
     project = places.project
     digests = session.ask("digests", root=places.root, pattern=".azureml/*.runconfig")["digests"]
     differing = [name for name, digest in sorted(digests.items()) if digest != _digest(project / name)]
+    differing = [name for name in differing if not only_new or not os.path.lexists(project / name)]
     changed = []
     with tempfile.TemporaryDirectory(prefix="azureml-debug-") as folder:
         arrived = {name: Path(folder) / Path(name).name for name in differing}

@@ -46,16 +46,15 @@ class _Owner:
 
     name: str
     value: dict[str, Any]
-    report: str
-    offset: int
     places: Places
     number: int
     forwards: dict[str, Forward] = field(default_factory=dict)
+    #: Files there in which it goes on to report, one of every command that asked; how much of each is known.
+    reports: dict[str, int] = field(default_factory=dict)
 
     def request(self) -> dict[str, Any]:
         """What the other machine has to know to watch it."""
-        watched = {"name": self.name, "owner": self.value, "number": self.number}
-        return {**watched, "report": self.report, "offset": self.offset}
+        return {"name": self.name, "owner": self.value, "number": self.number, "reports": self.reports}
 
 
 class Keeper:
@@ -137,7 +136,7 @@ class Keeper:
                 self._log(f"{owner.name} is over")
                 self.forget(owner.name, told.get("number", 0))
             elif "report" in told:
-                owner.offset = told["offset"]
+                owner.reports[told["path"]] = told["offset"]
                 self._apply(owner, told["report"])
 
     def _apply(self, owner: _Owner, told: dict[str, Any]) -> None:
@@ -243,9 +242,12 @@ class Keeper:
             if owner is None or owner.value != request["owner"]:
                 before = owner.forwards if owner is not None else {}
                 number = next(self._count)
-                owner = _Owner(name, request["owner"], request["report"], request["offset"], places, number, before)
+                owner = _Owner(name, request["owner"], places, number, before)
                 self._owners[name] = owner
-            owner.report, owner.offset, owner.places = request["report"], request["offset"], places
+            owner.places = places
+            if request["report"]:
+                known = owner.reports.get(request["report"], 0)
+                owner.reports[request["report"]] = max(known, request["offset"])
             # Ports of what this one replaces are free for it.
             try:
                 ports = self.ensure(owner, request["tunnels"])

@@ -68,13 +68,21 @@ def project_files(project: Path, extra: Iterable[Path]) -> dict[str, LocalFile]:
 
 
 def below(place: Path, root: Path) -> Iterator[LocalFile]:
-    """A file, or all files below a folder, by their path in another folder above it."""
+    """A file, or all files below a folder, by their path in another folder above it.
+
+    Raises:
+        UserError: A folder cannot be read.
+    """
     if not place.is_dir():
         one = _look(root, Path(os.path.relpath(place, root)).as_posix(), follow=True)
         if one is not None:
             yield one
         return
-    for parent, folders, files in os.walk(place):
+
+    def unreadable(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}.", "Make it readable, or name less.")
+
+    for parent, folders, files in os.walk(place, onerror=unreadable):
         folders[:] = [name for name in folders if name not in _NEVER and not _is_environment(parent, name)]
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         for name in [*files, *links]:
@@ -116,13 +124,36 @@ def _listed(project: Path) -> list[str]:
     done = _git(["git", *arguments], project)
     if done.returncode:
         # No repository, or one that git does not trust: the same rules, from a repository of our own.
-        with tempfile.TemporaryDirectory(prefix="azureml-debug-") as empty:
-            _git(["git", "init", "-q", "--bare", empty], project)
-            done = _git(["git", f"--git-dir={empty}", f"--work-tree={project}", *arguments], project)
+        done = _as_if_new(project, arguments)
     if done.returncode:
         word = (os.fsdecode(done.stderr).strip().splitlines() or ["git does not say why"])[-1]
         raise UserError(f"The project's files cannot be listed: {word}.", f"See: git -C {project} status")
-    return list(dict.fromkeys(os.fsdecode(name) for name in done.stdout.split(b"\0") if name))
+    found: dict[str, None] = {}
+    for name in filter(None, done.stdout.split(b"\0")):
+        path = os.fsdecode(name).rstrip("/")
+        inner = project / path
+        if inner.is_dir() and not inner.is_symlink():
+            # A submodule, or a repository in this one: git names its folder alone.
+            found.update(dict.fromkeys(f"{path}/{one}" for one in _inside(inner, arguments)))
+        else:
+            found[path] = None
+    return list(found)
+
+
+def _inside(folder: Path, arguments: list[str]) -> list[str]:
+    """What git would track in a submodule or a repository of its own."""
+    if (folder / ".git").exists():
+        return _listed(folder)
+    # A submodule that was not fetched; what lies there all the same belongs to no repository.
+    done = _as_if_new(folder, arguments)
+    return [os.fsdecode(name) for name in done.stdout.split(b"\0") if name and not name.endswith(b"/")]
+
+
+def _as_if_new(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[bytes]:
+    """What git would say of a folder if it were a repository in which nothing is tracked yet."""
+    with tempfile.TemporaryDirectory(prefix="azureml-debug-") as empty:
+        _git(["git", "init", "-q", "--bare", empty], folder)
+        return _git(["git", f"--git-dir={empty}", f"--work-tree={folder}", *arguments], folder)
 
 
 def _git(argv: list[str], folder: Path) -> subprocess.CompletedProcess[bytes]:

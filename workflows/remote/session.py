@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -58,6 +59,8 @@ class Session:
         self._complaint = bytearray()
         self._greeted = False
         self._told = time.monotonic()
+        #: One frame after the other: what is typed is sent by a thread of its own.
+        self._sending = threading.Lock()
         try:
             self._channel = connection.transport.open_session(timeout=ANSWER_SECONDS)
             self._channel.exec_command(_bootstrap())
@@ -111,7 +114,8 @@ class Session:
             Lost: The connection is gone.
         """
         try:
-            self._channel.sendall(data)
+            with self._sending:
+                self._channel.sendall(data)
         except (OSError, EOFError) as error:
             raise Lost from error
 

@@ -9,10 +9,8 @@ import os
 import platform
 import re
 import secrets
-import signal
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,31 +19,22 @@ from typing import Any
 from .. import report as reports
 from ..console import Console
 from ..errors import UserError
-from ..paths import shown
-from ..project import state_folder
+from ..paths import own_id, shown
 from ..settings import Settings
 from ..vscode import pressed
-from . import fetch, frames, request, sync, tunnels
+from . import person, request, sync
 from .address import Address, resolve
-from .configurations import tunnels as tunnels_of
-from .configurations import write
+from .follower import Follower
 from .local_files import LocalFile, below, project_files
 from .places import CARRIED, Places
 from .program import Program, program
 from .request import Typed
 from .session import Lost, Mismatch, Session
 
-#: Seconds for which a lost connection is tried again while a task runs there.
-AGAIN_SECONDS = 120.0
 #: Tasks that a debugger is brought home from.
 ATTACHING = ("debug", "attach", "attach-config", "setup")
-#: Tasks that make or change run configurations.
-_CONFIGURING = ("experiment.create", "experiment.run", "experiment.debug")
 #: Tasks that a person talks to.
 _TALKING = ("container.shell",)
-_PLACE = re.compile(rb"\b127\.0\.0\.1:(\d{1,5})\b")
-#: How often Ctrl-C is passed on before this command gives up on the task.
-_PATIENCE = 3
 
 
 class RemoteTask:
@@ -248,6 +237,7 @@ class RemoteTask:
         environ[reports.TYPED] = reports.typed()
         if pressed.name():
             environ[pressed.VARIABLE] = pressed.name()
+        terminal = person.terminal()
         asked = {
             "do": "task",
             "task": f"{time.strftime('%Y%m%d-%H%M%S')}-{self._task}",
@@ -255,266 +245,10 @@ class RemoteTask:
             "cwd": request.folder(self.places),
             "argv": [python, "-m", "invoke", *request.argv(typed, self.places)],
             "environ": environ,
-            "tty": _terminal(),
-            "interactive": typed.name in _TALKING,
+            "tty": terminal,
+            "interactive": typed.name in _TALKING and terminal is not None and person.can_type(),
         }
-        return _Follower(self, session, asked, typed).follow()
-
-
-class _Follower:
-    """Shows here what a task says there, and does here what it reports."""
-
-    def __init__(self, task: RemoteTask, session: Session, asked: dict[str, Any], typed: Typed) -> None:
-        self._task = task
-        self._session = session
-        self._asked = asked
-        self._typed = typed
-        self._offset = 0
-        self._folder = ""
-        self._boot = ""
-        self._interrupts = 0
-        self._passed = 0
-        self._result: dict[str, Any] | None = None
-        #: Ports there and the ones here that lead to them.
-        self._ports: dict[int, int] = tunnels.ports(task.settings.project, task.address)
-        self._last: dict[str, Any] = {}
-        #: Files that are to come here.
-        self._wanted: dict[str, Any] = {}
-
-    def follow(self) -> int:
-        """Stay until the task has ended; its exit code."""
-        self._session.send(**self._asked)
-        with self._signals(), self._typing():
-            while True:
-                try:
-                    code = self._stream()
-                    break
-                except Lost:
-                    self._again()
-        with contextlib.suppress(Lost):
-            self._after()
-        if self._result is not None:
-            self._task.console.result(self._homely(self._result))
-        return code
-
-    def _after(self) -> None:
-        """Bring files here that the task has made for this machine."""
-        task, console = self._task, self._task.console
-        for answer in self._session.answers():
-            if answer.get("done"):
-                break
-        if self._typed.name in _CONFIGURING:
-            for name in fetch.bring_configurations(self._session, task.places):
-                console.line(f"  note: {name} is as the run there was started with")
-        if not self._wanted:
-            return
-        files = [(str(name), str(path)) for name, path in self._wanted["fetch"]]
-        with console.step("fetch") as step:
-            if self._wanted["copy"] is not None:
-                folder = Path(self._wanted["copy"]).expanduser().absolute()
-                count = fetch.copy(self._session, files, folder, step.detail)
-                step.text = f"{count} file{'' if count == 1 else 's'} copied to {shown(folder)}"
-                self._result = {**(self._result or {}), "folder": str(folder)}
-                return
-            kept = state_folder(task.settings.project, "remote", "opened", self._wanted["run_id"])
-            ((name, path),) = files
-            fetch.fetch(self._session, [(path, kept / name)], step.detail)
-            step.text = str(shown(kept / name))
-        from ..tasks.experiment import open_file
-
-        open_file(kept / name)
-
-    def _stream(self) -> int:
-        """Pass on what comes until the task has ended."""
-        while True:
-            got = self._session.frame(0.1)
-            self._pass_interrupts()
-            self._session.alive()
-            if got is None:
-                continue
-            kind, payload = got
-            if kind in (frames.OUTPUT, frames.ERROR):
-                self._count(payload)
-                self._show(sys.stdout if kind == frames.OUTPUT else sys.stderr, payload)
-                continue
-            told = frames.read(payload)
-            if "exit" in told:
-                return int(told["exit"]) if told["exit"] >= 0 else 1
-            if "failure" in told:
-                raise UserError(*told["failure"])
-            if "started" in told:
-                self._folder, self._boot = told["started"], told.get("boot", "")
-            elif "report" in told:
-                self._count(payload)
-                self._reported(told["report"], told["offset"])
-                self._session.send(done=told["offset"])
-
-    def _count(self, payload: bytes) -> None:
-        """What is known of the task's record, so that a later connection goes on from there."""
-        self._offset += frames.HEADER.size + len(payload)
-
-    def _show(self, stream: Any, payload: bytes) -> None:
-        """Show what the task says; a port there that has another number here is named by that."""
-        if any(there != here for there, here in self._ports.items()):
-            payload = _PLACE.sub(lambda match: b"127.0.0.1:%d" % self._ports.get(int(match[1]), int(match[1])), payload)
-        if hasattr(stream, "buffer"):
-            stream.flush()
-            stream.buffer.write(payload)
-        else:
-            stream.write(payload.decode(errors="replace"))
-        stream.flush()
-
-    # What the task reports
-
-    def _reported(self, told: dict[str, Any], offset: int) -> None:
-        if "result" in told:
-            self._result = told["result"]
-        if "fetch" in told:
-            self._wanted = told
-        if "configurations" in told:
-            self._bring_home(told["configurations"], offset)
-
-    def _bring_home(self, told: dict[str, Any], offset: int) -> None:
-        """Open the tunnels to what can be attached to, and write the launch configurations here."""
-        task, console, project = self._task, self._task.console, self._task.settings.project
-        if told == self._last:
-            # The run's background process and the command have both said it.
-            return
-        self._last = told
-        if not told["owner"]:
-            # Nothing runs there yet.
-            ports = {entry["name"]: entry["connect"]["port"] for entry in told["entries"]}
-            write(project, told, task.places, ports)
-            return
-        owner = {**told["owner"], "boot": self._boot}
-        wanted = tunnels_of(told)
-        with console.step("tunnel") as step:
-            step.waiting("the connection that stays")
-            name = str(told["owner"].get("run") or told["owner"].get("service"))
-            report = (f"{self._folder}/report.jsonl", offset)
-            # A service that is replaced hands its tunnels on; every run has its own.
-            ports = tunnels.ensure(project, task.address, task.passphrases, task.places, owner, name, report, wanted)
-            for entry in wanted:
-                self._ports[entry["port"]] = ports[entry["name"]]
-            step.text = _tunnel_text(wanted, ports)
-        with console.step("attach-config") as step:
-            step.text = f".vscode/launch.json {write(project, told, task.places, ports)}"
-        pressed.check(project)
-
-    def _homely(self, value: Any, key: str = "") -> Any:
-        """A result as it is seen from here: ports and paths of this machine."""
-        if isinstance(value, dict):
-            found = {name: self._homely(one, name) for name, one in value.items()}
-            if "port" in value and "host" in value and value["port"] in self._ports:
-                found |= {"host": "127.0.0.1", "port": self._ports[value["port"]]}
-            return found
-        if isinstance(value, list):
-            return [self._homely(one, key) for one in value]
-        if isinstance(value, str):
-            if key == "scoring_url":
-                return re.sub(r"127\.0\.0\.1:(\d+)", self._here, value)
-            if key in ("localRoot", "file"):
-                return self._task.places.here(value)
-        return value
-
-    def _here(self, match: re.Match[str]) -> str:
-        return f"127.0.0.1:{self._ports.get(int(match[1]), match[1])}"
-
-    # A connection that was lost
-
-    def _again(self) -> None:
-        """Connect again and go on where it was.
-
-        Raises:
-            UserError: It does not come back.
-        """
-        console, address = self._task.console, self._task.address
-        if not self._folder:
-            raise UserError(
-                f"The connection to {address} was lost before the task had been started there.", "Run it again."
-            )
-        self._session.close()
-        deadline = time.monotonic() + AGAIN_SECONDS
-        sys.stderr.write(f"\nThe connection to {address} was lost; the task goes on there. Connecting again ...\n")
-        while True:
-            try:
-                self._session = Session.open(address, self._task.passphrases)
-                self._session.send(do="resume", root=self._asked["root"], task=self._asked["task"], offset=self._offset)
-                break
-            except (UserError, Lost) as error:
-                if time.monotonic() > deadline or self._interrupts > self._passed:
-                    story = self._typed.name.partition(".")[0]
-                    pick = (
-                        f"inv {story}.attach --remote"
-                        if story in ("pipeline", "experiment")
-                        else f"inv {story}.debug --remote"
-                    )
-                    raise UserError(
-                        f"The connection to {address} was lost and has not come back; what was started there goes on.",
-                        f"Pick it up: {pick}",
-                    ) from error
-                time.sleep(0.5)
-        console.line("Connected again.")
-
-    # What the person does
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Have Ctrl-C stop the task there instead of this command."""
-
-        def interrupt(number: int, frame: object) -> None:
-            self._interrupts += 1
-            if self._interrupts >= _PATIENCE:
-                raise KeyboardInterrupt
-
-        before = {}
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, interrupt)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _pass_interrupts(self) -> None:
-        while self._passed < self._interrupts:
-            self._session.send(signal="INT")
-            self._passed += 1
-
-    @contextlib.contextmanager
-    def _typing(self) -> Iterator[None]:
-        """Hand what is typed to a task that a person talks to."""
-        if not self._asked["interactive"] or not self._asked["tty"] or not sys.stdin.isatty() or os.name == "nt":
-            yield
-            return
-        import termios
-        import threading
-        import tty
-
-        descriptor = sys.stdin.fileno()
-        before = termios.tcgetattr(descriptor)
-        over = threading.Event()
-
-        def read() -> None:
-            import select
-
-            while not over.is_set():
-                if select.select([descriptor], [], [], 0.1)[0]:
-                    data = os.read(descriptor, 4096)
-                    with contextlib.suppress(Lost):
-                        self._session.send_raw(frames.frame(frames.TYPED, data))
-
-        tty.setraw(descriptor)
-        thread = threading.Thread(target=read, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        return Follower(self, session, asked, typed).follow()
 
 
 def run_there(settings: Settings, console: Console, typed: Typed) -> int:
@@ -550,7 +284,7 @@ def run_there(settings: Settings, console: Console, typed: Typed) -> int:
 
 def project_id(project: Path) -> str:
     """Tells this folder of this machine from every other one."""
-    return hashlib.sha256(f"{platform.node()}\0{uuid.getnode()}\0{project}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{own_id()}\0{project}".encode()).hexdigest()[:16]
 
 
 def _plain(name: str) -> str:
@@ -567,23 +301,3 @@ def _in_words(sent: sync.Sent) -> str:
     files = f"{sent.sent} of {sent.files} files sent, {sync.in_bytes(sent.size)}" if sent.sent else ""
     deleted = f"{sent.deleted} deleted" if sent.deleted else ""
     return f"{', '.join(filter(None, [files, deleted]))}, to {sent.root}"
-
-
-def _tunnel_text(wanted: list[dict[str, Any]], ports: Mapping[str, int]) -> str:
-    rows = []
-    for entry in wanted[:3]:
-        here = ports[entry["name"]]
-        moved = f" ({entry['wanted']} is taken here)" if here != entry["wanted"] else ""
-        rows.append(f"127.0.0.1:{here}{moved} -> {entry['host']}:{entry['port']} there")
-    more = f", and {len(wanted) - 3} more" if len(wanted) > 3 else ""
-    return "; ".join(rows) + more
-
-
-def _terminal() -> dict[str, Any] | None:
-    """The terminal that the task is shown on; None where its output goes somewhere else."""
-    import shutil
-
-    if not (sys.stdout.isatty() and sys.stderr.isatty()):
-        return None
-    size = shutil.get_terminal_size()
-    return {"columns": size.columns, "lines": size.lines, "term": os.environ.get("TERM", "xterm")}

@@ -282,6 +282,10 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
         what = f"Those there are: {', '.join(names)}" if names else "Its script has logged none by azureml-core's run."
         raise UserError(f"The run {found.run_id} has no metric {plot} of numbers.", what)
     console = call.console
+    if run is None:
+        from ..remote import latest
+
+        latest.say(console, call.project, "experiment", "experiment.show", found.created)
     states = attachable.of_run(found)
     said = remark(states, found.steps[0].reason or found.reason)
     console.line(f"{found.run_id}  {found.status}{f': {said}' if said else ''}")

@@ -216,6 +216,10 @@ def status(call: Command, run: str | None = None) -> None:
     flow = _flow(call)
     found = flow.find(run)
     console = call.console
+    if run is None:
+        from ..remote import latest
+
+        latest.say(console, call.project, "pipeline", "pipeline.status", found.created)
     console.line(f"{found.run_id}  {found.status}{f': {found.reason}' if found.reason else ''}")
     width = max(len(step.name) for step in found.steps)
     states = {step.name: attachable.of_step(found, step) for step in found.steps}

@@ -191,6 +191,11 @@ def explained(error: OSError) -> Failure:
         return Failure(
             f"No space is left on the remote disk{place}.", "Free some there, or choose another AML_REMOTE_DIR."
         )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return Failure(
+            f"The remote machine says: {error.strerror}{place}.",
+            "Make it writable for you there; the project's folder may also be another one: AML_REMOTE_DIR.",
+        )
     return Failure(
         f"The remote machine says: {error.strerror or error}{place}.", "See to it there, then run this again."
     )
@@ -552,6 +557,11 @@ class Task:
         return os.path.join(self.folder, "output")
 
     @property
+    def control(self) -> str:
+        """The pipe through which it is told what was typed, and how large the terminal is."""
+        return os.path.join(self.folder, "control")
+
+    @property
     def reported(self) -> str:
         """The file in which the task tells what the other side has to know, a JSON object a line."""
         return os.path.join(self.folder, "report.jsonl")
@@ -672,6 +682,9 @@ class Holder:
         self._told = told
         #: Bytes of its report that were passed on.
         self._reported = 0
+        #: What was typed and has not fitted into its terminal yet, and the beginning of a command to this one.
+        self._typed = bytearray()
+        self._half = b""
 
     def hold(self) -> None:
         """Start the task and see it to its end."""
@@ -688,6 +701,10 @@ class Holder:
         write_json(
             os.path.join(self._task.folder, "holder.json"), {"pid": os.getpid(), "started": started(os.getpid())}
         )
+        # Before anybody is told that it has begun: what is typed at once is not to be lost.
+        os.mkfifo(self._task.control, 0o600)
+        # Opened for both, so that it never ends while nobody writes.
+        commands = os.open(self._task.control, os.O_RDWR | os.O_NONBLOCK)
         readers: dict[int, bytes] = {}
         try:
             if tty:
@@ -723,7 +740,7 @@ class Holder:
         os.close(self._told)
         output = Record(self._task.output)
         try:
-            self._pump(child, readers, output)
+            self._pump(child, readers, commands, output)
         finally:
             code = child.wait()
             self._tell(output)
@@ -735,27 +752,35 @@ class Holder:
             self._reported = offset
             output.add(b"J", json.dumps({"report": value, "offset": offset}).encode())
 
-    def _pump(self, child: subprocess.Popen[bytes], readers: dict[int, bytes], output: Record) -> None:
+    def _pump(self, child: subprocess.Popen[bytes], readers: dict[int, bytes], commands: int, output: Record) -> None:
         import selectors
 
-        control = os.path.join(self._task.folder, "control")
-        os.mkfifo(control, 0o600)
-        # Opened for both, so that it never ends while nobody writes.
-        commands = os.open(control, os.O_RDWR | os.O_NONBLOCK)
         master = next(iter(readers))
         ended = 0.0
         with selectors.DefaultSelector() as selector:
             for descriptor in readers:
+                # A terminal takes only so much that nobody reads; its output has to be taken in meanwhile.
+                os.set_blocking(descriptor, False)
                 selector.register(descriptor, selectors.EVENT_READ)
             selector.register(commands, selectors.EVENT_READ)
             while readers:
+                if master in readers:
+                    writing = selectors.EVENT_WRITE if self._typed else 0
+                    selector.modify(master, selectors.EVENT_READ | writing)
                 events = selector.select(LOOK_SECONDS)
-                for key, _mask in events:
+                for key, mask in events:
                     if key.fd == commands:
                         self._obey(os.read(commands, 65536), master)
                         continue
+                    if mask & selectors.EVENT_WRITE:
+                        with contextlib.suppress(OSError):
+                            del self._typed[: os.write(master, self._typed[:4096])]
+                    if not mask & selectors.EVENT_READ:
+                        continue
                     try:
                         data = os.read(key.fd, 65536)
+                    except BlockingIOError:
+                        continue
                     except OSError:  # a terminal whose last program has ended
                         data = b""
                     if data:
@@ -774,11 +799,12 @@ class Holder:
                     return
 
     def _obey(self, data: bytes, master: int) -> None:
-        for line in data.splitlines():
+        *lines, self._half = (self._half + data).split(b"\n")
+        for line in lines:
             with contextlib.suppress(ValueError, OSError):
                 command = json.loads(line)
                 if "typed" in command:
-                    os.write(master, bytes.fromhex(command["typed"]))
+                    self._typed += bytes.fromhex(command["typed"])
                 if "columns" in command:
                     resize(master, command["columns"], command["lines"])
 
@@ -874,9 +900,16 @@ def _listen(wire: Wire, task: Task, heard: Heard) -> bool:
     elif "signal" in command:
         task.kill(signal.Signals["SIG" + command["signal"]])
     else:
-        with contextlib.suppress(OSError), open(os.path.join(task.folder, "control"), "wb", buffering=0) as control:
+        # Where nobody reads any more, opening fails instead of waiting.
+        with contextlib.suppress(OSError), open(task.control, "wb", buffering=0, opener=at_once) as control:
+            os.set_blocking(control.fileno(), True)
             control.write(json.dumps(command).encode() + b"\n")
     return True
+
+
+def at_once(path: str, flags: int) -> int:
+    """Opens a pipe without waiting for somebody at its other end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def tidy(tasks: str) -> None:
@@ -884,8 +917,19 @@ def tidy(tasks: str) -> None:
     found = sorted(os.listdir(tasks)) if os.path.isdir(tasks) else []
     for name in found[:-KEPT_TASKS]:
         task = Task(os.path.join(tasks, name))
-        if not task.held and not os.path.exists(os.path.join(task.folder, "watched")):
+        if not task.held and not reported_to(task):
             shutil.rmtree(task.folder, ignore_errors=True)
+
+
+def reported_to(task: Task) -> bool:
+    """Whether a run or a service that the task has started may still report to it."""
+    then = read_json(os.path.join(task.folder, "task.json")).get("boot", "")
+    owners = [
+        {**value["configurations"]["owner"], "boot": then}
+        for _offset, value in new_reports(task.reported, 0)
+        if "configurations" in value
+    ]
+    return any(not is_over(owner) for owner in owners)
 
 
 # Watching what tunnels belong to --------------------------------------------------------------------
@@ -923,15 +967,15 @@ def watch(wire: Wire, request: dict[str, Any]) -> None:
             asked = json.loads(got[1])
             if "owner" in asked:
                 owners[asked["name"]] = asked
+                asked["reports"] |= earlier_reports(asked["reports"], asked["owner"])
             owners.pop(asked.get("forget", ""), None)
         except queue.Empty:
             pass
         for name, entry in list(owners.items()):
-            if entry.get("report"):
-                before, offset = int(entry["offset"]), 0
-                for offset, value in new_reports(entry["report"], before):
-                    wire.say(name=name, report=value, offset=offset)
-                entry["offset"] = offset or before
+            for path, before in entry["reports"].items():
+                for offset, value in new_reports(path, before):
+                    entry["reports"][path] = offset
+                    wire.say(name=name, report=value, path=path, offset=offset)
             now = time.monotonic()
             if not is_over(entry["owner"]):
                 entry["over"] = 0.0
@@ -942,6 +986,26 @@ def watch(wire: Wire, request: dict[str, Any]) -> None:
                 entry["over"] = entry.get("over") or now
 
 
+def earlier_reports(reports: dict[str, int], owner: dict[str, Any]) -> dict[str, int]:
+    """The reports of other commands that have started or attached to the same, and where to go on in each.
+
+    A run goes on to report to the command that has started it, whoever asks for its tunnels by now.
+    """
+    found: dict[str, int] = {}
+    for path in reports:
+        tasks = os.path.dirname(os.path.dirname(path))
+        since = os.stat(path).st_mtime_ns if os.path.exists(path) else 0
+        for name in sorted(os.listdir(tasks)) if os.path.isdir(tasks) else []:
+            other = Task(os.path.join(tasks, name)).reported
+            lines = [(0, {}), *new_reports(other, 0)] if other not in reports else []
+            owners = [value["configurations"]["owner"] for _offset, value in lines if "configurations" in value]
+            if any(one.items() <= owner.items() for one in owners):
+                # Its last word is said again if the others may not have heard it.
+                unheard = os.stat(other).st_mtime_ns > since
+                found[other] = lines[-2 if unheard else -1][0]
+    return found
+
+
 def new_reports(path: str, offset: int) -> Iterator[tuple[int, Any]]:
     """Whole lines of a report from an offset on, each with the offset after it."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
@@ -950,17 +1014,25 @@ def new_reports(path: str, offset: int) -> Iterator[tuple[int, Any]]:
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
-            yield offset, json.loads(line)
+            # What was written on a full disk may be half a line, and the next one behind it.
+            with contextlib.suppress(ValueError):
+                yield offset, json.loads(line)
 
 
 # What else is asked ---------------------------------------------------------------------------------
 
 
-def facts(folder: str) -> dict[str, Any]:
-    """What `remote.check` wants to know of this machine."""
+def nearest(folder: str) -> str:
+    """A folder, or the one above it that there is."""
     place = os.path.realpath(os.path.join(os.path.expanduser("~"), os.path.expanduser(folder)))
     while not os.path.isdir(place):
         place = os.path.dirname(place)
+    return place
+
+
+def facts(folder: str) -> dict[str, Any]:
+    """What `remote.check` wants to know of this machine."""
+    place = nearest(folder)
     usage = shutil.disk_usage(place)
     try:
         import ensurepip  # noqa: F401
@@ -1151,15 +1223,19 @@ class Agent:
         found = glob.glob(os.path.join(glob.escape(request["root"]), request["pattern"]))
         return {"digests": {os.path.relpath(path, request["root"]): digest(path) for path in sorted(found)}}
 
-    def do_try(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Write a small file into the folder's file system and take it away."""
+    def do_try(self, request: dict[str, Any]) -> None:
+        """Write a small file where the project goes, and where environments go, and take it away."""
         import tempfile
 
-        place = facts(request["folder"])["place"]
-        with tempfile.NamedTemporaryFile(dir=place) as file:
-            file.write(b"\0" * 65536)
-            file.flush()
-        return {"place": place}
+        for folder in (request["folder"], cache()):
+            place = nearest(folder)
+            try:
+                with tempfile.NamedTemporaryFile(dir=place) as file:
+                    file.write(b"\0" * 65536)
+                    file.flush()
+            except OSError as error:
+                error.filename = place
+                raise
 
 
 if __name__ == "__main__":

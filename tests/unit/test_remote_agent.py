@@ -1,0 +1,200 @@
+"""The side of `--remote` that runs on the other machine, as a process of its own that is talked to in frames."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from workflows.remote import frames
+from workflows.remote.there import agent as there
+
+AGENT = Path(frames.__file__).parent / "there" / "agent.py"
+TTY = {"columns": 80, "lines": 24, "term": "xterm"}
+
+
+class Agent:
+    """An agent, and what it has said."""
+
+    def __init__(self, home: Path) -> None:
+        environ = {"PATH": os.environ["PATH"], "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+        command = [sys.executable, "-I", "-S", "-u", str(AGENT)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
+        self._said: queue.Queue[tuple[bytes, bytes]] = queue.Queue()
+        assert self.process.stdout is not None
+        assert self.process.stdout.read(len(frames.GREETING)) == frames.GREETING
+        threading.Thread(target=self._read, daemon=True).start()
+        assert "python" in self.message()
+
+    def _read(self) -> None:
+        stream = self.process.stdout
+        assert stream is not None
+        with contextlib.suppress(ValueError):
+            while header := stream.read(frames.HEADER.size):
+                kind, length = frames.HEADER.unpack(header)
+                self._said.put((kind, stream.read(length)))
+
+    def raw(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def send(self, **value: Any) -> None:
+        self.raw(frames.message(value))
+
+    def frame(self, seconds: float = 20) -> tuple[bytes, bytes]:
+        return self._said.get(timeout=seconds)
+
+    def message(self, seconds: float = 20) -> dict[str, Any]:
+        """The next message; what a task says is left out."""
+        while True:
+            kind, payload = self.frame(seconds)
+            if kind == frames.MESSAGE:
+                return frames.read(payload)
+
+    def until(self, wanted: Callable[[bytes], bool], seconds: float = 20) -> bytes:
+        """What a task says, until it is what is waited for."""
+        said, deadline = b"", time.monotonic() + seconds
+        while not wanted(said):
+            kind, payload = self.frame(max(0.1, deadline - time.monotonic()))
+            said += payload if kind != frames.MESSAGE else b""
+        return said
+
+    def start(self, root: Path, name: str, script: str, **more: Any) -> Path:
+        """Start a task; its folder."""
+        argv = [sys.executable, "-c", script]
+        self.send(do="task", task=name, root=str(root), cwd=str(root), argv=argv, environ={}, **more)
+        return Path(self.message()["started"])
+
+    def close(self) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(20)
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    made = Agent(tmp_path)
+    yield made
+    made.close()
+
+
+def report(folder: Path, **owner: Any) -> Path:
+    """The report of a command that has started, or attached to, a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.jsonl"
+    path.write_text(json.dumps({"configurations": {"owner": owner}}) + "\n")
+    return path
+
+
+def add(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
+def run_folder(folder: Path) -> Path:
+    """A run that goes on for as long as this process does."""
+    folder.mkdir()
+    stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    runner = {"pid": os.getpid(), "started": stat[19], "host": os.uname().nodename}
+    (folder / "run.json").write_text('{"status": "Running"}')
+    (folder / "runner.json").write_text(json.dumps(runner))
+    return folder
+
+
+def test_what_the_first_command_reports_is_heard_after_a_second_has_attached(agent: Agent, tmp_path: Path) -> None:
+    run = str(run_folder(tmp_path / "run"))
+    first, second = (report(tmp_path / "tasks" / name, run=run) for name in ("1", "2"))
+    other = report(tmp_path / "tasks" / "3", run="another")
+    reports = {str(first): first.stat().st_size, str(second): second.stat().st_size}
+    agent.send(do="watch", keeper="k")
+    agent.send(name="it", owner={"run": run, "boot": ""}, number=1, reports=reports)
+    add(first, '{"step": 1}\n{"half of a li')
+    heard = agent.message()
+    assert (heard["report"], heard["path"]) == ({"step": 1}, str(first))
+    # Half a line, from a disk that was full, costs itself alone.
+    add(first, '{"lost": 1}\n{"step": 2}\n')
+    assert agent.message()["report"] == {"step": 2}
+    add(second, '{"step": 3}\n')
+    assert agent.message()["path"] == str(second)
+    add(other, '{"step": 4}\n')
+    (tmp_path / "run" / "run.json").write_text('{"status": "Completed"}')
+    assert agent.message() == {"name": "it", "over": True, "number": 1}
+
+
+def test_a_keeper_that_knows_of_the_second_command_alone_hears_the_first(agent: Agent, tmp_path: Path) -> None:
+    run = str(run_folder(tmp_path / "run"))
+    first, second = (report(tmp_path / "tasks" / name, run=run) for name in ("1", "2"))
+    agent.send(do="watch", keeper="k")
+    agent.send(name="it", owner={"run": run, "boot": ""}, number=1, reports={str(second): second.stat().st_size})
+    time.sleep(0.5)
+    add(first, '{"step": 1}\n')
+    heard = agent.message()
+    assert (heard["report"], heard["path"]) == ({"step": 1}, str(first))
+
+
+def test_the_report_of_a_run_that_goes_on_outlives_any_number_of_commands(agent: Agent, tmp_path: Path) -> None:
+    tasks = tmp_path / ".azureml-debug" / "remote" / "tasks"
+    live = report(tasks / "01", run=str(run_folder(tmp_path / "run")))
+    over = report(tasks / "02", run=str(tmp_path / "gone"))
+    for number in range(10, 23):
+        agent.start(tmp_path, str(number), "print('x')")
+        while "done" not in agent.message():
+            pass
+    assert live.exists() and not over.exists()
+    assert len(list(tasks.iterdir())) <= 12
+
+
+def test_a_large_paste_arrives_whole_while_nobody_reads(agent: Agent, tmp_path: Path) -> None:
+    script = (
+        "import sys, time\nprint('ready', flush=True)\ntime.sleep(0.5)\n"
+        "for line in sys.stdin:\n    print('got', line.strip(), '.' * 500, flush=True)\n"
+        "    if line.startswith('end'): break\n"
+    )
+    agent.start(tmp_path, "1", script, tty=TTY, interactive=True)
+    agent.until(lambda said: b"ready" in said)
+    lines = [f"line {number} " + "x" * 60 for number in range(2000)]
+    text = "\n".join([*lines, "end", ""]).encode()
+    for at in range(0, len(text), 4096):
+        agent.raw(frames.frame(frames.TYPED, text[at : at + 4096]))
+    said = agent.until(lambda said: b"got end" in said, 40)
+    assert [line for line in lines if f"got {line}".encode() not in said] == []
+
+
+def test_what_is_typed_at_once_and_the_size_of_the_window_arrive(agent: Agent, tmp_path: Path) -> None:
+    script = (
+        "import os, signal\nsignal.signal(signal.SIGWINCH, lambda *a: print('size', *os.get_terminal_size()))\n"
+        "print('read', input())\nprint('size', *os.get_terminal_size())\nprint('read', input())\n"
+    )
+    agent.start(tmp_path, "1", script, tty=TTY, interactive=True)
+    agent.raw(frames.frame(frames.TYPED, b"at once\n"))
+    agent.until(lambda said: b"read at once\r\nsize 80 24" in said)
+    agent.send(columns=132, lines=50)
+    agent.until(lambda said: b"size 132 50" in said)
+    agent.raw(frames.frame(frames.TYPED, b"more\n"))
+    agent.until(lambda said: b"read more" in said)
+
+
+def test_typing_into_a_task_that_nobody_holds_any_more_keeps_nobody(tmp_path: Path) -> None:
+    task = there.Task(str(tmp_path))
+    os.mkfifo(task.control)
+    inbox: queue.Queue[tuple[bytes, bytes]] = queue.Queue()
+    inbox.put((frames.TYPED, b"x"))
+    wire: Any = SimpleNamespace(inbox=inbox)
+    listened: list[bool] = []
+    listening = threading.Thread(target=lambda: listened.append(there._listen(wire, task, there.Heard())), daemon=True)
+    listening.start()
+    listening.join(10)
+    assert listened == [True]
