@@ -20,13 +20,16 @@ from typing import Any
 from urllib.parse import quote
 from urllib.request import urlopen
 
-from projects import until
+from projects import ROOT, until
 
 PARTS = Path(__file__).parent / "vscode"
 #: Where `install.sh` has put code-server.
 FOLDER = "AZUREML_DEBUG_TEST_EDITOR"
 #: Where screenshots are kept; a folder of pytest's by default.
 PICTURES = "AZUREML_DEBUG_TEST_PICTURES"
+#: Whether the README's pictures are made anew.
+README = "AZUREML_DEBUG_TEST_README"
+IMAGES = ROOT / "docs" / "images"
 #: Seconds for what the workbench does by itself.
 SECONDS = 30.0
 #: A person's settings that keep the workbench quiet, and its terminal readable for `terminal`.
@@ -196,12 +199,15 @@ class Editor:
         self.page.wait_for_selector(".monaco-workbench")
         self.page.wait_for_selector(".explorer-viewlet .monaco-list-row")
 
-    def picture(self, what: str) -> Path:
-        """Keep a screenshot."""
+    def picture(self, what: str, readme: str = "") -> Path:
+        """Keep a screenshot; where it is asked for, the README's picture of that name is made anew from it."""
         self._taken += 1
         plain = re.sub(r"[^\w.-]+", "-", f"{self._name}-{self._taken:02}-{what}")
         path = self._pictures / f"{plain}.png"
         self.page.screenshot(path=str(path))
+        if readme and os.environ.get(README):
+            IMAGES.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, IMAGES / readme)
         return path
 
     def _until(self, look: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
