@@ -221,6 +221,7 @@ def test_the_editor_finds_nothing_wrong_in_what_was_written(workbench: Workbench
 def test_with_stop_after_what_f5_started_ends_with_the_session(workbench: Workbench, project: PipelineProject) -> None:
     project.ok("vscode.setup", "--stop-after", "--follow")
     with workbench.open(project.folder, "stop-after") as editor:
+        editor.open_file("score.py")
         editor.start(DEPLOYMENT)
         editor.until_debugging(120)
         post(scoring_url(project))
