@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from invoke import Collection
 
 from workflows import namespace
 from workflows.errors import BadValue, UserError
-from workflows.tasks import azureml, container, deploy, experiment, pipeline
+from workflows.tasks import azureml, container, deploy, experiment, pipeline, vscode
 from workflows.tasks._inspection import location
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +23,7 @@ CONTRACT = {
     "experiment": "create run debug attach inspect list show logs outputs cancel prune",
     "container": "stop logs shell list prune base",
     "azureml": "check",
+    "vscode": "setup",
 }
 
 
@@ -32,7 +34,7 @@ def test_every_task_of_the_contract_is_there_under_its_name() -> None:
 
 
 def test_every_task_has_a_line_of_help_and_every_flag_an_explanation() -> None:
-    for collection in (deploy, pipeline, experiment, container, azureml):
+    for collection in (deploy, pipeline, experiment, container, azureml, vscode):
         for name, task in Collection.from_module(collection).tasks.items():
             text = subprocess.run(
                 [sys.executable, "-m", "invoke", "--help", f"{collection.__name__.rpartition('.')[2]}.{name}"],
@@ -106,3 +108,18 @@ def test_a_local_engine_takes_no_ssh_library_and_one_behind_ssh_has_it() -> None
         for host in ("unix:///var/run/docker.sock", "ssh://somebody@somewhere")
     }
     assert told == {"unix:///var/run/docker.sock": ["False", "False"], "ssh://somebody@somewhere": ["True", "True"]}
+
+
+def test_every_task_has_its_help_in_the_list_and_completes() -> None:
+    def inv(*words: str) -> str:
+        command = [sys.executable, "-m", "invoke", *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    names = [f"{name}.{task}" for name in namespace.collections for task in namespace.collections[name].task_names]
+    listed = inv("--list", "--list-format=json")
+    entries = [task for collection in json.loads(listed)["collections"] for task in collection["tasks"]]
+    assert entries and all((task["help"] or "").strip() for task in entries), entries
+    completed = inv("--complete", "--", "inv").split()
+    assert set(names) <= set(completed)
+    flags = inv("--complete", "--", "inv vscode.setup -").split()
+    assert {"--remote", "--follow", "--stop-after", "--wait", "--json"} <= set(flags)

@@ -98,7 +98,7 @@ class AzureBackend:
                 place = self._start(run, pipeline, place, workspace, computes, environments, allotted, shown)
                 run.run_id = place.run_id
                 plans.save(self._plan(pipeline, environments, allotted, debug), run.folder)
-                run.steps = _records(pipeline, allotted)
+                run.steps = _records(pipeline, allotted, debug)
                 records.save(run)
                 _follow(run)
                 ending = "s" if len(run.steps) > 1 else ""
@@ -433,8 +433,8 @@ def _staged(run: RunRecord, step: str) -> Path:
     return run.folder / "snapshots" / step
 
 
-def _records(pipeline: Pipeline, allotted: Allotted) -> list[StepRecord]:
-    names = configuration_names(pipeline, allotted)
+def _records(pipeline: Pipeline, allotted: Allotted, debug: DebugRequest | None) -> list[StepRecord]:
+    names = configuration_names(pipeline, allotted, debug)
     found = []
     for step in pipeline.steps:
         ports = dict(allotted.get(step.name, {}))

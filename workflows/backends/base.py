@@ -19,6 +19,7 @@ class DebugRequest:
         on_error: Only when a step raises.
         wait: Hold before a script's first line.
         open_port: In a workspace: let in whoever reaches a step's port, without the run's token.
+        name_steps: Name the step in its launch configuration, also where one is debugged.
     """
 
     steps: tuple[str, ...] = ()
@@ -26,6 +27,7 @@ class DebugRequest:
     on_error: bool = False
     wait: bool = True
     open_port: bool = False
+    name_steps: bool = False
 
 
 class Backend(Protocol):

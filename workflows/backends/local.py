@@ -88,7 +88,7 @@ class LocalBackend:
                     pipeline.outputs,
                     pipeline.continue_on_failure,
                 )
-                name = configuration_names(pipeline, allotted)
+                name = configuration_names(pipeline, allotted, debug)
                 run.steps = submission.step_records(run, plan, steps, name)
                 submission.start(run, plan, warmed)
             except BaseException:

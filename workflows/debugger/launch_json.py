@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from typing import Any
 
+from workflows.debugger import entries as shared
 from workflows.debugger import jsonc
+from workflows.debugger.entries import Result, put, require_array, value_at
 from workflows.debugger.jsonc import Document, Keys
 from workflows.debugger.jsonc_file import edit_file
-from workflows.errors import UserError
 from workflows.models import DebugEndpoint, PathMapping
 
-Result = Literal["added", "updated", "unchanged"]
+_FRESH = {"version": "0.2.0", "configurations": []}
 
+#: Ours where they name a task of ours; a task of the user's own stays.
+_TASKS = ("preLaunchTask", "postDebugTask")
+OUR_TASKS = "inv "
 _OURS = ("name", "type", "request", "connect", "pathMappings")
 # debugpy refuses these beside "connect"; the published pages still show the first two.
 _CONTRADICTORY = ("host", "port", "listen", "processId")
@@ -41,21 +45,47 @@ def attach_configuration(name: str, endpoint: DebugEndpoint, project: Path) -> d
     }
 
 
+def configurations(folder: Path) -> dict[str, dict[str, Any]]:
+    """The configurations in the project's launch.json by name; none where it cannot be read."""
+    return {str(entry["name"]): entry for entry in _named(folder, "configurations")}
+
+
+def members(folder: Path, name: str) -> list[str]:
+    """The names of a compound's configurations; none where there is no such compound."""
+    found = next((entry for entry in _named(folder, "compounds") if entry["name"] == name), {})
+    listed = found.get("configurations")
+    return [str(one) for one in listed] if isinstance(listed, list) else []
+
+
+def line_of(folder: Path, name: str) -> int:
+    """The line on which a configuration begins; 1 where there is none."""
+    try:
+        document = jsonc.parse((folder / ".vscode" / "launch.json").read_bytes())
+        for index, entry in enumerate(document.value["configurations"]):
+            if isinstance(entry, dict) and entry.get("name") == name:
+                return document.line(("configurations", index))
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    return 1
+
+
+def _named(folder: Path, key: str) -> list[dict[str, Any]]:
+    try:
+        value = jsonc.parse((folder / ".vscode" / "launch.json").read_bytes()).value
+    except (OSError, ValueError):
+        return []
+    listed = value.get(key) if isinstance(value, dict) else None
+    entries = listed if isinstance(listed, list) else []
+    return [entry for entry in entries if isinstance(entry, dict) and "name" in entry]
+
+
 def check(folder: Path) -> None:
     """See that launch.json can be edited, before anything is started for its sake.
 
     Raises:
         UserError: As :func:`write_configurations`.
     """
-    file = folder / ".vscode" / "launch.json"
-    if not os.path.lexists(file) and (file.parent.is_dir() or not os.path.lexists(file.parent)):
-        return
-
-    def look(document: Document) -> Document:
-        _require_array(_with_root(document, file), file, "configurations")
-        return document
-
-    edit_file(file, look)
+    shared.check(folder / ".vscode" / "launch.json", "configurations")
 
 
 def write_configurations(
@@ -89,18 +119,18 @@ def write_configurations(
 
     def change(document: Document) -> Document:
         nonlocal added
-        document = _with_root(document, file)
+        document = shared.with_root(document, file, _FRESH)
         # Both before any edit, so that the lines in errors are those of the file.
-        _require_array(document, file, "configurations")
+        require_array(document, file, "configurations")
         if compounds:
-            _require_array(document, file, "compounds")
+            require_array(document, file, "compounds")
         document = _without_retired(document, {str(entry["name"]) for entry in configurations}, retired)
         document = document.set_scalars(_changed_scalars(document, configurations))
         for entry in configurations:
-            document, new = _put(document, "configurations", entry, _update_configuration)
+            document, new = put(document, "configurations", entry, _update_configuration, fresh=_without_empty(entry))
             added |= new
         for entry in compounds:
-            document, new = _put(document, "compounds", entry, _update_compound)
+            document, new = put(document, "compounds", entry, _update_compound)
             added |= new
         return document
 
@@ -165,7 +195,7 @@ def _changed_scalars(document: Document, configurations: Sequence[Mapping[str, A
         if index is None:
             continue
         at: Keys = ("configurations", index)
-        present = _value(document, at)
+        present = value_at(document, at)
         old, new = present.get("connect"), entry.get("connect")
         if isinstance(old, dict) and new and old.keys() == new.keys() and _are_scalars(old):
             found |= {(*at, "connect", key): value for key, value in new.items()}
@@ -208,39 +238,8 @@ def _local_root(local: Path, project: Path) -> str:
     return os.path.abspath(local)
 
 
-def _with_root(document: Document, file: Path) -> Document:
-    if document.is_empty:
-        return document.set((), {"version": "0.2.0", "configurations": []})
-    if not isinstance(document.value, dict):
-        problem = "launch.json must be an object: { … }"
-        remedy = "Write an object around it, or rename the file to get a new one; it was not changed."
-        raise UserError(problem, remedy, file=file, line=document.line())
-    return document
-
-
-def _require_array(document: Document, file: Path, key: str) -> None:
-    if not isinstance(document.value.get(key, []), list):
-        remedy = f'Write "{key}": [ … ] there; the file was not changed.'
-        raise UserError(f'"{key}" must be an array', remedy, file=file, line=document.line((key,)))
-
-
-def _put(
-    document: Document,
-    key: str,
-    entry: Mapping[str, Any],
-    update: Callable[[Document, Keys, Mapping[str, Any]], Document],
-) -> tuple[Document, bool]:
-    """The document with ``entry`` in the array ``key``, and whether it is new there."""
-    if key not in document.value:
-        document = document.set((key,), [])
-    for index, present in enumerate(document.value[key]):
-        if isinstance(present, dict) and present.get("name") == entry["name"]:
-            return update(document, (key, index), entry), False
-    return document.append((key,), dict(entry)), True
-
-
 def _update_configuration(document: Document, at: Keys, entry: Mapping[str, Any]) -> Document:
-    present = _value(document, at)
+    present = value_at(document, at)
     for key, value in entry.items():
         current = present.get(key)
         if key == "connect" and isinstance(current, dict):
@@ -248,17 +247,33 @@ def _update_configuration(document: Document, at: Keys, entry: Mapping[str, Any]
                 document = document.set((*at, key, part), value[part])
         elif key == "pathMappings" and isinstance(current, list):
             document = _update_mappings(document, (*at, key), value)
+        elif key in _TASKS:
+            document = _update_task(document, at, key, value)
         elif key in _OURS or key not in present:
             document = document.set((*at, key), value)
     if "connect" in entry:
         for key in _CONTRADICTORY:
-            while key in _value(document, at) and key not in entry:
+            while key in value_at(document, at) and key not in entry:
                 document = document.delete((*at, key))
     return document
 
 
+def _without_empty(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key not in _TASKS or value}
+
+
+def _update_task(document: Document, at: Keys, key: str, label: str) -> Document:
+    """Name a task of ours, or with an empty label none; a task of the user's own stays."""
+    present = value_at(document, at).get(key)
+    if present is not None and not (isinstance(present, str) and present.startswith(OUR_TASKS)):
+        return document
+    if label:
+        return document.set((*at, key), label)
+    return document.delete((*at, key)) if present is not None else document
+
+
 def _update_compound(document: Document, at: Keys, entry: Mapping[str, Any]) -> Document:
-    present = _value(document, at)
+    present = value_at(document, at)
     for key, value in entry.items():
         current = present.get(key)
         if key == "configurations" and isinstance(current, list):
@@ -267,6 +282,8 @@ def _update_compound(document: Document, at: Keys, entry: Mapping[str, Any]) -> 
             family = str(entry["name"]).partition(":")[0] + ":"
             kept = [m for m in current if m not in value and not str(m).startswith(family)]
             document = _arrange(document, (*at, key), [*value, *kept])
+        elif key in _TASKS:
+            document = _update_task(document, at, key, value)
         elif key == "configurations" or key not in present:
             document = document.set((*at, key), value)
     return document
@@ -276,14 +293,14 @@ def _update_mappings(document: Document, at: Keys, ours: Sequence[Mapping[str, s
     """Ours first, since the first that matches wins; the user's further mappings behind them."""
     taken: set[int] = set()
     for mapping in ours:
-        present = _value(document, at)
+        present = value_at(document, at)
         places = [i for i, other in enumerate(present) if i not in taken and _same_root(mapping, other)]
         if places:
             best = min(places, key=lambda i: not jsonc.same(present[i], mapping))
             taken.add(best)
             for key, value in mapping.items():
                 document = document.set((*at, best, key), value)
-    present = _value(document, at)
+    present = value_at(document, at)
     kept = [other for other in present if not any(_same_root(mapping, other) for mapping in ours)]
     first = [next((o for o in present if _holds(o, mapping)), mapping) for mapping in ours]
     return _arrange(document, at, [*first, *kept])
@@ -304,19 +321,12 @@ def _plain(path: Any) -> Any:
 def _arrange(document: Document, at: Keys, wanted: Sequence[Any]) -> Document:
     """Make an array hold ``wanted``, leaving the elements that are there as they are written."""
     for index, value in enumerate(wanted):
-        present = _value(document, at)
+        present = value_at(document, at)
         source = next((i for i in range(index, len(present)) if jsonc.same(present[i], value)), None)
         if source is None:
             document = document.insert(at, index, value)
         elif source != index:
             document = document.move(at, source, index)
-    for index in reversed(range(len(wanted), len(_value(document, at)))):
+    for index in reversed(range(len(wanted), len(value_at(document, at)))):
         document = document.delete((*at, index))
     return document
-
-
-def _value(document: Document, at: Keys) -> Any:
-    value = document.value
-    for key in at:
-        value = value[key]
-    return value

@@ -35,6 +35,9 @@ class Engine(Protocol):
     def tagged(self, tag: str, project: Path) -> ImageRef | None:
         """The image of that name."""
 
+    def app_root(self, score_script: Path) -> str:
+        """The score folder as the service will see it; known before anything is made."""
+
     def create(self, spec: ServiceSpec) -> Service:
         """Make a service's container, with nothing running in it yet."""
 

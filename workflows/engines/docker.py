@@ -95,6 +95,10 @@ class DockerEngine:
 
     # Services
 
+    def app_root(self, score_script: Path) -> str:
+        """See :class:`~workflows.engines.base.Engine`."""
+        return APP_ROOT
+
     def create(self, spec: ServiceSpec) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
         from docker.errors import APIError, ImageNotFound

@@ -65,6 +65,10 @@ class ProcessEngine:
 
     # Services
 
+    def app_root(self, score_script: Path) -> str:
+        """See :class:`~workflows.engines.base.Engine`."""
+        return str(score_script.parent)
+
     def create(self, spec: ServiceSpec) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
         if sys.platform == "win32":

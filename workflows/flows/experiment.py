@@ -150,6 +150,17 @@ class ExperimentFlow:
             raise
         return run, found
 
+    def join(self, name: str, request: DebugRequest) -> tuple[RunRecord, list[Attachable]] | None:
+        """Wait for the run in which the experiment is being debugged already; None where there is none."""
+        run = self._session(name)
+        if run is None or (request.rank or 0) not in run.steps[0].ports:
+            return None
+        self.console.line(f"The run {run.run_id} is on its way already.")
+        found = self.tail_log(run)
+        run = self.refresh(run)
+        self.attach(run, found)
+        return run, found
+
     def tail_log(self, run: RunRecord) -> list[Attachable]:
         """Wait until the script says where it listens; see :func:`~workflows.flows.watching.until_open`."""
         return until_open(self._watching, run)
@@ -205,7 +216,7 @@ class ExperimentFlow:
         if debug is not None:
             from ..debugger.launch_json import check
 
-            _check_rank(debug, _ranks(config))
+            _check_rank(debug, rank_count(config))
             check(project)
         engine, word = engines.choose(settings.engine)
         if word:
@@ -225,7 +236,7 @@ class ExperimentFlow:
                 ports = self._ports(config, debug)
                 plan = self._plan(run, config, ImageRef(engine.name, "", ""), debug, ports)
                 run.steps = submission.step_records(
-                    run, plan, engines.load_steps(engine.name), lambda step, rank: _title(step, rank, _ranks(config))
+                    run, plan, engines.load_steps(engine.name), lambda step, rank: title(step, rank, rank_count(config))
                 )
                 (run.folder / "azureml-logs").mkdir()
                 store.note_runner(run.folder, os.getpid())
@@ -263,7 +274,7 @@ class ExperimentFlow:
         from ..experiments.configure import command
         from ..pipelines.commands import published_port
 
-        wanted = range(_ranks(config)) if debug.rank is None else [debug.rank]
+        wanted = range(rank_count(config)) if debug.rank is None else [debug.rank]
         with reservations.choosing():
             port = published_port(command(config)) or self.settings.debug_port
             base = submission.wanted_base(self.console, port, max(wanted) + 1)
@@ -295,7 +306,7 @@ class ExperimentFlow:
             inputs={name: PlannedInput(path=path) for name, path in paths.items()},
             variables=dict(config.variables),
             distribution=config.distribution,
-            ranks=_ranks(config),
+            ranks=rank_count(config),
             processes=config.processes,
             shm_size=config.shm_size,
             debug=planned,
@@ -411,7 +422,8 @@ def _copy_all(found: Sequence[tuple[str, Path]], folder: Path) -> None:
             shutil.copy2(path, folder / name)
 
 
-def _ranks(config: RunConfig) -> int:
+def rank_count(config: RunConfig) -> int:
+    """How many processes a run of it is, over all nodes."""
     return config.processes * config.node_count if config.distribution else 1
 
 
@@ -421,7 +433,8 @@ def _check_rank(debug: DebugRequest, ranks: int) -> None:
         raise UserError(f"There is no rank {debug.rank}: the run has {has}.", "Choose one of these: --rank N|all")
 
 
-def _title(name: str, rank: int, ranks: int) -> str:
+def title(name: str, rank: int, ranks: int) -> str:
+    """The name of the launch configuration of one rank."""
     base = f"Azure Machine Learning Experiment: {name}"
     return base if ranks == 1 else f"{base} (rank {rank})"
 

@@ -81,6 +81,27 @@ class PipelineFlow:
             raise
         return run, found
 
+    def join(self, debug: DebugRequest) -> tuple[RunRecord, list[Attachable]] | None:
+        """Wait for a run that is on its way to what is to be debugged; None where there is none.
+
+        An editor that attaches to several steps asks for each of them at once: one starts the run, and a step that
+        comes later is waited for, however long somebody looks at the one before.
+        """
+        for run in self.backend.runs():
+            run = self.backend.refresh(run)
+            wanted = debug.steps or [step.name for step in run.steps if step.debugged]
+            steps = [step for step in run.steps if step.name in wanted]
+            ahead = [step for step in steps if step.debugged and not step.final and _has_rank(step, debug.rank)]
+            if run.final or run.file != str(self.settings.pipeline_file) or not steps or len(ahead) < len(wanted):
+                continue
+            self.console.line(f"The run {run.run_id} is on its way already.")
+            watching = replace(self._watching, patient=True)
+            found = until_open(watching, run, debug.steps[0] if debug.steps else None)
+            run = self.backend.refresh(run)
+            self.attach(run, found)
+            return run, found
+        return None
+
     # One run
 
     def find(self, wanted: str | None) -> RunRecord:
@@ -133,6 +154,10 @@ class PipelineFlow:
     @property
     def _watching(self) -> Watching:
         return Watching(self.console, self.refresh, self.settings.debug_timeout)
+
+
+def _has_rank(step: StepRecord, rank: int | None) -> bool:
+    return len(step.ports) == step.ranks if rank is None else rank in step.ports or step.ranks == 1
 
 
 def _check_request(pipeline: Pipeline, debug: DebugRequest) -> None:

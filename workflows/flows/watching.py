@@ -43,12 +43,14 @@ class Watching:
         refresh: What is known of a run by now.
         limit: Seconds that a program waits for a debugger.
         patience: Seconds that a step may stay silent, where that is longer.
+        patient: Whether a step is waited for also while another one holds for its debugger.
     """
 
     console: Console
     refresh: Callable[[RunRecord], RunRecord]
     limit: int
     patience: int = 0
+    patient: bool = False
 
 
 def again(run: RunRecord, step: str | None = None) -> str:
@@ -317,7 +319,7 @@ class _Watch:
             raise UserError(f"Nothing is debugged in the run {run.run_id}.", f"Submit it with a debugger: {again(run)}")
         if all(step.final for step in waited):
             self._fail(waited)
-        if self._only:
+        if self._only and not self._watching.patient:
             self._check_others(run)
 
     def _check_others(self, run: RunRecord) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..paths import shown
 from ..project import state_folder
+from ..vscode import pressed
 from . import fetch, frames, latest, tunnels
 from .configurations import tunnels as tunnels_of
 from .configurations import write
@@ -151,6 +152,11 @@ class Follower:
             return
         self._last = told
         self._remember()
+        if not told["owner"]:
+            # Nothing runs there yet.
+            ports = {entry["name"]: entry["connect"]["port"] for entry in told["entries"]}
+            write(project, told, task.places, ports)
+            return
         owner = {**told["owner"], "boot": self._boot}
         wanted = tunnels_of(told)
         with console.step("tunnel") as step:
@@ -164,6 +170,7 @@ class Follower:
             step.text = _tunnel_text(wanted, ports)
         with console.step("attach-config") as step:
             step.text = f".vscode/launch.json {write(project, told, task.places, ports)}"
+        pressed.check(project)
 
     def _homely(self, value: Any, key: str = "") -> Any:
         """A result as it is seen from here: ports and paths of this machine."""

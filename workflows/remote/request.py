@@ -71,7 +71,7 @@ def named(typed: Typed, settings: Settings, places: Places) -> None:
                 places.carry(path)
     if typed.name in ("experiment.run", "experiment.debug"):
         _experiment(typed, places)
-    if typed.name in ("pipeline.submit", "pipeline.debug"):
+    if typed.name in ("pipeline.submit", "pipeline.debug", "vscode.setup"):
         _pipeline(typed, settings, places)
 
 

@@ -21,6 +21,7 @@ from ..console import Console
 from ..errors import UserError
 from ..paths import own_id, shown
 from ..settings import Settings
+from ..vscode import pressed
 from . import person, request, sync
 from .address import Address, resolve
 from .follower import Follower
@@ -31,7 +32,7 @@ from .request import Typed
 from .session import Lost, Mismatch, Session
 
 #: Tasks that a debugger is brought home from.
-ATTACHING = ("debug", "attach", "attach-config")
+ATTACHING = ("debug", "attach", "attach-config", "setup")
 #: Tasks that a person talks to.
 _TALKING = ("container.shell",)
 
@@ -234,6 +235,8 @@ class RemoteTask:
         if files:
             environ["PYTHONPATH"] = files
         environ[reports.TYPED] = reports.typed()
+        if pressed.name():
+            environ[pressed.VARIABLE] = pressed.name()
         terminal = person.terminal()
         asked = {
             "do": "task",

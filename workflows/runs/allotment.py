@@ -61,10 +61,12 @@ def all_ports(allotted: Allotted) -> list[int]:
     return [port for ports in allotted.values() for port in ports.values()]
 
 
-def configuration_names(pipeline: Pipeline, allotted: Allotted) -> Callable[[str, int], str]:
+def configuration_names(
+    pipeline: Pipeline, allotted: Allotted, debug: DebugRequest | None
+) -> Callable[[str, int], str]:
     """The name of the launch configuration for a step and a rank."""
     ranks = {step.name: step.ranks for step in pipeline.steps}
-    several = len(allotted) > 1
+    several = len(allotted) > 1 or bool(debug and debug.name_steps and len(pipeline.steps) > 1)
 
     def name(step: str, rank: int) -> str:
         return configuration_name(step if several or ranks[step] > 1 else None, rank if ranks[step] > 1 else None)

@@ -20,13 +20,14 @@ from invoke import Context, Exit, Task, task
 
 from .. import report
 from ..errors import UserError
+from ..vscode import pressed
 
 if TYPE_CHECKING:
     from ..console import Console
     from ..settings import Settings
 
 #: Collections whose tasks run on another machine too.
-REMOTE = ("deploy", "container", "pipeline", "experiment")
+REMOTE = ("deploy", "container", "pipeline", "experiment", "vscode")
 REMOTE_HELP = "Run it on the machine of AML_REMOTE_HOST instead; debug ports come home to 127.0.0.1."
 JSON_HELP = "Print one JSON object as the last line of standard output; all else goes to standard error."
 
@@ -63,6 +64,10 @@ class Command:
         prefix = getattr(self._context.config, "_project_prefix", None)
         return Path(prefix or ".").resolve()
 
+    def ready(self) -> None:
+        """Have the editor attach, where it waits for this command."""
+        pressed.ready(self.project)
+
     def remainder(self) -> list[str]:
         """What was typed after ``--``, which Invoke does not hand to tasks."""
         return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
@@ -77,6 +82,7 @@ def command(
     positional: Sequence[str] = (),
     paths: Mapping[str, str] | None = None,
     before: Callable[[Command, dict[str, Any]], bool] | None = None,
+    after: Callable[[Command, dict[str, Any]], None] | None = None,
     interrupted: str = "What was begun has been taken away.",
 ) -> Callable[[Callable[..., None]], Task[Any]]:
     """Make an Invoke task of a function of a :class:`Command` and flags.
@@ -90,6 +96,7 @@ def command(
         paths: Which of the function's own flags name files, and how; see :mod:`workflows.remote.request`.
         before: With ``--remote``: what is done here first. It may change the flags' values; whether what came
             after ``--`` is done with, too.
+        after: With ``--remote``: what is done here once the task there has done its part.
         interrupted: What to say of the state that Ctrl-C leaves.
     """
 
@@ -121,6 +128,9 @@ def command(
                 if str(values.get(argument, "")).startswith("-"):
                     _end(UserError(f"{values[argument]} is not a {argument}.", f"Help: inv --help {name}"))
             run = Command(name, context, flags, as_json)
+            pressed.see(run.project)
+            if "debug_port" in flags and flags["debug_port"] is None and (port := pressed.debug_port()) is not None:
+                flags["debug_port"] = str(port)
             with _signals_as_interrupts():
                 if remote:
                     typed: dict[str, Any] = {
@@ -131,6 +141,7 @@ def command(
                     }
                     defaults = {one.name: one.default for one in own}
                     typed |= {"defaults": defaults, "fields": settings, "as_json": as_json, "before": before}
+                    typed |= {"after": after}
                     _guard(run, _elsewhere, typed, LEFT_THERE)
                 else:
                     _guard(run, function, values, interrupted)
@@ -153,7 +164,11 @@ LEFT_THERE = "What was started on the other machine may go on there."
 
 
 def _elsewhere(
-    run: Command, before: Callable[[Command, dict[str, Any]], bool] | None, values: dict[str, Any], **typed: Any
+    run: Command,
+    before: Callable[[Command, dict[str, Any]], bool] | None,
+    after: Callable[[Command, dict[str, Any]], None] | None,
+    values: dict[str, Any],
+    **typed: Any,
 ) -> None:
     """Run a task on the other machine."""
     from ..remote.request import Typed
@@ -167,6 +182,8 @@ def _elsewhere(
     code = run_there(run.settings, run.console, Typed(flags=flags, remainder=remainder, **typed))
     if code:
         raise Exit(code=code)
+    if after is not None:
+        after(run, values)
 
 
 def _settings_help(fields: Sequence[str]) -> dict[str, str]:
@@ -202,10 +219,13 @@ def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], 
             _end(UserError(f"{error.strerror}: {error.filename}.", "Give yourself permission, then run this again."))
         if _is_dockers(error):
             _end(_docker_error(error))
+        pressed.print_bug(error)
         raise
     except Exception as error:
         if _is_dockers(error):
             _end(_docker_error(error))
+        if not isinstance(error, Exit):
+            pressed.print_bug(error)
         raise
 
 
@@ -232,7 +252,7 @@ def _end(error: UserError) -> None:
 
     for line in error.details:
         print(f"  {line}", file=sys.stderr)
-    print(as_typed(str(error)), file=sys.stderr, flush=True)
+    print(as_typed(pressed.printed(error)), file=sys.stderr, flush=True)
     raise Exit(code=error.exit_code) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Collection
 
-from . import azureml, container, deploy, experiment, pipeline, remote
+from . import azureml, container, deploy, experiment, pipeline, remote, vscode
 
 namespace = Collection()
 namespace.add_collection(Collection.from_module(deploy))
@@ -13,3 +13,4 @@ namespace.add_collection(Collection.from_module(pipeline))
 namespace.add_collection(Collection.from_module(experiment))
 namespace.add_collection(Collection.from_module(remote))
 namespace.add_collection(Collection.from_module(azureml))
+namespace.add_collection(Collection.from_module(vscode))

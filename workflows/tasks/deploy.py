@@ -129,6 +129,7 @@ def debug(
     console.line("After an edit   inv deploy.reload")
     console.line("Stop            inv container.stop")
     console.result(result)
+    run.ready()
     if follow:
         from ._stream import stream
 

@@ -13,6 +13,8 @@ from ._command import Command, command
 #: Tests that look at the engine's images and containers as a whole, or use the default ports: nothing else may
 #: run beside them. (xdist's own groups do not hold with pytest 9.2.)
 ALONE = (
+    # One browser, with both cores for itself.
+    "tests/e2e/test_editor.py",
     "tests/e2e/test_environments.py",
     "tests/e2e/test_housekeeping.py",
     "tests/e2e/test_newcomer.py",

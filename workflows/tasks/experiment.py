@@ -152,10 +152,12 @@ def debug(
 ) -> None:
     """Do it all: create, build, run, tail-log, attach."""
     from ..backends.base import DebugRequest
+    from ..vscode import pressed
 
     request = DebugRequest(rank=read_rank(rank), on_error=on_error, wait=wait)
     flow = _flow(call)
-    started, found = flow.debug(name, _options(call, script, environment, data, edit), request)
+    joined = flow.join(name, request) if pressed.name() else None
+    started, found = joined or flow.debug(name, _options(call, script, environment, data, edit), request)
     console = call.console
     console.line()
     if found:
@@ -169,6 +171,7 @@ def debug(
     else:
         console.line(f"The run {started.run_id} has completed, and the script did not raise.")
     console.result(submitted(console, started, found))
+    call.ready()
     if follow:
         stay(console, flow.refresh, started)
 

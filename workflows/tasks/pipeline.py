@@ -50,8 +50,11 @@ def _inputs(typed: Sequence[str]) -> dict[str, str]:
 
 def _request(step: Sequence[str], rank: str, on_error: bool, wait: bool, open_port: bool) -> DebugRequest:
     from ..backends.base import DebugRequest
+    from ..vscode import pressed
 
-    return DebugRequest(tuple(step), read_rank(rank), on_error, wait, open_port)
+    return DebugRequest(
+        tuple(step), read_rank(rank), on_error, wait, open_port=open_port, name_steps=bool(pressed.name())
+    )
 
 
 @command(
@@ -105,7 +108,9 @@ def debug(
 ) -> None:
     """Do it all: submit, tail-log, attach."""
     flow = _flow(call)
-    run, found = flow.debug(_inputs(input), _request(step, rank, on_error, wait, open_port), _options(call, input))
+    request = _request(step, rank, on_error, wait, open_port)
+    joined = flow.join(request) if request.name_steps else None
+    run, found = joined or flow.debug(_inputs(input), request, _options(call, input))
     console = call.console
     console.line()
     if found:
@@ -122,6 +127,7 @@ def debug(
     else:
         console.line(f"The run {run.run_id} has completed, and no step raised.")
     console.result(submitted(call.console, run, found))
+    call.ready()
     if follow:
         stay(call.console, flow.refresh, run)
 
@@ -261,11 +267,19 @@ def list_(call: Command) -> None:
 @command(settings=("backend",), json=True, help={"run": RUN_HELP}, interrupted="Some of its steps may still run.")
 def cancel(call: Command, run: str | None = None) -> None:
     """End every process and container of a run at once; logs and outputs so far are kept."""
+    from ..vscode import pressed
+
     flow = _flow(call)
     found = flow.find(run)
     if found.final:
         call.console.line(f"The run {found.run_id} is over already: {found.status}.")
         call.console.result({"run_id": found.run_id, "status": found.status, "canceled": False})
+        return
+    left = [step for step in found.steps if step.debugged and not step.final]
+    others = [step.name for step in left if pressed.name() not in step.configurations.values()]
+    if pressed.name() and others:
+        # The editor has left one step; others of the run are still to be debugged, or just are.
+        call.console.line(f"The run {found.run_id} goes on: {', '.join(others)}.")
         return
     with call.console.step("cancel") as shown:
         found = flow.cancel(found)

@@ -1,0 +1,266 @@
+"""VS Code itself: a breakpoint with F9, F5, and nothing else; then a value, a step, on to the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import missing
+from editor import PICTURES, Workbench, what_is_missing
+from experiments import TITLE, TRAIN, TRAIN_LINE
+from hosts import Hosts
+from pipelines import ADD_LINE, FAMILY, PREPARE_LINE, TELL_LINE, PipelineProject, make_pipeline_project
+from projects import PLAIN, PLAIN_LINE, post, until
+from remotes import remote_project
+
+from workflows.engines.ports import any_free
+
+DEPLOYMENT = "Azure Machine Learning Deployment: Docker Debug"
+
+
+@pytest.fixture(scope="module")
+def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    """VS Code in a browser, for all of these tests."""
+    reason = what_is_missing()
+    if reason:
+        missing(reason)
+    folder = tmp_path_factory.mktemp("vscode")
+    pictures = Path(os.environ.get(PICTURES) or folder / "pictures")
+    pictures.mkdir(parents=True, exist_ok=True)
+    made = Workbench(folder, pictures)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def project(tmp_path: Path, engine: str) -> Iterator[PipelineProject]:
+    """A person's project with all three stories in it; its settings are in `.env`, as VS Code's tasks find them."""
+    made = make_pipeline_project(tmp_path / "a project", engine)
+    (made.folder / "service").mkdir()
+    (made.folder / "service" / "score.py").write_text(PLAIN)
+    (made.folder / "train.py").write_text(TRAIN)
+    (made.folder / ".azureml").mkdir()
+    (made.folder / ".azureml" / "sums.runconfig").write_text("script: train.py\nframework: Python\n")
+    settings = {
+        "AML_ENGINE": engine,
+        "AML_SCORE_SCRIPT": "service/score.py",
+        "AML_SCORING_PORT": "0",
+        "AML_PIPELINE_FILE": "pipeline.yml",
+        # Far from what other programs, and other tests, are likely to use.
+        "AML_DEBUG_PORT": str(any_free(frozenset())),
+        "AML_CONTAINER_NAME": f"editor-{os.getpid()}",
+    }
+    (made.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    made.environ.clear()
+    # Built before: what is tried is F5, not pip.
+    yield made
+    for path in made.runs.glob("*/run.json"):
+        kind = json.loads(path.read_text())["kind"]
+        made.inv(f"{kind}.cancel", "--run", path.parent.name)
+    made.clean_up()
+
+
+class Posted(threading.Thread):
+    """A request that is on its way while the editor stops at it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = url
+        self._answer: Any = None
+        self.start()
+
+    def run(self) -> None:
+        self._answer = post(self._url, timeout=120)
+
+    def answer(self) -> Any:
+        self.join(60)
+        assert not self.is_alive(), "no answer came"
+        return self._answer
+
+
+def scoring_url(project: PipelineProject) -> str:
+    service = json.loads((project.state / "session.json").read_text())
+    return f"http://127.0.0.1:{service['scoring_port']}/score"
+
+
+def test_f5_debugs_a_deployed_model(workbench: Workbench, project: PipelineProject, engine: str) -> None:
+    project.ok("vscode.setup")
+    with workbench.open(project.folder, f"deployment-{engine}") as editor:
+        editor.breakpoint("score.py", PLAIN_LINE)
+        editor.start(DEPLOYMENT)
+        editor.until_debugging(240)
+        request = Posted(scoring_url(project))
+        stop = editor.stopped("score.py", PLAIN_LINE)
+        assert stop.function == "run"
+        editor.until_variable("total", "6")
+        editor.picture("stopped", readme=f"deployment-{engine}.png")
+        editor.set_value("total", "7")
+        editor.until_variable("total", "7")
+        editor.press("F10")
+        editor.stopped("score.py", PLAIN_LINE + 1)
+        editor.until_variable("answer", "70")
+        editor.picture("stepped")
+        editor.press("F5")
+        assert request.answer() == {"answer": 70}
+        assert editor.debugging
+
+
+def test_f5_debugs_a_pipeline_step(workbench: Workbench, project: PipelineProject, engine: str) -> None:
+    project.ok("vscode.setup")
+    with workbench.open(project.folder, f"pipeline-{engine}") as editor:
+        editor.breakpoint("prepare.py", PREPARE_LINE)
+        editor.start(f"{FAMILY} (prepare)")
+        editor.stopped("prepare.py", PREPARE_LINE, 240)
+        editor.until_variable("numbers", "[1, 2, 3]")
+        editor.picture("stopped")
+        editor.set_value("numbers", "[4]")
+        editor.until_variable("numbers", "[4]")
+        editor.press("F10")
+        editor.stopped("prepare.py", PREPARE_LINE + 1)
+        editor.until_variable("doubled", "[4, 4]")
+        editor.press("F5")
+        editor.until_over()
+        assert project.until_final()["status"] == "Completed"
+        (result,) = project.runs.glob("*/**/tell/azureml-logs/70_driver_log.txt")
+        assert "the result is 24" in result.read_text()
+
+
+def test_f5_debugs_an_experiment(workbench: Workbench, project: PipelineProject, engine: str) -> None:
+    project.ok("vscode.setup")
+    with workbench.open(project.folder, f"experiment-{engine}") as editor:
+        editor.breakpoint("train.py", TRAIN_LINE)
+        editor.start(f"{TITLE}: sums")
+        editor.stopped("train.py", TRAIN_LINE, 240)
+        editor.until_variable("numbers", "[1, 2, 3]")
+        editor.picture("stopped")
+        editor.set_value("numbers", "[5]")
+        editor.until_variable("numbers", "[5]")
+        editor.press("F10")
+        editor.stopped("train.py", TRAIN_LINE + 1)
+        editor.until_variable("total", "5")
+        editor.press("F5")
+        editor.until_over()
+        assert project.until_final()["status"] == "Completed"
+        (log,) = project.runs.glob("*/azureml-logs/70_driver_log.txt")
+        assert "total 5" in log.read_text()
+
+
+@pytest.mark.parametrize("engine", ["process"], indirect=True)
+def test_one_compound_starts_all_steps_and_each_attaches_when_it_starts(
+    workbench: Workbench, project: PipelineProject
+) -> None:
+    project.ok("vscode.setup")
+    with workbench.open(project.folder, "compound") as editor:
+        for script, line in {"prepare.py": PREPARE_LINE, "add.py": ADD_LINE, "tell.py": TELL_LINE}.items():
+            editor.breakpoint(script, line)
+        editor.start("Azure Machine Learning Compute: all")
+        editor.stopped("prepare.py", PREPARE_LINE, 120)
+        editor.until_variable("numbers", "[1, 2, 3]")
+        editor.press("F5")
+        editor.stopped("add.py", ADD_LINE)
+        editor.until_variable("total", "12")
+        editor.picture("the second step")
+        editor.press("F5")
+        editor.stopped("tell.py", TELL_LINE)
+        editor.until_variable("text", "'36'")
+        editor.press("F5")
+        editor.until_over()
+        assert project.until_final()["status"] == "Completed"
+        assert len(list(project.runs.glob("*/run.json"))) == 1
+
+
+@pytest.mark.parametrize("engine", ["process"], indirect=True)
+def test_a_failure_is_told_at_its_line_and_nothing_is_attached(workbench: Workbench, project: PipelineProject) -> None:
+    project.ok("vscode.setup")
+    broken = PLAIN.replace("total = sum(numbers)", "total = sum(numbers")
+    (project.folder / "service" / "score.py").write_text(broken)
+    with workbench.open(project.folder, "syntax") as editor:
+        editor.open_file("score.py")
+        editor.start(DEPLOYMENT)
+        assert "preLaunchTask" in editor.until_dialog()
+        editor.picture("dialog")
+        editor.answer("Abort")
+        assert not editor.debugging
+        problems = editor.until_problem("score.py", "'(' was never closed")
+        assert any(f"Ln {PLAIN_LINE - 1}" in row for row in problems), problems
+        editor.picture("problems")
+    text = project.pipeline.read_text().replace(
+        "parent.jobs.prepare.outputs.doubled", "parent.jobs.prepair.outputs.doubled"
+    )
+    project.pipeline.write_text(text)
+    with workbench.open(project.folder, "reference") as editor:
+        editor.open_file("pipeline.yml")
+        editor.start(f"{FAMILY} (add)")
+        editor.until_dialog()
+        editor.answer("Abort")
+        line = next(number for number, row in enumerate(text.splitlines(), 1) if "prepair" in row)
+        problems = editor.until_problem("pipeline.yml", "prepair")
+        assert any(f"Ln {line}" in row for row in problems), problems
+
+
+@pytest.mark.parametrize("engine", ["process"], indirect=True)
+def test_the_editor_finds_nothing_wrong_in_what_was_written(workbench: Workbench, project: PipelineProject) -> None:
+    project.ok("vscode.setup", "--stop-after", "--follow")
+    with workbench.open(project.folder, "schema") as editor:
+        for name in ("launch.json", "tasks.json"):
+            editor.open_file(f".vscode/{name}")
+            until(lambda: editor.page.wait_for_timeout(1500) or True, "VS Code to check it")
+            assert not [row for row in editor.problems() if name in row]
+        wrong = project.folder / ".vscode" / "launch.json"
+        wrong.write_text(wrong.read_text().replace('"justMyCode": true', '"justMyCode": "yes"', 1))
+        editor.open_file(".vscode/launch.json")
+        editor.until_problem("launch.json", "boolean")
+
+
+@pytest.mark.parametrize("engine", ["process"], indirect=True)
+def test_with_stop_after_what_f5_started_ends_with_the_session(workbench: Workbench, project: PipelineProject) -> None:
+    project.ok("vscode.setup", "--stop-after", "--follow")
+    with workbench.open(project.folder, "stop-after") as editor:
+        editor.open_file("score.py")
+        editor.start(DEPLOYMENT)
+        editor.until_debugging(120)
+        post(scoring_url(project))
+        editor.stop()
+        until(lambda: not (project.state / "session.json").exists(), "the service's end", 60)
+
+
+def test_f5_debugs_on_the_other_machine(workbench: Workbench, hosts: Hosts, tmp_path: Path) -> None:
+    with remote_project(tmp_path / "a project", hosts, hosts.instance) as project:
+        project.environ |= {
+            "AML_DEBUG_PORT": str(any_free(frozenset())),
+            "AML_SCORING_PORT": str(any_free(frozenset())),
+        }
+        settings = project.folder / ".vscode" / "settings.json"
+        settings.parent.mkdir()
+        settings.write_text(json.dumps({"terminal.integrated.env.linux": project.environ}))
+        project.ok("vscode.setup", "--remote")
+        assert project.launch()[DEPLOYMENT]["preLaunchTask"] == "inv deploy.debug --remote"
+        assert project.launch()[DEPLOYMENT]["pathMappings"][0]["remoteRoot"] == f"{project.remote_root}/service"
+        with workbench.open(project.folder, "remote") as editor:
+            editor.breakpoint("score.py", PLAIN_LINE)
+            editor.start(DEPLOYMENT)
+            editor.until_debugging(240)
+            (scoring,) = [one for one in project.tunnels() if one["for"].endswith("scoring")]
+            request = Posted(f"http://127.0.0.1:{scoring['local_port']}/score")
+            editor.stopped("score.py", PLAIN_LINE)
+            editor.until_variable("total", "6")
+            editor.picture("stopped")
+            editor.set_value("total", "7")
+            editor.until_variable("total", "7")
+            editor.press("F10")
+            editor.stopped("score.py", PLAIN_LINE + 1)
+            editor.press("F5")
+            assert request.answer() == {"answer": 70}
+            editor.stop()
+            editor.choose(f"{FAMILY} (prepare)")
+            editor.breakpoint("prepare.py", PREPARE_LINE)
+            editor.press("F5")
+            editor.stopped("prepare.py", PREPARE_LINE, 240)
+            editor.until_variable("numbers", "[1, 2, 3]")
+            editor.press("F5")
+            editor.until_over()

@@ -1,0 +1,140 @@
+"""What `vscode.setup` writes, and what a command that F5 has started says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from experiments import TRAIN
+from pipelines import make_pipeline_project
+from projects import PLAIN, ROOT, Project
+
+from workflows.debugger.launch_json import attach_configuration
+from workflows.models import DebugEndpoint, PathMapping
+from workflows.runs.attachable import configuration_name
+from workflows.vscode.tasks_json import EditorTask, interpreter, write_tasks
+
+SCHEMA = json.loads((ROOT / "tests" / "e2e" / "vscode" / "attach.schema.json").read_text())
+TASK = EditorTask("inv deploy.debug", ["deploy.debug"], "Azure Machine Learning Deployment: Docker Debug")
+
+
+def make_project(folder: Path) -> Project:
+    made = make_pipeline_project(folder / "a project", "process")
+    (made.folder / "score.py").write_text(PLAIN)
+    (made.folder / "train.py").write_text(TRAIN)
+    (made.folder / ".azureml").mkdir()
+    for name, more in {"sums": "", "ranks": "communicator: OpenMpi\nmpi:\n  processCountPerNode: 3\n"}.items():
+        (made.folder / ".azureml" / f"{name}.runconfig").write_text(f"script: train.py\nframework: Python\n{more}")
+    (made.folder / ".env").write_text("AML_ENGINE=process\nAML_SCORE_SCRIPT=score.py\nAML_PIPELINE_FILE=pipeline.yml\n")
+    made.environ.clear()
+    return made
+
+
+def written(project: Project, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((project.folder / ".vscode" / name).read_text())
+    return found
+
+
+@pytest.mark.parametrize("flags", [[], ["--stop-after"], ["--follow", "--wait", "--stop-after"]])
+def test_every_configuration_is_what_the_debugger_extension_takes(tmp_path: Path, flags: list[str]) -> None:
+    project = make_project(tmp_path)
+    project.ok("vscode.setup", *flags)
+    launch, tasks = written(project, "launch.json"), written(project, "tasks.json")
+    assert len(launch["configurations"]) == 1 + 3 + 1 + 3
+    for entry in launch["configurations"]:
+        jsonschema.validate(entry, SCHEMA)
+    labels = {task["label"] for task in tasks["tasks"]}
+    for entry in [*launch["configurations"], *launch["compounds"]]:
+        assert entry["preLaunchTask"] in labels
+        assert entry.get("postDebugTask", entry["preLaunchTask"]) in labels
+        assert ("postDebugTask" in entry) == ("--stop-after" in flags and entry in launch["configurations"])
+    ports = [entry["connect"]["port"] for entry in launch["configurations"]]
+    assert len(set(ports)) == len(ports)
+    names = {entry["name"] for entry in launch["configurations"]}
+    for compound in launch["compounds"]:
+        assert set(compound["configurations"]) <= names
+
+
+@pytest.mark.parametrize("step", [None, "train"])
+@pytest.mark.parametrize("rank", [None, 3])
+def test_what_the_chains_write_is_what_the_debugger_extension_takes(step: str | None, rank: int | None) -> None:
+    endpoint = DebugEndpoint("127.0.0.1", 5678, (PathMapping(Path("/here"), "/there"),))
+    jsonschema.validate(attach_configuration(configuration_name(step, rank), endpoint, Path("/here")), SCHEMA)
+
+
+def test_the_schema_refuses_what_the_extension_would() -> None:
+    good = attach_configuration("x", DebugEndpoint("127.0.0.1", 5678, ()), Path("/here"))
+    for bad in ({"justMyCode": "yes"}, {"connect": {"host": "127.0.0.1"}}, {"port": 5678}, {"type": "python"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**good, **bad}, SCHEMA)
+
+
+def test_what_the_user_has_in_tasks_json_stays(tmp_path: Path) -> None:
+    file = tmp_path / ".vscode" / "tasks.json"
+    file.parent.mkdir()
+    make = '{"label": "make", "type": "shell", "command": "make"}'
+    mine = f'{{\n  // mine\n  "version": "2.0.0",\n  "tasks": [\n    {make},\n  ],\n}}\n'
+    file.write_text(mine)
+    assert write_tasks(tmp_path, [TASK]) == "added"
+    text = file.read_text()
+    assert "  // mine\n" in text and make in text
+    assert write_tasks(tmp_path, [TASK]) == "unchanged" and file.read_text() == text
+    changed = text.replace('"reveal": "always"', '"reveal": "silent"').replace('"deploy.debug"\n', '"deploy.run"\n')
+    changed = changed.replace('"env": {', '"env": {"AML_ENGINE": "process", ')
+    file.write_text(changed)
+    assert write_tasks(tmp_path, [TASK]) == "updated"
+    now = file.read_text()
+    assert '"reveal": "silent"' in now and '"AML_ENGINE": "process"' in now and '"deploy.run"' not in now
+
+
+@pytest.mark.parametrize("text", ['{"tasks": {}}', "[]", '{"tasks": [}'])
+def test_a_tasks_json_that_cannot_be_edited_is_left_and_nothing_is_written(tmp_path: Path, text: str) -> None:
+    project = make_project(tmp_path)
+    file = project.folder / ".vscode" / "tasks.json"
+    file.parent.mkdir()
+    file.write_text(text)
+    project.inv("vscode.setup").says("tasks.json:1: error: ")
+    assert file.read_text() == text and not (file.parent / "launch.json").exists()
+
+
+def test_a_task_of_the_users_own_before_a_configuration_stays(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    project.ok("vscode.setup", "--stop-after")
+    file = project.folder / ".vscode" / "launch.json"
+    text = file.read_text()
+    file.write_text(text.replace('"inv deploy.debug"', '"my own"'))
+    project.ok("vscode.setup")
+    entry = written(project, "launch.json")["configurations"][0]
+    assert entry["preLaunchTask"] == "my own" and "postDebugTask" not in entry
+
+
+def test_the_interpreter_is_found_on_every_system() -> None:
+    inside = interpreter(Path("/project"), "/project/.venv", "/project/.venv/bin/python")
+    assert inside["linux"] == inside["osx"] == {"command": "${workspaceFolder}/.venv/bin/python"}
+    assert inside["windows"] == {"command": "${workspaceFolder}\\.venv\\Scripts\\python.exe"}
+    outside = interpreter(Path("/project"), "/opt/conda", "/opt/conda/bin/python")
+    own = {"linux": "linux", "darwin": "osx"}.get(sys.platform, "windows")
+    for system in ("linux", "osx", "windows"):
+        asked = {"command": "${command:python.interpreterPath}"}
+        assert outside[system] == ({"command": "/opt/conda/bin/python"} if system == own else asked)
+
+
+@pytest.mark.parametrize(("file", "line"), [(None, None), ("c d.py", None), ("x.py", 3)])
+def test_every_error_of_a_command_that_f5_started_can_be_matched(file: str | None, line: int | None) -> None:
+    code = (
+        "import os, sys; os.environ['AZUREML_DEBUG_F5'] = 'x'\n"
+        "from workflows.errors import UserError; from workflows.vscode import pressed\n"
+        f"print(pressed.printed(UserError('a', 'b', file={file!r}, line={line!r})))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    first, second = TASK.entry(ROOT)["problemMatcher"]["pattern"]
+    problem, remedy = out.splitlines()
+    found = re.match(first["regexp"], problem)
+    assert found and found[1] == str(file or "tasks.py") and found[2] == str(line or 1)
+    assert re.match(second["regexp"], remedy)

@@ -1,0 +1,92 @@
+"""What launch.json and tasks.json have in common: an object with an array of named entries, some of them ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from workflows.debugger.jsonc import Document, Keys
+from workflows.debugger.jsonc_file import edit_file
+from workflows.errors import UserError
+
+Result = Literal["added", "updated", "unchanged"]
+
+
+def check(file: Path, *keys: str) -> None:
+    """See that a file can be edited, before anything is started for its sake.
+
+    Raises:
+        UserError: It cannot be read, understood or written, or what should be an array is none.
+    """
+    if not os.path.lexists(file) and (file.parent.is_dir() or not os.path.lexists(file.parent)):
+        return
+
+    def look(document: Document) -> Document:
+        rooted = with_root(document, file, {})
+        for key in keys:
+            require_array(rooted, file, key)
+        return document
+
+    edit_file(file, look)
+
+
+def with_root(document: Document, file: Path, fresh: Mapping[str, Any]) -> Document:
+    """The document with an object as its root: ``fresh`` where it is empty.
+
+    Raises:
+        UserError: Something else is there.
+    """
+    if document.is_empty:
+        return document.set((), dict(fresh))
+    if not isinstance(document.value, dict):
+        problem = f"{file.name} must be an object: {{ … }}"
+        remedy = "Write an object around it, or rename the file to get a new one; it was not changed."
+        raise UserError(problem, remedy, file=file, line=document.line())
+    return document
+
+
+def require_array(document: Document, file: Path, key: str) -> None:
+    """See that a key is an array, or missing.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if not isinstance(document.value.get(key, []), list):
+        remedy = f'Write "{key}": [ … ] there; the file was not changed.'
+        raise UserError(f'"{key}" must be an array', remedy, file=file, line=document.line((key,)))
+
+
+def put(
+    document: Document,
+    key: str,
+    entry: Mapping[str, Any],
+    update: Callable[[Document, Keys, Mapping[str, Any]], Document],
+    name: str = "name",
+    fresh: Mapping[str, Any] | None = None,
+) -> tuple[Document, bool]:
+    """The document with ``entry`` in the array ``key``, and whether it is new there.
+
+    Args:
+        document: The file's root is an object.
+        key: The array.
+        entry: The entry.
+        update: Brings the entry of the same name up to date.
+        name: The key that holds an entry's name.
+        fresh: The entry as it is written where there is none; by default as it is.
+    """
+    if key not in document.value:
+        document = document.set((key,), [])
+    for index, present in enumerate(document.value[key]):
+        if isinstance(present, dict) and present.get(name) == entry[name]:
+            return update(document, (key, index), entry), False
+    return document.append((key,), dict(entry if fresh is None else fresh)), True
+
+
+def value_at(document: Document, at: Keys) -> Any:
+    """The plain value at a place."""
+    found = document.value
+    for key in at:
+        found = found[key]
+    return found

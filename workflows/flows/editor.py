@@ -1,0 +1,126 @@
+"""The story of an editor: what F5 does is written into launch.json and tasks.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import engines, report
+from ..console import Console
+from ..debugger import launch_json
+from ..settings import BY_FIELD, Settings
+from ..vscode import chains, tasks_json
+from ..vscode.chains import Chain, Compound, Found
+from ..vscode.tasks_json import EditorTask
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How F5 is to behave.
+
+    Attributes:
+        remote: The chains run on the other machine.
+        wait: A service holds before score.py is loaded.
+        follow: The log is followed in the editor's terminal.
+        stop_after: What F5 started is ended when the session ends.
+    """
+
+    remote: bool = False
+    wait: bool = False
+    follow: bool = False
+    stop_after: bool = False
+
+
+@dataclass
+class EditorFlow:
+    """The steps, on one project's settings.
+
+    Attributes:
+        settings: The settings.
+        console: Where steps show themselves.
+        wanted: How F5 is to behave.
+    """
+
+    settings: Settings
+    console: Console
+    wanted: Wanted
+
+    def setup(self) -> dict[str, Any]:
+        """Write both files.
+
+        Raises:
+            UserError: One of them cannot be edited, or a file of the project cannot be read.
+        """
+        project = self.settings.project
+        launch_json.check(project)
+        tasks_json.check(project)
+        engine, word = engines.choose(self.settings.engine)
+        if word:
+            self.console.line(f"Engine: {word}.")
+        found = chains.find(self.settings, engine.name, self.wanted.wait)
+        known = launch_json.configurations(project)
+        first = self.settings.debug_port or int(BY_FIELD["debug_port"].default)
+        entries = list(chains.configurations(found, known, first, project))
+        if report.wanted():
+            # Where the code lies there is what the other machine wants to know; the chains it knows itself.
+            report.tell_configurations({}, "setup", entries)
+            report.until_done()
+            return {}
+        return self._write(found, entries)
+
+    def with_remote(self) -> dict[str, Any]:
+        """Add the chains to configurations that the other machine has told of."""
+        # Which chains there are is known without an engine.
+        found = chains.find(self.settings, "process", self.wanted.wait)
+        names = launch_json.configurations(self.settings.project)
+        return self._write(found, [{"name": chain.name} for chain in found.chains if chain.name in names])
+
+    def _write(self, found: Found, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        project = self.settings.project
+        every: list[Chain | Compound] = [*found.chains, *found.compounds]
+        before = {chain.name: self._before(chain) for chain in every}
+        after = {chain.name: self._after(chain) for chain in found.chains} if self.wanted.stop_after else {}
+        tasks = [*before.values(), *after.values()]
+        with self.console.step("tasks") as step:
+            result = tasks_json.write_tasks(project, tasks)
+            step.text = f".vscode/tasks.json {result}"
+        full = []
+        for entry in entries:
+            name = str(entry["name"])
+            ending = after[name].label if name in after else ""
+            full.append({**entry, "preLaunchTask": before[name].label, "postDebugTask": ending})
+        compounds = [
+            {
+                "name": one.name,
+                "configurations": list(one.members),
+                "preLaunchTask": before[one.name].label,
+                "stopAll": False,
+            }
+            for one in found.compounds
+        ]
+        with self.console.step("launch") as step:
+            written = launch_json.write_configurations(project, full, compounds)
+            step.text = f".vscode/launch.json {written}"
+        for note in found.notes:
+            self.console.line(f"  note: {note}")
+        return {
+            "configurations": [entry["name"] for entry in full],
+            "compounds": [entry["name"] for entry in compounds],
+            "tasks": [task.label for task in tasks],
+        }
+
+    def _before(self, chain: Chain | Compound) -> EditorTask:
+        argv = [*chain.argv, *(["--remote"] if self.wanted.remote else [])]
+        if self.wanted.follow and isinstance(chain, Chain):
+            argv.append("--follow")
+        return EditorTask(_label(argv), argv, chain.name, stays="--follow" in argv)
+
+    def _after(self, chain: Chain) -> EditorTask:
+        argv = [*chain.ending, *(["--remote"] if self.wanted.remote else [])]
+        # One of its own for each step: VS Code does not start a task that is still running.
+        return EditorTask(f"{_label(argv)} (after {chain.name.partition(': ')[2]})", argv, chain.name)
+
+
+def _label(argv: Sequence[str]) -> str:
+    return " ".join(["inv", *argv])

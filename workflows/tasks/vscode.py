@@ -1,0 +1,42 @@
+"""Setting up VS Code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._command import Command, command
+
+
+def _flow(run: Command, remote: bool, values: dict[str, Any]) -> Any:
+    from ..flows.editor import EditorFlow, Wanted
+
+    return EditorFlow(run.settings, run.console, Wanted(remote, values["wait"], values["follow"], values["stop_after"]))
+
+
+def _show(run: Command, result: dict[str, Any]) -> None:
+    if result:
+        run.console.line()
+        run.console.line("Open this folder in VS Code, choose one of these in Run and Debug, and press F5:")
+        for name in [*result["configurations"], *result["compounds"]]:
+            run.console.line(f"  {name}")
+        run.console.result(result)
+
+
+def _after_remote(run: Command, values: dict[str, Any]) -> None:
+    _show(run, _flow(run, True, values).with_remote())
+
+
+@command(
+    settings=("engine", "score_script", "pipeline_file", "debug_port"),
+    json=True,
+    help={
+        "wait": "F5 holds the service before score.py is loaded, so that its imports and init can be debugged.",
+        "follow": "The log goes on in VS Code's terminal while you debug.",
+        "stop_after": "End what F5 started when the debug session ends.",
+    },
+    after=_after_remote,
+    interrupted="launch.json and tasks.json are whole.",
+)
+def setup(run: Command, wait: bool = False, follow: bool = False, stop_after: bool = False) -> None:
+    """Write launch.json and tasks.json, so that F5 alone does the whole chain."""
+    _show(run, _flow(run, False, {"wait": wait, "follow": follow, "stop_after": stop_after}).setup())

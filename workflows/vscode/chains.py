@@ -1,0 +1,220 @@
+"""What there is to debug in a project, and the chain that F5 runs for each: known before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import engines
+from ..debugger.launch_json import attach_configuration
+from ..engines import ports
+from ..engines.steps import StepEngine, StepSpec
+from ..models import DebugEndpoint, ImageRef, PathMapping
+from ..pipelines.commands import published_port
+from ..pipelines.definition import Pipeline
+from ..runs.attachable import COMPOUND, configuration_name
+from ..settings import Settings
+
+#: Ranks of one step that get a configuration of their own.
+MOST_RANKS = 16
+#: Stands for a run's own folder, which is another one each time.
+_RUN = Path("/run-folder-of-no-run")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One configuration, and the command that leads to what it attaches to.
+
+    Attributes:
+        name: The launch configuration.
+        argv: The command, after ``inv``.
+        ending: The command that ends what it started.
+        mappings: Path mappings.
+        wanted: The port that its own command line asks for; None for whichever is free.
+        family: Chains of one family have consecutive ports, as one run of them all has.
+    """
+
+    name: str
+    argv: Sequence[str]
+    ending: Sequence[str]
+    mappings: tuple[PathMapping, ...]
+    wanted: int | None = None
+    family: str = ""
+
+
+@dataclass(frozen=True)
+class Compound:
+    """A compound, and the command that starts all of its members.
+
+    Attributes:
+        name: The compound.
+        argv: The command, after ``inv``.
+        members: Names of its configurations.
+    """
+
+    name: str
+    argv: Sequence[str]
+    members: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Found:
+    """All chains of a project.
+
+    Attributes:
+        chains: The chains.
+        compounds: Those that start several of them.
+        notes: What was left out, and why.
+    """
+
+    chains: list[Chain] = field(default_factory=list)
+    compounds: list[Compound] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def find(settings: Settings, engine: str, wait: bool) -> Found:
+    """Look what a project has.
+
+    Args:
+        settings: The settings.
+        engine: The engine that will run it.
+        wait: Whether a service is to hold before score.py is loaded.
+
+    Raises:
+        UserError: pipeline.yml or a run configuration cannot be read.
+    """
+    from ..experiments import catalog
+    from ..pipelines.reader import load_pipeline
+
+    found = Found()
+    own_score, own_pipeline = (_is_own(settings, name) for name in ("score_script", "pipeline_file"))
+    experiments = catalog.known(settings.project)
+    nothing = not (own_score or own_pipeline or experiments)
+    if own_score or nothing:
+        found.chains.append(_deployment(settings, engine, wait))
+    else:
+        found.notes.append("no score.py of this project is known: AML_SCORE_SCRIPT")
+    steps = engines.load_steps(engine)
+    if own_pipeline or nothing:
+        _pipeline(found, load_pipeline(settings.pipeline_file, {}), settings, steps)
+    else:
+        found.notes.append("no pipeline.yml of this project is known: AML_PIPELINE_FILE")
+    for name in experiments:
+        _experiment(found, name, settings, steps)
+    if not experiments:
+        found.notes.append("there is no experiment yet: inv experiment.create NAME, then this again")
+    return found
+
+
+def _is_own(settings: Settings, name: str) -> bool:
+    path: Path = getattr(settings, name)
+    return path.exists() and (name in settings.set_by or path.is_relative_to(settings.project))
+
+
+def _deployment(settings: Settings, engine: str, wait: bool) -> Chain:
+    from ..flows.deployment import CONFIGURATION
+
+    folder = settings.score_script.parent
+    mapping = PathMapping(folder, engines.load(engine).app_root(settings.score_script))
+    argv = ["deploy.debug", *(["--wait"] if wait else [])]
+    return Chain(CONFIGURATION, argv, ["container.stop"], (mapping,))
+
+
+def _pipeline(found: Found, pipeline: Pipeline, settings: Settings, engine: StepEngine) -> None:
+    several = len(pipeline.steps) > 1
+    names = []
+    for step in pipeline.steps:
+        mappings = _mappings(settings, engine, step.code, step.includes)
+        for rank in _ranks(found, step.name, step.ranks):
+            shown = rank if step.ranks > 1 else None
+            name = configuration_name(step.name if several or step.ranks > 1 else None, shown)
+            which = [*(["--step", step.name] if several else []), *([] if shown is None else ["--rank", str(rank)])]
+            base = published_port(step.command)
+            wanted = None if base is None else base + rank
+            argv = ["pipeline.debug", *which]
+            found.chains.append(Chain(name, argv, ["pipeline.cancel"], mappings, wanted, "pipeline"))
+            names.append(name)
+    if len(names) > 1:
+        ranks = ["--rank", "all"] if any(step.ranks > 1 for step in pipeline.steps) else []
+        found.compounds.append(Compound(COMPOUND, ["pipeline.debug", *ranks], names))
+
+
+def _experiment(found: Found, name: str, settings: Settings, engine: StepEngine) -> None:
+    from ..experiments import catalog, runconfig
+    from ..flows.experiment import rank_count, title
+
+    path = catalog.runconfig_path(settings.project, name)
+    if not path.exists():
+        found.notes.append(f"the experiment {name} has no script yet: inv experiment.run {name} --script train.py")
+        return
+    ranks = rank_count(runconfig.read(path))
+    mappings = _mappings(settings, engine, settings.project)
+    names = []
+    for rank in _ranks(found, name, ranks):
+        which = ["--rank", str(rank)] if ranks > 1 else []
+        argv, ending = ["experiment.debug", *which, name], ["experiment.cancel", "--run", name]
+        names.append(title(name, rank, ranks))
+        found.chains.append(Chain(names[-1], argv, ending, mappings, None, name))
+    if len(names) > 1:
+        compound = f"Azure Machine Learning Experiment: {name} (all ranks)"
+        found.compounds.append(Compound(compound, ["experiment.debug", "--rank", "all", name], names))
+
+
+def _ranks(found: Found, name: str, ranks: int) -> range:
+    if ranks > MOST_RANKS:
+        found.notes.append(f"{name} has {ranks} ranks; those above {MOST_RANKS - 1} get no configuration")
+    return range(min(ranks, MOST_RANKS))
+
+
+def _mappings(
+    settings: Settings, engine: StepEngine, code: Path | None, includes: Sequence[Path] = ()
+) -> tuple[PathMapping, ...]:
+    """Path mappings that are the same for every run."""
+    spec = StepSpec(
+        run_id="",
+        step="",
+        project=settings.project,
+        folder=_RUN,
+        image=ImageRef(engine.name, "", ""),
+        code=code,
+        includes=tuple(includes),
+    )
+    return tuple(one for one in engine.mappings(spec) if not Path(one.remote_root).is_relative_to(_RUN))
+
+
+def configurations(
+    found: Found, known: Mapping[str, Mapping[str, Any]], first: int, project: Path
+) -> Iterator[dict[str, Any]]:
+    """The launch configurations, each with a port of its own.
+
+    Args:
+        found: The chains.
+        known: What launch.json has already, by name; its ports are kept.
+        first: The port to begin with.
+        project: The folder that is open in VS Code.
+    """
+    taken: set[int] = set()
+    last: dict[str, int] = {}
+    for chain in found.chains:
+        port = _port(chain, known.get(chain.name, {}), last, first, taken)
+        taken.add(port)
+        if chain.wanted is None:
+            last[chain.family or chain.name] = port
+        yield attach_configuration(chain.name, DebugEndpoint("127.0.0.1", port, chain.mappings), project)
+
+
+def _port(chain: Chain, known: Mapping[str, Any], last: Mapping[str, int], first: int, taken: set[int]) -> int:
+    if chain.wanted is not None:
+        return chain.wanted
+    if chain.family in last:
+        return last[chain.family] + 1
+    connect = known.get("connect")
+    kept = connect.get("port") if isinstance(connect, dict) else None
+    if type(kept) is int and 0 < kept < 65536 and kept not in taken:
+        return kept
+    port = first
+    while port in taken or not ports.is_free(port):
+        port = port + 1 if port < 65535 else 1024
+    return port

@@ -1,0 +1,152 @@
+"""The tasks in ``.vscode/tasks.json``: ours are kept up to date, all else is the user's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..debugger import entries
+from ..debugger.entries import Result
+from ..debugger.jsonc import Document, Keys
+from ..debugger.jsonc_file import edit_file
+from .pressed import READY, VARIABLE
+
+#: What is kept as it was written here; the rest, such as ``presentation``, is the user's once it is there.
+_OURS = ("type", "command", "args", "linux", "osx", "windows", "isBackground", "problemMatcher")
+#: VS Code's Python extension knows the project's interpreter where this program cannot.
+_ASK = "${command:python.interpreterPath}"
+_FOLDER = "${workspaceFolder}"
+
+
+@dataclass(frozen=True)
+class EditorTask:
+    """A task that VS Code runs before it attaches, or after.
+
+    Attributes:
+        label: Its name in VS Code.
+        argv: What follows ``python -m invoke``.
+        configuration: The launch configuration, or compound, that it belongs to.
+        stays: Whether it goes on after it is ready, following a log.
+    """
+
+    label: str
+    argv: Sequence[str]
+    configuration: str
+    stays: bool = False
+
+    def entry(self, project: Path) -> dict[str, Any]:
+        """The task as tasks.json has it."""
+        found: dict[str, Any] = {
+            "label": self.label,
+            "type": "process",
+            **interpreter(project),
+            "args": ["-m", "invoke", *self.argv],
+            "options": {"cwd": _FOLDER, "env": {VARIABLE: self.configuration}},
+            "problemMatcher": _matcher(self.stays),
+            "presentation": {"reveal": "always", "panel": "dedicated", "clear": True, "showReuseMessage": False},
+        }
+        if self.stays:
+            found["isBackground"] = True
+        return found
+
+
+def interpreter(project: Path, prefix: str = sys.prefix, executable: str = sys.executable) -> dict[str, Any]:
+    """The Python to start, on each system, whether or not a shell has been activated.
+
+    An environment in the project lies in the same place on every system; one elsewhere is known on this system only.
+    """
+    try:
+        inside = Path(prefix).relative_to(project)
+    except ValueError:
+        own = {"linux": "linux", "darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")
+        commands = {system: executable if system == own else _ASK for system in ("linux", "osx", "windows")}
+    else:
+        posix = "/".join([_FOLDER, *inside.parts, "bin", "python"])
+        windows = "\\".join([_FOLDER, *inside.parts, "Scripts", "python.exe"])
+        commands = {"linux": posix, "osx": posix, "windows": windows}
+    return {"command": commands["linux"], **{system: {"command": text} for system, text in commands.items()}}
+
+
+def _matcher(stays: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "owner": "azureml-debug",
+        "source": "azureml-debug",
+        "fileLocation": ["autoDetect", _FOLDER],
+        # The second line says what to do about it, and becomes the message's second line.
+        "pattern": [
+            {
+                "regexp": r"^(\S.*?):(\d+): (error|warning): (.*)$",
+                "file": 1,
+                "line": 2,
+                "severity": 3,
+                "message": 4,
+            },
+            {"regexp": "^(.+)$", "message": 1},
+        ],
+    }
+    if stays:
+        found["background"] = {"activeOnStart": True, "beginsPattern": r"^build\b", "endsPattern": f"^{READY}$"}
+    return found
+
+
+def check(folder: Path) -> None:
+    """See that tasks.json can be edited.
+
+    Raises:
+        UserError: As :func:`write_tasks`.
+    """
+    entries.check(folder / ".vscode" / "tasks.json", "tasks")
+
+
+def write_tasks(folder: Path, tasks: Sequence[EditorTask]) -> Result:
+    """Put tasks into the project's tasks.json.
+
+    A task of the same label is updated key by key, and only where a value differs; keys and comments of the user's
+    stay, and so does every other task.
+
+    Args:
+        folder: The project's folder, which holds ``.vscode``.
+        tasks: The tasks.
+
+    Raises:
+        UserError: tasks.json cannot be read, understood or written; it is left as it was.
+    """
+    file = folder / ".vscode" / "tasks.json"
+    added = False
+
+    def change(document: Document) -> Document:
+        nonlocal added
+        document = entries.with_root(document, file, {"version": "2.0.0", "tasks": []})
+        entries.require_array(document, file, "tasks")
+        for task in tasks:
+            document, new = entries.put(document, "tasks", task.entry(folder), _update, name="label")
+            added |= new
+        return document
+
+    changed = edit_file(file, change)
+    if added:
+        return "added"
+    return "updated" if changed else "unchanged"
+
+
+def _update(document: Document, at: Keys, entry: Mapping[str, Any]) -> Document:
+    present = entries.value_at(document, at)
+    for key in _OURS:
+        if key in entry:
+            document = document.set((*at, key), entry[key])
+        elif key == "isBackground" and key in present:
+            document = document.delete((*at, key))
+    options = present.get("options")
+    if not isinstance(options, dict):
+        document = document.set((*at, "options"), entry["options"])
+    elif not isinstance(options.get("env"), dict):
+        document = document.set((*at, "options", "env"), entry["options"]["env"])
+    else:
+        document = document.set((*at, "options", "env", VARIABLE), entry["options"]["env"][VARIABLE])
+    for key, value in entry.items():
+        if key not in entries.value_at(document, at):
+            document = document.set((*at, key), value)
+    return document
