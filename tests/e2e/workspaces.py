@@ -19,6 +19,14 @@ def make_workspace_project(
     project = make_pipeline_project(folder, "process")
     project.python = python_with_the_sdk()
     write_configuration(server, folder)
+    register_environments(server)
+    project.environ |= client_environment(server, home, token_seconds=token_seconds)
+    project.environ |= {"AML_BACKEND": "azureml", "AML_COMPUTE_TARGET": "cpu"}
+    return project
+
+
+def register_environments(server: AzureMLServer) -> None:
+    """Let the workspace have the environments that the pipelines of the tests name."""
     for name in (CURATED, "any"):
         server.state.environments[name] = [
             {
@@ -29,6 +37,3 @@ def make_workspace_project(
                 "python": {"interpreterPath": "python", "userManagedDependencies": True, "condaDependencies": None},
             }
         ]
-    project.environ |= client_environment(server, home, token_seconds=token_seconds)
-    project.environ |= {"AML_BACKEND": "azureml", "AML_COMPUTE_TARGET": "cpu"}
-    return project

@@ -277,12 +277,13 @@ class FollowedStep:
         changed = False
         ready: list[dict[str, Any]] = []
         waiting: list[dict[str, Any]] = []
+        until = time.monotonic() + _REACH_SOON
         for event in self._held:
             rank = int(event.get("rank") or 0)
             if rank not in self.record.ports or event["event"] == "gate-failed":
                 ready.append(event)
                 continue
-            reached = self._reach(rank)
+            reached = self._reach(rank, until)
             if reached is None:
                 waiting.append(event)
                 continue
@@ -297,7 +298,7 @@ class FollowedStep:
             self._configure()
         return changed
 
-    def _reach(self, rank: int) -> str | None:
+    def _reach(self, rank: int, until: float) -> str | None:
         """Why a rank's node cannot be reached, empty where it can; None while that is not known."""
         place = self._said.places.get(rank)
         if place is None:
@@ -308,7 +309,7 @@ class FollowedStep:
             found = self._threads.submit(out_of_reach, place, self._token)
             self._reached[place] = (now, found)
         try:
-            return found.result(timeout=_REACH_SOON)
+            return found.result(timeout=max(0.0, until - time.monotonic()))
         except TimeoutError:
             return None
 
@@ -317,7 +318,7 @@ class FollowedStep:
         changed = False
         for rank, place in list(self._said.places.items()):
             known = self._reached.get(place)
-            if known is None or not known[1].done() or not known[1].result() or self._reach(rank) != "":
+            if known is None or not known[1].done() or not known[1].result() or self._reach(rank, 0.0) != "":
                 continue
             changed |= self._way(rank, "")
             save()

@@ -142,11 +142,14 @@ def find_run(project: Path, kind: str, wanted: str | None) -> RunRecord:
             run = records.load(folder)
             if run is not None and run.kind == kind:
                 return recovered(run)
-    for folder, _number in found if wanted else ():
+    if wanted:
         # By the id that the workspace gave it.
-        run = records.load(folder)
-        if run is not None and run.kind == kind and run.run_id == wanted:
-            return recovered(run)
+        runs = [run for folder, _number in found if (run := records.load(folder)) and run.kind == kind]
+        matches = [run for run in runs if run.in_workspace and run.run_id.startswith(wanted)]
+        if len({run.run_id for run in matches}) > 1:
+            raise UserError(f"{wanted} may be one of several runs.", "Name one by its number or whole id.")
+        if matches:
+            return recovered(matches[0])
     if not wanted:
         name = " NAME" if kind == "experiment" else ""
         raise UserError(f"No {kind} of this project has been run yet.", f"First: inv {kind}.debug{name}")
