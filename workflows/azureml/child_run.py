@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from concurrent.futures import TimeoutError as NotYet  # one of its own before Python 3.11
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -310,7 +311,7 @@ class FollowedStep:
             self._reached[place] = (now, found)
         try:
             return found.result(timeout=max(0.0, until - time.monotonic()))
-        except TimeoutError:
+        except NotYet:
             return None
 
     def _look_again(self, save: Callable[[], None]) -> bool:
