@@ -7,15 +7,18 @@ behind, as with Azure ML's own clients.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..debuggee import FOLDER as DEBUGGEE
 from ..errors import UserError
+from ..paths import cache_folder
 
 #: The folder in a snapshot that holds what is not the person's.
 OWN = "azureml_debug"
@@ -67,12 +70,38 @@ def stage(
     shutil.copy2(Path(DEBUGGEE) / "node.py", own / "node.py")
     (own / "step.json").write_text(json.dumps(dict(step), indent=1, sort_keys=True), "utf-8")
     if debugpy is not None:
-        leave = shutil.ignore_patterns("__pycache__", "*.pyc")
-        for part in ("azureml_debuggee", "inject"):
-            shutil.copytree(Path(DEBUGGEE) / part, own / part, ignore=leave)
-        shutil.copytree(debugpy, own / "debugpy", ignore=leave, copy_function=_link_or_copy)
+        # One file: snapshots are sent file by file, and debugpy has four hundred.
+        _link_or_copy(_bundle(debugpy), own / "debuggee.zip")
     # Everything that is here is meant to go.
     (folder / ".amlignore").write_text("")
+
+
+def _bundle(debugpy: Path) -> Path:
+    """A zip file with the debuggee and debugpy, made where it is not there yet."""
+    files = [(path, path.relative_to(DEBUGGEE)) for part in ("azureml_debuggee", "inject") for path in _plain(part)]
+    total = hashlib.sha256(debugpy.name.encode())
+    for path, name in files:
+        total.update(f"\0{name}\0".encode() + path.read_bytes())
+    bundle = cache_folder() / "debuggee" / f"{total.hexdigest()[:16]}.zip"
+    if bundle.is_file():
+        return bundle  # it gets its name when it is whole
+    files += [(path, "debugpy" / path.relative_to(debugpy)) for path in _plain(debugpy)]
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    partial = bundle.with_name(f".{bundle.name}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path, name in files:
+                archive.write(path, str(name))
+        partial.replace(bundle)
+    finally:
+        partial.unlink(missing_ok=True)
+    return bundle
+
+
+def _plain(folder: str | Path) -> list[Path]:
+    """The files of a folder of the debuggee's, or of any other, without what Python has compiled."""
+    root = Path(DEBUGGEE) / folder
+    return [path for path in sorted(root.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
 
 
 def _ignore_file(code: Path | None) -> str:

@@ -35,7 +35,10 @@ def main():
     """Do the step; its exit code."""
     with open(os.path.join(FOLDER, "step.json"), "rb") as file:
         step = json.loads(file.read().decode("utf-8"))
-    places = {"root": os.getcwd(), "debuggee": FOLDER}
+    debug = step.get("debug")
+    # Sent as one file, and needed as a folder.
+    debuggee = _unpacked() if debug is not None else FOLDER
+    places = {"debuggee": debuggee}
     places.update(_places(sys.argv[1:], step["files"]))
     environ = dict(os.environ)
     for name, path in places.items():
@@ -47,11 +50,10 @@ def main():
     for name, value in step["variables"].items():
         environ[name] = _filled(value, places)
     command = [shutil.which("bash") or "/bin/sh", "-c", _filled(step["command"], places)]
-    debug = step.get("debug")
     if debug is None:
         sys.stdout.flush()
         os.execve(command[0], command, environ)  # noqa: S606 - the shell is the program
-    return _debugged(command, environ, debug)
+    return _debugged(command, environ, debug, debuggee)
 
 
 def _places(arguments, files):
@@ -86,19 +88,26 @@ def _filled(text, places):
     return text
 
 
-def _debugged(command, environ, debug):
-    # type: (List[str], Dict[str, str], Dict[str, Any]) -> int
+def _unpacked():
+    # type: () -> str
+    folder = tempfile.mkdtemp(prefix="azureml-debug-")
+    shutil.unpack_archive(os.path.join(FOLDER, "debuggee.zip"), folder)
+    return folder
+
+
+def _debugged(command, environ, debug, debuggee):
+    # type: (List[str], Dict[str, str], Dict[str, Any], str) -> int
     """Run the command such that a debugger can be let into its script; its exit code."""
     announced = os.path.join(tempfile.mkdtemp(prefix="azureml-debug-"), "events.jsonl")
     address = address_towards(debug.get("client"))
-    inject = os.path.join(FOLDER, "inject")
+    inject = os.path.join(debuggee, "inject")
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [inject, environ.get("PYTHONPATH")]))
     environ.update(
         AZUREML_DEBUGGEE_CODE=os.getcwd(),
         AZUREML_DEBUGGEE_HOST=address,
         AZUREML_DEBUGGEE_ADDRESS=address,
         AZUREML_DEBUGGEE_EVENTS=announced,
-        AZUREML_DEBUGGEE_DEBUGPY=os.path.join(FOLDER, "debugpy"),
+        AZUREML_DEBUGGEE_DEBUGPY=os.path.join(debuggee, "debugpy"),
         PYTHONUNBUFFERED="1",
         # Scripts may be reached by links; breakpoints belong to the files behind them.
         PYDEVD_RESOLVE_SYMLINKS="1",
@@ -107,7 +116,7 @@ def _debugged(command, environ, debug):
     # What a log of this run tells the developer's side, should no tag reach it.
     sys.stdout.write("azureml_debug: source root {}\n".format(os.getcwd()))
     sys.stdout.flush()
-    sys.path.insert(0, FOLDER)
+    sys.path.insert(0, debuggee)
     from azureml_debuggee.tags import Tags  # type: ignore[import-not-found]
 
     tags = Tags(os.getcwd())
