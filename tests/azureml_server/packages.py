@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
 import tarfile
@@ -12,6 +13,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from docker.errors import NotFound
 
 from .images import build_environment, build_folder, connected
 from .models import find_model, model_files
@@ -112,7 +115,9 @@ class Packages:
                 report(f"Pushing {host}/{name}:{tag}")
                 digest = self._registry.put(name, tag, client.images.get(built).save(named=True))
             finally:
-                client.api.remove_image(built, force=True)
+                # Two packages with the same content are one image, which another test may have taken away.
+                with contextlib.suppress(NotFound):
+                    client.api.remove_image(built, force=True)
             report(f"{tag}: digest: {digest}")
         return f"{host}/{name}:{tag}"
 

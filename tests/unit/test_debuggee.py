@@ -73,8 +73,10 @@ def test_the_debuggee_is_python_3_8_and_imports_nothing_that_has_to_be_installed
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             imported.add((node.module or "").split(".")[0])
     pydevd = {"debugpy", "pydevd", "_pydev_bundle", "_pydevd_sys_monitoring"}
+    # hashlib's own, in Python 3.12; and what a node may have, without which a step does as well.
+    pythons, nodes = {"_sha2"}, {"azureml"} if file.name == "tags.py" else set()
     # The last is whichever one an injected process would have without us.
-    assert imported <= sys.stdlib_module_names | pydevd | {"azureml_debuggee", "sitecustomize"}
+    assert imported <= sys.stdlib_module_names | pydevd | pythons | nodes | {"azureml_debuggee", "sitecustomize"}
 
 
 def test_every_older_interpreter_here_can_load_the_debuggee(tmp_path: Path) -> None:

@@ -124,7 +124,8 @@ def pick(
         return any_free(avoid), ""
     wanted = port
     while not is_free(port) or port in avoid or is_reserved(port):
-        if port not in avoid and not is_free(port):
+        # What a session has been promised is not asked after: the engine that holds it may be slow to say so.
+        if port not in avoid and not is_reserved(port) and not is_free(port):
             name, ours = containers(port) or _holder(port)
             if not ours:
                 setting = BY_FIELD[field]

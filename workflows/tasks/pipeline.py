@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SUBMIT = (
     *("pipeline_file", "backend", "engine", "training_env", "base_image", "debug_port", "debug_timeout"),
-    *("compute_target", "workspace", "resource_group", "subscription_id"),
+    *("compute_target", "workspace", "resource_group", "subscription_id", "auth"),
 )
 RUN_HELP = "The run, by id or number; default: the latest."
 SUBMIT_HELP = {
