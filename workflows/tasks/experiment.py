@@ -130,7 +130,7 @@ def run(
     help={
         **RUN_OPTIONS,
         "on_error": "Run at full speed and hold for a debugger only where the script raises.",
-        "wait": "Do not hold the script before its first line; it can be attached to at any time.",
+        "wait": "Hold the script before its first line (default). Without, attach at any time.",
     },
     iterable=["data"],
     positional=["name"],

@@ -25,7 +25,7 @@ SUBMIT_HELP = {
     "step": "Debug this step only; may be repeated. Default: every step.",
     "rank": "N or all: which ranks of a distributed step are debugged, on ports base + rank.",
     "on_error": "Run at full speed and hold for a debugger only where a step raises.",
-    "wait": "Do not hold a script before its first line; it can be attached to at any time.",
+    "wait": "Hold each script before its first line (default). Without, attach at any time.",
     "open_port": "In Azure ML: let in whoever reaches a step's port, without this run's token.",
     "follow": "Stay and stream the logs until the run ends; Ctrl-C leaves it running.",
 }
@@ -60,7 +60,7 @@ def _request(step: Sequence[str], rank: str, on_error: bool, wait: bool, open_po
 @command(
     settings=SUBMIT,
     json=True,
-    help={**SUBMIT_HELP, "debug": "Run every step without a debugger."},
+    help={**SUBMIT_HELP, "debug": "Let a debugger in (default). Without, every step just runs."},
     iterable=["input", "step"],
     paths={"input": "name=path"},
 )
