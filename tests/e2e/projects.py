@@ -165,6 +165,14 @@ def _request(method: str, url: str, body: bytes | None, timeout: float) -> tuple
             return response.status, response.read()
 
 
+def quiet_port() -> int:
+    """A free port below those that the system gives to whoever connects to something."""
+    from workflows.engines.ports import is_free
+
+    first = 20000 + os.getpid() % 8000
+    return next(port for port in range(first, 32000) if is_free(port))
+
+
 def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
     """Look until a condition holds; the limit only keeps a broken test from hanging."""
     deadline = time.monotonic() + seconds

@@ -198,7 +198,7 @@ def test_a_shell_there_knows_the_window_and_ctrl_c_gives_up_a_lost_one(project: 
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(project.folder)
-        environ = {**os.environ, **project.environ, "PS1": "$ ", "TERM": "dumb"}
+        environ = {**os.environ, **project.environ, "PS1": "$ ", "TERM": "dumb", "COLUMNS": "80", "LINES": "24"}
         os.execve(sys.executable, [sys.executable, "-m", "invoke", "container.shell", "--remote"], environ)
     said = bytearray()
     done = threading.Event()
@@ -214,7 +214,7 @@ def test_a_shell_there_knows_the_window_and_ctrl_c_gives_up_a_lost_one(project: 
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", lines, columns, 0, 0))
         os.kill(child, signal.SIGWINCH)
         # It takes a moment for the size to get there.
-        until(lambda: _typed(terminal, b"stty size\r", said, b"%d %d\r\n" % (lines, columns)), "the size", 150)  # noqa: B023
+        until(lambda: _typed(terminal, b"stty size\r", said, b"%d %d\r\n" % (lines, columns)), "the size", 90)  # noqa: B023
     project.host.sshd.stop()
     until(lambda: b"Connecting again" in said, "the loss", 30)
     os.write(terminal, b"\x03")

@@ -125,7 +125,8 @@ def pick(
     wanted = port
     while not is_free(port) or port in avoid or is_reserved(port):
         # What a session has been promised is not asked after: the engine that holds it may be slow to say so.
-        if port not in avoid and not is_reserved(port) and not is_free(port):
+        # Nor who holds one that nobody has asked for.
+        if port == wanted and port not in avoid and not is_reserved(port) and not is_free(port):
             name, ours = containers(port) or _holder(port)
             if not ours:
                 setting = BY_FIELD[field]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -146,5 +145,6 @@ def terminal() -> dict[str, Any] | None:
     """The terminal that the task is shown on; None where its output goes somewhere else."""
     if not (sys.stdout.isatty() and sys.stderr.isatty()):
         return None
-    size = shutil.get_terminal_size()
+    # The terminal's own word: COLUMNS and LINES, where a shell has exported them, do not follow the window.
+    size = os.get_terminal_size(sys.stdout.fileno())
     return {"columns": size.columns, "lines": size.lines, "term": os.environ.get("TERM", "xterm")}
