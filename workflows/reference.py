@@ -25,8 +25,8 @@ TASKS = """\
 
 ## Tasks
 
-`inv --help TASK` shows the same. A name in brackets is given without its flag, as the first word. A flag whose explanation
-names a setting may be left out where that setting is set.
+`inv --help TASK` shows the same. A name in brackets is given without its flag, as the first word. A flag that names a
+setting may be left out where that setting is set.
 """
 
 
