@@ -14,7 +14,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted(page for page in (ROOT / "docs").glob("*.md") if page.name != "reference.md"),
 ]
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```(\w*)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: A command inside a line of a block: behind a prompt, a description, `&&`, or at the line's begin.
 _IN_BLOCK = re.compile(r"(?:^|\s)inv ((?:[a-z]|-).*)$", re.MULTILINE)
 _IN_TEXT = re.compile(r"`inv ([^`]+)`")
@@ -26,10 +26,12 @@ class Block:
 
     Attributes:
         language: What stands behind its fence; empty for none.
+        file: The file that it is the content of, as the second word there; empty for none.
         text: What is in it.
     """
 
     language: str
+    file: str
     text: str
 
 
