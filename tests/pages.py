@@ -16,7 +16,7 @@ PAGES = [
 ]
 _FENCE = re.compile(r"^```(\w*)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: A command inside a line of a block: behind a prompt, a description, `&&`, or at the line's begin.
-_IN_BLOCK = re.compile(r"(?:^|\s)inv ((?:[a-z]|-).*)$", re.MULTILINE)
+_IN_BLOCK = re.compile(r"(?:^|\s)inv ((?:[a-z]|-).*)$")
 _IN_TEXT = re.compile(r"`inv ([^`]+)`")
 
 
@@ -43,6 +43,7 @@ def blocks(page: Path) -> list[Block]:
 def commands(page: Path) -> list[list[str]]:
     """What is typed after `inv`, of every command of a page, in blocks and in the text."""
     text = page.read_text(encoding="utf-8")
-    found = [typed for block in blocks(page) for typed in _IN_BLOCK.findall(block.text)]
+    lines = [line for block in blocks(page) for line in block.text.splitlines() if "error: " not in line]
+    found = [typed for line in lines for typed in _IN_BLOCK.findall(line)]
     found += _IN_TEXT.findall(_FENCE.sub("", text).replace("\n  ", " "))
     return [shlex.split(typed, comments=True) for typed in found]

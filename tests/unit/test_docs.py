@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import re
 from pathlib import Path
 
 import pytest
 from invoke.exceptions import ParseError
 from invoke.program import Program
-from pages import PAGES, ROOT, commands
+from pages import PAGES, ROOT, blocks, commands
 
 from workflows import namespace
 from workflows.reference import reference
@@ -56,3 +58,32 @@ def test_a_command_that_does_not_exist_is_noticed(tmp_path: Path) -> None:
     for typed in commands(page)[:2]:
         with pytest.raises(ParseError):
             parse(typed)
+
+
+def templates() -> list[re.Pattern[str]]:
+    """Every text of the program's code, with anything in the place of its variable parts."""
+    found = set()
+    for path in (ROOT / "workflows").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [str(part.value) if isinstance(part, ast.Constant) else None for part in node.values]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                parts = [node.value]
+            else:
+                continue
+            # One that is nothing but variable would fit any message.
+            if len("".join(filter(None, parts))) >= 8 and "\n" not in "".join(filter(None, parts)):
+                found.add("".join(".*" if part is None else re.escape(part) for part in parts))
+    return [re.compile(pattern) for pattern in found]
+
+
+def test_the_messages_in_troubleshooting_are_the_programs_own() -> None:
+    known = templates()
+    shown = [block.text.splitlines() for block in blocks(ROOT / "docs" / "troubleshooting.md")]
+    messages = [lines for lines in shown if "error: " in lines[0]]
+    assert len(messages) > 10
+    for lines in messages:
+        assert len(lines) == 2, lines
+        for line in (lines[0].partition("error: ")[2], lines[1]):
+            of_python = hasattr(builtins, line.partition(": ")[0])
+            assert of_python or any(pattern.fullmatch(line) for pattern in known), line
