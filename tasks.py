@@ -8,4 +8,5 @@ from workflows.tasks import development
 
 ns.add_task(development.test)
 ns.add_task(development.lint)
+ns.add_task(development.docs)
 ns.add_collection(Collection.from_module(bench, name="bench"))

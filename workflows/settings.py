@@ -136,6 +136,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("AML_REMOTE_GATEWAY", "", "machine to go through, user@host:port"),
 )
 
+#: Where the files of a setting that is not set are looked for: in the project, then among those of the program.
+DEFAULT_PLACES: Mapping[str, str] = {
+    "inference_env": "env/inference",
+    "training_env": "env/training",
+    "score_script": "examples/deployment/score.py",
+    "pipeline_file": "examples/pipeline/pipeline.yml",
+}
+#: The Azure SDK's usual variables of a service principal.
+SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
+
 BY_FIELD: Mapping[str, Setting] = {setting.field: setting for setting in SETTINGS}
 
 
@@ -238,15 +248,9 @@ def resolve(
             raise UserError(problem, "Correct this line of .env.", file=shown(env_file), line=line) from error
         values[setting.field] = Path(os.path.abspath(base / Path(text).expanduser())) if setting.path else value
     defaults = packaged_defaults()
-    for name, places in {
-        "inference_env": ["env/inference"],
-        "training_env": ["env/training"],
-        "score_script": ["examples/deployment/score.py"],
-        "pipeline_file": ["examples/pipeline/pipeline.yml"],
-    }.items():
+    for name, place in DEFAULT_PLACES.items():
         if values[name] is None:
-            found = next((project / place for place in places if (project / place).exists()), None)
-            values[name] = found or defaults / places[0]
+            values[name] = project / place if (project / place).exists() else defaults / place
     return Settings(project=project, set_by=set_by, **values)
 
 
@@ -278,10 +282,9 @@ def service_principal(project: Path, environ: Mapping[str, str] | None = None) -
         UserError: One of the variables is not set.
     """
     environ = os.environ if environ is None else environ
-    names = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
     stored = _read_env_file(project / ".env", "AZURE_")
-    values = {name: environ.get(name) or stored.get(name, ("", 0))[0] for name in names}
-    missing = [name for name in names if not values[name]]
+    values = {name: environ.get(name) or stored.get(name, ("", 0))[0] for name in SERVICE_PRINCIPAL}
+    missing = [name for name in SERVICE_PRINCIPAL if not values[name]]
     if missing:
         raise UserError(
             f"AML_AUTH=service-principal needs {', '.join(missing)}.",

@@ -6,11 +6,15 @@ from invoke import Collection
 
 from . import azureml, container, deploy, experiment, pipeline, remote, vscode
 
-namespace = Collection()
-namespace.add_collection(Collection.from_module(deploy))
-namespace.add_collection(Collection.from_module(container))
-namespace.add_collection(Collection.from_module(pipeline))
-namespace.add_collection(Collection.from_module(experiment))
-namespace.add_collection(Collection.from_module(remote))
-namespace.add_collection(Collection.from_module(azureml))
-namespace.add_collection(Collection.from_module(vscode))
+MODULES = (deploy, container, pipeline, experiment, remote, azureml, vscode)
+
+
+def collected() -> Collection:
+    """The tasks that a project gets, in a collection that nothing else has been added to."""
+    made = Collection()
+    for module in MODULES:
+        made.add_collection(Collection.from_module(module))
+    return made
+
+
+namespace = collected()

@@ -62,3 +62,16 @@ def lint(run: Command, fix: bool = False) -> None:
     _python(run, "ruff", "check", *(["--fix"] if fix else []), ".")
     _python(run, "ruff", "format", *([] if fix else ["--check"]), ".")
     _python(run, "mypy")
+
+
+@command(interrupted="docs/reference.md is whole.")
+def docs(run: Command) -> None:
+    """Write docs/reference.md anew, from the settings and tasks as the code has them."""
+    from ..reference import reference
+
+    page = run.project / "docs" / "reference.md"
+    text = reference()
+    stale = not page.exists() or page.read_text(encoding="utf-8") != text
+    if stale:
+        page.write_text(text, encoding="utf-8")
+    run.console.line(f"docs/reference.md {'written' if stale else 'unchanged'}")
