@@ -112,6 +112,8 @@ class State:
         self.environments: dict[str, list[dict[str, Any]]] = {}
         #: What whoever signs in may do, as the resource manager tells it.
         self.actions = ["*/read", "Microsoft.MachineLearningServices/workspaces/*"]
+        #: Datastores, which are all of one container; `key`, or `identity` for one that keeps no key.
+        self.datastores = {"workspaceblobstore": "key"}
         self.assets: dict[str, dict[str, Any]] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.operations: dict[str, dict[str, Any]] = {}
