@@ -85,12 +85,40 @@ def test_data_of_a_datastore_is_brought_here_once_and_seen_by_the_debugged_scrip
     assert "3000 read" in experiment.log(experiment.run("one", "--script", "one.py", *data)["run_id"])
 
 
+def test_a_dataset_is_brought_from_where_its_files_lie(
+    experiment: ExperimentProject, server: AzureMLServer, tmp_path: Path
+) -> None:
+    state = server.state
+    state.add_dataset("sums", "sums/2026/more/**")
+    state.add_dataset("sums", "/sums/2026/*.txt")
+    assert experiment.run("sums", "--script", "train.py", "--data", "numbers=azureml:sums", *TO_SCRIPT)
+    assert "total 60" in experiment.log() and kept(tmp_path) == ["numbers.txt"]
+    experiment.run("sums", "--data", "numbers=azureml:sums:1", "--")
+    assert kept(tmp_path) == ["a b.txt", "numbers.txt"]
+    # A data asset of v2 names its place in full.
+    uri = f"azureml:/{state.scope.replace('resourceGroups', 'resourcegroups')}/datastores/workspaceblobstore/paths/sums"
+    state.data_assets["folder", "v3"] = {"dataType": "UriFolder", "dataUri": f"{uri}/2026/"}
+    blob(server, "sums/2026/numbers.txt", "4 5")
+    experiment.run("sums", "--data", "numbers=azureml:folder:v3", *TO_SCRIPT)
+    assert "total 9" in experiment.log()
+
+
 def test_what_the_workspace_does_not_have_is_told(experiment: ExperimentProject, server: AzureMLServer) -> None:
-    server.state.datastores["secured"] = "identity"
+    state = server.state
+    state.datastores["secured"] = "identity"
+    state.add_dataset("table", "sums/2026", then="ParseDelimitedBlock")
+    state.add_dataset("two", "sums", "more")
+    state.data_assets["table", "7"] = {"dataType": "MLTable", "dataUri": "azureml://datastores/x/paths/y"}
     for place, *words in (
         ("azureml://datastores/elsewhere/paths/sums", "There is no datastore elsewhere", "secured, workspaceblobstore"),
         ("azureml://datastores/workspaceblobstore/paths/sums/20", "There is nothing at", "sums/20"),
         ("azureml://datastores/secured/paths/sums", "keeps no key", "az storage blob download-batch"),
+        ("azureml:table", "dataset table:1 is more than its files", "ParseDelimitedBlock", f"--data NAME={PLACE}"),
+        ("azureml:two:1", "is made of 2 places", "paths/sums"),
+        ("azureml:two:9", "There is no dataset two:9", "https://ml.azure.com"),
+        ("azureml:none", "There is no dataset none", "azureml:NAME:VERSION"),
+        ("azureml:table:7", "The data asset table:7 is of the type MLTable", "azureml://datastores/STORE/paths/PATH"),
+        (f"azureml://subscriptions/s/resourcegroups/g/workspaces/w/{PLACE[10:]}", "lies in the workspace w, not in"),
         ("azureml://stores/sums", "names no data of a workspace", "azureml://datastores/STORE/paths/PATH"),
     ):
         failed = experiment.inv("experiment.debug", "sums", "--script", "train.py", "--data", f"numbers={place}")
@@ -99,6 +127,16 @@ def test_what_the_workspace_does_not_have_is_told(experiment: ExperimentProject,
         assert not experiment.configuration().exists() and not list(experiment.runs.glob("*/run.json"))
     (experiment.folder / "config.json").unlink()
     experiment.inv("experiment.debug", "sums", *ARGUMENTS).says("No Azure ML workspace is named", "config.json")
+
+
+def test_an_experiment_that_names_nothing_of_a_workspace_imports_nothing_of_the_sdk(
+    experiment: ExperimentProject, server: AzureMLServer
+) -> None:
+    experiment.ok("experiment.create", "sums")
+    typed = ("experiment.run", "sums", "--script", "train.py", "--data", "numbers=some data")
+    told = experiment.ok(*typed, PYTHONPROFILEIMPORTTIME="1")
+    assert "workflows.experiments.workspace_data" in told.err
+    assert "azureml.core" not in told.err and "msrest" not in told.err and server.requests == []
 
 
 def test_a_download_that_is_ended_half_way_leaves_nothing(

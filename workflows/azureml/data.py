@@ -6,6 +6,7 @@ reached by the client that azureml-core brings.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..settings import Settings
+from .data_references import Dataset, Place, parse
 from .errors import NotThere, Say, attempt
 from .workspace import connect, find_workspace
 
@@ -20,23 +22,9 @@ from .workspace import connect, find_workspace
 _ONCE = {"retry_total": 0}
 #: Seconds without a byte after which a connection is given up; the client's own limit is half an hour and more.
 _READ_TIMEOUT = 60
+_INSTEAD = "Name where its files lie, azureml://datastores/STORE/paths/PATH, or a local path."
+_FILES = "Microsoft.DPrep.GetDatastoreFilesBlock"
 _BY_HAND = "Copy it to this machine (`az storage blob download-batch --auth-mode login`), and name the local path."
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where data lies.
-
-    Attributes:
-        datastore: The datastore's name.
-        path: The path on it; ``*``, ``**`` and ``?`` as in a FileDataset's.
-    """
-
-    datastore: str
-    path: str
-
-    def __str__(self) -> str:
-        return f"azureml://datastores/{self.datastore}/paths/{self.path}"
 
 
 @dataclass(frozen=True)
@@ -68,9 +56,65 @@ class WorkspaceData:
     def __init__(self, settings: Settings, say: Say) -> None:
         self._say = say
         #: Which workspace it is.
-        self.name = str(find_workspace(settings))
+        named = find_workspace(settings)
+        self.name = str(named)
+        self._own = (named.subscription_id.lower(), named.resource_group.lower(), named.workspace.lower())
         self._workspace = connect(settings, say)
         self._datastores: dict[str, Any] = {}
+
+    def place(self, named: Place | Dataset) -> Place:
+        """Where it lies that was named.
+
+        Raises:
+            UserError: It lies in another workspace, there is none, or it is more than the files of one place.
+        """
+        found = self._place_of(named) if isinstance(named, Dataset) else named
+        if found.workspace not in (None, self._own):
+            there = f"the workspace {found.workspace[2]}, not in {self.name}" if found.workspace else ""
+            raise UserError(f"{found} lies in {there}.", "Set AML_WORKSPACE and what belongs to it, or copy the data.")
+        return found
+
+    def _place_of(self, dataset: Dataset) -> Place:
+        try:
+            if dataset.version and not dataset.version.isdigit():
+                return self._place_of_asset(dataset)
+            return self._place_of_registered(dataset)
+        except NotThere as error:
+            if dataset.version.isdigit():
+                return self._place_of_asset(dataset)
+            raise _no_such(dataset) from error
+
+    def _place_of_registered(self, dataset: Dataset) -> Place:
+        """Of a dataset of SDK v1, from the definition that was saved with it."""
+        from azureml.data import _dataset_rest_helper
+
+        workspace = self._workspace
+
+        def get() -> Any:
+            client: Any = _dataset_rest_helper._restclient(workspace)
+            names = (workspace.subscription_id, workspace.resource_group, workspace.name)
+            return client.dataset.get_dataset_by_name(*names, dataset.name, version_id=dataset.version or None)
+
+        saved = attempt(get, f"reading the dataset {dataset}", self._say).latest
+        return _place_in(saved, Dataset(dataset.name, str(saved.version_id or dataset.version)))
+
+    def _place_of_asset(self, dataset: Dataset) -> Place:
+        """Of a data asset of SDK v2."""
+        from azureml.data import _dataset_rest_helper
+
+        def get() -> Any:
+            return _dataset_rest_helper._fetch_v2_data_asset(self._workspace, dataset.name, dataset.version).json()
+
+        try:
+            asset = attempt(get, f"reading the data asset {dataset}", self._say)["dataVersion"]
+        except NotThere as error:
+            raise _no_such(dataset) from error
+        kind, uri = str(asset.get("dataType")), str(asset.get("dataUri"))
+        found = parse(uri) if uri.startswith("azureml://") else None
+        if kind.lower() not in ("uri_file", "urifile", "uri_folder", "urifolder") or not isinstance(found, Place):
+            where = f" at {uri}" if isinstance(found, Place) else ""
+            raise UserError(f"The data asset {dataset} is of the type {kind}{where}, which is not read here.", _INSTEAD)
+        return found
 
     def blobs(self, datastore: str, prefix: str) -> tuple[Blob, ...]:
         """The files whose paths begin so, in the order of their names; folders are none.
@@ -146,3 +190,48 @@ class WorkspaceData:
     def _known(self) -> list[str]:
         stores: dict[str, Any] = attempt(lambda: self._workspace.datastores, "listing the datastores", self._say)
         return sorted(stores)
+
+
+def _no_such(dataset: Dataset) -> UserError:
+    remedy = "https://ml.azure.com, Data, has those there are"
+    more = "." if dataset.version else "; a data asset of SDK v2 needs its version, azureml:NAME:VERSION."
+    return NotThere(f"There is no dataset {dataset} in the workspace.", remedy + more)
+
+
+def _place_in(saved: Any, dataset: Dataset) -> Place:
+    """The place that a saved definition reads.
+
+    It is the dataflow of azureml-dataprep: steps, of which a FileDataset's first and only one lists datastores with
+    paths (``azureml.data._dataset_persistence``); of an old one only a path is saved.
+
+    Raises:
+        UserError: It is more than the files of one place.
+    """
+    if not saved.dataflow and saved.data_path is not None and saved.data_path.datastore_name:
+        return Place(saved.data_path.datastore_name, (saved.data_path.relative_path or "").strip("/"))
+    try:
+        blocks = json.loads(saved.dataflow or "")["blocks"]
+        sources = blocks[0]["arguments"]["datastores"] if blocks[0]["type"] == _FILES else []
+        places = [_source(one) for one in sources]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        places, blocks = [], []
+    if not places:
+        raise UserError(f"Where the files of the dataset {dataset} lie cannot be told from its definition.", _INSTEAD)
+    if len(places) > 1:
+        raise UserError(
+            f"The dataset {dataset} is made of {len(places)} places.",
+            f"Name each by itself, beginning with --data NAME={places[0]}",
+        )
+    if len(blocks) > 1:
+        kinds = ", ".join(str(block.get("type")).removeprefix("Microsoft.DPrep.") for block in blocks[1:])
+        raise UserError(
+            f"The dataset {dataset} is more than its files: it goes on with {kinds}, which needs azureml-dataprep.",
+            f"Name its files: --data NAME={places[0]}",
+        )
+    return places[0]
+
+
+def _source(one: dict[str, str]) -> Place:
+    parts = [str(one.get(part) or "").lower() for part in ("subscription", "resourceGroup", "workspaceName")]
+    named = (parts[0], parts[1], parts[2]) if all(parts) else None
+    return Place(one["datastoreName"], one["path"].strip("/"), named)

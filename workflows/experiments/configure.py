@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..azureml import data_references
 from ..console import Console
 from ..engines.work_folder import RUN_FOLDERS
 from ..environments.definition import CONDA_FILES
@@ -19,7 +20,7 @@ from ..paths import shown
 from ..pipelines.definition import EnvironmentReference
 from ..project import STATE_FOLDER
 from ..settings import Settings
-from . import catalog, runconfig, workspace_data
+from . import catalog, runconfig
 from .runconfig import RunConfig
 
 EXAMPLE = "examples/experiment/train.py"
@@ -292,9 +293,9 @@ def check(config: RunConfig, project: Path) -> None:
         problem = f"The script {config.script} is in {first}, which every run has as a folder of its own."
         raise _at(config, "script", problem, "Move it to another folder.")
     for name, path in config.data.items():
-        if workspace_data.in_workspace(path):
+        if data_references.in_workspace(path):
             try:
-                workspace_data.parse(path)
+                data_references.parse(path)
             except UserError as error:
                 raise _at(config, f"data.{name}", error.problem, error.remedy) from error
         elif not (project / path).exists():

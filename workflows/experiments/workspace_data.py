@@ -10,10 +10,10 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from ..azureml.data_references import Dataset, Place, in_workspace, parse
 from ..console import Console, Step
 from ..errors import UserError
 from ..interrupts import uninterrupted
@@ -21,44 +21,11 @@ from ..paths import cache_folder
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from ..azureml.data import Blob, Place, WorkspaceData
+    from ..azureml.data import Blob, WorkspaceData
 
-SCHEME = "azureml:"
-FORMS = "azureml://datastores/STORE/paths/PATH"
-_ON_DATASTORE = re.compile(r"azureml://datastores/(?P<datastore>[^/]+)/paths(?:/(?P<path>.*))?")
 _WILD = re.compile(r"[*?]")
 #: Seconds between two lines of progress.
 _TOLD_EVERY = 1.0
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What was named, taken apart.
-
-    Attributes:
-        datastore: The datastore.
-        path: The path on it, without slashes at its ends; empty for all of it.
-    """
-
-    datastore: str
-    path: str
-
-
-def in_workspace(text: str) -> bool:
-    """Whether a text names something in a workspace rather than a local path."""
-    return text.startswith(SCHEME)
-
-
-def parse(text: str) -> Reference:
-    """Take apart what names data in a workspace.
-
-    Raises:
-        UserError: It does not.
-    """
-    found = _ON_DATASTORE.fullmatch(text)
-    if found is None:
-        raise UserError(f"{text} names no data of a workspace.", f"Write {FORMS}.")
-    return Reference(found["datastore"], (found["path"] or "").strip("/"))
 
 
 def brought(settings: Settings, console: Console, data: Mapping[str, str]) -> dict[str, str]:
@@ -76,12 +43,15 @@ def brought(settings: Settings, console: Console, data: Mapping[str, str]) -> di
     if not wanted:
         return dict(data)
     with console.step("data") as step:
-        from ..azureml.data import Place, WorkspaceData
+        from ..azureml.data import WorkspaceData
 
         source = WorkspaceData(settings, step.detail)
         told, paths = [], {}
         for name, one in wanted.items():
-            path, size, reused = _bring(source, Place(one.datastore, one.path), name, step)
+            place = source.place(one)
+            if isinstance(one, Dataset):
+                step.detail(f"{name}: the dataset {one} lies at {place}")
+            path, size, reused = _bring(source, place, name, step)
             paths[name] = str(path)
             told.append(f"{name} ({in_bytes(size)}, {'reused' if reused else 'fetched'})")
         step.text = ", ".join(told)

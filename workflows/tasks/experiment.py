@@ -27,7 +27,7 @@ RUN_OPTIONS = {
     "script": "The script; its arguments go after `--`. Default: as in the experiment's run configuration.",
     "environment": "Folder of an environment definition, the name of one below env/, or a registered name.",
     "data": "NAME=PATH: the script sees it at $AZUREML_DATAREFERENCE_NAME; may be repeated. PATH may be one of a"
-    " workspace: azureml://datastores/STORE/paths/PATH.",
+    " workspace: azureml:DATASET[:VERSION] or azureml://datastores/STORE/paths/PATH.",
     "edit": "Open the run configuration in $EDITOR before the run is started.",
     "rank": "N or all: which ranks of a distributed script are meant, on ports base + rank.",
     "follow": "Stay and stream the log until the run ends; Ctrl-C leaves it running.",
@@ -47,8 +47,8 @@ def _options(call: Command, script: str | None, environment: str | None, data: S
     import os
     import re
 
+    from ..azureml.data_references import in_workspace
     from ..experiments.configure import RunOptions
-    from ..experiments.workspace_data import in_workspace
 
     places: dict[str, Path | str] = {}
     for entry in data:
