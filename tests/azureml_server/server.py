@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from .artifacts import Artifacts
+from .datasets import Datasets
 from .environments import Environments
 from .execution import Execution
 from .faults import Dropped, Faults
@@ -89,6 +90,7 @@ class AzureMLServer:
             Storage(self.state),
             Snapshots(self.state),
             Environments(self.state),
+            Datasets(self.state),
             Pipelines(self.state, self.runner),
             Execution(self.state, self.runner),
             Models(self.state),

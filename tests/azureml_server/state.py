@@ -112,6 +112,12 @@ class State:
         self.environments: dict[str, list[dict[str, Any]]] = {}
         #: What whoever signs in may do, as the resource manager tells it.
         self.actions = ["*/read", "Microsoft.MachineLearningServices/workspaces/*"]
+        #: Datastores, which are all of one container; `key`, or `identity` for one that keeps no key.
+        self.datastores = {"workspaceblobstore": "key"}
+        #: The steps of each version of a dataset, as they are saved; see :meth:`add_dataset`.
+        self.datasets: dict[str, list[list[dict[str, Any]]]] = {}
+        #: Data assets of SDK v2 by name and version: `dataType`, `dataUri`.
+        self.data_assets: dict[tuple[str, str], dict[str, str]] = {}
         self.assets: dict[str, dict[str, Any]] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.operations: dict[str, dict[str, Any]] = {}
@@ -125,6 +131,15 @@ class State:
             f"/subscriptions/{self.subscription}/resourceGroups/{self.group}"
             f"/providers/Microsoft.MachineLearningServices/workspaces/{self.workspace}"
         )
+
+    def add_dataset(self, name: str, *paths: str, datastore: str = "workspaceblobstore", then: str = "") -> None:
+        """A further version of a dataset of files; with `then`, a step of that kind comes after them."""
+        named = {"subscription": self.subscription, "resourceGroup": self.group, "workspaceName": self.workspace}
+        sources = [{**named, "datastoreName": datastore, "path": path} for path in paths]
+        blocks = [{"type": "Microsoft.DPrep.GetDatastoreFilesBlock", "arguments": {"datastores": sources}}]
+        more = [{"type": f"Microsoft.DPrep.{then}", "arguments": {}}] if then else []
+        with self.lock:
+            self.datasets.setdefault(name, []).append([*blocks, *more])
 
     def experiment(self, name: str) -> Experiment:
         """An experiment, made where it is not there yet."""

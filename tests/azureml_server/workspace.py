@@ -164,13 +164,20 @@ class Workspaces:
     # Datastores
 
     def datastores(self, request: Request) -> Any:
-        return page([self.datastore(request)])
+        return page([self._datastore(name) for name in self._state.datastores])
 
     def datastore(self, request: Request) -> Any:
-        if request.names.get("datastore", "workspaceblobstore") != "workspaceblobstore":
-            raise not_found(f"The datastore {request['datastore']}")
+        name = request.names.get("datastore", "workspaceblobstore")
+        if name not in self._state.datastores:
+            raise not_found(f"The datastore {name}")
+        return self._datastore(name)
+
+    def _datastore(self, name: str) -> dict[str, Any]:
+        kind = self._state.datastores[name]
+        # Without a key of its own, a datastore is read by whoever is signed in.
+        key = {"credentialType": "Sas", "credential": "sig=x", "sasToken": "sig=x", "isSas": True}
         return {
-            "name": "workspaceblobstore",
+            "name": name,
             "dataStoreType": "AzureBlob",
             "hasBeenValidated": True,
             "tags": {},
@@ -179,10 +186,7 @@ class Workspaces:
                 "containerName": DATASTORE,
                 "endpoint": "core.windows.net",
                 "protocol": "https",
-                "credentialType": "Sas",
-                "credential": "sig=x",
-                "sasToken": "sig=x",
-                "isSas": True,
+                **(key if kind == "key" else {"credentialType": "None", "isSas": False}),
                 "subscriptionId": self._state.subscription,
                 "resourceGroup": self._state.group,
             },

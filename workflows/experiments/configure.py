@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..azureml import data_references
 from ..console import Console
 from ..engines.work_folder import RUN_FOLDERS
 from ..environments.definition import CONDA_FILES
@@ -39,14 +40,14 @@ class RunOptions:
         script: The script, absolute.
         arguments: Its arguments.
         environment: Folder of a definition, or a name.
-        data: Local paths by name, absolute.
+        data: Local paths by name, absolute; or, as text, what they are called in a workspace.
         edit: Open the run configuration in the person's editor first.
     """
 
     script: Path | None = None
     arguments: Sequence[str] | None = None
     environment: str | None = None
-    data: Mapping[str, Path] | None = None
+    data: Mapping[str, Path | str] | None = None
     edit: bool = False
 
 
@@ -122,7 +123,9 @@ def changed(config: RunConfig, options: RunOptions, project: Path) -> RunConfig:
     if options.arguments is not None:
         config = replace(config, arguments=tuple(options.arguments))
     if options.data:
-        data = {name: _relative(path, project) for name, path in options.data.items()}
+        data = {
+            name: path if isinstance(path, str) else _relative(path, project) for name, path in options.data.items()
+        }
         config = replace(config, data={**config.data, **data})
     if options.environment is not None:
         config = _with_environment(config, options.environment, project)
@@ -290,7 +293,12 @@ def check(config: RunConfig, project: Path) -> None:
         problem = f"The script {config.script} is in {first}, which every run has as a folder of its own."
         raise _at(config, "script", problem, "Move it to another folder.")
     for name, path in config.data.items():
-        if not (project / path).exists():
+        if data_references.in_workspace(path):
+            try:
+                data_references.parse(path)
+            except UserError as error:
+                raise _at(config, f"data.{name}", error.problem, error.remedy) from error
+        elif not (project / path).exists():
             problem = f"The data {name} does not exist: {shown(Path(os.path.abspath(project / path)))}."
             raise _at(config, f"data.{name}", problem, f"Create it, or give another path: --data {name}=PATH")
     for name in [name for argument in config.arguments for name in _referred(argument)]:

@@ -40,7 +40,7 @@ class RunConfig:
         variables: Environment variables of the run.
         use_docker: Whether the SDK would run it in a container; it writes false where nobody has said anything.
         shm_size: Size of /dev/shm in the container.
-        data: Local paths by name, relative to the project's folder.
+        data: Local paths by name, relative to the project's folder; or what lies in a workspace, ``azureml:…``.
         output_collection: Whether logs, metrics and outputs are to be kept.
         snapshot_project: Whether the project is to be kept with the run.
         directories_to_watch: Folders whose files are to be kept as the script writes them.

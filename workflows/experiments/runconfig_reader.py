@@ -307,7 +307,7 @@ def _data(root: Value, places: dict[str, Value]) -> dict[str, str]:
     for key, entry in found.mapping("`data`").items() if found is not None else ():
         entry.mapping(f"`data.{key}`")
         path = at(entry, ("dataLocation", "uri", "path"))
-        if path is not None and not scheme(path.text(f"`data.{key}.dataLocation.uri.path`")):
+        if path is not None and scheme(path.text(f"`data.{key}.dataLocation.uri.path`")) in ("", "azureml"):
             name = data_name(key, entry)
             data[name] = path.text("")
             places[f"data.{name}"] = path

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,6 +207,7 @@ class ExperimentFlow:
     ) -> tuple[RunRecord, RunConfig, ResolvedEnvironment, Engine]:
         """A run whose environment is to be built, with this process as its runner."""
         from ..experiments.configure import configure, resolved_environment
+        from ..experiments.workspace_data import brought
 
         settings, project = self.settings, self.settings.project
         if debug is not None:
@@ -222,6 +223,7 @@ class ExperimentFlow:
         if word:
             self.console.line(f"Engine: {word}.")
         environment = resolved_environment(settings, config, name, engine.name, debugged=debug is not None)
+        config = replace(config, data=brought(settings, self.console, config.data))
         with store.submitting(project):
             if debug is not None:
                 self._check_session(name)

@@ -26,7 +26,8 @@ RUN_OPTIONS = {
     "name": NAME_HELP,
     "script": "The script; its arguments go after `--`. Default: as in the experiment's run configuration.",
     "environment": "Folder of an environment definition, the name of one below env/, or a registered name.",
-    "data": "NAME=PATH: the script sees it at $AZUREML_DATAREFERENCE_NAME; may be repeated.",
+    "data": "NAME=PATH: the script sees it at $AZUREML_DATAREFERENCE_NAME; may be repeated. PATH may be one of a"
+    " workspace: azureml:DATASET[:VERSION] or azureml://datastores/STORE/paths/PATH.",
     "edit": "Open the run configuration in $EDITOR before the run is started.",
     "rank": "N or all: which ranks of a distributed script are meant, on ports base + rank.",
     "follow": "Stay and stream the log until the run ends; Ctrl-C leaves it running.",
@@ -46,9 +47,10 @@ def _options(call: Command, script: str | None, environment: str | None, data: S
     import os
     import re
 
+    from ..azureml.data_references import in_workspace
     from ..experiments.configure import RunOptions
 
-    places = {}
+    places: dict[str, Path | str] = {}
     for entry in data:
         name, equals, path = entry.partition("=")
         # Its name becomes a part of a variable's.
@@ -56,7 +58,7 @@ def _options(call: Command, script: str | None, environment: str | None, data: S
             raise BadValue(
                 f"--data must be NAME=PATH, not {entry!r}.", "Correct it; a name has letters, digits and _ only."
             )
-        places[name] = Path(os.path.abspath(Path(path).expanduser()))
+        places[name] = path if in_workspace(path) else Path(os.path.abspath(Path(path).expanduser()))
     return RunOptions(
         script=None if script is None else Path(os.path.abspath(Path(script).expanduser())),
         # Nothing after a `--` means no arguments; without it they stay as they were.

@@ -1,0 +1,237 @@
+"""Data of a workspace: what lies on its datastores, listed and read by azureml-core alone.
+
+The SDK's own ``Dataset.download`` needs azureml-dataprep, which this program does without; a datastore's blobs are
+reached by the client that azureml-core brings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..settings import Settings
+from .data_references import Dataset, Place, parse
+from .errors import NotThere, Say, attempt
+from .workspace import connect, find_workspace
+
+#: The storage client waits in silence, 15 s and more; see :func:`~workflows.azureml.errors.attempt`.
+_ONCE = {"retry_total": 0}
+#: Seconds without a byte after which a connection is given up; the client's own limit is half an hour and more.
+_READ_TIMEOUT = 60
+_INSTEAD = "Name where its files lie, azureml://datastores/STORE/paths/PATH, or a local path."
+_FILES = "Microsoft.DPrep.GetDatastoreFilesBlock"
+_BY_HAND = "Copy it to this machine (`az storage blob download-batch --auth-mode login`), and name the local path."
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file on a datastore.
+
+    Attributes:
+        name: Its path on the datastore.
+        size: Bytes.
+        version: Changes with its content (the blob's ETag).
+    """
+
+    name: str
+    size: int
+    version: str
+
+
+class WorkspaceData:
+    """The data of the workspace that the settings name.
+
+    Args:
+        settings: Which workspace, and who signs in.
+        say: Shown what is waited for.
+
+    Raises:
+        UserError: It cannot be reached; see :func:`~workflows.azureml.workspace.connect`.
+    """
+
+    def __init__(self, settings: Settings, say: Say) -> None:
+        self._say = say
+        #: Which workspace it is.
+        named = find_workspace(settings)
+        self.name = str(named)
+        self._own = (named.subscription_id.lower(), named.resource_group.lower(), named.workspace.lower())
+        self._workspace = connect(settings, say)
+        self._datastores: dict[str, Any] = {}
+
+    def place(self, named: Place | Dataset) -> Place:
+        """Where it lies that was named.
+
+        Raises:
+            UserError: It lies in another workspace, there is none, or it is more than the files of one place.
+        """
+        found = self._place_of(named) if isinstance(named, Dataset) else named
+        if found.workspace not in (None, self._own):
+            there = f"the workspace {found.workspace[2]}, not in {self.name}" if found.workspace else ""
+            raise UserError(f"{found} lies in {there}.", "Set AML_WORKSPACE and what belongs to it, or copy the data.")
+        return found
+
+    def _place_of(self, dataset: Dataset) -> Place:
+        try:
+            if dataset.version and not dataset.version.isdigit():
+                return self._place_of_asset(dataset)
+            return self._place_of_registered(dataset)
+        except NotThere as error:
+            if dataset.version.isdigit():
+                return self._place_of_asset(dataset)
+            raise _no_such(dataset) from error
+
+    def _place_of_registered(self, dataset: Dataset) -> Place:
+        """Of a dataset of SDK v1, from the definition that was saved with it."""
+        from azureml.data import _dataset_rest_helper
+
+        workspace = self._workspace
+
+        def get() -> Any:
+            client: Any = _dataset_rest_helper._restclient(workspace)
+            names = (workspace.subscription_id, workspace.resource_group, workspace.name)
+            return client.dataset.get_dataset_by_name(*names, dataset.name, version_id=dataset.version or None)
+
+        saved = attempt(get, f"reading the dataset {dataset}", self._say).latest
+        return _place_in(saved, Dataset(dataset.name, str(saved.version_id or dataset.version)))
+
+    def _place_of_asset(self, dataset: Dataset) -> Place:
+        """Of a data asset of SDK v2."""
+        from azureml.data import _dataset_rest_helper
+
+        def get() -> Any:
+            return _dataset_rest_helper._fetch_v2_data_asset(self._workspace, dataset.name, dataset.version).json()
+
+        try:
+            asset = attempt(get, f"reading the data asset {dataset}", self._say)["dataVersion"]
+        except NotThere as error:
+            raise _no_such(dataset) from error
+        kind, uri = str(asset.get("dataType")), str(asset.get("dataUri"))
+        found = parse(uri) if uri.startswith("azureml://") else None
+        if kind.lower() not in ("uri_file", "urifile", "uri_folder", "urifolder") or not isinstance(found, Place):
+            where = f" at {uri}" if isinstance(found, Place) else ""
+            raise UserError(f"The data asset {dataset} is of the type {kind}{where}, which is not read here.", _INSTEAD)
+        return found
+
+    def blobs(self, datastore: str, prefix: str) -> tuple[Blob, ...]:
+        """The files whose paths begin so, in the order of their names; folders are none.
+
+        Raises:
+            UserError: There is no such datastore, it cannot be read from here, or not by this person.
+        """
+        container = self._container(datastore)
+
+        def listed() -> list[Any]:
+            found = container.list_blobs(name_starts_with=prefix or None, include=["metadata"], **_ONCE)
+            return list(found)
+
+        entries = attempt(listed, f"listing {Place(datastore, prefix)}", self._say)
+        # With a hierarchical namespace folders are listed too: as empty blobs, marked as such.
+        files = (one for one in entries if not one.name.endswith("/") and "hdi_isfolder" not in (one.metadata or {}))
+        found = (Blob(one.name, int(one.size), str(one.etag)) for one in files)
+        return tuple(sorted(found, key=lambda blob: blob.name))
+
+    def fetch(self, datastore: str, blob: Blob, target: Path, received: Callable[[int], None]) -> None:
+        """Write a file's content into a new file.
+
+        Args:
+            datastore: Where it lies.
+            blob: What was listed.
+            target: The file to write; its folder is there.
+            received: Told how many bytes of it are there by now; begins again where the connection was lost.
+
+        Raises:
+            UserError: It cannot be read, or is no longer what was listed.
+        """
+        client = self._container(datastore).get_blob_client(blob.name)
+
+        def read() -> int:
+            received(0)
+            count = 0
+            with target.open("wb") as file:
+                for chunk in client.download_blob(read_timeout=_READ_TIMEOUT, **_ONCE).chunks():
+                    file.write(chunk)
+                    count += len(chunk)
+                    received(count)
+            return count
+
+        count = attempt(read, f"reading {Place(datastore, blob.name)}", self._say)
+        if count != blob.size:
+            raise UserError(
+                f"{Place(datastore, blob.name)} has changed while it was read.", "Run this again once it is written."
+            )
+
+    def _container(self, name: str) -> Any:
+        """The client of a datastore's container."""
+        if name not in self._datastores:
+            self._datastores[name] = self._open(name)
+        return self._datastores[name]
+
+    def _open(self, name: str) -> Any:
+        from azureml.core import Datastore
+        from azureml.data.azure_storage_datastore import AzureBlobDatastore
+
+        try:
+            store: Any = attempt(lambda: Datastore.get(self._workspace, name), "reading the datastore", self._say)
+        except NotThere as error:
+            known = self._known()
+            there = f"Those there are: {', '.join(known)}" if known else "It has none that can be listed"
+            raise NotThere(f"There is no datastore {name} in the workspace.", f"{there}.") from error
+        if not isinstance(store, AzureBlobDatastore):
+            kind = getattr(store, "datastore_type", type(store).__name__)
+            raise UserError(f"The datastore {name} is of the kind {kind}, which is not read from here.", _BY_HAND)
+        if not store.sas_token and not store.account_key:
+            raise UserError(f"The datastore {name} keeps no key, and SDK v1 reads none by identity.", _BY_HAND)
+        return store.blob_service.get_container_client(store.container_name)
+
+    def _known(self) -> list[str]:
+        stores: dict[str, Any] = attempt(lambda: self._workspace.datastores, "listing the datastores", self._say)
+        return sorted(stores)
+
+
+def _no_such(dataset: Dataset) -> UserError:
+    remedy = "https://ml.azure.com, Data, has those there are"
+    more = "." if dataset.version else "; a data asset of SDK v2 needs its version, azureml:NAME:VERSION."
+    return NotThere(f"There is no dataset {dataset} in the workspace.", remedy + more)
+
+
+def _place_in(saved: Any, dataset: Dataset) -> Place:
+    """The place that a saved definition reads.
+
+    It is the dataflow of azureml-dataprep: steps, of which a FileDataset's first and only one lists datastores with
+    paths (``azureml.data._dataset_persistence``); of an old one only a path is saved.
+
+    Raises:
+        UserError: It is more than the files of one place.
+    """
+    if not saved.dataflow and saved.data_path is not None and saved.data_path.datastore_name:
+        return Place(saved.data_path.datastore_name, (saved.data_path.relative_path or "").strip("/"))
+    try:
+        blocks = json.loads(saved.dataflow or "")["blocks"]
+        sources = blocks[0]["arguments"]["datastores"] if blocks[0]["type"] == _FILES else []
+        places = [_source(one) for one in sources]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        places, blocks = [], []
+    if not places:
+        raise UserError(f"Where the files of the dataset {dataset} lie cannot be told from its definition.", _INSTEAD)
+    if len(places) > 1:
+        raise UserError(
+            f"The dataset {dataset} is made of {len(places)} places.",
+            f"Name each by itself, beginning with --data NAME={places[0]}",
+        )
+    if len(blocks) > 1:
+        kinds = ", ".join(str(block.get("type")).removeprefix("Microsoft.DPrep.") for block in blocks[1:])
+        raise UserError(
+            f"The dataset {dataset} is more than its files: it goes on with {kinds}, which needs azureml-dataprep.",
+            f"Name its files: --data NAME={places[0]}",
+        )
+    return places[0]
+
+
+def _source(one: dict[str, str]) -> Place:
+    parts = [str(one.get(part) or "").lower() for part in ("subscription", "resourceGroup", "workspaceName")]
+    named = (parts[0], parts[1], parts[2]) if all(parts) else None
+    return Place(one["datastoreName"], one["path"].strip("/"), named)
