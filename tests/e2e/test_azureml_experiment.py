@@ -14,6 +14,8 @@ from experiments import TRAIN_LINE, ExperimentProject, make_experiment_project
 from pipelines import go_on, session, stop_of, value_of
 from projects import until
 
+from workflows.environments.base import BASE_IMAGE
+
 PLACE = "azureml://datastores/workspaceblobstore/paths/sums/2026"
 ARGUMENTS = ("--script", "train.py", "--data", f"numbers={PLACE}")
 TO_SCRIPT = ("--", "--numbers", "$AZUREML_DATAREFERENCE_numbers")
@@ -127,6 +129,49 @@ def test_what_the_workspace_does_not_have_is_told(experiment: ExperimentProject,
         assert not experiment.configuration().exists() and not list(experiment.runs.glob("*/run.json"))
     (experiment.folder / "config.json").unlink()
     experiment.inv("experiment.debug", "sums", *ARGUMENTS).says("No Azure ML workspace is named", "config.json")
+
+
+def test_a_registered_environment_is_built_here_as_the_workspace_defines_it(
+    experiment: ExperimentProject, server: AzureMLServer, tmp_path: Path
+) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    text = "from setuptools import setup\nsetup(name='ours', version='7', py_modules=['ours'])\n"
+    (package / "setup.py").write_text(text)
+    (package / "ours.py").write_text("WORD = 'of the workspace'\n")
+    experiment.write("ours_too.py", "import ours\nprint(ours.WORD)\n")
+    conda = {"name": "ours", "channels": [], "dependencies": ["python", {"pip": [str(package)]}]}
+    python = {"interpreterPath": "python", "userManagedDependencies": False, "condaDependencies": conda}
+    image = {"baseImage": "an-image", "platform": {"os": "Linux", "architecture": "amd64"}}
+    entry = {"name": "ours", "version": "1", "environmentVariables": {}, "docker": image, "python": python}
+    server.state.environments["ours"] = [entry]
+    experiment.ok("experiment.create", "sums")
+    typed = ("experiment.run", "sums", "--follow", "--script", "ours_too.py", "--environment")
+    told = experiment.ok(*typed, "azureml:ours").out
+    assert "ours, as the workspace has it" in told and "of the workspace" in experiment.log()
+    assert "an-image is not used without Docker" in told
+    experiment.inv(*typed, "azureml:ours:2").says("The workspace has no environment ours:2", "Correct the name")
+    # Without a workspace it is as it was: the training environment, and a note.
+    (experiment.folder / "config.json").unlink()
+    told = experiment.inv(*typed, "azureml:ours").out
+    assert "environment azureml:ours is not on this machine" in told
+
+
+@pytest.mark.usefixtures("docker_engine")
+def test_a_curated_environments_dockerfile_is_built_here(experiment: ExperimentProject, server: AzureMLServer) -> None:
+    dockerfile = f"FROM {BASE_IMAGE}\nENV COLOUR=curated\nRUN ln -s $(which python3) /usr/bin/python\n"
+    entry = {
+        "name": "AzureML-ours",
+        "version": "3",
+        "environmentVariables": {},
+        "docker": {"baseImage": None, "baseDockerfile": dockerfile, "platform": {"os": "Linux"}},
+        "python": {"interpreterPath": "python", "userManagedDependencies": True, "condaDependencies": None},
+    }
+    server.state.environments["AzureML-ours"] = [entry]
+    typed = ("--script", "train.py", "--environment", "AzureML-ours", "--on-error")
+    experiment.ok("experiment.debug", "sums", *typed, AML_ENGINE="docker")
+    assert experiment.until_final()["status"] == "Completed"
+    assert experiment.log().splitlines()[-1].endswith("colour curated")
 
 
 def test_an_experiment_that_names_nothing_of_a_workspace_imports_nothing_of_the_sdk(

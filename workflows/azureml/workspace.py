@@ -78,6 +78,12 @@ def find_workspace(settings: Settings) -> WorkspaceName:
     return WorkspaceName(**{field: str(value) for field, value in values.items()}, source=source)
 
 
+def is_named(settings: Settings) -> bool:
+    """Whether anything names a workspace: the settings, or a config.json."""
+    named = any(getattr(settings, field) for field in _CONFIGURATION)
+    return named or _find_configuration(settings.project) is not None
+
+
 def connect(settings: Settings, say: Say = lambda line: None) -> Workspace:
     """Sign in and look the workspace up.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -16,9 +17,9 @@ from ..engines.work_folder import RUN_FOLDERS
 from ..environments.definition import CONDA_FILES
 from ..environments.references import REQUIRED, ResolvedEnvironment, absolute_entry, resolve_environment
 from ..errors import UserError
-from ..paths import shown
+from ..paths import cache_folder, shown
 from ..pipelines.definition import EnvironmentReference
-from ..project import STATE_FOLDER
+from ..project import STATE_FOLDER, write_bytes
 from ..settings import Settings
 from . import catalog, runconfig
 from .runconfig import RunConfig
@@ -206,6 +207,40 @@ def _folder_of(config: RunConfig, project: Path) -> Path | None:
     return None
 
 
+def with_registered(settings: Settings, console: Console, config: RunConfig) -> RunConfig:
+    """A run configuration with what the workspace has under its environment's name, where it has only the name.
+
+    Without a workspace, or without the SDK, it stays as it is.
+
+    Raises:
+        UserError: The workspace has none of that name, or cannot be reached.
+    """
+    project, typed = settings.project, settings.set_by.get("training_env") == "--training-env"
+    if not config.environment or not config.only_named or typed or _folder_of(config, project) is not None:
+        return config
+    from ..azureml import registered
+
+    name = config.environment.removeprefix("azureml:")
+    # SDK v1 knows nothing of registries.
+    if name.startswith("//") or not registered.available(settings):
+        return config
+    name += f":{config.environment_version}" if config.environment_version else ""
+    with console.step("environment") as step:
+        try:
+            found = registered.definition(settings, name, step.detail)
+        except UserError as error:
+            raise _at(config, "environment", error.problem, error.remedy) from error
+        step.text = f"{name}, as the workspace has it"
+    return replace(
+        config,
+        base_image=found.image,
+        base_dockerfile=found.dockerfile,
+        conda=found.conda,
+        user_managed=found.conda is None,
+        use_docker=True,
+    )
+
+
 def resolved_environment(
     settings: Settings, config: RunConfig, name: str, engine: str, *, debugged: bool
 ) -> ResolvedEnvironment:
@@ -233,9 +268,12 @@ def resolved_environment(
         return _noted(resolve_environment(None, there, engine, required), notes)
     if typed:
         return resolve_environment(None, settings, engine, required)
+    if config.base_dockerfile and config.user_managed and engine == "docker":
+        context = _context(config.base_dockerfile)
+        built = EnvironmentReference(*_named_at(config, name, project), build=context, dockerfile="Dockerfile")
+        return resolve_environment(built, settings, engine, required)
     notes = ["baseDockerfile is not built here"] if config.base_dockerfile else []
-    place = config.places.get("conda_file") or config.places.get("environment")
-    file, line = place or (catalog.runconfig_path(project, name), 1)
+    file, line = _named_at(config, name, project)
     reference = None
     if config.user_managed:
         if image and engine == "docker":
@@ -264,6 +302,21 @@ def resolved_environment(
         version = f":{config.environment_version}" if config.environment_version else ""
         reference = EnvironmentReference(file, line, name=f"{config.environment}{version}")
     return _noted(resolve_environment(reference, settings, engine, required), notes)
+
+
+def _named_at(config: RunConfig, name: str, project: Path) -> tuple[Path, int]:
+    """File and line where a run configuration names its environment."""
+    place = config.places.get("conda_file") or config.places.get("environment")
+    return place or (catalog.runconfig_path(project, name), 1)
+
+
+def _context(dockerfile: str) -> Path:
+    """A build context with nothing but this Dockerfile; the same for the same text."""
+    data = dockerfile.encode()
+    folder = cache_folder() / "dockerfiles" / hashlib.sha256(data).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / "Dockerfile", data)
+    return folder
 
 
 def _noted(environment: ResolvedEnvironment, notes: Sequence[str]) -> ResolvedEnvironment:

@@ -24,7 +24,7 @@ from .runconfig_text import CannotChange, Document, camel, cannot_change
 _HEAD = "# A run configuration of Azure ML: azureml-core reads and writes it too. Paths are relative to the project.\n"
 _NOTES = {
     "environment": "condaDependenciesFile, or condaDependencies with a conda file's content.",
-    "data": "Local paths by name, or azureml:… for a workspace's data, in dataLocation.uri.path.",
+    "data": "Local paths by name, or azureml:NAME for a workspace's data, in dataLocation.uri.path.",
 }
 #: Left out of a new file where they are the default.
 _SELDOM = ("mpi_processes", "pytorch_processes", "environment_version", "conda", "base_dockerfile")

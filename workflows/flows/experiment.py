@@ -206,7 +206,7 @@ class ExperimentFlow:
         self, name: str, options: RunOptions, debug: DebugRequest | None
     ) -> tuple[RunRecord, RunConfig, ResolvedEnvironment, Engine]:
         """A run whose environment is to be built, with this process as its runner."""
-        from ..experiments.configure import configure, resolved_environment
+        from ..experiments.configure import configure, resolved_environment, with_registered
         from ..experiments.workspace_data import brought
 
         settings, project = self.settings, self.settings.project
@@ -222,6 +222,7 @@ class ExperimentFlow:
         engine, word = engines.choose(settings.engine)
         if word:
             self.console.line(f"Engine: {word}.")
+        config = with_registered(settings, self.console, config)
         environment = resolved_environment(settings, config, name, engine.name, debugged=debug is not None)
         config = replace(config, data=brought(settings, self.console, config.data))
         with store.submitting(project):
