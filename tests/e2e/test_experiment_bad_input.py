@@ -262,6 +262,8 @@ def test_a_second_debugger_is_told_that_one_is_attached(experiment: ExperimentPr
 
 def test_damaged_records_are_not_in_the_way(experiment: ExperimentProject) -> None:
     experiment.run("sums", "--script", "train.py")
+    # Its runner writes the record last of all.
+    experiment.until_final()
     folder = Path(experiment.record()["folder"])
     (folder / "run.json").write_text("{")
     (folder.parents[1] / "experiments" / "sums.json").write_text("[")
