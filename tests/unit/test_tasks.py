@@ -21,7 +21,7 @@ CONTRACT = {
     "deploy": "build tag run runsvdir attach-config stop debug reload inspect",
     "pipeline": "submit tail-log attach debug inspect status list cancel",
     "experiment": "create run debug attach inspect list show logs outputs cancel prune",
-    "container": "stop logs shell list prune base",
+    "container": "stop logs shell code list prune base",
     "azureml": "check",
     "vscode": "setup",
 }

@@ -106,6 +106,15 @@ def engine_answers(timeout: float = 2.0) -> bool:
         return False
 
 
+def chosen() -> dict[str, str]:
+    """``host`` or ``context`` of the engine, for a program with a choice of its own; empty for the usual one."""
+    host = os.environ.get("DOCKER_HOST")
+    if host:
+        return {} if host == _DEFAULT_HOST else {"host": host}
+    name = _context_name()
+    return {"context": name} if name not in ("", "default") else {}
+
+
 def _host() -> str:
     host = os.environ.get("DOCKER_HOST")
     if host:

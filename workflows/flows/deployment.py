@@ -167,8 +167,8 @@ class Deployment:
             step.text = ready.text
         return ready
 
-    def attach_config(self) -> None:
-        """Write the launch configuration of the running service."""
+    def attach_config(self, write: bool = True) -> None:
+        """Write the launch configuration of the running service; else only see that it runs."""
         from ..debugger.launch_json import attach_configuration, write_configurations
 
         with self.console.step("attach-config") as step:
@@ -181,6 +181,9 @@ class Deployment:
                 report.tell_configurations(owner, f"service {service.name}", [configuration], ports=ports)
                 step.hidden = True
                 report.until_done()
+                return
+            if not write:
+                step.hidden = True
                 return
             step.text = f".vscode/launch.json {write_configurations(project, [configuration])}"
 
@@ -410,6 +413,22 @@ class Deployment:
         """Run a command, or a shell, where the service runs; its exit code."""
         service = self._running("First: inv deploy.debug")
         return self._engine_of(service).shell(service, command)
+
+    def container(self) -> tuple[str, str, dict[str, str]]:
+        """The container's name, the score folder in it, and how its engine is reached.
+
+        Raises:
+            UserError: Nothing runs, or not in a container.
+        """
+        service = self._running("First: inv deploy.debug")
+        if service.engine != "docker":
+            raise UserError(
+                "The service runs as processes on the machine itself, so there is no container.",
+                f"Open its folder itself: {service.score_script.parent}",
+            )
+        from ..engines.docker_client import chosen
+
+        return service.name, service.remote_root, chosen()
 
     def logs(self, follow: bool) -> Iterator[bytes]:
         """The service's log, also of one that has ended by itself."""

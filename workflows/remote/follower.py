@@ -19,6 +19,7 @@ from .configurations import write
 from .person import Person
 from .request import Typed
 from .session import Lost, Session
+from .there_in_code import open_there
 
 if TYPE_CHECKING:
     from .task import RemoteTask
@@ -86,8 +87,18 @@ class Follower:
         self._bring_all()
         self._open()
         if self._result is not None:
-            self._task.console.result(self._homely(self._result))
+            self._show_result(self._homely(self._result))
         return code
+
+    def _show_result(self, result: dict[str, Any]) -> None:
+        console = self._task.console
+        if self._typed.values.get("print"):
+            from ..tasks._dap_client import show_places
+
+            show_places(console, result)
+        if self._typed.name == "container.code":
+            result |= open_there(self._task.settings, self._task.address, console, result)
+        console.result(result)
 
     def _remember(self) -> None:
         """Keep in mind that the newest run is there, if this task has started one."""
@@ -168,6 +179,8 @@ class Follower:
             for entry in wanted:
                 self._ports[entry["port"]] = ports[entry["name"]]
             step.text = _tunnel_text(wanted, ports)
+        if self._typed.values.get("print"):
+            return
         with console.step("attach-config") as step:
             step.text = f".vscode/launch.json {write(project, told, task.places, ports)}"
         pressed.check(project)

@@ -260,7 +260,7 @@ def run_there(settings: Settings, console: Console, typed: Typed) -> int:
     Raises:
         UserError: It could not be run there.
     """
-    attaching = typed.name.rpartition(".")[2] in ATTACHING
+    attaching = typed.name.rpartition(".")[2] in ATTACHING and not typed.values.get("print")
     if attaching:
         from ..debugger.launch_json import check
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._command import Command, command
+from ._dap_client import PRINT_HELP, show_places
 from .container import stop_service
 
 if TYPE_CHECKING:
@@ -78,23 +79,24 @@ def runsvdir(run: Command) -> None:
         _deployment(run).runsvdir()
 
 
-@command(json=True)
-def attach_config(run: Command) -> None:
-    """Write the launch configuration of the running service to .vscode/launch.json."""
+@command(json=True, help={"print": PRINT_HELP})
+def attach_config(run: Command, print: bool = False) -> None:
+    """Write the launch configuration of the running service to .vscode/launch.json, or print it."""
     from ..flows.deployment import CONFIGURATION
 
     with _held(run):
         deployment = _deployment(run)
-        deployment.attach_config()
+        deployment.attach_config(write=not print)
         service = deployment.running()
     assert service is not None
-    run.console.result(
-        {
-            "debug": {"host": service.endpoint.host, "port": service.endpoint.port},
-            "path_mappings": [mapping.as_json() for mapping in service.path_mappings],
-            "launch_configuration": CONFIGURATION,
-        }
-    )
+    result = {
+        "debug": {"host": service.endpoint.host, "port": service.endpoint.port},
+        "path_mappings": [mapping.as_json() for mapping in service.path_mappings],
+        "launch_configuration": CONFIGURATION,
+    }
+    if print:
+        show_places(run.console, result)
+    run.console.result(result)
 
 
 @command(

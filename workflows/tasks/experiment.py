@@ -12,6 +12,7 @@ from .. import report
 from ..errors import BadValue, UserError
 from ..words import in_words
 from ._command import Command, command
+from ._dap_client import PRINT_HELP, show_places
 from ._runs import read_rank, remark, sample_location, say_where, see_success, stay, submitted
 
 if TYPE_CHECKING:
@@ -178,15 +179,20 @@ def debug(
         stay(console, flow.refresh, started)
 
 
-@command(settings=("debug_timeout",), json=True, help={"run": RUN_HELP})
-def attach(call: Command, run: str | None = None) -> None:
-    """Write the launch configuration of a debugged run to .vscode/launch.json."""
+@command(settings=("debug_timeout",), json=True, help={"run": RUN_HELP, "print": PRINT_HELP})
+def attach(call: Command, run: str | None = None, print: bool = False) -> None:
+    """Write the launch configuration of a debugged run to .vscode/launch.json, or print it."""
     flow = _flow(call)
     chosen = flow.find(run)
     found = flow.tail_log(chosen)
     chosen = flow.refresh(chosen)
-    flow.attach(chosen, found)
-    call.console.result(submitted(call.console, chosen, found))
+    if not print or report.wanted():
+        # With --remote that is what brings the ports home.
+        flow.attach(chosen, found)
+    result = submitted(call.console, chosen, found)
+    if print:
+        show_places(call.console, result)
+    call.console.result(result)
 
 
 @command(

@@ -6,9 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .. import report
 from ..errors import BadValue, UserError
 from ..words import in_words
 from ._command import Command, command
+from ._dap_client import PRINT_HELP, show_places
 from ._runs import follow_run, read_rank, remark, sample_location, say_where, see_success, stay, submitted
 
 if TYPE_CHECKING:
@@ -165,16 +167,23 @@ def tail_log(
         see_success(found, step)
 
 
-@command(settings=("backend", "debug_timeout"), json=True, help={"run": RUN_HELP, "step": "This step."})
-def attach(call: Command, run: str | None = None, step: str | None = None) -> None:
-    """Write the launch configurations of a run's steps to .vscode/launch.json."""
+@command(
+    settings=("backend", "debug_timeout"), json=True, help={"run": RUN_HELP, "step": "This step.", "print": PRINT_HELP}
+)
+def attach(call: Command, run: str | None = None, step: str | None = None, print: bool = False) -> None:
+    """Write the launch configurations of a run's steps to .vscode/launch.json, or print them."""
     flow = _flow(call)
     chosen = flow.find(run)
     flow.step(chosen, step)
     found = flow.tail_log(chosen, step)
     chosen = flow.refresh(chosen)
-    flow.attach(chosen, found)
-    call.console.result(submitted(call.console, chosen, found))
+    if not print or report.wanted():
+        # With --remote that is what brings the ports home.
+        flow.attach(chosen, found)
+    result = submitted(call.console, chosen, found)
+    if print:
+        show_places(call.console, result)
+    call.console.result(result)
 
 
 @command(

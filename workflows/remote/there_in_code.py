@@ -1,0 +1,31 @@
+"""VS Code in a container on the other machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..console import Console
+from ..settings import Settings
+from ..vscode import attached
+from .address import Address
+
+
+def open_there(settings: Settings, machine: Address, console: Console, found: Mapping[str, Any]) -> dict[str, object]:
+    """Open VS Code in the container that a task there has found; what ``--json`` shows of it.
+
+    Raises:
+        UserError: VS Code does not take the address.
+    """
+    from ..tasks.container import open_code
+
+    own = [settings.remote_user, settings.remote_port, settings.remote_key, settings.remote_gateway]
+    by_name = not any(own) and "@" not in machine.named and ":" not in machine.named
+    parent = attached.ssh_authority(machine.named, machine.host, machine.user, machine.port, by_name=by_name)
+    result = open_code(console, attached.address(found["container"], found["folder"], found["docker"], parent))
+    if settings.remote_key or settings.remote_gateway:
+        # The extension Remote - SSH has no other place for them.
+        console.line(
+            f"  note: VS Code reads keys and gateways from ~/.ssh/config: write those of {machine.host} there too"
+        )
+    return result

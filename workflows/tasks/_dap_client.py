@@ -1,0 +1,43 @@
+"""What any DAP client needs to attach: printed for people, and as the arguments of the attach request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .. import report
+
+if TYPE_CHECKING:
+    from ..console import Console
+
+PRINT_HELP = "Print host, port and path mappings for any DAP client, and leave launch.json as it is."
+
+
+def endpoints(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The places in a task's result that a debugger is welcome at."""
+    if "debug" in result:
+        return [{**result["debug"], **{key: result[key] for key in ("path_mappings", "launch_configuration")}}]
+    return [dict(one) for one in result["endpoints"]]
+
+
+def show_places(console: Console, result: Mapping[str, Any]) -> None:
+    """Print them; with ``--json`` the object says it all."""
+    if console.as_json or report.wanted():
+        # What is asked for from another machine is printed there, with the ports that lead here.
+        return
+    found: Sequence[Mapping[str, Any]] = endpoints(result)
+    for one in found:
+        console.line()
+        console.line(str(one["launch_configuration"]))
+        console.line(f"host           {one['host']}")
+        console.line(f"port           {one['port']}")
+        for mapping in one["path_mappings"]:
+            console.line(f"path mapping   {mapping['localRoot']} -> {mapping['remoteRoot']}")
+        arguments = {
+            "request": "attach",
+            "connect": {"host": one["host"], "port": one["port"]},
+            "pathMappings": one["path_mappings"],
+            "justMyCode": True,
+        }
+        console.line(f"attach request {json.dumps(arguments)}")
