@@ -112,7 +112,7 @@ def test_code_on_the_other_machine_goes_through_ssh(
         }
 
 
-def stop_at(project: Project, place: dict[str, Any], script: Path, line: int, name: str, value: str) -> None:
+def stop_at(place: dict[str, Any], script: Path, line: int, name: str, value: str) -> None:
     with session(place, {script: [line]}) as client:
         frame = stop_of(client)
         assert (frame["source"]["path"], frame["line"]) == (str(script), line)
@@ -157,7 +157,7 @@ def test_what_is_printed_of_a_pipeline_step_lets_a_client_attach(steps: Pipeline
     launch.unlink()
     (place,) = printed(steps.ok("pipeline.attach", "--print"))
     assert not launch.exists()
-    stop_at(steps, place, steps.script("prepare"), PREPARE_LINE, "numbers", "[1, 2, 3]")
+    stop_at(place, steps.script("prepare"), PREPARE_LINE, "numbers", "[1, 2, 3]")
 
 
 def test_what_is_printed_of_an_experiment_lets_a_client_attach(experiment: ExperimentProject) -> None:
@@ -166,7 +166,7 @@ def test_what_is_printed_of_an_experiment_lets_a_client_attach(experiment: Exper
     launch.unlink()
     (place,) = printed(experiment.ok("experiment.attach", "--print"))
     assert not launch.exists()
-    stop_at(experiment, place, experiment.script, TRAIN_LINE, "numbers", "[1, 2, 3]")
+    stop_at(place, experiment.script, TRAIN_LINE, "numbers", "[1, 2, 3]")
 
 
 def test_what_is_printed_of_the_other_machine_leads_there_from_here(tmp_path: Path, hosts: Hosts) -> None:
@@ -184,3 +184,11 @@ def test_what_is_printed_of_the_other_machine_leads_there_from_here(tmp_path: Pa
             go_on(client, frame)
             assert posting.finish() == {"answer": 60}
         project.remote("container.stop")
+
+
+def test_what_is_printed_of_a_step_on_the_other_machine_leads_there_too(tmp_path: Path, hosts: Hosts) -> None:
+    with remote_project(tmp_path / "a project", hosts, hosts.instance) as project:
+        project.remote("pipeline.debug", "--step", "prepare")
+        (place,) = printed(project.ok("pipeline.attach", "--remote", "--print"))
+        script = project.folder / "prepare" / "prepare.py"
+        stop_at(place, script, PREPARE_LINE, "numbers", "[1, 2, 3]")
