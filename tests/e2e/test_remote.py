@@ -312,3 +312,18 @@ def test_a_run_configuration_is_edited_here(project: RemoteProject, tmp_path: Pa
     project.ok("experiment.create", "--remote", "sums")
     typed = ["--remote", "--follow", "sums", "--script", "train.py", "--edit"]
     assert "the other one" in project.ok("experiment.run", *typed, EDITOR=str(editor)).out
+
+
+def test_what_f5_attaches_to_keeps_its_port_when_it_is_set_up_while_the_service_runs(project: RemoteProject) -> None:
+    project.remote("deploy.debug")
+    before = project.launch()[DEPLOYMENT]["connect"]
+    said = project.ok("vscode.setup", "--remote").out
+    assert project.launch()[DEPLOYMENT]["connect"] == before
+    assert ".vscode/launch.json added" in said
+    written = (project.folder / ".vscode" / "launch.json").read_bytes()
+    project.ok("pipeline.debug", "--remote", "--step", "add", "--no-wait")
+    project.ok("vscode.setup", "--remote")
+    project.ok("deploy.debug", "--remote")
+    ports = {entry: value["connect"]["port"] for entry, value in project.launch().items()}
+    again = {entry["name"]: entry["connect"]["port"] for entry in json.loads(written)["configurations"]}
+    assert again.items() <= ports.items()

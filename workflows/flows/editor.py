@@ -60,8 +60,7 @@ class EditorFlow:
             self.console.line(f"Engine: {word}.")
         found = chains.find(self.settings, engine.name, self.wanted.wait)
         known = launch_json.configurations(project)
-        first = self.settings.debug_port or int(BY_FIELD["debug_port"].default)
-        entries = list(chains.configurations(found, known, first, project))
+        entries = list(chains.configurations(found, known, self._first_port, project))
         if report.wanted():
             # Where the code lies there is what the other machine wants to know; the chains it knows itself.
             report.tell_configurations({}, "setup", entries)
@@ -73,8 +72,15 @@ class EditorFlow:
         """Add the chains to configurations that the other machine has told of."""
         # Which chains there are is known without an engine.
         found = chains.find(self.settings, "process", self.wanted.wait)
-        names = launch_json.configurations(self.settings.project)
-        return self._write(found, [{"name": chain.name} for chain in found.chains if chain.name in names])
+        project = self.settings.project
+        known = launch_json.configurations(project)
+        entries = chains.configurations(found, known, self._first_port, project)
+        kept = ("name", "connect")
+        return self._write(found, [{key: one[key] for key in kept} for one in entries if one["name"] in known])
+
+    @property
+    def _first_port(self) -> int:
+        return self.settings.debug_port or int(BY_FIELD["debug_port"].default)
 
     def _write(self, found: Found, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         project = self.settings.project

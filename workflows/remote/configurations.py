@@ -75,6 +75,19 @@ def write(project: Path, told: Mapping[str, Any], places: Places, ports: Mapping
     )
 
 
+def ports_of(project: Path) -> dict[str, int]:
+    """The ports in launch.json, by the configurations' names.
+
+    Raises:
+        UserError: launch.json cannot be understood.
+    """
+    from ..debugger.launch_json import configurations
+
+    places = {name: entry.get("connect") for name, entry in configurations(project).items()}
+    ports = {name: place.get("port") for name, place in places.items() if isinstance(place, dict)}
+    return {name: port for name, port in ports.items() if type(port) is int}
+
+
 def _local_root(root: str, places: Places) -> str:
     """A folder as the other machine's editor would see it, for the editor here."""
     if root == _FOLDER or root.startswith(_FOLDER + "/"):

@@ -14,8 +14,8 @@ from ..paths import shown
 from ..project import state_folder
 from ..vscode import pressed
 from . import fetch, frames, latest, tunnels
+from .configurations import ports_of, write
 from .configurations import tunnels as tunnels_of
-from .configurations import write
 from .person import Person
 from .request import Typed
 from .session import Lost, Session
@@ -164,9 +164,10 @@ class Follower:
         self._last = told
         self._remember()
         if not told["owner"]:
-            # Nothing runs there yet.
-            ports = {entry["name"]: entry["connect"]["port"] for entry in told["entries"]}
-            write(project, told, task.places, ports)
+            # Nothing runs there yet, so that the ports are this machine's own choice.
+            ports = {entry["name"]: entry["connect"]["port"] for entry in told["entries"]} | ports_of(project)
+            with console.step("attach-config") as step:
+                step.text = f".vscode/launch.json {write(project, told, task.places, ports)}"
             return
         owner = {**told["owner"], "boot": self._boot}
         wanted = tunnels_of(told)
