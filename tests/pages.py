@@ -43,7 +43,8 @@ def blocks(page: Path) -> list[Block]:
 def commands(page: Path) -> list[list[str]]:
     """What is typed after `inv`, of every command of a page, in blocks and in the text."""
     text = page.read_text(encoding="utf-8")
-    lines = [line for block in blocks(page) for line in block.text.splitlines() if "error: " not in line]
+    shown = [block for block in blocks(page) if block.language != "mermaid"]
+    lines = [line for block in shown for line in block.text.splitlines() if "error: " not in line]
     found = [typed for line in lines for typed in _IN_BLOCK.findall(line)]
     found += _IN_TEXT.findall(_FENCE.sub("", text).replace("\n  ", " "))
     return [shlex.split(typed, comments=True) for typed in found]
