@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from ..errors import UserError
 
-#: VS Code's own names on PATH, the first one that is there is taken.
-EDITORS = ("code", "code-insiders", "codium")
+#: VS Code's own names on PATH, the first one that is there is taken. Its free builds have no extension Dev Containers.
+EDITORS = ("code", "code-insiders")
 #: Seconds that the command may take to hand the address to the editor.
 LIMIT = 60
 
