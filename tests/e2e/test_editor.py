@@ -213,6 +213,22 @@ def test_a_failure_is_told_at_its_line_and_nothing_is_attached(workbench: Workbe
 
 
 @pytest.mark.parametrize("engine", ["process"], indirect=True)
+def test_a_command_that_stays_and_cannot_even_start_is_told_and_nothing_is_attached(
+    workbench: Workbench, project: PipelineProject
+) -> None:
+    project.ok("vscode.setup", "--follow")
+    tasks = project.folder / "tasks.py"
+    tasks.write_text(f"import no_such_module\n{tasks.read_text()}")
+    with workbench.open(project.folder, "no-start") as editor:
+        editor.start(DEPLOYMENT)
+        assert "inv deploy.debug --follow" in editor.until_dialog()
+        editor.answer("Abort")
+        problems = editor.until_problem("tasks.py", "import no_such_module")
+        assert any("Ln 1," in row for row in problems), problems
+        assert not editor.debugging
+
+
+@pytest.mark.parametrize("engine", ["process"], indirect=True)
 def test_the_editor_finds_nothing_wrong_in_what_was_written(workbench: Workbench, project: PipelineProject) -> None:
     project.ok("vscode.setup", "--stop-after", "--follow")
     with workbench.open(project.folder, "schema") as editor:
