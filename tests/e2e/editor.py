@@ -277,10 +277,19 @@ class Editor:
         chosen = self.page.locator(".start-debug-action-item-label")
         chosen.wait_for()
         if chosen.inner_text() != configuration:
-            chosen.click()
-            self.page.get_by_role("menuitem", name=configuration, exact=True).or_(
+            item = self.page.get_by_role("menuitem", name=configuration, exact=True).or_(
                 self.page.get_by_role("menuitemcheckbox", name=configuration, exact=True)
-            ).click()
+            )
+
+            def listed() -> bool:
+                # A list that opens while the pane is still being drawn is closed again.
+                if not item.is_visible():
+                    chosen.click()
+                    self.page.wait_for_timeout(500)
+                return bool(item.is_visible())
+
+            self._until(listed, f"{configuration} in the list")
+            item.click()
         self._until(lambda: chosen.inner_text() == configuration, f"the configuration {configuration} chosen")
 
     def start(self, configuration: str) -> None:
@@ -338,7 +347,8 @@ class Editor:
             has=self.page.locator(".name", has_text=re.compile(rf"^{re.escape(name)}\b"))
         )
         row.first.locator(".value").dblclick()
-        box = self.page.locator(".debug-variables .inputBoxContainer input")
+        # Rows are used again, with the hidden boxes of earlier values in them.
+        box = self.page.locator(".debug-variables .inputBoxContainer input:visible")
         box.wait_for()
         box.fill(value)
         box.press("Enter")

@@ -14,6 +14,7 @@ import pytest
 from projects import PLAIN, PLAIN_LINE, Project, get, listeners, post, until
 
 from workflows.debugger.dap import DapClient
+from workflows.vscode.pressed import READY
 
 CONFIGURATION = "Azure Machine Learning Deployment: Docker Debug"
 
@@ -168,6 +169,30 @@ def stop_thread_and_continue(client: DapClient) -> dict[str, Any]:
     threads = client.request("threads", None, 20)["threads"]
     client.request("continue", {"threadId": threads[0]["id"]}, 20)
     return stop_of(client)
+
+
+def test_f5_attaches_to_a_service_that_holds_and_starts_anew_one_that_serves(project: Project) -> None:
+    def created() -> float:
+        return float(json.loads((project.state / "session.json").read_text())["created"])
+
+    held = project.debug("--wait")
+    first = created()
+    for flags in ([], ["--wait"]):
+        pressed = project.ok("deploy.debug", *flags, AZUREML_DEBUG_F5=CONFIGURATION)
+        assert pressed.out.strip().splitlines()[-1] == READY
+        assert "is there already: holds for a debugger" in pressed.out and created() == first
+    with attach(project, held, 9) as client:
+        assert stop_of(client)["line"] == 9
+        client.disconnect()
+    assert post(held["scoring_url"]) == {"answer": 60}
+    pressed = project.ok("deploy.debug", "--wait", AZUREML_DEBUG_F5=CONFIGURATION)
+    assert "is there already" not in pressed.out and created() > first
+    assert "loaded" not in [event["event"] for event in project.events()]
+    # With another score.py it is not what is wanted any more.
+    other = project.score.with_name("other.py")
+    other.write_text(PLAIN)
+    project.ok("deploy.debug", AZUREML_DEBUG_F5=CONFIGURATION, AML_SCORE_SCRIPT="service/other.py")
+    assert "loaded" in [event["event"] for event in project.events()]
 
 
 def test_wait_ends_after_the_timeout_and_the_service_serves(project: Project) -> None:

@@ -6,12 +6,13 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import missing
-from editor import PICTURES, Workbench, what_is_missing
+from editor import PICTURES, Editor, Workbench, what_is_missing
 from experiments import TITLE, TRAIN, TRAIN_LINE
 from hosts import Hosts
 from pipelines import ADD_LINE, FAMILY, PREPARE_LINE, TELL_LINE, PipelineProject, make_pipeline_project
@@ -110,21 +111,40 @@ def test_f5_debugs_a_deployed_model(workbench: Workbench, project: PipelineProje
         assert editor.debugging
 
 
+@dataclass(frozen=True)
+class Script:
+    """A script that is debugged: where it stops, what `numbers` becomes there, and what the next line makes of it."""
+
+    configuration: str
+    name: str
+    line: int
+    numbers: str
+    made: tuple[str, str]
+
+    def debug(self, editor: Editor) -> None:
+        """F9, F5, a value, a step, on to the end."""
+        editor.breakpoint(self.name, self.line)
+        editor.start(self.configuration)
+        editor.stopped(self.name, self.line, 240)
+        editor.until_variable("numbers", "[1, 2, 3]")
+        editor.picture(f"stopped in {self.name}")
+        editor.set_value("numbers", self.numbers)
+        editor.until_variable("numbers", self.numbers)
+        editor.press("F10")
+        editor.stopped(self.name, self.line + 1)
+        editor.until_variable(*self.made)
+        editor.press("F5")
+        editor.until_over()
+
+
+STEP = Script(f"{FAMILY} (prepare)", "prepare.py", PREPARE_LINE, "[4]", ("doubled", "[4, 4]"))
+EXPERIMENT = Script(f"{TITLE}: sums", "train.py", TRAIN_LINE, "[5]", ("total", "5"))
+
+
 def test_f5_debugs_a_pipeline_step(workbench: Workbench, project: PipelineProject, engine: str) -> None:
     project.ok("vscode.setup")
     with workbench.open(project.folder, f"pipeline-{engine}") as editor:
-        editor.breakpoint("prepare.py", PREPARE_LINE)
-        editor.start(f"{FAMILY} (prepare)")
-        editor.stopped("prepare.py", PREPARE_LINE, 240)
-        editor.until_variable("numbers", "[1, 2, 3]")
-        editor.picture("stopped")
-        editor.set_value("numbers", "[4]")
-        editor.until_variable("numbers", "[4]")
-        editor.press("F10")
-        editor.stopped("prepare.py", PREPARE_LINE + 1)
-        editor.until_variable("doubled", "[4, 4]")
-        editor.press("F5")
-        editor.until_over()
+        STEP.debug(editor)
         assert project.until_final()["status"] == "Completed"
         (result,) = project.runs.glob("*/**/tell/azureml-logs/70_driver_log.txt")
         assert "the result is 24" in result.read_text()
@@ -133,18 +153,7 @@ def test_f5_debugs_a_pipeline_step(workbench: Workbench, project: PipelineProjec
 def test_f5_debugs_an_experiment(workbench: Workbench, project: PipelineProject, engine: str) -> None:
     project.ok("vscode.setup")
     with workbench.open(project.folder, f"experiment-{engine}") as editor:
-        editor.breakpoint("train.py", TRAIN_LINE)
-        editor.start(f"{TITLE}: sums")
-        editor.stopped("train.py", TRAIN_LINE, 240)
-        editor.until_variable("numbers", "[1, 2, 3]")
-        editor.picture("stopped")
-        editor.set_value("numbers", "[5]")
-        editor.until_variable("numbers", "[5]")
-        editor.press("F10")
-        editor.stopped("train.py", TRAIN_LINE + 1)
-        editor.until_variable("total", "5")
-        editor.press("F5")
-        editor.until_over()
+        EXPERIMENT.debug(editor)
         assert project.until_final()["status"] == "Completed"
         (log,) = project.runs.glob("*/azureml-logs/70_driver_log.txt")
         assert "total 5" in log.read_text()
@@ -204,6 +213,22 @@ def test_a_failure_is_told_at_its_line_and_nothing_is_attached(workbench: Workbe
 
 
 @pytest.mark.parametrize("engine", ["process"], indirect=True)
+def test_a_command_that_stays_and_cannot_even_start_is_told_and_nothing_is_attached(
+    workbench: Workbench, project: PipelineProject
+) -> None:
+    project.ok("vscode.setup", "--follow")
+    tasks = project.folder / "tasks.py"
+    tasks.write_text(f"import no_such_module\n{tasks.read_text()}")
+    with workbench.open(project.folder, "no-start") as editor:
+        editor.start(DEPLOYMENT)
+        assert "inv deploy.debug --follow" in editor.until_dialog()
+        editor.answer("Abort")
+        problems = editor.until_problem("tasks.py", "import no_such_module")
+        assert any("Ln 1," in row for row in problems), problems
+        assert not editor.debugging
+
+
+@pytest.mark.parametrize("engine", ["process"], indirect=True)
 def test_the_editor_finds_nothing_wrong_in_what_was_written(workbench: Workbench, project: PipelineProject) -> None:
     project.ok("vscode.setup", "--stop-after", "--follow")
     with workbench.open(project.folder, "schema") as editor:
@@ -238,6 +263,9 @@ def test_f5_debugs_on_the_other_machine(workbench: Workbench, hosts: Hosts, tmp_
         settings = project.folder / ".vscode" / "settings.json"
         settings.parent.mkdir()
         settings.write_text(json.dumps({"terminal.integrated.env.linux": project.environ}))
+        (project.folder / "train.py").write_text(TRAIN)
+        (project.folder / ".azureml").mkdir()
+        (project.folder / ".azureml" / "sums.runconfig").write_text("script: train.py\nframework: Python\n")
         project.ok("vscode.setup", "--remote")
         assert project.launch()[DEPLOYMENT]["preLaunchTask"] == "inv deploy.debug --remote"
         assert project.launch()[DEPLOYMENT]["pathMappings"][0]["remoteRoot"] == f"{project.remote_root}/service"
@@ -257,10 +285,7 @@ def test_f5_debugs_on_the_other_machine(workbench: Workbench, hosts: Hosts, tmp_
             editor.press("F5")
             assert request.answer() == {"answer": 70}
             editor.stop()
-            editor.choose(f"{FAMILY} (prepare)")
-            editor.breakpoint("prepare.py", PREPARE_LINE)
-            editor.press("F5")
-            editor.stopped("prepare.py", PREPARE_LINE, 240)
-            editor.until_variable("numbers", "[1, 2, 3]")
-            editor.press("F5")
-            editor.until_over()
+            STEP.debug(editor)
+            EXPERIMENT.debug(editor)
+        (log,) = project.remote_folder.glob(".azureml-debug/runs/sums-*/azureml-logs/70_driver_log.txt")
+        assert "total 5" in log.read_text()

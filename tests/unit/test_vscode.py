@@ -133,8 +133,63 @@ def test_every_error_of_a_command_that_f5_started_can_be_matched(file: str | Non
         f"print(pressed.printed(UserError('a', 'b', file={file!r}, line={line!r})))"
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    first, second = TASK.entry(ROOT)["problemMatcher"]["pattern"]
+    first, second = TASK.entry(ROOT)["problemMatcher"][0]["pattern"]
     problem, remedy = out.splitlines()
     found = re.match(first["regexp"], problem)
     assert found and found[1] == str(file or "tasks.py") and found[2] == str(line or 1)
     assert re.match(second["regexp"], remedy)
+
+
+def problems(output: str) -> list[tuple[str, int, str]]:
+    """File, line and message of what VS Code's matchers find: lines that follow one another, a pattern for each."""
+    found = []
+    lines = output.splitlines()
+    for matcher in TASK.entry(ROOT)["problemMatcher"]:
+        patterns = matcher["pattern"] if isinstance(matcher["pattern"], list) else [matcher["pattern"]]
+        for start in range(len(lines) - len(patterns) + 1):
+            matches = [re.search(one["regexp"], lines[start + n]) for n, one in enumerate(patterns)]
+            if all(matches):
+                said = {
+                    what: match[one[what]]
+                    for one, match in zip(patterns, matches, strict=True)
+                    for what in ("file", "line", "message")
+                    if match is not None and what in one
+                }
+                found.append((said["file"], int(said.get("line", 1)), said["message"]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("first_line", "problem"),
+    [("import no_such_module", "import no_such_module"), ("def broken(:", "def broken(:")],
+)
+def test_a_tasks_py_that_cannot_be_loaded_is_a_problem_at_its_line(
+    tmp_path: Path, first_line: str, problem: str
+) -> None:
+    project = make_project(tmp_path)
+    file = project.folder / "tasks.py"
+    file.write_text(f"{first_line}\n{file.read_text()}")
+    assert problems(project.inv("deploy.debug").err) == [(str(file), 1, problem)]
+
+
+def test_what_python_and_invoke_refuse_is_a_problem_too(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    assert [one[2] for one in problems(project.inv("deploy.debgu").err)] == ["No idea what 'deploy.debgu' is!"]
+    assert [one[2] for one in problems(project.inv("deploy.debug", "--folow").err)] == ["No idea what '--folow' is!"]
+    (project.folder / "tasks.py").unlink()
+    assert [one[2] for one in problems(project.inv("deploy.debug").err)] == ["Can't find any collection named 'tasks'!"]
+    # Without its packages, as an environment that is not the project's.
+    bare = subprocess.run([sys.executable, "-I", "-S", "-m", "invoke"], capture_output=True, text=True, check=False)
+    assert problems(bare.stderr) == [(sys.executable, 1, f"{sys.executable}: No module named invoke")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ModuleNotFoundError: No module named 'torch'",
+        '  File "/var/azureml-app/score.py", line 3, in run',
+        "epoch 1: no idea what 'loss' is!",
+    ],
+)
+def test_what_the_debugged_program_logs_is_no_problem_of_the_chain(line: str) -> None:
+    assert problems(f"{line}\n    more\n") == []

@@ -231,8 +231,29 @@ class Deployment:
             if left is not None:
                 self._end(left)
             raise
-        service = ready.service
         packaged = {"package": image.name} if self.source is not None else {}
+        return {**self._result(ready.service), **packaged}
+
+    def join(self) -> dict[str, Any] | None:
+        """Lead to the service that was started with `--wait` and holds still; None where there is none.
+
+        A second one would be held at the same place, after the person has waited once more.
+        """
+        service = sessions.load(self.settings.project)
+        if (
+            service is None
+            or self.source is not None
+            or (service.project, service.score_script) != (self.settings.project, self.settings.score_script)
+            or not serving.holds_unloaded(service)
+            or service.engine != self.engine.name
+            or not self.engine.alive(service)
+        ):
+            return None
+        self.console.line(f"The service {service.name} is there already: {serving.Ready(service, holds=True).text}.")
+        self.attach_config()
+        return self._result(service)
+
+    def _result(self, service: Service) -> dict[str, Any]:
         return {
             "engine": service.engine,
             "image": service.tag,
@@ -242,7 +263,6 @@ class Deployment:
             "path_mappings": [mapping.as_json() for mapping in service.path_mappings],
             "launch_configuration": CONFIGURATION,
             "seconds": self.console.seconds,
-            **packaged,
         }
 
     def reload(self) -> None:

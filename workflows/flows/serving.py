@@ -53,6 +53,14 @@ class Ready:
         return f"{script} serves, debugger welcome on {endpoint.host}:{endpoint.port}"
 
 
+def holds_unloaded(service: Service) -> bool:
+    """Whether a service that was to hold before its score.py is loaded still does."""
+    # Whoever only looks in and leaves again ends no hold.
+    passing = ("listening", "client", "client-left", "attach-failed")
+    seen = [event["event"] for event in read_events(service.events) if event["event"] not in passing]
+    return service.wait and seen[-1:] == ["waiting"]
+
+
 def wait_until_ready(
     service: Service, engine: Engine, step: Step, offset: int = 0, again: str = "inv deploy.debug"
 ) -> Ready:

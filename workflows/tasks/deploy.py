@@ -118,10 +118,13 @@ def debug(
     generate_dockerfile: bool = False,
 ) -> None:
     """Do it all: build, tag, run, runsvdir, attach-config."""
+    from ..vscode import pressed
+
     chosen = _source(source, model, generate_dockerfile)
     with _held(run):
         deployment = _deployment(run, wait, source=chosen)
-        result = deployment.debug()
+        joined = deployment.join() if pressed.name() else None
+        result = joined or deployment.debug()
     console, sample = run.console, _sample(deployment)
     console.line()
     console.line(f'Press F5 in VS Code: "{result["launch_configuration"]}"')

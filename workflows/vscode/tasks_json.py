@@ -70,10 +70,12 @@ def interpreter(project: Path, prefix: str = sys.prefix, executable: str = sys.e
     return {"command": commands["linux"], **{system: {"command": text} for system, text in commands.items()}}
 
 
-def _matcher(stays: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "owner": "azureml-debug",
-        "source": "azureml-debug",
+def _matcher(stays: bool) -> list[dict[str, Any]]:
+    """What VS Code reads of the output: our errors, and what Python and Invoke say where we cannot say anything.
+
+    A task that stays and ends early without an error that is matched counts as ready, and VS Code attaches to nothing.
+    """
+    ours: dict[str, Any] = {
         "fileLocation": ["autoDetect", _FOLDER],
         # The second line says what to do about it, and becomes the message's second line.
         "pattern": [
@@ -88,8 +90,28 @@ def _matcher(stays: bool) -> dict[str, Any]:
         ],
     }
     if stays:
-        found["background"] = {"activeOnStart": True, "beginsPattern": r"^build\b", "endsPattern": f"^{READY}$"}
-    return found
+        ours["background"] = {"activeOnStart": True, "beginsPattern": r"^build\b", "endsPattern": f"^{READY}$"}
+    # tasks.py cannot be loaded: its line, and what stands there.
+    loading: dict[str, Any] = {
+        "fileLocation": "absolute",
+        "pattern": [
+            {"regexp": r'^  File "(.*[/\\]tasks\.py)", line (\d+)', "file": 1, "line": 2},
+            {"regexp": r"^\s+(.*)$", "message": 1},
+        ],
+    }
+    # This Python has no Invoke; Invoke finds no tasks.py, or no such task or flag in it.
+    starting: dict[str, Any] = {
+        "fileLocation": ["autoDetect", _FOLDER],
+        "pattern": {
+            "kind": "file",
+            "regexp": r"^(?:No idea what '|Can't find any collection named '"
+            r"|(?=.*python[\d.]*(?:\.exe)?: No module named ))(.+?)(?:' is!|'!|: No module named .+)$",
+            "file": 1,
+            "message": 0,
+        },
+    }
+    common = {"owner": "azureml-debug", "source": "azureml-debug", "severity": "error"}
+    return [{**common, **one} for one in (ours, loading, starting)]
 
 
 def check(folder: Path) -> None:
