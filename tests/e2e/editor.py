@@ -200,15 +200,29 @@ class Editor:
         self.page.wait_for_selector(".explorer-viewlet .monaco-list-row")
 
     def picture(self, what: str, readme: str = "") -> Path:
-        """Keep a screenshot; where it is asked for, the README's picture of that name is made anew from it."""
+        """Keep a screenshot; where it is asked for, the README's picture of that name is made anew from it.
+
+        What such a picture shows lies beside it as text, and has to be what is there now.
+        """
         self._taken += 1
         plain = re.sub(r"[^\w.-]+", "-", f"{self._name}-{self._taken:02}-{what}")
         path = self._pictures / f"{plain}.png"
         self.page.screenshot(path=str(path))
-        if readme and os.environ.get(README):
-            IMAGES.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, IMAGES / readme)
+        if readme:
+            shown, text = IMAGES / Path(readme).with_suffix(".txt"), self._text()
+            if os.environ.get(README):
+                IMAGES.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, IMAGES / readme)
+                shown.write_text(text, encoding="utf-8")
+            assert shown.read_text(encoding="utf-8") == text, f"{readme} is stale: set {README}=1 and run this again"
         return path
+
+    def _text(self) -> str:
+        """What a picture of a stop is for, in words: the session, the frames, the variables."""
+        frames = self.page.locator(".debug-call-stack .monaco-list-row .stack-frame").all_inner_texts()
+        session = self.page.locator(".statusbar-item[id='status.debug']").first.inner_text().strip()
+        rows = [f"{key} = {value}" for key, value in self.variables().items()]
+        return "\n".join([session, *(" ".join(one.split()) for one in frames), *rows, ""])
 
     def _until(self, look: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
         def patient() -> Any:
