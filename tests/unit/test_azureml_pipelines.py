@@ -7,18 +7,23 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from workflows.azureml.announced import LogReader, Said, TagReader
+from workflows.azureml.child_run import FollowedStep
 from workflows.azureml.environments import cloud_environment
+from workflows.azureml.plan import ChildRun
 from workflows.azureml.staging import OWN, SCRIPT, stage
 from workflows.debuggee import FOLDER
 from workflows.debuggee.azureml_debuggee.tags import Tags
 from workflows.errors import UserError
 from workflows.pipelines.definition import EnvironmentReference
+from workflows.runs import record as records
 from workflows.settings import resolve
 
 LINES = ["Timeout for debug connection: 300", "ip_address: 10.3.0.5", "debug_port: 5679", "rank: 3"]
@@ -87,6 +92,37 @@ def test_tags_become_events_each_once_also_where_older_ones_have_left_the_tag() 
 def test_tags_that_are_not_ours_do_no_harm(value: str | None) -> None:
     found = TagReader(Said()).read({"azureml_debug.0": value, "azureml_debug.x": "1", "azureml_debugger": "2"})
     assert all(event["event"] == "listening" for event in found)
+
+
+class Kept:
+    """In the place of the workspace: the logs of one child run."""
+
+    def __init__(self, logs: dict[str, str]) -> None:
+        self.logs = logs
+
+    def details(self, run_id: str) -> tuple[Mapping[str, str], str]:
+        return {name: name for name in self.logs}, ""
+
+    def read(self, url: str, offset: int) -> bytes:
+        return self.logs[url].encode()[offset:]
+
+
+def test_a_rank_of_which_only_the_log_tells_is_announced_when_another_one_has_tags(tmp_path: Path) -> None:
+    step = records.StepRecord(name="train", run_id="", ranks=2)
+    run = records.RunRecord("run", 1, "pipeline", "mine", tmp_path, tmp_path, records.IN_WORKSPACE, steps=[step])
+    logs = {
+        f"azureml-logs/70_driver_log_{rank}.txt": f"ip_address: 10.0.0.4\ndebug_port: {5678 + rank}\nrank: {rank}\n"
+        for rank in range(2)
+    }
+    service: Any = Kept(logs)
+    child = ChildRun("train", "child", "Running", {"azureml_debug.0": "10.0.0.4:5678 7:listening,7:waiting"}, "")
+    with ThreadPoolExecutor(2) as threads:
+        followed = FollowedStep(run, step, None, service, "", threads)
+        for _ in range(2):
+            followed.take(child, lambda: None)
+    told = [json.loads(line) for line in run.events(step).read_text().splitlines()]
+    assert [(one["pid"], one["event"]) for one in told if one["rank"] == 0] == [(7, "listening"), (7, "waiting")]
+    assert [(one["pid"], one["event"]) for one in told if one["rank"] == 1] == [(-1, "listening"), (-1, "waiting")]
 
 
 # Tags that the debuggee sets -----------------------------------------------------------------------

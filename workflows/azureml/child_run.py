@@ -164,8 +164,8 @@ class FollowedStep:
     def _retired(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """What takes back what the log has told of ranks of which tags tell now."""
         told = {int(event["rank"]) for event in events}
-        self._from_log = []
-        self._held = [event for event in self._held if event["pid"] > 0]
+        self._from_log = [event for event in self._from_log if event["rank"] not in told]
+        self._held = [event for event in self._held if event["pid"] > 0 or event["rank"] not in told]
         taken = [(rank, pid) for rank, pid in self._by_log if rank in told]
         self._by_log -= set(taken)
         self._tagged |= told
