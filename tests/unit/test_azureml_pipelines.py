@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from workflows.azureml.announced import LogReader, Said, TagReader
+from workflows.azureml.announced import Announcements, LogReader, Said, TagReader
 from workflows.azureml.child_run import FollowedStep
 from workflows.azureml.environments import cloud_environment
 from workflows.azureml.plan import ChildRun
@@ -92,6 +92,90 @@ def test_tags_become_events_each_once_also_where_older_ones_have_left_the_tag() 
 def test_tags_that_are_not_ours_do_no_harm(value: str | None) -> None:
     found = TagReader(Said()).read({"azureml_debug.0": value, "azureml_debug.x": "1", "azureml_debugger": "2"})
     assert all(event["event"] == "listening" for event in found)
+
+
+def announced(*words: str) -> list[dict[str, Any]]:
+    """Events, each written as `RANK PID EVENT`."""
+    return [
+        {"rank": int(rank), "pid": int(pid), "event": event} for rank, pid, event in (word.split() for word in words)
+    ]
+
+
+#: What comes at which second, from the log or the tags (`hold` and a rank: its node is not reached yet); what is told
+#: then. Tags may come 5 s after the log.
+TIMELINES: dict[str, list[tuple[int, str, list[str], list[str]]]] = {
+    "tags alone are told at once": [
+        (0, "tags", ["0 7 listening", "0 7 waiting"], ["0 7 listening", "0 7 waiting"]),
+        (1, "tags", ["0 7 attached"], ["0 7 attached"]),
+    ],
+    "the log alone is told when tags would have come": [
+        (0, "log", ["0 -1 listening"], []),
+        (4, "log", ["0 -1 waiting"], []),
+        (5, "log", [], ["0 -1 listening", "0 -1 waiting"]),
+        (6, "log", ["0 -1 attached"], ["0 -1 attached"]),
+    ],
+    "of a rank with tags the log tells nothing": [
+        (0, "tags", ["0 7 listening"], ["0 7 listening"]),
+        (0, "log", ["0 -1 listening"], []),
+        (9, "log", ["0 -1 waiting"], []),
+    ],
+    "tags in time take the log's place": [
+        (0, "log", ["0 -1 listening", "0 -1 waiting"], []),
+        (3, "tags", ["0 7 listening", "0 7 raised", "0 7 waiting"], ["0 7 listening", "0 7 raised", "0 7 waiting"]),
+        (9, "log", [], []),
+    ],
+    "tags that come too late take back what the log has told, once": [
+        (0, "log", ["0 -1 listening", "0 -1 waiting", "0 -1 not-attached", "0 -2 listening"], []),
+        (5, "log", [], ["0 -1 listening", "0 -1 waiting", "0 -1 not-attached", "0 -2 listening"]),
+        (8, "tags", ["0 7 listening"], ["0 -2 not-attached", "0 -1 not-attached", "0 7 listening"]),
+        (9, "tags", ["0 7 waiting"], ["0 7 waiting"]),
+    ],
+    "each rank has its own: tags of one leave the other's log alone": [
+        (0, "log", ["0 -1 listening", "1 -1 listening"], []),
+        (1, "tags", ["0 7 listening"], ["0 7 listening"]),
+        (4, "log", ["1 -1 waiting"], []),
+        (5, "tags", ["0 7 waiting"], ["0 7 waiting", "1 -1 listening", "1 -1 waiting"]),
+    ],
+    "what the log has told of one rank is not taken back by another's tags": [
+        (0, "log", ["0 -1 listening", "1 -1 listening"], []),
+        (5, "log", [], ["0 -1 listening", "1 -1 listening"]),
+        (6, "tags", ["1 8 listening"], ["1 -1 not-attached", "1 8 listening"]),
+        (7, "log", ["0 -1 waiting", "1 -1 waiting"], ["0 -1 waiting"]),
+    ],
+    "a rank that begins later waits for tags of its own": [
+        (0, "log", ["0 -1 listening"], []),
+        (60, "log", ["1 -1 listening"], ["0 -1 listening"]),
+        (65, "log", [], ["1 -1 listening"]),
+    ],
+    "what is not told yet is told later, in its order": [
+        (0, "hold 0", ["0 7 listening", "1 8 listening"], ["1 8 listening"]),
+        (1, "hold 0", ["0 7 waiting"], []),
+        (2, "tags", ["0 7 attached"], ["0 7 listening", "0 7 waiting", "0 7 attached"]),
+    ],
+    "what takes back is told also where it had to wait": [
+        (0, "log", ["0 -1 waiting"], []),
+        (5, "log", [], ["0 -1 waiting"]),
+        (6, "hold 0", ["0 7 listening"], []),
+        (7, "hold 0", ["0 7 waiting"], []),
+        (8, "tags", [], ["0 -1 not-attached", "0 7 listening", "0 7 waiting"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("timeline", TIMELINES.values(), ids=TIMELINES)
+def test_of_each_rank_the_tags_count_and_without_them_the_log(
+    timeline: list[tuple[int, str, list[str], list[str]]],
+) -> None:
+    announcements = Announcements(5)
+    for second, source, said, expected in timeline:
+        if source == "log":
+            announcements.log(announced(*said), second)
+        else:
+            announcements.tags(announced(*said))
+        due = announcements.due(second)
+        told = [event for rank, events in sorted(due.items()) if source != f"hold {rank}" for event in events]
+        announcements.told(told)
+        assert told == announced(*expected), f"at {second} s"
 
 
 class Kept:

@@ -19,7 +19,7 @@ from ..runs import attachable
 from ..runs import record as records
 from ..runs.plan import PlannedStep
 from ..runs.record import RunRecord, StepRecord
-from .announced import LogReader, Said, TagReader
+from .announced import Announcements, LogReader, Said, TagReader
 from .forwarding import Network, out_of_reach
 from .plan import ChildRun
 from .service import ENDED, PipelineService
@@ -35,7 +35,7 @@ _ADDRESSES_SECONDS = 60.0
 _IDLE = (1.0, 2.0, 3.0, 5.0)
 #: Seconds between two attempts to reach a node that cannot be reached.
 _REACH_AGAIN = 15.0
-#: Seconds that tags may come after the log's lines.
+#: Seconds that tags may come after the log's lines, where what was raised matters.
 _TAGS_LATER = 5.0
 #: Seconds that a step may be queued before its compute is looked at, and between two such looks.
 _QUEUED, _COMPUTE_AGAIN = 5.0, 60.0
@@ -101,13 +101,9 @@ class FollowedStep:
         self._network, self._token = Network(token), token
         self._said = Said()
         self._tags = TagReader(self._said)
-        self._tagged: set[int] = set()
-        self._from_log: list[dict[str, Any]] = []
-        self._by_log: set[tuple[int, int]] = set()
-        self._logged = 0.0
+        self._announcements = Announcements(_TAGS_LATER if run.on_error else 0.0)
         self._logs: dict[str, _Log] = {}
         self._asked = 0.0
-        self._held: list[dict[str, Any]] = []
         self._forwards: dict[int, tuple[tuple[str, int], Forward | None]] = {}
         self._reached: dict[tuple[str, int], tuple[float, Future[str]]] = {}
         self._configured: set[int] = set()
@@ -149,27 +145,12 @@ class FollowedStep:
         ended = child.status in ENDED
         if self.record.status == records.RUNNING or ended or "prepar" in child.status.lower():
             self._read_logs(child, ended)
-        events = self._tags.read(child.tags)
-        if events:
-            self._held = [*self._retired(events), *events]
-        elif self._logged and time.monotonic() - self._logged > (_TAGS_LATER if self._run.on_error else 0.0):
-            # Tags say more, such as what was raised; where none come, the log has to do.
-            self._held, self._from_log = [*self._held, *self._from_log], []
+        self._announcements.tags(self._tags.read(child.tags))
         changed |= self._announce(save)
         if ended:
             self._finish(child)
             changed = True
         return changed
-
-    def _retired(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What takes back what the log has told of ranks of which tags tell now."""
-        told = {int(event["rank"]) for event in events}
-        self._from_log = [event for event in self._from_log if event["rank"] not in told]
-        self._held = [event for event in self._held if event["pid"] > 0 or event["rank"] not in told]
-        taken = [(rank, pid) for rank, pid in self._by_log if rank in told]
-        self._by_log -= set(taken)
-        self._tagged |= told
-        return [*self._held, *({"event": "not-attached", "pid": pid, "rank": rank} for rank, pid in sorted(taken))]
 
     def finish(self, status: str) -> None:
         """The run is over; what never came to this step's turn is over, too."""
@@ -242,11 +223,7 @@ class FollowedStep:
                 continue
             log.idle = 0 if data else min(log.idle + 1, len(_IDLE))
             log.due = now + (_IDLE[log.idle - 1] if log.idle else 0.0)
-            events = log.take(data)
-            events = [event for event in events if event["rank"] not in self._tagged]
-            if events:
-                self._logged = self._logged or time.monotonic()
-                self._from_log += events
+            self._announcements.log(log.take(data), now)
 
     def _address(self, name: str, url: str) -> None:
         if name in self._logs:
@@ -273,24 +250,24 @@ class FollowedStep:
 
     def _announce(self, save: Callable[[], None]) -> bool:
         """Tell what can be told by now; whether the record has changed."""
-        if not self._held:
+        due = self._announcements.due(time.monotonic())
+        if not due:
             return self._look_again(save)
         changed = False
         ready: list[dict[str, Any]] = []
-        waiting: list[dict[str, Any]] = []
         until = time.monotonic() + _REACH_SOON
-        for event in self._held:
-            rank = int(event.get("rank") or 0)
-            if rank not in self.record.ports or event["event"] == "gate-failed":
-                ready.append(event)
-                continue
-            reached = self._reach(rank, until)
+        for rank, events in due.items():
+            reached = self._reach(rank, until) if rank in self.record.ports else ""
             if reached is None:
-                waiting.append(event)
-                continue
-            changed |= self._way(rank, reached)
-            ready.append(self._out_of_reach(event, reached) if reached and event["event"] == "waiting" else event)
-        self._held = waiting
+                # Where it listens need not be known to say that nobody is let in.
+                events = [event for event in events if event["event"] == "gate-failed"]
+            elif rank in self.record.ports:
+                changed |= self._way(rank, reached)
+            self._announcements.told(events)
+            ready += [
+                self._out_of_reach(event, reached) if reached and event["event"] == "waiting" else event
+                for event in events
+            ]
         if ready:
             if self.record.status != records.RUNNING:
                 self.record.status, self.record.started, changed = records.RUNNING, time.time(), True
@@ -367,7 +344,6 @@ class FollowedStep:
         }
 
     def _write(self, events: list[dict[str, Any]]) -> None:
-        self._by_log |= {(int(event.get("rank") or 0), event["pid"]) for event in events if event["pid"] < 0}
         with open(self._announced, "a", encoding="utf-8") as file:
             file.writelines(json.dumps({"time": time.time(), **event}) + "\n" for event in events)
 
