@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from workflows.azureml.announced import Announcements, LogReader, Said, TagReader
 from workflows.azureml.child_run import FollowedStep
@@ -183,11 +184,14 @@ class Kept:
 
     def __init__(self, logs: dict[str, str]) -> None:
         self.logs = logs
+        self.down = False
 
     def details(self, run_id: str) -> tuple[Mapping[str, str], str]:
         return {name: name for name in self.logs}, ""
 
     def read(self, url: str, offset: int) -> bytes:
+        if self.down:
+            raise requests.ConnectionError("down")
         return self.logs[url].encode()[offset:]
 
 
@@ -207,6 +211,29 @@ def test_a_rank_of_which_only_the_log_tells_is_announced_when_another_one_has_ta
     told = [json.loads(line) for line in run.events(step).read_text().splitlines()]
     assert [(one["pid"], one["event"]) for one in told if one["rank"] == 0] == [(7, "listening"), (7, "waiting")]
     assert [(one["pid"], one["event"]) for one in told if one["rank"] == 1] == [(-1, "listening"), (-1, "waiting")]
+
+
+def test_a_step_is_not_over_before_the_end_of_its_log_is_here_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "azureml-logs/70_driver_log.txt"
+    kept = Kept({name: "begun\n"})
+    service: Any = kept
+    with ThreadPoolExecutor(2) as threads:
+        for patience, expected in ((60, "begun\nthe reason\n"), (0, "begun\n")):
+            kept.logs[name], kept.down = "begun\n", False
+            step = records.StepRecord(name=f"train {patience}", run_id="")
+            run = records.RunRecord("run", 1, "pipeline", "mine", tmp_path, tmp_path, "azureml", steps=[step])
+            followed = FollowedStep(run, step, None, service, "", threads)
+            followed.take(ChildRun("train", "child", "Running"), lambda: None)
+            kept.logs[name] += "the reason\n"
+            kept.down = True
+            monkeypatch.setattr("workflows.azureml.child_run._LOGS_LATER", patience)
+            followed.take(ChildRun("train", "child", "Failed"), lambda: None)
+            assert step.final == (not patience) and followed.busy == (not step.final)
+            kept.down = False
+            followed.take(ChildRun("train", "child", "Failed"), lambda: None)
+            assert step.status == records.FAILED and run.log(step).read_text() == expected
 
 
 # Tags that the debuggee sets -----------------------------------------------------------------------

@@ -66,12 +66,13 @@ class StepLogs:
 
     Attributes:
         error: Why the step failed, as far as the service says it where it says where the logs are.
+        behind: Whether one could not be read the last time.
     """
 
     def __init__(
         self, run: RunRecord, record: StepRecord, service: PipelineService, said: Said, threads: Executor
     ) -> None:
-        self.error = ""
+        self.error, self.behind = "", False
         self._run, self._record, self._service, self._said, self._threads = run, record, service, said, threads
         self._logs: dict[str, _Log] = {}
         self._asked = 0.0
@@ -98,10 +99,11 @@ class StepLogs:
                 self._address(name, url)
         events: list[dict[str, Any]] = []
         due = [log for log in self._logs.values() if ended or log.due <= now]
+        self.behind = False
         for log, data in zip(due, self._threads.map(self._new_in, due), strict=True):
             if data is None:
                 # The address may have expired.
-                self._asked = 0.0
+                self._asked, self.behind = 0.0, True
                 continue
             log.idle = 0 if data else min(log.idle + 1, len(_IDLE))
             log.due = now + (_IDLE[log.idle - 1] if log.idle else 0.0)

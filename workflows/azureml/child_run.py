@@ -30,6 +30,8 @@ _RUNNING = ("Running", "Finalizing", "CancelRequested", "NotResponding")
 _REACH_AGAIN = 15.0
 #: Seconds that tags may come after the log's lines, where what was raised matters.
 _TAGS_LATER = 5.0
+#: Seconds after a step's end for which its logs are asked for again where they cannot be read.
+_LOGS_LATER = 20.0
 #: Seconds that a step may be queued before its compute is looked at, and between two such looks.
 _QUEUED, _COMPUTE_AGAIN = 5.0, 60.0
 #: Seconds for which a round waits for a node that has just been told of.
@@ -68,6 +70,7 @@ class FollowedStep:
         self._reached: dict[tuple[str, int], tuple[float, Future[str]]] = {}
         self._configured: set[int] = set()
         self._look_at = 0.0
+        self._ended = 0.0
         folder = run.step_folder(record.name)
         for name in ("azureml-logs", "announce"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -78,6 +81,11 @@ class FollowedStep:
         for path in (folder / "azureml-logs").glob("*.txt"):
             path.unlink()
         self._announced.unlink(missing_ok=True)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it runs, or has ended and its logs are still to come."""
+        return not self.record.final and (self.record.status == records.RUNNING or self._ended > 0)
 
     @property
     def expects(self) -> bool:
@@ -107,6 +115,10 @@ class FollowedStep:
         self._announcements.tags(self._tags.read(child.tags))
         changed |= self._announce(save)
         if ended:
+            self._ended = self._ended or time.monotonic()
+            if self._logs.behind and time.monotonic() - self._ended < _LOGS_LATER:
+                # What is missing is the end, which says why a step failed.
+                return changed
             self._finish(child)
             changed = True
         return changed
