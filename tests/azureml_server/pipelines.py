@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,10 +36,11 @@ class Pipelines:
     """Args:
     state: The workspace.
     runner: Does the steps.
+    closing: Seconds that a run goes on after its last step.
     """
 
-    def __init__(self, state: State, runner: Runner) -> None:
-        self._state, self._runner = state, runner
+    def __init__(self, state: State, runner: Runner, closing: Callable[[], float]) -> None:
+        self._state, self._runner, self._closing = state, runner, closing
         self._modules: dict[str, dict[str, Any]] = {}
         self._sources: dict[str, dict[str, Any]] = {}
         self._types: dict[str, dict[str, Any]] = {}
@@ -264,6 +266,7 @@ class Pipelines:
             except queue.Empty:
                 continue
             done[name] = pipeline.nodes[name].status
+        time.sleep(self._closing())
         self._finish(pipeline, list(done.values()))
 
     def _finish(self, pipeline: PipelineRun, statuses: list[str]) -> None:

@@ -60,6 +60,7 @@ class Behaviour:
         build_fails: Whether that build fails.
         variables: Environment variables of every process.
         package_fails: What packaging a model fails with; empty where it works.
+        closing_seconds: How long a pipeline's run goes on after its last step.
     """
 
     layout: str = "azureml-logs"
@@ -68,6 +69,7 @@ class Behaviour:
     build_fails: bool = False
     variables: dict[str, str] = field(default_factory=dict)
     package_fails: str = ""
+    closing_seconds: float = 0.0
 
 
 class Runner:

@@ -91,7 +91,7 @@ class AzureMLServer:
             Snapshots(self.state),
             Environments(self.state),
             Datasets(self.state),
-            Pipelines(self.state, self.runner),
+            Pipelines(self.state, self.runner, lambda: self.behaviour.closing_seconds),
             Execution(self.state, self.runner),
             Models(self.state),
             Packages(self.state, registry, lambda: self.behaviour.package_fails),

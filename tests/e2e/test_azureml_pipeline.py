@@ -260,6 +260,23 @@ def test_a_run_canceled_from_elsewhere_is_told(server: AzureMLServer, project: P
     assert result.code == 1 and "Canceled" in result.err and "Traceback" not in result.err
 
 
+@pytest.mark.parametrize("server", [{"closing_seconds": 4}], indirect=True, ids=["closing"])
+@pytest.mark.parametrize("canceled", [False, True], ids=["completed", "canceled"])
+def test_following_ends_with_the_run_also_where_its_steps_end_before(
+    server: AzureMLServer, project: PipelineProject, canceled: bool
+) -> None:
+    project.single(ASLEEP if canceled else "print('done', end='')\n")
+    child = project.start("pipeline.submit", "--no-debug", "--follow")
+    if canceled:
+        until(lambda: server.steps("work") and server.steps("work")[0].status == "Running", "the step", 60)
+        server.cancel(server.state.runs[server.steps("work")[0].root])
+    result = project.finish(child)
+    assert project.record()["status"] == ("Canceled" if canceled else "Completed")
+    assert "\n  the steps are over; the workspace has still to close the run\n" in result.out
+    assert result.code == int(canceled) and ("is over: Canceled" in result.err) == canceled
+    assert ("has completed" in result.out) != canceled
+
+
 def test_a_compute_without_nodes_is_what_a_step_is_said_to_wait_for(
     server: AzureMLServer, project: PipelineProject
 ) -> None:

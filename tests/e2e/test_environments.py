@@ -20,6 +20,7 @@ import pytest
 
 from workflows.engines import docker_client as docker_client_module
 from workflows.engines import docker_images
+from workflows.engines.docker_contexts import image_of_context
 from workflows.environments import base, virtual
 from workflows.environments.definition import EnvironmentDefinition, load_definition
 from workflows.errors import UserError
@@ -423,6 +424,23 @@ def test_a_build_that_fails_leaves_nothing(
     if "the reason" in last:
         assert "the reason" in caught.value.details
     assert docker_images.find_image(client, definition, base.BASE_IMAGE) is None
+
+
+def test_a_build_context_with_a_dockerfile_of_another_name(
+    client: docker.DockerClient, nothing_left: None, tmp_path: Path
+) -> None:
+    folder = tmp_path / "e2e-context"
+    folder.mkdir()
+    (folder / "mine.docker").write_text(f"FROM {base.BASE_IMAGE}\nRUN echo {time.time()} >/own\nCOPY mine.docker /\n")
+    place = tmp_path / "pipeline.yml"
+    first = image_of_context(folder, "mine.docker", silent, file=place, line=3)
+    assert run_in(client, first.name, "cat /mine.docker") == (folder / "mine.docker").read_text()
+    assert image_of_context(folder, "mine.docker", silent, file=place, line=3).reused
+    with open(folder / "mine.docker", "a") as file:
+        file.write("RUN echo the reason; exit 3\n")
+    with pytest.raises(UserError, match="failed at `RUN echo the reason; exit 3`") as caught:
+        image_of_context(folder, "mine.docker", silent, file=place, line=3)
+    assert (caught.value.file, caught.value.line) == (place, 3) and "the reason" in caught.value.details
 
 
 @pytest.mark.parametrize("dockerfile", ["", "FROM azureml-debug/no-such-image:1\n"])

@@ -7,18 +7,24 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
-from workflows.azureml.announced import LogReader, Said, TagReader
+from workflows.azureml.announced import Announcements, LogReader, Said, TagReader
+from workflows.azureml.child_run import FollowedStep
 from workflows.azureml.environments import cloud_environment
+from workflows.azureml.plan import ChildRun
 from workflows.azureml.staging import OWN, SCRIPT, stage
 from workflows.debuggee import FOLDER
 from workflows.debuggee.azureml_debuggee.tags import Tags
 from workflows.errors import UserError
 from workflows.pipelines.definition import EnvironmentReference
+from workflows.runs import record as records
 from workflows.settings import resolve
 
 LINES = ["Timeout for debug connection: 300", "ip_address: 10.3.0.5", "debug_port: 5679", "rank: 3"]
@@ -87,6 +93,147 @@ def test_tags_become_events_each_once_also_where_older_ones_have_left_the_tag() 
 def test_tags_that_are_not_ours_do_no_harm(value: str | None) -> None:
     found = TagReader(Said()).read({"azureml_debug.0": value, "azureml_debug.x": "1", "azureml_debugger": "2"})
     assert all(event["event"] == "listening" for event in found)
+
+
+def announced(*words: str) -> list[dict[str, Any]]:
+    """Events, each written as `RANK PID EVENT`."""
+    return [
+        {"rank": int(rank), "pid": int(pid), "event": event} for rank, pid, event in (word.split() for word in words)
+    ]
+
+
+#: What comes at which second, from the log or the tags (`hold` and a rank: its node is not reached yet); what is told
+#: then. Tags may come 5 s after the log.
+TIMELINES: dict[str, list[tuple[int, str, list[str], list[str]]]] = {
+    "tags alone are told at once": [
+        (0, "tags", ["0 7 listening", "0 7 waiting"], ["0 7 listening", "0 7 waiting"]),
+        (1, "tags", ["0 7 attached"], ["0 7 attached"]),
+    ],
+    "the log alone is told when tags would have come": [
+        (0, "log", ["0 -1 listening"], []),
+        (4, "log", ["0 -1 waiting"], []),
+        (5, "log", [], ["0 -1 listening", "0 -1 waiting"]),
+        (6, "log", ["0 -1 attached"], ["0 -1 attached"]),
+    ],
+    "of a rank with tags the log tells nothing": [
+        (0, "tags", ["0 7 listening"], ["0 7 listening"]),
+        (0, "log", ["0 -1 listening"], []),
+        (9, "log", ["0 -1 waiting"], []),
+    ],
+    "tags in time take the log's place": [
+        (0, "log", ["0 -1 listening", "0 -1 waiting"], []),
+        (3, "tags", ["0 7 listening", "0 7 raised", "0 7 waiting"], ["0 7 listening", "0 7 raised", "0 7 waiting"]),
+        (9, "log", [], []),
+    ],
+    "tags that come too late take back what the log has told, once": [
+        (0, "log", ["0 -1 listening", "0 -1 waiting", "0 -1 not-attached", "0 -2 listening"], []),
+        (5, "log", [], ["0 -1 listening", "0 -1 waiting", "0 -1 not-attached", "0 -2 listening"]),
+        (8, "tags", ["0 7 listening"], ["0 -2 not-attached", "0 -1 not-attached", "0 7 listening"]),
+        (9, "tags", ["0 7 waiting"], ["0 7 waiting"]),
+    ],
+    "each rank has its own: tags of one leave the other's log alone": [
+        (0, "log", ["0 -1 listening", "1 -1 listening"], []),
+        (1, "tags", ["0 7 listening"], ["0 7 listening"]),
+        (4, "log", ["1 -1 waiting"], []),
+        (5, "tags", ["0 7 waiting"], ["0 7 waiting", "1 -1 listening", "1 -1 waiting"]),
+    ],
+    "what the log has told of one rank is not taken back by another's tags": [
+        (0, "log", ["0 -1 listening", "1 -1 listening"], []),
+        (5, "log", [], ["0 -1 listening", "1 -1 listening"]),
+        (6, "tags", ["1 8 listening"], ["1 -1 not-attached", "1 8 listening"]),
+        (7, "log", ["0 -1 waiting", "1 -1 waiting"], ["0 -1 waiting"]),
+    ],
+    "a rank that begins later waits for tags of its own": [
+        (0, "log", ["0 -1 listening"], []),
+        (60, "log", ["1 -1 listening"], ["0 -1 listening"]),
+        (65, "log", [], ["1 -1 listening"]),
+    ],
+    "what is not told yet is told later, in its order": [
+        (0, "hold 0", ["0 7 listening", "1 8 listening"], ["1 8 listening"]),
+        (1, "hold 0", ["0 7 waiting"], []),
+        (2, "tags", ["0 7 attached"], ["0 7 listening", "0 7 waiting", "0 7 attached"]),
+    ],
+    "what takes back is told also where it had to wait": [
+        (0, "log", ["0 -1 waiting"], []),
+        (5, "log", [], ["0 -1 waiting"]),
+        (6, "hold 0", ["0 7 listening"], []),
+        (7, "hold 0", ["0 7 waiting"], []),
+        (8, "tags", [], ["0 -1 not-attached", "0 7 listening", "0 7 waiting"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("timeline", TIMELINES.values(), ids=TIMELINES)
+def test_of_each_rank_the_tags_count_and_without_them_the_log(
+    timeline: list[tuple[int, str, list[str], list[str]]],
+) -> None:
+    announcements = Announcements(5)
+    for second, source, said, expected in timeline:
+        if source == "log":
+            announcements.log(announced(*said), second)
+        else:
+            announcements.tags(announced(*said))
+        due = announcements.due(second)
+        told = [event for rank, events in sorted(due.items()) if source != f"hold {rank}" for event in events]
+        announcements.told(told)
+        assert told == announced(*expected), f"at {second} s"
+
+
+class Kept:
+    """In the place of the workspace: the logs of one child run."""
+
+    def __init__(self, logs: dict[str, str]) -> None:
+        self.logs = logs
+        self.down = False
+
+    def details(self, run_id: str) -> tuple[Mapping[str, str], str]:
+        return {name: name for name in self.logs}, ""
+
+    def read(self, url: str, offset: int) -> bytes:
+        if self.down:
+            raise requests.ConnectionError("down")
+        return self.logs[url].encode()[offset:]
+
+
+def test_a_rank_of_which_only_the_log_tells_is_announced_when_another_one_has_tags(tmp_path: Path) -> None:
+    step = records.StepRecord(name="train", run_id="", ranks=2)
+    run = records.RunRecord("run", 1, "pipeline", "mine", tmp_path, tmp_path, records.IN_WORKSPACE, steps=[step])
+    logs = {
+        f"azureml-logs/70_driver_log_{rank}.txt": f"ip_address: 10.0.0.4\ndebug_port: {5678 + rank}\nrank: {rank}\n"
+        for rank in range(2)
+    }
+    service: Any = Kept(logs)
+    child = ChildRun("train", "child", "Running", {"azureml_debug.0": "10.0.0.4:5678 7:listening,7:waiting"}, "")
+    with ThreadPoolExecutor(2) as threads:
+        followed = FollowedStep(run, step, None, service, "", threads)
+        for _ in range(2):
+            followed.take(child, lambda: None)
+    told = [json.loads(line) for line in run.events(step).read_text().splitlines()]
+    assert [(one["pid"], one["event"]) for one in told if one["rank"] == 0] == [(7, "listening"), (7, "waiting")]
+    assert [(one["pid"], one["event"]) for one in told if one["rank"] == 1] == [(-1, "listening"), (-1, "waiting")]
+
+
+def test_a_step_is_not_over_before_the_end_of_its_log_is_here_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "azureml-logs/70_driver_log.txt"
+    kept = Kept({name: "begun\n"})
+    service: Any = kept
+    with ThreadPoolExecutor(2) as threads:
+        for patience, expected in ((60, "begun\nthe reason\n"), (0, "begun\n")):
+            kept.logs[name], kept.down = "begun\n", False
+            step = records.StepRecord(name=f"train {patience}", run_id="")
+            run = records.RunRecord("run", 1, "pipeline", "mine", tmp_path, tmp_path, "azureml", steps=[step])
+            followed = FollowedStep(run, step, None, service, "", threads)
+            followed.take(ChildRun("train", "child", "Running"), lambda: None)
+            kept.logs[name] += "the reason\n"
+            kept.down = True
+            monkeypatch.setattr("workflows.azureml.child_run._LOGS_LATER", patience)
+            followed.take(ChildRun("train", "child", "Failed"), lambda: None)
+            assert step.final == (not patience) and followed.busy == (not step.final)
+            kept.down = False
+            followed.take(ChildRun("train", "child", "Failed"), lambda: None)
+            assert step.status == records.FAILED and run.log(step).read_text() == expected
 
 
 # Tags that the debuggee sets -----------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """What a step on a node says of its debugger, in tags or in its log, as events of the debuggee.
 
-Tags: see azureml_debuggee/tags.py. The log has the published lines, ``ip_address: …`` and so on.
+Tags: see azureml_debuggee/tags.py. The log has the published lines, ``ip_address: …`` and so on. An event of a tag
+has the process's own number; one of the log a negative one, since the log does not name its processes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,3 +136,54 @@ class LogReader:
         own = {"pid": -self._scripts, "rank": self._which}
         yield {"event": "listening", **own, "host": self._host, "port": self._port or PUBLISHED_PORT}
         yield {"event": "waiting", **own}
+
+
+class Announcements:
+    """What is to be told of each rank: what its tags say, and what its log says where they say nothing.
+
+    Args:
+        patience: Seconds that a rank's tags may come after the first lines of its log; they say more, such as what
+            was raised.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._tagged: set[int] = set()
+        self._logged: dict[int, float] = {}  # when a rank's log has said something first
+        self._pending: list[dict[str, Any]] = []
+        self._told: set[tuple[int, int]] = set()  # ranks and processes of which the log has told
+
+    def log(self, events: Iterable[dict[str, Any]], now: float) -> None:
+        """Take what the logs say, at a time in seconds by any clock; nothing of a rank that has tags."""
+        for event in events:
+            if event["rank"] not in self._tagged:
+                self._logged.setdefault(event["rank"], now)
+                self._pending.append(event)
+
+    def tags(self, events: Iterable[dict[str, Any]]) -> None:
+        """Take what the tags say. What the log has said of the same ranks is dropped, or taken back where told."""
+        events = list(events)
+        ranks = {event["rank"] for event in events}
+        back = sorted(one for one in self._told if one[0] in ranks)
+        self._told.difference_update(back)
+        self._pending = [event for event in self._pending if event["rank"] not in ranks or not self._by_log(event)]
+        self._pending += [{"event": "not-attached", "pid": pid, "rank": rank} for rank, pid in back]
+        self._pending += events
+        self._tagged |= ranks
+
+    def due(self, now: float) -> dict[int, list[dict[str, Any]]]:
+        """What can be told by now, by rank, in the order in which it was said; again until it is told."""
+        found: dict[int, list[dict[str, Any]]] = {}
+        for event in self._pending:
+            if not self._by_log(event) or now - self._logged[event["rank"]] >= self._patience:
+                found.setdefault(event["rank"], []).append(event)
+        return found
+
+    def told(self, events: list[dict[str, Any]]) -> None:
+        """Take note that these, of what is due, have been told."""
+        self._told |= {(event["rank"], event["pid"]) for event in events if self._by_log(event)}
+        self._pending = [event for event in self._pending if event not in events]
+
+    def _by_log(self, event: dict[str, Any]) -> bool:
+        """Whether it is the log's; what takes such a one back is not."""
+        return event["pid"] < 0 and event["rank"] not in self._tagged

@@ -1,4 +1,4 @@
-"""One step of a run in a workspace, as it is kept here: its record, its logs, its announcements, its ports."""
+"""One step of a run in a workspace, as it is kept here: its record, its announcements, its ports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from concurrent.futures import TimeoutError as NotYet  # one of its own before Python 3.11
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,60 +18,24 @@ from ..runs import attachable
 from ..runs import record as records
 from ..runs.plan import PlannedStep
 from ..runs.record import RunRecord, StepRecord
-from .announced import LogReader, Said, TagReader
+from .announced import Announcements, Said, TagReader
+from .child_logs import StepLogs
 from .forwarding import Network, out_of_reach
 from .plan import ChildRun
 from .service import ENDED, PipelineService
 
 #: The service's words for a run whose processes have been started.
 _RUNNING = ("Running", "Finalizing", "CancelRequested", "NotResponding")
-#: Logs of a step's processes, in each of the layouts that the service has had.
-_DRIVER = re.compile(r"(?:azureml-logs/70_driver_log|user_logs/std_log)(?:_(?:process_)?(\d+))?\.txt")
-_BUILD = re.compile(r"(?:.*/)?20_image_build_log\.txt|.*image[-_]build.*\.(?:txt|log)")
-#: Seconds after which where the logs are is asked for again: the addresses expire.
-_ADDRESSES_SECONDS = 60.0
-#: Seconds between two looks at a log that has nothing new, growing.
-_IDLE = (1.0, 2.0, 3.0, 5.0)
 #: Seconds between two attempts to reach a node that cannot be reached.
 _REACH_AGAIN = 15.0
-#: Seconds that tags may come after the log's lines.
+#: Seconds that tags may come after the log's lines, where what was raised matters.
 _TAGS_LATER = 5.0
+#: Seconds after a step's end for which its logs are asked for again where they cannot be read.
+_LOGS_LATER = 20.0
 #: Seconds that a step may be queued before its compute is looked at, and between two such looks.
 _QUEUED, _COMPUTE_AGAIN = 5.0, 60.0
 #: Seconds for which a round waits for a node that has just been told of.
 _REACH_SOON = 0.5
-
-
-@dataclass
-class _Log:
-    """One log of the service, and its copy here.
-
-    Attributes:
-        path: The copy.
-        url: Where it is read.
-        offset: Bytes read.
-        idle: How many times in a row nothing was new.
-        due: When to look again, by the monotonic clock.
-        reader: Looks for the published lines; None for a log that has none.
-    """
-
-    path: Path
-    url: str
-    offset: int = 0
-    idle: int = 0
-    due: float = 0.0
-    reader: LogReader | None = None
-    _rest: str = ""
-
-    def take(self, data: bytes) -> list[dict[str, Any]]:
-        """Keep what is new; the events in it."""
-        with open(self.path, "ab") as file:
-            file.write(data)
-        self.offset += len(data)
-        if self.reader is None:
-            return []
-        *lines, self._rest = (self._rest + data.decode("utf-8", "replace")).split("\n")
-        return [*self.reader.read(lines), *self.reader.settle()]
 
 
 class FollowedStep:
@@ -101,18 +64,13 @@ class FollowedStep:
         self._network, self._token = Network(token), token
         self._said = Said()
         self._tags = TagReader(self._said)
-        self._tagged: set[int] = set()
-        self._from_log: list[dict[str, Any]] = []
-        self._by_log: set[tuple[int, int]] = set()
-        self._logged = 0.0
-        self._logs: dict[str, _Log] = {}
-        self._asked = 0.0
-        self._held: list[dict[str, Any]] = []
+        self._announcements = Announcements(_TAGS_LATER if run.on_error else 0.0)
+        self._logs = StepLogs(run, record, service, self._said, threads)
         self._forwards: dict[int, tuple[tuple[str, int], Forward | None]] = {}
         self._reached: dict[tuple[str, int], tuple[float, Future[str]]] = {}
         self._configured: set[int] = set()
-        self._error = ""
         self._look_at = 0.0
+        self._ended = 0.0
         folder = run.step_folder(record.name)
         for name in ("azureml-logs", "announce"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -125,13 +83,18 @@ class FollowedStep:
         self._announced.unlink(missing_ok=True)
 
     @property
+    def busy(self) -> bool:
+        """Whether it runs, or has ended and its logs are still to come."""
+        return not self.record.final and (self.record.status == records.RUNNING or self._ended > 0)
+
+    @property
     def expects(self) -> bool:
         """Whether it is worth while to look again soon."""
         if self.record.final:
             return False
         if self.record.debugged and len(self._configured) < len(self.record.ports):
             return True
-        return any(log.idle == 0 for log in self._logs.values())
+        return self._logs.growing
 
     def take(self, child: ChildRun, save: Callable[[], None]) -> bool:
         """What the workspace says of it now; whether the record has changed.
@@ -148,28 +111,17 @@ class FollowedStep:
             save()
         ended = child.status in ENDED
         if self.record.status == records.RUNNING or ended or "prepar" in child.status.lower():
-            self._read_logs(child, ended)
-        events = self._tags.read(child.tags)
-        if events:
-            self._held = [*self._retired(events), *events]
-        elif self._logged and time.monotonic() - self._logged > (_TAGS_LATER if self._run.on_error else 0.0):
-            # Tags say more, such as what was raised; where none come, the log has to do.
-            self._held, self._from_log = [*self._held, *self._from_log], []
+            self._announcements.log(self._logs.read(child.run_id, ended), time.monotonic())
+        self._announcements.tags(self._tags.read(child.tags))
         changed |= self._announce(save)
         if ended:
+            self._ended = self._ended or time.monotonic()
+            if self._logs.behind and time.monotonic() - self._ended < _LOGS_LATER:
+                # What is missing is the end, which says why a step failed.
+                return changed
             self._finish(child)
             changed = True
         return changed
-
-    def _retired(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What takes back what the log has told of ranks of which tags tell now."""
-        told = {int(event["rank"]) for event in events}
-        self._from_log = []
-        self._held = [event for event in self._held if event["pid"] > 0]
-        taken = [(rank, pid) for rank, pid in self._by_log if rank in told]
-        self._by_log -= set(taken)
-        self._tagged |= told
-        return [*self._held, *({"event": "not-attached", "pid": pid, "rank": rank} for rank, pid in sorted(taken))]
 
     def finish(self, status: str) -> None:
         """The run is over; what never came to this step's turn is over, too."""
@@ -218,79 +170,33 @@ class FollowedStep:
         record.status, record.ended = ENDED[child.status], time.time()
         record.started = record.started or record.ended
         if record.status == records.FAILED:
-            record.reason = _reason(self._error or child.error)
+            record.reason = _reason(self._logs.error or child.error)
         elif child.reused:
             record.reason = "an earlier run's result was taken"
         self.close()
-
-    # Its logs
-
-    def _read_logs(self, child: ChildRun, ended: bool) -> None:
-        now = time.monotonic()
-        expected = self.record.ranks
-        have = sum(log.reader is not None for log in self._logs.values())
-        if ended or now - self._asked > (_IDLE[0] if have < expected else _ADDRESSES_SECONDS):
-            self._asked = now
-            addresses, self._error = self._service.details(child.run_id)
-            for name, url in addresses.items():
-                self._address(name, url)
-        due = [log for log in self._logs.values() if ended or log.due <= now]
-        for log, data in zip(due, self._threads.map(self._new_in, due), strict=True):
-            if data is None:
-                # The address may have expired.
-                self._asked = 0.0
-                continue
-            log.idle = 0 if data else min(log.idle + 1, len(_IDLE))
-            log.due = now + (_IDLE[log.idle - 1] if log.idle else 0.0)
-            events = log.take(data)
-            events = [event for event in events if event["rank"] not in self._tagged]
-            if events:
-                self._logged = self._logged or time.monotonic()
-                self._from_log += events
-
-    def _address(self, name: str, url: str) -> None:
-        if name in self._logs:
-            self._logs[name].url = url
-            return
-        match = _DRIVER.fullmatch(name)
-        if match is not None:
-            rank = int(match[1] or 0)
-            if rank < self.record.ranks:
-                path = self._run.log(self.record, rank)
-                self._logs[name] = _Log(path, url, reader=LogReader(self._said, rank))
-        elif _BUILD.fullmatch(name):
-            self._logs[name] = _Log(self._run.build_log(self.record), url)
-
-    def _new_in(self, log: _Log) -> bytes | None:
-        from requests import RequestException
-
-        try:
-            return self._service.read(log.url, log.offset)
-        except RequestException:
-            return None
 
     # Its debugger
 
     def _announce(self, save: Callable[[], None]) -> bool:
         """Tell what can be told by now; whether the record has changed."""
-        if not self._held:
+        due = self._announcements.due(time.monotonic())
+        if not due:
             return self._look_again(save)
         changed = False
         ready: list[dict[str, Any]] = []
-        waiting: list[dict[str, Any]] = []
         until = time.monotonic() + _REACH_SOON
-        for event in self._held:
-            rank = int(event.get("rank") or 0)
-            if rank not in self.record.ports or event["event"] == "gate-failed":
-                ready.append(event)
-                continue
-            reached = self._reach(rank, until)
+        for rank, events in due.items():
+            reached = self._reach(rank, until) if rank in self.record.ports else ""
             if reached is None:
-                waiting.append(event)
-                continue
-            changed |= self._way(rank, reached)
-            ready.append(self._out_of_reach(event, reached) if reached and event["event"] == "waiting" else event)
-        self._held = waiting
+                # Where it listens need not be known to say that nobody is let in.
+                events = [event for event in events if event["event"] == "gate-failed"]
+            elif rank in self.record.ports:
+                changed |= self._way(rank, reached)
+            self._announcements.told(events)
+            ready += [
+                self._out_of_reach(event, reached) if reached and event["event"] == "waiting" else event
+                for event in events
+            ]
         if ready:
             if self.record.status != records.RUNNING:
                 self.record.status, self.record.started, changed = records.RUNNING, time.time(), True
@@ -367,7 +273,6 @@ class FollowedStep:
         }
 
     def _write(self, events: list[dict[str, Any]]) -> None:
-        self._by_log |= {(int(event.get("rank") or 0), event["pid"]) for event in events if event["pid"] < 0}
         with open(self._announced, "a", encoding="utf-8") as file:
             file.writelines(json.dumps({"time": time.time(), **event}) + "\n" for event in events)
 

@@ -96,7 +96,7 @@ class Follower:
             changed |= self._step(name, child)
         ended = all(step.record.final for step in self._steps.values())
         # Where no step runs, the run itself tells: it may have failed before one was started.
-        if ended or not any(step.record.status == records.RUNNING for step in self._steps.values()):
+        if ended or not any(step.busy for step in self._steps.values()):
             status, reason = self._service.status()
             if status in ENDED:
                 self._close(ENDED[status], reason)

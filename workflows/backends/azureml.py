@@ -6,17 +6,12 @@ its record, logs and announcements as the workspace tells them, so that every co
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import time
-from collections.abc import Mapping
-from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,27 +23,18 @@ from ..console import Step as Shown
 from ..engines import reservations
 from ..errors import UserError
 from ..interrupts import uninterrupted
-from ..models import ImageRef
-from ..paths import cache_folder
 from ..paths import shown as show
-from ..pipelines.commands import debugged_command, names_own_script, published_option, published_port
-from ..pipelines.definition import FILE_TYPES, Input, Pipeline, Step
-from ..pipelines.expressions import substitute
+from ..pipelines.definition import Pipeline
 from ..runs import plan as plans
 from ..runs import record as records
 from ..runs import store
-from ..runs.allotment import Allotted, all_ports, allot, configuration_names
-from ..runs.plan import Plan, PlannedDebug, PlannedStep
+from ..runs.allotment import all_ports, allot
 from ..runs.record import IN_WORKSPACE, RunRecord, StepRecord
 from ..settings import Settings
 from .base import DebugRequest
 
 KIND = "pipeline"
 FOLLOWER = "workflows.azureml.follower"
-#: The published port, for nodes where no other one is wanted.
-DEFAULT_PORT = 5678
-#: Ports that a step on a node may try: others may share it.
-TRIES = 20
 #: Seconds for the workspace to end a run, before this goes on without it.
 CANCEL_SECONDS = 60.0
 LOOK_SECONDS = 0.05
@@ -74,31 +60,30 @@ class AzureBackend:
 
     def submit(self, pipeline: Pipeline, debug: DebugRequest | None, options: str = "") -> RunRecord:
         """See :class:`~workflows.backends.base.Backend`."""
+        from ..azureml.submission import Submission
+
         settings, console = self._settings, self._console
-        computes = {step.name: self._compute(step) for step in pipeline.steps}
-        environments = self._environments(pipeline, debug)
-        notes = [*pipeline.notes, *self._moved(pipeline), *(one.note for one in environments.values() if one.note)]
-        for note in dict.fromkeys(notes):
+        submission = Submission(pipeline, debug, settings)
+        for note in submission.notes:
             console.line(f"  note: {note}")
         with console.step("connect") as shown:
             workspace, place = self._connect(shown)
             shown.text = f"workspace {place.workspace}"
-        allotted: dict[str, dict[int, int]] = {}
         run: RunRecord | None = None
         try:
-            allotted = allot(pipeline, debug, settings.debug_port, console)
+            submission.allotted = allot(pipeline, debug, settings.debug_port, console)
             with console.step("submit") as shown:
                 run = store.new_run(settings.project, KIND, pipeline.name, IN_WORKSPACE)
-                run.file, run.options, run.debugged = str(pipeline.file), options, bool(allotted)
+                run.file, run.options, run.debugged = str(pipeline.file), options, bool(submission.allotted)
                 run.on_error = bool(debug and debug.on_error)
                 token = secrets.token_urlsafe(32) if debug is not None and not debug.open_port else ""
                 if token:
                     _keep(run.folder / "token", token)
-                self._stage(run, pipeline, debug, allotted, token, workspace)
-                place = self._start(run, pipeline, place, workspace, computes, environments, allotted, shown)
+                submission.stage(run, token, workspace)
+                place = submission.start(run, place, workspace, shown.detail)
                 run.run_id = place.run_id
-                plans.save(self._plan(pipeline, environments, allotted, debug), run.folder)
-                run.steps = _records(pipeline, allotted, debug)
+                plans.save(submission.plan(), run.folder)
+                run.steps = submission.records()
                 records.save(run)
                 _follow(run)
                 ending = "s" if len(run.steps) > 1 else ""
@@ -106,7 +91,7 @@ class AzureBackend:
             console.line(f"  {place.page}")
         except BaseException:
             with uninterrupted():
-                reservations.release(all_ports(allotted))
+                reservations.release(all_ports(submission.allotted))
                 if run is not None:
                     self._discard(run, workspace)
             raise
@@ -209,206 +194,6 @@ class AzureBackend:
         )
         return run
 
-    # Before the start
-
-    def _compute(self, step: Step) -> str:
-        """The compute target's name: the setting's, which knows the workspace, before the file's."""
-        settings = self._settings
-        name = settings.compute_target or step.compute
-        if not name:
-            raise UserError(
-                f"Step {step.name} names no compute target.",
-                "Set AML_COMPUTE_TARGET, or `settings.default_compute` of the pipeline.",
-                file=str(step.file),
-                line=step.line,
-            )
-        return name
-
-    def _moved(self, pipeline: Pipeline) -> list[str]:
-        """Which steps run elsewhere than the pipeline file says."""
-        chosen = self._settings.compute_target
-        others = list(dict.fromkeys(step.compute for step in pipeline.steps if step.compute not in ("", chosen)))
-        return (
-            [f"steps run on {chosen}, not on {', '.join(others)} as the pipeline file says"]
-            if chosen and others
-            else []
-        )
-
-    def _environments(self, pipeline: Pipeline, debug: DebugRequest | None) -> dict[str, Any]:
-        from ..azureml.environments import cloud_environment
-
-        return {
-            step.name: cloud_environment(step.environment, self._settings, _is_debugged(step.name, debug))
-            for step in pipeline.steps
-        }
-
-    def _stage(
-        self,
-        run: RunRecord,
-        pipeline: Pipeline,
-        debug: DebugRequest | None,
-        allotted: Allotted,
-        token: str,
-        workspace: Any,
-    ) -> None:
-        """The folders that become the steps' snapshots."""
-        from ..azureml.staging import stage
-        from ..environments.references import debugpy_folder
-
-        client = _address_towards(workspace) if debug is not None else None
-        digest = hashlib.sha256(token.encode()).hexdigest() if token else ""
-        for step in pipeline.steps:
-            ports = allotted.get(step.name)
-            stage(
-                _staged(run, step.name),
-                step.code,
-                step.includes,
-                self._told(step, debug if ports else None, ports or {}, digest, client),
-                debugpy_folder(cache_folder()) if ports else None,
-                step.name,
-            )
-
-    def _told(
-        self, step: Step, debug: DebugRequest | None, ports: Mapping[int, int], digest: str, client: str | None
-    ) -> dict[str, Any]:
-        """What node.py is told: the command, with marks where the node's paths go."""
-        places = [f"inputs.{name}" for name, entry in step.inputs.items() if entry.given and entry.text is None]
-        places += [f"outputs.{name}" for name in step.outputs]
-        values = {name: f"@azureml_debug:{name}@" for name in places}
-        values |= {f"inputs.{name}": entry.text for name, entry in step.inputs.items() if entry.text is not None}
-        command = substitute(step.command, values.get)
-        files = {f"outputs.{name}": name for name, kind in step.outputs.items() if kind in FILE_TYPES}
-        for name, entry in step.inputs.items():
-            if entry.step is not None and entry.type in FILE_TYPES:
-                files[f"inputs.{name}"] = str(entry.output)
-        told: dict[str, Any] = {
-            "command": command,
-            "variables": {name: substitute(value, values.get) for name, value in step.variables.items()},
-            "files": files,
-        }
-        if debug is not None:
-            told["command"] = debugged_command(command, "@azureml_debug:debuggee@/inject/launch.py")
-            wanted = published_port(step.command) or self._settings.debug_port or DEFAULT_PORT
-            told["debug"] = {
-                "client": published_option(step.command, "--remote_debug_client_ip") or client,
-                "variables": {
-                    "AZUREML_DEBUGGEE_PORT": str(wanted),
-                    "AZUREML_DEBUGGEE_PORTS": str(TRIES),
-                    "AZUREML_DEBUGGEE_RANKS": ",".join(map(str, sorted(ports))),
-                    "AZUREML_DEBUGGEE_WAIT": "1" if debug.wait else "0",
-                    "AZUREML_DEBUGGEE_TIMEOUT": str(self._settings.debug_timeout),
-                    "AZUREML_DEBUGGEE_ON_ERROR": "1" if debug.on_error else "0",
-                    "AZUREML_DEBUGGEE_ANY": "0" if names_own_script(step.command, step.code, step.includes) else "1",
-                    "AZUREML_DEBUGGEE_TOKEN": digest,
-                },
-            }
-        return told
-
-    def _start(
-        self,
-        run: RunRecord,
-        pipeline: Pipeline,
-        place: Place,
-        workspace: Any,
-        computes: Mapping[str, str],
-        environments: Mapping[str, Any],
-        allotted: Allotted,
-        shown: Shown,
-    ) -> Place:
-        """Submit it; where it is then."""
-        from ..azureml import graph
-        from ..azureml.errors import attempt, attempt_once
-        from ..azureml.plan import CloudPipeline, CloudStep
-        from ..azureml.staging import SCRIPT
-        from ..pipelines.fetching import fetch_all
-
-        entries = [entry for step in pipeline.steps for entry in step.inputs.values() if entry.url is not None]
-        fetched = fetch_all(entries, shown.detail) if entries else {}
-        submitted = CloudPipeline(
-            experiment=re.sub(r"[^A-Za-z0-9_-]+", "-", pipeline.name).strip("-_") or KIND,
-            steps=tuple(
-                CloudStep(
-                    name=step.name,
-                    source=_staged(run, step.name),
-                    script=SCRIPT,
-                    compute=computes[step.name],
-                    environment=environments[step.name],
-                    inputs={
-                        name: _cloud_input(entry, fetched)
-                        for name, entry in step.inputs.items()
-                        if entry.given and entry.text is None
-                    },
-                    outputs=tuple(step.outputs),
-                    after=step.after,
-                    distribution=step.distribution,
-                    processes=step.processes,
-                    nodes=step.instances,
-                    shm_size=step.shm_size,
-                    # A step that is debugged has to run.
-                    reuse=step.name not in allotted,
-                    file=step.file,
-                    line=step.line,
-                )
-                for step in pipeline.steps
-            ),
-            continue_on_failure=pipeline.continue_on_failure,
-            tags={"azureml_debug.run": run.folder.name},
-            uploads=f"azureml-debug/{hashlib.sha256(str(run.project).encode()).hexdigest()[:12]}",
-        )
-
-        # What the SDK prints of each step is said by this program's own lines.
-        with redirect_stdout(io.StringIO()):
-            made = attempt(
-                lambda: graph.prepare(workspace, submitted, shown.detail), "preparing the pipeline", shown.detail
-            )
-
-            def start() -> Place:
-                # Interrupted, it would leave a run that nobody here knows.
-                with uninterrupted():
-                    run_id, page = graph.start(workspace, submitted, made)
-                    started = replace(place, run_id=run_id, experiment=submitted.experiment, page=page)
-                    save_place(run.folder, started)
-                return started
-
-            started = attempt_once(start, "starting the run", shown.detail)
-        shutil.rmtree(run.folder / "snapshots", ignore_errors=True)
-        return started
-
-    def _plan(
-        self,
-        pipeline: Pipeline,
-        environments: Mapping[str, Any],
-        allotted: Allotted,
-        debug: DebugRequest | None,
-    ) -> Plan:
-        """What was submitted, as other commands look it up."""
-        return Plan(
-            tuple(
-                PlannedStep(
-                    name=step.name,
-                    command=step.command,
-                    code=str(step.code) if step.code else None,
-                    image=ImageRef(IN_WORKSPACE, "", environments[step.name].name),
-                    ranks=step.ranks,
-                    processes=step.processes,
-                    after=step.after,
-                    includes=tuple(map(str, step.includes)),
-                    debug=PlannedDebug(
-                        ports=dict(allotted[step.name]),
-                        wait=debug.wait,
-                        timeout=self._settings.debug_timeout,
-                        on_error=debug.on_error,
-                        any_program=False,
-                    )
-                    if debug is not None and step.name in allotted
-                    else None,
-                )
-                for step in pipeline.steps
-            ),
-            pipeline.outputs,
-            pipeline.continue_on_failure,
-        )
-
     def _discard(self, run: RunRecord, workspace: Any) -> None:
         """Take away what a submission that failed has made, here and, where it got so far, there."""
         from ..azureml.errors import attempt
@@ -423,59 +208,6 @@ class AzureBackend:
                 self._console.line(f"  note: the run {place.run_id} may go on ({error.problem}): {place.page}")
         store.end_follower(run)
         shutil.rmtree(run.folder, ignore_errors=True)
-
-
-def _is_debugged(step: str, debug: DebugRequest | None) -> bool:
-    return debug is not None and (not debug.steps or step in debug.steps)
-
-
-def _staged(run: RunRecord, step: str) -> Path:
-    return run.folder / "snapshots" / step
-
-
-def _records(pipeline: Pipeline, allotted: Allotted, debug: DebugRequest | None) -> list[StepRecord]:
-    names = configuration_names(pipeline, allotted, debug)
-    found = []
-    for step in pipeline.steps:
-        ports = dict(allotted.get(step.name, {}))
-        found.append(
-            StepRecord(
-                name=step.name,
-                run_id="",
-                ranks=step.ranks,
-                ports=ports,
-                configurations={rank: names(step.name, rank) for rank in ports},
-                after=list(step.after),
-            )
-        )
-    return found
-
-
-def _cloud_input(entry: Input, fetched: Mapping[str, Path]) -> Any:
-    from ..azureml.plan import CloudInput
-
-    return CloudInput(
-        path=fetched[entry.url] if entry.url is not None else entry.path,
-        asset=entry.asset or "",
-        step=entry.step or "",
-        output=entry.output or "",
-        file=entry.file,
-        line=entry.line,
-        option=entry.option,
-    )
-
-
-def _address_towards(workspace: Any) -> str | None:
-    """This machine's address on the way to the workspace, by which a node finds its own way back; nothing is sent."""
-    from urllib.parse import urlsplit
-
-    try:
-        host = urlsplit(str(workspace.service_context._get_run_history_url())).hostname
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host, 443))
-            return str(probe.getsockname()[0])
-    except Exception:  # whatever keeps it from being known, the node's own route will do
-        return None
 
 
 def _keep(path: Path, text: str) -> None:

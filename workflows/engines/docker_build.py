@@ -35,8 +35,14 @@ _SHOWN_LINES = 15
 _CLEAN_SECONDS = 5.0
 
 
-class _Log:
-    """What a build's log tells: the lines, and the images and containers that it made."""
+class Log:
+    """What a build's log tells: the lines, and the images and containers that it made.
+
+    Attributes:
+        lines: The last lines.
+        instruction: The instruction that was begun last, in capitals; empty before the first.
+        rest: What follows it.
+    """
 
     def __init__(self) -> None:
         self.lines = deque[str](maxlen=_KEPT_LINES)
@@ -46,6 +52,7 @@ class _Log:
         self.instruction, self.rest = "", ""
 
     def add(self, line: str) -> None:
+        """Take a further line."""
         self.lines.append(line)
         if step := _STEP.match(line):
             self.instruction, self.rest = step["instruction"].upper(), step["rest"]
@@ -56,6 +63,20 @@ class _Log:
                 self.given.add(image.group(1))
             else:
                 self.images.append(image.group(1))
+
+    @property
+    def shown(self) -> list[str]:
+        """The last lines, without those that name images and containers."""
+        return [line for line in self.lines if not line.startswith(" --->")][-_SHOWN_LINES:]
+
+    @property
+    def step(self) -> str:
+        """The instruction that was begun last, for a message."""
+        return f"{self.instruction} {self.rest}".strip()[:80] or "its beginning"
+
+    def disk_full(self, failure: str) -> bool:
+        """Whether a build failed since the engine's disk is full."""
+        return any(map(is_disk_full, [failure, *list(self.lines)[-50:]]))
 
 
 def build(
@@ -85,7 +106,7 @@ def build(
             report(note)
     wheels = make_wheelhouse(definition, image, cache, report)
     with build_context(definition, wheels) as context:
-        log, failure = _run(client, context, {"BASE_IMAGE": base_image}, name, labels, report)
+        log, failure = run_build(client, context, name, labels, report, arguments={"BASE_IMAGE": base_image})
     if failure:
         raise _failed(definition, log, failure)
 
@@ -93,76 +114,55 @@ def build(
 def run_build(
     client: docker.DockerClient,
     context: object,
-    arguments: Mapping[str, str],
     name: str,
     labels: Mapping[str, str],
     report: Callable[[str], None],
-) -> tuple[list[str], str]:
+    *,
+    arguments: Mapping[str, str] | None = None,
+    dockerfile: str | None = None,
+) -> tuple[Log, str]:
     """Build an image of any context.
 
     Args:
         client: The engine.
         context: A tar archive, open for reading.
-        arguments: The Dockerfile's ARGs.
         name: The image's name.
         labels: The image's labels.
         report: Called with each line of the log.
+        arguments: The Dockerfile's ARGs.
+        dockerfile: The Dockerfile in the context; None for the one of that name.
 
     Returns:
-        The log's last lines, and why it failed: empty where it worked. Of a failed build nothing is left.
+        The log, and why it failed: empty where it worked. Of a failed build nothing is left.
     """
-    log, failure = _run(client, context, arguments, name, labels, report)
-    return [line for line in log.lines if not line.startswith(" --->")][-_SHOWN_LINES:], failure
-
-
-def _run(
-    client: docker.DockerClient,
-    context: object,
-    arguments: Mapping[str, str],
-    name: str,
-    labels: Mapping[str, str],
-    report: Callable[[str], None],
-) -> tuple[_Log, str]:
     from docker.errors import APIError
 
-    log = _Log()
+    log = Log()
+    failure = ""
     try:
-        return log, _stream(client, context, arguments, name, labels, log, report)
+        with _connection(client):
+            events = client.api.build(
+                fileobj=context,  # type: ignore[arg-type]
+                custom_context=True,
+                dockerfile=dockerfile,
+                tag=name,
+                buildargs=dict(arguments or {}),
+                labels=dict(labels),
+                rm=True,
+                forcerm=True,
+                decode=True,
+                timeout=None,  # a step may be silent for longer than the client's 60 s
+            )
+            for line, error in _lines(events):
+                failure = error or failure
+                if line:
+                    log.add(line)
+                    report(line)
     except APIError as error:
-        return log, str(error.explanation or error)
+        failure = str(error.explanation or error)
     finally:
         _clean(client, log)
-
-
-def _stream(
-    client: docker.DockerClient,
-    context: object,
-    arguments: Mapping[str, str],
-    name: str,
-    labels: Mapping[str, str],
-    log: _Log,
-    report: Callable[[str], None],
-) -> str:
-    """Send the context and follow the log; the error's text, empty where it worked."""
-    with _connection(client):
-        events = client.api.build(
-            fileobj=context,  # type: ignore[arg-type]
-            custom_context=True,
-            tag=name,
-            buildargs=dict(arguments),
-            labels=dict(labels),
-            rm=True,
-            forcerm=True,
-            decode=True,
-            timeout=None,  # a step may be silent for longer than the client's 60 s
-        )
-        failure = ""
-        for line, error in _lines(events):
-            failure = error or failure
-            if line:
-                log.add(line)
-                report(line)
-        return failure
+    return log, failure
 
 
 def _lines(events: Iterator[Any]) -> Iterator[tuple[str, str]]:
@@ -196,7 +196,7 @@ def _connection(client: docker.DockerClient) -> Iterator[None]:
             response.close()
 
 
-def _clean(client: docker.DockerClient, log: _Log) -> None:
+def _clean(client: docker.DockerClient, log: Log) -> None:
     """Remove the containers and nameless images that a build left, unless a named image needs them."""
     from docker.errors import APIError, ImageNotFound
 
@@ -233,20 +233,18 @@ def _needed(client: docker.DockerClient) -> set[str]:
     return {image.removeprefix("sha256:")[:12] for image in needed}
 
 
-def _failed(definition: EnvironmentDefinition, log: _Log, failure: str) -> UserError:
-    lines = [*log.lines, failure]
-    if is_disk_full(failure) or any(map(is_disk_full, lines[-50:])):
+def _failed(definition: EnvironmentDefinition, log: Log, failure: str) -> UserError:
+    if log.disk_full(failure):
         return engine_disk_full()
     if log.instruction == "FROM":
         return base_missing(log.rest.split()[0] if log.rest else "of the Dockerfile", failure)
-    if any(line.startswith("ERROR: ") for line in lines):
+    if any(line.startswith("ERROR: ") for line in [*log.lines, failure]):
         return pip_failed(definition, list(log.lines), conda=definition.translated()[0])
-    step = f"{log.instruction} {log.rest}".strip()[:80] or "its beginning"
     return UserError(
-        f"Building the image of the environment `{definition.name}` failed at `{step}`: {failure.rstrip('.')}.",
+        f"Building the image of the environment `{definition.name}` failed at `{log.step}`: {failure.rstrip('.')}.",
         f"Correct {definition.dockerfile}, then run the same command again.",
         file=definition.dockerfile,
-        details=[line for line in log.lines if not line.startswith(" --->")][-_SHOWN_LINES:],
+        details=log.shown,
     )
 
 

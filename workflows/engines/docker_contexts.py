@@ -17,7 +17,7 @@ from ..environments.pip_failures import is_disk_full
 from ..errors import UserError
 from ..models import ImageRef
 from ..paths import cache_folder
-from . import docker_build
+from .docker_build import run_build
 from .docker_client import connect
 from .docker_images import DIGEST, ENVIRONMENT, KIND, PREFIX, engine_disk_full, engine_lost, inspect, split_name
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 SOURCE = "azureml-debug.source"
 # Raised whenever the way such images are built changes.
 _VERSION = "1"
-_SHOWN_LINES = 15
-
 
 # What the engine says where it cannot reach a registry, rather than the registry that it has no such image.
 _UNREACHABLE = re.compile(
@@ -223,42 +221,15 @@ def _build(
     folder: Path,
     place: tuple[Path, int],
 ) -> None:
-    from docker.errors import APIError
-
-    log = docker_build._Log()
-    failure = ""
-    try:
-        with docker_build._connection(client):
-            events = client.api.build(
-                fileobj=context,
-                custom_context=True,
-                dockerfile=dockerfile,
-                tag=name,
-                labels=dict(labels),
-                rm=True,
-                forcerm=True,
-                decode=True,
-                timeout=None,  # a step may be silent for longer than the client's 60 s
-            )
-            for line, error in docker_build._lines(events):
-                failure = error or failure
-                if line:
-                    log.add(line)
-                    report(line)
-    except APIError as error:
-        failure = str(error.explanation or error)
-    finally:
-        docker_build._clean(client, log)
+    log, failure = run_build(client, context, name, labels, report, dockerfile=dockerfile)
     if not failure:
         return
-    lines = [line for line in log.lines if not line.startswith(" --->")]
-    if is_disk_full(failure) or any(map(is_disk_full, lines[-50:])):
+    if log.disk_full(failure):
         raise engine_disk_full()
-    at = f"{log.instruction} {log.rest}".strip()[:80] or "its beginning"
     raise UserError(
-        f"Building the image of {folder} failed at `{at}`: {failure.rstrip('.')}.",
+        f"Building the image of {folder} failed at `{log.step}`: {failure.rstrip('.')}.",
         f"Correct {folder / dockerfile}, then run the same command again.",
         file=place[0],
         line=place[1],
-        details=lines[-_SHOWN_LINES:],
+        details=log.shown,
     )

@@ -133,12 +133,12 @@ def build_package(
     # Labels are inherited: with those of a base image of this program's it would be taken for that.
     labels = {KIND: PACKAGE, DIGEST: key, ENVIRONMENT: ""}
     with _context(folder) as context:
-        log, failure = run_build(client, context, {}, name, labels, report)
+        log, failure = run_build(client, context, name, labels, report)
     if failure:
         raise UserError(
             f"Building the package's image here failed: {failure.rstrip('.')}.",
             f"The build context is in {folder}; without --generate-dockerfile Azure ML builds the image.",
-            details=log,
+            details=log.shown,
         )
     return name
 

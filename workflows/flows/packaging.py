@@ -87,27 +87,18 @@ class Packaging:
         known = read_json(self._record) or {}
         if known.get("key") == key and engine.has(str(known.get("name"))):
             return ImageRef("docker", key, str(known["name"]), reused=True, notes=notes)
-        make = self._build_here if self.source.generate_dockerfile else self._bring
         try:
-            name = make(engine, packages, model, what, key, step)
+            if self.source.generate_dockerfile:
+                name = self._build_here(engine, packages, model, what, key, step)
+            else:
+                made = packages.make(model, what, step.log, None)
+                name = engine.pull(made.location, made.login, step.detail)
         except KeyboardInterrupt:
             self.console.line("Azure ML may go on with the build; nothing half made is left here.")
             raise
         write_json(self._record, {"key": key, "name": name, "model": str(model)})
         uses.record(settings.project, "package docker", key)
         return ImageRef("docker", key, name, notes=notes)
-
-    def _bring(
-        self,
-        engine: DockerEngine,
-        packages: ModelPackages,
-        model: ModelName,
-        what: Recipe,
-        key: str,
-        step: Step,
-    ) -> str:
-        made = packages.make(model, what, step.log, None)
-        return engine.pull(made.location, made.login, step.detail)
 
     def _build_here(
         self,

@@ -150,6 +150,9 @@ class Interleaver:
             source.file.close()
             if self._huge is source:
                 self._huge = None
+            if self._open is source:
+                # Whoever else writes to the screen begins a line of his own.
+                self._end_line()
         elif source.pending and now >= source.since + UNFINISHED_AFTER:
             self._show_unfinished(source)
         return data != b""

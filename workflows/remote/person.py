@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from ..interrupts import handled
 from . import frames
 from .session import Lost, Session
 
@@ -80,16 +81,8 @@ class Person:
             if self._alone or self._interrupts >= _PATIENCE:
                 raise KeyboardInterrupt
 
-        before = {}
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, interrupt)
-        try:
+        with handled(interrupt, "SIGINT", "SIGTERM", "SIGHUP"):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     @contextlib.contextmanager
     def _typing(self) -> Iterator[None]:

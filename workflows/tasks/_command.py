@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from invoke import Context, Exit, Task, task
 
 from .. import report
 from ..errors import UserError
+from ..interrupts import handled
 from ..vscode import pressed
 
 if TYPE_CHECKING:
@@ -263,13 +263,5 @@ def _signals_as_interrupts() -> Iterator[None]:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = {}
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            before[number] = signal.signal(number, interrupt)
-    try:
+    with handled(interrupt, "SIGTERM", "SIGHUP", defaults_only=True):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from ._stream import write
 RECORD_SECONDS = 0.05
 #: Seconds between two looks at whether its runner is still there.
 ALIVE_SECONDS = 0.5
+#: Seconds after the end of the last step from which on it is said what is waited for.
+CLOSING_SECONDS = 2.0
 
 
 class _Watched:
@@ -28,7 +31,7 @@ class _Watched:
         self._refresh, self._say = refresh, say
         self._phases = PhaseLines()
         self._run = run
-        self._read = self._asked = 0.0
+        self._read = self._asked = self._closing = 0.0
 
     def now(self) -> RunRecord:
         """The record as it is."""
@@ -41,7 +44,18 @@ class _Watched:
             self._run = records.load(self._run.folder) or self._run
         for line in self._phases.new(self._run):
             self._say(line)
+        self._see_closing(now)
         return self._run
+
+    def _see_closing(self, now: float) -> None:
+        """Say it where a run goes on although all its steps are over, as one in a workspace does for a while."""
+        run = self._run
+        if run.final or not run.in_workspace or not all(step.final for step in run.steps):
+            return
+        self._closing = self._closing or now + CLOSING_SECONDS
+        if now > self._closing:
+            self._closing = math.inf
+            self._say("  the steps are over; the workspace has still to close the run")
 
 
 def stream_run(
@@ -82,7 +96,9 @@ def stream_run(
         return watched.now().final or watched.now().step(name).final
 
     def stop() -> bool:
-        return all(over(one.name) for one in chosen) or (until_held and any(holds(one.name) for one in chosen))
+        # A run may go on after its last step, and only its own end says how it went.
+        ended = watched.now().final if step is None else over(step)
+        return ended or (until_held and any(holds(one.name) for one in chosen))
 
     interleaver = Interleaver(
         [

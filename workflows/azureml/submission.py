@@ -1,0 +1,295 @@
+"""A pipeline on its way to a workspace: where its steps run and in what, their snapshots, and the submission."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import shutil
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..backends.base import DebugRequest
+from ..errors import UserError
+from ..interrupts import uninterrupted
+from ..models import ImageRef
+from ..paths import cache_folder
+from ..pipelines.commands import debugged_command, names_own_script, published_option, published_port
+from ..pipelines.definition import FILE_TYPES, Input, Pipeline, Step
+from ..pipelines.expressions import substitute
+from ..runs.allotment import Allotted, configuration_names
+from ..runs.plan import Plan, PlannedDebug, PlannedStep
+from ..runs.record import IN_WORKSPACE, RunRecord, StepRecord
+from ..settings import Settings
+from .environments import cloud_environment
+from .place import Place, save_place
+from .plan import CloudInput, CloudPipeline, CloudStep
+from .staging import SCRIPT, stage
+
+#: The published port, for nodes where no other one is wanted.
+DEFAULT_PORT = 5678
+#: Ports that a step on a node may try: others may share it.
+TRIES = 20
+
+
+class Submission:
+    """A pipeline that is to run in a workspace.
+
+    Args:
+        pipeline: The pipeline.
+        debug: What is to be debugged of it.
+        settings: The settings.
+
+    Attributes:
+        allotted: Debug ports on this machine by step and rank; to be set before anything is staged.
+
+    Raises:
+        UserError: A step has no compute target, or an environment that no node can have.
+    """
+
+    def __init__(self, pipeline: Pipeline, debug: DebugRequest | None, settings: Settings) -> None:
+        self._pipeline, self._debug, self._settings = pipeline, debug, settings
+        self._computes = {step.name: self._compute(step) for step in pipeline.steps}
+        self._environments = {
+            step.name: cloud_environment(
+                step.environment, settings, debug is not None and (not debug.steps or step.name in debug.steps)
+            )
+            for step in pipeline.steps
+        }
+        self.allotted: Allotted = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """Where it is not done as the pipeline file says."""
+        found = list(self._pipeline.notes)
+        chosen = self._settings.compute_target
+        others = list(dict.fromkeys(step.compute for step in self._pipeline.steps if step.compute not in ("", chosen)))
+        if chosen and others:
+            found.append(f"steps run on {chosen}, not on {', '.join(others)} as the pipeline file says")
+        found += [one.note for one in self._environments.values() if one.note]
+        return list(dict.fromkeys(found))
+
+    def stage(self, run: RunRecord, token: str, workspace: Any) -> None:
+        """Make the folders that become the steps' snapshots.
+
+        Args:
+            run: The run's record, in whose folder they are.
+            token: What the gates of its steps ask for; empty where they ask for nothing. Its digest goes along.
+            workspace: The SDK's.
+
+        Raises:
+            UserError: A step's code cannot be sent.
+        """
+        from ..environments.references import debugpy_folder
+
+        client = _address_towards(workspace) if self._debug is not None else None
+        digest = hashlib.sha256(token.encode()).hexdigest() if token else ""
+        for step in self._pipeline.steps:
+            ports = self.allotted.get(step.name, {})
+            stage(
+                _staged(run, step.name),
+                step.code,
+                step.includes,
+                self._told(step, ports, digest, client),
+                debugpy_folder(cache_folder()) if ports else None,
+                step.name,
+            )
+
+    def start(self, run: RunRecord, place: Place, workspace: Any, report: Callable[[str], None]) -> Place:
+        """Submit what is staged.
+
+        Args:
+            run: The run's record.
+            place: The workspace.
+            workspace: The SDK's.
+            report: Called with each line of progress.
+
+        Returns:
+            Where the run is; also kept in its folder, before anything can interrupt this.
+
+        Raises:
+            UserError: It cannot be submitted.
+        """
+        from ..pipelines.fetching import fetch_all
+        from . import graph
+        from .errors import attempt, attempt_once
+
+        pipeline = self._pipeline
+        entries = [entry for step in pipeline.steps for entry in step.inputs.values() if entry.url is not None]
+        fetched = fetch_all(entries, report) if entries else {}
+        submitted = CloudPipeline(
+            experiment=re.sub(r"[^A-Za-z0-9_-]+", "-", pipeline.name).strip("-_") or "pipeline",
+            steps=tuple(
+                CloudStep(
+                    name=step.name,
+                    source=_staged(run, step.name),
+                    script=SCRIPT,
+                    compute=self._computes[step.name],
+                    environment=self._environments[step.name],
+                    inputs={
+                        name: _cloud_input(entry, fetched)
+                        for name, entry in step.inputs.items()
+                        if entry.given and entry.text is None
+                    },
+                    outputs=tuple(step.outputs),
+                    after=step.after,
+                    distribution=step.distribution,
+                    processes=step.processes,
+                    nodes=step.instances,
+                    shm_size=step.shm_size,
+                    # A step that is debugged has to run.
+                    reuse=step.name not in self.allotted,
+                    file=step.file,
+                    line=step.line,
+                )
+                for step in pipeline.steps
+            ),
+            continue_on_failure=pipeline.continue_on_failure,
+            tags={"azureml_debug.run": run.folder.name},
+            uploads=f"azureml-debug/{hashlib.sha256(str(run.project).encode()).hexdigest()[:12]}",
+        )
+
+        # What the SDK prints of each step is said by this program's own lines.
+        with redirect_stdout(io.StringIO()):
+            made = attempt(lambda: graph.prepare(workspace, submitted, report), "preparing the pipeline", report)
+
+            def start() -> Place:
+                # Interrupted, it would leave a run that nobody here knows.
+                with uninterrupted():
+                    run_id, page = graph.start(workspace, submitted, made)
+                    started = replace(place, run_id=run_id, experiment=submitted.experiment, page=page)
+                    save_place(run.folder, started)
+                return started
+
+            started = attempt_once(start, "starting the run", report)
+        shutil.rmtree(run.folder / "snapshots", ignore_errors=True)
+        return started
+
+    def plan(self) -> Plan:
+        """What is submitted, as other commands look it up."""
+        pipeline, debug = self._pipeline, self._debug
+        return Plan(
+            tuple(
+                PlannedStep(
+                    name=step.name,
+                    command=step.command,
+                    code=str(step.code) if step.code else None,
+                    image=ImageRef(IN_WORKSPACE, "", self._environments[step.name].name),
+                    ranks=step.ranks,
+                    processes=step.processes,
+                    after=step.after,
+                    includes=tuple(map(str, step.includes)),
+                    debug=PlannedDebug(
+                        ports=dict(self.allotted[step.name]),
+                        wait=debug.wait,
+                        timeout=self._settings.debug_timeout,
+                        on_error=debug.on_error,
+                        any_program=False,
+                    )
+                    if debug is not None and step.name in self.allotted
+                    else None,
+                )
+                for step in pipeline.steps
+            ),
+            pipeline.outputs,
+            pipeline.continue_on_failure,
+        )
+
+    def records(self) -> list[StepRecord]:
+        """The steps, as they are before anything is known of them."""
+        pipeline = self._pipeline
+        names = configuration_names(pipeline, self.allotted, self._debug)
+        found = []
+        for step in pipeline.steps:
+            ports = dict(self.allotted.get(step.name, {}))
+            found.append(
+                StepRecord(
+                    name=step.name,
+                    run_id="",
+                    ranks=step.ranks,
+                    ports=ports,
+                    configurations={rank: names(step.name, rank) for rank in ports},
+                    after=list(step.after),
+                )
+            )
+        return found
+
+    def _compute(self, step: Step) -> str:
+        """The compute target's name: the setting's, which knows the workspace, before the file's."""
+        name = self._settings.compute_target or step.compute
+        if not name:
+            raise UserError(
+                f"Step {step.name} names no compute target.",
+                "Set AML_COMPUTE_TARGET, or `settings.default_compute` of the pipeline.",
+                file=str(step.file),
+                line=step.line,
+            )
+        return name
+
+    def _told(self, step: Step, ports: Mapping[int, int], digest: str, client: str | None) -> dict[str, Any]:
+        """What node.py is told: the command, with marks where the node's paths go."""
+        places = [f"inputs.{name}" for name, entry in step.inputs.items() if entry.given and entry.text is None]
+        places += [f"outputs.{name}" for name in step.outputs]
+        values = {name: f"@azureml_debug:{name}@" for name in places}
+        values |= {f"inputs.{name}": entry.text for name, entry in step.inputs.items() if entry.text is not None}
+        command = substitute(step.command, values.get)
+        files = {f"outputs.{name}": name for name, kind in step.outputs.items() if kind in FILE_TYPES}
+        for name, entry in step.inputs.items():
+            if entry.step is not None and entry.type in FILE_TYPES:
+                files[f"inputs.{name}"] = str(entry.output)
+        told: dict[str, Any] = {
+            "command": command,
+            "variables": {name: substitute(value, values.get) for name, value in step.variables.items()},
+            "files": files,
+        }
+        debug = self._debug
+        if debug is not None and ports:
+            told["command"] = debugged_command(command, "@azureml_debug:debuggee@/inject/launch.py")
+            wanted = published_port(step.command) or self._settings.debug_port or DEFAULT_PORT
+            told["debug"] = {
+                "client": published_option(step.command, "--remote_debug_client_ip") or client,
+                "variables": {
+                    "AZUREML_DEBUGGEE_PORT": str(wanted),
+                    "AZUREML_DEBUGGEE_PORTS": str(TRIES),
+                    "AZUREML_DEBUGGEE_RANKS": ",".join(map(str, sorted(ports))),
+                    "AZUREML_DEBUGGEE_WAIT": "1" if debug.wait else "0",
+                    "AZUREML_DEBUGGEE_TIMEOUT": str(self._settings.debug_timeout),
+                    "AZUREML_DEBUGGEE_ON_ERROR": "1" if debug.on_error else "0",
+                    "AZUREML_DEBUGGEE_ANY": "0" if names_own_script(step.command, step.code, step.includes) else "1",
+                    "AZUREML_DEBUGGEE_TOKEN": digest,
+                },
+            }
+        return told
+
+
+def _staged(run: RunRecord, step: str) -> Path:
+    return run.folder / "snapshots" / step
+
+
+def _cloud_input(entry: Input, fetched: Mapping[str, Path]) -> CloudInput:
+    return CloudInput(
+        path=fetched[entry.url] if entry.url is not None else entry.path,
+        asset=entry.asset or "",
+        step=entry.step or "",
+        output=entry.output or "",
+        file=entry.file,
+        line=entry.line,
+        option=entry.option,
+    )
+
+
+def _address_towards(workspace: Any) -> str | None:
+    """This machine's address on the way to the workspace, by which a node finds its own way back; nothing is sent."""
+    from urllib.parse import urlsplit
+
+    try:
+        host = urlsplit(str(workspace.service_context._get_run_history_url())).hostname
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 443))
+            return str(probe.getsockname()[0])
+    except Exception:  # whatever keeps it from being known, the node's own route will do
+        return None
