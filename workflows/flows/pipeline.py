@@ -11,7 +11,7 @@ from ..backends.base import Backend, DebugRequest
 from ..console import Console
 from ..errors import UserError
 from ..pipelines.definition import Pipeline
-from ..runs.attachable import Attachable
+from ..runs.attachable import Attachable, names_of
 from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings
 from .examples import say_example
@@ -109,6 +109,13 @@ class PipelineFlow:
         found = self.backend.find(wanted)
         # One of the other backend's is brought up to date by that one.
         return found if self._backend_of(found) is self.backend else self.refresh(found)
+
+    def of_configuration(self, name: str) -> RunRecord:
+        """The run that an editor has just left: the latest with a launch configuration of that name."""
+        for run in self.runs():
+            if any(name in some for step in run.steps for some in names_of(step).values()):
+                return self.refresh(run)
+        return self.find(None)
 
     def runs(self) -> list[RunRecord]:
         """Every run of the project, the latest first."""

@@ -54,6 +54,24 @@ def remark(found: Sequence[Attachable], reason: str) -> str:
     return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more ranks" if len(texts) > 3 else "")
 
 
+def see_free(found: Sequence[Attachable]) -> None:
+    """See that the editor which waits for this command can attach to what was found.
+
+    Raises:
+        UserError: Another one is attached.
+    """
+    from ..runs import attachable
+    from ..vscode import pressed
+
+    for one in found:
+        names = attachable.names_of(one.step)[one.rank or 0]
+        if pressed.name() in names and one.state == attachable.ATTACHED:
+            raise UserError(
+                f"An editor is already attached to the program on {one.where}.",
+                "Disconnect it (Shift+F5 in VS Code) and try again.",
+            )
+
+
 def say_where(console: Console, run: RunRecord, step: str | None) -> None:
     """Where the steps that hold can be attached to, and which have gone on alone."""
     from ..flows.watching import again
