@@ -172,6 +172,10 @@ def test_a_tasks_py_that_cannot_be_loaded_is_a_problem_at_its_line(
     assert problems(project.inv("deploy.debug").err) == [(str(file), 1, problem)]
 
 
+def test_what_a_terminal_shows_of_ctrl_c_is_not_taken_for_a_part_of_the_file() -> None:
+    assert problems("^Ctasks.py:1: error: Interrupted in runsvdir.\nAgain: inv deploy.debug\n")[0][0] == "tasks.py"
+
+
 def test_what_python_and_invoke_refuse_is_a_problem_too(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     assert [one[2] for one in problems(project.inv("deploy.debgu").err)] == ["No idea what 'deploy.debgu' is!"]

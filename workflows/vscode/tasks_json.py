@@ -80,7 +80,7 @@ def _matcher(stays: bool) -> list[dict[str, Any]]:
         # The second line says what to do about it, and becomes the message's second line.
         "pattern": [
             {
-                "regexp": r"^(\S.*?):(\d+): (error|warning): (.*)$",
+                "regexp": r"^(?:\^C)*(\S.*?):(\d+): (error|warning): (.*)$",
                 "file": 1,
                 "line": 2,
                 "severity": 3,
