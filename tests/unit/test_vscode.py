@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 from experiments import TRAIN
-from pipelines import make_pipeline_project
+from pipelines import FAMILY, PipelineProject, make_pipeline_project
 from projects import PLAIN, ROOT, Project
 
 from workflows.debugger.launch_json import attach_configuration
@@ -24,7 +24,7 @@ SCHEMA = json.loads((ROOT / "tests" / "e2e" / "vscode" / "attach.schema.json").r
 TASK = EditorTask("inv deploy.debug", ["deploy.debug"], "Azure Machine Learning Deployment: Docker Debug")
 
 
-def make_project(folder: Path) -> Project:
+def make_project(folder: Path) -> PipelineProject:
     made = make_pipeline_project(folder / "a project", "process")
     (made.folder / "score.py").write_text(PLAIN)
     (made.folder / "train.py").write_text(TRAIN)
@@ -197,3 +197,70 @@ def test_what_python_and_invoke_refuse_is_a_problem_too(tmp_path: Path) -> None:
 )
 def test_what_the_debugged_program_logs_is_no_problem_of_the_chain(line: str) -> None:
     assert problems(f"{line}\n    more\n") == []
+
+
+def test_what_an_earlier_setup_has_written_goes_with_what_it_led_to(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    project.ok("vscode.setup", "--wait", "--follow", "--stop-after")
+    before = {name: written(project, name) for name in ("launch.json", "tasks.json")}
+    project.ok("vscode.setup")
+    plain = {name: written(project, name) for name in ("launch.json", "tasks.json")}
+    assert len(plain["tasks.json"]["tasks"]) < len(before["tasks.json"]["tasks"])
+    assert not [task["label"] for task in plain["tasks.json"]["tasks"] if "--follow" in task["label"]]
+    # Of three steps one is renamed and one is gone.
+    text = (project.folder / "pipeline.yml").read_text()
+    begin = text.index("  tell:")
+    (project.folder / "pipeline.yml").write_text(text[:begin].replace("  add:", "  sum:"))
+    said = project.ok("vscode.setup").out
+    assert f"{FAMILY} (add); {FAMILY} (tell)" in said
+    names = [entry["name"] for entry in written(project, "launch.json")["configurations"] if FAMILY in entry["name"]]
+    assert names == [f"{FAMILY} (prepare)", f"{FAMILY} (sum)"]
+    labels = [task["label"] for task in written(project, "tasks.json")["tasks"]]
+    assert "inv pipeline.debug --step sum" in labels and "inv pipeline.debug --step tell" not in labels
+    # One step is left, which needs neither a name nor a compound.
+    project.single("print()\n")
+    project.ok("vscode.setup")
+    launch = written(project, "launch.json")
+    assert [entry["name"] for entry in launch["configurations"] if FAMILY in entry["name"]] == [FAMILY]
+    assert [entry["name"] for entry in launch["compounds"]] == ["Azure Machine Learning Experiment: ranks (all ranks)"]
+
+
+def test_what_the_user_has_changed_in_it_or_refers_to_stays_and_is_told(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    project.ok("vscode.setup")
+    launch, tasks = (project.folder / ".vscode" / name for name in ("launch.json", "tasks.json"))
+    changed = json.loads(launch.read_text())
+    by_name = {entry["name"]: entry for entry in changed["configurations"]}
+    by_name[f"{FAMILY} (prepare)"]["justMyCode"] = False
+    changed["compounds"].append({"name": "mine", "configurations": [f"{FAMILY} (add)"]})
+    launch.write_text(json.dumps(changed, indent=2))
+    changed = json.loads(tasks.read_text())
+    changed["tasks"].append({"label": "mine", "dependsOn": ["inv pipeline.debug --step tell"]})
+    tasks.write_text(json.dumps(changed, indent=2))
+    project.single("print()\n")
+    said = project.ok("vscode.setup").out
+    assert f"what is yours in it stays: {FAMILY} (prepare); {FAMILY} (add)" in said
+    names = [entry["name"] for entry in written(project, "launch.json")["configurations"]]
+    assert f"{FAMILY} (prepare)" in names and f"{FAMILY} (add)" in names and f"{FAMILY} (tell)" not in names
+    labels = {task["label"] for task in written(project, "tasks.json")["tasks"]}
+    assert labels >= {f"inv pipeline.debug --step {step}" for step in ("prepare", "add", "tell")}
+
+
+def test_a_task_of_the_users_own_that_has_our_label_stays_and_ours_gets_another(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    file = project.folder / ".vscode" / "tasks.json"
+    file.parent.mkdir()
+    mine = '{"label": "inv deploy.debug", "type": "shell", "command": "inv deploy.debug --model-dir big"}'
+    file.write_text(f'{{"version": "2.0.0", "tasks": [\n  {mine},\n]}}')
+    project.ok("vscode.setup")
+    text = file.read_text()
+    assert mine in text
+    assert written(project, "launch.json")["configurations"][0]["preLaunchTask"] == "inv deploy.debug (F5)"
+    project.ok("vscode.setup")
+    assert file.read_text() == text
+
+
+def test_a_file_that_a_setting_names_and_that_is_not_there_is_told(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    (project.folder / "pipeline.yml").unlink()
+    assert "there is no pipeline.yml, which AML_PIPELINE_FILE names" in project.ok("vscode.setup").out

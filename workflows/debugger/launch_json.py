@@ -70,13 +70,7 @@ def line_of(folder: Path, name: str) -> int:
 
 
 def _named(folder: Path, key: str) -> list[dict[str, Any]]:
-    try:
-        value = jsonc.parse((folder / ".vscode" / "launch.json").read_bytes()).value
-    except (OSError, ValueError):
-        return []
-    listed = value.get(key) if isinstance(value, dict) else None
-    entries = listed if isinstance(listed, list) else []
-    return [entry for entry in entries if isinstance(entry, dict) and "name" in entry]
+    return [entry for entry in shared.read(folder / ".vscode" / "launch.json", key) if "name" in entry]
 
 
 def check(folder: Path) -> None:
@@ -106,7 +100,8 @@ def write_configurations(
         compounds: Compounds, each with a ``name`` and the names of its ``configurations``.
         retired: Says of a configuration's name whether what it led to is gone. Such a one is taken out where it
             is just as it was written here; with anything of the user's in it, it stays.
-        also: By a configuration's name another one for the same place, which is kept up to date where it is there.
+        also: By a configuration's name another one for the same place, which is kept up to date where it is there
+            and has a task of its own.
 
     Returns:
         ``added`` when at least one entry is new, else ``updated`` or ``unchanged``.
@@ -168,7 +163,8 @@ def changed_since(before: bytes, now: bytes, names: Sequence[str]) -> Result:
 def _by_other_names(
     document: Document, configurations: Sequence[Mapping[str, Any]], also: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    there = {entry.get("name") for entry in document.value.get("configurations", ()) if isinstance(entry, dict)}
+    listed = [entry for entry in document.value.get("configurations", ()) if isinstance(entry, dict)]
+    there = {entry.get("name") for entry in listed if "preLaunchTask" in entry}
     others = [{**entry, "name": also[entry["name"]]} for entry in configurations if entry["name"] in also]
     return [entry for entry in others if entry["name"] in there]
 

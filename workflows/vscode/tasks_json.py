@@ -114,6 +114,26 @@ def _matcher(stays: bool) -> list[dict[str, Any]]:
     return [{**common, **one} for one in (ours, loading, starting)]
 
 
+def written(folder: Path) -> dict[str, str]:
+    """The configuration by label of the tasks that were written here; none where tasks.json cannot be read."""
+    return {label: name for label, name in _configurations(folder).items() if name}
+
+
+def taken(folder: Path) -> set[str]:
+    """The labels of the person's own tasks."""
+    return {label for label, name in _configurations(folder).items() if not name}
+
+
+def _configurations(folder: Path) -> dict[str, str]:
+    """By label what a task tells its command of F5; empty where it is the person's own."""
+    found = {}
+    for entry in entries.read(folder / ".vscode" / "tasks.json", "tasks"):
+        options = entry.get("options")
+        env = options.get("env") if isinstance(options, dict) else None
+        found[str(entry.get("label"))] = str(env.get(VARIABLE, "")) if isinstance(env, dict) else ""
+    return found
+
+
 def check(folder: Path) -> None:
     """See that tasks.json can be edited.
 
