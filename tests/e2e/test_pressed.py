@@ -106,6 +106,19 @@ def test_the_end_of_a_session_ends_the_run_that_it_was_in_and_no_later_one(proje
     assert status(project, "pipeline", 2) == "Canceled"
 
 
+def test_a_step_that_ends_with_its_session_has_completed(project: PipelineProject) -> None:
+    project.single("print('done')\n", "python work.py; sleep 1")
+    project.ok("vscode.setup", "--stop-after")
+    assert press(project, FAMILY).code == 0
+    place = project.launch()[FAMILY]["connect"]
+    with DapClient.connect(place["host"], place["port"], 20) as client:
+        client.attach(path_mappings=[], breakpoints={}, timeout=30)
+        client.wait_event("terminated", 30)
+    ended = press(project, FAMILY, ending=True)
+    assert "Waiting up to 3 s for work to end by itself." in ended.out and "is over already: Completed" in ended.out
+    assert status(project, "pipeline", 1) == "Completed"
+
+
 def test_a_session_of_one_rank_ends_and_the_other_rank_is_still_debugged(project: PipelineProject) -> None:
     project.single(RANKS, more="distribution:\n  type: mpi\n  process_count_per_instance: 2")
     project.ok("vscode.setup", "--stop-after")

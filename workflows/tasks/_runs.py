@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,11 @@ if TYPE_CHECKING:
     from ..console import Console
     from ..runs.attachable import Attachable
     from ..runs.record import RunRecord
+
+
+#: Seconds that a step may take to end after its script has.
+END_SECONDS = 3.0
+LOOK_SECONDS = 0.05
 
 
 def read_rank(text: str) -> int | None:
@@ -70,6 +76,26 @@ def see_free(found: Sequence[Attachable]) -> None:
                 f"An editor is already attached to the program on {one.where}.",
                 "Disconnect it (Shift+F5 in VS Code) and try again.",
             )
+
+
+def until_ended(console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, left: str) -> RunRecord:
+    """Wait a moment for what an editor has left to end by itself; the run as it is then.
+
+    A session ends with the script, and the step that the script was the last of a little later: it has completed then,
+    and is not to be canceled.
+    """
+    from ..runs.attachable import names_of
+
+    deadline, told = time.monotonic() + END_SECONDS, False
+    while True:
+        steps = [step for step in run.steps if any(left in some for some in names_of(step).values())]
+        if run.final or all(step.final for step in steps) or time.monotonic() > deadline:
+            return run
+        if not told:
+            console.line(f"Waiting up to {END_SECONDS:g} s for {steps[0].name} to end by itself.")
+            told = True
+        time.sleep(LOOK_SECONDS)
+        run = refresh(run)
 
 
 def say_where(console: Console, run: RunRecord, step: str | None) -> None:

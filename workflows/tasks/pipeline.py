@@ -11,7 +11,18 @@ from ..errors import BadValue, UserError
 from ..words import in_words
 from ._command import Command, command
 from ._dap_client import PRINT_HELP, show_places
-from ._runs import follow_run, read_rank, remark, sample_location, say_where, see_free, see_success, stay, submitted
+from ._runs import (
+    follow_run,
+    read_rank,
+    remark,
+    sample_location,
+    say_where,
+    see_free,
+    see_success,
+    stay,
+    submitted,
+    until_ended,
+)
 
 if TYPE_CHECKING:
     from ..backends.base import DebugRequest
@@ -282,13 +293,15 @@ def cancel(call: Command, run: str | None = None) -> None:
 
     flow = _flow(call)
     found = flow.find(run) if run or not pressed.name() else flow.of_configuration(pressed.name())
+    others = still_debugged(found, pressed.name()) if pressed.name() and not found.final else []
+    if others:
+        call.console.line(f"The run {found.run_id} goes on: {'; '.join(others)}.")
+        return
+    if pressed.name():
+        found = until_ended(call.console, flow.refresh, found, pressed.name())
     if found.final:
         call.console.line(f"The run {found.run_id} is over already: {found.status}.")
         call.console.result({"run_id": found.run_id, "status": found.status, "canceled": False})
-        return
-    others = still_debugged(found, pressed.name()) if pressed.name() else []
-    if others:
-        call.console.line(f"The run {found.run_id} goes on: {'; '.join(others)}.")
         return
     with call.console.step("cancel") as shown:
         found = flow.cancel(found)
