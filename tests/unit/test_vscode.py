@@ -13,14 +13,13 @@ import jsonschema
 import pytest
 from experiments import TRAIN
 from pipelines import FAMILY, PipelineProject, make_pipeline_project
-from projects import PLAIN, ROOT, Project
+from projects import ATTACH_SCHEMA, PLAIN, ROOT, Project
 
 from workflows.debugger.launch_json import attach_configuration
 from workflows.models import DebugEndpoint, PathMapping
 from workflows.runs.attachable import configuration_name
 from workflows.vscode.tasks_json import EditorTask, interpreter, write_tasks
 
-SCHEMA = json.loads((ROOT / "tests" / "e2e" / "vscode" / "attach.schema.json").read_text())
 TASK = EditorTask("inv deploy.debug", ["deploy.debug"], "Azure Machine Learning Deployment: Docker Debug")
 
 
@@ -48,7 +47,7 @@ def test_every_configuration_is_what_the_debugger_extension_takes(tmp_path: Path
     launch, tasks = written(project, "launch.json"), written(project, "tasks.json")
     assert len(launch["configurations"]) == 1 + 3 + 1 + 3
     for entry in launch["configurations"]:
-        jsonschema.validate(entry, SCHEMA)
+        jsonschema.validate(entry, ATTACH_SCHEMA)
     labels = {task["label"] for task in tasks["tasks"]}
     for entry in [*launch["configurations"], *launch["compounds"]]:
         assert entry["preLaunchTask"] in labels
@@ -65,14 +64,14 @@ def test_every_configuration_is_what_the_debugger_extension_takes(tmp_path: Path
 @pytest.mark.parametrize("rank", [None, 3])
 def test_what_the_chains_write_is_what_the_debugger_extension_takes(step: str | None, rank: int | None) -> None:
     endpoint = DebugEndpoint("127.0.0.1", 5678, (PathMapping(Path("/here"), "/there"),))
-    jsonschema.validate(attach_configuration(configuration_name(step, rank), endpoint, Path("/here")), SCHEMA)
+    jsonschema.validate(attach_configuration(configuration_name(step, rank), endpoint, Path("/here")), ATTACH_SCHEMA)
 
 
 def test_the_schema_refuses_what_the_extension_would() -> None:
     good = attach_configuration("x", DebugEndpoint("127.0.0.1", 5678, ()), Path("/here"))
     for bad in ({"justMyCode": "yes"}, {"connect": {"host": "127.0.0.1"}}, {"port": 5678}, {"type": "python"}):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate({**good, **bad}, SCHEMA)
+            jsonschema.validate({**good, **bad}, ATTACH_SCHEMA)
 
 
 def test_what_the_user_has_in_tasks_json_stays(tmp_path: Path) -> None:
