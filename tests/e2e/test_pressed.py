@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 from experiments import BUSY, TITLE, TRAIN
+from hosts import Hosts
 from pipelines import FAMILY, PipelineProject, make_pipeline_project
-from projects import PLAIN, Result, until
+from projects import PLAIN, Project, Result, until
+from remotes import remote_project
 
 from workflows.debugger.dap import DapClient
 from workflows.engines.ports import any_free
 from workflows.vscode.pressed import READY, VARIABLE
 
+DEPLOYMENT = "Azure Machine Learning Deployment: Docker Debug"
 RANKS = "import time\nfor number in range(600):\n    time.sleep(0.1)\n"
 
 
@@ -37,7 +40,7 @@ def project(tmp_path: Path) -> Iterator[PipelineProject]:
     made.clean_up()
 
 
-def press(project: PipelineProject, name: str, ending: bool = False) -> Result:
+def press(project: Project, name: str, ending: bool = False) -> Result:
     """The command of a configuration's preLaunchTask, or of its postDebugTask, as VS Code runs it."""
     tasks = json.loads((project.folder / ".vscode" / "tasks.json").read_text())["tasks"]
     label = project.launch()[name]["postDebugTask" if ending else "preLaunchTask"]
@@ -47,7 +50,7 @@ def press(project: PipelineProject, name: str, ending: bool = False) -> Result:
 
 
 @contextlib.contextmanager
-def attached(project: PipelineProject, name: str) -> Iterator[DapClient]:
+def attached(project: Project, name: str) -> Iterator[DapClient]:
     """Attached as launch.json says."""
     place: dict[str, Any] = project.launch()[name]["connect"]
     with DapClient.connect(place["host"], place["port"], 20) as client:
@@ -144,3 +147,22 @@ def test_the_end_of_an_experiments_session_leaves_its_other_runs_alone(project: 
     assert status(project, "experiment", 1) == "Canceled"
     press(project, name, ending=True)
     assert status(project, "experiment", 2) == "Running"
+
+
+def test_f5_attaches_to_what_was_started_by_hand_on_the_other_machine(hosts: Hosts, tmp_path: Path) -> None:
+    with remote_project(tmp_path / "a project", hosts, hosts.instance) as project:
+        project.environ["AML_DEBUG_PORT"] = str(any_free(frozenset()))
+        (project.folder / "prepare" / "prepare.py").write_text(RANKS)
+        project.ok("vscode.setup", "--remote", "--stop-after")
+        for task, name, flags in (
+            ("deploy.debug", DEPLOYMENT, ["--wait"]),
+            ("pipeline.debug", f"{FAMILY} (prepare)", ["--step", "prepare"]),
+        ):
+            project.remote(task, *flags)
+            pressed = press(project, name)
+            assert pressed.code == 0 and pressed.out.strip().splitlines()[-1] == READY, pressed
+            with attached(project, name):
+                pass
+            assert press(project, name, ending=True).code == 0
+        assert project.remote("pipeline.status")["status"] == "Canceled"
+        assert len(list(project.remote_folder.glob(".azureml-debug/runs/*/run.json"))) == 1
