@@ -124,6 +124,15 @@ def test_the_interpreter_is_found_on_every_system() -> None:
         assert outside[system] == ({"command": "/opt/conda/bin/python"} if system == own else asked)
 
 
+def test_the_environment_of_a_project_behind_a_link_is_found_in_it(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real" / ".venv").symlink_to("/opt/venvs/real")
+    for project, prefix in (("real", "link"), ("link", "real"), ("real", "real")):
+        found = interpreter(tmp_path / project, str(tmp_path / prefix / ".venv"), "/opt/venvs/real/bin/python")
+        assert found["linux"] == {"command": "${workspaceFolder}/.venv/bin/python"}
+
+
 @pytest.mark.parametrize(("file", "line"), [(None, None), ("c d.py", None), ("x.py", 3)])
 def test_every_error_of_a_command_that_f5_started_can_be_matched(file: str | None, line: int | None) -> None:
     code = (

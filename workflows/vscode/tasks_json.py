@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,8 +59,10 @@ def interpreter(project: Path, prefix: str = sys.prefix, executable: str = sys.e
 
     An environment in the project lies in the same place on every system; one elsewhere is known on this system only.
     """
+    # The project's folder may have been come to by a link, and the environment may itself be one.
+    found = Path(os.path.realpath(os.path.dirname(prefix)), os.path.basename(prefix))
     try:
-        inside = Path(prefix).relative_to(project)
+        inside = found.relative_to(os.path.realpath(project))
     except ValueError:
         own = {"linux": "linux", "darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")
         commands = {system: executable if system == own else _ASK for system in ("linux", "osx", "windows")}
