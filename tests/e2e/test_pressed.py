@@ -98,6 +98,16 @@ def test_a_port_that_another_program_has_is_told_at_the_configuration(project: P
     assert press(project, name).code == 0 and project.step("add")["endpoints"][0]["port"] == other
 
 
+def test_a_step_that_is_no_more_is_told_at_the_pipeline_file(project: PipelineProject) -> None:
+    project.ok("vscode.setup")
+    text = project.pipeline.read_text()
+    project.pipeline.write_text(text.replace("  add:", "  sum:").replace("jobs.add", "jobs.sum"))
+    press(project, f"{FAMILY} (add)").says(
+        "pipeline.yml:1: error: There is no step add.",
+        "prepare, sum, tell. For configurations of these: inv vscode.setup",
+    )
+
+
 def test_the_end_of_a_session_ends_the_run_that_it_was_in_and_no_later_one(project: PipelineProject) -> None:
     project.ok("vscode.setup", "--stop-after")
     first, second = (f"{FAMILY} ({step})" for step in ("prepare", "add"))

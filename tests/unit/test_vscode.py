@@ -102,6 +102,28 @@ def test_a_tasks_json_that_cannot_be_edited_is_left_and_nothing_is_written(tmp_p
     assert file.read_text() == text and not (file.parent / "launch.json").exists()
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_where_launch_json_cannot_be_written_tasks_json_is_as_it_was(tmp_path: Path, there: bool) -> None:
+    project = make_project(tmp_path)
+    project.ok("vscode.setup")
+    launch, tasks = (project.folder / ".vscode" / name for name in ("launch.json", "tasks.json"))
+    before = tasks.read_bytes()
+    # There is something to write, and no room for it.
+    kept = launch.read_text().replace(f'"name": "{FAMILY} (tell)"', f'"name": "{FAMILY} (gone)"')
+    launch.write_text(kept)
+    if not there:
+        tasks.unlink()
+    full = "import errno, os, pathlib, sys\nreplace = os.replace\n"
+    full += "def refuse(one, other):\n    if str(other).endswith('launch.json'):\n"
+    full += (
+        "        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n    replace(one, other)\nos.replace = refuse\n"
+    )
+    (project.folder / "tasks.py").write_text(full + (project.folder / "tasks.py").read_text())
+    project.inv("vscode.setup", "--stop-after").says("launch.json: error: cannot be written: no space left")
+    assert launch.read_text() == kept
+    assert tasks.read_bytes() == before if there else not tasks.exists()
+
+
 def test_a_task_of_the_users_own_before_a_configuration_stays(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     project.ok("vscode.setup", "--stop-after")

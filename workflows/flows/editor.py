@@ -80,7 +80,7 @@ class EditorFlow:
 
     def _write(self, found: Found, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         project = self.settings.project
-        written_before = tasks_json.written(project)
+        written_before, tasks_before = tasks_json.written(project), tasks_json.text(project)
         every: list[Chain | Compound] = [*found.chains, *found.compounds]
         before = {chain.name: self._before(chain) for chain in every}
         after = {chain.name: self._after(chain) for chain in found.chains} if self.wanted.stop_after else {}
@@ -103,7 +103,12 @@ class EditorFlow:
             for one in found.compounds
         ]
         with self.console.step("launch") as step:
-            written = launch_json.write_configurations(project, full, compounds)
+            try:
+                written = launch_json.write_configurations(project, full, compounds)
+            except BaseException:
+                # Neither of the two is of use without the other.
+                tasks_json.put_back(project, tasks_before)
+                raise
             step.text = f".vscode/launch.json {written}"
         left = Leftovers(written_before, [one.name for one in every], [task.label for task in tasks])
         left.remove(project)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..debugger import entries
 from ..debugger.entries import Result
-from ..debugger.jsonc import Document, Keys
+from ..debugger.jsonc import Document, Keys, parse
 from ..debugger.jsonc_file import edit_file
 from .pressed import READY, VARIABLE
 
@@ -135,6 +135,23 @@ def _configurations(folder: Path) -> dict[str, str]:
         env = options.get("env") if isinstance(options, dict) else None
         found[str(entry.get("label"))] = str(env.get(VARIABLE, "")) if isinstance(env, dict) else ""
     return found
+
+
+def text(folder: Path) -> bytes | None:
+    """What tasks.json holds; None where there is none that can be read, which is told when it is edited."""
+    try:
+        return (folder / ".vscode" / "tasks.json").read_bytes()
+    except OSError:
+        return None
+
+
+def put_back(folder: Path, before: bytes | None) -> None:
+    """Have tasks.json hold again what it held; without one before it goes."""
+    file = folder / ".vscode" / "tasks.json"
+    if before is None:
+        file.unlink(missing_ok=True)
+    else:
+        edit_file(file, lambda document: parse(before))
 
 
 def check(folder: Path) -> None:
