@@ -40,13 +40,18 @@ def project(tmp_path: Path) -> Iterator[PipelineProject]:
     made.clean_up()
 
 
-def press(project: Project, name: str, ending: bool = False) -> Result:
-    """The command of a configuration's preLaunchTask, or of its postDebugTask, as VS Code runs it."""
+def command(project: Project, name: str, ending: bool = False) -> list[str]:
+    """The command of a configuration's preLaunchTask, or of its postDebugTask."""
     tasks = json.loads((project.folder / ".vscode" / "tasks.json").read_text())["tasks"]
     label = project.launch()[name]["postDebugTask" if ending else "preLaunchTask"]
     (task,) = [one for one in tasks if one["label"] == label]
     assert task["options"]["env"] == {VARIABLE: name}
-    return project.inv(*task["args"][2:], **{VARIABLE: name})
+    return list(task["args"][2:])
+
+
+def press(project: Project, name: str, ending: bool = False) -> Result:
+    """That command as VS Code runs it."""
+    return project.inv(*command(project, name, ending), **{VARIABLE: name})
 
 
 @contextlib.contextmanager
@@ -130,6 +135,20 @@ def test_a_step_that_ends_with_its_session_has_completed(project: PipelineProjec
     ended = press(project, FAMILY, ending=True)
     assert "Waiting up to 3 s for work to end by itself." in ended.out and "is over already: Completed" in ended.out
     assert status(project, "pipeline", 1) == "Completed"
+
+
+def test_a_step_that_is_followed_is_followed_to_its_own_end(project: PipelineProject) -> None:
+    project.script("add").write_text(RANKS)
+    project.ok("vscode.setup", "--follow")
+    name = f"{FAMILY} (prepare)"
+    child = project.start(*command(project, name), **{VARIABLE: name})
+    assert child.stdout is not None
+    until(lambda: child.stdout is not None and child.stdout.readline().strip() == READY, "VS Code told to attach")
+    with attached(project, name):
+        pass
+    rest = project.finish(child, 30)
+    assert rest.code == 0 and "The step prepare of the run" in rest.out and "[add]" not in rest.out, rest
+    assert status(project, "pipeline", 1) == "Running"
 
 
 def test_a_session_of_one_rank_ends_and_the_other_rank_is_still_debugged(project: PipelineProject) -> None:

@@ -149,16 +149,28 @@ def follow_run(
 
 
 def stay(console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, rank: int | None = None) -> None:
-    """Stream a run's logs until it ends; Ctrl-C leaves it running."""
+    """Stream a run's logs until it ends; Ctrl-C leaves it running.
+
+    Where an editor has started it for one step, that step's until the step ends: as long as the command goes on, F5
+    attaches and starts nothing.
+    """
+    from ..runs.attachable import names_of
+    from ..vscode import pressed
+
+    step = None
+    for one in () if run.single else run.steps:
+        for number, some in names_of(one).items():
+            if pressed.name() in some:
+                step, rank = one.name, number
     try:
-        follow_run(console, refresh, run, rank=rank)
+        follow_run(console, refresh, run, step, rank)
     except KeyboardInterrupt:
         console.line()
         console.line(f"The run goes on; to end it: inv {run.kind}.cancel --run {run.number}")
         return
     run = refresh(run)
-    see_success(run)
-    console.line(f"The run {run.run_id} has completed.")
+    see_success(run, step)
+    console.line(f"{f'The step {step} of the run' if step else 'The run'} {run.run_id} has completed.")
 
 
 def sample_location(run: RunRecord, one: Attachable) -> str:
