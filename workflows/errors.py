@@ -51,6 +51,20 @@ class UserError(Exception):
         return f"{where}error: {self.problem}\n{self.remedy}"
 
 
+class PortHeld(UserError):
+    """A port of 127.0.0.1 that another program listens on.
+
+    Args:
+        port: The port.
+        problem: As for :class:`UserError`.
+        remedy: As for :class:`UserError`.
+    """
+
+    def __init__(self, port: int, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.port = port
+
+
 class BadValue(UserError):
     """A value typed on the command line that cannot be read as what it should be."""
 

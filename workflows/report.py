@@ -66,6 +66,7 @@ def tell_configurations(
     compounds: Sequence[Mapping[str, Any]] = (),
     in_use: Sequence[str] | None = None,
     ports: Mapping[str, int] | None = None,
+    also: Mapping[str, str] | None = None,
 ) -> None:
     """Report launch configurations, for an editor on the other machine.
 
@@ -76,6 +77,7 @@ def tell_configurations(
         compounds: Likewise.
         in_use: Names of the same family that still lead somewhere; None where older ones are left alone.
         ports: Further ports on 127.0.0.1 that are to be reached, by what they are for.
+        also: Other names by which an editor may know a configuration.
     """
     tell(
         configurations={
@@ -85,5 +87,6 @@ def tell_configurations(
             "compounds": [dict(entry) for entry in compounds],
             "in_use": None if in_use is None else list(in_use),
             "ports": dict(ports or {}),
+            "also": dict(also or {}),
         }
     )

@@ -78,11 +78,6 @@ class ExperimentProject(Project):
         kept = (self.folder / ".azureml-debug" / "experiments").glob("*.json")
         return [path.stem for path in [*kept, *(self.folder / ".azureml").glob("*.runconfig")]]
 
-    def launch(self) -> dict[str, dict[str, Any]]:
-        """The configurations in launch.json by name."""
-        text = (self.folder / ".vscode" / "launch.json").read_text()
-        return {entry["name"]: entry for entry in json.loads(text)["configurations"]}
-
     def record(self, run_id: str | None = None) -> dict[str, Any]:
         """A run's record as it lies on disk; by default the latest run's."""
         folders = sorted(self.runs.glob("*/run.json"), key=lambda path: int(path.parent.name.split("-")[-2]))

@@ -135,11 +135,6 @@ class PipelineProject(Project):
             f"{extra}    command: |\n{lines}"
         )
 
-    def launch(self) -> dict[str, dict[str, Any]]:
-        """The configurations in launch.json by name."""
-        text = (self.folder / ".vscode" / "launch.json").read_text()
-        return {entry["name"]: entry for entry in json.loads(text)["configurations"]}
-
     def status(self, run: str | None = None) -> dict[str, Any]:
         return self.ok("pipeline.status", "--json", *(["--run", run] if run else [])).json
 

@@ -17,6 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
+#: What Microsoft's Python Debugger takes in launch.json.
+ATTACH_SCHEMA = json.loads((Path(__file__).parent / "vscode" / "attach.schema.json").read_text())
 PLAIN = '''"""A service."""
 import json
 
@@ -127,6 +129,16 @@ class Project:
     def events(self) -> list[dict[str, Any]]:
         path = self.state / "announce" / "events.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def launch(self) -> dict[str, dict[str, Any]]:
+        """The configurations in launch.json by name, each of them what the debugger extension takes."""
+        import jsonschema
+
+        text = (self.folder / ".vscode" / "launch.json").read_text()
+        found = {entry["name"]: entry for entry in json.loads(text)["configurations"]}
+        for entry in found.values():
+            jsonschema.validate(entry, ATTACH_SCHEMA)
+        return found
 
     def clean_up(self) -> None:
         """End what a test has left."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,11 +36,6 @@ class RemoteProject(Project):
     def remote(self, task: str, *arguments: str, **more: str) -> dict[str, Any]:
         """A task with `--remote --json`, which has to work."""
         return self.ok(task, "--remote", "--json", *arguments, **more).json
-
-    def launch(self) -> dict[str, dict[str, Any]]:
-        """The configurations in the laptop's launch.json by name."""
-        text = (self.folder / ".vscode" / "launch.json").read_text()
-        return {entry["name"]: entry for entry in json.loads(text)["configurations"]}
 
     def endpoint(self, name: str) -> dict[str, Any]:
         """What an editor makes of a configuration."""

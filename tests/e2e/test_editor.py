@@ -39,9 +39,15 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, engine: str) -> Iterator[PipelineProject]:
+def folder() -> str:
+    """The project's folder."""
+    return "a project"
+
+
+@pytest.fixture
+def project(tmp_path: Path, engine: str, folder: str) -> Iterator[PipelineProject]:
     """A person's project with all three stories in it; its settings are in `.env`, as VS Code's tasks find them."""
-    made = make_pipeline_project(tmp_path / "a project", engine)
+    made = make_pipeline_project(tmp_path / folder, engine)
     (made.folder / "service").mkdir()
     (made.folder / "service" / "score.py").write_text(PLAIN)
     (made.folder / "train.py").write_text(TRAIN)
@@ -159,11 +165,13 @@ def test_f5_debugs_an_experiment(workbench: Workbench, project: PipelineProject,
         assert "total 5" in log.read_text()
 
 
+@pytest.mark.parametrize("folder", ["one #project (100 %20) $HOME für ü"])
+@pytest.mark.parametrize("flags", [[], ["--follow", "--stop-after"]])
 @pytest.mark.parametrize("engine", ["process"], indirect=True)
 def test_one_compound_starts_all_steps_and_each_attaches_when_it_starts(
-    workbench: Workbench, project: PipelineProject
+    workbench: Workbench, project: PipelineProject, flags: list[str]
 ) -> None:
-    project.ok("vscode.setup")
+    project.ok("vscode.setup", *flags)
     with workbench.open(project.folder, "compound") as editor:
         for script, line in {"prepare.py": PREPARE_LINE, "add.py": ADD_LINE, "tell.py": TELL_LINE}.items():
             editor.breakpoint(script, line)

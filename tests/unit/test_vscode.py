@@ -12,19 +12,18 @@ from typing import Any
 import jsonschema
 import pytest
 from experiments import TRAIN
-from pipelines import make_pipeline_project
-from projects import PLAIN, ROOT, Project
+from pipelines import FAMILY, PipelineProject, make_pipeline_project
+from projects import ATTACH_SCHEMA, PLAIN, ROOT, Project
 
 from workflows.debugger.launch_json import attach_configuration
 from workflows.models import DebugEndpoint, PathMapping
 from workflows.runs.attachable import configuration_name
 from workflows.vscode.tasks_json import EditorTask, interpreter, write_tasks
 
-SCHEMA = json.loads((ROOT / "tests" / "e2e" / "vscode" / "attach.schema.json").read_text())
 TASK = EditorTask("inv deploy.debug", ["deploy.debug"], "Azure Machine Learning Deployment: Docker Debug")
 
 
-def make_project(folder: Path) -> Project:
+def make_project(folder: Path) -> PipelineProject:
     made = make_pipeline_project(folder / "a project", "process")
     (made.folder / "score.py").write_text(PLAIN)
     (made.folder / "train.py").write_text(TRAIN)
@@ -48,7 +47,7 @@ def test_every_configuration_is_what_the_debugger_extension_takes(tmp_path: Path
     launch, tasks = written(project, "launch.json"), written(project, "tasks.json")
     assert len(launch["configurations"]) == 1 + 3 + 1 + 3
     for entry in launch["configurations"]:
-        jsonschema.validate(entry, SCHEMA)
+        jsonschema.validate(entry, ATTACH_SCHEMA)
     labels = {task["label"] for task in tasks["tasks"]}
     for entry in [*launch["configurations"], *launch["compounds"]]:
         assert entry["preLaunchTask"] in labels
@@ -65,14 +64,14 @@ def test_every_configuration_is_what_the_debugger_extension_takes(tmp_path: Path
 @pytest.mark.parametrize("rank", [None, 3])
 def test_what_the_chains_write_is_what_the_debugger_extension_takes(step: str | None, rank: int | None) -> None:
     endpoint = DebugEndpoint("127.0.0.1", 5678, (PathMapping(Path("/here"), "/there"),))
-    jsonschema.validate(attach_configuration(configuration_name(step, rank), endpoint, Path("/here")), SCHEMA)
+    jsonschema.validate(attach_configuration(configuration_name(step, rank), endpoint, Path("/here")), ATTACH_SCHEMA)
 
 
 def test_the_schema_refuses_what_the_extension_would() -> None:
     good = attach_configuration("x", DebugEndpoint("127.0.0.1", 5678, ()), Path("/here"))
     for bad in ({"justMyCode": "yes"}, {"connect": {"host": "127.0.0.1"}}, {"port": 5678}, {"type": "python"}):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate({**good, **bad}, SCHEMA)
+            jsonschema.validate({**good, **bad}, ATTACH_SCHEMA)
 
 
 def test_what_the_user_has_in_tasks_json_stays(tmp_path: Path) -> None:
@@ -103,6 +102,28 @@ def test_a_tasks_json_that_cannot_be_edited_is_left_and_nothing_is_written(tmp_p
     assert file.read_text() == text and not (file.parent / "launch.json").exists()
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_where_launch_json_cannot_be_written_tasks_json_is_as_it_was(tmp_path: Path, there: bool) -> None:
+    project = make_project(tmp_path)
+    project.ok("vscode.setup")
+    launch, tasks = (project.folder / ".vscode" / name for name in ("launch.json", "tasks.json"))
+    before = tasks.read_bytes()
+    # There is something to write, and no room for it.
+    kept = launch.read_text().replace(f'"name": "{FAMILY} (tell)"', f'"name": "{FAMILY} (gone)"')
+    launch.write_text(kept)
+    if not there:
+        tasks.unlink()
+    full = "import errno, os, pathlib, sys\nreplace = os.replace\n"
+    full += "def refuse(one, other):\n    if str(other).endswith('launch.json'):\n"
+    full += (
+        "        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n    replace(one, other)\nos.replace = refuse\n"
+    )
+    (project.folder / "tasks.py").write_text(full + (project.folder / "tasks.py").read_text())
+    project.inv("vscode.setup", "--stop-after").says("launch.json: error: cannot be written: no space left")
+    assert launch.read_text() == kept
+    assert tasks.read_bytes() == before if there else not tasks.exists()
+
+
 def test_a_task_of_the_users_own_before_a_configuration_stays(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     project.ok("vscode.setup", "--stop-after")
@@ -123,6 +144,15 @@ def test_the_interpreter_is_found_on_every_system() -> None:
     for system in ("linux", "osx", "windows"):
         asked = {"command": "${command:python.interpreterPath}"}
         assert outside[system] == ({"command": "/opt/conda/bin/python"} if system == own else asked)
+
+
+def test_the_environment_of_a_project_behind_a_link_is_found_in_it(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real" / ".venv").symlink_to("/opt/venvs/real")
+    for project, prefix in (("real", "link"), ("link", "real"), ("real", "real")):
+        found = interpreter(tmp_path / project, str(tmp_path / prefix / ".venv"), "/opt/venvs/real/bin/python")
+        assert found["linux"] == {"command": "${workspaceFolder}/.venv/bin/python"}
 
 
 @pytest.mark.parametrize(("file", "line"), [(None, None), ("c d.py", None), ("x.py", 3)])
@@ -172,6 +202,10 @@ def test_a_tasks_py_that_cannot_be_loaded_is_a_problem_at_its_line(
     assert problems(project.inv("deploy.debug").err) == [(str(file), 1, problem)]
 
 
+def test_what_a_terminal_shows_of_ctrl_c_is_not_taken_for_a_part_of_the_file() -> None:
+    assert problems("^Ctasks.py:1: error: Interrupted in runsvdir.\nAgain: inv deploy.debug\n")[0][0] == "tasks.py"
+
+
 def test_what_python_and_invoke_refuse_is_a_problem_too(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     assert [one[2] for one in problems(project.inv("deploy.debgu").err)] == ["No idea what 'deploy.debgu' is!"]
@@ -193,3 +227,70 @@ def test_what_python_and_invoke_refuse_is_a_problem_too(tmp_path: Path) -> None:
 )
 def test_what_the_debugged_program_logs_is_no_problem_of_the_chain(line: str) -> None:
     assert problems(f"{line}\n    more\n") == []
+
+
+def test_what_an_earlier_setup_has_written_goes_with_what_it_led_to(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    project.ok("vscode.setup", "--wait", "--follow", "--stop-after")
+    before = {name: written(project, name) for name in ("launch.json", "tasks.json")}
+    project.ok("vscode.setup")
+    plain = {name: written(project, name) for name in ("launch.json", "tasks.json")}
+    assert len(plain["tasks.json"]["tasks"]) < len(before["tasks.json"]["tasks"])
+    assert not [task["label"] for task in plain["tasks.json"]["tasks"] if "--follow" in task["label"]]
+    # Of three steps one is renamed and one is gone.
+    text = (project.folder / "pipeline.yml").read_text()
+    begin = text.index("  tell:")
+    (project.folder / "pipeline.yml").write_text(text[:begin].replace("  add:", "  sum:"))
+    said = project.ok("vscode.setup").out
+    assert f"{FAMILY} (add); {FAMILY} (tell)" in said
+    names = [entry["name"] for entry in written(project, "launch.json")["configurations"] if FAMILY in entry["name"]]
+    assert names == [f"{FAMILY} (prepare)", f"{FAMILY} (sum)"]
+    labels = [task["label"] for task in written(project, "tasks.json")["tasks"]]
+    assert "inv pipeline.debug --step sum" in labels and "inv pipeline.debug --step tell" not in labels
+    # One step is left, which needs neither a name nor a compound.
+    project.single("print()\n")
+    project.ok("vscode.setup")
+    launch = written(project, "launch.json")
+    assert [entry["name"] for entry in launch["configurations"] if FAMILY in entry["name"]] == [FAMILY]
+    assert [entry["name"] for entry in launch["compounds"]] == ["Azure Machine Learning Experiment: ranks (all ranks)"]
+
+
+def test_what_the_user_has_changed_in_it_or_refers_to_stays_and_is_told(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    project.ok("vscode.setup")
+    launch, tasks = (project.folder / ".vscode" / name for name in ("launch.json", "tasks.json"))
+    changed = json.loads(launch.read_text())
+    by_name = {entry["name"]: entry for entry in changed["configurations"]}
+    by_name[f"{FAMILY} (prepare)"]["justMyCode"] = False
+    changed["compounds"].append({"name": "mine", "configurations": [f"{FAMILY} (add)"]})
+    launch.write_text(json.dumps(changed, indent=2))
+    changed = json.loads(tasks.read_text())
+    changed["tasks"].append({"label": "mine", "dependsOn": ["inv pipeline.debug --step tell"]})
+    tasks.write_text(json.dumps(changed, indent=2))
+    project.single("print()\n")
+    said = project.ok("vscode.setup").out
+    assert f"what is yours in it stays: {FAMILY} (prepare); {FAMILY} (add)" in said
+    names = [entry["name"] for entry in written(project, "launch.json")["configurations"]]
+    assert f"{FAMILY} (prepare)" in names and f"{FAMILY} (add)" in names and f"{FAMILY} (tell)" not in names
+    labels = {task["label"] for task in written(project, "tasks.json")["tasks"]}
+    assert labels >= {f"inv pipeline.debug --step {step}" for step in ("prepare", "add", "tell")}
+
+
+def test_a_task_of_the_users_own_that_has_our_label_stays_and_ours_gets_another(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    file = project.folder / ".vscode" / "tasks.json"
+    file.parent.mkdir()
+    mine = '{"label": "inv deploy.debug", "type": "shell", "command": "inv deploy.debug --model-dir big"}'
+    file.write_text(f'{{"version": "2.0.0", "tasks": [\n  {mine},\n]}}')
+    project.ok("vscode.setup")
+    text = file.read_text()
+    assert mine in text
+    assert written(project, "launch.json")["configurations"][0]["preLaunchTask"] == "inv deploy.debug (F5)"
+    project.ok("vscode.setup")
+    assert file.read_text() == text
+
+
+def test_a_file_that_a_setting_names_and_that_is_not_there_is_told(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    (project.folder / "pipeline.yml").unlink()
+    assert "there is no pipeline.yml, which AML_PIPELINE_FILE names" in project.ok("vscode.setup").out

@@ -7,11 +7,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from workflows.debugger.jsonc import Document, Keys
+from workflows.debugger.jsonc import Document, Keys, parse
 from workflows.debugger.jsonc_file import edit_file
 from workflows.errors import UserError
 
 Result = Literal["added", "updated", "unchanged"]
+
+
+def read(file: Path, key: str) -> list[dict[str, Any]]:
+    """The entries of an array; none where the file cannot be read, which is told when it is edited."""
+    try:
+        value = parse(file.read_bytes()).value
+    except (OSError, ValueError):
+        return []
+    listed = value.get(key) if isinstance(value, dict) else None
+    return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
 
 
 def check(file: Path, *keys: str) -> None:

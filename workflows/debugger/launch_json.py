@@ -70,13 +70,7 @@ def line_of(folder: Path, name: str) -> int:
 
 
 def _named(folder: Path, key: str) -> list[dict[str, Any]]:
-    try:
-        value = jsonc.parse((folder / ".vscode" / "launch.json").read_bytes()).value
-    except (OSError, ValueError):
-        return []
-    listed = value.get(key) if isinstance(value, dict) else None
-    entries = listed if isinstance(listed, list) else []
-    return [entry for entry in entries if isinstance(entry, dict) and "name" in entry]
+    return [entry for entry in shared.read(folder / ".vscode" / "launch.json", key) if "name" in entry]
 
 
 def check(folder: Path) -> None:
@@ -93,6 +87,7 @@ def write_configurations(
     configurations: Sequence[Mapping[str, Any]],
     compounds: Sequence[Mapping[str, Any]] = (),
     retired: Callable[[str], bool] = lambda name: False,
+    also: Mapping[str, str] | None = None,
 ) -> Result:
     """Put configurations into the project's launch.json.
 
@@ -105,6 +100,8 @@ def write_configurations(
         compounds: Compounds, each with a ``name`` and the names of its ``configurations``.
         retired: Says of a configuration's name whether what it led to is gone. Such a one is taken out where it
             is just as it was written here; with anything of the user's in it, it stays.
+        also: By a configuration's name another one for the same place, which is kept up to date where it is there
+            and has a task of its own.
 
     Returns:
         ``added`` when at least one entry is new, else ``updated`` or ``unchanged``.
@@ -124,9 +121,10 @@ def write_configurations(
         require_array(document, file, "configurations")
         if compounds:
             require_array(document, file, "compounds")
-        document = _without_retired(document, {str(entry["name"]) for entry in configurations}, retired)
-        document = document.set_scalars(_changed_scalars(document, configurations))
-        for entry in configurations:
+        every = [*configurations, *_by_other_names(document, configurations, also or {})]
+        document = _without_retired(document, {str(entry["name"]) for entry in every}, retired)
+        document = document.set_scalars(_changed_scalars(document, every))
+        for entry in every:
             document, new = put(document, "configurations", entry, _update_configuration, fresh=_without_empty(entry))
             added |= new
         for entry in compounds:
@@ -160,6 +158,15 @@ def changed_since(before: bytes, now: bytes, names: Sequence[str]) -> Result:
     entries = value.get("configurations", []) if isinstance(value, dict) else []
     known = {entry.get("name") for entry in entries if isinstance(entry, dict)} if isinstance(entries, list) else set()
     return "updated" if known.issuperset(names) else "added"
+
+
+def _by_other_names(
+    document: Document, configurations: Sequence[Mapping[str, Any]], also: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    listed = [entry for entry in document.value.get("configurations", ()) if isinstance(entry, dict)]
+    there = {entry.get("name") for entry in listed if "preLaunchTask" in entry}
+    others = [{**entry, "name": also[entry["name"]]} for entry in configurations if entry["name"] in also]
+    return [entry for entry in others if entry["name"] in there]
 
 
 def _without_retired(document: Document, wanted: set[str], retired: Callable[[str], bool]) -> Document:

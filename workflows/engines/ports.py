@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
-from ..errors import UserError
+from ..errors import PortHeld
 from ..settings import BY_FIELD
 from .reservations import is_reserved
 
@@ -118,7 +118,7 @@ def pick(
         containers: Tells which container holds a port, and whether it is ours.
 
     Raises:
-        UserError: Another program holds it.
+        PortHeld: Another program holds it.
     """
     if port == 0:
         return any_free(avoid), ""
@@ -131,7 +131,7 @@ def pick(
             if not ours:
                 setting = BY_FIELD[field]
                 others = f"{setting.flag} {port + 1}, or {setting.variable}=0 for a free one"
-                raise UserError(f"Port {port} is held by {name}.", f"Stop it, or choose another port: {others}.")
+                raise PortHeld(port, f"Port {port} is held by {name}.", f"Stop it, or choose another port: {others}.")
             if not name:
                 continue
         port = port + 1 if port < 65535 else 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from ..debugger import launch_json
 from ..settings import BY_FIELD, Settings
 from ..vscode import chains, tasks_json
 from ..vscode.chains import Chain, Compound, Found
+from ..vscode.leftovers import Leftovers
 from ..vscode.tasks_json import EditorTask
 
 
@@ -84,6 +86,7 @@ class EditorFlow:
 
     def _write(self, found: Found, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         project = self.settings.project
+        written_before, tasks_before = tasks_json.written(project), tasks_json.text(project)
         every: list[Chain | Compound] = [*found.chains, *found.compounds]
         before = {chain.name: self._before(chain) for chain in every}
         after = {chain.name: self._after(chain) for chain in found.chains} if self.wanted.stop_after else {}
@@ -106,9 +109,21 @@ class EditorFlow:
             for one in found.compounds
         ]
         with self.console.step("launch") as step:
-            written = launch_json.write_configurations(project, full, compounds)
+            try:
+                written = launch_json.write_configurations(project, full, compounds)
+            except BaseException:
+                # Neither of the two is of use without the other.
+                tasks_json.put_back(project, tasks_before)
+                raise
             step.text = f".vscode/launch.json {written}"
-        for note in found.notes:
+        left = Leftovers(written_before, [one.name for one in every], [task.label for task in tasks])
+        left.remove(project)
+        notes = list(found.notes)
+        if left.gone:
+            notes.append(f"taken out of launch.json, since there is no such thing any more: {'; '.join(left.gone)}")
+        if left.kept:
+            notes.append(f"there is no such thing any more, and what is yours in it stays: {'; '.join(left.kept)}")
+        for note in notes:
             self.console.line(f"  note: {note}")
         return {
             "configurations": [entry["name"] for entry in full],
@@ -120,13 +135,18 @@ class EditorFlow:
         argv = [*chain.argv, *(["--remote"] if self.wanted.remote else [])]
         if self.wanted.follow and isinstance(chain, Chain):
             argv.append("--follow")
-        return EditorTask(_label(argv), argv, chain.name, stays="--follow" in argv)
+        return EditorTask(self._label(argv), argv, chain.name, stays="--follow" in argv)
 
     def _after(self, chain: Chain) -> EditorTask:
         argv = [*chain.ending, *(["--remote"] if self.wanted.remote else [])]
         # One of its own for each step: VS Code does not start a task that is still running.
-        return EditorTask(f"{_label(argv)} (after {chain.name.partition(': ')[2]})", argv, chain.name)
+        return EditorTask(self._label(argv, f" (after {chain.name.partition(': ')[2]})"), argv, chain.name)
 
+    def _label(self, argv: Sequence[str], more: str = "") -> str:
+        """What is typed; with a word more where the person has a task of that name."""
+        label = " ".join(["inv", *argv]) + more
+        return f"{label} (F5)" if label in self._taken else label
 
-def _label(argv: Sequence[str]) -> str:
-    return " ".join(["inv", *argv])
+    @functools.cached_property
+    def _taken(self) -> set[str]:
+        return tasks_json.taken(self.settings.project)

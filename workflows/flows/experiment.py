@@ -152,7 +152,7 @@ class ExperimentFlow:
 
     def join(self, name: str, request: DebugRequest) -> tuple[RunRecord, list[Attachable]] | None:
         """Wait for the run in which the experiment is being debugged already; None where there is none."""
-        run = self._session(name)
+        run = self.session(name)
         if run is None or (request.rank or 0) not in run.steps[0].ports:
             return None
         self.console.line(f"The run {run.run_id} is on its way already.")
@@ -254,15 +254,15 @@ class ExperimentFlow:
 
     def _check_session(self, name: str) -> None:
         """See that no other run of the experiment is being debugged."""
-        run = self._session(name)
+        run = self.session(name)
         if run is not None:
             raise UserError(
                 f"{name} is being debugged already, in its run {run.run_id}.",
                 f"Let it end, or: inv experiment.cancel --run {run.number}",
             )
 
-    def _session(self, name: str) -> RunRecord | None:
-        """The run in which an experiment is being debugged."""
+    def session(self, name: str) -> RunRecord | None:
+        """The run in which an experiment is being debugged; None where there is none."""
         run_id = catalog.session(self.settings.project, name)
         run = records.load(store.runs_folder(self.settings.project) / run_id) if run_id else None
         if run is None or run.final:

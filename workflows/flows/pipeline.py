@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from .. import backends
 from ..backends.base import Backend, DebugRequest
 from ..console import Console
 from ..errors import UserError
+from ..paths import shown
 from ..pipelines.definition import Pipeline
-from ..runs.attachable import Attachable
+from ..runs.attachable import Attachable, names_of
 from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings
 from .examples import say_example
@@ -110,6 +112,13 @@ class PipelineFlow:
         # One of the other backend's is brought up to date by that one.
         return found if self._backend_of(found) is self.backend else self.refresh(found)
 
+    def of_configuration(self, name: str) -> RunRecord:
+        """The run that an editor has just left: the latest with a launch configuration of that name."""
+        for run in self.runs():
+            if any(name in some for step in run.steps for some in names_of(step).values()):
+                return self.refresh(run)
+        return self.find(None)
+
     def runs(self) -> list[RunRecord]:
         """Every run of the project, the latest first."""
         return self.backend.runs()
@@ -164,7 +173,7 @@ def _check_request(pipeline: Pipeline, debug: DebugRequest) -> None:
     names = [step.name for step in pipeline.steps]
     for name in debug.steps:
         if name not in names:
-            raise _no_step(name, names)
+            raise _no_step(name, names, pipeline.file, debug.name_steps)
     chosen = [step for step in pipeline.steps if not debug.steps or step.name in debug.steps]
     if debug.rank and not any(step.ranks > debug.rank for step in chosen):
         most = max(step.ranks for step in chosen)
@@ -172,5 +181,8 @@ def _check_request(pipeline: Pipeline, debug: DebugRequest) -> None:
         raise UserError(f"There is no rank {debug.rank}: the steps have {has}.", "Choose one of these: --rank N|all")
 
 
-def _no_step(name: str, names: Sequence[str]) -> UserError:
-    return UserError(f"There is no step {name}.", f"The steps there are: {', '.join(names)}")
+def _no_step(name: str, names: Sequence[str], file: Path | None = None, in_editor: bool = False) -> UserError:
+    remedy = f"The steps there are: {', '.join(names)}"
+    if in_editor:
+        remedy += ". For configurations of these: inv vscode.setup"
+    return UserError(f"There is no step {name}.", remedy, file=shown(file) if file else None)

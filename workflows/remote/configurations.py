@@ -72,6 +72,7 @@ def write(project: Path, told: Mapping[str, Any], places: Places, ports: Mapping
         entries,
         told["compounds"],
         lambda name: in_use is not None and is_retired(name, in_use),
+        told.get("also", {}),
     )
 
 

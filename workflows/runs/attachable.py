@@ -43,6 +43,45 @@ def configuration_name(step: str | None, rank: int | None) -> str:
     return f"{_FAMILY} ({step})" if step is not None else _FAMILY
 
 
+def names_of(step: StepRecord) -> dict[int, tuple[str, ...]]:
+    """The names of a step's launch configurations by rank: the run's own, and that by which an editor may know it.
+
+    The steps of a pipeline are told apart by name in an editor that was set up for all of them, also where one run
+    has but one of them debugged.
+    """
+    found: dict[int, tuple[str, ...]] = {}
+    for rank, name in step.configurations.items():
+        other = configuration_name(step.name, rank if step.ranks > 1 else None)
+        found[rank] = (name, other) if name.startswith(_FAMILY) and other != name else (name,)
+    return found
+
+
+def still_debugged(run: RunRecord, left: str) -> list[str]:
+    """What of a run is to be debugged, or just is, once an editor has left one configuration.
+
+    Args:
+        run: The run.
+        left: The configuration's name.
+
+    Returns:
+        Steps by name, and the other ranks of the step that was left.
+    """
+    found = []
+    for step in run.steps:
+        if not step.debugged or step.final:
+            continue
+        names = names_of(step)
+        if not any(left in some for some in names.values()):
+            found.append(step.name)
+            continue
+        states = {one.rank or 0: one.state for one in of_step(run, step)}
+        for rank, some in sorted(names.items()):
+            # One that has not said a word is just being started.
+            if left not in some and states.get(rank, WAITING) in (WAITING, ATTACHED):
+                found.append(f"{step.name}, rank {rank}")
+    return found
+
+
 @dataclass(frozen=True)
 class Attachable:
     """One process of a step that a debugger may be let into.
@@ -190,11 +229,12 @@ def write_configurations(run: RunRecord, only: Iterable[Attachable] | None = Non
     compound = f"Azure Machine Learning Experiment: {run.name} (all ranks)" if run.single else COMPOUND
     compounds = [{"name": compound, "configurations": names, "stopAll": False}] if len(names) > 1 else []
     configurations = [launch_json.attach_configuration(name, endpoint, run.project) for name, endpoint in wanted]
+    also = {some[0]: some[1] for step in run.steps for some in names_of(step).values() if some[1:]}
     if report.wanted():
         in_use = None if run.single else sorted(_in_use(run))
-        report.tell_configurations({"run": str(run.folder)}, run.run_id, configurations, compounds, in_use)
+        report.tell_configurations({"run": str(run.folder)}, run.run_id, configurations, compounds, in_use, also=also)
         return "handed over"
-    return launch_json.write_configurations(run.project, configurations, compounds, _retired(run))
+    return launch_json.write_configurations(run.project, configurations, compounds, _retired(run), also)
 
 
 def _retired(run: RunRecord) -> Callable[[str], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,11 @@ if TYPE_CHECKING:
     from ..console import Console
     from ..runs.attachable import Attachable
     from ..runs.record import RunRecord
+
+
+#: Seconds that a step may take to end after its script has.
+END_SECONDS = 3.0
+LOOK_SECONDS = 0.05
 
 
 def read_rank(text: str) -> int | None:
@@ -52,6 +58,44 @@ def remark(found: Sequence[Attachable], reason: str) -> str:
             word = f"holds at {one.what}, for a debugger on"
         texts.append(f"{rank}{word} {one.where}")
     return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more ranks" if len(texts) > 3 else "")
+
+
+def see_free(found: Sequence[Attachable]) -> None:
+    """See that the editor which waits for this command can attach to what was found.
+
+    Raises:
+        UserError: Another one is attached.
+    """
+    from ..runs import attachable
+    from ..vscode import pressed
+
+    for one in found:
+        names = attachable.names_of(one.step)[one.rank or 0]
+        if pressed.name() in names and one.state == attachable.ATTACHED:
+            raise UserError(
+                f"An editor is already attached to the program on {one.where}.",
+                "Disconnect it (Shift+F5 in VS Code) and try again.",
+            )
+
+
+def until_ended(console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, left: str) -> RunRecord:
+    """Wait a moment for what an editor has left to end by itself; the run as it is then.
+
+    A session ends with the script, and the step that the script was the last of a little later: it has completed then,
+    and is not to be canceled.
+    """
+    from ..runs.attachable import names_of
+
+    deadline, told = time.monotonic() + END_SECONDS, False
+    while True:
+        steps = [step for step in run.steps if any(left in some for some in names_of(step).values())]
+        if run.final or all(step.final for step in steps) or time.monotonic() > deadline:
+            return run
+        if not told:
+            console.line(f"Waiting up to {END_SECONDS:g} s for {steps[0].name} to end by itself.")
+            told = True
+        time.sleep(LOOK_SECONDS)
+        run = refresh(run)
 
 
 def say_where(console: Console, run: RunRecord, step: str | None) -> None:
@@ -105,16 +149,28 @@ def follow_run(
 
 
 def stay(console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, rank: int | None = None) -> None:
-    """Stream a run's logs until it ends; Ctrl-C leaves it running."""
+    """Stream a run's logs until it ends; Ctrl-C leaves it running.
+
+    Where an editor has started it for one step, that step's until the step ends: as long as the command goes on, F5
+    attaches and starts nothing.
+    """
+    from ..runs.attachable import names_of
+    from ..vscode import pressed
+
+    step = None
+    for one in () if run.single else run.steps:
+        for number, some in names_of(one).items():
+            if pressed.name() in some:
+                step, rank = one.name, number
     try:
-        follow_run(console, refresh, run, rank=rank)
+        follow_run(console, refresh, run, step, rank)
     except KeyboardInterrupt:
         console.line()
         console.line(f"The run goes on; to end it: inv {run.kind}.cancel --run {run.number}")
         return
     run = refresh(run)
-    see_success(run)
-    console.line(f"The run {run.run_id} has completed.")
+    see_success(run, step)
+    console.line(f"{f'The step {step} of the run' if step else 'The run'} {run.run_id} has completed.")
 
 
 def sample_location(run: RunRecord, one: Attachable) -> str:

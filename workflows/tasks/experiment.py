@@ -13,7 +13,7 @@ from ..errors import BadValue, UserError
 from ..words import in_words
 from ._command import Command, command
 from ._dap_client import PRINT_HELP, show_places
-from ._runs import read_rank, remark, sample_location, say_where, see_success, stay, submitted
+from ._runs import read_rank, remark, sample_location, say_where, see_free, see_success, stay, submitted, until_ended
 
 if TYPE_CHECKING:
     from ..experiments.configure import RunOptions
@@ -160,6 +160,7 @@ def debug(
     request = DebugRequest(rank=read_rank(rank), on_error=on_error, wait=wait)
     flow = _flow(call)
     joined = flow.join(name, request) if pressed.name() else None
+    see_free(joined[1] if joined else ())
     started, found = joined or flow.debug(name, _options(call, script, environment, data, edit), request)
     console = call.console
     console.line()
@@ -449,8 +450,18 @@ def open_file(path: Path) -> None:
 @command(json=True, help={"run": RUN_HELP}, interrupted="Something of it may still run.")
 def cancel(call: Command, run: str | None = None) -> None:
     """End a run at once, wherever it stands; logs and outputs so far are kept."""
+    from ..runs.attachable import still_debugged
+    from ..vscode import pressed
+
     flow = _flow(call)
-    found = flow.find(run)
+    # The editor has left the run that was debugged; a later one of that name has nothing to do with it.
+    found = (flow.session(run) if run and pressed.name() else None) or flow.find(run)
+    others = still_debugged(found, pressed.name()) if pressed.name() and not found.final else []
+    if others or (pressed.name() and not found.final and not found.debugged):
+        call.console.line(f"The run {found.run_id} goes on{': ' if others else ''}{'; '.join(others)}.")
+        return
+    if pressed.name():
+        found = until_ended(call.console, flow.refresh, found, pressed.name())
     if found.final:
         call.console.line(f"The run {found.run_id} is over already: {found.status}.")
         call.console.result({"run_id": found.run_id, "status": found.status, "canceled": False})

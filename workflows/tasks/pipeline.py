@@ -11,7 +11,18 @@ from ..errors import BadValue, UserError
 from ..words import in_words
 from ._command import Command, command
 from ._dap_client import PRINT_HELP, show_places
-from ._runs import follow_run, read_rank, remark, sample_location, say_where, see_success, stay, submitted
+from ._runs import (
+    follow_run,
+    read_rank,
+    remark,
+    sample_location,
+    say_where,
+    see_free,
+    see_success,
+    stay,
+    submitted,
+    until_ended,
+)
 
 if TYPE_CHECKING:
     from ..backends.base import DebugRequest
@@ -112,6 +123,7 @@ def debug(
     flow = _flow(call)
     request = _request(step, rank, on_error, wait, open_port)
     joined = flow.join(request) if request.name_steps else None
+    see_free(joined[1] if joined else ())
     run, found = joined or flow.debug(_inputs(input), request, _options(call, input))
     console = call.console
     console.line()
@@ -276,19 +288,20 @@ def list_(call: Command) -> None:
 @command(settings=("backend",), json=True, help={"run": RUN_HELP}, interrupted="Some of its steps may still run.")
 def cancel(call: Command, run: str | None = None) -> None:
     """End every process and container of a run at once; logs and outputs so far are kept."""
+    from ..runs.attachable import still_debugged
     from ..vscode import pressed
 
     flow = _flow(call)
-    found = flow.find(run)
+    found = flow.find(run) if run or not pressed.name() else flow.of_configuration(pressed.name())
+    others = still_debugged(found, pressed.name()) if pressed.name() and not found.final else []
+    if others:
+        call.console.line(f"The run {found.run_id} goes on: {'; '.join(others)}.")
+        return
+    if pressed.name():
+        found = until_ended(call.console, flow.refresh, found, pressed.name())
     if found.final:
         call.console.line(f"The run {found.run_id} is over already: {found.status}.")
         call.console.result({"run_id": found.run_id, "status": found.status, "canceled": False})
-        return
-    left = [step for step in found.steps if step.debugged and not step.final]
-    others = [step.name for step in left if pressed.name() not in step.configurations.values()]
-    if pressed.name() and others:
-        # The editor has left one step; others of the run are still to be debugged, or just are.
-        call.console.line(f"The run {found.run_id} goes on: {', '.join(others)}.")
         return
     with call.console.step("cancel") as shown:
         found = flow.cancel(found)

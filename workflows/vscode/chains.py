@@ -12,10 +12,11 @@ from ..debugger.launch_json import attach_configuration
 from ..engines import ports
 from ..engines.steps import StepEngine, StepSpec
 from ..models import DebugEndpoint, ImageRef, PathMapping
+from ..paths import shown
 from ..pipelines.commands import published_port
 from ..pipelines.definition import Pipeline
 from ..runs.attachable import COMPOUND, configuration_name
-from ..settings import Settings
+from ..settings import BY_FIELD, Settings
 
 #: Ranks of one step that get a configuration of their own.
 MOST_RANKS = 16
@@ -95,12 +96,12 @@ def find(settings: Settings, engine: str, wait: bool) -> Found:
     if own_score or nothing:
         found.chains.append(_deployment(settings, engine, wait))
     else:
-        found.notes.append("no score.py of this project is known: AML_SCORE_SCRIPT")
+        found.notes.append(_unknown(settings, "score_script", "score.py"))
     steps = engines.load_steps(engine)
     if own_pipeline or nothing:
         _pipeline(found, load_pipeline(settings.pipeline_file, {}), settings, steps)
     else:
-        found.notes.append("no pipeline.yml of this project is known: AML_PIPELINE_FILE")
+        found.notes.append(_unknown(settings, "pipeline_file", "pipeline.yml"))
     for name in experiments:
         _experiment(found, name, settings, steps)
     if not experiments:
@@ -111,6 +112,13 @@ def find(settings: Settings, engine: str, wait: bool) -> Found:
 def _is_own(settings: Settings, name: str) -> bool:
     path: Path = getattr(settings, name)
     return path.exists() and (name in settings.set_by or path.is_relative_to(settings.project))
+
+
+def _unknown(settings: Settings, name: str, what: str) -> str:
+    path: Path = getattr(settings, name)
+    if name in settings.set_by and not path.exists():
+        return f"there is no {shown(path)}, which {BY_FIELD[name].variable} names"
+    return f"no {what} of this project is known: {BY_FIELD[name].variable}"
 
 
 def _deployment(settings: Settings, engine: str, wait: bool) -> Chain:

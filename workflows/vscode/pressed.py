@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import report
-from ..errors import UserError
+from ..errors import PortHeld, UserError
 
 VARIABLE = "AZUREML_DEBUG_F5"
 #: The line on which the editor's problem matcher ends the wait; see :mod:`workflows.vscode.tasks_json`.
@@ -34,7 +34,7 @@ def name() -> str:
 def see(project: Path) -> None:
     """Keep what VS Code has read, before anything is written."""
     if name():
-        _known["read"] = _entries(project, name())
+        _known["project"], _known["read"] = project, _entries(project, name())
 
 
 def debug_port() -> int | None:
@@ -80,6 +80,10 @@ def printed(error: UserError) -> str:
     """An error as the editor's problem matcher reads it: always with a place."""
     if not name() or (error.file is not None and error.line is not None):
         return str(error)
+    if isinstance(error, PortHeld) and error.port == debug_port():
+        # No setting counts where launch.json names a port.
+        place = f"{Path('.vscode', 'launch.json')}:{_line(_known['project'], name())}"
+        return f"{place}: error: {error.problem}\nStop it, or write another port there."
     place = f"{error.file if error.file is not None else 'tasks.py'}:1"
     return f"{place}: error: {error.problem}\n{error.remedy}"
 

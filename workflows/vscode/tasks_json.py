@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from ..debugger import entries
 from ..debugger.entries import Result
-from ..debugger.jsonc import Document, Keys
+from ..debugger.jsonc import Document, Keys, parse
 from ..debugger.jsonc_file import edit_file
 from .pressed import READY, VARIABLE
 
@@ -58,8 +59,10 @@ def interpreter(project: Path, prefix: str = sys.prefix, executable: str = sys.e
 
     An environment in the project lies in the same place on every system; one elsewhere is known on this system only.
     """
+    # The project's folder may have been come to by a link, and the environment may itself be one.
+    found = Path(os.path.realpath(os.path.dirname(prefix)), os.path.basename(prefix))
     try:
-        inside = Path(prefix).relative_to(project)
+        inside = found.relative_to(os.path.realpath(project))
     except ValueError:
         own = {"linux": "linux", "darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")
         commands = {system: executable if system == own else _ASK for system in ("linux", "osx", "windows")}
@@ -80,7 +83,7 @@ def _matcher(stays: bool) -> list[dict[str, Any]]:
         # The second line says what to do about it, and becomes the message's second line.
         "pattern": [
             {
-                "regexp": r"^(\S.*?):(\d+): (error|warning): (.*)$",
+                "regexp": r"^(?:\^C)*(\S.*?):(\d+): (error|warning): (.*)$",
                 "file": 1,
                 "line": 2,
                 "severity": 3,
@@ -112,6 +115,43 @@ def _matcher(stays: bool) -> list[dict[str, Any]]:
     }
     common = {"owner": "azureml-debug", "source": "azureml-debug", "severity": "error"}
     return [{**common, **one} for one in (ours, loading, starting)]
+
+
+def written(folder: Path) -> dict[str, str]:
+    """The configuration by label of the tasks that were written here; none where tasks.json cannot be read."""
+    return {label: name for label, name in _configurations(folder).items() if name}
+
+
+def taken(folder: Path) -> set[str]:
+    """The labels of the person's own tasks."""
+    return {label for label, name in _configurations(folder).items() if not name}
+
+
+def _configurations(folder: Path) -> dict[str, str]:
+    """By label what a task tells its command of F5; empty where it is the person's own."""
+    found = {}
+    for entry in entries.read(folder / ".vscode" / "tasks.json", "tasks"):
+        options = entry.get("options")
+        env = options.get("env") if isinstance(options, dict) else None
+        found[str(entry.get("label"))] = str(env.get(VARIABLE, "")) if isinstance(env, dict) else ""
+    return found
+
+
+def text(folder: Path) -> bytes | None:
+    """What tasks.json holds; None where there is none that can be read, which is told when it is edited."""
+    try:
+        return (folder / ".vscode" / "tasks.json").read_bytes()
+    except OSError:
+        return None
+
+
+def put_back(folder: Path, before: bytes | None) -> None:
+    """Have tasks.json hold again what it held; without one before it goes."""
+    file = folder / ".vscode" / "tasks.json"
+    if before is None:
+        file.unlink(missing_ok=True)
+    else:
+        edit_file(file, lambda document: parse(before))
 
 
 def check(folder: Path) -> None:
