@@ -24,6 +24,7 @@ from workflows.debuggee import FOLDER
 from workflows.debuggee.azureml_debuggee.tags import Tags
 from workflows.errors import UserError
 from workflows.pipelines.definition import EnvironmentReference
+from workflows.runs import attachable
 from workflows.runs import record as records
 from workflows.settings import resolve
 
@@ -177,6 +178,20 @@ def test_of_each_rank_the_tags_count_and_without_them_the_log(
         told = [event for rank, events in sorted(due.items()) if source != f"hold {rank}" for event in events]
         announcements.told(told)
         assert told == announced(*expected), f"at {second} s"
+
+
+def test_processes_of_two_nodes_may_have_one_number(tmp_path: Path) -> None:
+    step = records.StepRecord(name="train", run_id="", ranks=2, ports={0: 5678, 1: 5679})
+    run = records.RunRecord("run", 1, "pipeline", "mine", tmp_path, tmp_path, records.IN_WORKSPACE, steps=[step])
+    run.events(step).parent.mkdir(parents=True)
+    said = [
+        {"event": "waiting", "pid": 7, "rank": 0},
+        {"event": "out-of-reach", "pid": 7, "rank": 1, "message": "in another network"},
+    ]
+    run.events(step).write_text("".join(json.dumps(event) + "\n" for event in said))
+    first, second = attachable.of_step(run, step)
+    assert (first.state, first.error) == (attachable.WAITING, None)
+    assert (second.state, second.error) == (attachable.OUT_OF_REACH, said[1])
 
 
 class Kept:

@@ -161,13 +161,13 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
     the last that a debugger is welcome in.
     """
     ranks: dict[int, dict[int, str]] = {}
-    errors: dict[int, dict[str, Any]] = {}
+    errors: dict[tuple[int, int], dict[str, Any]] = {}
     for event in read_events(run.events(step)) if step.ports else ():
         rank, pid, kind = int(event.get("rank") or 0), int(event.get("pid") or 0), event["event"]
         if rank not in step.ports:
             continue
         if kind in ("raised", "gate-failed", "out-of-reach"):
-            errors[pid] = event
+            errors[rank, pid] = event
         if kind not in _STATES:
             continue
         states = ranks.setdefault(rank, {})
@@ -178,7 +178,7 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
         else:
             states[pid] = _STATES[kind]
     return [
-        Attachable(run, step, rank if step.ranks > 1 else None, states[pid], errors.get(pid))
+        Attachable(run, step, rank if step.ranks > 1 else None, states[pid], errors.get((rank, pid)))
         for rank, states in sorted(ranks.items())
         for pid in [_counting(states)]
     ]
