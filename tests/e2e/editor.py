@@ -198,6 +198,8 @@ class Editor:
         """Wait until the workbench stands and its extensions have been started."""
         self.page.wait_for_selector(".monaco-workbench")
         self.page.wait_for_selector(".explorer-viewlet .monaco-list-row")
+        # Until then F5 does nothing: VS Code knows no debugger before its extension host runs.
+        self._until(lambda: self._offers("Debug: Start Debugging"), "VS Code ready for F5")
 
     def picture(self, what: str, readme: str = "") -> Path:
         """Keep a screenshot; where it is asked for, the README's picture of that name is made anew from it.
@@ -258,6 +260,19 @@ class Editor:
         """Run a command by its title."""
         self._pick("F1", f">{title}", title)
 
+    def _offers(self, title: str) -> bool:
+        """Whether there is a command of that title now."""
+        self.press("F1")
+        box = self.page.locator(".quick-input-widget:visible .quick-input-box input")
+        box.wait_for()
+        box.fill(f">{title}")
+        self.page.wait_for_timeout(200)
+        row = self.page.locator(".quick-input-list .monaco-list-row", has_text=title)
+        found = bool(row.count())
+        self.press("Escape")
+        self.page.locator(".quick-input-widget:visible").wait_for(state="hidden")
+        return found
+
     # Files and breakpoints
 
     def open_file(self, name: str, line: int = 1) -> None:
@@ -287,24 +302,27 @@ class Editor:
 
     def choose(self, configuration: str) -> None:
         """Choose a configuration in Run and Debug."""
+        from playwright.sync_api import Error
+
         self.press("Control+Shift+D")
         chosen = self.page.locator(".start-debug-action-item-label")
         chosen.wait_for()
-        if chosen.inner_text() != configuration:
-            item = self.page.get_by_role("menuitem", name=configuration, exact=True).or_(
-                self.page.get_by_role("menuitemcheckbox", name=configuration, exact=True)
-            )
+        item = self.page.get_by_role("menuitem", name=configuration, exact=True).or_(
+            self.page.get_by_role("menuitemcheckbox", name=configuration, exact=True)
+        )
 
-            def listed() -> bool:
-                # A list that opens while the pane is still being drawn is closed again.
-                if not item.is_visible():
-                    chosen.click()
-                    self.page.wait_for_timeout(500)
-                return bool(item.is_visible())
+        def done() -> bool:
+            if chosen.inner_text() == configuration:
+                return True
+            # A list that opens while the pane is still being drawn is closed again, and drawn anew as it is filled.
+            if not item.is_visible():
+                chosen.click()
+                self.page.wait_for_timeout(300)
+            with contextlib.suppress(Error):
+                item.click(timeout=1000)
+            return bool(chosen.inner_text() == configuration)
 
-            self._until(listed, f"{configuration} in the list")
-            item.click()
-        self._until(lambda: chosen.inner_text() == configuration, f"the configuration {configuration} chosen")
+        self._until(done, f"the configuration {configuration} chosen")
 
     def start(self, configuration: str) -> None:
         """Choose a configuration and press F5, and nothing else."""

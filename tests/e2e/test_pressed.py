@@ -120,6 +120,7 @@ def test_the_end_of_a_session_ends_the_run_that_it_was_in_and_no_later_one(proje
         assert press(project, name).code == 0
     press(project, first, ending=True)
     assert [status(project, "pipeline", number) for number in (1, 2)] == ["Canceled", "Running"]
+    assert "No run of" in press(project, f"{FAMILY} (tell)", ending=True).out
     press(project, second, ending=True)
     assert status(project, "pipeline", 2) == "Canceled"
 

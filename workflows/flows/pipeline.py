@@ -112,12 +112,12 @@ class PipelineFlow:
         # One of the other backend's is brought up to date by that one.
         return found if self._backend_of(found) is self.backend else self.refresh(found)
 
-    def of_configuration(self, name: str) -> RunRecord:
+    def of_configuration(self, name: str) -> RunRecord | None:
         """The run that an editor has just left: the latest with a launch configuration of that name."""
         for run in self.runs():
             if any(name in some for step in run.steps for some in names_of(step).values()):
                 return self.refresh(run)
-        return self.find(None)
+        return None
 
     def runs(self) -> list[RunRecord]:
         """Every run of the project, the latest first."""

@@ -89,7 +89,8 @@ def until_ended(console: Console, refresh: Callable[[RunRecord], RunRecord], run
     deadline, told = time.monotonic() + END_SECONDS, False
     while True:
         steps = [step for step in run.steps if any(left in some for some in names_of(step).values())]
-        if run.final or all(step.final for step in steps) or time.monotonic() > deadline:
+        goes_on = any(not step.final for step in run.steps)
+        if run.final or not steps or (goes_on and all(step.final for step in steps)) or time.monotonic() > deadline:
             return run
         if not told:
             console.line(f"Waiting up to {END_SECONDS:g} s for {steps[0].name} to end by itself.")

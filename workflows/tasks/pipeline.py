@@ -293,6 +293,9 @@ def cancel(call: Command, run: str | None = None) -> None:
 
     flow = _flow(call)
     found = flow.find(run) if run or not pressed.name() else flow.of_configuration(pressed.name())
+    if found is None:
+        call.console.line(f"No run of {pressed.name()} is left to end.")
+        return
     others = still_debugged(found, pressed.name()) if pressed.name() and not found.final else []
     if others:
         call.console.line(f"The run {found.run_id} goes on: {'; '.join(others)}.")
