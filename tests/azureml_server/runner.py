@@ -273,11 +273,15 @@ class Runner:
         state, run = self._state, job.run
         home = work.parent / f"{run.id}-home"
         home.mkdir(exist_ok=True)
-        environ = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ", "TMPDIR") if name in os.environ}
+        environ = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ") if name in os.environ}
+        # As a node's, it goes with the node.
+        temporary = state.root / "tmp"
+        temporary.mkdir(exist_ok=True)
         path = os.pathsep.join([str(Path(self._python).parent), os.environ.get("PATH", os.defpath)])
         environ |= {
             "PATH": path,
             "HOME": str(home),
+            "TMPDIR": str(temporary),
             "AZUREML_RUN_ID": run.id,
             "AZUREML_ROOT_RUN_ID": run.root,
             "AZUREML_ARM_SUBSCRIPTION": state.subscription,

@@ -339,9 +339,11 @@ def node(folder: Path, step: dict[str, Any], *arguments: str) -> subprocess.Comp
     """What the service does with a snapshot."""
     (folder / "code").mkdir(exist_ok=True)
     stage(folder / "staged", folder / "code", [], {"variables": {}, "files": {}, **step}, None, "train")
+    environ = {**os.environ, "TMPDIR": str(folder)}
     return subprocess.run(
-        [sys.executable, SCRIPT, *arguments], cwd=folder / "staged", capture_output=True, text=True, timeout=60
-    )
+        [sys.executable, SCRIPT, *arguments],
+        cwd=folder / "staged", env=environ, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
 
 
 def test_a_command_gets_its_paths_and_the_process_its_exit_code(tmp_path: Path) -> None:
