@@ -10,6 +10,7 @@ from typing import Any
 from .. import report
 from ..debugger.readiness import read_events
 from ..models import DebugEndpoint
+from . import record as records
 from .record import NOT_STARTED, PREPARING, RunRecord, StepRecord
 
 COMPOUND = "Azure Machine Learning Compute: all"
@@ -162,7 +163,10 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
     """
     ranks: dict[int, dict[int, str]] = {}
     errors: dict[tuple[int, int], dict[str, Any]] = {}
-    for event in read_events(run.events(step)) if step.ports else ():
+    events = read_events(run.events(step)) if step.ports else []
+    if events:
+        run, step = records.renewed(run, step)
+    for event in events:
         rank, pid, kind = int(event.get("rank") or 0), int(event.get("pid") or 0), event["event"]
         if rank not in step.ports:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -115,6 +116,7 @@ class RunRecord:
         steps: In the order in which they were written.
         foreign: Whether it was copied here with its project: the original goes its own way.
         trouble: Why nothing new is known of it at the moment; empty where all is well.
+        seen: Which file it was read from or written to last; not part of what is written.
     """
 
     run_id: str
@@ -136,6 +138,7 @@ class RunRecord:
     steps: list[StepRecord] = field(default_factory=list)
     foreign: bool = False
     trouble: str = ""
+    seen: tuple[int, int] = field(default=(0, 0), repr=False, compare=False)
 
     @property
     def final(self) -> bool:
@@ -227,11 +230,14 @@ def save(record: RunRecord) -> None:
     """Write a run's record; readers see the old one or the new one."""
     values = asdict(record)
     values["folder"], values["project"] = str(record.folder), str(record.project)
+    del values["seen"]
     write_json(record.folder / "run.json", values)
+    record.seen = _identity(record.folder)
 
 
 def load(folder: Path) -> RunRecord | None:
     """Read a run's record; None where there is none, or one that cannot be read."""
+    seen = _identity(folder)
     values = read_json(folder / "run.json")
     if values is None:
         return None
@@ -243,10 +249,31 @@ def load(folder: Path) -> RunRecord | None:
             values["foreign"] = (before / folder.relative_to(now) / "run.json").exists()
             for step in steps:
                 step.mappings = [(_rebased(local, before, now), remote) for local, remote in step.mappings]
-        values |= {"folder": folder, "project": now}
+        values |= {"folder": folder, "project": now, "seen": seen}
         return RunRecord(**values, steps=steps)
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def renewed(run: RunRecord, step: StepRecord) -> tuple[RunRecord, StepRecord]:
+    """A run and its step as they are by now, where the record has been written since it was read.
+
+    What a step announces is written after the record that says where it can be reached. Whoever has read the
+    announcement therefore has to have a record that was read later.
+    """
+    if run.seen in ((0, 0), _identity(run.folder)):
+        return run, step
+    fresh = load(run.folder)
+    return (run, step) if fresh is None else (fresh, fresh.step(step.name))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Tells one writing of a record from the next; zeros where there is none."""
+    try:
+        found = os.stat(folder / "run.json")
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_mtime_ns
 
 
 def _rebased(path: str, before: Path, now: Path) -> str:

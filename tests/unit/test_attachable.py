@@ -1,0 +1,33 @@
+"""Which steps of a run welcome a debugger, as commands read it while the run's background process writes it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from workflows.runs import attachable
+from workflows.runs import record as records
+from workflows.runs.record import RUNNING, RunRecord, StepRecord
+
+
+def test_what_has_announced_itself_since_the_record_was_read_is_reached_where_it_is_by_now(tmp_path: Path) -> None:
+    folder = tmp_path / ".azureml-debug" / "runs" / "a-1-abc"
+    folder.mkdir(parents=True)
+    step = StepRecord(name="train", run_id="", ports={0: 5678}, configurations={0: "train"})
+    run = RunRecord("a-1-abc", 1, "pipeline", "a", folder, tmp_path, "azureml", steps=[step])
+    records.save(run)
+    read = records.load(folder)
+    assert read is not None
+    # Its node is known now, and its port is another one.
+    step.status, step.ports[0], step.mappings = RUNNING, 5690, [(str(tmp_path), "/node/train")]
+    records.save(run)
+    events = run.events(step)
+    events.parent.mkdir(parents=True)
+    events.write_text(json.dumps({"event": "waiting", "pid": 1, "rank": 0}) + "\n")
+    (found,) = attachable.of_step(read, read.step("train"))
+    assert found.open and found.port == 5690
+    assert [mapping.remote_root for mapping in found.endpoint.path_mappings] == ["/node/train"]
+    # Whoever writes the record has it as it is, also before it is written.
+    step.ports[0] = 5700
+    (own,) = attachable.of_step(run, step)
+    assert own.port == 5700
