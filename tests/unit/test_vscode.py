@@ -146,6 +146,13 @@ def test_the_interpreter_is_found_on_every_system() -> None:
         assert outside[system] == ({"command": "/opt/conda/bin/python"} if system == own else asked)
 
 
+def test_conda_s_environment_in_a_project_has_its_interpreter_elsewhere_on_windows(tmp_path: Path) -> None:
+    (tmp_path / "env" / "conda-meta").mkdir(parents=True)
+    found = interpreter(tmp_path, str(tmp_path / "env"), str(tmp_path / "env" / "bin" / "python"))
+    assert found["linux"] == {"command": "${workspaceFolder}/env/bin/python"}
+    assert found["windows"] == {"command": "${workspaceFolder}\\env\\python.exe"}
+
+
 def test_the_environment_of_a_project_behind_a_link_is_found_in_it(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")

@@ -68,7 +68,9 @@ def interpreter(project: Path, prefix: str = sys.prefix, executable: str = sys.e
         commands = {system: executable if system == own else _ASK for system in ("linux", "osx", "windows")}
     else:
         posix = "/".join([_FOLDER, *inside.parts, "bin", "python"])
-        windows = "\\".join([_FOLDER, *inside.parts, "Scripts", "python.exe"])
+        # conda's lies in the environment's own folder there (microsoft/vscode-python-environments, condaUtils.ts).
+        scripts = () if Path(prefix, "conda-meta").is_dir() else ("Scripts",)
+        windows = "\\".join([_FOLDER, *inside.parts, *scripts, "python.exe"])
         commands = {"linux": posix, "osx": posix, "windows": windows}
     return {"command": commands["linux"], **{system: {"command": text} for system, text in commands.items()}}
 
