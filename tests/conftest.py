@@ -51,17 +51,22 @@ def docker_engine() -> Iterator[None]:
 
     if not engine_answers():
         missing("no Docker engine answers")
+    from docker.errors import APIError
+
     from workflows.engines.docker_client import connect
     from workflows.environments.base import BASE_IMAGE, make_base_image
 
     with contextlib.closing(connect()) as client:
         if not client.images.list(BASE_IMAGE):
             make_base_image(client, BASE_IMAGE, print)
-        before = {image.id for image in client.images.list(all=True)}
+        before = {image["Id"] for image in client.api.images(all=True)}
         yield
-        for image in client.images.list(filters={"label": "azureml-debug.kind=environment"}):
-            if image.id not in before and image.labels["azureml-debug.environment"] not in ("inference", "training"):
-                client.images.remove(str(image.id), force=True)
+        # Another worker takes some of them away at the same time, and what is in use stays.
+        for image in client.api.images(filters={"label": "azureml-debug.kind=environment"}):
+            named = image["Labels"]["azureml-debug.environment"]
+            if image["Id"] not in before and named not in ("inference", "training"):
+                with contextlib.suppress(APIError):
+                    client.api.remove_image(image["Id"], force=True)
 
 
 def make_project(folder: Path, engine: str) -> Project:
