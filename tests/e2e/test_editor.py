@@ -105,7 +105,7 @@ def test_f5_debugs_a_deployed_model(workbench: Workbench, project: PipelineProje
         stop = editor.stopped("score.py", PLAIN_LINE)
         assert stop.function == "run"
         editor.until_variable("total", "6")
-        editor.picture("stopped", readme=f"deployment-{engine}.png")
+        editor.picture("stopped", readme="deployment-process.png" if engine == "process" else "")
         editor.set_value("total", "7")
         editor.until_variable("total", "7")
         editor.press("F10")
