@@ -202,6 +202,26 @@ def test_after_an_error_the_debugger_shows_the_frames_and_locals_that_failed(pip
     assert record["status"] == "Failed" and record["steps"][0]["exit_code"] == 1
 
 
+def test_on_error_holds_whichever_rank_raises_and_the_log_is_shown_once(pipelines: PipelineProject) -> None:
+    pipelines.single("import os\nif os.environ['RANK'] == '3':\n    raise ValueError('the third')\n", more=RANKS)
+    (endpoint,) = debug(pipelines, "--on-error")["endpoints"]
+    assert endpoint["rank"] == 3 and endpoint["error"] == "ValueError: the third"
+    looked = pipelines.ok("pipeline.inspect", "work.py:1")
+    assert "Stopped in <module> at work/work.py:3" in looked.out
+    assert "it holds where it has raised, which work.py:1 is not part of" in looked.out
+    pipelines.until_final()
+    followed = pipelines.inv("pipeline.tail-log", "--follow")
+    followed.says("The step work failed")
+    assert (followed.out + followed.err).count("ValueError: the third") == 1
+
+
+def test_a_rank_that_is_not_debugged_is_told_with_what_would_debug_it(pipelines: PipelineProject) -> None:
+    pipelines.single(RANK_SCRIPT, more=RANKS)
+    debug(pipelines, "--rank", "2")
+    refused = pipelines.inv("pipeline.inspect", "work.py:1", "--rank", "1")
+    refused.says("Rank 1 of work is not debugged in this run; debugged: 2.", "inv pipeline.debug --step work --rank 1")
+
+
 def test_on_error_says_so_where_no_step_raises(pipelines: PipelineProject) -> None:
     result = pipelines.ok("pipeline.debug", "--on-error", "--json")
     assert result.json["endpoints"] == [] and result.json["status"] == "Completed"

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from workflows.errors import UserError
+from workflows.flows.watching import _see_alive
 from workflows.runs import attachable
 from workflows.runs import record as records
 from workflows.runs.record import RUNNING, RunRecord, StepRecord
@@ -31,3 +35,15 @@ def test_what_has_announced_itself_since_the_record_was_read_is_reached_where_it
     step.ports[0] = 5700
     (own,) = attachable.of_step(run, step)
     assert own.port == 5700
+
+
+@pytest.mark.parametrize("status", ["Completed", "Canceled"])
+def test_a_step_that_has_come_to_its_end_while_it_was_looked_at_is_told_so(tmp_path: Path, status: str) -> None:
+    step = StepRecord(name="train", run_id="", status=status, ports={0: 5678})
+    folder = tmp_path / ".azureml-debug" / "runs" / "a-1-abc"
+    folder.mkdir(parents=True)
+    run = RunRecord("a-1-abc", 1, "pipeline", "a", folder, tmp_path, "process", steps=[step])
+    records.save(run)
+    with pytest.raises(UserError, match=f"train has come to its end: {status}") as caught:
+        _see_alive(run, "train")
+    assert "inv pipeline.debug --step train" in caught.value.remedy

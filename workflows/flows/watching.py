@@ -28,6 +28,8 @@ LEAST_LIMIT = 5
 QUEUE_LIMIT = 3600
 #: Lines of a failed step's log that are shown.
 SHOWN_LINES = 15
+#: Seconds that a step may take to end after its script has.
+ENDING_SECONDS = 2.0
 
 
 #: How Python says that a package is not there.
@@ -137,6 +139,7 @@ def inspect_step(
 ) -> dict[str, Any]:
     """Stop at a line of a step, look, and let it go on."""
     from ..debugger import inspect as inspection
+    from ..debugger.dap_connection import DapError
 
     name, line = inspection.parse_location(location)
     steps = [wanted] if wanted else [entry for entry in run.steps if entry.debugged]
@@ -144,11 +147,14 @@ def inspect_step(
     source = inspection.resolve_source(name, cwd=Path.cwd(), roots=list(dict.fromkeys(roots)))
     inspection.check_line(source, line)
     target = wanted or _step_of(run, source)
-    if rank is None:
+    if rank is None and not run.on_error:
         rank = min(target.ports, default=0)
-    if target.ports and rank not in target.ports:
+    if rank is not None and target.ports and rank not in target.ports:
         ranks = ", ".join(map(str, target.ports))
-        raise UserError(f"Rank {rank} of {target.name} is not debugged.", f"Debugged: {ranks}. Choose: --rank N")
+        raise UserError(
+            f"Rank {rank} of {target.name} is not debugged in this run; debugged: {ranks}.",
+            f"For this one: {again(run, target.name)} --rank {rank}",
+        )
     with watching.console.step("tail-log") as shown:
         found = _Watch(watching, run, target.name, rank).until_open(shown)
         if not found:
@@ -166,7 +172,11 @@ def inspect_step(
             f"  note: {which}; a script that waits for {'them' if others[1:] else 'it'} goes no further"
         )
     if one.error is not None and "message" in one.error and run.on_error:
-        return inspection.inspect_exception(one.endpoint, source, line, expressions, timeout).as_json()
+        seen = inspection.inspect_exception(one.endpoint, source, line, expressions, timeout)
+        stopped = seen.stopped
+        if stopped.line != line or Path(stopped.file).resolve() != source.resolve():
+            watching.console.line(f"  note: it holds where it has raised, which {source.name}:{line} is not part of")
+        return seen.as_json()
     while True:
         try:
             stop = inspection.inspect_stop(found[0].endpoint, source, line, expressions, trigger=None, timeout=timeout)
@@ -176,6 +186,27 @@ def inspect_step(
             found = _Watch(watching, run, target.name, rank).until_next(timeout)
             if not found:
                 raise
+        except UserError as error:
+            if isinstance(error.__cause__, DapError):
+                _see_alive(run, target.name)
+            raise
+
+
+def _see_alive(run: RunRecord, name: str) -> None:
+    """See whether a step with which no debugger could speak has only come to its end.
+
+    Raises:
+        UserError: It has.
+    """
+    deadline = time.monotonic() + ENDING_SECONDS
+    while time.monotonic() < deadline:
+        now = records.load(run.folder) or run
+        step = now.step(name)
+        if step.status == records.FAILED:
+            raise step_failed(now, step)
+        if step.final:
+            raise UserError(f"{name} has come to its end: {step.status}.", f"Submit it again: {again(now, name)}")
+        time.sleep(LOOK_SECONDS)
 
 
 class _Watch:

@@ -32,6 +32,19 @@ def read_rank(text: str) -> int | None:
     return int(text)
 
 
+def read_ranks(text: str | None, on_error: bool) -> int | None:
+    """Which ranks are to be debugged; None for all.
+
+    Args:
+        text: As typed; None where nothing was.
+        on_error: Whether a debugger is let in only where a script raises. Any of its processes may.
+
+    Raises:
+        BadValue: As :func:`read_rank`.
+    """
+    return read_rank(text if text is not None else "all" if on_error else "0")
+
+
 def remark(found: Sequence[Attachable], reason: str) -> str:
     """What there is to say of a step: why it failed, or whom it waits for."""
     from ..flows.watching import again
@@ -118,7 +131,7 @@ def say_where(console: Console, run: RunRecord, step: str | None) -> None:
 
 
 def see_success(run: RunRecord, step: str | None = None) -> None:
-    """End with exit code 1 where the run, or the step, has failed.
+    """End with exit code 1 where the run, or the step, has failed, its log having been shown.
 
     Raises:
         UserError: It has.
@@ -129,7 +142,9 @@ def see_success(run: RunRecord, step: str | None = None) -> None:
     chosen = [run.step(step)] if step is not None else run.steps
     failed = next((one for one in chosen if one.status == records.FAILED), None)
     if failed is not None:
-        raise step_failed(run, failed)
+        error = step_failed(run, failed)
+        error.details = ()
+        raise error
     status = chosen[0].status if step is not None else run.status
     if status in (records.CANCELED, records.INTERRUPTED, records.SKIPPED):
         raise UserError(f"The run {run.run_id} is over: {status}.", f"Submit it again: {again(run)}")

@@ -13,7 +13,18 @@ from ..errors import BadValue, UserError
 from ..words import in_words
 from ._command import Command, command
 from ._dap_client import PRINT_HELP, show_places
-from ._runs import read_rank, remark, sample_location, say_where, see_free, see_success, stay, submitted, until_ended
+from ._runs import (
+    read_rank,
+    read_ranks,
+    remark,
+    sample_location,
+    say_where,
+    see_free,
+    see_success,
+    stay,
+    submitted,
+    until_ended,
+)
 
 if TYPE_CHECKING:
     from ..experiments.configure import RunOptions
@@ -30,7 +41,8 @@ RUN_OPTIONS = {
     "data": "NAME=PATH: the script sees it at $AZUREML_DATAREFERENCE_NAME; may be repeated. PATH may be one of a"
     " workspace: azureml:DATASET[:VERSION] or azureml://datastores/STORE/paths/PATH.",
     "edit": "Open the run configuration in $EDITOR before the run is started.",
-    "rank": "N or all: which ranks of a distributed script are meant, on ports base + rank.",
+    "rank": "N or all: which ranks of a distributed script are meant, on ports base + rank. Default: 0, and all with"
+    " --on-error.",
     "follow": "Stay and stream the log until the run ends; Ctrl-C leaves it running.",
 }
 LEFT = "The run goes on; inv experiment.cancel ends it."
@@ -148,7 +160,7 @@ def debug(
     script: str | None = None,
     environment: str | None = None,
     edit: bool = False,
-    rank: str = "0",
+    rank: str | None = None,
     on_error: bool = False,
     wait: bool = True,
     follow: bool = False,
@@ -157,7 +169,7 @@ def debug(
     from ..backends.base import DebugRequest
     from ..vscode import pressed
 
-    request = DebugRequest(rank=read_rank(rank), on_error=on_error, wait=wait)
+    request = DebugRequest(rank=read_ranks(rank, on_error), on_error=on_error, wait=wait)
     flow = _flow(call)
     joined = flow.join(name, request) if pressed.name() else None
     see_free(joined[1] if joined else ())

@@ -14,6 +14,7 @@ from ._dap_client import PRINT_HELP, show_places
 from ._runs import (
     follow_run,
     read_rank,
+    read_ranks,
     remark,
     sample_location,
     say_where,
@@ -36,7 +37,8 @@ RUN_HELP = "The run, by id or number; default: the latest."
 SUBMIT_HELP = {
     "input": "NAME=PATH or NAME=VALUE: give the pipeline's input (STEP.NAME: a step's); may be repeated.",
     "step": "Debug this step only; may be repeated. Default: every step.",
-    "rank": "N or all: which ranks of a distributed step are debugged, on ports base + rank.",
+    "rank": "N or all: which ranks of a distributed step are debugged, on ports base + rank. Default: 0, and all with"
+    " --on-error.",
     "on_error": "Run at full speed and hold for a debugger only where a step raises.",
     "wait": "Hold each script before its first line (default). Without, attach at any time.",
     "open_port": "In Azure ML: let in whoever reaches a step's port, without this run's token.",
@@ -61,12 +63,12 @@ def _inputs(typed: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _request(step: Sequence[str], rank: str, on_error: bool, wait: bool, open_port: bool) -> DebugRequest:
+def _request(step: Sequence[str], rank: str | None, on_error: bool, wait: bool, open_port: bool) -> DebugRequest:
     from ..backends.base import DebugRequest
     from ..vscode import pressed
 
     return DebugRequest(
-        tuple(step), read_rank(rank), on_error, wait, open_port=open_port, name_steps=bool(pressed.name())
+        tuple(step), read_ranks(rank, on_error), on_error, wait, open_port=open_port, name_steps=bool(pressed.name())
     )
 
 
@@ -81,7 +83,7 @@ def submit(
     call: Command,
     input: list[str],
     step: list[str],
-    rank: str = "0",
+    rank: str | None = None,
     on_error: bool = False,
     wait: bool = True,
     debug: bool = True,
@@ -113,7 +115,7 @@ def debug(
     call: Command,
     input: list[str],
     step: list[str],
-    rank: str = "0",
+    rank: str | None = None,
     on_error: bool = False,
     wait: bool = True,
     open_port: bool = False,
