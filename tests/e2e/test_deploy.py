@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,22 @@ def test_the_output_says_what_to_press_where_to_post_and_how_to_stop(project: Pr
     for step in ("build", "tag", "run", "runsvdir", "attach-config"):
         assert any(line.startswith(step) and " s " in line for line in out.splitlines()), out
     assert "F5" in out and "/score" in out and "inv container.stop" in out
+
+
+def test_run_tells_where_what_has_the_tag_is_not_this_projects_environment(project: Project) -> None:
+    # Docker's tags are shared with the tests that run beside this one.
+    project.environ["AML_IMAGE_TAG"] = "debug-of-one-test:1"
+    project.ok("deploy.build")
+    project.ok("deploy.tag")
+    assert "note: debug-of" not in project.ok("deploy.run").out
+    definition = project.folder / "env" / "inference" / "requirements.txt"
+    definition.parent.mkdir(parents=True)
+    definition.write_text("azureml-inference-server-http\ncolorama\n")
+    said = project.ok("deploy.run").out
+    assert "note: debug-of-one-test:1 is the environment" in said and "inv deploy.build, inv deploy.tag" in said
+    if shutil.which("docker"):
+        project.ok("container.stop")
+        subprocess.run(["docker", "rmi", "debug-of-one-test:1"], capture_output=True, check=False)
 
 
 def test_a_session_stops_shows_values_goes_on_leaves_and_comes_back(project: Project) -> None:

@@ -163,7 +163,7 @@ def tag_image(client: docker.DockerClient, image: ImageRef, tag: str) -> None:
 
 
 def tagged_image(client: docker.DockerClient, tag: str) -> ImageRef | None:
-    """The image that has a name, whoever made it; its digest is empty where it is not ours."""
+    """The image that has a name, whoever made it; its digest is empty where it is not one of our environments."""
     from docker.errors import APIError
 
     try:
@@ -171,7 +171,8 @@ def tagged_image(client: docker.DockerClient, tag: str) -> ImageRef | None:
     except APIError:  # missing, or a name that cannot be one
         return None
     labels: Mapping[str, str] = image["Config"].get("Labels") or {}
-    return ImageRef("docker", labels.get(DIGEST, ""), tag, reused=True)
+    digest = labels.get(DIGEST, "") if labels.get(KIND) == "environment" else ""
+    return ImageRef("docker", digest, tag, reused=True)
 
 
 def unused_images(

@@ -132,9 +132,7 @@ class Deployment:
         settings = self.settings
         with self.console.step("run") as step:
             _check_folders(settings)
-            image = image or self.engine.tagged(settings.image_tag, settings.project)
-            if image is None:
-                raise UserError(f"There is no image {settings.image_tag}.", "First: inv deploy.tag")
+            image = image or self._tagged()
             own = sessions.load(settings.project)
             notes: list[str] = []
             if own is None:
@@ -148,6 +146,25 @@ class Deployment:
             where = "container" if service.engine == "docker" else "service"
             step.text = "; ".join([f"{where} {service.name}", *notes])
         return service
+
+    def _tagged(self) -> ImageRef:
+        """What has the tag that is run; it may be another one than was last given it here.
+
+        Raises:
+            UserError: Nothing has.
+        """
+        settings = self.settings
+        image = self.engine.tagged(settings.image_tag, settings.project)
+        if image is None:
+            raise UserError(f"There is no image {settings.image_tag}.", "First: inv deploy.tag")
+        own = self.engine.find(self.definition(), settings.base_image) if image.digest else None
+        if image.digest and (own is None or own.digest != image.digest):
+            # Docker's tags are shared by all projects of a machine.
+            self.console.line(
+                f"  note: {settings.image_tag} is the environment {image.digest[:12]}, not this project's as it is "
+                "now: inv deploy.build, inv deploy.tag"
+            )
+        return image
 
     def runsvdir(self, service: Service | None = None) -> serving.Ready:
         """Start the services and see that they serve, or hold for a debugger."""
