@@ -42,12 +42,14 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         """The two lines, with the place in front in the form editors recognise."""
+        from .paths import shown
+
         if self.file is None:
             where = ""
         elif self.line is None:
-            where = f"{self.file}: "
+            where = f"{shown(Path(self.file))}: "
         else:
-            where = f"{self.file}:{self.line}: "
+            where = f"{shown(Path(self.file))}:{self.line}: "
         return f"{where}error: {self.problem}\n{self.remedy}"
 
 

@@ -458,6 +458,15 @@ def test_a_line_without_code_is_refused_with_the_next_that_has(tmp_path: Path, l
     assert f"line {line} of a.py" in caught.value.problem
 
 
+def test_the_place_of_an_error_is_told_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service" / "a.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        check_line(tmp_path / "service" / "a.py", 3)
+    assert str(caught.value).startswith(f"{Path('service', 'a.py')}:3: error: ")
+
+
 @pytest.mark.parametrize("line", [20, 22, 23, 9999])
 def test_a_line_beyond_the_last_code_is_refused_with_the_last_that_has(tmp_path: Path, line: int) -> None:
     (tmp_path / "a.py").write_text(CODE)

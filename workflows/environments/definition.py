@@ -158,7 +158,7 @@ def load_definition(
     else:
         raise UserError(
             f"There is no conda.yml or requirements.txt in {folder}.",
-            "Add one, or name another folder in the settings.",
+            "Add one (it may be empty), or name another folder: AML_INFERENCE_ENV, AML_TRAINING_ENV.",
         )
     added = _missing(required, lines.requirements, packages)
     pip = (*lines.requirements, *added)

@@ -218,9 +218,12 @@ def _script_error(service: Service, event: dict[str, Any], again: str) -> UserEr
         missing = next((word for word in ("init()", "run()") if f"a {word}" in message), None)
         problem = f"{name} has no function {missing}." if missing else message
         return UserError(problem, f"Correct {name}, then: {again}", file=shown(service.score_script))
-    remedy = f"Correct {place.name}, then: {again} (the whole traceback: inv container.logs)"
+    remedy = f"Correct it, then: {again} (the whole traceback: inv container.logs)"
     if kind == "ModuleNotFoundError":
-        remedy = "Add the package to requirements.txt or conda.yml of the inference environment, then: inv deploy.debug"
+        remedy = (
+            "Correct the import, or add the package to requirements.txt or conda.yml of the inference environment, "
+            "then: inv deploy.debug"
+        )
     return UserError(f"{kind}: {message}", remedy, file=shown(place), line=event.get("line"))
 
 

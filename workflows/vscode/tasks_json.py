@@ -42,6 +42,7 @@ class EditorTask:
         """The task as tasks.json has it."""
         found: dict[str, Any] = {
             "label": self.label,
+            "detail": "azureml-debug: what F5 runs, as inv vscode.setup writes it",
             "type": "process",
             **interpreter(project),
             "args": ["-m", "invoke", *self.argv],
