@@ -18,6 +18,8 @@ from . import report
 
 #: Seconds after which a wait says what it waits for.
 REASON_AFTER = 1.0
+#: Seconds between two of a great many lines, where they stay on the screen.
+PASSING_SECONDS = 5.0
 _TASK = re.compile(r"\binv ((?:deploy|container|pipeline|experiment)\.[a-z-]+)(?![^\n]*--remote)")
 
 
@@ -38,6 +40,7 @@ class Step:
         self._started = time.perf_counter()
         self._status: Any = None
         self._reason = ""
+        self._passing = 0.0
 
     @property
     def seconds(self) -> float:
@@ -53,6 +56,12 @@ class Step:
             self._live(line)
         else:
             self._console.line(f"  {self.name}: {line}")
+
+    def passing(self, line: str) -> None:
+        """Show one line of a great many: where the output is no terminal, one every few seconds has to do."""
+        if self._console.terminal or self.seconds >= self._passing:
+            self._passing = self.seconds + PASSING_SECONDS
+            self.detail(line)
 
     def log(self, line: str) -> None:
         """Show one line of somebody else's log, which stays on a terminal too."""

@@ -91,6 +91,20 @@ def test_the_output_says_what_to_press_where_to_post_and_how_to_stop(project: Pr
     assert "F5" in out and "/score" in out and "inv container.stop" in out
 
 
+def test_the_last_lines_of_the_log_while_the_service_runs_and_after_it(project: Project) -> None:
+    result = project.debug()
+    for _ in range(3):
+        post(result["scoring_url"])
+    until(lambda: project.ok("container.logs").out.count("POST /score 200") == 3, "the requests' lines")
+    whole = project.ok("container.logs").out.splitlines()
+    assert project.ok("container.logs", "--tail", "2").out.splitlines() == whole[-2:]
+    refused = project.inv("container.logs", "--tail", "few")
+    assert refused.code == 2 and "--tail must be a number of lines, not 'few'." in refused.err
+    project.ok("container.stop")
+    kept = project.ok("container.logs").out.splitlines()
+    assert project.ok("container.logs", "--tail", "3").out.splitlines()[:-1] == kept[-4:-1]
+
+
 def test_run_tells_where_what_has_the_tag_is_not_this_projects_environment(project: Project) -> None:
     # Docker's tags are shared with the tests that run beside this one.
     project.environ["AML_IMAGE_TAG"] = "debug-of-one-test:1"

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from workflows.logs.ending import tail_lines
+from workflows.logs.ending import last_lines_at, tail_lines
 from workflows.logs.following import Growing, follow
 from workflows.logs.interleave import HUGE_LINE, Interleaver, colours
 
@@ -584,3 +584,13 @@ def test_a_last_line_of_100_mb_is_shown_by_its_end_without_reading_it_all(tmp_pa
         assert tracemalloc.get_traced_memory()[1] < 16 * MIB
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 16 * 1024])
+def test_where_the_last_lines_begin_whatever_is_read_at_once(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workflows.logs.ending._SIZES", (block,))
+    for log in (b"", b"\n", b"a", b"a\n", b"\n\n", b"a\nb", b"a\nbb\n\nccc\n", b"a\r\nb\r\n"):
+        lines = log.splitlines(keepends=True)
+        for count in range(6):
+            found = log[last_lines_at(io.BytesIO(log), count) :]
+            assert found == b"".join(lines[len(lines) - min(count, len(lines)) :]), (log, count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from workflows.console import Console
 from workflows.environments.progress import brief
 
 
@@ -23,3 +24,14 @@ from workflows.environments.progress import brief
 )
 def test_a_builds_steps_are_shown_without_pips_asides(line: str, shown: str | None) -> None:
     assert brief(line) == shown
+
+
+def test_of_a_great_many_lines_few_stay_where_the_output_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    with console.step("build") as step:
+        for number in range(200):
+            step.passing(f"Collecting package {number}")
+        step.detail("waiting for another build")
+    out = capsys.readouterr().out.splitlines()
+    assert out[:2] == ["  build: Collecting package 0", "  build: waiting for another build"]
+    assert len(out) == 3 and out[2].startswith("build ")

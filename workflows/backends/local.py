@@ -133,7 +133,7 @@ class LocalBackend:
                 one = resolved[step.name]
                 notes += one.notes
                 if one.key not in built:
-                    built[one.key] = one.build(engine, shown.detail)
+                    built[one.key] = one.build(engine, shown.passing)
                     notes += built[one.key].notes
                     uses.record(self._settings.project, f"{KIND} {one.key} {engine.name}", built[one.key].digest)
                 images[step.name] = built[one.key]

@@ -53,8 +53,8 @@ class Engine(Protocol):
     def stop(self, service: Service) -> Ended:
         """End everything that belongs to the service and take it away."""
 
-    def logs(self, service: Service, follow: bool) -> Iterator[bytes]:
-        """The service's log so far, and with ``follow`` as it grows until the service ends."""
+    def logs(self, service: Service, follow: bool, tail: int | None = None) -> Iterator[bytes]:
+        """The service's log so far, or its last lines, and with ``follow`` as it grows until the service ends."""
 
     def shell(self, service: Service, command: Sequence[str]) -> int:
         """Run a command in the service's environment on this terminal; its exit code."""

@@ -227,12 +227,13 @@ class DockerEngine:
             return Ended(None, b"")
         return Ended(int(code), log)
 
-    def logs(self, service: Service, follow: bool) -> Iterator[bytes]:
+    def logs(self, service: Service, follow: bool, tail: int | None = None) -> Iterator[bytes]:
         """See :class:`~workflows.engines.base.Engine`."""
         from docker.errors import APIError
 
         try:
-            yield from self._client.containers.get(service.handle).logs(stream=True, follow=follow)
+            container = self._client.containers.get(service.handle)
+            yield from container.logs(stream=True, follow=follow, tail="all" if tail is None else tail)
         except APIError as error:
             if error.status_code not in (404, 409):
                 raise

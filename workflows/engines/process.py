@@ -161,9 +161,12 @@ class ProcessEngine:
             (service.session / "service.log").unlink()
         return Ended(codes[-1] if codes else None, log)
 
-    def logs(self, service: Service, follow: bool) -> Iterator[bytes]:
+    def logs(self, service: Service, follow: bool, tail: int | None = None) -> Iterator[bytes]:
         """See :class:`~workflows.engines.base.Engine`."""
+        from ..logs.ending import last_lines_at
+
         with open(service.session / "service.log", "rb") as file:
+            file.seek(0 if tail is None else last_lines_at(file, tail))
             while True:
                 data = file.read(65536)
                 if data:

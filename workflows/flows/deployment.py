@@ -85,7 +85,7 @@ class Deployment:
                 step.text = f"{image.name} ({'reused' if image.reused else 'packaged by Azure ML'})"
                 return self._noted(image)
             engine = self.engine
-            image = engine.build(definition, self.settings.base_image, step.detail)
+            image = engine.build(definition, self.settings.base_image, step.passing)
             uses.record(self.settings.project, f"inference {engine.name}", image.digest)
             word = "reused" if image.reused else "built"
             what = image.name if engine.name == "docker" else f"environment {image.digest[:12]}"
@@ -467,10 +467,10 @@ class Deployment:
 
         return service.name, service.remote_root, chosen()
 
-    def logs(self, follow: bool) -> Iterator[bytes]:
-        """The service's log, also of one that has ended by itself."""
+    def logs(self, follow: bool, tail: int | None = None) -> Iterator[bytes]:
+        """The service's log, or its last lines, also of one that has ended by itself."""
         service = self._known("First: inv deploy.debug")
-        return self._engine_of(service).logs(service, follow)
+        return self._engine_of(service).logs(service, follow, tail)
 
 
 def _check_folders(settings: Settings) -> None:

@@ -326,7 +326,7 @@ class ExperimentFlow:
             def report(line: str) -> None:
                 log.write(line.rstrip() + "\n")
                 log.flush()
-                step.detail(line)
+                step.passing(line)
 
             try:
                 image = environment.build(engine, report)

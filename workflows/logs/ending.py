@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 # How much of the end is read: the least of these that holds the lines asked for.
 _SIZES = (16 * 1024, 128 * 1024, 1024 * 1024)
@@ -38,6 +39,24 @@ def tail_lines(path: Path, count: int, width: int = 500) -> list[str]:
             text = text[: width - 1] + "…"
         shown.append(text)
     return shown
+
+
+def last_lines_at(file: BinaryIO, count: int) -> int:
+    """Where the last lines of a file begin, in bytes; a newline at its very end begins no line."""
+    position = end = file.seek(0, os.SEEK_END)
+    while position > 0:
+        start = max(0, position - _SIZES[0])
+        file.seek(start)
+        block = file.read(position - start)
+        at = len(block)
+        while (at := block.rfind(b"\n", 0, at)) >= 0:
+            if start + at + 1 == end:
+                continue
+            count -= 1
+            if count <= 0:
+                return start + at + 1 if count == 0 else end
+        position = start
+    return 0 if count > 0 else end
 
 
 def _end(path: Path, count: int) -> tuple[list[bytes], bool]:

@@ -207,7 +207,7 @@ class RemoteTask:
                 if step is None:
                     step = shown.enter_context(self.console.step("environment"))
                 step.text = made
-                step.detail(line)
+                step.passing(line)
 
             made = "the program's own files sent"
             files = self._program_files(session, own, report)

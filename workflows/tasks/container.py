@@ -29,23 +29,34 @@ def stop(run: Command) -> None:
     stop_service(run)
 
 
-@command(help={"follow": "Go on as the log grows, until the service ends or Ctrl-C."})
-def logs(run: Command, follow: bool = False) -> None:
+@command(
+    help={
+        "follow": "Go on as the log grows, until the service ends or Ctrl-C.",
+        "tail": "Only the last so many lines of what there is so far.",
+    }
+)
+def logs(run: Command, follow: bool = False, tail: str | None = None) -> None:
     """Show the service's log, or the last one where none runs."""
-    from ..errors import UserError
+    import io
+
+    from ..errors import BadValue, UserError
     from ..flows.deployment import Deployment
+    from ..logs.ending import last_lines_at
     from ..sessions import last_log
     from ._stream import stream, write
 
+    if tail is not None and not (tail.isascii() and tail.isdigit() and len(tail) < 10):
+        raise BadValue(f"--tail must be a number of lines, not {tail!r}.", "Correct it.")
+    lines = None if tail is None else int(tail)
     deployment = Deployment(run.settings, run.console)
     if deployment.running() is not None:
-        stream(run.console, deployment.logs(follow))
+        stream(run.console, deployment.logs(follow, lines))
         return
     last = last_log(run.project)
     if last is None:
         raise UserError("This project has had no service yet.", "First: inv deploy.debug")
     log, exit_code = last
-    write(run.console, log)
+    write(run.console, log if lines is None else log[last_lines_at(io.BytesIO(log), lines) :])
     run.console.line(f"[ended with exit code {exit_code}]" if exit_code is not None else "[ended]")
 
 
