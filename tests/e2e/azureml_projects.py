@@ -76,5 +76,6 @@ def make_workspace_project(server: AzureMLServer, folder: Path, python: str, tok
     (project.score.parent / "helper.py").write_text("def double(number):\n    return 2 * number\n")
     write_configuration(server, folder)
     environ = client_environment(server, folder / "home", {}, sign_in=False, token_seconds=token_seconds)
-    project.environ |= {**environ, "AML_AUTH": OWN}
+    # Docker's tags are shared with the tests that run beside this one.
+    project.environ |= {**environ, "AML_AUTH": OWN, "AML_IMAGE_TAG": f"packaged-{os.getpid()}:1"}
     return project

@@ -84,7 +84,7 @@ def test_a_packaged_model_is_built_pulled_tagged_run_and_stopped_in(workspace: W
     assert re.fullmatch(re.escape(host) + r"/package@sha256:[0-9a-f]{64}", result["package"]), result
     assert result["package"] in done.err, "the full path is shown"
     assert "build: " in done.err and "Pushing" in done.err and re.search(r"pulling .*/package:", done.err)
-    assert inspected("debug:1")["Id"] == inspected(result["package"])["Id"]
+    assert inspected(project.environ["AML_IMAGE_TAG"])["Id"] == inspected(result["package"])["Id"]
     assert post(result["scoring_url"]) == {"length": 10, "text": "1 2 3"}
     (mapping,) = result["path_mappings"]
     assert mapping["remoteRoot"] == "/var/azureml-app/service"

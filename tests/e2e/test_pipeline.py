@@ -449,7 +449,7 @@ def test_a_step_can_be_inspected_again_after_a_debugger_has_left(pipelines: Pipe
 def test_inspect_takes_the_rank_that_is_debugged_and_names_those_there_are(pipelines: PipelineProject) -> None:
     pipelines.single(RANK_SCRIPT, more=RANKS)
     debug(pipelines, "--rank", "3")
-    pipelines.inv("pipeline.inspect", "work.py:4", "--rank", "1").says("Rank 1 of work is not debugged", "Debugged: 3")
+    pipelines.inv("pipeline.inspect", "work.py:4", "--rank", "1").says("Rank 1 of work is not debugged", "debugged: 3")
     pipelines.inv("pipeline.tail-log", "--rank", "9").says("no rank 9")
     assert pipelines.ok("pipeline.inspect", "work.py:4", "--json").json["locals"]["rank"] == "3"
 

@@ -22,7 +22,7 @@ import psutil
 import pytest
 from hosts import Hosts
 from pipelines import FAMILY, PREPARE_LINE, go_on, session, stop_of, value_of
-from projects import PLAIN_LINE, post, until
+from projects import PLAIN_LINE, post, quiet_port, until
 from remotes import RemoteProject, remote_project
 
 DEPLOYMENT = "Azure Machine Learning Deployment: Docker Debug"
@@ -358,6 +358,8 @@ def test_two_commands_at_once_from_one_project(project: RemoteProject) -> None:
 
 
 def test_stop_ends_the_tunnels_and_leaves_the_run(project: RemoteProject) -> None:
+    # The usual one may be that of a test that runs beside this one.
+    project.environ["AML_DEBUG_PORT"] = str(quiet_port())
     project.ok("pipeline.submit", "--no-debug", "--follow")
     assert "newest" not in project.ok("pipeline.status").out
     result = project.remote("pipeline.debug")

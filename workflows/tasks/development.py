@@ -41,14 +41,14 @@ def _python(run: Command, *arguments: str) -> None:
 
 @command(interrupted="")
 def test(run: Command) -> None:
-    """Run the tests, most of them three at a time; `-- ARGUMENTS` are handed to pytest instead."""
+    """Run the tests, most of them two at a time; `-- ARGUMENTS` are handed to pytest instead."""
     _needs("pytest")
     _needs("xdist")
     if run.remainder():
         _python(run, "pytest", *run.remainder())
         return
     codes = [
-        _code(run, "pytest", "-n", "3", *(f"--ignore={path}" for path in ALONE)),
+        _code(run, "pytest", "-n", "2", *(f"--ignore={path}" for path in ALONE)),
         _code(run, "pytest", *ALONE),
     ]
     if any(codes):
