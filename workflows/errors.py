@@ -42,14 +42,12 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         """The two lines, with the place in front in the form editors recognise."""
-        from .paths import shown
+        where = ""
+        if self.file is not None:
+            from .paths import shown
 
-        if self.file is None:
-            where = ""
-        elif self.line is None:
-            where = f"{shown(Path(self.file))}: "
-        else:
-            where = f"{shown(Path(self.file))}:{self.line}: "
+            place = shown(Path(self.file))
+            where = f"{place}: " if self.line is None else f"{place}:{self.line}: "
         return f"{where}error: {self.problem}\n{self.remedy}"
 
 
