@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,15 @@ def test_code_on_the_other_machine_goes_through_ssh(
         }
 
 
+def without_launch_json(folder: Path) -> Path:
+    """Take launch.json away, also what the run's background process writes once after its command has returned."""
+    launch = folder / ".vscode" / "launch.json"
+    launch.unlink()
+    time.sleep(1)
+    launch.unlink(missing_ok=True)
+    return launch
+
+
 def stop_at(place: dict[str, Any], script: Path, line: int, name: str, value: str) -> None:
     with session(place, {script: [line]}) as client:
         frame = stop_of(client)
@@ -153,8 +163,7 @@ def experiment(tmp_path: Path) -> Iterator[ExperimentProject]:
 
 def test_what_is_printed_of_a_pipeline_step_lets_a_client_attach(steps: PipelineProject) -> None:
     steps.ok("pipeline.debug", "--step", "prepare")
-    launch = steps.folder / ".vscode" / "launch.json"
-    launch.unlink()
+    launch = without_launch_json(steps.folder)
     (place,) = printed(steps.ok("pipeline.attach", "--print"))
     assert not launch.exists()
     stop_at(place, steps.script("prepare"), PREPARE_LINE, "numbers", "[1, 2, 3]")
@@ -162,8 +171,7 @@ def test_what_is_printed_of_a_pipeline_step_lets_a_client_attach(steps: Pipeline
 
 def test_what_is_printed_of_an_experiment_lets_a_client_attach(experiment: ExperimentProject) -> None:
     experiment.debug("sums", "--script", "train.py")
-    launch = experiment.folder / ".vscode" / "launch.json"
-    launch.unlink()
+    launch = without_launch_json(experiment.folder)
     (place,) = printed(experiment.ok("experiment.attach", "--print"))
     assert not launch.exists()
     stop_at(place, experiment.script, TRAIN_LINE, "numbers", "[1, 2, 3]")

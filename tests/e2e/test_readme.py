@@ -254,11 +254,14 @@ def test_the_commands_for_an_experiment(clone: Project) -> None:
 
 def test_the_commands_on_the_other_machine(tmp_path: Path, hosts: Hosts) -> None:
     with remote_project(tmp_path / "a project", hosts, hosts.instance) as project:
+        # The usual ones may be those of a test that runs beside this one.
+        first = quiet_port()
+        project.environ |= {"AML_DEBUG_PORT": str(first), "AML_SCORING_PORT": str(first + 1)}
         known = hosts.laptop.known_hosts
         known.unlink()
-        first, *rest = REMOTE.strip().splitlines()
+        check, *rest = REMOTE.strip().splitlines()
         refused = project.inv("remote.check")
-        assert first == "inv remote.check" and refused.code == 1
+        assert check == "inv remote.check" and refused.code == 1
         address = project.environ["AML_REMOTE_HOST"]
         page, shown = "SHA256:6fb+choi1ShlFcIl6fmNRikNuFTt2MK52pim7SYij9g", hosts.instance.sshd.fingerprint
         lines = [line.replace("20.31.4.7", address).replace(page, shown) for line in shown_by("inv remote.check")]

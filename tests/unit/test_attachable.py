@@ -47,3 +47,20 @@ def test_a_step_that_has_come_to_its_end_while_it_was_looked_at_is_told_so(tmp_p
     with pytest.raises(UserError, match=f"train has come to its end: {status}") as caught:
         _see_alive(run, "train")
     assert "inv pipeline.debug --step train" in caught.value.remedy
+
+
+def test_a_visit_that_was_over_before_its_hold_has_said_so_is_over(tmp_path: Path) -> None:
+    folder = tmp_path / ".azureml-debug" / "runs" / "a-1-abc"
+    folder.mkdir(parents=True)
+    step = StepRecord(name="train", run_id="", status=RUNNING, ports={0: 5678})
+    run = RunRecord("a-1-abc", 1, "pipeline", "a", folder, tmp_path, "process", steps=[step])
+    run.events(step).parent.mkdir(parents=True)
+    for said, state in (
+        ("waiting client client-left attached", attachable.DETACHED),
+        ("waiting client client-left client attached", attachable.ATTACHED),
+        ("waiting client client-left", attachable.WAITING),
+        ("waiting attached", attachable.ATTACHED),
+    ):
+        lines = [json.dumps({"event": event, "pid": 1, "rank": 0}) + "\n" for event in said.split()]
+        run.events(step).write_text("".join(lines))
+        assert attachable.of_step(run, step)[0].state == state, said

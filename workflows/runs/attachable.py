@@ -163,6 +163,8 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
     """
     ranks: dict[int, dict[int, str]] = {}
     errors: dict[tuple[int, int], dict[str, Any]] = {}
+    # Whose last client has left; a very short visit is over before the hold that it ended has said so.
+    left: set[tuple[int, int]] = set()
     events = read_events(run.events(step)) if step.ports else []
     if events:
         run, step = records.renewed(run, step)
@@ -170,6 +172,10 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
         rank, pid, kind = int(event.get("rank") or 0), int(event.get("pid") or 0), event["event"]
         if rank not in step.ports:
             continue
+        if kind == "client":
+            left.discard((rank, pid))
+        elif kind == "client-left":
+            left.add((rank, pid))
         if kind in ("raised", "gate-failed", "out-of-reach"):
             errors[rank, pid] = event
         if kind not in _STATES:
@@ -179,6 +185,8 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
         if before == CLOSED or (before == WAITING and kind == "client-left"):
             # Nobody is let in any more; or one that looked in and left again, during the hold.
             states[pid] = before
+        elif kind == "attached" and (rank, pid) in left:
+            states[pid] = DETACHED
         else:
             states[pid] = _STATES[kind]
     return [
