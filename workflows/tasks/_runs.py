@@ -91,7 +91,34 @@ def see_free(found: Sequence[Attachable]) -> None:
             )
 
 
-def until_ended(console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, left: str) -> RunRecord:
+def cancel_run(
+    console: Console,
+    refresh: Callable[[RunRecord], RunRecord],
+    cancel: Callable[[RunRecord], RunRecord],
+    run: RunRecord,
+) -> None:
+    """End a run and say so; where an editor asks, which has left one of its sessions, only if nothing else needs it."""
+    from ..runs.attachable import still_debugged
+    from ..vscode import pressed
+
+    if pressed.name():
+        others = [] if run.final else still_debugged(run, pressed.name())
+        if others:
+            console.line(f"The run {run.run_id} goes on: {'; '.join(others)}.")
+            return
+        run = _until_ended(console, refresh, run, pressed.name())
+    if run.final:
+        console.line(f"The run {run.run_id} is over already: {run.status}.")
+        console.result({"run_id": run.run_id, "status": run.status, "canceled": False})
+        return
+    with console.step("cancel") as shown:
+        run = cancel(run)
+        shown.text = f"{run.run_id}: {run.status}"
+    canceled = run.status == "Canceled"
+    console.result({"run_id": run.run_id, "status": run.status, "canceled": canceled, "seconds": console.seconds})
+
+
+def _until_ended(console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, left: str) -> RunRecord:
     """Wait a moment for what an editor has left to end by itself; the run as it is then.
 
     A session ends with the script, and the step that the script was the last of a little later: it has completed then,

@@ -14,6 +14,7 @@ from ..words import in_words
 from ._command import Command, command
 from ._dap_client import PRINT_HELP, show_places
 from ._runs import (
+    cancel_run,
     read_rank,
     read_ranks,
     remark,
@@ -23,7 +24,6 @@ from ._runs import (
     see_success,
     stay,
     submitted,
-    until_ended,
 )
 
 if TYPE_CHECKING:
@@ -462,28 +462,15 @@ def open_file(path: Path) -> None:
 @command(json=True, help={"run": RUN_HELP}, interrupted="Something of it may still run.")
 def cancel(call: Command, run: str | None = None) -> None:
     """End a run at once, wherever it stands; logs and outputs so far are kept."""
-    from ..runs.attachable import still_debugged
     from ..vscode import pressed
 
     flow = _flow(call)
     # The editor has left the run that was debugged; a later one of that name has nothing to do with it.
     found = (flow.session(run) if run and pressed.name() else None) or flow.find(run)
-    others = still_debugged(found, pressed.name()) if pressed.name() and not found.final else []
-    if others or (pressed.name() and not found.final and not found.debugged):
-        call.console.line(f"The run {found.run_id} goes on{': ' if others else ''}{'; '.join(others)}.")
+    if pressed.name() and not found.final and not found.debugged:
+        call.console.line(f"The run {found.run_id} goes on.")
         return
-    if pressed.name():
-        found = until_ended(call.console, flow.refresh, found, pressed.name())
-    if found.final:
-        call.console.line(f"The run {found.run_id} is over already: {found.status}.")
-        call.console.result({"run_id": found.run_id, "status": found.status, "canceled": False})
-        return
-    with call.console.step("cancel") as shown:
-        found = flow.cancel(found)
-        shown.text = f"{found.run_id}: {found.status}"
-    call.console.result(
-        {"run_id": found.run_id, "status": found.status, "canceled": True, "seconds": call.console.seconds}
-    )
+    cancel_run(call.console, flow.refresh, flow.cancel, found)
 
 
 @command(json=True, help={"dry_run": "Show what would be removed, and remove nothing."})

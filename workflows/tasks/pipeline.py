@@ -12,6 +12,7 @@ from ..words import in_words
 from ._command import Command, command
 from ._dap_client import PRINT_HELP, show_places
 from ._runs import (
+    cancel_run,
     follow_run,
     read_rank,
     read_ranks,
@@ -22,7 +23,6 @@ from ._runs import (
     see_success,
     stay,
     submitted,
-    until_ended,
 )
 
 if TYPE_CHECKING:
@@ -290,7 +290,6 @@ def list_(call: Command) -> None:
 @command(settings=("backend",), json=True, help={"run": RUN_HELP}, interrupted="Some of its steps may still run.")
 def cancel(call: Command, run: str | None = None) -> None:
     """End every process and container of a run at once; logs and outputs so far are kept."""
-    from ..runs.attachable import still_debugged
     from ..vscode import pressed
 
     flow = _flow(call)
@@ -298,27 +297,7 @@ def cancel(call: Command, run: str | None = None) -> None:
     if found is None:
         call.console.line(f"No run of {pressed.name()} is left to end.")
         return
-    others = still_debugged(found, pressed.name()) if pressed.name() and not found.final else []
-    if others:
-        call.console.line(f"The run {found.run_id} goes on: {'; '.join(others)}.")
-        return
-    if pressed.name():
-        found = until_ended(call.console, flow.refresh, found, pressed.name())
-    if found.final:
-        call.console.line(f"The run {found.run_id} is over already: {found.status}.")
-        call.console.result({"run_id": found.run_id, "status": found.status, "canceled": False})
-        return
-    with call.console.step("cancel") as shown:
-        found = flow.cancel(found)
-        shown.text = f"{found.run_id}: {found.status}"
-    call.console.result(
-        {
-            "run_id": found.run_id,
-            "status": found.status,
-            "canceled": found.status == "Canceled",
-            "seconds": call.console.seconds,
-        }
-    )
+    cancel_run(call.console, flow.refresh, flow.cancel, found)
 
 
 def _options(call: Command, typed: Sequence[str]) -> str:
