@@ -91,6 +91,27 @@ def see_free(found: Sequence[Attachable]) -> None:
             )
 
 
+def attach_run(
+    console: Console,
+    attach: Callable[[RunRecord, list[Attachable]], object],
+    run: RunRecord,
+    found: list[Attachable],
+    *,
+    only_print: bool,
+) -> None:
+    """Write the launch configurations of what was found, or only print what a DAP client needs of it."""
+    from .. import report
+    from ._dap_client import show_places
+
+    if not only_print or report.wanted():
+        # With --remote that is what brings the ports home.
+        attach(run, found)
+    result = submitted(console, run, found)
+    if only_print:
+        show_places(console, result)
+    console.result(result)
+
+
 def cancel_run(
     console: Console,
     refresh: Callable[[RunRecord], RunRecord],

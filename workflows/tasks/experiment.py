@@ -12,8 +12,9 @@ from .. import report
 from ..errors import BadValue, UserError
 from ..words import in_words
 from ._command import Command, command
-from ._dap_client import PRINT_HELP, show_places
+from ._dap_client import PRINT_HELP
 from ._runs import (
+    attach_run,
     cancel_run,
     read_rank,
     read_ranks,
@@ -199,13 +200,7 @@ def attach(call: Command, run: str | None = None, print: bool = False) -> None:
     chosen = flow.find(run)
     found = flow.tail_log(chosen)
     chosen = flow.refresh(chosen)
-    if not print or report.wanted():
-        # With --remote that is what brings the ports home.
-        flow.attach(chosen, found)
-    result = submitted(call.console, chosen, found)
-    if print:
-        show_places(call.console, result)
-    call.console.result(result)
+    attach_run(call.console, flow.attach, chosen, found, only_print=print)
 
 
 @command(

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .. import report
 from ..errors import BadValue, UserError
 from ..words import in_words
 from ._command import Command, command
-from ._dap_client import PRINT_HELP, show_places
+from ._dap_client import PRINT_HELP
 from ._runs import (
+    attach_run,
     cancel_run,
     follow_run,
     read_rank,
@@ -191,13 +191,7 @@ def attach(call: Command, run: str | None = None, step: str | None = None, print
     flow.step(chosen, step)
     found = flow.tail_log(chosen, step)
     chosen = flow.refresh(chosen)
-    if not print or report.wanted():
-        # With --remote that is what brings the ports home.
-        flow.attach(chosen, found)
-    result = submitted(call.console, chosen, found)
-    if print:
-        show_places(call.console, result)
-    call.console.result(result)
+    attach_run(call.console, flow.attach, chosen, found, only_print=print)
 
 
 @command(
