@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import secrets
 import signal
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,58 @@ _HANDLERS: dict[signal.Signals, Any] = {
 for _number, _handler in _HANDLERS.items():
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+
+#: How many hostile inputs of each kind a test makes unless it is told, and what they are made from then: every run
+#: of the whole suite has the same ones.
+HOSTILE, HOSTILE_SEED = 200, 13
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--hostile N`: any number of hostile inputs; `--hostile-seed` makes the same ones again."""
+    group = parser.getgroup("hostile inputs")
+    group.addoption("--hostile", type=int, metavar="N", help=f"how many of each kind ({HOSTILE}); runs them alone")
+    group.addoption("--hostile-seed", type=int, metavar="SEED", help="what they are made from (shown at the top)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle the seed here, so that all workers have the same one."""
+    if config.option.hostile_seed is None:
+        config.option.hostile_seed = HOSTILE_SEED if config.option.hostile is None else secrets.randbelow(10**6)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Show the seed."""
+    count = HOSTILE if config.option.hostile is None else config.option.hostile
+    return f"hostile inputs: --hostile {count} --hostile-seed {config.option.hostile_seed}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--hostile`, only the tests that make hostile inputs."""
+    if config.option.hostile is None:
+        return
+    chosen = [item for item in items if "hostile" in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """How many hostile inputs a test makes, and from what: the same seed makes the same ones."""
+
+    count: int
+    seed: int
+
+    def random(self, index: int) -> random.Random:
+        """The source of input number ``index``, so that any single one can be made again."""
+        return random.Random(f"{self.seed}/{index}")
+
+
+@pytest.fixture
+def hostile(request: pytest.FixtureRequest) -> Hostile:
+    """What `--hostile` and `--hostile-seed` say."""
+    option = request.config.option
+    return Hostile(HOSTILE if option.hostile is None else option.hostile, option.hostile_seed)
 
 
 def missing(what: str) -> None:
