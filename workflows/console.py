@@ -2,6 +2,7 @@
 
 With ``--json`` the last line of standard output is one JSON object and everything else
 goes to standard error. Live progress (rich) only on a terminal, plain lines elsewhere.
+Whatever is shown passes here, and has neither secrets nor control characters after it.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 from . import report
+from .redaction import LineScrubber, scrub, scrubbed, without_known
+from .terminal import plain, printable
 
+#: Where a result holds values of the person's own program, which are shown as they are; see :func:`without_known`.
+OWN = frozenset(("locals", "values", "response"))
 #: Seconds after which a wait says what it waits for.
 REASON_AFTER = 1.0
 #: Seconds between two of a great many lines, where they stay on the screen.
@@ -26,6 +31,23 @@ _TASK = re.compile(r"\binv ((?:deploy|container|pipeline|experiment)\.[a-z-]+)(?
 def as_typed(text: str) -> str:
     """A text with commands in it as they have to be typed: with ``--remote`` where this one came from elsewhere."""
     return _TASK.sub(r"inv \1 --remote", text) if report.wanted() else text
+
+
+def show(text: str, stream: TextIO) -> None:
+    """Write a line, with question marks for what the stream has no characters for."""
+    try:
+        print(text, file=stream, flush=True)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+
+
+def show_error(text: str, details: Sequence[str] = ()) -> None:
+    """Write an error's lines to standard error, those that lead to it above them."""
+    scrub_line = LineScrubber()
+    for line in details:
+        show(f"  {plain(scrub_line(line))}", sys.stderr)
+    show(printable(scrub(as_typed(text)), lines=True), sys.stderr)
 
 
 class Step:
@@ -49,11 +71,11 @@ class Step:
 
     def detail(self, line: str) -> None:
         """Show one line of progress."""
-        line = line.rstrip()
+        line = plain(line)
         if not line:
             return
         if self._console.terminal:
-            self._live(line)
+            self._live(scrub(line))
         else:
             self._console.line(f"  {self.name}: {line}")
 
@@ -66,7 +88,7 @@ class Step:
     def log(self, line: str) -> None:
         """Show one line of somebody else's log, which stays on a terminal too."""
         self.close()
-        self._console.line(f"  {self.name}: {line.rstrip()}")
+        self._console.line(f"  {self.name}: {plain(line)}")
 
     def waiting(self, reason: str) -> None:
         """Say what is waited for, once the wait is long enough to be noticed."""
@@ -78,7 +100,8 @@ class Step:
         from rich.console import Console as RichConsole
         from rich.markup import escape
 
-        text = f"[bold]{self.name}[/bold] {escape(line)[: self._console.width - len(self.name) - 6]}"
+        name = printable(self.name)
+        text = f"[bold]{escape(name)}[/bold] {escape(line[: self._console.width - len(name) - 6])}"
         if self._status is None:
             self._status = RichConsole(file=self._console.stream).status(text)
             self._status.start()
@@ -123,12 +146,11 @@ class Console:
 
     def line(self, text: str = "") -> None:
         """Show one line."""
-        text = as_typed(text)
-        try:
-            print(text, file=self.stream, flush=True)
-        except UnicodeEncodeError:
-            encoding = self.stream.encoding or "ascii"
-            print(text.encode(encoding, "replace").decode(encoding), file=self.stream, flush=True)
+        show(printable(scrub(as_typed(text))), self.stream)
+
+    def value(self, text: str) -> None:
+        """Show one line that says what a value of the person's own program is; see :func:`without_known`."""
+        show(printable(without_known(text)), self.stream)
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
@@ -146,8 +168,12 @@ class Console:
 
     def result(self, value: Mapping[str, Any]) -> None:
         """With ``--json``: print the object as the last line of standard output."""
+        clean = {
+            name: without_known(one) if name in OWN else scrubbed({name: one})[name] for name, one in value.items()
+        }
         if report.wanted():
             # The other machine prints it, as it is seen from there.
-            report.tell(result=dict(value))
+            report.tell(result=clean)
         elif self.as_json:
-            print(json.dumps(value), flush=True)
+            # JSON leaves one control character as it is.
+            print(json.dumps(clean).replace("\x7f", "\\u007f"), flush=True)

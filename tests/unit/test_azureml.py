@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from workflows import redaction
 from workflows.azureml import check, errors, package, sdk, workspace
 from workflows.environments.definition import load_definition
 from workflows.errors import BadValue, UserError
@@ -135,15 +136,15 @@ def test_an_sdk_that_is_not_there_or_too_old(
     ],
 )
 def test_secrets_are_left_out_of_errors(text: str) -> None:
-    errors.keep_secret("SECRET-of-this-test")
+    redaction.keep_secret("SECRET-of-this-test")
     told = errors.explained(_fault("requests.exceptions", text), "reading")
     assert isinstance(told, UserError) and "SECRET" not in str(told)
-    assert "SECRET" not in errors.scrub(text) and errors.scrub(text) != text
+    assert "SECRET" not in redaction.scrub(text) and redaction.scrub(text) != text
 
 
 def test_words_without_secrets_stay_as_they_are() -> None:
     text = "The sign-in code: 5 tokens are left; see https://aka.ms/x and passwords.txt"
-    assert errors.scrub(text) == text
+    assert redaction.scrub(text) == text
 
 
 def _fault(module: str, text: str, status: int | None = None, **headers: str) -> Exception:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from ..errors import UserError
+from ..redaction import scrub
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -32,28 +33,6 @@ _THEIRS = frozenset(
 _CONNECTION = frozenset(
     ("ConnectionError", "Timeout", "ProtocolError", "ServiceRequestError", "ServiceResponseError", "HTTPException")
 )
-_SECRET = re.compile(
-    # An address's query may be its signature.
-    r"(?P<address>https?://[^\s?\"']+\?)[^\s\"']+"
-    r"|(?P<name>\b(?:sig|token|password|secret|client_secret|AccountKey|SharedAccessSignature)"
-    r"[\"']?\s*[=:]\s*[\"']?)[^\s&\"',;}]+"
-    r"|(?P<bearer>Bearer\s+)\S+|eyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?",
-    re.IGNORECASE,
-)
-_own_secrets: set[str] = set()
-
-
-def keep_secret(value: str) -> None:
-    """Have a value never stand in an error."""
-    if value:
-        _own_secrets.add(value)
-
-
-def scrub(text: str) -> str:
-    """A text without tokens, passwords and the signatures of addresses."""
-    for value in _own_secrets:
-        text = text.replace(value, "…")
-    return _SECRET.sub(lambda found: (found["address"] or found["name"] or found["bearer"] or "") + "…", text)
 
 
 class Unreachable(Exception):
@@ -303,7 +282,7 @@ def _reason(error: BaseException) -> str:
 def innermost(error: BaseException) -> str:
     """What the system said, below the layers of exceptions: one line without secrets."""
     *_, last = chain(error)
-    words = scrub(" ".join((getattr(last, "strerror", None) or _text(last)).split())).rstrip(".")
+    words = " ".join(scrub(getattr(last, "strerror", None) or _text(last)).split()).rstrip(".")
     # urllib3 begins with the object that failed.
     words = words.rpartition(">: ")[2]
     return (words[:200] or type(last).__name__).strip("'() ")

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadValue, UserError
 from ..models import RegistryLogin
+from ..redaction import LineScrubber, scrub
 from ..settings import Settings
-from .errors import NotThere, Say, attempt, scrub
+from .errors import NotThere, Say, attempt
 from .workspace import connect
 
 if TYPE_CHECKING:
@@ -320,6 +321,7 @@ class _Lines:
 
     def __init__(self, take: Callable[[str], object]) -> None:
         self._take = take
+        self._scrub = LineScrubber()
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._rest = ""
 
@@ -327,4 +329,4 @@ class _Lines:
         *lines, self._rest = (self._rest + self._decode(part, last)).replace("\r", "\n").split("\n")
         for line in [*lines, *([self._rest] if last else [])]:
             if line.strip():
-                self._take(scrub(line.rstrip()))
+                self._take(self._scrub(line.rstrip()))

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..paths import shown
+from ..redaction import keep_secret
 from ..settings import ServicePrincipal, Settings, service_principal
 from . import sdk
-from .errors import SIGNING_IN, NotThere, Say, Unreachable, attempt, explained, keep_secret
+from .errors import SIGNING_IN, NotThere, Say, Unreachable, attempt, explained
 
 if TYPE_CHECKING:
     from azureml.core import Workspace

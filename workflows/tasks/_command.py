@@ -248,11 +248,9 @@ def _end(error: UserError) -> None:
     Raises:
         Exit: Always.
     """
-    from ..console import as_typed
+    from ..console import show_error
 
-    for line in error.details:
-        print(f"  {line}", file=sys.stderr)
-    print(as_typed(pressed.printed(error)), file=sys.stderr, flush=True)
+    show_error(pressed.printed(error), error.details)
     raise Exit(code=error.exit_code) from error
 
 

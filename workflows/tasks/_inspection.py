@@ -33,15 +33,15 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
     if result["locals"]:
         console.line("Locals")
         for name, value in result["locals"].items():
-            console.line(f"  {name} = {_cut(value)}")
+            console.value(f"  {name} = {_cut(value)}")
     if result["values"]:
         console.line("Values")
         for expression, value in result["values"].items():
-            console.line(f"  {expression} = {_cut(value)}")
+            console.value(f"  {expression} = {_cut(value)}")
     response = result.get("response")
     if response is not None:
         body = response["body"]
-        console.line(f"Response {response['status']}: {body if isinstance(body, str) else json.dumps(body)}")
+        console.value(f"Response {response['status']}: {body if isinstance(body, str) else json.dumps(body)}")
 
 
 def _cut(value: str) -> str:

@@ -1,0 +1,545 @@
+"""Secrets are left out of everything that the program shows, logs, records or reports.
+
+:func:`scrub` knows them by their form (passwords in addresses, signatures and keys in queries, connection strings,
+headers, arguments, private keys, tokens of well-known kinds) and by their value: those of variables with such names,
+and those that :func:`keep_secret` was told. What stays is what helps: ``https://host/path?sv=1&sig=***``.
+
+It sees megabytes of other programs' output, some of it hostile, so all of it takes linear time: each expression
+begins with a literal or a single character, and what follows it always matches, or is bounded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, quote, quote_plus, unquote
+
+MASK = "***"
+
+# Values that are known ------------------------------------------------------------------------------
+
+#: A value that is shorter could be anything, and leaving it out would spoil what is said.
+_SHORTEST = 6
+_COMMON = frozenset(
+    (
+        "password",
+        "passwd",
+        "secret",
+        "secrets",
+        "token",
+        "tokens",
+        "default",
+        "disabled",
+        "enabled",
+        "required",
+        "azureml",
+    )
+)
+_SECRET_VARIABLE = re.compile(
+    r"SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|CONNECTION_?STRING|IDENTITY_HEADER"
+    r"|(?:TOKEN|_KEY|APIKEY|_SAS|_PAT|_PASS|_PWD)$",
+    re.IGNORECASE,
+)
+#: Names that look so and name files.
+_FILE_VARIABLES = re.compile(r"^AML_REMOTE_KEY$|_(?:FILE|PATH|DIR)$", re.IGNORECASE)
+
+
+class _Known:
+    """The secrets that are known by their value."""
+
+    def __init__(self) -> None:
+        self.values: set[str] = set()
+        self._spellings: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        self._folded: re.Pattern[str] | None = None
+        self._environment = False
+
+    def add(self, value: str) -> None:
+        value = value.strip()
+        if value in self.values or len(value) < _SHORTEST or value.lower() in _COMMON or MASK in value:
+            return
+        if value.isdigit() and len(value) < 8:
+            return
+        self.values.add(value)
+        encoded = quote(value, safe="")
+        self._spellings |= {value, encoded, quote(value), quote_plus(value), _lower_hex(encoded)}
+        # As a JSON text, a Python literal and a shell's word have it.
+        escaped = value.replace("\\", "\\\\")
+        self._spellings |= {escaped, escaped.replace('"', '\\"'), escaped.replace("'", "\\'")}
+        self._spellings.add(value.replace("'", "'\"'\"'"))
+        self._pattern = self._folded = None
+
+    def leave_out(self, text: str) -> str:
+        if not self._environment:
+            self._environment = True
+            keep_variables(os.environ)
+        if not self._spellings:
+            return text
+        if self._pattern is None:
+            # The longest first: one may be a part of another.
+            ordered = sorted(self._spellings, key=lambda one: (-len(one), one))
+            self._pattern = re.compile("|".join(map(_bounded, ordered)))
+        text = self._pattern.sub(MASK, text)
+        if "\n" in text:
+            if self._folded is None:
+                # Where a line was folded in the midst of one. Short ones would be found in too much.
+                long = sorted(
+                    (one for one in self._spellings if 10 <= len(one) <= 1000), key=lambda one: (-len(one), one)
+                )
+                folded = ("(?:\\n[ \\t]{0,40})?".join(map(re.escape, one)) for one in long)
+                self._folded = re.compile("|".join(folded) or r"(?!)")
+            text = self._folded.sub(MASK, text)
+        return text
+
+
+def _bounded(spelling: str) -> str:
+    """A short one counts only where it stands alone."""
+    if len(spelling) >= 8:
+        return re.escape(spelling)
+    return rf"(?<![A-Za-z0-9]){re.escape(spelling)}(?![A-Za-z0-9])"
+
+
+def _lower_hex(text: str) -> str:
+    return re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), text)
+
+
+_known = _Known()
+
+
+def keep_secret(value: str) -> None:
+    """Have a value never be shown, in whatever spelling."""
+    if value:
+        _known.add(value)
+
+
+def keep_variables(variables: Mapping[str, str]) -> None:
+    """Have the values of variables with a secret's name never be shown, nor the passwords in their addresses."""
+    for name, value in variables.items():
+        if not isinstance(value, str) or not value:
+            continue
+        if _SECRET_VARIABLE.search(name) and not _FILE_VARIABLES.search(name) and not _is_place(value):
+            for line in value.splitlines() if len(value) > 1000 or "\n" in value else [value]:
+                keep_secret(line)
+        if "://" in value:
+            for word in value.split():
+                keep_address(word)
+        elif name.lower().endswith("_proxy") and "@" in value:
+            keep_address(f"http://{value}")
+
+
+def keep_address(address: str) -> None:
+    """Have the password and the signature of an address never be shown, also not a part of it on its own."""
+    rest = address.partition("://")[2]
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    if "@" in authority:
+        user, colon, password = authority.rpartition("@")[0].partition(":")
+        # A token may stand there in place of a user.
+        one = password if colon else user
+        if colon or not address.partition("://")[0].lower().endswith("ssh"):
+            keep_secret(one)
+            keep_secret(unquote(one))
+    query = rest.partition("?")[2].partition("#")[0]
+    if len(query) < 20000:
+        for name, value in parse_qsl(query):
+            if _in_query(name):
+                keep_secret(value)
+
+
+def _is_place(value: str) -> bool:
+    """Whether a variable holds a path or refers to another variable."""
+    return value.startswith("${") or (
+        value.startswith(("/", "~/", "./", "../")) and os.path.exists(os.path.expanduser(value))
+    )
+
+
+# Forms ----------------------------------------------------------------------------------------------
+
+
+#: What is left out may bring to light what was hidden behind it. Nothing but an attack takes more than twice.
+_ROUNDS = 8
+
+
+def scrub(text: str) -> str:
+    """A text without secrets; one that has none is unchanged. Twice is the same as once."""
+    for _ in range(_ROUNDS):
+        before, text = text, _scrub_once(text)
+        if text == before:
+            break
+    return text
+
+
+def _scrub_once(text: str) -> str:
+    if not text:
+        return text
+    text = _known.leave_out(text)
+    if "PRIVATE KEY" in text:
+        text = _without_private_keys(text)
+    text = _ADDRESS.sub(_without_user, text)
+    text = _without_named(text)
+    text = _HEADER.sub(_without_credential, text)
+    return _TOKEN.sub(MASK, text)
+
+
+def scrubbed(value: Any) -> Any:
+    """A value for JSON without secrets: texts are scrubbed, and what stands under a secret's name is left out."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, Mapping):
+        return {_key(name): _under(str(name), one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [scrubbed(one) for one in value]
+    return value
+
+
+def _key(name: Any) -> Any:
+    return scrub(name) if isinstance(name, str) else name
+
+
+def _under(name: str, value: Any) -> Any:
+    if isinstance(value, str) and value and _is_secret_name(name, value):
+        return MASK
+    return scrubbed(value)
+
+
+def without_known(value: Any) -> Any:
+    """A value for JSON without the secrets that are known by their value.
+
+    That is for what a person asks to see of their own program, the values of its variables: a variable called `token`
+    is shown, and what the program was given as a secret is not.
+    """
+    if isinstance(value, str):
+        return _known.leave_out(value)
+    if isinstance(value, Mapping):
+        return {name: without_known(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_known(one) for one in value]
+    return value
+
+
+class LineScrubber:
+    """Leaves secrets out of text that comes line by line: a private key has many lines."""
+
+    #: Lines after which a key that does not end is none.
+    LONGEST = 200
+
+    def __init__(self) -> None:
+        self._inside = 0
+
+    def __call__(self, line: str) -> str:
+        """The line without secrets."""
+        if self._inside:
+            if _END in line:
+                self._inside = 0
+                return MASK + scrub(line.partition(_END)[2].partition("-----")[2])
+            self._inside -= 1
+            return MASK
+        if "PRIVATE KEY" in line:
+            *_, last = [None, *_BEGIN.finditer(line)]
+            if last is not None and _END not in line[last.end() :]:
+                self._inside = self.LONGEST
+        return scrub(line)
+
+
+# Private keys, as PEM has them
+
+_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
+_END = "-----END "
+#: What stands in one whose end is missing. `\\n` may be written out.
+_BODY = re.compile(r"[A-Za-z0-9+/=\s\\]*")
+
+
+def _without_private_keys(text: str) -> str:
+    parts: list[str] = []
+    done = 0
+    ends = True
+    for found in _BEGIN.finditer(text):
+        if found.start() < done:
+            continue
+        end = text.find(_END, found.end()) if ends else -1
+        close = text.find("-----", end + len(_END), end + 80) if end >= 0 else -1
+        ends = end >= 0
+        if ends:
+            stop = close + len("-----") if close >= 0 else end + len(_END)
+        else:
+            body = _BODY.match(text, found.end())
+            stop = body.end() if body else found.end()
+        parts += [text[done : found.start()], MASK]
+        done = stop
+        if text[done - 1 : done] == "\n":
+            done -= 1
+    return "".join([*parts, text[done:]])
+
+
+# Users and passwords in addresses
+
+_ADDRESS = re.compile(r"(?::|%(?:25)?3a)(?://|\\/\\/|%(?:25)?2f%(?:25)?2f)((?:(?!://)\S)*)", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}\Z")
+_CLOSING = {'"': '"', "'": "'", "`": "`", "<": ">", "(": "", "[": ""}
+_AUTHORITY = re.compile(r"(?:(?!%(?:25)?(?:2f|3f|23))[^/?#])*", re.IGNORECASE)
+_ENCODED_AT = re.compile(r"%(?:25)?40", re.IGNORECASE)
+_PORT = re.compile(r"\d*\Z|\W*port\W*\Z|[{$<%(*]", re.IGNORECASE)
+#: Schemes with which a user's name is a name and nothing more.
+_NAMES_USERS = ("ssh", "sftp", "scp", "rsync")
+
+
+def _without_user(found: re.Match[str]) -> str:
+    text, begin = found.string, found.start()
+    scheme_ = _SCHEME.search(text[max(0, begin - 32) : begin])
+    scheme = scheme_[0].lower() if scheme_ else ""
+    before = text[begin - len(scheme) - 1 : begin - len(scheme)] if begin > len(scheme) else ""
+    body = found[1]
+    for closing in ('"', "<", ">", _CLOSING.get(before, "")):
+        if closing and closing in body:
+            body = body[: body.index(closing)]
+    head, rest = found[0][: len(found[0]) - len(found[1])], found[1][len(body) :]
+    authority = _AUTHORITY.match(body)[0]  # type: ignore[index]
+    tail = body[len(authority) :]
+    if "@" not in authority and (encoded := [*_ENCODED_AT.finditer(authority)]) and "%" in head:
+        at = encoded[-1]
+        return f"{head}{MASK}{authority[at.start() :]}{tail}{rest}"
+    user, at_, host = authority.rpartition("@")
+    if at_:
+        return f"{head}{_user(user, scheme)}@{host}{tail}{rest}"
+    name, colon, port = authority.partition(":")
+    if not colon or name.startswith("[") or _PORT.match(port):
+        return found[0]
+    # No port can look so: it is a password that holds what ends an address's first part, or one that is cut off.
+    if "@" in tail:
+        return f"{head}{_user(name + ':', scheme)}@{tail.rpartition('@')[2]}{rest}"
+    if not tail and not rest and text[found.end() : found.end() + 1] in ("", "\n"):
+        return f"{head}{MASK}"
+    return found[0]
+
+
+def _user(user: str, scheme: str) -> str:
+    """What is shown of what stands before the ``@``."""
+    if scheme.rpartition("+")[2] in _NAMES_USERS:
+        name, colon, _password = user.partition(":")
+        return f"{name}:{MASK}" if colon else name
+    return MASK
+
+
+# What has a name: parameters, variables, fields, arguments
+
+_QUALIFIED_KEY = (
+    r"(?:api|access|account|secret|private|subscription|shared|storage|encryption|signing|master|admin|auth|functions)"
+    r"[_-]?key"
+)
+#: Secrets under whatever name ends so.
+_STRONG = (
+    rf"password|passwd|passphrase|secret|token|sharedaccesskey|sharedaccesssignature|{_QUALIFIED_KEY}|credentials?"
+    r"|connection[_-]?string|registry[_-]?auth|cookie"
+)
+#: Secrets only in the query of an address, or where nothing else can be meant.
+_WEAK = r"signature|x-(?:amz|goog)-credential|assertion|ticket|session|code|sig|sas|auth|pass|pwd|key|_proxy"
+_EQUALS = r"(?:[ \t]{0,8}(?:=>|:=|=|:)[ \t]{0,8}|%(?:25)*3d|\\u003d)"
+_QUOTE = r"\\{0,4}[\"']"
+_NAMED = re.compile(
+    rf"(?P<word>{_STRONG}|{_WEAK})(?:[_-]?value)?"
+    rf"(?:(?P<sep>(?P<named>{_QUOTE})?(?P<equals>{_EQUALS})(?:[bruf]{{0,2}}(?P<open>{_QUOTE}))?)"
+    rf"|(?P<argument>(?P<list>[\"'],[ \t]{{0,8}}[\"'])|[ \t]{{1,8}})|(?P<tag>>))",
+    re.IGNORECASE,
+)
+_SOFT_ENDS = r"[\w.~%-]{1,40}(?:=|%3d)"
+_VALUE = re.compile(
+    rf"(?:[^\s\"'`<>&;,\\%]|&(?!{_SOFT_ENDS}|amp;)|;(?!\s|\Z|[ ]?{_SOFT_ENDS})|,(?!\s|\Z|{_SOFT_ENDS})"
+    r"|%(?!(?:25)*26)|\\(?!u0026|[\"'nrt]))+",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"(?:'[^'\n]*'|\"[^\"\n]*\"|[^\s'\"])+")
+_PROXY = re.compile(r"[^\s\"'`<>]+")
+_LINE = re.compile(r"[^\n]*")
+_IN_QUERY = re.compile(r"(?:[?&;]|%(?:25)*(?:26|3f)|\\u0026)(?:amp;)?[\w.~-]{0,40}\Z", re.IGNORECASE)
+_ARGUMENT = re.compile(r"(?:\A|[\s\"'\[(,=])-{1,2}[A-Za-z][\w-]{0,40}\Z|(?:\A|[\s\"'\[(,=])--?\Z")
+_LOGIN = re.compile(r"\blogin[ \t]+\S{1,80}[ \t]+\Z")
+_OPEN_TAG = re.compile(r"<[\w:.-]{0,40}\Z")
+_NO_TOKEN = re.compile(
+    r"-?[\d.,]+(?:e[+-]?\d+)?%?|none|null|true|false|[\W_]*|<.*|\[.*|\{.*|[a-z]+\(.*", re.IGNORECASE | re.DOTALL
+)
+_PLACEHOLDERS = frozenset(["TEXT", "STRING", "TOKEN", "KEY", "PASSWORD", "SECRET", "VALUE", "FILE", "PATH", "NAME"])
+_CONTINUED = re.compile(r"\n[ \t]{0,40}([\w%+/=.~-]{4,})(?=[&\"')]|\n|\Z)")
+_PROSE = re.compile(r"[A-Za-z]?[a-z]+[.]?\Z")
+_WEAK_NAME = re.compile(rf"(?:{_WEAK})\Z", re.IGNORECASE)
+_SECRET_NAME = re.compile(rf"(?:{_STRONG})(?:[_-]?value)?\Z|(?:\A|[_-])(?:sig|pwd|passwd|pass)\Z", re.IGNORECASE)
+
+
+def _in_query(name: str) -> bool:
+    """Whether the value of an address's parameter is a secret."""
+    return bool(_SECRET_NAME.search(name) or _WEAK_NAME.search(name))
+
+
+def _is_secret_name(name: str, value: str) -> bool:
+    """Whether what stands under a name in an object is a secret."""
+    if not _SECRET_NAME.search(name) or _FILE_VARIABLES.search(name):
+        return False
+    return not (name.lower().endswith("token") and _NO_TOKEN.fullmatch(value))
+
+
+def _without_named(text: str) -> str:
+    parts: list[str] = []
+    done = at = 0
+    while found := _NAMED.search(text, at):
+        span = _secret_span(text, found)
+        if span is None:
+            # What follows may hold another.
+            at = found.end("word")
+            continue
+        begin, end = span
+        parts += [text[done:begin], MASK]
+        done = at = end
+    return "".join([*parts, text[done:]]) if parts else text
+
+
+def _secret_span(text: str, found: re.Match[str]) -> tuple[int, int] | None:
+    """Where the value lies that a name announces; None where it announces no secret."""
+    word, begin, at = found["word"].lower(), found.start(), found.end()
+    before = text[max(0, begin - 48) : begin]
+    if found["argument"] is not None:
+        return _argument_span(text, found, before)
+    if found["tag"] is not None:
+        good = _OPEN_TAG.search(before) and not _WEAK_NAME.match(word)
+        end = text.find("<", at, at + 20000) if good else -1
+        return (at, end) if end > at else None
+    queried = _IN_QUERY.search(before) is not None and "=" in found["equals"] + "=" * ("3d" in found["equals"].lower())
+    if word == "_proxy":
+        return _proxy_span(text, at)
+    if not queried and not _counts_alone(text, found, before):
+        return None
+    if found["open"] is not None:
+        end = _closing(text, found["open"], at)
+        nothing = word.endswith("token") and not queried and _NO_TOKEN.fullmatch(text, at, end)
+        return (at, end) if end > at and not nothing else None
+    if word == "cookie":
+        end = _LINE.match(text, at).end()  # type: ignore[union-attr]
+        return (at, end) if end > at else None
+    value = _VALUE.match(text, at)
+    if value is None or value[0][0] in "{[(":
+        return None
+    end = value.end()
+    if not queried:
+        while end > at + 1 and text[end - 1] in ",.)}]:":
+            end -= 1
+    shown = text[at:end]
+    if word.endswith("token") and not queried:
+        if _NO_TOKEN.fullmatch(shown):
+            return None
+        if ": " in found["sep"] and found["named"] is None and _PROSE.match(shown) and len(shown) < 16:
+            # "Unexpected token: foo"
+            return None
+    return at, _continued(text, end)
+
+
+def _counts_alone(text: str, found: re.Match[str], before: str) -> bool:
+    """Whether a name outside of an address's query is that of a secret."""
+    word, last = found["word"].lower(), before[-1:]
+    assigned = found["equals"].strip() in ("=", "%3D", "%3d", "\\u003d")
+    if word in ("sig", "sas"):
+        return assigned and not last.isalnum()
+    if word == "signature" or word.endswith("-credential"):
+        # "expected signature: (x, y)"
+        return assigned and not found["equals"].startswith((" ", "\t")) and text[found.end() : found.end() + 1] != "("
+    if word == "auth":
+        return found["named"] is not None and found["open"] is not None and last in "\"'"
+    if word in ("pwd", "pass"):
+        variable = last == "_" if word == "pass" else not last.isalnum()
+        own = text[found.start() : found.start() + 3] == "PWD" or before.endswith("OLD")
+        return assigned and (variable or before.endswith("--")) and not (own and last != "_")
+    if word == "key":
+        # Any variable of that kind, but for those that name files or columns.
+        name = re.search(r"[A-Z][A-Z0-9_]{0,40}_\Z", before)
+        variable = name is not None and found["word"] == "KEY" and not before.endswith("AML_REMOTE_")
+        return assigned and variable and text[found.end() : found.end() + 1] not in ("/", "~", ".")
+    return not _WEAK_NAME.match(word)
+
+
+def _argument_span(text: str, found: re.Match[str], before: str) -> tuple[int, int] | None:
+    """The value of an argument in a command line, or in a list of arguments."""
+    word, at = found["word"].lower(), found.end()
+    if _LOGIN.search(before) and word == "password":
+        value = _WORD.match(text, at)
+        return (at, value.end()) if value else None
+    if not _ARGUMENT.search(before) or (_WEAK_NAME.match(word) and word not in ("sas", "sig", "pass", "pwd")):
+        return None
+    if found["list"] is not None:
+        end = _closing(text, found["list"][-1], at)
+        return (at, end) if end > at and not text.startswith("-", at) else None
+    value = _WORD.match(text, at)
+    if value is None or value[0].startswith("--") or value[0].rstrip(",.;:)]") in _PLACEHOLDERS:
+        return None
+    end = value.end()
+    while end > at + 1 and text[end - 1] in ",.)}]:":
+        end -= 1
+    return at, end
+
+
+def _proxy_span(text: str, at: int) -> tuple[int, int] | None:
+    """A user and password without a scheme before them, as proxies' variables may have them."""
+    value = _PROXY.match(text, at)
+    if value is None or "://" in value[0] or "@" not in value[0]:
+        return None
+    return at, at + value[0].rindex("@")
+
+
+def _closing(text: str, opening: str, at: int) -> int:
+    """Where a quoted text ends, at the end of the line at the latest."""
+    depth, stop = len(opening) - 1, re.compile(rf"[\n{opening[-1]}]")
+    while found := stop.search(text, at):
+        end = found.start()
+        if found[0] == "\n":
+            return end
+        slashes = 0
+        while end - slashes > at and text[end - slashes - 1] == "\\":
+            slashes += 1
+        if slashes <= depth if depth else slashes % 2 == 0:
+            return end - slashes if depth else end
+        at = end + 1
+    return len(text)
+
+
+def _continued(text: str, end: int) -> int:
+    """The end of a value where it goes on on the next line, as far as that can be told."""
+    if text[end : end + 1] != "\n":
+        return end
+    more = _CONTINUED.match(text, end)
+    return end if more is None or _PROSE.match(more[1]) else more.end(1)
+
+
+# Headers, and tokens of well-known kinds
+
+_HEADER = re.compile(
+    r"\b(?P<header>authorization[\"']?[ \t]{0,8}[:=][ \t]{0,8}[\"']?)?"
+    r"(?P<scheme>(?:bearer|basic|sharedkey(?:lite)?|digest)[ \t]{1,8})(?P<value>[A-Za-z0-9+/._~:=-]{6,})"
+    r"|\bauthorization[\"']?[ \t]{0,8}[:=][ \t]{0,8}[\"']?(?:token[ \t]{1,8})?(?P<bare>[A-Za-z0-9+/._~-]{16,}={0,2})",
+    re.IGNORECASE,
+)
+_NO_CREDENTIAL = re.compile(
+    r"(?:auth\w*|tokens?|realm|scheme|error|credentials?|usage|access|challenge)\b", re.IGNORECASE
+)
+
+
+def _without_credential(found: re.Match[str]) -> str:
+    if found["bare"] is not None:
+        bare = found["bare"]
+        return found[0] if bare.isalpha() and bare.islower() else found[0][: found.start("bare") - found.start()] + MASK
+    value, scheme = found["value"], found["scheme"].strip().lower()
+    if _NO_CREDENTIAL.match(value) or ("=" in value.rstrip("=") and not found["header"]):
+        return found[0]
+    if scheme != "bearer" and not found["header"] and re.fullmatch(r"[A-Z]?[a-z]+[.:]?", value):
+        return found[0]
+    return found[0][: found.start("value") - found.start()] + MASK
+
+
+_ALONE = r"(?<![A-Za-z0-9])"
+_TOKEN = re.compile(
+    # JSON web tokens
+    r"(?:(?<![\w-])|(?<=%20)|(?<=%3D)|(?<=%3d))eyJ[\w-]{4,}\.[\w-]+(?:\.[\w-]*)?"
+    # GitHub, GitLab, Hugging Face, OpenAI and the like, Slack, PyPI, npm, Docker, Google, Databricks
+    rf"|{_ALONE}gh[pousr]_[A-Za-z0-9]{{30,}}|{_ALONE}github_pat_\w{{20,}}|{_ALONE}glpat-[\w-]{{16,}}"
+    rf"|{_ALONE}hf_[A-Za-z0-9]{{30,}}|{_ALONE}sk-[\w-]{{20,}}|{_ALONE}xox[abeoprs]-[\w-]{{10,}}"
+    rf"|{_ALONE}pypi-[\w-]{{40,}}|{_ALONE}npm_[A-Za-z0-9]{{30,}}|{_ALONE}dckr_pat_[\w-]{{20,}}"
+    rf"|{_ALONE}AIza[\w-]{{35}}|{_ALONE}dapi[0-9a-f]{{32}}|{_ALONE}(?:AKIA|ASIA)[A-Z0-9]{{16}}(?![A-Za-z0-9])"
+    # Azure: a client's secret, a storage account's key
+    r"|(?<![\w~.-])[\w~.-]{3}[78]Q~[\w~.-]{31,34}|(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{86}=="
+)
