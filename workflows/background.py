@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -25,3 +26,10 @@ def spawn(module: str, arguments: Sequence[str], **streams: Any) -> subprocess.P
         options = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, **options, **streams)
+
+
+def log(text: str) -> None:
+    """Write a line to this process's log, its standard error; where that is on a full disk, the work goes on."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()

@@ -7,6 +7,7 @@ Whatever is shown passes here, and has neither secrets nor control characters af
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -33,21 +34,48 @@ def as_typed(text: str) -> str:
     return _TASK.sub(r"inv \1 --remote", text) if report.wanted() else text
 
 
+class OutputLost(OSError):
+    """Standard output, or standard error, cannot be written; its `filename` says which."""
+
+
+@contextmanager
+def output(stream: TextIO) -> Iterator[None]:
+    """What is written to a standard stream in the block; an error of it is told from those of files.
+
+    Raises:
+        OutputLost: It cannot be written, other than for want of a reader.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = "Standard error" if stream is sys.stderr else "Standard output"
+        raise OutputLost(error.errno, error.strerror, name) from error
+
+
 def show(text: str, stream: TextIO) -> None:
     """Write a line, with question marks for what the stream has no characters for."""
-    try:
-        print(text, file=stream, flush=True)
-    except UnicodeEncodeError:
-        encoding = stream.encoding or "ascii"
-        print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+    with output(stream):
+        try:
+            print(text, file=stream, flush=True)
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
 
 
 def show_error(text: str, details: Sequence[str] = ()) -> None:
-    """Write an error's lines to standard error, those that lead to it above them."""
+    """Write an error's lines to standard error, those that lead to it above them.
+
+    To standard output where the other cannot be written.
+    """
     scrub_line = LineScrubber()
-    for line in details:
-        show(f"  {plain(scrub_line(line))}", sys.stderr)
-    show(printable(scrub(as_typed(text)), lines=True), sys.stderr)
+    lines = [*(f"  {plain(scrub_line(line))}" for line in details), printable(scrub(as_typed(text)), lines=True)]
+    for stream in (sys.stderr, sys.stdout):
+        with contextlib.suppress(OSError, ValueError):
+            for line in lines:
+                show(line, stream)
+            return
 
 
 class Step:
@@ -176,4 +204,5 @@ class Console:
             report.tell(result=clean)
         elif self.as_json:
             # JSON leaves one control character as it is.
-            print(json.dumps(clean).replace("\x7f", "\\u007f"), flush=True)
+            with output(sys.stdout):
+                print(json.dumps(clean).replace("\x7f", "\\u007f"), flush=True)

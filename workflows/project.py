@@ -29,9 +29,11 @@ def state_folder(project: Path, *parts: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         ignore = root / ".gitignore"
         if not ignore.exists():
-            ignore.write_text("*\n", encoding="utf-8")
+            write_bytes(ignore, b"*\n")
     except OSError as error:
-        raise UserError(
+        from . import storage
+
+        raise storage.explained(error, folder) or UserError(
             f"{folder} cannot be made: {error.strerror}.", "Make the project's folder writable for you."
         ) from error
     return folder
@@ -48,6 +50,10 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         partial.write_bytes(data)
         os.replace(partial, path)
+    except OSError as error:
+        # That of a write itself has no name.
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from .models import Ended, Service
-from .project import read_json, state_folder, write_json
+from .project import read_json, state_folder, write_bytes, write_json
 
 
 def session_folder(project: Path) -> Path:
@@ -41,15 +42,26 @@ def load(project: Path) -> Service | None:
 
 def forget(service: Service, ended: Ended) -> None:
     """Take a stopped service's files away; keep its last log and exit code for `logs`."""
+    try:
+        _keep_last(service, ended)
+    except OSError:
+        # The disk may be full, by the service's own log for one; it has ended all the same.
+        shutil.rmtree(service.session / "announce", ignore_errors=True)
+        shutil.rmtree(service.session / "last", ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _keep_last(service, ended)
+    shutil.rmtree(service.session / "announce", ignore_errors=True)
+    (service.session / "session.json").unlink(missing_ok=True)
+
+
+def _keep_last(service: Service, ended: Ended) -> None:
     last = service.session / "last"
     last.mkdir(parents=True, exist_ok=True)
-    (last / "service.log").write_bytes(ended.log)
+    write_bytes(last / "service.log", ended.log)
     write_json(
         last / "ended.json",
         {"exit_code": ended.exit_code, "name": service.name, "engine": service.engine, "tag": service.tag},
     )
-    shutil.rmtree(service.session / "announce", ignore_errors=True)
-    (service.session / "session.json").unlink(missing_ok=True)
 
 
 def last_log(project: Path) -> tuple[bytes, int | None] | None:

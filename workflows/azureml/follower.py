@@ -15,6 +15,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ..background import log
 from ..engines import reservations
 from ..errors import UserError
 from ..runs import plan as plans
@@ -134,7 +135,7 @@ class Follower:
         try:
             records.save(self.run)
         except OSError as error:
-            sys.stderr.write(f"the record cannot be written: {error}\n")
+            log(f"the record cannot be written: {error}")
 
     def _close(self, status: str, reason: str) -> None:
         for step in self._steps.values():
@@ -162,24 +163,20 @@ def main(folder: Path) -> int:
     from ..settings import resolve
     from .workspace import connect
 
-    def say(line: str) -> None:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
-
     try:
-        workspace = connect(place.settings(resolve(run.project)), say)
+        workspace = connect(place.settings(resolve(run.project)), log)
         token = folder / "token"
         Follower(run, PipelineService(workspace, place.run_id), token.read_text() if token.exists() else "").follow()
     except UserError as error:
         # Whoever asks for the run next starts another one, and is told there.
         run.trouble = error.problem.rstrip(".")
         records.save(run)
-        say(str(error))
+        log(str(error))
         return 1
     except KeyboardInterrupt:
         return 1
     except Exception:
-        traceback.print_exc()
+        log(traceback.format_exc())
         run.trouble = "following it failed; see runner.log in the run's folder"
         records.save(run)
         return 1

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from workflows import storage
 from workflows.debugger.jsonc import Document, JsoncError, parse
 from workflows.errors import UserError
 
@@ -53,7 +54,7 @@ def edit_file(file: Path, change: Callable[[Document], Document]) -> bool:
             _replace(target, after)
         except OSError as error:
             problem = f"cannot be written: {_reason(error)}"
-            raise UserError(problem, _write_remedy(error), file=file) from error
+            raise UserError(problem, _write_remedy(error, target), file=file) from error
         return True
 
 
@@ -148,9 +149,9 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _write_remedy(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "Free some space on that disk, then try again; the file is as it was."
+def _write_remedy(error: OSError, target: Path) -> str:
+    if (told := storage.explained(error, target)) is not None:
+        return f"Free some space there: {told.problem.rstrip('.')}. The file is as it was."
     if error.errno == errno.ENOENT:
         return "Check that the project folder exists, then try again."
     return "Make the file and its folder writable, then try again; the file is as it was."

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import storage
 from ..debuggee import FOLDER as DEBUGGEE
 from ..environments.definition import EnvironmentDefinition
 from ..errors import UserError
@@ -312,8 +313,8 @@ class DockerEngine:
                 f"Docker cannot publish a port: {text.rpartition('failed: ')[2] or text}.",
                 "Choose other ports: --scoring-port 0 --debug-port 0.",
             ) from error
-        if "no space left" in text:
-            raise UserError("No space is left for Docker's files.", "Free some: inv container.prune") from error
+        if storage.in_output([text]) is not None:
+            raise docker_images.engine_disk_full() from error
         if '"sleep": executable file not found' in text:
             raise UserError("The image has no `sleep` program.", "Use a base image with coreutils.") from error
 

@@ -106,6 +106,15 @@ def engine_answers(timeout: float = 2.0) -> bool:
         return False
 
 
+def data_folder() -> Path | None:
+    """Where the engine keeps images and containers, on its own machine; None where it does not say."""
+    try:
+        with contextlib.closing(connect()) as client:
+            return Path(str(client.api.info()["DockerRootDir"]))
+    except Exception:  # whatever keeps it from answering, it is only a word more in a message
+        return None
+
+
 def chosen() -> dict[str, str]:
     """``host`` or ``context`` of the engine, for a program with a choice of its own; empty for the usual one."""
     host = os.environ.get("DOCKER_HOST")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import storage
 from ..environments.base import BASE_IMAGE
 from ..errors import UserError
 from ..models import ImageRef
@@ -102,7 +102,6 @@ def build_image(
     if found is not None:
         return found
     from ..environments.locking import exclusive
-    from ..environments.pip_failures import disk_full
     from .docker_build import build
 
     try:
@@ -117,8 +116,8 @@ def build_image(
             labels = {KIND: "environment", DIGEST: digest, ENVIRONMENT: definition.name}
             build(client, definition, base_image, cache, report, name=name, labels=labels)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise disk_full(cache) from error
+        if (told := storage.explained(error, cache)) is not None:
+            raise told from error
         if error.errno is None:  # requests' errors are OSErrors without a number
             raise engine_lost(error) from error
         raise UserError(
@@ -259,9 +258,14 @@ def import_image(client: docker.DockerClient, data: Iterator[bytes], name: str, 
 
 
 def engine_disk_full() -> UserError:
-    """The error for a full disk on the engine's side."""
+    """The error for a full disk on the engine's side, with how much is left where that can be seen from here."""
+    from .docker_client import data_folder
+
+    folder = data_folder()
+    left = storage.room(folder) if folder is not None and folder.is_dir() else None
+    told = f": {left}" if left is not None else f", where it has {folder}" if folder is not None else ""
     return UserError(
-        "The Docker engine's disk is full.",
+        f"The Docker engine's disk is full{told}.",
         "Free some space (`inv container.prune`; `docker system df` shows what holds it), then run it again.",
     )
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import storage
 from ..debuggee import FOLDER as DEBUGGEE
 from ..errors import UserError
 from ..interrupts import uninterrupted
@@ -22,7 +23,7 @@ from ..pipelines.commands import debugged_command
 from .docker import ANNOUNCE_ROOT, DEBUGGEE_ROOT, LABEL_KIND, LABEL_PROJECT, container_user
 from .docker_client import connect
 from .docker_contexts import has_debugpy
-from .docker_images import engine_lost, inspect
+from .docker_images import engine_disk_full, engine_lost, inspect
 from .rank_variables import rank_variables
 from .step_variables import import_path, injected_variables
 from .steps import StepProcess, StepSpec, StepView
@@ -384,8 +385,8 @@ def _explained(error: Any, spec: StepSpec) -> UserError:
         )
     if "argument list too long" in text:
         return UserError(f"The command of the step {spec.step} is too long.", "At most some 100 kB: put it in a file.")
-    if "no space left" in text:
-        return UserError("No space is left for Docker's files.", "Free some: inv container.prune")
+    if storage.in_output([text]) is not None:
+        return engine_disk_full()
     return UserError(
         f"The Docker engine cannot start the step {spec.step}: {text.rstrip('.')}.", "Correct that, then run it again."
     )

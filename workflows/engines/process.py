@@ -78,8 +78,12 @@ class ProcessEngine:
             )
         runit = spec.session / "runit"
         shutil.rmtree(runit, ignore_errors=True)
-        shutil.copytree(spec.runit, runit)
-        (spec.session / "service.log").write_bytes(b"")
+        try:
+            shutil.copytree(spec.runit, runit)
+            (spec.session / "service.log").write_bytes(b"")
+        except BaseException:
+            shutil.rmtree(runit, ignore_errors=True)
+            raise
         app_root = spec.score_script.parent
         variables = service_variables(
             app_root=str(app_root),

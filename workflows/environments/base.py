@@ -111,10 +111,10 @@ def _read_lines(stream: Any, lines: deque[str], report: Callable[[str], None]) -
 
 
 def _failed(code: int, lines: list[str]) -> UserError:
-    from .pip_failures import disk_full, is_disk_full
+    from .. import storage
 
-    if any(map(is_disk_full, lines)):
-        return disk_full(Path(tempfile.gettempdir()))
+    if (number := storage.in_output(lines)) is not None:
+        return storage.full_disk(Path(tempfile.gettempdir()), number)
     reason = next((line for line in reversed(lines) if line.startswith("E: ")), f"exit code {code}")
     return UserError(
         f"mmdebstrap failed: {reason.removeprefix('E: ').rstrip('.')}.",

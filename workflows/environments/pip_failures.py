@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..storage import in_output
 from .requirements import Requirement, normalise
 
 if TYPE_CHECKING:
     from .definition import EnvironmentDefinition
 
 _SHOWN_LINES = 15
-_NO_SPACE = re.compile(r"No space left on device|\[?Errno 28\]?|not enough space on the disk", re.IGNORECASE)
 _NO_NETWORK = re.compile(
     r"Retrying \(Retry\(|Max retries exceeded|Could not fetch URL|Temporary failure in name resolution"
 )
@@ -42,17 +40,7 @@ _NOISE = re.compile(
 
 def is_disk_full(text: str) -> bool:
     """Whether a line or message says that the disk is full."""
-    return _NO_SPACE.search(text) is not None
-
-
-def disk_full(folder: Path) -> UserError:
-    """The error for a full disk under ``folder``, with how much is left there."""
-    near = next((item for item in (folder, *folder.parents) if item.exists()), folder)
-    free = shutil.disk_usage(near).free / 1e6
-    return UserError(
-        f"The disk is full: {free:.0f} MB are free where {folder} is.",
-        "Free some space there, `inv container.prune` removes what is no longer used, then run it again.",
-    )
+    return in_output([text]) is not None
 
 
 def pip_failed(

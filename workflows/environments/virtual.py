@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import platform
@@ -15,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import storage
 from ..errors import UserError
 from . import pythons
 from .context import conda_text, pip_files
-from .pip_failures import disk_full, is_disk_full, no_venv, pip_failed
+from .pip_failures import no_venv, pip_failed
 
 if TYPE_CHECKING:
     from .definition import EnvironmentDefinition
@@ -84,8 +84,8 @@ def ensure_environment(
             built = _complete(folder, digest, reused=True)  # another process may have built it meanwhile
             return built or _build(definition, folder, digest, choice, conda, report)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise disk_full(cache) from error
+        if (told := storage.explained(error, cache)) is not None:
+            raise told from error
         raise UserError(
             f"The cache folder {cache} cannot be written: {error.strerror or error}.",
             "Make it writable, or set XDG_CACHE_HOME to a folder that is.",
@@ -231,8 +231,8 @@ def _run(
     done = run(command, report, environment=environment, folder=folder)
     if done.code == 0:
         return
-    if any(map(is_disk_full, done.lines)):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if (number := storage.in_output(done.lines)) is not None:
+        raise OSError(number, os.strerror(number))
     missing = no_venv(base or command[0], done.lines) if what == "venv" else None
     raise missing or pip_failed(definition, done.lines, what=what, conda=definition.translated()[0])
 

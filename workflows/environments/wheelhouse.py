@@ -7,7 +7,6 @@ than the image's (PEP 600: a manylinux wheel runs on its glibc and on newer ones
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 import re
@@ -18,9 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import storage
 from . import pythons
 from .context import pip_files
-from .pip_failures import is_disk_full, pip_failed
+from .pip_failures import pip_failed
 
 if TYPE_CHECKING:
     from .definition import EnvironmentDefinition
@@ -111,8 +111,8 @@ def make_wheelhouse(
             done = run(command, report, environment=environment, folder=definition.folder)
             if done.code == 0:
                 continue
-            if any(map(is_disk_full, done.lines)):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if (number := storage.in_output(done.lines)) is not None:
+                raise OSError(number, os.strerror(number))
             if any("No module named pip" in line for line in done.lines):
                 return None  # an environment made without pip, as uv does
             raise pip_failed(definition, done.lines, conda=definition.translated()[0])

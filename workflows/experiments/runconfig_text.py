@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from .. import storage
 from ..errors import UserError
 from ..paths import shown
 from ..pipelines.yaml_file import Value, read_yaml, refuse
@@ -308,9 +309,12 @@ def save(path: Path, data: bytes) -> None:
                 target.parent.rmdir()
         if not isinstance(error, OSError):
             raise
+        told = storage.explained(error, target)
         raise UserError(
             f"{shown(path)} cannot be written: {error.strerror or error}.",
-            "Make its folder writable for you and see that the disk has space; nothing was changed.",
+            f"{told.problem} Nothing was changed."
+            if told is not None
+            else "Make its folder writable for you; nothing was changed.",
         ) from error
 
 

@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..interrupts import uninterrupted
 from ..paths import cache_folder
 from ..settings import Settings
+from ..words import in_bytes
 
 if TYPE_CHECKING:
     from ..azureml.data import Blob, WorkspaceData
@@ -195,16 +196,6 @@ class _Progress:
     def _tell(self, count: int) -> None:
         of = f"{self._done} of {self._files} file{'' if self._files == 1 else 's'}"
         self._step.detail(f"{self._name}: {of}, {in_bytes(self._bytes + count)} of {in_bytes(self._size)}")
-
-
-def in_bytes(count: int) -> str:
-    """A size as people read it."""
-    size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def _digest(value: Sequence[object]) -> str:

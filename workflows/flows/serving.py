@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import storage
 from ..console import Step
 from ..debugger.readiness import Events, current_worker, read_events
 from ..engines.base import Engine
@@ -77,6 +79,7 @@ def wait_until_ready(
         UserError: score.py cannot be loaded, the service died, or a limit passed.
     """
     events = Events(service.events, offset)
+    disk = storage.Watch(service.events.parent)
     started = looked = time.monotonic()
     worker, listening, loaded = False, False, False
     while True:
@@ -106,6 +109,8 @@ def wait_until_ready(
             looked = now
             if not engine.alive(service):
                 raise _died(service, engine, "it ended")
+        if (short := disk.shortage()) is not None:
+            raise _speechless(service, engine, short)
         limit = LOAD_SECONDS if worker else START_SECONDS
         if now - started > limit:
             raise _died(service, engine, f"it was not ready after {limit} s")
@@ -142,6 +147,7 @@ def reload(service: Service, engine: Engine, step: Step) -> Ready:
 
 def _wait_for_new_worker(service: Service, engine: Engine, step: Step, offset: int) -> Ready:
     events = Events(service.events, offset)
+    disk = storage.Watch(service.events.parent)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         before = events.offset
@@ -150,6 +156,8 @@ def _wait_for_new_worker(service: Service, engine: Engine, step: Step, offset: i
                 return wait_until_ready(service, engine, step, _offset_of(service, event, before), "inv deploy.reload")
         if not engine.alive(service):
             raise _died(service, engine, "it ended")
+        if (short := disk.shortage()) is not None:
+            raise _speechless(service, engine, short)
         step.waiting(f"a new worker, up to {START_SECONDS} s")
         time.sleep(LOOK_SECONDS)
     raise _died(service, engine, f"no new worker came within {START_SECONDS} s")
@@ -235,18 +243,39 @@ def _no_debugger(message: str) -> UserError:
 
 
 def _died(service: Service, engine: Engine, how: str) -> UserError:
-    lines: list[str] = []
+    lines = _last_lines(service, engine)
+    problem = f"The service {service.name} did not come up: {how}."
+    # Where it writes; a program that cannot says many things, and seldom why.
+    short = next(filter(None, map(storage.shortage, (service.session, Path(tempfile.gettempdir())))), None)
+    if short is None and storage.in_output(lines) is not None and engine.name == "docker":
+        from ..engines.docker_images import engine_disk_full
+
+        short = engine_disk_full()
+    if short is not None:
+        return UserError(f"{problem} {short.problem}", short.remedy, details=lines)
+    return UserError(problem, "The whole log: inv container.logs", details=lines)
+
+
+def _speechless(service: Service, engine: Engine, short: UserError) -> UserError:
+    """The error for a service that cannot say any more how it gets on."""
+    try:
+        serves = http_request(service, "GET", "/", None, timeout=5)[0] == 200
+    except OSError:
+        serves = False
+    state = "serves, but cannot announce it" if serves else "cannot announce whether it serves"
+    return UserError(
+        f"The service {service.name} {state}: {short.problem}", short.remedy, details=_last_lines(service, engine)
+    )
+
+
+def _last_lines(service: Service, engine: Engine) -> list[str]:
+    """The end of the service's log."""
     try:
         log = b"".join(engine.logs(service, follow=False))[-64 * 1024 :]
-        lines = log.decode("utf-8", "replace").splitlines()[-15:]
+        return log.decode("utf-8", "replace").splitlines()[-15:]
     except Exception:
-        # Whatever keeps the log from being read, the message below is what counts.
-        lines = []
-    return UserError(
-        f"The service {service.name} did not come up: {how}.",
-        "The whole log: inv container.logs",
-        details=lines,
-    )
+        # Whatever keeps the log from being read, the message counts.
+        return []
 
 
 def inspect(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import report
+from .. import report, storage
 from ..console import Console, Step
 from ..errors import UserError
 from ..runs import attachable
@@ -221,6 +221,7 @@ class _Watch:
         self._only = only
         self._rank = rank
         self._silent: set[str] = set()
+        self._disks: dict[str, storage.Watch] = {}
 
     def until_open(self, shown: Step) -> list[Attachable]:
         """Look until one is there."""
@@ -331,7 +332,9 @@ class _Watch:
                     # Such as one that only fetches data: the next one is waited for.
                     note = f"{step.name} has started no Python script of its own, so nothing was debugged in it"
                     self._watching.console.line(f"  note: {note}")
-            silent = step.status == records.RUNNING and time.time() - step.started > self._limit
+            if step.status == records.RUNNING and not run.in_workspace:
+                self._see_room(step)
+            silent = step.status == records.RUNNING and step.seconds > self._limit
             if silent and not run.on_error and not attachable.of_step(run, step):
                 raise UserError(
                     f"{step.name} has been running for {self._limit} s and has not started a Python script of its own.",
@@ -352,6 +355,13 @@ class _Watch:
             self._fail(waited)
         if self._only and not self._watching.patient:
             self._check_others(run)
+
+    def _see_room(self, step: StepRecord) -> None:
+        """See that a step can still announce where it listens."""
+        folder = self._run.events(step).parent
+        short = self._disks.setdefault(step.name, storage.Watch(folder)).shortage()
+        if short is not None:
+            raise UserError(f"{step.name} runs, but cannot announce where it listens: {short.problem}", short.remedy)
 
     def _check_others(self, run: RunRecord) -> None:
         """See that no step before the wanted one holds for a debugger of its own."""
@@ -436,6 +446,14 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
                 break
     if not lines and run.build_log(step).exists():
         lines = tail_lines(run.build_log(step), SHOWN_LINES)
+    told = not lines or storage.in_output(lines) is not None
+    short = storage.shortage(run.folder) if told and not run.in_workspace else None
+    if short is not None:
+        return StepFailed(
+            f"The {'run' if run.single else 'step'} {step.name} failed ({step.reason.rstrip('.')}). {short.problem}",
+            short.remedy,
+            details=lines,
+        )
     if "preempt" in step.reason.lower():
         return StepFailed(
             f"The step {step.name} lost its node: {step.reason.rstrip('.')}.",

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import UserError
 from ..findings import Finding
 from ..settings import Settings
+from ..words import in_bytes
 from .address import Address, resolve
 from .connection import (
     CONNECT_SECONDS,
@@ -22,7 +23,6 @@ from .connection import (
     open_connection,
 )
 from .session import Lost, Session
-from .sync import in_bytes
 
 #: Bytes that an environment of the program's and one of a service's take together.
 _NEEDED = 2_000_000_000

@@ -12,10 +12,10 @@ from pathlib import Path
 from ..errors import UserError
 from ..paths import shown
 from ..project import write_bytes
+from ..words import in_bytes
 from . import frames
 from .places import Places
 from .session import Lost, Session
-from .sync import in_bytes
 
 
 def fetch(session: Session, files: list[tuple[str, Path]], report: Callable[[str], None]) -> None:

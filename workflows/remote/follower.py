@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..console import output
 from ..errors import UserError
 from ..paths import shown
 from ..project import state_folder
@@ -138,12 +139,13 @@ class Follower:
         """Show what the task says; a port there that has another number here is named by that."""
         if any(there != here for there, here in self._ports.items()):
             payload = _PLACE.sub(lambda match: b"127.0.0.1:%d" % self._ports.get(int(match[1]), int(match[1])), payload)
-        if hasattr(stream, "buffer"):
+        with output(stream):
+            if hasattr(stream, "buffer"):
+                stream.flush()
+                stream.buffer.write(payload)
+            else:
+                stream.write(payload.decode(errors="replace"))
             stream.flush()
-            stream.buffer.write(payload)
-        else:
-            stream.write(payload.decode(errors="replace"))
-        stream.flush()
 
     # What the task reports
 

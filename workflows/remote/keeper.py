@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, Listener, answer_challenge, d
 from pathlib import Path
 from typing import Any
 
+from ..background import log
 from ..errors import UserError
 from ..project import read_json, write_json
 from ..runs import identity
@@ -312,8 +313,7 @@ class Keeper:
 
     @staticmethod
     def _log(text: str) -> None:
-        sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-        sys.stderr.flush()
+        log(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
 
 def main(project: Path) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..project import read_json, state_folder, write_bytes
+from ..words import in_bytes
 from . import frames
 from .local_files import LocalFile
 from .session import Lost, Session
@@ -216,12 +217,3 @@ def ask_first(console_line: Callable[[str], None], what: str, size: int, yes: bo
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UserError("Nothing was sent.", "Leave out what is too large with .gitignore, or name other data.")
-
-
-def in_bytes(size: float) -> str:
-    """A size as people read it."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit in ("bytes", "kB") else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

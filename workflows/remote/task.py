@@ -22,6 +22,7 @@ from ..errors import UserError
 from ..paths import own_id, shown
 from ..settings import Settings
 from ..vscode import pressed
+from ..words import in_bytes
 from . import person, request, sync
 from .address import Address, resolve
 from .follower import Follower
@@ -185,7 +186,7 @@ class RemoteTask:
         if not sizes:
             return ""
         name = max(sizes, key=lambda place: sizes[place])
-        return f"{name} ({sync.in_bytes(sizes[name])}) and the rest of {len(wanted.send)} files"
+        return f"{name} ({in_bytes(sizes[name])}) and the rest of {len(wanted.send)} files"
 
     def _named_sizes(self, wanted: sync.Changes) -> list[str]:
         """What was sent of folders and files that the command names, each with its size."""
@@ -193,7 +194,7 @@ class RemoteTask:
         for place in self.places.named:
             size = sum(one.size for one in wanted.send if Path(one.full).is_relative_to(place))
             if size and place.is_dir():
-                found.append(f"{shown(place)} {sync.in_bytes(size)}")
+                found.append(f"{shown(place)} {in_bytes(size)}")
         return found
 
     def environment(self, session: Session) -> tuple[str, str]:
@@ -298,6 +299,6 @@ def _paths(wanted: sync.Changes) -> set[str]:
 def _in_words(sent: sync.Sent) -> str:
     if not sent.sent and not sent.deleted:
         return f"nothing has changed, {sent.files} files in {sent.root}"
-    files = f"{sent.sent} of {sent.files} files sent, {sync.in_bytes(sent.size)}" if sent.sent else ""
+    files = f"{sent.sent} of {sent.files} files sent, {in_bytes(sent.size)}" if sent.sent else ""
     deleted = f"{sent.deleted} deleted" if sent.deleted else ""
     return f"{', '.join(filter(None, [files, deleted]))}, to {sent.root}"

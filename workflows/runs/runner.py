@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import engines
-from ..background import spawn
+from ..background import log, spawn
 from ..engines import reservations
 from ..engines.step_variables import step_variables
 from ..engines.steps import StepDebug, StepProcess, StepSpec
@@ -140,7 +140,7 @@ class Runner:
         try:
             records.save(self.run)
         except OSError as error:
-            self._log(f"the record cannot be written: {error}")
+            log(f"the record cannot be written: {error}")
 
     def _over(self) -> bool:
         """Start what can be started; whether nothing is left. Asked for again only where something has changed."""
@@ -262,8 +262,8 @@ class Runner:
         """Put a line into a step's log, where a person looks first."""
         path = self.run.log(self._steps[planned.name], 0)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as log:
-            log.write(text + "\n")
+        with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:
+            file.write(text + "\n")
 
     # While steps run
 
@@ -292,7 +292,7 @@ class Runner:
             write_configurations(self.run, listening if self.run.on_error else None)
         except (UserError, OSError) as error:
             # launch.json is broken at this moment; `pipeline.attach` writes it later.
-            self._log(str(error))
+            log(str(error))
 
     def _close(self, running: _Running, code: int) -> None:
         step = running.record
@@ -314,7 +314,7 @@ class Runner:
                 source = self.run.step_folder(planned.name) / name
                 shutil.copytree(source, target / name, symlinks=True, copy_function=_link_or_copy)
         except OSError as error:
-            self._log(f"the artifacts of {planned.name} cannot be copied: {error}")
+            log(f"the artifacts of {planned.name} cannot be copied: {error}")
 
     def _end_all(self) -> None:
         for running in self._running:
@@ -331,10 +331,6 @@ class Runner:
                 link = self.run.folder / "outputs" / name
                 if not link.is_symlink():
                     link.symlink_to(os.path.relpath(place, link.parent))
-
-    def _log(self, text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -362,7 +358,7 @@ def main(folder: Path) -> int:
         store.close(run, records.FAILED, error.problem)
         return 1
     except Exception:
-        traceback.print_exc()
+        log(traceback.format_exc())
         if not run.final:
             store.close(run, records.FAILED, "the runner itself failed; see runner.log in the run's folder")
         return 1
@@ -378,8 +374,8 @@ def start(run: RunRecord, warmed: subprocess.Popen[bytes] | None = None) -> None
     """
     child = warmed if warmed is not None and _told(warmed, run.folder) else None
     if child is None:
-        with open(run.folder / "runner.log", "ab") as log:
-            child = spawn(MODULE, [str(run.folder)], cwd=run.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        with open(run.folder / "runner.log", "ab") as file:
+            child = spawn(MODULE, [str(run.folder)], cwd=run.folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     # It is meant to outlive this command, so nobody waits for it.
     child.returncode = 0
     store.note_runner(run.folder, child.pid)
@@ -429,10 +425,10 @@ def _wait_warm(engine: str) -> int:
     if not told:
         return 0
     folder = Path(os.fsdecode(told))
-    log = os.open(folder / "runner.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    file = os.open(folder / "runner.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     for stream in (1, 2):
-        os.dup2(log, stream)
-    os.close(log)
+        os.dup2(file, stream)
+    os.close(file)
     os.chdir(folder)
     return main(folder)
 

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Context, Exit, Task, task
 
-from .. import report
+from .. import report, storage
 from ..errors import UserError
 from ..interrupts import handled
 from ..vscode import pressed
+from . import _streams
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -203,6 +204,7 @@ def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], 
     """Run the task; what a user can cause ends in two lines, our own bugs in a traceback."""
     try:
         function(run, **values)
+        _streams.flush()
     except UserError as error:
         _end(error)
     except KeyboardInterrupt:
@@ -210,12 +212,14 @@ def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], 
         _end(UserError(f"Interrupted{where}.", f"{interrupted} Again: inv {report.typed()}"))
     except BrokenPipeError:
         # Whoever read the output has gone; nothing is left to say, not even at exit.
-        sys.stdout = open("/dev/null" if sys.platform != "win32" else "nul", "w")  # noqa: SIM115
+        _streams.give_up()
         raise Exit(code=1) from None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _end(UserError(f"No space is left on the disk{_of(error)}.", "Free some: inv container.prune"))
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
+        if (told := _streams.unwritable(error)) is not None:
+            _end(told)
+        if (told := storage.explained(error, project=run.project)) is not None:
+            _end(told)
+        if error.errno in (errno.EACCES, errno.EPERM) and error.filename:
             _end(UserError(f"{error.strerror}: {error.filename}.", "Give yourself permission, then run this again."))
         if _is_dockers(error):
             _end(_docker_error(error))
@@ -227,10 +231,6 @@ def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], 
         if not isinstance(error, Exit):
             pressed.print_bug(error)
         raise
-
-
-def _of(error: OSError) -> str:
-    return f" of {error.filename}" if error.filename else ""
 
 
 def _is_dockers(error: BaseException) -> bool:
@@ -251,6 +251,7 @@ def _end(error: UserError) -> None:
     from ..console import show_error
 
     show_error(pressed.printed(error), error.details)
+    _streams.give_up()
     raise Exit(code=error.exit_code) from error
 
 

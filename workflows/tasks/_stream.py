@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..console import Console
+from ..console import Console, output
 
 
 def write(console: Console, data: bytes) -> None:
     """Write a piece of a log as it is; bytes that are no text do no harm."""
     stream = console.stream
     buffer = getattr(stream, "buffer", None)
-    if buffer is None:
-        stream.write(data.decode("utf-8", "replace"))
+    with output(stream):
+        if buffer is None:
+            stream.write(data.decode("utf-8", "replace"))
+            stream.flush()
+            return
         stream.flush()
-        return
-    stream.flush()
-    buffer.write(data)
-    buffer.flush()
+        buffer.write(data)
+        buffer.flush()
 
 
 def stream(console: Console, pieces: Iterable[bytes]) -> None:

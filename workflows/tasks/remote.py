@@ -72,8 +72,8 @@ def sync(run: Command, yes: bool = False, take_over: bool = False, update: bool 
 @command(json=True)
 def tunnels(run: Command) -> None:
     """List the tunnels of this project: what for, where to, since when, how many bytes."""
-    from ..remote.sync import in_bytes
     from ..remote.tunnels import call
+    from ..words import in_bytes
 
     answer = call(run.settings.project, {"do": "list"}) or {"tunnels": [], "to": None, "problem": ""}
     if not answer["tunnels"]:

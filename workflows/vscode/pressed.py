@@ -53,7 +53,10 @@ def ready(project: Path) -> None:
         return
     if not report.wanted():
         check(project)
-    print(READY, flush=True)
+    from ..console import output
+
+    with output(sys.stdout):
+        print(READY, flush=True)
 
 
 def check(project: Path) -> None:

@@ -25,6 +25,8 @@ class Announcer:
 
     def __init__(self, path: Optional[str], rank: Optional[int] = None) -> None:
         self._path, self._rank = path, rank
+        #: Whether the disk was full in the middle of a line.
+        self._torn = False
 
     def __call__(self, event: str, **details: Any) -> None:
         """Append one event. Never raises: the program matters more than its watcher."""
@@ -41,7 +43,9 @@ class Announcer:
             # One write in append mode: lines of several processes do not mix.
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
             try:
-                os.write(handle, line.encode("utf-8", "backslashreplace"))
+                # The half of a line must not take the next event with it.
+                data = (b"\n" if self._torn else b"") + line.encode("utf-8", "backslashreplace")
+                self._torn = 0 < os.write(handle, data) < len(data)
             finally:
                 os.close(handle)
         except (OSError, ValueError):

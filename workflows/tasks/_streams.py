@@ -1,0 +1,54 @@
+"""Standard output and standard error that cannot be written, such as ``>/dev/full`` or a file on a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from ..console import OutputLost, output
+from ..errors import UserError
+
+_NAMES = ("stdout", "stderr")
+
+
+def flush() -> None:
+    """Write what is still kept back, so that an error comes while it can be told.
+
+    Raises:
+        OutputLost: It cannot be written.
+    """
+    for name in _NAMES:
+        stream = getattr(sys, name)
+        if stream is not None and not stream.closed:
+            with output(stream):
+                stream.flush()
+
+
+def unwritable(error: OSError) -> UserError | None:
+    """The error in two lines where it is a standard stream that could not be written; None for any other file.
+
+    Args:
+        error: What was raised.
+    """
+    if not isinstance(error, OutputLost):
+        return None
+    return UserError(
+        f"{error.filename} cannot be written: {error.strerror or error}.",
+        "See to where it is sent (a file on a full disk, /dev/full), then run this again.",
+    )
+
+
+def give_up() -> None:
+    """Let what cannot be written go: not even at the end of the interpreter is it tried again."""
+    for name in _NAMES:
+        stream = getattr(sys, name)
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
+                stream.flush()
