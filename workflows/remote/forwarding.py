@@ -1,17 +1,25 @@
-"""One tunnel: a port on 127.0.0.1 here that leads to a port which the other machine reaches."""
+"""One tunnel: a port on 127.0.0.1 here that leads to a port which the other machine reaches.
+
+Whoever reaches the port there can run code, so it leads there for this user's processes, and root's, only.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from ..debuggee.azureml_debuggee.peers import is_allowed
+
 #: Seconds that somebody who connects waits for a connection that is just coming back.
 PATIENCE = 15.0
 _CHUNK = 65536
+#: Seconds without accepting, after that was impossible.
+_PAUSE = 0.05
 
 
 class Forward:
@@ -23,6 +31,8 @@ class Forward:
         port: The port there.
         wanted: The port here that a person counts on; another one where it is taken. 0 for any.
         transport: Waits for a connection's transport for so many seconds; None where none came.
+        avoid: Ports here that are not to be used.
+        listener: What listens here already, in place of a wanted port.
 
     Attributes:
         local: The port here.
@@ -36,7 +46,14 @@ class Forward:
     """
 
     def __init__(
-        self, what: str, host: str, port: int, wanted: int, transport: Callable[[float], Any], avoid: frozenset[int]
+        self,
+        what: str,
+        host: str,
+        port: int,
+        wanted: int,
+        transport: Callable[[float], Any],
+        avoid: frozenset[int] = frozenset(),
+        listener: socket.socket | None = None,
     ) -> None:
         self.what, self.host, self.port = what, host, port
         self.since = time.time()
@@ -44,7 +61,7 @@ class Forward:
         self._transport = transport
         self._live: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._listener = _listen(wanted, avoid)
+        self._listener = listener or _listen(wanted, avoid)
         self.local = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -77,9 +94,19 @@ class Forward:
         while True:
             try:
                 client, peer = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client, peer), daemon=True).start()
+            except OSError as error:
+                if self._listener.fileno() == -1 or error.errno in (errno.EINVAL, errno.EBADF):
+                    return
+                # No descriptor is left, or the peer has gone before it was accepted: the port stays open.
+                time.sleep(_PAUSE)
+                continue
+            if not is_allowed(client):
+                client.close()
+                continue
+            try:
+                threading.Thread(target=self._serve, args=(client, peer), daemon=True).start()
+            except RuntimeError:  # no thread is left
+                client.close()
 
     def _serve(self, client: socket.socket, peer: Any) -> None:
         with client, self._counted(client):
@@ -96,6 +123,7 @@ class Forward:
             back.start()
             with contextlib.suppress(OSError, EOFError):
                 while data := client.recv(_CHUNK):
+                    _acknowledge(client)
                     channel.sendall(data)
                     self.up += len(data)
                 channel.shutdown_write()
@@ -121,6 +149,13 @@ class Forward:
             with self._lock:
                 self._live.discard(client)
                 self.clients -= 1
+
+
+def _acknowledge(client: socket.socket) -> None:
+    """Say at once that data has come: a client that fills packets sends its next small message only then."""
+    if hasattr(socket, "TCP_QUICKACK"):  # which the system forgets after each use
+        with contextlib.suppress(OSError):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def _listen(wanted: int, avoid: frozenset[int]) -> socket.socket:
