@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from . import report
 from .redaction import LineScrubber, scrub, scrubbed, without_known
-from .terminal import plain, printable
+from .terminal import Output, plain, printable
 
 #: Where a result holds values of the person's own program, which are shown as they are; see :func:`without_known`.
 OWN = frozenset(("locals", "values", "response"))
@@ -154,6 +154,8 @@ class Console:
         self.as_json = as_json
         self.seconds: dict[str, float] = {}
         self.current: str | None = None
+        #: What the output of the person's programs passes on its way to a terminal.
+        self.programs = Output()
 
     @property
     def stream(self) -> TextIO:

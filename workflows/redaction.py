@@ -123,8 +123,7 @@ def keep_variables(variables: Mapping[str, str]) -> None:
             for line in value.splitlines() if len(value) > 1000 or "\n" in value else [value]:
                 keep_secret(line)
         if "://" in value:
-            for word in value.split():
-                keep_address(word)
+            keep_addresses(value)
         elif name.lower().endswith("_proxy") and "@" in value:
             keep_address(f"http://{value}")
 
@@ -140,11 +139,22 @@ def keep_address(address: str) -> None:
         if colon or not address.partition("://")[0].lower().endswith("ssh"):
             keep_secret(one)
             keep_secret(unquote(one))
+    elif "@" in rest and not _PORT.match(authority.partition(":")[2]):
+        # A password with what ends an address's first part, as :func:`scrub` takes it.
+        for part in re.split("[/?#]", rest.rpartition("@")[0].partition(":")[2]):
+            keep_secret(part)
     query = rest.partition("?")[2].partition("#")[0]
     if len(query) < 20000:
         for name, value in parse_qsl(query):
             if _in_query(name):
                 keep_secret(value)
+
+
+def keep_addresses(text: str) -> None:
+    """The same for every address in a text, such as a line of a requirements file."""
+    if "://" in text:
+        for word in re.split(r"[\s,;\"'<>]+", text):
+            keep_address(word)
 
 
 def _is_place(value: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import BadValue, UserError
 from .paths import shown
+from .redaction import keep_variables
 
 
 def _text(value: str) -> str:
@@ -321,6 +322,8 @@ def _read_env_file(path: Path, prefix: str = "AML_") -> dict[str, tuple[str, int
                 file=shown(path),
                 line=line,
             )
+        if binding.key is not None:
+            keep_variables({binding.key: binding.value or ""})
         if binding.key is None or not binding.key.startswith(prefix):
             continue
         if prefix == "AML_" and binding.key not in known:

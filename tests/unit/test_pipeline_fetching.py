@@ -60,3 +60,53 @@ def test_what_cannot_be_fetched_is_named_with_all_that_has_to_be_typed(
     assert caught.value.line == 2
     assert caught.value.remedy.endswith("name the file: --input b=PATH --input s.c=PATH")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != "good.csv"]
+
+
+@pytest.mark.parametrize(
+    ("user", "path", "shown"),
+    [
+        ("", "/none.csv?sv=1&sig=Canary%3D1", "/none.csv?sv=1&sig=***"),
+        ("user:Canary%21@", "/none.csv", "/none.csv"),
+        ("Canary-token@", "/none.csv?page=2", "/none.csv?page=2"),
+    ],
+)
+def test_an_address_that_cannot_be_fetched_is_shown_without_its_secrets(
+    address: str, tmp_path: Path, user: str, path: str, shown: str
+) -> None:
+    host = address.removeprefix("http://")
+    with pytest.raises(UserError) as caught:
+        fetch_all([Input("uri_file", url=f"http://{user}{host}{path}", option="a")], lambda _line: None)
+    assert f"http://{'***@' if user else ''}{host}{shown} cannot be fetched: Not Found." in str(caught.value)
+    assert "Canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["http://user:Canary@host:Canary/x", "http://user:Canary/Canary@host/x"])
+def test_a_reason_that_would_quote_a_part_of_the_address_keeps_its_secret(address: str) -> None:
+    with pytest.raises(UserError, match="cannot be fetched: its host and port cannot be read") as caught:
+        fetch_all([Input("uri_file", url=address, option="a")], lambda _line: None)
+    assert "Canary" not in str(caught.value)
+
+
+def test_a_user_and_a_password_are_sent_to_their_host_and_to_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    heard: list[tuple[str, str | None]] = []
+
+    class Redirects(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append((self.path, self.headers["Authorization"]))
+            self.send_response(302 if self.path == "/first.csv" else 200)
+            self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/second.csv")  # type: ignore[index]
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Redirects) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://user:pass%21word@127.0.0.1:{server.server_address[1]}/first.csv"
+        fetch_all([Input("uri_file", url=url)], lambda _line: None)
+        server.shutdown()
+    assert heard == [("/first.csv", "Basic dXNlcjpwYXNzIXdvcmQ="), ("/second.csv", None)]

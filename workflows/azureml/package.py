@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadValue, UserError
 from ..models import RegistryLogin
-from ..redaction import LineScrubber, scrub
+from ..redaction import LineScrubber, keep_secret, scrub
 from ..settings import Settings
 from .errors import NotThere, Say, attempt
 from .workspace import connect
@@ -296,6 +296,7 @@ class ModelPackages:
             return None
         if not registry.username or not registry.password:
             return None
+        keep_secret(str(registry.password))
         return RegistryLogin(str(registry.address), str(registry.username), str(registry.password))
 
 

@@ -5,6 +5,7 @@ azureml-core 1.61 runs on Python 3.8 to 3.12; on 3.13 submitting fails for want 
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -12,9 +13,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Any
+from typing import Any, TextIO
 
 from ..errors import UserError
+from ..redaction import LineScrubber, scrubbed
+from ..terminal import plain
 
 PACKAGES = ("azureml-core", "azureml-pipeline-core")
 #: The oldest version that this program was tried with.
@@ -74,6 +77,7 @@ def _first_import() -> None:
             if value is None:
                 os.environ.pop(name, None)
     _leave_retrying_to_us()
+    _record_no_secret()
 
 
 def _leave_retrying_to_us() -> None:
@@ -94,13 +98,50 @@ def _leave_retrying_to_us() -> None:
     ClientRetryPolicy.retries = property(lambda self: 0, lambda self, value: None)
 
 
+def _record_no_secret() -> None:
+    """Have the SDK record a git remote, as a property of each run, without the password that its address may hold."""
+    from azureml._base_sdk_common.tracking.git_tracking_info_provider import GitTrackingInfoProvider
+
+    original = GitTrackingInfoProvider.gather
+    GitTrackingInfoProvider.gather = lambda self: scrubbed(original(self))
+
+
+class _Scrubbing(io.TextIOBase):
+    """A stream that passes on whole lines, without secrets."""
+
+    def __init__(self, target: TextIO) -> None:
+        self._target, self._rest, self._scrub = target, "", LineScrubber()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._pass_on(line)
+        return len(text)
+
+    def finish(self) -> None:
+        """Pass on what has no end of line."""
+        if self._rest:
+            self._pass_on(self._rest)
+
+    def _pass_on(self, line: str) -> None:
+        self._target.write(plain(self._scrub(line)) + "\n")
+        self._target.flush()
+
+
 @contextmanager
 def prints_to_standard_error() -> Iterator[None]:
     """Have what the SDK prints keep out of standard output, which may be JSON."""
     from contextlib import redirect_stdout
 
-    with redirect_stdout(sys.stderr):
-        yield
+    stream = _Scrubbing(sys.stderr)
+    try:
+        with redirect_stdout(stream):
+            yield
+    finally:
+        stream.finish()
 
 
 def version_of(package: str) -> str | None:

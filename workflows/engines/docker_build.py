@@ -20,6 +20,7 @@ from ..environments.context import build_context
 from ..environments.pip_failures import is_disk_full, pip_failed
 from ..environments.wheelhouse import make_wheelhouse
 from ..errors import UserError
+from ..redaction import LineScrubber, scrub
 from .docker_images import base_missing, engine_disk_full, engine_lost, uses_base
 
 if TYPE_CHECKING:
@@ -159,22 +160,22 @@ def run_build(
                     log.add(line)
                     report(line)
     except APIError as error:
-        failure = str(error.explanation or error)
+        failure = scrub(str(error.explanation or error))
     finally:
         _clean(client, log)
     return log, failure
 
 
 def _lines(events: Iterator[Any]) -> Iterator[tuple[str, str]]:
-    """The log by lines, and errors; one event may hold half a line or several."""
-    rest = ""
+    """The log by lines, and errors, both without secrets; one event may hold half a line or several."""
+    rest, scrub_line = "", LineScrubber()
     for event in events:
         *lines, rest = (rest + event.get("stream", "")).replace("\r", "\n").split("\n")
         for line in lines:
-            yield re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip(), ""
+            yield scrub_line(re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip()), ""
         if "error" in event:
-            yield "", str(event["error"])
-    yield rest.rstrip(), ""
+            yield "", scrub(str(event["error"]))
+    yield scrub_line(rest.rstrip()), ""
 
 
 @contextlib.contextmanager

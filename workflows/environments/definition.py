@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..redaction import keep_addresses
 from .conda_file import read_conda
 from .conda_packages import CondaPackage, for_pip
 from .requirements import (
@@ -160,6 +161,9 @@ def load_definition(
             f"There is no conda.yml or requirements.txt in {folder}.",
             "Add one (it may be empty), or name another folder: AML_INFERENCE_ENV, AML_TRAINING_ENV.",
         )
+    # Whatever pip or conda says of them.
+    for text in (*lines.options, *lines.constraints, *channels, *(item.text for item in lines.requirements)):
+        keep_addresses(text)
     added = _missing(required, lines.requirements, packages)
     pip = (*lines.requirements, *added)
     dockerfile = folder / "Dockerfile"

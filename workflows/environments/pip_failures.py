@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..redaction import scrub
 from ..storage import in_output
 from .requirements import Requirement, normalise
 
@@ -111,4 +112,4 @@ def _requirement(reason: str, requirements: Sequence[Requirement]) -> Requiremen
         for item in requirements:
             if item.name and (item.name == word or word.startswith(item.name + "=")):
                 return item
-    return next((item for item in requirements if item.text and item.text in reason), None)
+    return next((item for item in requirements if item.text and scrub(item.text) in reason), None)

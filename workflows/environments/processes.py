@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..redaction import LineScrubber
+
 _KEPT_LINES = 2000
 
 
@@ -76,7 +78,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> Finished:
-    """Run a command to its end and report each line of its output.
+    """Run a command to its end and report each line of its output, without secrets.
 
     Args:
         command: Argument list.
@@ -87,11 +89,11 @@ def run(
     Raises:
         OSError: It cannot be started.
     """
-    lines = deque[str](maxlen=_KEPT_LINES)
+    lines, scrub_line = deque[str](maxlen=_KEPT_LINES), LineScrubber()
     with child(command, environment=environment, folder=folder) as process:
         assert process.stdout is not None
         for raw in process.stdout:
-            line = raw.decode("utf-8", "replace").rstrip()
+            line = scrub_line(raw.decode("utf-8", "replace").rstrip())
             if line:
                 lines.append(line)
                 report(line)

@@ -29,6 +29,7 @@ from ..interrupts import uninterrupted
 from ..models import ImageRef
 from ..paths import shown
 from ..project import write_bytes
+from ..redaction import LineScrubber, scrub
 from ..runs import record as records
 from ..runs import runner, store, submission
 from ..runs.attachable import Attachable
@@ -322,16 +323,18 @@ class ExperimentFlow:
         """Build the run's environment, or find it built; what is shown is kept with the run."""
         notes: tuple[str, ...] = environment.notes
         with open(control_log(run), "a", encoding="utf-8") as log, self.console.step("build") as step:
+            scrub_line = LineScrubber()
 
             def report(line: str) -> None:
-                log.write(line.rstrip() + "\n")
+                clean = scrub_line(line.rstrip())
+                log.write(clean + "\n")
                 log.flush()
-                step.passing(line)
+                step.passing(clean)
 
             try:
                 image = environment.build(engine, report)
             except UserError as error:
-                log.write("".join(f"{line}\n" for line in (*error.details, str(error))))
+                log.write(scrub("".join(f"{line}\n" for line in (*error.details, str(error)))))
                 raise
             except KeyboardInterrupt:
                 log.write("ended before it was built\n")
@@ -341,7 +344,7 @@ class ExperimentFlow:
             what = image.name if engine.name == "docker" else f"environment {image.digest[:12]}"
             step.text = f"{what} ({'reused' if image.reused else 'built'})"
             notes = (*notes, *image.notes)
-            log.write("".join(f"{line}\n" for line in (step.text, *(f"note: {note}" for note in notes))))
+            log.write(scrub("".join(f"{line}\n" for line in (step.text, *(f"note: {note}" for note in notes)))))
         for note in notes:
             self.console.line(f"  note: {note}")
         return image

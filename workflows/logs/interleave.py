@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TextIO
 
+from ..terminal import printable
 from .following import POLL, Growing
 
 #: Seconds after which the beginning of a line is shown although its end is missing: a prompt, a progress bar.
@@ -86,7 +87,7 @@ class Interleaver:
         self._added.append(_Source(Growing(path, ended, start, piece=_PIECE), self._prefix(name)))
 
     def _prefix(self, name: str) -> bytes:
-        name = " ".join(name.split())
+        name = printable(" ".join(name.split()))
         if not name:
             return b""
         text = f"[{name}]".encode("utf-8", "replace")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..redaction import keep_address
 from .component import Source
 from .definition import LITERAL_TYPES, Input
 from .expressions import Malformed, whole
@@ -221,6 +222,8 @@ def _value(declared: Declared, value: Value, data: bool, what: str, option: str,
         if cloud and scheme(text) == "azureml":
             return Input(type_, asset=text.strip(), file=value.file, line=value.line, option=option)
         path, url = data_path(value, text, type_, what, option)
+        if url is not None:
+            keep_address(url)
         return Input(type_, path=path, url=url, file=value.file, line=value.line, option=option)
     type_ = literal_type(value.data)
     return Input(type_, text=literal_text(value, replace(declared, type=type_), what), file=value.file, line=value.line)

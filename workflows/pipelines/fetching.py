@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import http.client
 import os
 import re
 import urllib.error
@@ -14,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import UserError
 from ..paths import cache_folder, shown
+from ..redaction import keep_address, scrub
 from .definition import Input
 
 #: Seconds of silence after which a server counts as gone.
@@ -35,14 +38,18 @@ def fetch_all(entries: Sequence[Input], report: Callable[[str], None]) -> dict[s
     for entry in entries:
         if entry.url is None or entry.url in found:
             continue
+        keep_address(entry.url)
         try:
             found[entry.url] = _fetch(entry.url, report)
-        except (OSError, ValueError, EOFError) as error:
-            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        except (OSError, ValueError, EOFError, http.client.HTTPException) as error:
+            reason = scrub(str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error))
+            if isinstance(error, http.client.InvalidURL):
+                # It quotes a part of it: of a password with a slash what stands before that.
+                reason = "its host and port cannot be read (write % and two digits for what is special in a password)"
             away = [other.option for other in entries if other.url is not None and not _target(other.url).exists()]
             typed = " ".join(f"--input {option}=PATH" for option in dict.fromkeys(away))
             raise UserError(
-                f"{entry.url} cannot be fetched: {reason}.",
+                f"{scrub(entry.url)} cannot be fetched: {reason}.",
                 f"Download it where there is a network, and name the file: {typed}",
                 file=shown(entry.file) if entry.file else None,
                 line=entry.line or None,
@@ -65,7 +72,7 @@ def _fetch(url: str, report: Callable[[str], None]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{name}.{os.getpid()}"
     try:
-        with contextlib.closing(urllib.request.urlopen(url, timeout=SILENCE_SECONDS)) as response:  # noqa: S310
+        with contextlib.closing(urllib.request.urlopen(_request(url), timeout=SILENCE_SECONDS)) as response:  # noqa: S310
             _copy(response, partial, f"{urlsplit(url).hostname}: {name}", report)
         os.replace(partial, target)
     except urllib.error.HTTPError as error:
@@ -75,6 +82,17 @@ def _fetch(url: str, report: Callable[[str], None]) -> Path:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()
     return target
+
+
+def _request(url: str) -> urllib.request.Request:
+    """The request for an address. A user and a password in it go into a header, which no other host is sent."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl())  # noqa: S310
+    if at:
+        credential = base64.b64encode(unquote(user).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {credential}")
+    return request
 
 
 def _copy(response: object, partial: Path, name: str, report: Callable[[str], None]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..models import ImageRef
 from ..project import read_json, write_json
+from ..redaction import keep_variables, scrubbed
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,17 @@ class Plan:
 
 
 def save(plan: Plan, folder: Path) -> None:
-    """Keep a plan in a run's folder."""
+    """Keep a plan in a run's folder. It may hold secrets: a command's arguments, variables."""
     write_json(folder / "plan.json", asdict(plan))
+
+
+def settle(folder: Path) -> None:
+    """Take the secrets out of the plan of a run that is over: nobody does its steps again."""
+    values = read_json(folder / "plan.json")
+    if values is not None:
+        clean = scrubbed(values["steps"])
+        if clean != values["steps"]:
+            write_json(folder / "plan.json", {**values, "steps": clean})
 
 
 def load(folder: Path) -> Plan:
@@ -109,6 +119,8 @@ def load(folder: Path) -> Plan:
     values = read_json(folder / "plan.json")
     if values is None:
         raise ValueError(f"there is no plan in {folder}")
+    for entry in values["steps"]:
+        keep_variables(entry["variables"])
     return Plan(
         steps=tuple(_step(entry) for entry in values["steps"]),
         outputs={name: (step, output) for name, (step, output) in values["outputs"].items()},

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..models import PathMapping
 from ..project import read_json, write_json
+from ..redaction import scrub
 
 # Azure ML's own words, and two for what only happens here.
 NOT_STARTED, PREPARING, RUNNING = "NotStarted", "Preparing", "Running"
@@ -230,6 +231,10 @@ def save(record: RunRecord) -> None:
     """Write a run's record; readers see the old one or the new one."""
     values = asdict(record)
     values["folder"], values["project"] = str(record.folder), str(record.project)
+    # Texts that are shown and nothing more. What is to be done is in the plan.
+    values |= {name: scrub(values[name]) for name in ("command", "options", "reason", "trouble")}
+    for step in values["steps"]:
+        step |= {name: scrub(step[name]) for name in ("reason", "waits_for")}
     del values["seen"]
     write_json(record.folder / "run.json", values)
     record.seen = _identity(record.folder)

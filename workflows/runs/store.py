@@ -14,6 +14,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..project import read_json, state_folder, write_json
 from . import identity
+from . import plan as plans
 from . import record as records
 from .record import RunRecord
 
@@ -217,6 +218,8 @@ def close(run: RunRecord, status: str, reason: str) -> None:
             step.ended = time.time() if started else 0.0
     run.status, run.reason, run.ended = status, reason, time.time()
     records.save(run)
+    with contextlib.suppress(OSError):
+        plans.settle(run.folder)
 
 
 def end_processes(run: RunRecord) -> None:

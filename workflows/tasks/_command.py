@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Context, Exit, Task, task
 
-from .. import report, storage
+from .. import report, storage, tracebacks
 from ..errors import UserError
 from ..interrupts import handled
 from ..vscode import pressed
@@ -129,6 +129,7 @@ def command(
                 if str(values.get(argument, "")).startswith("-"):
                     _end(UserError(f"{values[argument]} is not a {argument}.", f"Help: inv --help {name}"))
             run = Command(name, context, flags, as_json)
+            tracebacks.install()
             pressed.see(run.project)
             if "debug_port" in flags and flags["debug_port"] is None and (port := pressed.debug_port()) is not None:
                 flags["debug_port"] = str(port)

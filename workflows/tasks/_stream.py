@@ -8,8 +8,13 @@ from ..console import Console, output
 
 
 def write(console: Console, data: bytes) -> None:
-    """Write a piece of a log as it is; bytes that are no text do no harm."""
+    """Write a piece of a log as it is; on a terminal it has its colours, and gives it no commands.
+
+    An unfinished sequence at the very end is not shown.
+    """
     stream = console.stream
+    if console.terminal:
+        data = console.programs.take(data)
     buffer = getattr(stream, "buffer", None)
     with output(stream):
         if buffer is None:

@@ -94,7 +94,10 @@ def printed(error: UserError) -> str:
 def print_bug(error: BaseException) -> None:
     """A line for the editor where the command ends in a traceback: without one it would attach to nothing."""
     if name():
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        from ..redaction import scrub
+        from ..terminal import printable
+
+        text = printable(" ".join(scrub(f"{type(error).__name__}: {error}").split()))
         print(
             f"tasks.py:1: error: {text}\nThis is a bug of the program: see the traceback.", file=sys.stderr, flush=True
         )

@@ -1,0 +1,163 @@
+"""Where text leaves the program, or is written down by it, no secret is in it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workflows import report
+from workflows.console import Console, show_error
+from workflows.environments.processes import run
+from workflows.models import ImageRef
+from workflows.runs import plan as plans
+from workflows.runs import record as records
+from workflows.runs import store
+from workflows.tasks._stream import write
+from workflows.tracebacks import formatted
+
+CANARY = "Canary7Zq"
+ADDRESS = f"https://me:{CANARY}@host/x?sv=1&sig={CANARY}"
+SHOWN = "https://***@host/x?sv=1&sig=***"
+HARMFUL = "a\x1b]0;title\x07\u202eb\udc80\x9bc\nd"
+WRITTEN = "a\\x1b]0;title\\x07\\u202eb\\udc80\\x9bc\\nd"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_lines_steps_and_results_have_no_secrets(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(as_json)
+    console.line(ADDRESS)
+    with console.step("build") as step:
+        step.detail(f"\x1b[32mLooking in {ADDRESS}\x1b[0m")
+        step.passing(ADDRESS)
+        step.log(ADDRESS)
+        step.text = ADDRESS
+    console.result({"reason": ADDRESS, "runs": [{"command": f"x.py --password {CANARY}"}], "token": CANARY})
+    out, err = capsys.readouterr()
+    assert CANARY not in out + err
+    assert (err if as_json else out).count(SHOWN) == 5
+    if as_json:
+        shown = {"reason": SHOWN, "runs": [{"command": "x.py --password ***"}], "token": "***"}
+        assert json.loads(out) == shown
+
+
+def test_values_that_a_person_asks_to_see_are_shown_but_for_known_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from workflows.redaction import keep_variables
+
+    keep_variables({"AZURE_CLIENT_SECRET": "known-secret-value"})
+    console = Console(as_json=True)
+    console.value("  token = 'the'")
+    console.value("  secret = 'known-secret-value'")
+    console.result({"locals": {"token": "'the'", "other": "'known-secret-value'"}, "response": {"token": "x"}})
+    out, err = capsys.readouterr()
+    assert err == "  token = 'the'\n  secret = '***'\n"
+    assert json.loads(out) == {"locals": {"token": "'the'", "other": "'***'"}, "response": {"token": "x"}}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_control_characters_of_names_are_written_out(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(as_json)
+    console.line(f"name {HARMFUL}")
+    with console.step("step") as step:
+        step.text = HARMFUL
+    console.result({"name": HARMFUL + "\x7f"})
+    show_error(f"error: {HARMFUL}", [f"detail {HARMFUL}"])
+    out, err = capsys.readouterr()
+    assert all(character.isprintable() or character == "\n" for character in out + err)
+    assert f"name {WRITTEN}\n" in out + err and f"s  {WRITTEN}\n" in out + err
+    if as_json:
+        assert json.loads(out) == {"name": HARMFUL + "\x7f"}
+
+
+def test_an_errors_two_lines_and_its_details_have_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    key = ["-----BEGIN PRIVATE KEY-----", CANARY, "-----END PRIVATE KEY-----"]
+    show_error(f"error: {ADDRESS} cannot be fetched.\nTry {ADDRESS} again.", [f"index {ADDRESS}", *key, "after"])
+    err = capsys.readouterr().err
+    assert err.splitlines()[-2:] == [f"error: {SHOWN} cannot be fetched.", f"Try {SHOWN} again."]
+    assert CANARY not in err and "  after\n" in err
+
+
+def test_a_traceback_has_no_secrets_whatever_the_chain_of_exceptions() -> None:
+    try:
+        try:
+            raise OSError(5, f"cannot read {ADDRESS}", f"/x?sig={CANARY}")
+        except OSError as inner:
+            raise ValueError({"password": CANARY}, f"\x1b[31m{ADDRESS}") from inner
+    except ValueError as error:
+        text = formatted(error)
+    assert CANARY not in text and "\x1b" not in text
+    assert "test_secrets_kept.py" in text and "OSError" in text and "ValueError" in text and "direct cause" in text
+
+
+@pytest.mark.parametrize("where", ["main", "thread", "destructor"])
+def test_python_itself_prints_no_secret_of_a_bug(where: str) -> None:
+    code = f"""
+import threading
+from workflows import tracebacks
+tracebacks.install()
+def fail():
+    raise RuntimeError({ADDRESS!r})
+class Falls:
+    def __del__(self):
+        fail()
+if {where!r} == "main":
+    fail()
+elif {where!r} == "thread":
+    one = threading.Thread(target=fail)
+    one.start()
+    one.join()
+else:
+    Falls()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert f"RuntimeError: {SHOWN}" in done.stderr and CANARY not in done.stderr
+    assert done.returncode == (1 if where == "main" else 0)
+
+
+def test_the_output_of_a_child_process_has_no_secrets() -> None:
+    key = "-----BEGIN PRIVATE KEY-----\nCanary7Zq\n-----END PRIVATE KEY-----"
+    said: list[str] = []
+    done = run([sys.executable, "-c", f"print({ADDRESS!r}); print({key!r}); print('end')"], said.append)
+    assert said == list(done.lines) == [SHOWN, "***", "***", "***", "end"]
+
+
+def test_what_was_typed_is_said_without_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["inv", "experiment.run", "x", "--", "train.py", "--password", f"a {CANARY}"])
+    assert report.typed() == "experiment.run x -- train.py --password ***"
+    monkeypatch.setenv(report.TYPED, f"pipeline.debug --input 'data={ADDRESS}'")
+    assert report.typed() == f"pipeline.debug --input 'data={SHOWN}'"
+
+
+def test_a_runs_record_has_no_secrets_and_its_plan_has_them_for_as_long_as_it_runs(tmp_path: Path) -> None:
+    run_ = store.new_run(tmp_path, "experiment", "x", "process")
+    run_.command = f"train.py --password {CANARY}"
+    run_.options, run_.reason, run_.trouble = f"--input data={ADDRESS}", f"{ADDRESS} is gone", ADDRESS
+    run_.steps = [records.StepRecord("x", run_.run_id, reason=ADDRESS, waits_for=ADDRESS)]
+    records.save(run_)
+    assert CANARY not in (run_.folder / "run.json").read_text()
+    step = plans.PlannedStep("x", run_.command, None, ImageRef("d", "i", "n"), variables={"DB_PASSWORD": CANARY})
+    plans.save(plans.Plan((step,)), run_.folder)
+    assert plans.load(run_.folder).steps == (step,)
+    store.close(run_, records.COMPLETED, "")
+    assert not [path for path in run_.folder.rglob("*") if path.is_file() and CANARY in path.read_text()]
+    (settled,) = plans.load(run_.folder).steps
+    assert settled.command == "train.py --password ***" and settled.variables == {"DB_PASSWORD": "***"}
+
+
+def test_a_programs_output_is_as_it_is_in_a_file_and_has_no_commands_for_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    data = f"\x1b[32mgreen\x1b[0m \x1b]0;title\x07 {ADDRESS}\n".encode()
+    write(Console(), data)
+    assert capfdbinary.readouterr().out == data
+    monkeypatch.setattr(Console, "terminal", True)
+    console = Console()
+    write(console, data[:3])
+    write(console, data[3:])
+    expected = data.replace(b"\x1b]", b"\\x1b]").replace(b"\x07", b"\\x07")
+    assert capfdbinary.readouterr().out == expected

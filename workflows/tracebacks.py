@@ -1,0 +1,55 @@
+"""Tracebacks without secrets: an exception's text may be an address, and a line of code may hold a password."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import traceback
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from .redaction import scrub
+from .terminal import printable
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+
+def formatted(error: BaseException) -> str:
+    """The whole traceback of an exception and of those that it came of, as it may be shown or logged."""
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception:  # that of a library may not even be able to say what it is
+        text = "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__ + "\n"
+    return printable(scrub(text), lines=True)
+
+
+def install() -> None:
+    """Have every traceback that Python itself prints in this process be one without secrets."""
+    sys.excepthook = _uncaught
+    threading.excepthook = _in_thread
+    sys.unraisablehook = _unraisable
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _print(formatted(error.with_traceback(trace)))
+
+
+def _in_thread(told: threading.ExceptHookArgs) -> None:
+    if told.exc_value is not None and not isinstance(told.exc_value, SystemExit):
+        name = told.thread.name if told.thread is not None else "?"
+        _print(f"Exception in thread {printable(name)}:\n{formatted(told.exc_value)}")
+
+
+def _unraisable(told: UnraisableHookArgs) -> None:
+    if told.exc_value is not None:
+        what = scrub(f"{told.err_msg or 'Exception ignored in'}: {told.object!r}")
+        _print(f"{printable(what)}\n{formatted(told.exc_value)}")
+
+
+def _print(text: str) -> None:
+    # At the end of the interpreter there may be no standard error any more.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
