@@ -9,7 +9,7 @@ import pytest
 
 from workflows.errors import UserError
 from workflows.remote import address as addresses
-from workflows.remote import local_files, request, sync
+from workflows.remote import configurations, local_files, request, sync
 from workflows.remote.places import Places
 from workflows.remote.request import Typed
 from workflows.remote.task import project_id
@@ -203,3 +203,16 @@ def test_a_task_is_typed_there_with_the_paths_of_there(project: Path, tmp_path: 
     assert places.here(f"{carried}/x.csv") == str(tmp_path / "outside data" / "x.csv")
     assert places.here("/home/azureuser/azureml-debug/p/a.py") == str(project / "a.py")
     assert places.here("/etc/passwd") == "/etc/passwd"
+
+
+def test_the_other_machine_does_not_choose_among_the_ports_of_other_programs() -> None:
+    def wanted(port: int, named: tuple[int, ...] = (5678, 8000)) -> int:
+        told = {"what": "x", "entries": [{"name": "n", "connect": {"host": "127.0.0.1", "port": port}}], "ports": {}}
+        (found,) = configurations.tunnels(told, named)
+        assert found["port"] == port
+        return int(found["wanted"])
+
+    assert [wanted(port) for port in (5678, 5679, 6000, 8000, 8001, 40000)] == [5678, 5679, 6000, 8000, 8001, 40000]
+    assert [wanted(port) for port in (1, 22, 80, 443, 3306, 11434, 32767)] == [0] * 7
+    # Where the settings choose any free port, they name none.
+    assert wanted(631, (0, 0)) == 0 and wanted(8, (7, 0)) == 8

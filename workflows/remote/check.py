@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..findings import Finding
+from ..received import sent_by
 from ..settings import Settings
 from ..words import in_bytes
 from .address import Address, resolve
@@ -66,7 +67,12 @@ def findings(settings: Settings) -> Iterator[Finding]:
             connection.close()
         return
     try:
-        yield from _machine(session, settings)
+        with sent_by(str(address)):
+            yield from _machine(session, settings)
+    except UserError as error:
+        yield Finding("machine", False, error.problem, error.remedy)
+    except Lost:
+        yield Finding("machine", False, "the connection was lost, or there was no answer", "Run it again.")
     finally:
         session.close()
 
@@ -133,16 +139,15 @@ def _disk(facts: Mapping[str, Any], session: Session, settings: Settings) -> Fin
 
 def _docker(docker: Mapping[str, str]) -> Finding:
     if docker["state"] == "answers":
-        return Finding("Docker", True, f"engine {docker['version']}")
+        return Finding("Docker", True, f"engine {docker.get('version', '')}")
     without = "without it, processes are used"
     if docker["state"] == "missing":
         return Finding("Docker", None, f"is not installed; {without}", "To have containers, install it there.")
+    word = docker.get("word", "")
     if docker["state"] == "refused":
-        return Finding(
-            "Docker", None, f"{docker['word']}; {without}", "There: sudo usermod -aG docker $USER, and log in again."
-        )
+        return Finding("Docker", None, f"{word}; {without}", "There: sudo usermod -aG docker $USER, and log in again.")
     return Finding(
-        "Docker", None, f"its engine does not answer: {docker['word']}; {without}", "There: sudo systemctl start docker"
+        "Docker", None, f"its engine does not answer: {word}; {without}", "There: sudo systemctl start docker"
     )
 
 

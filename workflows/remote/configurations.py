@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,19 @@ Ensure = Callable[[list[dict[str, Any]]], Mapping[str, int]]
 _FOLDER = "${workspaceFolder}"
 
 
-def tunnels(told: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The tunnels that reported configurations need."""
+#: Ports that a system gives out by itself begin here at the latest, of those that are in use.
+_OWN_CHOICE = 32768
+#: So many from a port that the settings name are taken for the ones that follow it: other sessions, steps, ranks.
+_FOLLOWING = 1000
+
+
+def tunnels(told: Mapping[str, Any], named: Sequence[int]) -> list[dict[str, Any]]:
+    """The tunnels that reported configurations need.
+
+    Args:
+        told: What the task has reported.
+        named: The ports that the settings here name.
+    """
     found = []
     for entry in told["entries"]:
         place = entry["connect"]
@@ -25,23 +36,37 @@ def tunnels(told: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "what": entry["name"],
                 "host": place["host"],
                 "port": place["port"],
-                "wanted": place["port"],
+                "wanted": _port_here(place["port"], named),
             }
         )
     for name, port in told["ports"].items():
+        wanted = _port_here(port, named)
         found.append(
-            {"name": name, "what": f"{told['what']}: {name}", "host": "127.0.0.1", "port": port, "wanted": port}
+            {"name": name, "what": f"{told['what']}: {name}", "host": "127.0.0.1", "port": port, "wanted": wanted}
         )
     return found
 
 
-def apply(project: Path, told: Mapping[str, Any], places: Places, ensure: Ensure) -> tuple[str, Mapping[str, int]]:
+def _port_here(port: int, named: Sequence[int]) -> int:
+    """The port here for one there; 0 for any that is free.
+
+    The same number, where a person counts on it. The other machine is not to choose among those of services that
+    other programs look for on this one.
+    """
+    near = any(first and first <= port <= first + _FOLLOWING for first in named)
+    return port if near or port >= _OWN_CHOICE else 0
+
+
+def apply(
+    project: Path, told: Mapping[str, Any], places: Places, named: Sequence[int], ensure: Ensure
+) -> tuple[str, Mapping[str, int]]:
     """Open the tunnels and write the launch configurations here.
 
     Args:
         project: The project's folder here.
         told: What the task has reported.
         places: Where the paths of the other machine are here.
+        named: The ports that the settings here name.
         ensure: Asks for the tunnels.
 
     Returns:
@@ -50,7 +75,7 @@ def apply(project: Path, told: Mapping[str, Any], places: Places, ensure: Ensure
     Raises:
         UserError: launch.json cannot be understood or written.
     """
-    ports = ensure(tunnels(told))
+    ports = ensure(tunnels(told, named))
     return write(project, told, places, ports), ports
 
 

@@ -2,65 +2,90 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
 from ..paths import shown
-from ..project import write_bytes
+from ..received import Refused, distinct
+from ..received_files import file_below, place_below, see_room
 from ..words import in_bytes
 from . import frames
+from .answers import HEAD
 from .places import Places
-from .session import Lost, Session
+from .session import ANSWER_SECONDS, Lost, Session
+
+#: Bytes of all run configurations together at the most.
+_CONFIGURATION_BYTES = 16 << 20
+_CONFIGURATION = re.compile(r"\.azureml/[^/]+\.runconfig")
 
 
-def fetch(session: Session, files: list[tuple[str, Path]], report: Callable[[str], None]) -> None:
-    """Bring files here; each appears whole or not at all.
+@dataclass(frozen=True)
+class Wanted:
+    """A file of the other machine that is wanted here.
+
+    Attributes:
+        there: Its path there.
+        folder: The folder here that it goes into.
+        name: Its path below that.
+    """
+
+    there: str
+    folder: Path
+    name: str
+
+
+def fetch(session: Session, files: list[Wanted], report: Callable[[str], None], most: int | None = None) -> None:
+    """Bring files here; each appears whole or not at all, its owner's alone and no program.
 
     Args:
         session: The other machine.
-        files: The path there, and the one here; those that have come are taken out.
+        files: What is wanted; those that have come are taken out.
         report: Takes a line of progress.
+        most: Bytes that all of them may have; None for whatever there is room for.
 
     Raises:
         UserError: One cannot be read there or written here.
+        Refused: What comes is not what was asked for.
         Lost: The connection is gone.
     """
-    session.send(do="get", paths=[path for path, _here in files])
-    count = len(files)
-    for number, (_there, here) in enumerate(list(files), 1):
-        head = next(iter(session.answers(None)))
-        report(f"{number} of {count} files, {here.name}, {in_bytes(head['size'])}")
-        partial = here.with_name(f".{here.name}.{os.getpid()}")
-        try:
-            here.parent.mkdir(parents=True, exist_ok=True)
-            with open(partial, "wb") as file:
-                left = int(head["size"])
-                while left > 0:
-                    got = session.frame(None)
-                    if got is None or got[0] != frames.CONTENT:
-                        raise Lost
-                    left -= file.write(got[1])
-            os.chmod(partial, head["mode"] & 0o777)
-            os.replace(partial, here)
-        except OSError as error:
-            raise UserError(
-                f"{shown(here)} cannot be written: {error.strerror}.", "See to it, or name another folder."
-            ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-        del files[0]
-    for answer in session.answers(None):
+    for one in files:
+        # Before anything is asked for: nothing is to come that cannot be written.
+        place_below(one.folder, one.name)
+    session.send(do="get", paths=[one.there for one in files])
+    count, come = len(files), 0
+    for number, one in enumerate(list(files), 1):
+        answer = next(session.answers("get"))
         if answer.get("done"):
-            return
+            raise Refused(f"{number - 1} of the {count} files that were asked for")
+        size = HEAD(answer, "a file")["size"]
+        come += size
+        if most is not None and come > most:
+            raise Refused(f"more than {in_bytes(most)} where small files were asked for")
+        see_room(one.folder, size)
+        report(f"{number} of {count} files, {one.name.rpartition('/')[2]}, {in_bytes(size)}")
+        with file_below(one.folder, one.name) as file:
+            left = size
+            while left > 0:
+                got = session.frame(ANSWER_SECONDS)
+                if got is None:
+                    raise Lost
+                kind, content = got
+                if kind != frames.CONTENT or not 0 < len(content) <= left:
+                    raise Refused(f"a file whose content is not the {size} bytes that were announced")
+                left -= file.write(content)
+        del files[0]
+    for answer in session.answers("get"):
+        if not answer.get("done"):
+            raise Refused("more files than were asked for")
 
 
-def for_copy(files: Sequence[tuple[str, str]], folder: Path) -> list[tuple[str, Path]]:
+def for_copy(files: Sequence[tuple[str, str]], folder: Path) -> list[Wanted]:
     """What :func:`fetch` is to bring for files of a run that are wanted in a folder here. Nothing is overwritten.
 
     Args:
@@ -69,14 +94,19 @@ def for_copy(files: Sequence[tuple[str, str]], folder: Path) -> list[tuple[str, 
 
     Raises:
         UserError: It is no folder, or one of them is there already.
+        Refused: A name is none of a file in the folder.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{shown(folder)} is not a folder.", "Name a folder, new or there.")
-    there = [name for name, _path in files if os.path.lexists(folder / name)]
+    distinct([name for name, _path in files], "a file's name")
+    wanted = [Wanted(path, folder, name) for name, path in files]
+    there = [one.name for one in wanted if os.path.lexists(folder / one.name)]
     if there:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
         raise UserError(f"{shown(folder / there[0])}{more} is there already.", "Copy into another folder.")
-    return [(path, folder / name) for name, path in files]
+    for one in wanted:
+        place_below(one.folder, one.name)
+    return wanted
 
 
 def bring_configurations(session: Session, places: Places, only_new: bool) -> list[str]:
@@ -88,20 +118,31 @@ def bring_configurations(session: Session, places: Places, only_new: bool) -> li
         session: The other machine.
         places: Where its paths are here.
         only_new: Leave alone those that are here already.
+
+    Raises:
+        UserError: One cannot be written here.
+        Refused: What comes is not what was asked for.
+        Lost: The connection is gone.
     """
     project = places.project
     digests = session.ask("digests", root=places.root, pattern=".azureml/*.runconfig")["digests"]
+    for name in digests:
+        if not _CONFIGURATION.fullmatch(name):
+            raise Refused(f"a file that was not asked for: {name[:80]}")
+    distinct(digests, "a run configuration")
     differing = [name for name, digest in sorted(digests.items()) if digest != _digest(project / name)]
     differing = [name for name in differing if not only_new or not os.path.lexists(project / name)]
+    for name in differing:
+        place_below(project, name)
     changed = []
     with tempfile.TemporaryDirectory(prefix="azureml-debug-") as folder:
-        arrived = {name: Path(folder) / Path(name).name for name in differing}
-        fetch(session, [(f"{places.root}/{name}", path) for name, path in arrived.items()], lambda line: None)
-        for name, path in arrived.items():
-            text = _with_places_here(path.read_bytes(), places)
+        wanted = [Wanted(f"{places.root}/{name}", Path(folder), name) for name in differing]
+        fetch(session, wanted, lambda line: None, _CONFIGURATION_BYTES)
+        for name in differing:
+            text = _with_places_here((Path(folder) / name).read_bytes(), places)
             if not (project / name).is_file() or (project / name).read_bytes() != text:
-                (project / name).parent.mkdir(exist_ok=True)
-                write_bytes(project / name, text)
+                with file_below(project, name) as file:
+                    file.write(text)
                 changed.append(name)
     return changed
 

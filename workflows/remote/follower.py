@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import received
 from ..console import output
 from ..errors import UserError
 from ..paths import shown
 from ..project import state_folder
+from ..received import Refused
 from ..vscode import pressed
 from . import fetch, frames, latest, tunnels
+from .answers import CONTAINER, PLACE, TASK, TUNNELS
 from .configurations import ports_of, write
 from .configurations import tunnels as tunnels_of
 from .person import Person
@@ -33,6 +36,8 @@ _ATTEMPTS = 5
 _CONFIGURING, _LISTING = ("experiment.create", "experiment.run", "experiment.debug"), "experiment.list"
 #: Tasks that start a run.
 _STARTING = ("pipeline.submit", "pipeline.debug", "experiment.run", "experiment.debug")
+#: The one that asks for files of a run, and the folders in which a run has them.
+_FETCHING, RUN_FOLDERS = "experiment.outputs", ("outputs", "logs")
 _PLACE = re.compile(rb"\b127\.0\.0\.1:(\d{1,5})\b")
 
 
@@ -60,7 +65,7 @@ class Follower:
         self._last: dict[str, Any] = {}
         #: Files that are to come here: what was asked for, and what of it has not come yet.
         self._wanted: dict[str, Any] = {}
-        self._left: list[tuple[str, Path]] | None = None
+        self._left: list[fetch.Wanted] | None = None
         self._ended = False
 
     @property
@@ -72,6 +77,7 @@ class Follower:
 
         Raises:
             UserError: The connection was lost and has not come back, or what the task has made has not come here.
+            Refused: Something comes that was not asked for, or that is not what it has to be.
         """
         self._session.send(**self._asked)
         with self._person.attended():
@@ -94,11 +100,13 @@ class Follower:
     def _show_result(self, result: dict[str, Any]) -> None:
         console = self._task.console
         if self._typed.values.get("print"):
-            from ..tasks._dap_client import show_places
+            from ..tasks._dap_client import endpoints, show_places
 
+            received.each(PLACE, TUNNELS)(endpoints(result), "places to attach to")
             show_places(console, result)
         if self._typed.name == "container.code":
-            result |= open_there(self._task.settings, self._task.address, console, result)
+            found = CONTAINER(result, "a container")
+            result |= open_there(self._task.settings, self._task.address, console, found)
         console.result(result)
 
     def _remember(self) -> None:
@@ -119,7 +127,9 @@ class Follower:
                 self._count(payload)
                 self._show(sys.stdout if kind == frames.OUTPUT else sys.stderr, payload)
                 continue
-            told = frames.read(payload)
+            if kind != frames.MESSAGE:
+                raise Refused("the content of a file where a task's output has to come")
+            told = TASK(frames.read(payload), "word of the task")
             if "exit" in told:
                 return int(told["exit"]) if told["exit"] >= 0 else 1
             if "failure" in told:
@@ -128,8 +138,8 @@ class Follower:
                 self._folder, self._boot = told["started"], told.get("boot", "")
             elif "report" in told:
                 self._count(payload)
-                self._reported(told["report"], told["offset"])
-                self._session.send(done=told["offset"])
+                self._reported(told["report"], told.get("offset", 0))
+                self._session.send(done=told.get("offset", 0))
 
     def _count(self, payload: bytes) -> None:
         """What is known of the task's record, so that a later connection goes on from there."""
@@ -153,9 +163,22 @@ class Follower:
         if "result" in told:
             self._result = told["result"]
         if "fetch" in told:
-            self._wanted = told
+            self._wanted = self._asked_for(told)
         if "configurations" in told:
             self._bring_home(told["configurations"], offset)
+
+    def _asked_for(self, told: dict[str, Any]) -> dict[str, Any]:
+        """The files that are to come, if this command has asked for such ones; where they go was typed here."""
+        opened, copied = (self._typed.values.get(name) for name in ("open", "copy"))
+        if self._typed.name != _FETCHING or (opened is None) == (copied is None):
+            raise Refused("files that were not asked for")
+        run_id = received.name(told.get("run_id"), "a run's id")
+        if opened is not None and [one for one, _path in told["fetch"]] != [opened]:
+            raise Refused("other files than the one that was asked for")
+        if copied is not None:
+            for one, _path in told["fetch"]:
+                received.asked_for(one.partition("/")[0], RUN_FOLDERS, "a file of a folder")
+        return {"fetch": told["fetch"], "copy": copied, "run_id": run_id}
 
     def _bring_home(self, told: dict[str, Any], offset: int) -> None:
         """Open the tunnels to what can be attached to, and write the launch configurations here."""
@@ -172,13 +195,23 @@ class Follower:
                 step.text = f".vscode/launch.json {write(project, told, task.places, ports)}"
             return
         owner = {**told["owner"], "boot": self._boot}
-        wanted = tunnels_of(told)
+        wanted = tunnels_of(told, self._named_ports())
         with console.step("tunnel") as step:
             step.waiting("the connection that stays")
             name = str(told["owner"].get("run") or told["owner"].get("service"))
             report = (f"{self._folder}/report.jsonl", offset)
             # A service that is replaced hands its tunnels on; every run has its own.
-            ports = tunnels.ensure(project, task.address, task.passphrases, task.places, owner, name, report, wanted)
+            ports = tunnels.ensure(
+                project,
+                task.address,
+                task.passphrases,
+                task.places,
+                owner,
+                name,
+                report,
+                wanted,
+                self._named_ports(),
+            )
             for entry in wanted:
                 self._ports[entry["port"]] = ports[entry["name"]]
             step.text = _tunnel_text(wanted, ports)
@@ -188,11 +221,16 @@ class Follower:
             step.text = f".vscode/launch.json {write(project, told, task.places, ports)}"
         pressed.check(project)
 
+    def _named_ports(self) -> tuple[int, ...]:
+        """The ports that the settings here name."""
+        settings = self._task.settings
+        return settings.debug_port, settings.scoring_port
+
     def _homely(self, value: Any, key: str = "") -> Any:
         """A result as it is seen from here: ports and paths of this machine."""
         if isinstance(value, dict):
             found = {name: self._homely(one, name) for name, one in value.items()}
-            if "port" in value and "host" in value and value["port"] in self._ports:
+            if "host" in value and type(value.get("port")) is int and value["port"] in self._ports:
                 found |= {"host": "127.0.0.1", "port": self._ports[value["port"]]}
             return found
         if isinstance(value, list):
@@ -218,7 +256,7 @@ class Follower:
             try:
                 if not resumed:
                     # The task's own last word.
-                    for _answer in self._session.answers():
+                    for _answer in self._session.answers("task"):
                         pass
                 self._bring()
                 return
@@ -248,18 +286,20 @@ class Follower:
             step.text = f"{count} file{'' if count == 1 else 's'} copied to {shown(folder)}"
             self._result = {**(self._result or {}), "folder": str(folder)}
 
-    def _chosen(self) -> list[tuple[str, Path]]:
+    def _chosen(self) -> list[fetch.Wanted]:
         """The files there that are wanted, and where they go."""
         files = [(str(name), str(path)) for name, path in self._wanted["fetch"]]
         if self._wanted["copy"] is None:
-            return [(path, self._opened()) for _name, path in files]
+            return [fetch.Wanted(path, self._opened_folder(), name) for name, path in files]
         return fetch.for_copy(files, Path(self._wanted["copy"]).expanduser().absolute())
 
     def _opened(self) -> Path:
         """Where a file lies that is only looked at."""
-        kept = state_folder(self._task.settings.project, "remote", "opened", self._wanted["run_id"])
         ((name, _path),) = self._wanted["fetch"]
-        return kept / str(name)
+        return self._opened_folder() / str(name)
+
+    def _opened_folder(self) -> Path:
+        return state_folder(self._task.settings.project, "remote", "opened", self._wanted["run_id"])
 
     def _open(self) -> None:
         """Show a file that has come for that."""
@@ -312,6 +352,8 @@ class Follower:
                             session.send(do="resume", root=root, task=task, offset=self._offset)
                         self._person.session = session
                         return
+                    except Refused:
+                        raise
                     except (UserError, Lost) as error:
                         if time.monotonic() > deadline:
                             raise self._given_up() from error
@@ -334,7 +376,7 @@ def _tunnel_text(wanted: list[dict[str, Any]], ports: Mapping[str, int]) -> str:
     rows = []
     for entry in wanted[:3]:
         here = ports[entry["name"]]
-        moved = f" ({entry['wanted']} is taken here)" if here != entry["wanted"] else ""
+        moved = f" ({entry['wanted']} is taken here)" if here != entry["wanted"] != 0 else ""
         rows.append(f"127.0.0.1:{here}{moved} -> {entry['host']}:{entry['port']} there")
     more = f", and {len(wanted) - 3} more" if len(wanted) > 3 else ""
     return "; ".join(rows) + more

@@ -10,6 +10,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from .. import received
+
 HEADER = struct.Struct(">cI")
 #: A message (JSON), a task's standard output and error, what is typed into it, and the content of a file.
 MESSAGE, OUTPUT, ERROR, TYPED, CONTENT = b"J", b"O", b"E", b"I", b"D"
@@ -17,6 +19,8 @@ MESSAGE, OUTPUT, ERROR, TYPED, CONTENT = b"J", b"O", b"E", b"I", b"D"
 GREETING = b"\0azureml-debug agent\n"
 #: Bytes of a file's content in one frame at the most.
 CHUNK = 256 * 1024
+#: Bytes of a frame at the most. The longest messages list the files of a large project.
+MESSAGE_BYTES, FRAME_BYTES = 64 << 20, 1 << 20
 
 
 def frame(kind: bytes, payload: bytes) -> bytes:
@@ -29,7 +33,21 @@ def message(value: Mapping[str, Any]) -> bytes:
     return frame(MESSAGE, json.dumps(value).encode())
 
 
+def length(kind: bytes, size: int) -> int:
+    """The length of a frame that has been announced.
+
+    Raises:
+        Refused: There is no such kind, or none that long.
+    """
+    if kind not in (MESSAGE, OUTPUT, ERROR, CONTENT):
+        raise received.Refused(f"a frame of an unknown kind, {kind!r}")
+    return received.number(size, "a frame with a length", 0, MESSAGE_BYTES if kind == MESSAGE else FRAME_BYTES)
+
+
 def read(payload: bytes) -> dict[str, Any]:
-    """The message of a frame."""
-    value: dict[str, Any] = json.loads(payload)
-    return value
+    """The message of a frame.
+
+    Raises:
+        Refused: It is none.
+    """
+    return received.message(payload)

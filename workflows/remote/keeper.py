@@ -22,9 +22,11 @@ from typing import Any
 from ..background import log
 from ..errors import UserError
 from ..project import read_json, write_json
+from ..received import Refused
 from ..runs import identity
 from . import frames
 from .address import Address
+from .answers import TUNNELS, WATCHED
 from .configurations import apply
 from .forwarding import Forward
 from .places import Places
@@ -37,6 +39,8 @@ LOOK_SECONDS = 0.5
 IDLE_SECONDS, FIRST_SECONDS = 2.0, 300.0
 #: Seconds without a connection after which it gives up: a laptop may sleep over the weekend.
 GIVE_UP_SECONDS = 72 * 3600.0
+#: Commands that may report on one run or service.
+_REPORTS = 1000
 #: Seconds before another attempt to connect, at first and at the most.
 AGAIN_FIRST, AGAIN_MOST = 0.3, 5.0
 
@@ -49,6 +53,8 @@ class _Owner:
     value: dict[str, Any]
     places: Places
     number: int
+    #: The ports that the settings named where it was asked for.
+    ports_named: tuple[int, ...] = ()
     forwards: dict[str, Forward] = field(default_factory=dict)
     #: Files there in which it goes on to report, one of every command that asked; how much of each is known.
     reports: dict[str, int] = field(default_factory=dict)
@@ -97,6 +103,13 @@ class Keeper:
                     with self._connected:
                         self._session, self._problem = session, ""
                         self._connected.notify_all()
+            except Refused as error:
+                with self._connected:
+                    self._problem = Refused(error.what, str(self._address)).problem
+                    self._connected.notify_all()
+                self._log(self._problem)
+                self._over.set()
+                return
             except Exception as error:
                 # Whatever it is, the next attempt may work.
                 if session is not None:
@@ -114,6 +127,10 @@ class Keeper:
             pause = AGAIN_FIRST
             try:
                 self._watch(session)
+            except Refused as error:
+                # It would say so again and again.
+                self._log(Refused(error.what, str(self._address)).problem)
+                self._over.set()
             except Exception as error:
                 self._log(f"the connection was lost: {error or type(error).__name__}")
             with self._connected:
@@ -129,14 +146,19 @@ class Keeper:
             if got is None:
                 continue
             told = frames.read(got[1])
+            if "name" not in told:
+                continue
+            told = WATCHED(told, "word of a run or service")
             with self._lock:
-                owner = self._owners.get(str(told.get("name")))
+                owner = self._owners.get(told["name"])
             if owner is None:
                 continue
             if told.get("over"):
                 self._log(f"{owner.name} is over")
                 self.forget(owner.name, told.get("number", 0))
-            elif "report" in told:
+            elif "report" in told and "path" in told and "offset" in told:
+                if told["path"] not in owner.reports and len(owner.reports) >= _REPORTS:
+                    raise Refused(f"reports in more than {_REPORTS} files of {owner.name[:80]}")
                 owner.reports[told["path"]] = told["offset"]
                 self._apply(owner, told["report"])
 
@@ -145,7 +167,15 @@ class Keeper:
         if "configurations" not in told:
             return
         try:
-            apply(self._project, told["configurations"], owner.places, lambda wanted: self.ensure(owner, wanted))
+            apply(
+                self._project,
+                told["configurations"],
+                owner.places,
+                owner.ports_named,
+                lambda wanted: self.ensure(owner, wanted),
+            )
+        except Refused:
+            raise
         except (UserError, OSError) as error:
             # launch.json is broken at this moment; `attach` writes it later.
             self._log(str(error))
@@ -171,6 +201,9 @@ class Keeper:
         """Have tunnels of an owner; the ports here, by the tunnels' names."""
         with self._lock:
             self._served = True
+            new = {entry["name"] for entry in wanted} - set(owner.forwards)
+            if len(owner.forwards) + len(new) > TUNNELS:
+                raise Refused(f"more than {TUNNELS} places to attach to in {owner.name[:80]}")
             for entry in wanted:
                 at = entry["name"]
                 known = owner.forwards.get(at)
@@ -243,15 +276,17 @@ class Keeper:
             if owner is None or owner.value != request["owner"]:
                 before = owner.forwards if owner is not None else {}
                 number = next(self._count)
-                owner = _Owner(name, request["owner"], places, number, before)
+                owner = _Owner(name, request["owner"], places, number, forwards=before)
                 self._owners[name] = owner
-            owner.places = places
+            owner.places, owner.ports_named = places, tuple(request["ports_named"])
             if request["report"]:
                 known = owner.reports.get(request["report"], 0)
                 owner.reports[request["report"]] = max(known, request["offset"])
             # Ports of what this one replaces are free for it.
             try:
                 ports = self.ensure(owner, request["tunnels"])
+            except Refused as error:
+                return {"problem": error.problem}
             except OSError as error:
                 return {"problem": f"no port can be listened on here: {error}"}
         deadline = time.monotonic() + request["seconds"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import threading
 import time
@@ -12,16 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from . import frames
+from ..received import Refused, sent_by, words
+from . import answers, frames
 from .address import Address
 from .connection import close_connection, open_connection
 
 #: Seconds that the other side may take for an answer that needs no work.
 ANSWER_SECONDS = 60.0
+#: The same for one that has much to write, and for one that installs packages, which may be silent for long.
+WORK_SECONDS, INSTALL_SECONDS = 300.0, 3600.0
+#: Bytes that a login shell may print before the agent's first word, and that are kept of what is said beside it.
+_SHELL_BYTES, _COMPLAINT_BYTES = 1 << 20, 64 << 10
 #: Seconds between two signs of life; the other side gives up after sixty without one.
 ALIVE_SECONDS = 10.0
 #: Seconds for the exit code of a program whose output has ended.
 EXIT_SECONDS = 3.0
+#: Lines that are shown of what went wrong there.
+_DETAILS = 40
 #: What the shell there says when it has found no Python that will do.
 _NO_PYTHON = 97
 #: What a Python says that will not do.
@@ -73,8 +79,8 @@ class Session:
         with contextlib.suppress(Lost):
             # Where it has ended already, what it has said tells why.
             self.send_raw(f"{len(source)}\n".encode() + source)
-        hello = self.message(ANSWER_SECONDS)
-        self.hello: dict[str, Any] = hello
+        with sent_by(str(address)):
+            self.hello: dict[str, Any] = answers.HELLO(self.message(ANSWER_SECONDS), "its first message")
 
     @classmethod
     def open(cls, address: Address, passphrases: dict[str, str]) -> Session:
@@ -128,11 +134,13 @@ class Session:
 
         Raises:
             Lost: The connection is gone.
+            Refused: It is longer than any can be.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
             if self._greeted and len(self._buffer) >= frames.HEADER.size:
                 kind, length = frames.HEADER.unpack_from(self._buffer)
+                length = frames.length(kind, length)
                 if len(self._buffer) >= frames.HEADER.size + length:
                     payload = bytes(self._buffer[frames.HEADER.size : frames.HEADER.size + length])
                     del self._buffer[: frames.HEADER.size + length]
@@ -147,8 +155,8 @@ class Session:
                 return None
             except (OSError, EOFError) as error:
                 raise Lost from error
-            while self._channel.recv_stderr_ready():
-                self._complaint += self._channel.recv_stderr(65536)
+            if self._channel.recv_stderr_ready():
+                self._complain(self._channel.recv_stderr(65536))
             if not data:
                 self._ended()
             self._buffer += data
@@ -160,19 +168,26 @@ class Session:
         at = self._buffer.find(frames.GREETING)
         if at >= 0:
             self._greeted = True
-            self._complaint += self._buffer[:at]
+            self._complain(self._buffer[:at])
             del self._buffer[: at + len(frames.GREETING)]
+        elif len(self._buffer) > _SHELL_BYTES:
+            raise Refused("more than a megabyte before this program's helper had said a word")
+
+    def _complain(self, data: bytes | bytearray) -> None:
+        """Keep the end of what is said beside the frames."""
+        self._complaint += data
+        del self._complaint[:-_COMPLAINT_BYTES]
 
     def _ended(self) -> None:
         """The agent has ended: because of the connection, or by itself."""
         if not self._greeted:
-            self._complaint += self._buffer
+            self._complain(self._buffer)
         # The exit code comes after the last output, if there is still a connection that it can come through.
         if self.connection.transport.is_active() and self._channel.status_event.wait(EXIT_SECONDS):
             code = self._channel.recv_exit_status()
             while data := self._channel.recv_stderr(65536):
-                self._complaint += data
-            text = self._complaint.decode(errors="replace").strip()
+                self._complain(data)
+            text = words(self._complaint.decode(errors="replace").strip(), "its last words", _COMPLAINT_BYTES)
             if code == _NO_PYTHON:
                 raise UserError(
                     f"{self.address.host} has no Python 3.10 or later{f' ({text})' if text else ''}.",
@@ -191,46 +206,59 @@ class Session:
                 )
         raise Lost
 
-    def message(self, seconds: float | None = None) -> dict[str, Any]:
+    def message(self, seconds: float | None) -> dict[str, Any]:
         """The next message.
 
         Raises:
             Lost: The connection is gone, or nothing came in that time.
+            Refused: Something else came.
         """
         got = self.frame(seconds)
         if got is None:
             raise Lost
-        value: dict[str, Any] = json.loads(got[1])
-        return value
+        if got[0] != frames.MESSAGE:
+            raise Refused("something else where a message has to come")
+        return frames.read(got[1])
 
-    def answers(self, seconds: float | None = ANSWER_SECONDS) -> Iterator[dict[str, Any]]:
+    def answers(self, do: str, seconds: float = ANSWER_SECONDS) -> Iterator[dict[str, Any]]:
         """Messages up to the answer to a request, which is the last one.
+
+        Args:
+            do: What was asked for.
+            seconds: How long the other side may be silent.
 
         Raises:
             UserError: It could not be done.
             Mismatch: The folder is another version's.
             Lost: The connection is gone.
+            Refused: One is not what it has to be.
         """
         details: list[str] = []
-        while True:
+        for _count in range(answers.MESSAGES):
             answer = self.message(seconds)
-            if "details" in answer:
-                details = answer["details"]
-            elif "failure" in answer:
-                problem, remedy = answer["failure"]
+            aside = next((one for one in answers.ASIDE if one in answer), None)
+            said: Any = answers.ASIDE[aside](answer[aside], f"a `{aside}`") if aside else None
+            if aside == "details":
+                details = said[-_DETAILS:]
+            elif aside == "failure":
+                problem, remedy = said
                 raise UserError(problem, remedy, details=details)
-            elif "mismatch" in answer:
-                raise Mismatch(answer["mismatch"])
+            elif aside == "mismatch":
+                raise Mismatch(said)
+            elif aside == "line":
+                yield {"line": said}
+            elif answer.get("done") is True:
+                yield {**answers.ANSWERS[do](answer, f"an answer to `{do}`"), "done": True}
+                return
             else:
                 yield answer
-                if answer.get("done"):
-                    return
+        raise Refused(f"no answer to `{do}` in {answers.MESSAGES:,} messages")
 
     def ask(
         self,
         do: str,
         report: Callable[[str], None] = lambda line: None,
-        seconds: float | None = ANSWER_SECONDS,
+        seconds: float = ANSWER_SECONDS,
         **request: Any,
     ) -> Mapping[str, Any]:
         """Send a request and return its answer.
@@ -242,7 +270,7 @@ class Session:
             request: The rest of it.
         """
         self.send(do=do, **request)
-        for answer in self.answers(seconds):
+        for answer in self.answers(do, seconds):
             if "line" in answer:
                 report(answer["line"])
             elif answer.get("done"):

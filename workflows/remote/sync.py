@@ -16,7 +16,7 @@ from ..project import read_json, state_folder, write_bytes
 from ..words import in_bytes
 from . import frames
 from .local_files import LocalFile
-from .session import Lost, Session
+from .session import WORK_SECONDS, Lost, Session
 
 #: Bytes above which a person is asked first.
 LARGE = 500_000_000
@@ -134,11 +134,11 @@ def send(
         session.send_raw(bytes(batch) + frames.message({"end": True}))
     except Lost:
         # The other side may have said why before it stopped listening.
-        for answer in session.answers(5):
+        for answer in session.answers(do, 5):
             if answer.get("done"):
                 break
         raise
-    for answer in session.answers(None):
+    for answer in session.answers(do, WORK_SECONDS):
         if "line" in answer:
             report(answer["line"])
         elif answer.get("done"):

@@ -20,6 +20,7 @@ from .. import report as reports
 from ..console import Console
 from ..errors import UserError
 from ..paths import own_id, shown
+from ..received import sent_by
 from ..settings import Settings
 from ..vscode import pressed
 from ..words import in_bytes
@@ -30,7 +31,7 @@ from .local_files import LocalFile, below, project_files
 from .places import CARRIED, Places
 from .program import Program, program
 from .request import Typed
-from .session import Lost, Mismatch, Session
+from .session import INSTALL_SECONDS, Lost, Mismatch, Session
 
 #: Tasks that a debugger is brought home from.
 ATTACHING = ("debug", "attach", "attach-config", "setup")
@@ -214,7 +215,7 @@ class RemoteTask:
             files = self._program_files(session, own, report)
             made = "made, for this and every later command"
             answer = session.ask(
-                "environment", report, None, key=own.environment_key, requirements=list(own.requirements)
+                "environment", report, INSTALL_SECONDS, key=own.environment_key, requirements=list(own.requirements)
             )
         return answer["python"], files
 
@@ -269,18 +270,19 @@ def run_there(settings: Settings, console: Console, typed: Typed) -> int:
     task = RemoteTask(settings, console)
     request.named(typed, settings, task.places)
     listed = task.list_files()
-    session = task.connect()
-    try:
+    with sent_by(str(task.address)):
+        session = task.connect()
         try:
-            task.send(session, listed)
-            python, files = task.environment(session)
-        except Lost as error:
-            raise UserError(
-                f"The connection to {task.address} was lost; the task was not started.", "Run it again."
-            ) from error
-        return task.run(session, typed, python, files)
-    finally:
-        session.close()
+            try:
+                task.send(session, listed)
+                python, files = task.environment(session)
+            except Lost as error:
+                raise UserError(
+                    f"The connection to {task.address} was lost; the task was not started.", "Run it again."
+                ) from error
+            return task.run(session, typed, python, files)
+        finally:
+            session.close()
 
 
 def project_id(project: Path) -> str:

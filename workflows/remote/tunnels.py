@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ def ensure(
     name: str,
     report: tuple[str, int],
     wanted: list[dict[str, Any]],
+    ports_named: Sequence[int] = (),
 ) -> dict[str, int]:
     """Have tunnels; returns when they can be used.
 
@@ -77,6 +78,7 @@ def ensure(
         name: Its name.
         report: The file there in which the owner goes on to report, and how much of it is known.
         wanted: The tunnels.
+        ports_named: The ports that the settings here name.
 
     Returns:
         The ports here, by the tunnels' names.
@@ -96,6 +98,7 @@ def ensure(
             "root": places.root,
             "named": [str(place) for place in places.named],
             "tunnels": wanted,
+            "ports_named": list(ports_named),
             "seconds": CONNECT_SECONDS,
             "fresh": started,
         },

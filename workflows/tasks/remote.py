@@ -40,6 +40,7 @@ def check(run: Command, accept_host_key: str | None = None) -> None:
 def sync(run: Command, yes: bool = False, take_over: bool = False, update: bool = False) -> None:
     """Send the project to the other machine: only what has changed."""
     from ..errors import UserError
+    from ..received import sent_by
     from ..remote.session import Lost
     from ..remote.task import RemoteTask
 
@@ -47,15 +48,16 @@ def sync(run: Command, yes: bool = False, take_over: bool = False, update: bool 
     if run.settings.model_dir is not None and run.settings.model_dir.exists():
         task.places.carry(run.settings.model_dir)
     listed = task.list_files()
-    session = task.connect()
-    try:
-        sent = task.send(session, listed, yes=yes, take=take_over, update=update)
-    except Lost as error:
-        raise UserError(
-            f"The connection to {task.address} was lost.", "Run it again: what had arrived is there."
-        ) from error
-    finally:
-        session.close()
+    with sent_by(str(task.address)):
+        session = task.connect()
+        try:
+            sent = task.send(session, listed, yes=yes, take=take_over, update=update)
+        except Lost as error:
+            raise UserError(
+                f"The connection to {task.address} was lost.", "Run it again: what had arrived is there."
+            ) from error
+        finally:
+            session.close()
     run.console.result(
         {
             "folder": sent.root,

@@ -1,0 +1,127 @@
+"""Files that come from another machine or a service, written where they belong and nowhere else.
+
+What is made is the owner's alone, and no program, whatever the other side says of it. A file appears whole or
+not at all. Nothing is written through a link that leads out of the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from . import storage
+from .errors import UserError
+from .paths import shown
+from .received import relative_path
+from .words import in_bytes
+
+#: What a new file may be used for, and by whom.
+MODE = 0o600
+#: Bytes that are left free on a disk, whatever is received.
+SPARE_BYTES = 64 << 20
+
+
+def place_below(folder: Path, name: str) -> Path:
+    """Where a file goes below a folder. Nothing is made.
+
+    Args:
+        folder: The folder, new or there.
+        name: The file's path below it, as it was received.
+
+    Raises:
+        Refused: It is no path below a folder.
+        UserError: What is there by now is in its way.
+    """
+    inside = relative_path(name, "a name")
+    root = os.path.realpath(folder)
+    at = root
+    *above, last = inside.split("/")
+    for part in above:
+        at = os.path.join(at, part)
+        if not os.path.lexists(at):
+            break
+        real = os.path.realpath(at)
+        if real != root and not real.startswith(os.path.join(root, "")):
+            raise UserError(
+                f"{shown(Path(at))} is a link that leads out of {shown(folder)}.",
+                "Nothing that was sent is written through it: name another folder, or take the link away.",
+            )
+        if not os.path.isdir(at):
+            raise UserError(f"{shown(Path(at))} is in the way: it is no folder.", "Name another folder, or move it.")
+        at = real
+    target = Path(root, *above, last)
+    if os.path.lexists(target) and not stat.S_ISREG(os.lstat(target).st_mode):
+        raise UserError(f"{shown(target)} is in the way: it is no plain file.", "Move it, then run this again.")
+    return target
+
+
+@contextlib.contextmanager
+def file_below(folder: Path, name: str) -> Iterator[BinaryIO]:
+    """A file below a folder, to be written. It has its name only when all has been written.
+
+    Args:
+        folder: The folder, new or there.
+        name: The file's path below it, as it was received.
+
+    Raises:
+        Refused: It is no path below a folder.
+        UserError: What is there is in its way, or it cannot be written.
+    """
+    target = place_below(folder, name)
+    made = _missing(target.parent)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Once more: what was made meanwhile may be a link.
+        target = place_below(folder, name)
+        mode = stat.S_IMODE(os.lstat(target).st_mode) if os.path.lexists(target) else MODE
+        partial = target.with_name(f".{target.name[:50]}.{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            # Of a command of that number that was killed.
+            os.unlink(partial)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(partial, flags, MODE)
+        try:
+            with open(descriptor, "wb") as file:
+                yield file
+            if mode != MODE:
+                os.chmod(partial, mode)
+            os.replace(partial, target)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(partial)
+    except OSError as error:
+        raise storage.explained(error, target.parent) or UserError(
+            f"{shown(target)} cannot be written: {error.strerror or error}.", "See to it, or name another folder."
+        ) from error
+    finally:
+        for one in made:
+            # Those that the file has not come to.
+            with contextlib.suppress(OSError):
+                one.rmdir()
+
+
+def _missing(folder: Path) -> list[Path]:
+    """A folder and those above it that are not there, the innermost one first."""
+    found = []
+    while not os.path.lexists(folder):
+        found.append(folder)
+        folder = folder.parent
+    return found
+
+
+def see_room(folder: Path, size: int) -> None:
+    """See that a disk has room for so many bytes.
+
+    Raises:
+        UserError: It has not.
+    """
+    found = storage.room(folder)
+    if found is not None and size > max(0, found.free - SPARE_BYTES):
+        raise UserError(
+            f"{in_bytes(size)} are to come, and there is no room for them: {found}.",
+            "Make room, or name another folder.",
+        )
