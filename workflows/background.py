@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .redaction import scrub
+from .terminal import printable
+
 
 def spawn(module: str, arguments: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
     """Start a module of the program in a session of its own, whatever becomes of this process and its terminal.
@@ -29,7 +32,10 @@ def spawn(module: str, arguments: Sequence[str], **streams: Any) -> subprocess.P
 
 
 def log(text: str) -> None:
-    """Write a line to this process's log, its standard error; where that is on a full disk, the work goes on."""
+    """Write a line to this process's log, its standard error, without secrets.
+
+    Where that is on a full disk, the work goes on.
+    """
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(printable(scrub(text.rstrip("\n")), lines=True) + "\n")
         sys.stderr.flush()

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .errors import UserError
 
@@ -40,15 +40,22 @@ def state_folder(project: Path, *parts: str) -> Path:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file so that a reader sees the old one or the new one, never a part."""
-    write_bytes(path, json.dumps(value, indent=1).encode())
+    """Write a JSON file of the program's own, for this user alone; a reader sees the old one or the new one whole."""
+    write_bytes(path, json.dumps(value, indent=1).encode(), private=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
+def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    Args:
+        path: The file.
+        data: Its content.
+        private: Whether nobody but this user may read it, from its first byte on.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_bytes(data)
+        with open(partial, "wb", opener=_for_this_user if private else None) as file:
+            file.write(data)
         os.replace(partial, path)
     except OSError as error:
         # That of a write itself has no name.
@@ -57,6 +64,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()
+
+
+def append_log(path: Path) -> IO[bytes]:
+    """Open a log of the program's own processes, for this user alone, to write at its end."""
+    return open(path, "ab", opener=_for_this_user)
+
+
+def _for_this_user(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

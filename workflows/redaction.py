@@ -188,6 +188,8 @@ def _scrub_once(text: str) -> str:
         text = _without_private_keys(text)
     text = _ADDRESS.sub(_without_user, text)
     text = _without_named(text)
+    text = _USER_ARGUMENT.sub(_without_password, text)
+    text = _LOGIN_ARGUMENT.sub(rf"\1{MASK}", text)
     text = _HEADER.sub(_without_credential, text)
     return _TOKEN.sub(MASK, text)
 
@@ -289,6 +291,8 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}\Z")
 _CLOSING = {'"': '"', "'": "'", "`": "`", "<": ">", "(": "", "[": ""}
 _AUTHORITY = re.compile(r"(?:(?!%(?:25)?(?:2f|3f|23))[^/?#])*", re.IGNORECASE)
 _ENCODED_AT = re.compile(r"%(?:25)?40", re.IGNORECASE)
+#: A token as conda's channels have it.
+_CHANNEL_TOKEN = re.compile(r"/t/[\w.~%-]{8,}(?=/|\Z)")
 _PORT = re.compile(r"\d*\Z|\W*port\W*\Z|[{$<%(*]", re.IGNORECASE)
 #: Schemes with which a user's name is a name and nothing more.
 _NAMES_USERS = ("ssh", "sftp", "scp", "rsync")
@@ -306,6 +310,8 @@ def _without_user(found: re.Match[str]) -> str:
     head, rest = found[0][: len(found[0]) - len(found[1])], found[1][len(body) :]
     authority = _AUTHORITY.match(body)[0]  # type: ignore[index]
     tail = body[len(authority) :]
+    if conda := _CHANNEL_TOKEN.match(tail):
+        tail = f"/t/{MASK}{tail[conda.end() :]}"
     if "@" not in authority and (encoded := [*_ENCODED_AT.finditer(authority)]) and "%" in head:
         at = encoded[-1]
         return f"{head}{MASK}{authority[at.start() :]}{tail}{rest}"
@@ -314,7 +320,7 @@ def _without_user(found: re.Match[str]) -> str:
         return f"{head}{_user(user, scheme)}@{host}{tail}{rest}"
     name, colon, port = authority.partition(":")
     if not colon or name.startswith("[") or _PORT.match(port):
-        return found[0]
+        return f"{head}{authority}{tail}{rest}"
     # No port can look so: it is a password that holds what ends an address's first part, or one that is cut off.
     if "@" in tail:
         return f"{head}{_user(name + ':', scheme)}@{tail.rpartition('@')[2]}{rest}"
@@ -462,6 +468,23 @@ def _counts_alone(text: str, found: re.Match[str], before: str) -> bool:
         variable = name is not None and found["word"] == "KEY" and not before.endswith("AML_REMOTE_")
         return assigned and variable and text[found.end() : found.end() + 1] not in ("/", "~", ".")
     return not _WEAK_NAME.match(word)
+
+
+#: What curl and the like take after `-u`. Numbers are those of a user and a group.
+_USER_ARGUMENT = re.compile(
+    r"(?<![\w-])(?P<option>(?:-u|-U|--(?:[a-z]{1,20}-)?(?:user|auth))(?:[= \t]{1,8}|[\"'],[ \t]{0,8}[\"']|)[\"']?)"
+    r"(?P<user>[^\s:\"'=]{1,200}:)(?P<password>[^\s\"']+)"
+)
+#: A password after `-p`, of those programs that take it so.
+_LOGIN_ARGUMENT = re.compile(
+    r"(\b(?:docker|podman|az acr)[ \t]{1,8}login\b[^\n]{0,200}?[ \t]-p[ \t=]{1,8}|\bsshpass -p ?)\S+"
+)
+
+
+def _without_password(found: re.Match[str]) -> str:
+    if found["password"].isdigit() or found["user"].lower() in ("http:", "https:"):
+        return found[0]
+    return f"{found['option']}{found['user']}{MASK}"
 
 
 def _argument_span(text: str, found: re.Match[str], before: str) -> tuple[int, int] | None:

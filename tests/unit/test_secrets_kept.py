@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from workflows import report
 from workflows.console import Console, show_error
 from workflows.environments.processes import run
 from workflows.models import ImageRef
+from workflows.project import append_log, write_bytes, write_json
 from workflows.runs import plan as plans
 from workflows.runs import record as records
 from workflows.runs import store
@@ -161,3 +164,56 @@ def test_a_programs_output_is_as_it_is_in_a_file_and_has_no_commands_for_a_termi
     write(console, data[3:])
     expected = data.replace(b"\x1b]", b"\\x1b]").replace(b"\x07", b"\\x07")
     assert capfdbinary.readouterr().out == expected
+
+
+def test_the_log_of_a_background_process_has_no_secrets_and_only_its_user_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "runner.log"
+    code = f"""
+import sys
+from workflows.background import log
+from workflows.redaction import keep_variables
+keep_variables({{"MY_TOKEN": "a-known-token"}})
+log({ADDRESS!r} + " a-known-token \\x1b[2J\\nsecond line")
+"""
+    with append_log(path) as file:
+        subprocess.run([sys.executable, "-c", code], stderr=file, timeout=60, check=True)
+    assert path.read_text() == f"{SHOWN} *** \\x1b[2J\nsecond line\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_the_program_keeps_for_itself_only_its_user_reads(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"a": 1})
+    write_bytes(tmp_path / "b.txt", b"b")
+    assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "b.txt").stat().st_mode) == 0o666 & ~_umask()
+    write_json(tmp_path / "b.txt", {"b": 1})
+    assert stat.S_IMODE((tmp_path / "b.txt").stat().st_mode) == 0o600
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.parametrize("host", [f"me:{CANARY}@host", f"ssh://me:{CANARY}@host:22", f"me:{CANARY}@a b"])
+def test_a_password_in_the_remote_hosts_setting_is_refused_and_not_shown(host: str) -> None:
+    from workflows.errors import UserError
+    from workflows.remote.address import _split
+
+    with pytest.raises(UserError, match="AML_REMOTE_HOST") as caught:
+        _split(host, "AML_REMOTE_HOST")
+    assert CANARY not in str(caught.value)
+
+
+def test_no_snapshot_has_the_file_of_secrets(tmp_path: Path) -> None:
+    from workflows.azureml.staging import stage
+
+    code = tmp_path / "code"
+    (code / "deep").mkdir(parents=True)
+    for name in ("train.py", ".env", "deep/.env", "deep/other.env"):
+        (code / name).write_text(CANARY)
+    stage(tmp_path / "staged", code, [], {"command": "x"}, None, "train")
+    found = {path.relative_to(tmp_path / "staged").as_posix() for path in (tmp_path / "staged").rglob("*.env")}
+    found |= {path.name for path in (tmp_path / "staged").rglob(".env")}
+    assert found == {"deep/other.env"}

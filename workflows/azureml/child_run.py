@@ -11,6 +11,7 @@ from concurrent.futures import TimeoutError as NotYet  # one of its own before P
 from pathlib import Path
 from typing import Any
 
+from ..background import log
 from ..engines import reservations
 from ..errors import UserError
 from ..remote.forwarding import Forward
@@ -287,7 +288,7 @@ class FollowedStep:
             attachable.write_configurations(self._run, listening if self._run.on_error else None)
         except (UserError, OSError) as error:
             # launch.json is broken at this moment; `pipeline.attach` writes it later.
-            print(error, flush=True)  # noqa: T201 - the follower's log
+            log(str(error))
 
 
 def _mappings(planned: PlannedStep, root: str) -> list[tuple[str, str]]:

@@ -11,10 +11,10 @@ import os
 import signal
 import sys
 import time
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from .. import tracebacks
 from ..background import log
 from ..engines import reservations
 from ..errors import UserError
@@ -155,6 +155,7 @@ def main(folder: Path) -> int:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
+    tracebacks.install()
     signal.signal(signal.SIGTERM, interrupt)
     store.note_runner(folder, os.getpid())
     run, place = records.load(folder), load_place(folder)
@@ -175,8 +176,8 @@ def main(folder: Path) -> int:
         return 1
     except KeyboardInterrupt:
         return 1
-    except Exception:
-        log(traceback.format_exc())
+    except Exception as error:
+        log(tracebacks.formatted(error))
         run.trouble = "following it failed; see runner.log in the run's folder"
         records.save(run)
         return 1

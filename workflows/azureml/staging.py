@@ -26,6 +26,8 @@ SCRIPT = f"{OWN}/node.py"
 #: What snapshots may hold: https://learn.microsoft.com/azure/machine-learning/how-to-save-write-experiment-files
 LIMIT_BYTES = 300 * 1024 * 1024
 _NEVER = frozenset({".git", "__pycache__", ".azureml-debug", ".ipynb_checkpoints"})
+#: Files that stay here as well: `.env` holds secrets, also those of this program.
+_KEPT_HERE = frozenset({".amlignore", ".gitignore", ".env"})
 
 
 def stage(
@@ -144,7 +146,7 @@ def _walk(root: Path, inner: Path) -> Iterator[tuple[Path, Path]]:
         )
         for name in sorted(files):
             path = within / name
-            if name in (".amlignore", ".gitignore") or ignored.match_file(path.as_posix()):
+            if name in _KEPT_HERE or ignored.match_file(path.as_posix()):
                 continue
             if (source := Path(place, name)).is_file():
                 yield source, inner / path

@@ -25,6 +25,7 @@ from ..errors import UserError
 from ..interrupts import uninterrupted
 from ..paths import shown as show
 from ..pipelines.definition import Pipeline
+from ..project import append_log
 from ..runs import plan as plans
 from ..runs import record as records
 from ..runs import store
@@ -219,7 +220,7 @@ def _keep(path: Path, text: str) -> None:
 
 def _follow(run: RunRecord) -> None:
     """Start a run's follower and let it go its own way, whatever becomes of this process and its terminal."""
-    with open(run.folder / "runner.log", "ab") as log:
+    with append_log(run.folder / "runner.log") as log:
         child = spawn(FOLLOWER, [str(run.folder)], cwd=run.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     # It is meant to outlive this command, so nobody waits for it.
     child.returncode = 0

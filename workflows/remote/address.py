@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..redaction import MASK
 from ..settings import Settings
 
 #: A compute instance's own name; its SSH server listens on 50000 and its user is azureuser
@@ -145,7 +146,14 @@ def _split(text: str, setting: str) -> tuple[str, str, int]:
     host = r"\[[^\]\s]+\]|[^:@\s/]+|[0-9a-fA-F:]+(?:[0-9.]+)?(?:%\w+)?"
     match = re.fullmatch(rf"(?:ssh://)?(?:([^@\s]+)@)?({host})(?::(\d{{1,5}}))?/?", text.strip())
     if match is None or match[2].startswith("-") or int(match[3] or 1) > 65535:
-        raise UserError(f"{setting} must be a host, or user@host:port, not {text!r}.", f"Correct {setting}.")
+        shown = re.sub(r":[^@]*@", f":{MASK}@", text)
+        raise UserError(f"{setting} must be a host, or user@host:port, not {shown!r}.", f"Correct {setting}.")
+    if ":" in (match[1] or ""):
+        # Nor is it shown: what is wrong with it may well be the password.
+        raise UserError(
+            f"{setting} holds a password, which is not taken from there.",
+            "Write user@host:port, and let a key sign you in (AML_REMOTE_KEY, or one of ~/.ssh).",
+        )
     return match[1] or "", match[2].strip("[]"), int(match[3] or 0)
 
 

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, Listener, answer_challenge, d
 from pathlib import Path
 from typing import Any
 
+from .. import tracebacks
 from ..background import log
 from ..errors import UserError
 from ..project import read_json, write_json
@@ -353,6 +354,7 @@ class Keeper:
 
 def main(project: Path) -> int:
     """Keep tunnels until none is wanted any more."""
+    tracebacks.install()
     told = json.loads(sys.stdin.buffer.read())
     key = os.urandom(32)
     keeper = Keeper(project, Address.of_json(told["address"]), dict(told["passphrases"]), key)

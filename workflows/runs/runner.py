@@ -12,11 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import engines
+from .. import engines, tracebacks
 from ..background import log, spawn
 from ..engines import reservations
 from ..engines.step_variables import step_variables
@@ -24,6 +23,9 @@ from ..engines.steps import StepDebug, StepProcess, StepSpec
 from ..engines.work_folder import RUN_FOLDERS
 from ..errors import UserError
 from ..pipelines.expressions import Malformed, substitute
+from ..project import append_log
+from ..redaction import scrub
+from ..terminal import printable
 from . import plan as plans
 from . import record as records
 from . import store
@@ -263,7 +265,7 @@ class Runner:
         path = self.run.log(self._steps[planned.name], 0)
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:
-            file.write(text + "\n")
+            file.write(printable(scrub(text), lines=True) + "\n")
 
     # While steps run
 
@@ -346,6 +348,7 @@ def main(folder: Path) -> int:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
+    tracebacks.install()
     signal.signal(signal.SIGTERM, interrupt)
     store.note_runner(folder, os.getpid())
     run = records.load(folder)
@@ -357,8 +360,8 @@ def main(folder: Path) -> int:
         # The engine is gone.
         store.close(run, records.FAILED, error.problem)
         return 1
-    except Exception:
-        log(traceback.format_exc())
+    except Exception as error:
+        log(tracebacks.formatted(error))
         if not run.final:
             store.close(run, records.FAILED, "the runner itself failed; see runner.log in the run's folder")
         return 1
@@ -374,7 +377,7 @@ def start(run: RunRecord, warmed: subprocess.Popen[bytes] | None = None) -> None
     """
     child = warmed if warmed is not None and _told(warmed, run.folder) else None
     if child is None:
-        with open(run.folder / "runner.log", "ab") as file:
+        with append_log(run.folder / "runner.log") as file:
             child = spawn(MODULE, [str(run.folder)], cwd=run.folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     # It is meant to outlive this command, so nobody waits for it.
     child.returncode = 0
@@ -425,7 +428,7 @@ def _wait_warm(engine: str) -> int:
     if not told:
         return 0
     folder = Path(os.fsdecode(told))
-    file = os.open(folder / "runner.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    file = os.open(folder / "runner.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for stream in (1, 2):
         os.dup2(file, stream)
     os.close(file)
