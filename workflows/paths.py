@@ -32,22 +32,21 @@ def own_id() -> str:
     Raises:
         UserError: It cannot be kept.
     """
-    from filelock import FileLock
-
     from .errors import UserError
+    from .locks import HeldError, hold
     from .project import write_bytes
 
     path = _state_folder() / "id"
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_name("id.lock"), timeout=10):
+            with hold(path.with_name("id.lock"), 10):
                 if not path.exists():
                     write_bytes(path, os.urandom(16).hex().encode())
         return path.read_text("ascii").strip()
-    except OSError as error:
+    except (OSError, HeldError) as error:
         raise UserError(
-            f"{path} cannot be kept: {error.strerror or error}.", "Make its folder writable for you."
+            f"{path} cannot be kept: {getattr(error, 'strerror', None) or error}.", "Make its folder writable for you."
         ) from error
 
 

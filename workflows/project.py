@@ -91,22 +91,21 @@ def exclusive(folder: Path, command: str) -> Iterator[None]:
     Raises:
         UserError: Another command holds it; it is named, with its process id.
     """
-    from filelock import FileLock, Timeout
+    from .locks import HeldError, hold
 
-    lock = FileLock(folder / "lock", timeout=0)
     owner = folder / "lock.json"
-    try:
-        lock.acquire()
-    except Timeout as error:
-        held = read_json(owner) or {}
-        who = f"inv {held.get('command', '...')} (process {held.get('pid', 'unknown')})"
-        raise UserError(
-            f"{who} is at work in this project.", "Let it finish or stop it with Ctrl-C, then run this again."
-        ) from error
-    try:
-        write_json(owner, {"command": command, "pid": os.getpid(), "since": time.time()})
-        yield
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            owner.unlink()
-        lock.release()
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(hold(folder / "lock", 0))
+        except HeldError as error:
+            held = read_json(owner) or {}
+            who = f"inv {held.get('command', '...')} (process {held.get('pid', 'unknown')})"
+            raise UserError(
+                f"{who} is at work in this project.", "Let it finish or stop it with Ctrl-C, then run this again."
+            ) from error
+        try:
+            write_json(owner, {"command": command, "pid": os.getpid(), "since": time.time()})
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                owner.unlink()

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from workflows import locks
 from workflows.debugger import jsonc, jsonc_file
 from workflows.debugger.launch_json import attach_configuration, write_configurations
 from workflows.errors import UserError
@@ -40,7 +41,8 @@ ATTACH: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def lock_folder() -> Iterator[str]:
+def lock_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    tmp_path_factory.getbasetemp()  # It is not to be made in this folder, which goes with this file's tests.
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o777)
         yield name
@@ -48,9 +50,10 @@ def lock_folder() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def locks_elsewhere(lock_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the lock files of hundreds of projects out of the system's temporary folder."""
+    """Keep the lock files of hundreds of projects out of the person's own folders."""
     monkeypatch.setenv("TMPDIR", lock_folder)
     monkeypatch.setattr(tempfile, "tempdir", lock_folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", lock_folder)
 
 
 def launch_json(folder: Path, data: bytes) -> Path:
@@ -1046,10 +1049,13 @@ def test_waiting_for_another_command_ends_with_an_error(tmp_path: Path, monkeypa
     assert write_configurations(tmp_path, [NEW]) == "added"
 
 
-def test_a_temporary_folder_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_for_locks_that_cannot_be_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
-    assert "TMPDIR" in refused(tmp_path).remedy
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr(locks, "_is_private", lambda place: False)
+    assert "XDG_CACHE_HOME" in refused(tmp_path).remedy
 
 
 KILLED = """

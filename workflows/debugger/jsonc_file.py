@@ -8,12 +8,11 @@ import hashlib
 import os
 import secrets
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from workflows import storage
+from workflows import locks, storage
 from workflows.debugger.jsonc import Document, JsoncError, parse
 from workflows.errors import UserError
 
@@ -60,24 +59,19 @@ def edit_file(file: Path, change: Callable[[Document], Document]) -> bool:
 
 @contextlib.contextmanager
 def _locked(file: Path, target: Path) -> Iterator[None]:
-    import filelock
-
-    # Per user, since one user cannot open what another made in a shared temporary folder.
-    user = os.getuid() if hasattr(os, "getuid") else 0
     digest = hashlib.sha256(os.path.normcase(target).encode(errors="surrogateescape")).hexdigest()[:16]
-    try:
-        lock = filelock.FileLock(Path(tempfile.gettempdir(), f"azureml-debug-{user}-{digest}.lock"))
-        lock.acquire(timeout=LOCK_TIMEOUT)
-    except filelock.Timeout as error:
-        problem = f"another command has been changing it for {LOCK_TIMEOUT:g} s"
-        raise UserError(problem, "Wait for that command or end it, then try again.", file=file) from error
-    except OSError as error:
-        problem = f"cannot be locked in the temporary folder: {_reason(error)}"
-        raise UserError(problem, "Let TMPDIR name a folder you can write to.", file=file) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locks.hold(locks.folder() / f"{digest}.lock", LOCK_TIMEOUT))
+        except locks.HeldError as error:
+            problem = f"another command has been changing it for {LOCK_TIMEOUT:g} s"
+            raise UserError(problem, "Wait for that command or end it, then try again.", file=file) from error
+        except (OSError, RuntimeError) as error:
+            told = storage.explained(error)
+            problem = f"cannot be locked: {told.problem if told else _reason(error)}"
+            remedy = told.remedy if told else "Let XDG_CACHE_HOME, or TMPDIR, name a folder you can write to."
+            raise UserError(problem, remedy, file=file) from error
         yield
-    finally:
-        lock.release()
 
 
 def _read(file: Path, target: Path) -> bytes:
@@ -145,8 +139,8 @@ def _remove_stale(target: Path) -> None:
                 left.unlink()
 
 
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).lower()
 
 
 def _write_remedy(error: OSError, target: Path) -> str:

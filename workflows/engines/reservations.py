@@ -29,11 +29,11 @@ def _folder() -> Path:
 @contextlib.contextmanager
 def choosing() -> Iterator[None]:
     """One chooser of ports at a time; where the lock cannot be had, chosen without."""
-    from filelock import FileLock, Timeout
+    from ..locks import HeldError, hold
 
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(Timeout, OSError):
-            stack.enter_context(FileLock(_folder() / "lock", timeout=10))
+        with contextlib.suppress(HeldError, OSError):
+            stack.enter_context(hold(_folder() / "lock", 10))
         yield
 
 

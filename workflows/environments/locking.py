@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ..errors import UserError
@@ -17,7 +17,7 @@ def exclusive(lock_file: Path, what: str, report: Callable[[str], None], limit: 
     """Hold a lock; it ends with the process that holds it, however that ends.
 
     Args:
-        lock_file: Made if missing, and kept: removing it would let two in.
+        lock_file: Made if missing.
         what: What is being built, for the line that says who is waited for.
         report: Told once when another process holds the lock.
         limit: Seconds to wait.
@@ -25,22 +25,22 @@ def exclusive(lock_file: Path, what: str, report: Callable[[str], None], limit: 
     Raises:
         UserError: The other process is still not done.
     """
-    from filelock import FileLock, Timeout
+    from ..locks import HeldError, hold
 
     lock_file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(lock_file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        report(f"another process is building {what}; waiting for it")
+    told = list[bool]()
+
+    def waiting() -> None:
+        if not told:
+            told.append(True)
+            report(f"another process is building {what}; waiting for it")
+
+    with ExitStack() as stack:
         try:
-            lock.acquire(timeout=limit, poll_interval=0.1)
-        except Timeout as error:
+            stack.enter_context(hold(lock_file, limit, pause=0.1, waiting=waiting))
+        except HeldError as error:
             raise UserError(
                 f"Another process has been building {what} for {limit / 60:.0f} minutes.",
                 "End that process, then run the same command again.",
             ) from error
-    try:
         yield
-    finally:
-        lock.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -159,19 +160,11 @@ def _pattern(path: str) -> str:
 @contextmanager
 def _alone(path: Path, step: Step) -> Iterator[None]:
     """While no other command fetches the same."""
-    from filelock import FileLock, Timeout
+    from ..locks import hold
 
-    lock = FileLock(path)
-    while True:
-        try:
-            lock.acquire(timeout=0.2)
-            break
-        except Timeout:
-            step.waiting("another command that fetches the same data")
-    try:
+    # As long as it takes: what is fetched may be of any size, and the reason is on the screen.
+    with hold(path, math.inf, pause=0.2, waiting=lambda: step.waiting("another command that fetches the same data")):
         yield
-    finally:
-        lock.release()
 
 
 class _Progress:

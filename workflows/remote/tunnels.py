@@ -35,10 +35,10 @@ def start(project: Path, address: Address, passphrases: Mapping[str, str]) -> bo
     Raises:
         UserError: It does not start.
     """
-    from filelock import FileLock
+    from ..locks import hold
 
     # Two commands at once would start two, and one would push the other out.
-    with FileLock(keeper_file(project).with_name("keeper.lock"), timeout=2 * START_SECONDS):
+    with hold(keeper_file(project).with_name("keeper.lock"), 2 * START_SECONDS):
         known = _known(project)
         if known is not None:
             if known.get("address") == json.loads(json.dumps(address.as_json())):

@@ -29,11 +29,11 @@ def runs_folder(project: Path) -> Path:
 
 def new_run(project: Path, kind: str, name: str, engine: str) -> RunRecord:
     """A folder and an id for a new run."""
-    from filelock import FileLock
+    from ..locks import hold
 
     root = runs_folder(project)
     plain = name if kind == "experiment" else re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:40] or kind
-    with FileLock(root / "lock", timeout=10):
+    with hold(root / "lock", 10):
         number = int((read_json(root / "counter.json") or {}).get("last", 0)) + 1
         number = max(number, 1 + max((found for _folder, found in _folders(root)), default=0))
         write_json(root / "counter.json", {"last": number})
@@ -99,19 +99,16 @@ def submitting(project: Path) -> Iterator[None]:
     Raises:
         UserError: Another one takes too long.
     """
-    from filelock import FileLock, Timeout
+    from ..locks import HeldError, hold
 
-    lock = FileLock(runs_folder(project) / "submitting", timeout=30)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(
-            "Another command has been starting a run in this project for 30 s.", "End it, then run this again."
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(hold(runs_folder(project) / "submitting", 30))
+        except HeldError as error:
+            raise UserError(
+                "Another command has been starting a run in this project for 30 s.", "End it, then run this again."
+            ) from error
         yield
-    finally:
-        lock.release()
 
 
 def find_run(project: Path, kind: str, wanted: str | None) -> RunRecord:
