@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,7 @@ class Service:
         created: Seconds since the epoch.
         started: Whether its services have been started by runsvdir.
         pid: The supervisor's process id (process engine), 0 before the start.
-        pid_created: When that process began, in seconds since the epoch: tells it from
-            a later one of the same id.
+        process: What tells that process from a later one of the same id; see :mod:`workflows.runs.identity`.
     """
 
     engine: str
@@ -148,7 +148,7 @@ class Service:
     started: bool = False
     execution: str = ""
     pid: int = 0
-    pid_created: float = 0.0
+    process: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(

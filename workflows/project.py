@@ -52,7 +52,10 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
         data: Its content.
         private: Whether nobody but this user may read it, from its first byte on.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    from .runs import identity
+
+    _remove_left(path)
+    partial = path.with_name(f".{path.name}.{identity.mark()}")
     try:
         with open(partial, "wb", opener=_for_this_user if private else None) as file:
             file.write(data)
@@ -73,6 +76,17 @@ def append_log(path: Path) -> IO[bytes]:
 
 def _for_this_user(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+def _remove_left(path: Path) -> None:
+    """Take away what a writer of a file has left that was killed."""
+    from .runs import identity
+
+    before = f".{path.name}."
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(path.parent):
+            if entry.name.startswith(before) and identity.is_left(entry.name[len(before) :]):
+                os.unlink(entry.path)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -145,7 +145,8 @@ class FollowedStep:
         if not record.phases or record.phases[-1][0] != child.status:
             record.phases.append((child.status, time.time()))
         if child.status in _RUNNING and record.status != records.RUNNING:
-            record.status, record.started = records.RUNNING, time.time()
+            record.status = records.RUNNING
+            record.begin()
         elif child.status not in ENDED and child.status not in (*_RUNNING, "NotStarted"):
             record.status = records.PREPARING
         self._look_at_compute(child)
@@ -168,8 +169,10 @@ class FollowedStep:
 
     def _finish(self, child: ChildRun) -> None:
         record = self.record
-        record.status, record.ended = ENDED[child.status], time.time()
-        record.started = record.started or record.ended
+        record.status = ENDED[child.status]
+        if not record.started:
+            record.begin()
+        record.end()
         if record.status == records.FAILED:
             record.reason = _reason(self._logs.error or child.error)
         elif child.reused:
@@ -200,7 +203,8 @@ class FollowedStep:
             ]
         if ready:
             if self.record.status != records.RUNNING:
-                self.record.status, self.record.started, changed = records.RUNNING, time.time(), True
+                self.record.status, changed = records.RUNNING, True
+                self.record.begin()
             save()
             self._write(ready)
             self._configure()

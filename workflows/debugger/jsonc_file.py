@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from workflows import locks, storage
 from workflows.debugger.jsonc import Document, JsoncError, parse
 from workflows.errors import UserError
+from workflows.runs import identity
 
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for another command that changes the same file."""
@@ -96,7 +96,7 @@ def _replace(target: Path, data: bytes) -> None:
     made_folder = not target.parent.is_dir()
     if made_folder:
         target.parent.mkdir()
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f".{target.name}.{identity.mark()}.tmp")
     try:
         old = _writable_status(target)
         _remove_stale(target)
@@ -132,10 +132,12 @@ def _writable_status(target: Path) -> os.stat_result | None:
 
 
 def _remove_stale(target: Path) -> None:
-    """Take away what a killed command left behind."""
+    """Take away what a killed command left behind; nobody else writes the file now."""
     for left in target.parent.glob(f".{target.name}.*.tmp"):
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+            # Of another machine's it cannot be known whether it is killed. Also where the clock was set back.
+            old = abs(time.time() - left.stat().st_mtime) > _STALE_SECONDS
+            if old or identity.is_left(left.name.split(".")[-2]):
                 left.unlink()
 
 

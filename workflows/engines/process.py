@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..models import Ended, ImageRef, Service, ServiceSpec
 from ..paths import cache_folder
 from ..project import read_json, state_folder, write_json
+from ..runs import identity
 from .base import KEPT_LOG_BYTES, Unused, service_variables
 
 #: Seconds that processes have to end by themselves before they are killed.
@@ -117,13 +118,13 @@ class ProcessEngine:
             )
         # It is meant to outlive this command, so nobody waits for it.
         process.returncode = 0
-        return replace(service, started=True, pid=process.pid, pid_created=_created(process.pid))
+        return replace(service, started=True, pid=process.pid, process=identity.of_process(process.pid) or {})
 
     def alive(self, service: Service) -> bool:
         """See :class:`~workflows.engines.base.Engine`."""
         if not service.started:
             return True
-        return service.pid > 0 and abs(_created(service.pid) - service.pid_created) < 0.01
+        return service.pid > 0 and bool(service.process) and identity.is_alive(service.process)
 
     def restart_worker(self, service: Service, worker: int) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
@@ -248,17 +249,6 @@ def clean_variables(environment: str) -> dict[str, str]:
     kept["PATH"] = os.path.join(environment, "bin") + os.pathsep + kept.get("PATH", os.defpath)
     kept["VIRTUAL_ENV"] = environment
     return kept
-
-
-def _created(pid: int) -> float:
-    """When a process began, in seconds since the epoch; 0 where there is none."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
-        return 0.0
 
 
 def _members(groups: Collection[int]) -> list[int]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from .. import clock
 from ..paths import cache_folder
 from ..project import read_json, write_json
 from ..runs.identity import is_alive, of_process
@@ -48,8 +48,16 @@ def reserve(ports: Collection[int], handover: bool = False) -> None:
     if identity is None:
         return
     with contextlib.suppress(OSError):
+        _forget_ended()
         for port in ports:
-            write_json(_folder() / f"{port}.json", {**identity, "handover": handover})
+            write_json(_folder() / f"{port}.json", {**identity, "handover": handover, "stamp": clock.stamp()})
+
+
+def _forget_ended() -> None:
+    """Take away what processes were promised that have been killed since."""
+    for path in _folder().glob("*.json"):
+        if path.stem.isdigit():
+            is_reserved(int(path.stem))
 
 
 def release(ports: Collection[int]) -> None:
@@ -68,7 +76,8 @@ def is_reserved(port: int) -> bool:
     if is_alive(identity):
         return True
     with contextlib.suppress(OSError):
-        if identity.get("handover") and time.time() - path.stat().st_mtime < HANDOVER_SECONDS:
+        seconds = clock.since(str(identity.get("stamp") or ""), path.stat().st_mtime)
+        if identity.get("handover") and seconds < HANDOVER_SECONDS:
             return True
         path.unlink()
     return False

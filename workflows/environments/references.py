@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..models import ImageRef
 from ..paths import cache_folder, shown
+from ..project import write_bytes
 from ..settings import packaged_defaults
 from .definition import EnvironmentDefinition, load_definition
 
@@ -184,9 +185,7 @@ def _written(conda: Mapping[str, Any], folder: Path) -> Path:
     path = cache_folder() / "conda" / name / "conda.yml"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(text, "utf-8")
-        partial.replace(path)
+        write_bytes(path, text.encode())
     return path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from .. import storage
 from ..errors import UserError
 from ..paths import shown
 from ..pipelines.yaml_file import Value, read_yaml, refuse
+from ..runs import identity
 
 if TYPE_CHECKING:
     from yaml.nodes import MappingNode, Node
@@ -293,8 +293,11 @@ def save(path: Path, data: bytes) -> None:
     """
     target = Path(os.path.realpath(path))
     made_folder = not target.parent.is_dir()
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    partial = target.with_name(f".{target.name}.{identity.mark()}.tmp")
     try:
+        for left in target.parent.glob(f".{target.name}.*.tmp"):
+            if identity.is_left(left.name.split(".")[-2]):
+                left.unlink(missing_ok=True)
         if made_folder:
             target.parent.mkdir()
         partial.write_bytes(data)

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -505,4 +504,4 @@ def _canceled_from_outside(run: RunRecord) -> Iterator[None]:
 
 def took(run: RunRecord) -> float:
     """Seconds from a run's start to its end, or until now."""
-    return (run.ended or time.time()) - run.created
+    return run.seconds

@@ -222,6 +222,7 @@ class _Watch:
         self._rank = rank
         self._silent: set[str] = set()
         self._disks: dict[str, storage.Watch] = {}
+        self._queued: dict[str, tuple[float, float]] = {}
 
     def until_open(self, shown: Step) -> list[Attachable]:
         """Look until one is there."""
@@ -341,7 +342,7 @@ class _Watch:
                     f"See its log ({log_command(run, step.name)}), or allow it more time: --debug-timeout 1800.",
                 )
         for step in run.steps:
-            if step.status == records.PREPARING and time.time() - step.phases[0][1] > max(QUEUE_LIMIT, self._limit):
+            if step.status == records.PREPARING and self._prepared(step) > max(QUEUE_LIMIT, self._limit):
                 why = f" ({step.waits_for})" if step.waits_for else ""
                 raise StillWaiting(
                     f"{step.name} has been {step.phases[-1][0]} for {QUEUE_LIMIT // 60} min{why}.",
@@ -355,6 +356,12 @@ class _Watch:
             self._fail(waited)
         if self._only and not self._watching.patient:
             self._check_others(run)
+
+    def _prepared(self, step: StepRecord) -> float:
+        """Seconds for which a step has been prepared; the clock may be corrected while it is watched."""
+        now = time.monotonic()
+        first, before = self._queued.setdefault(step.name, (now, max(0.0, time.time() - step.phases[0][1])))
+        return now - first + before
 
     def _see_room(self, step: StepRecord) -> None:
         """See that a step can still announce where it listens."""

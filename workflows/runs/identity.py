@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from .. import clock
 
 #: Where there is no /proc: seconds by which two readings of a process's start may differ.
 TOLERANCE = 2.0
@@ -17,50 +22,63 @@ def of_process(pid: int) -> dict[str, Any] | None:
     started = _started(pid)
     if started is None:
         return None
-    return {"pid": pid, "started": started, "boot": _boot(), "host": platform.node(), "space": _space()}
+    return {"pid": pid, "started": started, "boot": clock.boot(), "host": platform.node(), "space": clock.space()}
 
 
 def is_alive(identity: Mapping[str, Any]) -> bool:
     """Whether the process is still there; of another machine or container that cannot be known, and is believed."""
     if identity.get("host") != platform.node():
         return True
-    if identity.get("boot") != _boot():
+    if identity.get("boot") != clock.boot():
         return False
-    if identity.get("space") != _space():
+    if identity.get("space") != clock.space():
         return True
     started = _started(int(identity.get("pid") or 0))
     if started is None:
         return False
-    tolerance = 0.0 if _boot() else TOLERANCE
+    tolerance = 0.0 if clock.boot() else TOLERANCE
     return abs(started - float(identity.get("started") or 0.0)) <= tolerance
+
+
+def mark() -> str:
+    """A word that tells this process from every other one, for the names of files that go with it."""
+    return _mark(os.getpid())
+
+
+@functools.cache
+def _mark(pid: int) -> str:
+    return f"{pid}-{_started(pid) or 0:.0f}-{_surroundings()}"
+
+
+def is_left(word: str) -> bool:
+    """Whether what carries a process's mark was left by one that is gone.
+
+    Of one in other surroundings, such as another machine that shares the folder, that cannot be known: it is not.
+    """
+    found = re.fullmatch(r"(\d{1,9})-(\d{1,20})-([0-9a-f]{8})", word)
+    if found is None or found[3] != _surroundings():
+        return False
+    started = _started(int(found[1]))
+    return started is None or f"{started:.0f}" != found[2]
+
+
+@functools.cache
+def _surroundings() -> str:
+    """This boot of this machine, and the namespace in it."""
+    text = f"{platform.node()} {clock.boot()} {clock.space()}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def is_here(identity: Mapping[str, Any]) -> bool:
     """Whether the process's id means something in this process's own surroundings."""
-    return identity.get("host") == platform.node() and identity.get("space") == _space()
-
-
-def _boot() -> str:
-    """This boot of the machine; empty where the system does not say."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        return ""
-
-
-def _space() -> str:
-    """The namespace that process ids belong to; a container has its own."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
+    return identity.get("host") == platform.node() and identity.get("space") == clock.space()
 
 
 def _started(pid: int) -> float | None:
     """When a process began: ticks since the boot where /proc tells (a corrected clock does not move them)."""
     if pid <= 0:
         return None
-    if _boot():
+    if clock.boot():
         try:
             # https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html: the name in brackets may hold anything.
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import clock
 from ..models import PathMapping
 from ..project import read_json, write_json
 from ..redaction import scrub
@@ -46,6 +47,8 @@ class StepRecord:
             where it runs on this machine.
         hosts: Host by rank, where that is not this machine.
         waits_for: Why it is queued, as far as its compute tells.
+        stamp: When it started, for durations; see :mod:`workflows.clock`.
+        took: Seconds from its start to its end; None before.
     """
 
     name: str
@@ -63,6 +66,8 @@ class StepRecord:
     phases: list[tuple[str, float]] = field(default_factory=list)
     hosts: dict[int, str] = field(default_factory=dict)
     waits_for: str = ""
+    stamp: str = ""
+    took: float | None = None
 
     @property
     def debugged(self) -> bool:
@@ -82,7 +87,19 @@ class StepRecord:
     @property
     def seconds(self) -> float:
         """Seconds that it has taken, so far where it still runs."""
-        return (self.ended or time.time()) - self.started if self.started else 0.0
+        if not self.started:
+            return 0.0
+        if self.ended:
+            return max(0.0, self.ended - self.started) if self.took is None else self.took
+        return clock.since(self.stamp, self.started)
+
+    def begin(self) -> None:
+        """Note that it has started now."""
+        self.started, self.stamp = time.time(), clock.stamp()
+
+    def end(self) -> None:
+        """Note that it has ended now."""
+        self.took, self.ended = self.seconds, max(time.time(), self.started)
 
     def host(self, rank: int) -> str:
         """Where a debugger finds a rank."""
@@ -117,6 +134,8 @@ class RunRecord:
         steps: In the order in which they were written.
         foreign: Whether it was copied here with its project: the original goes its own way.
         trouble: Why nothing new is known of it at the moment; empty where all is well.
+        stamp: When it was created, for durations; see :mod:`workflows.clock`.
+        took: Seconds from then to its end; None before.
         seen: Which file it was read from or written to last; not part of what is written.
     """
 
@@ -139,6 +158,8 @@ class RunRecord:
     steps: list[StepRecord] = field(default_factory=list)
     foreign: bool = False
     trouble: str = ""
+    stamp: str = ""
+    took: float | None = None
     seen: tuple[int, int] = field(default=(0, 0), repr=False, compare=False)
 
     @property
@@ -194,6 +215,17 @@ class RunRecord:
         """Where what an experiment's script has logged is kept."""
         return self.folder / "announce" / "metrics.jsonl"
 
+    @property
+    def seconds(self) -> float:
+        """Seconds from its start to its end, or until now."""
+        if self.ended:
+            return max(0.0, self.ended - self.created) if self.took is None else self.took
+        return clock.since(self.stamp, self.created)
+
+    def end(self) -> None:
+        """Note that it has ended now."""
+        self.took, self.ended = self.seconds, max(time.time(), self.created)
+
     def as_json(self) -> dict[str, Any]:
         """What ``--json`` shows of it."""
         return {
@@ -206,7 +238,7 @@ class RunRecord:
             "command": self.command,
             "created": self.created,
             "ended": self.ended or None,
-            "seconds": round((self.ended or time.time()) - self.created, 3),
+            "seconds": round(self.seconds, 3),
             "debugged": self.debugged,
             "folder": str(self.folder),
             "steps": [

@@ -180,7 +180,8 @@ class Runner:
 
     def _start(self, planned: PlannedStep) -> None:
         step = self._steps[planned.name]
-        step.status, step.started = records.RUNNING, time.time()
+        step.status = records.RUNNING
+        step.begin()
         try:
             spec = self._spec(planned, step)
             view = self._engine.view(spec)
@@ -197,7 +198,8 @@ class Runner:
             process = self._engine.start_step(spec, command, step_variables(spec, variables, view.paths))
         except (UserError, Malformed, ValueError, OSError) as error:
             # ValueError: a NUL in a variable or in the command.
-            step.status, step.ended = records.FAILED, time.time()
+            step.status = records.FAILED
+            step.end()
             step.reason = error.problem if isinstance(error, UserError) else str(error)
             self._say(planned, str(error))
             self._save()
@@ -298,7 +300,8 @@ class Runner:
 
     def _close(self, running: _Running, code: int) -> None:
         step = running.record
-        step.exit_code, step.ended = code, time.time()
+        step.exit_code = code
+        step.end()
         step.status = records.FAILED if code else records.COMPLETED
         if code:
             step.reason = f"ended by signal {-code}" if code < 0 else f"exit code {code}"

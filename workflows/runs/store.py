@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from .. import clock
 from ..errors import UserError
 from ..project import read_json, state_folder, write_json
 from . import identity
@@ -41,7 +42,7 @@ def new_run(project: Path, kind: str, name: str, engine: str) -> RunRecord:
         run_id = f"{plain}-{number}-{secrets.token_hex(3)}"
         folder = root / run_id
         folder.mkdir()
-    return RunRecord(run_id, number, kind, name, folder, project, engine, created=time.time())
+    return RunRecord(run_id, number, kind, name, folder, project, engine, created=time.time(), stamp=clock.stamp())
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, int]]:
@@ -190,7 +191,7 @@ def recovered(run: RunRecord) -> RunRecord:
         return run
     # Read again: it may have ended between the two looks.
     run = records.load(run.folder) or run
-    starting = not runner_file(run.folder).exists() and time.time() - run.created < STARTING_SECONDS
+    starting = not runner_file(run.folder).exists() and run.seconds < STARTING_SECONDS
     if run.final or starting:
         return run
     end_processes(run)
@@ -212,8 +213,10 @@ def close(run: RunRecord, status: str, reason: str) -> None:
             started = step.status != records.NOT_STARTED
             step.status = status
             step.reason = reason
-            step.ended = time.time() if started else 0.0
-    run.status, run.reason, run.ended = status, reason, time.time()
+            if started:
+                step.end()
+    run.status, run.reason = status, reason
+    run.end()
     records.save(run)
     with contextlib.suppress(OSError):
         plans.settle(run.folder)

@@ -273,7 +273,7 @@ def list_(call: Command) -> None:
     for run in runs:
         done = sum(step.ended_well for step in run.steps)
         started = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
-        took = in_words((run.ended or time.time()) - run.created)
+        took = in_words(run.seconds)
         call.console.line(
             f"{run.number:>4}  {run.run_id:<{width}}  {run.status:<11}  {done}/{len(run.steps)} steps  "
             f"{started}  {took:>8}{'  debugged' if run.debugged else ''}"

@@ -258,14 +258,20 @@ class Folder:
     def lock(self, wire: Wire) -> None:
         """Keep other commands out."""
         os.makedirs(os.path.dirname(self._state), exist_ok=True)
-        self._lock = open(self._state + ".lock", "a")  # noqa: SIM115
         deadline, told = time.monotonic() + LOCK_SECONDS, False
         while True:
+            self._lock = open(self._state + ".lock", "a")  # noqa: SIM115
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.fstat(self._lock.fileno()).st_nlink:
+                    # Who held it has removed it since it was opened here: this one guards nothing.
+                    self._lock.close()
+                    continue
                 self.state = read_json(self._state) or self.state
                 return
             except BlockingIOError:
+                self._lock.close()
+                self._lock = None
                 if time.monotonic() > deadline:
                     raise Failure(
                         f"Another command has been sending files to {self.root} for {LOCK_SECONDS} s.",
@@ -279,6 +285,9 @@ class Folder:
     def unlock(self) -> None:
         """Let other commands in."""
         if self._lock is not None:
+            # While it is held, so that it is nobody else's.
+            with contextlib.suppress(OSError):
+                os.unlink(self._state + ".lock")
             self._lock.close()
             self._lock = None
 
@@ -534,7 +543,7 @@ def _run(wire: Wire, argv: list[str], what: str) -> None:
 def forget_programs(folder: str) -> None:
     """Take away the program's files of versions that nobody has used for long."""
     for entry in os.scandir(folder):
-        if entry.name.startswith("files-") and time.time() - entry.stat().st_mtime > PROGRAM_SECONDS:
+        if entry.name.startswith("files-") and abs(time.time() - entry.stat().st_mtime) > PROGRAM_SECONDS:
             shutil.rmtree(entry.path, ignore_errors=True)
 
 
