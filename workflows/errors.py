@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+#: Letters of one line of a message.
+_LONGEST = 4000
+
 
 class UserError(Exception):
     """Something a user can cause and mend.
@@ -34,8 +37,8 @@ class UserError(Exception):
         details: Sequence[str] = (),
     ) -> None:
         super().__init__(problem, remedy)
-        self.problem = " ".join(problem.split())
-        self.remedy = " ".join(remedy.split())
+        self.problem = _one_line(problem)
+        self.remedy = _one_line(remedy)
         self.file = file
         self.line = line
         self.details = tuple(details)
@@ -49,6 +52,12 @@ class UserError(Exception):
             place = shown(Path(self.file))
             where = f"{place}: " if self.line is None else f"{place}:{self.line}: "
         return f"{where}error: {self.problem}\n{self.remedy}"
+
+
+def _one_line(text: str) -> str:
+    """A text on one line; of a value that fills screens its beginning and its end."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 500]} … {line[-500:]}"
 
 
 class PortHeld(UserError):

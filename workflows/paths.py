@@ -59,6 +59,14 @@ def _state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / NAME
 
 
+def exists(path: Path) -> bool:
+    """Whether something is there; False also for what cannot be a path, such as one with a NUL or too long a name."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def shown(path: Path) -> Path:
     """A path as people read it: relative where it lies below the current folder.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import UserError
+from .reading import read_text
 
 STATE_FOLDER = ".azureml-debug"
 
@@ -92,8 +93,8 @@ def _remove_left(path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; None where there is none or it is damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import BadValue, UserError
 from .paths import shown
+from .reading import line_at, read_text
 from .redaction import keep_variables
 
 
@@ -32,13 +33,13 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _port(value: str) -> int:
-    if not value.isascii() or not value.isdigit() or int(value) > 65535:
+    if not value.isascii() or not value.isdigit() or int(value[:9]) > 65535:
         raise ValueError("must be a port number, 0 to 65535 (0: a free one)")
     return int(value)
 
 
 def _remote_port(value: str) -> int:
-    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 65535:
+    if not value.isascii() or not value.isdigit() or not 1 <= int(value[:9]) <= 65535:
         raise ValueError("must be a port number, 1 to 65535")
     return int(value)
 
@@ -301,11 +302,13 @@ def _read_env_file(path: Path, prefix: str = "AML_") -> dict[str, tuple[str, int
     from dotenv.parser import parse_stream
 
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f".env cannot be read: {error}", "Make it a readable UTF-8 text file.", file=shown(path)
-        ) from error
+        text = read_text(path, "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = line_at(error.object, error.start)
+        raise UserError(".env is not UTF-8.", "Save it as UTF-8.", file=shown(path), line=line) from error
+    except OSError as error:
+        problem = f".env cannot be read: {error.strerror or error}."
+        raise UserError(problem, "Make it a readable UTF-8 text file.", file=shown(path)) from error
     from io import StringIO
 
     known = {setting.variable for setting in SETTINGS}
@@ -313,7 +316,7 @@ def _read_env_file(path: Path, prefix: str = "AML_") -> dict[str, tuple[str, int
     for binding in parse_stream(StringIO(text)):
         # A binding takes the blank lines before it along.
         lead = len(binding.original.string) - len(binding.original.string.lstrip())
-        line = binding.original.line + binding.original.string[:lead].count("\n")
+        line = binding.original.line + line_at(binding.original.string, lead) - 1
         if binding.error or (binding.key is not None and binding.value is None):
             raise UserError(
                 # Not the line itself: it may be a secret.

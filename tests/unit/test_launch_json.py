@@ -1100,12 +1100,12 @@ def test_kill_9_in_mid_write_leaves_a_whole_file(tmp_path: Path) -> None:
 # The splicing underneath ----------------------------------------------------------------------------
 
 
-def test_importing_it_does_not_import_tree_sitter_or_filelock() -> None:
+def test_importing_it_does_not_import_filelock() -> None:
     done = run_python(
         """
         import sys
         import workflows.debugger.jsonc, workflows.debugger.launch_json
-        print(sorted({"tree_sitter", "tree_sitter_json", "filelock"} & set(sys.modules)))
+        print(sorted({"filelock"} & set(sys.modules)))
         """
     )
     assert done.stdout == "[]\n", done.stderr

@@ -46,7 +46,7 @@ FIT = "component: fit/fit.yml\ninputs:\n  data: {path: ./data}\n"
         ("a: *nowhere\n", "undefined alias", "", 1),
         ("a: 1\nb: !!python/object:os.system x\n", "could not determine a constructor", "", 2),
         ("a: 1\nb: \x01\n", "is not valid YAML", "", 2),
-        ("a: &a\n  b: *a\n", "contains itself", "", 1),
+        ("a: &a\n  b: *a\n", "contains itself", "", 2),
         (P + "jobs:\n  a:\n    command: x\n    command: y\n", "twice: in line 4 and in line 5", "Take one", 5),
         (P + "jobs: {}\njobs: {}\n", "`jobs` is there twice: in line 2 and in line 3", "", 3),
         (P + "jobs:\n  a:\n    <<: 3\n", "`<<` takes a mapping", "anchor", 4),

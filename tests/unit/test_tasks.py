@@ -54,7 +54,7 @@ def test_listing_the_tasks_imports_nothing_heavy() -> None:
     code = (
         "import sys; from workflows import namespace\n"
         "heavy = {'docker', 'requests', 'rich', 'yaml', 'fabric', 'paramiko', 'psutil', 'filelock', 'azureml',"
-        " 'dotenv', 'tree_sitter', 'debugpy'}\n"
+        " 'dotenv', 'debugpy'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     # Invoke itself brings some along; only what we add counts.

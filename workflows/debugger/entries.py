@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from workflows.debugger.jsonc import Document, Keys, parse
-from workflows.debugger.jsonc_file import edit_file
+from workflows.debugger.jsonc_file import MOST_BYTES, edit_file
 from workflows.errors import UserError
+from workflows.reading import read_bytes
 
 Result = Literal["added", "updated", "unchanged"]
 
@@ -17,18 +18,23 @@ Result = Literal["added", "updated", "unchanged"]
 def read(file: Path, key: str) -> list[dict[str, Any]]:
     """The entries of an array; none where the file cannot be read, which is told when it is edited."""
     try:
-        value = parse(file.read_bytes()).value
+        value = parse(read_bytes(file, MOST_BYTES)).value
     except (OSError, ValueError):
         return []
     listed = value.get(key) if isinstance(value, dict) else None
     return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
 
 
-def check(file: Path, *keys: str) -> None:
+def check(file: Path, *keys: str, name: str = "name") -> None:
     """See that a file can be edited, before anything is started for its sake.
 
+    Args:
+        file: The file.
+        keys: Arrays in it.
+        name: The key that holds the name of their entries.
+
     Raises:
-        UserError: It cannot be read, understood or written, or what should be an array is none.
+        UserError: It cannot be read, understood or written, or what should be an array or a name is none.
     """
     if not os.path.lexists(file) and (file.parent.is_dir() or not os.path.lexists(file.parent)):
         return
@@ -36,7 +42,7 @@ def check(file: Path, *keys: str) -> None:
     def look(document: Document) -> Document:
         rooted = with_root(document, file, {})
         for key in keys:
-            require_array(rooted, file, key)
+            require_array(rooted, file, key, name)
         return document
 
     edit_file(file, look)
@@ -57,15 +63,33 @@ def with_root(document: Document, file: Path, fresh: Mapping[str, Any]) -> Docum
     return document
 
 
-def require_array(document: Document, file: Path, key: str) -> None:
-    """See that a key is an array, or missing.
+def require_array(document: Document, file: Path, key: str, name: str = "name") -> None:
+    """See that a key is an array, or missing, and that what has a name in it is called by a text.
+
+    Args:
+        document: The file's content, an object.
+        file: The file, for the message.
+        key: The array.
+        name: The key that holds an entry's name.
 
     Raises:
         UserError: It is something else.
     """
-    if not isinstance(document.value.get(key, []), list):
+    listed = document.value.get(key, [])
+    if not isinstance(listed, list):
         remedy = f'Write "{key}": [ … ] there; the file was not changed.'
         raise UserError(f'"{key}" must be an array', remedy, file=file, line=document.line((key,)))
+    for index, entry in enumerate(listed):
+        if isinstance(entry, dict) and not isinstance(entry.get(name, ""), str):
+            line = document.line((key, index, name))
+            remedy = "Write its name in quotes; the file was not changed."
+            raise UserError(f'"{name}" of an entry of "{key}" must be a text', remedy, file=file, line=line)
+
+
+def names(listed: Any, name: str = "name") -> set[str]:
+    """The names of the entries of what may be an array."""
+    entries = [entry.get(name) for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return {entry for entry in entries if isinstance(entry, str)}
 
 
 def put(

@@ -6,24 +6,33 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
-if TYPE_CHECKING:
-    import tree_sitter
+from workflows.reading import line_at
 
 Keys = tuple[str | int, ...]
 """The way from the root to a value: keys of objects and indexes of arrays."""
 
 _BOM = b"\xef\xbb\xbf"
-_STRING = rb'"[^"\\\r\n]*(?:\\[^\r\n][^"\\\r\n]*)*"'
-_TOKEN = re.compile(_STRING + rb"|//[^\r\n]*|/\*.*?\*/|\S", re.DOTALL)
-_LEAF = re.compile(_STRING + rb"|-?\d[-+.\deE]*")
+# Every text matches, also one that breaks off: nothing is looked at twice.
+_TOKEN = re.compile(
+    rb'"[^"\\\r\n]*(?:\\[^\r\n][^"\\\r\n]*)*(")?'  # a string, closed or not
+    rb"|//[^\r\n]*|/\*.*?(?:\*/|\Z)"
+    rb'|[{}\[\]:,]|[^\s"{}\[\]:,/]+|\S',
+    re.DOTALL,
+)
+_BLANKS = re.compile(rb"[ \t]*")
+_LINE_END = re.compile(rb"\r\n?|\n")
+_TO_BLANKS = bytes(byte if byte in b"\r\n" else 0x20 for byte in range(256))
+_QUOTE, _COMMA = b'",'
+#: Levels of objects and arrays inside each other, and strings, numbers, brackets and commas of one file.
+MOST_LEVELS, MOST_TOKENS = 200, 500_000
 _Edit = tuple[int, int, bytes]
 
 
@@ -40,7 +49,24 @@ class JsoncError(ValueError):
         self.line = line
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
+class _Node:
+    """A value's place in the text, with what it contains."""
+
+    start: int
+    end: int
+    kind: str
+    parent: _Node | None = None
+    items: list[_Item] = field(default_factory=list)
+
+    def index(self, key: str | int) -> int | None:
+        if isinstance(key, int):
+            return key if self.kind == "array" and 0 <= key < len(self.items) else None
+        # Of a key that occurs twice the last one counts, for VS Code as for Python.
+        return next((i for i in reversed(range(len(self.items))) if self.items[i].key == key), None)
+
+
+@dataclass(eq=False, slots=True)
 class _Item:
     """An element of an array, or a member of an object from its key to its value's end."""
 
@@ -55,22 +81,6 @@ class _Item:
 
 
 @dataclass(frozen=True)
-class _Node:
-    """A value's place in the text, with what it contains."""
-
-    start: int
-    end: int
-    kind: str
-    items: tuple[_Item, ...] = ()
-
-    def index(self, key: str | int) -> int | None:
-        if isinstance(key, int):
-            return key if self.kind == "array" and 0 <= key < len(self.items) else None
-        # Of a key that occurs twice the last one counts, for VS Code as for Python.
-        return next((i for i in reversed(range(len(self.items))) if self.items[i].key == key), None)
-
-
-@dataclass(frozen=True)
 class Document:
     """Text with the values in it. Edits leave it alone and return a new one.
 
@@ -82,12 +92,16 @@ class Document:
     data: bytes
     value: Any
     _strict: bytes
-    _root: _Node | None
+    _tokens: list[tuple[int, int]]
 
     @property
     def is_empty(self) -> bool:
         """True when there is nothing but blanks and comments."""
-        return self._root is None
+        return not self._tokens
+
+    @functools.cached_property
+    def _root(self) -> _Node | None:
+        return _tree(self.data, self._tokens)
 
     def line(self, keys: Keys = ()) -> int:
         """The line, counted from 1, on which the value at ``keys`` begins.
@@ -95,7 +109,7 @@ class Document:
         Raises:
             KeyError: There is no such value.
         """
-        return self.data.count(b"\n", 0, self._at(keys).start) + 1
+        return line_at(self.data, self._at(keys).start)
 
     def has_comments(self, keys: Keys) -> bool:
         """Whether there is a comment inside the value at ``keys``.
@@ -182,17 +196,38 @@ class Document:
         index = container.index(keys[-1]) if container else None
         if container is None or index is None:
             raise KeyError(keys)
-        item, edits, end = container.items[index], [], container.items[index].end
+        return self._splice(self._deletion(container, index, {index}))
+
+    def delete_items(self, keys: Keys, indexes: Collection[int]) -> Document:
+        """Take elements of the array at ``keys`` away, all at once: each edit alone reads the file anew.
+
+        Raises:
+            KeyError: There is no such array or element.
+        """
+        array, gone = self._array(keys), set(indexes)
+        if not gone:
+            return self
+        if not gone <= set(range(len(array.items))):
+            raise KeyError(keys)
+        return self._splice([edit for index in sorted(gone) for edit in self._deletion(array, index, gone)])
+
+    def _deletion(self, container: _Node, index: int, gone: Collection[int]) -> list[_Edit]:
+        """What takes an item away, together with others."""
+        item, edits, end = container.items[index], list[_Edit](), container.items[index].end
         if item.comma is None:
-            comma = container.items[index - 1].comma if index else None
+            # The last one: the one that is the last now loses its comma.
+            kept = index - 1
+            while kept in gone:
+                kept -= 1
+            comma = container.items[kept].comma if kept >= 0 else None
         elif self.data[item.end : item.comma].strip():
             comma = item.comma
         else:
             comma, end = None, item.comma + 1
         if comma is not None:
             edits.append((comma, comma + 1, b""))
-        left, right = self._indent_end(item.start), end + _blanks(self.data[end:])
-        newline = re.compile(rb"\r?\n").match(self.data, right)
+        left, right = self._indent_end(item.start), self._after_blanks(end)
+        newline = _LINE_END.match(self.data, right)
         if left == item.start and newline:
             edits.append((self._line_start(left), newline.end(), b""))
         elif item.comma is None and left != item.start:
@@ -200,7 +235,7 @@ class Document:
             edits.append((before, end, b""))
         else:
             edits.append((item.start, right, b""))
-        return self._splice(edits)
+        return edits
 
     def _at(self, keys: Keys) -> _Node:
         node = self._root
@@ -228,7 +263,7 @@ class Document:
         text = self._render(value, b"") + self._newline
         if not self.data.removeprefix(_BOM).strip():
             return parse((_BOM if self.data.startswith(_BOM) else b"") + text)
-        return parse(self.data + (b"" if self.data.endswith(b"\n") else self._newline) + text)
+        return parse(self.data + (b"" if self.data.endswith((b"\n", b"\r")) else self._newline) + text)
 
     def _insert(
         self,
@@ -256,26 +291,27 @@ class Document:
         previous = container.items[index - 1].comma if index else None
         place = container.start + 1 if previous is None else previous + 1
         # A comment on the same line belongs to what is in front of it, one on its own line to what follows.
-        while self.data.startswith((b"//", b"/*"), at := place + _blanks(self.data[place:])):
+        while self.data.startswith((b"//", b"/*"), at := self._after_blanks(place)):
             comment = _TOKEN.match(self.data, at)
             assert comment is not None
             place = comment.end()
         if at >= item.start:
             text = written(self._base_beside(item)) + b", "
             return item.start, item.start, text
+        place = self._line_end(place)
         indent = self._indent(item.start)
         return place, place, self._newline + indent + written(indent) + b","
 
     def _behind(self, container: _Node, written: Callable[[bytes | None], bytes]) -> list[_Edit]:
         last = container.items[-1]
-        tail = len(self.data[: container.end - 1].rstrip())
+        tail = self._tail(container, last.end)
         edits = [(last.end, last.end, b",")] if last.comma is None else []
         comma = b"" if last.comma is None else b","
         if self._begins_line(last.start):
-            indent = self._indent(last.start)
+            tail, indent = self._line_end(tail), self._indent(last.start)
             text = self._newline + indent + written(indent)
         elif any(self.data[a:b].startswith(b"//") for a, b in _comments(self.data, last.end, tail)):
-            indent = self._indent(container.start) + self._unit
+            tail, indent = self._line_end(tail), self._indent(container.start) + self._unit
             text = self._newline + indent + written(indent)
         else:
             text = b" " + written(self._base_beside(last))
@@ -283,35 +319,38 @@ class Document:
 
     def _into_empty(self, container: _Node, written: Callable[[bytes | None], bytes]) -> _Edit:
         closer = container.end - 1
-        tail = len(self.data[:closer].rstrip())
+        tail = self._tail(container, container.start + 1)
         if self._is_inline(container):
             return tail, closer, (b"" if tail == container.start + 1 else b" ") + written(None)
         outer = self._indent(container.start)
         indent = outer + self._unit
         text = self._newline + indent + written(indent)
-        if b"\n" in self.data[tail:closer]:
+        if _LINE_END.search(self.data, tail, closer):
+            tail = self._line_end(tail)
             return tail, tail, text
         return tail, closer, text + self._newline + outer
 
     def _base_beside(self, item: _Item) -> bytes | None:
         """Indentation for a value on the same line as ``item``; None to write it on one line, as that is."""
-        return self._indent(item.end) if b"\n" in self.data[item.start : item.end] else None
+        return self._indent(item.end) if _LINE_END.search(self.data, item.start, item.end) else None
 
     def _is_inline(self, container: _Node) -> bool:
-        if container.items:
-            return b"\n" not in self.data[container.start : container.end]
-        parent = self._parent(container)
-        return parent is not None and self._is_inline(parent)
-
-    def _parent(self, node: _Node) -> _Node | None:
-        return next((n for n in self._containers() if any(i.node is node for i in n.items)), None)
+        node: _Node | None = container
+        while node is not None and not node.items:
+            node = node.parent
+        return node is not None and not _LINE_END.search(self.data, node.start, node.end)
 
     def _containers(self) -> Iterator[_Node]:
-        waiting = [self._root] if self._root else []
+        waiting = deque([self._root] if self._root else [])
         while waiting:
-            node = waiting.pop(0)
+            node = waiting.popleft()
             yield node
-            waiting += [item.node for item in node.items]
+            waiting.extend(item.node for item in node.items)
+
+    def _tail(self, container: _Node, start: int) -> int:
+        """Behind all that stands between a place and the container's end, blanks that belong to a comment included."""
+        ends = [end for _, end in _comments(self.data, start, container.end - 1, commas=True)]
+        return ends[-1] if ends else start
 
     def _render(self, value: Any, base: bytes | None) -> bytes:
         if base is None:
@@ -320,7 +359,10 @@ class Document:
 
     @property
     def _newline(self) -> bytes:
-        return b"\r\n" if self.data.count(b"\r\n") * 2 > self.data.count(b"\n") else b"\n"
+        both, lf, cr = (self.data.count(end) for end in (b"\r\n", b"\n", b"\r"))
+        if both * 2 > lf:
+            return b"\r\n"
+        return b"\r" if cr - both > lf else b"\n"
 
     @functools.cached_property
     def _unit(self) -> bytes:
@@ -333,12 +375,20 @@ class Document:
         return b"    "
 
     def _line_start(self, offset: int) -> int:
-        start = self.data.rfind(b"\n", 0, offset) + 1
+        start = max(self.data.rfind(b"\n", 0, offset), self.data.rfind(b"\r", 0, offset)) + 1
         return len(_BOM) if start == 0 and self.data.startswith(_BOM) else start
 
     def _indent_end(self, offset: int) -> int:
-        start = self._line_start(offset)
-        return start + _blanks(self.data[start:offset])
+        return min(self._after_blanks(self._line_start(offset)), offset)
+
+    def _after_blanks(self, offset: int) -> int:
+        blanks = _BLANKS.match(self.data, offset)
+        return blanks.end() if blanks else offset
+
+    def _line_end(self, offset: int) -> int:
+        """Behind the blanks that end the line, where nothing else comes."""
+        end = self._after_blanks(offset)
+        return end if _LINE_END.match(self.data, end) else offset
 
     def _indent(self, offset: int) -> bytes:
         return self.data[self._line_start(offset) : self._indent_end(offset)]
@@ -351,7 +401,7 @@ class Document:
         # Of two edits at one place the first listed comes first: sorting is stable.
         for start, end, text in sorted(edits, key=lambda edit: edit[:2]):
             parts += [self.data[done:start], text]
-            done = end
+            done = max(done, end)
         return parse(b"".join([*parts, self.data[done:]]))
 
 
@@ -364,105 +414,125 @@ def parse(data: bytes) -> Document:
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        raise JsoncError("not UTF-8 text", data.count(b"\n", 0, error.start) + 1) from error
-    strict, commas = _without_extras(data)
-    if not strict.strip():
-        return Document(data, None, strict, None)
+        raise JsoncError("not UTF-8 text", line_at(data, error.start)) from error
+    strict, tokens, broken = _without_extras(data)
+    if not tokens:
+        return Document(data, None, strict, tokens)
+    text = strict.decode()
     try:
-        value = json.loads(strict.decode(), strict=False)
-        root = _node(_syntax_tree(strict), strict, commas)
+        value = json.loads(text, strict=False, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise JsoncError(error.msg[:1].lower() + error.msg[1:], error.lineno) from error
+        raise JsoncError(error.msg[:1].lower() + error.msg[1:], line_at(text, error.pos)) from error
     except RecursionError as error:
         raise JsoncError("nested too deeply", 1) from error
-    except JsoncError:
-        raise
     except ValueError as error:
-        raise JsoncError(str(error), 1) from error
-    return Document(data, value, strict, root)
+        # NaN or Infinity, or a number with thousands of digits.
+        bad = next((one for one in tokens if _is_odd_number(data, *one)), (0, 0))
+        raise JsoncError("no such number in JSON", line_at(data, bad[0])) from error
+    if broken is not None:
+        # What the json module lets pass: it runs over the end of its line.
+        raise JsoncError("unterminated string", line_at(data, broken))
+    return Document(data, value, strict, tokens)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _is_odd_number(data: bytes, start: int, end: int) -> bool:
+    return data[start] in b"NI" or data[start : start + 2] == b"-I" or (data[start] != _QUOTE and end - start > 4000)
 
 
 def same(one: Any, other: Any) -> bool:
     """Whether two plain values are the same JSON; unlike ``==`` it tells ``true`` from ``1``."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    return canonical(one) == canonical(other)
 
 
-def _without_extras(data: bytes) -> tuple[bytes, Sequence[int]]:
-    """Strict JSON of the same length, comments and trailing commas blanked, and where those commas were."""
+def canonical(value: Any) -> str:
+    """A plain value as a text that is the same for the same JSON."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _without_extras(data: bytes) -> tuple[bytes, list[tuple[int, int]], int | None]:
+    """What json reads: as long as the text, with blanks in the place of comments and trailing commas.
+
+    Returns:
+        That; where each token begins and ends, without comments; where a string begins that its line does not end.
+
+    Raises:
+        JsoncError: A comment has no end, or the text goes beyond the limits.
+    """
     strict = bytearray(data)
     if data.startswith(_BOM):
         strict[: len(_BOM)] = b" " * len(_BOM)
-    commas: list[int] = []
-    previous, pending = b"", None
-    for match in _TOKEN.finditer(bytes(strict)):
-        token = match.group()
-        if token.startswith((b"//", b"/*")):
-            strict[match.start() : match.end()] = re.sub(rb"[^\r\n]", b" ", token)
+    tokens: list[tuple[int, int]] = []
+    broken: int | None = None
+    previous, pending, depth = 0, None, 0
+    for match in _TOKEN.finditer(data, len(_BOM) if data.startswith(_BOM) else 0):
+        start, end = match.span()
+        first = data[start]
+        if first == 0x2F and data.startswith((b"//", b"/*"), start):
+            if data[start + 1] == 0x2A and (end - start < 4 or data[end - 2 : end] != b"*/"):
+                raise JsoncError("comment without an end", line_at(data, start))
+            strict[start:end] = data[start:end].translate(_TO_BLANKS)
             continue
-        if token in (b"]", b"}") and pending is not None:
-            commas.append(pending)
-            strict[pending : pending + 1] = b" "
-        follows_value = previous not in (b"", b",", b":", b"[", b"{")
-        pending = match.start() if token == b"," and follows_value else None
-        previous = token
-    return bytes(strict), commas
+        if first in b"]}":
+            depth -= 1
+            if pending is not None:
+                strict[pending] = 0x20
+        elif first in b"[{":
+            depth += 1
+            if depth > MOST_LEVELS:
+                raise JsoncError(f"more than {MOST_LEVELS} brackets inside each other", line_at(data, start))
+        elif first == _QUOTE and match[1] is None and broken is None:
+            broken = start
+        pending = start if first == _COMMA and previous and previous not in b",:[{" else None
+        previous = first
+        tokens.append((start, end))
+        if len(tokens) > MOST_TOKENS:
+            raise JsoncError(f"more than {MOST_TOKENS} values, brackets and commas", line_at(data, start))
+    return bytes(strict), tokens, broken
 
 
-def _comments(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The comments in a stretch that holds only blanks, commas and comments."""
-    return (m.span() for m in _TOKEN.finditer(data, start, end) if m.group() != b",")
+def _comments(data: bytes, start: int, end: int, commas: bool = False) -> Iterator[tuple[int, int]]:
+    """The comments, or also the commas, in a stretch that holds only blanks, commas and comments."""
+    return (m.span() for m in _TOKEN.finditer(data, start, end) if commas or m.group() != b",")
 
 
-def _syntax_tree(strict: bytes) -> tree_sitter.Node:
-    # The json module has judged already. The grammar refuses some good leaves (1E+5, control characters in
-    # strings), so it is given others of the same length: only their places matter.
-    root = _parser().parse(_LEAF.sub(_stand_in, strict)).root_node
-    if root.has_error:
-        # What the json module lets pass: NaN, Infinity, and strings that run over the end of their line.
-        bad = next(m for m in _TOKEN.finditer(strict) if m.group() in (b'"', b"N", b"I"))
-        message = "unterminated string" if bad.group() == b'"' else "no such number in JSON"
-        raise JsoncError(message, strict.count(b"\n", 0, bad.start()) + 1)
-    return root.named_children[0]
-
-
-def _stand_in(leaf: re.Match[bytes]) -> bytes:
-    length = len(leaf.group())
-    return b'"' + b"x" * (length - 2) + b'"' if leaf.group().startswith(b'"') else b"1" * length
-
-
-@functools.cache
-def _parser() -> tree_sitter.Parser:
-    import tree_sitter
-    import tree_sitter_json
-
-    return tree_sitter.Parser(tree_sitter.Language(tree_sitter_json.language()))
-
-
-def _node(source: tree_sitter.Node, strict: bytes, trailing: Sequence[int]) -> _Node:
-    if source.type not in ("object", "array"):
-        return _Node(source.start_byte, source.end_byte, "scalar")
-    children = source.named_children
-    separators = [c.start_byte for c in source.children if c.type == ","]
-    if children:
-        nearest = bisect.bisect(trailing, children[-1].end_byte - 1)
-        separators += [at for at in trailing[nearest : nearest + 1] if at < source.end_byte]
-    items = []
-    for index, child in enumerate(children):
-        comma = separators[index] if index < len(separators) else None
-        if source.type == "array":
-            items.append(_Item(child.start_byte, _node(child, strict, trailing), None, comma))
+def _tree(data: bytes, tokens: list[tuple[int, int]]) -> _Node | None:
+    """The places of all values in a text that the json module has understood."""
+    root: _Node | None = None
+    above: list[_Node] = []
+    key: tuple[int, str] | None = None
+    for start, end in tokens:
+        first = data[start]
+        if first in b"]}":
+            above.pop().end = end
+            continue
+        container = above[-1] if above else None
+        if first == _COMMA:
+            assert container is not None
+            container.items[-1].comma = start
+            continue
+        if first == 0x3A:
+            continue
+        if container is not None and container.kind == "object" and key is None:
+            key = start, _key(data[start:end])
+            continue
+        kind = {0x7B: "object", 0x5B: "array"}.get(first, "scalar")
+        node = _Node(start, end, kind, container)
+        if container is None:
+            root = node
         else:
-            name, content = child.child_by_field_name("key"), child.child_by_field_name("value")
-            # For the type checker: the text has passed as JSON, so that a pair has both.
-            assert name is not None
-            assert content is not None
-            key = json.loads(strict[name.start_byte : name.end_byte], strict=False)
-            items.append(_Item(child.start_byte, _node(content, strict, trailing), key, comma))
-    return _Node(source.start_byte, source.end_byte, source.type, tuple(items))
+            container.items.append(_Item(start if key is None else key[0], node, key[1] if key else None))
+            key = None
+        if kind != "scalar":
+            above.append(node)
+    return root
 
 
-def _blanks(data: bytes) -> int:
-    return len(data) - len(data.lstrip(b" \t"))
+def _key(text: bytes) -> str:
+    return str(json.loads(text, strict=False)) if b"\\" in text else text[1:-1].decode()
 
 
 def _dump(value: Any, indent: str | None = None) -> bytes:

@@ -14,11 +14,14 @@ from pathlib import Path
 from workflows import locks, storage
 from workflows.debugger.jsonc import Document, JsoncError, parse
 from workflows.errors import UserError
+from workflows.reading import read_bytes
 from workflows.runs import identity
 
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for another command that changes the same file."""
 
+#: A launch.json of thousands of configurations is smaller.
+MOST_BYTES = 4 * 1024 * 1024
 #: Seconds after which what a killed writer has left is taken away.
 _STALE_SECONDS = 60.0
 
@@ -78,7 +81,7 @@ def _read(file: Path, target: Path) -> bytes:
     try:
         kind = target.stat().st_mode
         if stat.S_ISREG(kind):
-            return target.read_bytes()
+            return read_bytes(target, MOST_BYTES)
     except FileNotFoundError:
         return b""
     except NotADirectoryError as error:
@@ -86,6 +89,8 @@ def _read(file: Path, target: Path) -> bytes:
         raise UserError("is a file, not a folder", remedy, file=file.parent) from error
     except OSError as error:
         remedy = "Give yourself the right to read it and its folder, then try again."
+        if error.errno == errno.EFBIG:
+            remedy = "Rename it to get a new one; it was not changed."
         raise UserError(f"cannot be read: {_reason(error)}", remedy, file=file) from error
     what = "is a folder, not a file" if stat.S_ISDIR(kind) else "is not a regular file"
     raise UserError(what, "Rename or remove it, then try again.", file=file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -11,8 +12,9 @@ from workflows.debugger import entries as shared
 from workflows.debugger import jsonc
 from workflows.debugger.entries import Result, put, require_array, value_at
 from workflows.debugger.jsonc import Document, Keys
-from workflows.debugger.jsonc_file import edit_file
+from workflows.debugger.jsonc_file import MOST_BYTES, edit_file
 from workflows.models import DebugEndpoint, PathMapping
+from workflows.reading import read_bytes
 
 _FRESH = {"version": "0.2.0", "configurations": []}
 
@@ -47,7 +49,7 @@ def attach_configuration(name: str, endpoint: DebugEndpoint, project: Path) -> d
 
 def configurations(folder: Path) -> dict[str, dict[str, Any]]:
     """The configurations in the project's launch.json by name; none where it cannot be read."""
-    return {str(entry["name"]): entry for entry in _named(folder, "configurations")}
+    return {entry["name"]: entry for entry in _named(folder, "configurations")}
 
 
 def members(folder: Path, name: str) -> list[str]:
@@ -60,7 +62,7 @@ def members(folder: Path, name: str) -> list[str]:
 def line_of(folder: Path, name: str) -> int:
     """The line on which a configuration begins; 1 where there is none."""
     try:
-        document = jsonc.parse((folder / ".vscode" / "launch.json").read_bytes())
+        document = jsonc.parse(read_bytes(folder / ".vscode" / "launch.json", MOST_BYTES))
         for index, entry in enumerate(document.value["configurations"]):
             if isinstance(entry, dict) and entry.get("name") == name:
                 return document.line(("configurations", index))
@@ -70,7 +72,9 @@ def line_of(folder: Path, name: str) -> int:
 
 
 def _named(folder: Path, key: str) -> list[dict[str, Any]]:
-    return [entry for entry in shared.read(folder / ".vscode" / "launch.json", key) if "name" in entry]
+    return [
+        entry for entry in shared.read(folder / ".vscode" / "launch.json", key) if isinstance(entry.get("name"), str)
+    ]
 
 
 def check(folder: Path) -> None:
@@ -79,7 +83,7 @@ def check(folder: Path) -> None:
     Raises:
         UserError: As :func:`write_configurations`.
     """
-    shared.check(folder / ".vscode" / "launch.json", "configurations")
+    shared.check(folder / ".vscode" / "launch.json", "configurations", "compounds")
 
 
 def write_configurations(
@@ -155,8 +159,7 @@ def changed_since(before: bytes, now: bytes, names: Sequence[str]) -> Result:
         value = jsonc.parse(before).value
     except jsonc.JsoncError:
         return "updated"
-    entries = value.get("configurations", []) if isinstance(value, dict) else []
-    known = {entry.get("name") for entry in entries if isinstance(entry, dict)} if isinstance(entries, list) else set()
+    known = shared.names(value.get("configurations") if isinstance(value, dict) else None)
     return "updated" if known.issuperset(names) else "added"
 
 
@@ -170,12 +173,12 @@ def _by_other_names(
 
 
 def _without_retired(document: Document, wanted: set[str], retired: Callable[[str], bool]) -> Document:
-    for index in reversed(range(len(document.value.get("configurations", ())))):
-        entry = document.value["configurations"][index]
+    gone = []
+    for index, entry in enumerate(document.value.get("configurations", ())):
         name = entry.get("name") if isinstance(entry, dict) else None
         if isinstance(name, str) and name not in wanted and retired(name) and _is_untouched(document, index, entry):
-            document = document.delete(("configurations", index))
-    return document
+            gone.append(index)
+    return document.delete_items(("configurations",), gone) if gone else document
 
 
 def _is_untouched(document: Document, index: int, entry: Mapping[str, Any]) -> bool:
@@ -327,13 +330,26 @@ def _plain(path: Any) -> Any:
 
 def _arrange(document: Document, at: Keys, wanted: Sequence[Any]) -> Document:
     """Make an array hold ``wanted``, leaving the elements that are there as they are written."""
-    for index, value in enumerate(wanted):
-        present = value_at(document, at)
-        source = next((i for i in range(index, len(present)) if jsonc.same(present[i], value)), None)
-        if source is None:
-            document = document.insert(at, index, value)
-        elif source != index:
-            document = document.move(at, source, index)
-    for index in reversed(range(len(wanted), len(value_at(document, at)))):
-        document = document.delete((*at, index))
-    return document
+    needed = Counter(map(jsonc.canonical, wanted))
+    present: list[str | None] = []
+    for text in map(jsonc.canonical, value_at(document, at)):
+        # None: it goes.
+        present.append(text if needed[text] else None)
+        needed[text] -= 1 if needed[text] else 0
+    place = 0
+    for value in wanted:
+        text, there = jsonc.canonical(value), place
+        while there < len(present) and present[there] is None:
+            there += 1
+        if there < len(present) and present[there] == text:
+            place = there + 1
+            continue
+        if text in present[there:]:
+            source = present.index(text, there)
+            document = document.move(at, source, place)
+            present.insert(place, present.pop(source))
+        else:
+            document = document.insert(at, place, value)
+            present.insert(place, text)
+        place += 1
+    return document.delete_items(at, [index for index, text in enumerate(present) if text is None])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..yaml_nodes import compose
 from .conda_packages import CondaPackage, parse_package
-from .requirements import PipLines, read_line, read_text
+from .requirements import PipLines, read_line, read_text, without_comment
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from yaml.nodes import Node
 
 
@@ -30,18 +30,7 @@ def read_conda(file: Path, lines: PipLines) -> tuple[str, list[str], list[CondaP
     """
     import yaml
 
-    text = read_text(file)
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error)
-        raise UserError(
-            f"{file.name} is not valid YAML: {problem}.",
-            "Correct that line.",
-            file=file,
-            line=mark.line + 1 if mark is not None else None,
-        ) from error
+    root = compose(read_text(file), file)
     top = _mapping(root, file, f"{file.name} has to be a mapping with a list `dependencies`")
     if "dependencies" not in top:
         raise UserError(
@@ -60,7 +49,7 @@ def read_conda(file: Path, lines: PipLines) -> tuple[str, list[str], list[CondaP
                 raise _shape(node, file, "a mapping in `dependencies` can only be `pip:` with a list")
             for item in _sequence(inner["pip"], file, "`pip`"):
                 entry = _scalar(item, file, "an entry of `pip` has to be a text")
-                entry = re.sub(r"(^|\s+)#.*$", "", entry).strip()
+                entry = without_comment(entry)
                 if entry:
                     line = item.start_mark.line + 1
                     read_line(lines, entry, file=file, line=line, folder=file.parent)
@@ -84,7 +73,17 @@ def _mapping(node: Node | None, file: Path, problem: str) -> dict[str, Node]:
 
     if not isinstance(node, yaml.MappingNode):
         raise UserError(problem + ".", "Correct it.", file=file, line=node.start_mark.line + 1 if node else 1)
-    return {str(key.value): value for key, value in node.value}
+    own, merged = dict[str, "Node"](), dict[str, "Node"]()
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _shape(key, file, "a key has to be a text")
+        if key.tag.endswith(":merge"):
+            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                for name, inherited in _mapping(source, file, "`<<` takes a mapping").items():
+                    merged.setdefault(name, inherited)
+        else:
+            own[str(key.value)] = value
+    return {**merged, **own}
 
 
 def _sequence(node: Node, file: Path, what: str) -> list[Node]:
@@ -102,4 +101,10 @@ def _scalar(node: Node, file: Path, problem: str) -> str:
 
     if not isinstance(node, yaml.ScalarNode) or node.tag.endswith(":null"):
         raise _shape(node, file, problem)
-    return str(node.value)
+    text = str(node.value).strip()
+    if len(text.splitlines()) > 1:
+        # Other lines would be options of their own to pip, and not be looked at here.
+        raise _shape(node, file, f"{problem} on one line")
+    if "\0" in text:
+        raise _shape(node, file, f"{problem} without a NUL")
+    return text

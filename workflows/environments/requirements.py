@@ -13,15 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from ..paths import exists
+from ..reading import line_at, read_bytes
 
 _INCLUDE = re.compile(r"^(?:(-r|--requirement)|(-c|--constraint))(?:\s*=\s*|\s+|(?<=-r)|(?<=-c))(?P<path>.+)$")
 _EDITABLE = re.compile(r"^(?:-e|--editable)(?:\s*=\s*|\s+)(?P<target>.+)$")
-_NAME = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?![A-Za-z0-9._-]*[/\\:])")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _EGG = re.compile(r"[#&]egg=([A-Za-z0-9._-]+)")
-_EXTRAS = re.compile(r"^(?P<path>.+?)(?P<extras>\[[^\]]*\])?$")
 _FIND_LINKS = re.compile(r"^(?:-f|--find-links)(?:\s*=\s*|\s+)(?P<path>.+)$")
-_COMMENT = re.compile(r"(^|\s+)#.*$")
-_HASH = re.compile(r"\s+--hash[= ]\S+")
+_COMMENT = re.compile(r"(?:^|\s)#.*$")
+# Begun in the middle of a row of blanks, each of them would be looked at again from each of them.
+_HASH = re.compile(r"(?<!\s)\s+--hash[= ]\S+")
+#: Levels of `-r` in files that `-r` names.
+_MOST_INCLUDES = 50
 
 
 def normalise(name: str) -> str:
@@ -82,8 +86,20 @@ class PipLines:
 
 def parse_requirement(text: str) -> Requirement:
     """A requirement string of our own, such as ``debugpy>=1.8``."""
+    return Requirement(text, normalise(_name(text)))
+
+
+def without_comment(text: str) -> str:
+    """A line without its comment, and without the blanks around it."""
+    return _COMMENT.sub("", text).strip()
+
+
+def _name(text: str) -> str:
+    """The project's name that a requirement begins with; empty for a path, an address, and anything else."""
     match = _NAME.match(text)
-    return Requirement(text, normalise(match.group()) if match else "")
+    if match is None or text[match.end() : match.end() + 1] in ("/", "\\", ":"):
+        return ""
+    return match.group().rstrip("._-")
 
 
 def read_line(lines: PipLines, text: str, *, file: Path, line: int, folder: Path) -> None:
@@ -122,8 +138,8 @@ def _read_line(lines: PipLines, text: str, file: Path, line: int, folder: Path, 
         name = path.name.partition("-")[0] if path.suffix == ".whl" else ""
         lines.requirements.append(Requirement(rest, normalise(name), file, line, path, editable is not None))
         return
-    match, egg = _NAME.match(target), _EGG.search(target)
-    name = egg.group(1) if egg else match.group() if match else ""
+    egg = _EGG.search(target)
+    name = egg.group(1) if egg else _name(target)
     lines.requirements.append(Requirement(target, normalise(name), file, line, editable=editable is not None))
 
 
@@ -140,12 +156,17 @@ def _include(
     if "://" in target:  # pip fetches these itself; what is in them we cannot know
         lines.options.append(f"{'-c' if is_constraint else '-r'} {target}")
         return
-    path = (file.parent / target).resolve()
+    path = _resolved(file.parent / target)
+    if path is None:
+        raise UserError(f"{target} cannot be a file's name.", "Correct that line.", file=file, line=line)
+    if len(parents) > _MOST_INCLUDES:
+        problem = f"More than {_MOST_INCLUDES} requirements files include one another."
+        raise UserError(problem, "Put their lines into one.", file=file, line=line)
     if path in (file.resolve(), *parents):
         raise UserError(f"{path.name} includes itself.", "Remove that line.", file=file, line=line)
     if path in lines.files:
         return
-    if not path.is_file():
+    if not exists(path) or not path.is_file():
         raise UserError(
             f"The requirements file {target} does not exist.",
             f"Create {path}, or correct that line.",
@@ -177,11 +198,11 @@ def logical_lines(path: Path) -> Iterator[tuple[int, str]]:
             parts.append(raw[:-1])
             continue
         parts.append(" " + raw if is_comment else raw)
-        text = _COMMENT.sub("", "".join(parts)).strip()
+        text = without_comment("".join(parts))
         if text:
             yield start, text
         start, parts = 0, []
-    text = _COMMENT.sub("", "".join(parts)).strip()
+    text = without_comment("".join(parts))
     if text:
         yield start, text
 
@@ -193,12 +214,14 @@ def read_text(path: Path) -> str:
         UserError: It cannot be read or is not UTF-8.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise UserError(f"{path.name} is not UTF-8.", "Save it as UTF-8.", file=path, line=line) from error
+        data = read_bytes(path)
     except OSError as error:
         raise UserError(f"{path.name} cannot be read: {error.strerror}.", "Make it readable.", file=path) from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = line_at(error.object, error.start)
+        raise UserError(f"{path.name} is not UTF-8.", "Save it as UTF-8.", file=path, line=line) from error
 
 
 def _local(target: str, file: Path, line: int, folder: Path) -> tuple[Path, str] | None:
@@ -217,20 +240,38 @@ def _local(target: str, file: Path, line: int, folder: Path) -> tuple[Path, str]
         from urllib.parse import unquote, urlsplit  # 8 ms that hardly any definition needs
         from urllib.request import url2pathname
 
-        path = url2pathname(unquote(urlsplit(body).path))
+        try:
+            path = url2pathname(unquote(urlsplit(body).path))
+        except ValueError as error:
+            raise UserError(f"{body} is no address: {error}.", "Correct that line.", file=file, line=line) from error
         return _existing(path, file, line, folder), rest
-    split = _EXTRAS.match(body)
-    if split is None or "://" in body:
+    if not body or "://" in body:
         return None
-    path = split["path"].strip()
+    path, extras = _without_extras(body)
     if not (path.startswith(".") or "/" in path or "\\" in path or path.endswith((".whl", ".zip", ".tar.gz"))):
         return None
-    return _existing(path, file, line, folder), (split["extras"] or "") + rest
+    return _existing(path, file, line, folder), extras + rest
+
+
+def _without_extras(body: str) -> tuple[str, str]:
+    """A path, and the `[extras]` behind it."""
+    if not body.endswith("]"):
+        return body, ""
+    start = body.find("[", max(1, body.rfind("]", 0, len(body) - 1) + 1))
+    return (body[:start].strip(), body[start:]) if start != -1 else (body, "")
+
+
+def _resolved(path: Path) -> Path | None:
+    """The absolute path; None for what cannot be one: too long a name, a NUL in it, links in a circle."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):
+        return None
 
 
 def _existing(text: str, file: Path, line: int, folder: Path) -> Path:
     for start in (file.parent, folder):
-        path = (start / text.strip().strip("\"'")).resolve()
-        if path.exists():
+        path = _resolved(start / text.strip().strip("\"'"))
+        if path is not None and exists(path):
             return path
     raise UserError(f"{text} does not exist.", "Correct that line.", file=file, line=line)

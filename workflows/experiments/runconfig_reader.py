@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..paths import shown
 from ..pipelines.distribution import memory_size
 from ..pipelines.local_paths import scheme
-from ..pipelines.yaml_file import Value, kind, refuse
+from ..pipelines.yaml_file import Value, kind, refuse, shortened
 from .runconfig import DISTRIBUTIONS, RunConfig
 from .runconfig_text import Document
 
@@ -265,8 +265,9 @@ def _number(root: Value, path: tuple[str, ...]) -> int | None:
     if found is None:
         return None
     text = found.text(f"`{'.'.join(path)}`")
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise refuse(found, f"`{'.'.join(path)}` has to be a number from 1, not `{text}`.", "Correct that line.")
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < 1:
+        problem = f"`{'.'.join(path)}` has to be a number from 1, not `{shortened(text)}`."
+        raise refuse(found, problem, "Correct that line.")
     return int(text)
 
 

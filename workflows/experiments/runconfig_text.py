@@ -16,7 +16,9 @@ from .. import storage
 from ..errors import UserError
 from ..paths import shown
 from ..pipelines.yaml_file import Value, read_yaml, refuse
+from ..reading import read_bytes
 from ..runs import identity
+from ..yaml_nodes import compose
 
 if TYPE_CHECKING:
     from yaml.nodes import MappingNode, Node
@@ -67,10 +69,7 @@ class Document:
     @cached_property
     def node(self) -> MappingNode:
         """The root node."""
-        import yaml
-
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        return cast("MappingNode", yaml.compose(self.text, Loader=loader))
+        return cast("MappingNode", compose(self.text, self.file))
 
     @cached_property
     def value(self) -> Value:
@@ -134,12 +133,10 @@ class Document:
 
     def _checked(self, expected: Any, text: str) -> Document:
         """The document with a new text, which has to say what is expected and else what the old one said."""
-        import yaml
-
         after = replace(self, text=self._ended(text))
         try:
             is_same = _plain(after.node) == expected
-        except yaml.YAMLError as error:
+        except UserError as error:
             raise CannotChange from error
         if not is_same:
             raise CannotChange
@@ -280,7 +277,7 @@ def open_files(path: Path) -> tuple[Document, ...]:
 
 def _open(path: Path, named: Value | None) -> Document:
     read_yaml(path, WHAT if named is None else "environment file", named)  # for what it refuses
-    text = path.read_bytes().decode("utf-8")
+    text = read_bytes(path).decode("utf-8")
     mark = text.startswith("\ufeff")
     return Document(path, text.removeprefix("\ufeff"), mark, ("environment",) if named is not None else ())
 
@@ -374,7 +371,8 @@ def _values(node: Node, file: Path, kept: int, done: dict[tuple[int, int], Any])
         for key, item in node.value:
             if key.tag.endswith(":merge"):
                 for source in item.value if isinstance(item, yaml.SequenceNode) else [item]:
-                    merged = {**_values(source, file, kept, done), **merged}
+                    for inherited, value in _values(source, file, kept, done).items():
+                        merged.setdefault(inherited, value)
                 continue
             name = str(key.value) if kept else camel(str(key.value))
             own[name] = Value(_values(item, file, _below(name, kept), done), file, key.start_mark.line + 1)

@@ -12,6 +12,7 @@ from typing import Any
 from .. import report, storage
 from ..console import Console, Step
 from ..errors import UserError
+from ..reading import read_bytes
 from ..runs import attachable
 from ..runs import record as records
 from ..runs.attachable import Attachable
@@ -93,7 +94,7 @@ def until_open(watching: Watching, run: RunRecord, only: str | None = None) -> l
 def launch_json(project: Path) -> bytes:
     """The text of launch.json as a command finds it; empty where it cannot be read, which is told later."""
     try:
-        return (project / ".vscode" / "launch.json").read_bytes()
+        return read_bytes(project / ".vscode" / "launch.json")
     except OSError:
         return b""
 

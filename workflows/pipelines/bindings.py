@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..paths import exists
 from ..redaction import keep_address
 from .component import Source
 from .definition import LITERAL_TYPES, Input
 from .expressions import Malformed, whole
 from .literals import DATA_TYPES, Declared, literal_text, literal_type, read_declared, read_type
-from .local_paths import Elsewhere, all_elsewhere, data_path, exists, local_path, scheme
+from .local_paths import Elsewhere, all_elsewhere, data_path, local_path, scheme
 from .yaml_file import Value, did_you_mean, refuse
 
 

@@ -26,6 +26,8 @@ _RUNNERS = frozenset(
 )
 #: Programs that start a script of which only the name is on their command line.
 _LAUNCHERS = frozenset(["torchrun", "accelerate", "accelerate-launch", "deepspeed", "horovodrun"])
+#: Folders that `cd` may have led to, above which no more are looked into.
+_MOST_FOLDERS = 64
 _LAUNCHER_MODULES = ("torch.distributed.run", "torch.distributed.launch", "accelerate.commands.launch")
 
 
@@ -68,9 +70,11 @@ def debugged_command(command: str, launcher: str) -> str:
             before = word.raw[:letter]
             option = f"{before} " if before != "-" else ""
             inserted.append((word.start, word.end, f"{option}{quoted} -{word.raw[letter:]}"))
-    for start, end, text in reversed(inserted):
-        command = command[:start] + text + command[end:]
-    return command
+    done, at = list[str](), 0
+    for start, end, text in inserted:
+        done += [command[at:start], text]
+        at = end
+    return "".join([*done, command[at:]])
 
 
 def names_own_script(command: str, code: Path | None, includes: Sequence[Path] = ()) -> bool:
@@ -87,7 +91,7 @@ def names_own_script(command: str, code: Path | None, includes: Sequence[Path] =
     for words in _commands(command):
         texts = [word.text for word in words]
         if texts[:1] == ["cd"] and len(texts) > 1:
-            folders += [folder / texts[1] for folder in folders[:16]]
+            folders += [folder / texts[1] for folder in folders[:16]] if len(folders) < _MOST_FOLDERS else []
             continue
         for kind, name in _started(words):
             if any(_exists(folder, kind, name) for folder in folders):

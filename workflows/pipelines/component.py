@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..paths import exists
 from .definition import EnvironmentReference
 from .distribution import Layout, read_layout
 from .environment_field import read_environment
@@ -31,6 +32,10 @@ _SHARED = (
     *("id", "creation_context", "queue_settings", "identity", "services", "limits", "intellectual_property"),
 )
 _JOB = (*_SHARED, "component", "trial", "compute", "environment_variables", "experiment_name", "comment", "status")
+#: MAX_ARG_STRLEN of Linux, for `bash -c COMMAND`.
+_LONGEST_COMMAND = 128 * 1024 - 1
+#: Inputs, outputs and variables of all steps together.
+_MOST_ENTRIES = 100_000
 #: Fields that change what a step does, and that nothing here acts on.
 _NOT_ACTED_ON = ("limits", "identity", "services")
 
@@ -102,6 +107,8 @@ class Components:
     notes: Notes
     settle: Callable[[Value], Value]
     files: dict[Path, Value] = field(default_factory=dict)
+    #: Entries of all steps so far: each of a thousand steps may name a component with a thousand inputs.
+    entries: int = 0
 
     def read(self, name: str, job: Value) -> Source:
         """Put a job and its component together.
@@ -125,6 +132,12 @@ class Components:
             """What the job says before what its component says."""
             return next((value for value in (place.get(key) for place in places) if value is not None), None)
 
+        parts = ("inputs", "outputs", "environment_variables")
+        found_parts = [place.get(key) for place in places for key in parts]
+        self.entries += sum(len(one.data) for one in found_parts if one is not None and one.is_mapping)
+        self.entries += sum(len(place.data or ()) for place in places)
+        if self.entries > _MOST_ENTRIES:
+            raise refuse(job, f"Up to step `{name}` there are more than {_MOST_ENTRIES} entries.", "Simplify them.")
         command = places[-1].get("command")
         if command is None:
             raise refuse(
@@ -132,6 +145,11 @@ class Components:
             )
         if not isinstance(command.data, str) or not command.data.strip():
             raise refuse(command, f"The command of step `{name}` has to be a text.", "Write it after `command: >-`.")
+        if len(command.data.encode()) > _LONGEST_COMMAND:
+            problem = (
+                f"The command of step `{name}` is longer than {_LONGEST_COMMAND} bytes, the most that a shell takes."
+            )
+            raise refuse(command, problem, "Put it into a script.")
         for key in _NOT_ACTED_ON:
             if (found := first(key)) is not None:
                 inner = f"{key}.timeout" if key == "limits" and found.get("timeout") else key
@@ -166,7 +184,7 @@ class Components:
         else:
             text = value.text(f"`component` of {what.lower()}").strip()
             file = local_path(value, text)
-            versioned = re.fullmatch(r"[\w.-]+(:[\w.-]+|@\w+)", text) and not file.exists()
+            versioned = re.fullmatch(r"[\w.-]+(:[\w.-]+|@\w+)", text) and not exists(file)
             if scheme(text) or versioned:
                 raise refuse(
                     value,

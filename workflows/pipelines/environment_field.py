@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..paths import exists
 from .definition import EnvironmentReference
 from .literals import unknown_keys
-from .local_paths import exists, local_path, scheme
+from .local_paths import local_path, scheme
 from .yaml_file import Value, read_yaml, refuse
 
 _KEYS = (

@@ -9,9 +9,45 @@ from dataclasses import dataclass
 from ..errors import UserError
 from ..paths import shown
 from .definition import Step
+from .yaml_file import shortened
 
-_EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}", re.DOTALL)
-_SEGMENT = re.compile(r"""\s*(?:\.?\s*([A-Za-z0-9_-]+)|\[\s*(?:'([^']*)'|"([^"]*)")\s*\])\s*""")
+_SEGMENT = re.compile(r"""\s*(?:(?:\.\s*)?([A-Za-z0-9_-]+)|\[\s*(?:'([^']*)'|"([^"]*)")\s*\])\s*""")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A ``${{ … }}`` in a text, with whatever is in it.
+
+    Attributes:
+        start: Where it begins.
+        end: Behind its ``}}``.
+        text: As written, braces included.
+    """
+
+    start: int
+    end: int
+    text: str
+
+    @property
+    def inner(self) -> str:
+        return self.text[3:-2]
+
+
+def _found(text: str) -> Iterator[_Found]:
+    """Every ``${{`` up to the next ``}}``, one behind the other."""
+    end = 0
+    while (start := text.find("${{", end)) != -1 and (close := text.find("}}", start + 3)) != -1:
+        end = close + 2
+        yield _Found(start, end, text[start:end])
+
+
+def without_expressions(text: str, stand_in: Callable[[str], str]) -> str:
+    """A text with something else in the place of each ``${{ … }}``, which is given as it is written."""
+    done, at = list[str](), 0
+    for found in _found(text):
+        done += [text[at : found.start], stand_in(found.text)]
+        at = found.end
+    return "".join([*done, text[at:]])
 
 
 class Malformed(ValueError):
@@ -46,10 +82,11 @@ def whole(text: str) -> Expression | None:
     """
     if not has_expression(text):
         return None
-    found = _EXPRESSION.fullmatch(text.strip())
-    if found is None or "${{" in found.group(1):
-        raise Malformed(f"`{text.strip()}` mixes an expression with other text, or does not end in `}}}}`")
-    return Expression(found.group(), _path(found))
+    text = text.strip()
+    found = next(_found(text), None)
+    if found is None or found.text != text or "${{" in found.inner:
+        raise Malformed(f"`{shortened(text)}` mixes an expression with other text, or does not end in `}}}}`")
+    return Expression(found.text, _path(found.text))
 
 
 def expressions(command: str) -> list[Expression]:
@@ -60,7 +97,7 @@ def expressions(command: str) -> list[Expression]:
     """
     found: list[Expression] = []
     for part, optional in _parts(command):
-        found += [Expression(match.group(), _path(match), optional) for match in _EXPRESSION.finditer(part)]
+        found += [Expression(one.text, _path(one.text), optional) for one in _found(part)]
     return found
 
 
@@ -98,18 +135,18 @@ def substitute(command: str, value_of: Callable[[str], str | None]) -> str:
     """
     done: list[str] = []
     for part, optional in _parts(command):
-        names = [".".join(_path(match)) for match in _EXPRESSION.finditer(part)]
+        names = [".".join(_path(one.text)) for one in _found(part)]
         missing = [name for name in names if value_of(name) is None]
         if missing and optional:
             continue
         if missing:
             raise Malformed(f"`{missing[0]}` has no value")
-        done.append(_EXPRESSION.sub(lambda match: value_of(".".join(_path(match))) or "", part))
+        done.append(without_expressions(part, lambda text: value_of(".".join(_path(text))) or ""))
     return "".join(done)
 
 
-def _path(match: re.Match[str]) -> tuple[str, ...]:
-    inner = match.group(1)
+def _path(text: str) -> tuple[str, ...]:
+    inner = text[3:-2]
     path: list[str] = []
     at = 0
     while at < len(inner):
@@ -120,7 +157,7 @@ def _path(match: re.Match[str]) -> tuple[str, ...]:
         path.append(next(group for group in segment.groups() if group is not None))
         at = segment.end()
     if at < len(inner) or not path:
-        raise Malformed(f"`{match.group()}` is not an expression such as `${{{{inputs.name}}}}`")
+        raise Malformed(f"`{shortened(text)}` is not an expression such as `${{{{inputs.name}}}}`")
     return tuple(path)
 
 
@@ -142,21 +179,24 @@ def _parts(command: str) -> Iterator[tuple[str, bool]]:
 
 
 def _end_of_optional(command: str, start: int) -> int:
-    at = start
+    at, end = start, -1
+    another = command.find("$[[", start)
     while True:
-        end = command.find("]]", at)
-        if end < 0 or 0 <= command.find("$[[", start) < end:
+        end = command.find("]]", at) if end < at else end
+        if end < 0 or 0 <= another < end:
             raise Malformed(f"`$[[{' '.join(command[start : start + 30].split())}…` has no `]]`")
-        inside = command.rfind("${{", at, end)
-        close = command.find("}}", inside) if inside >= 0 else -1
-        if inside < 0 or (0 <= close < end):
+        # A name in quotes may have brackets: ${{inputs['a[[0]]']}}.
+        inside = command.find("${{", at, end)
+        if inside < 0:
             return end
-        at = end + 1
+        close = command.find("}}", inside)
+        # Without an end of its own, the optional part ends first; that is told of next.
+        if close < 0:
+            return end
+        at = close + 2
 
 
 def _balanced(part: str) -> None:
-    rest = _EXPRESSION.sub("", part)
-    opened = part.count("${{") != len(_EXPRESSION.findall(part)) or "${{" in rest
-    if opened:
+    if part.count("${{") != sum(1 for _ in _found(part)):
         start = part.rfind("${{")
         raise Malformed(f"`{' '.join(part[start : start + 30].split())}` has no `}}}}`, or holds another `${{{{`")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .local_paths import exists, local_path, scheme
+from ..paths import exists
+from .local_paths import local_path, scheme
 from .yaml_file import Value, read_text, refuse
 
 #: The suffix of the older form: a file beside the component's, with a path on each line.

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .definition import FILE_TYPES, FOLDER_TYPES, LITERAL_TYPES
-from .yaml_file import Value, did_you_mean, kind, listed, refuse
+from .yaml_file import Value, close_matches, did_you_mean, kind, listed, refuse
 
 DATA_TYPES = (*FILE_TYPES, *FOLDER_TYPES)
 #: What schema files of the preview called a folder.
 _EARLIER = {"path": "uri_folder"}
+#: Keys of one mapping that the schema does not have, above which no misspelt one is looked for.
+_MOST_OTHERS = 100
 _KEYS = (
     *("type", "description", "optional", "default", "min", "max", "enum", "mode", "path", "value"),
     *("datastore", "path_on_compute", "dataset", "data", "local_path", "properties", "name", "version"),
@@ -187,13 +189,12 @@ def unknown_keys(mapping: Mapping[str, Value], known: tuple[str, ...], what: str
     Raises:
         UserError: A key that looks like a misspelt one.
     """
-    import difflib
-
-    others = []
+    others = list[str]()
     for key, value in mapping.items():
         if key in known or key.startswith((".", "x-", "_")):
             continue  # a place for anchors
-        close = difflib.get_close_matches(key, known, 1, 0.75)
+        # A file with hundreds of keys of its own has not misspelt them.
+        close = close_matches(key, known, 0.75) if len(others) < _MOST_OTHERS else []
         if close and close[0] not in mapping:
             raise refuse(value, f"{what} has a key `{key}`, which is none.", f"Did you mean `{close[0]}`?")
         others.append(key)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from ..paths import exists
 from .definition import FILE_TYPES
 from .yaml_file import Value, listed, refuse
 
@@ -43,21 +44,13 @@ def local_path(value: Value, text: str) -> Path:
     """
     text = re.sub(r"^file:(//(?=/|\.))?", "", text.strip())
     path = _absolute(value.folder, text)
-    if "\\" in text and os.sep == "/" and not path.exists():
+    if "\\" in text and os.sep == "/" and not exists(path):
         path = _absolute(value.folder, text.replace("\\", "/"))
     return path
 
 
 def _absolute(folder: Path, text: str) -> Path:
     return Path(os.path.abspath(folder / text))
-
-
-def exists(path: Path) -> bool:
-    """Whether something is there; False also for what cannot be a path, such as one with a NUL."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def data_path(value: Value, text: str, type_: str, what: str, option: str) -> tuple[Path | None, str | None]:

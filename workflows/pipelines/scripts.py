@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .local_paths import exists
+from ..paths import exists
+from .expressions import without_expressions
 
 _PYTHON = re.compile(r"python(\d(\.\d+)?)?")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
@@ -27,6 +28,8 @@ _HARMLESS = (
     "df",
     "free",
 )
+#: Letters of a command above which it is not looked through: shlex takes a time that grows with their square.
+_LONGEST = 20_000
 _UNCERTAIN = re.compile(r"[$`*?~{}<>|&()\x00]")
 
 
@@ -41,7 +44,9 @@ def missing_script(command: str, code: Path | None, includes: Sequence[Path] = (
     Returns:
         The script as it stands in the command; None where it is there or nothing is certain.
     """
-    for words in _simple_commands(re.sub(r"\$\{\{.*?\}\}", "$x", command, flags=re.DOTALL)):
+    if len(command) > _LONGEST:
+        return None
+    for words in _simple_commands(without_expressions(command, lambda text: "$x")):
         while words and _ASSIGNMENT.match(words[0]):
             words = words[1:]
         if not words or words[0] in _HARMLESS:

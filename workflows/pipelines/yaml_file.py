@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import re
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,18 @@ import yaml
 
 from ..errors import BadValue, UserError
 from ..paths import shown
+from ..reading import line_at, read_bytes
+from ..yaml_nodes import compose
 
-#: libyaml reads a pipeline of thirty steps in milliseconds; Python's own reader is the fallback.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+#: Letters above which a scalar is no number, date or truth value, whatever it looks like.
+_LONGEST_LITERAL = 200
+#: Names, and letters of one, that are looked through for what somebody may have meant.
+_MOST_NAMES, _LONGEST_NAME = 1000, 100
 _MERGE = "tag:yaml.org,2002:merge"
 _NULL = "tag:yaml.org,2002:null"
+_TEXT = "tag:yaml.org,2002:str"
+#: What a scalar without quotes and without a tag is.
+_RESOLVER: Any = yaml.resolver.Resolver()
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ def refuse(value: Value, problem: str, remedy: str) -> UserError:
 
 def listed(names: Iterable[str]) -> str:
     """Names in a message, in backquotes; the first twenty of very many."""
-    names = [f"`{name}`" for name in names]
+    names = [f"`{shortened(name)}`" for name in names]
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return ", ".join(names[:20]) + more if names else "none"
 
@@ -113,8 +120,16 @@ def listed(names: Iterable[str]) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A remedy: the known name that is most like the wrong one, or all there are."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, 1, 0.7)
+    close = close_matches(name, known, 0.7)
     return f"Did you mean `{close[0]}`? There are: {listed(known)}." if close else f"There are: {listed(known)}."
+
+
+def close_matches(name: str, known: Iterable[str], cutoff: float) -> list[str]:
+    """The known name that is most like another one, if any is; a long list is not searched to its end."""
+    if len(name) > _LONGEST_NAME:
+        return []
+    short = (one for one in itertools.islice(known, _MOST_NAMES) if len(one) <= _LONGEST_NAME)
+    return difflib.get_close_matches(name, short, 1, cutoff)
 
 
 def read_yaml(file: Path, what: str, named: Value | None = None) -> Value:
@@ -128,36 +143,13 @@ def read_yaml(file: Path, what: str, named: Value | None = None) -> Value:
     Raises:
         UserError: It cannot be read, is not YAML, or not a mapping; with the line.
     """
-    text = read_text(file, what, named)
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        value = Value(None, file, 1) if node is None else Value(_convert(node, loader, file, {}, ()), file, 1)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        position = getattr(error, "position", None)
-        line = (
-            mark.line + 1 if mark is not None else text.count("\n", 0, position) + 1 if position is not None else None
-        )
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-        remedy = "Correct that line."
-        if line is not None and "\t" in re.match(r"\s*", _line(text, line)).group():  # type: ignore[union-attr]
-            remedy = "YAML takes no tabs in front of a line: use spaces."
-        raise UserError(f"{file.name} is not valid YAML: {problem}.", remedy, file=shown(file), line=line) from error
-    except RecursionError as error:
-        raise UserError(f"{file.name} is nested too deeply.", "Simplify it.", file=shown(file)) from error
-    finally:
-        loader.dispose()
+    node = compose(read_text(file, what, named), shown(file))
+    value = Value(None, file, 1) if node is None else Value(_convert(node, file, {}), file, 1)
     if value.data is None:
         raise refuse(value, f"{file.name} is empty.", f"Name a {what} with content.")
     if not value.is_mapping:
         raise refuse(value, f"{file.name} is not a {what}: it holds {kind(value)}.", "Name another file.")
     return value
-
-
-def _line(text: str, line: int) -> str:
-    lines = text.split("\n")
-    return lines[line - 1] if line <= len(lines) else ""
 
 
 def read_text(file: Path, what: str, named: Value | None = None) -> str:
@@ -172,7 +164,7 @@ def read_text(file: Path, what: str, named: Value | None = None) -> str:
             inside = sorted(item.name for pattern in ("*.yml", "*.yaml") for item in file.glob(pattern))
             hint = f"Name a file in it: {listed(inside)}." if inside else f"Name a {what}."
             raise wrong(f"{path} is a folder, not a {what}.", hint)
-        raw = file.read_bytes()
+        raw = read_bytes(file)
     except FileNotFoundError as error:
         raise wrong(f"There is no {what} {path}.", "Check the path.") from error
     except (OSError, ValueError) as error:
@@ -181,60 +173,81 @@ def read_text(file: Path, what: str, named: Value | None = None) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        line = line_at(raw, error.start)
         raise UserError(f"{path.name} is not UTF-8.", "Save it as UTF-8.", file=path, line=line) from error
 
 
-def _convert(node: Any, loader: Any, file: Path, done: dict[int, Any], above: tuple[int, ...]) -> Any:
+def _convert(node: Any, file: Path, done: dict[int, Any]) -> Any:
     """A node's data; a node that several aliases name is converted once."""
     if id(node) in done:
         return done[id(node)]
-    if id(node) in above:
-        line = node.start_mark.line + 1
-        raise UserError("An anchor contains itself.", "Take that alias out.", file=shown(file), line=line)
-    inner = (*above, id(node))
     result: Any
     if isinstance(node, yaml.MappingNode):
-        result = _mapping(node, loader, file, done, inner)
+        result = _mapping(node, file, done)
     elif isinstance(node, yaml.SequenceNode):
-        result = [
-            Value(_convert(item, loader, file, done, inner), file, item.start_mark.line + 1) for item in node.value
-        ]
-    elif node.tag == _NULL:
-        result = None
+        result = [Value(_convert(item, file, done), file, item.start_mark.line + 1) for item in node.value]
     else:
-        try:
-            result = loader.construct_object(node)
-        except ValueError:
-            # A text that only looks like a number or a date, such as 2021-02-30.
-            result = node.value
+        result = _scalar(node, file)
     done[id(node)] = result
     return result
 
 
-def _mapping(node: Any, loader: Any, file: Path, done: dict[int, Any], above: tuple[int, ...]) -> dict[str, Value]:
+def _scalar(node: Any, file: Path) -> Any:
+    if node.tag == _TEXT:
+        return node.value
+    if node.tag == _NULL:
+        return None
+    if len(node.value) <= _LONGEST_LITERAL:
+        try:
+            # One of its own each time: it keeps all that it has made.
+            return yaml.constructor.SafeConstructor().construct_object(node)
+        except yaml.constructor.ConstructorError as error:
+            line = node.start_mark.line + 1
+            problem = f"{file.name} is not valid YAML: {error.problem}."
+            raise UserError(problem, "Correct that line.", file=shown(file), line=line) from error
+        except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
+            # PyYAML does not look whether a tag fits the text behind it.
+            cause: Exception | None = error
+    else:
+        cause = None
+    if _RESOLVER.resolve(yaml.ScalarNode, node.value, (True, False)) != node.tag:
+        what = str(node.tag).rpartition(":")[2]
+        problem = f"What is marked `!!{what}` is none: `{shortened(node.value)}`."
+        raise UserError(problem, "Correct that line.", file=shown(file), line=node.start_mark.line + 1) from cause
+    # A text that only looks like a number or a date, such as 2021-02-30.
+    return node.value
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """A text for a message: its beginning, where it is long."""
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def _mapping(node: Any, file: Path, done: dict[int, Any]) -> dict[str, Value]:
     own: dict[str, Value] = {}
     merged: dict[str, Value] = {}
     for key, item in node.value:
         line = key.start_mark.line + 1
         if key.tag == _MERGE:
             for source in item.value if isinstance(item, yaml.SequenceNode) else [item]:
-                inherited = _convert(source, loader, file, done, above)
+                inherited = _convert(source, file, done)
                 if not isinstance(inherited, dict):
                     raise UserError(
                         "`<<` takes a mapping.", "Name an anchor of a mapping.", file=shown(file), line=line
                     )
-                merged = {**inherited, **merged}
+                # What was there first counts.
+                for name, value in inherited.items():
+                    merged.setdefault(name, value)
             continue
         if not isinstance(key, yaml.ScalarNode):
             raise UserError("A key has to be a text.", "Correct that line.", file=shown(file), line=line)
         name = str(key.value)
         if name in own:
             raise UserError(
-                f"`{name}` is there twice: in line {own[name].line} and in line {line}.",
+                f"`{shortened(name)}` is there twice: in line {own[name].line} and in line {line}.",
                 "Take one of the two out.",
                 file=shown(file),
                 line=line,
             )
-        own[name] = Value(_convert(item, loader, file, done, above), file, line)
+        own[name] = Value(_convert(item, file, done), file, line)
     return {**merged, **own} if merged else own

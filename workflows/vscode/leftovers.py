@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,29 +54,37 @@ class Leftovers:
         edit_file(project / ".vscode" / "tasks.json", lambda document: self._without_tasks(document, project, launch))
 
     def _without(self, document: Document, key: str) -> Document:
+        named = Counter(_texts([one.get("configurations") for one in _listed(document, "compounds")]))
+        gone = []
         for index, entry in reversed(list(enumerate(_listed(document, key)))):
-            name, label = str(entry.get("name")), entry.get("preLaunchTask")
-            if name in self.names or not isinstance(label, str) or self.before.get(label) != name:
+            name, label = entry.get("name"), entry.get("preLaunchTask")
+            if not isinstance(name, str) or name in self.names:
+                continue
+            if not isinstance(label, str) or self.before.get(label) != name:
                 continue
             ours = _is_configuration(entry) if key == "configurations" else _is_compound(entry)
-            named = name in _texts([one.get("configurations") for one in _listed(document, "compounds")])
-            if ours and not named and not document.has_comments((key, index)):
-                document = document.delete((key, index))
+            if ours and not named[name] and not document.has_comments((key, index)):
+                gone.append(index)
                 self.gone.insert(0, name)
+                if key == "compounds":
+                    named.subtract(_texts(entry["configurations"]))
             else:
                 self.kept.insert(0, name)
-        return document
+        return document.delete_items((key,), gone) if gone else document
 
     def _without_tasks(self, document: Document, project: Path, launch: Any) -> Document:
-        for index, entry in reversed(list(enumerate(_listed(document, "tasks")))):
+        tasks = _listed(document, "tasks")
+        named = Counter(_texts([launch, tasks]))
+        gone = []
+        for index, entry in reversed(list(enumerate(tasks))):
             label = entry.get("label")
-            if label in self.labels or label not in self.before:
+            if not isinstance(label, str) or label in self.labels or label not in self.before:
                 continue
-            others = [one for number, one in enumerate(document.value["tasks"]) if number != index]
-            named = label in _texts([launch, others])
-            if _is_task(entry, project) and not named and not document.has_comments(("tasks", index)):
-                document = document.delete(("tasks", index))
-        return document
+            own = Counter(_texts(entry))
+            if _is_task(entry, project) and named[label] == own[label] and not document.has_comments(("tasks", index)):
+                gone.append(index)
+                named.subtract(own)
+        return document.delete_items(("tasks",), gone) if gone else document
 
 
 def _listed(document: Document, key: str) -> list[dict[str, Any]]:
@@ -109,10 +118,12 @@ def _is_compound(entry: Mapping[str, Any]) -> bool:
 def _is_task(entry: Mapping[str, Any], project: Path) -> bool:
     """Whether all that was written here is as it was; the interpreter and the matchers may be those of another day."""
     fresh = EditorTask("", (), "").entry(project)
-    options = entry["options"]
+    options = entry.get("options")
     return (
         set(entry) - {"isBackground"} == set(fresh)
+        and isinstance(options, dict)
         and set(options) == {"cwd", "env"}
+        and isinstance(options["env"], dict)
         and len(options["env"]) == 1
         and entry["presentation"] == fresh["presentation"]
     )

@@ -12,7 +12,8 @@ from typing import Any
 from ..debugger import entries
 from ..debugger.entries import Result
 from ..debugger.jsonc import Document, Keys, parse
-from ..debugger.jsonc_file import edit_file
+from ..debugger.jsonc_file import MOST_BYTES, edit_file
+from ..reading import read_bytes
 from .pressed import READY, VARIABLE
 
 #: What is kept as it was written here; the rest, such as ``presentation``, is the user's once it is there.
@@ -136,14 +137,15 @@ def _configurations(folder: Path) -> dict[str, str]:
     for entry in entries.read(folder / ".vscode" / "tasks.json", "tasks"):
         options = entry.get("options")
         env = options.get("env") if isinstance(options, dict) else None
-        found[str(entry.get("label"))] = str(env.get(VARIABLE, "")) if isinstance(env, dict) else ""
+        if isinstance(label := entry.get("label"), str):
+            found[label] = str(env.get(VARIABLE, "")) if isinstance(env, dict) else ""
     return found
 
 
 def text(folder: Path) -> bytes | None:
     """What tasks.json holds; None where there is none that can be read, which is told when it is edited."""
     try:
-        return (folder / ".vscode" / "tasks.json").read_bytes()
+        return read_bytes(folder / ".vscode" / "tasks.json", MOST_BYTES)
     except OSError:
         return None
 
@@ -163,7 +165,7 @@ def check(folder: Path) -> None:
     Raises:
         UserError: As :func:`write_tasks`.
     """
-    entries.check(folder / ".vscode" / "tasks.json", "tasks")
+    entries.check(folder / ".vscode" / "tasks.json", "tasks", name="label")
 
 
 def write_tasks(folder: Path, tasks: Sequence[EditorTask]) -> Result:
@@ -185,7 +187,7 @@ def write_tasks(folder: Path, tasks: Sequence[EditorTask]) -> Result:
     def change(document: Document) -> Document:
         nonlocal added
         document = entries.with_root(document, file, {"version": "2.0.0", "tasks": []})
-        entries.require_array(document, file, "tasks")
+        entries.require_array(document, file, "tasks", "label")
         for task in tasks:
             document, new = entries.put(document, "tasks", task.entry(folder), _update, name="label")
             added |= new
