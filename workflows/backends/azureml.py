@@ -26,9 +26,9 @@ from ..interrupts import uninterrupted
 from ..paths import shown as show
 from ..pipelines.definition import Pipeline
 from ..project import append_log
+from ..runs import begun, store
 from ..runs import plan as plans
 from ..runs import record as records
-from ..runs import store
 from ..runs.allotment import all_ports, allot
 from ..runs.record import IN_WORKSPACE, RunRecord, StepRecord
 from ..settings import Settings
@@ -209,6 +209,7 @@ class AzureBackend:
                 self._console.line(f"  note: the run {place.run_id} may go on ({error.problem}): {place.page}")
         store.end_follower(run)
         shutil.rmtree(run.folder, ignore_errors=True)
+        begun.forget(run.folder)
 
 
 def _keep(path: Path, text: str) -> None:

@@ -47,6 +47,11 @@ class LocalBackend:
         settings, console = self._settings, self._console
         if debug is not None and debug.open_port:
             console.line("  note: --open-port is for steps on a cluster; on this machine ports stay on 127.0.0.1")
+
+        def same(run: RunRecord) -> bool:
+            return run.file == str(pipeline.file) and run.debugged == (debug is not None)
+
+        store.replace_abandoned(settings.project, KIND, same, console.line, CANCEL_SECONDS)
         # On a second core it loads what a run takes, while the run is prepared on this one.
         warmed = runner.warm(settings.engine)
         allotted: dict[str, dict[int, int]] = {}

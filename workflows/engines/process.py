@@ -148,7 +148,8 @@ class ProcessEngine:
         """See :class:`~workflows.engines.base.Engine`."""
         # By what they carry in their environment: the supervisor may be gone while its
         # children live on, and its process id may be used again.
-        for group in self.leftovers(service.project) if service.started else ():
+        # One that was just started may not be noted as such, its command having been killed.
+        for group in self.leftovers(service.project):
             self.remove(group)
         log = b""
         with contextlib.suppress(OSError), open(service.session / "service.log", "rb") as file:

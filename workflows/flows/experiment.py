@@ -29,8 +29,8 @@ from ..models import ImageRef
 from ..paths import shown
 from ..project import write_bytes
 from ..redaction import LineScrubber, scrub
+from ..runs import begun, runner, store, submission
 from ..runs import record as records
-from ..runs import runner, store, submission
 from ..runs.attachable import Attachable
 from ..runs.plan import Plan, PlannedDebug, PlannedInput, PlannedStep
 from ..runs.record import RunRecord
@@ -156,6 +156,7 @@ class ExperimentFlow:
         if run is None or (request.rank or 0) not in run.steps[0].ports:
             return None
         self.console.line(f"The run {run.run_id} is on its way already.")
+        begun.adopt(run.folder)
         found = self.tail_log(run)
         run = self.refresh(run)
         self.attach(run, found)
@@ -210,6 +211,11 @@ class ExperimentFlow:
         from ..experiments.workspace_data import brought
 
         settings, project = self.settings, self.settings.project
+
+        def same(run: RunRecord) -> bool:
+            return run.name == name and run.debugged == (debug is not None)
+
+        store.replace_abandoned(project, KIND, same, self.console.line, CANCEL_SECONDS)
         if debug is not None:
             # Looked at again where it counts; here nothing has been asked of the person yet.
             self._check_session(name)

@@ -13,6 +13,7 @@ from ..console import Console
 from ..errors import UserError
 from ..paths import shown
 from ..pipelines.definition import Pipeline
+from ..runs import begun
 from ..runs.attachable import Attachable, names_of
 from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings
@@ -97,6 +98,7 @@ class PipelineFlow:
             if run.final or run.file != str(self.settings.pipeline_file) or not steps or len(ahead) < len(wanted):
                 continue
             self.console.line(f"The run {run.run_id} is on its way already.")
+            begun.adopt(run.folder)
             watching = replace(self._watching, patient=True)
             found = until_open(watching, run, debug.steps[0] if debug.steps else None)
             run = self.backend.refresh(run)

@@ -353,8 +353,9 @@ def main(folder: Path) -> int:
 
     tracebacks.install()
     signal.signal(signal.SIGTERM, interrupt)
-    store.note_runner(folder, os.getpid())
-    run = records.load(folder)
+    with store.taking(folder):
+        store.note_runner(folder, os.getpid())
+        run = records.load(folder)
     if run is None or run.final:
         return 1
     try:

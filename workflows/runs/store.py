@@ -9,18 +9,21 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from .. import clock
+from .. import clock, storage
 from ..errors import UserError
 from ..project import read_json, state_folder, write_json
-from . import identity
+from . import begun, identity
 from . import plan as plans
 from . import record as records
 from .record import RunRecord
 
 #: Seconds that a run may be without a runner: it is just being started.
 STARTING_SECONDS = 10.0
+#: Seconds for another process to take a run over, or to end what is left of it.
+TAKING_SECONDS = 30.0
 
 
 def runs_folder(project: Path) -> Path:
@@ -41,6 +44,7 @@ def new_run(project: Path, kind: str, name: str, engine: str) -> RunRecord:
         # The end of it tells runs of two projects apart.
         run_id = f"{plain}-{number}-{secrets.token_hex(3)}"
         folder = root / run_id
+        begun.note(folder)
         folder.mkdir()
     return RunRecord(run_id, number, kind, name, folder, project, engine, created=time.time(), stamp=clock.stamp())
 
@@ -189,16 +193,72 @@ def recovered(run: RunRecord) -> RunRecord:
     if run.final or run.foreign or run.in_workspace or runner_is_alive(run):
         # One in a workspace goes on there, whoever follows it here.
         return run
-    # Read again: it may have ended between the two looks.
+    try:
+        with taking(run.folder):
+            return _recovered(run)
+    except OSError:
+        # No lock can be made, on a full disk for one.
+        return _recovered(run)
+
+
+def taking(folder: Path) -> AbstractContextManager[None]:
+    """The moment in which a runner takes its run over, or another command finds that none will."""
+    from ..locks import hold
+
+    return hold(folder / "taking", TAKING_SECONDS)
+
+
+def _recovered(run: RunRecord) -> RunRecord:
+    # Read again: it may have ended, or begun, between the two looks.
     run = records.load(run.folder) or run
     starting = not runner_file(run.folder).exists() and run.seconds < STARTING_SECONDS
-    if run.final or starting:
+    if run.final or runner_is_alive(run) or (starting and not begun.abandoned(run.folder)):
         return run
     end_processes(run)
+    reason = "its runner was killed, or the machine went down"
+    if (short := storage.shortage(run.folder)) is not None:
+        reason = f"its runner could not record its end: {short.problem}"
     # On a full disk it is told all the same, and recorded by a later command.
     with contextlib.suppress(OSError):
-        close(run, records.INTERRUPTED, "its runner was killed, or the machine went down")
+        close(run, records.INTERRUPTED, reason)
     return run
+
+
+def sweep(project: Path) -> None:
+    """End what runners have left that were killed, and take away what commands have left half made.
+
+    Every command begins with it, so it never keeps one from its work.
+    """
+    for folder in begun.unfinished(project):
+        with contextlib.suppress(OSError, UserError):
+            run = records.load(folder)
+            if run is None:
+                begun.remove_half_made(folder)
+            elif run.foreign:
+                continue
+            elif recovered(run).final:
+                begun.forget(folder)
+
+
+def replace_abandoned(
+    project: Path, kind: str, same: Callable[[RunRecord], bool], say: Callable[[str], object], seconds: float
+) -> None:
+    """End the runs on this machine whose commands were killed: the same command comes again in their place.
+
+    Args:
+        project: The project's folder.
+        kind: ``pipeline`` or ``experiment``.
+        same: Whether a run is what this command would begin.
+        say: Told of each.
+        seconds: As for :func:`cancel`.
+    """
+    for folder in begun.unfinished(project):
+        run = records.load(folder) if begun.abandoned(folder) else None
+        if run is None or run.final or run.kind != kind or run.in_workspace or run.foreign or not same(run):
+            continue
+        if not cancel(run, seconds).final:
+            continue
+        say(f"  note: the run {run.run_id} was ended, its command had been killed")
 
 
 def close(run: RunRecord, status: str, reason: str) -> None:
@@ -218,6 +278,7 @@ def close(run: RunRecord, status: str, reason: str) -> None:
     run.status, run.reason = status, reason
     run.end()
     records.save(run)
+    begun.forget(run.folder)
     with contextlib.suppress(OSError):
         plans.settle(run.folder)
 
@@ -269,7 +330,11 @@ def cancel(run: RunRecord, seconds: float) -> RunRecord:
             f"The run {run.run_id} came here with a copy of its project; it belongs to the original.",
             "Cancel it there.",
         )
-    (run.folder / "cancel").touch()
+    try:
+        (run.folder / "cancel").touch()
+    except OSError:
+        # On a full disk there is another way to tell its runner.
+        end_follower(run)
     _wake(run)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -285,5 +350,6 @@ def cancel(run: RunRecord, seconds: float) -> RunRecord:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     end_processes(run)
-    close(run, records.CANCELED, "")
+    with contextlib.suppress(OSError):
+        close(run, records.CANCELED, "")
     return run

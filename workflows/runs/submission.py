@@ -13,9 +13,9 @@ from ..engines import ports
 from ..engines.docker_client import engine_answers
 from ..engines.steps import StepDebug, StepEngine, StepSpec
 from ..errors import UserError
+from . import begun, runner, store
 from . import plan as plans
 from . import record as records
-from . import runner, store
 from .plan import Plan
 from .record import RunRecord, StepRecord
 
@@ -110,3 +110,4 @@ def discard(run: RunRecord) -> None:
     (run.folder / "cancel").touch()
     store.end_processes(run)
     shutil.rmtree(run.folder, ignore_errors=True)
+    begun.forget(run.folder)

@@ -204,6 +204,7 @@ def _settings_help(fields: Sequence[str]) -> dict[str, str]:
 def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], interrupted: str) -> None:
     """Run the task; what a user can cause ends in two lines, our own bugs in a traceback."""
     try:
+        _sweep(run.project)
         function(run, **values)
         _streams.flush()
     except UserError as error:
@@ -232,6 +233,16 @@ def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], 
         if not isinstance(error, Exit):
             pressed.print_bug(error)
         raise
+
+
+def _sweep(project: Path) -> None:
+    """Take away what a runner of the project has left that was killed; nothing is loaded where no run goes on."""
+    from ..runs import begun
+
+    if any(begun.unfinished(project)):
+        from ..runs import store
+
+        store.sweep(project)
 
 
 def _is_dockers(error: BaseException) -> bool:

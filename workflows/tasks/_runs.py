@@ -101,8 +101,11 @@ def attach_run(
 ) -> None:
     """Write the launch configurations of what was found, or only print what a DAP client needs of it."""
     from .. import report
+    from ..runs import begun
     from ._dap_client import show_places
 
+    # Whoever wants to be led to it has taken it over from the command that began it.
+    begun.adopt(run.folder)
     if not only_print or report.wanted():
         # With --remote that is what brings the ports home.
         attach(run, found)
