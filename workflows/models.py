@@ -127,6 +127,8 @@ class Service:
         started: Whether its services have been started by runsvdir.
         pid: The supervisor's process id (process engine), 0 before the start.
         process: What tells that process from a later one of the same id; see :mod:`workflows.runs.identity`.
+        gate_port: Port on 127.0.0.1 at which the container's gate is published (docker), which asks for the token.
+        token: What its forwarder says there.
     """
 
     engine: str
@@ -149,10 +151,19 @@ class Service:
     execution: str = ""
     pid: int = 0
     process: Mapping[str, Any] = field(default_factory=dict)
+    gate_port: int = 0
+    token: str = field(default="", repr=False)
 
     @classmethod
     def of(
-        cls, spec: ServiceSpec, engine: str, remote_root: str, variables: Mapping[str, str], handle: str = ""
+        cls,
+        spec: ServiceSpec,
+        engine: str,
+        remote_root: str,
+        variables: Mapping[str, str],
+        handle: str = "",
+        gate_port: int = 0,
+        token: str = "",
     ) -> Service:
         """The service that an engine has made of a specification."""
         return cls(
@@ -172,6 +183,8 @@ class Service:
             debug_timeout=spec.debug_timeout,
             variables=variables,
             created=time.time(),
+            gate_port=gate_port,
+            token=token,
         )
 
     @property

@@ -47,6 +47,16 @@ class Engine(Protocol):
     def alive(self, service: Service) -> bool:
         """Whether the container, or the supervisor, is there and runs."""
 
+    def held_ports(self, service: Service) -> frozenset[int]:
+        """The ports on 127.0.0.1 that a service holds at this moment, although it may have ended."""
+
+    def mend(self, service: Service) -> None:
+        """See that what leads to a running service is there, and start it again where it was killed.
+
+        Raises:
+            UserError: It cannot be started: another program holds the debug port by now.
+        """
+
     def restart_worker(self, service: Service, worker: int) -> Service:
         """End the process that has score.py loaded and see that another takes its place."""
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,9 @@ from ..errors import UserError
 from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, RegistryLogin, Service, ServiceSpec
 from ..paths import cache_folder
-from . import docker_images, docker_packages
+from . import docker_images, docker_network, docker_packages, forwarders, ports
 from .base import KEPT_LOG_BYTES, Unused, service_variables
-from .docker_client import connect
+from .docker_client import connect, socket_path
 
 if TYPE_CHECKING:
     import docker
@@ -39,6 +39,10 @@ STOP_SECONDS = 1
 
 LABEL_KIND = "azureml-debug.kind"
 LABEL_PROJECT = "azureml-debug.project"
+#: Debug ports on 127.0.0.1, each with the one at which its gate is published: ``5678:40001,5679:40002``.
+LABEL_PORTS = "azureml-debug.ports"
+#: How often a container is made whose published port, or network, was taken away at the last moment.
+ATTEMPTS = 3
 
 #: runsvdir as published. Its output goes where PID 1's goes, so that it is in the container's log.
 _START = f"exec runsvdir {RUNIT} >/proc/1/fd/1 2>/proc/1/fd/2"
@@ -102,8 +106,7 @@ class DockerEngine:
 
     def create(self, spec: ServiceSpec) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
-        from docker.errors import APIError, ImageNotFound
-        from docker.types import LogConfig, Mount
+        from docker.types import Mount
 
         root = docker_packages.app_root(self._client, spec.tag, APP_ROOT)
         variables = service_variables(
@@ -113,7 +116,7 @@ class DockerEngine:
             events=f"{ANNOUNCE_ROOT}/events.jsonl",
             project=spec.project,
             spec=spec,
-            # Published on 127.0.0.1 only; inside, the port has to be reachable from there.
+            # Inside, the port has to be reachable from where it is published: 127.0.0.1 only.
             debug_host="0.0.0.0",  # noqa: S104
             debug_port=DEBUG_PORT,
             server_port=SCORING_PORT,
@@ -122,21 +125,70 @@ class DockerEngine:
         )
         # A bind mount of type "bind" refuses a missing source, where `volumes=` would make a folder.
         mounts = [
-            Mount(root, str(spec.score_script.parent), type="bind"),
+            # Read-only: a score.py that writes beside itself would change the person's files.
+            Mount(root, str(spec.score_script.parent), type="bind", read_only=True),
             Mount(DEBUGGEE_ROOT, DEBUGGEE, type="bind", read_only=True),
             Mount(ANNOUNCE_ROOT, str(spec.session / "announce"), type="bind"),
         ]
         if spec.model_dir:
             mounts.append(Mount(MODEL_ROOT, str(spec.model_dir), type="bind", read_only=True))
-        options: dict[str, Any] = {}
         user = container_user(self._client)
         if user:
-            options["user"] = user
             variables["HOME"] = "/tmp"  # noqa: S108
+        token = forwarders.new_token()
+        variables |= forwarders.gate_variables(token)
+        # Held from here on, as the published port would be.
+        with forwarders.listen(spec.debug_port, f"the service {spec.name}") as listener:
+            handle, gate_port = self._create(spec, root, variables, mounts, user)
+            try:
+                forwarders.start(listener, _told(gate_port, token, handle), _forwarder_log(spec))
+            except BaseException:
+                self._end(handle)
+                raise
+        return Service.of(spec, self.name, root, variables, handle, gate_port, token)
+
+    def _create(
+        self, spec: ServiceSpec, root: str, variables: dict[str, str], mounts: list[Any], user: str | None
+    ) -> tuple[str, int]:
+        """A running container, and the port at which its gate is published."""
+        from docker.errors import APIError
+
+        attempt = 1
+        while True:
+            (gate_port,) = ports.reserve_free(1)
+            container = None
+            try:
+                container = self._made(spec, root, variables, mounts, user, gate_port)
+                container.start()
+                return str(container.id), gate_port
+            except BaseException as error:
+                # A container that could not start would go on holding the name.
+                if container is not None:
+                    with contextlib.suppress(APIError), uninterrupted():
+                        container.remove(force=True)
+                if not isinstance(error, APIError):
+                    raise
+                if attempt >= ATTEMPTS or not is_passing(error, [gate_port]):
+                    self._explain_start(error, spec)
+                    raise
+                attempt += 1
+
+    def _made(
+        self,
+        spec: ServiceSpec,
+        root: str,
+        variables: dict[str, str],
+        mounts: list[Any],
+        user: str | None,
+        gate_port: int,
+    ) -> Any:
+        from docker.errors import APIError, ImageNotFound
+        from docker.types import LogConfig
+
         try:
             # Interrupted, it would leave a container whose id nobody knows.
             with uninterrupted():
-                container = self._client.containers.create(
+                return self._client.containers.create(
                     spec.tag,
                     # Holds the container open for runsvdir, as a shell does in the published steps.
                     entrypoint=["sleep"],
@@ -144,16 +196,21 @@ class DockerEngine:
                     # An init that hears the stop signal and collects what the adapters leave.
                     init=True,
                     name=spec.name,
-                    labels={LABEL_KIND: "service", LABEL_PROJECT: str(spec.project)},
+                    labels={
+                        LABEL_KIND: "service",
+                        LABEL_PROJECT: str(spec.project),
+                        LABEL_PORTS: f"{spec.debug_port}:{gate_port}",
+                    },
                     environment=variables,
                     mounts=mounts,
+                    network=docker_network.ensure(self._client),
                     ports={
                         f"{SCORING_PORT}/tcp": ("127.0.0.1", spec.scoring_port),
-                        f"{DEBUG_PORT}/tcp": ("127.0.0.1", spec.debug_port),
+                        f"{DEBUG_PORT}/tcp": ("127.0.0.1", gate_port),
                     },
                     working_dir=root,
                     log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "50m", "max-file": "2"}),
-                    **options,
+                    user=user,
                 )
         except ImageNotFound as error:
             raise UserError(f"There is no image {spec.tag}.", "First: inv deploy.tag") from error
@@ -164,16 +221,6 @@ class DockerEngine:
                     f"Remove it (docker rm -f {spec.name}) or choose another name: --container-name NAME.",
                 ) from error
             raise
-        try:
-            container.start()
-        except BaseException as error:
-            # A container that could not start would go on holding the name.
-            with contextlib.suppress(APIError):
-                container.remove(force=True)
-            if isinstance(error, APIError):
-                self._explain_start(error)
-            raise
-        return Service.of(spec, self.name, root, variables, str(container.id))
 
     def start(self, service: Service) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
@@ -195,6 +242,29 @@ class DockerEngine:
             return False
         return bool(running)
 
+    def held_ports(self, service: Service) -> frozenset[int]:
+        """See :class:`~workflows.engines.base.Engine`."""
+        from docker.errors import NotFound
+
+        held = {service.debug_port} if forwarders.runs(service.debug_port, service.handle) else set()
+        with contextlib.suppress(NotFound):
+            if self._client.api.inspect_container(service.handle)["State"]["Running"]:
+                held.add(service.scoring_port)
+        return frozenset(held)
+
+    def mend(self, service: Service) -> None:
+        """See :class:`~workflows.engines.base.Engine`."""
+        if not service.token or forwarders.runs(service.debug_port, service.handle):
+            return
+        try:
+            listener = forwarders.listen(service.debug_port, f"the service {service.name}")
+        except UserError:
+            # Another command may have mended it at this moment.
+            if ports.holder(service.debug_port)[1]:
+                return
+            raise
+        forwarders.start(listener, _told(service.gate_port, service.token, service.handle), _forwarder_log(service))
+
     def restart_worker(self, service: Service, worker: int) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
         api = self._client.api
@@ -205,7 +275,11 @@ class DockerEngine:
 
     def stop(self, service: Service) -> Ended:
         """See :class:`~workflows.engines.base.Engine`."""
-        return self._end(service.handle)
+        ended = self._end(service.handle)
+        forwarders.end(service.debug_port, service.handle)
+        with contextlib.suppress(FileNotFoundError):
+            _forwarder_log(service).unlink()
+        return ended
 
     def _end(self, handle: str) -> Ended:
         from docker.errors import APIError, NotFound
@@ -213,6 +287,7 @@ class DockerEngine:
         log = b""
         try:
             container = self._client.containers.get(handle)
+            handle, debug_ports = str(container.id), gate_ports(container.labels)
             container.stop(timeout=STOP_SECONDS)
             container.reload()
             code = container.attrs["State"]["ExitCode"]
@@ -226,6 +301,8 @@ class DockerEngine:
                     raise
         except NotFound:
             return Ended(None, b"")
+        for port in debug_ports:
+            forwarders.end(port, handle)
         return Ended(int(code), log)
 
     def logs(self, service: Service, follow: bool, tail: int | None = None) -> Iterator[bytes]:
@@ -252,9 +329,13 @@ class DockerEngine:
     def port_holder(self, port: int) -> tuple[str, bool] | None:
         """See :class:`~workflows.engines.base.Engine`."""
         for container in self._client.api.containers():
+            labels = container["Labels"] or {}
+            name = container["Names"][0].lstrip("/")
             if any(entry.get("PublicPort") == port for entry in container["Ports"]):
-                name = container["Names"][0].lstrip("/")
-                return f"the container {name}", LABEL_PROJECT in (container["Labels"] or {})
+                return f"the container {name}", LABEL_PROJECT in labels
+            # Another user's forwarder, whose process shows nothing of itself; one's own is known by its process.
+            if port in gate_ports(labels) and ports.forwarded(port) == "":
+                return f"the container {name}", True
         return None
 
     def leftovers(self, project: Path) -> list[str]:
@@ -288,9 +369,7 @@ class DockerEngine:
                 "engine": self.name,
                 "state": container["State"],
                 "project": container["Labels"].get(LABEL_PROJECT, ""),
-                "ports": ", ".join(
-                    sorted(f"{p['PublicPort']}->{p['PrivatePort']}" for p in container["Ports"] if "PublicPort" in p)
-                ),
+                "ports": ", ".join(_shown_ports(container)),
                 "since": container["Status"],
             }
             for container in self._client.api.containers(all=True, filters={"label": f"{LABEL_KIND}=service"})
@@ -298,7 +377,7 @@ class DockerEngine:
 
     def unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
         """See :class:`~workflows.engines.base.Engine`."""
-        return docker_images.unused_images(self._client, keep, tag)
+        return [*docker_images.unused_images(self._client, keep, tag), *docker_network.unused(self._client)]
 
     def make_base(self, name: str, report: Callable[[str], None]) -> int:
         """Make a base image from Debian packages; its size in bytes."""
@@ -306,17 +385,53 @@ class DockerEngine:
 
         return make_base_image(self._client, name, report)
 
-    def _explain_start(self, error: Any) -> None:
+    def _explain_start(self, error: Any, spec: ServiceSpec) -> None:
         text = str(error.explanation or error)
         if "address already in use" in text or "port is already allocated" in text:
             raise UserError(
-                f"Docker cannot publish a port: {text.rpartition('failed: ')[2] or text}.",
-                "Choose other ports: --scoring-port 0 --debug-port 0.",
+                f"Docker cannot publish a port of the service {spec.name}: {text.rpartition('failed: ')[2] or text}.",
+                "Choose another port: --scoring-port 0.",
             ) from error
         if storage.in_output([text]) is not None:
             raise docker_images.engine_disk_full() from error
         if '"sleep": executable file not found' in text:
             raise UserError("The image has no `sleep` program.", "Use a base image with coreutils.") from error
+
+
+def is_passing(error: Any, gates: Sequence[int]) -> bool:
+    """Whether a container could not be made or started for something that is over once it is tried again.
+
+    Args:
+        error: The engine's.
+        gates: The published ports that nobody has asked for.
+    """
+    if docker_network.is_missing(error):
+        return True
+    text = str(error.explanation or error)
+    taken = "address already in use" in text or "port is already allocated" in text
+    return taken and any(f":{port}" in text for port in gates)
+
+
+def gate_ports(labels: Mapping[str, str]) -> dict[int, int]:
+    """The debug ports of a container, and where the gate of each is published."""
+    pairs = (pair.partition(":") for pair in labels.get(LABEL_PORTS, "").split(",") if pair)
+    return {int(port): int(gate) for port, _, gate in pairs if port.isdecimal() and gate.isdecimal()}
+
+
+def _shown_ports(container: Mapping[str, Any]) -> list[str]:
+    """A container's ports as people use them: of a gate's, the one that leads there."""
+    leads = {gate: port for port, gate in gate_ports(container["Labels"] or {}).items()}
+    published = [(entry["PublicPort"], entry["PrivatePort"]) for entry in container["Ports"] if "PublicPort" in entry]
+    return sorted(f"{leads.get(public, public)}->{private}" for public, private in published)
+
+
+def _told(gate_port: int, token: str, handle: str) -> dict[str, Any]:
+    """What a container's forwarder is told."""
+    return {"gate": gate_port, "token": token, "container": handle, "socket": socket_path() or ""}
+
+
+def _forwarder_log(service: Service | ServiceSpec) -> Path:
+    return service.session / "forwarder.log"
 
 
 def container_user(client: docker.DockerClient) -> str | None:

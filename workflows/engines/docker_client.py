@@ -115,6 +115,11 @@ def data_folder() -> Path | None:
         return None
 
 
+def socket_path() -> str | None:
+    """The Unix socket of the chosen engine; None where it is reached in another way."""
+    return _socket_path(_host())
+
+
 def chosen() -> dict[str, str]:
     """``host`` or ``context`` of the engine, for a program with a choice of its own; empty for the usual one."""
     host = os.environ.get("DOCKER_HOST")

@@ -14,13 +14,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import storage
+from ..azureml.forwarding import Network
 from ..debuggee import FOLDER as DEBUGGEE
 from ..errors import UserError
 from ..interrupts import uninterrupted
 from ..models import PathMapping
 from ..paths import cache_folder
 from ..pipelines.commands import debugged_command
-from .docker import ANNOUNCE_ROOT, DEBUGGEE_ROOT, LABEL_KIND, LABEL_PROJECT, container_user
+from ..remote.forwarding import Forward
+from . import docker_network, forwarders, ports
+from .docker import (
+    ANNOUNCE_ROOT,
+    ATTEMPTS,
+    DEBUGGEE_ROOT,
+    LABEL_KIND,
+    LABEL_PORTS,
+    LABEL_PROJECT,
+    container_user,
+    is_passing,
+)
 from .docker_client import connect
 from .docker_contexts import has_debugpy
 from .docker_images import engine_disk_full, engine_lost, inspect
@@ -80,24 +92,53 @@ class DockerSteps:
 
     def start_step(self, spec: StepSpec, command: str, variables: Mapping[str, str]) -> StepProcess:
         """See :class:`~workflows.engines.steps.StepEngine`."""
-        from docker.errors import APIError, DockerException
-        from requests.exceptions import RequestException
-
         make_folders(spec)
         if spec.debug is not None:
             command = debugged_command(command, f"{DEBUGGEE_ROOT}/inject/launch.py")
         for rank in range(spec.ranks):
             # Ours, so that whoever follows it need not wait for the container.
             spec.log(rank).touch()
+        debug_ports = sorted(spec.debug.ports.values()) if spec.debug else []
+        forwards: list[Forward] = []
+        with contextlib.ExitStack() as undo:
+            # Held from here on, as published ports would be.
+            listeners = [undo.enter_context(forwarders.listen(port, f"the step {spec.step}")) for port in debug_ports]
+            container, token, gates = self._start(spec, command, variables, debug_ports)
+            for listener, gate in zip(listeners, gates, strict=True):
+                forwards.append(Forward(spec.step, "127.0.0.1", gate, 0, Network(token), listener=listener))
+            undo.pop_all()
+        return _Container(self._client, container, spec, forwards)
+
+    def _start(
+        self, spec: StepSpec, command: str, variables: Mapping[str, str], debug_ports: Sequence[int]
+    ) -> tuple[str, str, list[int]]:
+        """A running container, the token of its gates, and where they are published."""
+        from docker.errors import APIError, DockerException
+        from requests.exceptions import RequestException
+
+        token = forwarders.new_token()
         try:
             own, mounts = self._environment(spec, variables)
-            container = self._create(spec, _arguments(spec, command), own, mounts)
-            try:
-                self._client.api.start(container)
-            except BaseException:
-                with uninterrupted(), contextlib.suppress(APIError, RequestException):
-                    self._client.api.remove_container(container, force=True)
-                raise
+            if debug_ports:
+                own |= forwarders.gate_variables(token)
+            attempt = 1
+            while True:
+                gates = ports.reserve_free(len(debug_ports))
+                try:
+                    container = self._create(
+                        spec, _arguments(spec, command), own, mounts, dict(zip(debug_ports, gates, strict=True))
+                    )
+                    try:
+                        self._client.api.start(container)
+                    except BaseException:
+                        with uninterrupted(), contextlib.suppress(APIError, RequestException):
+                            self._client.api.remove_container(container, force=True)
+                        raise
+                    return container, token, gates
+                except APIError as error:
+                    if attempt >= ATTEMPTS or not is_passing(error, gates):
+                        raise
+                    attempt += 1
         except APIError as error:
             raise _explained(error, spec) from error
         except RequestException as error:
@@ -106,7 +147,6 @@ class DockerSteps:
             raise UserError(
                 f"The step {spec.step} cannot be started: {error}.", "Correct it in the pipeline file."
             ) from error
-        return _Container(self._client, container, spec)
 
     def end_run(self, run_id: str) -> bool:
         """See :class:`~workflows.engines.steps.StepEngine`."""
@@ -156,7 +196,7 @@ class DockerSteps:
             code=[CODE, WORK, *(seen_at(path, _places(spec)) for path in spec.includes)],
             events=f"{ANNOUNCE_ROOT}/{spec.events.name}",
             uploads=WORK,
-            # Published on 127.0.0.1 only; inside, the port has to be reachable from there.
+            # Inside, the port has to be reachable from where it is published: 127.0.0.1 only.
             listen_host="0.0.0.0",  # noqa: S104
         )
         mounts.append(Mount(DEBUGGEE_ROOT, DEBUGGEE, type="bind", read_only=True))
@@ -168,17 +208,22 @@ class DockerSteps:
         return own, mounts
 
     def _create(
-        self, spec: StepSpec, arguments: Sequence[str], variables: Mapping[str, str], mounts: Sequence[Any]
+        self,
+        spec: StepSpec,
+        arguments: Sequence[str],
+        variables: Mapping[str, str],
+        mounts: Sequence[Any],
+        gates: Mapping[int, int],
     ) -> str:
         from docker.errors import APIError
         from docker.types import LogConfig
 
         api = self._client.api
-        ports = sorted(spec.debug.ports.values()) if spec.debug else []
         host = api.create_host_config(
             mounts=list(mounts),
-            # The same number inside, which is the one that the step logs.
-            port_bindings={f"{port}/tcp": ("127.0.0.1", port) for port in ports},
+            network_mode=docker_network.ensure(self._client),
+            # Inside it has the number that people attach to, which is the one that the step logs.
+            port_bindings={f"{port}/tcp": ("127.0.0.1", gate) for port, gate in gates.items()},
             shm_size=spec.shm_size or SHM_SIZE,
             # Collects orphans, and tells a signal from an exit code.
             init=True,
@@ -190,6 +235,7 @@ class DockerSteps:
             LABEL_RUN: spec.run_id,
             LABEL_STEP: spec.step,
             LABEL_PROJECT: str(spec.project),
+            LABEL_PORTS: ",".join(f"{port}:{gate}" for port, gate in gates.items()),
         }
 
         # Names that a shell cannot have are not handed on by every /bin/sh.
@@ -207,7 +253,7 @@ class DockerSteps:
                     labels=labels,
                     name=name,
                     user=self._user,
-                    ports=[(port, "tcp") for port in ports],
+                    ports=[(port, "tcp") for port in gates],
                     working_dir=WORK,
                     host_config=host,
                 )
@@ -236,7 +282,10 @@ class DockerSteps:
 class _Container:
     """The container of one step; a thread waits for its end, so that asking costs nothing."""
 
-    def __init__(self, client: docker.DockerClient, container: str, spec: StepSpec) -> None:
+    def __init__(
+        self, client: docker.DockerClient, container: str, spec: StepSpec, forwards: Sequence[Forward]
+    ) -> None:
+        self._forwards = forwards
         self._client = client
         self._container = container
         self._code: int | None = None
@@ -274,6 +323,9 @@ class _Container:
         except UserError as error:
             self._failure = error
         finally:
+            # What the debugger is being told last is still on its way.
+            for forward in self._forwards:
+                forward.stop_listening()
             self._ended.set()
 
     def _exit_code(self) -> int:
@@ -363,12 +415,6 @@ def _arguments(spec: StepSpec, command: str) -> list[str]:
 def _explained(error: Any, spec: StepSpec) -> UserError:
     """Why a step's container cannot be made or started."""
     text = str(error.explanation or error)
-    port = re.search(r"127\.0\.0\.1:(\d+)[^\n]*(?:address already in use|port is already allocated)", text)
-    if "address already in use" in text or "port is already allocated" in text:
-        which = f"Port {port.group(1)}" if port else "A debug port"
-        return UserError(
-            f"{which} of the step {spec.step} is held by another program.", "Stop it, or choose others: --debug-port 0."
-        )
     if error.status_code == 404 and "No such image" in text:
         return UserError(
             f"The image {spec.image.name} of the step {spec.step} is not there any more.",

@@ -6,18 +6,23 @@ binding only.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from ..background import MARK
 from ..errors import PortHeld
 from ..settings import BY_FIELD
 from .reservations import is_reserved
 
 #: Seconds that a program may take from binding a port to listening on it.
 _BINDING_SECONDS = 1.0
-#: What every process of a deployed service, and of a step, has in its environment.
-_MARKS = frozenset({"AZUREML_DEBUGGEE_PROJECT", "AZUREML_DEBUGGEE_RUN"})
+#: What the forwarder of a service in a container has in its environment: the container's id.
+FORWARDER = "AZUREML_DEBUG_FORWARDER"
+#: One of these every process of a deployed service, of a step, and of this program in the background has there.
+_MARKS = frozenset({"AZUREML_DEBUGGEE_PROJECT", "AZUREML_DEBUGGEE_RUN", MARK})
 
 
 def is_free(port: int) -> bool:
@@ -59,7 +64,7 @@ def any_free(avoid: frozenset[int]) -> int:
             return port
 
 
-def _holder(port: int) -> tuple[str, bool]:
+def holder(port: int) -> tuple[str, bool]:
     """The program that listens on the port, and whether it is a session of this program.
 
     Without a name where the port is free by now.
@@ -77,17 +82,37 @@ def _holder(port: int) -> tuple[str, bool]:
         time.sleep(0.02)
 
 
-def _listener(port: int) -> tuple[str, bool] | None:
+def forwarded(port: int) -> str | None:
+    """The container whose forwarder listens on a port, as far as can be told.
+
+    Empty where it is another user's program, which may be one; None where it is none, or nobody listens.
+    """
+    import psutil
+
+    for connection in _listening(port):
+        if connection.pid is None:
+            return ""
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(connection.pid).environ().get(FORWARDER)
+    return None
+
+
+def _listening(port: int) -> list[Any]:
+    """Who listens on a port."""
     import psutil
 
     try:
         connections = psutil.net_connections(kind="tcp")
     except psutil.AccessDenied:
         # macOS shows other users' sockets to root only.
-        connections = []
-    for connection in connections:
-        if connection.status != psutil.CONN_LISTEN or connection.laddr[1:] != (port,):
-            continue
+        return []
+    return [one for one in connections if one.status == psutil.CONN_LISTEN and one.laddr[1:] == (port,)]
+
+
+def _listener(port: int) -> tuple[str, bool] | None:
+    import psutil
+
+    for connection in _listening(port):
         if connection.pid is None:
             return "a program of another user", False
         try:
@@ -127,7 +152,7 @@ def pick(
         # What a session has been promised is not asked after: the engine that holds it may be slow to say so.
         # Nor who holds one that nobody has asked for.
         if port == wanted and port not in avoid and not is_reserved(port) and not is_free(port):
-            name, ours = containers(port) or _holder(port)
+            name, ours = containers(port) or holder(port)
             if not ours:
                 setting = BY_FIELD[field]
                 others = f"{setting.flag} {port + 1}, or {setting.variable}=0 for a free one"
@@ -157,3 +182,17 @@ def next_free(ports: Mapping[int, int], avoid: frozenset[int], own: frozenset[in
         shift = step if max(moved.values()) + step <= 65535 else 1024 - min(moved.values())
         moved = {rank: port + shift for rank, port in moved.items()}
     return moved
+
+
+def reserve_free(count: int) -> list[int]:
+    """Free ports that nobody need know, reserved for this process."""
+    from .reservations import choosing, reserve
+
+    found: list[int] = []
+    with choosing():
+        while len(found) < count:
+            port = any_free(frozenset(found))
+            if not is_reserved(port):
+                found.append(port)
+        reserve(found)
+    return found

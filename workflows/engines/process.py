@@ -126,6 +126,13 @@ class ProcessEngine:
             return True
         return service.pid > 0 and bool(service.process) and identity.is_alive(service.process)
 
+    def held_ports(self, service: Service) -> frozenset[int]:
+        """See :class:`~workflows.engines.base.Engine`."""
+        return frozenset((service.scoring_port, service.debug_port)) if self.alive(service) else frozenset()
+
+    def mend(self, service: Service) -> None:
+        """Nothing leads to a process: it listens itself."""
+
     def restart_worker(self, service: Service, worker: int) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
         if not self.alive(service):

@@ -10,9 +10,11 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from .. import clock
 from ..paths import cache_folder
+from ..private import make_folder
 from ..project import read_json, write_json
 from ..runs.identity import is_alive, of_process
 
@@ -21,9 +23,7 @@ HANDOVER_SECONDS = 15.0
 
 
 def _folder() -> Path:
-    folder = cache_folder() / "ports"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return make_folder(cache_folder() / "ports")
 
 
 @contextlib.contextmanager
@@ -37,20 +37,22 @@ def choosing() -> Iterator[None]:
         yield
 
 
-def reserve(ports: Collection[int], handover: bool = False) -> None:
-    """Note that this process has promised these ports.
+def reserve(ports: Collection[int], handover: bool = False, of: int | None = None, **more: Any) -> None:
+    """Note that a process has promised these ports, or holds them.
 
     Args:
         ports: The ports.
         handover: Whether another process is going to take them over when this one has ended.
+        of: The process; this one by default.
+        more: What else to note.
     """
-    identity = of_process(os.getpid())
+    identity = of_process(os.getpid() if of is None else of)
     if identity is None:
         return
     with contextlib.suppress(OSError):
         _forget_ended()
         for port in ports:
-            write_json(_folder() / f"{port}.json", {**identity, "handover": handover, "stamp": clock.stamp()})
+            write_json(_folder() / f"{port}.json", {**identity, "handover": handover, "stamp": clock.stamp(), **more})
 
 
 def _forget_ended() -> None:
@@ -67,10 +69,15 @@ def release(ports: Collection[int]) -> None:
             (_folder() / f"{port}.json").unlink(missing_ok=True)
 
 
+def note(port: int) -> dict[str, Any] | None:
+    """What was noted of a port, by a process that may be gone."""
+    return read_json(cache_folder() / "ports" / f"{port}.json")
+
+
 def is_reserved(port: int) -> bool:
     """Whether a run that is still there has been promised the port."""
     path = cache_folder() / "ports" / f"{port}.json"
-    identity = read_json(path)
+    identity = note(port)
     if identity is None:
         return False
     if is_alive(identity):

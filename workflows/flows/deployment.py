@@ -310,6 +310,7 @@ class Deployment:
                 # Without the lock it may be one that another command is just making.
                 self._end(service)
             raise UserError(f"The service {service.name} has ended; inv container.logs shows its last log.", remedy)
+        self._engine_of(service).mend(service)
         return service
 
     def _known(self, remedy: str) -> Service:
@@ -335,10 +336,11 @@ class Deployment:
                 f"The service and the debugger cannot both use port {settings.debug_port}.",
                 "Choose two: --scoring-port, --debug-port.",
             )
-        if self.engine.name == "process":
-            for port in (settings.scoring_port, settings.debug_port):
-                if not ports.may_listen(port):
-                    raise UserError(f"Only root may listen on port {port}.", "Choose a port from 1024 on.")
+        # The Docker engine, being root's, can publish any port.
+        listened = [settings.debug_port] + ([settings.scoring_port] if self.engine.name == "process" else [])
+        for port in listened:
+            if not ports.may_listen(port):
+                raise UserError(f"Only root may listen on port {port}.", "Choose a port from 1024 on.")
         chosen = self._chosen_ports(self._own_ports(own), notes)
         return ServiceSpec(
             project=settings.project,
@@ -378,10 +380,9 @@ class Deployment:
         if own is None:
             return frozenset()
         try:
-            alive = self._engine_of(own).alive(own)
+            return self._engine_of(own).held_ports(own)
         except UserError:
-            alive = False
-        return frozenset((own.scoring_port, own.debug_port)) if alive else frozenset()
+            return frozenset()
 
     def _container_name(self, own: Service | None, notes: list[str]) -> str:
         """The wanted name, or the next one where a session of another project holds it."""

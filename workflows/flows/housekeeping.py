@@ -35,7 +35,10 @@ def services() -> list[dict[str, str]]:
             continue
         engine = answering.get(service.engine)
         state = "unknown" if engine is None else "running" if engine.alive(service) else "ended"
-        if state == "running":
+        if engine is not None and state == "running":
+            # That somebody holds its port by now is said by the commands that need it.
+            with contextlib.suppress(UserError):
+                engine.mend(service)
             state = _state(service)
         known.add(service.handle)
         rows.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 import time
 from collections.abc import Callable
@@ -232,6 +233,9 @@ def _script_error(service: Service, event: dict[str, Any], again: str) -> UserEr
             "Correct the import, or add the package to requirements.txt or conda.yml of the inference environment, "
             "then: inv deploy.debug"
         )
+    if service.engine == "docker" and f"[Errno {errno.EROFS}]" in message:
+        # Its folder and the model's are the person's own.
+        remedy = f"Write to a folder of tempfile.mkdtemp(): {name} and the model are there for reading only."
     return UserError(f"{kind}: {message}", remedy, file=shown(place), line=event.get("line"))
 
 

@@ -65,12 +65,16 @@ class Forward:
         self.local = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def close(self) -> None:
-        """End it, and those who are connected."""
+    def stop_listening(self) -> None:
+        """Let nobody else in; those who are connected stay until their connections end by themselves."""
         with contextlib.suppress(OSError):
             # Wakes the thread that accepts.
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def close(self) -> None:
+        """End it, and those who are connected."""
+        self.stop_listening()
         with self._lock:
             live = list(self._live)
         for client in live:

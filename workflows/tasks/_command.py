@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Context, Exit, Task, task
 
-from .. import report, storage
+from .. import report, storage, tracebacks
 from ..errors import UserError
 from ..interrupts import handled
 from ..vscode import pressed
@@ -129,7 +129,7 @@ def command(
                 if str(values.get(argument, "")).startswith("-"):
                     _end(UserError(f"{values[argument]} is not a {argument}.", f"Help: inv --help {name}"))
             run = Command(name, context, flags, as_json)
-            _keep_secrets()
+            tracebacks.install()
             pressed.see(run.project)
             if "debug_port" in flags and flags["debug_port"] is None and (port := pressed.debug_port()) is not None:
                 flags["debug_port"] = str(port)
@@ -160,16 +160,6 @@ def command(
         return made
 
     return decorate
-
-
-def _keep_secrets() -> None:
-    """Have no traceback show a secret, and nothing one that was typed."""
-    from .. import tracebacks
-    from ..redaction import keep_addresses
-
-    tracebacks.install()
-    for word in sys.argv[1:]:
-        keep_addresses(word)
 
 
 LEFT_THERE = "What was started on the other machine may go on there."

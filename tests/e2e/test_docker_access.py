@@ -1,0 +1,361 @@
+"""Who gets into the debug port of a container, and what leads there: other users, other containers, the forwarder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from projects import PLAIN, PLAIN_LINE, Project, listeners, post, until
+from users import OTHER, dial, needs_users
+
+from workflows.engines import docker_network, forwarders, ports
+from workflows.engines.docker import LABEL_PORTS, gate_ports
+from workflows.engines.docker_client import connect
+from workflows.errors import UserError
+
+if TYPE_CHECKING:
+    import docker
+
+pytestmark = pytest.mark.parametrize("engine", ["docker"], indirect=True)
+
+#: What begins every debugger's session.
+_BODY = b'{"seq": 1, "type": "request", "command": "initialize", "arguments": {"adapterID": "x"}}'
+INITIALIZE = b"Content-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
+
+#: In a container: tries each ADDRESS:PORT, and says what came back.
+STRANGER = """\
+import socket, sys
+for place in sys.argv[2:]:
+    host, _, port = place.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), 3) as s:
+            s.sendall(bytes.fromhex(sys.argv[1]))
+            s.settimeout(3)
+            print(place, s.recv(100))
+    except OSError as error:
+        print(place, b"", type(error).__name__)
+"""
+
+
+@pytest.fixture
+def client() -> Iterator[docker.DockerClient]:
+    with contextlib.closing(connect()) as made:
+        yield made
+
+
+@dataclass
+class Running:
+    """A project's service, its container and its ports."""
+
+    project: Project
+    port: int
+    container: dict[str, Any]
+    scoring_url: str
+
+    @property
+    def id(self) -> str:
+        return str(self.container["Id"])
+
+    @property
+    def gate(self) -> int:
+        """Where its gate is published."""
+        return gate_ports(self.container["Config"]["Labels"])[self.port]
+
+    @property
+    def network(self) -> dict[str, Any]:
+        (found,) = self.container["NetworkSettings"]["Networks"].values()
+        return dict(found)
+
+    def forwarder(self) -> int | None:
+        """The process that leads from the debug port."""
+        found = [
+            entry.pid
+            for entry in psutil.net_connections("tcp")
+            if entry.status == psutil.CONN_LISTEN and entry.laddr[1:] == (self.port,)
+        ]  # fmt: skip
+        return found[0] if found else None
+
+    def attach_works(self) -> bool:
+        """Whether a debugger stops in a request, as an editor does."""
+        from test_deploy import Posting, attach, stop_of
+
+        debug = {
+            "debug": {"port": self.port},
+            "path_mappings": [{"localRoot": str(self.project.score.parent), "remoteRoot": "/var/azureml-app"}],
+        }
+        with attach(self.project, debug, PLAIN_LINE) as debugger:
+            posting = Posting(self.scoring_url)
+            frame = stop_of(debugger)
+            debugger.request("continue", {"threadId": frame["thread"]}, 20)
+            debugger.disconnect()
+            return bool(frame["line"] == PLAIN_LINE and posting.finish() == {"answer": 60})
+
+
+@pytest.fixture
+def running(project: Project, client: docker.DockerClient) -> Running:
+    debug = project.debug()
+    return Running(
+        project, debug["debug"]["port"], client.api.inspect_container(debug["container"]), debug["scoring_url"]
+    )
+
+
+def in_container(network: str, *places: str) -> dict[str, bytes]:
+    """What a container on a network is answered at each place."""
+    command = ["docker", "run", "--rm", "--network", network, "azureml-debug/base:latest", "python3", "-c", STRANGER]
+    done = subprocess.run([*command, INITIALIZE.hex(), *places], capture_output=True, text=True, check=True, timeout=60)
+    return {line.split(" ", 1)[0]: line.split(" ", 1)[1].encode() for line in done.stdout.splitlines()}
+
+
+def bytes_for(address: str, port: int, patience: float = 1) -> bytes:
+    """What this user is answered without a token."""
+    with socket.create_connection((address, port), 5) as connection:
+        connection.sendall(INITIALIZE)
+        connection.settimeout(patience)
+        try:
+            return connection.recv(100)
+        except (TimeoutError, ConnectionError):
+            return b""
+
+
+@needs_users
+def test_another_user_gets_nothing_by_any_way_and_the_owner_debugs(running: Running) -> None:
+    address = running.network["IPAddress"]
+    for host, port in (("127.0.0.1", running.port), ("127.0.0.1", running.gate), (address, 5678)):
+        with dial(port, OTHER, address=host, first=INITIALIZE, then="half-close") as stranger:
+            assert not stranger.said("data"), (host, port, stranger.received)
+    # Nor does root without the token, who may have it from the session's file.
+    assert bytes_for("127.0.0.1", running.gate) == b"" == bytes_for(address, 5678)
+    assert bytes_for("127.0.0.1", running.port, 20).startswith(b"Content-Length")
+    assert running.attach_works()
+
+
+def test_no_other_container_reaches_the_gate(running: Running) -> None:
+    address, gateway = running.network["IPAddress"], running.network["Gateway"]
+    places = [f"{address}:5678", f"{address}:5001", f"{gateway}:{running.gate}", f"{gateway}:{running.port}"]
+    for network in ("bridge", docker_network.NAME):
+        answers = in_container(network, *places)
+        assert set(answers) == set(places) and all(answer.startswith(b"b'' ") for answer in answers.values()), answers
+    # The way that is tried is one: the same question is answered where it is let in.
+    assert bytes_for("127.0.0.1", running.port, 20).startswith(b"Content-Length")
+
+
+def test_the_debug_port_and_the_gates_are_open_on_the_loopback_address_only(running: Running) -> None:
+    assert set(listeners(running.port)) == set(listeners(running.gate)) == {"127.0.0.1"}
+    assert LABEL_PORTS in running.container["Config"]["Labels"]
+
+
+def test_the_token_is_in_the_session_only_which_is_the_owners(running: Running) -> None:
+    session = running.project.state / "session.json"
+    token = json.loads(session.read_text())["token"]
+    assert len(token) > 30 and session.stat().st_mode & 0o077 == 0
+    assert token not in json.dumps(running.container)
+    pid = running.forwarder()
+    assert pid is not None
+    process = psutil.Process(pid)
+    assert token not in " ".join(process.cmdline()) and token not in json.dumps(process.environ())
+    shown = running.project.ok("container.list", "--json").out + running.project.ok("deploy.attach-config").out
+    assert token not in shown + (running.project.folder / ".vscode" / "launch.json").read_text()
+
+
+@pytest.mark.parametrize("command", ["deploy.attach-config", "container.list", "deploy.reload"])
+def test_a_forwarder_that_was_killed_is_there_again_after_the_next_command(running: Running, command: str) -> None:
+    pid = running.forwarder()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not listeners(running.port), "the end of the forwarder")
+    running.project.ok(command)
+    assert running.forwarder() not in (None, pid)
+    assert running.attach_works()
+
+
+def test_one_whose_port_another_program_took_meanwhile_is_told_of(running: Running) -> None:
+    pid = running.forwarder()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not listeners(running.port), "the end of the forwarder")
+    with socket.create_server(("127.0.0.1", running.port)):
+        refused = running.project.inv("deploy.attach-config")
+        refused.says(f"Port {running.port} of the service", f"is held by python (process {os.getpid()})")
+        # And whoever wants that port for another service is not told that it is one of ours.
+        other = running.project.inv("deploy.debug", AML_DEBUG_PORT=str(running.port), AML_SCORING_PORT="0")
+        other.says(f"Port {running.port} is held by python (process {os.getpid()})")
+    running.project.ok("deploy.attach-config")
+    assert running.attach_works()
+
+
+def test_a_container_removed_by_hand_takes_its_forwarder_along(running: Running, client: docker.DockerClient) -> None:
+    assert running.forwarder() is not None
+    client.api.remove_container(running.id, force=True)
+    until(lambda: not listeners(running.port), "the end of the forwarder")
+    # The same port is used again, with the session's file there or without it.
+    again = running.project.debug(AML_DEBUG_PORT=str(running.port))
+    assert again["debug"]["port"] == running.port
+    (running.project.state / "session.json").unlink()
+    again = running.project.debug(AML_DEBUG_PORT=str(running.port))
+    assert again["debug"]["port"] == running.port and post(again["scoring_url"]) == {"answer": 60}
+
+
+def test_the_forwarder_outlives_a_restart_of_its_container(running: Running, client: docker.DockerClient) -> None:
+    pid, container = running.forwarder(), client.containers.get(running.id)
+    container.restart(timeout=1)
+    container.exec_run(["/bin/sh", "-c", "exec runsvdir /var/runit"], detach=True)
+    until(lambda: bytes_for("127.0.0.1", running.port, 20).startswith(b"Content-Length"), "the gate")
+    assert running.forwarder() == pid
+
+
+def test_one_that_ends_for_good_takes_its_forwarder_along_and_its_port_is_the_projects_own(
+    running: Running, client: docker.DockerClient
+) -> None:
+    client.api.kill(running.id)
+    until(lambda: client.api.inspect_container(running.id)["State"]["Status"] == "exited", "its end")
+    assert running.forwarder() is not None
+    again = running.project.ok("deploy.debug", AML_DEBUG_PORT=str(running.port))
+    assert "belongs to another session" not in again.out
+    assert json.loads((running.project.state / "session.json").read_text())["debug_port"] == running.port
+
+
+def test_nothing_is_left_of_a_service_that_was_stopped(running: Running, client: docker.DockerClient) -> None:
+    pid = running.forwarder()
+    assert pid is not None
+    running.project.ok("container.stop")
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert not listeners(running.port) and not listeners(running.gate)
+    left = {path.name for path in running.project.state.iterdir()}
+    assert left.isdisjoint({"session.json", "forwarder.log", "announce"})
+    assert not client.api.containers(all=True, filters={"id": running.id})
+
+
+def test_a_second_project_takes_the_next_port_of_one_that_is_forwarded(running: Running, other: Project) -> None:
+    second = other.ok("deploy.debug", AML_DEBUG_PORT=str(running.port), AML_CONTAINER_NAME="beside-it")
+    assert f"port {running.port} belongs to another session" in second.out
+    assert running.attach_works()
+
+
+def test_ports_are_listed_as_people_use_them(running: Running, client: docker.DockerClient, tmp_path: Path) -> None:
+    (running.project.state / "session.json").rename(tmp_path / "kept.json")
+    rows = running.project.ok("container.list", "--json").json["services"]
+    shutil.move(tmp_path / "kept.json", running.project.state / "session.json")
+    (row,) = [row for row in rows if row["project"] == str(running.project.folder)]
+    assert f"{running.port}->5678" in row["ports"] and str(running.gate) not in row["ports"]
+
+
+def test_only_what_the_service_has_to_write_is_mounted_for_writing(running: Running) -> None:
+    writable = {mount["Destination"] for mount in running.container["Mounts"] if mount["RW"]}
+    assert writable == {"/var/azureml-debug"}
+
+
+def test_a_score_script_that_writes_beside_itself_is_told_where_it_can(project: Project) -> None:
+    project.write_score(PLAIN.replace("model = 10", "model = 10\n    open('cache.txt', 'w').close()"))
+    result = project.inv("deploy.debug")
+    result.says("score.py", "Read-only file system", "tempfile")
+    assert not (project.score.parent / "cache.txt").exists()
+
+
+# The network
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch, client: docker.DockerClient, tmp_path: Path) -> Iterator[str]:
+    """A name of its own for the network, which is taken away afterwards."""
+    name = f"azureml-debug-test-{time.time_ns()}"
+    monkeypatch.setattr(docker_network, "NAME", name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield name
+    for network in client.api.networks(names=[name]):
+        client.api.remove_network(network["Id"])
+
+
+def test_commands_that_make_the_network_at_the_same_moment_agree(
+    named: str, engine: str, client: docker.DockerClient
+) -> None:
+    found: list[str] = []
+
+    def make() -> None:
+        with contextlib.closing(connect()) as own:
+            found.append(docker_network.ensure(own))
+
+    threads = [threading.Thread(target=make) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6 and len(set(found)) == 1
+    made = client.api.inspect_network(found[0])
+    assert made["Options"]["com.docker.network.bridge.enable_icc"] == "false"
+
+
+def test_prune_takes_the_network_away_only_where_no_container_needs_it(
+    named: str, engine: str, client: docker.DockerClient
+) -> None:
+    network = docker_network.ensure(client)
+    host = client.api.create_host_config(network_mode=network)
+    made = client.api.create_container("azureml-debug/base:latest", ["true"], host_config=host)["Id"]
+    try:
+        # It is enough that it could be started.
+        assert docker_network.unused(client) == []
+    finally:
+        client.api.remove_container(made)
+    ((name, size, remove),) = docker_network.unused(client)
+    assert (name, size) == (f"network {named}", 0)
+    remove()
+    remove()
+    assert not client.api.networks(names=[named])
+    assert docker_network.ensure(client) != network
+
+
+def test_a_network_of_that_name_that_joins_containers_is_not_used(
+    named: str, engine: str, client: docker.DockerClient
+) -> None:
+    client.api.create_network(named, driver="bridge", labels={"azureml-debug.kind": "network"})
+    with pytest.raises(UserError, match="is not one that this program has made") as refused:
+        docker_network.ensure(client)
+    assert refused.value.remedy.endswith(f"docker network rm {named}")
+    assert docker_network.unused(client) == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+        "all predefined address pools have been fully subnetted",
+    ],
+)
+def test_address_pools_that_are_used_up_are_said(
+    named: str, engine: str, client: docker.DockerClient, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from docker.errors import APIError
+
+    def refuse(*_arguments: Any, **_options: Any) -> None:
+        raise APIError("500 Server Error", explanation=said)
+
+    monkeypatch.setattr(client.api, "create_network", refuse)
+    with pytest.raises(UserError, match="no range of addresses left") as refused:
+        docker_network.ensure(client)
+    assert "docker network prune" in refused.value.remedy
+
+
+def test_a_token_is_another_one_each_time(engine: str) -> None:
+    assert len({forwarders.new_token() for _ in range(100)}) == 100
+    digest = forwarders.gate_variables("secret")["AZUREML_DEBUGGEE_TOKEN"]
+    assert "secret" not in digest and len(digest) == 64
+
+
+def test_ports_that_nobody_asked_for_are_free_and_all_different(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = [*ports.reserve_free(5), *ports.reserve_free(5)]
+    assert len(set(found)) == 10 and all(map(ports.is_free, found))

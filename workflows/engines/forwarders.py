@@ -1,0 +1,145 @@
+"""The forwarders of services in containers: started, found again, ended. What one does: ``workflows/forwarder.py``.
+
+Which process leads from a port is noted where ports are reserved, so that every project knows whose the port is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ..background import spawn
+from ..errors import PortHeld, UserError
+from ..forwarder import MODULE
+from ..private import open_file
+from ..runs import identity
+from . import ports, reservations
+
+#: Seconds for a forwarder to end, by itself or told to.
+END_SECONDS = 3.0
+#: Variables of the person's that say where the engine is, and those without which nothing is found.
+_KEPT = ("PATH", "HOME", "USERPROFILE", "SYSTEMROOT", "TMPDIR", "TEMP", "XDG_CACHE_HOME")
+
+
+def new_token() -> str:
+    """What lets a forwarder in: made for each session, and never shown."""
+    return secrets.token_urlsafe(32)
+
+
+def gate_variables(token: str) -> dict[str, str]:
+    """What makes the gate in a container ask for a token."""
+    return {
+        "AZUREML_DEBUGGEE_TOKEN": hashlib.sha256(token.encode()).hexdigest(),
+        # An editor in the container itself, as `container.code` opens one, has none.
+        "AZUREML_DEBUGGEE_LOOPBACK": "1",
+    }
+
+
+def listen(port: int, what: str) -> socket.socket:
+    """Listen on a debug port.
+
+    Args:
+        port: The port.
+        what: Whose it is to be, for messages: ``the service debug``.
+
+    Raises:
+        UserError: Another program holds it, or only root may listen there.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if hasattr(socket, "SO_REUSEPORT"):  # not Windows, where it would share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise UserError(f"Only root may listen on port {port}.", "Choose a port from 1024 on.") from error
+        name = ports.holder(port)[0] or "another program"
+        raise PortHeld(
+            port,
+            f"Port {port} of {what} is held by {name}.",
+            "Stop it, or choose another port: --debug-port 0 for a free one.",
+        ) from error
+    return listener
+
+
+def start(listener: socket.socket, told: dict[str, Any], log: Path) -> None:
+    """Start a forwarder on what :func:`listen` has returned; it goes its own way.
+
+    Args:
+        listener: Handed over, and closed here.
+        told: As of :func:`workflows.forwarder.main`, without the listener.
+        log: Where it complains.
+    """
+    container = str(told["container"])
+    keep = _KEPT if told["socket"] else (*_KEPT, "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG",
+                                         "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "SSH_AUTH_SOCK")  # fmt: skip
+    environment = {name: os.environ[name] for name in keep if name in os.environ}
+    environment[ports.FORWARDER] = container
+    port = int(listener.getsockname()[1])
+    options: dict[str, Any] = {}
+    with listener:
+        if sys.platform == "win32":
+            listener.close()  # it is not handed over there
+            told = {**told, "port": port}
+        else:
+            options["pass_fds"] = (listener.fileno(),)
+            told = {**told, "listener": listener.fileno()}
+        with open_file(log, "wb") as complaints:
+            child = spawn(
+                MODULE, (), lean=bool(told["socket"]), environment=environment, cwd=os.path.abspath(os.sep),
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaints, **options,
+            )  # fmt: skip
+    assert child.stdin is not None
+    # Should it have died already, the next command finds that out.
+    with contextlib.suppress(OSError), child.stdin:
+        child.stdin.write(json.dumps(told).encode())
+    reservations.reserve([port], of=child.pid, container=container)
+    # It is meant to outlive this command, so nobody waits for it.
+    child.returncode = 0
+
+
+def runs(port: int, container: str) -> bool:
+    """Whether the forwarder of a container still holds its port."""
+    noted = reservations.note(port)
+    if noted is not None and noted.get("container") == container and identity.is_alive(noted):
+        return True
+    # The folder with the notes may have been deleted.
+    return not ports.is_free(port) and ports.forwarded(port) == container
+
+
+def end(port: int, container: str) -> None:
+    """End the forwarder of a container that is being taken away; it would end by itself, a moment later."""
+    noted = reservations.note(port)
+    if noted is not None and noted.get("container") == container and identity.is_alive(noted):
+        if not identity.is_here(noted):
+            return
+        for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(int(noted["pid"]), number)
+            if _seen(lambda: not identity.is_alive(noted)):
+                break
+        reservations.release([port])
+        return
+    _seen(lambda: ports.is_free(port) or ports.forwarded(port) != container)
+
+
+def _seen(look: Any) -> bool:
+    deadline = time.monotonic() + END_SECONDS
+    while not look():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True

@@ -1,0 +1,58 @@
+"""Files and folders for this user alone, whatever the umask is: sessions, logs, what is kept of runs.
+
+They hold values of variables, lines of code, tokens. What a person asks for and may share, such as launch.json,
+is not made by these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import IO, Any
+
+FILE, FOLDER = 0o600, 0o700
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder with those above it that are missing, each for this user alone; the folder.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    try:
+        folder.mkdir(FOLDER)
+    except FileNotFoundError:
+        if folder.parent == folder:
+            raise
+        make_folder(folder.parent)
+        make_folder(folder)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    return folder
+
+
+def close(folder: Path) -> None:
+    """Take from others what they may do in a folder that is there, where it is this user's."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):
+        status = folder.lstat()
+        if status.st_uid == os.geteuid() and status.st_mode & 0o077:
+            folder.chmod(FOLDER)
+
+
+def opener(path: str, flags: int) -> int:
+    """For ``open(…, opener=opener)``: what is made by it is for this user alone."""
+    return os.open(path, flags, FILE)
+
+
+def open_file(path: Path, mode: str, **options: Any) -> IO[Any]:
+    """Open a file, made for this user alone where it is missing; as :func:`open`."""
+    return open(path, mode, opener=opener, **options)
+
+
+def touch(path: Path) -> None:
+    """Make an empty file where there is none."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), FILE))
