@@ -7,8 +7,27 @@ import sys
 from pathlib import Path
 
 from . import report
+from .errors import UserError
 
 NAME = "azureml-debug"
+
+
+class NoHomeError(UserError, RuntimeError):
+    """Neither HOME nor the system's list of users says where this user's own folder is."""
+
+
+def home_folder() -> Path:
+    """This user's own folder.
+
+    Raises:
+        NoHomeError: Nothing says where it is.
+    """
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        user = f"user {os.getuid()}" if hasattr(os, "getuid") else "this user"
+        problem = f"HOME is not set, and the system does not know the home folder of {user}."
+        raise NoHomeError(problem, "Let HOME name a folder that you can write to.") from error
 
 
 def cache_folder() -> Path:
@@ -21,7 +40,7 @@ def cache_folder() -> Path:
 
         return Path(platformdirs.user_cache_dir(NAME, appauthor=False))
     # The XDG rule in a line: the library takes 20 ms of a command's start.
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / NAME
+    return Path(os.environ.get("XDG_CACHE_HOME") or home_folder() / ".cache") / NAME
 
 
 def own_id() -> str:
@@ -32,7 +51,6 @@ def own_id() -> str:
     Raises:
         UserError: It cannot be kept.
     """
-    from .errors import UserError
     from .locks import HeldError, hold
     from .project import write_bytes
 
@@ -56,7 +74,7 @@ def _state_folder() -> Path:
         import platformdirs
 
         return Path(platformdirs.user_state_dir(NAME, appauthor=False))
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / NAME
+    return Path(os.environ.get("XDG_STATE_HOME") or home_folder() / ".local" / "state") / NAME
 
 
 def exists(path: Path) -> bool:

@@ -237,7 +237,9 @@ def resolve(
         try:
             if not text:
                 raise ValueError("must not be empty")
-            value = setting.read(text)
+            if "\0" in text:
+                raise ValueError("must not have a NUL in it")
+            value = _expanded(text, base) if setting.path else setting.read(text)
         except ValueError as error:
             problem = f"{setting.variable} {error}, not {text!r}."
             if source == setting.flag:
@@ -248,12 +250,19 @@ def resolve(
                 raise UserError(problem, f"Correct or unset the environment variable {setting.variable}.") from error
             line = stored[setting.variable][1]
             raise UserError(problem, "Correct this line of .env.", file=shown(env_file), line=line) from error
-        values[setting.field] = Path(os.path.abspath(base / Path(text).expanduser())) if setting.path else value
+        values[setting.field] = value
     defaults = packaged_defaults()
     for name, place in DEFAULT_PLACES.items():
         if values[name] is None:
             values[name] = project / place if (project / place).exists() else defaults / place
     return Settings(project=project, set_by=set_by, **values)
+
+
+def _expanded(text: str, base: Path) -> Path:
+    try:
+        return Path(os.path.abspath(base / Path(text).expanduser()))
+    except RuntimeError as error:
+        raise ValueError("names a user whose home folder the system does not know") from error
 
 
 @dataclass(frozen=True)

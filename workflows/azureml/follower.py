@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .. import tracebacks
+from .. import tracebacks, unforeseen
 from ..background import log
 from ..engines import reservations
 from ..errors import UserError
@@ -178,7 +178,8 @@ def main(folder: Path) -> int:
         return 1
     except Exception as error:
         log(tracebacks.formatted(error))
-        run.trouble = "following it failed; see runner.log in the run's folder"
+        told = unforeseen.explained(error, "following it", run.project)
+        run.trouble = told.problem.rstrip(".") if told else "following it failed; see runner.log in the run's folder"
         records.save(run)
         return 1
     return 0

@@ -21,6 +21,8 @@ from .definition import Input
 
 #: Seconds of silence after which a server counts as gone.
 SILENCE_SECONDS = 30
+#: Letters of an address that a file's name here is made of.
+_LONGEST_NAME = 60
 _PART = 1024 * 1024
 
 
@@ -59,8 +61,11 @@ def fetch_all(entries: Sequence[Input], report: Callable[[str], None]) -> dict[s
 
 def _target(url: str) -> Path:
     """Where an address's file is kept."""
-    name = re.sub(r"[^\w.-]+", "_", unquote(urlsplit(url).path.rpartition("/")[2])) or "data"
-    return cache_folder() / "inputs" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+    # The address may be none at all, which is told when it is fetched; and a name has at most 255 bytes.
+    path = url.partition("?")[0].partition("#")[0].partition("://")[2].partition("/")[2]
+    name = re.sub(r"[^\w.-]+", "_", unquote(path.rpartition("/")[2]))[-_LONGEST_NAME:]
+    digest = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return cache_folder() / "inputs" / digest / (name if name.strip(".") else "data")
 
 
 def _fetch(url: str, report: Callable[[str], None]) -> Path:

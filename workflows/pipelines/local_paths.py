@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ..errors import UserError
 from ..paths import exists
@@ -69,6 +70,9 @@ def data_path(value: Value, text: str, type_: str, what: str, option: str) -> tu
     """
     found = scheme(text)
     if found in ("http", "https") and type_ in FILE_TYPES:
+        if not _is_address(text.strip()):
+            problem = f"{what} is at {text.strip()}, of which the host or the port cannot be read."
+            raise refuse(value, problem, "Correct it; what is special in a password is written as % and two digits.")
         return None, text.strip()
     if found in ("http", "https"):
         raise _elsewhere(value, f"{what} is a folder at {text}; only single files can be fetched.", option)
@@ -86,6 +90,13 @@ def data_path(value: Value, text: str, type_: str, what: str, option: str) -> tu
     if type_ == "uri_folder" and not path.is_dir():
         raise refuse(value, f"{what} is a {type_}, but {path} is a file.", "Name its folder, or make it a `uri_file`.")
     return path, None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return urlsplit(text).port != 0
+    except ValueError:  # its text may quote a part of a password
+        return False
 
 
 def _elsewhere(value: Value, problem: str, option: str) -> UserError:

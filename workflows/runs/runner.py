@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import engines, tracebacks
+from .. import engines, tracebacks, unforeseen
 from ..background import log, spawn
 from ..engines import reservations
 from ..engines.step_variables import step_variables
@@ -196,12 +196,15 @@ class Runner:
                 for name, value in planned.variables.items()
             }
             process = self._engine.start_step(spec, command, step_variables(spec, variables, view.paths))
-        except (UserError, Malformed, ValueError, OSError) as error:
-            # ValueError: a NUL in a variable or in the command.
+        except (UserError, Malformed, ValueError, OSError, RuntimeError, MemoryError) as error:
+            # ValueError: a NUL in a variable or in the command. RuntimeError: no thread can be started.
             step.status = records.FAILED
             step.end()
-            step.reason = error.problem if isinstance(error, UserError) else str(error)
-            self._say(planned, str(error))
+            told = None if isinstance(error, Malformed) else unforeseen.explained(error, project=self.run.project)
+            if told is None and not isinstance(error, Malformed):
+                log(tracebacks.formatted(error))
+            step.reason = told.problem if told is not None else str(error)
+            self._say(planned, str(told or error))
             self._save()
             return
         self._running.append(_Running(planned, step, process))
@@ -367,7 +370,9 @@ def main(folder: Path) -> int:
     except Exception as error:
         log(tracebacks.formatted(error))
         if not run.final:
-            store.close(run, records.FAILED, "the runner itself failed; see runner.log in the run's folder")
+            told = unforeseen.explained(error, "the runner", run.project)
+            reason = told.problem if told else "the runner itself failed; see runner.log in the run's folder"
+            store.close(run, records.FAILED, reason)
         return 1
     return 0
 

@@ -6,7 +6,6 @@ adds the flags of the settings that it uses and turns it into an Invoke task.
 
 from __future__ import annotations
 
-import errno
 import functools
 import inspect
 import sys
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Context, Exit, Task, task
 
-from .. import report, storage, tracebacks
+from .. import report, tracebacks, unforeseen
+from ..console import show_error
 from ..errors import UserError
 from ..interrupts import handled
 from ..vscode import pressed
@@ -43,7 +43,7 @@ class Command:
         as_json: Whether ``--json`` was typed.
     """
 
-    def __init__(self, name: str, context: Context, flags: Mapping[str, str | None], as_json: bool) -> None:
+    def __init__(self, name: str, context: Context, flags: dict[str, str | None], as_json: bool) -> None:
         from ..console import Console
 
         self.name = name
@@ -122,6 +122,7 @@ def command(
 
         @functools.wraps(function)
         def body(context: Context, **values: Any) -> None:
+            _streams.complete()
             flags = {field: values.pop(field, None) for field in settings}
             as_json = bool(values.pop("json", False))
             remote = bool(elsewhere and values.pop("remote", False))
@@ -130,10 +131,8 @@ def command(
                     _end(UserError(f"{values[argument]} is not a {argument}.", f"Help: inv --help {name}"))
             run = Command(name, context, flags, as_json)
             tracebacks.install()
-            pressed.see(run.project)
-            if "debug_port" in flags and flags["debug_port"] is None and (port := pressed.debug_port()) is not None:
-                flags["debug_port"] = str(port)
             with _signals_as_interrupts():
+                _guard(run, _see_pressed, {}, interrupted)
                 if remote:
                     typed: dict[str, Any] = {
                         "name": name,
@@ -160,6 +159,13 @@ def command(
         return made
 
     return decorate
+
+
+def _see_pressed(run: Command) -> None:
+    """Go by what launch.json says, where VS Code has read it and started this command."""
+    pressed.see(run.project)
+    if "debug_port" in run.flags and run.flags["debug_port"] is None and (port := pressed.debug_port()) is not None:
+        run.flags["debug_port"] = str(port)
 
 
 LEFT_THERE = "What was started on the other machine may go on there."
@@ -216,22 +222,24 @@ def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], 
         # Whoever read the output has gone; nothing is left to say, not even at exit.
         _streams.give_up()
         raise Exit(code=1) from None
-    except OSError as error:
-        if (told := _streams.unwritable(error)) is not None:
-            _end(told)
-        if (told := storage.explained(error, project=run.project)) is not None:
-            _end(told)
-        if error.errno in (errno.EACCES, errno.EPERM) and error.filename:
-            _end(UserError(f"{error.strerror}: {error.filename}.", "Give yourself permission, then run this again."))
-        if _is_dockers(error):
-            _end(_docker_error(error))
-        pressed.print_bug(error)
+    except Exit:
         raise
     except Exception as error:
-        if _is_dockers(error):
-            _end(_docker_error(error))
-        if not isinstance(error, Exit):
-            pressed.print_bug(error)
+        project = _project(run)
+        told = _streams.unwritable(error) if isinstance(error, OSError) else None
+        if told is not None:
+            _end(told)
+        log = unforeseen.keep(error, project)
+        told = (
+            _docker_error(error)
+            if _is_dockers(error)
+            else unforeseen.explained(error, run.console.current or "", project)
+        )
+        if told is not None:
+            _end(told)
+        pressed.print_bug(error)
+        if log is not None:
+            show_error(f"This is a bug of the program; its traceback is kept in {log}:")
         raise
 
 
@@ -243,6 +251,13 @@ def _sweep(project: Path) -> None:
         from ..runs import store
 
         store.sweep(project)
+
+
+def _project(run: Command) -> Path | None:
+    try:
+        return run.project
+    except (OSError, RuntimeError, ValueError):
+        return None  # the current folder is not there any more
 
 
 def _is_dockers(error: BaseException) -> bool:
@@ -260,8 +275,6 @@ def _end(error: UserError) -> None:
     Raises:
         Exit: Always.
     """
-    from ..console import show_error
-
     show_error(pressed.printed(error), error.details)
     _streams.give_up()
     raise Exit(code=error.exit_code) from error

@@ -12,6 +12,23 @@ from ..errors import UserError
 _NAMES = ("stdout", "stderr")
 
 
+def complete() -> None:
+    """Have all three standard streams, also where a command was started with one of them closed (``<&-``).
+
+    Else the next file or socket that is opened takes its number, and gets what is meant for the stream.
+    """
+    for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
 def flush() -> None:
     """Write what is still kept back, so that an error comes while it can be told.
 
