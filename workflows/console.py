@@ -26,12 +26,18 @@ OWN = frozenset(("locals", "values", "response"))
 REASON_AFTER = 1.0
 #: Seconds between two of a great many lines, where they stay on the screen.
 PASSING_SECONDS = 5.0
-_TASK = re.compile(r"\binv ((?:deploy|container|pipeline|experiment)\.[a-z-]+)(?![^\n]*--remote)")
+_TASK = re.compile(r"\binv ((?:deploy|container|pipeline|experiment)\.[a-z-]+)")
 
 
 def as_typed(text: str) -> str:
     """A text with commands in it as they have to be typed: with ``--remote`` where this one came from elsewhere."""
-    return _TASK.sub(r"inv \1 --remote", text) if report.wanted() else text
+    return "\n".join(map(_remotely, text.split("\n"))) if report.wanted() else text
+
+
+def _remotely(line: str) -> str:
+    # What is in front of a `--remote` has it already.
+    done = line.rfind("--remote") + 1
+    return line[:done] + _TASK.sub(r"inv \1 --remote", line[done:])
 
 
 class OutputLost(OSError):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from . import report
-from .errors import UserError
+from .errors import BadValue, UserError
 
 NAME = "azureml-debug"
 
@@ -75,6 +75,19 @@ def _state_folder() -> Path:
 
         return Path(platformdirs.user_state_dir(NAME, appauthor=False))
     return Path(os.environ.get("XDG_STATE_HOME") or home_folder() / ".local" / "state") / NAME
+
+
+def absolute(text: str) -> Path:
+    """The absolute path that a person has typed, with a home folder in the place of ``~`` and ``~user``.
+
+    Raises:
+        BadValue: Nobody knows that user's home folder.
+    """
+    try:
+        return Path(os.path.abspath(Path(text).expanduser()))
+    except RuntimeError as error:
+        problem = f"{text} names a user whose home folder the system does not know."
+        raise BadValue(problem, "Write the path in full, or set HOME.") from error
 
 
 def exists(path: Path) -> bool:

@@ -148,6 +148,9 @@ DEFAULT_PLACES: Mapping[str, str] = {
 #: The Azure SDK's usual variables of a service principal.
 SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 
+_MOST_BLANKS = 1000
+_BLANKS = re.compile(rf"[^\S\r\n]{{{_MOST_BLANKS + 1}}}")
+
 BY_FIELD: Mapping[str, Setting] = {setting.field: setting for setting in SETTINGS}
 
 
@@ -320,6 +323,10 @@ def _read_env_file(path: Path, prefix: str = "AML_") -> dict[str, tuple[str, int
         raise UserError(problem, "Make it a readable UTF-8 text file.", file=shown(path)) from error
     from io import StringIO
 
+    if (blanks := _BLANKS.search(text)) is not None:
+        # The library's time grows with the square of their number.
+        problem = f"this line has more than {_MOST_BLANKS} blanks in a row."
+        raise UserError(problem, "Take them out.", file=shown(path), line=line_at(text, blanks.start()))
     known = {setting.variable for setting in SETTINGS}
     found: dict[str, tuple[str, int]] = {}
     for binding in parse_stream(StringIO(text)):

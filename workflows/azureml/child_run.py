@@ -307,5 +307,5 @@ def _mappings(planned: PlannedStep, root: str) -> list[tuple[str, str]]:
 
 def _reason(text: str) -> str:
     """What matters of an error of the service."""
-    inner = re.search(r"(?:JobFailed|NodePreempted|UserError|\w+Error): ?(.+)", text)
+    inner = re.search(r"\b\w*(?:JobFailed|NodePreempted|Error): ?(.+)", text)
     return (inner[0] if inner else text or "the workspace does not say why")[:300]

@@ -17,6 +17,7 @@ from ..environments.requirements import normalise
 from ..errors import UserError
 from ..paths import shown
 from ..pipelines.definition import EnvironmentReference
+from ..reading import read_text
 from ..settings import Settings, packaged_defaults
 from .plan import CloudEnvironment
 
@@ -89,7 +90,7 @@ def _of_folder(
         "channels": list(definition.channels) or ["conda-forge"],
         "dependencies": [_python(definition.python), "pip", *packages, {"pip": _with_defaults(pip, debugged)}],
     }
-    text = dockerfile.read_text("utf-8") if dockerfile is not None else ""
+    text = read_text(dockerfile) if dockerfile is not None else ""
     return CloudEnvironment(f"azureml-debug-{_digest(conda, image, text)}", image=image, conda=conda, dockerfile=text)
 
 

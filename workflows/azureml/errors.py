@@ -233,9 +233,9 @@ def said(error: BaseException) -> str:
     if not words:
         for one in chain(error):
             text = _text(one)
-            found = re.search(r"Content: b?(['\"])(.*)\1", text, re.DOTALL)
-            words = _message_in(found[2] if found else "") or ("" if found else _message_in(text))
-            if not words and response is None and not found:
+            found = _content_in(text)
+            words = _message_in(text if found is None else found)
+            if not words and response is None and found is None:
                 words = text
             if words:
                 break
@@ -244,11 +244,18 @@ def said(error: BaseException) -> str:
     return line if line.endswith((".", "…")) or not line else line + "."
 
 
+def _content_in(text: str) -> str | None:
+    """What the SDK quotes of an answer's body, from the first quotation mark to the last; None where it quotes none."""
+    found = re.search(r"Content: b?(['\"])", text)
+    end = text.rfind(found[1]) if found else -1
+    return text[found.end() : end] if found and end >= found.end() else None
+
+
 def _message_in(text: str) -> str:
     """The message in an answer in JSON, at any depth."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     for _ in range(5):
         if not isinstance(found, dict):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadValue, UserError
 from ..models import RegistryLogin
+from ..reading import read_text
 from ..redaction import LineScrubber, keep_secret, scrub
 from ..settings import Settings
 from .errors import NotThere, Say, attempt
@@ -134,11 +135,11 @@ def _base_dockerfile(definition: EnvironmentDefinition) -> str | None:
     path = definition.folder / "Dockerfile"
     if definition.dockerfile != path:
         return None
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_text(path, errors="replace")
     if ".azureml-debug" in text:
         return None
     for number, line in enumerate(text.splitlines(), 1):
-        if re.match(r"\s*(COPY|ADD)\s+(?!.*--from=)(?!https?://)", line, re.IGNORECASE):
+        if re.match(r"\s*(COPY|ADD)\s+(?=\S)(?!.*--from=)(?!https?://)", line, re.IGNORECASE):
             raise UserError(
                 "Azure ML builds this Dockerfile without a folder to copy from.",
                 "Take the line out, or name the finished image in AML_BASE_IMAGE.",

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..debuggee import FOLDER as DEBUGGEE
 from ..errors import UserError
+from ..ignoring import read_patterns
 from ..paths import cache_folder
 
 #: The folder in a snapshot that holds what is not the person's.
@@ -130,7 +131,7 @@ def _walk(root: Path, inner: Path) -> Iterator[tuple[Path, Path]]:
     lines: list[str] = []
     for name in (".amlignore", ".gitignore"):
         if (root / name).is_file():
-            lines = (root / name).read_text("utf-8", "replace").splitlines()
+            lines = read_patterns(root / name)
             break
     ignored = GitIgnoreSpec.from_lines(lines)
     seen: set[str] = set()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..paths import shown
+from ..reading import line_at, read_text
 from ..redaction import keep_secret
 from ..settings import ServicePrincipal, Settings, service_principal
 from . import sdk
@@ -233,11 +234,16 @@ def _find_configuration(project: Path) -> Path | None:
 def _read_configuration(path: Path) -> dict[str, str | None]:
     remedy = "Download it again from https://ml.azure.com, or correct it."
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        found = json.loads(read_text(path, "utf-8-sig"))
     except json.JSONDecodeError as error:
         raise UserError(f"this is not JSON: {error.msg}.", remedy, file=shown(path), line=error.lineno) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"it cannot be read: {error}", remedy, file=shown(path)) from error
+    except RecursionError as error:
+        raise UserError("it is nested too deeply.", remedy, file=shown(path), line=1) from error
+    except UnicodeDecodeError as error:
+        line = line_at(error.object, error.start)
+        raise UserError("it is not UTF-8.", remedy, file=shown(path), line=line) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"it cannot be read: {error}.", remedy, file=shown(path)) from error
     if not isinstance(found, dict):
         raise UserError("it names no workspace.", remedy, file=shown(path))
     values: dict[str, str | None] = {}

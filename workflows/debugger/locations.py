@@ -10,6 +10,7 @@ from pathlib import Path
 from types import CodeType
 
 from workflows.errors import BadValue, UserError
+from workflows.reading import read_bytes
 
 _FORM = "Write it as FILE:LINE, for example score.py:42."
 
@@ -95,7 +96,7 @@ def check_line(path: Path, line: int) -> None:
 
 def _compiled(path: Path) -> CodeType | None:
     try:
-        source = path.read_bytes()
+        source = read_bytes(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return compile(source, str(path), "exec", dont_inherit=True)

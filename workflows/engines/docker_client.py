@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..reading import read_bytes
 
 if TYPE_CHECKING:
     import docker
@@ -154,10 +155,10 @@ def _context_name() -> str:
     name = os.environ.get("DOCKER_CONTEXT")
     if name:
         return name
-    folder = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
+    folder = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")
     try:
-        settings = json.loads(Path(folder, "config.json").read_bytes())
-    except (OSError, ValueError):
+        settings = json.loads(read_bytes(Path(folder, "config.json")))
+    except (OSError, ValueError, RecursionError):
         return ""
     return str(settings.get("currentContext") or "") if isinstance(settings, dict) else ""
 

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ..environments.locking import exclusive
 from ..environments.pip_failures import is_disk_full
 from ..errors import UserError
+from ..ignoring import read_patterns
 from ..models import ImageRef
 from ..paths import cache_folder
 from .docker_build import run_build
@@ -176,8 +177,7 @@ def _files(folder: Path, dockerfile: str) -> list[str]:
     if not ignore.is_file():
         ignore = folder / ".dockerignore"
     if ignore.is_file():
-        lines = ignore.read_text("utf-8-sig", "replace").splitlines()
-        patterns += [text for text in map(str.strip, lines) if text and not text.startswith("#")]
+        patterns += [text for text in map(str.strip, read_patterns(ignore)) if text and not text.startswith("#")]
     return sorted(exclude_paths(str(folder), patterns, dockerfile=dockerfile))
 
 

@@ -12,6 +12,7 @@ from .. import storage
 from ..environments.base import BASE_IMAGE
 from ..errors import UserError
 from ..models import ImageRef
+from ..reading import read_bytes
 
 if TYPE_CHECKING:
     import docker
@@ -273,7 +274,7 @@ def engine_disk_full() -> UserError:
 def uses_base(definition: EnvironmentDefinition) -> bool:
     """Whether a definition's Dockerfile builds on the base image that we name."""
     try:
-        return b"BASE_IMAGE" in definition.dockerfile.read_bytes()
+        return b"BASE_IMAGE" in read_bytes(definition.dockerfile)
     except OSError:
         return True
 

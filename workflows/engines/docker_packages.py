@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from ..errors import UserError
 from ..models import RegistryLogin
+from ..reading import read_text
 from .docker_build import run_build
 from .docker_images import DIGEST, ENVIRONMENT, KIND, PREFIX, engine_disk_full, engine_lost, inspect, split_name
 
@@ -146,7 +147,7 @@ def build_package(
 def _bases(dockerfile: Path) -> list[str]:
     """The images that a Dockerfile begins with, without its own stages and without variables."""
     stages, found = set[str](), list[str]()
-    for line in dockerfile.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_text(dockerfile, errors="replace").splitlines():
         match = re.match(r"\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", line, re.IGNORECASE)
         if match:
             if match[1].lower() not in stages and "$" not in match[1] and match[1] != "scratch":

@@ -179,7 +179,8 @@ def load_definition(
     ordered = tuple(sorted(files.items()))
     total = hashlib.sha256()
     _feed_files(total, ordered)
-    outside = [path for path in lines.files if path not in {item.resolve() for _, item in ordered}]
+    inside = {item.resolve() for _, item in ordered}
+    outside = [path for path in lines.files if path not in inside]
     _feed_files(total, [(PurePosixPath(os.path.relpath(path, folder)), path) for path in outside])
     _feed_locals(total, pip)
     for item in added:
@@ -252,12 +253,22 @@ def _feed(total: _Hash, part: bytes) -> None:
     total.update(part)
 
 
+def _feed_file(total: _Hash, path: Path) -> None:
+    """The same for a file's content, which may be a model of many gigabytes."""
+    with path.open("rb") as file:
+        left = os.fstat(file.fileno()).st_size
+        total.update(b"%d:" % left)
+        while left and (part := file.read(min(left, 1024 * 1024))):
+            total.update(part)
+            left -= len(part)
+
+
 def _feed_files(total: _Hash, files: Iterable[tuple[PurePosixPath, Path]]) -> None:
     for name, path in sorted(files):
         _feed(total, os.fsencode(str(name)))
         try:
             _feed(total, b"x" if is_executable(path) else b"-")
-            _feed(total, path.read_bytes())
+            _feed_file(total, path)
         except OSError as error:
             raise UserError(
                 f"{path} cannot be read: {error.strerror}.", "Make it readable, or take it out of the folder."

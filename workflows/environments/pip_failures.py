@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .definition import EnvironmentDefinition
 
 _SHOWN_LINES = 15
+#: Letters of a line that are looked through.
+_LONGEST_LINE = 2000
 _NO_NETWORK = re.compile(
     r"Retrying \(Retry\(|Max retries exceeded|Could not fetch URL|Temporary failure in name resolution"
 )
@@ -93,6 +95,7 @@ def no_venv(python: str, lines: Sequence[str]) -> UserError | None:
 
 
 def _reason(lines: Sequence[str]) -> str:
+    lines = [line[:_LONGEST_LINE] for line in lines]
     for pattern in _TELLING:
         for line in reversed(lines):
             match = pattern.search(line)

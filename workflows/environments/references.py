@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 REQUIRED = ("debugpy>=1.8.22,<2 ; python_version >= '3.10'", "debugpy>=1.8,<2 ; python_version < '3.10'")
 #: What goes into images that we know nothing of: the latest that still runs on the oldest Python.
 _ANYWHERE, _OLDEST_PYTHON = "debugpy>=1.8,<2", "3.8"
-_RELATIVE = re.compile(r"^(?P<option>(?:-[rce]|--requirement|--constraint|--editable)(?:\s+|\s*=\s*))?(?P<path>.+)$")
+_RELATIVE = re.compile(
+    r"^(?P<option>(?:-[rce]|--requirement|--constraint|--editable)(?:\s+|\s*=\s*))?(?P<path>.+)$", re.DOTALL
+)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..engines.work_folder import RUN_FOLDERS
 from ..environments.definition import CONDA_FILES
 from ..environments.references import REQUIRED, ResolvedEnvironment, absolute_entry, resolve_environment
 from ..errors import UserError
-from ..paths import cache_folder, shown
+from ..paths import absolute, cache_folder, shown
 from ..pipelines.definition import EnvironmentReference
 from ..project import STATE_FOLDER, write_bytes
 from ..settings import Settings
@@ -163,7 +163,7 @@ def _relative(path: Path, project: Path) -> str:
 
 def _with_environment(config: RunConfig, wanted: str, project: Path) -> RunConfig:
     """A run configuration with the environment that was typed: a folder, or a name."""
-    for folder in (Path(os.path.abspath(Path(wanted).expanduser())), project / wanted, project / "env" / wanted):
+    for folder in (absolute(wanted), project / wanted, project / "env" / wanted):
         if folder.is_dir() and wanted:
             if not _is_definition(folder):
                 raise UserError(

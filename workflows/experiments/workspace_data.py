@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ..azureml.data_references import Dataset, Place, in_workspace, parse
 from ..console import Console, Step
 from ..errors import UserError
+from ..ignoring import MOST_WILDCARDS, has_many_wildcards
 from ..interrupts import uninterrupted
 from ..paths import cache_folder
 from ..settings import Settings
@@ -121,6 +122,8 @@ def _files(source: WorkspaceData, place: Place) -> dict[str, Blob]:
         UserError: There is none, or one has a path that cannot be one here.
     """
     wild = _WILD.search(place.path)
+    if has_many_wildcards(place.path):
+        raise UserError(f"{place} has more than {MOST_WILDCARDS} wildcards.", "Name a folder, or use fewer of them.")
     # Wildcards are left out of what the service is asked for, with the part of the path that they stand in.
     base = place.path[: wild.start()].rpartition("/")[0] if wild else place.path
     blobs = source.blobs(place.datastore, base)

@@ -28,6 +28,7 @@ from ..interrupts import uninterrupted
 from ..models import ImageRef
 from ..paths import shown
 from ..project import write_bytes
+from ..reading import read_bytes
 from ..redaction import LineScrubber, scrub
 from ..runs import begun, runner, store, submission
 from ..runs import record as records
@@ -88,7 +89,7 @@ class ExperimentFlow:
     ) -> RunRecord:
         path = catalog.runconfig_path(self.settings.project, name)
         folder_was, file_was = path.parent.is_dir(), path.exists()
-        before = path.read_bytes() if path.is_file() else None
+        before = read_bytes(path) if path.is_file() else None
         try:
             run, config, environment, engine = self._prepared(name, options, debug)
         except BaseException:
@@ -98,7 +99,7 @@ class ExperimentFlow:
                     path.unlink(missing_ok=True)
                     if not folder_was:
                         path.parent.rmdir()
-            elif before is not None and not options.edit and path.read_bytes() != before:
+            elif before is not None and not options.edit and read_bytes(path) != before:
                 write_bytes(path, before)
                 self.console.line(f"  note: {shown(path)} is as it was before")
             raise

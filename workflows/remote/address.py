@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..paths import home_folder
 from ..redaction import MASK
 from ..settings import Settings
 
@@ -201,7 +202,7 @@ def _at_home(path: str) -> str:
 
 
 def _configuration() -> Path:
-    return Path.home() / ".ssh" / "config"
+    return home_folder() / ".ssh" / "config"
 
 
 def _ssh_g(host: str) -> dict[str, list[str]]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..paths import home_folder
+from ..reading import read_bytes
 from . import pulse
 from .address import INSTANCE_PORT, SSH_PORT, Address
 from .host_keys import HostKeys, RevokedKey, UnknownHost
@@ -76,7 +78,7 @@ def close_connection(connection: Any) -> None:
 
 def known_hosts_file() -> Path:
     """The person's own file of host keys."""
-    return Path.home() / ".ssh" / "known_hosts"
+    return home_folder() / ".ssh" / "known_hosts"
 
 
 def _open(address: Address, gateway: Any, passphrases: dict[str, str]) -> Any:
@@ -277,7 +279,7 @@ def accept_host_key(address: Address, key: Any) -> Path:
     path = known_hosts_file()
     path.parent.mkdir(mode=0o700, exist_ok=True)
     line = f"{address.known_as} {key.get_name()} {key.get_base64()}\n"
-    before = path.read_bytes() if path.exists() else b""
+    before = read_bytes(path) if path.exists() else b""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as file:
         file.write((b"\n" if before and not before.endswith(b"\n") else b"") + line.encode())
     return path

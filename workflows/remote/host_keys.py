@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from ..reading import read_text
+
 #: The algorithms with which a key of a kind signs, where they are not the kind itself (RFC 8332).
 _ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")}
 
@@ -44,7 +46,7 @@ class HostKeys:
         found = cls(name.lower())
         for path in files:
             try:
-                text = path.read_text(encoding="utf-8", errors="replace")
+                text = read_text(path, errors="replace")
             except OSError:
                 continue
             for line in text.splitlines():

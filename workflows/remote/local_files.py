@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..ignoring import read_patterns
 from ..project import STATE_FOLDER
 
 #: Never sent, also where git tracks them: `.env` holds secrets, the others are this machine's and this editor's own.
@@ -174,8 +175,8 @@ def _without_git(project: Path) -> list[str]:
         prefix = "" if inside == "." else f"{inside}/"
         known = specs.get(os.path.dirname(inside) if inside != "." else "", []) if prefix else []
         if ".gitignore" in files:
-            with open(os.path.join(parent, ".gitignore"), encoding="utf-8", errors="replace") as lines:
-                known = [*known, (prefix, GitIgnoreSpec.from_lines(lines))]
+            lines = read_patterns(Path(parent, ".gitignore"))
+            known = [*known, (prefix, GitIgnoreSpec.from_lines(lines))]
         specs[inside if prefix else ""] = known
 
         def ignored(path: str, known: list[tuple[str, GitIgnoreSpec]] = known) -> bool:

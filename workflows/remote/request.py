@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..paths import absolute
 from ..settings import BY_FIELD, Settings
 from .places import Places
 
@@ -154,7 +155,7 @@ def _path_in(text: str, kind: str) -> Path | None:
         text = text.rpartition(":")[0]
     if not text or "\0" in text:
         return None
-    path = Path(os.path.abspath(Path(text).expanduser()))
+    path = absolute(text)
     if kind == PATH:
         return path
     return path if path.exists() else None

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..console import Console
 from ..errors import BadValue
+from ..reading import read_bytes
 
 #: Characters of a value that are shown.
 SHOWN_CHARACTERS = 300
@@ -56,8 +57,8 @@ def sample_line(script: Path) -> int | None:
     import ast
 
     try:
-        tree = ast.parse(script.read_bytes())
-    except (OSError, SyntaxError, ValueError):
+        tree = ast.parse(read_bytes(script))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name in ("run", "main"):

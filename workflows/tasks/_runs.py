@@ -264,10 +264,14 @@ def _scripts(command: str) -> list[str]:
     import shlex
 
     try:
-        words = [word for word in shlex.split(command) if word.endswith(".py")]
+        # Its time grows with the square of a word's length.
+        words = [word for word in shlex.split(command[:20_000]) if word.endswith(".py")]
     except ValueError:
         words = []
-    return [*words, *re.findall(r"[^\s'\"]+\.py", command)]
+    for word in re.findall(r"[^\s'\"]+", command):
+        if (end := word.rfind(".py")) > 0:
+            words.append(word[: end + 3])
+    return words
 
 
 def submitted(console: Console, run: RunRecord, found: Sequence[Attachable]) -> dict[str, object]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import report
 from ..errors import BadValue, UserError
+from ..paths import absolute
 from ..words import in_words
 from ._command import Command, command
 from ._dap_client import PRINT_HELP
@@ -58,7 +59,6 @@ def _flow(call: Command) -> ExperimentFlow:
 
 
 def _options(call: Command, script: str | None, environment: str | None, data: Sequence[str], edit: bool) -> RunOptions:
-    import os
     import re
 
     from ..azureml.data_references import in_workspace
@@ -72,9 +72,9 @@ def _options(call: Command, script: str | None, environment: str | None, data: S
             raise BadValue(
                 f"--data must be NAME=PATH, not {entry!r}.", "Correct it; a name has letters, digits and _ only."
             )
-        places[name] = path if in_workspace(path) else Path(os.path.abspath(Path(path).expanduser()))
+        places[name] = path if in_workspace(path) else absolute(path)
     return RunOptions(
-        script=None if script is None else Path(os.path.abspath(Path(script).expanduser())),
+        script=None if script is None else absolute(script),
         # Nothing after a `--` means no arguments; without it they stay as they were.
         arguments=call.remainder() if "--" in sys.argv else None,
         environment=environment,
