@@ -132,7 +132,6 @@ def command(
             run = Command(name, context, flags, as_json)
             tracebacks.install()
             with _signals_as_interrupts():
-                _guard(run, _see_pressed, {}, interrupted)
                 if remote:
                     typed: dict[str, Any] = {
                         "name": name,
@@ -210,6 +209,7 @@ def _settings_help(fields: Sequence[str]) -> dict[str, str]:
 def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], interrupted: str) -> None:
     """Run the task; what a user can cause ends in two lines, our own bugs in a traceback."""
     try:
+        _see_pressed(run)
         _sweep(run.project)
         function(run, **values)
         _streams.flush()
