@@ -55,7 +55,7 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
     """
     from .runs import identity
 
-    _remove_left(path)
+    remove_left(path.parent, path.name)
     partial = path.with_name(f".{path.name}.{identity.mark()}")
     try:
         with open(partial, "wb", opener=_for_this_user if private else None) as file:
@@ -79,14 +79,14 @@ def _for_this_user(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _remove_left(path: Path) -> None:
-    """Take away what a writer of a file has left that was killed."""
+def remove_left(folder: Path, name: str = "") -> None:
+    """Take away what writers of the files in a folder, or of the one of that name, have left that were killed."""
     from .runs import identity
 
-    before = f".{path.name}."
+    before = f".{name}." if name else "."
     with contextlib.suppress(OSError):
-        for entry in os.scandir(path.parent):
-            if entry.name.startswith(before) and identity.is_left(entry.name[len(before) :]):
+        for entry in os.scandir(folder):
+            if entry.name.startswith(before) and identity.is_left(entry.name.rpartition(".")[2]):
                 os.unlink(entry.path)
 
 

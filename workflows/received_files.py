@@ -16,7 +16,9 @@ from typing import BinaryIO
 from . import storage
 from .errors import UserError
 from .paths import shown
+from .project import remove_left
 from .received import relative_path
+from .runs import identity
 from .words import in_bytes
 
 #: What a new file may be used for, and by whom.
@@ -78,10 +80,8 @@ def file_below(folder: Path, name: str) -> Iterator[BinaryIO]:
         # Once more: what was made meanwhile may be a link.
         target = place_below(folder, name)
         mode = stat.S_IMODE(os.lstat(target).st_mode) if os.path.lexists(target) else MODE
-        partial = target.with_name(f".{target.name[:50]}.{os.getpid()}")
-        with contextlib.suppress(FileNotFoundError):
-            # Of a command of that number that was killed.
-            os.unlink(partial)
+        remove_left(target.parent)
+        partial = target.with_name(f".{target.name[:50]}.{identity.mark()}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         descriptor = os.open(partial, flags, MODE)
         try:

@@ -481,6 +481,38 @@ def test_an_image_whose_build_is_ended_half_way(
         assert "reused: False" in finish(start("image", folder, tmp_path / "cache"))
 
 
+def test_what_a_killed_build_has_made_goes_with_the_next_build_of_any_image(
+    client: docker.DockerClient, nothing_left: None, tmp_path: Path
+) -> None:
+    from docker.errors import APIError
+
+    from workflows.runs import identity
+
+    before = leftovers(client)
+    text = f"FROM {base.BASE_IMAGE}\nRUN echo {time.time()} >/one\nRUN sleep 30\n"
+    define(tmp_path / "e2e-killed", f"./{TINY}\n", text)
+    process = start("image", tmp_path / "e2e-killed", tmp_path / "cache")
+    read_until(process, "Step 3/")
+    read_until(process, "Running in")
+    process.kill()
+    finish(process, None)
+    pid, _started, where = identity.mark().split("-")
+    labels = {"azureml-debug.kind": "probe", "azureml-debug.mark": f"{pid}-1-{where}"}
+    probe = client.api.create_container(base.BASE_IMAGE, ["true"], labels=labels)["Id"]
+    labels["azureml-debug.mark"] = identity.mark()
+    alive = client.api.create_container(base.BASE_IMAGE, ["true"], labels=labels)["Id"]
+    try:
+        nameless = {image["Id"] for image in client.api.images(filters={"dangling": True})}
+        assert nameless - before, "the killed build has made an image"
+        define(tmp_path / "e2e-next", f"./{TINY}\n", f"FROM {base.BASE_IMAGE}\nRUN true {time.time()}\n")
+        assert "reused: False" in finish(start("image", tmp_path / "e2e-next", tmp_path / "cache"))
+        assert leftovers(client) - before == {alive}
+    finally:
+        for container in (probe, alive):
+            with contextlib.suppress(APIError):
+                client.api.remove_container(container, force=True)
+
+
 # The base image
 
 

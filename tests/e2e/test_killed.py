@@ -278,3 +278,25 @@ def test_a_finished_session_is_still_nobody_elses_to_replace(tmp_path: Path) -> 
         assert project.ok("experiment.cancel", "--json").json["canceled"]
     finally:
         project.clean_up()
+
+
+def test_the_exit_code_is_that_of_all_that_was_asked_for(tmp_path: Path) -> None:
+    project: ExperimentProject = make_experiment_project(tmp_path / "a project", "process")
+    tasks = project.folder / "tasks.py"
+    tasks.write_text(
+        tasks.read_text() + "from invoke import task\n@task\ndef fails(context):\n    raise SystemExit(3)\n"
+        "ns.add_task(fails)\n"
+    )
+    try:
+        debug = ("experiment.debug", "sums", "--script", "train.py")
+        assert project.inv(*debug).code == 0
+        assert project.inv("experiment.cancel").code == 0
+        assert project.inv("experiment.debug", "others", "--script", "train.py", "fails").code == 3
+        assert project.inv("experiment.cancel").code == 0
+        project.write("broken.py", "raise ValueError('no')\n")
+        assert project.inv("experiment.debug", "sums", "--script", "broken.py", "--no-wait").code in (0, 1)
+        project.inv("experiment.cancel")
+        assert project.inv("experiment.run", "sums", "--script", "broken.py", "--follow").code == 1
+        assert not list((project.runs / "active").iterdir())
+    finally:
+        project.clean_up()

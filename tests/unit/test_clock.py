@@ -146,3 +146,21 @@ def test_a_mark_tells_a_later_process_of_the_same_id() -> None:
     pid, started, where = identity.mark().split("-")
     assert pid == str(os.getpid()) and not identity.is_left(identity.mark())
     assert identity.is_left(f"{pid}-{int(started) + 1}-{where}")
+
+
+def test_a_scratch_folder_of_a_killed_command_is_taken_away_by_the_next(tmp_path: Path) -> None:
+    from workflows.scratch import scratch_folder
+
+    program = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom workflows.scratch import scratch_folder\n"
+        "with scratch_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'half').touch()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    (left,) = tmp_path.iterdir()
+    other = tmp_path / "a folder of somebody else's"
+    other.mkdir()
+    (tmp_path / left.name.replace("azureml-debug", "another-program")).mkdir()
+    with scratch_folder(tmp_path) as folder, scratch_folder(tmp_path) as second:
+        assert folder.is_dir() and second.is_dir() and not left.exists()
+    assert len(list(tmp_path.iterdir())) == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import json
 import re
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from ..errors import BadValue, UserError
 from ..models import RegistryLogin
 from ..reading import read_text
 from ..redaction import LineScrubber, keep_secret, scrub
+from ..scratch import scratch_folder
 from ..settings import Settings
 from .errors import NotThere, Say, attempt
 from .workspace import connect
@@ -304,8 +304,8 @@ class ModelPackages:
 def _environment(what: Recipe) -> Any:
     from azureml.core import Environment
 
-    with tempfile.TemporaryDirectory(prefix="azureml-debug-") as folder:
-        path = Path(folder, "conda.yml")
+    with scratch_folder() as folder:
+        path = folder / "conda.yml"
         path.write_text(what.conda, encoding="utf-8")
         made = Environment.from_conda_specification(what.name, str(path))
     if what.base_image:

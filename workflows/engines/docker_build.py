@@ -20,7 +20,9 @@ from ..environments.context import build_context
 from ..environments.pip_failures import is_disk_full, pip_failed
 from ..environments.wheelhouse import make_wheelhouse
 from ..errors import UserError
+from ..paths import cache_folder
 from ..redaction import LineScrubber, scrub
+from ..runs import identity
 from .docker_images import base_missing, engine_disk_full, engine_lost, uses_base
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 _STEP = re.compile(r"^Step \d+/\d+ : (?P<instruction>\w+)\s*(?P<rest>.*)$")
 _IMAGE = re.compile(r"^ ---> ([0-9a-f]{12,64})$")
 _CONTAINER = re.compile(r"^ ---> Running in ([0-9a-f]{12,64})$")
+#: Which process made a container that lives for a moment only.
+_MARK = "azureml-debug.mark"
 _KEPT_LINES = 2000
 _SHOWN_LINES = 15
 _CLEAN_SECONDS = 5.0
@@ -45,8 +49,9 @@ class Log:
         rest: What follows it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal | None = None) -> None:
         self.lines = deque[str](maxlen=_KEPT_LINES)
+        self._journal = journal
         self.images = list[str]()
         self.given = set[str]()  # images that a FROM names
         self.containers = list[str]()
@@ -59,11 +64,17 @@ class Log:
             self.instruction, self.rest = step["instruction"].upper(), step["rest"]
         elif container := _CONTAINER.match(line):
             self.containers.append(container.group(1))
+            self._keep("container", container.group(1))
         elif image := _IMAGE.match(line):
             if self.instruction == "FROM":
                 self.given.add(image.group(1))
             else:
                 self.images.append(image.group(1))
+                self._keep("image", image.group(1))
+
+    def _keep(self, kind: str, number: str) -> None:
+        if self._journal is not None:
+            self._journal.add(kind, number)
 
     @property
     def shown(self) -> list[str]:
@@ -78,6 +89,41 @@ class Log:
     def disk_full(self, failure: str) -> bool:
         """Whether a build failed since the engine's disk is full."""
         return any(map(is_disk_full, [failure, *list(self.lines)[-50:]]))
+
+
+class Journal:
+    """What builds have made so far, in a file of each process: what one that was killed has left, the next one finds.
+
+    Args:
+        cache: The program's cache folder.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._folder = cache / "builds"
+        self._path = self._folder / identity.mark()
+        self._left = [path for path in self._folder.glob("*") if identity.is_left(path.name)]
+
+    def left(self) -> list[tuple[str, str]]:
+        """Kind and id of what builds that were killed have made, in that order."""
+        found = list[tuple[str, str]]()
+        for path in self._left:
+            with contextlib.suppress(OSError, ValueError):
+                found += [(kind, number) for kind, number in map(str.split, path.read_text("ascii").splitlines())]
+        return found
+
+    def add(self, kind: str, number: str) -> None:
+        """Note an image or a container."""
+        # It is for the case that this process is killed; a full disk keeps no build from its end.
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with open(self._path, "a", encoding="ascii") as file:
+                file.write(f"{kind} {number}\n")
+
+    def close(self) -> None:
+        """Forget it: nothing of these builds is left."""
+        for path in (*self._left, self._path):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def build(
@@ -138,7 +184,8 @@ def run_build(
     """
     from docker.errors import APIError
 
-    log = Log()
+    journal = Journal(cache_folder())
+    log = Log(journal)
     failure = ""
     try:
         with _connection(client):
@@ -162,7 +209,12 @@ def run_build(
     except APIError as error:
         failure = scrub(str(error.explanation or error))
     finally:
-        _clean(client, log)
+        _remove_probes(client)
+        left = journal.left()
+        log.images[:0] = [number for kind, number in left if kind == "image"]
+        log.containers[:0] = [number for kind, number in left if kind == "container"]
+        if _clean(client, log):
+            journal.close()
     return log, failure
 
 
@@ -197,8 +249,11 @@ def _connection(client: docker.DockerClient) -> Iterator[None]:
             response.close()
 
 
-def _clean(client: docker.DockerClient, log: Log) -> None:
-    """Remove the containers and nameless images that a build left, unless a named image needs them."""
+def _clean(client: docker.DockerClient, log: Log) -> bool:
+    """Remove the containers and nameless images that a build left, unless a named image needs them.
+
+    Whether nothing of it is left.
+    """
     from docker.errors import APIError, ImageNotFound
 
     for container in log.containers:
@@ -217,9 +272,11 @@ def _clean(client: docker.DockerClient, log: Log) -> None:
             except APIError:  # the engine has not ended the build yet
                 continue
             left.remove(image)
-        if not left or time.monotonic() > until:
-            return
-        time.sleep(0.1)
+        if left and time.monotonic() > until:
+            return False
+        if left:
+            time.sleep(0.1)
+    return True
 
 
 def _needed(client: docker.DockerClient) -> set[str]:
@@ -249,6 +306,16 @@ def _failed(definition: EnvironmentDefinition, log: Log, failure: str) -> UserEr
     )
 
 
+def _remove_probes(client: docker.DockerClient) -> None:
+    """Take away the containers of commands that were killed while they asked an image for its Python."""
+    from docker.errors import APIError
+
+    for container in client.api.containers(all=True, filters={"label": "azureml-debug.kind=probe"}):
+        if identity.is_left(str((container["Labels"] or {}).get(_MARK, ""))):
+            with contextlib.suppress(APIError):
+                client.api.remove_container(container["Id"], force=True)
+
+
 def _image_python(client: docker.DockerClient, base_image: str) -> pythons.PythonFacts | None:
     """What the base image's python3 says of itself; None where it has none, or has conda."""
     from docker.errors import APIError
@@ -262,7 +329,7 @@ def _image_python(client: docker.DockerClient, base_image: str) -> pythons.Pytho
             entrypoint=["/bin/sh", "-c"],
             command=[f"if {known}; then exit 9; fi >/dev/null 2>&1; exec {probe}"],
             network_disabled=True,
-            labels={"azureml-debug.kind": "probe"},
+            labels={"azureml-debug.kind": "probe", _MARK: identity.mark()},
         )["Id"]
         try:
             client.api.start(container)

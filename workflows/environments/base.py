@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..scratch import scratch_folder
 from .apt_sources import DISTRIBUTIONS, archive_sources, os_release
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ def make_base_image(client: docker.DockerClient, name: str, report: Callable[[st
 
     program, codename, sources = _preconditions()
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="azureml-debug-base-") as folder:
-        listing = Path(folder) / "base.sources"
+    with scratch_folder() as folder:
+        listing = folder / "base.sources"
         listing.write_text("\n".join(sources), "utf-8")
         command = [program, "--variant=apt", f"--include={','.join(PACKAGES)}", "--format=tar"]
         # Documentation and what apt keeps for itself are a third of the size.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from ..console import Console, Step
 from ..errors import BadValue, UserError
 from ..models import ImageRef
 from ..project import read_json, state_folder, write_json
+from ..scratch import scratch_folder
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -111,11 +111,11 @@ class Packaging:
     ) -> str:
         folder = state_folder(self.settings.project, "packages")
         place = folder / str(model).replace(":", "-")
-        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as partial:
-            made: Package = packages.make(model, what, step.log, Path(partial, "context"))
+        with scratch_folder(folder) as partial:
+            made: Package = packages.make(model, what, step.log, partial / "context")
             if place.exists():
                 shutil.rmtree(place)
-            os.replace(Path(partial, "context"), place)
+            os.replace(partial / "context", place)
         self.console.line(f"The build context is in {place}")
         return engine.build_package(place, key, made.login, step.detail)
 

@@ -16,7 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import UserError
 from ..paths import cache_folder, shown
+from ..project import remove_left
 from ..redaction import keep_address, scrub
+from ..runs import identity
 from .definition import Input
 
 #: Seconds of silence after which a server counts as gone.
@@ -75,7 +77,8 @@ def _fetch(url: str, report: Callable[[str], None]) -> Path:
         return target
     folder, name = target.parent, target.name
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{name}.{os.getpid()}"
+    remove_left(folder)
+    partial = folder / f".{name[:50]}.{identity.mark()}"
     try:
         with contextlib.closing(urllib.request.urlopen(_request(url), timeout=SILENCE_SECONDS)) as response:  # noqa: S310
             _copy(response, partial, f"{urlsplit(url).hostname}: {name}", report)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..errors import UserError
 from ..paths import shown
 from ..received import Refused, distinct
 from ..received_files import file_below, place_below, see_room
+from ..scratch import scratch_folder
 from ..words import in_bytes
 from . import frames
 from .answers import HEAD
@@ -135,11 +135,11 @@ def bring_configurations(session: Session, places: Places, only_new: bool) -> li
     for name in differing:
         place_below(project, name)
     changed = []
-    with tempfile.TemporaryDirectory(prefix="azureml-debug-") as folder:
-        wanted = [Wanted(f"{places.root}/{name}", Path(folder), name) for name in differing]
+    with scratch_folder() as folder:
+        wanted = [Wanted(f"{places.root}/{name}", folder, name) for name in differing]
         fetch(session, wanted, lambda line: None, _CONFIGURATION_BYTES)
         for name in differing:
-            text = _with_places_here((Path(folder) / name).read_bytes(), places)
+            text = _with_places_here((folder / name).read_bytes(), places)
             if not (project / name).is_file() or (project / name).read_bytes() != text:
                 with file_below(project, name) as file:
                     file.write(text)

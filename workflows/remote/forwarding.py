@@ -114,25 +114,28 @@ class Forward:
 
     def _serve(self, client: socket.socket, peer: Any) -> None:
         with client, self._counted(client):
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            transport = self._transport(PATIENCE)
-            if transport is None:
-                return
+            # The peer may have reset the connection by now, here and at any later moment: that is all there is to it.
+            with contextlib.suppress(OSError):
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
+                transport = self._transport(PATIENCE)
+                if transport is None:
+                    return
                 channel = transport.open_channel("direct-tcpip", (self.host, self.port), peer, timeout=PATIENCE)
             except Exception:
                 # Nobody listens there (yet), or the connection has just gone: the client sees a closed one.
                 return
             back = threading.Thread(target=self._down, args=(channel, client), daemon=True)
-            back.start()
-            with contextlib.suppress(OSError, EOFError):
+            with contextlib.suppress(OSError, EOFError, RuntimeError):  # no thread is left
+                back.start()
                 while data := client.recv(_CHUNK):
                     _acknowledge(client)
                     channel.sendall(data)
                     self.up += len(data)
                 channel.shutdown_write()
                 back.join()
-            channel.close()
+            with contextlib.suppress(OSError, EOFError):
+                channel.close()
 
     def _down(self, channel: Any, client: socket.socket) -> None:
         with contextlib.suppress(OSError, EOFError):

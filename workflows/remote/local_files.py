@@ -6,7 +6,6 @@ import os
 import shutil
 import stat
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..ignoring import read_patterns
 from ..project import STATE_FOLDER
+from ..scratch import scratch_folder
 
 #: Never sent, also where git tracks them: `.env` holds secrets, the others are this machine's and this editor's own.
 _NEVER = frozenset({".env", ".git", STATE_FOLDER, "__pycache__", ".venv", ".vscode", ".ipynb_checkpoints"})
@@ -152,8 +152,8 @@ def _inside(folder: Path, arguments: list[str]) -> list[str]:
 
 def _as_if_new(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[bytes]:
     """What git would say of a folder if it were a repository in which nothing is tracked yet."""
-    with tempfile.TemporaryDirectory(prefix="azureml-debug-") as empty:
-        _git(["git", "init", "-q", "--bare", empty], folder)
+    with scratch_folder() as empty:
+        _git(["git", "init", "-q", "--bare", str(empty)], folder)
         return _git(["git", f"--git-dir={empty}", f"--work-tree={folder}", *arguments], folder)
 
 

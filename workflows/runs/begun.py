@@ -33,17 +33,20 @@ def note(folder: Path) -> None:
     path = _note(folder)
     path.parent.mkdir(exist_ok=True)
     write_json(path, identity.of_process(os.getpid()) or {})
-    if not _own:
-        atexit.register(_leave)
     _own.append(folder)
 
 
-def _leave() -> None:
-    """At the regular end of this process: what it has begun is nobody's half work."""
+def leave() -> bool:
+    """At the regular end of this process: what it has begun is nobody's half work. Whether there was anything."""
+    found = bool(_own)
     for folder in _own:
         with contextlib.suppress(OSError):
             adopt(folder)
     _own.clear()
+    return found
+
+
+atexit.register(leave)
 
 
 def adopt(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .. import clock, storage
 from ..errors import UserError
-from ..project import read_json, state_folder, write_json
+from ..project import read_json, remove_left, state_folder, write_json
 from . import begun, identity
 from . import plan as plans
 from . import record as records
@@ -218,6 +218,7 @@ def _recovered(run: RunRecord) -> RunRecord:
     reason = "its runner was killed, or the machine went down"
     if (short := storage.shortage(run.folder)) is not None:
         reason = f"its runner could not record its end: {short.problem}"
+    remove_left(run.folder)
     # On a full disk it is told all the same, and recorded by a later command.
     with contextlib.suppress(OSError):
         close(run, records.INTERRUPTED, reason)

@@ -21,7 +21,7 @@ from ..console import show_error
 from ..errors import UserError
 from ..interrupts import handled
 from ..vscode import pressed
-from . import _streams
+from . import _ending, _streams
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -213,6 +213,7 @@ def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], 
         _sweep(run.project)
         function(run, **values)
         _streams.flush()
+        _ending.settle(0)
     except UserError as error:
         _end(error)
     except KeyboardInterrupt:
@@ -277,6 +278,7 @@ def _end(error: UserError) -> None:
     """
     show_error(pressed.printed(error), error.details)
     _streams.give_up()
+    _ending.settle(error.exit_code)
     raise Exit(code=error.exit_code) from error
 
 

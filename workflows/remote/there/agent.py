@@ -187,9 +187,15 @@ def alive(pid: int, since: str) -> bool:
 def explained(error: OSError) -> Failure:
     """An operating system's error as the person is to read it."""
     place = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno == errno.ENOSPC:
         return Failure(
-            f"No space is left on the remote disk{place}.", "Free some there, or choose another AML_REMOTE_DIR."
+            f"No space is left on the remote disk{place}{left(error.filename)}.",
+            "Free some there, or choose another AML_REMOTE_DIR.",
+        )
+    if error.errno == errno.EDQUOT:
+        return Failure(
+            f"Your quota on the remote machine is used up{place}{left(error.filename)}.",
+            "Remove what you do not need there (quota -s), or choose another AML_REMOTE_DIR.",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return Failure(
@@ -199,6 +205,39 @@ def explained(error: OSError) -> Failure:
     return Failure(
         f"The remote machine says: {error.strerror or error}{place}.", "See to it there, then run this again."
     )
+
+
+def left(path: Any) -> str:
+    """What is left where a path is, or in the home folder, in words; empty where the system does not tell."""
+    place = os.path.abspath(path) if isinstance(path, str) else os.path.expanduser("~")
+    while not os.path.isdir(place) and os.path.dirname(place) != place:
+        place = os.path.dirname(place)
+    try:
+        found = os.statvfs(place)
+    except OSError:
+        return ""
+    blocks = found.f_bavail if os.geteuid() else found.f_bfree
+    files = found.f_favail if os.geteuid() else found.f_ffree
+    inodes = f", room for {files} more files" if found.f_files and files < 1000 else ""
+    free, size = blocks * found.f_frsize // 1000, found.f_blocks * found.f_frsize // 1000
+    return f": {free} kB of {size} kB are free{inodes} in {place}"
+
+
+@contextlib.contextmanager
+def held(path: str) -> Iterator[None]:
+    """Hold a lock file, which goes with the lock."""
+    while True:
+        with open(path, "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not os.fstat(lock.fileno()).st_nlink:
+                # Who held it has removed it since it was opened here: this one guards nothing.
+                continue
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+            return
 
 
 # The connection -------------------------------------------------------------------------------------
@@ -491,8 +530,7 @@ def make_environment(wire: Wire, key: str, requirements: list[str]) -> str:
     if os.path.exists(os.path.join(folder, "ready")):
         return python
     os.makedirs(os.path.dirname(folder), exist_ok=True)
-    with open(folder + ".lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held(folder + ".lock"):
         if os.path.exists(os.path.join(folder, "ready")):
             return python
         shutil.rmtree(folder, ignore_errors=True)
@@ -531,8 +569,10 @@ def _run(wire: Wire, argv: list[str], what: str) -> None:
             raise Failure(
                 "Python there cannot make a virtual environment.", "Install it there: sudo apt install python3-venv"
             )
-        if "No space left" in text:
-            raise Failure("No space is left on the remote disk.", "Free some there, then run this again.")
+        if "No space left" in text or "Disk quota exceeded" in text:
+            raise Failure(
+                f"No space is left on the remote disk{left(cache())}.", "Free some there, then run this again."
+            )
         wire.say(details=lines)
         raise Failure(
             f"The program's environment cannot be made on the remote machine: {what} ended with {child.returncode}.",

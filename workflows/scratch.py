@@ -1,0 +1,39 @@
+"""Folders for what is needed for a moment only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .runs import identity
+
+_NAME = re.compile(r"\.azureml-debug-(\d+-\d+-[0-9a-f]{8})-\w+")
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A new folder, for this user alone, which goes at the end; so does what commands have left that were killed.
+
+    Args:
+        parent: Where it is made; by default among the temporary files.
+    """
+    place = Path(tempfile.gettempdir()) if parent is None else parent
+    _remove_left(place)
+    with tempfile.TemporaryDirectory(prefix=f".azureml-debug-{identity.mark()}-", dir=place) as name:
+        yield Path(name)
+
+
+def _remove_left(place: Path) -> None:
+    """Take away this user's folders of processes that are gone."""
+    user = os.geteuid() if hasattr(os, "geteuid") else 0
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(place):
+            match = _NAME.fullmatch(entry.name)
+            if match and entry.stat(follow_symlinks=False).st_uid == user and identity.is_left(match[1]):
+                # A link is not followed.
+                shutil.rmtree(entry.path, ignore_errors=True)
