@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import Hostile
 
 from workflows.remote import frames
 from workflows.remote.there import agent as there
@@ -79,7 +80,8 @@ class Agent:
 
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait(20)
         self.process.stdout.close()
 
@@ -198,3 +200,97 @@ def test_typing_into_a_task_that_nobody_holds_any_more_keeps_nobody(tmp_path: Pa
     listening.start()
     listening.join(10)
     assert listened == [True]
+
+
+def _opened(agent: Agent, home: Path) -> Path:
+    agent.send(do="open", folder="project", project="p", owner="me", version="1", sync="")
+    assert agent.message()["done"]
+    return home / "project"
+
+
+def test_what_is_sent_stays_below_the_projects_folder_there(tmp_path: Path) -> None:
+    (tmp_path / "beside.txt").write_text("mine")
+    names = ["../x", "a/../../x", str(tmp_path / "beside.txt"), "", ".", "a//b", "x\0y", "a" * 300, None, 7, ["a"]]
+    heads = [{"path": name, "size": 1, "time": 1, "mode": 0o755} for name in names]
+    heads += [{"path": "a", "size": size, "time": 1, "mode": 0o644} for size in (-1, None, "1", 1 << 70)]
+    heads += [{"path": "a", "size": 1, "time": None, "mode": 0o644}, {"path": "a"}, {}]
+    heads += [{"path": "d/l", "size": 1, "time": 1, "mode": 0o777, "link": to} for to in ("../../x", "/etc", "a\0")]
+    for head in heads:
+        agent = Agent(tmp_path)
+        _opened(agent, tmp_path)
+        agent.send(do="files", delete=[])
+        agent.send(**head)
+        agent.raw(frames.frame(frames.CONTENT, b"x"))
+        problem, _remedy = agent.message()["failure"]
+        assert "was sent" in problem, head
+        agent.close()
+        assert not list((tmp_path / "project").glob("[!.]*")), head
+    assert (tmp_path / "beside.txt").read_text() == "mine" and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("name", ["../beside.txt", "BESIDE", "a/../../beside.txt", "", None])
+def test_nothing_beside_the_projects_folder_is_deleted(tmp_path: Path, name: str | None) -> None:
+    (tmp_path / "beside.txt").write_text("mine")
+    agent = Agent(tmp_path)
+    _opened(agent, tmp_path)
+    agent.send(do="files", delete=[str(tmp_path / "beside.txt") if name == "BESIDE" else name])
+    assert "was sent" in agent.message()["failure"][0]
+    agent.close()
+    assert (tmp_path / "beside.txt").read_text() == "mine"
+
+
+def test_more_of_a_file_than_was_announced_is_not_taken(tmp_path: Path) -> None:
+    for content in (b"xx", b""):
+        agent = Agent(tmp_path)
+        folder = _opened(agent, tmp_path)
+        agent.send(do="files", delete=[])
+        agent.send(path="a", size=1, time=1, mode=0o644)
+        agent.raw(frames.frame(frames.CONTENT, content))
+        assert "not what was announced" in agent.message()["failure"][0]
+        agent.close()
+        assert os.listdir(folder) == [".azureml-debug"]
+
+
+def test_a_pipe_or_a_device_there_keeps_nobody_waiting(tmp_path: Path) -> None:
+    (tmp_path / ".azureml").mkdir()
+    os.mkfifo(tmp_path / ".azureml" / "x.runconfig")
+    agent = Agent(tmp_path)
+    for path in (str(tmp_path / ".azureml" / "x.runconfig"), "/dev/zero", str(tmp_path)):
+        agent.send(do="get", paths=[path])
+        assert "failure" in agent.message()
+    agent.send(do="digests", root=str(tmp_path), pattern=".azureml/*.runconfig")
+    assert agent.message()["digests"] == {}
+    agent.close()
+
+
+def test_whatever_is_asked_is_answered_or_ends_the_agent(hostile: Hostile, tmp_path: Path) -> None:
+    (tmp_path / "beside.txt").write_text("mine")
+    names = ["open", "program", "files", "close", "get", "digests", "facts", "resume", "try", "environment", "x"]
+    beside = str(tmp_path / "beside.txt")
+    odd: list[Any] = [None, True, -1, 10**30, "", "../x", beside, "\0", "x" * 5000, [], {}, [None], {"a": 1}, "project"]
+    fields = ["project", "owner", "version", "sync", "key", "root", "paths", "pattern", "task", "offset", "delete"]
+    fields += ["path", "size", "files", "end", "keeper"]
+    agent, count = Agent(tmp_path), 0
+    for index in range(hostile.count):
+        rng = hostile.random(index)
+        if rng.random() < 0.1:
+            kind, length = (
+                rng.choice([b"J", b"D", b"I", b"Z", b"\0"]),
+                rng.choice([0, 1, 1 << 20, 1 << 31, (1 << 32) - 1]),
+            )
+            data = frames.HEADER.pack(kind, length) + rng.randbytes(rng.randint(0, 100))
+        else:
+            asked: dict[str, Any] = {name: rng.choice(odd) for name in rng.sample(fields, rng.randint(0, 6))}
+            data = frames.message({"do": rng.choice([*names, *odd]), **asked})
+        with contextlib.suppress(BrokenPipeError):
+            agent.raw(data)
+        # Whatever was half sent ends here.
+        with contextlib.suppress(queue.Empty):
+            agent.frame(0.05)
+            count += 1
+        if rng.random() < 0.3 or agent.process.poll() is not None:
+            agent.close()
+            agent = Agent(tmp_path)
+    agent.close()
+    assert count > hostile.count // 3 and (tmp_path / "beside.txt").read_text() == "mine"
+    assert not (tmp_path / "x").exists() and not (tmp_path.parent / "x").exists()

@@ -29,6 +29,8 @@ from typing import Any
 HEADER = struct.Struct(">cI")
 GREETING = b"\0azureml-debug agent\n"
 CHUNK = 256 * 1024
+#: Bytes of a message, and of another frame, at the most.
+MESSAGE_BYTES, FRAME_BYTES = 64 << 20, 1 << 20
 STATE = ".azureml-debug"
 #: Seconds to wait for another command that is at work in the same folder.
 LOCK_SECONDS = 60
@@ -76,6 +78,9 @@ class Wire:
             if len(header) < HEADER.size:
                 break
             kind, length = HEADER.unpack(header)
+            if kind not in (b"J", b"I", b"D") or length > (MESSAGE_BYTES if kind == b"J" else FRAME_BYTES):
+                # Whoever talks so does not mean this program.
+                break
             payload = stream.read(length)
             if len(payload) < length:
                 break
@@ -115,8 +120,85 @@ class Wire:
             if got is None:
                 return None
             if got[0] == b"J":
-                value: dict[str, Any] = json.loads(got[1])
-                return value
+                return parsed(got[1])
+
+
+# What is received -----------------------------------------------------------------------------------
+# As in workflows/received.py, which is not here.
+
+
+def parsed(payload: bytes) -> dict[str, Any]:
+    """The JSON object of a message.
+
+    Raises:
+        Failure: It is none.
+    """
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise not_understood("a message that is no JSON object")
+    return value
+
+
+def inside(path: Any) -> str:
+    """A path below a folder.
+
+    Raises:
+        Failure: It is none, or leads out of it.
+    """
+    try:
+        encoded = os.fsencode(path) if isinstance(path, str) else b""
+    except UnicodeEncodeError:
+        encoded = b""
+    parts = encoded.split(b"/")
+    if b"\0" in encoded or len(encoded) > 4096 or any(part in (b"", b".", b"..") or len(part) > 255 for part in parts):
+        raise not_understood(f"{ascii(path)[:100]}, which is not a path in the project")
+    return str(path)
+
+
+def one_part(name: Any) -> str:
+    """The name of one file or folder.
+
+    Raises:
+        Failure: It is none.
+    """
+    if "/" in inside(name):
+        raise not_understood(f"{ascii(name)[:100]}, which is not a name")
+    return str(name)
+
+
+def whole(value: Any) -> int:
+    """A number of bytes or the like.
+
+    Raises:
+        Failure: It is none.
+    """
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise not_understood(f"{ascii(value)[:100]}, which is not a number that can be")
+    return int(value)
+
+
+def not_understood(what: str) -> Failure:
+    """What is said to a request that no version of the program makes."""
+    return Failure(
+        f"The remote machine was sent {what}.",
+        "The two sides may be of different versions; else this is an error of the program: please report it.",
+    )
+
+
+def open_plain(path: str) -> Any:
+    """Open a file to be read; never a pipe or a device, which would keep everybody waiting.
+
+    Raises:
+        OSError: It cannot be read, or is no plain file.
+    """
+    file = open(path, "rb", opener=at_once)  # noqa: SIM115 - handed on
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a plain file", path)
+    return file
 
 
 # Small things ---------------------------------------------------------------------------------------
@@ -260,7 +342,7 @@ def server() -> int:
 
 def replace_connection(name: str) -> None:
     """End the connection before this one of somebody who has come back; theirs had been cut."""
-    path = os.path.join(cache(), "connections", f"{name}.json")
+    path = os.path.join(cache(), "connections", f"{one_part(name)}.json")
     before, own = read_json(path), server()
     if before and before["pid"] != own and alive(int(before["pid"]), str(before["started"])):
         with contextlib.suppress(OSError):
@@ -354,11 +436,7 @@ class Folder:
         Raises:
             Failure: It would not lie in this folder.
         """
-        parts = path.split("/")
-        if path.startswith("/") or ".." in parts or "" in parts or "." in parts:
-            raise Failure(
-                f"{path!r} is not a path in the project.", "This is an error of the program; please report it."
-            )
+        parts = inside(path).split("/")
         at = self.root
         for part in parts[:-1]:
             at = os.path.join(at, part)
@@ -388,7 +466,7 @@ class Folder:
 
     def delete(self, path: str) -> None:
         """Take away a file that is gone on the other side, and folders that are empty then."""
-        full = os.path.join(self.root, path)
+        full = os.path.join(self.root, inside(path))
         if os.path.realpath(os.path.dirname(full)) != os.path.dirname(full):
             self.files.pop(path, None)
             return
@@ -403,15 +481,23 @@ class Folder:
 
     def put(self, wire: Wire, head: dict[str, Any]) -> None:
         """Take one file from the wire; it appears whole or not at all."""
-        path = head["path"]
+        path = inside(head.get("path"))
+        key = [whole(head.get("size")), head.get("time"), whole(head.get("mode"))]
+        if type(key[1]) is not int:
+            raise not_understood("a file without its time")
+        if "link" in head:
+            # It may lead to another file of the project.
+            leads_to = os.path.normpath(os.path.join(os.path.dirname(path), str(head["link"])))
+            if os.path.isabs(leads_to) or leads_to.split("/")[0] == ".." or "\0" in leads_to:
+                raise not_understood(f"a link that leads out of the project: {ascii(path)[:100]}")
         target = self.place(path)
         partial = os.path.join(os.path.dirname(target), f".{os.urandom(4).hex()}.azureml-debug")
         try:
             if "link" in head:
-                os.symlink(head["link"], partial)
+                os.symlink(str(head["link"]), partial)
             else:
-                self._receive(wire, partial, int(head["size"]), int(head["mode"]))
-                os.utime(partial, ns=(int(head["time"]), int(head["time"])))
+                self._receive(wire, partial, key[0], key[2])
+                os.utime(partial, ns=(key[1], key[1]))
             entry = self.files.get(path)
             if os.path.lexists(target):
                 seen = os.lstat(target)
@@ -424,7 +510,7 @@ class Folder:
                 os.unlink(partial)
             raise
         seen = os.lstat(target)
-        self.files[path] = [head["size"], head["time"], head["mode"], seen.st_size, seen.st_mtime_ns]
+        self.files[path] = [*key, seen.st_size, seen.st_mtime_ns]
 
     @staticmethod
     def _same(one: str, other: str) -> bool:
@@ -444,8 +530,8 @@ class Folder:
                 if got is None:
                     raise EOFError
                 kind, payload = got
-                if kind != b"D":
-                    raise Failure("The two sides do not understand each other.", "This is an error; please report it.")
+                if kind != b"D" or not 0 < len(payload) <= left:
+                    raise not_understood("a file whose content is not what was announced")
                 file.write(payload)
                 left -= len(payload)
             file.flush()
@@ -525,7 +611,7 @@ def make_environment(wire: Wire, key: str, requirements: list[str]) -> str:
         Failure: It cannot be made; nothing half made stays.
     """
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    folder = os.path.join(cache(), "program", f"{key}-py{version}")
+    folder = os.path.join(cache(), "program", f"{one_part(key)}-py{version}")
     python = os.path.join(folder, "bin", "python")
     if os.path.exists(os.path.join(folder, "ready")):
         return python
@@ -850,7 +936,7 @@ class Holder:
     def _obey(self, data: bytes, master: int) -> None:
         *lines, self._half = (self._half + data).split(b"\n")
         for line in lines:
-            with contextlib.suppress(ValueError, OSError):
+            with contextlib.suppress(ValueError, OSError, TypeError, KeyError, RecursionError, struct.error):
                 command = json.loads(line)
                 if "typed" in command:
                     self._typed += bytes.fromhex(command["typed"])
@@ -940,14 +1026,15 @@ def _listen(wire: Wire, task: Task, heard: Heard) -> bool:
         return False
     heard.now()
     kind, payload = got
-    command = {"typed": payload.hex()} if kind == b"I" else json.loads(payload)
+    command = {"typed": payload.hex()} if kind == b"I" else parsed(payload)
     if "alive" in command:
         return True
     if "done" in command:
         with contextlib.suppress(OSError):
             write_json(task.reported + ".done", command["done"])
     elif "signal" in command:
-        task.kill(signal.Signals["SIG" + command["signal"]])
+        if command["signal"] in ("INT", "TERM", "HUP"):
+            task.kill(signal.Signals["SIG" + command["signal"]])
     else:
         # Where nobody reads any more, opening fails instead of waiting.
         with contextlib.suppress(OSError), open(task.control, "wb", buffering=0, opener=at_once) as control:
@@ -1013,7 +1100,7 @@ def watch(wire: Wire, request: dict[str, Any]) -> None:
                 wire.inbox.put(None)
                 return
             heard.now()
-            asked = json.loads(got[1])
+            asked = parsed(got[1])
             if "owner" in asked:
                 owners[asked["name"]] = asked
                 asked["reports"] |= earlier_reports(asked["reports"], asked["owner"])
@@ -1132,7 +1219,7 @@ def _sdk() -> str:
 def send_files(wire: Wire, paths: list[str]) -> None:
     """Send files as they are, one after the other."""
     for path in paths:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             seen = os.fstat(file.fileno())
             wire.say(size=seen.st_size, mode=stat.S_IMODE(seen.st_mode))
             left = seen.st_size
@@ -1148,7 +1235,7 @@ def digest(path: str) -> str:
     import hashlib
 
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             return hashlib.sha256(file.read()).hexdigest()
     except OSError:
         return ""
@@ -1170,17 +1257,21 @@ class Agent:
             node=platform.node(), time=time.time(), system=f"{platform.system()} {platform.machine()}",
         )  # fmt: skip
         while True:
-            request = wire.message()
-            if request is None:
-                return
-            if "do" not in request:
-                # A sign of life, or a word for a task that has just ended.
-                continue
+            request: dict[str, Any] | None = {}
             try:
-                answer = getattr(self, "do_" + request["do"])(request)
+                request = wire.message()
+                if request is None:
+                    return
+                if "do" not in request:
+                    # A sign of life, or a word for a task that has just ended.
+                    continue
+                action = getattr(self, f"do_{request['do']}", None)
+                if action is None:
+                    raise not_understood("a request that it does not know")
+                answer = action(request)
             except Failure as failure:
                 wire.say(failure=list(failure.args))
-                if "delete" in request:
+                if "delete" in (request or {}):
                     # The rest of the files may be under way: whoever sends them is to stop.
                     return
             except Mismatch as mismatch:
@@ -1191,7 +1282,15 @@ class Agent:
                 return
             except OSError as error:
                 wire.say(failure=list(explained(error).args))
-                if "delete" in request:
+                if "delete" in (request or {}):
+                    return
+            except Exception:
+                # A bug, here or in who has asked: told there, where a person reads it.
+                import traceback
+
+                wire.say(details=traceback.format_exc().splitlines()[-15:])
+                wire.say(failure=list(not_understood("a request that it cannot do").args))
+                if "delete" in (request or {}):
                     return
             else:
                 wire.say(done=True, **(answer or {}))
@@ -1207,7 +1306,7 @@ class Agent:
 
     def do_program(self, request: dict[str, Any]) -> dict[str, Any]:
         """Open the folder of the program's own files."""
-        root = os.path.join(cache(), "program", request["key"])
+        root = os.path.join(cache(), "program", one_part(request.get("key")))
         os.makedirs(root, exist_ok=True)
         os.utime(root)
         forget_programs(os.path.dirname(root))
@@ -1240,17 +1339,17 @@ class Agent:
         tasks = os.path.join(request["root"], STATE, "remote", "tasks")
         os.makedirs(tasks, exist_ok=True)
         tidy(tasks)
-        task = Task(os.path.join(tasks, request["task"]))
+        task = Task(os.path.join(tasks, one_part(request.get("task"))))
         task.start(request)
         self._wire.say(started=task.folder, boot=boot())
         follow(self._wire, task, 0)
 
     def do_resume(self, request: dict[str, Any]) -> None:
         """Go on with a task that a connection was lost from."""
-        folder = os.path.join(request["root"], STATE, "remote", "tasks", request["task"])
+        folder = os.path.join(request["root"], STATE, "remote", "tasks", one_part(request.get("task")))
         if not os.path.isdir(folder):
             raise Failure("The task that was running there is not known there any more.", "Run it again.")
-        follow(self._wire, Task(folder), int(request["offset"]))
+        follow(self._wire, Task(folder), whole(request.get("offset")))
 
     def do_watch(self, request: dict[str, Any]) -> None:
         """Watch runs and services until the connection ends."""
@@ -1270,7 +1369,8 @@ class Agent:
         import glob
 
         found = glob.glob(os.path.join(glob.escape(request["root"]), request["pattern"]))
-        return {"digests": {os.path.relpath(path, request["root"]): digest(path) for path in sorted(found)}}
+        digests = {os.path.relpath(path, request["root"]): digest(path) for path in sorted(found)}
+        return {"digests": {path: value for path, value in digests.items() if value}}
 
     def do_try(self, request: dict[str, Any]) -> None:
         """Write a small file where the project goes, and where environments go, and take it away."""
