@@ -147,7 +147,8 @@ ANSWERS: Mapping[str, Check] = {
                 {"state": one_of("missing", "silent", "refused", "answers")}, {"version": words, "word": words}
             ),
             "sdk": words,
-        }
+        },
+        {"writable": flag, "git": flag},
     ),
     "task": fields({}),
     "resume": fields({}),

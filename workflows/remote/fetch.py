@@ -16,7 +16,6 @@ from ..received_files import file_below, place_below, see_room
 from ..scratch import scratch_folder
 from ..words import in_bytes
 from . import frames
-from .answers import HEAD
 from .places import Places
 from .session import ANSWER_SECONDS, Lost, Session
 
@@ -61,9 +60,9 @@ def fetch(session: Session, files: list[Wanted], report: Callable[[str], None], 
     count, come = len(files), 0
     for number, one in enumerate(list(files), 1):
         answer = next(session.answers("get"))
-        if answer.get("done"):
+        if "size" not in answer:
             raise Refused(f"{number - 1} of the {count} files that were asked for")
-        size = HEAD(answer, "a file")["size"]
+        size = answer["size"]
         come += size
         if most is not None and come > most:
             raise Refused(f"more than {in_bytes(most)} where small files were asked for")

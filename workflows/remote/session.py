@@ -220,12 +220,12 @@ class Session:
             raise Refused("something else where a message has to come")
         return frames.read(got[1])
 
-    def answers(self, do: str, seconds: float = ANSWER_SECONDS) -> Iterator[dict[str, Any]]:
+    def answers(self, do: str, seconds: float | None = None) -> Iterator[dict[str, Any]]:
         """Messages up to the answer to a request, which is the last one.
 
         Args:
             do: What was asked for.
-            seconds: How long the other side may be silent.
+            seconds: How long the other side may be silent; as long as it may where no work is needed by default.
 
         Raises:
             UserError: It could not be done.
@@ -235,7 +235,7 @@ class Session:
         """
         details: list[str] = []
         for _count in range(answers.MESSAGES):
-            answer = self.message(seconds)
+            answer = self.message(seconds or ANSWER_SECONDS)
             aside = next((one for one in answers.ASIDE if one in answer), None)
             said: Any = answers.ASIDE[aside](answer[aside], f"a `{aside}`") if aside else None
             if aside == "details":
@@ -250,15 +250,18 @@ class Session:
             elif answer.get("done") is True:
                 yield {**answers.ANSWERS[do](answer, f"an answer to `{do}`"), "done": True}
                 return
+            elif do == "get":
+                # What stands before a file's content.
+                yield answers.HEAD(answer, "a file")
             else:
-                yield answer
+                raise Refused(f"something else where an answer to `{do}` has to come")
         raise Refused(f"no answer to `{do}` in {answers.MESSAGES:,} messages")
 
     def ask(
         self,
         do: str,
         report: Callable[[str], None] = lambda line: None,
-        seconds: float = ANSWER_SECONDS,
+        seconds: float | None = None,
         **request: Any,
     ) -> Mapping[str, Any]:
         """Send a request and return its answer.
@@ -266,7 +269,7 @@ class Session:
         Args:
             do: What is asked for.
             report: Takes lines of progress.
-            seconds: How long the other side may be silent.
+            seconds: As for :meth:`answers`.
             request: The rest of it.
         """
         self.send(do=do, **request)
