@@ -148,6 +148,8 @@ DEFAULT_PLACES: Mapping[str, str] = {
 #: The Azure SDK's usual variables of a service principal.
 SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 
+#: A person's settings are a thousandth of that; the library that reads it takes a hundred times its size of memory.
+_MOST_BYTES = 512 * 1024
 _MOST_BLANKS = 1000
 _BLANKS = re.compile(rf"[^\S\r\n]{{{_MOST_BLANKS + 1}}}")
 
@@ -314,7 +316,7 @@ def _read_env_file(path: Path, prefix: str = "AML_") -> dict[str, tuple[str, int
     from dotenv.parser import parse_stream
 
     try:
-        text = read_text(path, "utf-8-sig")
+        text = read_text(path, "utf-8-sig", most=_MOST_BYTES)
     except UnicodeDecodeError as error:
         line = line_at(error.object, error.start)
         raise UserError(".env is not UTF-8.", "Save it as UTF-8.", file=shown(path), line=line) from error

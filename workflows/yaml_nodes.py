@@ -6,6 +6,8 @@ that it is named: a few lines can stand for billions of values, or for more leve
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +27,9 @@ MOST_NODES = 100_000
 #: Levels of lists and mappings inside each other.
 MOST_LEVELS = 100
 
-_NULL = "tag:yaml.org,2002:null"
+#: libyaml compares each of them with every one before.
+_MOST_DIRECTIVES = 100
+_DIRECTIVE = re.compile(r"^%TAG\b", re.MULTILINE)
 
 
 @dataclass
@@ -62,6 +66,9 @@ def compose(text: str, file: Path, loader_class: Any = None) -> Node | None:
     Raises:
         UserError: It is not YAML, or goes beyond the limits; with the line.
     """
+    if (last := next(itertools.islice(_DIRECTIVE.finditer(text), _MOST_DIRECTIVES, None), None)) is not None:
+        problem = f"{file.name} has more than {_MOST_DIRECTIVES} %TAG directives."
+        raise UserError(problem, "Take them out.", file=file, line=line_at(text, last.start()))
     with _errors(text, file):
         loader = (loader_class or getattr(yaml, "CSafeLoader", yaml.SafeLoader))(text)
         try:

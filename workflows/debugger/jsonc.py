@@ -22,7 +22,8 @@ Keys = tuple[str | int, ...]
 _BOM = b"\xef\xbb\xbf"
 # Every text matches, also one that breaks off: nothing is looked at twice.
 _TOKEN = re.compile(
-    rb'"[^"\\\r\n]*(?:\\[^\r\n][^"\\\r\n]*)*(")?'  # a string, closed or not
+    # A string, closed or not. The library keeps a note of each escape.
+    rb'"[^"\\\r\n]*(?:\\[^\r\n][^"\\\r\n]*){0,20000}(")?'
     rb"|//[^\r\n]*|/\*.*?(?:\*/|\Z)"
     rb'|[{}\[\]:,]|[^\s"{}\[\]:,/]+|\S',
     re.DOTALL,
@@ -484,8 +485,10 @@ def _without_extras(data: bytes) -> tuple[bytes, list[tuple[int, int]], int | No
             depth += 1
             if depth > MOST_LEVELS:
                 raise JsoncError(f"more than {MOST_LEVELS} brackets inside each other", line_at(data, start))
-        elif first == _QUOTE and match[1] is None and broken is None:
-            broken = start
+        elif first == _QUOTE and match[1] is None:
+            if data[end : end + 1] not in (b"", b"\r", b"\n") and data[end + 1 : end + 2] not in (b"", b"\r", b"\n"):
+                raise JsoncError("a string with more than 20000 escapes", line_at(data, start))
+            broken = start if broken is None else broken
         pending = start if first == _COMMA and previous and previous not in b",:[{" else None
         previous = first
         tokens.append((start, end))
