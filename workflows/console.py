@@ -17,10 +17,9 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from . import report
-from .redaction import LineScrubber, scrub, scrubbed, without_known
 from .terminal import Output, plain, printable
 
-#: Where a result holds values of the person's own program, which are shown as they are; see :func:`without_known`.
+#: Where a result holds values of the person's own program; only known secrets are left out of them.
 OWN = frozenset(("locals", "values", "response"))
 #: Seconds after which a wait says what it waits for.
 REASON_AFTER = 1.0
@@ -75,6 +74,8 @@ def show_error(text: str, details: Sequence[str] = ()) -> None:
 
     To standard output where the other cannot be written.
     """
+    from .redaction import LineScrubber, scrub
+
     scrub_line = LineScrubber()
     lines = [*(f"  {plain(scrub_line(line))}" for line in details), printable(scrub(as_typed(text)), lines=True)]
     for stream in (sys.stderr, sys.stdout):
@@ -109,6 +110,8 @@ class Step:
         if not line:
             return
         if self._console.terminal:
+            from .redaction import scrub
+
             self._live(scrub(line))
         else:
             self._console.line(f"  {self.name}: {line}")
@@ -182,10 +185,14 @@ class Console:
 
     def line(self, text: str = "") -> None:
         """Show one line."""
+        from .redaction import scrub
+
         show(printable(scrub(as_typed(text))), self.stream)
 
     def value(self, text: str) -> None:
-        """Show one line that says what a value of the person's own program is; see :func:`without_known`."""
+        """Show one line that says what a value of the person's own program is; only known secrets are left out."""
+        from .redaction import without_known
+
         show(printable(without_known(text)), self.stream)
 
     @contextmanager
@@ -204,6 +211,8 @@ class Console:
 
     def result(self, value: Mapping[str, Any]) -> None:
         """With ``--json``: print the object as the last line of standard output."""
+        from .redaction import scrubbed, without_known
+
         clean = {
             name: without_known(one) if name in OWN else scrubbed({name: one})[name] for name, one in value.items()
         }

@@ -187,6 +187,7 @@ def _scrub_once(text: str) -> str:
     if "PRIVATE KEY" in text:
         text = _without_private_keys(text)
     text = _ADDRESS.sub(_without_user, text)
+    text = _BARE_USER.sub(rf"{MASK}@", text)
     text = _without_named(text)
     text = _USER_ARGUMENT.sub(_without_password, text)
     text = _LOGIN_ARGUMENT.sub(rf"\1{MASK}", text)
@@ -286,14 +287,19 @@ def _without_private_keys(text: str) -> str:
 
 # Users and passwords in addresses
 
-_ADDRESS = re.compile(r"(?::|%(?:25)?3a)(?://|\\/\\/|%(?:25)?2f%(?:25)?2f)((?:(?!://)\S)*)", re.IGNORECASE)
+_ADDRESS = re.compile(
+    r"(?:(?::|%(?:25)?3a)(?://|\\/\\/|%(?:25)?2f%(?:25)?2f)"
+    # As a path has it: of two slashes one is left.
+    r"|(?:(?<=http)|(?<=ttps)|(?<=\bftp)):[/\\](?![/\\]))((?:(?!://)\S)*)",
+    re.IGNORECASE,
+)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}\Z")
 _CLOSING = {'"': '"', "'": "'", "`": "`", "<": ">", "(": "", "[": ""}
 _AUTHORITY = re.compile(r"(?:(?!%(?:25)?(?:2f|3f|23))[^/?#])*", re.IGNORECASE)
 _ENCODED_AT = re.compile(r"%(?:25)?40", re.IGNORECASE)
 #: A token as conda's channels have it.
 _CHANNEL_TOKEN = re.compile(r"/t/[\w.~%-]{8,}(?=/|\Z)")
-_PORT = re.compile(r"\d*\Z|\W*port\W*\Z|[{$<%(*]", re.IGNORECASE)
+_PORT = re.compile(r"\d*\Z|\W*port\W*\Z|[{$<%(]", re.IGNORECASE)
 #: Schemes with which a user's name is a name and nothing more.
 _NAMES_USERS = ("ssh", "sftp", "scp", "rsync")
 
@@ -327,6 +333,13 @@ def _without_user(found: re.Match[str]) -> str:
     if not tail and not rest and text[found.end() : found.end() + 1] in ("", "\n"):
         return f"{head}{MASK}"
     return found[0]
+
+
+#: The same without a scheme, as images and hosts have it; a port or a path has to follow. `name:tag@sha256:…` is none.
+_BARE_USER = re.compile(
+    r"(?<![\w@/:.+~-])[\w.+~-]{1,64}:(?!\d{1,5}@)[^\s:@/\"'<>]{1,200}@"
+    r"(?=[A-Za-z0-9.-]{1,253}(?::\d{1,5}(?![\w:])|/))"
+)
 
 
 def _user(user: str, scheme: str) -> str:

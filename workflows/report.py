@@ -14,8 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .redaction import scrub
-
 VARIABLE = "AZUREML_DEBUG_REPORT"
 #: Seconds that the other machine may take to open tunnels.
 DONE_SECONDS = 60.0
@@ -30,6 +28,8 @@ def wanted() -> bool:
 
 def typed() -> str:
     """What was typed after ``inv``, on whichever machine that was, without secrets."""
+    from .redaction import scrub
+
     return scrub(os.environ.get(TYPED) or shlex.join(sys.argv[1:]))
 
 

@@ -16,7 +16,6 @@ from typing import Any
 from .errors import BadValue, UserError
 from .paths import shown
 from .reading import line_at, read_text
-from .redaction import keep_variables
 
 
 def _text(value: str) -> str:
@@ -218,6 +217,8 @@ def resolve(
         BadValue: A flag's value cannot be read.
         UserError: A value in the environment or in `.env` cannot be read, or `.env` is broken.
     """
+    from .redaction import keep_addresses
+
     environ = os.environ if environ is None else environ
     cwd = Path.cwd() if cwd is None else cwd
     env_file = project / ".env"
@@ -237,6 +238,7 @@ def resolve(
         if not text and source != setting.flag:
             values[setting.field] = None
             continue
+        keep_addresses(text)
         if source:
             set_by[setting.field] = source
         try:
@@ -314,6 +316,8 @@ def _read_env_file(path: Path, prefix: str = "AML_") -> dict[str, tuple[str, int
     if not path.exists():
         return {}
     from dotenv.parser import parse_stream
+
+    from .redaction import keep_variables
 
     try:
         text = read_text(path, "utf-8-sig", most=_MOST_BYTES)

@@ -54,10 +54,11 @@ def _written(found: re.Match[str]) -> str:
     return known or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 
-#: What a program's output may do: colours, and the moves and erasures within the screen that progress bars are made of.
-_ALLOWED = rb"\x1b\[(?:[0-9;:]{0,64}[mABCDEFGJK])"
+#: What a program's output may do: colours, and what progress bars are made of: moves and erasures within the screen,
+#: and hiding the cursor.
+_ALLOWED = rb"\x1b\[(?:[0-9;:]{0,64}[mABCDEFGJK]|\?25[hl])"
 #: The beginning of such a sequence, at the end of a piece. C2 begins a C1 character in UTF-8.
-_BEGUN = re.compile(rb"(?:\x1b(?:\[[0-9;:]{0,64})?|\xc2)\Z")
+_BEGUN = re.compile(rb"(?:\x1b(?:\[(?:[0-9;:]{0,64}|\?2?5?))?|\xc2)\Z")
 _FOREIGN = re.compile(rb"(" + _ALLOWED + rb")|\xc2[\x80-\x9f]|[\x00-\x07\x0b\x0c\x0e-\x1f\x7f]")
 
 

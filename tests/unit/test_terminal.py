@@ -54,6 +54,7 @@ def _through(data: bytes, cuts: list[int]) -> bytes:
             b"\x1b[38;2;1;2;3mx\x1b[A\x1b[2K\r50%|\xe2\x96\x88|\b",
             b"\x1b[38;2;1;2;3mx\x1b[A\x1b[2K\r50%|\xe2\x96\x88|\b",
         ),
+        (b"\x1b[?25lhidden\x1b[?25h\x1b[?26h", b"\x1b[?25lhidden\x1b[?25h\\x1b[?26h"),
         (b"\x1b]0;title\x07", b"\\x1b]0;title\\x07"),
         (b"\x1b]52;c;AAAA\x1b\\", b"\\x1b]52;c;AAAA\\x1b\\"),
         (b"\x1b[6n\x1b[?1049h\x1bc\x1b[>c", b"\\x1b[6n\\x1b[?1049h\\x1bc\\x1b[>c"),
@@ -71,6 +72,9 @@ def test_generated_output_is_the_same_in_any_pieces(hostile: Hostile) -> None:
     pieces = [
         b"\x1b",
         b"[",
+        b"?",
+        b"2",
+        b"5h",
         b"31m",
         b"text ",
         b"\xc2",

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..paths import shown
 from ..project import state_folder
 from ..received import Refused
+from ..terminal import Output
 from ..vscode import pressed
 from . import fetch, frames, latest, tunnels
 from .answers import CONTAINER, PLACE, TASK, TUNNELS
@@ -67,6 +68,7 @@ class Follower:
         self._wanted: dict[str, Any] = {}
         self._left: list[fetch.Wanted] | None = None
         self._ended = False
+        self._screen = Output()
 
     @property
     def _session(self) -> Session:
@@ -149,6 +151,9 @@ class Follower:
         """Show what the task says; a port there that has another number here is named by that."""
         if any(there != here for there, here in self._ports.items()):
             payload = _PLACE.sub(lambda match: b"127.0.0.1:%d" % self._ports.get(int(match[1]), int(match[1])), payload)
+        if stream.isatty() and not self._asked["interactive"]:
+            # A program that is talked to has the whole terminal, as with ssh; nothing else there gives it commands.
+            payload = self._screen.take(payload)
         with output(stream):
             if hasattr(stream, "buffer"):
                 stream.flush()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Context, Exit, Task, task
 
-from .. import report, tracebacks, unforeseen
+from .. import report, unforeseen
 from ..console import show_error
 from ..errors import UserError
 from ..interrupts import handled
@@ -130,7 +130,7 @@ def command(
                 if str(values.get(argument, "")).startswith("-"):
                     _end(UserError(f"{values[argument]} is not a {argument}.", f"Help: inv --help {name}"))
             run = Command(name, context, flags, as_json)
-            tracebacks.install()
+            _keep_secrets()
             with _signals_as_interrupts():
                 if remote:
                     typed: dict[str, Any] = {
@@ -165,6 +165,16 @@ def _see_pressed(run: Command) -> None:
     pressed.see(run.project)
     if "debug_port" in run.flags and run.flags["debug_port"] is None and (port := pressed.debug_port()) is not None:
         run.flags["debug_port"] = str(port)
+
+
+def _keep_secrets() -> None:
+    """Have no traceback show a secret, and nothing one that was typed."""
+    from .. import tracebacks
+    from ..redaction import keep_addresses
+
+    tracebacks.install()
+    for word in sys.argv[1:]:
+        keep_addresses(word)
 
 
 LEFT_THERE = "What was started on the other machine may go on there."
