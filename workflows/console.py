@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from . import report
-from .terminal import Output, plain, printable
+from .terminal import Output, escaped, plain, printable
 
 #: Where a result holds values of the person's own program; only known secrets are left out of them.
 OWN = frozenset(("locals", "values", "response"))
@@ -220,6 +220,5 @@ class Console:
             # The other machine prints it, as it is seen from there.
             report.tell(result=clean)
         elif self.as_json:
-            # JSON leaves one control character as it is.
             with output(sys.stdout):
-                print(json.dumps(clean).replace("\x7f", "\\u007f"), flush=True)
+                print(escaped(json.dumps(clean)), flush=True)

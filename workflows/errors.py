@@ -14,7 +14,7 @@ _LONGEST = 4000
 
 
 class UserError(Exception):
-    """Something a user can cause and mend.
+    """Something a user can cause and mend. Neither line has secrets in it.
 
     Args:
         problem: One line that says what is wrong.
@@ -36,6 +36,10 @@ class UserError(Exception):
         line: int | None = None,
         details: Sequence[str] = (),
     ) -> None:
+        from .redaction import scrub
+
+        # Here, before anything is cut: it goes to the screen, to logs and into records.
+        problem, remedy = scrub(problem), scrub(remedy)
         super().__init__(problem, remedy)
         self.problem = _one_line(problem)
         self.remedy = _one_line(remedy)

@@ -37,6 +37,11 @@ def printable(text: str, *, lines: bool = False) -> str:
     return _IN_LINE.sub(_written, text)
 
 
+def escaped(text: str) -> str:
+    """A JSON text in which no control character is left as it is, also of those that JSON leaves."""
+    return _IN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def plain(line: str) -> str:
     """One line of another program's output without its colours, tabs as blanks, all else as :func:`printable` has it.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import threading
 import traceback
+import warnings
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .redaction import scrub
 from .terminal import printable
@@ -26,10 +28,27 @@ def formatted(error: BaseException) -> str:
 
 
 def install() -> None:
-    """Have every traceback that Python itself prints in this process be one without secrets."""
+    """Have no secret in what Python itself prints in this process: tracebacks, warnings, what libraries log."""
     sys.excepthook = _uncaught
     threading.excepthook = _in_thread
     sys.unraisablehook = _unraisable
+    warnings.formatwarning = _warning
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Formatter())
+
+
+class _Formatter(logging.Formatter):
+    """For what a library logs and nobody takes in."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(scrub(super().format(record)), lines=True)
+
+
+_format_warning = warnings.formatwarning
+
+
+def _warning(*told: Any, **more: Any) -> str:
+    return printable(scrub(_format_warning(*told, **more)), lines=True)
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

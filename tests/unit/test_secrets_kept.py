@@ -14,6 +14,7 @@ import pytest
 from workflows import report
 from workflows.console import Console, show_error
 from workflows.environments.processes import run
+from workflows.errors import UserError
 from workflows.models import ImageRef
 from workflows.project import append_log, write_bytes, write_json
 from workflows.runs import plan as plans
@@ -198,7 +199,6 @@ def _umask() -> int:
 
 @pytest.mark.parametrize("host", [f"me:{CANARY}@host", f"ssh://me:{CANARY}@host:22", f"me:{CANARY}@a b"])
 def test_a_password_in_the_remote_hosts_setting_is_refused_and_not_shown(host: str) -> None:
-    from workflows.errors import UserError
     from workflows.remote.address import _split
 
     with pytest.raises(UserError, match="AML_REMOTE_HOST") as caught:
@@ -217,3 +217,31 @@ def test_no_snapshot_has_the_file_of_secrets(tmp_path: Path) -> None:
     found = {path.relative_to(tmp_path / "staged").as_posix() for path in (tmp_path / "staged").rglob("*.env")}
     found |= {path.name for path in (tmp_path / "staged").rglob(".env")}
     assert found == {"deep/other.env"}
+
+
+def test_warnings_and_what_libraries_log_have_no_secrets() -> None:
+    code = f"""
+import logging, warnings
+from workflows import tracebacks
+tracebacks.install()
+logging.getLogger("urllib3").warning("Retrying after %s \\x1b[2J", {ADDRESS!r})
+warnings.warn({ADDRESS!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert f"Retrying after {SHOWN} \\x1b[2J\n" in done.stderr and f"UserWarning: {SHOWN}" in done.stderr
+    assert CANARY not in done.stderr and "\x1b" not in done.stderr
+
+
+def test_an_error_is_scrubbed_before_its_lines_are_joined_and_cut() -> None:
+    key = f"-----BEGIN PRIVATE KEY-----\n{CANARY}\n-----END PRIVATE KEY-----"
+    error = UserError(f"{'x' * 3490} http://me:{CANARY}@host/ {'y' * 4000}", f"sig={CANARY[:5]}12\n{CANARY[5:]}\n{key}")
+    assert not [part for part in (CANARY, CANARY[:6], CANARY[5:]) if part in f"{error} {error!r} {error.args}"]
+
+
+def test_control_characters_in_launch_json_are_escapes(tmp_path: Path) -> None:
+    from workflows.debugger import jsonc
+
+    name = HARMFUL + "\u2028\x7f ünï"
+    text = jsonc.parse(b'{"a": 1}').set(("b",), {name: name}).data.decode()
+    assert all(character.isprintable() or character == "\n" for character in text) and "ünï" in text
+    assert json.loads(text)["b"] == {name: name}

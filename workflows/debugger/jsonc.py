@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from workflows.reading import line_at
+from workflows.terminal import escaped
 
 Keys = tuple[str | int, ...]
 """The way from the root to a value: keys of objects and indexes of arrays."""
@@ -539,8 +540,5 @@ def _key(text: bytes) -> str:
 
 
 def _dump(value: Any, indent: str | None = None) -> bytes:
-    try:
-        return json.dumps(value, ensure_ascii=False, indent=indent).encode()
-    except UnicodeEncodeError:
-        # A file name that is no text (surrogates) survives as an escape.
-        return json.dumps(value, indent=indent).encode()
+    # Control characters, and a file name that is no text (surrogates), survive as escapes.
+    return escaped(json.dumps(value, ensure_ascii=False, indent=indent)).encode()

@@ -147,7 +147,8 @@ def _build(
     report(f"building the environment `{definition.name}` in {folder}")
     try:
         temporary = folder / ".tmp"
-        temporary.mkdir(parents=True)
+        # Requirement files are copied into it, with the passwords of indexes.
+        temporary.mkdir(0o700, parents=True)
         environment = {key: value for key, value in os.environ.items() if key not in _UNSET}
         # pip's temporary files go and stay where the environment does, also when it is killed.
         environment |= {

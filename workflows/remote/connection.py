@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import UserError
 from ..paths import home_folder
 from ..reading import read_bytes
+from ..terminal import printable
 from . import pulse
 from .address import INSTANCE_PORT, SSH_PORT, Address
 from .host_keys import HostKeys, RevokedKey, UnknownHost
@@ -170,7 +171,7 @@ def _ask(path: str, *, again: bool) -> str:
         )
     if again:
         sys.stderr.write("That is not its passphrase.\n")
-    return getpass.getpass(f"Passphrase of {path}: ")
+    return getpass.getpass(f"Passphrase of {printable(path)}: ")
 
 
 def fingerprint(key: Any) -> str:

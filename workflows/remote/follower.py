@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..paths import shown
 from ..project import state_folder
 from ..received import Refused
-from ..terminal import Output
+from ..terminal import Output, printable
 from ..vscode import pressed
 from . import fetch, frames, latest, tunnels
 from .answers import CONTAINER, PLACE, TASK, TUNNELS
@@ -346,7 +346,7 @@ class Follower:
         self._session.close()
         deadline = time.monotonic() + AGAIN_SECONDS
         goes_on = "not all files had come here" if ended else "the task goes on there"
-        sys.stderr.write(f"\nThe connection to {address} was lost; {goes_on}. Connecting again ...\n")
+        sys.stderr.write(f"\nThe connection to {printable(str(address))} was lost; {goes_on}. Connecting again ...\n")
         try:
             with self._person.alone():
                 while True:

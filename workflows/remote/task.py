@@ -22,6 +22,7 @@ from ..errors import UserError
 from ..paths import own_id, shown
 from ..received import sent_by
 from ..settings import Settings
+from ..terminal import printable
 from ..vscode import pressed
 from ..words import in_bytes
 from . import person, request, sync
@@ -149,7 +150,7 @@ class RemoteTask:
     def _agrees(question: str) -> bool:
         if not sys.stdin.isatty():
             return False
-        sys.stderr.write(f"{question} [Y/n] ")
+        sys.stderr.write(f"{printable(question)} [Y/n] ")
         sys.stderr.flush()
         return sys.stdin.readline().strip().lower() in ("", "y", "yes")
 
