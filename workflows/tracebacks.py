@@ -11,7 +11,6 @@ import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .redaction import scrub
 from .terminal import printable
 
 if TYPE_CHECKING:
@@ -24,6 +23,12 @@ def formatted(error: BaseException) -> str:
         text = "".join(traceback.format_exception(error))
     except Exception:  # that of a library may not even be able to say what it is
         text = "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__ + "\n"
+    return _clean(text)
+
+
+def _clean(text: str) -> str:
+    from .redaction import scrub
+
     return printable(scrub(text), lines=True)
 
 
@@ -41,14 +46,14 @@ class _Formatter(logging.Formatter):
     """For what a library logs and nobody takes in."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(scrub(super().format(record)), lines=True)
+        return _clean(super().format(record))
 
 
 _format_warning = warnings.formatwarning
 
 
 def _warning(*told: Any, **more: Any) -> str:
-    return printable(scrub(_format_warning(*told, **more)), lines=True)
+    return _clean(_format_warning(*told, **more))
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -63,8 +68,8 @@ def _in_thread(told: threading.ExceptHookArgs) -> None:
 
 def _unraisable(told: UnraisableHookArgs) -> None:
     if told.exc_value is not None:
-        what = scrub(f"{told.err_msg or 'Exception ignored in'}: {told.object!r}")
-        _print(f"{printable(what)}\n{formatted(told.exc_value)}")
+        what = _clean(f"{told.err_msg or 'Exception ignored in'}: {told.object!r}")
+        _print(f"{what}\n{formatted(told.exc_value)}")
 
 
 def _print(text: str) -> None:
