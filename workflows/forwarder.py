@@ -49,8 +49,7 @@ class _Socket:
         if status == 404:
             return GONE
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            state = json.loads(body)["State"]
-            return RUNS if state["Running"] or state["Restarting"] else RESTS
+            return _word(json.loads(body)["State"])
         return SILENT
 
     def wait(self) -> None:
@@ -77,33 +76,25 @@ class _Socket:
 
 
 class _Sdk:
-    """Any other engine: over TCP, SSH, or a pipe of Windows."""
+    """Any other engine: over TCP, SSH, or a pipe of Windows; it does not say by itself that something has changed."""
 
     def __init__(self, container: str) -> None:
-        self._container = container
-        self._client: Any = None
+        from .engines.docker_client import StateReader
+
+        self._reader = StateReader(container)
 
     def state(self) -> str:
         """What the container is at."""
-        from docker.errors import APIError, NotFound
-
-        from .engines.docker_client import connect
-
-        try:
-            self._client = self._client or connect()
-            state = self._client.api.inspect_container(self._container)["State"]
-        except NotFound:
-            return GONE
-        except APIError:
-            return SILENT
-        except Exception:  # whatever keeps the engine from answering
-            self._client = None
-            return SILENT
-        return RUNS if state["Running"] or state["Restarting"] else RESTS
+        found = self._reader.read()
+        return SILENT if found is None else _word(found) if found else GONE
 
     def wait(self) -> None:
         """Return when it is time for another look."""
         time.sleep(SLOW_LOOK_SECONDS)
+
+
+def _word(state: Mapping[str, Any]) -> str:
+    return RUNS if state.get("Running") or state.get("Restarting") else RESTS
 
 
 def _stay(engine: _Socket | _Sdk) -> None:

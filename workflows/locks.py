@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import UserError
 from .paths import NAME, cache_folder
+from .private import make_folder
 
 if sys.platform != "win32":
     import fcntl
@@ -53,7 +54,7 @@ def folder() -> Path:
 
 
 def _made(place: Path) -> Path:
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(place)
     if not _writable(place):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
     return place
@@ -150,7 +151,7 @@ def _by_library(file: Path) -> Callable[[], None] | None:
     """The same where the system, or the file system, has other locks."""
     from filelock import FileLock, Timeout
 
-    lock: Any = FileLock(file)
+    lock: Any = FileLock(file, mode=0o600)
     try:
         lock.acquire(timeout=0)
     except Timeout:

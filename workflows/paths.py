@@ -52,15 +52,16 @@ def own_id() -> str:
         UserError: It cannot be kept.
     """
     from .locks import HeldError, hold
+    from .private import make_folder
     from .project import write_bytes
 
     path = _state_folder() / "id"
     try:
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with hold(path.with_name("id.lock"), 10):
                 if not path.exists():
-                    write_bytes(path, os.urandom(16).hex().encode())
+                    write_bytes(path, os.urandom(16).hex().encode(), private=True)
         return path.read_text("ascii").strip()
     except (OSError, HeldError) as error:
         raise UserError(

@@ -33,7 +33,7 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def close(folder: Path) -> None:
+def close_folder(folder: Path) -> None:
     """Take from others what they may do in a folder that is there, where it is this user's."""
     if os.name != "posix":
         return
@@ -41,6 +41,14 @@ def close(folder: Path) -> None:
         status = folder.lstat()
         if status.st_uid == os.geteuid() and status.st_mode & 0o077:
             folder.chmod(FOLDER)
+
+
+def close_tree(folder: Path) -> None:
+    """Take from others what they may do with a copy that was made of a folder."""
+    for at, _folders, names in os.walk(folder):
+        for path in (Path(at), *(Path(at, name) for name in names)):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode & FOLDER)
 
 
 def opener(path: str, flags: int) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import UserError
+from .private import close_folder, make_folder, open_file, opener
 from .reading import read_text
 
 STATE_FOLDER = ".azureml-debug"
@@ -27,10 +28,11 @@ def state_folder(project: Path, *parts: str) -> Path:
     root = project / STATE_FOLDER
     folder = root.joinpath(*parts)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
+        close_folder(root)
         ignore = root / ".gitignore"
         if not ignore.exists():
-            write_bytes(ignore, b"*\n")
+            write_bytes(ignore, b"*\n", private=True)
     except OSError as error:
         from . import storage
 
@@ -58,7 +60,7 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
     remove_left(path.parent, path.name)
     partial = path.with_name(f".{path.name}.{identity.mark()}")
     try:
-        with open(partial, "wb", opener=_for_this_user if private else None) as file:
+        with open(partial, "wb", opener=opener if private else None) as file:
             file.write(data)
         os.replace(partial, path)
     except OSError as error:
@@ -72,11 +74,7 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
 
 def append_log(path: Path) -> IO[bytes]:
     """Open a log of the program's own processes, for this user alone, to write at its end."""
-    return open(path, "ab", opener=_for_this_user)
-
-
-def _for_this_user(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    return open_file(path, "ab")
 
 
 def remove_left(folder: Path, name: str = "") -> None:

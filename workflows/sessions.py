@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from .models import Ended, Service
+from .private import make_folder
 from .project import read_json, state_folder, write_bytes, write_json
 
 
@@ -56,8 +57,8 @@ def forget(service: Service, ended: Ended) -> None:
 
 def _keep_last(service: Service, ended: Ended) -> None:
     last = service.session / "last"
-    last.mkdir(parents=True, exist_ok=True)
-    write_bytes(last / "service.log", ended.log)
+    make_folder(last)
+    write_bytes(last / "service.log", ended.log, private=True)
     write_json(
         last / "ended.json",
         {"exit_code": ended.exit_code, "name": service.name, "engine": service.engine, "tag": service.tag},

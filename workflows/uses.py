@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from .paths import cache_folder
+from .private import make_folder
 from .project import read_json, write_json
 
 
@@ -23,7 +24,7 @@ def record(project: Path, role: str, digest: str) -> None:
     digests = dict(known.get("digests") or {})
     if digests.get(role) == digest:
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_json(path, {"project": str(project), "digests": {**digests, role: digest}})
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..private import open_file
 from ..runs.record import RunRecord, StepRecord
 from .announced import LogReader, Said
 from .service import PipelineService
@@ -45,7 +46,7 @@ class _Log:
 
     def take(self, data: bytes) -> list[dict[str, Any]]:
         """Keep what is new; the events in it."""
-        with open(self.path, "ab") as file:
+        with open_file(self.path, "ab") as file:
             file.write(data)
         self.offset += len(data)
         if self.reader is None:

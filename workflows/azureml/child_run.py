@@ -14,6 +14,7 @@ from typing import Any
 from ..background import log
 from ..engines import reservations
 from ..errors import UserError
+from ..private import make_folder, open_file
 from ..remote.forwarding import Forward
 from ..runs import attachable
 from ..runs import record as records
@@ -74,7 +75,7 @@ class FollowedStep:
         self._ended = 0.0
         folder = run.step_folder(record.name)
         for name in ("azureml-logs", "announce"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+            make_folder(folder / name)
         self._announced = run.events(record)
         if record.final:
             return
@@ -278,7 +279,7 @@ class FollowedStep:
         }
 
     def _write(self, events: list[dict[str, Any]]) -> None:
-        with open(self._announced, "a", encoding="utf-8") as file:
+        with open_file(self._announced, "a", encoding="utf-8") as file:
             file.writelines(json.dumps({"time": time.time(), **event}) + "\n" for event in events)
 
     def _configure(self) -> None:

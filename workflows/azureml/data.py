@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..private import open_file
 from ..settings import Settings
 from .data_references import Dataset, Place, parse
 from .errors import NotThere, Say, attempt
@@ -151,7 +152,7 @@ class WorkspaceData:
         def read() -> int:
             received(0)
             count = 0
-            with target.open("wb") as file:
+            with open_file(target, "wb") as file:
                 for chunk in client.download_blob(read_timeout=_READ_TIMEOUT, **_ONCE).chunks():
                     file.write(chunk)
                     count += len(chunk)

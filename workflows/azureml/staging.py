@@ -20,6 +20,7 @@ from ..debuggee import FOLDER as DEBUGGEE
 from ..errors import UserError
 from ..ignoring import read_patterns
 from ..paths import cache_folder
+from ..private import FOLDER, make_folder, open_file, touch
 
 #: The folder in a snapshot that holds what is not the person's.
 OWN = "azureml_debug"
@@ -52,7 +53,8 @@ def stage(
     Raises:
         UserError: The code is more than a snapshot may hold, or takes the name of what goes beside it.
     """
-    folder.mkdir(parents=True)
+    make_folder(folder.parent)
+    folder.mkdir(FOLDER)
     total = count = 0
     for source, inner in _files(code, includes):
         if inner.parts[0] == OWN:
@@ -60,7 +62,7 @@ def stage(
                 f"The code of step {name} has a folder {OWN}, which this program puts beside it.", "Rename it."
             )
         target = folder / inner
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         _link_or_copy(source, target)
         total, count = total + source.stat().st_size, count + 1
         if total > LIMIT_BYTES:
@@ -69,14 +71,15 @@ def stage(
                 f"List what the step does not need in {_ignore_file(code)}; data belongs into `inputs`.",
             )
     own = folder / OWN
-    own.mkdir()
+    own.mkdir(FOLDER)
     shutil.copy2(Path(DEBUGGEE) / "node.py", own / "node.py")
-    (own / "step.json").write_text(json.dumps(dict(step), indent=1, sort_keys=True), "utf-8")
+    with open_file(own / "step.json", "w", encoding="utf-8") as file:
+        file.write(json.dumps(dict(step), indent=1, sort_keys=True))
     if debugpy is not None:
         # One file: snapshots are sent file by file, and debugpy has four hundred.
         _link_or_copy(_bundle(debugpy), own / "debuggee.zip")
     # Everything that is here is meant to go.
-    (folder / ".amlignore").write_text("")
+    touch(folder / ".amlignore")
 
 
 def _bundle(debugpy: Path) -> Path:
@@ -89,7 +92,7 @@ def _bundle(debugpy: Path) -> Path:
     if bundle.is_file():
         return bundle  # it gets its name when it is whole
     files += [(path, "debugpy" / path.relative_to(debugpy)) for path in _plain(debugpy)]
-    bundle.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(bundle.parent)
     partial = bundle.with_name(f".{bundle.name}.{os.getpid()}")
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:

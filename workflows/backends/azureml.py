@@ -25,6 +25,7 @@ from ..errors import UserError
 from ..interrupts import uninterrupted
 from ..paths import shown as show
 from ..pipelines.definition import Pipeline
+from ..private import touch
 from ..project import append_log
 from ..runs import begun, store
 from ..runs import plan as plans
@@ -125,7 +126,7 @@ class AzureBackend:
         """See :class:`~workflows.backends.base.Backend`."""
         if not run.in_workspace:
             return store.cancel(run, 5.0)
-        (run.folder / "cancel").touch()
+        touch(run.folder / "cancel")
         deadline = time.monotonic() + CANCEL_SECONDS
         while time.monotonic() < deadline:
             run = self.refresh(run)

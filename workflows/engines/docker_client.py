@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..reading import read_bytes
@@ -64,6 +64,29 @@ def connect() -> docker.DockerClient:
             "Start it, correct DOCKER_HOST or `docker context use`, or set AML_ENGINE=process.",
         ) from error
     return client
+
+
+class StateReader:
+    """Reads what a container is at, through interruptions of the connection.
+
+    Args:
+        container: Its id.
+    """
+
+    def __init__(self, container: str) -> None:
+        self._container = container
+        self._client: docker.DockerClient | None = None
+
+    def read(self) -> dict[str, Any] | None:
+        """Its state as the engine has it; empty where it is gone, None where the engine does not answer."""
+        try:
+            self._client = self._client or connect()
+            return dict(self._client.api.inspect_container(self._container)["State"])
+        except Exception as error:  # whatever keeps the engine from answering
+            if getattr(error, "status_code", None) == 404:
+                return {}
+            self._client = None
+            return None
 
 
 def _load_sdk(host: str) -> None:

@@ -21,6 +21,7 @@ from ..interrupts import uninterrupted
 from ..models import PathMapping
 from ..paths import cache_folder
 from ..pipelines.commands import debugged_command
+from ..private import touch
 from ..remote.forwarding import Forward
 from . import docker_network, forwarders, ports
 from .docker import (
@@ -97,7 +98,7 @@ class DockerSteps:
             command = debugged_command(command, f"{DEBUGGEE_ROOT}/inject/launch.py")
         for rank in range(spec.ranks):
             # Ours, so that whoever follows it need not wait for the container.
-            spec.log(rank).touch()
+            touch(spec.log(rank))
         debug_ports = sorted(spec.debug.ports.values()) if spec.debug else []
         forwards: list[Forward] = []
         with contextlib.ExitStack() as undo:

@@ -19,6 +19,7 @@ from ..environments.definition import EnvironmentDefinition
 from ..errors import UserError
 from ..models import Ended, ImageRef, Service, ServiceSpec
 from ..paths import cache_folder
+from ..private import close_tree, open_file
 from ..project import read_json, state_folder, write_json
 from ..runs import identity
 from .base import KEPT_LOG_BYTES, Unused, service_variables
@@ -81,7 +82,9 @@ class ProcessEngine:
         shutil.rmtree(runit, ignore_errors=True)
         try:
             shutil.copytree(spec.runit, runit)
-            (spec.session / "service.log").write_bytes(b"")
+            close_tree(runit)
+            with open_file(spec.session / "service.log", "wb"):
+                pass
         except BaseException:
             shutil.rmtree(runit, ignore_errors=True)
             raise
@@ -106,7 +109,7 @@ class ProcessEngine:
         runit = service.session / "runit"
         runsvdir = shutil.which("runsvdir")
         command = [runsvdir, str(runit)] if runsvdir else ["/bin/sh", str(SUPERVISE), str(runit)]
-        with open(service.session / "service.log", "ab") as log:
+        with open_file(service.session / "service.log", "ab") as log:
             process = subprocess.Popen(
                 command,
                 cwd=service.score_script.parent,

@@ -17,6 +17,7 @@ from ..debuggee import FOLDER as DEBUGGEE
 from ..errors import UserError
 from ..models import PathMapping
 from ..pipelines.commands import debugged_command
+from ..private import make_folder, open_file
 from . import ports
 from .process import clean_variables, end_groups, group_lives
 from .rank_variables import rank_variables
@@ -89,7 +90,7 @@ class ProcessSteps:
         children: list[subprocess.Popen[bytes]] = []
         try:
             for rank in range(spec.ranks):
-                with open(spec.log(rank), "ab") as log:
+                with open_file(spec.log(rank), "ab") as log:
                     children.append(
                         subprocess.Popen(
                             [shell, "-c", command],
@@ -206,7 +207,7 @@ def _plain(path: Path, link: Path) -> str:
     """The path itself where a shell takes it as one word, else a link to it."""
     if _PLAIN.fullmatch(str(path)):
         return str(path)
-    link.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(link.parent)
     with contextlib.suppress(FileNotFoundError):
         link.unlink()
     link.symlink_to(path)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..models import PathMapping
+from ..private import FOLDER, make_folder
 from ..project import STATE_FOLDER
 from .steps import StepSpec
 
@@ -25,13 +26,13 @@ RUN_FOLDERS = ("outputs", "logs")
 def make_folders(spec: StepSpec) -> None:
     """Make the folders of a step's run."""
     for name in ("azureml-logs", "announce", "work"):
-        (spec.folder / name).mkdir(parents=True, exist_ok=True)
+        make_folder(spec.folder / name)
     for name in RUN_FOLDERS:
         with contextlib.suppress(FileExistsError):
-            (spec.folder / "work" / name).mkdir()
+            (spec.folder / "work" / name).mkdir(FOLDER)
         _link(f"work/{name}", spec.folder / name)
     for path, is_file in spec.outputs.values():
-        (path.parent if is_file else path).mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent if is_file else path)
 
 
 def include_roots(spec: StepSpec) -> list[Path]:
@@ -111,7 +112,7 @@ def _move(place: Path, link: Path) -> None:
         if place.is_dir():
             os.rename(place, link)
             return
-        link.mkdir()
+        link.mkdir(FOLDER)
         if place.exists():
             os.rename(place, link / place.name)
     except OSError:

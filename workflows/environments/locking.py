@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ..errors import UserError
+from ..private import make_folder
 
 # Longer than any build seen; a builder that hangs must not hold up others for ever.
 WAIT_LIMIT = 30 * 60.0
@@ -27,7 +28,7 @@ def exclusive(lock_file: Path, what: str, report: Callable[[str], None], limit: 
     """
     from ..locks import HeldError, hold
 
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(lock_file.parent)
     told = list[bool]()
 
     def waiting() -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..models import ImageRef
 from ..paths import cache_folder, shown
+from ..private import make_folder
 from ..project import write_bytes
 from ..settings import packaged_defaults
 from .definition import EnvironmentDefinition, load_definition
@@ -186,8 +187,8 @@ def _written(conda: Mapping[str, Any], folder: Path) -> Path:
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = cache_folder() / "conda" / name / "conda.yml"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, text.encode())
+        make_folder(path.parent)
+        write_bytes(path, text.encode(), private=True)
     return path
 
 
@@ -224,7 +225,7 @@ def debugpy_folder(cache: Path, report: Callable[[str], None] = lambda line: Non
     with exclusive(cache / "locks" / "debugpy.lock", "debugpy", report):
         if folder.is_dir():
             return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         for left in folder.parent.glob(f"{folder.name}.*"):  # of a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from .. import storage
 from ..errors import UserError
+from ..private import make_folder
 from . import pythons
 from .context import conda_text, pip_files
 from .pip_failures import no_venv, pip_failed
@@ -148,7 +149,7 @@ def _build(
     try:
         temporary = folder / ".tmp"
         # Requirement files are copied into it, with the passwords of indexes.
-        temporary.mkdir(0o700, parents=True)
+        make_folder(temporary)
         environment = {key: value for key, value in os.environ.items() if key not in _UNSET}
         # pip's temporary files go and stay where the environment does, also when it is killed.
         environment |= {

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import storage
+from ..private import make_folder
 from . import pythons
 from .context import pip_files
 from .pip_failures import pip_failed
@@ -92,7 +93,7 @@ def make_wheelhouse(
         folder.touch()  # its time of last use
         return folder  # it gets its name when it is whole
     pip = [python, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     for left in folder.parent.glob(f"{folder.name}.*"):  # of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))

@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..ignoring import MOST_WILDCARDS, has_many_wildcards
 from ..interrupts import uninterrupted
 from ..paths import cache_folder
+from ..private import make_folder
 from ..settings import Settings
 from ..words import in_bytes
 
@@ -73,7 +74,7 @@ def _bring(source: WorkspaceData, place: Place, name: str, step: Step) -> tuple[
     if whole.is_dir():
         return whole / only, size, True
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         with _alone(root / f"{folder.name}.lock", step):
             if whole.is_dir():
                 return whole / only, size, True
@@ -93,7 +94,7 @@ def _bring(source: WorkspaceData, place: Place, name: str, step: Step) -> tuple[
 def _fetch(source: WorkspaceData, place: Place, files: Mapping[str, Blob], whole: Path, progress: _Progress) -> None:
     """Fetch all files into a folder that has its name only once they are all there."""
     made = not whole.parent.exists()
-    whole.parent.mkdir(exist_ok=True)
+    make_folder(whole.parent)
     for left in whole.parent.glob("*.part"):
         # Of a command that was killed; nobody else is at work here.
         shutil.rmtree(left, ignore_errors=True)
@@ -101,10 +102,10 @@ def _fetch(source: WorkspaceData, place: Place, files: Mapping[str, Blob], whole
     try:
         for inside, blob in files.items():
             target = part / inside
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             source.fetch(place.datastore, blob, target, progress.received)
             # What a script writes into it would be taken for the workspace's by the next run.
-            target.chmod(0o444)
+            target.chmod(0o400)
             progress.next(blob.size)
         os.replace(part, whole)
     except BaseException:

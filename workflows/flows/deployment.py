@@ -17,6 +17,7 @@ from ..environments.definition import EnvironmentDefinition, load_definition
 from ..errors import UserError
 from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, Service, ServiceSpec
+from ..private import make_folder, open_file
 from ..settings import Settings, packaged_defaults
 from . import serving
 from .examples import say_example
@@ -406,8 +407,9 @@ class Deployment:
     def _create(self, spec: ServiceSpec) -> Service:
         announce = spec.session / "announce"
         # The same folder may be mounted in a container that is being replaced.
-        announce.mkdir(parents=True, exist_ok=True)
-        (announce / "events.jsonl").write_bytes(b"")
+        make_folder(announce)
+        with open_file(announce / "events.jsonl", "wb"):
+            pass
         try:
             service = self.engine.create(spec)
             sessions.save(service)

@@ -27,6 +27,7 @@ from ..experiments.runconfig import RunConfig
 from ..interrupts import uninterrupted
 from ..models import ImageRef
 from ..paths import shown
+from ..private import FOLDER, open_file
 from ..project import write_bytes
 from ..reading import read_bytes
 from ..redaction import LineScrubber, scrub
@@ -248,7 +249,7 @@ class ExperimentFlow:
                 run.steps = submission.step_records(
                     run, plan, engines.load_steps(engine.name), lambda step, rank: title(step, rank, rank_count(config))
                 )
-                (run.folder / "azureml-logs").mkdir()
+                (run.folder / "azureml-logs").mkdir(FOLDER)
                 store.note_runner(run.folder, os.getpid())
                 records.save(run)
                 catalog.note_run(project, name, run.run_id if debug is not None else None)
@@ -328,7 +329,7 @@ class ExperimentFlow:
     def _build(self, run: RunRecord, environment: ResolvedEnvironment, engine: Engine) -> ImageRef:
         """Build the run's environment, or find it built; what is shown is kept with the run."""
         notes: tuple[str, ...] = environment.notes
-        with open(control_log(run), "a", encoding="utf-8") as log, self.console.step("build") as step:
+        with open_file(control_log(run), "a", encoding="utf-8") as log, self.console.step("build") as step:
             scrub_line = LineScrubber()
 
             def report(line: str) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import UserError
 from ..paths import cache_folder, shown
+from ..private import make_folder
 from ..project import remove_left
 from ..redaction import keep_address, scrub
 from ..runs import identity
@@ -76,7 +77,7 @@ def _fetch(url: str, report: Callable[[str], None]) -> Path:
     if target.exists():
         return target
     folder, name = target.parent, target.name
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     remove_left(folder)
     partial = folder / f".{name[:50]}.{identity.mark()}"
     try:

@@ -103,7 +103,7 @@ class Manifest:
         found |= {path: one.key for path, one in files.items()}
         if found != self.files or sync != self.sync:
             # Not indented: of thousands of files that takes long.
-            write_bytes(self._path, json.dumps({"sync": sync, "files": found}).encode())
+            write_bytes(self._path, json.dumps({"sync": sync, "files": found}).encode(), private=True)
 
 
 def send(

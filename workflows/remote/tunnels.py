@@ -11,6 +11,7 @@ from typing import Any
 
 from ..background import spawn
 from ..errors import UserError
+from ..private import open_file
 from ..project import read_json, state_folder
 from ..runs import identity
 from .address import Address
@@ -44,7 +45,7 @@ def start(project: Path, address: Address, passphrases: Mapping[str, str]) -> bo
             if known.get("address") == json.loads(json.dumps(address.as_json())):
                 return False
             stop(project)
-        with open(log_of(project), "wb") as log:
+        with open_file(log_of(project), "wb") as log:
             child = spawn("workflows.remote.keeper", [str(project)], stdin=subprocess.PIPE, stdout=log, stderr=log)
         assert child.stdin is not None
         with child.stdin:

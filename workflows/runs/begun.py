@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..private import make_folder
 from ..project import STATE_FOLDER, read_json, write_json
 from . import identity
 
@@ -31,7 +32,7 @@ def _note(folder: Path) -> Path:
 def note(folder: Path) -> None:
     """Note that this process begins a run, before its folder is there; its regular end ends that, however it comes."""
     path = _note(folder)
-    path.parent.mkdir(exist_ok=True)
+    make_folder(path.parent)
     write_json(path, identity.of_process(os.getpid()) or {})
     _own.append(folder)
 

@@ -23,6 +23,7 @@ from ..engines.steps import StepDebug, StepProcess, StepSpec
 from ..engines.work_folder import RUN_FOLDERS
 from ..errors import UserError
 from ..pipelines.expressions import Malformed, substitute
+from ..private import make_folder, open_file
 from ..project import append_log
 from ..redaction import scrub
 from ..terminal import printable
@@ -268,8 +269,8 @@ class Runner:
     def _say(self, planned: PlannedStep, text: str) -> None:
         """Put a line into a step's log, where a person looks first."""
         path = self.run.log(self._steps[planned.name], 0)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:
+        make_folder(path.parent)
+        with contextlib.suppress(OSError), open_file(path, "a", encoding="utf-8") as file:
             file.write(printable(scrub(text), lines=True) + "\n")
 
     # While steps run
@@ -335,7 +336,7 @@ class Runner:
         for name, (step, output) in self._plan.outputs.items():
             place = self._output(step, output)
             if place.exists():
-                (self.run.folder / "outputs").mkdir(exist_ok=True)
+                make_folder(self.run.folder / "outputs")
                 link = self.run.folder / "outputs" / name
                 if not link.is_symlink():
                     link.symlink_to(os.path.relpath(place, link.parent))

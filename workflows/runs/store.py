@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .. import clock, storage
 from ..errors import UserError
+from ..private import FOLDER, touch
 from ..project import read_json, remove_left, state_folder, write_json
 from . import begun, identity
 from . import plan as plans
@@ -45,7 +46,7 @@ def new_run(project: Path, kind: str, name: str, engine: str) -> RunRecord:
         run_id = f"{plain}-{number}-{secrets.token_hex(3)}"
         folder = root / run_id
         begun.note(folder)
-        folder.mkdir()
+        folder.mkdir(FOLDER)
     return RunRecord(run_id, number, kind, name, folder, project, engine, created=time.time(), stamp=clock.stamp())
 
 
@@ -332,7 +333,7 @@ def cancel(run: RunRecord, seconds: float) -> RunRecord:
             "Cancel it there.",
         )
     try:
-        (run.folder / "cancel").touch()
+        touch(run.folder / "cancel")
     except OSError:
         # On a full disk there is another way to tell its runner.
         end_follower(run)

@@ -13,6 +13,7 @@ from ..engines import ports
 from ..engines.docker_client import engine_answers
 from ..engines.steps import StepDebug, StepEngine, StepSpec
 from ..errors import UserError
+from ..private import touch
 from . import begun, runner, store
 from . import plan as plans
 from . import record as records
@@ -107,7 +108,7 @@ def start(run: RunRecord, plan: Plan, warmed: subprocess.Popen[bytes] | None = N
 
 def discard(run: RunRecord) -> None:
     """Take away what a submission that failed has made."""
-    (run.folder / "cancel").touch()
+    touch(run.folder / "cancel")
     store.end_processes(run)
     shutil.rmtree(run.folder, ignore_errors=True)
     begun.forget(run.folder)

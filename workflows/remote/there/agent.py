@@ -222,11 +222,25 @@ def read_json(path: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def own_folder(path: str) -> str:
+    """Make a folder of this program's, with those above it that are missing, for this user alone; the folder."""
+    if path and not os.path.isdir(path):
+        own_folder(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+    return path
+
+
+def for_this_user(path: str, flags: int) -> int:
+    """For ``open(…, opener=for_this_user)``."""
+    return os.open(path, flags, 0o600)
+
+
 def write_json(path: str, value: Any) -> None:
     """Write a file so that a reader sees the old one or the new one."""
     partial = f"{path}.{os.getpid()}"
     try:
-        with open(partial, "w", encoding="utf-8") as file:
+        with open(partial, "w", encoding="utf-8", opener=for_this_user) as file:
             # In one piece: bit by bit it takes eight times as long.
             file.write(json.dumps(value))
         os.replace(partial, path)
@@ -309,7 +323,7 @@ def left(path: Any) -> str:
 def held(path: str) -> Iterator[None]:
     """Hold a lock file, which goes with the lock."""
     while True:
-        with open(path, "a") as lock:
+        with open(path, "a", opener=for_this_user) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not os.fstat(lock.fileno()).st_nlink:
                 # Who held it has removed it since it was opened here: this one guards nothing.
@@ -349,7 +363,7 @@ def replace_connection(name: str) -> None:
             os.kill(int(before["pid"]), signal.SIGTERM)
     if own:
         with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            own_folder(os.path.dirname(path))
             write_json(path, {"pid": own, "started": started(own)})
 
 
@@ -378,10 +392,10 @@ class Folder:
 
     def lock(self, wire: Wire) -> None:
         """Keep other commands out."""
-        os.makedirs(os.path.dirname(self._state), exist_ok=True)
+        own_folder(os.path.dirname(self._state))
         deadline, told = time.monotonic() + LOCK_SECONDS, False
         while True:
-            self._lock = open(self._state + ".lock", "a")  # noqa: SIM115
+            self._lock = open(self._state + ".lock", "a", opener=for_this_user)  # noqa: SIM115
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not os.fstat(self._lock.fileno()).st_nlink:
@@ -458,7 +472,7 @@ class Folder:
             os.unlink(full)
             return
         kept = os.path.join(os.path.dirname(self._state), "kept", time.strftime("%Y%m%d-%H%M%S"), path)
-        os.makedirs(os.path.dirname(kept), exist_ok=True)
+        own_folder(os.path.dirname(kept))
         while os.path.lexists(kept):
             kept += "~"
         os.rename(full, kept)
@@ -562,8 +576,10 @@ def open_folder(request: dict[str, Any]) -> Folder:
         )
     if known and known.get("version") != request["version"] and not request.get("update"):
         raise Mismatch(str(known.get("version")))
-    os.makedirs(os.path.dirname(marker), exist_ok=True)
-    with contextlib.suppress(FileExistsError), open(os.path.join(root, STATE, ".gitignore"), "x") as file:
+    os.makedirs(root, exist_ok=True)
+    own_folder(os.path.dirname(marker))
+    ignore = os.path.join(root, STATE, ".gitignore")
+    with contextlib.suppress(FileExistsError), open(ignore, "x", opener=for_this_user) as file:
         file.write("*\n")
     mark = {"project": request["project"], "owner": request["owner"], "version": request["version"]}
     if {name: known.get(name) for name in mark} != mark:
@@ -615,7 +631,7 @@ def make_environment(wire: Wire, key: str, requirements: list[str]) -> str:
     python = os.path.join(folder, "bin", "python")
     if os.path.exists(os.path.join(folder, "ready")):
         return python
-    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    own_folder(os.path.dirname(folder))
     with held(folder + ".lock"):
         if os.path.exists(os.path.join(folder, "ready")):
             return python
@@ -716,7 +732,7 @@ class Task:
             except BaseException:
                 import traceback
 
-                with open(os.path.join(self.folder, "holder.log"), "a") as log:
+                with open(os.path.join(self.folder, "holder.log"), "a", opener=for_this_user) as log:
                     traceback.print_exc(file=log)
             finally:
                 os._exit(0)
@@ -752,7 +768,7 @@ class Record:
 
     def __init__(self, path: str) -> None:
         self._spare = path + ".spare"
-        with open(self._spare, "wb") as spare:
+        with open(self._spare, "wb", opener=for_this_user) as spare:
             spare.write(b"\0" * SPARE)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._size = 0
@@ -1307,7 +1323,7 @@ class Agent:
     def do_program(self, request: dict[str, Any]) -> dict[str, Any]:
         """Open the folder of the program's own files."""
         root = os.path.join(cache(), "program", one_part(request.get("key")))
-        os.makedirs(root, exist_ok=True)
+        own_folder(root)
         os.utime(root)
         forget_programs(os.path.dirname(root))
         folder = Folder(os.path.realpath(root), os.path.join(root + ".files", "files.json"))
@@ -1337,7 +1353,7 @@ class Agent:
     def do_task(self, request: dict[str, Any]) -> None:
         """Run a task to its end."""
         tasks = os.path.join(request["root"], STATE, "remote", "tasks")
-        os.makedirs(tasks, exist_ok=True)
+        own_folder(tasks)
         tidy(tasks)
         task = Task(os.path.join(tasks, one_part(request.get("task"))))
         task.start(request)
