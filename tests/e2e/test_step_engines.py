@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,10 +16,13 @@ from pathlib import Path
 
 import pytest
 from projects import ROOT, listeners, until
+from test_docker_access import INITIALIZE, in_container
+from users import OTHER, dial, needs_users
 
 from workflows import engines, settings
 from workflows.debugger.dap import DapClient
 from workflows.debugger.readiness import read_events
+from workflows.engines import docker_network
 from workflows.engines.ports import any_free
 from workflows.engines.step_variables import MARK, step_variables
 from workflows.engines.steps import StepDebug, StepEngine, StepProcess, StepSpec
@@ -705,3 +709,36 @@ def test_an_image_without_bash_runs_a_command_in_sh(steps: Steps) -> None:
         steps.engine.end_run(steps.spec.run_id)
         client.images.remove(str(image.id), force=True)
         client.close()
+
+
+@needs_users
+@pytest.mark.parametrize("engine", ["docker"], indirect=True)
+def test_nobody_but_the_owner_gets_into_the_ranks_of_a_step_and_no_other_container_reaches_it(steps: Steps) -> None:
+    from workflows.engines.docker import gate_ports
+    from workflows.engines.docker_client import connect
+
+    main = steps.write("train.py", "value = 1\nprint(value)\n")
+    steps.spec = replace(steps.spec, ranks=2, processes=2, distribution="pytorch")
+    debug = debugged(steps, ranks=2)
+    process = steps.start("python train.py")
+    until(lambda: kinds(steps).count("waiting") == 2 or process.poll() is not None, "two holds")
+    with contextlib.closing(connect()) as client:
+        (found,) = client.api.containers(filters={"label": f"azureml-debug.run={steps.spec.run_id}"})
+        made = client.api.inspect_container(found["Id"])
+    (network,) = made["NetworkSettings"]["Networks"].values()
+    gates = gate_ports(made["Config"]["Labels"])
+    assert set(gates) == set(debug.ports.values())
+    for port, gate in gates.items():
+        for host, number in (("127.0.0.1", port), ("127.0.0.1", gate), (network["IPAddress"], port)):
+            with dial(number, OTHER, address=host, first=INITIALIZE, then="half-close") as stranger:
+                assert not stranger.said("data"), (host, number)
+    places = [f"{network['IPAddress']}:{port}" for port in gates]
+    for other in ("bridge", docker_network.NAME):
+        answers = in_container(other, *places)
+        assert len(answers) == 2 and all(answer.startswith(b"b'' ") for answer in answers.values()), answers
+    for port in gates:
+        with attach(steps, port, {str(main): [2]}) as debugger:
+            assert stopped(debugger)[1] == 2
+            debugger.disconnect()
+    assert ended(process) == 0
+    assert all(not listeners(port) for port in gates)
