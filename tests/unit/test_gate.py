@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import errno
 import hashlib
@@ -9,11 +10,15 @@ import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import missing
 from debuggee_harness import (
     CHILD,
     LIMIT,
@@ -483,7 +488,7 @@ def adapters(child: Child) -> list[str]:
     for process in Path("/proc").iterdir():
         try:
             ours = os.fsencode(child.events_file) in (process / "environ").read_bytes()
-            if ours and b"debugpy/adapter" in (process / "cmdline").read_bytes():
+            if ours and b"azureml_debuggee/adapter" in (process / "cmdline").read_bytes():
                 found.append(process.name)
         except (OSError, ValueError):
             continue
@@ -586,3 +591,163 @@ def free_ports(count: int) -> int:
                 probes.enter_context(socket.create_server(("127.0.0.1", port)))
             return first
     raise AssertionError("no ports are free")
+
+
+# Who gets in -----------------------------------------------------------------------------------------
+
+#: Connects as another user and says what a debugger says, then shows what it was answered.
+STRANGER = """
+import encodings.idna, os, socket, sys
+os.setgroups([])
+os.setgid(int(sys.argv[2]))
+os.setuid(int(sys.argv[2]))
+peer = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 10)
+body = b'{"seq":1,"type":"request","command":"initialize","arguments":{"adapterID":"debugpy"}}'
+peer.settimeout(10)
+answer = b""
+try:
+    peer.sendall(b"Content-Length: %d\\r\\n\\r\\n" % len(body) + body)
+    if sys.argv[3] == "close":
+        peer.close()
+    else:
+        answer = peer.recv(4096)
+except ConnectionError:
+    pass
+print(answer)
+"""
+
+
+def as_user(uid: int, port: int, how: str = "wait") -> bytes:
+    """What a process of another user is answered at a port."""
+    if os.getuid() != 0:
+        missing("only root can be another user")
+    command = [sys.executable, "-c", STRANGER, str(port), str(uid), how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
+    answer = ast.literal_eval(done.stdout)
+    assert isinstance(answer, bytes)
+    return answer
+
+
+def test_another_user_of_the_machine_gets_no_answer_and_the_log_says_who_it_was(child: Child) -> None:
+    assert as_user(0, child.port)
+    assert as_user(65534, child.port) == b""
+    assert as_user(65534, child.port) == b""
+    told = [line for line in child.errors().splitlines() if "65534" in line]
+    assert told == ["azureml_debuggee: refused a debugger of the user 65534: this process is of the user 0"]
+    with child.attached("tick") as client:
+        assert stopped(client)[0] == "tick"
+
+
+def test_what_another_user_has_sent_is_not_done_when_it_has_closed_already(child: Child) -> None:
+    for _ in range(20):
+        as_user(65534, child.port, "close")
+    assert child.ask("'pydevd' in sys.modules") is False
+    assert not child.events("client")
+
+
+def test_with_a_token_the_owner_on_this_machine_may_be_let_in_without_it(tmp_path: Path) -> None:
+    token = hashlib.sha256(b"secret").hexdigest()
+    variables = {"AZUREML_DEBUGGEE_TOKEN": token, "AZUREML_DEBUGGEE_LOOPBACK": "1"}
+    with Child(tmp_path, variables=variables) as child:
+        assert as_user(65534, child.port) == b""
+        with child.attached("tick") as client:
+            assert stopped(client)[0] == "tick"
+        with child.connect() as peer:
+            peer.sendall(b"AUTH secret\n")
+            peer.settimeout(LIMIT)
+            assert peer.recv(3) == b"OK\n"
+
+
+def listeners(pids: list[str]) -> set[int]:
+    """The ports of this machine at which processes listen."""
+    inodes = set()
+    for pid in pids:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                inodes.add(os.readlink(entry))
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = [row for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
+    return {int(row[1].rpartition(":")[2], 16) for row in listening}
+
+
+@EVERY
+def test_debugpys_own_ports_are_no_way_around_the_gate(python: str, tmp_path: Path) -> None:
+    body = b'{"seq":1,"type":"request","command":"initialize","arguments":{"adapterID":"debugpy"}}'
+    message = b"Content-Length: %d\r\n\r\n" % len(body) + body
+    post = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + message
+    with Child(tmp_path, python) as child, child.attached("tick") as client:
+        stopped(client)
+        ports = listeners([*adapters(child), str(child.process.pid)]) - {child.port}
+        # Where pydevd itself has connected.
+        assert len(ports) == 1
+        for port in ports:
+            assert as_user(65534, port) == b""
+        for port in [*ports, child.port]:
+            for said in (message, post) if port != child.port else (post,):
+                with socket.create_connection(("127.0.0.1", port), LIMIT) as peer:
+                    peer.sendall(said)
+                    peer.settimeout(2)
+                    answer = b""
+                    with contextlib.suppress(OSError):
+                        while data := peer.recv(4096):
+                            answer += data
+                # The adapter takes whoever connects for a pydevd, which has to prove itself, and does nothing for it.
+                assert b'"success": true' not in answer
+        client.request("threads", None, LIMIT)
+
+
+# Peers that keep others waiting ------------------------------------------------------------------------
+
+
+def silent(child: Child) -> socket.socket:
+    """A peer that begins as a debugger does, and then says nothing."""
+    body = b'{"seq":1,"type":"request","command":"initialize","arguments":{"adapterID":"debugpy"}}'
+    peer = child.connect()
+    peer.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    return peer
+
+
+def test_a_debugger_gets_in_beside_a_hundred_silent_peers_and_a_crowd(child: Child) -> None:
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(silent(child)) for _ in range(100)]
+        # Until those that there is room for have been let in.
+        peers[0].settimeout(LIMIT)
+        assert peers[0].recv(1)
+        over = threading.Event()
+        crowd = threading.Thread(target=abuse_until, args=(child, over))
+        crowd.start()
+        try:
+            for _ in range(3):
+                with child.attached("tick") as client:
+                    assert stopped(client)[0] == "tick"
+        finally:
+            over.set()
+            crowd.join(LIMIT)
+    assert child.errors() == ""
+
+
+def abuse_until(child: Child, over: threading.Event) -> None:
+    for _ in range(200):
+        if over.is_set():
+            return
+        abuse(child, 50)
+
+
+def test_a_debugger_that_stops_half_way_makes_room_for_the_next(child: Child) -> None:
+    with silent(child) as peer:
+        body = b'{"seq":2,"type":"request","command":"attach","arguments":{}}'
+        peer.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        peer.settimeout(LIMIT)
+        received = b""
+        while b'"initialized"' not in received and b'"attach"' not in received:
+            received += peer.recv(65536)
+        with child.attached("tick") as client:
+            assert stopped(client)[0] == "tick"
+
+
+def test_of_two_that_attach_at_once_one_is_attached_and_the_other_is_told(child: Child) -> None:
+    with child.attached() as first, DapClient.connect("127.0.0.1", child.port, LIMIT) as second:
+        with pytest.raises(DapError, match="already being debugged"):
+            second.attach(timeout=LIMIT)
+        second.disconnect(timeout=LIMIT)
+        assert first.request("threads", None, LIMIT)

@@ -8,8 +8,10 @@ while there are no breakpoints, and nothing needs to be done.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
+import socket
 import sys
 import threading
 import time
@@ -18,6 +20,7 @@ from itertools import accumulate, chain, repeat, takewhile
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from . import imports
+from .adapter import Adapter, AdapterFailed
 from .threads import start_untraced
 
 #: The oldest debugpy that this code has been written for.
@@ -25,6 +28,8 @@ OLDEST = (1, 8)
 _TRACES = sys.version_info < (3, 12)
 #: Seconds that pydevd may take to notice that its adapter has gone.
 ENDING_SECONDS = 5.0
+#: Seconds that pydevd may take to notice that a debugger has left.
+LEAVING_SECONDS = 1.0
 #: Seconds between looks at whether a debugger has attached.
 POLL_SECONDS = 0.01
 
@@ -36,11 +41,22 @@ def _server() -> Any:
     return api
 
 
-def _adapters_environment(api: Any) -> Dict[str, Any]:
+def _adapters_environment() -> Dict[str, str]:
     """What keeps the program's modules from debugpy's adapter, which is a Python process of its own."""
-    if "PYTHONPATH" not in os.environ or "pythonEnv" not in getattr(api, "_config", ()):
-        return {}
-    return {"pythonEnv": {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}}
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+#: What pydevd has to understand to be connected to an adapter that this program has started.
+_CONNECTING = {
+    "suspend": False,
+    "wait_for_ready_to_run": False,
+    "block_until_connected": True,
+    "patch_multiprocessing": False,
+    "dont_trace_start_patterns": (),
+    "dont_trace_end_patterns": (),
+    "access_token": None,
+    "client_access_token": None,
+}
 
 
 class Debugger:
@@ -57,42 +73,127 @@ class Debugger:
         version = re.match(r"(\d+)\.(\d+)", getattr(debugpy, "__version__", ""))
         if version and (int(version[1]), int(version[2])) < OLDEST:
             raise ImportError("debugpy {} is older than {}.{}".format(debugpy.__version__, *OLDEST))
+        self._debugpy = debugpy
         self._listen: Callable[..., Tuple[str, int]] = debugpy.listen
         self._sub_process = sub_process
+        #: Where the gate listens; the adapter is told the port.
+        self.gate: Tuple[str, int] = ("127.0.0.1", 0)
+        #: The process of debugpy's adapter; where it cannot be one of ours, the address at which debugpy's own listens.
+        self._adapter: Optional[Adapter] = None
         self._address: Optional[Tuple[str, int]] = None
         self._resting = False
+        #: How often debugpy has been started, which tells one adapter from the next.
+        self._number = 0
 
     @property
     def awake(self) -> bool:
         """Whether debugpy has been started in this process."""
-        return self._address is not None
+        return self._adapter is not None or self._address is not None
 
-    def wake(self) -> Tuple[str, int]:
-        """Start debugpy, or take it out of its rest, and return its adapter's address.
+    def wake(self, alone: bool) -> int:
+        """Start debugpy, or take it out of its rest.
+
+        Args:
+            alone: Whether nobody else is attached or attaching, as far as is known.
+
+        Returns:
+            The number of the adapter that runs now.
 
         Raises:
             Exception: Whatever debugpy raises when it cannot start.
         """
+        if self.awake and not self._is_sound(alone):
+            # Something that a debugger has sent has ended pydevd, or keeps it from noticing that its debugger has left.
+            self.reset()
+        if not self.awake:
+            self._start()
+            self._number += 1
+        elif self._resting:
+            self._trace()
+            self._resting = False
+        return self._number
+
+    def _is_sound(self, alone: bool) -> bool:
+        """Whether pydevd is there, and free where it should be."""
+        deadline = time.monotonic() + LEAVING_SECONDS
+        while alone and self.attached() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        return self._live() is not None and not (alone and self.attached())
+
+    def connect(self, patience: float) -> socket.socket:
+        """A new connection to debugpy's adapter, as a debugger's.
+
+        Args:
+            patience: Seconds that it may take.
+
+        Raises:
+            OSError: The adapter has ended, or debugpy has not been started.
+        """
+        if self._adapter is not None:
+            return self._adapter.connect()
         if self._address is None:
+            raise ConnectionError("debugpy has not been started")
+        return socket.create_connection(self._address, timeout=patience)
+
+    def _start(self) -> None:
+        # It warns of frozen modules on standard error; whoever debugs knows.
+        os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+        adapter = self._start_adapter()
+        try:
             if "pydevd" in sys.modules:
                 self._clean_up()
-            # It warns of frozen modules on standard error; whoever debugs knows.
-            os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
             # Its import puts a breakpoint() in place that pauses even with nobody attached.
             hook = sys.breakpointhook
             with imports.own:
                 api = _server()
                 sys.breakpointhook = hook
-                api.configure(subProcess=self._sub_process, **_adapters_environment(api))
+                if adapter is not None and self._join(api, adapter):
+                    self._adapter, adapter = adapter, None
+                    return
+                settings: Dict[str, Any] = {"subProcess": self._sub_process}
+                if "PYTHONPATH" in os.environ and "pythonEnv" in getattr(api, "_config", ()):
+                    settings["pythonEnv"] = _adapters_environment()
+                api.configure(**settings)
                 self._address = self._listen(("127.0.0.1", 0))
-        elif self._resting:
-            self._trace()
-            self._resting = False
-        return self._address
+        finally:
+            if adapter is not None:
+                adapter.end()
+
+    def _folder(self) -> str:
+        """The folder of debugpy's package."""
+        return os.path.dirname(os.path.abspath(self._debugpy.__file__))
+
+    def _start_adapter(self) -> Optional[Adapter]:
+        """Begin to start the adapter, which gets ready while this process imports pydevd."""
+        try:
+            return Adapter(os.path.dirname(self._folder()), _adapters_environment(), self.gate[1])
+        except AdapterFailed:
+            return None
+
+    def _join(self, api: Any, adapter: Adapter) -> bool:
+        """Connect pydevd to the adapter; False where this debugpy is not known to take it."""
+        import pydevd
+
+        if not set(_CONNECTING) <= set(inspect.signature(pydevd.settrace).parameters):
+            return False
+        try:
+            port = adapter.port()
+        except AdapterFailed:
+            return False
+        api.configure(subProcess=self._sub_process)
+        settings = dict(_CONNECTING, patch_multiprocessing=self._sub_process)
+        if getattr(api, "hide_debugpy_internals", lambda: True)():
+            settings["dont_trace_start_patterns"] = (self._folder(),)
+            settings["dont_trace_end_patterns"] = ("debugpy_launcher.py",)
+        settings["access_token"], settings["client_access_token"] = adapter.token, adapter.client_token
+        api._settrace(host="127.0.0.1", port=port, **settings)
+        # A second start is refused by the program's own debugpy.listen, too.
+        api.listen.called = True
+        return True
 
     def attached(self) -> bool:
         """Whether a debugger has attached and sent its configuration."""
-        if self._address is None:
+        if not self.awake:
             return False
         import pydevd
 
@@ -100,7 +201,7 @@ class Debugger:
 
     def rest(self) -> bool:
         """Give the program its full speed back; False while a debugger is still attached."""
-        if self._address is None or self._resting:
+        if not self.awake or self._resting:
             return True
         if self.attached():
             return False
@@ -109,26 +210,51 @@ class Debugger:
             self._resting = True
         return True
 
-    def forget(self) -> None:
-        """Begin anew with the next debugger: the adapter has ended, and nothing speaks to pydevd."""
-        if self._address is None:
+    def reset(self, adapter: Optional[int] = None) -> None:
+        """End the adapter, and with it whatever a debugger has left behind; the next one begins anew.
+
+        Args:
+            adapter: The number of the adapter; by default the one that runs now.
+        """
+        if adapter not in (None, self._number):
             return
-        self._address = None
+        if self._adapter is not None:
+            self._adapter.end()
+        self.forget()
+
+    def forget(self, adapter: Optional[int] = None) -> None:
+        """Begin anew with the next debugger: the adapter has ended, and nothing speaks to pydevd.
+
+        Args:
+            adapter: The number of the adapter; by default the one that runs now.
+        """
+        if not self.awake or adapter not in (None, self._number):
+            return
+        self._adapter = self._address = None
         # debugpy refuses a second call, since its adapter is meant to live as long as the program.
         _server().listen.called = False
         if _TRACES and sys.version_info >= (3, 9):
             self._untrace()
         self._resting = False
 
+    def lose(self) -> None:
+        """As :meth:`forget`, after the program has closed every descriptor: their numbers are the program's now."""
+        if self._adapter is not None:
+            self._adapter.lose()
+        self.forget()
+
     def _clean_up(self) -> None:
         """Make room for a new pydevd, where the one before has lost its adapter."""
-        deadline = time.monotonic() + ENDING_SECONDS
-        # It takes itself down; until then a new session would join the old one.
-        while self._live() is not None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        # A thread that was paused when the adapter ended would never pause again.
         import pydevd
 
+        # It takes itself down; until then a new session would join the old one.
+        if not self._gone_within(ENDING_SECONDS):
+            left = self._live()
+            if left is not None:
+                left.dispose_and_kill_all_pydevd_threads(wait=False)
+            if not self._gone_within(ENDING_SECONDS):
+                raise RuntimeError("pydevd does not end its last session")
+        # A thread that was paused when the adapter ended would never pause again.
         for thread in threading.enumerate():
             info = getattr(thread, "additional_info", None)
             if info is not None:
@@ -138,6 +264,14 @@ class Debugger:
             from _pydevd_sys_monitoring import pydevd_sys_monitoring
 
             pydevd_sys_monitoring.reset_thread_local_info()
+
+    def _gone_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self._live() is not None:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
 
     @staticmethod
     def _live() -> Any:
@@ -210,9 +344,11 @@ class Debugger:
 
     def forget_after_fork(self) -> None:
         """Make a forked child a plain process: its debugger stayed with the parent."""
+        if self._adapter is not None:
+            self._adapter.close_here()
         if self._sub_process:
             return
-        self._address = None
+        self._adapter = self._address = None
         self._resting = False
         # Not imported: at the moment of the fork another thread may have been doing that.
         try:

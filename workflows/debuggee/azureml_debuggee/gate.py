@@ -34,18 +34,19 @@ from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Set, Tuple
 
+from . import peers
+from .pair import GRACE_SECONDS, Pair
 from .threads import start_untraced
 
 if TYPE_CHECKING:
     from .debugger import Debugger
 
-PAIRS = 8
+#: Debuggers that are connected at the same time, those that have not attached included.
+PAIRS = 64
 HEADER_BYTES = 4096
 BUFFER_BYTES = 64 * 1024
 #: Seconds that a peer has for its first message; a busy interpreter may need long.
 FIRST_MESSAGE_SECONDS = 60.0
-#: Seconds that each peer has for it, however many others knock.
-GRACE_SECONDS = 2.0
 #: Seconds between the last debugger's leaving and the return to full speed.
 REST_SECONDS = 0.3
 FLUSH_SECONDS = 5.0
@@ -68,10 +69,6 @@ _OPENING = b"content-length:"
 _PASSWORD = b"AUTH "
 _WELCOME = b"OK\n"
 _GREETING = re.compile(rb'"output":\s*"debugpy"')
-#: The answer to a debugger's `attach`, which comes last of all that begins a session; a refusal has a body.
-_ANSWER = re.compile(rb'"command":\s*"attach"[^{}]*(?:\{\s*\}[^{}]*)?\}')
-#: Of what has been looked through for the answer, the bytes that it may have begun in.
-_ANSWER_BYTES = 256
 _HEADER = re.compile(rb"content-length:\s*\d{1,9}\r\n(?:[a-z-]+:[^\r\n]*\r\n)*\r\n\{", re.IGNORECASE)
 
 
@@ -101,16 +98,21 @@ def speaks_dap(data: bytes) -> Optional[bool]:
     return None if len(data) < HEADER_BYTES else False
 
 
-def _complain() -> None:
-    """Say what went wrong, which is a bug here, without harm to the program."""
+def _tell(message: str) -> None:
+    """Say something on the program's standard error, without harm to the program."""
     try:
-        sys.stderr.write("azureml_debuggee: " + traceback.format_exc())
+        sys.stderr.write("azureml_debuggee: " + message + "\n")
         sys.stderr.flush()
     except Exception:
         pass
 
 
-def _call(address: Tuple[str, int]) -> Tuple[socket.socket, bytes]:
+def _complain() -> None:
+    """Say what went wrong, which is a bug here, without harm to the program."""
+    _tell(traceback.format_exc().rstrip())
+
+
+def _call(connect: Callable[[float], socket.socket]) -> Tuple[socket.socket, bytes]:
     """Connect to debugpy's adapter; the connection, and the greeting read from it.
 
     Two things end the adapter's only accepting thread for good, as of debugpy 1.8.22
@@ -119,9 +121,10 @@ def _call(address: Tuple[str, int]) -> Tuple[socket.socket, bytes]:
     that is just ending, since each connection is reported to the oldest session. So the
     first connection is the gate's own and is kept open: it is the oldest for ever.
     """
-    end = socket.create_connection(address, timeout=GREETING_SECONDS)
+    end = connect(GREETING_SECONDS)
     greeting = b""
     try:
+        end.settimeout(GREETING_SECONDS)
         while not _GREETING.search(greeting):
             received = end.recv(HEADER_BYTES)
             if not received:
@@ -131,42 +134,6 @@ def _call(address: Tuple[str, int]) -> Tuple[socket.socket, bytes]:
         end.close()
         raise
     return end, greeting
-
-
-class _Pair:
-    """A debugger's connection and the one to debugpy's adapter, with what is on its way."""
-
-    def __init__(self, client: socket.socket, adapter: socket.socket, first: bytes, greeting: bytes) -> None:
-        self.client, self.adapter = client, adapter
-        self.to_adapter, self.to_client = bytearray(first), bytearray(greeting)
-        self.closing: Optional[float] = None
-        #: Whether the client has closed, so that what the adapter says goes nowhere.
-        self.deserted = False
-        #: Whether the client has been sent the answer to its `attach`.
-        self.answered = False
-        #: Looks for that answer; None once it has come from the adapter.
-        self._seen: Optional[bytes] = b""
-
-    def take(self, data: bytes) -> None:
-        """What the adapter has said is to go to the client."""
-        self.to_client += data
-        if self._seen is not None:
-            seen = self._seen + data
-            self._seen = None if _ANSWER.search(seen) else seen[-_ANSWER_BYTES:]
-
-    def sends_answer(self) -> bool:
-        """Whether, with what has just been sent, the client has got its answer."""
-        if self.answered or self._seen is not None or self.to_client:
-            return False
-        self.answered = True
-        return True
-
-    def ends(self) -> Tuple[Tuple[socket.socket, bytearray, bytearray], ...]:
-        """Each socket with the buffer read from it and the one to be written to it."""
-        return (
-            (self.client, self.to_adapter, self.to_client),
-            (self.adapter, self.to_client, self.to_adapter),
-        )
 
 
 class Gate:
@@ -183,6 +150,7 @@ class Gate:
             feed, which is answered with ``OK``: a debugger runs code. In clear text, so it keeps out who has not got
             it and cannot listen in on the network.
         tries: How many ports may be tried, from that one on.
+        open_to_owner: Whether a peer on this machine needs no token if it is of this process's user, or root.
     """
 
     def __init__(
@@ -194,21 +162,33 @@ class Gate:
         reached_at: Optional[str] = None,
         token_digest: Optional[str] = None,
         tries: int = 1,
+        open_to_owner: bool = False,
     ) -> None:
         self.address = (host, port)
         self._reached_at = reached_at or None
         self._token_digest = token_digest
+        self._open_to_owner = open_to_owner
         self._admitted: Set[socket.socket] = set()
         self._tries = max(1, tries)
         self._debugger = debugger
         self._announce = announce
         self._listener: Optional[socket.socket] = None
         self._listen_at: Optional[float] = None
+        #: The gate's own connection to the adapter, and to which adapter (by its number) there is one.
         self._keeper: Optional[socket.socket] = None
+        self._kept = 0
         self._lost: List[Any] = []
         self._pending: "OrderedDict[socket.socket, Tuple[float, bytearray]]" = OrderedDict()
-        self._pairs: Set[_Pair] = set()
+        #: Peers that speak the protocol and wait to be let in, with what they have sent, and until when.
+        self._ready: "OrderedDict[socket.socket, Tuple[float, bytes]]" = OrderedDict()
+        self._pairs: Set[Pair] = set()
+        #: Whether somebody has left debugpy in a state that is not to be relied on, and which adapter has been
+        #: condemned for that.
+        self._spoilt = False
+        self._condemned = 0
         self._waking: Set[socket.socket] = set()
+        #: Users whose debuggers have been refused, each said once.
+        self._refused: Set[int] = set()
         self._rest_at: Optional[float] = None
         self._work: "queue.SimpleQueue[Callable[[], Optional[Callable[[], None]]]]" = queue.SimpleQueue()
         self._done: "queue.SimpleQueue[Callable[[], None]]" = queue.SimpleQueue()
@@ -287,7 +267,7 @@ class Gate:
         else:
             return False
         self._listener = listener
-        self.address = listener.getsockname()[:2]
+        self.address = self._debugger.gate = listener.getsockname()[:2]
         self._selector.register(listener, selectors.EVENT_READ, self._on_knock)
         self._announce("listening", host=self.reached_at[0], port=self.reached_at[1])
         self.settled.set()
@@ -359,9 +339,10 @@ class Gate:
         for end in self._sockets():
             end.detach()
         self._lost.append(self._selector)
-        if self._keeper is not None:
-            self._ask(self._forget)
+        self._ask(self._lose)
         self._pending.clear()
+        self._ready.clear()
+        self._spoilt = False
         self._pairs.clear()
         self._waking.clear()
         self._listener, self._listen_at, self._keeper = None, None, None
@@ -370,7 +351,7 @@ class Gate:
             self._fail("port {} is held by another program".format(self.address[1]))
 
     def _sockets(self) -> List[socket.socket]:
-        ends = [self._bell, self._rope, *self._pending, *self._waking]
+        ends = [self._bell, self._rope, *self._pending, *self._ready, *self._waking]
         for pair in self._pairs:
             ends += [pair.client, pair.adapter]
         return ends + [end for end in (self._listener, self._keeper) if end is not None]
@@ -378,8 +359,13 @@ class Gate:
     def _patience(self) -> float:
         """Seconds until something has to be done without anybody's asking."""
         moments: List[float] = [pair.closing for pair in self._pairs if pair.closing is not None]
+        moments += [pair.last + FIRST_MESSAGE_SECONDS for pair in self._pairs if not pair.released]
         if self._pending:
             moments.append(next(iter(self._pending.values()))[0])
+        if self._ready:
+            moments.append(next(iter(self._ready.values()))[0])
+        if self._somebody_waits():
+            moments += [pair.gives_way_at() for pair in self._pairs if not pair.is_session and not pair.waits]
         moments += [moment for moment in (self._rest_at, self._listen_at) if moment is not None]
         return max(0.0, min(HEARTBEAT_SECONDS, min(moments) - time.monotonic())) if moments else HEARTBEAT_SECONDS
 
@@ -389,8 +375,15 @@ class Gate:
             self._selector.register(self._listener, selectors.EVENT_READ, self._on_knock)
         while self._pending and next(iter(self._pending.values()))[0] <= now:
             self._drop(next(iter(self._pending)))
+        while self._ready and next(iter(self._ready.values()))[0] <= now:
+            self._ready.popitem(last=False)[0].close()
         for pair in [pair for pair in self._pairs if pair.closing is not None and pair.closing <= now]:
             self._part(pair)
+        for pair in [pair for pair in self._pairs if not pair.released and pair.last + FIRST_MESSAGE_SECONDS <= now]:
+            # It keeps debugpy awake, and does not attach.
+            self._part(pair)
+        if self._somebody_waits():
+            self._make_way(now)
         if self._rest_at is not None and self._rest_at <= now:
             self._rest_at = None
             if not self._pairs and not self._waking:
@@ -459,18 +452,69 @@ class Gate:
         verdict = self._judge(peer, data) if received else False
         if verdict is None:
             return
-        if not verdict or len(self._pairs) + len(self._waking) >= PAIRS:
+        if not verdict or not self._is_entitled(peer):
             self._drop(peer)
             return
-        del self._pending[peer]
         self._selector.unregister(peer)
-        self._waking.add(peer)
         self._admitted.discard(peer)
-        self._ask(partial(self._let_in, peer, bytes(data)))
+        if len(self._ready) >= PENDING:
+            self._ready.popitem(last=False)[0].close()
+        self._ready[peer] = (self._pending.pop(peer)[0], bytes(data))
+        self._make_way(time.monotonic())
+
+    def _is_entitled(self, peer: socket.socket) -> bool:
+        """Whether a peer that speaks the protocol may debug this process: its debugger runs code as this user."""
+        if peer in self._admitted or not peers.is_loopback(peer):
+            # It had the token; or there is none, and whoever listens on a network without one has been told.
+            return True
+        if peers.is_allowed(peer):
+            return True
+        uid = peers.uid_of_peer(peer)
+        if uid is not None and uid != peers.NOBODY and uid not in self._refused and len(self._refused) < 8:
+            self._refused.add(uid)
+            _tell("refused a debugger of the user {}: this process is of the user {}".format(uid, os.geteuid()))
+        return False
+
+    def _somebody_waits(self) -> bool:
+        """Whether there are debuggers that cannot go on because of others."""
+        return bool(self._ready) or any(pair.waits for pair in self._pairs)
+
+    def _released(self) -> Tuple[Pair, ...]:
+        return tuple(pair for pair in self._pairs if pair.released)
+
+    def _make_way(self, now: float) -> None:
+        """Let those go on who wait, as far as nobody else is attaching or leaving.
+
+        What somebody has left behind is taken away before the next one is let in.
+        """
+        if not any(pair.is_session for pair in self._pairs):
+            for pair in self._released():
+                if not pair.deserted and pair.gives_way_at() <= now:
+                    self._part(pair)
+        for pair in [pair for pair in self._pairs if pair.waits]:
+            self._proceed(pair)
+        while self._ready and (not self._released() or any(pair.is_session for pair in self._pairs)):
+            if len(self._pairs) + len(self._waking) >= PAIRS:
+                silent = [pair for pair in self._pairs if not pair.released and pair.gives_way_at() <= now]
+                if not silent:
+                    return
+                self._part(min(silent, key=lambda pair: pair.last))
+            peer, (_until, data) = self._ready.popitem(last=False)
+            self._waking.add(peer)
+            self._ask(partial(self._let_in, peer, data, not self._released()))
+
+    def _proceed(self, pair: Pair) -> None:
+        # One that has gone before its turn came is not attached any more.
+        if not pair.deserted and pair.proceed(tuple(other for other in self._released() if other is not pair)):
+            self._pump(pair)
+        else:
+            self._part(pair)
 
     def _judge(self, peer: socket.socket, data: bytearray) -> Optional[bool]:
-        """Whether a peer is to be let in for what it has sent; None while that is open."""
+        """Whether what a peer has sent is what a debugger sends, after the token; None while that is open."""
         if self._token_digest and peer not in self._admitted:
+            if self._open_to_owner and not _PASSWORD.startswith(bytes(data[: len(_PASSWORD)])):
+                return speaks_dap(bytes(data)) if peers.is_loopback(peer) else False
             end = data.find(b"\n")
             if end < 0:
                 # Nothing is told of how much was right: one that is wrong so far waits as long as any other.
@@ -521,22 +565,34 @@ class Gate:
         # Somebody is attached still: the adapter takes a moment to notice.
         self._rest_at = time.monotonic() + REST_SECONDS
 
-    def _forget(self) -> None:
-        self._debugger.forget()
+    def _forget(self, adapter: int) -> None:
+        self._debugger.forget(adapter)
 
-    def _let_in(self, client: socket.socket, first: bytes) -> Callable[[], None]:
+    def _lose(self) -> None:
+        self._kept = 0
+        self._debugger.lose()
+
+    def _reset(self, adapter: int) -> None:
+        self._debugger.reset(adapter)
+
+    def _let_in(
+        self, client: socket.socket, first: bytes, alone: bool, again: Optional[Pair] = None
+    ) -> Callable[[], None]:
         adapter: Optional[socket.socket] = None
+        keeper: Optional[socket.socket] = None
         try:
-            address = self._debugger.wake()
-            if self._keeper is None:
-                self._keeper, _greeting = _call(address)
-                self._keeper.setblocking(False)
-            adapter, greeting = _call(address)
+            number = self._debugger.wake(alone)
+            if self._kept != number:
+                keeper, _greeting = _call(self._debugger.connect)
+                keeper.setblocking(False)
+                self._kept = number
+            adapter, greeting = _call(self._debugger.connect)
             for end in (client, adapter):
                 end.setblocking(False)
-                # Small messages back and forth: waiting to fill a packet would delay each step.
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                if end.family == socket.AF_INET:
+                    # Small messages back and forth: waiting to fill a packet would delay each step.
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         except Exception as error:
             # The next one may have better luck.
             if adapter is not None:
@@ -544,8 +600,11 @@ class Gate:
             message = "no debugger can be let in: {}: {}".format(type(error).__name__, error)
             self._announce("attach-failed", message=message)
             _complain()
-            return partial(self._refuse, client)
-        return partial(self._join, _Pair(client, adapter, first, greeting))
+            return partial(self._refuse, client, keeper)
+        if again is None:
+            return partial(self._join, Pair(client, adapter, number, first, greeting), keeper)
+        again.rejoin(adapter, number)
+        return partial(self._join, again, keeper)
 
     def _on_bell(self, bell: socket.socket, mask: int) -> None:
         try:
@@ -561,24 +620,48 @@ class Gate:
 
     # Debuggers
 
-    def _refuse(self, client: socket.socket) -> None:
-        self._waking.discard(client)
-        client.close()
+    def _refuse(self, client: socket.socket, keeper: Optional[socket.socket]) -> None:
+        self._keep(keeper)
+        if client in self._waking:
+            self._waking.discard(client)
+            client.close()
         self._rest_later()
 
-    def _join(self, pair: _Pair) -> None:
+    def _join(self, pair: Pair, keeper: Optional[socket.socket]) -> None:
+        self._keep(keeper)
         if pair.client not in self._waking:
-            return  # Of the time before everything was lost.
+            # Of the time before everything was lost.
+            pair.client.detach()
+            pair.adapter.close()
+            return
         self._waking.discard(pair.client)
+        if pair.number <= self._condemned:
+            self._rejoin(pair)
+            return
         self._pairs.add(pair)
-        if self._keeper is not None and not self._watched(self._keeper):
-            self._selector.register(self._keeper, selectors.EVENT_READ, self._on_chatter)
         self._rest_at = None
-        self._announce("client")
+        if not pair.is_back:
+            self._announce("client")
         self.knocked.set()
-        self._pump(pair)
+        self._proceed(pair)
 
-    def _on_chatter(self, keeper: socket.socket, mask: int) -> None:
+    def _keep(self, keeper: Optional[socket.socket]) -> None:
+        """Stay connected to an adapter for as long as it lives."""
+        if keeper is None:
+            return
+        self._release_keeper()
+        self._keeper = keeper
+        handler = partial(self._on_chatter, self._kept)
+        self._selector.register(keeper, selectors.EVENT_READ, handler)
+
+    def _release_keeper(self) -> None:
+        if self._keeper is not None:
+            if self._watched(self._keeper):
+                self._selector.unregister(self._keeper)
+            self._keeper.close()
+            self._keeper = None
+
+    def _on_chatter(self, adapter: int, keeper: socket.socket, mask: int) -> None:
         try:
             received = keeper.recv(BUFFER_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -587,12 +670,10 @@ class Gate:
             received = b""
         if not received:
             # The adapter has ended, by a bug of its own or by somebody's hand.
-            self._selector.unregister(keeper)
-            keeper.close()
-            self._keeper = None
-            self._ask(self._forget)
+            self._release_keeper()
+            self._ask(partial(self._forget, adapter))
 
-    def _on_traffic(self, pair: _Pair, end: socket.socket, mask: int) -> None:
+    def _on_traffic(self, pair: Pair, end: socket.socket, mask: int) -> None:
         if mask & selectors.EVENT_READ and self._reads(pair, end):
             try:
                 data = end.recv(BUFFER_BYTES)
@@ -601,24 +682,40 @@ class Gate:
             except OSError:
                 data = b""
             if end is pair.client:
-                pair.to_adapter += data
+                pair.take(data)
                 if not data:
                     self._desert(pair)
+            elif not data and pair.may_rejoin():
+                self._rejoin(pair)
+                return
             elif not data:
                 pair.closing = time.monotonic() + (0.0 if pair.deserted else FLUSH_SECONDS)
             elif pair.deserted:
                 pair.closing = time.monotonic() + SILENCE_SECONDS
             else:
-                pair.take(data)
-        self._pump(pair)
+                pair.answer(data)
+        if pair.waits:
+            self._proceed(pair)
+        else:
+            self._pump(pair)
 
-    def _reads(self, pair: _Pair, end: socket.socket) -> bool:
+    def _rejoin(self, pair: Pair) -> None:
+        """Hand a debugger that has not attached to the next adapter: this one has ended."""
+        self._pairs.discard(pair)
+        for end in (pair.client, pair.adapter):
+            if self._watched(end):
+                self._selector.unregister(end)
+        pair.adapter.close()
+        self._waking.add(pair.client)
+        self._ask(partial(self._let_in, pair.client, b"", not self._released(), pair))
+
+    def _reads(self, pair: Pair, end: socket.socket) -> bool:
         if pair.deserted:
             return end is pair.adapter
-        waiting = pair.to_adapter if end is pair.client else pair.to_client
-        return pair.closing is None and len(waiting) < BUFFER_BYTES
+        room = pair.room(BUFFER_BYTES) if end is pair.client else len(pair.to_client) < BUFFER_BYTES
+        return pair.closing is None and room
 
-    def _desert(self, pair: _Pair) -> None:
+    def _desert(self, pair: Pair) -> None:
         """The client has closed; its answers that are on their way are still taken from the adapter.
 
         As of debugpy 1.8.22 the adapter ends, and with it all debugging of this process,
@@ -630,7 +727,7 @@ class Gate:
         if self._watched(pair.client):
             self._selector.unregister(pair.client)
 
-    def _pump(self, pair: _Pair) -> None:
+    def _pump(self, pair: Pair) -> None:
         """Send what can be sent, then wait for just what is needed next."""
         for end, _read, write in pair.ends():
             while write and not (pair.deserted and end is pair.client):
@@ -657,7 +754,7 @@ class Gate:
                 wanted |= selectors.EVENT_READ
             self._watch(pair, end, wanted)
 
-    def _watch(self, pair: _Pair, end: socket.socket, wanted: int) -> None:
+    def _watch(self, pair: Pair, end: socket.socket, wanted: int) -> None:
         known = self._selector.get_map().get(end)
         if known is None:
             if wanted:
@@ -668,10 +765,19 @@ class Gate:
         elif known.events != wanted:
             self._selector.modify(end, wanted, known.data)
 
-    def _part(self, pair: _Pair) -> None:
+    def _part(self, pair: Pair) -> None:
         if pair not in self._pairs:
             return
         self._pairs.discard(pair)
+        self._spoilt = self._spoilt or (pair.number > self._condemned and not pair.is_orderly)
+        if self._spoilt and not self._released():
+            self._spoilt = False
+            self._condemned = pair.number
+            self._ask(partial(self._reset, pair.number))
+            # Those who have not attached go on with the next adapter.
+            for other in list(self._pairs):
+                if other.may_rejoin():
+                    self._rejoin(other)
         for end, _read, _write in pair.ends():
             if self._watched(end):
                 self._selector.unregister(end)

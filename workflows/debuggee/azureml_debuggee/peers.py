@@ -65,6 +65,14 @@ def is_allowed(connection: socket.socket) -> bool:
     return uid is None or uid == 0 or uid == os.geteuid()
 
 
+def is_loopback(connection: socket.socket) -> bool:
+    """Whether the peer of a connection is at a loopback address, hence on this machine; False where it has gone."""
+    try:
+        return _is_loopback(connection.getpeername()[0])
+    except OSError:
+        return False
+
+
 def _is_loopback(address: str) -> bool:
     address = address[7:] if address.startswith("::ffff:") else address
     return address.startswith("127.") or address == "::1"

@@ -12,6 +12,7 @@ AZUREML_DEBUGGEE_CHILDREN  ``1``: debug child processes as well
 AZUREML_DEBUGGEE_ADDRESS   address at which a debugger really reaches this, to be logged
                            and announced (the one that it listens on)
 AZUREML_DEBUGGEE_TOKEN     SHA-256 in hex of what debuggers have to send first, ``AUTH token`` (nothing)
+AZUREML_DEBUGGEE_LOOPBACK  ``1``: a debugger on this machine needs no token if it is of this process's user, or root
 AZUREML_DEBUGGEE_PORTS     how many ports may be tried, from that one on (1)
 AZUREML_DEBUGGEE_RANK      this process's rank, to be logged and announced (none)
 AZUREML_DEBUGGEE_DEBUGPY   folder with a debugpy for environments that have none (none)
@@ -69,6 +70,7 @@ class Session:
             environment.get("AZUREML_DEBUGGEE_ADDRESS"),
             environment.get("AZUREML_DEBUGGEE_TOKEN"),
             int(_number(environment, "AZUREML_DEBUGGEE_PORTS", 1)),
+            environment.get("AZUREML_DEBUGGEE_LOOPBACK") == "1",
         )
         self._let_go = threading.Event()
         #: Set when a hold before the program has brought nobody: the program's own waits are over at once.

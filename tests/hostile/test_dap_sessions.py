@@ -1,0 +1,105 @@
+"""Whatever a peer sends to a gate, the next debugger gets in, and a hold stays a hold."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import dap_sessions
+import pytest
+from conftest import Hostile
+from debuggee_harness import CHILD, LIMIT, Child, interpreters, line_of, name_of, resume, stopped, until
+
+from workflows.debugger.dap import DapClient
+
+BOTH = pytest.mark.parametrize("python", sorted({interpreters()[0], interpreters()[-1]}), ids=name_of)
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Child]:
+    with Child(tmp_path) as child:
+        yield child
+
+
+def attach_and_stop(child: Child) -> None:
+    """What a person does: attach, stop at a line, go on, leave."""
+    with child.attached("tick") as client:
+        name, line, thread = stopped(client)
+        assert (name, line) == ("tick", line_of("tick"))
+        client.set_breakpoints(str(CHILD), [])
+        resume(client, thread)
+
+
+def send(peer: socket.socket, number: int, command: str, arguments: object) -> None:
+    peer.sendall(dap_sessions.framed({"seq": number, "type": "request", "command": command, "arguments": arguments}))
+
+
+def spoil(child: Child, mappings: object) -> None:
+    """A debugger whose `attach` ends pydevd's session, as of debugpy 1.8.22."""
+    with child.connect() as peer:
+        send(peer, 1, "initialize", {"adapterID": "debugpy"})
+        send(peer, 2, "attach", {"pathMappings": mappings})
+        peer.settimeout(1)
+        # Until it is closed on, or has been answered for long enough.
+        with contextlib.suppress(OSError):
+            while peer.recv(65536):
+                pass
+
+
+@pytest.mark.timeout(3600 * 4)
+def test_after_each_of_many_spoilt_sessions_the_next_debugger_gets_in(tmp_path: Path, hostile: Hostile) -> None:
+    # A new debuggee now and then: what one session spoils for a later one is in there, and a failure is found again.
+    for first in range(0, hostile.count, 50):
+        with Child(tmp_path / str(first)) as child:
+            for number in range(first, min(first + 50, hostile.count)):
+                dap_sessions.play(hostile.random(number), ("127.0.0.1", child.port), str(CHILD))
+                try:
+                    attach_and_stop(child)
+                except Exception as error:
+                    raise AssertionError(f"session {number} of --hostile-seed {hostile.seed}") from error
+            assert child.process.poll() is None
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "mappings",
+    [[{"localRoot": None, "remoteRoot": "/x"}], [{"localRoot": 3, "remoteRoot": []}], {"": 1}, [[]], "x"],
+    ids=str,
+)
+def test_a_malformed_attach_does_not_keep_the_next_debugger_out(python: str, mappings: object, tmp_path: Path) -> None:
+    with Child(tmp_path, python) as child:
+        attach_and_stop(child)
+        spoil(child, mappings)
+        attach_and_stop(child)
+        # And the program has its full speed back.
+        child.at_full_speed()
+
+
+@BOTH
+def test_a_hold_stays_a_hold_whatever_peers_send(python: str, tmp_path: Path) -> None:
+    variables = {"AZUREML_DEBUGGEE_WAIT": "1", "AZUREML_DEBUGGEE_TIMEOUT": "600"}
+    with Child(tmp_path, python, variables=variables) as child:
+        child.said("Timeout for debug connection: 600")
+        spoil(child, [{"localRoot": None, "remoteRoot": "/x"}])
+        for number in range(20):
+            dap_sessions.play(random.Random(number), ("127.0.0.1", child.port), str(CHILD), without="configurationDone")
+        assert not [line for line in child.lines if line.startswith("Debugger attached")]
+        with DapClient.connect("127.0.0.1", child.port, LIMIT) as client:
+            client.attach(timeout=LIMIT)
+            child.said("Debugger attached = True")
+            client.disconnect(timeout=LIMIT)
+
+
+def test_what_a_peer_had_sent_before_it_left_does_not_harm_those_who_are_attached(child: Child) -> None:
+    with child.attached("tick") as client:
+        _name, _line, thread = stopped(client)
+        for number in range(10):
+            dap_sessions.play(random.Random(number), ("127.0.0.1", child.port), str(CHILD))
+        client.set_breakpoints(str(CHILD), [])
+        resume(client, thread)
+        assert child.ask("1 + 1") == 2
+    until(lambda: child.ask("1 + 1") == 2, "the program goes on")
+    attach_and_stop(child)

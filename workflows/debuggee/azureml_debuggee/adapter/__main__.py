@@ -1,0 +1,153 @@
+"""The process of debugpy's adapter; see __init__.py. Started as ``python -S FOLDER DESCRIPTOR``.
+
+On the socket that it is given come debugpy's folder, two tokens and the gate's port, a line each; then one
+byte for each debugger, with the debugger's socket. It answers once: with the port for pydevd and its children,
+or with what went wrong. When the socket closes, the process ends: the program has ended, or wants another one.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import sys
+import threading
+import traceback
+from typing import Any, Callable, List, Tuple
+
+
+def _lines(control: socket.socket, count: int) -> List[str]:
+    received = b""
+    while received.count(b"\n") < count:
+        # Byte by byte: what follows comes with sockets.
+        data = control.recv(1)
+        if not data:
+            os._exit(0)
+        received += data
+    return received.decode("utf-8", "surrogateescape").split("\n")[:count]
+
+
+def _serve_debuggers(control: socket.socket, handle: Callable[[socket.socket], Any]) -> None:
+    """Begin a session for each socket that the gate sends, and end with the gate."""
+    size = array.array("i").itemsize
+    while True:
+        try:
+            data, rights, _flags, _address = control.recvmsg(1, socket.CMSG_SPACE(size))
+        except OSError:
+            data, rights = b"", []
+        if not data:
+            os._exit(0)
+        for _level, _kind, content in rights:
+            connection = socket.socket(fileno=array.array("i", content[:size])[0])
+            try:
+                handle(connection)
+            except Exception:
+                # Of this debugger only: it may have gone before it was greeted.
+                _log()
+
+
+def _serve_pydevd(
+    listener: socket.socket, handle: Callable[[socket.socket], Any], is_allowed: Callable[[socket.socket], bool]
+) -> None:
+    """Take the connections of the program and its children, and nobody else's."""
+    while True:
+        try:
+            connection, _address = listener.accept()
+        except OSError:
+            return
+        try:
+            if not is_allowed(connection):
+                connection.close()
+                continue
+            handle(connection)
+        except Exception:
+            _log()
+
+
+class _Os:
+    """The module os as debugpy's messaging sees it: what fails for one debugger does not end the adapter for all.
+
+    debugpy ends the whole process when a message cannot be handled, such as an `initialize` without an object.
+    """
+
+    def __init__(self, client: type) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def _exit(self, code: int) -> None:
+        channel = sys._getframe(1).f_locals.get("self")
+        handlers = getattr(channel, "handlers", None)
+        if channel is not None and isinstance(handlers, self._client) and not getattr(handlers, "server", None):
+            channel.close()
+            # Ends the thread, quietly.
+            raise SystemExit
+        os._exit(code)
+
+
+class _Gate:
+    """What listens for debuggers, as the adapter reports it."""
+
+    def __init__(self, port: int) -> None:
+        self._address = "127.0.0.1", port
+
+    def getsockname(self) -> Tuple[str, int]:
+        """The gate's address."""
+        return self._address
+
+    def close(self) -> None:
+        """Nothing: the gate is not the adapter's."""
+
+
+def _log() -> None:
+    """Where a person looks who has asked for debugpy's own logs (DEBUGPY_LOG_DIR)."""
+    from debugpy.common import log
+
+    log.error("{0}", traceback.format_exc())
+
+
+def _start(target: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=target, args=arguments, daemon=True).start()
+
+
+def main(descriptor: int) -> None:
+    """Be the adapter until the program has ended."""
+    # In a session of its own, so that Ctrl-C in the program's terminal does not end it.
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    control = socket.socket(fileno=descriptor)
+    folder, token, client_token, gate = _lines(control, 4)
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    try:
+        sys.path[0] = here
+        from azureml_debuggee.peers import is_allowed
+
+        sys.path[0] = folder
+        import debugpy  # noqa: F401
+
+        del sys.path[0]
+        from debugpy import adapter
+        from debugpy.adapter import clients, servers, sessions
+        from debugpy.common import log, messaging, sockets
+
+        log.to_file(prefix="debugpy.adapter")
+        messaging.os = _Os(clients.Client)
+        # Each side proves itself to the other.
+        servers.access_token, adapter.access_token = token, client_token
+        clients.listener = _Gate(int(gate))
+        servers.listener = sockets.create_server("127.0.0.1", 0)
+        _start(_serve_pydevd, servers.listener, servers.Connection, is_allowed)
+        _start(_serve_debuggers, control, clients.Client)
+        control.sendall(b"%d\n" % servers.listener.getsockname()[1])
+    except BaseException as error:
+        message = "{}: {}".format(type(error).__name__, " ".join(str(error).split()))
+        control.sendall(message.encode("utf-8", "replace")[:1000] + b"\n")
+        os._exit(1)
+    servers.wait_until_disconnected()
+    sessions.wait_until_ended()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,184 @@
+"""A debugger that has been let in: its connection, the one to debugpy's adapter, and what is on its way."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import Any, Dict, Optional, Tuple
+
+from .frames import INITIALIZED, OPENING_BYTES, Conversation, Opening, frame, is_for_child, message_in
+
+#: Seconds that one who has been let in, but says nothing more before it has attached, may keep others waiting.
+GRACE_SECONDS = 2.0
+#: Seconds that one who is attaching may keep others waiting if it is debugpy that does not answer.
+ATTACHING_SECONDS = 30.0
+#: Adapters that a debugger may be handed to before it has attached.
+JOINS = 32
+
+
+class Pair:
+    """A debugger's connection and the one to the adapter.
+
+    Until it asks for more than what the adapter can do, a debugger does not touch pydevd, and any number may be
+    connected. From then on it is released: all that it sends reaches debugpy as it is, and only one may do so at
+    a time, but for the sessions of child processes. debugpy's adapter ends of two that attach at once.
+    """
+
+    def __init__(
+        self, client: socket.socket, adapter: socket.socket, number: int, first: bytes, greeting: bytes
+    ) -> None:
+        self.client, self.adapter = client, adapter
+        #: Which adapter that is.
+        self.number = number
+        self.to_adapter, self.to_client = bytearray(), bytearray(greeting)
+        self.closing: Optional[float] = None
+        #: Whether the client has closed, so that what the adapter says goes nowhere.
+        self.deserted = False
+        #: Whether the client has been sent the answer to its `attach`.
+        self.answered = False
+        #: Whether what the client sends reaches debugpy.
+        self.released = False
+        #: How far the session has come.
+        self.conversation = Conversation()
+        #: When something came last, from either side.
+        self.last = time.monotonic()
+        self._opening = Opening()
+        self._opening.unread += first
+        #: The debugger's `initialize`, once the adapter has been sent it.
+        self._initialize = b""
+        #: What the adapter says that the client knows already; None where there is no such thing.
+        self._known: Optional[Opening] = None
+        self._joins = 1
+
+    @property
+    def is_session(self) -> bool:
+        """Whether somebody is attached."""
+        return self.conversation.attached and not self.conversation.detached and not self.deserted
+
+    @property
+    def is_orderly(self) -> bool:
+        """Whether whoever comes next finds debugpy as it was before."""
+        return not self.released or (self.conversation.detached and not self.conversation.failed)
+
+    @property
+    def is_back(self) -> bool:
+        """Whether it was connected before, with another adapter."""
+        return self._joins > 1
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has sent something that has not been dealt with."""
+        return not self.released and bool(self._opening.unread)
+
+    def room(self, most: int) -> bool:
+        """Whether more may be read from the client."""
+        if self.released:
+            return len(self.to_adapter) < most
+        return len(self._opening.unread) < OPENING_BYTES + most
+
+    def take(self, data: bytes) -> None:
+        """The client has sent this."""
+        self.last = time.monotonic()
+        if self.released:
+            self.to_adapter += data
+        else:
+            self._opening.unread += data
+
+    def answer(self, data: bytes) -> None:
+        """The adapter has sent this, for the client."""
+        self.last = time.monotonic()
+        data = self._unknown(data)
+        self.to_client += data
+        self.conversation.said(data)
+
+    def _unknown(self, data: bytes) -> bytes:
+        """What of this the client does not know already."""
+        if self._known is None:
+            return data
+        self._known.unread += data
+        while self._known is not None:
+            raw = self._known.next()
+            if raw is None:
+                return b""
+            self._known.take(raw)
+            if INITIALIZED.search(raw):
+                data, self._known = bytes(self._known.unread), None
+        return data
+
+    def may_rejoin(self) -> bool:
+        """Whether its session can begin anew with another adapter, without the debugger's noticing."""
+        is_here = self.waits or time.monotonic() < self.last + GRACE_SECONDS
+        return not self.released and not self.deserted and is_here and self._joins < JOINS
+
+    def rejoin(self, adapter: socket.socket, number: int) -> None:
+        """Go on with another adapter, since the one before was ended for what somebody else had sent."""
+        self._joins += 1
+        self.last = time.monotonic()
+        self.adapter, self.number = adapter, number
+        self._known = Opening() if self.conversation.greeted else None
+        self.conversation = Conversation()
+        self.to_adapter[:] = self._initialize
+
+    def proceed(self, others: "Tuple[Pair, ...]") -> bool:
+        """Deal with what the client has sent before it was released.
+
+        Args:
+            others: Those that are released.
+
+        Returns:
+            False where it has to be closed.
+        """
+        while not self.released:
+            raw = self._opening.next()
+            if raw is None:
+                return True
+            request = message_in(raw)
+            if request is not None and request["command"] == "initialize" and not self._initialize:
+                self._initialize = raw
+                self.to_adapter += raw
+                self._opening.take(raw)
+            elif not others or (request is not None and is_for_child(request)):
+                self._release()
+            elif not any(other.is_session for other in others):
+                return True  # Somebody else is attaching or leaving.
+            elif request is None:
+                return False
+            else:
+                self._opening.take(raw)
+                self.to_client += frame(self._refusal(request))
+                if request["command"] == "disconnect":
+                    self.closing = time.monotonic() + GRACE_SECONDS
+                    return True
+        return True
+
+    def _release(self) -> None:
+        self.released = True
+        self.to_adapter += self._opening.unread
+        del self._opening.unread[:]
+
+    def _refusal(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        """The answer to a request while another debugger is attached, in debugpy's words."""
+        answer = {"seq": 2**30 + request["seq"] % 2**30, "type": "response", "request_seq": request["seq"]}
+        answer.update(success=request["command"] == "disconnect", command=request["command"])
+        if not answer["success"]:
+            answer["message"] = "Server[pid={}] is already being debugged.".format(os.getpid())
+        return answer
+
+    def sends_answer(self) -> bool:
+        """Whether, with what has just been sent, the client has got its answer."""
+        if self.answered or not self.conversation.attached or self.to_client:
+            return False
+        self.answered = True
+        return True
+
+    def gives_way_at(self) -> float:
+        """When others need not wait any longer for this one, which has not attached."""
+        return self.last + (ATTACHING_SECONDS if self.conversation.attaching else GRACE_SECONDS)
+
+    def ends(self) -> Tuple[Tuple[socket.socket, bytearray, bytearray], ...]:
+        """Each socket with the buffer read from it and the one to be written to it."""
+        return (
+            (self.client, self.to_adapter, self.to_client),
+            (self.adapter, self.to_client, self.to_adapter),
+        )
