@@ -13,6 +13,7 @@ def all_(context: Context) -> None:
     experiment(context)
     remote(context)
     azureml(context)
+    reading(context)
 
 
 @task
@@ -51,5 +52,13 @@ def remote(context: Context) -> None:
 def azureml(context: Context) -> None:
     """Measure following a run in a workspace: time to the launch configuration, requests."""
     from . import azureml as measured
+
+    measured.main()
+
+
+@task
+def reading(context: Context) -> None:
+    """Measure how fast configuration files are read, hostile ones among them."""
+    from . import reading as measured
 
     measured.main()

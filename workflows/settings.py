@@ -148,7 +148,7 @@ DEFAULT_PLACES: Mapping[str, str] = {
 SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 
 #: A person's settings are a thousandth of that; the library that reads it takes a hundred times its size of memory.
-_MOST_BYTES = 512 * 1024
+_MOST_BYTES = 256 * 1024
 _MOST_BLANKS = 1000
 _BLANKS = re.compile(rf"[^\S\r\n]{{{_MOST_BLANKS + 1}}}")
 

@@ -147,7 +147,8 @@ def _remove_stale(target: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).lower()
+    text = str(getattr(error, "strerror", None) or error)
+    return text[:1].lower() + text[1:]
 
 
 def _write_remedy(error: OSError, target: Path) -> str:

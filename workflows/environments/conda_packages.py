@@ -81,7 +81,7 @@ def _clause(version: tuple[int, ...], clause: str) -> bool:
     match = _CLAUSE.match(clause.strip())
     if match is None:
         return True
-    numbers = re.match(r"\d+(?:\.\d+)*", match["version"])
+    numbers = re.match(r"\d{1,9}(?:\.\d{1,9})*", match["version"])
     if numbers is None:
         return True
     wanted = tuple(int(part) for part in numbers.group().split("."))

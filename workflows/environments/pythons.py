@@ -106,7 +106,7 @@ def candidate(constraint: str) -> Choice:
 def may_satisfy(minor: int, constraint: str) -> bool:
     """Whether some Python 3.MINOR.x can fit a constraint."""
     # Constraints on the micro version are rare; the first and a late one stand for all.
-    micros = {0, 99, *(int(found) for found in re.findall(r"\d+\.\d+\.(\d+)", constraint))}
+    micros = {0, 99, *(int(found) for found in re.findall(r"\d{1,9}\.\d{1,9}\.(\d{1,9})", constraint))}
     return any(satisfies((3, minor, micro), constraint) for micro in micros)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from .. import storage
 from ..errors import UserError
 from ..paths import shown
-from ..pipelines.yaml_file import Value, read_yaml, refuse
+from ..pipelines.yaml_file import Value, read_node, read_text, refuse
 from ..reading import read_bytes
 from ..runs import identity
 from ..yaml_nodes import compose
@@ -276,10 +276,15 @@ def open_files(path: Path) -> tuple[Document, ...]:
 
 
 def _open(path: Path, named: Value | None) -> Document:
-    read_yaml(path, WHAT if named is None else "environment file", named)  # for what it refuses
-    text = read_bytes(path).decode("utf-8")
-    mark = text.startswith("\ufeff")
-    return Document(path, text.removeprefix("\ufeff"), mark, ("environment",) if named is not None else ())
+    what = WHAT if named is None else "environment file"
+    text = read_text(path, what, named)
+    mark = read_bytes(path).startswith(b"\xef\xbb\xbf")
+    document = Document(path, text, mark, ("environment",) if named is not None else ())
+    node = compose(text, shown(path))
+    read_node(node, path, what)  # for what it refuses
+    # The same text need not be parsed again.
+    document.__dict__["node"] = node
+    return document
 
 
 def save(path: Path, data: bytes) -> None:

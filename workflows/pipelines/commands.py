@@ -102,7 +102,7 @@ def names_own_script(command: str, code: Path | None, includes: Sequence[Path] =
 def published_port(command: str) -> int | None:
     """The port that a command asks for with the published option ``--remote_debug_port``."""
     value = published_option(command, "--remote_debug_port")
-    return int(value) if value.isascii() and value.isdigit() and 0 < int(value) < 65536 else None
+    return int(value) if value.isascii() and value.isdigit() and 0 < int(value[:9]) < 65536 else None
 
 
 def published_option(command: str, option: str) -> str:

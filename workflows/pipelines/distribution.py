@@ -97,7 +97,7 @@ def read_layout(
 def _count(value: Value, key: str, what: str) -> int:
     text = str(value.data)
     least = 0 if key == "parameter_server_count" else 1
-    if not text.isdecimal() or int(text) < least:
+    if not text.isdecimal() or len(text) > 9 or int(text) < least:
         raise refuse(
             value, f"`{key}` of {what.lower()} has to be a whole number from {least}, not `{text}`.", "Correct it."
         )

@@ -23,6 +23,8 @@ _MOST_NAMES, _LONGEST_NAME = 1000, 100
 _MERGE = "tag:yaml.org,2002:merge"
 _NULL = "tag:yaml.org,2002:null"
 _TEXT = "tag:yaml.org,2002:str"
+#: Makes Python values of scalars.
+_CONSTRUCTOR: Any = yaml.constructor.SafeConstructor()
 #: What a scalar without quotes and without a tag is.
 _RESOLVER: Any = yaml.resolver.Resolver()
 
@@ -143,7 +145,11 @@ def read_yaml(file: Path, what: str, named: Value | None = None) -> Value:
     Raises:
         UserError: It cannot be read, is not YAML, or not a mapping; with the line.
     """
-    node = compose(read_text(file, what, named), shown(file))
+    return read_node(compose(read_text(file, what, named), shown(file)), file, what)
+
+
+def read_node(node: yaml.Node | None, file: Path, what: str) -> Value:
+    """The content of a file whose tree has been made; arguments and errors as of :func:`read_yaml`."""
     value = Value(None, file, 1) if node is None else Value(_convert(node, file, {}), file, 1)
     if value.data is None:
         raise refuse(value, f"{file.name} is empty.", f"Name a {what} with content.")
@@ -199,8 +205,7 @@ def _scalar(node: Any, file: Path) -> Any:
         return None
     if len(node.value) <= _LONGEST_LITERAL:
         try:
-            # One of its own each time: it keeps all that it has made.
-            return yaml.constructor.SafeConstructor().construct_object(node)
+            return _CONSTRUCTOR.construct_object(node)
         except yaml.constructor.ConstructorError as error:
             line = node.start_mark.line + 1
             problem = f"{file.name} is not valid YAML: {error.problem}."
@@ -208,6 +213,10 @@ def _scalar(node: Any, file: Path) -> Any:
         except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
             # PyYAML does not look whether a tag fits the text behind it.
             cause: Exception | None = error
+        finally:
+            # It keeps all that it has made, and what it was at when it failed.
+            _CONSTRUCTOR.constructed_objects.clear()
+            _CONSTRUCTOR.recursive_objects.clear()
     else:
         cause = None
     if _RESOLVER.resolve(yaml.ScalarNode, node.value, (True, False)) != node.tag:

@@ -1,0 +1,146 @@
+"""How fast configuration files are read, in MB/s: as people write them, and as somebody would to have it take long."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workflows.debugger import jsonc
+from workflows.environments.conda_file import read_conda
+from workflows.environments.requirements import PipLines, logical_lines, read_line
+from workflows.errors import UserError
+from workflows.experiments.runconfig import read as read_runconfig
+from workflows.pipelines.expressions import Malformed, expressions
+from workflows.pipelines.reader import load_pipeline
+from workflows.pipelines.yaml_file import read_yaml
+from workflows.settings import resolve
+from workflows.yaml_nodes import compose
+
+BYTES = 1_000_000
+TIMES = 3
+STEP = """\
+  step_{0}:
+    command: >-
+      python train.py --rate ${{{{inputs.rate}}}} --data ${{{{inputs.data}}}} $[[--resume ${{{{inputs.model}}}}]]
+    code: .
+    environment: azureml:AzureML-sklearn-1.5@latest
+    inputs: {{rate: {0}, data: "x", model: "y"}}
+"""
+CONFIGURATION = """\
+        {"name": "Attach %d", "type": "debugpy", "request": "attach", // mine
+            "connect": {"host": "127.0.0.1", "port": 5678}, "justMyCode": true},
+"""
+
+
+def _filled(head: str, line: Callable[[int], str], tail: str = "") -> str:
+    """A text of about a megabyte."""
+    lines = list[str]()
+    size = number = 0
+    while size < BYTES:
+        lines.append(line(number))
+        size, number = size + len(lines[-1]), number + 1
+    return head + "".join(lines) + tail
+
+
+def _aliases() -> str:
+    lines = ["a0: &a0 [" + "x, " * 10 + "]"]
+    lines += [f"a{n}: &a{n} [" + f"*a{n - 1}, " * 10 + "]" for n in range(1, 9)]
+    return "\n".join(lines) + "\n" + "# x\n" * (BYTES // 4)
+
+
+def texts() -> dict[str, tuple[str, str]]:
+    """What is read: the reader, and the text."""
+    pipeline = "type: pipeline\njobs:\n"
+    return {
+        "pipeline.yml": ("pipeline", _filled(pipeline, STEP.format)),
+        "pipeline.yml, aliases of aliases": ("pipeline", _aliases()),
+        "pipeline.yml, ${{": ("steps", _filled(pipeline + "  a: {command: '", lambda _: "${{", "'}\n")),
+        "pipeline.yml, brackets": ("pipeline", "[" * BYTES),
+        "pipeline.yml, its 4000 steps checked": ("steps", _filled(pipeline, STEP.format)),
+        "run configuration": (
+            "runconfig",
+            _filled("script: x.py\nenvironmentVariables:\n", "  VALUE_{0}: some text\n".format),
+        ),
+        "conda.yml": ("conda", _filled("dependencies:\n- pip:\n", lambda n: f"  - package-{n}>=1.{n} # why\n")),
+        "requirements.txt": ("requirements", _filled("", lambda n: f"package-{n}>=1.{n}  # why\n")),
+        "requirements.txt, blanks": ("requirements", "a" + " " * BYTES + "b"),
+        ".env": ("env", _filled("", "OTHER_{0}='some text' # why\n".format)[: BYTES // 4]),
+        "launch.json": ("launch", _filled('{"configurations": [\n', lambda n: CONFIGURATION % n, "]}\n")),
+        "launch.json, escaped quotes": ("launch", '{"a": "' + '\\"' * (BYTES // 2)),
+        "launch.json, brackets": ("launch", "[" * BYTES),
+        "a command, ${{": ("command", "${{" * (BYTES // 3)),
+        "YAML by PyYAML itself": ("slow", _filled(pipeline, STEP.format)),
+    }
+
+
+def _readers(folder: Path) -> dict[str, Callable[[Path, str], object]]:
+    def requirements(path: Path, _text: str) -> None:
+        lines = PipLines()
+        for number, line in logical_lines(path):
+            read_line(lines, line, file=path, line=number, folder=folder)
+
+    return {
+        "pipeline": lambda path, _text: read_yaml(path, "pipeline file").mapping("It"),
+        "steps": lambda path, _text: load_pipeline(path),
+        "runconfig": lambda path, _text: read_runconfig(path),
+        "conda": lambda path, _text: read_conda(path, PipLines()),
+        "requirements": requirements,
+        "env": lambda path, _text: resolve(path.parent, {}, environ={}),
+        "launch": lambda path, _text: jsonc.parse(path.read_bytes()).has_comments(()),
+        "command": lambda _path, text: expressions(text),
+        "slow": lambda path, text: compose(text, path, yaml.SafeLoader),
+    }
+
+
+def measure(name: str) -> dict[str, Any]:
+    """One text, in this process: MB/s, the median of three, what it ends with, and the memory at the most in MB."""
+    kind, text = texts()[name]
+    with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as place:
+        folder = Path(place)
+        (folder / "train.py").write_text("")
+        path = folder / (".env" if kind == "env" else "file.yml")
+        path.write_text(text)
+        before, seconds, outcome = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, list[float](), "read"
+        for _ in range(TIMES):
+            start = time.process_time()
+            with contextlib.suppress(KeyError):
+                try:
+                    _readers(folder)[kind](path, text)
+                except (UserError, Malformed, jsonc.JsoncError) as error:
+                    outcome = f"refused in line {getattr(error, 'line', 1)}"
+            seconds.append(time.process_time() - start)
+        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    rate = len(text.encode()) / 1e6 / statistics.median(seconds)
+    return {"MB/s": round(rate, 2), "outcome": outcome, "MB of memory": round(peak)}
+
+
+def main() -> None:
+    """Measure every text in a process of its own, and write the figures down."""
+    found = {}
+    for name in texts():
+        command = [sys.executable, "-m", "benchmarks.reading", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+        found[name] = json.loads(done.stdout)
+        rate, outcome, memory = found[name].values()
+        print(f"{name:<38} {rate:>8.2f} MB/s  {outcome:<20} {memory:>5} MB")
+    figures = {"python": platform.python_version(), "libyaml": hasattr(yaml, "CSafeLoader"), "files": found}
+    Path(__file__).with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(measure(sys.argv[1])))
+    else:
+        main()
