@@ -242,9 +242,16 @@ def _walk(folder: Path) -> Iterator[tuple[PurePosixPath, Path]]:
         folders[:] = [name for name in folders if name not in _CACHES and not name.endswith(".egg-info")]
         for name in names:
             path = Path(parent, name)
-            if name in _CACHES or name.endswith((".pyc", ".pyo")) or not path.is_file():
+            if name in _CACHES or name.endswith((".pyc", ".pyo")) or not _is_file(path):
                 continue
             yield PurePosixPath(path.relative_to(folder).as_posix()), path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a link into a folder that nobody else may look into
+        return False
 
 
 def _feed(total: _Hash, part: bytes) -> None:

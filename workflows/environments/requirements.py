@@ -244,13 +244,21 @@ def _local(target: str, file: Path, line: int, folder: Path) -> tuple[Path, str]
             path = url2pathname(unquote(urlsplit(body).path))
         except ValueError as error:
             raise UserError(f"{body} is no address: {error}.", "Correct that line.", file=file, line=line) from error
-        return _existing(path, file, line, folder), rest
+        return _installable(_existing(path, file, line, folder), body, file, line), rest
     if not body or "://" in body:
         return None
     path, extras = _without_extras(body)
     if not (path.startswith(".") or "/" in path or "\\" in path or path.endswith((".whl", ".zip", ".tar.gz"))):
         return None
-    return _existing(path, file, line, folder), extras + rest
+    return _installable(_existing(path, file, line, folder), body, file, line), extras + rest
+
+
+def _installable(path: Path, text: str, file: Path, line: int) -> Path:
+    """The path again: what pip would refuse is not walked through first, which may be a whole disk."""
+    if path.is_dir() and not any(exists(path / name) for name in ("pyproject.toml", "setup.py")):
+        problem = f"{text} is no Python project: it has neither pyproject.toml nor setup.py."
+        raise UserError(problem, "Correct that line.", file=file, line=line)
+    return path
 
 
 def _without_extras(body: str) -> tuple[str, str]:
