@@ -37,6 +37,7 @@ _HOST = re.compile(
     r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*"
 )
 _HEX = re.compile(r"[0-9a-f]{64}")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*(?:@sha256:[0-9a-f]{64})?")
 _BYTES = re.compile("[\udc80-\udcff]")
 
 
@@ -224,6 +225,14 @@ def web_address(value: Any, what: str) -> str:
     if parts.scheme not in ("http", "https") or not host or any(one.isspace() for one in found):
         # What comes behind the question mark may be a signature.
         raise _refuse(found.partition("?")[0], what, "is no address of http or https")
+    return found
+
+
+def image_name(value: Any, what: str) -> str:
+    """The name of a container image, with its registry."""
+    found = one_line(value, what, 1000)
+    if not _IMAGE.fullmatch(found):
+        raise _refuse(value, what, "is none")
     return found
 
 

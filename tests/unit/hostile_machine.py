@@ -327,7 +327,7 @@ def _deep(levels: int) -> Any:
     return value
 
 
-class Server(paramiko.ServerInterface):
+class Server(paramiko.ServerInterface):  # type: ignore[misc]
     """Lets everybody in, and starts what :attr:`start` makes for whatever is asked for."""
 
     def __init__(self, start: Callable[[], Liar]) -> None:

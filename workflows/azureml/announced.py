@@ -6,18 +6,23 @@ has the process's own number; one of the log a negative one, since the log does 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import received
+
 PREFIX = "azureml_debug."
-_PLACE = re.compile(r"(?P<host>[^\s:]+|\[[^\]\s]+\]):(?P<port>\d{1,5})")
+_PLACE = re.compile(r"(?P<host>[^\s:]+|\[[^\]\s]+\]):(?P<port>[0-9]{1,5})")
 _LINES = re.compile(
     r"^(?:azureml_debug: (?P<root>source root .+)|Timeout for debug connection: (?P<timeout>\S+)"
-    r"|ip_address: (?P<host>\S+)|debug_port: (?P<port>\d{1,5})|rank: (?P<rank>\d{1,6})"
+    r"|ip_address: (?P<host>\S+)|debug_port: (?P<port>[0-9]{1,5})|rank: (?P<rank>[0-9]{1,6})"
     r"|Debugger attached = (?P<attached>True|False))\s*$"
 )
+#: Letters of a tag that are looked at.
+_LETTERS = 20_000
 #: The published lines name no port where a script says itself where it listens.
 PUBLISHED_PORT = 5678
 
@@ -29,10 +34,12 @@ class Said:
     Attributes:
         root: The folder with its code on the node; empty while unknown.
         places: Host and port by rank.
+        here: Whether nodes may be this machine itself.
     """
 
     root: str = ""
     places: dict[int, tuple[str, int]] = field(default_factory=dict)
+    here: bool = False
 
 
 @dataclass
@@ -44,19 +51,20 @@ class TagReader:
 
     def read(self, tags: Mapping[str, str | None]) -> list[dict[str, Any]]:
         """The events that are new in the tags."""
-        self.said.root = tags.get(f"{PREFIX}root") or self.said.root
+        self.said.root = _root(tags.get(f"{PREFIX}root")) or self.said.root
         found: list[dict[str, Any]] = []
         for name, value in tags.items():
             number = name.removeprefix(PREFIX)
-            if name == number or not number.isdigit() or not value:
+            if name == number or not re.fullmatch(r"[0-9]{1,6}", number) or not isinstance(value, str):
                 continue
             rank = int(number)
             place, _space, listed = value.partition(" ")
             match = _PLACE.fullmatch(place)
-            if match is not None:
-                self.said.places[rank] = (match["host"].strip("[]"), int(match["port"]))
-            words = [word for word in listed.split(",") if re.fullmatch(r"\d+:[a-z-]+", word)]
-            error = tags.get(f"{PREFIX}error.{rank}") or ""
+            told = node(match["host"].strip("[]"), match["port"], self.said.here) if match is not None else None
+            if told is not None:
+                self.said.places[rank] = told
+            words = [word for word in listed[:_LETTERS].split(",") if re.fullmatch(r"[0-9]{1,10}:[a-z-]{1,30}", word)]
+            error = received.words(str(tags.get(f"{PREFIX}error.{rank}") or ""), "an error", 1000)
             for word in _new(self._seen.get(rank, []), words):
                 pid, _colon, kind = word.partition(":")
                 event: dict[str, Any] = {"event": kind, "pid": int(pid), "rank": rank}
@@ -69,6 +77,32 @@ class TagReader:
                 found.append(event)
             self._seen[rank] = words
         return found
+
+
+def node(host: str, port: str, here: bool = False) -> tuple[str, int] | None:
+    """Where a node says that it listens; None for what no node is.
+
+    Whoever connects there sends the run's token, and what the editor says: not to this machine's own services, nor to
+    everybody on a network.
+    """
+    try:
+        found = received.address(host, "a node's address"), received.number(int(port), "a node's port", 1024, 65535)
+    except received.Refused:
+        return None
+    try:
+        address = ipaddress.ip_address(found[0])
+    except ValueError:
+        return found if here or not found[0].lower().rstrip(".").endswith("localhost") else None
+    own = (address.is_loopback and not here) or address.is_unspecified or address.is_multicast or address.is_link_local
+    return None if own or str(address) == "255.255.255.255" else found
+
+
+def _root(text: object) -> str:
+    """The folder with a step's code on its node; empty for what is none."""
+    try:
+        return received.absolute_path(text, "a folder")
+    except received.Refused:
+        return ""
 
 
 def _new(before: list[str], now: list[str]) -> list[str]:
@@ -106,7 +140,7 @@ class LogReader:
             if match is None:
                 continue
             if match["root"]:
-                self.said.root = match["root"].removeprefix("source root ")
+                self.said.root = _root(match["root"].removeprefix("source root ")) or self.said.root
             elif match["timeout"]:
                 self._host, self._port, self._rank = "", PUBLISHED_PORT, None
             elif match["host"]:
@@ -130,11 +164,14 @@ class LogReader:
 
     def _waiting(self) -> Iterator[dict[str, Any]]:
         self._pending = False
+        place = node(self._host.strip("[]"), str(self._port or PUBLISHED_PORT), self.said.here)
+        if place is None:
+            return
         self._scripts += 1
-        self.said.places[self._which] = (self._host, self._port or PUBLISHED_PORT)
+        self.said.places[self._which] = place
         # Processes are told apart by number alone: the log does not name them.
         own = {"pid": -self._scripts, "rank": self._which}
-        yield {"event": "listening", **own, "host": self._host, "port": self._port or PUBLISHED_PORT}
+        yield {"event": "listening", **own, "host": place[0], "port": place[1]}
         yield {"event": "waiting", **own}
 
 

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from ..private import open_file
+from ..received import Refused
 from ..runs.record import RunRecord, StepRecord
 from .announced import LogReader, Said
+from .bounded import LOG_BYTES, PART_BYTES
 from .service import PipelineService
 
 #: Logs of a step's processes, in each of the layouts that the service has had.
-_DRIVER = re.compile(r"(?:azureml-logs/70_driver_log|user_logs/std_log)(?:_(?:process_)?(\d+))?\.txt")
+_DRIVER = re.compile(r"(?:azureml-logs/70_driver_log|user_logs/std_log)(?:_(?:process_)?([0-9]{1,6}))?\.txt")
 _BUILD = re.compile(r"(?:.*/)?20_image_build_log\.txt|.*image[-_]build.*\.(?:txt|log)")
 #: Seconds after which where the logs are is asked for again: the addresses expire.
 _ADDRESSES_SECONDS = 60.0
+_LINE_LETTERS = 1 << 16
 #: Seconds between two looks at a log that has nothing new, growing.
 _IDLE = (1.0, 2.0, 3.0, 5.0)
 
@@ -52,6 +55,8 @@ class _Log:
         if self.reader is None:
             return []
         *lines, self._rest = (self._rest + data.decode("utf-8", "replace")).split("\n")
+        # What is looked for is short; a line that never ends is not kept.
+        self._rest = self._rest[-_LINE_LETTERS:]
         return [*self.reader.read(lines), *self.reader.settle()]
 
 
@@ -106,6 +111,9 @@ class StepLogs:
                 # The address may have expired.
                 self._asked, self.behind = 0.0, True
                 continue
+            if log.offset > LOG_BYTES:
+                raise Refused(f"more than {LOG_BYTES >> 30} GB in one log")
+            self.behind |= ended and len(data) >= PART_BYTES
             log.idle = 0 if data else min(log.idle + 1, len(_IDLE))
             log.due = now + (_IDLE[log.idle - 1] if log.idle else 0.0)
             events += log.take(data)
@@ -122,7 +130,9 @@ class StepLogs:
                 path = self._run.log(self._record, rank)
                 self._logs[name] = _Log(path, url, reader=LogReader(self._said, rank))
         elif _BUILD.fullmatch(name):
-            self._logs[name] = _Log(self._run.build_log(self._record), url)
+            known = [log for log in self._logs.values() if log.reader is None]
+            if not known:
+                self._logs[name] = _Log(self._run.build_log(self._record), url)
 
     def _new_in(self, log: _Log) -> bytes | None:
         from requests import RequestException

@@ -50,6 +50,7 @@ class FollowedStep:
         service: The run in the workspace.
         token: The run's.
         threads: For what may take a while.
+        here: Whether its node may be this machine.
     """
 
     def __init__(
@@ -60,11 +61,12 @@ class FollowedStep:
         service: PipelineService,
         token: str,
         threads: Executor,
+        here: bool = False,
     ) -> None:
         self.record = record
         self._run, self._planned, self._service, self._threads = run, planned, service, threads
         self._network, self._token = Network(token), token
-        self._said = Said()
+        self._said = Said(here=here)
         self._tags = TagReader(self._said)
         self._announcements = Announcements(_TAGS_LATER if run.on_error else 0.0)
         self._logs = StepLogs(run, record, service, self._said, threads)

@@ -6,12 +6,12 @@ reached by the client that azureml-core brings.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import received
 from ..errors import UserError
 from ..private import open_file
 from ..settings import Settings
@@ -23,6 +23,9 @@ from .workspace import connect, find_workspace
 _ONCE = {"retry_total": 0}
 #: Seconds without a byte after which a connection is given up; the client's own limit is half an hour and more.
 _READ_TIMEOUT = 60
+_ASSET = received.fields(
+    {"dataVersion": received.fields({}, {"dataType": received.one_line, "dataUri": received.one_line})}
+)
 _INSTEAD = "Name where its files lie, azureml://datastores/STORE/paths/PATH, or a local path."
 _FILES = "Microsoft.DPrep.GetDatastoreFilesBlock"
 _BY_HAND = "Copy it to this machine (`az storage blob download-batch --auth-mode login`), and name the local path."
@@ -70,6 +73,9 @@ class WorkspaceData:
             UserError: It lies in another workspace, there is none, or it is more than the files of one place.
         """
         found = self._place_of(named) if isinstance(named, Dataset) else named
+        # A folder here is named by it.
+        received.name(found.datastore, "a datastore's name")
+        received.text(found.path, "a path on a datastore", received.PATH_BYTES)
         if found.workspace not in (None, self._own):
             there = f"the workspace {found.workspace[2]}, not in {self.name}" if found.workspace else ""
             raise UserError(f"{found} lies in {there}.", "Set AML_WORKSPACE and what belongs to it, or copy the data.")
@@ -104,13 +110,14 @@ class WorkspaceData:
         from azureml.data import _dataset_rest_helper
 
         def get() -> Any:
-            return _dataset_rest_helper._fetch_v2_data_asset(self._workspace, dataset.name, dataset.version).json()
+            answer = _dataset_rest_helper._fetch_v2_data_asset(self._workspace, dataset.name, dataset.version)
+            return _ASSET(received.message(answer.content, "a data asset"), "a data asset")
 
         try:
             asset = attempt(get, f"reading the data asset {dataset}", self._say)["dataVersion"]
         except NotThere as error:
             raise _no_such(dataset) from error
-        kind, uri = str(asset.get("dataType")), str(asset.get("dataUri"))
+        kind, uri = asset.get("dataType", "none"), asset.get("dataUri", "")
         found = parse(uri) if uri.startswith("azureml://") else None
         if kind.lower() not in ("uri_file", "urifile", "uri_folder", "urifolder") or not isinstance(found, Place):
             where = f" at {uri}" if isinstance(found, Place) else ""
@@ -132,17 +139,17 @@ class WorkspaceData:
         entries = attempt(listed, f"listing {Place(datastore, prefix)}", self._say)
         # With a hierarchical namespace folders are listed too: as empty blobs, marked as such.
         files = (one for one in entries if not one.name.endswith("/") and "hdi_isfolder" not in (one.metadata or {}))
-        found = (Blob(one.name, int(one.size), str(one.etag)) for one in files)
+        found = (Blob(str(one.name), received.size(one.size, "a file's size"), str(one.etag)) for one in files)
         return tuple(sorted(found, key=lambda blob: blob.name))
 
-    def fetch(self, datastore: str, blob: Blob, target: Path, received: Callable[[int], None]) -> None:
+    def fetch(self, datastore: str, blob: Blob, target: Path, arrived: Callable[[int], None]) -> None:
         """Write a file's content into a new file.
 
         Args:
             datastore: Where it lies.
             blob: What was listed.
             target: The file to write; its folder is there.
-            received: Told how many bytes of it are there by now; begins again where the connection was lost.
+            arrived: Told how many bytes of it are there by now; begins again where the connection was lost.
 
         Raises:
             UserError: It cannot be read, or is no longer what was listed.
@@ -150,13 +157,15 @@ class WorkspaceData:
         client = self._container(datastore).get_blob_client(blob.name)
 
         def read() -> int:
-            received(0)
+            arrived(0)
             count = 0
             with open_file(target, "wb") as file:
                 for chunk in client.download_blob(read_timeout=_READ_TIMEOUT, **_ONCE).chunks():
-                    file.write(chunk)
                     count += len(chunk)
-                    received(count)
+                    if count > blob.size:
+                        break
+                    file.write(chunk)
+                    arrived(count)
             return count
 
         count = attempt(read, f"reading {Place(datastore, blob.name)}", self._say)
@@ -211,10 +220,10 @@ def _place_in(saved: Any, dataset: Dataset) -> Place:
     if not saved.dataflow and saved.data_path is not None and saved.data_path.datastore_name:
         return Place(saved.data_path.datastore_name, (saved.data_path.relative_path or "").strip("/"))
     try:
-        blocks = json.loads(saved.dataflow or "")["blocks"]
+        blocks = received.as_json(saved.dataflow or "", "a dataset")["blocks"]
         sources = blocks[0]["arguments"]["datastores"] if blocks[0]["type"] == _FILES else []
         places = [_source(one) for one in sources]
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (received.Refused, LookupError, TypeError, AttributeError):
         places, blocks = [], []
     if not places:
         raise UserError(f"Where the files of the dataset {dataset} lie cannot be told from its definition.", _INSTEAD)
@@ -224,7 +233,7 @@ def _place_in(saved: Any, dataset: Dataset) -> Place:
             f"Name each by itself, beginning with --data NAME={places[0]}",
         )
     if len(blocks) > 1:
-        kinds = ", ".join(str(block.get("type")).removeprefix("Microsoft.DPrep.") for block in blocks[1:])
+        kinds = ", ".join(_kind(block) for block in blocks[1:])
         raise UserError(
             f"The dataset {dataset} is more than its files: it goes on with {kinds}, which needs azureml-dataprep.",
             f"Name its files: --data NAME={places[0]}",
@@ -232,7 +241,12 @@ def _place_in(saved: Any, dataset: Dataset) -> Place:
     return places[0]
 
 
+def _kind(block: Any) -> str:
+    kind = block.get("type") if isinstance(block, dict) else None
+    return received.words(str(kind), "a step's kind", 60).removeprefix("Microsoft.DPrep.")
+
+
 def _source(one: dict[str, str]) -> Place:
     parts = [str(one.get(part) or "").lower() for part in ("subscription", "resourceGroup", "workspaceName")]
     named = (parts[0], parts[1], parts[2]) if all(parts) else None
-    return Place(one["datastoreName"], one["path"].strip("/"), named)
+    return Place(received.name(one["datastoreName"], "a datastore's name"), one["path"].strip("/"), named)

@@ -18,6 +18,7 @@ from .. import tracebacks, unforeseen
 from ..background import log
 from ..engines import reservations
 from ..errors import UserError
+from ..received import sent_by
 from ..runs import plan as plans
 from ..runs import record as records
 from ..runs import store
@@ -42,9 +43,10 @@ class Follower:
         run: The run's record.
         service: The run in the workspace.
         token: What the gates of its steps ask for; empty where they ask for nothing.
+        here: Whether its nodes may be this machine.
     """
 
-    def __init__(self, run: RunRecord, service: PipelineService, token: str) -> None:
+    def __init__(self, run: RunRecord, service: PipelineService, token: str, here: bool = False) -> None:
         self.run = run
         self._service = service
         self._canceled = False
@@ -54,7 +56,7 @@ class Follower:
         except ValueError:
             planned = {}  # submitted from elsewhere
         self._steps = {
-            step.name: FollowedStep(run, step, planned.get(step.name), service, token, self._threads)
+            step.name: FollowedStep(run, step, planned.get(step.name), service, token, self._threads, here)
             for step in run.steps
         }
 
@@ -167,7 +169,10 @@ def main(folder: Path) -> int:
     try:
         workspace = connect(place.settings(resolve(run.project)), log)
         token = folder / "token"
-        Follower(run, PipelineService(workspace, place.run_id), token.read_text() if token.exists() else "").follow()
+        with sent_by(f"The workspace {place.workspace}"):
+            service = PipelineService(workspace, place.run_id)
+            secret = token.read_text() if token.exists() else ""
+            Follower(run, service, secret, service.on_this_machine).follow()
     except UserError as error:
         # Whoever asks for the run next starts another one, and is told there.
         run.trouble = error.problem.rstrip(".")

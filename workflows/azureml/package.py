@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadValue, UserError
 from ..models import RegistryLogin
 from ..reading import read_text
+from ..received import Refused, image_name, sent_by
 from ..redaction import LineScrubber, keep_secret, scrub
 from ..scratch import scratch_folder
 from ..settings import Settings
+from . import bounded
 from .errors import NotThere, Say, attempt
 from .workspace import connect
 
@@ -30,6 +32,8 @@ POLL_SECONDS = 1.0
 #: Seconds after which a build is given up.
 BUILD_SECONDS = 3 * 3600
 _SHOWN_LINES = 15
+#: Letters after which a line of a log is cut in two.
+_LINE_LETTERS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -243,13 +247,17 @@ class ModelPackages:
         made = attempt(submit, f"packaging the model {model}", self._say)
         self._follow(made, log)
         if context is None:
-            return Package(str(made.location), None, self._login(made))
+            with sent_by(f"The workspace {self._workspace.name}"):
+                location = image_name(made.location, "the name of an image")
+            return Package(location, None, self._login(made))
 
         def save() -> None:
-            with sdk.prints_to_standard_error():
-                made.save(str(context))
+            from . import build_context
 
-        attempt(save, "fetching the build context", self._say)
+            build_context.save(made.location, build_context.Artifacts(self._workspace), context)
+
+        with sent_by(f"The workspace {self._workspace.name}"):
+            attempt(save, "fetching the build context", self._say)
         return Package("", context, self._login(made))
 
     def _follow(self, made: Any, log: Callable[[str], None]) -> None:
@@ -260,17 +268,26 @@ class ModelPackages:
             kept.append(line)
             log(line)
 
+        import requests
+
+        http = requests.Session()
         lines = _Lines(show)
         offset, until = 0, time.monotonic() + BUILD_SECONDS
         while True:
             attempt(made.update_creation_state, "asking how the build goes", self._say)
             ended = made.state not in ("NotStarted", "Running")
-            fetch = partial(made.get_logs, decode=False, offset=offset)
-            part = attempt(fetch, "reading the build's log", self._say)
+            with sent_by(f"The workspace {self._workspace.name}"):
+                fetch = partial(bounded.part, http, made.package_build_log_uri, offset)
+                part = attempt(fetch, "reading the build's log", self._say)
             offset += len(part)
-            lines.add(part, last=ended)
-            if ended:
+            if offset > bounded.LOG_BYTES:
+                raise Refused("a log without an end", f"The workspace {self._workspace.name}")
+            whole = len(part) < bounded.PART_BYTES
+            lines.add(part, last=ended and whole)
+            if ended and whole:
                 break
+            if not whole:
+                continue
             if time.monotonic() > until:
                 raise UserError(
                     f"Azure ML has not built the image in {BUILD_SECONDS // 3600} hours.",
@@ -329,6 +346,10 @@ class _Lines:
 
     def add(self, part: bytes, last: bool) -> None:
         *lines, self._rest = (self._rest + self._decode(part, last)).replace("\r", "\n").split("\n")
+        # A line has an end, whoever writes it.
+        while len(self._rest) > _LINE_LETTERS:
+            lines.append(self._rest[:_LINE_LETTERS])
+            self._rest = self._rest[_LINE_LETTERS:]
         for line in [*lines, *([self._rest] if last else [])]:
             if line.strip():
                 self._take(self._scrub(line.rstrip()))

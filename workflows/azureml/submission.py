@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .. import received
 from ..backends.base import DebugRequest
 from ..errors import UserError
 from ..interrupts import uninterrupted
@@ -161,11 +162,13 @@ class Submission:
                 # Interrupted, it would leave a run that nobody here knows.
                 with uninterrupted():
                     run_id, page = graph.start(workspace, submitted, made)
+                    received.name(run_id, "a run's id")
                     started = replace(place, run_id=run_id, experiment=submitted.experiment, page=page)
                     save_place(run.folder, started)
                 return started
 
-            started = attempt_once(start, "starting the run", report)
+            with received.sent_by(f"The workspace {place.workspace}"):
+                started = attempt_once(start, "starting the run", report)
         shutil.rmtree(run.folder / "snapshots", ignore_errors=True)
         return started
 

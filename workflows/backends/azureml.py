@@ -27,6 +27,7 @@ from ..paths import shown as show
 from ..pipelines.definition import Pipeline
 from ..private import touch
 from ..project import append_log
+from ..received import sent_by
 from ..runs import begun, store
 from ..runs import plan as plans
 from ..runs import record as records
@@ -178,7 +179,8 @@ class AzureBackend:
             workspace, place = self._connect(shown)
             service = PipelineService(workspace, run_id)
             try:
-                children = attempt(service.children, f"reading the run {run_id}", shown.detail)
+                with sent_by(f"The workspace {place.workspace}"):
+                    children = attempt(service.children, f"reading the run {run_id}", shown.detail)
             except NotThere as error:
                 raise UserError(
                     f"There is no run {run_id} here or in the workspace {place.workspace}.",
@@ -187,7 +189,9 @@ class AzureBackend:
             shown.text = f"run {run_id} of the workspace {place.workspace}"
         run = store.new_run(self._settings.project, KIND, service.experiment, IN_WORKSPACE)
         run.run_id = run_id
-        run.steps = [StepRecord(name=child.step, run_id=child.run_id) for child in children]
+        # Each has a folder here; of several of one name the last counts, as for who follows them.
+        steps = {child.step: child for child in children}
+        run.steps = [StepRecord(name=child.step, run_id=child.run_id) for child in steps.values()]
         records.save(run)
         save_place(run.folder, replace(place, run_id=run_id))
         _follow(run)

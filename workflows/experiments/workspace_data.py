@@ -21,6 +21,7 @@ from ..ignoring import MOST_WILDCARDS, has_many_wildcards
 from ..interrupts import uninterrupted
 from ..paths import cache_folder
 from ..private import make_folder
+from ..received import Refused, distinct, relative_path, sent_by
 from ..settings import Settings
 from ..words import in_bytes
 
@@ -51,13 +52,14 @@ def brought(settings: Settings, console: Console, data: Mapping[str, str]) -> di
 
         source = WorkspaceData(settings, step.detail)
         told, paths = [], {}
-        for name, one in wanted.items():
-            place = source.place(one)
-            if isinstance(one, Dataset):
-                step.detail(f"{name}: the dataset {one} lies at {place}")
-            path, size, reused = _bring(source, place, name, step)
-            paths[name] = str(path)
-            told.append(f"{name} ({in_bytes(size)}, {'reused' if reused else 'fetched'})")
+        with sent_by(f"The workspace {source.name}"):
+            for name, one in wanted.items():
+                place = source.place(one)
+                if isinstance(one, Dataset):
+                    step.detail(f"{name}: the dataset {one} lies at {place}")
+                path, size, reused = _bring(source, place, name, step)
+                paths[name] = str(path)
+                told.append(f"{name} ({in_bytes(size)}, {'reused' if reused else 'fetched'})")
         step.text = ", ".join(told)
     return {**data, **paths}
 
@@ -131,23 +133,38 @@ def _files(source: WorkspaceData, place: Place) -> dict[str, Blob]:
     found = {}
     for blob in blobs:
         if not wild and blob.name == base:
+            _see_path(PurePosixPath(base).name, blob, place)
             return {PurePosixPath(base).name: blob}
         if base and not blob.name.startswith(f"{base}/"):
             continue
         if wild and not re.fullmatch(_pattern(place.path), blob.name):
             continue
         inside = blob.name[len(base) :].lstrip("/")
-        if "\\" in inside or any(part in ("", ".", "..") for part in inside.split("/")):
-            raise UserError(
-                f"{blob.name} on the datastore {place.datastore} has a path that no file here can have.",
-                "Rename it there, or name a folder without it.",
-            )
+        _see_path(inside, blob, place)
+        if inside in found:
+            raise Refused(f"the same file twice: {inside[:80]}")
         found[inside] = blob
+    distinct(found, "a file's path")
     if not found:
         raise UserError(
             f"There is nothing at {place}.", "Correct the path; https://ml.azure.com, Data, Datastores, shows it."
         )
     return found
+
+
+def _see_path(inside: str, blob: Blob, place: Place) -> None:
+    """See that a file's path can be one here.
+
+    Raises:
+        UserError: It cannot.
+    """
+    try:
+        relative_path(inside, "a file's path")
+    except Refused as error:
+        raise UserError(
+            f"{blob.name[:200]} on the datastore {place.datastore} has a path that no file here can have.",
+            "Rename it there, or name a folder without it.",
+        ) from error
 
 
 def _is_file(place: Place, files: Mapping[str, Blob]) -> bool:

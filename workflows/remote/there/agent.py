@@ -496,7 +496,7 @@ class Folder:
     def put(self, wire: Wire, head: dict[str, Any]) -> None:
         """Take one file from the wire; it appears whole or not at all."""
         path = inside(head.get("path"))
-        key = [whole(head.get("size")), head.get("time"), whole(head.get("mode"))]
+        key: list[Any] = [whole(head.get("size")), head.get("time"), whole(head.get("mode"))]
         if type(key[1]) is not int:
             raise not_understood("a file without its time")
         if "link" in head:

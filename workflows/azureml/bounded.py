@@ -1,0 +1,81 @@
+"""What is read from addresses that a workspace names: only http and https, and never more than can be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from ..received import MOST_BYTES, Refused, web_address
+
+#: Seconds without a byte after which a connection is given up, and for one answer as a whole.
+SILENCE_SECONDS, WHOLE_SECONDS = 30.0, 120.0
+#: Bytes of a log that are read at once, and of one log at all.
+PART_BYTES, LOG_BYTES = 8 << 20, 1 << 30
+_CHUNK = 1 << 16
+
+
+def part(http: Any, address: str, offset: int, most: int = PART_BYTES) -> bytes:
+    """What a growing file has from an offset on, at most so much of it; nothing where that is its end.
+
+    Args:
+        http: A session of requests.
+        address: Where it is.
+        offset: Bytes of it that are known.
+        most: How many are read.
+
+    Raises:
+        Refused: The address is none of http or https.
+        requests.RequestException: It cannot be read now.
+    """
+    import requests
+
+    web_address(address, "an address")
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
+    until = time.monotonic() + WHOLE_SECONDS
+    with http.get(address, headers=headers, timeout=SILENCE_SECONDS, stream=True) as answer:
+        if answer.status_code in (404, 416):
+            # Nothing new; or nothing at all yet.
+            return b""
+        answer.raise_for_status()
+        # Who does not know parts sends it from the beginning.
+        skip = 0 if answer.status_code == 206 else offset
+        found = bytearray()
+        for chunk in answer.iter_content(_CHUNK):
+            found += chunk[skip:]
+            skip = max(0, skip - len(chunk))
+            if len(found) >= most:
+                break
+            if time.monotonic() > until:
+                raise requests.Timeout(f"its answer is not complete after {WHOLE_SECONDS:.0f} s")
+    return bytes(found[:most])
+
+
+def download(
+    http: Any, address: str, target: BinaryIO, most: int = MOST_BYTES, room: Callable[[int], None] = lambda size: None
+) -> int:
+    """Write what is at an address into a file; how many bytes that were.
+
+    Args:
+        http: A session of requests.
+        address: Where it is.
+        target: The file, open for writing.
+        most: How many there can be.
+        room: Told how many more are to come, before they do.
+
+    Raises:
+        Refused: The address is none of http or https, or there is more.
+        requests.RequestException: It cannot be read now.
+    """
+    web_address(address, "an address")
+    count = 0
+    with http.get(address, timeout=SILENCE_SECONDS, stream=True) as answer:
+        answer.raise_for_status()
+        for chunk in answer.iter_content(_CHUNK):
+            if count % (64 << 20) < len(chunk):
+                room(len(chunk))
+            count += len(chunk)
+            if count > most:
+                raise Refused(f"more than {most:,} bytes of one file")
+            target.write(chunk)
+    return count

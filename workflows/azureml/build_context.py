@@ -1,0 +1,174 @@
+"""The build context of a packaged model, brought here.
+
+The SDK's own way (``ModelPackage.save``) writes wherever the manifest says, and unpacks archives with all that is in
+them; here every file goes below the context's folder, and an archive has folders and plain files only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..received import Refused, as_json, distinct, each, fields, flag, number, one_of, relative_path, text
+from ..received_files import file_below, see_room
+from ..scratch import scratch_folder
+from .bounded import download
+
+#: Bytes of a manifest, files of a context, and how many times its size an archive's content can have (RFC 1951
+#: allows a little more than a thousand).
+_MANIFEST_BYTES, _FILES, _EXPANSION = 64 << 20, 100_000, 1100
+_URI = re.compile(r"aml://artifact/([^/]+)/([^/]+)/(.+)")
+
+_ENTRY = fields(
+    {"entryType": one_of("inline", "remote"), "path": text},
+    {"encoding": text, "content": lambda value, what: text(value, what, _MANIFEST_BYTES), "uri": text, "unpack": flag},
+)
+_MANIFEST = fields({"context": each(_ENTRY, _FILES)})
+
+
+class Artifacts:
+    """Where the files of a workspace are read.
+
+    Args:
+        workspace: The SDK's workspace.
+    """
+
+    def __init__(self, workspace: Any) -> None:
+        from azureml._restclient.artifacts_client import ArtifactsClient
+
+        self._client = ArtifactsClient(workspace.service_context)
+
+    def address(self, origin: str, container: str, path: str) -> Any:
+        """Where one is read."""
+        return self._client.get_file_uri(origin, container, path)
+
+    def below(self, origin: str, container: str, prefix: str) -> list[tuple[Any, Any]]:
+        """The paths that begin so, and where each is read."""
+        return list(self._client.get_files_by_artifact_prefix_id(f"{origin}/{container}/{prefix}"))
+
+
+def save(location: Any, artifacts: Any, folder: Path) -> None:
+    """Write a build context into a new folder.
+
+    Args:
+        location: Where its manifest is.
+        artifacts: Where its files are; see :class:`Artifacts`.
+        folder: The folder.
+
+    Raises:
+        Refused: Something in it is not what it has to be.
+        UserError: It cannot be written.
+        requests.RequestException: It cannot be read now.
+    """
+    import requests
+
+    with requests.Session() as http, scratch_folder(folder.parent if folder.parent.is_dir() else None) as scratch:
+        plan = scratch / "manifest.json"
+        with open(plan, "wb") as file:
+            download(http, location, file, _MANIFEST_BYTES)
+        entries = _MANIFEST(as_json(plan.read_bytes(), "a manifest"), "a manifest")["context"]
+        folder.mkdir(parents=True, exist_ok=True)
+        for entry in entries:
+            if entry["entryType"] == "inline":
+                content = _inline(entry)
+                with file_below(folder, _name(entry["path"])) as file:
+                    file.write(content)
+                continue
+            found = _URI.fullmatch(entry.get("uri", ""))
+            if found is None:
+                raise Refused(f"a file of a place that is none: {ascii(entry.get('uri'))[:100]}")
+            origin, container, path = found.groups()
+            if entry.get("unpack"):
+                archive = scratch / "archive"
+                with open(archive, "wb") as file:
+                    download(http, artifacts.address(origin, container, path), file, room=_room(scratch))
+                inner = entry["path"].rstrip("/")
+                unpack(archive, folder, "" if inner in ("", ".") else _name(inner))
+                archive.unlink()
+                continue
+            _bring_below(http, artifacts, folder, entry["path"], (origin, container, path))
+
+
+def _bring_below(http: Any, artifacts: Any, folder: Path, inner: str, place: tuple[str, str, str]) -> None:
+    """Write the files of a prefix, each by its path below the prefix's last folder."""
+    cut = place[2].rstrip("/").rfind("/") + 1
+    above = "" if inner.rstrip("/") in ("", ".") else _name(inner.rstrip("/")) + "/"
+    files = artifacts.below(*place)
+    number(len(files), "a number of files", 0, _FILES)
+    names = [_name(above + text(path, "a file's path")[cut:]) for path, _address in files]
+    distinct(names, "a file's name")
+    for name, (_path, address) in zip(names, files, strict=True):
+        with file_below(folder, name) as file:
+            download(http, address, file, room=_room(folder))
+
+
+def _inline(entry: dict[str, Any]) -> bytes:
+    try:
+        if entry.get("encoding") != "base64":
+            raise ValueError
+        return base64.b64decode(entry.get("content", ""), validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise Refused("a file that is not in base64") from error
+
+
+def _name(path: str) -> str:
+    return relative_path(path.removeprefix("./"), "a name of a build context")
+
+
+def _room(folder: Path) -> Callable[[int], None]:
+    return lambda size: see_room(folder, size)
+
+
+def unpack(archive: Path, folder: Path, inner: str) -> None:
+    """Write what is in a tar archive below a folder. All of it is looked at before anything is written.
+
+    Args:
+        archive: The archive, compressed or not.
+        folder: The folder.
+        inner: A path below it that all goes into; empty for none.
+
+    Raises:
+        Refused: It is no archive, or has something else in it than folders and plain files, or names that lead out.
+        UserError: It cannot be written.
+    """
+    above = f"{inner}/" if inner else ""
+    most = archive.stat().st_size * _EXPANSION
+    try:
+        with tarfile.open(archive) as tar:
+            members: list[tuple[str, tarfile.TarInfo]] = []
+            total = 0
+            for count, member in enumerate(tar, 1):
+                if count > _FILES:
+                    raise Refused(f"an archive of more than {_FILES:,} files")
+                if not (member.isdir() or member.isreg()) or member.issparse():
+                    raise Refused(f"an archive with a link or a device in it: {ascii(member.name)[:100]}")
+                if member.isreg():
+                    total += number(member.size, "an archive with a file of a size", 0, most)
+                    number(total, "an archive of a size", 0, most)
+                    members.append((_name(above + member.name), member))
+                elif member.name.strip("./"):
+                    _name(above + member.name.rstrip("/"))
+            distinct([name for name, _member in members], "an archive with a name")
+            see_room(folder, total)
+            for name, member in members:
+                source = tar.extractfile(member)
+                assert source is not None
+                with file_below(folder, name) as file:
+                    _copy(source, file, member.size)
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
+        # Of what it is compressed with each has its own.
+        raise Refused("an archive that cannot be read") from error
+
+
+def _copy(source: Any, target: BinaryIO, size: int) -> None:
+    while size > 0:
+        content = source.read(min(size, 1 << 20))
+        if not content:
+            raise Refused("an archive that ends early")
+        target.write(content)
+        size -= len(content)
