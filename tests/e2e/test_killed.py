@@ -63,7 +63,7 @@ class Story:
         state = self.project.folder / ".azureml-debug"
         found = [f"process {process.pid}: {command_of(process)}" for process in self.ours()]
         if self.project.environ["AML_ENGINE"] == "docker":
-            found += [f"container {name}" for name in containers(self.project.folder)]
+            found += [f"container {one['Names']} {one['Status']}" for one in containers(self.project.folder)]
         found += [f"file {path}" for path in self.runtime.rglob("*") if not path.is_dir()]
         for path in [*state.rglob("*"), *(self.project.folder / ".vscode").rglob("*")]:
             if HALF.search(path.name) or path.name in HELD or path.parent.name == "active":
@@ -74,9 +74,23 @@ class Story:
         found += [f"half run {name}" for name in runs if not (state / "runs" / name / "run.json").exists()]
         return found
 
+    def forwarders(self) -> list[psutil.Process]:
+        """Those of the project's containers; they are given few variables, and no mark."""
+        if self.project.environ["AML_ENGINE"] != "docker":
+            return []
+        from workflows.engines.ports import FORWARDER
+
+        known, found = {one["Id"] for one in containers(self.project.folder)}, []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get(FORWARDER) in known:
+                    found.append(process)
+        return found
+
     def kill(self, child: subprocess.Popen[str], everything: bool) -> None:
         """Kill the command, or with it whatever of the program goes on in the background by then."""
         others = [process for process in self.ours() if process.pid != child.pid] if everything else []
+        others += self.forwarders() if everything else []
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGKILL)
         for process in others:
@@ -92,14 +106,14 @@ def command_of(process: psutil.Process) -> str:
         return ""
 
 
-def containers(project: Path) -> list[str]:
+def containers(project: Path) -> list[dict[str, Any]]:
     from workflows.engines.docker_client import connect
 
     with contextlib.closing(connect()) as client:
-        return [
-            f"{one['Names']} {one['Status']}"
-            for one in client.api.containers(all=True, filters={"label": f"azureml-debug.project={project}"})
-        ]
+        found: list[dict[str, Any]] = client.api.containers(
+            all=True, filters={"label": f"azureml-debug.project={project}"}
+        )
+        return found
 
 
 @pytest.fixture(params=["deploy", "pipeline", "experiment"])
