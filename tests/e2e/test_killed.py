@@ -147,6 +147,14 @@ def story(request: pytest.FixtureRequest, tmp_path: Path, engine: str) -> Iterat
     for process in found.ours():
         with contextlib.suppress(psutil.Error):
             process.kill()
+    if request.param == "deploy" and engine == "docker":
+        from docker.errors import APIError
+
+        from workflows.engines.docker_client import connect
+
+        with contextlib.closing(connect()) as client, contextlib.suppress(APIError):
+            # The name only: the environment's image has another one.
+            client.api.remove_image(made.environ["AML_IMAGE_TAG"])
 
 
 def nothing_is_left(story: Story, how: str = "") -> None:
