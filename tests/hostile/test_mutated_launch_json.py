@@ -84,7 +84,7 @@ def parts(data: bytes, ours: set[str]) -> tuple[Counter[bytes], bytes]:
         listed = document.value[member.key] if document._at((str(member.key),)) is member.node else []
         listed = listed if isinstance(listed, list) else []
         for item, value in zip(member.node.items, listed, strict=False):
-            name = value.get("name", value.get("label")) if isinstance(value, dict) else None
+            name = value.get("label" if member.key == "tasks" else "name") if isinstance(value, dict) else None
             written_here = b"AZUREML_DEBUG_F5" in data[item.start : item.end]
             if not isinstance(name, str) or (name not in ours and not written_here):
                 entries[data[item.start : item.end]] += 1
