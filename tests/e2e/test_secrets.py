@@ -124,11 +124,12 @@ jobs:
     inputs:
       data: {{type: uri_file, path: '{address}'}}
 """
+SLASH = "password with a slash"
 ADDRESSES = {
     "signature": (f"http://HOST/none.csv?sv=1&sig={CANARY}%3D", "http://HOST/none.csv?sv=1&sig=***"),
     "user and password": (f"http://me:{CANARY}@HOST/none.csv", "http://***@HOST/none.csv"),
     "token as user": (f"http://{CANARY}@HOST/none.csv", "http://***@HOST/none.csv"),
-    "password with a slash": (f"http://me:{CANARY}/{CANARY}@HOST/none.csv", "http://***@HOST/none.csv"),
+    SLASH: (f"http://me:{CANARY}/{CANARY}@HOST/none.csv", "http://***@HOST/none.csv"),
     "no such port": (
         f"http://me:{CANARY}@127.0.0.1:1/none.csv?token={CANARY}",
         "http://***@127.0.0.1:1/none.csv?token=***",
@@ -146,10 +147,9 @@ def test_an_input_that_cannot_be_fetched(
     seen = watch(pipelines)
     results = [pipelines.inv("pipeline.submit", *more) for more in ([], ["--json"])]
     for result in results:
-        result.says(shown, "cannot be fetched", "--input work.data=PATH")
+        result.says(shown, "cannot be read" if form == SLASH else "cannot be fetched")
     others = [pipelines.inv("pipeline.list", "--json"), pipelines.inv("vscode.setup", "--json")]
     seen.check(*results, *others)
-    assert "cannot be fetched" in results[0].err
 
 
 @pytest.mark.parametrize("engine", ["process"], indirect=True)
