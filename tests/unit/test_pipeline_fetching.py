@@ -15,11 +15,12 @@ from workflows.pipelines.fetching import fetch_all
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
-    """Serves `/good.csv`, breaks off in `/short.csv`, and has nothing else."""
+    """Serves `/good.csv`, breaks off in `/short.csv`, has two with lengths that cannot be, and nothing else."""
 
     def do_GET(self) -> None:
-        self.send_response(200 if self.path in ("/good.csv", "/short.csv") else 404)
-        self.send_header("Content-Length", "4" if self.path == "/good.csv" else "400")
+        lengths = {"/good.csv": "4", "/short.csv": "400", "/large.csv": str(1 << 43), "/odd.csv": "-4"}
+        self.send_response(200 if self.path in lengths else 404)
+        self.send_header("Content-Length", lengths.get(self.path, "400"))
         self.end_headers()
         self.wfile.write(b"1,2\n")
 
@@ -110,3 +111,12 @@ def test_a_user_and_a_password_are_sent_to_their_host_and_to_no_other(
         fetch_all([Input("uri_file", url=url)], lambda _line: None)
         server.shutdown()
     assert heard == [("/first.csv", "Basic dXNlcjpwYXNzIXdvcmQ="), ("/second.csv", None)]
+
+
+@pytest.mark.parametrize(("name", "reason"), [("large.csv", "there is no room for them"), ("odd.csv", "is no number")])
+def test_a_length_that_cannot_be_is_refused_before_anything_is_kept(
+    address: str, tmp_path: Path, name: str, reason: str
+) -> None:
+    with pytest.raises(UserError, match=reason):
+        fetch_all([Input("uri_file", url=f"{address}/{name}")], lambda _line: None)
+    assert not [path for path in tmp_path.rglob("*.csv*") if path.is_file()]

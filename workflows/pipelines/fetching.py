@@ -18,6 +18,8 @@ from ..errors import UserError
 from ..paths import cache_folder, shown
 from ..private import make_folder
 from ..project import remove_left
+from ..received import sent_by, size
+from ..received_files import see_room
 from ..redaction import keep_address, scrub
 from ..runs import identity
 from .definition import Input
@@ -82,7 +84,9 @@ def _fetch(url: str, report: Callable[[str], None]) -> Path:
     partial = folder / f".{name[:50]}.{identity.mark()}"
     try:
         with contextlib.closing(urllib.request.urlopen(_request(url), timeout=SILENCE_SECONDS)) as response:  # noqa: S310
-            _copy(response, partial, f"{urlsplit(url).hostname}: {name}", report)
+            host = str(urlsplit(url).hostname)
+            with sent_by(host):
+                _copy(response, partial, f"{host}: {name}", report)
         os.replace(partial, target)
     except urllib.error.HTTPError as error:
         error.close()  # it is an open answer as well
@@ -107,12 +111,15 @@ def _request(url: str) -> urllib.request.Request:
 def _copy(response: object, partial: Path, name: str, report: Callable[[str], None]) -> None:
     length = int(response.headers.get("Content-Length") or 0)  # type: ignore[attr-defined]
     report(f"fetching {name}" + (f", {length / 1e6:.1f} MB" if length else ""))
+    # Whoever serves it says how long it is, or goes on for ever: nobody's disk is filled by it.
+    see_room(partial.parent, size(length, "a length"))
     done = 0
     with open(partial, "wb") as file:
         while part := response.read(_PART):  # type: ignore[attr-defined]
             file.write(part)
             done += len(part)
             if done // (50 * _PART) != (done - len(part)) // (50 * _PART):
+                see_room(partial.parent, 50 * _PART)
                 report(f"fetching {name}: {done / 1e6:.0f} MB" + (f" of {length / 1e6:.0f}" if length else ""))
     if length and done != length:
         raise EOFError(f"it ended after {done} of {length} bytes")
