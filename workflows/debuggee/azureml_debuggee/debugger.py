@@ -118,7 +118,12 @@ class Debugger:
         deadline = time.monotonic() + LEAVING_SECONDS
         while alone and self.attached() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-        return self._live() is not None and not (alone and self.attached())
+        debugger = self._live()
+        if debugger is None or (alone and self.attached()):
+            return False
+        # It may have ended of a message that it could not take, and nobody hears the adapter then.
+        reader = getattr(debugger, "reader", None)
+        return reader is None or bool(reader.is_alive())
 
     def connect(self, patience: float) -> socket.socket:
         """A new connection to debugpy's adapter, as a debugger's.
@@ -247,8 +252,8 @@ class Debugger:
         """Make room for a new pydevd, where the one before has lost its adapter."""
         import pydevd
 
-        # It takes itself down; until then a new session would join the old one.
-        if not self._gone_within(ENDING_SECONDS):
+        # It takes itself down, unless a message has ended its thread; until then a new session would join the old one.
+        if not self._gone_within(LEAVING_SECONDS):
             left = self._live()
             if left is not None:
                 left.dispose_and_kill_all_pydevd_threads(wait=False)
