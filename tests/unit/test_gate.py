@@ -751,3 +751,18 @@ def test_of_two_that_attach_at_once_one_is_attached_and_the_other_is_told(child:
             second.attach(timeout=LIMIT)
         second.disconnect(timeout=LIMIT)
         assert first.request("threads", None, LIMIT)
+
+
+@BOTH
+def test_where_sockets_cannot_be_handed_over_debugpys_own_adapter_serves(python: str, tmp_path: Path) -> None:
+    with Child(tmp_path, python) as child:
+        # As on Windows.
+        child.ask("setattr(session.debugger, '_start_adapter', lambda: None)")
+        for _ in range(2):
+            with child.attached("tick") as client:
+                assert stopped(client)[0] == "tick"
+        with silent(child) as peer:
+            body = b'{"seq":2,"type":"request","command":"attach","arguments":{"pathMappings":[{"localRoot":null}]}}'
+            peer.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        with child.attached("tick") as client:
+            assert stopped(client)[0] == "tick"
