@@ -407,6 +407,7 @@ def test_names_images_and_contexts_stay_what_they_are(tmp_path: Path) -> None:
 
 def test_packages_that_only_this_machine_has_are_refused_with_their_place(tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "pyproject.toml").touch()
     (tmp_path / "conda.yml").write_text("dependencies:\n  - pip:\n      - ./package\n")
     with pytest.raises(UserError, match="on this machine only"):
         environment(tmp_path, conda_file=tmp_path / "conda.yml")

@@ -225,6 +225,10 @@ class Debugger:
             return
         if self._adapter is not None:
             self._adapter.end()
+            left = self._live()
+            if left is not None:
+                # It would notice by itself, but wait half a second for its own thread to end.
+                left.dispose_and_kill_all_pydevd_threads(wait=False)
         self.forget()
 
     def forget(self, adapter: Optional[int] = None) -> None:
