@@ -6,6 +6,7 @@ import ast
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import resource
 import signal
@@ -743,6 +744,80 @@ def test_a_debugger_that_stops_half_way_makes_room_for_the_next(child: Child) ->
             received += peer.recv(65536)
         with child.attached("tick") as client:
             assert stopped(client)[0] == "tick"
+
+
+def drip(peers: list[socket.socket], over: threading.Event) -> threading.Thread:
+    """Have peers send a large message byte by byte, each well before anybody's patience is over."""
+
+    def run() -> None:
+        message = b"Content-Length: 90000\r\n\r\n{" + b" " * 2000
+        for at in range(len(message)):
+            if over.wait(0.2):
+                return
+            for peer in peers:
+                with contextlib.suppress(OSError):
+                    peer.sendall(message[at : at + 1])
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("peers", "second"),
+    [(70, None), (1, {"command": "threads"}), (1, {"command": "attach", "arguments": {}})],
+    ids=["let in", "released", "attaching"],
+)
+def test_peers_that_send_without_end_but_never_a_message_make_room(
+    peers: int, second: dict[str, object] | None, child: Child
+) -> None:
+    with contextlib.ExitStack() as stack:
+        dripping = [stack.enter_context(silent(child)) for _ in range(peers)]
+        if second is not None:
+            body = json.dumps({"seq": 2, "type": "request", **second}).encode()
+            dripping[0].sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        dripping[0].settimeout(LIMIT)
+        assert dripping[0].recv(1)
+        over = threading.Event()
+        thread = drip(dripping, over)
+        try:
+            with child.attached("tick") as client:
+                assert stopped(client)[0] == "tick"
+        finally:
+            over.set()
+            thread.join(LIMIT)
+
+
+def test_one_who_asks_without_end_but_never_attaches_makes_room(child: Child) -> None:
+    over = threading.Event()
+    asks = b'{"seq":2,"type":"request","command":"threads"}'
+    with silent(child) as peer:
+
+        def ask() -> None:
+            with contextlib.suppress(OSError):
+                while not over.wait(0.2):
+                    peer.sendall(b"Content-Length: %d\r\n\r\n" % len(asks) + asks)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        try:
+            with child.attached("tick") as client:
+                assert stopped(client)[0] == "tick"
+        finally:
+            over.set()
+            thread.join(LIMIT)
+
+
+def test_the_gate_takes_no_processor_beside_peers_that_wait_for_nothing(child: Child) -> None:
+    with silent(child) as quiet, silent(child) as half:
+        half.sendall(b"Content-Length: 1000\r\n\r\n{")
+        quiet.settimeout(LIMIT)
+        assert quiet.recv(1)
+        # Longer than the grace that one has who keeps others waiting.
+        child.ask("time.sleep(2.5)")
+        child.ask("used = time.process_time()")
+        child.ask("time.sleep(2)")
+        assert child.ask("time.process_time() - used") < 1.0
 
 
 def test_of_two_that_attach_at_once_one_is_attached_and_the_other_is_told(child: Child) -> None:

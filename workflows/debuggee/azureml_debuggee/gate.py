@@ -365,7 +365,7 @@ class Gate:
         if self._ready:
             moments.append(next(iter(self._ready.values()))[0])
         if self._somebody_waits():
-            moments += [pair.gives_way_at() for pair in self._pairs if not pair.is_session and not pair.waits]
+            moments += [pair.gives_way_at() for pair in self._in_the_way()]
         moments += [moment for moment in (self._rest_at, self._listen_at) if moment is not None]
         return max(0.0, min(HEARTBEAT_SECONDS, min(moments) - time.monotonic())) if moments else HEARTBEAT_SECONDS
 
@@ -482,20 +482,33 @@ class Gate:
     def _released(self) -> Tuple[Pair, ...]:
         return tuple(pair for pair in self._pairs if pair.released)
 
+    def _has_session(self) -> bool:
+        return any(pair.is_session for pair in self._pairs)
+
+    def _is_full(self) -> bool:
+        return len(self._pairs) + len(self._waking) >= PAIRS
+
+    def _in_the_way(self) -> List[Pair]:
+        """Those who let others go on by giving way: who is attaching or leaving, or has a place and says nothing."""
+        if self._released() and not self._has_session():
+            return [pair for pair in self._released() if not pair.deserted]
+        if self._ready and self._is_full():
+            return [pair for pair in self._pairs if not pair.released]
+        return []
+
     def _make_way(self, now: float) -> None:
         """Let those go on who wait, as far as nobody else is attaching or leaving.
 
         What somebody has left behind is taken away before the next one is let in.
         """
-        if not any(pair.is_session for pair in self._pairs):
-            for pair in self._released():
-                if not pair.deserted and pair.gives_way_at() <= now:
-                    self._part(pair)
+        for pair in self._in_the_way():
+            if pair.released and pair.gives_way_at() <= now:
+                self._part(pair)
         for pair in [pair for pair in self._pairs if pair.waits]:
             self._proceed(pair)
-        while self._ready and (not self._released() or any(pair.is_session for pair in self._pairs)):
-            if len(self._pairs) + len(self._waking) >= PAIRS:
-                silent = [pair for pair in self._pairs if not pair.released and pair.gives_way_at() <= now]
+        while self._ready and (not self._released() or self._has_session()):
+            if self._is_full():
+                silent = [pair for pair in self._in_the_way() if pair.gives_way_at() <= now]
                 if not silent:
                     return
                 self._part(min(silent, key=lambda pair: pair.last))

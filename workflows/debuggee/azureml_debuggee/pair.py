@@ -13,6 +13,8 @@ from .frames import INITIALIZED, OPENING_BYTES, Conversation, Opening, frame, is
 GRACE_SECONDS = 2.0
 #: Seconds that one who is attaching may keep others waiting if it is debugpy that does not answer.
 ATTACHING_SECONDS = 30.0
+#: Seconds that one who does go on, step by step, may keep others waiting until it has attached.
+OPENING_SECONDS = 5.0
 #: Adapters that a debugger may be handed to before it has attached.
 JOINS = 32
 
@@ -41,8 +43,10 @@ class Pair:
         self.released = False
         #: How far the session has come.
         self.conversation = Conversation()
-        #: When something came last, from either side.
+        #: When it got any further last: it was connected, let in or answered. What it sends may never make a message.
         self.last = time.monotonic()
+        #: When it was let in to what only one may do at a time, or had detached.
+        self._released_at: Optional[float] = None
         self._opening = Opening()
         self._opening.unread += first
         #: The debugger's `initialize`, once the adapter has been sent it.
@@ -68,8 +72,8 @@ class Pair:
 
     @property
     def waits(self) -> bool:
-        """Whether it has sent something that has not been dealt with."""
-        return not self.released and bool(self._opening.unread)
+        """Whether it has sent a message that has not been dealt with."""
+        return not self.released and self._opening.next() is not None
 
     def room(self, most: int) -> bool:
         """Whether more may be read from the client."""
@@ -79,7 +83,6 @@ class Pair:
 
     def take(self, data: bytes) -> None:
         """The client has sent this."""
-        self.last = time.monotonic()
         if self.released:
             self.to_adapter += data
         else:
@@ -90,7 +93,10 @@ class Pair:
         self.last = time.monotonic()
         data = self._unknown(data)
         self.to_client += data
+        was_session = self.is_session
         self.conversation.said(data)
+        if was_session and not self.is_session:
+            self._released_at = self.last
 
     def _unknown(self, data: bytes) -> bytes:
         """What of this the client does not know already."""
@@ -108,7 +114,7 @@ class Pair:
 
     def may_rejoin(self) -> bool:
         """Whether its session can begin anew with another adapter, without the debugger's noticing."""
-        is_here = self.waits or time.monotonic() < self.last + GRACE_SECONDS
+        is_here = bool(self._opening.unread) or time.monotonic() < self.last + GRACE_SECONDS
         return not self.released and not self.deserted and is_here and self._joins < JOINS
 
     def rejoin(self, adapter: socket.socket, number: int) -> None:
@@ -154,6 +160,7 @@ class Pair:
 
     def _release(self) -> None:
         self.released = True
+        self.last = self._released_at = time.monotonic()
         self.to_adapter += self._opening.unread
         del self._opening.unread[:]
 
@@ -174,7 +181,12 @@ class Pair:
 
     def gives_way_at(self) -> float:
         """When others need not wait any longer for this one, which has not attached."""
-        return self.last + (ATTACHING_SECONDS if self.conversation.attaching else GRACE_SECONDS)
+        grace, most = GRACE_SECONDS, OPENING_SECONDS
+        if self.conversation.attaching:
+            grace = most = ATTACHING_SECONDS
+        if self._released_at is None:
+            return self.last + grace
+        return min(self.last + grace, self._released_at + most)
 
     def ends(self) -> Tuple[Tuple[socket.socket, bytearray, bytearray], ...]:
         """Each socket with the buffer read from it and the one to be written to it."""
