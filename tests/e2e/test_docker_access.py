@@ -49,6 +49,36 @@ for place in sys.argv[2:]:
         print(place, b"", type(error).__name__)
 """
 
+#: In a container: attaches as an editor there does, and says how that was answered.
+INSIDE = """\
+import json, os, socket, sys
+os.setuid(int(sys.argv[1]))
+def send(seq, command, arguments):
+    body = json.dumps({"seq": seq, "type": "request", "command": command, "arguments": arguments}).encode()
+    connection.sendall(b"Content-Length: %d\\r\\n\\r\\n" % len(body) + body)
+def messages():
+    stream = connection.makefile("rb")
+    while True:
+        line = stream.readline()
+        if not line:
+            return
+        stream.readline()
+        yield json.loads(stream.read(int(line.split(b":")[1])))
+connection = socket.create_connection(("127.0.0.1", 5678), 5)
+connection.settimeout(20)
+send(1, "initialize", {"adapterID": "debugpy"})
+send(2, "attach", {"justMyCode": True})
+for message in messages():
+    if message.get("event") == "initialized":
+        send(3, "configurationDone", {})
+    if message.get("command") == "attach":
+        send(4, "disconnect", {"terminateDebuggee": False})
+        print("attached", message["success"], flush=True)
+    if message.get("command") == "disconnect":
+        break
+print("end")
+"""
+
 
 @pytest.fixture
 def client() -> Iterator[docker.DockerClient]:
@@ -150,6 +180,21 @@ def test_no_other_container_reaches_the_gate(running: Running) -> None:
         assert set(answers) == set(places) and all(answer.startswith(b"b'' ") for answer in answers.values()), answers
     # The way that is tried is one: the same question is answered where it is let in.
     assert bytes_for("127.0.0.1", running.port, 20).startswith(b"Content-Length")
+
+
+def attach_inside(running: Running, user: int) -> list[str]:
+    """What comes of a debugger on the container's own loopback address, as an editor in the container has it."""
+    command = ["docker", "exec", "--user", "0", running.id, "python3", "-c", INSIDE, str(user)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.splitlines()
+
+
+def test_an_editor_in_the_container_attaches_without_the_token_and_another_user_there_does_not(
+    running: Running,
+) -> None:
+    assert attach_inside(running, 0) == ["attached True", "end"]
+    assert attach_inside(running, OTHER) == ["end"]
+    assert running.attach_works()
 
 
 def test_the_debug_port_and_the_gates_are_open_on_the_loopback_address_only(running: Running) -> None:
