@@ -37,9 +37,16 @@ def state_folder(project: Path, *parts: str) -> Path:
         from . import storage
 
         raise storage.explained(error, folder) or UserError(
-            f"{folder} cannot be made: {error.strerror}.", "Make the project's folder writable for you."
+            f"{folder} cannot be made: {error.strerror}.", _remedy(root, folder)
         ) from error
     return folder
+
+
+def _remedy(root: Path, folder: Path) -> str:
+    for place in (*reversed(folder.parents), folder):
+        if place.is_relative_to(root) and os.path.lexists(place) and not os.path.isdir(place):
+            return f"Rename {place}, or remove it: it is no folder."
+    return "Make the project's folder writable for you."
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -242,12 +242,14 @@ class LineScrubber:
 
     def __call__(self, line: str) -> str:
         """The line without secrets."""
+        if self._inside and _END in line:
+            self._inside = 0
+            return MASK + scrub(line.partition(_END)[2].partition("-----")[2])
         if self._inside:
-            if _END in line:
-                self._inside = 0
-                return MASK + scrub(line.partition(_END)[2].partition("-----")[2])
             self._inside -= 1
-            return MASK
+            # Others may come in between, or a key was only spoken of.
+            if _KEYS_LINE.search(line.rstrip()):
+                return MASK
         if "PRIVATE KEY" in line:
             *_, last = [None, *_BEGIN.finditer(line)]
             if last is not None and _END not in line[last.end() :]:
@@ -259,6 +261,12 @@ class LineScrubber:
 
 _BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
 _END = "-----END "
+#: A line of one, whatever stands before it in a log: base64 or a header. The last one may be short.
+_KEYS_LINE = re.compile(
+    r"[A-Za-z0-9+/]{40}"
+    r"|(?:\A|[\s\"'|>\]])(?:[A-Za-z0-9+/]{24,}={0,2}|[A-Za-z0-9+/]{2,23}==?|(?:Proc-Type|DEK-Info): .*)\Z"
+    r"|\A[A-Za-z0-9+/]{2,}\Z"
+)
 #: What stands in one whose end is missing. `\\n` may be written out.
 _BODY = re.compile(r"[A-Za-z0-9+/=\s\\]*")
 
@@ -300,8 +308,8 @@ _ENCODED_AT = re.compile(r"%(?:25)?40", re.IGNORECASE)
 #: A token as conda's channels have it.
 _CHANNEL_TOKEN = re.compile(r"/t/[\w.~%-]{8,}(?=/|\Z)")
 _PORT = re.compile(r"\d*\Z|\W*port\W*\Z|[{$<%(]", re.IGNORECASE)
-#: Schemes with which a user's name is a name and nothing more.
-_NAMES_USERS = ("ssh", "sftp", "scp", "rsync")
+#: Schemes with which a user's name is a name and nothing more; with those of Azure's storage it is a container's.
+_NAMES_USERS = ("ssh", "sftp", "scp", "rsync", "wasb", "wasbs", "abfs", "abfss")
 
 
 def _without_user(found: re.Match[str]) -> str:
@@ -353,12 +361,12 @@ def _user(user: str, scheme: str) -> str:
 # What has a name: parameters, variables, fields, arguments
 
 _QUALIFIED_KEY = (
-    r"(?:api|access|account|secret|private|subscription|shared|storage|encryption|signing|master|admin|auth|functions)"
-    r"[_-]?key"
+    r"(?:(?:api|access|account|secret|private|subscription|shared|storage|encryption|signing|master|admin|auth"
+    r"|functions|instrumentation)[_-]?key|(?:primary|secondary)key)"
 )
 #: Secrets under whatever name ends so.
 _STRONG = (
-    rf"password|passwd|passphrase|secret|token|sharedaccesskey|sharedaccesssignature|{_QUALIFIED_KEY}|credentials?"
+    rf"password|passwd|sshpass|passphrase|secret|token|sharedaccesskey|sharedaccesssignature|{_QUALIFIED_KEY}|credentials?"
     r"|connection[_-]?string|registry[_-]?auth|cookie"
 )
 #: Secrets only in the query of an address, or where nothing else can be meant.
@@ -382,7 +390,12 @@ _PROXY = re.compile(r"[^\s\"'`<>]+")
 _LINE = re.compile(r"[^\n]*")
 _IN_QUERY = re.compile(r"(?:[?&;]|%(?:25)*(?:26|3f)|\\u0026)(?:amp;)?[\w.~-]{0,40}\Z", re.IGNORECASE)
 _ARGUMENT = re.compile(r"(?:\A|[\s\"'\[(,=])-{1,2}[A-Za-z][\w-]{0,40}\Z|(?:\A|[\s\"'\[(,=])--?\Z")
-_LOGIN = re.compile(r"\blogin[ \t]+\S{1,80}[ \t]+\Z")
+#: As .netrc has it, in one line or several.
+_LOGIN = re.compile(r"\blogin[ \t]+\S{1,80}\s+\Z")
+#: As a Dockerfile may have a variable.
+_INSTRUCTION = re.compile(r"\b(?:ENV|ARG)[ \t]+[A-Za-z0-9_]{0,40}\Z")
+#: What stands for the absence of a secret, or for its presence.
+_NO_SECRET = re.compile(r"(?:none|null|true|false)\Z", re.IGNORECASE)
 _OPEN_TAG = re.compile(r"<[\w:.-]{0,40}\Z")
 _NO_TOKEN = re.compile(
     r"-?[\d.,]+(?:e[+-]?\d+)?%?|none|null|true|false|[\W_]*|<.*|\[.*|\{.*|[a-z]+\(.*", re.IGNORECASE | re.DOTALL
@@ -451,6 +464,8 @@ def _secret_span(text: str, found: re.Match[str]) -> tuple[int, int] | None:
         while end > at + 1 and text[end - 1] in ",.)}]:":
             end -= 1
     shown = text[at:end]
+    if not queried and _NO_SECRET.match(shown):
+        return None
     if word.endswith("token") and not queried:
         if _NO_TOKEN.fullmatch(shown):
             return None
@@ -503,7 +518,9 @@ def _without_password(found: re.Match[str]) -> str:
 def _argument_span(text: str, found: re.Match[str], before: str) -> tuple[int, int] | None:
     """The value of an argument in a command line, or in a list of arguments."""
     word, at = found["word"].lower(), found.end()
-    if _LOGIN.search(before) and word == "password":
+    if (_LOGIN.search(before) and word == "password") or (
+        _INSTRUCTION.search(before) and found["word"].isupper() and not _WEAK_NAME.match(word)
+    ):
         value = _WORD.match(text, at)
         return (at, value.end()) if value else None
     if not _ARGUMENT.search(before) or (_WEAK_NAME.match(word) and word not in ("sas", "sig", "pass", "pwd")):
@@ -556,7 +573,7 @@ def _continued(text: str, end: int) -> int:
 
 _HEADER = re.compile(
     r"\b(?P<header>authorization[\"']?[ \t]{0,8}[:=][ \t]{0,8}[\"']?)?"
-    r"(?P<scheme>(?:bearer|basic|sharedkey(?:lite)?|digest)[ \t]{1,8})(?P<value>[A-Za-z0-9+/._~:=-]{6,})"
+    r"(?P<scheme>(?:bearer|basic|sharedkey(?:lite)?|digest)(?:[ \t]{1,8}|%20|\+))(?P<value>[A-Za-z0-9+/._~:=-]{6,})"
     r"|\bauthorization[\"']?[ \t]{0,8}[:=][ \t]{0,8}[\"']?(?:token[ \t]{1,8})?(?P<bare>[A-Za-z0-9+/._~-]{16,}={0,2})",
     re.IGNORECASE,
 )

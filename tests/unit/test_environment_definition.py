@@ -159,6 +159,8 @@ BROKEN = [
     ("requirements.txt", "a\n-c gone.txt\n", "gone.txt does not exist", 2),
     ("requirements.txt", "a\n-e ./gone\n", "./gone does not exist", 2),
     ("requirements.txt", "a\n-r requirements.txt\n", "includes itself", 2),
+    ("requirements.txt", "a\n-r .\n", "is not a regular file", 2),
+    ("requirements.txt", "a\n-c /dev/zero\n", "/dev/zero is not a regular file", 2),
 ]
 
 

@@ -32,6 +32,12 @@ FORMS = {
     "https://a.blob.core.windows.net/c/f.txt?sv=2019&sig={}&se=1": "https://a.blob.core.windows.net/c/f.txt?sv=2019&sig=***&se=1",
     "https://host/path?sv=1&sig={}": "https://host/path?sv=1&sig=***",
     "http://user:{}@host/": "http://***@host/",
+    "machine h\n  login bob\n  password {}": "machine h\n  login bob\n  password ***",
+    "Step 3/5 : ENV API_TOKEN {}": "Step 3/5 : ENV API_TOKEN ***",
+    '{"primaryKey": "{}", "secondaryKey": "{}"}': '{"primaryKey": "***", "secondaryKey": "***"}',
+    "SSHPASS={}": "SSHPASS=***",
+    "authorization=Bearer%20{}": "authorization=Bearer%20***",
+    "InstrumentationKey={};IngestionEndpoint=https://h/": "InstrumentationKey=***;IngestionEndpoint=https://h/",
     "http://user:{}@host:8080/a/b?c=d": "http://***@host:8080/a/b?c=d",
     "http://user:pa/{}@host/x": "http://***@host/x",
     "http://user@corp:{}@host/x": "http://***@host/x",
@@ -109,6 +115,8 @@ def test_a_secret_is_left_out_and_the_rest_stays(form: str) -> None:
         "no matching signature: (x, y); expected signature=(int) -> str; 'signature' is not defined",
         "Enter passphrase for key 'x'; Sets the password --password TEXT; docker run -u 1000:1000 -p 80:80",
         "KeyError: 'password'; the token; secret; a password",
+        "secret=False, encryption_key=None: wasbs://container@account.blob.core.windows.net/x",
+        "abfss://files@account.dfs.core.windows.net/path",
         "-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----",
     ],
 )
@@ -153,6 +161,19 @@ def test_a_private_key_that_comes_line_by_line_is_left_out() -> None:
     assert shown[0] == "before" and shown[-1] == "after" and set(shown[1:-1]) == {MASK}
     scrub_line("-----BEGIN PRIVATE KEY-----")
     assert [scrub_line(str(number)) for number in range(300)][-1] == "299"
+
+
+def test_what_comes_after_a_key_that_was_only_spoken_of_or_between_its_lines_is_shown() -> None:
+    scrub_line, body = LineScrubber(), (CANARY * 8)[:64]
+    scrub_line("error: no -----BEGIN PRIVATE KEY----- in key.pem")
+    for line in ("epoch 1: loss 0.25", "", "hello", "Traceback (most recent call last):"):
+        assert scrub_line(line) == line or line == "hello"
+    # A log may have a prefix before each line, and lines of others in between.
+    assert scrub_line(f"train | {body}") == scrub_line(body) == scrub_line("\x1b[0m" + body + "\x1b[1m") == MASK
+    assert scrub_line("rank 1 | step 3") == "rank 1 | step 3"
+    assert scrub_line("train | Canary==") == MASK
+    assert scrub_line("train | -----END PRIVATE KEY-----") == MASK
+    assert scrub_line("train | Canary==") == "train | Canary=="
 
 
 def test_objects_are_scrubbed_by_their_names_too() -> None:

@@ -119,6 +119,17 @@ def test_the_state_folders_own_ignore_file_is_whole_or_not_there(disk: Path) -> 
     assert (disk / ".azureml-debug" / ".gitignore").read_text() == "*\n"
 
 
+@pytest.mark.parametrize("name", [".azureml-debug", ".azureml-debug/runs"])
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to(path.name)], ids=["file", "loop"])
+def test_what_stands_where_the_state_folder_belongs_is_named(
+    tmp_path: Path, name: str, make: Callable[[Path], object]
+) -> None:
+    place = tmp_path / name
+    place.parent.mkdir(exist_ok=True)
+    make(place)
+    assert refused(lambda: state_folder(tmp_path, "runs")).remedy == f"Rename {place}, or remove it: it is no folder."
+
+
 def test_a_shortage_is_found_by_writing_and_leaves_nothing(disk: Path) -> None:
     assert storage.shortage(disk / "not there yet") is None
     fill(disk, leave=8192)

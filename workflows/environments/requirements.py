@@ -166,7 +166,9 @@ def _include(
         raise UserError(f"{path.name} includes itself.", "Remove that line.", file=file, line=line)
     if path in lines.files:
         return
-    if not exists(path) or not path.is_file():
+    if exists(path) and not path.is_file():
+        raise UserError(f"{target} is not a regular file.", "Correct that line.", file=file, line=line)
+    if not exists(path):
         raise UserError(
             f"The requirements file {target} does not exist.",
             f"Create {path}, or correct that line.",
