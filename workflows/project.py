@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
@@ -17,10 +18,15 @@ from .reading import read_text
 STATE_FOLDER = ".azureml-debug"
 
 
-def state_folder(project: Path, *parts: str) -> Path:
+def state_folder(project: Path, *parts: str, reading: bool = False) -> Path:
     """The folder for the program's own files in a project, made when missing.
 
     It ignores itself in git, so that nobody has to edit their .gitignore.
+
+    Args:
+        project: The project's folder.
+        parts: Folders below it.
+        reading: Whether it is only looked into: on a full disk it may not be there then.
 
     Raises:
         UserError: The folder cannot be made.
@@ -36,6 +42,8 @@ def state_folder(project: Path, *parts: str) -> Path:
     except OSError as error:
         from . import storage
 
+        if reading and error.errno in storage.NO_ROOM:
+            return folder
         raise storage.explained(error, folder) or UserError(
             f"{folder} cannot be made: {error.strerror}.", _remedy(root, folder)
         ) from error
@@ -105,14 +113,22 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path, command: str) -> Iterator[None]:
+def exclusive(folder: Path, command: str, *, ending: bool = False) -> Iterator[None]:
     """Hold the folder for one command at a time.
+
+    Args:
+        folder: The folder.
+        command: The command, for the message to another one.
+        ending: Whether it only ends things and takes them away, which no full disk is to keep it from.
 
     Raises:
         UserError: Another command holds it; it is named, with its process id.
     """
+    from . import storage
     from .locks import HeldError, hold
 
+    # Where the folder could not be made either, nobody else can hold it.
+    borne = {*storage.NO_ROOM, errno.ENOENT} if ending else frozenset()
     owner = folder / "lock.json"
     with contextlib.ExitStack() as stack:
         try:
@@ -123,8 +139,15 @@ def exclusive(folder: Path, command: str) -> Iterator[None]:
             raise UserError(
                 f"{who} is at work in this project.", "Let it finish or stop it with Ctrl-C, then run this again."
             ) from error
+        except OSError as error:
+            if error.errno not in borne:
+                raise
         try:
-            write_json(owner, {"command": command, "pid": os.getpid(), "since": time.time()})
+            try:
+                write_json(owner, {"command": command, "pid": os.getpid(), "since": time.time()})
+            except OSError as error:
+                if error.errno not in borne:
+                    raise
             yield
         finally:
             with contextlib.suppress(FileNotFoundError):

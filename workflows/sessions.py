@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,9 +11,9 @@ from .private import make_folder
 from .project import read_json, state_folder, write_bytes, write_json
 
 
-def session_folder(project: Path) -> Path:
-    """The folder of the project's deployment session."""
-    return state_folder(project, "deployment")
+def session_folder(project: Path, *, reading: bool = False) -> Path:
+    """The folder of the project's deployment session; as :func:`workflows.project.state_folder`."""
+    return state_folder(project, "deployment", reading=reading)
 
 
 def save(service: Service) -> None:
@@ -29,7 +28,7 @@ def load(project: Path) -> Service | None:
     Of a project that was copied, the original has the service. One that was moved keeps it,
     so that it can be stopped; its `project` is then the folder where it was started.
     """
-    values = read_json(session_folder(project) / "session.json")
+    values = read_json(session_folder(project, reading=True) / "session.json")
     if values is None or {entry.name for entry in fields(Service)} != set(values):
         return None
     for name in ("project", "session", "score_script"):
@@ -37,22 +36,32 @@ def load(project: Path) -> Service | None:
     if values["project"] != project:
         if values["project"].is_dir():
             return None
-        values["session"] = session_folder(project)
+        values["session"] = session_folder(project, reading=True)
     return Service(**values)
 
 
-def forget(service: Service, ended: Ended) -> None:
-    """Take a stopped service's files away; keep its last log and exit code for `logs`."""
+def forget(service: Service, ended: Ended) -> OSError | None:
+    """Take a stopped service's files away; keep its last log and exit code for `logs`.
+
+    Returns:
+        Why the log could not be kept; None where it was.
+    """
+    why = None
     try:
         _keep_last(service, ended)
     except OSError:
         # The disk may be full, by the service's own log for one; it has ended all the same.
         shutil.rmtree(service.session / "announce", ignore_errors=True)
         shutil.rmtree(service.session / "last", ignore_errors=True)
-        with contextlib.suppress(OSError):
+        try:
             _keep_last(service, ended)
+        except OSError as error:
+            # Half of it would be taken for the whole.
+            shutil.rmtree(service.session / "last", ignore_errors=True)
+            why = error
     shutil.rmtree(service.session / "announce", ignore_errors=True)
     (service.session / "session.json").unlink(missing_ok=True)
+    return why
 
 
 def _keep_last(service: Service, ended: Ended) -> None:
@@ -67,7 +76,7 @@ def _keep_last(service: Service, ended: Ended) -> None:
 
 def last_log(project: Path) -> tuple[bytes, int | None] | None:
     """The log and exit code of the service that was stopped last."""
-    last = session_folder(project) / "last"
+    last = session_folder(project, reading=True) / "last"
     ended = read_json(last / "ended.json")
     if ended is None:
         return None

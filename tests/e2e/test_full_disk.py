@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -168,3 +168,69 @@ def test_an_output_that_cannot_be_written_is_no_full_disk_of_the_projects(
     else:
         # What was wrong is said on the stream that works.
         assert done.returncode in (1, 2) and "error: " in done.stdout
+
+
+#: What only shows how things are.
+LOOKS = [
+    ("container.list",),
+    ("container.logs", "--tail", "3"),
+    ("pipeline.list",),
+    ("experiment.list",),
+]
+
+
+def full_of_bytes(disk: Path) -> None:
+    fill(disk)
+
+
+def full_of_files(disk: Path) -> None:
+    use_inodes(disk)
+
+
+FULL = pytest.mark.parametrize("full", [full_of_bytes, full_of_files])
+
+
+@FULL
+@pytest.mark.parametrize("command", ["container.stop", "deploy.stop"])
+def test_a_full_disk_keeps_no_service_from_being_looked_at_and_stopped(
+    project: Project, disk: Path, full: Callable[[Path], None], command: str
+) -> None:
+    url = project.debug()["scoring_url"]
+    full(disk)
+    for look in LOOKS:
+        project.ok(*look)
+    stopped = project.ok(command, "--json")
+    assert stopped.json["stopped"]
+    with pytest.raises(OSError):
+        post(url)
+    assert not (project.state / "session.json").exists()
+    assert [path.name for path in project.state.iterdir() if path.name not in ("last", "forwarder.log")] == []
+    kept = project.inv("container.logs")
+    if "could not be kept" in stopped.err:
+        assert "note: the last log of " in stopped.err and "could not be kept: The disk " in stopped.err
+        kept.says("No log of a service of this project is kept.")
+    else:
+        assert kept.code == 0
+    assert "No service of this project is running." in project.ok("container.stop").out
+    project.ok("container.list")
+
+
+@FULL
+def test_runs_on_a_full_disk_are_shown_and_canceled(
+    experiment: ExperimentProject, disk: Path, full: Callable[[Path], None]
+) -> None:
+    experiment.debug(*EXPERIMENT[1:])
+    full(disk)
+    for look in (("experiment.list",), ("experiment.list", "--json"), ("experiment.logs",), ("pipeline.list",)):
+        experiment.ok(*look)
+    experiment.ok("experiment.cancel")
+    assert "Running" not in experiment.ok("experiment.list").out
+
+
+def test_a_project_that_has_never_been_used_is_shown_on_a_full_disk(project: Project, disk: Path) -> None:
+    use_inodes(disk)
+    for look in (("container.list",), ("pipeline.list",), ("experiment.list",)):
+        project.ok(*look)
+    project.inv("container.logs").says("No log of a service of this project is kept.")
+    assert "No service of this project is running." in project.ok("container.stop").out
+    assert not (project.folder / ".azureml-debug").exists()

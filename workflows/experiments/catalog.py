@@ -38,13 +38,13 @@ def runconfig_path(project: Path, name: str) -> Path:
     return project / FOLDERS[0] / f"{name}.runconfig"
 
 
-def _folder(project: Path) -> Path:
-    return state_folder(project, "experiments")
+def _folder(project: Path, *, reading: bool = False) -> Path:
+    return state_folder(project, "experiments", reading=reading)
 
 
 def known(project: Path) -> list[str]:
     """The names of the experiments that there are."""
-    noted = {path.stem for path in _folder(project).glob("*.json")}
+    noted = {path.stem for path in _folder(project, reading=True).glob("*.json")}
     configured = {path.stem for folder in FOLDERS for path in (project / folder).glob("*.runconfig")}
     return sorted(name for name in noted | configured if _NAME.fullmatch(name))
 
@@ -72,7 +72,7 @@ def create(project: Path, name: str) -> None:
 
 def remove(project: Path, name: str) -> None:
     """Take an experiment away of which nothing was run, as if it had not been created."""
-    (_folder(project) / f"{name}.json").unlink(missing_ok=True)
+    (_folder(project, reading=True) / f"{name}.json").unlink(missing_ok=True)
 
 
 def require(project: Path, name: str) -> None:
@@ -113,7 +113,7 @@ def note_run(project: Path, name: str, debugged: str | None) -> None:
 
 
 def _kept(project: Path, name: str) -> dict[str, Any]:
-    return read_json(_folder(project) / f"{name}.json") or {}
+    return read_json(_folder(project, reading=True) / f"{name}.json") or {}
 
 
 def _keep(project: Path, name: str, values: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import engines, report, sessions, uses
+from .. import engines, report, sessions, storage, uses
 from ..console import Console
 from ..engines.base import Engine
 from ..engines.docker_client import engine_answers
@@ -446,7 +446,11 @@ class Deployment:
         engine = self._engine_of(service)
         with uninterrupted():
             ended = engine.stop(service)
-            sessions.forget(service, ended)
+            lost = sessions.forget(service, ended)
+        if lost is not None:
+            told = storage.explained(lost, service.session)
+            why = told.problem if told is not None else f"{lost.strerror or lost}."
+            self.console.line(f"  note: the last log of {service.name} could not be kept: {why}")
         return ended
 
     def shell(self, command: list[str]) -> int:

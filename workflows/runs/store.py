@@ -27,9 +27,9 @@ STARTING_SECONDS = 10.0
 TAKING_SECONDS = 30.0
 
 
-def runs_folder(project: Path) -> Path:
-    """Where a project's runs are kept."""
-    return state_folder(project, "runs")
+def runs_folder(project: Path, *, reading: bool = False) -> Path:
+    """Where a project's runs are kept; as :func:`workflows.project.state_folder`."""
+    return state_folder(project, "runs", reading=reading)
 
 
 def new_run(project: Path, kind: str, name: str, engine: str) -> RunRecord:
@@ -51,7 +51,12 @@ def new_run(project: Path, kind: str, name: str, engine: str) -> RunRecord:
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, int]]:
-    for entry in os.scandir(root):
+    try:
+        entries = list(os.scandir(root))
+    except FileNotFoundError:
+        # It could not be made, on a full disk.
+        return
+    for entry in entries:
         match = re.fullmatch(r".+-(\d{1,9})-[0-9a-f]{6}", entry.name)
         if match and entry.is_dir():
             yield Path(entry.path), int(match[1])
@@ -64,7 +69,7 @@ def name_of(folder: Path) -> str:
 
 def all_runs(project: Path, kind: str) -> list[RunRecord]:
     """Every run of a kind, the latest first."""
-    found = sorted(_folders(runs_folder(project)), key=lambda pair: -pair[1])
+    found = sorted(_folders(runs_folder(project, reading=True)), key=lambda pair: -pair[1])
     loaded = (records.load(folder) for folder, _number in found)
     return [recovered(run) for run in loaded if run is not None and run.kind == kind]
 
@@ -79,7 +84,7 @@ def latest_runs(project: Path, kind: str, names: Collection[str], limit: int | N
         limit: How many at most; None for all.
     """
     found: list[RunRecord] = []
-    for folder, _number in sorted(_folders(runs_folder(project)), key=lambda pair: -pair[1]):
+    for folder, _number in sorted(_folders(runs_folder(project, reading=True)), key=lambda pair: -pair[1]):
         if limit is not None and len(found) >= limit:
             break
         run = records.load(folder) if name_of(folder) in names else None
@@ -90,7 +95,7 @@ def latest_runs(project: Path, kind: str, names: Collection[str], limit: int | N
 
 def count_runs(project: Path) -> Counter[str]:
     """How many runs there are by name, told from the folders' names alone."""
-    return Counter(name_of(folder) for folder, _number in _folders(runs_folder(project)))
+    return Counter(name_of(folder) for folder, _number in _folders(runs_folder(project, reading=True)))
 
 
 def active_runs(project: Path, kind: str) -> list[RunRecord]:
@@ -128,7 +133,7 @@ def find_run(project: Path, kind: str, wanted: str | None) -> RunRecord:
     if wanted is not None and not wanted.strip():
         # A variable of a shell's that is not set: the latest one may be somebody else's work.
         raise UserError("--run is empty.", f"Name a run, by number or id: inv {kind}.list")
-    found = sorted(_folders(runs_folder(project)), key=lambda pair: -pair[1])
+    found = sorted(_folders(runs_folder(project, reading=True)), key=lambda pair: -pair[1])
     ways: list[Callable[[Path, int], bool]] = [lambda folder, number: True]
     if wanted:
         ways = [

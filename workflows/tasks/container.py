@@ -16,7 +16,7 @@ def stop_service(run: Command) -> None:
     from ..project import exclusive
     from ..sessions import session_folder
 
-    with exclusive(session_folder(run.settings.project), run.name):
+    with exclusive(session_folder(run.settings.project, reading=True), run.name, ending=True):
         stopped = Deployment(run.settings, run.console, held=True).stop()
     if not stopped:
         run.console.line("No service of this project is running.")
@@ -54,7 +54,7 @@ def logs(run: Command, follow: bool = False, tail: str | None = None) -> None:
         return
     last = last_log(run.project)
     if last is None:
-        raise UserError("This project has had no service yet.", "First: inv deploy.debug")
+        raise UserError("No log of a service of this project is kept.", "First: inv deploy.debug")
     log, exit_code = last
     write(run.console, log if lines is None else log[last_lines_at(io.BytesIO(log), lines) :])
     run.console.line(f"[ended with exit code {exit_code}]" if exit_code is not None else "[ended]")
