@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from multiprocessing.connection import Client
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,9 @@ from users import OTHER, Dialer, dial, needs_users
 
 from workflows.debuggee import FOLDER
 from workflows.debuggee.azureml_debuggee import peers
+from workflows.remote.address import Address
 from workflows.remote.forwarding import Forward
+from workflows.remote.keeper import Keeper
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells whose a peer is")
 
@@ -166,3 +171,43 @@ def test_a_tunnel_lets_another_user_in_nowhere_and_goes_on_for_its_owner(
                 assert reached.recv(10) == b"of root"
     finally:
         forward.close()
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Iterator[int]:
+    """The port at which the keeper of a project's tunnels takes commands; its key is ``key``."""
+    made = Keeper(tmp_path, Address("box", "box", 22, "azureuser"), {}, b"key")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=made.serve, args=(listener,))
+        thread.start()
+        yield port
+        made._over.set()
+        socket.create_connection(("127.0.0.1", port)).close()
+        thread.join(20)
+
+
+@needs_users
+def test_the_keeper_of_tunnels_says_nothing_to_another_user(keeper: int) -> None:
+    for first in (b"", b"\0\0\0\4spam", b"\xff" * 40):
+        with dial(keeper, OTHER, first=first) as stranger:
+            assert not stranger.said("data"), stranger.received
+    with Client(("127.0.0.1", keeper), authkey=b"key") as own:
+        own.send_bytes(b'{"do": "list"}')
+        assert own.recv_bytes().startswith(b'{"tunnels": []')
+
+
+def test_what_is_no_answer_to_the_keepers_question_is_nobodys_error(
+    keeper: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for said in (b"\0\0\0\4spam", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f" * 40, b"\0\0\0\x20x"):
+        # It may have been closed already.
+        with socket.create_connection(("127.0.0.1", keeper)) as peer, contextlib.suppress(OSError):
+            peer.sendall(said)
+            peer.shutdown(socket.SHUT_WR)
+            while peer.recv(4096):
+                pass
+    with Client(("127.0.0.1", keeper), authkey=b"key") as own:
+        own.send_bytes(b'{"do": "list"}')
+        assert own.recv_bytes()
+    assert capfd.readouterr().err == ""

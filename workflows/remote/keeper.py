@@ -10,17 +10,19 @@ import contextlib
 import itertools
 import json
 import os
+import socket
 import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 from typing import Any
 
 from .. import tracebacks
 from ..background import log
+from ..debuggee.azureml_debuggee.peers import is_allowed
 from ..errors import UserError
 from ..project import read_json, write_json
 from ..received import Refused
@@ -44,6 +46,8 @@ GIVE_UP_SECONDS = 72 * 3600.0
 _REPORTS = 1000
 #: Seconds before another attempt to connect, at first and at the most.
 AGAIN_FIRST, AGAIN_MOST = 0.3, 5.0
+#: Seconds without accepting, after that was impossible.
+_PAUSE = 0.05
 
 
 @dataclass
@@ -305,18 +309,31 @@ class Keeper:
 
     # Its life
 
-    def serve(self, listener: Listener) -> None:
-        """Take commands in."""
+    def serve(self, listener: socket.socket) -> None:
+        """Take in commands of this user, and of nobody else: what another one sends is not even looked at."""
         while not self._over.is_set():
             try:
-                client = listener.accept()
+                peer, _address = listener.accept()
             except OSError:
+                if listener.fileno() == -1:
+                    return
+                # No descriptor is left, or the peer has gone before it was accepted.
+                time.sleep(_PAUSE)
                 continue
-            threading.Thread(target=self._talk, args=(client,), daemon=True).start()
+            if not is_allowed(peer):
+                peer.close()
+                continue
+            peer.setblocking(True)
+            client = Connection(peer.detach())
+            try:
+                threading.Thread(target=self._talk, args=(client,), daemon=True).start()
+            except RuntimeError:  # no thread is left
+                client.close()
 
     def _talk(self, client: Connection) -> None:
         # The key is asked for here: whoever connects and says nothing keeps nobody else waiting.
-        with client, contextlib.suppress(EOFError, OSError, ValueError, AuthenticationError):
+        # What is no answer at all is an AssertionError up to Python 3.11.
+        with client, contextlib.suppress(EOFError, OSError, ValueError, AssertionError, AuthenticationError):
             deliver_challenge(client, self._key)
             answer_challenge(client, self._key)
             client.send_bytes(json.dumps(self.answer(json.loads(client.recv_bytes()))).encode())
@@ -360,12 +377,12 @@ def main(project: Path) -> int:
     keeper = Keeper(project, Address.of_json(told["address"]), dict(told["passphrases"]), key)
     # Passphrases are typed in the command, never here.
     sys.stdin = open(os.devnull)  # noqa: SIM115
-    listener = Listener(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0))
     file = keeper_file(project)
     _private_json(
         file,
         {
-            "port": listener.address[1],
+            "port": listener.getsockname()[1],
             "key": key.hex(),
             "process": identity.of_process(os.getpid()),
             "address": told["address"],
