@@ -47,10 +47,11 @@ def choose(wanted: str) -> tuple[Engine, str]:
     """
     if wanted != "auto":
         return load(wanted), ""
-    from .docker_client import engine_answers
+    from .docker_client import engine_answers, may_be_used
 
     if not engine_answers():
-        return load("process"), "no Docker engine answers, so processes on this machine are used"
+        why = "no Docker engine answers" if may_be_used() else "you may not use the Docker engine"
+        return load("process"), f"{why}, so processes on this machine are used"
     try:
         return load("docker"), ""
     except UserError as error:

@@ -24,6 +24,8 @@ from ..reading import read_bytes
 if TYPE_CHECKING:
     import docker
 
+# What a socket says to whom it is not open.
+_NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM})
 # Seconds until a connection that is not answered counts as hung.
 _PATIENCE = 10.0
 _DEFAULT_HOST = "npipe:////./pipe/docker_engine" if sys.platform == "win32" else "unix:///var/run/docker.sock"
@@ -130,6 +132,22 @@ def engine_answers(timeout: float = 2.0) -> bool:
         return False
 
 
+def may_be_used() -> bool:
+    """Whether this user is not kept from the engine's socket by its permissions."""
+    try:
+        path = _socket_path(_host())
+        if path is None:
+            return True
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(2)
+            connection.connect(path)
+    except OSError as error:
+        return error.errno not in _NOT_ALLOWED
+    except UserError:
+        pass
+    return True
+
+
 def data_folder() -> Path | None:
     """Where the engine keeps images and containers, on its own machine; None where it does not say."""
     try:
@@ -221,7 +239,7 @@ def _socket_error(path: str, error: OSError) -> UserError:
             f"No Docker engine is installed or started: there is no {path}.",
             f"Install and start one (Debian, Ubuntu: `sudo apt-get install docker.io`), {instead}.",
         )
-    if error.errno in (errno.EACCES, errno.EPERM):
+    if error.errno in _NOT_ALLOWED:
         return UserError(
             f"You may not use the Docker engine: {path} is not open to you.",
             f"Run `sudo usermod -aG docker $USER` and log in again, {instead}.",
