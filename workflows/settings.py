@@ -6,6 +6,7 @@ tasks and the validation all come from it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -151,6 +152,11 @@ SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"
 _MOST_BYTES = 256 * 1024
 _MOST_BLANKS = 1000
 _BLANKS = re.compile(rf"[^\S\r\n]{{{_MOST_BLANKS + 1}}}")
+
+#: A line of `.env` whose value begins with a quote that no other one on it follows.
+_OPEN_QUOTE = re.compile(
+    r"""\s*(?:export[^\S\r\n]+)?[^=#\s'"]+[^\S\r\n]*=[^\S\r\n]*(["'])(?!(?:\\.|(?!\1)[^\\\r\n])*\1)"""
+)
 
 BY_FIELD: Mapping[str, Setting] = {setting.field: setting for setting in SETTINGS}
 
@@ -311,6 +317,15 @@ def service_principal(project: Path, environ: Mapping[str, str] | None = None) -
     return ServicePrincipal(*values.values())
 
 
+def _remedy(path: Path, error: OSError) -> str:
+    """What to do about a `.env` that cannot be read."""
+    if error.errno == errno.EFBIG:
+        return "Leave only settings in it, and move all else to another file."
+    if path.is_file():
+        return "Give yourself permission to read it."
+    return "Rename it, or remove it, and write the settings to a plain file of that name."
+
+
 def _read_env_file(path: Path, prefix: str = "AML_") -> dict[str, tuple[str, int]]:
     """The file's variables that begin so, with their lines; {} where there is no such file."""
     if not path.exists():
@@ -326,7 +341,7 @@ def _read_env_file(path: Path, prefix: str = "AML_") -> dict[str, tuple[str, int
         raise UserError(".env is not UTF-8.", "Save it as UTF-8.", file=shown(path), line=line) from error
     except OSError as error:
         problem = f".env cannot be read: {error.strerror or error}."
-        raise UserError(problem, "Make it a readable UTF-8 text file.", file=shown(path)) from error
+        raise UserError(problem, _remedy(path, error), file=shown(path)) from error
     from io import StringIO
 
     if (blanks := _BLANKS.search(text)) is not None:
@@ -340,13 +355,11 @@ def _read_env_file(path: Path, prefix: str = "AML_") -> dict[str, tuple[str, int
         lead = len(binding.original.string) - len(binding.original.string.lstrip())
         line = binding.original.line + line_at(binding.original.string, lead) - 1
         if binding.error or (binding.key is not None and binding.value is None):
-            raise UserError(
-                # Not the line itself: it may be a secret.
-                "this line is not NAME=value.",
-                "Write NAME=value, or # in front of a comment.",
-                file=shown(path),
-                line=line,
-            )
+            # Not the line itself: it may be a secret.
+            problem, remedy = "this line is not NAME=value.", "Write NAME=value, or # in front of a comment."
+            if binding.error and (begun := _OPEN_QUOTE.match(binding.original.string)) is not None:
+                problem, remedy = "the quote is not closed.", f"Write {begun[1]} at the end of the value, too."
+            raise UserError(problem, remedy, file=shown(path), line=line)
         if binding.key is not None:
             keep_variables({binding.key: binding.value or ""})
         if binding.key is None or not binding.key.startswith(prefix):

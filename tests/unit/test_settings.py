@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -73,6 +74,47 @@ def test_the_content_of_a_malformed_line_is_not_shown_since_it_may_be_a_secret(t
         resolve(tmp_path, environ={}, cwd=tmp_path)
     assert found.value.line == 2
     assert "hunter2" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["A=1\nB='secret\n", 'A=1\nB="secret\nC=2\n', "A=1\nexport B = 'secret\\'\n", "A=1\nAML_ENGINE=\"docker'\n"],
+)
+def test_a_quote_that_is_not_closed_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".env").write_text(text)
+    with pytest.raises(UserError) as caught:
+        resolve(tmp_path, environ={})
+    assert caught.value.problem == "the quote is not closed." and caught.value.line == 2
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["B\n", "B='a' b\n", "=1\n", "'B=1\n"])
+def test_another_malformed_line_is_no_open_quote(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".env").write_text(text)
+    with pytest.raises(UserError, match="this line is not NAME=value") as caught:
+        resolve(tmp_path, environ={})
+    assert caught.value.line == 1
+
+
+def test_what_to_do_about_an_env_that_cannot_be_read_fits_the_case(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"A=1\n" * 70000)
+    with pytest.raises(UserError, match="it is larger than 256 kB") as caught:
+        resolve(tmp_path, environ={})
+    assert caught.value.remedy == "Leave only settings in it, and move all else to another file."
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_plain_file_in_the_place_of_env_is_to_be_moved(tmp_path: Path, kind: str) -> None:
+    if kind == "folder":
+        (tmp_path / ".env").mkdir()
+    elif hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / ".env")
+    else:
+        pytest.skip("there are no named pipes")
+    with pytest.raises(UserError, match=r"\.env cannot be read") as caught:
+        resolve(tmp_path, environ={})
+    assert caught.value.remedy.startswith("Rename it, or remove it")
 
 
 def test_the_example_lists_every_setting_with_its_default() -> None:
