@@ -23,7 +23,7 @@ import pytest
 
 from workflows import locks
 from workflows.debugger import jsonc, jsonc_file
-from workflows.debugger.launch_json import attach_configuration, write_configurations
+from workflows.debugger.launch_json import attach_configuration, check, members, write_configurations
 from workflows.errors import UserError
 from workflows.models import DebugEndpoint, PathMapping
 
@@ -775,6 +775,22 @@ def test_compounds_that_are_no_array_are_named_with_their_line(tmp_path: Path) -
         write_configurations(tmp_path, [NEW], [{"name": "All", "configurations": []}])
     assert caught.value.line == 3
     assert b"New" not in file.read_bytes()
+
+
+COMPOUND = {"name": "All", "configurations": ["New"]}
+
+
+def test_null_means_no_entries_and_is_replaced_only_where_one_is_added(tmp_path: Path) -> None:
+    data = b'{\n  // mine\n  "version": "0.2.0",\n  "compounds": null, // none\n  "configurations": []\n}\n'
+    file = launch_json(tmp_path, data)
+    check(tmp_path)
+    assert file.read_bytes() == data
+    assert write_configurations(tmp_path, [NEW]) == "added"
+    now = file.read_bytes()
+    assert b'"compounds": null, // none' in now and b"// mine" in now and b'"New"' in now
+    assert write_configurations(tmp_path, [NEW], [COMPOUND]) == "added"
+    assert b"null" not in file.read_bytes() and b"// none" in file.read_bytes()
+    assert members(tmp_path, "All") == ["New"]
 
 
 # Files that cannot be read or written ---------------------------------------------------------------

@@ -12,6 +12,9 @@ from workflows.debugger.jsonc_file import MOST_BYTES, edit_file
 from workflows.errors import UserError
 from workflows.reading import read_bytes
 
+#: Arrays that not every file has: null there means that there are none.
+_MAY_BE_NULL = frozenset({"compounds"})
+
 Result = Literal["added", "updated", "unchanged"]
 
 
@@ -75,7 +78,9 @@ def require_array(document: Document, file: Path, key: str, name: str = "name") 
     Raises:
         UserError: It is something else.
     """
-    listed = document.value.get(key, [])
+    listed = document.value.get(key)
+    if listed is None and (key in _MAY_BE_NULL or key not in document.value):
+        return
     if not isinstance(listed, list):
         remedy = f'Write "{key}": [ … ] there; the file was not changed.'
         raise UserError(f'"{key}" must be an array', remedy, file=file, line=document.line((key,)))
@@ -110,7 +115,7 @@ def put(
         name: The key that holds an entry's name.
         fresh: The entry as it is written where there is none; by default as it is.
     """
-    if key not in document.value:
+    if document.value.get(key) is None:
         document = document.set((key,), [])
     for index, present in enumerate(document.value[key]):
         if isinstance(present, dict) and present.get(name) == entry[name]:
