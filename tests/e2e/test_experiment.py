@@ -230,6 +230,14 @@ def test_ranks_are_debugged_together_or_one_of_them(experiment: ExperimentProjec
     assert "other" not in experiment.known()
 
 
+def test_a_script_in_a_folder_is_found_by_its_bare_name(experiment: ExperimentProject) -> None:
+    experiment.write("code of mine/deep/sum.py", "total = 1\nprint(total)\n")
+    experiment.debug("sums", "--script", "code of mine/deep/sum.py")
+    seen = experiment.ok("experiment.inspect", "sum.py:2", "--json").json
+    assert seen["locals"]["total"] == "1"
+    experiment.inv("experiment.inspect", "no.py:2").says("there is no file no.py", "code of mine/deep")
+
+
 def test_the_example_is_taken_where_no_script_is_named(experiment: ExperimentProject) -> None:
     shutil.copytree(ROOT / "examples" / "experiment", experiment.folder / "examples" / "experiment")
     result = experiment.ok("experiment.debug", "rings", "--json")

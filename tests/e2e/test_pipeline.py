@@ -259,6 +259,8 @@ def test_cancel_ends_a_step_that_is_paused_at_a_breakpoint(pipelines: PipelinePr
     record = pipelines.record()
     assert [step["status"] for step in record["steps"]] == ["Canceled"] * 3
     assert not running_marked(record["run_id"])
+    pipelines.inv("pipeline.attach").says(f"The run {record['run_id']} is over: Canceled.", "inv pipeline.debug")
+    pipelines.inv("pipeline.attach", "--step", "tell").says(f"The run {record['run_id']} is over: Canceled.")
 
 
 def test_a_run_whose_runner_was_killed_is_recognised_and_nothing_of_it_stays(pipelines: PipelineProject) -> None:

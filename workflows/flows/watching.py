@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -145,6 +148,7 @@ def inspect_step(
     name, line = inspection.parse_location(location)
     steps = [wanted] if wanted else [entry for entry in run.steps if entry.debugged]
     roots = [Path(local) for entry in steps for local, _remote in entry.mappings]
+    roots += [root / _script_folder(run) for root in roots]
     source = inspection.resolve_source(name, cwd=Path.cwd(), roots=list(dict.fromkeys(roots)))
     inspection.check_line(source, line)
     target = wanted or _step_of(run, source)
@@ -191,6 +195,15 @@ def inspect_step(
             if isinstance(error.__cause__, DapError):
                 _see_alive(run, target.name)
             raise
+
+
+def _script_folder(run: RunRecord) -> str:
+    """The folder of an experiment's script below its source; empty where that is the source itself."""
+    with contextlib.suppress(ValueError):
+        words = shlex.split(run.command)
+        return os.path.dirname(words[0]) if words else ""
+    # A secret that was taken out of it may have left a quote without its other one.
+    return ""
 
 
 def _see_alive(run: RunRecord, name: str) -> None:
@@ -400,6 +413,9 @@ class _Watch:
         if failed is not None:
             raise step_failed(self._run, failed)
         step = waited[-1]
+        if step.status in (records.CANCELED, records.INTERRUPTED) and not step.started:
+            # It is the run that this was done to, before the step's turn came.
+            raise self._over(step.status, step.reason)
         if self._run.on_error and step.status == records.COMPLETED:
             return
         if step.status == records.COMPLETED:
@@ -417,9 +433,13 @@ class _Watch:
         failed = next((step for step in run.steps if step.status == records.FAILED), None)
         if failed is not None:
             raise step_failed(run, failed)
-        raise UserError(
-            f"The run {run.run_id} is over: {run.status}{', ' + run.reason if run.reason else ''}.",
-            f"Submit it again: {again(run)}",
+        raise self._over(run.status, run.reason)
+
+    def _over(self, status: str, reason: str) -> UserError:
+        """The error for a run that has ended as nobody asked of it here."""
+        return UserError(
+            f"The run {self._run.run_id} is over: {status}{', ' + reason if reason else ''}.",
+            f"Submit it again: {again(self._run)}",
         )
 
     def _reason(self) -> str:
