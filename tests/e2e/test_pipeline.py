@@ -539,3 +539,11 @@ def test_a_clock_that_was_corrected_does_not_make_a_run_look_dead(pipelines: Pip
         assert pipelines.status()["status"] == "Interrupted"
     finally:
         os.kill(kept["pid"], signal.SIGKILL)
+
+
+def test_what_a_persons_own_tasks_do_at_the_end_is_done(pipelines: PipelineProject) -> None:
+    tasks = pipelines.folder / "tasks.py"
+    own = "import atexit, sys\natexit.register(lambda: print('own end', file=sys.stderr))\n"
+    tasks.write_text(own + tasks.read_text())
+    pipelines.single("print()\n")
+    assert pipelines.ok("pipeline.submit", "--no-debug").err.endswith("own end\n")

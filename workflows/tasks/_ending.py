@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 from ..runs import begun
@@ -18,6 +19,17 @@ from ..runs import begun
 _PROGRAMS = frozenset(("inv", "inv.exe", "invoke", "invoke.exe", "__main__.py"))
 #: What the process exits with, once that is settled.
 _settled: list[int] = []
+
+
+def _others() -> int:
+    """How many functions of others are to be called at the interpreter's end, after those of this program."""
+    count: Callable[[], int] | None = getattr(atexit, "_ncallbacks", None)
+    # One is of `begun`; of that of logging this module takes care.
+    return 1 if count is None else count() - 1 - ("logging" in sys.modules)
+
+
+#: A person's tasks.py, or a tool such as coverage, may have something to do at the end: then Python ends as usual.
+_ALONE_AT_THE_END = _others() <= 0
 
 
 def settle(code: int) -> None:
@@ -40,7 +52,11 @@ def _is_alone() -> bool:
 
 def _leave() -> None:
     """The last of what is done at the interpreter's end, since it was registered first."""
-    if begun.leave() and _settled:
+    if begun.leave() and _settled and _ALONE_AT_THE_END:
+        if "logging" in sys.modules:
+            import logging
+
+            logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
