@@ -60,7 +60,17 @@ def test_what_cannot_be_fetched_is_named_with_all_that_has_to_be_typed(
     assert f"{address}/{name} cannot be fetched" in caught.value.problem and reason in caught.value.problem
     assert caught.value.line == 2
     assert caught.value.remedy.endswith("name the file: --input b=PATH --input s.c=PATH")
-    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != "good.csv"]
+    inputs = tmp_path / "cache" / "azureml-debug" / "inputs"
+    assert [path.name for path in inputs.rglob("*") if path.is_file()] == ["good.csv"]
+    assert [path.is_dir() for path in inputs.iterdir()] == [True], "the folder of what could not be fetched is left"
+
+
+@pytest.mark.parametrize("name", ["none.csv", "short.csv", "large.csv", "odd.csv"])
+def test_a_fetch_that_failed_leaves_no_folder(address: str, tmp_path: Path, name: str) -> None:
+    for url in (f"{address}/{name}", f"http://127.0.0.1:1/{name}"):
+        with pytest.raises(UserError):
+            fetch_all([Input("uri_file", url=url)], lambda _line: None)
+    assert not [*(tmp_path / "cache").rglob("inputs")]
 
 
 @pytest.mark.parametrize(

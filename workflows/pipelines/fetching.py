@@ -79,13 +79,13 @@ def _fetch(url: str, report: Callable[[str], None]) -> Path:
     if target.exists():
         return target
     folder, name = target.parent, target.name
-    make_folder(folder)
     remove_left(folder)
     partial = folder / f".{name[:50]}.{identity.mark()}"
     try:
         with contextlib.closing(urllib.request.urlopen(_request(url), timeout=SILENCE_SECONDS)) as response:  # noqa: S310
             host = str(urlsplit(url).hostname)
             with sent_by(host):
+                make_folder(folder)
                 _copy(response, partial, f"{host}: {name}", report)
         os.replace(partial, target)
     except urllib.error.HTTPError as error:
@@ -94,7 +94,16 @@ def _fetch(url: str, report: Callable[[str], None]) -> Path:
     finally:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()
+        _remove_empty(folder)
     return target
+
+
+def _remove_empty(folder: Path) -> None:
+    """Take the folders of a file away that could not be fetched, where nothing else is in them."""
+    with contextlib.suppress(OSError):
+        # Each is removed only if it is empty.
+        for one in (folder, folder.parent):
+            one.rmdir()
 
 
 def _request(url: str) -> urllib.request.Request:
