@@ -42,6 +42,10 @@ _SECRET_VARIABLE = re.compile(
     r"|(?:TOKEN|_KEY|APIKEY|_SAS|_PAT|_PASS|_PWD)$",
     re.IGNORECASE,
 )
+_SECRET_INPUT = re.compile(
+    r"(?:SECRET|PASSWORD|PASSWD|PASSPHRASE)[_-]?(?:\d{1,3}|dev|test|prod|old|new)\Z|(?:\A|[_-])(?:SAS|PAT)\Z",
+    re.IGNORECASE,
+)
 #: Names that look so and name files.
 _FILE_VARIABLES = re.compile(r"^AML_REMOTE_KEY$|_(?:FILE|PATH|DIR)$", re.IGNORECASE)
 
@@ -117,7 +121,7 @@ def keep_secret(value: str) -> None:
 def keep_variables(variables: Mapping[str, str]) -> None:
     """Have the values of variables with a secret's name never be shown, nor the passwords in their addresses."""
     for name, value in variables.items():
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value or value.lower() == name.lower():
             continue
         if _SECRET_VARIABLE.search(name) and not _FILE_VARIABLES.search(name) and not _is_place(value):
             for line in value.splitlines() if len(value) > 1000 or "\n" in value else [value]:
@@ -126,6 +130,36 @@ def keep_variables(variables: Mapping[str, str]) -> None:
             keep_addresses(value)
         elif name.lower().endswith("_proxy") and "@" in value:
             keep_address(f"http://{value}")
+
+
+def keep_conda(content: Mapping[str, Any]) -> None:
+    """The same for the ``variables`` of a conda file's content."""
+    variables = content.get("variables")
+    if isinstance(variables, Mapping):
+        keep_variables({str(name): str(value) for name, value in variables.items()})
+
+
+def keep_inputs(inputs: Mapping[str, str]) -> None:
+    """Have the values of literal inputs with a secret's name never be shown, nor the passwords in their addresses."""
+    for name, value in inputs.items():
+        if is_secret_input(name, value) and value.lower() != name.lower():
+            keep_secret(value)
+        keep_addresses(value)
+
+
+def is_secret_input(name: str, value: str) -> bool:
+    """Whether a literal input is a secret by its name; a ``primary_key`` names a column."""
+    return _is_secret_name(name, value) or (_SECRET_INPUT.search(name) is not None and not refers(value))
+
+
+def refers(value: str) -> bool:
+    """Whether a value is no more than the name of what has it: ``${{inputs.password}}``, ``$VAR``, ``<password>``."""
+    return _REFERENCE.fullmatch(value.strip()) is not None
+
+
+def known_in(text: str) -> list[str]:
+    """The secrets known by their value that a text holds."""
+    return sorted(value for value in _known.values if value in text)
 
 
 def keep_address(address: str) -> None:
@@ -159,9 +193,7 @@ def keep_addresses(text: str) -> None:
 
 def _is_place(value: str) -> bool:
     """Whether a variable holds a path or refers to another variable."""
-    return value.startswith("${") or (
-        value.startswith(("/", "~/", "./", "../")) and os.path.exists(os.path.expanduser(value))
-    )
+    return refers(value) or (value.startswith(("/", "~/", "./", "../")) and os.path.exists(os.path.expanduser(value)))
 
 
 # Forms ----------------------------------------------------------------------------------------------
@@ -190,7 +222,7 @@ def _scrub_once(text: str) -> str:
     text = _BARE_USER.sub(rf"{MASK}@", text)
     text = _without_named(text)
     text = _USER_ARGUMENT.sub(_without_password, text)
-    text = _LOGIN_ARGUMENT.sub(rf"\1{MASK}", text)
+    text = _LOGIN_ARGUMENT.sub(_without_login, text)
     text = _HEADER.sub(_without_credential, text)
     return _TOKEN.sub(MASK, text)
 
@@ -385,7 +417,15 @@ _VALUE = re.compile(
     r"|%(?!(?:25)*26)|\\(?!u0026|[\"'nrt]))+",
     re.IGNORECASE,
 )
-_WORD = re.compile(r"(?:'[^'\n]*'|\"[^\"\n]*\"|[^\s'\"])+")
+_WORD = re.compile(r"(?:\$\{\{[^{}\n]{0,200}\}\}|'[^'\n]*'|\"[^\"\n]*\"|[^\s'\"])+")
+#: What names a value and is none: an expression, a variable of a shell's, a word of a usage's.
+_REFERENCE = re.compile(
+    r"\$\{\{[^{}\n]{0,200}\}\}|\$\{[A-Za-z_]\w{0,100}\}|\$[A-Z_][A-Z0-9_]{0,100}|\$env:\w{1,100}"
+    r"|%[A-Za-z_]\w{2,100}%|<[A-Za-z][\w .-]{0,60}>"
+)
+#: The same in small letters, which may as well be a password where no shell reads it.
+_SHELL_REFERENCE = re.compile(r"\$[a-z_]{1,100}")
+_VALUE_ENDS = re.compile(r"[.:,]?(?:[\s\"'`;&|()\[\]{}<>]|\\|\Z)|,")
 _PROXY = re.compile(r"[^\s\"'`<>]+")
 _LINE = re.compile(r"[^\n]*")
 _IN_QUERY = re.compile(r"(?:[?&;]|%(?:25)*(?:26|3f)|\\u0026)(?:amp;)?[\w.~-]{0,40}\Z", re.IGNORECASE)
@@ -414,7 +454,7 @@ def _in_query(name: str) -> bool:
 
 def _is_secret_name(name: str, value: str) -> bool:
     """Whether what stands under a name in an object is a secret."""
-    if not _SECRET_NAME.search(name) or _FILE_VARIABLES.search(name):
+    if not _SECRET_NAME.search(name) or _FILE_VARIABLES.search(name) or refers(value):
         return False
     return not (name.lower().endswith("token") and _NO_TOKEN.fullmatch(value))
 
@@ -443,11 +483,14 @@ def _secret_span(text: str, found: re.Match[str]) -> tuple[int, int] | None:
     if found["tag"] is not None:
         good = _OPEN_TAG.search(before) and not _WEAK_NAME.match(word)
         end = text.find("<", at, at + 20000) if good else -1
+        if end > at and not text.startswith("</", end) and not text[at].isalnum():
+            # A usage's word, not an element: `--password <password> --user <user>`
+            return None
         return (at, end) if end > at else None
     queried = _IN_QUERY.search(before) is not None and "=" in found["equals"] + "=" * ("3d" in found["equals"].lower())
     if word == "_proxy":
         return _proxy_span(text, at)
-    if not queried and not _counts_alone(text, found, before):
+    if (not queried and not _counts_alone(text, found, before)) or _refers_at(text, at):
         return None
     if found["open"] is not None:
         end = _closing(text, found["open"], at)
@@ -461,8 +504,7 @@ def _secret_span(text: str, found: re.Match[str]) -> tuple[int, int] | None:
         return None
     end = value.end()
     if not queried:
-        while end > at + 1 and text[end - 1] in ",.)}]:":
-            end -= 1
+        end = _trimmed(text, at, end)
     shown = text[at:end]
     if not queried and _NO_SECRET.match(shown):
         return None
@@ -510,9 +552,15 @@ _LOGIN_ARGUMENT = re.compile(
 
 
 def _without_password(found: re.Match[str]) -> str:
+    if _refers_at(found.string, found.start("password"), in_shell=True):
+        return found[0]
     if found["password"].isdigit() or found["user"].lower() in ("http:", "https:"):
         return found[0]
     return f"{found['option']}{found['user']}{MASK}"
+
+
+def _without_login(found: re.Match[str]) -> str:
+    return found[0] if _refers_at(found.string, found.end(1), in_shell=True) else f"{found[1]}{MASK}"
 
 
 def _argument_span(text: str, found: re.Match[str], before: str) -> tuple[int, int] | None:
@@ -522,8 +570,10 @@ def _argument_span(text: str, found: re.Match[str], before: str) -> tuple[int, i
         _INSTRUCTION.search(before) and found["word"].isupper() and not _WEAK_NAME.match(word)
     ):
         value = _WORD.match(text, at)
-        return (at, value.end()) if value else None
+        return (at, value.end()) if value and not _refers_at(text, at, in_shell=True) else None
     if not _ARGUMENT.search(before) or (_WEAK_NAME.match(word) and word not in ("sas", "sig", "pass", "pwd")):
+        return None
+    if _refers_at(text, at, in_shell=found["list"] is None):
         return None
     if found["list"] is not None:
         end = _closing(text, found["list"][-1], at)
@@ -531,10 +581,30 @@ def _argument_span(text: str, found: re.Match[str], before: str) -> tuple[int, i
     value = _WORD.match(text, at)
     if value is None or value[0].startswith("--") or value[0].rstrip(",.;:)]") in _PLACEHOLDERS:
         return None
-    end = value.end()
-    while end > at + 1 and text[end - 1] in ",.)}]:":
+    return at, _trimmed(text, at, value.end())
+
+
+def _trimmed(text: str, at: int, end: int) -> int:
+    """The end of a value without what follows it in a sentence, or closes what was opened before it."""
+    spare = {close: text.count(close, at, end) - text.count(opening, at, end) for opening, close in ("()", "[]", "{}")}
+    while end > at + 1 and text[end - 1] in ",.)}]:" and spare.get(text[end - 1], 1) > 0:
+        if text[end - 1] in spare:
+            spare[text[end - 1]] -= 1
         end -= 1
-    return at, end
+    return end
+
+
+def _refers_at(text: str, at: int, in_shell: bool = False) -> bool:
+    """Whether what stands there, in quotes or not, only names a value."""
+    quote_ = text[at : at + 1] if in_shell and text[at : at + 1] in ("'", '"') else ""
+    at += len(quote_)
+    found = _REFERENCE.match(text, at)
+    if found is None and in_shell and quote_ != "'":
+        found = _SHELL_REFERENCE.match(text, at)
+    if found is None:
+        return False
+    end = found.end()
+    return text.startswith(quote_, end) if quote_ else _VALUE_ENDS.match(text, end) is not None
 
 
 def _proxy_span(text: str, at: int) -> tuple[int, int] | None:

@@ -14,7 +14,16 @@ import pytest
 from conftest import Hostile
 
 from workflows import redaction
-from workflows.redaction import MASK, LineScrubber, keep_address, keep_secret, keep_variables, scrub, scrubbed
+from workflows.redaction import (
+    MASK,
+    LineScrubber,
+    keep_address,
+    keep_inputs,
+    keep_secret,
+    keep_variables,
+    scrub,
+    scrubbed,
+)
 
 CANARY = "Canary7Zq"
 
@@ -122,6 +131,56 @@ def test_a_secret_is_left_out_and_the_rest_stays(form: str) -> None:
 )
 def test_a_text_without_secrets_is_unchanged(text: str) -> None:
     assert scrub(text) == text
+
+
+REFERENCES = [
+    "${{inputs.password}}", "${{ parent.inputs.password }}", "$VAR", "${VAR}", "${db_password}", "%VAR%", "<password>",
+    "$env:DB_PASSWORD",
+]  # fmt: skip
+#: Where a value stands under a secret's name, with the value as {}.
+UNDER_A_NAME = [
+    "python s.py --password {}", "python s.py --password {} --epochs 3", 'python s.py --password "{}" x',
+    "s.py --token={}",
+    "{'--password', '{}', '--x'}", 'run ["--client-secret", "{}"]', "DB_PASSWORD={} python s.py", "login (password={})",
+    '{"password": "{}"}', "docker login -u me -p {} registry", "curl -u me:{} http://host/", "sshpass -p {} ssh host",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+@pytest.mark.parametrize("form", UNDER_A_NAME)
+def test_what_only_names_a_secret_stays_whole(form: str, reference: str) -> None:
+    text = form.replace("{}", reference)
+    assert scrub(text) == text
+    assert scrub(form.replace("{}", CANARY)) == form.replace("{}", MASK).replace('"***" x', "*** x")
+    assert scrubbed({"password": reference, "x": [text]}) == {"password": reference, "x": [text]}
+
+
+def test_a_shells_variable_in_small_letters_stays_whole_where_a_shell_reads_it() -> None:
+    assert scrub("s.py --password $db_password --x") == "s.py --password $db_password --x"
+    assert scrub("s.py --password '$db_password'") == "s.py --password ***"
+    assert scrub("password=$ecret") == "password=***"
+
+
+@pytest.mark.parametrize("value", ["${VAR}" + CANARY, CANARY + "${VAR}", "${{inputs.user}}:" + CANARY, "$" + CANARY])
+def test_a_secret_beside_a_reference_is_left_out_with_it(value: str) -> None:
+    assert scrub(f"s.py --password {value} --x") == "s.py --password *** --x"
+
+
+def test_a_usage_with_words_in_angle_brackets_stays_whole() -> None:
+    assert scrub("--password <password> --user <user>") == "--password <password> --user <user>"
+
+
+def test_a_value_that_is_a_reference_or_its_own_name_is_not_known_as_a_secret() -> None:
+    keep_variables({"A_TOKEN": "${{inputs.token}}", "B_TOKEN": "%TOKENS%", "API_KEY": "api_key"})
+    text = "x ${{inputs.token}} %TOKENS% api_key"
+    assert scrub(text) == text
+
+
+def test_literal_inputs_with_a_secrets_name_are_known() -> None:
+    keep_inputs({"password": "topsecret77", "apiKey": "other-key", "primary_key": "customer_id", "pad_token": "<pad>"})
+    keep_inputs({"password_file": "pw-file.txt", "url": "https://me:canary-pw@host/"})
+    shown = "*** *** customer_id <pad> pw-file.txt ***"
+    assert scrub("topsecret77 other-key customer_id <pad> pw-file.txt canary-pw") == shown
 
 
 def test_values_of_secret_variables_are_left_out_in_every_spelling(tmp_path: Path) -> None:
