@@ -9,6 +9,7 @@ from pathlib import Path
 from .models import Ended, Service
 from .private import make_folder
 from .project import read_json, state_folder, write_bytes, write_json
+from .redaction import keep_variables
 
 
 def session_folder(project: Path, *, reading: bool = False) -> Path:
@@ -37,6 +38,8 @@ def load(project: Path) -> Service | None:
         if values["project"].is_dir():
             return None
         values["session"] = session_folder(project, reading=True)
+    if isinstance(values["variables"], dict):
+        keep_variables(values["variables"])
     return Service(**values)
 
 

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -245,3 +246,192 @@ def test_control_characters_in_launch_json_are_escapes(tmp_path: Path) -> None:
     text = jsonc.parse(b'{"a": 1}').set(("b",), {name: name}).data.decode()
     assert all(character.isprintable() or character == "\n" for character in text) and "ünï" in text
     assert json.loads(text)["b"] == {name: name}
+
+
+@pytest.fixture
+def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """What makes this process know no more than a fresh one."""
+    from workflows import redaction
+    from workflows.runs import given
+
+    def forget() -> None:
+        monkeypatch.setattr(redaction, "_known", redaction._Known())
+        monkeypatch.setattr(records, "_kept", set())
+        monkeypatch.setattr(given, "_read", set())
+
+    forget()
+    return forget
+
+
+PIPELINE = """
+type: pipeline
+inputs:
+  password: topsecret77
+  db_pass_of: {value: x}
+jobs:
+  s:
+    code: .
+    command: >-
+      python s.py --password ${{inputs.password}} --pw ${{inputs.pw}} --other $DB_PASSWORD
+    environment: {image: x, conda_file: {dependencies: [], variables: {CONDA_TOKEN: conda-canary-1}}}
+    environment_variables:
+      {API_KEY: swordfish123, OWN_TOKEN: "${{inputs.password}}", PLAIN: "${{parent.inputs.password}}"}
+    inputs: {password: pass8, pw: "${{parent.inputs.password}}"}
+  t:
+    code: .
+    command: python t.py
+    environment: {image: x, conda_file: conda.yml}
+"""
+CONDA = "dependencies: []\nvariables: {FILE_TOKEN: conda-canary-2}\n"
+GIVEN = ("topsecret77", "swordfish123", "conda-canary-1", "conda-canary-2")
+RUNCONFIG = """
+script: train.py
+environment:
+  environmentVariables: {OLD_TOKEN: topsecret77}
+  python: {condaDependencies: {dependencies: [], variables: {CONDA_TOKEN: conda-canary-1}}}
+environmentVariables: {API_KEY: swordfish123}
+"""
+
+
+def _submitted(project: Path) -> records.RunRecord:
+    """A run as it is submitted, of the pipeline above."""
+    from workflows.backends.local import _planned_input
+    from workflows.pipelines.reader import load_pipeline
+
+    file = project / "pipeline.yml"
+    file.write_text(PIPELINE)
+    (project / "conda.yml").write_text(CONDA)
+    (project / "s.py").write_text("")
+    (project / "t.py").write_text("")
+    pipeline = load_pipeline(file)
+    run_ = store.new_run(project, "pipeline", "x", "process")
+    run_.file = str(file)
+    run_.steps = [
+        records.StepRecord(step.name, run_.run_id, ports={0: 5678}, configurations={0: step.name})
+        for step in pipeline.steps
+    ]
+    steps = [
+        plans.PlannedStep(
+            step.name,
+            step.command,
+            None,
+            ImageRef("d", "i", "n"),
+            inputs={name: _planned_input(entry, {}) for name, entry in step.inputs.items()},
+            variables=step.variables,
+        )
+        for step in pipeline.steps
+    ]
+    plans.save(plans.Plan(tuple(steps)), run_.folder)
+    records.save(run_)
+    return run_
+
+
+def _raises(run_: records.RunRecord, step: records.StepRecord) -> None:
+    """Have a step announce that it holds at an exception which quotes the secrets, and say so in its log."""
+    path = run_.events(step)
+    path.parent.mkdir(parents=True)
+    events = [{"event": "raised", "type": "ValueError", "message": " ".join(GIVEN)}, {"event": "waiting"}]
+    path.write_text("".join(json.dumps({"rank": 0, "pid": 1, **event}) + "\n" for event in events))
+    run_.log(step).parent.mkdir(parents=True)
+    run_.log(step).write_text(f"ValueError: {' '.join(GIVEN)}\n")
+
+
+def test_a_plan_of_a_run_that_is_over_keeps_references_and_no_literal_secret(
+    tmp_path: Path, _nothing_known: Callable[[], None]
+) -> None:
+    run_ = _submitted(tmp_path)
+    _nothing_known()  # the run is closed by another process than that which has read the file
+    seen = records.load(run_.folder)
+    assert seen is not None
+    store.close(seen, records.FAILED, "bad topsecret77, bad swordfish123")
+    step = plans.load(run_.folder).steps[0]
+    assert step.command == "python s.py --password ${{inputs.password}} --pw ${{inputs.pw}} --other $DB_PASSWORD"
+    assert {name: entry.text for name, entry in step.inputs.items()} == {"password": "***", "pw": "***"}
+    assert step.variables == {"API_KEY": "***", "OWN_TOKEN": "${{inputs.password}}", "PLAIN": "***"}
+    for name in ("plan.json", "run.json"):
+        text = (run_.folder / name).read_text()
+        assert not [secret for secret in (*GIVEN, "pass8") if secret in text], name
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_what_a_program_says_of_the_secrets_that_its_definition_gives_is_shown_without_them(
+    tmp_path: Path, _nothing_known: Callable[[], None], capsys: pytest.CaptureFixture[str], over: bool
+) -> None:
+    from workflows.flows import watching
+    from workflows.runs import attachable
+    from workflows.tasks._runs import remark
+
+    run_ = _submitted(tmp_path)
+    for step in run_.steps:
+        _raises(run_, step)
+    if over:
+        store.close(run_, records.FAILED, "")
+    _nothing_known()
+    seen = records.load(run_.folder)
+    assert seen is not None
+    found = attachable.of_run(seen)
+    console = Console(as_json=True)
+    console.line(watching.summary(found, 5))
+    console.line(remark(found, ""))
+    console.result({"endpoints": [one.as_json() for one in found]})
+    _nothing_known()
+    error = watching.step_failed(seen, seen.steps[0])
+    show_error(str(error), error.details)
+    out, err = capsys.readouterr()
+    assert not [secret for secret in GIVEN if secret in out + err]
+    assert out.count("ValueError: *** *** *** ***") == 2 and "ValueError: *** *** *** ***" in err
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_an_experiments_script_says_of_its_variables_is_shown_without_them(
+    tmp_path: Path, _nothing_known: Callable[[], None], legacy: bool
+) -> None:
+    from workflows.redaction import scrub
+    from workflows.runs import given
+
+    file = tmp_path / "x.runconfig"
+    older = "ArgumentVector: [train.py]\nEnvironmentVariables: {API_KEY: swordfish123}\n"
+    file.write_text(older if legacy else RUNCONFIG)
+    run_ = store.new_run(tmp_path, "experiment", "x", "process")
+    run_.file = str(file)
+    given.keep_secrets(run_)
+    quoted = ("swordfish123",) if legacy else GIVEN[:3]
+    assert scrub(" ".join(quoted)) == " ".join(["***"] * len(quoted))
+
+
+def test_variables_of_an_inference_environment_are_known_once_it_was_read(
+    tmp_path: Path, _nothing_known: Callable[[], None]
+) -> None:
+    from workflows.environments.definition import load_definition
+    from workflows.redaction import scrub
+
+    (tmp_path / "conda.yml").write_text("dependencies: []\nvariables: {API_KEY: swordfish123}\n")
+    (tmp_path / "Dockerfile").write_text("FROM x\n")
+    load_definition(tmp_path, default_dockerfile=tmp_path / "Dockerfile")
+    assert scrub("bad swordfish123") == "bad ***"
+
+
+@pytest.mark.parametrize("variables", [{"API_KEY": "swordfish123"}, ["API_KEY"], None])
+def test_variables_of_a_service_are_known_once_its_session_was_read(
+    tmp_path: Path, _nothing_known: Callable[[], None], variables: object
+) -> None:
+    from dataclasses import fields
+
+    from workflows import sessions
+    from workflows.models import Service
+    from workflows.redaction import scrub
+
+    values: dict[str, object] = {entry.name: "" for entry in fields(Service)}
+    values |= {"project": str(tmp_path), "variables": variables}
+    write_json(sessions.session_folder(tmp_path) / "session.json", values)
+    assert sessions.load(tmp_path) is not None
+    assert scrub("bad swordfish123") == ("bad ***" if isinstance(variables, dict) else "bad swordfish123")
+
+
+def test_a_damaged_plan_keeps_nobody_from_a_runs_record(tmp_path: Path) -> None:
+    run_ = store.new_run(tmp_path, "experiment", "x", "process")
+    records.save(run_)
+    for text in ('{"steps": 1}', '{"steps": [{}]}', '{"secrets": [1], "steps": []}', '{"steps": [1]}', "[", "{}"):
+        (run_.folder / "plan.json").write_text(text)
+        records._kept.clear()
+        assert records.load(run_.folder) is not None, text

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..redaction import keep_variables
 from ..yaml_nodes import compose
 from .conda_packages import CondaPackage, parse_package
 from .requirements import PipLines, read_line, read_text, without_comment
@@ -36,6 +37,9 @@ def read_conda(file: Path, lines: PipLines) -> tuple[str, list[str], list[CondaP
         raise UserError(
             f"{file.name} has no list `dependencies`.", "Add one, such as `dependencies: [pip]`.", file=file
         )
+    if isinstance(top.get("variables"), yaml.MappingNode):
+        given = _mapping(top["variables"], file, "")
+        keep_variables({key: str(node.value) for key, node in given.items() if isinstance(node, yaml.ScalarNode)})
     name = _scalar(top["name"], file, "`name` has to be a text") if "name" in top else ""
     channels = [
         _scalar(node, file, "a channel has to be a text")

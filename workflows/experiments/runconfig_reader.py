@@ -11,6 +11,7 @@ from ..paths import shown
 from ..pipelines.distribution import memory_size
 from ..pipelines.local_paths import scheme
 from ..pipelines.yaml_file import Value, kind, refuse, shortened
+from ..redaction import keep_conda, keep_variables
 from .runconfig import DISTRIBUTIONS, RunConfig
 from .runconfig_text import Document
 
@@ -235,6 +236,7 @@ def _texts_of_variables(value: Value | None, what: str) -> dict[str, str]:
             raise refuse(item, problem, "Correct it: letters, digits and _.")
         # Nothing, such as `NAME:` in a .env file.
         texts[name] = "" if item.data is None else _given(item, f"`{name}` in {what}")
+    keep_variables(texts)
     return texts
 
 
@@ -277,6 +279,7 @@ def _conda(root: Value) -> dict[str, Any] | None:
         return None
     found.mapping("`environment.python.condaDependencies`")
     plain: dict[str, Any] = found.plain()
+    keep_conda(plain)
     return plain
 
 

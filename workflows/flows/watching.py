@@ -16,7 +16,7 @@ from .. import report, storage
 from ..console import Console, Step
 from ..errors import UserError
 from ..reading import read_bytes
-from ..runs import attachable
+from ..runs import attachable, given
 from ..runs import record as records
 from ..runs.attachable import Attachable
 from ..runs.record import RunRecord, StepRecord
@@ -464,6 +464,7 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
     """The error for a failed step, with the end of its log."""
     from ..logs.ending import tail_lines
 
+    given.keep_secrets(run)
     lines: list[str] = []
     for _rank, path in run.logs(step):
         found = tail_lines(path, SHOWN_LINES) if path.exists() else []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..paths import exists
-from ..redaction import keep_address
+from ..redaction import keep_address, keep_inputs
 from .component import Source
 from .definition import LITERAL_TYPES, Input
 from .expressions import Malformed, whole
@@ -79,6 +79,9 @@ def read_pipeline_inputs(inputs: Mapping[str, Value], replaced: Mapping[str, str
             given = Given(declared.type, Value(replaced[name], None), given.data or declared.type in DATA_TYPES)
         if given.value is not None and declared.type in LITERAL_TYPES and not given.data:
             literal_text(given.value, declared, f"Input `{name}` of the pipeline")
+        for one in (given.value, declared.default) if not given.data else ():
+            if one is not None and isinstance(one.data, (str, int)):
+                keep_inputs({name: str(one.data)})
         result[name] = PipelineInput(name, declared, given)
     return result
 
@@ -106,7 +109,9 @@ class Bindings:
         Raises:
             UserError: One is missing, of the wrong type, or names what does not exist.
         """
-        return {name: self._here(source, name, declared) for name, declared in source.declared.items()}
+        found = {name: self._here(source, name, declared) for name, declared in source.declared.items()}
+        keep_inputs({name: entry.text for name, entry in found.items() if entry.text is not None})
+        return found
 
     def check_here(self) -> None:
         """See that all data of the steps is on this machine.

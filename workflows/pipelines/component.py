@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..paths import exists
+from ..redaction import keep_variables
 from .definition import EnvironmentReference
 from .distribution import Layout, read_layout
 from .environment_field import read_environment
@@ -220,6 +221,7 @@ class Components:
             for key, value in _entries(place, "environment_variables", what).items() if place is not None else ():
                 settled = self.settle(value)
                 variables[key] = "" if settled.data is None else settled.text(f"Environment variable `{key}`")
+                keep_variables({key: variables[key]})
         return variables
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..paths import exists
+from ..redaction import keep_conda
 from .definition import EnvironmentReference
 from .literals import unknown_keys
 from .local_paths import local_path, scheme
@@ -57,6 +58,8 @@ def _definition(value: Value, what: str) -> EnvironmentReference:
             value, f"The environment of {what} defines nothing.", "Give it an `image`, `conda_file` or `build`."
         )
     assert value.file is not None
+    if conda is not None and conda.is_mapping:
+        keep_conda(conda.plain())
     folder, dockerfile = _build(build, what) if build is not None else (None, None)
     version = value.get("version")
     return EnvironmentReference(

@@ -10,6 +10,7 @@ from typing import Any
 from .. import report
 from ..debugger.readiness import read_events
 from ..models import DebugEndpoint
+from . import given
 from . import record as records
 from .record import NOT_STARTED, PREPARING, RunRecord, StepRecord
 
@@ -189,6 +190,8 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
             states[pid] = DETACHED
         else:
             states[pid] = _STATES[kind]
+    if errors:
+        given.keep_secrets(run)
     return [
         Attachable(run, step, rank if step.ranks > 1 else None, states[pid], errors.get((rank, pid)))
         for rank, states in sorted(ranks.items())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..models import ImageRef
 from ..project import read_json, write_json
-from ..redaction import keep_variables, scrubbed
+from ..redaction import MASK, is_secret_input, keep_inputs, keep_secret, keep_variables, known_in, scrubbed
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,51 @@ class Plan:
 
 def save(plan: Plan, folder: Path) -> None:
     """Keep a plan in a run's folder. It may hold secrets: a command's arguments, variables."""
-    write_json(folder / "plan.json", asdict(plan))
+    values = asdict(plan)
+    # What the definition has made known has no name here any more: an input of the pipeline may give it to a step's.
+    secrets = known_in("\n".join(_texts(values["steps"])))
+    write_json(folder / "plan.json", {**values, "secrets": secrets} if secrets else values)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _texts(one)
+
+
+def keep_secrets(folder: Path) -> None:
+    """Have the secrets of a run's plan never be shown, as far as it still has them."""
+    values = read_json(folder / "plan.json")
+    # One that is damaged is told where the plan counts.
+    with contextlib.suppress(KeyError, TypeError, AttributeError):
+        _keep(values or {"steps": ()})
+
+
+def _keep(values: Mapping[str, Any]) -> None:
+    for value in values.get("secrets", ()):
+        keep_secret(value)
+    for entry in values["steps"]:
+        keep_variables(entry["variables"])
+        keep_inputs({name: one["text"] for name, one in entry["inputs"].items() if one["text"] is not None})
 
 
 def settle(folder: Path) -> None:
     """Take the secrets out of the plan of a run that is over: nobody does its steps again."""
     values = read_json(folder / "plan.json")
     if values is not None:
+        _keep(values)
         clean = scrubbed(values["steps"])
-        if clean != values["steps"]:
+        for entry in clean:
+            for name, one in entry["inputs"].items():
+                if one["text"] and is_secret_input(name, one["text"]):
+                    one["text"] = MASK
+        if clean != values["steps"] or values.pop("secrets", None):
+            values.pop("secrets", None)
             write_json(folder / "plan.json", {**values, "steps": clean})
 
 
@@ -119,8 +156,7 @@ def load(folder: Path) -> Plan:
     values = read_json(folder / "plan.json")
     if values is None:
         raise ValueError(f"there is no plan in {folder}")
-    for entry in values["steps"]:
-        keep_variables(entry["variables"])
+    _keep(values)
     return Plan(
         steps=tuple(_step(entry) for entry in values["steps"]),
         outputs={name: (step, output) for name, (step, output) in values["outputs"].items()},

@@ -13,6 +13,7 @@ from .. import clock
 from ..models import PathMapping
 from ..project import read_json, write_json
 from ..redaction import scrub
+from . import plan as plans
 
 # Azure ML's own words, and two for what only happens here.
 NOT_STARTED, PREPARING, RUNNING = "NotStarted", "Preparing", "Running"
@@ -287,9 +288,18 @@ def load(folder: Path) -> RunRecord | None:
             for step in steps:
                 step.mappings = [(_rebased(local, before, now), remote) for local, remote in step.mappings]
         values |= {"folder": folder, "project": now, "seen": seen}
-        return RunRecord(**values, steps=steps)
+        run = RunRecord(**values, steps=steps)
     except (KeyError, TypeError, ValueError):
         return None
+    if not run.final and folder not in _kept:
+        # Whoever shows something of it knows its secrets from then on, also when they are gone from the plan.
+        _kept.add(folder)
+        plans.keep_secrets(folder)
+    return run
+
+
+#: Folders of runs whose secrets this process knows.
+_kept: set[Path] = set()
 
 
 def renewed(run: RunRecord, step: StepRecord) -> tuple[RunRecord, StepRecord]:

@@ -16,7 +16,7 @@ from .. import clock, storage
 from ..errors import UserError
 from ..private import FOLDER, touch
 from ..project import read_json, remove_left, state_folder, write_json
-from . import begun, identity
+from . import begun, given, identity
 from . import plan as plans
 from . import record as records
 from .record import RunRecord
@@ -150,6 +150,8 @@ def find_run(project: Path, kind: str, wanted: str | None) -> RunRecord:
         for folder in matching:
             run = records.load(folder)
             if run is not None and run.kind == kind:
+                if run.in_workspace:
+                    given.keep_secrets(run)
                 return recovered(run)
     if wanted:
         # By the id that the workspace gave it.
