@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import make_project
 
 if TYPE_CHECKING:
     from projects import Project
@@ -77,3 +78,47 @@ def test_prune_leaves_an_image_alone_that_somebody_gave_a_name(project: Project,
         assert not [row for row in rows if "somebodys/own" in row["name"] or folder.name in row["name"]]
     finally:
         subprocess.run(["docker", "rmi", "somebodys/own:1"], check=True, capture_output=True)
+
+
+def test_a_service_whose_project_was_moved_is_listed_where_it_is_now(project: Project) -> None:
+    project.debug()
+    before = project.folder
+    project.folder = before.rename(before.with_name("a moved project"))
+    rows = project.ok("container.list", "--json").json["services"]
+    (row,) = [row for row in rows if row["project"] in (str(before), str(project.folder))]
+    assert (row["project"], row["state"]) == (str(project.folder), "running")
+    assert project.ok("container.stop", "--json").json["stopped"]
+
+
+@pytest.mark.parametrize("engine", ["docker"], indirect=True)
+@pytest.mark.parametrize("ended", [False, True])
+def test_prune_takes_away_the_container_of_a_deleted_project_and_spares_that_of_a_moved_one(
+    project: Project, tmp_path: Path, ended: bool
+) -> None:
+    from workflows.engines.docker import DockerEngine
+
+    own = f"container {project.debug()['container']} of {project.folder}, which is gone"
+
+    def abandoned(known: frozenset[str] = frozenset()) -> list[str]:
+        return [name for name, _size, _remove in DockerEngine().abandoned(known)]
+
+    assert own not in abandoned()
+    handle = json.loads((project.state / "session.json").read_text())["handle"]
+    before = project.folder
+    project.folder = before.rename(before.with_name("a moved project"))
+    assert own not in abandoned()
+    shutil.rmtree(project.folder)
+    if ended:
+        subprocess.run(["docker", "stop", "-t", "0", handle], check=True, capture_output=True)
+    assert own in abandoned() and own not in abandoned(frozenset({handle}))
+    other = make_project(tmp_path / "another project", "docker")
+    rows = other.ok("container.list", "--json").json["services"]
+    assert str(before) in [row["project"] for row in rows]
+    dry = other.ok("container.prune", "--dry-run", "--json").json
+    assert own in [row["name"] for row in dry["removed"]]
+    # Only its own one: the machine's other containers are none of this test's.
+    (remove,) = [remove for name, _size, remove in DockerEngine().abandoned(frozenset()) if name == own]
+    remove()
+    assert own not in abandoned()
+    assert str(before) not in [row["project"] for row in other.ok("container.list", "--json").json["services"]]
+    project.folder.mkdir()

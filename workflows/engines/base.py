@@ -87,6 +87,13 @@ class Engine(Protocol):
     def services(self) -> list[dict[str, str]]:
         """Every running service of this program that the engine knows, for listing."""
 
+    def abandoned(self, known: frozenset[str]) -> list[Unused]:
+        """Services whose projects were deleted while they ran, so that no command of theirs can stop them.
+
+        Args:
+            known: Handles of the services that projects know as theirs.
+        """
+
     def unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
         """Environments whose digests are not among those to keep and that nothing uses."""
 

@@ -6,6 +6,7 @@ Together with docker_client and docker_images the only code that imports the doc
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
@@ -375,6 +376,34 @@ class DockerEngine:
             for container in self._client.api.containers(all=True, filters={"label": f"{LABEL_KIND}=service"})
         ]
 
+    def abandoned(self, known: frozenset[str]) -> list[Unused]:
+        """See :class:`~workflows.engines.base.Engine`."""
+        found: list[Unused] = []
+        for container in self._client.api.containers(all=True, filters={"label": f"{LABEL_KIND}=service"}):
+            handle, project = str(container["Id"]), str(container["Labels"].get(LABEL_PROJECT, ""))
+            if handle not in known and project and _is_missing(project) and self._lost_its_folders(container):
+                name = f"container {container['Names'][0].lstrip('/')} of {project}, which is gone"
+                found.append((name, 0, functools.partial(self.remove, handle)))
+        return found
+
+    def _lost_its_folders(self, container: Mapping[str, Any]) -> bool:
+        """Whether a container's project was deleted, rather than moved, or being on another machine than this one."""
+        from docker.errors import APIError
+
+        if container["State"] in ("created", "exited", "dead"):
+            # Nothing runs in it, and its project is not where a local engine found it.
+            return socket_path() is not None
+        try:
+            # From the root: nothing is started in a folder that was deleted.
+            look = ["cat", "/proc/self/mountinfo"]
+            execution = self._client.api.exec_create(container["Id"], look, workdir="/", stderr=False)
+            mounts = self._client.api.exec_start(execution["Id"])
+        except APIError:
+            return False
+        # https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html: what is mounted, then where.
+        fields = [line.split() for line in mounts.decode("utf-8", "replace").splitlines()]
+        return any(len(one) > 4 and one[4] == ANNOUNCE_ROOT and one[3].endswith("//deleted") for one in fields)
+
     def unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
         """See :class:`~workflows.engines.base.Engine`."""
         return [*docker_images.unused_images(self._client, keep, tag), *docker_network.unused(self._client)]
@@ -410,6 +439,17 @@ def is_passing(error: Any, gates: Sequence[int]) -> bool:
     text = str(error.explanation or error)
     taken = "address already in use" in text or "port is already allocated" in text
     return taken and any(f":{port}" in text for port in gates)
+
+
+def _is_missing(folder: str) -> bool:
+    """Whether there is no such folder, as far as this user may see."""
+    try:
+        os.stat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def gate_ports(labels: Mapping[str, str]) -> dict[int, int]:

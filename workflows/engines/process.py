@@ -233,6 +233,10 @@ class ProcessEngine:
         """Processes are listed by their projects."""
         return []
 
+    def abandoned(self, known: frozenset[str]) -> list[Unused]:
+        """Processes are known by their projects alone."""
+        return []
+
     def unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
         """See :class:`~workflows.engines.base.Engine`."""
         from ..environments.store import list_environments

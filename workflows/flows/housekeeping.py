@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from .. import engines, sessions, uses
 from ..console import Console
 from ..debugger.readiness import read_events
-from ..engines.base import Engine
+from ..engines.base import Engine, Unused
 from ..errors import UserError
 from ..models import Service
 
@@ -24,12 +26,16 @@ def _answering_engines() -> list[Engine]:
     return found
 
 
-def services() -> list[dict[str, str]]:
-    """Every service of this program on this machine, one row each."""
+def services(here: Path) -> list[dict[str, str]]:
+    """Every service of this program on this machine, one row each.
+
+    Args:
+        here: The project of the command, which may have been moved since it was used last.
+    """
     rows: list[dict[str, str]] = []
     known: set[str] = set()
     answering = {engine.name: engine for engine in _answering_engines()}
-    for project in uses.projects():
+    for project in dict.fromkeys([*uses.projects(), here]):
         service = sessions.load(project)
         if service is None:
             continue
@@ -66,19 +72,31 @@ def _state(service: Service) -> str:
     return "holding" if seen[-1:] == ["waiting"] else "running"
 
 
-def prune(console: Console, tag: str, dry_run: bool) -> list[dict[str, object]]:
-    """Remove images and environments that no project uses any more.
+def prune(console: Console, here: Path, tag: str, dry_run: bool) -> list[dict[str, object]]:
+    """Remove images and environments that no project uses any more, and containers whose projects were deleted.
+
+    Args:
+        console: Where it shows itself.
+        here: The project of the command.
+        tag: The tag that is run.
+        dry_run: Whether only to show what would be removed.
 
     Returns:
         What was, or would be, removed: name and bytes.
     """
-    keep = uses.in_use() | {
-        service.digest for project in uses.projects() if (service := sessions.load(project)) is not None
-    }
+    projects = dict.fromkeys([*uses.projects(), here])
+    known = [service for project in projects if (service := sessions.load(project)) is not None]
+    keep = uses.in_use() | {service.digest for service in known}
+    handles = frozenset(service.handle for service in known)
     removed: list[dict[str, object]] = []
     total = 0
+
+    def looks(engine: Engine) -> list[Callable[[], list[Unused]]]:
+        # One after the other: without its container an image may be unused.
+        return [lambda: engine.abandoned(handles), lambda: engine.unused(keep, tag)]
+
     for engine in _answering_engines():
-        for name, size, remove in engine.unused(keep, tag):
+        for name, size, remove in (entry for look in looks(engine) for entry in look()):
             if not dry_run:
                 remove()
             console.line(f"{'would remove' if dry_run else 'removed'}  {size / 1e6:9.1f} MB  {name}")

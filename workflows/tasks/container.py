@@ -104,7 +104,7 @@ def list_(run: Command) -> None:
     """List the services of this program, of all projects."""
     from ..flows.housekeeping import services
 
-    rows = services()
+    rows = services(run.project)
     if not rows:
         run.console.line("No service is running.")
     for row in rows:
@@ -117,7 +117,7 @@ def prune(run: Command, dry_run: bool = False) -> None:
     """Remove images and environments that no project uses any more."""
     from ..flows.housekeeping import prune as remove
 
-    removed = remove(run.console, run.settings.image_tag, dry_run)
+    removed = remove(run.console, run.project, run.settings.image_tag, dry_run)
     run.console.result({"removed": removed, "dry_run": dry_run})
 
 

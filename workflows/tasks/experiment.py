@@ -473,5 +473,5 @@ def prune(call: Command, dry_run: bool = False) -> None:
     """Remove images and environments that no project uses any more."""
     from ..flows.housekeeping import prune as remove
 
-    removed = remove(call.console, call.settings.image_tag, dry_run)
+    removed = remove(call.console, call.project, call.settings.image_tag, dry_run)
     call.console.result({"removed": removed, "dry_run": dry_run})
