@@ -379,6 +379,21 @@ def test_a_forked_child_and_its_child_run_past_inherited_breakpoints(python: str
         assert child.errors() == ""
 
 
+def test_a_thread_that_forks_while_the_program_is_being_paused_goes_on(child: Child) -> None:
+    child.ask("forks = [0]; rests = threading.Event()")
+    fork = "p = os.fork()\\n  if not p: os._exit(0)\\n  os.waitpid(p, 0)\\n  forks[0] += 1"
+    child.ask(f"exec('def fork():\\n while not rests.is_set():\\n  {fork}\\n')")
+    child.ask("threading.Thread(target=fork, daemon=True).start()")
+    for _ in range(12):
+        with child.attached("tick") as client:
+            thread = stopped(client)[2]
+            client.set_breakpoints(str(CHILD), [])
+            resume(client, thread)
+    seen = child.ask("forks[0]")
+    until(lambda: child.ask("forks[0]") > seen, "another fork")
+    child.ask("rests.set()")
+
+
 def test_a_forked_child_that_lives_on_holds_neither_port_nor_debugger(child: Child) -> None:
     port = child.port
     with DapClient.connect("127.0.0.1", port, LIMIT) as client, child.connect() as silent:

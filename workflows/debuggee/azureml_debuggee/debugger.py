@@ -143,6 +143,8 @@ class Debugger:
     def _start(self) -> None:
         # It warns of frozen modules on standard error; whoever debugs knows.
         os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+        if _TRACES and not self._sub_process:
+            imports.untrace_children()
         adapter = self._start_adapter()
         try:
             if "pydevd" in sys.modules:
