@@ -191,7 +191,8 @@ def reaches(project: Project, child: subprocess.Popen[str], step: str) -> None:
     if step == "build":
         assert child.stdout is not None
         for line in child.stdout:
-            if "Collecting" in line or "Step " in line:
+            # Of pip's and Docker's lines one every few seconds is shown: which ones is a matter of luck.
+            if line.startswith("  build: "):
                 return
     kind = {"run": "session.json", "loading": "worker"}[step]
     if kind == "session.json":

@@ -240,13 +240,14 @@ class Deployment:
         _check_folders(self.settings)
         check(self.settings.project)
         self.tag(image := self.build())
-        service = self.run(image)
+        before = sessions.load(self.settings.project)
         try:
-            ready = self.runsvdir(service)
+            ready = self.runsvdir(self.run(image))
             self.attach_config()
         except BaseException:
             left = sessions.load(self.settings.project)
-            if left is not None:
+            # One that was there before, and was not to be replaced yet, stays.
+            if left is not None and left != before:
                 self._end(left)
             raise
         packaged = {"package": image.name} if self.source is not None else {}
