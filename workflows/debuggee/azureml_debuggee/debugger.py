@@ -19,7 +19,7 @@ from collections import deque
 from itertools import accumulate, chain, repeat, takewhile
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from . import imports
+from . import imports, pace
 from .adapter import Adapter, AdapterFailed
 from .threads import start_untraced
 
@@ -154,6 +154,7 @@ class Debugger:
             with imports.own:
                 api = _server()
                 sys.breakpointhook = hook
+                pace.quicken()
                 if adapter is not None and self._join(api, adapter):
                     self._adapter, adapter = adapter, None
                     return
