@@ -142,8 +142,12 @@ def _try(address: Address, gateway: Any, passphrase: str | None) -> Any:
             raise _explained(address, error) from error
         raise
     transport = client.get_transport()
-    if hasattr(socket, "TCP_USER_TIMEOUT") and getattr(transport.sock, "family", None) in _INTERNET:
-        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
+    if getattr(transport.sock, "family", None) in _INTERNET:
+        with contextlib.suppress(OSError):
+            # A debugger's small messages are not to wait for one another.
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
     pulse.watch(transport)
     return connection
 

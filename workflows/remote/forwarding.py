@@ -125,7 +125,7 @@ class Forward:
             except Exception:
                 # Nobody listens there (yet), or the connection has just gone: the client sees a closed one.
                 return
-            back = threading.Thread(target=self._down, args=(channel, client), daemon=True)
+            back = threading.Thread(target=self._down, args=(channel, client, _wire(transport)), daemon=True)
             with contextlib.suppress(OSError, EOFError, RuntimeError):  # no thread is left
                 back.start()
                 while data := client.recv(_CHUNK):
@@ -137,9 +137,11 @@ class Forward:
             with contextlib.suppress(OSError, EOFError):
                 channel.close()
 
-    def _down(self, channel: Any, client: socket.socket) -> None:
+    def _down(self, channel: Any, client: socket.socket, wire: socket.socket | None) -> None:
         with contextlib.suppress(OSError, EOFError):
             while data := channel.recv(_CHUNK):
+                if wire is not None:
+                    _acknowledge(wire)
                 client.sendall(data)
                 self.down += len(data)
         with contextlib.suppress(OSError):
@@ -158,11 +160,23 @@ class Forward:
                 self.clients -= 1
 
 
-def _acknowledge(client: socket.socket) -> None:
-    """Say at once that data has come: a client that fills packets sends its next small message only then."""
+def _wire(transport: Any) -> socket.socket | None:
+    """The socket that an SSH connection goes through in the end; None where there is none."""
+    end = getattr(transport, "sock", None)
+    while end is not None and not isinstance(end, socket.socket):
+        # Through a gateway it is a channel of the gateway's connection.
+        end = getattr(getattr(end, "transport", None), "sock", None)
+    return end
+
+
+def _acknowledge(end: socket.socket) -> None:
+    """Say at once that data has come: a peer that fills packets sends its next small message only then.
+
+    Editors do, and OpenSSH's server does for its tunnels.
+    """
     if hasattr(socket, "TCP_QUICKACK"):  # which the system forgets after each use
         with contextlib.suppress(OSError):
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def _listen(wanted: int, avoid: frozenset[int]) -> socket.socket:

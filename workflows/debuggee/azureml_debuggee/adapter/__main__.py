@@ -15,6 +15,74 @@ import threading
 import traceback
 from typing import Any, Callable, List, Tuple
 
+#: Bytes that are read at once.
+_PIECE_BYTES = 64 * 1024
+
+
+class _Connection(socket.socket):
+    """A connection that delays no message, and that debugpy reads in pieces as they come, not byte by byte."""
+
+    def __init__(self, fileno: int) -> None:
+        super().__init__(fileno=fileno)
+        if self.family != getattr(socket, "AF_UNIX", None):
+            self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def makefile(self, *_: Any, **__: Any) -> Any:
+        """What debugpy reads messages from and writes them to."""
+        return _Stream(self)
+
+
+class _Stream:
+    """A connection as a file, with a buffer for what is read. Reading is one thread's, and closing any other's."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._confirms = connection.family != getattr(socket, "AF_UNIX", None) and hasattr(socket, "TCP_QUICKACK")
+        self._unread = b""
+
+    def readline(self) -> bytes:
+        """Up to and including the next line feed.
+
+        Raises:
+            EOFError: There is none. debugpy would ask for the rest of a line for ever.
+        """
+        while b"\n" not in self._unread:
+            if not self._receive():
+                raise EOFError("the connection has been closed")
+        return self._take(self._unread.index(b"\n") + 1)
+
+    def read(self, size: int) -> bytes:
+        """At most so many bytes; none at the end."""
+        if not self._unread:
+            self._receive()
+        return self._take(size)
+
+    def _take(self, size: int) -> bytes:
+        taken, self._unread = self._unread[:size], self._unread[size:]
+        return taken
+
+    def _receive(self) -> bool:
+        received = self._connection.recv(_PIECE_BYTES)
+        if self._confirms and received:
+            # A child's pydevd sends a message in two parts, the second only once the first has been confirmed. The
+            # system forgets this after each use.
+            try:
+                self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            except OSError:
+                pass  # It has gone.
+        self._unread += received
+        return bool(received)
+
+    def write(self, data: bytes) -> int:
+        """Send what the system takes."""
+        return self._connection.send(data)
+
+    def flush(self) -> None:
+        """Nothing: nothing is kept."""
+
+    def close(self) -> None:
+        """Nothing: debugpy shuts the connection down after that."""
+
 
 def _lines(control: socket.socket, count: int) -> List[str]:
     received = b""
@@ -38,7 +106,7 @@ def _serve_debuggers(control: socket.socket, handle: Callable[[socket.socket], A
         if not data:
             os._exit(0)
         for _level, _kind, content in rights:
-            connection = socket.socket(fileno=array.array("i", content[:size])[0])
+            connection = _Connection(fileno=array.array("i", content[:size])[0])
             try:
                 handle(connection)
             except Exception:
@@ -52,14 +120,14 @@ def _serve_pydevd(
     """Take the connections of the program and its children, and nobody else's."""
     while True:
         try:
-            connection, _address = listener.accept()
+            accepted, _address = listener.accept()
         except OSError:
             return
         try:
-            if not is_allowed(connection):
-                connection.close()
+            if not is_allowed(accepted):
+                accepted.close()
                 continue
-            handle(connection)
+            handle(_Connection(fileno=accepted.detach()))
         except Exception:
             _log()
 
