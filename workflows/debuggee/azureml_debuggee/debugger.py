@@ -154,7 +154,7 @@ class Debugger:
             with imports.own:
                 api = _server()
                 sys.breakpointhook = hook
-                pace.quicken()
+                pace.quicken(api)
                 if adapter is not None and self._join(api, adapter):
                     self._adapter, adapter = adapter, None
                     return

@@ -12,6 +12,8 @@ As of debugpy 1.8.22, each found by what it looks like, and left alone where it 
 * A thread that has reached a breakpoint, but has not paused yet when the program is told to go on, pauses the
   others and goes on itself. Nobody is told.
 * A new connection is followed by a sleep of 0.1 s.
+* debugpy describes its environment for its log, the metadata of every installed package included, even where
+  it keeps no log.
 
 What is changed are pydevd's classes and functions in memory: forked children have inherited it, too.
 """
@@ -21,6 +23,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -45,22 +48,33 @@ def _after_fork() -> None:
     _settled.set()
 
 
-def quicken() -> None:
-    """Change pydevd, which has been imported."""
+def quicken(api: Any) -> None:
+    """Change pydevd, which has been imported.
+
+    Args:
+        api: The module debugpy.server.api.
+    """
     global _done
     if _done:
         return
     _done = True
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork)
-    for change in (_connect_at_once, _tell_every_stop):
+    for change in (_describe_nothing, _connect_at_once, _tell_every_stop):
         try:
-            change()
+            change(api)
         except Exception:
             pass  # An unknown version: slower, no worse.
 
 
-def _connect_at_once() -> None:
+def _describe_nothing(api: Any) -> None:
+    """Begin no log where none is kept."""
+    log, begin = api.log, api.ensure_logging
+    if log.log_dir is None and "info" not in log.stderr.levels and begin.ensured is False:
+        begin.ensured = True
+
+
+def _connect_at_once(api: Any) -> None:
     """Prepare each connection of pydevd's, and what its threads wait for."""
     import pydevd
 
@@ -73,7 +87,10 @@ def _connect_at_once() -> None:
                 prepare(self, sock)
             except Exception:
                 pass
-        clock = pydevd.time
+        clock = getattr(pydevd, "time", None)
+        if getattr(clock, "sleep", None) is not time.sleep:
+            connect(self, sock, *arguments, **keywords)
+            return
         pydevd.time = _Clock(clock)
         try:
             connect(self, sock, *arguments, **keywords)
@@ -138,7 +155,7 @@ class _Bells(dict):  # type: ignore[type-arg]
         return self.setdefault(thread_id, self._bell(thread_id))
 
 
-def _tell_every_stop() -> None:
+def _tell_every_stop(api: Any) -> None:
     """Have each stop told of, and each `continue` answered."""
     import pydevd
     from _pydevd_bundle import pydevd_api, pydevd_comm, pydevd_thread_lifecycle

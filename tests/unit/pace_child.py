@@ -1,0 +1,108 @@
+"""What tests/unit/test_pace.py debugs: started as ``python pace_child.py KIND SEED``.
+
+With the kind ``bare`` it listens through debugpy alone; otherwise through the gate.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import threading
+import time
+from typing import Any
+
+
+def listen(kind: str) -> None:
+    if kind != "bare":
+        import debuggee_child
+
+        debuggee_child.load().start()
+        return
+    import debugpy
+
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    host, port = debugpy.listen(("127.0.0.1", 0))
+    with open(os.environ["AZUREML_DEBUGGEE_EVENTS"], "a", encoding="utf-8") as events:
+        events.write(json.dumps({"event": "listening", "host": host, "port": port}) + "\n")
+
+
+def step(number: int) -> int:
+    following = number + 1  # LINE step
+    after = following + 1
+    return after
+
+
+def work(moments: random.Random, naps: float) -> None:
+    """Comes to the breakpoint out of the middle of a call of C code, at any moment."""
+    while True:
+        time.sleep(moments.random() ** 3 * naps)
+        seen = naps  # LINE work
+        del seen
+
+
+def fork() -> None:
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    ended = child  # LINE forked
+    del ended
+
+
+def arrive(name: str, moment: Any = None) -> str:
+    if moment is not None:
+        moment.acquire(True, 30)
+    passed = name  # LINE arrive
+    return passed
+
+
+def main(kind: str, seed: str) -> None:
+    listen(kind)
+    if kind in ("race", "fork"):
+        for number in range(8 if kind == "race" else 4):
+            moments = random.Random(f"{seed}/{number}")
+            naps = 0.01 if number % 2 else 0.2
+            threading.Thread(target=work, args=(moments, naps), daemon=True).start()
+    for _ in range(3):
+        threading.Thread(target=time.sleep, args=(1e5,), daemon=True).start()
+    if kind == "late":
+        be_late()
+    number: Any = 0
+    while kind != "race":
+        number = step(number)
+        time.sleep(0.002)
+        if kind == "fork":
+            fork()
+    time.sleep(1e5)
+
+
+def be_late() -> None:
+    """Two threads reach a breakpoint at the same moment, and one of them pauses only after the program was resumed."""
+    import debugpy.server.api  # noqa: F401
+    import pydevd
+
+    pause = pydevd.PyDB.do_wait_suspend
+    here, resumed = threading.Lock(), threading.Event()
+    here.acquire()
+
+    def do_wait_suspend(self: Any, thread: Any, *arguments: Any, **keywords: Any) -> Any:
+        if thread.name == "late" and not resumed.is_set():
+            here.release()
+            resumed.wait(30)
+        return pause(self, thread, *arguments, **keywords)
+
+    pydevd.PyDB.do_wait_suspend = do_wait_suspend
+    while not pydevd._is_attached():
+        time.sleep(0.01)
+    threading.Thread(target=arrive, args=("late",), name="late", daemon=True).start()
+    # That one has suspended this one, which would pause at any other line than a breakpoint's without a word.
+    arrive("early", here)
+    resumed.set()
+    while True:
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
