@@ -51,14 +51,15 @@ def fork() -> None:
     del ended
 
 
-def arrive(name: str, moment: Any = None) -> str:
-    if moment is not None:
-        moment.acquire(True, 30)
+def arrive(name: str) -> str:
     passed = name  # LINE arrive
     return passed
 
 
 def main(kind: str, seed: str) -> None:
+    if kind == "late":
+        # Before anybody can attach, which imports it, too.
+        import debugpy.server.api  # noqa: F401
     listen(kind)
     if kind in ("race", "fork"):
         for number in range(8 if kind == "race" else 4):
@@ -80,25 +81,32 @@ def main(kind: str, seed: str) -> None:
 
 def be_late() -> None:
     """Two threads reach a breakpoint at the same moment, and one of them pauses only after the program was resumed."""
-    import debugpy.server.api  # noqa: F401
     import pydevd
 
-    pause = pydevd.PyDB.do_wait_suspend
-    here, resumed = threading.Lock(), threading.Event()
-    here.acquire()
+    stop, pause = pydevd.PyDB.set_suspend, pydevd.PyDB.do_wait_suspend
+    reached, is_there, resumed = threading.Event(), threading.Event(), threading.Event()
+
+    def set_suspend(self: Any, thread: Any, *arguments: Any, **keywords: Any) -> Any:
+        if thread is threading.main_thread() and not reached.is_set():
+            reached.set()
+            is_there.wait(30)
+        return stop(self, thread, *arguments, **keywords)
 
     def do_wait_suspend(self: Any, thread: Any, *arguments: Any, **keywords: Any) -> Any:
         if thread.name == "late" and not resumed.is_set():
-            here.release()
+            is_there.set()
             resumed.wait(30)
         return pause(self, thread, *arguments, **keywords)
 
-    pydevd.PyDB.do_wait_suspend = do_wait_suspend
+    def arrive_later() -> None:
+        reached.wait()
+        arrive("late")
+
+    pydevd.PyDB.set_suspend, pydevd.PyDB.do_wait_suspend = set_suspend, do_wait_suspend
+    threading.Thread(target=arrive_later, name="late", daemon=True).start()
     while not pydevd._is_attached():
         time.sleep(0.01)
-    threading.Thread(target=arrive, args=("late",), name="late", daemon=True).start()
-    # That one has suspended this one, which would pause at any other line than a breakpoint's without a word.
-    arrive("early", here)
+    arrive("early")
     resumed.set()
     while True:
         time.sleep(0.01)

@@ -162,9 +162,9 @@ def _tell_every_stop(api: Any) -> None:
 
     notifications = pydevd.ThreadsSuspendedSingleNotification
     get_debugger, notify = pydevd.get_global_debugger, notifications.notify_thread_suspended
-    by_another, paused = pydevd.CMD_THREAD_SUSPEND, pydevd.STATE_SUSPEND
+    suspend, by_another, paused = pydevd.PyDB.set_suspend, pydevd.CMD_THREAD_SUSPEND, pydevd.STATE_SUSPEND
     known = {"_last_suspend_notification_time", "_suspend_time_request"} <= set(notifications.__slots__)
-    if not known or not hasattr(notifications, "add_on_resumed_callback") or not hasattr(pydevd.PyDB, "set_suspend"):
+    if not known or not hasattr(notifications, "add_on_resumed_callback"):
         return
     resume = pydevd_thread_lifecycle.resume_threads
 
@@ -188,15 +188,23 @@ def _tell_every_stop(api: Any) -> None:
     def add_on_resumed_callback(self: Any, answer: "Callable[[], None]") -> None:
         answer()
 
+    def set_suspend(self: Any, thread: Any, reason: int, *arguments: Any, **keywords: Any) -> Any:
+        if thread is threading.current_thread():
+            # Kept here, since another thread that stops at the same moment writes its own reason over it.
+            thread.azureml_debuggee_reason = reason
+        return suspend(self, thread, reason, *arguments, **keywords)
+
     def notify_thread_suspended(self: Any, thread_id: str, thread: Any, reason: int) -> Any:
         debugger = get_debugger()
-        if debugger is not None and reason != by_another and self.multi_threads_single_notification:
+        own = vars(thread).pop("azureml_debuggee_reason", by_another)
+        if debugger is not None and own != by_another and self.multi_threads_single_notification:
             _settled.wait(_RESUMING_SECONDS)
             resumed = getattr(debugger, "azureml_debuggee_resumed", None)
             is_late = resumed == self._last_suspend_notification_time >= self._suspend_time_request
             if is_late or thread.additional_info.pydev_state != paused:
                 # It has been resumed before it has paused: it stops anew, and the others with it.
-                debugger.set_suspend(thread, reason, suspend_other_threads=True)
+                suspend(debugger, thread, own, suspend_other_threads=True)
+                reason = own
         return notify(self, thread_id, thread, reason)
 
     modules = [
@@ -208,3 +216,4 @@ def _tell_every_stop(api: Any) -> None:
         module.resume_threads = resume_threads
     notifications.add_on_resumed_callback = add_on_resumed_callback
     notifications.notify_thread_suspended = notify_thread_suspended
+    pydevd.PyDB.set_suspend = set_suspend
