@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
+import re
 import secrets
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,6 +44,8 @@ for _number, _handler in _HANDLERS.items():
 #: How many hostile inputs of each kind a test makes unless it is told, and what they are made from then: every run
 #: of the whole suite has the same ones.
 HOSTILE, HOSTILE_SEED = 200, 13
+#: The first version of debugpy that the program takes.
+OLDEST_DEBUGPY = "1.8.0"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,6 +53,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hostile inputs")
     group.addoption("--hostile", type=int, metavar="N", help=f"how many of each kind ({HOSTILE}); runs them alone")
     group.addoption("--hostile-seed", type=int, metavar="SEED", help="what they are made from (shown at the top)")
+    parser.getgroup("versions").addoption(
+        "--debugpy-versions",
+        action="store_true",
+        help=f"every debugpy that pip finds, from {OLDEST_DEBUGPY} on, not only that one and the one that is "
+        "installed; runs the tests of versions alone",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,10 +74,12 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--hostile`, only the tests that make hostile inputs."""
-    if config.option.hostile is None:
+    """With `--hostile` or `--debugpy-versions`, only the tests that these are for."""
+    wanted = "hostile" if config.option.hostile is not None else ""
+    wanted = "debugpy_folder" if config.option.debugpy_versions else wanted
+    if not wanted:
         return
-    chosen = [item for item in items if "hostile" in getattr(item, "fixturenames", ())]
+    chosen = [item for item in items if wanted in getattr(item, "fixturenames", ())]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = chosen
 
@@ -94,6 +108,53 @@ def missing(what: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"{what}, and CI is set")
     pytest.skip(what)
+
+
+def _pip(*arguments: str) -> str:
+    """What pip says, of the packages that this Python takes."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+
+
+@functools.cache
+def _debugpy_versions() -> list[str]:
+    """Every version of debugpy from the oldest on that pip finds, the newest last."""
+    found = re.search(r"Available versions: (.+)", _pip("index", "versions", "debugpy"))
+    assert found, "pip names no versions of debugpy"
+    versions = [version for version in found[1].split(", ") if re.fullmatch(r"[\d.]+", version)]
+    numbers = {version: tuple(int(part) for part in version.split(".")) for version in versions}
+    oldest = tuple(int(part) for part in OLDEST_DEBUGPY.split("."))
+    return sorted((version for version in versions if numbers[version] >= oldest), key=numbers.__getitem__)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test of a version of debugpy, with each of them."""
+    if "debugpy_folder" in metafunc.fixturenames:
+        every = metafunc.config.option.debugpy_versions
+        versions = _debugpy_versions() if every else [OLDEST_DEBUGPY, "installed"]
+        metafunc.parametrize("debugpy_folder", versions, indirect=True)
+
+
+@pytest.fixture
+def debugpy_folder(request: pytest.FixtureRequest) -> Path:
+    """A folder that has nothing but a version of debugpy, to be put on the import path; kept from run to run."""
+    if request.param == "installed":
+        import debugpy
+
+        return Path(debugpy.__file__).parents[1]
+    name = f"debugpy-{request.param}-python{sys.version_info[0]}.{sys.version_info[1]}"
+    folder = Path(os.environ["XDG_CACHE_HOME"]) / "versions" / name
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+            try:
+                _pip("install", "--quiet", "--no-deps", "--target", f"{made}/it", f"debugpy=={request.param}")
+            except subprocess.SubprocessError:
+                missing(f"pip does not install debugpy {request.param}")
+            # Another worker may have been quicker.
+            with contextlib.suppress(OSError):
+                os.replace(f"{made}/it", folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

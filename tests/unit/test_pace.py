@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import socket
 import statistics
@@ -187,6 +188,48 @@ def test_a_pause_right_after_going_on_is_told_of(python: str, tmp_path: Path) ->
 
 
 # Versions -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_version(debugpy_folder: Path) -> dict[str, str]:
+    """The environment of a program that has this version of debugpy."""
+    return {"PYTHONPATH": os.pathsep.join([str(CHILD.parent), str(debugpy_folder)])}
+
+
+def test_every_debugpy_steps_shows_and_lets_in_the_next_debugger(
+    with_version: dict[str, str], tmp_path: Path, debugpy_folder: Path
+) -> None:
+    with Child(tmp_path, variables=with_version) as child:
+        for _ in range(2):
+            with child.attached("tick") as client:
+                _name, _line, thread = stopped(client)
+                where = evaluate(client, thread, "__import__('debugpy').__file__", "clipboard")
+                assert where.strip("'") == str(debugpy_folder / "debugpy" / "__init__.py")
+                for _ in range(3):
+                    press_f10(client, thread)
+                client.set_breakpoints(str(CHILD), [line_of("spinner")])
+                resume(client, thread)
+                assert stopped(client)[:2] == ("step", line_of("spinner"))
+            child.at_full_speed()
+
+
+def test_every_debugpy_outlasts_threads_that_stop_at_any_moment(
+    with_version: dict[str, str], tmp_path: Path, hostile: Hostile, request: pytest.FixtureRequest
+) -> None:
+    stops = STOPS if request.config.option.hostile is None else hostile.count
+    with program(tmp_path, "race", seed="1", variables=with_version) as child, attached(child, "work") as client:
+        for index in range(stops):
+            event = client.wait_event("stopped", LIMIT)
+            how = hostile.random(index).choice(["next", "continue", "continue"])
+            client.request(how, {"threadId": event.body["threadId"]}, LIMIT)
+
+
+def test_every_debugpy_outlasts_forks(with_version: dict[str, str], tmp_path: Path) -> None:
+    with program(tmp_path, "fork", seed="1", variables=with_version) as child, attached(child, "forked") as client:
+        for _ in range(FORKS):
+            _name, line, thread = stopped(client)
+            assert line == line_of("forked", PACE)
+            client.request("continue", {"threadId": thread}, LIMIT)
 
 
 #: What makes pydevd look different, and what tells that it has been left alone.

@@ -10,7 +10,8 @@ As of debugpy 1.8.22, each found by what it looks like, and left alone where it 
 * The answer to `continue` waits until a paused thread has left, and the adapter does nothing until it has that
   answer. A thread that reaches a breakpoint before pauses them all anew, and the session is dead.
 * A thread that has reached a breakpoint, but has not paused yet when the program is told to go on, pauses the
-  others and goes on itself. Nobody is told.
+  others and goes on itself. Nobody is told. Nor is anybody, before suspend_threads_lock came, where two threads
+  reach one at the same moment: each takes the other for the one that tells.
 * A new connection is followed by a sleep of 0.1 s.
 * debugpy describes its environment for its log, the metadata of every installed package included, even where
   it keeps no log.
@@ -204,7 +205,7 @@ def _tell_every_stop(api: Any) -> None:
             if is_late or thread.additional_info.pydev_state != paused:
                 # It has been resumed before it has paused: it stops anew, and the others with it.
                 suspend(debugger, thread, own, suspend_other_threads=True)
-                reason = own
+            reason = own
         return notify(self, thread_id, thread, reason)
 
     modules = [
