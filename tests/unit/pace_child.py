@@ -70,9 +70,9 @@ def main(kind: str, seed: str) -> None:
         threading.Thread(target=time.sleep, args=(1e5,), daemon=True).start()
     if kind == "late":
         be_late()
-    number: Any = 0
+    last = 0
     while kind != "race":
-        number = step(number)
+        last = step(last)
         time.sleep(0.002)
         if kind == "fork":
             fork()

@@ -192,7 +192,7 @@ def _tell_every_stop(api: Any) -> None:
     def set_suspend(self: Any, thread: Any, reason: int, *arguments: Any, **keywords: Any) -> Any:
         if thread is threading.current_thread():
             # Kept here, since another thread that stops at the same moment writes its own reason over it.
-            thread.azureml_debuggee_reason = reason
+            vars(thread)["azureml_debuggee_reason"] = reason
         return suspend(self, thread, reason, *arguments, **keywords)
 
     def notify_thread_suspended(self: Any, thread_id: str, thread: Any, reason: int) -> Any:
