@@ -69,8 +69,8 @@ def test_a_step_until_all_is_shown_takes_a_fraction_of_what_debugpy_alone_takes(
             sessions.append((client, stopped(client)[2]))
         taken = [[press_f10(*session) for session in sessions] for _ in range(9)]
     ours, theirs = (statistics.median(column) for column in zip(*taken, strict=True))
-    # A twentieth, on a machine at rest.
-    assert ours < theirs / 2, taken
+    # A thirtieth, even on a busy machine.
+    assert ours < theirs / 4, taken
 
 
 @EVERY
@@ -121,6 +121,23 @@ def test_the_adapter_confirms_at_once_what_pydevd_sends_and_reads_it_in_pieces(t
             peer.close()
             with pytest.raises(EOFError):
                 stream.readline()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("expression", "length"),
+    [("list(range(10**6))", 10**6), ("dict.fromkeys(range(10**5))", 10**5), ("set(range(10**5))", 10**5)],
+)
+def test_of_a_large_value_a_first_page_is_shown(python: str, expression: str, length: int, tmp_path: Path) -> None:
+    with program(tmp_path, "gate", python) as child, attached(child, "step") as client:
+        _name, _line, thread = stopped(client)
+        frame = client.request("stackTrace", {"threadId": thread}, LIMIT)["stackFrames"][0]["id"]
+        asked = {"expression": expression, "frameId": frame, "context": "repl"}
+        answer = client.request("evaluate", asked, LIMIT)
+        assert len(answer["result"]) < 10_000
+        page = client.request("variables", {"variablesReference": answer["variablesReference"]}, LIMIT)["variables"]
+        assert 100 <= len(page) < 600
+        assert str(length) in [entry["value"] for entry in page if entry["name"] == "len()"]
 
 
 # Threads that stop at any moment --------------------------------------------------------------------

@@ -19,7 +19,7 @@ from collections import deque
 from itertools import accumulate, chain, repeat, takewhile
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from . import imports, pace
+from . import imports
 from .adapter import Adapter, AdapterFailed
 from .threads import start_untraced
 
@@ -154,6 +154,9 @@ class Debugger:
             with imports.own:
                 api = _server()
                 sys.breakpointhook = hook
+                # Not before: most programs are never debugged.
+                from . import pace
+
                 pace.quicken(api)
                 if adapter is not None and self._join(api, adapter):
                     self._adapter, adapter = adapter, None
