@@ -103,13 +103,15 @@ def be_late() -> None:
         arrive("late")
 
     pydevd.PyDB.set_suspend, pydevd.PyDB.do_wait_suspend = set_suspend, do_wait_suspend
-    threading.Thread(target=arrive_later, name="late", daemon=True).start()
+    late = threading.Thread(target=arrive_later, name="late", daemon=True)
+    late.start()
     while not pydevd._is_attached():
         time.sleep(0.01)
     arrive("early")
     resumed.set()
-    while True:
-        time.sleep(0.01)
+    late.join()
+    print("both have gone on", flush=True)
+    time.sleep(1e5)
 
 
 if __name__ == "__main__":

@@ -191,6 +191,16 @@ def test_a_thread_that_pauses_only_after_the_program_was_told_to_go_on_is_told_o
             names.append(evaluate(client, thread, "name"))
             client.request("continue", {"threadId": thread}, LIMIT)
         assert names == ["'early'", "'late'"]
+        child.said("both have gone on")
+
+
+@EVERY
+def test_a_thread_that_pauses_only_after_its_debugger_has_left_goes_on(python: str, tmp_path: Path) -> None:
+    with program(tmp_path, "late", python) as child:
+        with attached(child, "arrive") as client:
+            assert evaluate(client, stopped(client)[2], "name") == "'early'"
+            client.disconnect(timeout=LIMIT)
+        child.said("both have gone on")
 
 
 @BOTH

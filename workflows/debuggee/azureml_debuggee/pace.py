@@ -165,7 +165,7 @@ def _tell_every_stop(api: Any) -> None:
     get_debugger, notify = pydevd.get_global_debugger, notifications.notify_thread_suspended
     suspend, by_another, paused = pydevd.PyDB.set_suspend, pydevd.CMD_THREAD_SUSPEND, pydevd.STATE_SUSPEND
     known = {"_last_suspend_notification_time", "_suspend_time_request"} <= set(notifications.__slots__)
-    if not known or not hasattr(notifications, "add_on_resumed_callback"):
+    if not known or not hasattr(notifications, "add_on_resumed_callback") or not hasattr(pydevd.PyDB, "is_attached"):
         return
     resume = pydevd_thread_lifecycle.resume_threads
 
@@ -203,8 +203,13 @@ def _tell_every_stop(api: Any) -> None:
             resumed = getattr(debugger, "azureml_debuggee_resumed", None)
             is_late = resumed == self._last_suspend_notification_time >= self._suspend_time_request
             if is_late or thread.additional_info.pydev_state != paused:
-                # It has been resumed before it has paused: it stops anew, and the others with it.
-                suspend(debugger, thread, own, suspend_other_threads=True)
+                # It has been resumed before it has paused.
+                if debugger.is_attached():
+                    # It stops anew, and the others with it.
+                    suspend(debugger, thread, own, suspend_other_threads=True)
+                else:
+                    # By a debugger that left: those go on, too, that it has suspended meanwhile.
+                    resume("*")
             reason = own
         return notify(self, thread_id, thread, reason)
 
