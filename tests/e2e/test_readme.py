@@ -127,7 +127,12 @@ ELSEWHERE = {
     "inv container.prune": ("tests/e2e/test_housekeeping.py", '"container.prune"'),
 }
 #: Those of this program's own developers that measure for many minutes, or run tests once more.
-NOT_TYPED = ("inv bench", "inv test -- tests/unit -k gate")
+NOT_TYPED = (
+    "inv bench",
+    "inv test -- tests/unit -k gate",
+    "inv test -- --hostile N",
+    "inv test -- --debugpy-versions",
+)
 
 
 def typed(lines: str) -> list[tuple[str, ...]]:
