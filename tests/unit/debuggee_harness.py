@@ -208,8 +208,10 @@ class Child:
         until(lambda: self.ask("traced()") == [], "no thread is traced")
 
     def ended(self) -> int:
-        """Its exit code, waited for."""
-        return self.process.wait(LIMIT)
+        """Its exit code, waited for, and what it has said last, unless a child of its own may still say something."""
+        code = self.process.wait(LIMIT)
+        self._reader.join(2.0)
+        return code
 
 
 def stopped(client: DapClient) -> tuple[str, int, int]:
