@@ -341,7 +341,7 @@ _ENCODED_AT = re.compile(r"%(?:25)?40", re.IGNORECASE)
 _CHANNEL_TOKEN = re.compile(r"/t/[\w.~%-]{8,}(?=/|\Z)")
 _PORT = re.compile(r"\d*\Z|\W*port\W*\Z|[{$<%(]", re.IGNORECASE)
 #: Schemes with which a user's name is a name and nothing more; with those of Azure's storage it is a container's.
-_NAMES_USERS = ("ssh", "sftp", "scp", "rsync", "wasb", "wasbs", "abfs", "abfss")
+_NAMES_USERS = ("ssh", "sftp", "scp", "rsync", "wasb", "wasbs", "abfs", "abfss", "vscode-remote")
 
 
 def _without_user(found: re.Match[str]) -> str:

@@ -26,6 +26,8 @@ from pipelines import PipelineProject
 from projects import ROOT, Project, Result
 
 CANARY = "Canary7Zq-secret"
+#: What a line of a private key looks like.
+KEY_LINE = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQCanary7Zq1234"
 
 
 class Watch:
@@ -287,7 +289,7 @@ def test_a_setting(tmp_path: Path, watch: Callable[[Project], Watch], place: str
     "line",
     [
         f"RUN echo connecting to https://me:{CANARY}@host/ && false",
-        f"RUN printf '%s\\n' '-----BEGIN PRIVATE KEY-----' '{CANARY}' '-----END PRIVATE KEY-----'; false",
+        f"RUN printf '%s\\n' '-----BEGIN PRIVATE KEY-----' '{KEY_LINE}' '-----END PRIVATE KEY-----'; false",
         f"FROM me:{CANARY}@127.0.0.1:1/image",
         f"ENV API_KEY={CANARY}\\nRUN env; false".replace("\\n", "\n"),
     ],
@@ -302,7 +304,7 @@ def test_the_output_of_a_build(docker_engine: None, tmp_path: Path, line: str) -
     )
     with Watch(project, project.folder / "none") as seen:
         results = [project.inv("deploy.build"), project.inv("deploy.debug", "--json")]
-    assert all(result.code == 1 for result in results)
+    assert all(result.code == 1 and KEY_LINE not in result.out + result.err for result in results)
     seen.check(*results)
     project.clean_up()
 

@@ -45,7 +45,11 @@ def grows_with_its_size(read: Callable[[str], object], text: Callable[[int], str
     while (first := seconds(read, text(count))) < 0.006 and len(text(count)) < 1_000_000:
         count *= 2
     ratios = []
-    for _ in range(4):
+    for attempt in range(6):
+        if attempt == 3 and len(text(count)) < 1_000_000:
+            # Too small to be told from the machine's other work: once more with more.
+            count *= 8
+            first = seconds(read, text(count))
         first = min(seconds(read, text(count)), first)
         ratios.append(seconds(read, text(4 * count)) / max(first, 0.001))
         if ratios[-1] < MOST:
