@@ -40,12 +40,23 @@ class Person:
 
     def run(self, *command: str, **more: str) -> str:
         """Run a command that has to work; its standard output."""
+        done = self._done(command, more)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    def fails(self, *command: str, **more: str) -> str:
+        """Run a command that has to fail for a reason of the person's; its standard error."""
+        done = self._done(command, more)
+        assert done.returncode == 1, done.stderr + done.stdout
+        return done.stderr
+
+    def _done(self, command: tuple[str, ...], more: dict[str, str]) -> subprocess.CompletedProcess[str]:
         who: dict[str, object] = {}
         if self.uid != os.getuid():
             socket = Path("/var/run/docker.sock")
             groups = [socket.stat().st_gid] if socket.exists() else []
             who = {"user": self.uid, "group": self.uid, "extra_groups": groups}
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             command,
             cwd=self.clone,
             env={**self.environ, **more},
@@ -54,8 +65,7 @@ class Person:
             timeout=280,
             **who,  # type: ignore[call-overload]
         )
-        assert done.returncode == 0, done.stderr + done.stdout
-        return str(done.stdout)
+        return done
 
 
 @pytest.fixture
@@ -130,12 +140,18 @@ def test_the_first_commands_of_the_readme_work_for_an_ordinary_user(
     (own / "helper.py").write_text("")
     for path in (own, *own.iterdir()):
         os.chown(path, person.uid, -1)
-    result = json.loads(
-        person.run("inv", "deploy.debug", "--json", "--score-script", "own/score.py", **free).splitlines()[-1]
-    )
+    started = ("inv", "deploy.debug", "--json", "--score-script", "own/score.py")
+    if engine == "docker":
+        # A container sees the folder for reading only, so nothing in it can change the person's files.
+        refused = person.fails(*started, **free)
+        assert "Read-only file system: 'outputs'" in refused and "tempfile.mkdtemp()" in refused
+        assert not (own / "outputs").exists()
+        elsewhere = "def init():\n    import tempfile\n    os.chdir(tempfile.mkdtemp())\n"
+        (own / "score.py").write_text(SCRIPT.replace("def init():\n", elsewhere))
+    result = json.loads(person.run(*started, **free).splitlines()[-1])
     assert post(result["scoring_url"]) == {"uid": person.uid}
     person.run("inv", "container.stop")
-    assert (own / "outputs" / "started.txt").exists()
+    assert (own / "outputs" / "started.txt").exists() == (engine == "process")
     strangers = [path for path in person.home.rglob("*") if path.lstat().st_uid != person.uid]
     assert strangers == []
 
