@@ -81,7 +81,7 @@ def test_pydevd_sends_at_once_and_its_paused_threads_are_woken_by_what_concerns_
         _name, _line, thread = stopped(client)
         live = "__import__('pydevd').get_global_debugger()"
         assert evaluate(client, thread, f"{live}.writer.sock.getsockopt(6, {socket.TCP_NODELAY}) != 0") == "True"
-        assert evaluate(client, thread, f"type({live}._thread_events).__name__") == "'_Bells'"
+        assert evaluate(client, thread, f"type({live}._thread_events).__name__") == "'_WakeEvents'"
         # Nor does a child that it has forked fall back: what has been changed are pydevd's classes.
         patched = "__import__('pydevd').PyDB.initialize_network.__module__"
         assert evaluate(client, thread, patched) == "'azureml_debuggee.pace'"

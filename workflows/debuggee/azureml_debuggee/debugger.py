@@ -157,7 +157,7 @@ class Debugger:
                 # Not before: most programs are never debugged.
                 from . import pace
 
-                pace.quicken(api)
+                pace.patch_pydevd(api)
                 if adapter is not None and self._join(api, adapter):
                     self._adapter, adapter = adapter, None
                     return

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 #: Seconds that resuming all threads may take.
 _RESUMING_SECONDS = 1.0
-#: The sleep after a new connection.
-_NAP_SECONDS = 0.1
+#: Seconds that pydevd sleeps after a new connection.
+_CONNECTED_SECONDS = 0.1
 
 #: Whether this has been done in this process.
 _done = False
@@ -49,7 +49,7 @@ def _after_fork() -> None:
     _settled.set()
 
 
-def quicken(api: Any) -> None:
+def patch_pydevd(api: Any) -> None:
     """Change pydevd, which has been imported.
 
     Args:
@@ -114,7 +114,7 @@ class _Clock:
     def sleep(self, seconds: float) -> None:
         """As the module's."""
         # The threads that it is for have started by now: Thread.start() waits for that.
-        if seconds != _NAP_SECONDS or threading.get_ident() != self._thread:
+        if seconds != _CONNECTED_SECONDS or threading.get_ident() != self._thread:
             self._clock.sleep(seconds)
 
 
@@ -126,19 +126,19 @@ def _wake_at_once(debugger: Any, sock: Any) -> None:
     """Let paused threads wait for what concerns them."""
     events = getattr(debugger, "_thread_events", None)
     # There is none before debugpy 1.8.9, whose threads look every 10 ms.
-    if events is not None and not isinstance(events, _Bells):
-        debugger._thread_events = _Bells(events.default_factory, debugger._cmd_queue)
+    if events is not None and not isinstance(events, _WakeEvents):
+        debugger._thread_events = _WakeEvents(events.default_factory, debugger._cmd_queue)
 
 
-class _Bells(dict):  # type: ignore[type-arg]
+class _WakeEvents(dict):  # type: ignore[type-arg]
     """By a thread's id, what it waits for while it is paused."""
 
     def __init__(self, event: Any, queues: "Dict[str, Any]") -> None:
         super().__init__()
         from _pydevd_bundle.pydevd_constants import STATE_SUSPEND
 
-        class Bell(event):  # type: ignore[misc]
-            """Rings once more where there is something to do; its thread forgets that it rang after each wait."""
+        class WakeEvent(event):  # type: ignore[misc]
+            """Is set as well while there is something to do; its thread clears it after each wait."""
 
             def __init__(self, thread_id: str) -> None:
                 super().__init__()
@@ -150,10 +150,10 @@ class _Bells(dict):  # type: ignore[type-arg]
                     return True
                 return bool(super().wait(timeout))
 
-        self._bell: "Callable[[str], Any]" = Bell
+        self._make_event: "Callable[[str], Any]" = WakeEvent
 
     def __missing__(self, thread_id: str) -> Any:
-        return self.setdefault(thread_id, self._bell(thread_id))
+        return self.setdefault(thread_id, self._make_event(thread_id))
 
 
 def _tell_every_stop(api: Any) -> None:
@@ -181,10 +181,10 @@ def _tell_every_stop(api: Any) -> None:
             resume(*arguments, **keywords)
         finally:
             settled.set()
-            bells = getattr(debugger, "_thread_events", None)
-            if isinstance(bells, _Bells):
-                for bell in list(bells.values()):
-                    bell.set()
+            events = getattr(debugger, "_thread_events", None)
+            if isinstance(events, _WakeEvents):
+                for event in list(events.values()):
+                    event.set()
 
     def add_on_resumed_callback(self: Any, answer: "Callable[[], None]") -> None:
         answer()
