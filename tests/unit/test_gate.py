@@ -36,7 +36,7 @@ from debuggee_harness import (
     until,
 )
 
-from workflows.debuggee.azureml_debuggee.gate import speaks_dap
+from workflows.debuggee.azureml_debuggee.admission import speaks_dap
 from workflows.debugger.dap import DapClient, DapClosed, DapError
 
 EVERY = pytest.mark.parametrize("python", interpreters(), ids=name_of)
@@ -358,8 +358,8 @@ def test_a_program_that_closes_every_descriptor_gets_its_gate_back(child: Child)
 
 
 def test_an_error_in_the_gate_is_shown_and_the_gate_stays_open(child: Child) -> None:
-    child.ask("gate = session.gate; knock = gate._on_first_bytes")
-    child.ask("gate._on_first_bytes = lambda *_: 1 / 0")
+    child.ask("gate = session.gate; listener = gate._listener; on_first_bytes = listener._on_first_bytes")
+    child.ask("listener._on_first_bytes = lambda *_: 1 / 0")
     with child.connect() as peer:
         peer.sendall(b"x")
         peer.settimeout(LIMIT)
@@ -367,7 +367,7 @@ def test_an_error_in_the_gate_is_shown_and_the_gate_stays_open(child: Child) -> 
         with contextlib.suppress(ConnectionResetError):
             assert peer.recv(1) == b""
     until(lambda: "ZeroDivisionError" in child.errors(), "the traceback")
-    child.ask("gate._on_first_bytes = knock")
+    child.ask("listener._on_first_bytes = on_first_bytes")
     tidy = "gate._tidy"
     child.ask(f"tidy = {tidy}; calls = []")
     child.ask("gate._tidy = lambda now: calls.append(1) or [][0]")

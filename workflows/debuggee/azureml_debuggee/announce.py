@@ -64,3 +64,12 @@ def say(line: str) -> None:
     except Exception:
         # No standard output, or closed already, or replaced by something of the program's.
         pass
+
+
+def warn(message: str) -> None:
+    """Write one line to the program's standard error, without harm to the program."""
+    try:
+        sys.stderr.write("azureml_debuggee: " + message + "\n")
+        sys.stderr.flush()
+    except Exception:
+        pass

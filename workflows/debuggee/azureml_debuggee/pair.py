@@ -17,6 +17,12 @@ ATTACHING_SECONDS = 30.0
 OPENING_SECONDS = 5.0
 #: Adapters that a debugger may be handed to before it has attached.
 JOINS = 32
+#: Bytes that are read at once, and kept for one who does not read.
+BUFFER_BYTES = 64 * 1024
+#: Seconds that what has been said may take to be sent, once the connection ends.
+FLUSH_SECONDS = 5.0
+#: Seconds of the adapter's silence after which a session whose debugger has died is closed.
+SILENCE_SECONDS = 0.2
 
 
 class Pair:
@@ -75,20 +81,70 @@ class Pair:
         """Whether it has sent a message that has not been dealt with."""
         return not self.released and self._opening.next() is not None
 
-    def room(self, most: int) -> bool:
-        """Whether more may be read from the client."""
-        if self.released:
-            return len(self.to_adapter) < most
-        return len(self._opening.unread) < OPENING_BYTES + most
+    def reads(self, end: socket.socket) -> bool:
+        """Whether more may be read from this one of the two."""
+        if self.deserted:
+            return end is self.adapter
+        return self.closing is None and (self._has_room() if end is self.client else len(self.to_client) < BUFFER_BYTES)
 
-    def take(self, data: bytes) -> None:
+    def _has_room(self) -> bool:
+        if self.released:
+            return len(self.to_adapter) < BUFFER_BYTES
+        return len(self._opening.unread) < OPENING_BYTES + BUFFER_BYTES
+
+    def received(self, end: socket.socket, data: bytes) -> None:
+        """One of the two has sent this; nothing where it has closed."""
+        if end is self.client:
+            self._take(data)
+            if not data:
+                self._desert()
+        elif not data:
+            self.closing = time.monotonic() + (0.0 if self.deserted else FLUSH_SECONDS)
+        elif self.deserted:
+            self.closing = time.monotonic() + SILENCE_SECONDS
+        else:
+            self._answer(data)
+
+    def _desert(self) -> None:
+        """The client has closed; its answers that are on their way are still taken from the adapter.
+
+        As of debugpy 1.8.22 the adapter ends, and with it all debugging of this process,
+        when the answer to an `evaluate` finds the connection closed.
+        """
+        self.deserted = True
+        self.closing = time.monotonic() + SILENCE_SECONDS
+        del self.to_client[:]
+
+    def send(self) -> None:
+        """Send what the two can take."""
+        for end, _read, write in self.ends():
+            while write and not (self.deserted and end is self.client):
+                try:
+                    sent = end.send(write)
+                except (BlockingIOError, InterruptedError):
+                    break
+                except OSError:
+                    # Gone; what it has said before is still to be delivered.
+                    del write[:]
+                    if end is self.client:
+                        self._desert()
+                    self.closing = self.closing or time.monotonic() + FLUSH_SECONDS
+                    break
+                del write[:sent]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all has been sent, and nothing more is to come."""
+        return self.closing is not None and not self.deserted and not self.to_adapter and not self.to_client
+
+    def _take(self, data: bytes) -> None:
         """The client has sent this."""
         if self.released:
             self.to_adapter += data
         else:
             self._opening.unread += data
 
-    def answer(self, data: bytes) -> None:
+    def _answer(self, data: bytes) -> None:
         """The adapter has sent this, for the client."""
         self.last = time.monotonic()
         data = self._unknown(data)
@@ -179,8 +235,8 @@ class Pair:
         self.answered = True
         return True
 
-    def gives_way_at(self) -> float:
-        """When others need not wait any longer for this one, which has not attached."""
+    def blocks_until(self) -> float:
+        """Until when others wait for this one, which has not attached."""
         grace, most = GRACE_SECONDS, OPENING_SECONDS
         if self.conversation.attaching:
             grace = most = ATTACHING_SECONDS

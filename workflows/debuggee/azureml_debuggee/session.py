@@ -120,7 +120,7 @@ class Session:
 
         # Short waits, so that a signal or `let_go` ends the hold at once on every platform.
         while not attached and not over():
-            if self.gate.knocked.wait(min(deadline - time.monotonic(), 0.1)):
+            if self.gate.joined.wait(min(deadline - time.monotonic(), 0.1)):
                 attached = self.debugger.wait(over)
         attached = attached or was_here()
         if attached:

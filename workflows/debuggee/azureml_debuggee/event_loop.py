@@ -1,0 +1,159 @@
+"""One thread that waits on all of the gate's sockets, and a second one for what may block."""
+
+from __future__ import annotations
+
+import os
+import queue
+import selectors
+import socket
+import traceback
+from typing import Any, Callable, List, Optional, Tuple
+
+from .announce import warn
+from .threads import start_untraced
+
+
+def report_bug() -> None:
+    """Say what went wrong, which is a bug here, without harm to the program."""
+    warn(traceback.format_exc().rstrip())
+
+
+class EventLoop:
+    """Calls a handler when something can be read from or written to its socket.
+
+    All methods but :meth:`close_after_fork` belong to the thread that calls :meth:`wait`.
+
+    Args:
+        on_error: Called with a socket whose handler has raised an exception, which has been reported.
+    """
+
+    def __init__(self, on_error: Callable[[Any], None]) -> None:
+        self._on_error = on_error
+        #: Selectors whose descriptors the program has closed: kept for good, since closing them closes others.
+        self._lost: List[Any] = []
+        self._work: "queue.SimpleQueue[Callable[[], Optional[Callable[[], None]]]]" = queue.SimpleQueue()
+        self._done: "queue.SimpleQueue[Callable[[], None]]" = queue.SimpleQueue()
+        self._helper: Any = None
+
+    def open(self) -> None:
+        """Make what it waits with, with no socket to wait for.
+
+        Raises:
+            OSError: No descriptor is left.
+        """
+        self._selector = selectors.DefaultSelector()
+        self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
+        for end in self.sockets():
+            end.setblocking(False)
+        self._selector.register(self._wakeup_receiver, selectors.EVENT_READ, self._on_wakeup)
+        self._opened_as = self._identity()
+
+    def _identity(self) -> Any:
+        """What tells the wake-up socket from whatever else may get its number."""
+        if os.name != "posix":
+            return None
+        try:
+            status = os.fstat(self._wakeup_receiver.fileno())
+        except OSError:
+            return False
+        return status.st_dev, status.st_ino
+
+    def sockets(self) -> Tuple[socket.socket, socket.socket]:
+        """Its own two."""
+        return self._wakeup_receiver, self._wakeup_sender
+
+    def reopen(self) -> None:
+        """Begin anew, after the program has closed every descriptor; the sockets have been detached."""
+        self._lost.append(self._selector)
+        self.open()
+
+    def close_after_fork(self) -> None:
+        """Close the selector in a forked child, where each socket has been closed.
+
+        They are not taken out of it: that would take them out of the parent's, since both share one.
+        """
+        try:
+            self._selector.close()
+        except OSError:
+            pass
+
+    def register(self, end: socket.socket, events: int, handler: Callable[[Any, int], None]) -> None:
+        """Call ``handler`` with the socket and what has happened, out of these events."""
+        self._selector.register(end, events, handler)
+
+    def unregister(self, end: socket.socket) -> None:
+        """Wait for this socket no more, if it is waited for."""
+        if self._is_registered(end):
+            self._selector.unregister(end)
+
+    def _is_registered(self, end: Any) -> bool:
+        return end.fileno() != -1 and end in self._selector.get_map()
+
+    def watch(self, end: socket.socket, events: int, handler: Callable[[Any, int], None]) -> None:
+        """Wait for just these events from now on; with 0, for none."""
+        known = self._selector.get_map().get(end)
+        if known is None:
+            if events:
+                self._selector.register(end, events, handler)
+        elif not events:
+            self._selector.unregister(end)
+        elif known.events != events:
+            self._selector.modify(end, events, known.data)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until something happens, so long at the most, and call the handlers.
+
+        Returns:
+            False where nothing can be waited for: the program has closed every descriptor, these among them.
+        """
+        try:
+            events: List[Tuple[Any, int]] = self._selector.select(seconds)
+        except OSError:
+            return False
+        if self._identity() != self._opened_as:
+            return False
+        for key, mask in events:
+            # An earlier handler of this round may have closed it.
+            if self._is_registered(key.fileobj):
+                try:
+                    key.data(key.fileobj, mask)
+                except Exception:
+                    report_bug()
+                    self._on_error(key.fileobj)
+        return True
+
+    # What may block
+
+    def run_in_helper(self, work: Callable[[], Optional[Callable[[], None]]]) -> None:
+        """Have the helper's thread do ``work``, one after the other, and then this thread what it has returned."""
+        self._work.put(work)
+        if self._helper is None:
+            self._helper = start_untraced(self._help, "azureml-debuggee-helper")
+
+    def _help(self) -> None:
+        while True:
+            work = self._work.get()
+            try:
+                following = work()
+            except Exception:
+                report_bug()
+                continue
+            if following is None:
+                continue
+            self._done.put(following)
+            try:
+                self._wakeup_sender.send(b"!")
+            except OSError:
+                pass  # As much as fits has been sent already, or the program has closed it.
+
+    def _on_wakeup(self, receiver: socket.socket, mask: int) -> None:
+        try:
+            receiver.recv(4096)
+        except (BlockingIOError, InterruptedError):
+            pass
+        while True:
+            try:
+                following = self._done.get_nowait()
+            except queue.Empty:
+                return
+            following()

@@ -1,0 +1,214 @@
+"""The debug port, and the peers of whom nothing is known yet.
+
+Any number of strangers may connect and say nothing, close at once, or send anything: they are dropped, and neither
+the program nor a debugger among them comes to harm.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import time
+from collections import OrderedDict
+from typing import Any, Callable, List, Optional, Tuple
+
+from .admission import Admission
+from .event_loop import EventLoop
+from .frames import HEADER_BYTES
+from .pair import GRACE_SECONDS
+
+#: Seconds that a peer has for its first message; a busy interpreter may need long.
+FIRST_MESSAGE_SECONDS = 60.0
+#: Seconds without accepting, after the program has run out of file descriptors or while too many connect.
+PAUSE_SECONDS = 0.05
+#: Connections that the system keeps until they are accepted.
+_BACKLOG = 512
+#: Connections that are accepted before other sockets get their turn.
+_AT_ONCE = 64
+
+
+def _pending_limit() -> int:
+    """How many peers may be kept of whom nothing is known yet.
+
+    Enough that many strangers do not push out a debugger whose first message is still on
+    its way, and few of the descriptors that the program may open.
+    """
+    try:
+        import resource
+    except ImportError:
+        return 32
+    return max(32, min(128, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
+
+
+PENDING = _pending_limit()
+
+
+class CannotListen(Exception):
+    """The port can never be listened on; says why."""
+
+
+class Listener:
+    """Listens on a port, and hands over each peer that may come in.
+
+    Args:
+        loop: Where it waits.
+        address: Host and port to listen on; with port 0 on a free one.
+        tries: How many ports may be tried, from that one on.
+        admission: Who may come in.
+        admit: Called with such a peer, the moment up to which it may be kept waiting, and what it has sent.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        address: Tuple[str, int],
+        tries: int,
+        admission: Admission,
+        admit: Callable[[socket.socket, float, bytes], None],
+    ) -> None:
+        self.address = address
+        self._loop, self._tries = loop, max(1, tries)
+        self._admission, self._admit = admission, admit
+        self._socket: Optional[socket.socket] = None
+        #: When to accept again, while nobody is accepted.
+        self._accept_at: Optional[float] = None
+        #: What each has sent, and until when the rest has to be here; the oldest first.
+        self._pending: "OrderedDict[socket.socket, Tuple[float, bytearray]]" = OrderedDict()
+
+    def ports(self) -> Tuple[int, int]:
+        """The first and the last of those that it tries."""
+        return self.address[1], self.address[1] + self._tries - 1
+
+    def bind(self) -> bool:
+        """Listen, from then on at :attr:`address`; False where every port is held.
+
+        Raises:
+            CannotListen: For another reason.
+        """
+        host, first = self.address
+        last = min(first + self._tries, 65536) if first else 1
+        for port in range(first, max(last, first + 1)):
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                if os.name == "posix":
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind((host, port))
+                listener.listen(_BACKLOG)
+                listener.setblocking(False)
+                break
+            except (OSError, OverflowError) as error:
+                listener.close()
+                if getattr(error, "errno", None) != errno.EADDRINUSE:
+                    raise CannotListen("cannot listen on {}:{}: {}".format(host, port, error)) from error
+        else:
+            return False
+        self._socket = listener
+        self.address = listener.getsockname()[:2]
+        self._loop.register(listener, selectors.EVENT_READ, self._on_connection)
+        return True
+
+    def sockets(self) -> List[socket.socket]:
+        """All that it has."""
+        return [*self._pending, *([] if self._socket is None else [self._socket])]
+
+    def clear(self) -> None:
+        """Forget all sockets, which have been detached."""
+        self._pending.clear()
+        self._socket = self._accept_at = None
+
+    def moments(self) -> List[float]:
+        """When it has something to do, whatever happens on its sockets."""
+        moments = [] if self._accept_at is None else [self._accept_at]
+        if self._pending:
+            moments.append(next(iter(self._pending.values()))[0])
+        return moments
+
+    def tidy(self, now: float) -> None:
+        """Do what is due at this moment."""
+        if self._accept_at is not None and self._accept_at <= now and self._socket is not None:
+            self._accept_at = None
+            self._loop.register(self._socket, selectors.EVENT_READ, self._on_connection)
+        while self._pending and next(iter(self._pending.values()))[0] <= now:
+            self._drop(next(iter(self._pending)))
+
+    def give_up(self, end: Any) -> None:
+        """Drop a peer with whom something unforeseen has happened, if it is one of these."""
+        if end in self._pending:
+            self._drop(end)
+
+    def _on_connection(self, listener: socket.socket, mask: int) -> None:
+        for _ in range(_AT_ONCE):
+            if self._waits_for_oldest():
+                return
+            try:
+                peer, _address = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in (errno.ECONNABORTED, errno.EPROTO):
+                    continue
+                if self._pending:
+                    self._drop(next(iter(self._pending)))
+                    continue
+                # Most likely no descriptor is left. The peer stays connected, and to be
+                # told so without end would take a whole processor from the program.
+                self._pause(time.monotonic() + PAUSE_SECONDS)
+                return
+            peer.setblocking(False)
+            if len(self._pending) >= PENDING:
+                self._drop(next(iter(self._pending)))
+            self._pending[peer] = (time.monotonic() + FIRST_MESSAGE_SECONDS, bytearray())
+            self._loop.register(peer, selectors.EVENT_READ, self._on_first_bytes)
+
+    def _waits_for_oldest(self) -> bool:
+        """Whether nobody can be accepted now without pushing out one that has only just come.
+
+        The oldest may be a debugger among many, whose first message is on its way; the
+        others then wait where the system keeps them.
+        """
+        if len(self._pending) < PENDING:
+            return False
+        oldest = next(iter(self._pending))
+        self._on_first_bytes(oldest, 0)
+        if oldest not in self._pending:
+            return False
+        now = time.monotonic()
+        grace = self._pending[oldest][0] - FIRST_MESSAGE_SECONDS + GRACE_SECONDS
+        if grace <= now:
+            return False
+        self._pause(min(grace, now + PAUSE_SECONDS))
+        return True
+
+    def _pause(self, until: float) -> None:
+        """Accept nobody for a moment."""
+        if self._socket is not None:
+            self._loop.unregister(self._socket)
+            self._accept_at = until
+
+    def _on_first_bytes(self, peer: socket.socket, mask: int) -> None:
+        until, data = self._pending[peer]
+        try:
+            received = peer.recv(HEADER_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            received = b""
+        data += received
+        verdict = self._admission.judge(peer, data) if received else False
+        if verdict is None:
+            return
+        if not verdict:
+            self._drop(peer)
+            return
+        self._loop.unregister(peer)
+        self._admission.forget(peer)
+        del self._pending[peer]
+        self._admit(peer, until, bytes(data))
+
+    def _drop(self, peer: socket.socket) -> None:
+        del self._pending[peer]
+        self._admission.forget(peer)
+        self._loop.unregister(peer)
+        peer.close()
