@@ -50,7 +50,7 @@ def _project(folder: Path) -> None:
 
 def second_call(report: Report, project: Path, environ: dict[str, str], host: object) -> None:
     """A task with `--remote`, nothing changed, against the same typed on the machine itself."""
-    from hosts import Host
+    from host import Host
 
     assert isinstance(host, Host)
     _project(project)
@@ -77,7 +77,8 @@ def second_call(report: Report, project: Path, environ: dict[str, str], host: ob
 
 def synchronising(report: Report, tree: Path, environ: dict[str, str], hosts: object, host: object) -> None:
     """One changed file of ten thousand, against rsync over the same SSH server."""
-    from hosts import Host, Hosts
+    from host import Host
+    from hosts import Hosts
 
     assert isinstance(hosts, Hosts) and isinstance(host, Host)
     tree.mkdir()

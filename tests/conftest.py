@@ -18,9 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import Host, Hosts, what_is_missing
+from host import Host
+from hosts import Hosts, what_is_missing
 from pipelines import PipelineProject, make_pipeline_project
 from projects import PLAIN, ROOT, Project
+
+#: What several files of tests of one topic share, with its fixtures.
+pytest_plugins = ("debuggee_harness", "engine_steps", "launch_json_files", "runconfigs")
 
 # The tests' own settings, whatever the person's are. What is slow to make, environments,
 # is kept from one run to the next in a cache of the tests' own.

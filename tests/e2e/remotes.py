@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hosts import Host, Hosts, Laptop
+from host import Host
+from hosts import Hosts
+from laptop import Laptop
 from pipelines import ADD, PIPELINE, PREPARE, READER, TELL
 from projects import PLAIN, ROOT, Project
 

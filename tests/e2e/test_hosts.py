@@ -14,7 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import missing
-from hosts import REMOTE_PATH, Host, Hosts, listeners
+from host import Host
+from host_tools import REMOTE_PATH, listeners
+from hosts import Hosts
 from projects import until
 
 ECHO = """\

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from conftest import make_project
 from experiments import TRAIN_LINE, ExperimentProject, make_experiment_project
-from hosts import Host, Hosts
+from host import Host
+from hosts import Hosts
 from pipelines import PREPARE_LINE, PipelineProject, go_on, make_pipeline_project, session, stop_of, value_of
 from projects import PLAIN_LINE, Project, Result
 from remotes import remote_project

@@ -13,7 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 from experiments import TITLE, TRAIN, TRAIN_LINE
-from hosts import Host, Hosts, listeners
+from host import Host
+from host_tools import listeners
+from hosts import Hosts
 from pipelines import ADD_LINE, FAMILY, PREPARE_LINE, TELL_LINE, go_on, session, stop_of, value_of
 from projects import PLAIN_LINE, post, until
 from remotes import RemoteProject, remote_project

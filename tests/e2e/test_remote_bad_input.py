@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import PASSPHRASE, Hosts
+from hosts import Hosts
+from laptop import PASSPHRASE
 from remotes import RemoteProject, remote_project
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hosts import Host, Hosts
+from host import Host
+from hosts import Hosts
 
 from workflows.errors import UserError
 from workflows.remote import address, pulse

@@ -5,23 +5,14 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import dap_sessions
 import pytest
 from conftest import Hostile
-from debuggee_harness import CHILD, LIMIT, Child, interpreters, line_of, name_of, resume, stopped, until
+from debuggee_harness import BOTH, CHILD, LIMIT, Child, line_of, resume, stopped, until
 
 from workflows.debugger.dap import DapClient
-
-BOTH = pytest.mark.parametrize("python", sorted({interpreters()[0], interpreters()[-1]}), ids=name_of)
-
-
-@pytest.fixture
-def child(tmp_path: Path) -> Iterator[Child]:
-    with Child(tmp_path) as child:
-        yield child
 
 
 def attach_and_stop(child: Child) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 from conftest import Hostile
+from launch_json_files import ATTACH, NEW, before_and_after
 from mutations import JSON, mutated
-from test_launch_json import ADDED, ATTACH, NEW, UPDATED, before_and_after
+from test_launch_json_added import ADDED
+from test_launch_json_updated import UPDATED
 
 from workflows.debugger import jsonc, launch_json
 from workflows.debugger.launch_json import write_configurations

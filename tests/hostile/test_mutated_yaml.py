@@ -14,7 +14,7 @@ from conftest import Hostile
 from mutations import LINES, YAML, mutated
 from pipelines import PIPELINE
 from projects import ROOT
-from test_runconfig import SAVED
+from runconfigs import SAVED
 
 from workflows.environments.definition import load_definition
 from workflows.environments.references import resolve_environment

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 from workflows.debuggee import FOLDER
 from workflows.debugger.dap import DapClient, DapEvent, Json
 
@@ -61,6 +63,11 @@ def name_of(python: str) -> str:
     return python.split(os.sep)[-3]
 
 
+#: With every Python that there is, and with the oldest and the newest: one of each way in which pydevd works.
+EVERY = pytest.mark.parametrize("python", interpreters(), ids=name_of)
+BOTH = pytest.mark.parametrize("python", sorted({interpreters()[0], interpreters()[-1]}), ids=name_of)
+
+
 def traces(python: str) -> bool:
     """Whether pydevd works through a trace function there; from 3.12 on it does not."""
     question = [python, "-c", "import sys; sys.exit(sys.version_info >= (3, 12))"]
@@ -76,6 +83,19 @@ def until(look: Callable[[], T], what: str, limit: float = LIMIT) -> T:
             return found
         assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
         time.sleep(0.01)
+
+
+def free_port(count: int = 1) -> int:
+    """The first of as many consecutive ports on which nobody listens."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            base = int(first.getsockname()[1])
+        try:
+            for port in range(base, base + count):
+                socket.create_server(("127.0.0.1", port)).close()
+        except (OSError, OverflowError):
+            continue
+        return base
 
 
 class Child:
@@ -212,6 +232,13 @@ class Child:
         code = self.process.wait(LIMIT)
         self._reader.join(2.0)
         return code
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Child]:
+    """A debugged process of this Python."""
+    with Child(tmp_path) as child:
+        yield child
 
 
 def stopped(client: DapClient) -> tuple[str, int, int]:

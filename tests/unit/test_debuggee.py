@@ -10,11 +10,11 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from debuggee_harness import (
+    BOTH,
     CHILD,
     LIMIT,
     Child,
@@ -31,9 +31,6 @@ from debuggee_harness import (
 from workflows.debuggee import FOLDER
 from workflows.debugger.dap import DapClient
 
-EVERY = pytest.mark.parametrize("python", interpreters(), ids=name_of)
-#: The oldest and the newest, one of each way in which pydevd works.
-BOTH = pytest.mark.parametrize("python", sorted({interpreters()[0], interpreters()[-1]}), ids=name_of)
 TRACING = pytest.mark.parametrize("python", [path for path in interpreters() if traces(path)], ids=name_of)
 #: At a script's top, as published, behind what loads the debuggee.
 PUBLISHED = """
@@ -46,12 +43,6 @@ PUBLISHED = """
     debuggee_child.obey()
 """
 HELD = {"AZUREML_DEBUGGEE_WAIT": "1"}
-
-
-@pytest.fixture
-def child(tmp_path: Path) -> Iterator[Child]:
-    with Child(tmp_path) as child:
-        yield child
 
 
 def write(folder: Path, source: str) -> Path:

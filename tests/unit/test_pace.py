@@ -14,13 +14,11 @@ from pathlib import Path
 
 import pytest
 from conftest import Hostile
-from debuggee_harness import CHILD, LIMIT, Child, evaluate, interpreters, line_of, name_of, resume, stopped
+from debuggee_harness import BOTH, CHILD, EVERY, LIMIT, Child, evaluate, line_of, resume, stopped
 
 from workflows.debugger.dap import DapClient
 
 PACE = Path(__file__).with_name("pace_child.py")
-EVERY = pytest.mark.parametrize("python", interpreters(), ids=name_of)
-BOTH = pytest.mark.parametrize("python", sorted({interpreters()[0], interpreters()[-1]}), ids=name_of)
 #: Stops and forks of the whole suite; `--hostile N` makes N of each.
 STOPS, FORKS = 200, 30
 
