@@ -31,7 +31,11 @@ pytest_plugins = ("debuggee_harness", "engine_steps", "launch_json_files", "runc
 for _name in [name for name in os.environ if name.startswith("AML_")]:
     del os.environ[_name]
 _user = os.getuid() if hasattr(os, "getuid") else "user"
-os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"azureml-debug-tests-{_user}")
+_cache = Path(tempfile.gettempdir()) / f"azureml-debug-tests-{_user}"
+os.environ["XDG_CACHE_HOME"] = str(_cache)
+# The hosts' homes lie in it, and their user has to get there; the program would make it for its owner alone.
+_cache.mkdir(mode=0o755, exist_ok=True)
+_cache.chmod(0o755)
 
 # A shell's background job has these ignored, and so would everything that the tests start.
 _HANDLERS: dict[signal.Signals, Any] = {

@@ -122,6 +122,7 @@ def test_a_step_holds_before_its_first_line_and_stops_there(python: str, start: 
             _name, line, thread = stopped(client)
             assert line == line_of("first", step.script)
             expected = ["Timeout for debug connection: 300", "ip_address: 127.0.0.1", f"debug_port: {step.port}"]
+            step.said("Debugger attached = True")
             assert step.lines == [*expected, "Debugger attached = True"]
             assert step.event("listening")["host"] == "127.0.0.1"
             assert "rank" not in step.event("attached")
