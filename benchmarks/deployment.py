@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from workflows.debugger.dap import DapClient
+from workflows.errors import UserError
 from workflows.paths import cache_folder
 
-from .measure import Report, alternate, medians, run, seconds
+from .harness import INV, ROOT, Bench, LeftOut, docker, new_project
+from .measure import Samples, alternate, joined, run, seconds
 
-ROOT = Path(__file__).resolve().parent.parent
-INV = [sys.executable, "-m", "invoke"]
-TIMES = 7
+TIMES = 10
 ROUNDS, REQUESTS = 7, 20
+PYTHONS = ("3.11", "3.12")
 #: The published line, as the instructions have it at the top of score.py, without the wait.
 PUBLISHED = "import debugpy\ndebugpy.listen(('0.0.0.0', 5678))\n"
 WORK = """
@@ -42,47 +42,24 @@ def run(raw_data):
 LINE = WORK.splitlines().index("    return total") + 1
 
 
-def main() -> None:
-    """Measure and write benchmarks/deployment.json."""
-    report = Report("deployment")
+def main(bench: Bench) -> None:
+    """Measure the chain, stopping, reloading and requests."""
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
-        project = Path(folder) / "project"
-        (project / "service").mkdir(parents=True)
-        (project / "tasks.py").write_text(
-            f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom workflows import namespace as ns\n"
+        project = new_project(
+            Path(folder) / "project", {"service/score.py": (ROOT / "examples/deployment/score.py").read_text()}
         )
-        shutil.copy(ROOT / "examples/deployment/score.py", project / "service/score.py")
         environ = {"AML_SCORE_SCRIPT": "service/score.py", "AML_SCORING_PORT": "0", "AML_DEBUG_PORT": "0"}
-        start_of_inv(report, project, Path(folder))
-        if (
-            shutil.which("docker")
-            and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
-        ):
-            chain(report, project, {**environ, "AML_ENGINE": "docker"}, Path(folder))
-            stop_and_reload(report, project, {**environ, "AML_ENGINE": "docker"}, "docker")
-        else:
-            print("no Docker engine answers: its rows are left out")
-        stop_and_reload(report, project, {**environ, "AML_ENGINE": "process"}, "process")
-        request_speed(report, Path(folder))
-    report.write()
+        with bench.part("the chain in Docker"):
+            docker()
+            chain(bench, project, {**environ, "AML_ENGINE": "docker"}, Path(folder))
+            stop_and_reload(bench, project, {**environ, "AML_ENGINE": "docker"}, "docker")
+        with bench.part("the chain without Docker"):
+            stop_and_reload(bench, project, {**environ, "AML_ENGINE": "process"}, "process")
+        with bench.part("requests"):
+            request_speed(bench, Path(folder))
 
 
-def start_of_inv(report: Report, project: Path, folder: Path) -> None:
-    """The start of `inv`, which every command pays for."""
-    bare = folder / "bare"
-    bare.mkdir()
-    (bare / "tasks.py").write_text("from invoke import task\n\n@task\ndef hello(context):\n    '''Say hello.'''\n")
-    found = medians(
-        alternate(
-            11,
-            ours=lambda: seconds(lambda: run([*INV, "--list"], project)),
-            bare=lambda: seconds(lambda: run([*INV, "--list"], bare)),
-        )
-    )
-    report.row("inv --list against a bare tasks file", found["ours"] / found["bare"], "times", 1.3, **found)
-
-
-def chain(report: Report, project: Path, environ: dict[str, str], folder: Path) -> None:
+def chain(bench: Bench, project: Path, environ: dict[str, str], folder: Path) -> None:
     """The whole chain against the published steps typed as docker commands."""
     run([*INV, "deploy.debug"], project, environ)
     run([*INV, "container.stop"], project, environ)
@@ -113,15 +90,15 @@ def chain(report: Report, project: Path, environ: dict[str, str], folder: Path) 
         run(["docker", "rm", "-f", name], folder)
         return took
 
-    found = medians(alternate(TIMES, ours=ours, bare=bare))
-    report.row(
-        "warm deploy.debug until a debugger is welcome, against docker commands",
-        found["ours"] / found["bare"],
-        "times",
-        1.5,
-        **found,
+    found = bench.measure(TIMES, ours=ours, chain=bare)
+    bench.ratio(
+        "warm inv deploy.debug until a debugger is welcome",
+        "the published chain as docker commands",
+        found,
+        1.0,
+        theirs="chain",
     )
-    report.row("warm deploy.debug until it returns, everything serving", medians({"it": returned})["it"], "s", 5.0)
+    bench.figure("warm inv deploy.debug until it returns, everything serving", returned, "s", 5.0)
 
 
 def events(project: Path) -> list[dict[str, Any]]:
@@ -136,10 +113,10 @@ def debug(project: Path, environ: dict[str, str]) -> dict[str, Any]:
     return result
 
 
-def stop_and_reload(report: Report, project: Path, environ: dict[str, str], engine: str) -> None:
+def stop_and_reload(bench: Bench, project: Path, environ: dict[str, str], engine: str) -> None:
     """`container.stop`, and `deploy.reload` with and without a pause."""
     stops, codes, idle, paused = [], set(), [], []
-    for _ in range(TIMES):
+    for _ in range(bench.times(TIMES)):
         result = debug(project, environ)
         idle.append(seconds(lambda: run([*INV, "deploy.reload"], project, environ)))
         with pause(project, result):
@@ -147,10 +124,10 @@ def stop_and_reload(report: Report, project: Path, environ: dict[str, str], engi
         stops.append(seconds(lambda: run([*INV, "container.stop"], project, environ)))
         ended = json.loads((project / ".azureml-debug/deployment/last/ended.json").read_text())
         codes.add(ended["exit_code"])
-    report.row(f"container.stop ({engine})", medians({"it": stops})["it"], "s", 1.0)
-    report.row(f"container.stop: exit codes 137 ({engine})", float(137 in codes), "", 0.0)
-    report.row(f"deploy.reload ({engine})", medians({"it": idle})["it"], "s", 2.0)
-    report.row(f"deploy.reload while paused at a breakpoint ({engine})", medians({"it": paused})["it"], "s", 2.0)
+    bench.figure(f"container.stop ({engine})", stops, "s", 1.0)
+    bench.figure(f"container.stop: exit codes 137 ({engine})", [float(137 in codes)], "", 0.0)
+    bench.figure(f"deploy.reload ({engine})", idle, "s", 2.0)
+    bench.figure(f"deploy.reload while paused at a breakpoint ({engine})", paused, "s", 2.0)
 
 
 @contextmanager
@@ -183,43 +160,37 @@ def score(port: int, body: bytes) -> bytes:
     return answer
 
 
-def request_speed(report: Report, folder: Path) -> None:
+def request_speed(bench: Bench, folder: Path) -> None:
     """Requests bare, with the debuggee that nobody has attached to, and after a detach."""
-    for minor in ("3.11", "3.12"):
-        environment = inference_environment(minor)
-        if environment is None:
-            print(f"no Python {minor} here: its rows are left out")
-            continue
-        never: dict[str, list[float]] = {"bare": [], "debugged": []}
-        after: dict[str, list[float]] = {"bare": [], "debugged": []}
-        # Two processes of the same program differ by several percent, so each round has new ones.
-        for _ in range(ROUNDS):
-            bare, debugged = Server(folder, environment, False), Server(folder, environment, True)
-            try:
-                sides: dict[str, Callable[[], float]] = {"bare": bare.time, "debugged": debugged.time}
-                collect(never, alternate(REQUESTS, **sides))
-                debugged.attach_and_leave()
-                collect(after, alternate(REQUESTS, **sides))
-            finally:
-                bare.stop()
-                debugged.stop()
-        for when, found in (("never attached", never), ("after a detach", after)):
-            middle = medians(found)
-            ratio = middle["bare"] / middle["debugged"]
-            report.row(f"requests, {when}, Python {minor}", ratio, "of bare speed", 0.95, **middle)
+    for minor in PYTHONS[:1] if bench.quick else PYTHONS:
+        with bench.part(f"requests with Python {minor}"):
+            environment = inference_environment(minor)
+            found: dict[str, list[Samples]] = {"never attached": [], "after a detach": []}
+            # Two processes of the same program differ by several percent, so each round has new ones.
+            for _ in range(bench.times(ROUNDS)):
+                bare, debugged = Server(folder, environment, False), Server(folder, environment, True)
+                try:
+                    sides: dict[str, Callable[[], float]] = {"bare": bare.time, "ours": debugged.time}
+                    found["never attached"].append(alternate(bench.times(REQUESTS), sides))
+                    debugged.attach_and_leave()
+                    found["after a detach"].append(alternate(bench.times(REQUESTS), sides))
+                finally:
+                    bare.stop()
+                    debugged.stop()
+            for when, rounds in found.items():
+                what = f"speed of requests, {when}, Python {minor}"
+                bench.ratio(what, "the bare server", joined(rounds), 0.95, theirs="bare", inverse=True)
 
 
-def collect(into: dict[str, list[float]], found: dict[str, list[float]]) -> None:
-    """Add the figures of one round."""
-    for name, values in found.items():
-        into[name] += values
+def inference_environment(minor: str) -> Path:
+    """A virtual environment with the inference server on that Python, kept in the cache.
 
-
-def inference_environment(minor: str) -> Path | None:
-    """A virtual environment with the inference server on that Python, kept in the cache."""
+    Raises:
+        LeftOut: That Python is not here.
+    """
     python = shutil.which(f"python{minor}")
     if python is None or subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode:
-        return None
+        raise LeftOut(f"no Python {minor} here", needed=False)
     folder = cache_folder() / "benchmarks" / minor
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -274,7 +245,7 @@ class Server:
                 self.time()
                 return
             time.sleep(0.1)
-        raise SystemExit("the inference server did not start")
+        raise UserError("The inference server did not start.", "Start it by hand to see why.")
 
     def time(self) -> float:
         """Seconds for one request."""

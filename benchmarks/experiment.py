@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,34 +14,29 @@ from workflows.runs import record as records
 from workflows.runs import store
 from workflows.runs.record import RunRecord, StepRecord
 
-from .measure import Report, alternate, medians, run, seconds
-from .pipeline import INV, ROOT, WORK, _await, _docker, _free_port, _training_python
+from .harness import INV, Bench, docker, new_project
+from .listeners import await_ports, free_port, program, training_python
+from .measure import run, seconds
+from .pipeline import WORK
 
-TIMES, ROUNDS = 7, 15
+TIMES, ROUNDS = 10, 15
 FEW, MANY = 10, 1000
 
 
-def main() -> None:
-    """Measure and write benchmarks/experiment.json."""
-    report = Report("experiment")
+def main(bench: Bench) -> None:
+    """Measure waiting, and the list of runs."""
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
-        project = Path(folder)
-        _make_project(project)
-        for engine in ("docker", "process") if _docker() else ("process",):
-            until_waiting(report, project, {"AML_ENGINE": engine, "AML_DEBUG_PORT": "0"}, engine)
-    listing(report)
-    report.write()
+        project = new_project(Path(folder), {"work.py": WORK})
+        for engine in ("docker", "process"):
+            with bench.part(f"until the script waits ({engine})"):
+                if engine == "docker":
+                    docker()
+                until_waiting(bench, project, {"AML_ENGINE": engine, "AML_DEBUG_PORT": "0"}, engine)
+    with bench.part("the list of runs"):
+        listing(bench)
 
 
-def _make_project(project: Path) -> None:
-    project.mkdir(exist_ok=True)
-    (project / "tasks.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom workflows import namespace as ns\n"
-    )
-    (project / "work.py").write_text(WORK)
-
-
-def until_waiting(report: Report, project: Path, environ: dict[str, str], engine: str) -> None:
+def until_waiting(bench: Bench, project: Path, environ: dict[str, str], engine: str) -> None:
     """From `experiment.debug` typed, with everything built, to the script waiting, against the same by hand."""
     debug = [*INV, "experiment.debug", "work", "--script", "work.py", "--", "10"]
     cancel = [*INV, "experiment.cancel"]
@@ -64,29 +56,26 @@ def until_waiting(report: Report, project: Path, environ: dict[str, str], engine
         # What every command of Invoke's costs before its task begins.
         return took + seconds(lambda: run([*INV, "--list"], project))
 
-    found = medians(alternate(TIMES, ours=ours, bare=bare))
+    found = bench.measure(TIMES, ours=ours, by_hand=bare)
     hand = "docker run … python -m debugpy" if engine == "docker" else "python -m debugpy"
-    report.row(
-        f"warm experiment.debug until the script waits ({engine}) / {hand} by hand + inv",
-        found["ours"] / found["bare"],
-        "times",
-        1.5,
-        ours=found["ours"],
-        by_hand=found["bare"],
+    bench.ratio(
+        f"warm inv experiment.debug until the script waits ({engine})",
+        f"{hand} by hand and Invoke's start",
+        found,
+        1.25,
+        theirs="by_hand",
     )
 
 
 @contextlib.contextmanager
 def _by_hand(project: Path, engine: str) -> Iterator[None]:
     """A script that waits for its debugger, in the same image or environment."""
-    port = _free_port()
+    port = free_port()
     debugpy = ["-m", "debugpy", "--listen", f"127.0.0.1:{port}", "--wait-for-client", "work.py", "10"]
     if engine == "process":
-        child = subprocess.Popen([str(_training_python()), *debugpy], cwd=project, stderr=subprocess.DEVNULL)
-        _await({port})
-        yield
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+        with program([str(training_python()), *debugpy], project):
+            await_ports({port})
+            yield
         return
     debugpy[3] = f"0.0.0.0:{port}"
     latest = max((project / ".azureml-debug" / "runs").glob("*/plan.json"), key=lambda path: path.stat().st_mtime)
@@ -95,7 +84,7 @@ def _by_hand(project: Path, engine: str) -> Iterator[None]:
     published = ["-p", f"127.0.0.1:{port}:{port}"]
     container = run(["docker", "run", "-d", "--rm", *mount, *published, image, "python", *debugpy], project).strip()
     pid = run(["docker", "inspect", "-f", "{{.State.Pid}}", container], project).strip()
-    _await({port}, f"/proc/{pid}/net")
+    await_ports({port}, f"/proc/{pid}/net")
     yield
     run(["docker", "kill", container], project)
 
@@ -106,36 +95,25 @@ def _image_of(plan: Path) -> str:
     return plans.load(plan.parent).steps[0].image.name
 
 
-def listing(report: Report) -> None:
+def listing(bench: Bench) -> None:
     """`experiment.list` of a project with 1,000 runs against that of one with 10."""
     folders = [Path(tempfile.mkdtemp(prefix="azureml-debug-bench-")) for _ in range(2)]
     try:
         for folder, count in zip(folders, (FEW, MANY), strict=True):
-            _make_project(folder)
+            new_project(folder)
             _fill(folder, count)
 
         def listed(folder: Path) -> str:
             return run([*INV, "experiment.list"], folder)
 
         assert f"{MANY} runs" in listed(folders[1])
-        found = medians(
-            alternate(
-                ROUNDS,
-                few=lambda: seconds(lambda: listed(folders[0])),
-                many=lambda: seconds(lambda: listed(folders[1])),
-            )
+        found = bench.measure(
+            ROUNDS, few=lambda: seconds(lambda: listed(folders[0])), ours=lambda: seconds(lambda: listed(folders[1]))
         )
     finally:
         for folder in folders:
             shutil.rmtree(folder)
-    report.row(
-        f"experiment.list of {MANY} runs / of {FEW}",
-        found["many"] / found["few"],
-        "times",
-        1.5,
-        many=found["many"],
-        few=found["few"],
-    )
+    bench.ratio(f"inv experiment.list of {MANY} runs", f"of {FEW} runs", found, 1.5, theirs="few")
 
 
 def _fill(project: Path, count: int) -> None:

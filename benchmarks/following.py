@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from .measure import alternate, medians
+from workflows.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
+from .harness import ROOT, Bench, LeftOut
+from .measure import Samples, load
+
 MIB = 1024 * 1024
-TIMES = 3
+TIMES, ROUNDS, MEGABYTES, LINES = 10, 10, 256, 200
 PREFIX = "rank 3"
 #: Follows a log as the tasks do until standard input ends, then says how many KiB of memory that took.
 OURS = """
@@ -44,14 +45,20 @@ except ImportError:
 FOLLOWER = [sys.executable, "-c", OURS]
 
 
-def rates(megabytes: int) -> dict[str, float]:
-    """How fast a log of that many MiB goes through a pipe, medians of three in MiB/s.
+def main(bench: Bench) -> None:
+    """Measure how fast a log goes through, and how soon a line is seen."""
+    with bench.part("the rate of a log"):
+        rates(bench, 16 if bench.quick else MEGABYTES)
+    began = load()
+    found = latency(20 if bench.quick else LINES)
+    bench.figure("from a line written to it shown", Samples({"ours": found}, (began, load())), "s", 0.1)
+    bench.figure(f"from a line written to it shown, the slowest of {len(found)}", [max(found)], "s", 0.1)
 
-    Returns:
-        `ours`: a log of its own as `pipeline.tail-log` shows it; `tail` (0 where there is none);
-        `ratio` of the two; `follow`: the generator; `prefixed`: as one of several logs, with a
-        prefix on each line; `peak`: the most memory that ours took, in MiB.
-    """
+
+def rates(bench: Bench, megabytes: int) -> None:
+    """How fast a log of that many MiB goes through a pipe, in MiB/s."""
+    if not shutil.which("tail"):
+        raise LeftOut("there is no tail")
     peaks: list[float] = []
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
         path = Path(folder) / "log"
@@ -71,15 +78,17 @@ def rates(megabytes: int) -> dict[str, float]:
             return size / MIB / through(["tail", "-f", "-n", "+1", str(path)], size)[0]
 
         prefixed = size + times * block.count(b"\n") * len(f"[{PREFIX}] ")
-        sides: dict[str, Callable[[], float]] = {
-            "ours": lambda: ours(size, "interleave", ""),
-            "follow": lambda: ours(size, "follow"),
-            "prefixed": lambda: ours(prefixed, "interleave", PREFIX),
-        }
-        if shutil.which("tail"):
-            sides["tail"] = tail
-        found = {"tail": 0.0, **medians(alternate(TIMES, **sides))}
-    return {**found, "ratio": found["ours"] / (found["tail"] or found["ours"]), "peak": max(peaks)}
+        found = bench.measure(
+            TIMES,
+            ours=lambda: ours(size, "interleave", ""),
+            follow=lambda: ours(size, "follow"),
+            prefixed=lambda: ours(prefixed, "interleave", PREFIX),
+            tail=tail,
+        )
+    what, log = "rate at which a log is followed", f"tail -f; {megabytes} MiB"
+    bench.ratio(what, log, found, 2.0, ours="tail", theirs="ours", unit="MiB/s")
+    bench.figure(f"{what}, a prefix on each line", found, "MiB/s", side="prefixed")
+    bench.figure("memory of following a log", peaks, "MiB", 40)
 
 
 def through(command: Sequence[str], size: int) -> tuple[float, float]:
@@ -91,7 +100,10 @@ def through(command: Sequence[str], size: int) -> tuple[float, float]:
         while got < size:
             piece = len(os.read(process.stdout.fileno(), MIB))
             if not piece:
-                raise SystemExit(f"{command[0]} ended after {got} of {size} bytes: {process.stderr.read()!r}")
+                said = process.stderr.read().decode(errors="replace").splitlines()
+                raise UserError(
+                    f"{command[0]} ended after {got} of {size} bytes.", "It said what is above.", details=said
+                )
             got += piece
         took = time.perf_counter() - began
         if command[0] == "tail":
@@ -102,8 +114,8 @@ def through(command: Sequence[str], size: int) -> tuple[float, float]:
         return took, int(process.stderr.read()) / 1024
 
 
-def latency(lines: int = 200) -> dict[str, float]:
-    """How long after it is written a line is seen, in milliseconds: `p50` and `max`."""
+def latency(lines: int) -> list[float]:
+    """How long after it is written each of some lines is seen, in seconds."""
     found = []
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
         path = Path(folder) / "log"
@@ -119,18 +131,13 @@ def latency(lines: int = 200) -> dict[str, float]:
                 began = time.perf_counter()
                 log.write(b"line %d\n" % number)
                 process.stdout.readline()
-                found.append(1000 * (time.perf_counter() - began))
+                found.append(time.perf_counter() - began)
             process.stdin.close()
             process.stdout.read()
-    return {"p50": statistics.median(found[1:]), "max": max(found[1:])}
+    return found[1:]
 
 
 def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a follower, with pipes around it."""
     pipe = subprocess.PIPE
     return subprocess.Popen(list(command), cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=-1)
-
-
-if __name__ == "__main__":
-    for name, measured in (("rates", rates(1024)), ("latency", latency())):
-        print(name, {what: round(value, 2) for what, value in measured.items()})

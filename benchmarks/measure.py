@@ -1,27 +1,56 @@
-"""Timing whole commands, and writing down what came out."""
+"""Timing whole commands, several sides in turn."""
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-HERE = Path(__file__).parent
+import psutil
+
+from workflows.errors import UserError
+
+#: Seconds for one command; only reached when something is broken.
+LIMIT = 300.0
 
 
-def run(command: Sequence[str], cwd: Path, environ: Mapping[str, str] | None = None) -> str:
-    """Run a command that has to work; its standard output."""
-    done = subprocess.run(
-        list(command), cwd=cwd, env={**os.environ, **(environ or {})}, capture_output=True, text=True, check=False
-    )
+def run(command: Sequence[str], cwd: Path, environ: Mapping[str, str] | None = None, *, timeout: float = LIMIT) -> str:
+    """Run a command that has to work.
+
+    Args:
+        command: What to run.
+        cwd: Where.
+        environ: What to change in the environment.
+        timeout: Seconds that it may take.
+
+    Returns:
+        Its standard output.
+
+    Raises:
+        UserError: It cannot be started, fails, or takes too long.
+    """
+    typed = " ".join(command)
+    try:
+        done = subprocess.run(
+            list(command),
+            cwd=cwd,
+            env={**os.environ, **(environ or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise UserError(f"{command[0]} cannot be started: {error.strerror}.", "Install it, or mend the path.") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"It took more than {timeout:g} s: {typed}", "Type it by hand to see why.") from None
     if done.returncode:
-        raise SystemExit(f"{command} failed:\n{done.stdout}{done.stderr}")
+        last = (done.stdout + done.stderr).splitlines()[-20:]
+        raise UserError(f"It ended with {done.returncode}: {typed}", "Its last lines are above.", details=last)
     return done.stdout
 
 
@@ -32,38 +61,52 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def alternate(times: int, **sides: Callable[[], float]) -> dict[str, list[float]]:
-    """Measure several sides in turn, so that a busy moment meets all of them."""
+def load() -> float:
+    """The machine's load average of the last minute."""
+    return round(psutil.getloadavg()[0], 2)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What several sides took in turn.
+
+    Attributes:
+        values: Of each side, one value of each round.
+        load: The machine's load before the first round and after the last one.
+    """
+
+    values: Mapping[str, list[float]]
+    load: tuple[float, float]
+
+    def ratios(self, ours: str, against: str) -> list[float]:
+        """Ours by the other's, of each round."""
+        return [mine / theirs for mine, theirs in zip(self.values[ours], self.values[against], strict=True)]
+
+    def differences(self, ours: str, against: str) -> Samples:
+        """What ours took more than the other, of each round, as the side `ours`."""
+        more = [mine - theirs for mine, theirs in zip(self.values[ours], self.values[against], strict=True)]
+        return Samples({"ours": more}, self.load)
+
+
+def alternate(times: int, sides: Mapping[str, Callable[[], float]]) -> Samples:
+    """Measure several sides in turn, so that a busy moment meets all of them.
+
+    Every other round goes through them backwards: none is always the one after the same other.
+
+    Args:
+        times: Rounds.
+        sides: What gives one value of a side.
+    """
+    before = load()
     found: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(times):
-        for name, measure in sides.items():
-            found[name].append(measure())
-    return found
+    for number in range(times):
+        for name in list(sides) if number % 2 == 0 else reversed(list(sides)):
+            found[name].append(sides[name]())
+    return Samples(found, (before, load()))
 
 
-def medians(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """The median of each side."""
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
-class Report:
-    """Collects rows, prints them, and writes them beside this file."""
-
-    def __init__(self, name: str) -> None:
-        self._path = HERE / f"{name}.json"
-        self._rows: list[dict[str, Any]] = []
-
-    def row(self, what: str, value: float, unit: str, limit: float, **more: float) -> None:
-        """Add a figure with the limit that it has to keep."""
-        kept = value <= limit
-        if unit == "of bare speed":
-            kept = value >= limit
-        self._rows.append({"what": what, "value": round(value, 3), "unit": unit, "limit": limit, "kept": kept, **more})
-        extra = "  ".join(f"{name} {figure:.3f}" for name, figure in more.items())
-        print(f"{'ok  ' if kept else 'MISS'} {what:<58} {value:7.3f} {unit:<14} limit {limit}   {extra}", flush=True)
-
-    def write(self) -> None:
-        """Write the rows."""
-        record = {"python": platform.python_version(), "cores": os.cpu_count(), "rows": self._rows}
-        self._path.write_text(json.dumps(record, indent=1) + "\n")
-        print(f"written to {self._path.name}")
+def joined(parts: Sequence[Samples]) -> Samples:
+    """The rounds of several, one after the other."""
+    sides = parts[0].values
+    values = {name: [value for part in parts for value in part.values[name]] for name in sides}
+    return Samples(values, (parts[0].load[0], parts[-1].load[1]))

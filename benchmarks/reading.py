@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 import resource
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,8 +25,11 @@ from workflows.pipelines.yaml_file import read_yaml
 from workflows.settings import resolve
 from workflows.yaml_nodes import compose
 
+from .harness import ROOT, Bench
+from .measure import run
+
 BYTES = 1_000_000
-TIMES = 3
+TIMES = 10
 STEP = """\
   step_{0}:
     command: >-
@@ -104,8 +104,8 @@ def _readers(folder: Path) -> dict[str, Callable[[Path, str], object]]:
     }
 
 
-def measure(name: str) -> dict[str, Any]:
-    """One text, in this process: MB/s, the median of three, what it ends with, and the memory at the most in MB."""
+def measure(name: str, times: int) -> dict[str, Any]:
+    """One text, in this process: MB/s of each time, what it ends with, and the memory at the most in MB."""
     kind, text = texts()[name]
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as place:
         folder = Path(place)
@@ -113,7 +113,7 @@ def measure(name: str) -> dict[str, Any]:
         path = folder / (".env" if kind == "env" else "file.yml")
         path.write_text(text)
         before, seconds, outcome = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, list[float](), "read"
-        for _ in range(TIMES):
+        for _ in range(times):
             start = time.process_time()
             with contextlib.suppress(KeyError):
                 try:
@@ -122,25 +122,17 @@ def measure(name: str) -> dict[str, Any]:
                     outcome = f"refused in line {getattr(error, 'line', 1)}"
             seconds.append(time.process_time() - start)
         peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    rate = len(text.encode()) / 1e6 / statistics.median(seconds)
-    return {"MB/s": round(rate, 2), "outcome": outcome, "MB of memory": round(peak)}
+    return {"rates": [len(text.encode()) / 1e6 / one for one in seconds], "outcome": outcome, "memory": round(peak)}
 
 
-def main() -> None:
-    """Measure every text in a process of its own, and write the figures down."""
-    found = {}
+def main(bench: Bench) -> None:
+    """Measure every text in a process of its own."""
     for name in texts():
-        command = [sys.executable, "-m", "benchmarks.reading", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-        found[name] = json.loads(done.stdout)
-        rate, outcome, memory = found[name].values()
-        print(f"{name:<38} {rate:>8.2f} MB/s  {outcome:<20} {memory:>5} MB")
-    figures = {"python": platform.python_version(), "libyaml": hasattr(yaml, "CSafeLoader"), "files": found}
-    Path(__file__).with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+        command = [sys.executable, "-m", "benchmarks.reading", name, str(bench.times(TIMES))]
+        found = json.loads(run(command, ROOT))
+        note = f"{found['outcome']}, {found['memory']} MB of memory"
+        bench.figure(f"reading a megabyte: {name}", found["rates"], "MB/s", note=note)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1])))
-    else:
-        main()
+    print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))

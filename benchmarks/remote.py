@@ -12,22 +12,20 @@ from pathlib import Path
 
 from workflows.debugger.dap import DapClient
 
-from .measure import Report, alternate, medians, run, seconds
+from .harness import INV, ROOT, Bench, LeftOut
+from .measure import Samples, load, run, seconds
 
-ROOT = Path(__file__).resolve().parent.parent
-INV = [sys.executable, "-m", "invoke"]
-TIMES, FILES, STEPS = 7, 10_000, 40
+TIMES, FILES, STEPS = 10, 10_000, 40
 
 
-def main() -> None:
-    """Measure and write benchmarks/remote.json."""
+def main(bench: Bench) -> None:
+    """Measure a call, sending a change, and a step."""
     sys.path.insert(0, str(ROOT / "tests" / "e2e"))
     from hosts import Hosts, what_is_missing
 
     reason = what_is_missing()
     if reason or shutil.which("rsync") is None:
-        raise SystemExit(f"not measured: {reason or 'rsync is not installed'}")
-    report = Report("remote")
+        raise LeftOut(reason or "rsync is not installed")
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
         # The hosts' user is another one.
         os.chmod(folder, 0o755)
@@ -35,12 +33,14 @@ def main() -> None:
         try:
             host = hosts.loopback
             environ = {**hosts.laptop.environment(host), "PYTHONPATH": str(ROOT), "AML_ENGINE": "process"}
-            second_call(report, Path(folder) / "project", environ, host)
-            synchronising(report, Path(folder) / "tree", environ, hosts, host)
-            one_step(report, Path(folder) / "project", environ)
+            with bench.part("a second call"):
+                second_call(bench, Path(folder) / "project", environ, host)
+            with bench.part("synchronising"):
+                synchronising(bench, Path(folder) / "tree", environ, hosts, host)
+            with bench.part("a step"):
+                one_step(bench, Path(folder) / "project", environ)
         finally:
             hosts.close()
-    report.write()
 
 
 def _project(folder: Path) -> None:
@@ -48,7 +48,7 @@ def _project(folder: Path) -> None:
     (folder / "tasks.py").write_text("from workflows import namespace as ns\n")
 
 
-def second_call(report: Report, project: Path, environ: dict[str, str], host: object) -> None:
+def second_call(bench: Bench, project: Path, environ: dict[str, str], host: object) -> None:
     """A task with `--remote`, nothing changed, against the same typed on the machine itself."""
     from host import Host
 
@@ -63,19 +63,18 @@ def second_call(report: Report, project: Path, environ: dict[str, str], host: ob
     own = {"PYTHONPATH": str(files), "AML_ENGINE": "process"}
     bare = host.command([str(python), "-m", "invoke", "pipeline.list"], own, cwd=str(there))
     before = host.sshd.connections()
-    found = alternate(
+    found = bench.measure(
         TIMES,
-        remote=lambda: seconds(lambda: run(typed, project, environ)),
+        ours=lambda: seconds(lambda: run(typed, project, environ)),
         there=lambda: seconds(lambda: run(bare, project)),
     )
-    middle = medians(found)
-    more = middle["remote"] - middle["there"]
-    report.row("a second --remote call, more than the task there", more, "s", 1.0, **middle)
-    connections = (host.sshd.connections() - before) / TIMES
-    report.row("SSH connections of one call", connections, "connections", 1)
+    more = found.differences("ours", "there")
+    bench.figure("a second --remote call, more than the same task typed there", more, "s", 1.0)
+    connections = (host.sshd.connections() - before) / bench.times(TIMES)
+    bench.figure("SSH connections of one call", [connections], "", 1)
 
 
-def synchronising(report: Report, tree: Path, environ: dict[str, str], hosts: object, host: object) -> None:
+def synchronising(bench: Bench, tree: Path, environ: dict[str, str], hosts: object, host: object) -> None:
     """One changed file of ten thousand, against rsync over the same SSH server."""
     from host import Host
     from hosts import Hosts
@@ -104,13 +103,11 @@ def synchronising(report: Report, tree: Path, environ: dict[str, str], hosts: ob
     sync = [*INV, "remote.sync"]
     for command in (sync, rsync):
         run(command, tree, environ)
-    middle = medians(alternate(TIMES, ours=changed(sync), rsync=changed(rsync)))
-    report.row(
-        "one changed of 10,000 files, the whole command", middle["ours"] / middle["rsync"], "times", 2.0, **middle
-    )
+    found = bench.measure(TIMES, ours=changed(sync), rsync=changed(rsync))
+    bench.ratio(f"one changed of {FILES:,} files sent, the whole command", "rsync", found, 2.0, theirs="rsync")
 
 
-def one_step(report: Report, project: Path, environ: dict[str, str]) -> None:
+def one_step(bench: Bench, project: Path, environ: dict[str, str]) -> None:
     """`next` of a debug session through the tunnel, and without it."""
     import json
 
@@ -126,14 +123,14 @@ def one_step(report: Report, project: Path, environ: dict[str, str]) -> None:
     # In turn: each session alone, on the same stopped program.
     places = {"tunnel": int(endpoint["port"]), "direct": int(there)}
     found: dict[str, list[float]] = {name: [] for name in places}
-    for _round in range(4):
+    began = load()
+    for _round in range(bench.times(4)):
         for name, port in places.items():
             found[name] += _steps(port, mappings, script)
-    middle = medians(found)
-    more = (middle["tunnel"] - middle["direct"]) * 1000
+    more = Samples(found, (began, load())).differences("tunnel", "direct")
     run([*INV, "experiment.cancel", "--remote"], project, environ)
     run([*INV, "remote.stop"], project, environ)
-    report.row("one step (next) through the tunnel, more than direct", more, "ms", 5.0, **middle)
+    bench.figure("one step (next) through the tunnel, more than direct", more, "s", 0.005)
 
 
 def _steps(port: int, mappings: list[dict[str, str]], script: Path) -> list[float]:

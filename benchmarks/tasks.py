@@ -1,64 +1,58 @@
-"""The tasks `bench.*`."""
+"""The collection `bench`: everything by default, or one subject by its name."""
 
 from __future__ import annotations
 
-from invoke import Context, task
+from typing import Any
+
+from invoke import Collection, Context, Exit, Task, task
+
+#: The module of each subject, and what it measures.
+SUBJECTS = {
+    "deploy": ("deployment", "Measure the deployment story against the published chain."),
+    "pipeline": ("pipeline", "Measure the pipeline story against scripts started by hand under debugpy."),
+    "experiment": ("experiment", "Measure the experiment story against a bare docker run of debugpy."),
+    "remote": ("remote", "Measure --remote against the same typed there, against rsync, and against no tunnel."),
+    "azureml": ("azureml", "Measure following a run in a workspace: time to the launch configuration, requests."),
+    "following": ("following", "Measure following a log against tail -f."),
+    "reading": ("reading", "Measure how fast configuration files are read, hostile ones among them."),
+}
+QUICK = "Only try whether everything can be measured: one round of each, nothing is written, no figure fails."
+HELP = {"quick": QUICK}
 
 
-@task(default=True, name="all")
-def all_(context: Context) -> None:
-    """Measure everything."""
-    deploy(context)
-    pipeline(context)
-    experiment(context)
-    remote(context)
-    azureml(context)
-    reading(context)
+def _measure(names: tuple[str, ...], quick: bool) -> None:
+    from . import harness, page
+
+    failed = harness.measure({name: f"benchmarks.{SUBJECTS[name][0]}" for name in names}, quick=quick)
+    if not quick:
+        page.write(harness.HERE, [module for module, _doc in SUBJECTS.values()])
+    if failed:
+        raise Exit("Could not run:\n" + "\n".join(failed), code=1)
 
 
-@task
-def deploy(context: Context) -> None:
-    """Measure the deployment story against the published chain."""
-    from . import deployment
-
-    deployment.main()
-
-
-@task
-def pipeline(context: Context) -> None:
-    """Measure the pipeline story against scripts started by hand under debugpy."""
-    from . import pipeline as measured
-
-    measured.main()
-
-
-@task
-def experiment(context: Context) -> None:
-    """Measure the experiment story against a bare docker run of debugpy."""
-    from . import experiment as measured
-
-    measured.main()
+@task(default=True, name="all", help=HELP)
+def all_(_context: Context, quick: bool = False) -> None:
+    """Measure everything, and write benchmarks/*.json, README.md and the plots."""
+    _measure(tuple(SUBJECTS), quick)
 
 
 @task
-def remote(context: Context) -> None:
-    """Measure --remote against the same typed on the other machine, against rsync, and against no tunnel."""
-    from . import remote as measured
+def page(_context: Context) -> None:
+    """Write benchmarks/README.md and the plots from benchmarks/*.json."""
+    from . import harness
+    from . import page as pages
 
-    measured.main()
-
-
-@task
-def azureml(context: Context) -> None:
-    """Measure following a run in a workspace: time to the launch configuration, requests."""
-    from . import azureml as measured
-
-    measured.main()
+    pages.write(harness.HERE, [module for module, _doc in SUBJECTS.values()])
 
 
-@task
-def reading(context: Context) -> None:
-    """Measure how fast configuration files are read, hostile ones among them."""
-    from . import reading as measured
+def _of(name: str, doc: str) -> Task[Any]:
+    @task(name=name, help=HELP)
+    def body(_context: Context, quick: bool = False) -> None:
+        _measure((name,), quick)
 
-    measured.main()
+    body.__doc__ = doc
+    measured: Task[Any] = body
+    return measured
+
+
+ns = Collection(all_, page, *(_of(name, doc) for name, (_module, doc) in SUBJECTS.items()))

@@ -122,6 +122,7 @@ SCENES = (
 ELSEWHERE = {
     "inv test": (".ci/run", "inv test"),
     "inv lint": (".ci/run", "inv lint"),
+    "inv bench --quick": (".ci/run", "inv bench --quick"),
     "inv container.base": (".ci/run", "inv container.base"),
     "inv container.code": ("tests/e2e/test_other_editors.py", '"container.code"'),
     "inv container.prune": ("tests/e2e/test_housekeeping.py", '"container.prune"'),
@@ -129,6 +130,7 @@ ELSEWHERE = {
 #: Those of this program's own developers that measure for many minutes, or run tests once more.
 NOT_TYPED = (
     "inv bench",
+    "inv bench.pipeline",
     "inv test -- tests/unit -k gate",
     "inv test -- --hostile N",
     "inv test -- --debugpy-versions",

@@ -1,0 +1,95 @@
+"""Programs under debugpy, started by hand: where they listen, and with which Python they run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from workflows.errors import UserError
+from workflows.paths import cache_folder
+
+from .harness import ROOT, LeftOut
+
+#: Seconds until somebody listens; only reached when something is broken.
+LIMIT = 300
+
+
+@contextlib.contextmanager
+def program(
+    command: Sequence[str], cwd: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program, and end it and what it has started: a debugpy's adapter outlives it, with its standard output.
+
+    Args:
+        command: What to run.
+        cwd: Where.
+        environ: What to change in the environment.
+    """
+    child = subprocess.Popen(
+        list(command),
+        cwd=cwd,
+        env={**os.environ, **(environ or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield child
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(ports: set[int], namespace: str = "/proc/net") -> set[int]:
+    """Those of some ports on which somebody listens; found out without connecting, on Linux."""
+    found = set()
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError), open(f"{namespace}/{name}") as table:
+            for line in table.readlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A":
+                    found.add(int(fields[1].rpartition(":")[2], 16))
+    return found & ports
+
+
+def await_ports(ports: set[int], namespace: str = "/proc/net") -> None:
+    """Wait until somebody listens on each of some ports."""
+    deadline = time.monotonic() + LIMIT
+    while listens(ports, namespace) != ports:
+        if time.monotonic() > deadline:
+            raise UserError(f"Nothing listens on {sorted(ports - listens(ports, namespace))}.", "Start it by hand.")
+        time.sleep(0.002)
+
+
+def training_python() -> Path:
+    """The interpreter of the environment that steps run in.
+
+    Raises:
+        LeftOut: It has not been built.
+    """
+    from workflows.environments.definition import load_definition
+    from workflows.environments.references import REQUIRED
+    from workflows.environments.virtual import find_environment
+
+    folder = ROOT / "env" / "training"
+    built = find_environment(
+        load_definition(folder, required=REQUIRED, default_dockerfile=folder / "Dockerfile"), cache_folder()
+    )
+    if built is None:
+        raise LeftOut("the training environment is not built")
+    return built.python
