@@ -121,7 +121,9 @@ def missing(what: str) -> None:
 def _pip(*arguments: str) -> str:
     """What pip says, of the packages that this Python takes."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    # A version that is asked for may be another than the pinned one.
+    environ = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, env=environ).stdout
 
 
 @functools.cache
