@@ -177,13 +177,18 @@ def test_a_slow_link(hosts: Hosts) -> None:
     serve(hosts.instance)
     data = os.urandom(200_000)
     with socket.create_connection((hosts.instance.address, 7000), 10) as connection:
-        assert round_trip(connection) < 0.05
-        with hosts.slow(delay_ms=50, loss=0):
-            assert 0.1 <= round_trip(connection) < 0.3
+
+        def best() -> float:
+            return min(round_trip(connection) for _ in range(5))
+
+        # On a busy machine, too: the delay is long, and the best of five counts where there is none.
+        assert best() < 0.4
+        with hosts.slow(delay_ms=200, loss=0):
+            assert 0.4 <= best() < 0.8
             hosts.link_down()
             hosts.link_up()
-            assert round_trip(connection) >= 0.1
-        assert round_trip(connection) < 0.05
+            assert round_trip(connection) >= 0.4
+        assert best() < 0.4
         with hosts.slow(delay_ms=5, loss=0.05):
             round_trip(connection, data)
         assert hosts.relay_counts["lost"] > 0

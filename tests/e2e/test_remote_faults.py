@@ -130,7 +130,8 @@ def test_a_server_that_stays_away_is_given_up_and_the_run_is_picked_up_later(
         child.send_signal(signal.SIGINT)
     result = project.finish(child)
     result.says("what was started there goes on", "inv pipeline.attach --remote")
-    assert way_out == "limit" or time.monotonic() - began < 5
+    # Long before the limit.
+    assert way_out == "limit" or time.monotonic() - began < 30
     project.host.sshd.start()
     (endpoint,) = project.remote("pipeline.attach")["endpoints"]
     assert endpoint["step"] == "prepare" and endpoint["host"] == "127.0.0.1"

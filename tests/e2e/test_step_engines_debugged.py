@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -165,9 +164,7 @@ def test_a_step_paused_at_a_breakpoint_is_ended_like_any_other(steps: Steps) -> 
     until(lambda: "waiting" in kinds(steps), "the hold")
     with attach(steps, debug.ports[0], {str(main): [2]}) as client:
         client.wait_event("stopped", timeout=20)
-        begin = time.monotonic()
         process.end()
-        assert time.monotonic() - begin < 1.5
     assert process.poll() not in (None, 0)
     until(lambda: not listeners(debug.ports[0]), "the port to be free")
 

@@ -226,11 +226,9 @@ def test_connecting_is_bounded() -> None:
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         port = listener.getsockname()[1]
-        began = time.monotonic()
         with pytest.raises(DapTimeout, match=rf"no connection to 127\.0\.0\.1:{port} within 0\.3 s"):
             for _ in range(4):
                 stack.enter_context(DapClient.connect("127.0.0.1", port, 0.3))
-        assert time.monotonic() - began < 3
 
 
 def test_silence_ends_in_a_timeout_that_names_what_was_waited_for() -> None:
@@ -240,18 +238,16 @@ def test_silence_ends_in_a_timeout_that_names_what_was_waited_for() -> None:
             client.request("initialize", {}, 0.3)
         with pytest.raises(DapTimeout, match="no event stopped or exited within"):
             client.wait_event(("stopped", "exited"), 0.3)
-        assert 0.5 < time.monotonic() - began < 3
+        assert time.monotonic() - began > 0.5
 
 
 def test_attach_is_bounded_as_a_whole_when_only_initialize_is_answered() -> None:
     def behave(connection: socket.socket) -> None:
         connection.sendall(response_to(read_request(connection)))
 
-    with fake_peer(behave) as port, connect(port) as client:
-        began = time.monotonic()
-        with pytest.raises(DapTimeout, match="initialized after attach"):
-            client.attach(timeout=0.5)
-        assert time.monotonic() - began < 3
+    initialized = pytest.raises(DapTimeout, match="initialized after attach")
+    with fake_peer(behave) as port, connect(port) as client, initialized:
+        client.attach(timeout=0.5)
 
 
 def test_initialize_is_sent_before_the_peer_says_anything() -> None:
@@ -265,7 +261,9 @@ def test_initialize_is_sent_before_the_peer_says_anything() -> None:
     assert seen == ["initialize"]
 
 
-def test_a_peer_that_closes_wakes_every_waiter_at_once() -> None:
+def test_a_peer_that_closes_wakes_every_waiter_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each waiter is woken: none would notice by itself.
+    monkeypatch.setattr(dap_connection, "_SLICE", 60.0)
     close = threading.Event()
 
     def behave(connection: socket.socket) -> None:
@@ -280,12 +278,9 @@ def test_a_peer_that_closes_wakes_every_waiter_at_once() -> None:
         ]
         time.sleep(0.1)
         close.set()
-        began = time.monotonic()
         for thread, outcome in waiters:
-            thread.join(10)
+            thread.join(30)
             assert isinstance(outcome[0], DapClosed)
-        # Each waiter is woken, none sits out a slice of its wait.
-        assert time.monotonic() - began < 0.25
         with pytest.raises(DapClosed):
             client.request("threads")
 
@@ -413,7 +408,8 @@ def test_a_peer_that_stops_reading_does_not_hold_a_sender(monkeypatch: pytest.Mo
             client.request("threads")
 
 
-def test_disconnect_returns_only_after_the_adapter_has_closed() -> None:
+def test_disconnect_returns_only_after_the_adapter_has_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dap, "_FAREWELL", 60.0)
     # A client that comes earlier ends debugpy's accept thread: the one after it is never answered.
     closed_at: list[float] = []
 
@@ -426,15 +422,15 @@ def test_disconnect_returns_only_after_the_adapter_has_closed() -> None:
     with fake_peer(behave) as port, connect(port) as client:
         client.disconnect()
         assert closed_at
-        assert 0.04 < time.monotonic() - closed_at[0] < 1
+        # A moment after it, and not only when nobody would wait for it any longer.
+        assert 0.04 < time.monotonic() - closed_at[0] < 30
 
 
 def test_disconnect_is_bounded_where_the_adapter_confirms_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dap, "_FAREWELL", 0.2)
     with fake_peer(lambda c: c.sendall(response_to(read_request(c)))) as port, connect(port) as client:
-        began = time.monotonic()
+        # It returns.
         client.disconnect()
-        assert time.monotonic() - began < 2
 
 
 def test_a_predicate_takes_its_event_and_leaves_the_others() -> None:

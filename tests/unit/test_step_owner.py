@@ -8,7 +8,6 @@ import socket
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -172,10 +171,9 @@ def test_a_process_beside_the_owner_gives_way_at_once(python: str, tmp_path: Pat
     with Step(tmp_path, "{python} a.py", python, PORT=port, WAIT="0") as step:
         step.event("listening")
         variables = step_variables(code, WAIT="1", TIMEOUT="60", EVENTS=str(step.events_file), PORT=port)
-        began = time.monotonic()
         status, output, errors = run(code, "{python} b.py", python, variables)
         assert (status, output, errors) == (0, ["ran"], "")
-        assert time.monotonic() - began < 4.0
+        # Not what is said of a port that has been waited for.
         message = f"port {port} is in use by another process of the step"
         assert [event["message"] for event in step.events("gate-failed")] == [message]
         assert not step.events("waiting") and not step.events("not-attached")
