@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from debuggee_harness import BOTH, CHILD, LIMIT, Child, line_of, stopped, until
+from debuggee_harness import BOTH, CHILD, EVERY, LIMIT, Child, line_of, stopped, until
 from gate_peers import adapters, free
 
 from workflows.debugger.dap import DapClient
@@ -120,3 +120,41 @@ def test_an_adapter_that_is_killed_is_replaced_for_the_next_debugger(python: str
         with child.attached("tick") as client:
             assert stopped(client)[0] == "tick"
         child.at_full_speed()
+
+
+@EVERY
+def test_an_evaluation_that_outlasts_its_session_leaves_the_adapter_to_the_next_debugger(
+    python: str, tmp_path: Path
+) -> None:
+    with Child(tmp_path, python) as child:
+        child.ask("evaluated = []")
+        seen = set()
+        for number in range(3):
+            with child.attached("tick") as client:
+                _name, _line, thread = stopped(client)
+                seen.update(adapters(child))
+                frame = client.request("stackTrace", {"threadId": thread, "levels": 1}, LIMIT)["stackFrames"][0]["id"]
+                slow = f"[print('at work on', {number}, flush=True), time.sleep(0.3), evaluated.append(1)]"
+                client.send("evaluate", {"expression": slow, "frameId": frame, "context": "watch"})
+                child.said(f"at work on {number}")
+            until(lambda: child.ask("evaluated and evaluated.pop()"), "it has been evaluated")
+        with child.attached("tick") as client:
+            assert stopped(client)[0] == "tick"
+            assert seen == set(adapters(child))
+        child.at_full_speed()
+        assert child.events("attach-failed") == [] and child.errors() == ""
+
+
+@BOTH
+def test_a_debugger_that_comes_before_it_is_noticed_that_the_adapter_has_ended_gets_in(
+    python: str, tmp_path: Path
+) -> None:
+    with Child(tmp_path, python) as child:
+        child.ask("session.gate._sessions._link._on_event = lambda *_: time.sleep(0.1)")
+        with child.attached("tick") as client:
+            stopped(client)
+        (adapter,) = adapters(child)
+        os.kill(int(adapter), signal.SIGKILL)
+        with child.attached("tick") as client:
+            assert stopped(client)[0] == "tick"
+        assert child.events("attach-failed") == [] and child.errors() == ""

@@ -6,7 +6,7 @@ import re
 import selectors
 import socket
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple, Optional, Tuple
 
 from .event_loop import EventLoop
 
@@ -44,6 +44,16 @@ def _connect(connect: Callable[[float], socket.socket]) -> Tuple[socket.socket, 
     return end, greeting
 
 
+class Connected(NamedTuple):
+    """A debugger's connection to the adapter."""
+
+    #: The adapter's number.
+    number: int
+    end: socket.socket
+    #: What has been read from it.
+    greeting: bytes
+
+
 class AdapterLink:
     """Connects to the adapter that runs now, and stays connected to it for as long as it lives.
 
@@ -60,33 +70,31 @@ class AdapterLink:
 
     # In the helper's thread
 
-    def wake(self, alone: bool) -> Tuple[int, Optional[socket.socket]]:
-        """Start debugpy where need be.
+    def connect(self, alone: bool) -> Connected:
+        """Connect a debugger, after debugpy has been started where need be.
 
         Args:
             alone: Whether nobody else is attached or attaching, as far as is known.
 
-        Returns:
-            The number of the adapter that runs now, and a connection for :meth:`keep` where there was none to it.
-
         Raises:
+            OSError: The adapter has ended, or does not greet.
             Exception: Whatever debugpy raises when it cannot start.
         """
         number = self._debugger.wake(alone)
-        if self._number == number:
-            return number, None
+        if number == self._number:
+            try:
+                return Connected(number, *_connect(self._debugger.connect))
+            except ConnectionError:
+                if not alone:
+                    raise
+            # The adapter has ended, and neither the loop nor pydevd has noticed so far.
+            self._debugger.reset(number)
+            number = self._debugger.wake(alone)
         own, _greeting = _connect(self._debugger.connect)
         own.setblocking(False)
         self._number = number
-        return number, own
-
-    def connect(self) -> Tuple[socket.socket, bytes]:
-        """A connection for a debugger, and the greeting read from it.
-
-        Raises:
-            OSError: The adapter has ended, or does not greet.
-        """
-        return _connect(self._debugger.connect)
+        self._loop.run(partial(self._keep, number, own))
+        return Connected(number, *_connect(self._debugger.connect))
 
     def lose(self) -> None:
         """Forget the adapter, after the program has closed every descriptor."""
@@ -95,13 +103,11 @@ class AdapterLink:
 
     # In the loop's thread
 
-    def keep(self, own: Optional[socket.socket]) -> None:
-        """Stay connected by this socket, if it is one."""
-        if own is None:
-            return
+    def _keep(self, number: int, own: socket.socket) -> None:
+        """Stay connected to this adapter by this socket."""
         self._release()
         self._own = own
-        self._loop.register(own, selectors.EVENT_READ, partial(self._on_event, self._number))
+        self._loop.register(own, selectors.EVENT_READ, partial(self._on_event, number))
 
     def sockets(self) -> List[socket.socket]:
         """All that it has."""

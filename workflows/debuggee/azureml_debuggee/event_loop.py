@@ -21,7 +21,7 @@ def report_bug() -> None:
 class EventLoop:
     """Calls a handler when something can be read from or written to its socket.
 
-    All methods but :meth:`close_after_fork` belong to the thread that calls :meth:`wait`.
+    All methods but :meth:`run` and :meth:`close_after_fork` belong to the thread that calls :meth:`wait`.
 
     Args:
         on_error: Called with a socket whose handler has raised an exception, which has been reported.
@@ -138,13 +138,16 @@ class EventLoop:
             except Exception:
                 report_bug()
                 continue
-            if following is None:
-                continue
-            self._done.put(following)
-            try:
-                self._wakeup_sender.send(b"!")
-            except OSError:
-                pass  # As much as fits has been sent already, or the program has closed it.
+            if following is not None:
+                self.run(following)
+
+    def run(self, following: Callable[[], None]) -> None:
+        """From the helper's thread: have the loop's thread do this."""
+        self._done.put(following)
+        try:
+            self._wakeup_sender.send(b"!")
+        except OSError:
+            pass  # As much as fits has been sent already, or the program has closed it.
 
     def _on_wakeup(self, receiver: socket.socket, mask: int) -> None:
         try:

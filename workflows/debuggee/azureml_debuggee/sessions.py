@@ -9,7 +9,7 @@ from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Set, Tuple
 
-from .adapter_link import AdapterLink
+from .adapter_link import AdapterLink, Connected
 from .event_loop import EventLoop, report_bug
 from .listener import FIRST_MESSAGE_SECONDS, PENDING
 from .pair import BUFFER_BYTES, Pair
@@ -201,35 +201,32 @@ class Sessions:
         self, client: socket.socket, first: bytes, alone: bool, again: Optional[Pair] = None
     ) -> Callable[[], None]:
         """In the helper's thread: connect a debugger with the adapter; what the loop's thread has to do then."""
-        adapter: Optional[socket.socket] = None
-        own: Optional[socket.socket] = None
+        connected: Optional[Connected] = None
         try:
-            number, own = self._link.wake(alone)
-            adapter, greeting = self._link.connect()
-            for end in (client, adapter):
+            connected = self._link.connect(alone)
+            for end in (client, connected.end):
                 _prepare(end)
         except Exception as error:
             # The next one may have better luck.
-            if adapter is not None:
-                adapter.close()
+            if connected is not None:
+                connected.end.close()
             message = "no debugger can be let in: {}: {}".format(type(error).__name__, error)
             self._announce("attach-failed", message=message)
             report_bug()
-            return partial(self._refuse, client, own)
+            return partial(self._refuse, client)
+        number, adapter, greeting = connected
         if again is None:
-            return partial(self._join, Pair(client, adapter, number, first, greeting), own)
+            return partial(self._join, Pair(client, adapter, number, first, greeting))
         again.rejoin(adapter, number)
-        return partial(self._join, again, own)
+        return partial(self._join, again)
 
-    def _refuse(self, client: socket.socket, own: Optional[socket.socket]) -> None:
-        self._link.keep(own)
+    def _refuse(self, client: socket.socket) -> None:
         if client in self._connecting:
             self._connecting.discard(client)
             client.close()
         self._rest_later()
 
-    def _join(self, pair: Pair, own: Optional[socket.socket]) -> None:
-        self._link.keep(own)
+    def _join(self, pair: Pair) -> None:
         if pair.client not in self._connecting:
             # Of the time before everything was lost.
             pair.client.detach()

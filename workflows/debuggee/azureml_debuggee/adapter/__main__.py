@@ -154,6 +154,24 @@ class _Os:
         os._exit(code)
 
 
+def _lose_answers_to_nobody(messaging: Any) -> None:
+    """Drop an answer whose debugger has gone, or the adapter would end of it: debugpy does not expect that.
+
+    Such as the answer to an `evaluate` that takes longer than the session that has asked.
+    """
+    respond = messaging.Request.respond
+
+    def respond_if_there(self: Any, body: Any) -> None:
+        try:
+            respond(self, body)
+        except messaging.JsonIOError as error:
+            if getattr(error, "stream", None) is not self.channel.stream:
+                raise
+            _log()
+
+    messaging.Request.respond = respond_if_there
+
+
 class _Gate:
     """What listens for debuggers, as the adapter reports it."""
 
@@ -202,6 +220,7 @@ def main(descriptor: int) -> None:
 
         log.to_file(prefix="debugpy.adapter")
         messaging.os = _Os(clients.Client)
+        _lose_answers_to_nobody(messaging)
         # Each side proves itself to the other.
         servers.access_token, adapter.access_token = token, client_token
         clients.listener = _Gate(int(gate))
