@@ -79,7 +79,7 @@ class Bench:
         what: str,
         against: str,
         samples: Samples,
-        limit: float,
+        limit: float | None,
         *,
         ours: str = "ours",
         theirs: str,
@@ -93,7 +93,7 @@ class Bench:
             what: What was measured.
             against: What it is compared with.
             samples: What was measured; other sides in it are left out.
-            limit: The most that ours by theirs may be.
+            limit: The most that ours by theirs may be; None for a figure that is only told.
             ours: The name of our side.
             theirs: The name of the other one.
             inverse: Whether the figure is theirs by ours (the share of its speed), and the limit what that is at least.

@@ -22,7 +22,11 @@ LIMIT = 300
 
 @contextlib.contextmanager
 def program(
-    command: Sequence[str], cwd: Path | None = None, environ: Mapping[str, str] | None = None
+    command: Sequence[str],
+    cwd: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    takes_input: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program, and end it and what it has started: a debugpy's adapter outlives it, with its standard output.
 
@@ -30,12 +34,13 @@ def program(
         command: What to run.
         cwd: Where.
         environ: What to change in the environment.
+        takes_input: Whether its standard input is a pipe, rather than nothing.
     """
     child = subprocess.Popen(
         list(command),
         cwd=cwd,
         env={**os.environ, **(environ or {})},
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -46,6 +51,8 @@ def program(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
+        if child.stdin:
+            child.stdin.close()
 
 
 def free_port() -> int:

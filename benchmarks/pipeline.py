@@ -13,7 +13,7 @@ from .harness import INV, Bench, docker, new_project
 from .listeners import await_ports, free_port, program, training_python
 from .measure import run, seconds
 
-TIMES, ROUNDS, RANKS = 10, 10, 64
+TIMES, ROUNDS = 10, 10
 WORK = """\
 total = 0
 def twice(number):
@@ -27,7 +27,7 @@ print("took", time.perf_counter() - started)
 
 
 def main(bench: Bench) -> None:
-    """Measure waiting, ranks, and steps that nobody debugs."""
+    """Measure waiting, and steps that nobody debugs."""
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
         project = new_project(Path(folder), {"work/work.py": WORK})
         _write_pipeline(project, "python work.py 10")
@@ -39,16 +39,14 @@ def main(bench: Bench) -> None:
                 run([*INV, "pipeline.submit", "--no-debug", "--follow"], project, environ)
                 until_waiting(bench, project, environ, engine)
         environ = {"AML_ENGINE": "process", "AML_PIPELINE_FILE": "pipeline.yml", "AML_DEBUG_PORT": "0"}
-        with bench.part("ranks"):
-            many_ranks(bench, project, environ)
         with bench.part("a step that is not debugged"):
             plain_speed(bench, project, environ)
 
 
-def _write_pipeline(project: Path, command: str, more: str = "") -> None:
+def _write_pipeline(project: Path, command: str) -> None:
     (project / "pipeline.yml").write_text(
         "type: pipeline\njobs:\n  work:\n    code: ./work\n    environment: azureml:any@latest\n"
-        f"{more}    command: {command}\n"
+        f"    command: {command}\n"
     )
 
 
@@ -124,42 +122,6 @@ def until_waiting(bench: Bench, project: Path, environ: dict[str, str], engine: 
         gaps.append((project / ".vscode" / "launch.json").stat().st_mtime - waiting["time"])
         run([*INV, "pipeline.cancel"], project, environ)
     bench.figure(f"from a step's announcement to its launch configuration on disk ({engine})", gaps, "s", 0.1)
-
-
-def many_ranks(bench: Bench, project: Path, environ: dict[str, str]) -> None:
-    """64 ranks, all waiting with their configurations written, against 64 bare listeners."""
-    more = f"    distribution: {{type: pytorch, process_count_per_instance: {RANKS}}}\n"
-    _write_pipeline(project, "python work.py 10", more)
-
-    def ours() -> float:
-        try:
-            return seconds(lambda: run([*INV, "pipeline.debug", "--rank", "all"], project, environ))
-        finally:
-            run([*INV, "pipeline.cancel"], project, environ)
-
-    def bare() -> float:
-        python = str(training_python())
-        # Below those that the system gives out by itself, such as to the adapters.
-        bases = range(10000, 30000, RANKS)
-        base = next(base for base in bases if all(_is_free(base + rank) for rank in range(RANKS)))
-        with contextlib.ExitStack() as children:
-            started = time.perf_counter()
-            for rank in range(RANKS):
-                code = f"import debugpy, time; debugpy.listen(('127.0.0.1', {base + rank})); time.sleep(600)"
-                children.enter_context(program([python, "-c", code]))
-            await_ports({base + rank for rank in range(RANKS)})
-            return time.perf_counter() - started
-
-    found = bench.measure(3, ours=ours, bare=bare)
-    bench.ratio(
-        f"{RANKS} ranks waiting, configurations written", f"{RANKS} bare debugpy.listen", found, 0.3, theirs="bare"
-    )
-
-
-def _is_free(port: int) -> bool:
-    from workflows.engines.ports import is_free
-
-    return port < 65536 and is_free(port)
 
 
 def plain_speed(bench: Bench, project: Path, environ: dict[str, str]) -> None:
