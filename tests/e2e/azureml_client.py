@@ -27,7 +27,7 @@ def step(name, script=None, arguments=(), configuration=None, **more):
         runconfig=configuration or RunConfiguration(), allow_reuse=False, **more,
     )
 
-def until(condition, seconds=60):
+def until(condition, seconds=150):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"

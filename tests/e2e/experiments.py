@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from projects import ROOT, Project, until
+from projects import LIMIT, ROOT, Project, until
 
 TRAIN = '''"""Adds numbers up."""
 import argparse
@@ -88,7 +88,7 @@ class ExperimentProject(Project):
     def log(self, run_id: str | None = None, name: str = "70_driver_log.txt") -> str:
         return (Path(self.record(run_id)["folder"]) / "azureml-logs" / name).read_text()
 
-    def until_final(self, run_id: str | None = None, seconds: float = 60) -> dict[str, Any]:
+    def until_final(self, run_id: str | None = None, seconds: float = LIMIT) -> dict[str, Any]:
         """A run's record once it is over."""
 
         def look() -> dict[str, Any] | None:

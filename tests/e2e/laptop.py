@@ -130,7 +130,7 @@ class Laptop:
             ["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL, start_new_session=True, text=True
         )
         try:
-            until(path.exists, "the agent", 10)
+            until(path.exists, "the agent")
             environ = {"SSH_AUTH_SOCK": str(path)}
             subprocess.run(["ssh-add", "-q", str(self.key(key))], check=True, env={**os.environ, **environ})
             yield environ

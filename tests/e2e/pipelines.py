@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from projects import ROOT, Project, until
+from projects import LIMIT, ROOT, Project, until
 
 from workflows.debugger.dap import DapClient
 
@@ -148,7 +148,7 @@ class PipelineProject(Project):
         value: dict[str, Any] = json.loads(folders[-1].read_text())
         return value
 
-    def until_final(self, seconds: float = 60) -> dict[str, Any]:
+    def until_final(self, seconds: float = LIMIT) -> dict[str, Any]:
         """The latest run's record once it is over."""
 
         def look() -> dict[str, Any] | None:
@@ -158,7 +158,7 @@ class PipelineProject(Project):
         ended: dict[str, Any] = until(look, "the end of the run", seconds)
         return ended
 
-    def until_waiting(self, step: str, seconds: float = 60) -> dict[str, Any]:
+    def until_waiting(self, step: str, seconds: float = LIMIT) -> dict[str, Any]:
         """The endpoint of a step once it holds for its debugger."""
 
         def look() -> dict[str, Any] | None:

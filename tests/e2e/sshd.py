@@ -99,7 +99,7 @@ class Sshd:
             start_new_session=True,
         )
         wanted = (self._host.address, self._host.port)
-        until(lambda: not self.running or wanted in listeners(self._host), "sshd listening", 10)
+        until(lambda: not self.running or wanted in listeners(self._host), "sshd listening")
         assert self.running, self.log()
 
     def stop(self) -> None:
@@ -107,7 +107,7 @@ class Sshd:
         self._kill()
         self._close()
         # Again and again: somebody may just have connected.
-        until(lambda: not self._kill(), "the end of sshd", 10)
+        until(lambda: not self._kill(), "the end of sshd")
 
     def _kill(self) -> int:
         """Kill its processes; how many there were."""
@@ -129,7 +129,7 @@ class Sshd:
             if process.pid != listener:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
-        until(lambda: [process.pid for process in self._processes()] == [listener], "the end of connections", 10)
+        until(lambda: [process.pid for process in self._processes()] == [listener], "the end of connections")
 
     def new_host_key(self) -> None:
         """Have other host keys, as a machine that was made anew has."""

@@ -37,7 +37,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
         project.clean_up()
         # A build goes on though nobody waits for it.
         states = server.state.operations.values()
-        until(lambda: all(one["state"] in ("Succeeded", "Failed") for one in states), "the end of every build", 120)
+        until(lambda: all(one["state"] in ("Succeeded", "Failed") for one in states), "the end of every build")
         _remove_images(server.url.removeprefix("http://"), project)
         assert server.unknown == []
 
@@ -184,7 +184,7 @@ def test_ctrl_c_during_the_build_leaves_nothing_half_made_here(workspace: Worksp
     project = workspace.project
     workspace.register("houses")
     child = project.start("deploy.debug", *PACKAGE, "houses", "--generate-dockerfile")
-    until(lambda: any("/operations/" in one.path for one in workspace.server.requests), "the build", 60)
+    until(lambda: any("/operations/" in one.path for one in workspace.server.requests), "the build")
     child.send_signal(signal.SIGINT)
     result = project.finish(child, 60)
     result.says("Interrupted in build.")

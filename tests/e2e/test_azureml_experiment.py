@@ -189,7 +189,7 @@ def test_a_download_that_is_ended_half_way_leaves_nothing(
 ) -> None:
     fault = server.faults.slow(f"{READS}*numbers.txt", 600)
     child = experiment.start("experiment.debug", "sums", *ARGUMENTS, *TO_SCRIPT)
-    until(lambda: fault.hit and "more/a b.txt" in kept(tmp_path), "the second file to be asked for", 60)
+    until(lambda: fault.hit and "more/a b.txt" in kept(tmp_path), "the second file to be asked for")
     child.send_signal(signal.SIGINT)
     experiment.finish(child, 60).says("Interrupted in data")
     server.faults.remove(fault)

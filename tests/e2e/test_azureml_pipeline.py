@@ -232,7 +232,7 @@ def test_ctrl_c_while_a_step_is_waited_for_leaves_no_run_in_the_workspace(
     server.add_compute("empty", nodes=0)
     project.single("print('done')\n")
     child = project.start("pipeline.debug", "--compute-target", "empty")
-    until(lambda: server.steps("work"), "the step", 60)
+    until(lambda: server.steps("work"), "the step")
     child.send_signal(signal.SIGINT)
     assert "Interrupted" in project.finish(child).err
     assert [run.status for run in server.state.runs.values()] == ["Canceled", "Canceled"]
@@ -252,7 +252,7 @@ def test_a_run_canceled_from_elsewhere_is_told(server: AzureMLServer, project: P
     server.add_compute("slow", nodes=0)
     project.single("print('done')\n")
     child = project.start("pipeline.debug", "--compute-target", "slow")
-    until(lambda: server.steps("work"), "the step", 30)
+    until(lambda: server.steps("work"), "the step")
     (step,) = server.steps("work")
     until(lambda: step.status == "Queued", "the queue")
     server.cancel(server.state.runs[step.root])
@@ -268,7 +268,7 @@ def test_following_ends_with_the_run_also_where_its_steps_end_before(
     project.single(ASLEEP if canceled else "print('done', end='')\n")
     child = project.start("pipeline.submit", "--no-debug", "--follow")
     if canceled:
-        until(lambda: server.steps("work") and server.steps("work")[0].status == "Running", "the step", 60)
+        until(lambda: server.steps("work") and server.steps("work")[0].status == "Running", "the step")
         server.cancel(server.state.runs[server.steps("work")[0].root])
     result = project.finish(child)
     assert project.record()["status"] == ("Canceled" if canceled else "Completed")
@@ -283,7 +283,7 @@ def test_a_compute_without_nodes_is_what_a_step_is_said_to_wait_for(
     server.add_compute("empty", nodes=0)
     project.single("print('done')\n")
     project.ok("pipeline.submit", "--compute-target", "empty")
-    until(lambda: project.record()["steps"][0].get("waits_for"), "what it waits for", 30)
+    until(lambda: project.record()["steps"][0].get("waits_for"), "what it waits for")
     assert project.record()["steps"][0]["waits_for"].startswith("compute empty: 0 of 0 nodes")
     assert "compute empty: 0 of 0 nodes" in project.ok("pipeline.status").out
 
@@ -341,8 +341,8 @@ def test_passing_faults_while_a_run_is_followed_do_no_harm(server: AzureMLServer
     (endpoint,) = debug(project)["endpoints"]
     server.faults.throttle("GET .*/children", retry_after=1, times=2)
     server.faults.drop("GET .*/details", times=1)
-    until(lambda: project.record()["trouble"], "the trouble", 20)
-    until(lambda: not project.record()["trouble"], "the end of it", 30)
+    until(lambda: project.record()["trouble"], "the trouble")
+    until(lambda: not project.record()["trouble"], "the end of it")
     with session(endpoint, {project.folder / "work" / "work.py": [2]}) as client:
         go_on(client, stop_of(client))
     assert project.until_final()["status"] == "Completed"
@@ -370,7 +370,7 @@ def test_a_run_submitted_elsewhere_is_found_by_its_id(
     try:
         assert other.status(run_id)["steps"][0]["name"] == "work"
         log = Path(other.status(run_id)["steps"][0]["log"])
-        until(lambda: log.exists() and "asleep" in log.read_text(), "the log", 20)
+        until(lambda: log.exists() and "asleep" in log.read_text(), "the log")
         assert other.ok("pipeline.cancel", "--json", "--run", run_id).json["status"] == "Canceled"
     finally:
         other.clean_up()

@@ -54,7 +54,7 @@ def test_a_run_goes_through_its_steps_by_itself(connect: Connect, pipeline: Pipe
     run = connect().submit(pipeline, None)
     assert not run.final and not run.debugged
     later = connect()
-    run = until(lambda: found if (found := later.refresh(run)).final else None, "the end", 60)
+    run = until(lambda: found if (found := later.refresh(run)).final else None, "the end")
     assert run.status == records.COMPLETED
     assert [step.status for step in run.steps] == [records.COMPLETED] * 3
     # A workspace says nothing of exit codes.
@@ -85,7 +85,7 @@ def test_a_debugged_step_announces_itself_and_cancel_ends_everything(connect: Co
         fresh = backend.refresh(run)
         return any(one.state == attachable.WAITING and one.open for one in attachable.of_run(fresh))
 
-    until(waits, "the step waiting", 60)
+    until(waits, "the step waiting")
     run = connect().cancel(run)
     assert run.status == records.CANCELED
     assert [step.status for step in run.steps] == [records.COMPLETED, records.CANCELED, records.CANCELED]
@@ -96,7 +96,7 @@ def test_a_debugged_step_announces_itself_and_cancel_ends_everything(connect: Co
 def test_cancel_of_a_run_that_is_over_changes_nothing(connect: Connect, pipeline: Pipeline) -> None:
     backend = connect()
     run = backend.submit(pipeline, None)
-    until(lambda: backend.refresh(run).final, "the end", 60)
+    until(lambda: backend.refresh(run).final, "the end")
     assert backend.cancel(run).status == records.COMPLETED
 
 

@@ -199,7 +199,7 @@ def reaches(project: Project, child: subprocess.Popen[str], step: str) -> None:
         until(lambda: (project.state / kind).exists(), "the container")
     else:
         # Its image may have to be built first.
-        until(lambda: kind in [event["event"] for event in project.events()], "score.py's loading", 120)
+        until(lambda: kind in [event["event"] for event in project.events()], "score.py's loading")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

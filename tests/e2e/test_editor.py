@@ -259,7 +259,7 @@ def test_with_stop_after_what_f5_started_ends_with_the_session(workbench: Workbe
         editor.until_debugging(120)
         post(scoring_url(project))
         editor.stop()
-        until(lambda: not (project.state / "session.json").exists(), "the service's end", 60)
+        until(lambda: not (project.state / "session.json").exists(), "the service's end")
 
 
 def test_f5_debugs_on_the_other_machine(workbench: Workbench, hosts: Hosts, tmp_path: Path) -> None:

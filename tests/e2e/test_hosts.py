@@ -297,8 +297,8 @@ def test_a_killed_run_leaves_nothing(hosts: Hosts) -> None:
             assert f"adt{number}" in os.listdir("/sys/class/net")
             if how == "killed":
                 child.kill()
-        until(lambda: not any(map(psutil.pid_exists, running)), f"the end of what a {how} run had started", 10)  # noqa: B023
-        until(lambda: f"adt{number}" not in os.listdir("/sys/class/net"), "the end of its link", 10)  # noqa: B023
+        until(lambda: not any(map(psutil.pid_exists, running)), f"the end of what a {how} run had started")  # noqa: B023
+        until(lambda: f"adt{number}" not in os.listdir("/sys/class/net"), "the end of its link")  # noqa: B023
     routes = subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
     assert f"10.83.{number}." not in routes
     hosts.laptop.ssh(hosts.instance, "true")

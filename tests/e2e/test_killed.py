@@ -219,7 +219,7 @@ def test_an_experiment_whose_command_was_killed_while_it_holds_is_debugged_again
     try:
         # Follows the log, so that it is still there while the script holds.
         child = project.start(*command, "--follow")
-        until(lambda: (project.folder / ".vscode" / "launch.json").exists(), "the launch configuration", 120)
+        until(lambda: (project.folder / ".vscode" / "launch.json").exists(), "the launch configuration")
         first = project.record()
         if everything:
             os.kill(psutil.Process(int(runner_of(project, first["run_id"]))).pid, signal.SIGKILL)

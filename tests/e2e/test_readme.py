@@ -253,7 +253,7 @@ def test_the_commands_for_an_experiment(clone: Project) -> None:
     (clone.folder / "env" / "training" / "requirements.txt").write_text("azureml-core>=1.57,<2\n")
     clone.environ["PIP_CONSTRAINT"] = ""
     found = type_all(clone, EXPERIMENT)
-    until(lambda: "Completed" in clone.ok("experiment.show").out, "the end of the run", 120)
+    until(lambda: "Completed" in clone.ok("experiment.show").out, "the end of the run")
     type_all(clone, EXPERIMENT_LATER, NAME="another")
     command = "inv experiment.debug digits"
     assert_shown(found[command], shown_by(command))

@@ -171,7 +171,7 @@ def test_ctrl_c_here_stops_the_task_there(project: RemoteProject) -> None:
     (project.folder / "busy.py").write_text("import time\ntime.sleep(600)\n")
     child = project.start("experiment.debug", "--remote", "sums", "--script", "busy.py", "--on-error")
     busy = project.host.path("azureml-debug")
-    until(lambda: list(busy.glob("*/.azureml-debug/runs/sums-*/azureml-logs/70_driver_log.txt")), "its start", 60)
+    until(lambda: list(busy.glob("*/.azureml-debug/runs/sums-*/azureml-logs/70_driver_log.txt")), "its start")
     child.send_signal(signal.SIGINT)
     project.finish(child).says("Interrupted", "inv experiment.debug --remote sums --script busy.py --on-error")
     assert project.remote("experiment.show")["status"] == "Canceled"

@@ -86,7 +86,7 @@ def keeper(project: RemoteProject) -> int:
 def test_a_server_that_is_killed_in_mid_run_costs_no_line(project: RemoteProject, code: int) -> None:
     experiment(project, f"{COUNTING}sys.exit({code})\n")
     child = project.start("experiment.run", "--remote", "--follow", "sums", "--script", "work.py")
-    until(lambda: "line 30 " in said_there(project), "its start", 60)
+    until(lambda: "line 30 " in said_there(project), "its start")
     project.host.sshd.stop()
     until(lambda: "line 80 " in said_there(project), "that it goes on there")
     project.host.sshd.start()
@@ -100,7 +100,7 @@ def test_a_server_that_is_killed_in_mid_run_costs_no_line(project: RemoteProject
 def test_a_server_that_is_killed_while_a_step_is_waited_for(project: RemoteProject) -> None:
     slow_first_step(project, 6)
     child = project.start("pipeline.debug", "--remote", "--json")
-    until(lambda: list(project.host.path("azureml-debug").glob("*/.azureml-debug/runs/*/run.json")), "its start", 60)
+    until(lambda: list(project.host.path("azureml-debug").glob("*/.azureml-debug/runs/*/run.json")), "its start")
     project.host.sshd.restart()
     result = project.finish(child)
     assert result.code == 0 and result.err.count("The connection to") == 1, result
@@ -121,7 +121,7 @@ def test_a_server_that_stays_away_is_given_up_and_the_run_is_picked_up_later(
         (project.folder / "tasks.py").write_text(HASTY + (project.folder / "tasks.py").read_text())
     slow_first_step(project, 4)
     child = project.start("pipeline.debug", "--remote")
-    until(lambda: list(project.host.path("azureml-debug").glob("*/.azureml-debug/runs/*/run.json")), "its start", 60)
+    until(lambda: list(project.host.path("azureml-debug").glob("*/.azureml-debug/runs/*/run.json")), "its start")
     project.host.sshd.stop()
     if way_out == "Ctrl-C":
         assert child.stderr is not None
@@ -144,10 +144,10 @@ def test_a_server_that_stays_away_is_given_up_and_the_run_is_picked_up_later(
 def test_ctrl_c_gives_up_at_once_where_packets_vanish(project: RemoteProject, hosts: Hosts) -> None:
     experiment(project, COUNTING)
     child = project.start("experiment.run", "--remote", "--follow", "sums", "--script", "work.py")
-    until(lambda: "line 10 " in said_there(project), "its start", 60)
+    until(lambda: "line 10 " in said_there(project), "its start")
     with hosts.silent():
         assert child.stderr is not None
-        until(lambda: "Connecting again" in child.stderr.readline(), "the loss", 60)  # type: ignore[union-attr]
+        until(lambda: "Connecting again" in child.stderr.readline(), "the loss")  # type: ignore[union-attr]
         time.sleep(1)
         # In the middle of an attempt, which would take twenty seconds.
         began = time.monotonic()
@@ -166,7 +166,7 @@ def large_outputs(project: RemoteProject) -> None:
 def copying(project: RemoteProject) -> subprocess.Popen[str]:
     """Copy them here; returns in the middle of the large one."""
     child = project.start("experiment.outputs", "--remote", "--copy", "results", "--json")
-    until(lambda: list(project.folder.glob("results/outputs/.b.bin.*")), "the copy's beginning", 60)
+    until(lambda: list(project.folder.glob("results/outputs/.b.bin.*")), "the copy's beginning")
     return child
 
 
@@ -215,9 +215,9 @@ def test_a_shell_there_knows_the_window_and_ctrl_c_gives_up_a_lost_one(project: 
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", lines, columns, 0, 0))
         os.kill(child, signal.SIGWINCH)
         # It takes a moment for the size to get there.
-        until(lambda: _typed(terminal, b"stty size\r", said, b"%d %d\r\n" % (lines, columns)), "the size", 90)  # noqa: B023
+        until(lambda: _typed(terminal, b"stty size\r", said, b"%d %d\r\n" % (lines, columns)), "the size")  # noqa: B023
     project.host.sshd.stop()
-    until(lambda: b"Connecting again" in said, "the loss", 30)
+    until(lambda: b"Connecting again" in said, "the loss")
     os.write(terminal, b"\x03")
     assert done.wait(15), bytes(said)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
@@ -256,7 +256,7 @@ def test_a_link_that_is_cut_ends_the_session_and_the_tunnel_comes_back(project: 
         until(lambda: problem(project), "that the tunnels are told to be down")
         assert "not connected" in project.ok("remote.tunnels").out
     hosts.link_up()
-    until(lambda: not problem(project), "the tunnels' return", 60)
+    until(lambda: not problem(project), "the tunnels' return")
     assert sorted(one["local_port"] for one in project.tunnels()) == ports
     with session(project.endpoint(DEPLOYMENT), {project.score: [PLAIN_LINE]}) as client:
         answers: list[object] = []
@@ -268,7 +268,7 @@ def test_a_link_that_is_cut_ends_the_session_and_the_tunnel_comes_back(project: 
         asking.join(20)
     assert answers == [{"answer": 60}]
     # What the lost connections have left there ends too.
-    until(lambda: len(agents(project)) == 1, "the end of the helpers there", 90)
+    until(lambda: len(agents(project)) == 1, "the end of the helpers there")
 
 
 def test_a_slow_and_lossy_link(project: RemoteProject, hosts: Hosts) -> None:
@@ -309,7 +309,7 @@ def test_an_instance_that_was_restarted(project: RemoteProject) -> None:
     project.ok("experiment.debug", "--remote", "sums", "--script", "busy.py")
     assert project.tunnels()
     child = project.start("experiment.logs", "--remote", "--follow")
-    until(lambda: len(agents(project)) == 2, "the follower", 30)
+    until(lambda: len(agents(project)) == 2, "the follower")
     time.sleep(1)
     project.host.sshd.stop()
     for process in project.host.processes():
@@ -324,14 +324,14 @@ def test_an_instance_that_was_restarted(project: RemoteProject) -> None:
 def test_a_command_that_is_killed_here_leaves_its_run_and_nothing_else(project: RemoteProject) -> None:
     experiment(project, COUNTING)
     child = project.start("experiment.run", "--remote", "--follow", "sums", "--script", "work.py")
-    until(lambda: "line 10 " in said_there(project), "its start", 60)
+    until(lambda: "line 10 " in said_there(project), "its start")
     child.kill()
     until(lambda: not agents(project), "the end of the helper there")
     until(lambda: "line 200 " in said_there(project), "the end of the run")
     until(lambda: project.remote("experiment.show")["status"] == "Completed", "the end of the run")
     (project.folder / "wait.py").write_text("import time\ntime.sleep(600)\n")
     child = project.start("experiment.debug", "--remote", "--follow", "waiting", "--script", "wait.py")
-    until(lambda: project.tunnels(), "the tunnel", 60)
+    until(lambda: project.tunnels(), "the tunnel")
     child.kill()
     until(lambda: len(agents(project)) == 1, "the end of the helper there")
     tunnels = keeper(project)
@@ -372,7 +372,7 @@ def test_stop_ends_the_tunnels_and_leaves_the_run(project: RemoteProject) -> Non
     process = keeper(project)
     assert project.ok("remote.stop", "--json").json["closed"] == count
     assert not project.tunnels()
-    until(lambda: not psutil.pid_exists(process), "the end of the tunnels' process", 5)
+    until(lambda: not psutil.pid_exists(process), "the end of the tunnels' process")
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", result["endpoints"][0]["port"]), 5)
     assert project.remote("pipeline.status")["status"] == "Running"

@@ -190,7 +190,7 @@ def test_an_image_without_debugpy_is_debugged_all_the_same(steps: Steps) -> None
     main = steps.write("train.py", "value = 1\nprint(value)\n")
     debug = debugged(steps)
     process = steps.start("python3 train.py")
-    until(lambda: "waiting" in kinds(steps) or process.poll() is not None, "the hold", 60)
+    until(lambda: "waiting" in kinds(steps) or process.poll() is not None, "the hold")
     assert process.poll() is None, steps.log()
     with attach(steps, debug.ports[0], {str(main): [2]}) as client:
         assert stopped(client)[:2] == (str(main), 2)

@@ -30,7 +30,7 @@ C = TypeVar("C", bound="Child")
 
 CHILD = Path(__file__).with_name("debuggee_child.py")
 #: Seconds for anything; only reached when something is broken.
-LIMIT = 30.0
+LIMIT = 60.0
 
 
 def line_of(marker: str, file: Path = CHILD) -> int:

@@ -14,7 +14,7 @@ from workflows.azureml.forwarding import Network
 from workflows.remote import forwarding
 from workflows.remote.forwarding import Forward
 
-LIMIT = 30.0
+LIMIT = 60.0
 
 
 @contextlib.contextmanager

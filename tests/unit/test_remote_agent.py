@@ -54,17 +54,17 @@ class Agent:
     def send(self, **value: Any) -> None:
         self.raw(frames.message(value))
 
-    def frame(self, seconds: float = 20) -> tuple[bytes, bytes]:
+    def frame(self, seconds: float = 60) -> tuple[bytes, bytes]:
         return self._said.get(timeout=seconds)
 
-    def message(self, seconds: float = 20) -> dict[str, Any]:
+    def message(self, seconds: float = 60) -> dict[str, Any]:
         """The next message; what a task says is left out."""
         while True:
             kind, payload = self.frame(seconds)
             if kind == frames.MESSAGE:
                 return frames.read(payload)
 
-    def until(self, wanted: Callable[[bytes], bool], seconds: float = 20) -> bytes:
+    def until(self, wanted: Callable[[bytes], bool], seconds: float = 100) -> bytes:
         """What a task says, until it is what is waited for."""
         said, deadline = b"", time.monotonic() + seconds
         while not wanted(said):
@@ -171,7 +171,7 @@ def test_a_large_paste_arrives_whole_while_nobody_reads(agent: Agent, tmp_path: 
     text = "\n".join([*lines, "end", ""]).encode()
     for at in range(0, len(text), 4096):
         agent.raw(frames.frame(frames.TYPED, text[at : at + 4096]))
-    said = agent.until(lambda said: b"got end" in said, 40)
+    said = agent.until(lambda said: b"got end" in said)
     assert [line for line in lines if f"got {line}".encode() not in said] == []
 
 
