@@ -78,6 +78,10 @@ class PortHeld(UserError):
         self.port = port
 
 
+class NameTaken(UserError):
+    """A container's name that another container has been given since it was looked for."""
+
+
 class BadValue(UserError):
     """A value typed on the command line that cannot be read as what it should be."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -389,6 +390,42 @@ def test_a_session_of_another_project_is_left_alone_and_the_next_ports_are_taken
     assert post(first["scoring_url"]) == post(result.json["scoring_url"]) == {"answer": 60}
     rows = project.ok("container.list", "--json").json["services"]
     assert {str(project.folder), str(other.folder)} <= {row["project"] for row in rows}
+
+
+#: In a project's tasks.py: neither of two commands goes on from its first look at a name before the other has looked.
+BOTH_LOOK = """
+import os, pathlib, time
+from workflows.engines.docker import DockerEngine
+look, looked = DockerEngine.holder_of_name, []
+def together(self, name):
+    found = look(self, name)
+    if not looked:
+        looked.append(name)
+        meeting = pathlib.Path(os.environ["MEETING"])
+        (meeting / str(os.getpid())).touch()
+        deadline = time.monotonic() + 100
+        while len(list(meeting.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    return found
+DockerEngine.holder_of_name = together
+"""
+
+
+@pytest.mark.parametrize("engine", ["docker"], indirect=True)
+def test_of_two_projects_that_take_a_name_at_once_one_takes_the_next(
+    project: Project, other: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "meeting").mkdir()
+    name = f"at-once-{os.getpid()}"
+    commands = []
+    for one in (project, other):
+        (one.folder / "tasks.py").write_text((one.folder / "tasks.py").read_text() + BOTH_LOOK)
+        environ = {"AML_CONTAINER_NAME": name, "MEETING": str(tmp_path / "meeting")}
+        commands.append((one, one.start("deploy.debug", "--json", **environ)))
+    results = [one.finish(child) for one, child in commands]
+    assert [result.code for result in results] == [0, 0], results
+    assert sorted(result.json["container"] for result in results) == [name, f"{name}-2"]
+    assert sum(f"the name {name} belongs to another project's session" in result.err for result in results) == 1
 
 
 SCHEMA = """

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .. import storage
 from ..debuggee import FOLDER as DEBUGGEE
 from ..environments.definition import EnvironmentDefinition
-from ..errors import UserError
+from ..errors import NameTaken, UserError
 from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, RegistryLogin, Service, ServiceSpec
 from ..paths import cache_folder
@@ -217,9 +217,9 @@ class DockerEngine:
             raise UserError(f"There is no image {spec.tag}.", "First: inv deploy.tag") from error
         except APIError as error:
             if error.status_code == 409:
-                raise UserError(
-                    f"The container name {spec.name} is taken by a container that is not of this program.",
-                    f"Remove it (docker rm -f {spec.name}) or choose another name: --container-name NAME.",
+                raise NameTaken(
+                    f"The container name {spec.name} has been taken by another container meanwhile.",
+                    "Try again, or choose another name: --container-name NAME.",
                 ) from error
             raise
 

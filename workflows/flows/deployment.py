@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ..console import Console
 from ..engines.base import Engine
 from ..engines.docker_client import engine_answers
 from ..environments.definition import EnvironmentDefinition, load_definition
-from ..errors import UserError
+from ..errors import NameTaken, UserError
 from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, Service, ServiceSpec
 from ..private import make_folder, open_file
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .packaging import Packaging, Source
 
 CONFIGURATION = "Azure Machine Learning Deployment: Docker Debug"
+#: How often another name is looked for where somebody else is quicker with it.
+_NAMES = 10
 #: What a service needs besides what its own definition lists.
 REQUIRED = (
     "azureml-inference-server-http>=1.5,<2",
@@ -143,7 +145,7 @@ class Deployment:
             if own is not None:
                 self._replace(own)
                 notes.append("replaced the one before")
-            service = self._create(spec)
+            service = self._create(spec, notes)
             where = "container" if service.engine == "docker" else "service"
             step.text = "; ".join([f"{where} {service.name}", *notes])
         return service
@@ -347,7 +349,7 @@ class Deployment:
         return ServiceSpec(
             project=settings.project,
             session=sessions.session_folder(settings.project),
-            name=self._container_name(own, notes),
+            name=self._container_name(notes),
             tag=settings.image_tag,
             image=image,
             score_script=settings.score_script,
@@ -386,7 +388,7 @@ class Deployment:
         except UserError:
             return frozenset()
 
-    def _container_name(self, own: Service | None, notes: list[str]) -> str:
+    def _container_name(self, notes: list[str]) -> str:
         """The wanted name, or the next one where a session of another project holds it."""
         wanted = self.settings.container_name
         name, number = wanted, 1
@@ -405,20 +407,29 @@ class Deployment:
             notes.append(f"the name {wanted} belongs to another project's session")
         return name
 
-    def _create(self, spec: ServiceSpec) -> Service:
+    def _create(self, spec: ServiceSpec, notes: list[str]) -> Service:
         announce = spec.session / "announce"
         # The same folder may be mounted in a container that is being replaced.
         make_folder(announce)
         with open_file(announce / "events.jsonl", "wb"):
             pass
         try:
-            service = self.engine.create(spec)
+            service = self._made(spec, notes)
             sessions.save(service)
         except BaseException:
             # Ctrl-C may come before the container's id has.
             self._remove_leftovers()
             raise
         return service
+
+    def _made(self, spec: ServiceSpec, notes: list[str]) -> Service:
+        for _ in range(_NAMES):
+            try:
+                return self.engine.create(spec)
+            except NameTaken:
+                # Another project's command was quicker, since this one looked.
+                spec = replace(spec, name=self._container_name(notes))
+        return self.engine.create(spec)
 
     def _remove_leftovers(self) -> None:
         with uninterrupted():
