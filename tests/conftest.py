@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_images import images_of_the_tests
 from host import Host
 from hosts import Hosts, what_is_missing
 from pipelines import PipelineProject, make_pipeline_project
 from projects import PLAIN, ROOT, Project
 
 #: What several files of tests of one topic share, with its fixtures.
-pytest_plugins = ("debuggee_harness", "engine_steps", "launch_json_files", "runconfigs")
+pytest_plugins = ("engine_steps", "launch_json_files", "runconfigs")
 
 # The tests' own settings, whatever the person's are. What is slow to make, environments,
 # is kept from one run to the next in a cache of the tests' own.
@@ -51,7 +52,8 @@ for _number, _handler in _HANDLERS.items():
 
 #: How many hostile inputs of each kind a test makes unless it is told, and what they are made from then: every run
 #: of the whole suite has the same ones.
-HOSTILE, HOSTILE_SEED = 200, 13
+HOSTILE = 20 if os.environ.get("AZUREML_DEBUG_TEST_QUICK") else 200
+HOSTILE_SEED = 13
 #: The first version of debugpy that the program takes.
 OLDEST_DEBUGPY = "1.8.0"
 
@@ -169,30 +171,19 @@ def debugpy_folder(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def docker_engine() -> Iterator[None]:
-    """A Docker engine answers, and there is a base image that needs no registry.
-
-    Images that the tests made of definitions of their own are taken away at the end.
-    """
+    """A Docker engine answers, and there is a base image that needs no registry."""
     from workflows.engines.docker_client import engine_answers
 
     if not engine_answers():
         missing("no Docker engine answers")
-    from docker.errors import APIError
-
     from workflows.engines.docker_client import connect
     from workflows.environments.base import BASE_IMAGE, make_base_image
 
     with contextlib.closing(connect()) as client:
         if not client.images.list(BASE_IMAGE):
             make_base_image(client, BASE_IMAGE, print)
-        before = {image["Id"] for image in client.api.images(all=True)}
-        yield
-        # Another worker takes some of them away at the same time, and what is in use stays.
-        for image in client.api.images(filters={"label": "azureml-debug.kind=environment"}):
-            named = image["Labels"]["azureml-debug.environment"]
-            if image["Id"] not in before and named not in ("inference", "training"):
-                with contextlib.suppress(APIError):
-                    client.api.remove_image(image["Id"], force=True)
+        with images_of_the_tests(client, _cache):
+            yield
 
 
 def make_project(folder: Path, engine: str) -> Project:
@@ -242,6 +233,15 @@ def pipelines(tmp_path: Path, engine: str) -> Iterator[PipelineProject]:
     made = make_pipeline_project(tmp_path / "a project", engine)
     yield made
     made.clean_up()
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Any]:
+    """A process of this Python with the debuggee in it; see `debuggee_harness`."""
+    from debuggee_harness import Child
+
+    with Child(tmp_path) as child:
+        yield child
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ def run(raw_data):
 SCORE_LINE = 15
 
 
+@functools.cache
 def python_with_the_sdk() -> str:
     """The interpreter of AZUREML_DEBUG_TEST_SDK, which has to have the program's packages too."""
     python = os.environ.get("AZUREML_DEBUG_TEST_SDK", "")

@@ -198,6 +198,15 @@ def until(condition: Callable[[], Any], what: str, seconds: float = LIMIT) -> An
         time.sleep(0.02)
 
 
+def cache_of_its_own(folder: Path) -> Path:
+    """A cache for one test, but for the environments in it: those that others have built, or will use, too."""
+    own, shared = (cache / "azureml-debug" for cache in (folder / "cache", Path(os.environ["XDG_CACHE_HOME"])))
+    own.mkdir(mode=0o700, parents=True)
+    (shared / "environments").mkdir(mode=0o700, parents=True, exist_ok=True)
+    (own / "environments").symlink_to(shared / "environments")
+    return own.parent
+
+
 def listeners(port: int) -> list[str]:
     """Addresses on which somebody on this machine listens on a port."""
     import psutil

@@ -12,7 +12,7 @@ from azureml_server import AzureMLServer, client_environment, write_configuratio
 from azureml_server.state import DATASTORE
 from experiments import TRAIN_LINE, ExperimentProject, make_experiment_project
 from pipelines import go_on, session, stop_of, value_of
-from projects import until
+from projects import cache_of_its_own, until
 
 from workflows.environments.base import BASE_IMAGE
 
@@ -43,7 +43,7 @@ def experiment(server: AzureMLServer, tmp_path: Path) -> Iterator[ExperimentProj
     made.python = python_with_the_sdk()
     write_configuration(server, made.folder)
     environ = client_environment(server, tmp_path / "home", {}, sign_in=False)
-    made.environ |= {**environ, "AML_AUTH": OWN, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    made.environ |= {**environ, "AML_AUTH": OWN, "XDG_CACHE_HOME": str(cache_of_its_own(tmp_path))}
     yield made
     made.clean_up()
 
@@ -134,6 +134,8 @@ def test_what_the_workspace_does_not_have_is_told(experiment: ExperimentProject,
 def test_a_registered_environment_is_built_here_as_the_workspace_defines_it(
     experiment: ExperimentProject, server: AzureMLServer, tmp_path: Path
 ) -> None:
+    # Built here, and not by an earlier run of this test.
+    (tmp_path / "cache" / "azureml-debug" / "environments").unlink()
     package = tmp_path / "package"
     package.mkdir()
     text = "from setuptools import setup\nsetup(name='ours', version='7', py_modules=['ours'])\n"

@@ -45,6 +45,10 @@ def containers(project: Project) -> list[str]:
     ).stdout.split()
 
 
+#: What is refused before an engine is asked for anything.
+ANY_ENGINE = pytest.mark.parametrize("engine", ["process"], indirect=True)
+
+
 @contextlib.contextmanager
 def listening() -> Iterator[int]:
     with socket.socket() as server:
@@ -80,10 +84,16 @@ def test_a_score_script_that_cannot_be_loaded_is_named_with_its_line(project: Pr
     project.inv("deploy.debug").says(*parts)
     nothing_left(project)
     assert project.ok("container.logs").out
+
+
+def test_a_mended_score_script_serves(project: Project) -> None:
+    project.write_score("")
+    project.inv("deploy.debug").says("has no function init()")
     project.write_score(PLAIN)
     assert post(project.debug()["scoring_url"]) == {"answer": 60}
 
 
+@ANY_ENGINE
 def test_a_missing_score_script_and_a_folder_are_refused_before_anything_starts(project: Project) -> None:
     project.inv("deploy.debug", "--score-script", "nowhere.py").says("nowhere.py does not exist", "--score-script")
     project.inv("deploy.debug", "--score-script", "service").says("is a folder", "--score-script")
@@ -117,6 +127,7 @@ def test_a_package_that_does_not_exist_shows_the_end_of_pips_output(project: Pro
     nothing_left(project)
 
 
+@ANY_ENGINE
 @pytest.mark.parametrize(
     ("text", "line", "part"),
     [
@@ -140,6 +151,7 @@ def test_an_unknown_or_malformed_value_in_dot_env_is_named_with_its_line(
     (project.folder / ".env").unlink()
 
 
+@ANY_ENGINE
 @pytest.mark.parametrize("flag", ["--scoring-port", "--debug-port", "--debug-timeout", "--engine"])
 def test_a_value_on_the_command_line_that_cannot_be_read_exits_with_two(project: Project, flag: str) -> None:
     result = project.inv("deploy.debug", flag, "foo")
@@ -202,8 +214,16 @@ def reaches(project: Project, child: subprocess.Popen[str], step: str) -> None:
         until(lambda: kind in [event["event"] for event in project.events()], "score.py's loading")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("step", ["build", "run", "loading"])
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ("build", signal.SIGINT),
+        ("run", signal.SIGINT),
+        ("run", signal.SIGTERM),
+        ("loading", signal.SIGINT),
+        ("loading", signal.SIGHUP),
+    ],
+)
 def test_ctrl_c_takes_away_what_was_begun(project: Project, tmp_path: Path, step: str, number: int) -> None:
     if step == "build":
         project.environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")

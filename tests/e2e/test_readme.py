@@ -17,7 +17,7 @@ from azureml_server.state import DATASTORE
 from experiments import make_experiment_project
 from hosts import Hosts
 from pages import PAGES, blocks, commands
-from projects import PLAIN, ROOT, Project, Result, quiet_port, until
+from projects import PLAIN, ROOT, Project, Result, cache_of_its_own, quiet_port, until
 from remotes import remote_project
 from test_azureml_deploy import workspace  # noqa: F401
 from workspaces import make_workspace_project
@@ -131,6 +131,7 @@ ELSEWHERE = {
 NOT_TYPED = (
     "inv bench",
     "inv bench.pipeline",
+    "inv test --quick",
     "inv test -- tests/unit -k gate",
     "inv test -- --hostile N",
     "inv test -- --debugpy-versions",
@@ -309,7 +310,7 @@ def test_the_commands_for_an_experiments_data_in_a_workspace(tmp_path: Path) -> 
         project.python = python_with_the_sdk()
         write_configuration(server, project.folder)
         environ = client_environment(server, tmp_path / "home", {}, sign_in=False)
-        project.environ |= {**environ, "AML_AUTH": OWN, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        project.environ |= {**environ, "AML_AUTH": OWN, "XDG_CACHE_HOME": str(cache_of_its_own(tmp_path))}
         server.state.add_dataset("customers", "customers/2024/**")
         for _ in range(2):
             server.state.add_dataset("customers", "customers/2026/**")

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from invoke import Exit
 
 from ..errors import UserError
 from ._command import Command, command
 
-#: Tests that look at the engine's images and containers as a whole, or use the default ports: nothing else may
-#: run beside them. (xdist's own groups do not hold with pytest 9.2.)
-ALONE = (
-    # One browser, with both cores for itself.
-    "tests/e2e/test_editor.py",
+#: One editor in one browser: one test after the other.
+EDITOR = ("tests/e2e/test_editor.py",)
+#: Tests that look at the engine's images and containers as a whole, or use the default ports: one after the other,
+#: and nothing that uses the engine may run beside them. (xdist's own groups do not hold with pytest 9.2.)
+WHOLE_ENGINE = (
     "tests/e2e/test_environments.py",
     "tests/e2e/test_housekeeping.py",
     "tests/e2e/test_newcomer.py",
     "tests/unit/test_environment_references.py",
 )
+#: Tests of which many use an engine, and tests that use none.
+WITH_ENGINE = ("tests/e2e",)
+WITHOUT_ENGINE = ("tests/unit", "tests/hostile")
 
 
 def _needs(package: str) -> None:
@@ -29,29 +33,64 @@ def _needs(package: str) -> None:
         raise UserError(f"{package} is not installed here.", "First: pip install -e '.[test]'")
 
 
-def _code(run: Command, *arguments: str) -> int:
-    return subprocess.run([sys.executable, "-m", *arguments], cwd=run.project, check=False).returncode
+def _several() -> list[str]:
+    """What has pytest run several tests at once: two for each core, since most of them wait for processes."""
+    import os
+
+    # Each begins with a part of its own, and takes over from others when that is done.
+    return ["-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal"]
 
 
-def _python(run: Command, *arguments: str) -> None:
-    code = _code(run, *arguments)
+def _code(run: Command, *arguments: str, **environ: str) -> int:
+    import os
+
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=run.project, env={**os.environ, **environ}, check=False).returncode
+
+
+def _python(run: Command, *arguments: str, **environ: str) -> None:
+    code = _code(run, *arguments, **environ)
     if code:
         raise Exit(code=code)
 
 
-@command(interrupted="")
-def test(run: Command) -> None:
-    """Run the tests, most of them two at a time; `-- ARGUMENTS` are handed to pytest instead."""
+def _at_once(run: Command, one_by_one: Sequence[str], others: Sequence[str]) -> list[int]:
+    """Run some tests one after the other, and beside them others, several at once; the exit codes."""
+    import tempfile
+
+    ignored = [f"--ignore={path}" for path in (*EDITOR, *WHOLE_ENGINE)]
+    with tempfile.TemporaryFile() as said:
+        beside = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *one_by_one],
+            cwd=run.project,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            code = _code(run, "pytest", *_several(), *others, *ignored)
+        finally:
+            # Ctrl-C reaches it, too, and what it has begun is ended.
+            beside.wait()
+            said.seek(0)
+            run.console.line(said.read().decode(errors="replace"))
+    return [code, beside.returncode]
+
+
+@command(
+    interrupted="",
+    help={"quick": "Only what needs no engine and no editor, with this Python alone: for every day."},
+)
+def test(run: Command, quick: bool = False) -> None:
+    """Run the tests, several at once; `-- ARGUMENTS` are handed to pytest instead."""
     _needs("pytest")
     _needs("xdist")
     if run.remainder():
         _python(run, "pytest", *run.remainder())
-        return
-    codes = [
-        _code(run, "pytest", "-n", "2", *(f"--ignore={path}" for path in ALONE)),
-        _code(run, "pytest", *ALONE),
-    ]
-    if any(codes):
+    elif quick:
+        ignored = [f"--ignore={path}" for path in WHOLE_ENGINE]
+        _python(run, "pytest", *_several(), *WITHOUT_ENGINE, *ignored, AZUREML_DEBUG_TEST_QUICK="1")
+    elif any([*_at_once(run, EDITOR, WITH_ENGINE), *_at_once(run, WHOLE_ENGINE, WITHOUT_ENGINE)]):
         raise Exit(code=1)
 
 
