@@ -70,6 +70,10 @@ class Runner:
         self._engine = engines.load_steps(run.engine)
         self._running: list[_Running] = []
         self._steps = {step.name: step for step in run.steps}
+        self._planned = {step.name: step for step in plan.steps}
+        #: Steps of which nothing has become yet, in the plan's order.
+        self._waiting = [step for step in plan.steps if self._steps[step.name].status == records.NOT_STARTED]
+        self._failed = any(step.status == records.FAILED for step in run.steps)
         # By it a folder is found again that was moved; only Linux tells.
         self._place = os.open(run.folder, os.O_RDONLY) if os.path.isdir("/proc/self/fd") else -1
         self._rebase = (run.project, run.project)
@@ -148,34 +152,39 @@ class Runner:
     def _over(self) -> bool:
         """Start what can be started; whether nothing is left. Asked for again only where something has changed."""
         while self._changed and len(self._running) < self._slots:
-            ready = self._ready()
-            if not ready or self._canceled():
+            ready = self._next()
+            if ready is None or self._canceled():
                 self._changed = False
             else:
-                self._start(ready[0])
+                self._waiting.remove(ready)
+                self._start(ready)
         return not self._running and not self._changed
 
-    def _ready(self) -> list[PlannedStep]:
-        """Steps that can be started now; those that never will are marked."""
-        ready = []
-        failed = any(step.status == records.FAILED for step in self.run.steps)
-        for planned in self._plan.steps:
+    def _next(self) -> PlannedStep | None:
+        """A step that can be started now, the first there is; those before it that never will are marked."""
+        gone: set[str] = set()
+        found = None
+        for planned in self._waiting:
             step = self._steps[planned.name]
-            if step.status != records.NOT_STARTED:
-                continue
             before = [self._steps[name] for name in planned.after]
-            gone = [other.name for other in before if other.final and not other.ended_well]
-            if gone:
-                self._skip(step, f"{', '.join(gone)} did not complete")
-            elif failed and not self._plan.continue_on_failure:
+            lost = [other.name for other in before if other.final and not other.ended_well]
+            if lost:
+                self._skip(step, f"{', '.join(lost)} did not complete")
+            elif self._failed and not self._plan.continue_on_failure:
                 self._skip(step, "another step failed, and continue_on_step_failure is false")
             elif all(other.ended_well for other in before):
-                ready.append(planned)
-        return ready
+                found = planned
+                break
+            else:
+                continue
+            gone.add(planned.name)
+        if gone:
+            self._waiting = [planned for planned in self._waiting if planned.name not in gone]
+            self._save()
+        return found
 
     def _skip(self, step: StepRecord, reason: str) -> None:
         step.status, step.reason = records.SKIPPED, reason
-        self._save()
 
     # One step
 
@@ -199,7 +208,7 @@ class Runner:
             process = self._engine.start_step(spec, command, step_variables(spec, variables, view.paths))
         except (UserError, Malformed, ValueError, OSError, RuntimeError, MemoryError) as error:
             # ValueError: a NUL in a variable or in the command. RuntimeError: no thread can be started.
-            step.status = records.FAILED
+            step.status, self._failed = records.FAILED, True
             step.end()
             told = None if isinstance(error, Malformed) else unforeseen.explained(error, project=self.run.project)
             if told is None and not isinstance(error, Malformed):
@@ -245,8 +254,7 @@ class Runner:
     def _output(self, step: str, name: str) -> Path:
         """Where an output lies: a folder, or a file in a folder of its own."""
         folder = self.run.step_folder(step) / "data" / name
-        planned = next(entry for entry in self._plan.steps if entry.name == step)
-        return folder / name if planned.outputs[name] else folder
+        return folder / name if self._planned[step].outputs[name] else folder
 
     def _debug(self, planned: PlannedStep, step: StepRecord) -> StepDebug | None:
         if planned.debug is None:
@@ -307,6 +315,7 @@ class Runner:
         step.exit_code = code
         step.end()
         step.status = records.FAILED if code else records.COMPLETED
+        self._failed = self._failed or bool(code)
         if code:
             step.reason = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
         else:
