@@ -46,7 +46,7 @@ def test_what_was_written_is_read_again(run: RunRecord) -> None:
 
 def test_only_a_step_that_has_changed_is_written_out_anew(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [0]
-    scrub = records.scrub
+    scrub = redaction.scrub
 
     def counted(text: str) -> str:
         texts[0] += 1

@@ -39,6 +39,8 @@ MODULE = "workflows.runs.runner"
 LOOK_SECONDS = 0.02
 #: An output that a step need not write to: Azure ML puts there what the step leaves as artifacts.
 ARTIFACTS = "artifacts"
+#: The record of thousands of steps takes a while to be written: it is written again after that many times as long.
+SAVE_SHARE = 10
 #: Seconds for all ranks of a step to listen before the launch configurations of those that do are written.
 RANKS_SECONDS = 1.0
 
@@ -74,6 +76,7 @@ class Runner:
         #: Steps of which nothing has become yet, in the plan's order.
         self._waiting = [step for step in plan.steps if self._steps[step.name].status == records.NOT_STARTED]
         self._failed = any(step.status == records.FAILED for step in run.steps)
+        self._unsaved, self._save_at = False, 0.0
         # By it a folder is found again that was moved; only Linux tells.
         self._place = os.open(run.folder, os.O_RDONLY) if os.path.isdir("/proc/self/fd") else -1
         self._rebase = (run.project, run.project)
@@ -89,6 +92,8 @@ class Runner:
         try:
             while not self._canceled() and not self._over():
                 self._look()
+                if self._unsaved:
+                    self._save_soon()
                 time.sleep(LOOK_SECONDS)
             # Also what steps have left in the background.
             self._end_all()
@@ -144,10 +149,19 @@ class Runner:
 
     def _save(self) -> None:
         """Write the record; on a full disk the steps go on, and the next change is written."""
+        began = time.monotonic()
         try:
             records.save(self.run)
         except OSError as error:
             log(f"the record cannot be written: {error}")
+        now = time.monotonic()
+        self._unsaved, self._save_at = False, now + SAVE_SHARE * (now - began)
+
+    def _save_soon(self) -> None:
+        """Write the record, or have the loop do so in a moment."""
+        self._unsaved = True
+        if time.monotonic() >= self._save_at:
+            self._save()
 
     def _over(self) -> bool:
         """Start what can be started; whether nothing is left. Asked for again only where something has changed."""
@@ -180,7 +194,7 @@ class Runner:
             gone.add(planned.name)
         if gone:
             self._waiting = [planned for planned in self._waiting if planned.name not in gone]
-            self._save()
+            self._save_soon()
         return found
 
     def _skip(self, step: StepRecord, reason: str) -> None:
@@ -196,8 +210,11 @@ class Runner:
             spec = self._spec(planned, step)
             view = self._engine.view(spec)
             step.mappings = [(str(mapping.local_root), mapping.remote_root) for mapping in view.mappings]
-            # Before the start: whoever sees the step announce itself finds it in the record.
-            self._save()
+            if planned.debug is not None:
+                # Before the start: whoever sees the step announce itself finds it in the record.
+                self._save()
+            else:
+                self._save_soon()
             texts = {f"inputs.{name}": entry.text for name, entry in planned.inputs.items() if entry.text is not None}
             values = {**texts, **view.paths}
             command = planned.command if planned.literal else substitute(planned.command, values.get)
@@ -215,7 +232,7 @@ class Runner:
                 log(tracebacks.formatted(error))
             step.reason = told.problem if told is not None else str(error)
             self._say(planned, str(told or error))
-            self._save()
+            self._save_soon()
             return
         self._running.append(_Running(planned, step, process))
 
@@ -320,7 +337,7 @@ class Runner:
             step.reason = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
         else:
             self._fill_artifacts(running.planned)
-        self._save()
+        self._save_soon()
 
     def _fill_artifacts(self, planned: PlannedStep) -> None:
         """Let an output called `artifacts` be what the step has left in its outputs and logs, as in Azure ML."""
