@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import json
 import re
 from collections import deque
@@ -427,6 +429,19 @@ class Document:
         return parse(b"".join([*parts, self.data[done:]]))
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from going through all the values again and again while they are made."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_uncollected()
 def parse(data: bytes) -> Document:
     """Read JSON with comments; a byte order mark, CRLF and trailing commas are fine.
 
@@ -523,6 +538,7 @@ def _comments(data: bytes, start: int, end: int, commas: bool = False) -> Iterat
     return (m.span() for m in _TOKEN.finditer(data, start, end) if commas or m.group() != b",")
 
 
+@_uncollected()
 def _tree(data: bytes, tokens: list[tuple[int, int]]) -> _Node | None:
     """The places of all values in a text that the json module has understood."""
     root: _Node | None = None
