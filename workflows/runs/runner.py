@@ -455,7 +455,12 @@ def _told(warmed: subprocess.Popen[bytes], folder: Path) -> bool:
 def _wait_warm(engine: str) -> int:
     """Load what a run takes, then do the run that standard input names."""
     with contextlib.suppress(UserError):
-        engines.load_steps(engines.choose(engine)[0].name)
+        chosen = engines.choose(engine)[0].name
+        engines.load_steps(chosen)
+        if chosen == "docker":
+            from ..engines.docker_client import preload
+
+            preload()
     from ..debugger import launch_json
     from ..engines import ports
 
