@@ -127,6 +127,8 @@ def test_the_end_of_a_session_ends_the_run_that_it_was_in_and_no_later_one(proje
 
 def test_a_step_that_ends_with_its_session_has_completed(project: PipelineProject) -> None:
     project.single("print('done')\n", "python work.py; sleep 1")
+    patient = "from workflows.tasks import _runs\n_runs.END_SECONDS = 100.0\n"
+    (project.folder / "tasks.py").write_text((project.folder / "tasks.py").read_text() + patient)
     project.ok("vscode.setup", "--stop-after")
     assert press(project, FAMILY).code == 0
     place = project.launch()[FAMILY]["connect"]
@@ -134,7 +136,7 @@ def test_a_step_that_ends_with_its_session_has_completed(project: PipelineProjec
         client.attach(path_mappings=[], breakpoints={}, timeout=30)
         client.wait_event("terminated", 30)
     ended = press(project, FAMILY, ending=True)
-    assert "Waiting up to 3 s for work to end by itself." in ended.out and "is over already: Completed" in ended.out
+    assert "Waiting up to 100 s for work to end by itself." in ended.out and "is over already: Completed" in ended.out
     assert status(project, "pipeline", 1) == "Completed"
 
 
