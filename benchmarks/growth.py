@@ -19,7 +19,7 @@ STEPS, RANKS = (1, 10, 100, 1000), (1, 8, 64, 512)
 FILES, RUNS = (10, 100, 1000, 10_000), (10, 100, 1000, 10_000)
 KILOBYTES = (100, 1000, 10_000, 100_000)
 CONFIGURATIONS = (10, 100, 1000, 10_000)
-REQUESTS = (10, 100, 1000, 10_000)
+REQUESTS = (20, 200, 2000, 20_000)
 #: Seconds for one command with the most work; only reached when something is broken.
 LIMIT = 900
 JOB = "    code: ./work\n    environment: azureml:any@latest\n"
