@@ -165,6 +165,31 @@ def test_f5_debugs_an_experiment(workbench: Workbench, project: PipelineProject,
         assert "total 5" in log.read_text()
 
 
+@pytest.mark.parametrize("engine", ["process"], indirect=True)
+def test_a_breakpoint_in_a_child_process_is_a_session_of_its_own(
+    workbench: Workbench, project: PipelineProject
+) -> None:
+    (project.folder / "train.py").write_text(
+        "import subprocess, sys\nsubprocess.run([sys.executable, 'child.py'], check=True)\nprint('parent ends')\n"
+    )
+    (project.folder / "child.py").write_text("numbers = [1, 2]\ntotal = sum(numbers)\nprint('total', total)\n")
+    project.ok("vscode.setup")
+    with workbench.open(project.folder, "child") as editor:
+        editor.breakpoint("child.py", 2)
+        editor.start(EXPERIMENT.configuration)
+        editor.stopped("child.py", 2, 240)
+        editor.until_variable("numbers", "[1, 2]")
+        editor.picture("stopped in a child")
+        editor.press("F10")
+        editor.stopped("child.py", 3)
+        editor.until_variable("total", "3")
+        editor.press("F5")
+        editor.until_over()
+        assert project.until_final()["status"] == "Completed"
+        (log,) = project.runs.glob("*/azureml-logs/70_driver_log.txt")
+        assert "total 3" in log.read_text() and "parent ends" in log.read_text()
+
+
 @pytest.mark.parametrize("folder", ["one #project (100 %20) $HOME für ü"])
 @pytest.mark.parametrize("flags", [[], ["--follow", "--stop-after"]])
 @pytest.mark.parametrize("engine", ["process"], indirect=True)

@@ -152,6 +152,40 @@ def test_inspect_finds_a_line_in_the_second_script_that_a_step_starts(pipelines:
     assert pipelines.until_final()["status"] == "Completed"
 
 
+CHILDREN = """
+import subprocess, sys
+from multiprocessing import get_context
+import part
+
+if __name__ == "__main__":
+    subprocess.run([sys.executable, "child.py"], check=True)
+    with get_context("spawn").Pool(1) as pool:
+        print(pool.map(part.double, [21]))
+"""
+
+
+def test_inspect_stops_in_child_processes_and_says_in_which(pipelines: PipelineProject) -> None:
+    pipelines.single(CHILDREN)
+    (pipelines.folder / "work" / "child.py").write_text("value = 3\nprint(value)\n")
+    (pipelines.folder / "work" / "part.py").write_text("def double(number):\n    return number * 2\n")
+    debug(pipelines)
+    result = pipelines.ok("pipeline.inspect", "child.py:2", "--json")
+    assert result.json["locals"]["value"] == "3"
+    assert f"child.py:2, child process {result.json['child']}" in result.err
+    debug(pipelines)
+    seen = pipelines.ok("pipeline.inspect", "part.py:2", "--json").json
+    assert seen["locals"] == {"number": "21"} and seen["child"] > 0
+    assert pipelines.until_final()["status"] == "Completed"
+
+
+def test_without_children_they_run_undebugged(pipelines: PipelineProject) -> None:
+    pipelines.single("import subprocess, sys\nsubprocess.run([sys.executable, 'child.py'], check=True)\n")
+    (pipelines.folder / "work" / "child.py").write_text("value = 3\nprint(value)\n")
+    debug(pipelines, "--no-children")
+    pipelines.inv("pipeline.inspect", "child.py:2").says("ended before it reached child.py:2")
+    assert pipelines.until_final()["status"] == "Completed"
+
+
 def test_four_ranks_stop_at_the_same_line_at_once(pipelines: PipelineProject) -> None:
     pipelines.single(RANK_SCRIPT, more=RANKS)
     result = debug(pipelines, "--rank", "all")

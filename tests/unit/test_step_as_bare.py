@@ -163,6 +163,8 @@ def test_a_program_sees_and_does_what_it_would_without(python: str, command: str
     anything = str(int(" - <" in command or "-c '" in command))
     variables = step_variables(code, EVENTS=str(events), WAIT="0", ANY=anything)
     assert run(code, command, python, variables) == bare
+    children = {**variables, "AZUREML_DEBUGGEE_CHILDREN": "1"}
+    assert run(code, command, python, children) == bare
     # It was there, unless there is nothing to debug.
     assert bool(announced(events, "listening")) is ("missing" not in command)
     if "hooked" in command and version(python) in NO_LATE_THREADS:

@@ -192,6 +192,7 @@ class Submission:
                         timeout=self._settings.debug_timeout,
                         on_error=debug.on_error,
                         any_program=False,
+                        children=debug.children,
                     )
                     if debug is not None and step.name in self.allotted
                     else None,
@@ -262,6 +263,7 @@ class Submission:
                     "AZUREML_DEBUGGEE_WAIT": "1" if debug.wait else "0",
                     "AZUREML_DEBUGGEE_TIMEOUT": str(self._settings.debug_timeout),
                     "AZUREML_DEBUGGEE_ON_ERROR": "1" if debug.on_error else "0",
+                    "AZUREML_DEBUGGEE_CHILDREN": "1" if debug.children else "0",
                     "AZUREML_DEBUGGEE_ANY": "0" if names_own_script(step.command, step.code, step.includes) else "1",
                     "AZUREML_DEBUGGEE_TOKEN": digest,
                 },

@@ -20,6 +20,7 @@ class DebugRequest:
         wait: Hold before a script's first line.
         open_port: In a workspace: let in whoever reaches a step's port, without the run's token.
         name_steps: Name the step in its launch configuration, also where one is debugged.
+        children: Let the debugger into a script's child processes as well.
     """
 
     steps: tuple[str, ...] = ()
@@ -28,6 +29,7 @@ class DebugRequest:
     wait: bool = True
     open_port: bool = False
     name_steps: bool = False
+    children: bool = True
 
 
 class Backend(Protocol):

@@ -167,6 +167,7 @@ class LocalBackend:
                 timeout=self._settings.debug_timeout,
                 on_error=debug.on_error,
                 any_program=not names_own_script(step.command, step.code, step.includes),
+                children=debug.children,
             )
         return PlannedStep(
             name=step.name,

@@ -63,6 +63,7 @@ class DapClient(DapConnection):
         exception_filters: Sequence[str] = (),
         just_my_code: bool = True,
         sub_process: bool = False,
+        sub_process_id: int | None = None,
         timeout: float,
     ) -> dict[str, list[Json]]:
         """Begin a debug session with the program behind the adapter.
@@ -72,7 +73,8 @@ class DapClient(DapConnection):
             breakpoints: Lines, counted from 1, by local path.
             exception_filters: debugpy's ``raised``, ``uncaught``, ``userUnhandled``.
             just_my_code: Leave out libraries.
-            sub_process: Announce children (``debugpyAttach``); they are blocked until someone attaches.
+            sub_process: Announce children (``debugpyAttach``), which wait until someone attaches.
+            sub_process_id: The process id of a child that was announced, in a session of its own.
             timeout: Seconds for the whole of it. A program that holds the GIL can need 30.
 
         Returns:
@@ -95,6 +97,7 @@ class DapClient(DapConnection):
                 "subProcess": sub_process,
                 # So that debugpy knows how to read the local paths.
                 "clientOS": "windows" if os.name == "nt" else "unix",
+                **({} if sub_process_id is None else {"subProcessId": sub_process_id}),
             },
         )
         self._wait_initialized(attaching, left())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from workflows.debugger.children import ANNOUNCED, STOPPED, ChildSessions
 from workflows.debugger.dap import (
     DapClient,
     DapClosed,
@@ -48,6 +49,7 @@ class Inspection:
         locals: ``repr`` of the frame's variables by name.
         values: ``repr`` of each expression's value, or the text of the error that it raised.
         trigger_result: What the trigger returned once the program had gone on.
+        child: The process id of the child process that stopped; None where the program itself did.
     """
 
     stopped: Frame
@@ -55,6 +57,7 @@ class Inspection:
     locals: Mapping[str, str]
     values: Mapping[str, str]
     trigger_result: Any = field(default=None)
+    child: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The part that ``--json`` shows; the trigger's result is for the caller to add."""
@@ -63,6 +66,7 @@ class Inspection:
             "stack": [frame.as_json() for frame in self.stack],
             "locals": dict(self.locals),
             "values": dict(self.values),
+            **({} if self.child is None else {"child": self.child}),
         }
 
 
@@ -98,36 +102,47 @@ def inspect_stop(
     where = f"{endpoint.host}:{endpoint.port}"
     place = f"{source.name}:{line}"
     path = _as_mapped(source, endpoint.path_mappings)
-    with _as_user_errors(where), DapClient.connect(endpoint.host, endpoint.port, attach_timeout) as client:
+
+    def attach(session: DapClient, child: int | None) -> Json:
+        """Begin a session with the program or a child of its; the breakpoint."""
+        return session.attach(
+            path_mappings=[mapping.as_json() for mapping in endpoint.path_mappings],
+            breakpoints={path: [line]},
+            # A line in a library is as good as any other.
+            just_my_code=False,
+            sub_process=True,
+            sub_process_id=child,
+            timeout=attach_timeout,
+        )[path][0]
+
+    with (
+        _as_user_errors(where),
+        DapClient.connect(endpoint.host, endpoint.port, attach_timeout) as client,
+    ):
         try:
-            breakpoint_ = client.attach(
-                path_mappings=[mapping.as_json() for mapping in endpoint.path_mappings],
-                breakpoints={path: [line]},
-                # A line in a library is as good as any other.
-                just_my_code=False,
-                sub_process=False,
-                timeout=attach_timeout,
-            )[path][0]
+            breakpoint_ = attach(client, None)
             _require_file(breakpoint_, path, endpoint)
-            running = _Trigger(trigger, client) if trigger else None
-            thread = _wait_for_stop(
-                client,
-                lambda event: _is_hit(client, event, breakpoint_),
-                place,
-                running,
-                timeout,
-                summarize,
-            )
-            try:
-                found = _read_stop(client, thread, expressions, timeout)
-            finally:
-                _go_on(client, path, thread)
-            result = running.result(timeout) if running else None
+            with ChildSessions(client, endpoint, attach, attach_timeout) as children:
+                running = _Trigger(trigger, client) if trigger else None
+                stop = _wait_for_stop(
+                    client,
+                    children,
+                    lambda stop, event: _is_hit(stop.client, event, stop.breakpoint_ or breakpoint_),
+                    place,
+                    running,
+                    timeout,
+                    summarize,
+                )
+                try:
+                    found = _read_stop(stop.client, stop.thread, expressions, timeout)
+                finally:
+                    _go_on(stop.client, path, stop.thread)
+                result = running.result(timeout) if running else None
         finally:
             # Also lets go what is paused at this moment, and takes breakpoints away.
             with contextlib.suppress(DapError):
                 client.disconnect(terminate=False, timeout=_RELEASE_TIMEOUT)
-    return Inspection(found.stopped, found.stack, found.locals, found.values, result)
+    return Inspection(found.stopped, found.stack, found.locals, found.values, result, stop.child)
 
 
 def inspect_exception(
@@ -157,9 +172,10 @@ def inspect_exception(
                 sub_process=False,
                 timeout=ATTACH_TIMEOUT,
             )
-            thread = _wait_for_stop(
+            stop = _wait_for_stop(
                 client,
-                lambda event: event.body.get("reason") == "exception",
+                None,
+                lambda stop, event: event.body.get("reason") == "exception",
                 "the exception",
                 None,
                 timeout,
@@ -168,7 +184,7 @@ def inspect_exception(
             real = source.resolve()
             return _read_stop(
                 client,
-                thread,
+                stop.thread,
                 expressions,
                 timeout,
                 choose=lambda frame: frame.line == line and Path(frame.file).resolve() == real,
@@ -216,23 +232,31 @@ class _Trigger:
         return self._value
 
 
+@dataclass(frozen=True)
+class _Stop:
+    """Where something has stopped: the session, the thread, and for a child its process id and breakpoint."""
+
+    client: DapClient
+    thread: int
+    child: int | None = None
+    breakpoint_: Json | None = None
+
+
 def _wait_for_stop(
     client: DapClient,
-    is_ours: Callable[[DapEvent], bool],
+    children: ChildSessions | None,
+    is_ours: Callable[[_Stop, DapEvent], bool],
     place: str,
     running: _Trigger | None,
     timeout: float,
     summarize: Callable[[Any], str],
-) -> int:
-    """Wait for the stop that ``is_ours`` accepts; others, such as ``breakpoint()``, are let go on.
-
-    Returns:
-        The thread that stopped.
-    """
+) -> _Stop:
+    """Wait for the stop that ``is_ours`` accepts; others, such as ``breakpoint()``, are let go on."""
     deadline = time.monotonic() + timeout
+    names = ("stopped", _TRIGGER_DONE, *_ENDINGS, *((ANNOUNCED, STOPPED) if children is not None else ()))
     while True:
         try:
-            event = client.wait_event(("stopped", _TRIGGER_DONE, *_ENDINGS), max(0.0, deadline - time.monotonic()))
+            event = client.wait_event(names, max(0.0, deadline - time.monotonic()))
         except DapTimeout:
             raise UserError(
                 f"{place} was not reached within {timeout:g} s",
@@ -246,10 +270,19 @@ def _wait_for_stop(
             )
         if event.name in _ENDINGS:
             raise Ended(f"the program ended before it reached {place}", "Look at its log, then start it again.")
-        thread = int(event.body.get("threadId", 0))
-        if is_ours(event):
-            return thread
-        client.request("continue", {"threadId": thread})
+        if children is not None and event.name == ANNOUNCED:
+            children.follow(event)
+            continue
+        stop = _Stop(client, int(event.body.get("threadId", 0)))
+        if children is not None and event.name == STOPPED:
+            seen = children.stop_of(event)
+            event = seen.event
+            stop = _Stop(seen.client, int(event.body.get("threadId", 0)), seen.pid, seen.breakpoint_)
+        # A child may end at any moment, which ends no more than its session.
+        with contextlib.nullcontext() if stop.child is None else contextlib.suppress(DapError):
+            if is_ours(stop, event):
+                return stop
+            stop.client.request("continue", {"threadId": stop.thread})
 
 
 def _is_hit(client: DapClient, event: DapEvent, breakpoint_: Json) -> bool:

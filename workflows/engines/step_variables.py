@@ -102,4 +102,5 @@ def injected_variables(
         "AZUREML_DEBUGGEE_EVENTS": events,
         "AZUREML_DEBUGGEE_ON_ERROR": "1" if debug.on_error else "0",
         "AZUREML_DEBUGGEE_ANY": "1" if debug.any_program else "0",
+        "AZUREML_DEBUGGEE_CHILDREN": "1" if debug.children else "0",
     }

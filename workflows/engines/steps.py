@@ -20,6 +20,7 @@ class StepDebug:
         timeout: Seconds that it holds.
         on_error: Run at full speed and let a debugger in only when it raises.
         any_program: Also a program that is not a script in the step's code, such as ``python -m pytest``.
+        children: Let the debugger into child processes as well.
     """
 
     ports: Mapping[int, int]
@@ -27,6 +28,7 @@ class StepDebug:
     timeout: int = 300
     on_error: bool = False
     any_program: bool = False
+    children: bool = True
 
 
 @dataclass(frozen=True)

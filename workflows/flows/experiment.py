@@ -307,7 +307,14 @@ class ExperimentFlow:
         planned = None
         if debug is not None:
             allotted = run.steps[0].ports if ports is None else ports
-            planned = PlannedDebug(allotted, debug.wait, self.settings.debug_timeout, debug.on_error, any_program=False)
+            planned = PlannedDebug(
+                allotted,
+                debug.wait,
+                self.settings.debug_timeout,
+                debug.on_error,
+                any_program=False,
+                children=debug.children,
+            )
         paths = {name: os.path.abspath(project / path) for name, path in config.data.items()}
         step = PlannedStep(
             name=run.name,

@@ -39,6 +39,7 @@ class PlannedDebug:
     timeout: int
     on_error: bool
     any_program: bool
+    children: bool = True
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
     from ..paths import shown
 
     stopped = result["stopped"]
-    console.line(f"Stopped in {stopped['function']} at {shown(Path(stopped['file']))}:{stopped['line']}")
+    process = f", child process {result['child']}" if "child" in result else ""
+    console.line(f"Stopped in {stopped['function']} at {shown(Path(stopped['file']))}:{stopped['line']}{process}")
     folder = Path(stopped["file"]).parent
     others = 0
     for frame in result["stack"]:

@@ -146,6 +146,7 @@ def run(
     help={
         **RUN_OPTIONS,
         "on_error": "Run at full speed and hold for a debugger only where the script raises.",
+        "children": "Let the debugger into the script's child processes, too (default).",
         "wait": "Hold the script before its first line (default). Without, attach at any time.",
     },
     iterable=["data"],
@@ -164,13 +165,14 @@ def debug(
     rank: str | None = None,
     on_error: bool = False,
     wait: bool = True,
+    children: bool = True,
     follow: bool = False,
 ) -> None:
     """Do it all: create, build, run, tail-log, attach."""
     from ..backends.base import DebugRequest
     from ..vscode import pressed
 
-    request = DebugRequest(rank=read_ranks(rank, on_error), on_error=on_error, wait=wait)
+    request = DebugRequest(rank=read_ranks(rank, on_error), on_error=on_error, wait=wait, children=children)
     flow = _flow(call)
     joined = flow.join(name, request) if pressed.name() else None
     see_free(joined[1] if joined else ())

@@ -41,6 +41,7 @@ SUBMIT_HELP = {
     " --on-error.",
     "on_error": "Run at full speed and hold for a debugger only where a step raises.",
     "wait": "Hold each script before its first line (default). Without, attach at any time.",
+    "children": "Let the debugger into the child processes of a script, too (default).",
     "open_port": "In Azure ML: let in whoever reaches a step's port, without this run's token.",
     "follow": "Stay and stream the logs until the run ends; Ctrl-C leaves it running.",
 }
@@ -63,12 +64,20 @@ def _inputs(typed: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _request(step: Sequence[str], rank: str | None, on_error: bool, wait: bool, open_port: bool) -> DebugRequest:
+def _request(
+    step: Sequence[str], rank: str | None, on_error: bool, wait: bool, open_port: bool, children: bool
+) -> DebugRequest:
     from ..backends.base import DebugRequest
     from ..vscode import pressed
 
     return DebugRequest(
-        tuple(step), read_ranks(rank, on_error), on_error, wait, open_port=open_port, name_steps=bool(pressed.name())
+        tuple(step),
+        read_ranks(rank, on_error),
+        on_error,
+        wait,
+        open_port=open_port,
+        name_steps=bool(pressed.name()),
+        children=children,
     )
 
 
@@ -88,10 +97,11 @@ def submit(
     wait: bool = True,
     debug: bool = True,
     open_port: bool = False,
+    children: bool = True,
     follow: bool = False,
 ) -> None:
     """Start a run of the pipeline, which goes on in the background."""
-    request = _request(step, rank, on_error, wait, open_port) if debug else None
+    request = _request(step, rank, on_error, wait, open_port, children) if debug else None
     flow = _flow(call)
     run = flow.submit(_inputs(input), request, _options(call, input))
     call.console.line()
@@ -119,11 +129,12 @@ def debug(
     on_error: bool = False,
     wait: bool = True,
     open_port: bool = False,
+    children: bool = True,
     follow: bool = False,
 ) -> None:
     """Do it all: submit, tail-log, attach."""
     flow = _flow(call)
-    request = _request(step, rank, on_error, wait, open_port)
+    request = _request(step, rank, on_error, wait, open_port, children)
     joined = flow.join(request) if request.name_steps else None
     see_free(joined[1] if joined else ())
     run, found = joined or flow.debug(_inputs(input), request, _options(call, input))

@@ -19,7 +19,7 @@ from collections import deque
 from itertools import accumulate, chain, repeat, takewhile
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from . import imports
+from . import imports, spawning
 from .adapter import Adapter, AdapterFailed
 from .threads import start_untraced
 
@@ -41,6 +41,13 @@ def _server() -> Any:
     return api
 
 
+def _takes_connection() -> bool:
+    """Whether this version of pydevd can be connected to an adapter like this."""
+    import pydevd
+
+    return set(_CONNECTING) | {"ppid"} <= set(inspect.signature(pydevd.settrace).parameters)
+
+
 def _adapters_environment() -> Dict[str, str]:
     """What keeps the program's modules from debugpy's adapter, which is a Python process of its own."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -60,14 +67,9 @@ _CONNECTING = {
 
 
 class Debugger:
-    """The debugpy of this process. All methods but the properties belong to one thread at a time.
+    """The debugpy of this process. All methods but the properties belong to one thread at a time."""
 
-    Args:
-        sub_process: Whether children of the program are debugged as well. They stay
-            blocked until a debugger serves them, hence off unless asked for.
-    """
-
-    def __init__(self, sub_process: bool = False) -> None:
+    def __init__(self) -> None:
         import debugpy
 
         version = re.match(r"(\d+)\.(\d+)", getattr(debugpy, "__version__", ""))
@@ -75,13 +77,14 @@ class Debugger:
             raise ImportError("debugpy {} is older than {}.{}".format(debugpy.__version__, *OLDEST))
         self._debugpy = debugpy
         self._listen: Callable[..., Tuple[str, int]] = debugpy.listen
-        self._sub_process = sub_process
         #: Where the gate listens; the adapter is told the port.
         self.gate: Tuple[str, int] = ("127.0.0.1", 0)
         #: The process of debugpy's adapter; where it cannot be one of ours, the address at which debugpy's own listens.
         self._adapter: Optional[Adapter] = None
         self._address: Optional[Tuple[str, int]] = None
         self._resting = False
+        #: Whether a forked child forgets it; a gate sees to that where there is one.
+        self._watches_forks = False
         #: How often debugpy has been started, which tells one adapter from the next.
         self._number = 0
 
@@ -143,7 +146,7 @@ class Debugger:
     def _start(self) -> None:
         # It warns of frozen modules on standard error; whoever debugs knows.
         os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-        if _TRACES and not self._sub_process:
+        if _TRACES:
             imports.untrace_children()
         adapter = self._start_adapter()
         try:
@@ -161,7 +164,7 @@ class Debugger:
                 if adapter is not None and self._join(api, adapter):
                     self._adapter, adapter = adapter, None
                     return
-                settings: Dict[str, Any] = {"subProcess": self._sub_process}
+                settings: Dict[str, Any] = {"subProcess": False}
                 if "PYTHONPATH" in os.environ and "pythonEnv" in getattr(api, "_config", ()):
                     settings["pythonEnv"] = _adapters_environment()
                 api.configure(**settings)
@@ -177,30 +180,88 @@ class Debugger:
     def _start_adapter(self) -> Optional[Adapter]:
         """Begin to start the adapter, which gets ready while this process imports pydevd."""
         try:
-            return Adapter(os.path.dirname(self._folder()), _adapters_environment(), self.gate[1])
+            with spawning.plain():
+                return Adapter(os.path.dirname(self._folder()), _adapters_environment(), self.gate[1])
         except AdapterFailed:
             return None
 
     def _join(self, api: Any, adapter: Adapter) -> bool:
         """Connect pydevd to the adapter; False where this debugpy is not known to take it."""
-        import pydevd
-
-        if not set(_CONNECTING) <= set(inspect.signature(pydevd.settrace).parameters):
+        if not _takes_connection():
             return False
         try:
-            port = adapter.port()
+            adapter.wait_until_ready()
         except AdapterFailed:
             return False
-        api.configure(subProcess=self._sub_process)
-        settings = dict(_CONNECTING, patch_multiprocessing=self._sub_process)
+        self._connect_pydevd(api, adapter.way_in)
+        return True
+
+    def _connect_pydevd(self, api: Any, way_in: Tuple[int, str, str], **more: Any) -> None:
+        # Children are told by this program, not by pydevd, which would keep those waiting that nobody attends to.
+        api.configure(subProcess=False)
+        settings = dict(_CONNECTING, **more)
         if getattr(api, "hide_debugpy_internals", lambda: True)():
             settings["dont_trace_start_patterns"] = (self._folder(),)
             settings["dont_trace_end_patterns"] = ("debugpy_launcher.py",)
-        settings["access_token"], settings["client_access_token"] = adapter.token, adapter.client_token
+        port, settings["access_token"], settings["client_access_token"] = way_in
         api._settrace(host="127.0.0.1", port=port, **settings)
         # A second start is refused by the program's own debugpy.listen, too.
         api.listen.called = True
-        return True
+
+    def way_in(self) -> Optional[Tuple[int, str, str]]:
+        """How a child's pydevd connects to this process's adapter: its port, what to say to it, and what it says.
+
+        Returns:
+            None where debugpy has not been started, or its adapter is not one of ours.
+        """
+        adapter = self._adapter
+        return None if adapter is None else adapter.way_in
+
+    def enter(self, port: int, token: str, client_token: str, parent: int) -> None:
+        """In a child process: become one that a debugger can attach to, by the adapter of another.
+
+        Args:
+            port: The adapter's port for pydevd.
+            token: What pydevd has to say to the adapter.
+            client_token: What the adapter has to say to pydevd.
+            parent: The process whose debugger is told of this one.
+
+        Raises:
+            Exception: Whatever debugpy raises when it cannot start.
+        """
+        self.leave()
+        os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+        if _TRACES:
+            imports.untrace_children()
+        if not self._watches_forks:
+            self._watches_forks = True
+            os.register_at_fork(after_in_child=self.forget_after_fork)
+        if "pydevd" in sys.modules:
+            self._clean_up()
+        hook = sys.breakpointhook
+        with imports.own:
+            api = _server()
+            sys.breakpointhook = hook
+            from . import pace
+
+            pace.patch_pydevd(api)
+            if not _takes_connection():
+                raise RuntimeError("this version of debugpy is not known")
+            self._connect_pydevd(api, (port, token, client_token), ppid=parent)
+        self._address = ("127.0.0.1", port)
+
+    def leave(self) -> None:
+        """In a child process: be connected no more, at full speed."""
+        if not self.awake:
+            return
+        left = self._live()
+        if left is not None:
+            left.dispose_and_kill_all_pydevd_threads(wait=False)
+            # Its threads, when they end, end whichever session there is by then.
+            for thread in (left.reader, left.writer):
+                if isinstance(thread, threading.Thread):
+                    thread.join(LEAVING_SECONDS)
+        self.forget()
 
     def attached(self) -> bool:
         """Whether a debugger has attached and sent its configuration."""
@@ -361,8 +422,6 @@ class Debugger:
         """Make a forked child a plain process: its debugger stayed with the parent."""
         if self._adapter is not None:
             self._adapter.close_here()
-        if self._sub_process:
-            return
         self._adapter = self._address = None
         self._resting = False
         # Not imported: at the moment of the fork another thread may have been doing that.

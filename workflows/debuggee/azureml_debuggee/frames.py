@@ -157,7 +157,10 @@ def message_in(frame: bytes) -> Optional[Dict[str, Any]]:
     return message if isinstance(message.get("command"), str) else None
 
 
-def is_for_child(request: Dict[str, Any]) -> bool:
-    """Whether a request begins the session of a child process, which an attached debugger has been told of."""
-    arguments = request.get("arguments")
-    return request["command"] == "attach" and isinstance(arguments, dict) and type(arguments.get("subProcessId")) is int
+def child_of(attach: Dict[str, Any]) -> Optional[int]:
+    """The process id of the child whose session an `attach` with these arguments begins; None where it is no child's.
+
+    An attached debugger has been told of it.
+    """
+    child = attach.get("subProcessId")
+    return child if type(child) is int else None

@@ -11,6 +11,7 @@ event_loop.py         the two threads
 listener.py           the port, and peers of whom nothing is known yet
 admission.py, peers.py which of them may come in
 sessions.py, pair.py  debuggers that have been let in
+children.py           the program's child processes
 adapter_link.py       the connections to debugpy's adapter
 ===================== ==========================================================
 """
@@ -24,6 +25,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
 
 from .admission import Admission
+from .children import Children
 from .event_loop import EventLoop, report_bug
 from .listener import CannotListen, Listener
 from .sessions import Sessions
@@ -54,6 +56,7 @@ class Gate:
             it and cannot listen in on the network.
         tries: How many ports may be tried, from that one on.
         open_to_owner: Whether a peer on this machine needs no token if it is of this process's user, or root.
+        children: A folder for what the child processes are to find, where the debugger is let into those as well.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Gate:
         token_digest: Optional[str] = None,
         tries: int = 1,
         open_to_owner: bool = False,
+        children: Optional[str] = None,
     ) -> None:
         self._reached_at = reached_at or None
         self._debugger = debugger
@@ -79,7 +83,8 @@ class Gate:
         #: Why nobody can be let in, if so.
         self.failure: Optional[str] = None
         self._loop = EventLoop(self._give_up)
-        self._sessions = Sessions(self._loop, debugger, announce, lambda: self.joined.set())
+        self._children = Children(self._loop, debugger, announce, children) if children else None
+        self._sessions = Sessions(self._loop, debugger, announce, lambda: self.joined.set(), self._children)
         admission = Admission(token_digest, open_to_owner)
         self._listener = Listener(self._loop, (host, port), tries, admission, self._sessions.add)
 
@@ -109,6 +114,8 @@ class Gate:
         The holder may be the process that this one replaces, whose last moments overlap.
         """
         self._loop.open()
+        if self._children is not None:
+            self._children.open()
         bound = self._bind()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
@@ -163,19 +170,26 @@ class Gate:
     def _patience(self) -> float:
         """Seconds until something has to be done without anybody's asking."""
         moments = self._listener.moments() + self._sessions.moments()
+        if self._children is not None:
+            moments += self._children.moments()
         return max(0.0, min(HEARTBEAT_SECONDS, min(moments) - time.monotonic())) if moments else HEARTBEAT_SECONDS
 
     def _tidy(self, now: float) -> None:
         self._listener.tidy(now)
         self._sessions.tidy(now)
+        if self._children is not None:
+            self._children.tidy(now)
 
     def _give_up(self, end: Any) -> None:
         """Let go of a peer with whom something unforeseen has happened."""
         self._listener.give_up(end)
         self._sessions.give_up(end)
+        if self._children is not None:
+            self._children.give_up(end)
 
     def _sockets(self) -> List[socket.socket]:
-        return [*self._loop.sockets(), *self._listener.sockets(), *self._sessions.sockets()]
+        children = [] if self._children is None else self._children.sockets()
+        return [*self._loop.sockets(), *self._listener.sockets(), *self._sessions.sockets(), *children]
 
     def _start_over(self) -> None:
         """Listen anew: the program has closed every file descriptor, the gate's among them.
@@ -188,6 +202,8 @@ class Gate:
         self._sessions.clear()
         self._listener.clear()
         self._loop.reopen()
+        if self._children is not None:
+            self._children.clear()
         if not self._bind():
             self._fail("port {} is held by another program".format(self.address[1]))
 
@@ -202,6 +218,8 @@ class Gate:
                 pass
         self._loop.close_after_fork()
         self._sessions.clear_after_fork()
+        if self._children is not None:
+            self._children.clear_after_fork()
         # New ones: the parent's other threads may hold the locks of these.
         self.failure = "a forked child has no gate"
         self.settled, self.joined = threading.Event(), threading.Event()

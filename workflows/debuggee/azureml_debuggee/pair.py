@@ -7,7 +7,7 @@ import socket
 import time
 from typing import Any, Dict, Optional, Tuple
 
-from .frames import INITIALIZED, OPENING_BYTES, Conversation, Opening, frame, is_for_child, message_in
+from .frames import INITIALIZED, OPENING_BYTES, Conversation, Opening, child_of, frame, message_in
 
 #: Seconds that one who has been let in, but says nothing more before it has attached, may keep others waiting.
 GRACE_SECONDS = 2.0
@@ -60,6 +60,10 @@ class Pair:
         #: What the adapter says that the client knows already; None where there is no such thing.
         self._known: Optional[Opening] = None
         self._joins = 1
+        #: The process id of the child whose session this is; None for the program's own.
+        self.child: Optional[int] = None
+        #: Whether the debugger attaches to children that it is told of, as far as it has said.
+        self.wants_children = True
 
     @property
     def is_session(self) -> bool:
@@ -200,7 +204,7 @@ class Pair:
                 self._initialize = raw
                 self.to_adapter += raw
                 self._opening.take(raw)
-            elif not others or (request is not None and is_for_child(request)):
+            elif not others or (child_of(self._attach_request()) is not None):
                 self._release()
             elif not any(other.is_session for other in others):
                 return True  # Somebody else is attaching or leaving.
@@ -215,10 +219,19 @@ class Pair:
         return True
 
     def _release(self) -> None:
+        attach = self._attach_request()
+        self.child = child_of(attach)
+        self.wants_children = attach.get("subProcess") is not False
         self.released = True
         self.last = self._released_at = time.monotonic()
         self.to_adapter += self._opening.unread
         del self._opening.unread[:]
+
+    def _attach_request(self) -> Dict[str, Any]:
+        """The arguments of the debugger's `attach`, where that is the next that it has sent."""
+        request = message_in(self._opening.next() or b"")
+        arguments = request.get("arguments") if request is not None and request["command"] == "attach" else None
+        return arguments if isinstance(arguments, dict) else {}
 
     def _refusal(self, request: Dict[str, Any]) -> Dict[str, Any]:
         """The answer to a request while another debugger is attached, in debugpy's words."""

@@ -8,7 +8,7 @@ AZUREML_DEBUGGEE_PORT      port to listen on (5678)
 AZUREML_DEBUGGEE_WAIT      ``1``: hold before the program begins
 AZUREML_DEBUGGEE_TIMEOUT   seconds that a hold lasts at the most (300)
 AZUREML_DEBUGGEE_EVENTS    file to announce events in (none)
-AZUREML_DEBUGGEE_CHILDREN  ``1``: debug child processes as well
+AZUREML_DEBUGGEE_CHILDREN  ``1``: let debuggers into child processes as well (children.py)
 AZUREML_DEBUGGEE_ADDRESS   address at which a debugger really reaches this, to be logged
                            and announced (the one that it listens on)
 AZUREML_DEBUGGEE_TOKEN     SHA-256 in hex of what debuggers have to send first, ``AUTH token`` (nothing)
@@ -29,6 +29,7 @@ import threading
 import time
 from typing import Callable, Mapping, Optional
 
+from . import child
 from .announce import Announcer, say
 from .debugger import Debugger
 from .gate import Gate
@@ -49,6 +50,12 @@ def _number(environment: Mapping[str, str], name: str, default: float) -> float:
     return number if abs(number) <= threading.TIMEOUT_MAX else default
 
 
+def _folder_for_children(environment: Mapping[str, str]) -> Optional[str]:
+    """The folder of the announced events, where children are debugged and there is one."""
+    events = environment.get("AZUREML_DEBUGGEE_EVENTS")
+    return os.path.dirname(events) if events and environment.get("AZUREML_DEBUGGEE_CHILDREN") == "1" else None
+
+
 class Session:
     """The debuggee's part in this process; made by :func:`start`."""
 
@@ -59,7 +66,7 @@ class Session:
         self.announce = Announcer(environment.get("AZUREML_DEBUGGEE_EVENTS"), self.rank)
         self.wanted = environment.get("AZUREML_DEBUGGEE_WAIT") == "1"
         self.timeout = _number(environment, "AZUREML_DEBUGGEE_TIMEOUT", 300.0)
-        self.debugger = Debugger(sub_process=environment.get("AZUREML_DEBUGGEE_CHILDREN") == "1")
+        self.debugger = child.debugger = Debugger()
         host = environment.get("AZUREML_DEBUGGEE_HOST") or "127.0.0.1"
         port = int(_number(environment, "AZUREML_DEBUGGEE_PORT", 5678))
         self.gate = Gate(
@@ -71,6 +78,7 @@ class Session:
             environment.get("AZUREML_DEBUGGEE_TOKEN"),
             int(_number(environment, "AZUREML_DEBUGGEE_PORTS", 1)),
             environment.get("AZUREML_DEBUGGEE_LOOPBACK") == "1",
+            _folder_for_children(environment),
         )
         self._let_go = threading.Event()
         #: Set when a hold before the program has brought nobody: the program's own waits are over at once.
@@ -144,8 +152,12 @@ class Session:
         self._let_go.set()
 
 
-def _find_debugpy(folder: Optional[str]) -> None:
-    """Import debugpy, from a folder of its own where the environment has none."""
+def find_debugpy(folder: Optional[str]) -> None:
+    """Import debugpy, from a folder of its own where the environment has none.
+
+    Raises:
+        ImportError: It is in neither.
+    """
     try:
         import debugpy
     except ImportError:
@@ -165,7 +177,7 @@ def make(environment: Mapping[str, str]) -> Session:
     Raises:
         ImportError: debugpy is not installed here.
     """
-    _find_debugpy(environment.get("AZUREML_DEBUGGEE_DEBUGPY"))
+    find_debugpy(environment.get("AZUREML_DEBUGGEE_DEBUGPY"))
     session = Session(environment)
     answer_debugpy_calls(session)
     return session

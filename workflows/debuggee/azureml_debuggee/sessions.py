@@ -15,10 +15,11 @@ from .listener import FIRST_MESSAGE_SECONDS, PENDING
 from .pair import BUFFER_BYTES, Pair
 
 if TYPE_CHECKING:
+    from .children import Children
     from .debugger import Debugger
 
 #: Debuggers that are connected at the same time, those that have not attached included.
-PAIRS = 64
+PAIRS = 128
 #: Seconds between the last debugger's leaving and the return to full speed.
 REST_SECONDS = 0.3
 
@@ -50,12 +51,18 @@ class Sessions:
         debugger: What to wake for a debugger.
         announce: Called with events: ``client``, ``client-left``, ``attach-failed`` (message).
         on_joined: Called when a debugger has been connected with debugpy.
+        children: The program's child processes, where they are debugged.
     """
 
     def __init__(
-        self, loop: EventLoop, debugger: Debugger, announce: Callable[..., None], on_joined: Callable[[], None]
+        self,
+        loop: EventLoop,
+        debugger: Debugger,
+        announce: Callable[..., None],
+        on_joined: Callable[[], None],
+        children: Optional[Children] = None,
     ) -> None:
-        self._loop, self._debugger = loop, debugger
+        self._loop, self._debugger, self._children = loop, debugger, children
         self._announce, self._on_joined = announce, on_joined
         self._link = AdapterLink(loop, debugger)
         #: Peers that speak the protocol and wait to be let in, with what they have sent, and until when.
@@ -191,6 +198,8 @@ class Sessions:
     def _proceed(self, pair: Pair) -> None:
         # One that has gone before its turn came is not attached any more.
         if not pair.deserted and pair.proceed(tuple(other for other in self._released() if other is not pair)):
+            if self._children is not None and pair.child is not None:
+                self._children.attaching(pair.child)
             self._forward(pair)
         else:
             self._end(pair)
@@ -277,6 +286,7 @@ class Sessions:
         pair.send()
         if pair.sends_answer():
             self.answers += 1
+            self._attached(pair)
         if pair.is_over:
             self._end(pair)
             return
@@ -286,12 +296,24 @@ class Sessions:
                 events |= selectors.EVENT_READ
             self._loop.watch(end, events, partial(self._on_traffic, pair))
 
+    def _attached(self, pair: Pair) -> None:
+        if self._children is not None:
+            if pair.child is not None:
+                self._children.attached(pair.child, pair)
+            elif pair.wants_children:
+                self._children.session_began()
+
     # Ending
 
     def _end(self, pair: Pair) -> None:
         if pair not in self._pairs:
             return
         self._pairs.discard(pair)
+        if self._children is not None and pair.answered:
+            if pair.child is not None:
+                self._children.left(pair)
+            else:
+                self._children.session_ended()
         self._is_unreliable = self._is_unreliable or (pair.number > self._ended and not pair.is_orderly)
         if self._is_unreliable and not self._released():
             self._is_unreliable = False

@@ -231,6 +231,11 @@ def prepare(inject: str, program: Optional[Program] = None) -> Optional[Callable
             metrics.install()
         if not os.environ.get("AZUREML_DEBUGGEE_CODE"):
             return None
+        if os.environ.get("AZUREML_DEBUGGEE_CHILDREN_AT"):
+            from . import child
+
+            if child.is_child(os.environ):
+                return child.begin(inject, program)
         return _prepare(inject, program or this_program(), os.environ)
     except Exception as error:
         _warn("{}: {}".format(type(error).__name__, error))
@@ -253,7 +258,19 @@ def _prepare(inject: str, program: Program, environment: MutableMapping[str, str
     if not own and (environment.get("AZUREML_DEBUGGEE_ANY") != "1" or tools & LAUNCHERS):
         return None
     environment[OWNER] = identity
-    leave_path(inject, environment)
+    rank = rank_of(environment)
+    with_children = (
+        is_wanted(rank, environment)
+        and environment.get("AZUREML_DEBUGGEE_CHILDREN") == "1"
+        and environment.get("AZUREML_DEBUGGEE_ON_ERROR") != "1"
+    )
+    if with_children:
+        from . import spawning
+
+        spawning.hide_path(inject, environment)
+        spawning.install(inject)
+    else:
+        leave_path(inject, environment)
     if any(argument.startswith("--remote_debug") for argument in sys.argv[1:]) and (
         b"--remote_debug" not in program.source()
     ):
@@ -263,10 +280,10 @@ def _prepare(inject: str, program: Program, environment: MutableMapping[str, str
         timeout = taken.get("--remote_debug_connection_timeout")
         if timeout:
             environment["AZUREML_DEBUGGEE_TIMEOUT"] = timeout
-    rank = rank_of(environment)
     if not is_wanted(rank, environment):
         return None
-    _keep_through_exec(inject)
+    if not with_children:
+        _keep_through_exec(inject)
     return lambda: _start(program, rank)
 
 
@@ -345,6 +362,10 @@ def _start(program: Program, rank: Optional[int]) -> None:
             begun.gate.is_held, begun.silent_without_gate = is_held, True
             begun.gate.start()
             _expect_a_thread()
+            if settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
+                from . import child
+
+                child.watch_forks()
         if begun.wanted:
             hold(begun)
     except Exception as error:
@@ -408,25 +429,35 @@ def _expect_a_thread() -> None:
         warnings.filterwarnings("ignore", r".*use of \w+\(\) may lead to deadlocks", DeprecationWarning)
 
 
+class outside_site:
+    """A context in which other threads can import `site` though this is a part of its import."""
+
+    def __enter__(self) -> None:
+        site: Any = sys.modules.get("site")
+        self._spec: Any = getattr(site, "__spec__", None) or site
+        self._is_importing = bool(getattr(self._spec, "_initializing", False))
+        if self._is_importing:
+            # The debugger's threads import it too, and would wait for its end.
+            self._spec._initializing = False
+
+    def __exit__(self, *_: Any) -> None:
+        if self._is_importing:
+            self._spec._initializing = True
+
+
 def hold(session: Any) -> bool:
     """Hold before the program's first line, such that signals end it as they would end it there."""
     from . import imports
 
     signal = imports.get("signal")
-    spec: Any = getattr(sys.modules.get("site"), "__spec__", None)
-    importing = bool(getattr(spec, "_initializing", False))
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is signal.default_int_handler:
         # A KeyboardInterrupt here would end in a message about site's import.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if importing:
-        # This is a part of site's import. The debugger's threads import site too, and would wait for its end.
-        spec._initializing = False
     try:
-        attached = bool(session.hold())
+        with outside_site():
+            attached = bool(session.hold())
     finally:
-        if importing:
-            spec._initializing = True
         if interrupt is signal.default_int_handler:
             signal.signal(signal.SIGINT, interrupt)
     session.waited_in_vain = not attached

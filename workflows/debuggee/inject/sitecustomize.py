@@ -1,7 +1,8 @@
 """Puts the debuggee into a step's script, in the place where Python looks before it starts any program.
 
 This folder stands first in PYTHONPATH. Which process is the step's own, and what is done there, is
-decided in azureml_debuggee/step.py; a sitecustomize that this one hides runs as it would without.
+decided in azureml_debuggee/step.py, and what its children do in child.py; a sitecustomize that this one
+hides runs as it would without.
 """
 
 import os
@@ -11,12 +12,22 @@ _inject = os.path.dirname(os.path.abspath(__file__))
 _folder = os.path.dirname(_inject)
 # For these imports only: a lasting entry could hide a module of the program's.
 sys.path.insert(0, _folder)
+# Compiled once a step, wherever the debuggee lies; a program may start thousands of processes.
+_kept = sys.dont_write_bytecode, sys.pycache_prefix
+if os.environ.get("AZUREML_DEBUGGEE_EVENTS"):
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = os.path.join(os.path.dirname(os.environ["AZUREML_DEBUGGEE_EVENTS"]), "bytecode")
 try:
-    from azureml_debuggee import step as _step  # type: ignore[import-not-found]
+    if os.environ.get("AZUREML_DEBUGGEE_CHILDREN_AT"):
+        # Most often a child of a debugged process, which needs no more than this.
+        from azureml_debuggee.child import begin as _begin  # type: ignore[import-not-found]
+    else:
+        from azureml_debuggee.step import prepare as _begin  # type: ignore[import-not-found]
 finally:
+    sys.dont_write_bytecode, sys.pycache_prefix = _kept
     sys.path.remove(_folder)
 
-_start = _step.prepare(_inject)
+_start = _begin(_inject)
 del sys.modules["sitecustomize"]
 try:
     # With no other there, the ImportError is the one that `site` expects.

@@ -16,7 +16,7 @@ import os
 import socket
 import subprocess
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 #: Seconds that the adapter may take to say that it is ready.
 READY_SECONDS = 30.0
@@ -46,6 +46,7 @@ class Adapter:
             raise AdapterFailed("this system cannot hand sockets to another process")
         #: What the adapter has to say to pydevd, and pydevd to the adapter.
         self.token, self.client_token = os.urandom(32).hex(), os.urandom(32).hex()
+        self._port = 0
         self._control, theirs = socket.socketpair()
         self._control.settimeout(READY_SECONDS)
         command = [sys.executable, "-S", os.path.dirname(os.path.abspath(__file__)), str(theirs.fileno())]
@@ -68,8 +69,13 @@ class Adapter:
         finally:
             theirs.close()
 
-    def port(self) -> int:
-        """Wait until the adapter is ready, and return the port at which it expects pydevd.
+    @property
+    def way_in(self) -> Tuple[int, str, str]:
+        """For pydevd: the port, what it has to say, and what the adapter says; once it is ready."""
+        return self._port, self.token, self.client_token
+
+    def wait_until_ready(self) -> None:
+        """Wait until it can be connected to.
 
         Raises:
             AdapterFailed: It cannot run with this debugpy.
@@ -82,7 +88,7 @@ class Adapter:
                     break
                 answer += received
             self._forks.wait(READY_SECONDS)
-            return int(answer)
+            self._port = int(answer)
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             self.end()
             said = answer.decode("utf-8", "replace").strip() or str(error)

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import traceback
+from functools import partial
 from typing import Any, Callable, List, Tuple
 
 #: Bytes that are read at once.
@@ -118,6 +119,7 @@ def _serve_pydevd(
     listener: socket.socket, handle: Callable[[socket.socket], Any], is_allowed: Callable[[socket.socket], bool]
 ) -> None:
     """Take the connections of the program and its children, and nobody else's."""
+    handle_one = handle
     while True:
         try:
             accepted, _address = listener.accept()
@@ -127,9 +129,11 @@ def _serve_pydevd(
             if not is_allowed(accepted):
                 accepted.close()
                 continue
-            handle(_Connection(fileno=accepted.detach()))
+            handle_one(_Connection(fileno=accepted.detach()))
         except Exception:
             _log()
+        # A child that is slow to answer, or does not, is not to keep the others waiting.
+        handle_one = partial(_start, handle)
 
 
 class _Os:
@@ -193,7 +197,7 @@ def _log() -> None:
     log.error("{0}", traceback.format_exc())
 
 
-def _start(target: Callable[..., None], *arguments: Any) -> None:
+def _start(target: Callable[..., Any], *arguments: Any) -> None:
     threading.Thread(target=target, args=arguments, daemon=True).start()
 
 

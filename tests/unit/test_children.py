@@ -1,0 +1,293 @@
+"""Child processes of a debugged program: each is a session of its own, and costs nothing while nobody attends."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from debuggee_harness import LIMIT, interpreters, name_of
+from step_harness import Step, debugpy_of
+
+from workflows.debugger.children import ANNOUNCED, STOPPED, ChildSessions
+from workflows.debugger.dap import DapClient, Json
+from workflows.models import DebugEndpoint
+
+EVERY = pytest.mark.parametrize("python", interpreters(), ids=name_of)
+
+WORK = """
+def work(number):
+    y = number * 2  # LINE child
+    return y
+"""
+#: Each starts children that run `work`, which prints what the child has made of 21.
+PROGRAMS = {
+    "subprocess": """
+        import subprocess, sys
+        subprocess.run([sys.executable, "worker.py"], check=True)
+        """,
+    "a cleared environment": """
+        import subprocess, sys
+        subprocess.run([sys.executable, "worker.py"], check=True, env={})
+        """,
+    "a PYTHONPATH of its own": """
+        import os, subprocess, sys
+        subprocess.run([sys.executable, "worker.py"], check=True, env={**os.environ, "PYTHONPATH": "src"})
+        """,
+    "isolated": """
+        import subprocess, sys
+        subprocess.run([sys.executable, "-I", "-u", "worker.py"], check=True)
+        """,
+    "without site": """
+        import subprocess, sys
+        subprocess.run([sys.executable, "-S", "worker.py"], check=True)
+        """,
+    "a module": """
+        import subprocess, sys
+        subprocess.run([sys.executable, "-m", "worker"], check=True)
+        """,
+    "code that imports it": """
+        import subprocess, sys
+        subprocess.run([sys.executable, "-c", "import worker; worker.main()"], check=True)
+        """,
+    "a shell": """
+        import subprocess, sys
+        subprocess.run(f"true; {sys.executable} worker.py; true", shell=True, check=True)
+        """,
+    "system": """
+        import os, sys
+        assert os.system(f"{sys.executable} worker.py; true") == 0
+        """,
+    "a preexec_fn": """
+        import os, subprocess, sys
+        subprocess.run([sys.executable, "worker.py"], check=True, preexec_fn=os.getpid)
+        """,
+    "spawn": """
+        import os, sys
+        assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "worker.py"]) == 0
+        """,
+    "posix_spawn": """
+        import os, sys
+        os.waitpid(os.posix_spawn(sys.executable, [sys.executable, "worker.py"], os.environ), 0)
+        """,
+    "fork": """
+        import os, worker
+        if os.fork() == 0:
+            worker.main()
+            os._exit(0)
+        os.wait()
+        """,
+    "fork and exec": """
+        import os, sys
+        if os.fork() == 0:
+            os.execv(sys.executable, [sys.executable, "worker.py"])
+        os.wait()
+        """,
+    "a child of a child": """
+        import os, subprocess, sys
+        if os.fork() == 0:
+            code = "import subprocess, sys; subprocess.run([sys.executable, 'worker.py'])"
+            subprocess.run([sys.executable, "-c", code], check=True)
+            os._exit(0)
+        os.wait()
+        """,
+    **{
+        f"multiprocessing by {method}": f"""
+        import multiprocessing, worker
+        if __name__ == "__main__":
+            with multiprocessing.get_context("{method}").Pool(2) as pool:
+                print("made", pool.apply(worker.work, [21]), flush=True)
+        """
+        for method in ("fork", "spawn", "forkserver")
+    },
+    "a process pool": """
+        import worker
+        from concurrent.futures import ProcessPoolExecutor
+        if __name__ == "__main__":
+            with ProcessPoolExecutor(2) as pool:
+                print("made", pool.submit(worker.work, 21).result(), flush=True)
+        """,
+}  # fmt: skip
+
+
+def begin(folder: Path, source: str, python: str = sys.executable, **more: str) -> Step:
+    """A step that holds, with a worker beside its script."""
+    step = Step(folder, "{python} train.py", python, source, **{"WAIT": "1", "CHILDREN": "1", "TIMEOUT": "60", **more})
+    # It holds before its first line, so there is time.
+    (step.code / "worker.py").write_text(
+        WORK + "\n\ndef main():\n    import os\n    # Whole, among many.\n    os.write(1, b'made %d\\n' % work(21))\n"
+        "\n\nif __name__ == '__main__':\n    main()\n"
+    )
+    return step
+
+
+@contextlib.contextmanager
+def session(step: Step, attends: bool = True) -> Iterator[tuple[DapClient, ChildSessions]]:
+    """A debugger with a breakpoint in the worker, there and in the children."""
+    path = str(step.code / "worker.py")
+    endpoint = DebugEndpoint("127.0.0.1", step.port, ())
+
+    def attach(client: DapClient, child: int | None) -> Json:
+        return client.attach(
+            breakpoints={path: [3]}, just_my_code=False, sub_process=True, sub_process_id=child, timeout=LIMIT
+        )[path][0]
+
+    with DapClient.connect(endpoint.host, endpoint.port, LIMIT) as client:
+        attach(client, None)
+        with ChildSessions(client, endpoint, attach, LIMIT) as children:
+            yield client, children
+        client.disconnect(timeout=LIMIT)
+
+
+def next_stop(client: DapClient, children: ChildSessions) -> int | None:
+    """Attach to children until one stops, and let it go on: its process id; None where the program ended before."""
+    while True:
+        event = client.wait_event((ANNOUNCED, STOPPED, "stopped", "terminated"), LIMIT)
+        if event.name == ANNOUNCED:
+            children.follow(event)
+        elif event.name == STOPPED:
+            stop = children.stop_of(event)
+            thread = stop.event.body["threadId"]
+            frame = stop.client.request("stackTrace", {"threadId": thread, "levels": 1}, LIMIT)["stackFrames"][0]
+            assert (frame["name"], frame["line"]) == ("work", 3)
+            stop.client.request("continue", {"threadId": thread}, LIMIT)
+            return stop.pid
+        else:
+            assert event.name == "terminated", "the program itself stopped"
+            return None
+
+
+@EVERY
+@pytest.mark.parametrize("how", PROGRAMS)
+def test_a_breakpoint_is_hit_in_a_child(python: str, how: str, tmp_path: Path) -> None:
+    with begin(tmp_path, PROGRAMS[how], python, DEBUGPY=debugpy_of(python)) as step:
+        with session(step) as (client, children):
+            pid = next_stop(client, children)
+            assert pid not in (None, step.process.pid)
+            assert next_stop(client, children) is None
+        assert step.ended() == 0
+        assert step.lines[-1] == "made 42"
+        assert step.errors() == ""
+        assert list(tmp_path.glob("azureml-debuggee-*")) == []
+
+
+@EVERY
+def test_a_debugger_that_comes_later_stops_in_children_that_run_already(python: str, tmp_path: Path) -> None:
+    source = """
+        import os, subprocess, sys, time, worker
+        code = "import time, worker\\nwhile True: worker.work(1); time.sleep(0.05)"
+        child = subprocess.Popen([sys.executable, "-c", code])
+        pid = os.fork()
+        while not pid:
+            worker.work(1)
+            time.sleep(0.05)
+        print("begun", flush=True)
+        sys.stdin.readline()
+        child.kill()
+        os.kill(pid, 9)
+        """
+    with begin(tmp_path, source, python, WAIT="0") as step:
+        step.said("begun")
+        for _ in range(2):
+            with session(step) as (client, children):
+                pids: set[int] = set()
+                while len(pids) < 2:
+                    stopped = next_stop(client, children)
+                    assert stopped is not None
+                    pids.add(stopped)
+        step.tell("")
+        assert step.ended() == 0
+        assert step.errors() == ""
+
+
+@EVERY
+@pytest.mark.parametrize("wants", [True, False])
+def test_a_child_that_nobody_attends_to_runs_on(python: str, wants: bool, tmp_path: Path) -> None:
+    source = """
+        import subprocess, sys, time
+        for _ in range(3):
+            subprocess.run([sys.executable, "worker.py"], check=True)
+        """
+    with begin(tmp_path, source, python) as step:
+        with DapClient.connect("127.0.0.1", step.port, LIMIT) as client:
+            client.attach(sub_process=wants, timeout=LIMIT)
+            assert step.ended() == 0
+            client.disconnect(timeout=LIMIT)
+        assert [line for line in step.lines if line.startswith("made")] == ["made 42"] * 3
+        # It is asked for once, and not again.
+        assert step.errors().count("no debugger has attached to it") == int(wants)
+
+
+def test_many_children_at_once_all_run_to_their_end(tmp_path: Path) -> None:
+    source = """
+        import subprocess, sys
+        children = [subprocess.Popen([sys.executable, "worker.py"]) for _ in range(200)]
+        assert [child.wait() for child in children] == [0] * 200
+        """
+    with begin(tmp_path, source) as step:
+        with session(step) as (client, children):
+            count = 0
+            while next_stop(client, children) is not None:
+                count += 1
+        assert step.ended() == 0
+        assert step.lines.count("made 42") == 200
+        assert count > 0
+
+
+@EVERY
+def test_a_child_that_dies_while_it_is_attached_ends_only_its_own_session(python: str, tmp_path: Path) -> None:
+    source = """
+        import os, subprocess, sys, worker
+        if os.fork() == 0:
+            worker.work(1)
+            os.kill(os.getpid(), 9)
+        assert os.wait()[1] == 9
+        subprocess.run([sys.executable, "worker.py"], check=True)
+        """
+    with begin(tmp_path, source, python) as step:
+        with session(step) as (client, children):
+            assert {next_stop(client, children), next_stop(client, children)}.isdisjoint({None, step.process.pid})
+            assert next_stop(client, children) is None
+        assert step.ended() == 0
+        assert step.lines[-1] == "made 42"
+
+
+@EVERY
+def test_a_thread_may_fork_while_the_debugger_has_the_program_paused(python: str, tmp_path: Path) -> None:
+    source = """
+        import os, threading, time, worker
+        over = []
+        def fork():
+            while not over:
+                if os.fork() == 0:
+                    os._exit(0)
+                os.wait()
+                time.sleep(0.01)
+        thread = threading.Thread(target=fork)
+        thread.start()
+        for number in range(10):
+            worker.work(number)
+        over.append(True)
+        thread.join()
+        print("done", flush=True)
+        """
+    with begin(tmp_path, source, python) as step:
+        with DapClient.connect("127.0.0.1", step.port, LIMIT) as client:
+            client.attach(breakpoints={str(step.code / "worker.py"): [3]}, timeout=LIMIT)
+            for _ in range(10):
+                event = client.wait_event("stopped", LIMIT)
+                client.request("continue", {"threadId": event.body["threadId"]}, LIMIT)
+            client.wait_event("terminated", LIMIT)
+            client.disconnect(timeout=LIMIT)
+        assert step.ended() == 0
+        assert step.lines[-1] == "done"
+
+
+def test_without_children_they_are_plain_processes(tmp_path: Path) -> None:
+    with begin(tmp_path, PROGRAMS["subprocess"], CHILDREN="0") as step:
+        with session(step) as (client, children):
+            assert next_stop(client, children) is None
+        assert step.ended() == 0
+        assert step.lines[-1] == "made 42"

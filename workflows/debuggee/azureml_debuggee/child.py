@@ -1,0 +1,254 @@
+"""A child process of the debugged program: it says that it is there, and lets the debugger in when it is told to.
+
+The debugged process (children.py) listens on a socket of the system's, whose name its children find in their
+environment. While a debugger is attached that wants to see children, there is a file as well: a child that finds it
+says at once that it is there, and waits to be attended to. Every other child goes on, with a thread that says so a
+moment later and waits for a word from there.
+
+Imported at the start of each child, most of which end before any debugger comes. So nothing is imported here that is
+not needed by all of them, not even `__future__`.
+"""
+
+import _thread
+import os
+import sys
+import time
+
+from . import spawning
+
+TYPE_CHECKING = False  # As good as typing.TYPE_CHECKING, without importing that.
+if TYPE_CHECKING:
+    from typing import Any, Callable, List, Optional
+
+#: The environment variables with the name of the socket, and with that of the file.
+AT = "AZUREML_DEBUGGEE_CHILDREN_AT"
+ATTENDED = "AZUREML_DEBUGGEE_CHILDREN_ATTENDED"
+#: Seconds that a process has run before it says that it is there, where nobody is attached. Many run shorter.
+QUIET_SECONDS = 0.05
+#: Seconds that the debugged process may take to accept a connection.
+CONNECT_SECONDS = 1.0
+_PIECE_BYTES = 4096
+_CREDENTIALS_BYTES = 12
+
+#: This process's link to the one that is debugged.
+link: "Optional[Link]" = None
+#: This process's debugger (debugger.py), once there is one; that of the process that this one was forked from.
+debugger: "Any" = None
+#: What waits for the debugger and lets it in (member.py), once there is one.
+member: "Any" = None
+#: Held while a member is made.
+making = _thread.allocate_lock()
+#: What has to live on, since the system may still call it.
+_kept: "List[Any]" = []
+
+
+class Link:
+    """A connection to the debugged process.
+
+    Args:
+        name: The socket's name; ``@`` at its beginning stands for a name that is no file's.
+
+    Raises:
+        OSError: Nobody listens there, or another user does.
+    """
+
+    def __init__(self, name: str) -> None:
+        import _socket
+
+        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
+            self._socket.settimeout(CONNECT_SECONDS)
+            self._socket.connect("\0" + name[1:] if name.startswith("@") else name)
+            if hasattr(_socket, "SO_PEERCRED"):
+                # The name may be another's by now, and what comes from there is obeyed.
+                peer = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS_BYTES)
+                if int.from_bytes(peer[4:8], sys.byteorder) not in (0, os.geteuid()):
+                    raise PermissionError("the socket is another user's")
+            self._socket.settimeout(None)
+        except BaseException:
+            self._socket.close()
+            raise
+        self._identity = self._status()
+        self._unread = b""
+
+    def _status(self) -> "Any":
+        """What tells the socket from whatever else may get its number."""
+        status = os.fstat(self._socket.fileno())
+        return status.st_dev, status.st_ino
+
+    def is_lost(self) -> bool:
+        """Whether the program has closed the descriptor, as those do that close all of them."""
+        try:
+            return bool(self._status() != self._identity)
+        except OSError:
+            return True
+
+    def say(self, line: str) -> None:
+        """Send one line; nothing where the other side has gone."""
+        try:
+            if not self.is_lost():
+                self._socket.sendall(line.encode("utf-8", "replace") + b"\n")
+        except OSError:
+            pass
+
+    def line(self) -> "Optional[str]":
+        """Wait for the next line; None where the other side has gone."""
+        while b"\n" not in self._unread:
+            try:
+                received = b"" if self.is_lost() else self._socket.recv(_PIECE_BYTES)
+            except OSError:
+                received = b""
+            if not received:
+                return None
+            self._unread += received
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Close it, or forget the descriptor where that is something else's by now."""
+        if self.is_lost():
+            self._socket.detach()
+        else:
+            self._socket.close()
+
+
+def is_child(environment: "Any") -> bool:
+    """Whether this process is a child of a debugged one; that has put these into its own environment."""
+    return bool(environment.get(AT)) and environment.get("AZUREML_DEBUGGEE_OWNER") != str(os.getpid())
+
+
+def begin(inject: str, program: "Any" = None) -> "Optional[Callable[[], None]]":
+    """In a new process: say that it is there.
+
+    Args:
+        inject: The folder through which this has come in.
+        program: What is run (step.Program); by default what Python has been told to run.
+
+    Returns:
+        What waits for the debugger, where it has to be waited for.
+    """
+    if not is_child(os.environ):
+        from . import step
+
+        # What a debugged process has turned into by an exec.
+        return step.prepare(inject, program)
+    try:
+        sys.path[:] = [entry for entry in sys.path if not entry or os.path.abspath(entry) != inject]
+        spawning.hide_path(inject, os.environ)
+        spawning.install(inject)
+        watch_forks()
+        if not _enlist():
+            return None
+        from . import member as module
+
+        return module.at_start(program)
+    except Exception:
+        return None
+
+
+def watch_forks() -> None:
+    """Have the processes that are forked from this one say that they are there.
+
+    Not by `os.register_at_fork`: functions that are registered later have still to put their modules in order then,
+    and a process that is forked to run another program at once comes by as well.
+    """
+    for name in ("fork", "forkpty"):
+        if hasattr(os, name):
+            setattr(os, name, _followed(getattr(os, name)))
+
+
+def _expect_a_thread() -> None:
+    """Do not warn of this module's thread when the program forks: the forked process does without it."""
+    if sys.version_info >= (3, 12):
+        import warnings
+
+        warnings.filterwarnings("ignore", r".*use of \w+\(\) may lead to deadlocks", DeprecationWarning)
+
+
+def _followed(fork: "Callable[[], Any]") -> "Callable[[], Any]":
+    def fork_and_say() -> "Any":
+        forked = fork()
+        if not (forked[0] if isinstance(forked, tuple) else forked):
+            _after_fork()
+        return forked
+
+    fork_and_say.__name__ = fork_and_say.__qualname__ = fork.__name__
+    fork_and_say.__doc__ = fork.__doc__
+    return fork_and_say
+
+
+def _enlist() -> bool:
+    """Say that this process is there, now or in a moment; whether a debugger is attached that wants to see children."""
+    global link
+    if os.path.exists(os.environ.get(ATTENDED, "")):
+        try:
+            link = Link(os.environ[AT])
+        except OSError:
+            return False
+        link.say("{} waits".format(os.getpid()))
+        _thread.start_new_thread(_listen, (link,))
+        return True
+    _thread.start_new_thread(_say_later, (os.getpid(),))
+    return False
+
+
+def _say_later(pid: int) -> None:
+    global link
+    try:
+        time.sleep(QUIET_SECONDS)
+        link = Link(os.environ[AT])
+    except Exception:
+        return  # The debugged process has ended, or this one is ending.
+    link.say(str(pid))
+    _listen(link)
+
+
+def _listen(current: Link) -> None:
+    """Wait for the debugged process's first word; what it says is for a thread that the debugger leaves alone."""
+    line = current.line()
+    if line is not None and _has_threading():
+        from . import member as module
+
+        module.listen(current, line)
+    elif member is not None:
+        member.ended()
+
+
+def _has_threading() -> bool:
+    """Whether `threading` has been imported, by the program's main thread.
+
+    What imports it first is the main thread for it, and this is none.
+    """
+    if "threading" in sys.modules or sys.version_info >= (3, 13):
+        return True
+    import ctypes
+
+    def import_it(_: "Any") -> int:
+        import threading  # noqa: F401
+
+        return 0
+
+    in_main_thread = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(import_it)
+    _kept.append(in_main_thread)
+    if ctypes.pythonapi.Py_AddPendingCall(in_main_thread, None) != 0:
+        return False
+    # The main thread may be in a call of C code for as long as it likes.
+    while "_DummyThread" not in vars(sys.modules.get("threading", sys)):
+        time.sleep(QUIET_SECONDS)
+    return True
+
+
+def _after_fork() -> None:
+    """In a forked child: it is one of its own."""
+    global link, member, making
+    try:
+        if link is not None:
+            link.close()
+        link = member = None
+        making = _thread.allocate_lock()
+        if is_child(os.environ) and _enlist():
+            from . import member as module
+
+            module.wait()
+    except Exception:
+        pass  # The child runs on, whatever happens here.

@@ -1,0 +1,167 @@
+"""A child process that the debugger is let into: before its first line, or at any time later.
+
+The debugged process says ``join`` and how, and ``go`` when the debugger has left, or does not come. The child says
+``waits`` before it waits, ``joined`` when it can be attached to, ``declined`` where nothing of the step's own code
+runs in it, or ``failed`` and why.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any, Callable, List, Optional
+
+from . import child, imports, step
+from .announce import warn
+from .threads import start_untraced
+
+#: Seconds that a child waits at the most, whatever the debugged process does.
+WAIT_SECONDS = 60.0
+#: Seconds that pydevd may take to notice that its debugger has left.
+LEAVING_SECONDS = 1.0
+#: Seconds between looks at whether the debugger has attached.
+POLL_SECONDS = 0.005
+
+
+class Member:
+    """What waits for the debugger in this process.
+
+    Args:
+        link: The connection to the debugged process.
+    """
+
+    def __init__(self, link: child.Link) -> None:
+        self._link = link
+        self._over = True
+
+    def wait(self) -> None:
+        """Hold the calling thread until the debugger has attached, or will not come."""
+        self._over = False
+        self._link.say("waits")
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not self._over and time.monotonic() < deadline:
+            if child.debugger is not None and child.debugger.attached():
+                break
+            time.sleep(POLL_SECONDS)
+        self._over = True
+
+    def ended(self) -> None:
+        """The debugged process has ended: nobody comes any more."""
+        self._over = True
+
+    def take(self, line: str) -> None:
+        """Do what the debugged process says."""
+        word, _, rest = line.partition(" ")
+        if word == "join":
+            self._join(rest.split(" "))
+        elif word == "go":
+            self._over = True
+            self._leave()
+
+    def _join(self, told: List[str]) -> None:
+        port, parent, token, client_token = told
+        if self._over and not runs_own_code():
+            self._link.say("declined")
+            return
+        try:
+            if child.debugger is None:
+                child.debugger = _debugger()
+            child.debugger.enter(int(port), token, client_token, int(parent))
+            self._link.say("joined")
+        except Exception as error:
+            message = "child process {} cannot be debugged: {}: {}".format(os.getpid(), type(error).__name__, error)
+            self._link.say("failed " + " ".join(message.split()))
+            self._over = True
+
+    def _leave(self) -> None:
+        deadline = time.monotonic() + LEAVING_SECONDS
+        while child.debugger is not None and child.debugger.attached() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        if child.debugger is not None:
+            child.debugger.leave()
+
+
+def listen(link: child.Link, line: Optional[str]) -> None:
+    """Do what the debugged process says, from this line on, in a thread that the debugger leaves alone."""
+    start_untraced(_listen, "azureml-debuggee-child", link, _member(link), line)
+
+
+def _listen(link: child.Link, member: Member, line: Optional[str]) -> None:
+    while line is not None:
+        try:
+            member.take(line)
+        except Exception as error:
+            warn("{}: {}".format(type(error).__name__, error))
+        line = link.line()
+    member.ended()
+
+
+def _member(link: child.Link) -> Member:
+    """This process's member, made by whoever is first."""
+    with child.making:
+        if child.member is None:
+            child.member = Member(link)
+        return child.member  # type: ignore[no-any-return]
+
+
+def _debugger() -> Any:
+    """The debugger of a process that was not forked from one that has it."""
+    from . import session
+
+    fronts = [os.getcwd()] if not step._safe_path() else []
+    imports.expect(fronts, step.code_folders(os.environ))
+    with imports.own:
+        session.find_debugpy(os.environ.get("AZUREML_DEBUGGEE_DEBUGPY"))
+        from .debugger import Debugger
+
+        return Debugger()
+
+
+def at_start(program: Any) -> Optional[Callable[[], None]]:
+    """In a new process, while a debugger is attached: what waits for it, before the program begins or in it."""
+    program = program or step.this_program()
+    if program.kind == "script" and os.path.basename(program.name) == "launch.py":
+        return None  # It asks again, with what it launches.
+    if step.is_own(program, os.environ) or program.name.startswith("from multiprocessing.spawn import"):
+        return _wait_outside_site
+    if "multiprocessing" not in program.tools():
+        _wait_for_own_code()
+    return None
+
+
+def wait() -> None:
+    """Wait for the debugger in this thread, while one is attached."""
+    if child.link is not None:
+        _member(child.link).wait()
+
+
+def _wait_outside_site() -> None:
+    with step.outside_site():
+        wait()
+
+
+def _wait_for_own_code() -> None:
+    """Wait for the debugger when the first file of the step's own code is about to run."""
+    folders = step.code_folders(os.environ)
+    is_armed = [True]
+
+    def on_event(event: str, arguments: Any) -> None:
+        if event != "exec" or not is_armed:
+            return
+        file = getattr(arguments[0], "co_filename", "")
+        if file and file[:1] != "<" and any(step._within(os.path.abspath(file), folder) for folder in folders):
+            is_armed.clear()
+            wait()
+
+    sys.addaudithook(on_event)
+
+
+def runs_own_code() -> bool:
+    """Whether a module of the step's own code has been imported here."""
+    folders = step.code_folders(os.environ)
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and any(step._within(os.path.abspath(file), folder) for folder in folders):
+            return True
+    return False

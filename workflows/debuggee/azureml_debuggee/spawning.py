@@ -1,0 +1,173 @@
+"""Puts the debuggee into the processes that a debugged one starts, whatever environment they are given.
+
+The program's own view of its environment stays what it would be without the debuggee: `os.environ` does not have the
+folder through which it comes in (`inject`). The system's has it, for what C code starts; and here it is added to what
+Python's own functions give to other programs.
+"""
+
+import _thread
+import os
+import sys
+
+TYPE_CHECKING = False  # As good as typing's, without importing that.
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, MutableMapping, Optional, Sequence, Set
+
+#: Where `_posixsubprocess.fork_exec` expects the arguments, the environment (bytes ``NAME=value``, or None for this
+#: process's own): in Python 3.10 to 3.14.
+_ARGUMENTS, _ENVIRONMENT = 0, 5
+_OWN = b"AZUREML_DEBUGGEE_"
+_PATH = b"PYTHONPATH"
+_OWNER = b"AZUREML_DEBUGGEE_OWNER"
+_SEPARATOR = os.fsencode(os.pathsep)
+
+
+#: Threads that start a process which is to be plain.
+_plain: "Set[int]" = set()
+
+
+class plain:
+    """A context in which this thread starts processes without the debuggee."""
+
+    def __enter__(self) -> None:
+        _plain.add(_thread.get_ident())
+
+    def __exit__(self, *_: "Any") -> None:
+        _plain.discard(_thread.get_ident())
+
+
+def hide_path(inject: str, environment: "MutableMapping[str, str]") -> None:
+    """Take the folder out of what the program sees of its environment, and leave it in the system's."""
+    path = environment.get("PYTHONPATH")
+    data: "Any" = getattr(environment, "_data", None)
+    if path is None or not isinstance(data, dict):
+        return
+    kept = [entry for entry in path.split(os.pathsep) if not entry or os.path.abspath(entry) != inject]
+    if kept:
+        data[_PATH] = os.fsencode(os.pathsep.join(kept))
+    else:
+        data.pop(_PATH, None)
+
+
+def install(inject: str) -> None:
+    """Have every program that this process starts from now on come with the debuggee."""
+    folder = os.fsencode(inject)
+    if "subprocess" in sys.modules:
+        _change_fork_exec(folder)
+    else:
+        sys.meta_path.insert(0, _BeforeImport(folder))
+    for name in ("posix_spawn", "posix_spawnp", "execve", "execv"):
+        if hasattr(os, name):
+            setattr(os, name, _with_environment(getattr(os, name), name, folder))
+
+
+class _BeforeImport:
+    """Stands first among the finders until a module is asked for that starts processes."""
+
+    def __init__(self, folder: bytes) -> None:
+        self._folder = folder
+
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> None:
+        if name in ("subprocess", "multiprocessing.util"):
+            sys.meta_path.remove(self)
+            _change_fork_exec(self._folder)
+
+
+def _change_fork_exec(folder: bytes) -> None:
+    try:
+        import _posixsubprocess as starter
+    except ImportError:
+        return
+    fork_exec: "Callable[..., Any]" = starter.fork_exec
+
+    def fork_exec_with(*arguments: "Any") -> "Any":
+        changed = list(arguments)
+        if _thread.get_ident() in _plain:
+            return fork_exec(*arguments)
+        try:
+            given = arguments[_ENVIRONMENT]
+            changed[_ENVIRONMENT] = _as_list(_with_debuggee(_as_dict(given), folder, arguments[_ARGUMENTS]))
+            changed[_ARGUMENTS] = _through_launcher(arguments[_ARGUMENTS], folder)
+        except Exception:
+            return fork_exec(*arguments)  # What it has been given is for the real one to judge.
+        return fork_exec(*changed)
+
+    starter.fork_exec = fork_exec_with
+    loaded: "Any" = sys.modules.get("subprocess")
+    if getattr(loaded, "_fork_exec", None) is fork_exec:
+        loaded._fork_exec = fork_exec_with
+
+
+def _with_environment(start: "Callable[..., Any]", name: str, folder: bytes) -> "Callable[..., Any]":
+    """One of the functions that take a path, arguments and, all but `execv`, an environment."""
+    execve = os.execve
+
+    def start_with(path: "Any", argv: "Any", *more: "Any", **options: "Any") -> "Any":
+        if _thread.get_ident() in _plain:
+            return start(path, argv, *more, **options)
+        try:
+            given = more[0] if more else options.get("env")
+            environment = {os.fsencode(key): os.fsencode(value) for key, value in (given or os.environ).items()}
+            changed = _with_debuggee(environment, folder, argv)
+            argv = _through_launcher(argv, folder)
+        except Exception:
+            return start(path, argv, *more, **options)  # What it has been given is for the real one to judge.
+        if name == "execv":
+            return execve(path, argv, changed)
+        if more:
+            return start(path, argv, changed, *more[1:], **options)
+        return start(path, argv, **{**options, "env": changed})
+
+    return start_with
+
+
+def _as_dict(given: "Optional[Sequence[bytes]]") -> "Dict[bytes, bytes]":
+    if given is None:
+        return dict(os.environb)
+    pairs = (entry.partition(b"=") for entry in given)
+    return {name: value for name, _, value in pairs}
+
+
+def _as_list(environment: "Dict[bytes, bytes]") -> "List[bytes]":
+    return [name + b"=" + value for name, value in environment.items()]
+
+
+def _with_debuggee(environment: "Dict[bytes, bytes]", folder: bytes, argv: "Any") -> "Dict[bytes, bytes]":
+    """An environment with what brings the debuggee in.
+
+    One that has been made anew, without this process's variables, is changed for Python only.
+    """
+    if _OWNER not in environment:
+        if not _is_python(argv):
+            return environment
+        environment = {**environment, **{key: value for key, value in os.environb.items() if key.startswith(_OWN)}}
+    path = environment.get(_PATH)
+    entries = [] if path is None else path.split(_SEPARATOR)
+    if folder not in entries:
+        environment = {**environment, _PATH: _SEPARATOR.join([folder, *entries])}
+    return environment
+
+
+def _is_python(argv: "Any") -> bool:
+    return os.path.basename(os.fsencode(argv[0])).startswith(b"python")
+
+
+def _through_launcher(argv: "Any", folder: bytes) -> "Any":
+    """The command of a Python that ignores the environment or `site`, with what brings the debuggee in all the same."""
+    words = [os.fsencode(word) for word in argv]
+    if not words or not _is_python(words):
+        return argv
+    ignores = False
+    at = 1
+    while at < len(words) and words[at][:1] == b"-" and len(words[at]) > 1 and words[at][:2] != b"--":
+        letters = words[at][1:]
+        if letters[:1] in b"WX":
+            at += 1 if len(letters) > 1 else 2
+            continue
+        if b"m" in letters or b"c" in letters:
+            break
+        ignores = ignores or any(letter in letters for letter in (b"I", b"E", b"S"))
+        at += 1
+    if not ignores or at >= len(words) or (words[at][:1] == b"-" and words[at] != b"-m"):
+        return argv
+    return [*words[:at], os.path.join(folder, b"launch.py"), *words[at:]]
