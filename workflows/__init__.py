@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     # The program's own processes in the background start without Invoke and its tasks.
     if name == "namespace":
-        from .tasks.all_tasks import namespace
+        from .byte_code import kept
+
+        with kept():
+            from .tasks.all_tasks import namespace
 
         return namespace
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +69,7 @@ def test_listing_the_tasks_imports_nothing_heavy() -> None:
     code = (
         "import sys; from workflows import namespace\n"
         "heavy = {'docker', 'requests', 'rich', 'yaml', 'fabric', 'paramiko', 'psutil', 'filelock', 'azureml',"
-        " 'dotenv', 'debugpy'}\n"
+        " 'dotenv', 'debugpy', 'hashlib', 'lzma', 'platform', 'shutil', 'tempfile'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     # Invoke itself brings some along; only what we add counts.
@@ -77,6 +79,23 @@ def test_listing_the_tasks_imports_nothing_heavy() -> None:
         for text in (code, bare)
     )
     assert ours == invokes
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_programs_byte_code_is_kept_and_none_lies_beside_a_persons_tasks(wanted: bool, tmp_path: Path) -> None:
+    package, project = tmp_path / "program" / "workflows", tmp_path / "project"
+    shutil.copytree(ROOT / "workflows", package, ignore=shutil.ignore_patterns("__pycache__"))
+    project.mkdir()
+    (project / "own.py").write_text("")
+    (project / "tasks.py").write_text("from workflows import namespace as ns\nimport own\n")
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environ |= {"PYTHONPATH": str(package.parent), **({} if wanted else {"PYTHONDONTWRITEBYTECODE": "1"})}
+    typed = [sys.executable, "-m", "invoke", "experiment.list"]
+    subprocess.run(typed, cwd=project, env=environ, check=True, capture_output=True)
+    assert bool(list(package.glob("tasks/__pycache__/deploy.*.pyc"))) is wanted
+    # What a task imports when it runs.
+    assert bool(list(package.glob("flows/__pycache__/experiment.*.pyc"))) is wanted
+    assert list(project.rglob("*.pyc")) == []
 
 
 def test_an_error_is_two_lines_with_the_place_in_front() -> None:

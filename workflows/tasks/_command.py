@@ -2,6 +2,8 @@
 
 A task is written as a function of a :class:`Command` and its own flags; :func:`command`
 adds the flags of the settings that it uses and turns it into an Invoke task.
+
+Whatever tasks need when they run is imported then: `inv --list`, and every completion in a shell, loads this module.
 """
 
 from __future__ import annotations
@@ -16,12 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Context, Exit, Task, task
 
-from .. import report, unforeseen
-from ..console import show_error
+from ..byte_code import kept
 from ..errors import UserError
-from ..interrupts import handled
-from ..vscode import pressed
-from . import _ending, _streams
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -67,6 +65,8 @@ class Command:
 
     def ready(self) -> None:
         """Have the editor attach, where it waits for this command."""
+        from ..vscode import pressed
+
         pressed.ready(self.project)
 
     def remainder(self) -> list[str]:
@@ -122,6 +122,8 @@ def command(
 
         @functools.wraps(function)
         def body(context: Context, **values: Any) -> None:
+            from . import _streams
+
             _streams.complete()
             flags = {field: values.pop(field, None) for field in settings}
             as_json = bool(values.pop("json", False))
@@ -131,7 +133,7 @@ def command(
                     _end(UserError(f"{values[argument]} is not a {argument}.", f"Help: inv --help {name}"))
             run = Command(name, context, flags, as_json)
             _keep_secrets()
-            with _signals_as_interrupts():
+            with _signals_as_interrupts(), kept():
                 if remote:
                     typed: dict[str, Any] = {
                         "name": name,
@@ -162,6 +164,8 @@ def command(
 
 def _see_pressed(run: Command) -> None:
     """Go by what launch.json says, where VS Code has read it and started this command."""
+    from ..vscode import pressed
+
     pressed.see(run.project)
     if "debug_port" in run.flags and run.flags["debug_port"] is None and (port := pressed.debug_port()) is not None:
         run.flags["debug_port"] = str(port)
@@ -218,6 +222,11 @@ def _settings_help(fields: Sequence[str]) -> dict[str, str]:
 
 def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], interrupted: str) -> None:
     """Run the task; what a user can cause ends in two lines, our own bugs in a traceback."""
+    from .. import report, unforeseen
+    from ..console import show_error
+    from ..vscode import pressed
+    from . import _ending, _streams
+
     try:
         _see_pressed(run)
         _sweep(run.project)
@@ -286,6 +295,10 @@ def _end(error: UserError) -> None:
     Raises:
         Exit: Always.
     """
+    from ..console import show_error
+    from ..vscode import pressed
+    from . import _ending, _streams
+
     show_error(pressed.printed(error), error.details)
     _streams.give_up()
     _ending.settle(error.exit_code)
@@ -295,6 +308,7 @@ def _end(error: UserError) -> None:
 @contextmanager
 def _signals_as_interrupts() -> Iterator[None]:
     """Have a terminal that closes, or an editor that ends its task, clean up as Ctrl-C does."""
+    from ..interrupts import handled
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
