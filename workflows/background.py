@@ -6,8 +6,9 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .redaction import scrub
@@ -42,6 +43,25 @@ def spawn(
     # Looking through the installed packages takes half of a small module's start.
     command = [sys.executable, *(["-S"] if lean else []), "-m", module, *arguments]
     return subprocess.Popen(command, env={**variables, "PYTHONPATH": path, MARK: module}, **options, **streams)
+
+
+@contextlib.contextmanager
+def without_mock() -> Iterator[None]:
+    """Have Invoke imported without unittest.mock, which brings asyncio and ssl with it: a fifth of a keeper's memory.
+
+    Only Invoke's MockContext uses it, which nothing of this program does. Whoever imports unittest.mock later gets it.
+    """
+    name = "unittest.mock"
+    if name in sys.modules:
+        yield
+        return
+    stand_in = ModuleType(name)
+    stand_in.Mock = object  # type: ignore[attr-defined]
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def log(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,15 @@ def test_the_other_machine_does_not_choose_among_the_ports_of_other_programs() -
     assert [wanted(port) for port in (1, 22, 80, 443, 3306, 11434, 32767)] == [0] * 7
     # Where the settings choose any free port, they name none.
     assert wanted(631, (0, 0)) == 0 and wanted(8, (7, 0)) == 8
+
+
+def test_fabric_brings_no_asyncio_to_the_keeper_and_mocks_are_there_for_whoever_wants_them() -> None:
+    code = (
+        "import sys; from workflows.background import without_mock\n"
+        "with without_mock(): import fabric\n"
+        "assert not {'asyncio', 'ssl', 'unittest.mock'} & set(sys.modules)\n"
+        "import unittest.mock; assert unittest.mock.Mock(a=1).a == 1\n"
+        "with without_mock(): from unittest.mock import Mock\n"
+        "assert Mock is unittest.mock.Mock\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import tracebacks
-from ..background import log
+from ..background import log, without_mock
 from ..debuggee.azureml_debuggee.peers import is_allowed
 from ..errors import UserError
 from ..project import read_json, write_json
@@ -372,6 +372,8 @@ class Keeper:
 def main(project: Path) -> int:
     """Keep tunnels until none is wanted any more."""
     tracebacks.install()
+    with without_mock():
+        import fabric  # noqa: F401
     told = json.loads(sys.stdin.buffer.read())
     key = os.urandom(32)
     keeper = Keeper(project, Address.of_json(told["address"]), dict(told["passphrases"]), key)

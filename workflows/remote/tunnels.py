@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,12 @@ def start(project: Path, address: Address, passphrases: Mapping[str, str]) -> bo
                 return False
             stop(project)
         with open_file(log_of(project), "wb") as log:
-            child = spawn("workflows.remote.keeper", [str(project)], stdin=subprocess.PIPE, stdout=log, stderr=log)
+            # glibc gives each of its threads memory of its own, which a process that waits has no use for.
+            frugal = {"MALLOC_ARENA_MAX": "1", **os.environ}
+            child = spawn(
+                "workflows.remote.keeper", [str(project)], environment=frugal,
+                stdin=subprocess.PIPE, stdout=log, stderr=log,
+            )  # fmt: skip
         assert child.stdin is not None
         with child.stdin:
             # Not on its command line: it may hold a passphrase.
