@@ -15,6 +15,7 @@ from workflows.errors import UserError
 from workflows.paths import cache_folder
 
 from .harness import ROOT, LeftOut
+from .measure import usual
 
 #: Seconds until somebody listens; only reached when something is broken.
 LIMIT = 300
@@ -39,7 +40,7 @@ def program(
     child = subprocess.Popen(
         list(command),
         cwd=cwd,
-        env={**os.environ, **(environ or {})},
+        env={**usual(), **(environ or {})},
         stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

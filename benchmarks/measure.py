@@ -37,7 +37,7 @@ def run(command: Sequence[str], cwd: Path, environ: Mapping[str, str] | None = N
         done = subprocess.run(
             list(command),
             cwd=cwd,
-            env={**os.environ, **(environ or {})},
+            env={**usual(), **(environ or {})},
             capture_output=True,
             text=True,
             check=False,
@@ -52,6 +52,12 @@ def run(command: Sequence[str], cwd: Path, environ: Mapping[str, str] | None = N
         last = (done.stdout + done.stderr).splitlines()[-20:]
         raise UserError(f"It ended with {done.returncode}: {typed}", "Its last lines are above.", details=last)
     return done.stdout
+
+
+def usual() -> dict[str, str]:
+    """This process's environment without what no person has set: Python writes byte code, and buffers its output."""
+    unusual = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+    return {name: value for name, value in os.environ.items() if name not in unusual}
 
 
 def seconds(action: Callable[[], object]) -> float:

@@ -11,6 +11,7 @@ SUBJECTS = {
     "debugger": ("debugger", "Measure steps, attaching and what is shown against bare debugpy."),
     "ranks": ("ranks", "Measure ranks waiting for their debuggers against bare debugpy.listen."),
     "start": ("start", "Measure inv --list against a bare Invoke tasks file."),
+    "memory": ("memory", "Measure the memory of what stays in the background of a session."),
     "deploy": ("deployment", "Measure the deployment story against the published chain."),
     "pipeline": ("pipeline", "Measure the pipeline story against scripts started by hand under debugpy."),
     "experiment": ("experiment", "Measure the experiment story against a bare docker run of debugpy."),
