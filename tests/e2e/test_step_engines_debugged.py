@@ -31,7 +31,7 @@ def debugged(steps: Steps, ranks: int = 1, **more: object) -> StepDebug:
         base = any_free(frozenset())
         if base + ranks < 65536 and all(not listeners(base + rank) for rank in range(ranks)):
             break
-    debug = StepDebug({rank: base + rank for rank in range(ranks)}, timeout=20, **more)  # type: ignore[arg-type]
+    debug = StepDebug({rank: base + rank for rank in range(ranks)}, timeout=200, **more)  # type: ignore[arg-type]
     steps.spec = replace(steps.spec, debug=debug)
     return debug
 
@@ -42,7 +42,7 @@ def test_what_a_debuggee_has_to_know_reaches_the_step_and_the_persons_path_stays
     assert steps.run("bash show.sh", {"PYTHONPATH": "/of/the/person"}) == 0
     seen = dict(line.partition("=")[::2] for line in steps.log().splitlines())
     assert seen["AZUREML_DEBUGGEE_PORT"] == str(debug.ports[0])
-    assert seen["AZUREML_DEBUGGEE_WAIT"] == "0" and seen["AZUREML_DEBUGGEE_TIMEOUT"] == "20"
+    assert seen["AZUREML_DEBUGGEE_WAIT"] == "0" and seen["AZUREML_DEBUGGEE_TIMEOUT"] == "200"
     inject, *rest = seen["PYTHONPATH"].split(":")
     assert inject.endswith("/inject") and rest == ["/of/the/person"]
 
@@ -55,13 +55,13 @@ def test_a_step_that_is_not_debugged_carries_nothing_of_the_debuggees(steps: Ste
 def attach(steps: Steps, port: int, breakpoints: Mapping[str, list[int]]) -> DapClient:
     client = DapClient.connect("127.0.0.1", port, 20)
     mappings = [mapping.as_json() for mapping in steps.engine.mappings(steps.spec)]
-    client.attach(path_mappings=mappings, breakpoints=breakpoints, timeout=20)
+    client.attach(path_mappings=mappings, breakpoints=breakpoints, timeout=60)
     return client
 
 
 def stopped(client: DapClient) -> tuple[str, int, dict[str, str]]:
     """File, line and locals of the frame in which a debuggee stops next; it goes on then."""
-    event = client.wait_event("stopped", timeout=20)
+    event = client.wait_event("stopped", timeout=60)
     thread = event.body["threadId"]
     frame = client.request("stackTrace", {"threadId": thread, "levels": 1})["stackFrames"][0]
     scope = client.request("scopes", {"frameId": frame["id"]})["scopes"][0]
@@ -99,7 +99,7 @@ def test_a_breakpoint_is_hit_in_the_script_and_in_a_module_of_a_subfolder(
         assert (path, line, values["value"]) == (str(main), 3, "21")
         path, line, values = stopped(client)
         assert (path, line, values["twice"]) == (str(helper), 3, "42")
-        client.wait_event("terminated", timeout=20)
+        client.wait_event("terminated", timeout=60)
     assert ended(process) == 0
     log = steps.log()
     wanted = ["Timeout for debug connection: 20", "ip_address: 127.0.0.1", "Debugger attached = True", "\n42\n"]
@@ -163,7 +163,7 @@ def test_a_step_paused_at_a_breakpoint_is_ended_like_any_other(steps: Steps) -> 
     process = steps.start("python train.py")
     until(lambda: "waiting" in kinds(steps), "the hold")
     with attach(steps, debug.ports[0], {str(main): [2]}) as client:
-        client.wait_event("stopped", timeout=20)
+        client.wait_event("stopped", timeout=60)
         process.end()
     assert process.poll() not in (None, 0)
     until(lambda: not listeners(debug.ports[0]), "the port to be free")
