@@ -247,9 +247,9 @@ class Server:
             time.sleep(0.1)
         raise UserError("The inference server did not start.", "Start it by hand to see why.")
 
-    def time(self) -> float:
-        """Seconds for one request."""
-        return seconds(lambda: score(self.port, b'{"data": 200000}'))
+    def time(self, work: int = 200_000) -> float:
+        """Seconds for one request that takes so many calls."""
+        return seconds(lambda: score(self.port, b'{"data": %d}' % work))
 
     def attach_and_leave(self) -> None:
         """One debug session with a stop in run()."""

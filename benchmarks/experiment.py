@@ -101,7 +101,7 @@ def listing(bench: Bench) -> None:
     try:
         for folder, count in zip(folders, (FEW, MANY), strict=True):
             new_project(folder)
-            _fill(folder, count)
+            fill(folder, count)
 
         def listed(folder: Path) -> str:
             return run([*INV, "experiment.list"], folder)
@@ -116,7 +116,7 @@ def listing(bench: Bench) -> None:
     bench.ratio(f"inv experiment.list of {MANY} runs", f"of {FEW} runs", found, 1.5, theirs="few")
 
 
-def _fill(project: Path, count: int) -> None:
+def fill(project: Path, count: int) -> None:
     """Put finished runs into a project, with what their scripts have logged."""
     from workflows.experiments import catalog
 

@@ -14,6 +14,8 @@ from .listeners import await_ports, free_port, program, training_python
 from .measure import run, seconds
 
 TIMES, ROUNDS = 10, 10
+#: The steps of a whole run, and the calls that each makes: some seconds of work.
+STEPS, CALLS = 3, 60_000_000
 WORK = """\
 total = 0
 def twice(number):
@@ -41,6 +43,8 @@ def main(bench: Bench) -> None:
         environ = {"AML_ENGINE": "process", "AML_PIPELINE_FILE": "pipeline.yml", "AML_DEBUG_PORT": "0"}
         with bench.part("a step that is not debugged"):
             plain_speed(bench, project, environ)
+        with bench.part("a whole run"):
+            whole_run(bench, project, environ)
 
 
 def _write_pipeline(project: Path, command: str) -> None:
@@ -140,3 +144,25 @@ def plain_speed(bench: Bench, project: Path, environ: dict[str, str]) -> None:
 
     found = bench.measure(ROUNDS, ours=ours, bare=bare)
     bench.ratio("the work of a step that is not debugged", "the bare script", found, 1.03, theirs="bare")
+
+
+def whole_run(bench: Bench, project: Path, environ: dict[str, str]) -> None:
+    """A run of several steps in which a debugger is welcome and none comes, against its scripts in a shell script."""
+    calls = CALLS // 100 if bench.quick else CALLS
+    jobs = ""
+    for number in range(STEPS):
+        before = f"    inputs: {{before: '${{{{parent.jobs.step{number - 1}.outputs.done}}}}'}}\n" if number else ""
+        jobs += (
+            f"  step{number}:\n    code: ./work\n    environment: azureml:any@latest\n    outputs: {{done: }}\n{before}"
+            f"    command: python work.py {calls}{' ${{inputs.before}}' if number else ''}\n"
+        )
+    (project / "pipeline.yml").write_text(f"type: pipeline\njobs:\n{jobs}")
+    script = project / "run.sh"
+    script.write_text("set -e\ncd work\n" + f"{training_python()} work.py {calls}\n" * STEPS)
+    found = bench.measure(
+        ROUNDS // 2,
+        ours=lambda: seconds(lambda: run([*INV, "pipeline.submit", "--no-wait", "--follow"], project, environ)),
+        shell=lambda: seconds(lambda: run(["sh", str(script)], project)),
+    )
+    note = f"{STEPS} steps, one after the other; with Invoke's start"
+    bench.ratio("a run in which nobody debugs", "its scripts in a shell script", found, 1.05, theirs="shell", note=note)

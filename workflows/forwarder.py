@@ -17,6 +17,7 @@ from typing import Any
 
 from .azureml.forwarding import Network
 from .remote.forwarding import Forward
+from .unix_http import ask
 
 MODULE = __name__ if __name__ != "__main__" else "workflows.forwarder"
 #: Seconds that a container may be at rest before this process counts it as ended: it may be on its way up again.
@@ -59,20 +60,7 @@ class _Socket:
 
     def _request(self, method: str, what: str, patience: float | None) -> tuple[int, bytes]:
         """One request: the answer's status and body; zero where none came."""
-        answer = b""
-        try:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(patience)
-                connection.connect(self._path)
-                head = f"{method} /containers/{self._container}/{what} HTTP/1.0\r\nHost: docker\r\n\r\n"
-                connection.sendall(head.encode())
-                while len(answer) < _ANSWER_BYTES and (part := connection.recv(65536)):
-                    answer += part
-        except OSError:
-            pass
-        status, _, body = answer.partition(b"\r\n\r\n")
-        words = status.split(None, 2)[1:2]
-        return int(words[0]) if words and words[0].isdigit() else 0, body
+        return ask(self._path, method, f"/containers/{self._container}/{what}", patience, _ANSWER_BYTES)
 
 
 class _Sdk:

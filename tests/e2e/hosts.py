@@ -25,6 +25,9 @@ from host_tools import PORT, SSHD, end, run_program
 from laptop import Laptop
 from wheelhouse import PYTHON, make_wheelhouse
 
+#: Of the machine, not of a cache: networks are, too.
+_LOCKS = Path("/run/azureml-debug-test-hosts")
+
 
 def what_is_missing() -> str | None:
     """Why there can be no hosts here."""
@@ -273,15 +276,17 @@ def _forget_network(number: int) -> None:
 
 def _claim(folder: Path) -> tuple[int, int]:
     """A number that no other run has, for addresses and names, and what holds it; others' leftovers are taken away."""
-    for lock in folder.glob("*.lock"):
+    _LOCKS.mkdir(exist_ok=True)
+    for lock in _LOCKS.glob("*.lock"):
         held = _hold(lock)
         if held is not None:
             _forget_network(int(lock.stem))
-            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            shutil.rmtree(folder / lock.stem, ignore_errors=True)
             os.close(held)
     for number in range(200):
-        held = _hold(folder / f"{number}.lock")
+        held = _hold(_LOCKS / f"{number}.lock")
         if held is not None:
+            shutil.rmtree(folder / str(number), ignore_errors=True)
             if not run_program("ip", "-4", "route", "show", "root", f"10.83.{number}.0/24"):
                 return number, held
             os.close(held)

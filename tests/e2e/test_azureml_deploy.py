@@ -19,7 +19,7 @@ from azureml_server import AzureMLServer
 from conftest import make_project
 from pipelines import make_pipeline_project
 from projects import PLAIN_LINE, ROOT, Project, post, until
-from test_deploy import Posting, attach, stop_of, value_of
+from services import Posting, attach, stop_of, value_of
 
 from workflows.engines.docker import DockerEngine
 from workflows.environments.definition import load_definition

@@ -120,7 +120,7 @@ class Running:
 
     def attach_works(self) -> bool:
         """Whether a debugger stops in a request, as an editor does."""
-        from test_deploy import Posting, attach, stop_of
+        from services import Posting, attach, stop_of
 
         debug = {
             "debug": {"port": self.port},

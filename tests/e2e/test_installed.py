@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import missing
 from projects import PLAIN, PLAIN_LINE, ROOT, Project, post
-from test_deploy import Posting, attach, stop_of, value_of
+from services import Posting, attach, stop_of, value_of
 from wheelhouse import PYTHON, make_wheelhouse
 
 TASKS = '"""Our tasks."""\nfrom workflows import namespace as ns\n'

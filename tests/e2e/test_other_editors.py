@@ -18,7 +18,7 @@ from hosts import Hosts
 from pipelines import PREPARE_LINE, PipelineProject, go_on, make_pipeline_project, session, stop_of, value_of
 from projects import PLAIN_LINE, Project, Result
 from remotes import remote_project
-from test_deploy import Posting
+from services import Posting
 
 
 def printed(result: Result) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,16 +126,22 @@ def test_the_end_of_a_session_ends_the_run_that_it_was_in_and_no_later_one(proje
     assert status(project, "pipeline", 2) == "Canceled"
 
 
-def test_a_step_that_ends_with_its_session_has_completed(project: PipelineProject) -> None:
-    project.single("print('done')\n", "python work.py; sleep 1")
+def test_a_step_that_ends_with_its_session_has_completed(project: PipelineProject, tmp_path: Path) -> None:
+    over = tmp_path / "over"
+    project.single("print('done')\n", f"python work.py; until [ -e {shlex.quote(str(over))} ]; do sleep 0.1; done")
+    patient = "from workflows.tasks import _runs\n_runs.END_SECONDS = 100.0\n"
+    (project.folder / "tasks.py").write_text((project.folder / "tasks.py").read_text() + patient)
     project.ok("vscode.setup", "--stop-after")
     assert press(project, FAMILY).code == 0
     place = project.launch()[FAMILY]["connect"]
     with DapClient.connect(place["host"], place["port"], 20) as client:
         client.attach(path_mappings=[], breakpoints={}, timeout=30)
         client.wait_event("terminated", 30)
-    ended = press(project, FAMILY, ending=True)
-    assert "Waiting up to 3 s for work to end by itself." in ended.out and "is over already: Completed" in ended.out
+    ending = project.start(*command(project, FAMILY, ending=True), **{VARIABLE: FAMILY})
+    assert ending.stdout is not None
+    assert ending.stdout.readline() == "Waiting up to 100 s for work to end by itself.\n"
+    over.touch()
+    assert "is over already: Completed" in project.finish(ending).out
     assert status(project, "pipeline", 1) == "Completed"
 
 

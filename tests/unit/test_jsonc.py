@@ -145,3 +145,24 @@ def test_edits_give_what_they_give_in_plain_python_and_lose_no_comment(seed: int
         scribe.comments = [c for c in scribe.comments if c.encode() not in gone]
         assert [c for c in scribe.comments if c.encode() not in document.data] == []
     assert document.value == model
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[]",
+        b"[ // none yet\n]",
+        b"[1, 2]",
+        b"[\n  1, // one\n  2 // two\n]",
+        b"[\r\n\t{\r\n\t\t'a': 1\r\n\t},\r\n]".replace(b"'", b'"'),
+        b'[{\n    "a": 1\n}, {\n    "b": 2\n}]',
+        b'[{"a": 1}, // one\n]',
+    ],
+)
+def test_elements_added_at_once_are_written_as_if_they_had_been_added_one_by_one(text: bytes) -> None:
+    values = [{"name": "a", "connect": {"port": 1}}, [2, {}], "three", {}]
+    single = jsonc.parse(text)
+    for value in values:
+        single = single.append((), value)
+    assert jsonc.parse(text).extend((), values).data == single.data
+    assert jsonc.parse(text).extend((), []).data == text

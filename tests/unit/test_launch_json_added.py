@@ -377,3 +377,30 @@ def test_two_entries_and_a_compound_are_added_at_once(tmp_path: Path) -> None:
 def test_nothing_to_write_makes_no_file(tmp_path: Path) -> None:
     assert write_configurations(tmp_path, []) == "unchanged"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("before", [0, 1, 300])
+def test_the_file_is_not_read_anew_for_each_configuration_of_many(
+    tmp_path: Path, before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def named(count: int) -> list[dict[str, object]]:
+        return [{**NEW, "name": f"New (rank {number})"} for number in range(count)]
+
+    def members(count: int) -> list[dict[str, object]]:
+        return [{"name": "All", "configurations": [entry["name"] for entry in named(count)]}]
+
+    write_configurations(tmp_path, named(before), members(before) if before else [])
+    read = [0]
+    parse = jsonc.parse
+
+    def counted(data: bytes) -> jsonc.Document:
+        read[0] += 1
+        return parse(data)
+
+    monkeypatch.setattr(jsonc, "parse", counted)
+    assert write_configurations(tmp_path, named(300), members(300)) == ("added" if before < 300 else "unchanged")
+    assert read[0] <= 10
+    monkeypatch.undo()
+    found = jsonc.parse((tmp_path / ".vscode/launch.json").read_bytes()).value
+    assert found["configurations"] == named(300)
+    assert found["compounds"] == members(300)

@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -176,6 +178,24 @@ class Document:
         array = self._array(keys)
         return self._insert(array, len(array.items), value=value)
 
+    def extend(self, keys: Keys, values: Sequence[Any]) -> Document:
+        """Add elements to the end of the array at ``keys``, all at once: each edit alone reads the file anew.
+
+        Raises:
+            KeyError: There is no such array.
+        """
+        array = self._array(keys)
+        if not array.items and len(values) > 1:
+            # The first one decides how the others are written.
+            return self.append(keys, values[0]).extend(keys, values[1:])
+        if len(values) < 2:
+            return self.append(keys, values[0]) if values else self
+
+        def writer(value: Any) -> Callable[[bytes | None], bytes]:
+            return lambda base: self._render(value, base)
+
+        return self._splice(self._behind(array, [writer(value) for value in values]))
+
     def move(self, keys: Keys, source: int, target: int) -> Document:
         """Move an element of the array at ``keys`` as it is written from index to index.
 
@@ -285,7 +305,7 @@ class Document:
         if index < len(container.items):
             return self._splice([self._in_front(container, index, written)])
         if container.items:
-            return self._splice(self._behind(container, written))
+            return self._splice(self._behind(container, [written]))
         return self._splice([self._into_empty(container, written)])
 
     def _in_front(self, container: _Node, index: int, written: Callable[[bytes | None], bytes]) -> _Edit:
@@ -304,19 +324,21 @@ class Document:
         indent = self._indent(item.start)
         return place, place, self._newline + indent + written(indent) + b","
 
-    def _behind(self, container: _Node, written: Callable[[bytes | None], bytes]) -> list[_Edit]:
+    def _behind(self, container: _Node, written: Sequence[Callable[[bytes | None], bytes]]) -> list[_Edit]:
         last = container.items[-1]
         tail = self._tail(container, last.end)
         edits = [(last.end, last.end, b",")] if last.comma is None else []
         comma = b"" if last.comma is None else b","
+        indent: bytes | None
         if self._begins_line(last.start):
             tail, indent = self._line_end(tail), self._indent(last.start)
-            text = self._newline + indent + written(indent)
+            lead = self._newline + indent
         elif any(self.data[a:b].startswith(b"//") for a, b in _comments(self.data, last.end, tail)):
             tail, indent = self._line_end(tail), self._indent(container.start) + self._unit
-            text = self._newline + indent + written(indent)
+            lead = self._newline + indent
         else:
-            text = b" " + written(self._base_beside(last))
+            lead, indent = b" ", self._base_beside(last)
+        text = b",".join(lead + one(indent) for one in written)
         return [*edits, (tail, tail, text + comma)]
 
     def _into_empty(self, container: _Node, written: Callable[[bytes | None], bytes]) -> _Edit:
@@ -407,6 +429,19 @@ class Document:
         return parse(b"".join([*parts, self.data[done:]]))
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from going through all the values again and again while they are made."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_uncollected()
 def parse(data: bytes) -> Document:
     """Read JSON with comments; a byte order mark, CRLF and trailing commas are fine.
 
@@ -503,6 +538,7 @@ def _comments(data: bytes, start: int, end: int, commas: bool = False) -> Iterat
     return (m.span() for m in _TOKEN.finditer(data, start, end) if commas or m.group() != b",")
 
 
+@_uncollected()
 def _tree(data: bytes, tokens: list[tuple[int, int]]) -> _Node | None:
     """The places of all values in a text that the json module has understood."""
     root: _Node | None = None

@@ -128,9 +128,8 @@ def write_configurations(
         every = [*configurations, *_by_other_names(document, configurations, also or {})]
         document = _without_retired(document, {str(entry["name"]) for entry in every}, retired)
         document = document.set_scalars(_changed_scalars(document, every))
-        for entry in every:
-            document, new = put(document, "configurations", entry, _update_configuration, fresh=_without_empty(entry))
-            added |= new
+        document, new = _put_all(document, every)
+        added |= new
         for entry in compounds:
             document, new = put(document, "compounds", entry, _update_compound)
             added |= new
@@ -140,6 +139,30 @@ def write_configurations(
     if added:
         return "added"
     return "updated" if changed else "unchanged"
+
+
+def _put_all(document: Document, entries: Sequence[Mapping[str, Any]]) -> tuple[Document, bool]:
+    """The document with all of these configurations, and whether any of them is new there.
+
+    The new ones are added at once, and none is looked for among all the others: a step may have hundreds of ranks.
+    """
+    if document.value.get("configurations") is None:
+        document = document.set(("configurations",), [])
+    places = _places(document)
+    new: dict[str, Mapping[str, Any]] = {}
+    for entry in entries:
+        index = places.get(entry["name"])
+        if index is None:
+            new[entry["name"]] = _without_empty(entry)
+        else:
+            document = _update_configuration(document, ("configurations", index), entry)
+    return document.extend(("configurations",), [dict(entry) for entry in new.values()]), bool(new)
+
+
+def _places(document: Document) -> dict[str, int]:
+    """Where the configuration of each name is; of several that share one, the first."""
+    listed = list(enumerate(document.value.get("configurations") or ()))
+    return {entry["name"]: index for index, entry in reversed(listed) if isinstance(entry, dict) and "name" in entry}
 
 
 def changed_since(before: bytes, now: bytes, names: Sequence[str]) -> Result:
@@ -194,11 +217,7 @@ def _is_untouched(document: Document, index: int, entry: Mapping[str, Any]) -> b
 
 def _changed_scalars(document: Document, configurations: Sequence[Mapping[str, Any]]) -> dict[Keys, str | int]:
     """Ports and remote roots to be put in place of older ones, where an entry is as it was written before."""
-    places = {
-        entry.get("name"): index
-        for index, entry in reversed(list(enumerate(document.value.get("configurations", []))))
-        if isinstance(entry, dict)
-    }
+    places = _places(document)
     found: dict[Keys, str | int] = {}
     for entry in configurations:
         index = places.get(entry["name"])
@@ -337,11 +356,15 @@ def _arrange(document: Document, at: Keys, wanted: Sequence[Any]) -> Document:
         present.append(text if needed[text] else None)
         needed[text] -= 1 if needed[text] else 0
     place = 0
-    for value in wanted:
+    for number, value in enumerate(wanted):
         text, there = jsonc.canonical(value), place
         while there < len(present) and present[there] is None:
             there += 1
-        if there < len(present) and present[there] == text:
+        if there == len(present):
+            # None of those that stay is left, so that all the others are new.
+            document = document.extend(at, wanted[number:])
+            break
+        if present[there] == text:
             place = there + 1
             continue
         if text in present[there:]:

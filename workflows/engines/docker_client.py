@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import importlib
 import json
 import os
 import socket
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 from ..errors import UserError
 from ..reading import read_bytes
+from ..unix_http import ask
 
 if TYPE_CHECKING:
     import docker
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM})
 # Seconds until a connection that is not answered counts as hung.
 _PATIENCE = 10.0
+# Seconds for an answer to a question, as the SDK has them.
+_ANSWER_SECONDS = 60.0
 _DEFAULT_HOST = "npipe:////./pipe/docker_engine" if sys.platform == "win32" else "unix:///var/run/docker.sock"
 
 
@@ -39,8 +43,82 @@ def connect() -> docker.DockerClient:
     """
     host = _host()
     path = _socket_path(host)
-    if path is not None:
-        _check_socket(path)
+    if path is None:
+        return _sdk_client(host)
+    _check_socket(path)
+    if os.environ.get("DOCKER_API_VERSION") or "docker" in sys.modules:
+        return _sdk_client(host)
+    return cast("docker.DockerClient", _Client(host, path))
+
+
+def preload() -> None:
+    """Load the SDK, for whoever is about to need it."""
+    with contextlib.suppress(ImportError, UserError):
+        _load_sdk(_host())
+
+
+class _Client:
+    """A client that has the SDK loaded when something is asked that takes it: that takes longer than the answer.
+
+    Args:
+        host: The engine's address.
+        path: Its socket.
+    """
+
+    def __init__(self, host: str, path: str) -> None:
+        self._host = host
+        self.api = _Api(self, path)
+
+    @functools.cached_property
+    def sdk(self) -> docker.DockerClient:
+        """The SDK's own client."""
+        return _sdk_client(self._host)
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        if "sdk" in vars(self):
+            self.sdk.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sdk, name)
+
+
+class _Api:
+    """What the SDK's ``api`` does; the few questions of a start where all is built already, without the SDK."""
+
+    def __init__(self, client: _Client, path: str) -> None:
+        self._client, self._path = client, path
+
+    def images(self, *given: Any, **options: Any) -> Any:
+        """As of the SDK's ``APIClient``."""
+        found = self._asked("/images/json") if not given and not options else None
+        return self._client.sdk.api.images(*given, **options) if found is None else found
+
+    def inspect_image(self, image: str) -> Any:
+        """As of the SDK's ``APIClient``."""
+        found = self._asked(f"/images/{quote(image, safe='/:')}/json") if image else None
+        return self._client.sdk.api.inspect_image(image) if found is None else found  # type: ignore[no-untyped-call]
+
+    def _asked(self, what: str) -> Any:
+        """The answer; None for one that says no, which the SDK is to explain."""
+        if "sdk" in vars(self._client):
+            return None
+        status, body = ask(self._path, "GET", what, _ANSWER_SECONDS)
+        try:
+            return json.loads(body) if status == 200 else None
+        except ValueError:
+            return None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client.sdk.api, name)
+
+
+def _sdk_client(host: str) -> docker.DockerClient:
+    """The SDK's client of an engine.
+
+    Raises:
+        UserError: It cannot be loaded, the engine does not answer, or speaks another version.
+    """
     try:
         _load_sdk(host)
         import docker
@@ -252,22 +330,7 @@ def _socket_error(path: str, error: OSError) -> UserError:
 
 def _ping(path: str, timeout: float) -> bool:
     """Ask for ``/_ping``, which every version of the engine's API has."""
-    until = time.monotonic() + timeout
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.settimeout(timeout)
-            connection.connect(path)
-            connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
-            answer = b""
-            while b"\n" not in answer:
-                connection.settimeout(max(until - time.monotonic(), 0.001))
-                part = connection.recv(256)
-                if not part:
-                    break
-                answer += part
-        except OSError:
-            return False
-    return b" 200 " in answer.partition(b"\n")[0]
+    return ask(path, "GET", "/_ping", timeout)[0] == 200
 
 
 def _version_error(text: str) -> UserError:

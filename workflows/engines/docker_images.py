@@ -35,14 +35,17 @@ def resolve_base_image(client: docker.DockerClient, setting: str | None) -> str:
         client: The engine.
         setting: ``AML_BASE_IMAGE``, if it is set.
     """
-    from docker.errors import ImageNotFound
-
     if setting:
         return setting
     try:
         inspect(client, BASE_IMAGE)
-    except ImageNotFound:
-        return PUBLIC_BASE_IMAGE
+    except Exception as error:
+        # The SDK has been loaded to say so; until then nothing needs it.
+        from docker.errors import ImageNotFound
+
+        if isinstance(error, ImageNotFound):
+            return PUBLIC_BASE_IMAGE
+        raise
     return BASE_IMAGE
 
 
@@ -303,12 +306,12 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def _image_id(client: docker.DockerClient, images: list[dict[str, Any]], name: str) -> str | None:
-    from docker.errors import APIError
-
     wanted = name if "@" in name else ":".join(split_name(name))
     for image in images:
         if wanted in (image.get("RepoTags") or ()) or wanted in (image.get("RepoDigests") or ()):
             return str(image["Id"])
+    from docker.errors import APIError
+
     try:  # ids, and names that the engine completes
         return str(inspect(client, name)["Id"])
     except APIError:

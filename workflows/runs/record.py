@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from .. import clock
 from ..models import PathMapping
-from ..project import read_json, write_json
+from ..project import read_json, write_bytes
 from ..redaction import scrub
 from . import plan as plans
 
@@ -138,6 +140,7 @@ class RunRecord:
         stamp: When it was created, for durations; see :mod:`workflows.clock`.
         took: Seconds from then to its end; None before.
         seen: Which file it was read from or written to last; not part of what is written.
+        texts: What each step was when it was written last, and its text; not part of what is written.
     """
 
     run_id: str
@@ -162,6 +165,7 @@ class RunRecord:
     stamp: str = ""
     took: float | None = None
     seen: tuple[int, int] = field(default=(0, 0), repr=False, compare=False)
+    texts: list[tuple[dict[str, Any], str]] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def final(self) -> bool:
@@ -261,16 +265,33 @@ class RunRecord:
 
 
 def save(record: RunRecord) -> None:
-    """Write a run's record; readers see the old one or the new one."""
-    values = asdict(record)
+    """Write a run's record; readers see the old one or the new one.
+
+    It is written at each change of a step, so the text of a step is only made where that step has changed.
+    """
+    own = [one.name for one in fields(record) if one.name not in ("folder", "project", "steps", "seen", "texts")]
+    values = {name: getattr(record, name) for name in own}
     values["folder"], values["project"] = str(record.folder), str(record.project)
     # Texts that are shown and nothing more. What is to be done is in the plan.
     values |= {name: scrub(values[name]) for name in ("command", "options", "reason", "trouble")}
-    for step in values["steps"]:
-        step |= {name: scrub(step[name]) for name in ("reason", "waits_for")}
-    del values["seen"]
-    write_json(record.folder / "run.json", values)
+    del record.texts[len(record.steps) :]
+    for place, step in enumerate(record.steps):
+        if place == len(record.texts):
+            record.texts.append(_written(step))
+        elif record.texts[place][0] != vars(step) or step.reason or step.waits_for:
+            # A secret in its reason may have become known since.
+            record.texts[place] = _written(step)
+    head = json.dumps(values, indent=1).removesuffix("\n}")
+    listed = ",\n  ".join(text for _was, text in record.texts)
+    text = f'{head},\n "steps": [\n  {listed}\n ]\n}}'
+    write_bytes(record.folder / "run.json", text.encode(), private=True)
     record.seen = _identity(record.folder)
+
+
+def _written(step: StepRecord) -> tuple[dict[str, Any], str]:
+    """What a step is now, and its text."""
+    now = {name: copy(value) for name, value in vars(step).items()}
+    return now, json.dumps({**now, **{name: scrub(now[name]) for name in ("reason", "waits_for")}})
 
 
 def load(folder: Path) -> RunRecord | None:

@@ -39,6 +39,8 @@ MODULE = "workflows.runs.runner"
 LOOK_SECONDS = 0.02
 #: An output that a step need not write to: Azure ML puts there what the step leaves as artifacts.
 ARTIFACTS = "artifacts"
+#: The record of thousands of steps takes a while to be written: it is written again after that many times as long.
+SAVE_SHARE = 10
 #: Seconds for all ranks of a step to listen before the launch configurations of those that do are written.
 RANKS_SECONDS = 1.0
 
@@ -70,6 +72,11 @@ class Runner:
         self._engine = engines.load_steps(run.engine)
         self._running: list[_Running] = []
         self._steps = {step.name: step for step in run.steps}
+        self._planned = {step.name: step for step in plan.steps}
+        #: Steps of which nothing has become yet, in the plan's order.
+        self._waiting = [step for step in plan.steps if self._steps[step.name].status == records.NOT_STARTED]
+        self._failed = any(step.status == records.FAILED for step in run.steps)
+        self._unsaved, self._save_at = False, 0.0
         # By it a folder is found again that was moved; only Linux tells.
         self._place = os.open(run.folder, os.O_RDONLY) if os.path.isdir("/proc/self/fd") else -1
         self._rebase = (run.project, run.project)
@@ -85,6 +92,8 @@ class Runner:
         try:
             while not self._canceled() and not self._over():
                 self._look()
+                if self._unsaved:
+                    self._save_soon()
                 time.sleep(LOOK_SECONDS)
             # Also what steps have left in the background.
             self._end_all()
@@ -140,42 +149,56 @@ class Runner:
 
     def _save(self) -> None:
         """Write the record; on a full disk the steps go on, and the next change is written."""
+        began = time.monotonic()
         try:
             records.save(self.run)
         except OSError as error:
             log(f"the record cannot be written: {error}")
+        now = time.monotonic()
+        self._unsaved, self._save_at = False, now + SAVE_SHARE * (now - began)
+
+    def _save_soon(self) -> None:
+        """Write the record, or have the loop do so in a moment."""
+        self._unsaved = True
+        if time.monotonic() >= self._save_at:
+            self._save()
 
     def _over(self) -> bool:
         """Start what can be started; whether nothing is left. Asked for again only where something has changed."""
         while self._changed and len(self._running) < self._slots:
-            ready = self._ready()
-            if not ready or self._canceled():
+            ready = self._next()
+            if ready is None or self._canceled():
                 self._changed = False
             else:
-                self._start(ready[0])
+                self._waiting.remove(ready)
+                self._start(ready)
         return not self._running and not self._changed
 
-    def _ready(self) -> list[PlannedStep]:
-        """Steps that can be started now; those that never will are marked."""
-        ready = []
-        failed = any(step.status == records.FAILED for step in self.run.steps)
-        for planned in self._plan.steps:
+    def _next(self) -> PlannedStep | None:
+        """A step that can be started now, the first there is; those before it that never will are marked."""
+        gone: set[str] = set()
+        found = None
+        for planned in self._waiting:
             step = self._steps[planned.name]
-            if step.status != records.NOT_STARTED:
-                continue
             before = [self._steps[name] for name in planned.after]
-            gone = [other.name for other in before if other.final and not other.ended_well]
-            if gone:
-                self._skip(step, f"{', '.join(gone)} did not complete")
-            elif failed and not self._plan.continue_on_failure:
+            lost = [other.name for other in before if other.final and not other.ended_well]
+            if lost:
+                self._skip(step, f"{', '.join(lost)} did not complete")
+            elif self._failed and not self._plan.continue_on_failure:
                 self._skip(step, "another step failed, and continue_on_step_failure is false")
             elif all(other.ended_well for other in before):
-                ready.append(planned)
-        return ready
+                found = planned
+                break
+            else:
+                continue
+            gone.add(planned.name)
+        if gone:
+            self._waiting = [planned for planned in self._waiting if planned.name not in gone]
+            self._save_soon()
+        return found
 
     def _skip(self, step: StepRecord, reason: str) -> None:
         step.status, step.reason = records.SKIPPED, reason
-        self._save()
 
     # One step
 
@@ -187,8 +210,11 @@ class Runner:
             spec = self._spec(planned, step)
             view = self._engine.view(spec)
             step.mappings = [(str(mapping.local_root), mapping.remote_root) for mapping in view.mappings]
-            # Before the start: whoever sees the step announce itself finds it in the record.
-            self._save()
+            if planned.debug is not None:
+                # Before the start: whoever sees the step announce itself finds it in the record.
+                self._save()
+            else:
+                self._save_soon()
             texts = {f"inputs.{name}": entry.text for name, entry in planned.inputs.items() if entry.text is not None}
             values = {**texts, **view.paths}
             command = planned.command if planned.literal else substitute(planned.command, values.get)
@@ -199,14 +225,14 @@ class Runner:
             process = self._engine.start_step(spec, command, step_variables(spec, variables, view.paths))
         except (UserError, Malformed, ValueError, OSError, RuntimeError, MemoryError) as error:
             # ValueError: a NUL in a variable or in the command. RuntimeError: no thread can be started.
-            step.status = records.FAILED
+            step.status, self._failed = records.FAILED, True
             step.end()
             told = None if isinstance(error, Malformed) else unforeseen.explained(error, project=self.run.project)
             if told is None and not isinstance(error, Malformed):
                 log(tracebacks.formatted(error))
             step.reason = told.problem if told is not None else str(error)
             self._say(planned, str(told or error))
-            self._save()
+            self._save_soon()
             return
         self._running.append(_Running(planned, step, process))
 
@@ -245,8 +271,7 @@ class Runner:
     def _output(self, step: str, name: str) -> Path:
         """Where an output lies: a folder, or a file in a folder of its own."""
         folder = self.run.step_folder(step) / "data" / name
-        planned = next(entry for entry in self._plan.steps if entry.name == step)
-        return folder / name if planned.outputs[name] else folder
+        return folder / name if self._planned[step].outputs[name] else folder
 
     def _debug(self, planned: PlannedStep, step: StepRecord) -> StepDebug | None:
         if planned.debug is None:
@@ -308,11 +333,12 @@ class Runner:
         step.exit_code = code
         step.end()
         step.status = records.FAILED if code else records.COMPLETED
+        self._failed = self._failed or bool(code)
         if code:
             step.reason = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
         else:
             self._fill_artifacts(running.planned)
-        self._save()
+        self._save_soon()
 
     def _fill_artifacts(self, planned: PlannedStep) -> None:
         """Let an output called `artifacts` be what the step has left in its outputs and logs, as in Azure ML."""
@@ -430,7 +456,12 @@ def _told(warmed: subprocess.Popen[bytes], folder: Path) -> bool:
 def _wait_warm(engine: str) -> int:
     """Load what a run takes, then do the run that standard input names."""
     with contextlib.suppress(UserError):
-        engines.load_steps(engines.choose(engine)[0].name)
+        chosen = engines.choose(engine)[0].name
+        engines.load_steps(chosen)
+        if chosen == "docker":
+            from ..engines.docker_client import preload
+
+            preload()
     from ..debugger import launch_json
     from ..engines import ports
 

@@ -13,11 +13,12 @@ from ..flows.phases import PhaseLines
 from ..logs.interleave import Interleaver, colours
 from ..runs import attachable
 from ..runs import record as records
-from ..runs.record import RunRecord
+from ..runs.record import RunRecord, StepRecord
 from ._stream import write
 
-#: Seconds for which what was read of a run's record holds.
-RECORD_SECONDS = 0.05
+#: Seconds for which what was read of a run's record holds, at least. That of thousands of steps takes a while to be
+#: read, so it holds that many times as long.
+RECORD_SECONDS, RECORD_SHARE = 0.05, 10
 #: Seconds between two looks at whether its runner is still there.
 ALIVE_SECONDS = 0.5
 #: Seconds after the end of the last step from which on it is said what is waited for.
@@ -30,22 +31,34 @@ class _Watched:
     def __init__(self, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, say: Callable[[str], None]) -> None:
         self._refresh, self._say = refresh, say
         self._phases = PhaseLines()
-        self._run = run
-        self._read = self._asked = self._closing = 0.0
+        self._asked = self._next = self._closing = 0.0
+        self._see(run)
 
     def now(self) -> RunRecord:
         """The record as it is."""
         now = time.monotonic()
         if now - self._asked > ALIVE_SECONDS:
-            self._asked = self._read = now
-            self._run = self._refresh(self._run)
-        elif now - self._read > RECORD_SECONDS and not self._run.final:
-            self._read = now
-            self._run = records.load(self._run.folder) or self._run
+            self._asked = now
+            self._see(self._refresh(self._run))
+        elif now > self._next and not self._run.final:
+            self._see(records.load(self._run.folder) or self._run)
+        else:
+            return self._run
+        took = time.monotonic() - now
+        self._next = now + took + max(RECORD_SECONDS, RECORD_SHARE * took)
         for line in self._phases.new(self._run):
             self._say(line)
         self._see_closing(now)
         return self._run
+
+    def step(self, name: str) -> StepRecord:
+        """One of its steps as it is."""
+        self.now()
+        return self._steps[name]
+
+    def _see(self, run: RunRecord) -> None:
+        self._run = run
+        self._steps = {step.name: step for step in run.steps}
 
     def _see_closing(self, now: float) -> None:
         """Say it where a run goes on although all its steps are over, as one in a workspace does for a while."""
@@ -87,27 +100,37 @@ def stream_run(
     if run.in_workspace and rank is None:
         sources += [(f"{one.name}, image", None, run.build_log(one)) for one in chosen]
 
-    def holds(name: str) -> bool:
-        states = {one.state for one in attachable.of_step(watched.now(), watched.now().step(name)) if one.open}
+    def holds(step: StepRecord) -> bool:
+        states = {one.state for one in attachable.of_step(watched.now(), step) if one.open}
         # One that has just opened its port is about to hold; one that has been let go holds nobody up.
         return attachable.WAITING in states and attachable.LISTENING not in states
 
     def over(name: str) -> bool:
-        return watched.now().final or watched.now().step(name).final
+        return watched.now().final or watched.step(name).final
 
     def stop() -> bool:
         # A run may go on after its last step, and only its own end says how it went.
         ended = watched.now().final if step is None else over(step)
-        return ended or (until_held and any(holds(one.name) for one in chosen))
+        add_begun(watched.now(), everything=ended)
+        return ended or (until_held and any(map(holds, going())))
 
+    def going() -> list[StepRecord]:
+        return [one for one in watched.now().steps if one.name in names and one.name not in pending and not one.final]
+
+    def add_begun(now: RunRecord, everything: bool) -> None:
+        # Nobody looks for the logs of hundreds of steps that are still to come.
+        for one in now.steps if pending else ():
+            if everything or now.in_workspace or one.status != records.NOT_STARTED:
+                for label, path in pending.pop(one.name, ()):
+                    interleaver.add(label, path, functools.partial(over, one.name))
+
+    names = {one.name for one in chosen}
+    pending: dict[str, list[tuple[str, Path]]] = {one.name: [] for one in chosen}
+    for name, number, path in sources:
+        label = _label(name, number, len(chosen), len(sources))
+        pending[name.partition(",")[0]].append((label, path))
     interleaver = Interleaver(
-        [
-            (_label(name, number, len(chosen), len(sources)), path, functools.partial(over, name.partition(",")[0]))
-            for name, number, path in sources
-        ],
-        lambda data: write(console, data),
-        colour=colours(console.stream),
-        terminal=console.terminal,
+        [], lambda data: write(console, data), colour=colours(console.stream), terminal=console.terminal
     )
     interleaver.run(stop)
 

@@ -1,0 +1,30 @@
+"""What a person's script does to debug a deployment with azure-ai-ml; run by a Python that has it.
+
+``python endpoint_client.py DEPLOYMENT.yml``
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from azure.ai.ml import MLClient, load_online_deployment  # type: ignore[import-not-found]
+
+
+class NoCredential:
+    """Local deployments ask no workspace."""
+
+    def get_token(self, *_scopes: str, **_options: object) -> object:
+        """Refuse."""
+        raise RuntimeError("nothing is to be asked of a workspace")
+
+
+def main(file: str) -> None:
+    """Deploy, as documented."""
+    logging.disable(logging.WARNING)
+    client = MLClient(NoCredential(), "00000000-0000-0000-0000-000000000000", "a-group", "a-workspace")
+    client.online_deployments.begin_create_or_update(load_online_deployment(file), local=True, vscode_debug=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

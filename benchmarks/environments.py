@@ -1,0 +1,130 @@
+"""Building the example's environment cold, against `docker build` and `pip install` of the same packages.
+
+Cold: every side begins with empty caches of its own, on this machine and in the engine. That takes minutes, so the
+rounds are few.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import ssl
+import sys
+import tempfile
+from pathlib import Path
+
+from workflows.errors import UserError
+
+from .harness import INV, ROOT, Bench, docker, new_project
+from .measure import run, seconds
+
+TIMES = 3
+#: Seconds for one build; only reached when something is broken.
+LIMIT = 900
+WHAT = "cold build of the example's environment"
+DOCKERFILE = """\
+FROM {base}
+# Nothing of an earlier round is taken from the engine's cache.
+ENV BENCH_ROUND={round} PIP_CERT=/tmp/certificates.pem PIP_CONSTRAINT=/tmp/constraints.txt
+ARG PIP_INDEX_URL
+COPY certificates.pem constraints.txt requirements.txt /tmp/
+RUN python3 -m venv /opt/env && /opt/env/bin/pip install --no-cache-dir -r /tmp/requirements.txt
+"""
+
+
+def main(bench: Bench) -> None:
+    """Measure builds with and without Docker."""
+    with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as name:
+        builds = Builds(Path(name))
+        with bench.part("environments without Docker"):
+            found = bench.measure(TIMES, ours=builds.without_docker, pip=builds.pip)
+            bench.ratio(f"{WHAT}, without Docker", "python -m venv and pip install", found, 0.25, theirs="pip")
+        with bench.part("environments in Docker"):
+            docker()
+            found = bench.measure(TIMES, ours=builds.in_docker, docker=builds.docker_build)
+            bench.ratio(f"{WHAT}, in Docker", "docker build of the same packages", found, 1.0, theirs="docker")
+
+
+class Builds:
+    """The sides, each of which takes away what it has built.
+
+    Args:
+        folder: Where they build.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._round = 0
+        self._project = new_project(folder / "project")
+        self._definition = self._project / "env"
+        shutil.copytree(ROOT / "env/inference", self._definition)
+        self._dockerfile = (self._definition / "Dockerfile").read_text()
+        self._environ = {"AML_INFERENCE_ENV": "env", "AML_SCORE_SCRIPT": str(ROOT / "examples/deployment/score.py")}
+
+    def _empty(self) -> Path:
+        """A new folder for the caches of one build."""
+        self._round += 1
+        folder = self._folder / f"cache-{self._round}"
+        folder.mkdir()
+        return folder
+
+    def without_docker(self) -> float:
+        """`deploy.build` on this machine itself."""
+        cache = self._empty()
+        environ = {**self._environ, "AML_ENGINE": "process", "XDG_CACHE_HOME": str(cache)}
+        took = seconds(lambda: run([*INV, "deploy.build"], self._project, environ, timeout=LIMIT))
+        shutil.rmtree(cache)
+        return took
+
+    def pip(self) -> float:
+        """A virtual environment, and pip in it."""
+        folder = self._empty() / "env"
+
+        def build() -> None:
+            run([sys.executable, "-m", "venv", str(folder)], self._folder)
+            install = [str(folder / "bin/python"), "-m", "pip", "install", "-q", "--no-cache-dir", "-r"]
+            run([*install, str(self._definition / "requirements.txt")], self._folder, timeout=LIMIT)
+
+        took = seconds(build)
+        shutil.rmtree(folder.parent)
+        return took
+
+    def in_docker(self) -> float:
+        """`deploy.build` as an image."""
+        cache = self._empty()
+        fresh = [
+            line + (f"\nENV BENCH_ROUND={os.getpid()}.{self._round}" if line.startswith("FROM ") else "")
+            for line in self._dockerfile.splitlines()
+        ]
+        (self._definition / "Dockerfile").write_text("\n".join(fresh) + "\n")
+        environ = {**self._environ, "AML_ENGINE": "docker", "XDG_CACHE_HOME": str(cache)}
+        said: list[str] = []
+        took = seconds(lambda: said.append(run([*INV, "deploy.build"], self._project, environ, timeout=LIMIT)))
+        built = re.search(r"(\S+) \(built\)", said[0])
+        if built is None:
+            raise UserError("Nothing was built.", "Its last lines are above.", details=said[0].splitlines()[-20:])
+        run(["docker", "rmi", built.group(1)], self._folder)
+        shutil.rmtree(cache)
+        return took
+
+    def docker_build(self) -> float:
+        """A Dockerfile as people write it, on the same base image."""
+        from workflows.engines.docker_client import connect
+        from workflows.engines.docker_images import resolve_base_image
+
+        folder = self._empty()
+        constraints = os.environ.get("PIP_CONSTRAINT")
+        (folder / "constraints.txt").write_text(Path(constraints).read_text() if constraints else "")
+        shutil.copy(self._definition / "requirements.txt", folder)
+        shutil.copy(ssl.get_default_verify_paths().cafile or ssl.get_default_verify_paths().openssl_cafile,
+                    folder / "certificates.pem")  # fmt: skip
+        base = resolve_base_image(connect(), None)
+        number = f"{os.getpid()}.{self._round}"
+        (folder / "Dockerfile").write_text(DOCKERFILE.format(base=base, round=number))
+        tag = f"azureml-debug-bench-plain:{number}"
+        build = ["docker", "build", "-q", "--build-arg", "PIP_INDEX_URL", "-t", tag, "."]
+        took = seconds(lambda: run(build, folder, timeout=LIMIT))
+        run(["docker", "rmi", tag], folder)
+        shutil.rmtree(folder)
+        return took

@@ -1,0 +1,47 @@
+"""One HTTP request to a server behind a Unix socket, with the standard library's sockets and nothing else."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+#: Bytes of an answer that are read: a list of thousands of images is smaller.
+MOST_BYTES = 64_000_000
+
+
+def ask(path: str, method: str, what: str, patience: float | None, most: int = MOST_BYTES) -> tuple[int, bytes]:
+    """Ask, and read the answer to its end.
+
+    Args:
+        path: The socket.
+        method: ``GET``, or ``POST`` with nothing to send.
+        what: What is asked for: the path, and what follows it.
+        patience: Seconds until all of the answer is there; None for any time.
+        most: Bytes of the answer that are read.
+
+    Returns:
+        The answer's status and body; zero where none came.
+    """
+    answer = b""
+    until = None if patience is None else time.monotonic() + patience
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(patience)
+            connection.connect(path)
+            connection.sendall(f"{method} {what} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+            parts = list[bytes]()
+            size = 0
+            while size < most:
+                if until is not None:
+                    connection.settimeout(max(until - time.monotonic(), 0.001))
+                part = connection.recv(65536)
+                if not part:
+                    break
+                parts.append(part)
+                size += len(part)
+            answer = b"".join(parts)
+    except OSError:
+        return 0, b""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    words = head.split(None, 2)[1:2]
+    return int(words[0]) if words and words[0].isdigit() else 0, body
