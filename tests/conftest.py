@@ -37,6 +37,8 @@ os.environ["XDG_CACHE_HOME"] = str(_cache)
 # The hosts' homes lie in it, and their user has to get there; the program would make it for its owner alone.
 _cache.mkdir(mode=0o755, exist_ok=True)
 _cache.chmod(0o755)
+# Caches of a test's own begin with the packages that others have got.
+os.environ["UV_CACHE_DIR"] = str(_cache / "azureml-debug" / "uv")
 
 # A shell's background job has these ignored, and so would everything that the tests start.
 _HANDLERS: dict[signal.Signals, Any] = {

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 # Raised whenever the way environments are built changes, so that older ones are not taken for new.
-BUILD_VERSION = "1"
+BUILD_VERSION = "2"
 
 CONDA_FILES = ("conda.yml", "conda.yaml", "environment.yml", "environment.yaml")
 _CACHES = frozenset(
@@ -99,7 +99,7 @@ class EnvironmentDefinition:
         return total.hexdigest()
 
     def requirements_digest(self, *parts: str) -> str:
-        """Hex SHA-256 of only what pip installs, for wheels that outlive a changed Dockerfile."""
+        """Hex SHA-256 of only the packages, for those that outlive a changed Dockerfile."""
         total = hashlib.sha256()
         lines = [item.render() for item in self.pip]
         conda = [item.text for item in self.conda]
@@ -119,7 +119,7 @@ class EnvironmentDefinition:
                 found.append(Requirement(text, parse_requirement(text).name, package.file, package.line))
         if found:
             names = ", ".join(item.text for item in found)
-            notes.insert(0, f"conda is not used here: pip installs {names} from {self.source.name}")
+            notes.insert(0, f"conda is not used here: {names} from {self.source.name} installed from the package index")
         return tuple(found), tuple(notes)
 
 

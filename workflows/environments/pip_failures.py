@@ -1,4 +1,4 @@
-"""What pip's output says about why it failed, in one line that names the requirement's place."""
+"""What uv's and pip's output says about why they failed, in one line that names the requirement's place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _SHOWN_LINES = 15
 #: Letters of a line that are looked through.
 _LONGEST_LINE = 2000
 _NO_NETWORK = re.compile(
-    r"Retrying \(Retry\(|Max retries exceeded|Could not fetch URL|Temporary failure in name resolution"
+    r"Retrying \(Retry\(|Max retries exceeded|Could not fetch URL|Temporary failure in name resolution|"
+    r"Request failed after \d+ retr|error sending request for url|client error \(Connect\)"
 )
 _NO_VENV = re.compile(r"ensurepip")
 # The lines that tell most, best first; the last line of each kind counts.
@@ -37,8 +38,13 @@ _TELLING = tuple(
 )
 _NOISE = re.compile(
     r"^\s*(?:Collecting|Using cached|Downloading|Requirement already|Looking in|Obtaining|\[notice\]|"
-    r"Cache entry|Step \d|--->|Removing intermediate|Processing|Saved )"
+    r"Cache entry|Step \d|--->|Removing intermediate|Processing|Saved |"
+    r"Using Python |Resolved \d|Prepared \d|Installed \d|Building |Built |Downloaded )"
 )
+#: uv's last error: its first line, and the causes below it; those of a conflict go on in further lines.
+_UV_ERROR = re.compile(r"^error: (?P<text>.+)$")
+_UV_CAUSE = re.compile(r"^  cause: (?P<text>.+)$")
+_UV_CONCLUSION = ", we can conclude that your requirements are unsatisfiable."
 
 
 def is_disk_full(text: str) -> bool:
@@ -62,7 +68,7 @@ def pip_failed(
         conda: Requirements that stand for conda's packages.
     """
     telling = [line for line in lines if not _NOISE.match(line)]
-    reason = _reason(telling)
+    reason = _uv_reason(telling) or _reason(telling)
     item = _requirement(reason, (*definition.pip, *conda))
     problem = f"{what} could not install the environment `{definition.name}`: {reason.rstrip('.')}"
     if any(_NO_NETWORK.search(line) for line in lines):
@@ -92,6 +98,30 @@ def no_venv(python: str, lines: Sequence[str]) -> UserError | None:
         "Install it (Debian, Ubuntu: `sudo apt-get install python3-venv`), then run the same command again.",
         details=lines[-_SHOWN_LINES:],
     )
+
+
+def _uv_reason(lines: Sequence[str]) -> str:
+    """What uv gives as the reason; empty where the output is another program's."""
+    begun = [number for number, line in enumerate(lines) if _UV_ERROR.match(line)]
+    if not begun:
+        return ""
+    first, *rest = (line[:_LONGEST_LINE] for line in lines[begun[-1] :])
+    error = first.removeprefix("error: ").strip()
+    causes = list[str]()
+    for line in rest:
+        if (match := _UV_CAUSE.match(line)) is not None:
+            causes.append(match["text"].strip())
+        elif causes and line.lstrip().startswith("And "):
+            causes[-1] += f" {line.strip()}"
+    if error.startswith("No solution found") and causes:
+        reason = causes[0]
+        if reason.count(_UV_CONCLUSION) == 1 and " And because " not in reason:
+            reason = reason.removeprefix("Because ")
+        return reason.removesuffix(_UV_CONCLUSION)[:_LONGEST_LINE]
+    if any(_NO_NETWORK.search(cause) for cause in (error, *causes)):
+        return f"{error}: {causes[-1]}" if causes else error
+    told = [cause for cause in causes if cause != "The build backend returned an error"]
+    return f"{error}: {told[0]}" if told else error
 
 
 def _reason(lines: Sequence[str]) -> str:

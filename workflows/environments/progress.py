@@ -1,4 +1,4 @@
-"""What people see of a build while it goes on: its steps, without pip's asides."""
+"""What people see of a build while it goes on: its steps, without uv's and pip's asides."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ _ASIDES = (
     "Looking in ",
     "Requirement already satisfied",
     "INFO: pip is looking at",
+    "Using Python ",
+    "Audited ",
+    "Checked ",
+    "warning: Requirements file ",
     "Removing intermediate container",
     "---> ",
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,11 +86,16 @@ def facts(python: str) -> PythonFacts | None:
     return parse_facts(done.stdout) if done.returncode == 0 else None
 
 
-def candidate(constraint: str) -> Choice:
+def candidate(constraint: str, fetched: Path | None = None) -> Choice:
     """The interpreter for a constraint of conda's, without running anything.
 
     The current one where it fits, else the newest ``pythonX.Y`` on PATH that may fit (see
-    :func:`facts`: whether it runs is for the caller to find out), else the current one.
+    :func:`facts`: whether it runs is for the caller to find out), else the newest that was fetched,
+    else the current one.
+
+    Args:
+        constraint: As conda.yml has it.
+        fetched: The folder of those that :func:`fetch` has brought.
     """
     version = sys.version_info[:3]
     key = f"{sys.base_prefix} {'.'.join(map(str, version))}"
@@ -100,7 +107,76 @@ def candidate(constraint: str) -> Choice:
         path = shutil.which(f"python3.{minor}")
         if path is not None:
             return Choice(path, os.path.realpath(path), True)
+    for fetched_version, path in sorted(_fetched(fetched), reverse=True):
+        if satisfies(fetched_version, constraint):
+            return Choice(path, path, True)
     return Choice(sys.executable, key, False)
+
+
+def _fetched(folder: Path | None) -> Iterator[tuple[tuple[int, ...], str]]:
+    """Versions and paths of the interpreters that :func:`fetch` has brought."""
+    for place in folder.glob("cpython-*") if folder is not None else ():
+        match = re.match(r"cpython-((\d+\.\d+)\.\d+)-", place.name)
+        if match is None:
+            continue
+        python = place / ("python.exe" if sys.platform == "win32" else f"bin/python{match[2]}")
+        if python.exists():
+            yield tuple(map(int, match[1].split("."))), str(python)
+
+
+def fetch(constraint: str, cache: Path, report: Callable[[str], None]) -> bool:
+    """Have uv fetch the newest Python that fits a constraint of conda's; whether it is here now.
+
+    Args:
+        constraint: As conda.yml has it.
+        cache: The program's cache folder; interpreters are in ``pythons/`` below it.
+        report: Called with each line of progress.
+    """
+    from . import uv
+    from .pip_settings import read_settings
+    from .processes import run
+
+    program = uv.find()
+    if program is None:
+        return False
+    folder = cache / "pythons"
+    words = uv.translate(read_settings(os.environ), os.environ)
+    # Where the network does not let it, nobody should have to wait for long.
+    environment = {"UV_HTTP_RETRIES": "1", **words.environment, "UV_PYTHON_INSTALL_DIR": str(folder)}
+    # Mirrors that the person has told uv of count, so its configuration files do.
+    listed = run([program, "python", "list", "--only-downloads", *_ALL], _unheard, environment=environment)
+    version = _newest(next((line for line in listed.lines if line.startswith("[")), ""), constraint)
+    if version is None:
+        return False
+    report(f"fetching Python {version}, since none here is python{constraint}")
+    done = run([program, "python", "install", "--no-bin", version], _unheard, environment=environment)
+    if done.code != 0:
+        report(f"Python {version} cannot be fetched: {(done.lines or ('uv says nothing',))[-1].strip()}")
+    return done.code == 0
+
+
+_ALL = ("--all-versions", "--output-format", "json")
+
+
+def _unheard(line: str) -> None:
+    """Progress that is not shown."""
+
+
+def _newest(listing: str, constraint: str) -> str | None:
+    """The newest finished CPython of uv's list that fits a constraint."""
+    try:
+        entries = json.loads(listing)
+    except ValueError:
+        return None
+    found = [
+        tuple(map(int, entry["version"].split(".")))
+        for entry in entries
+        if entry["implementation"] == "cpython"
+        and entry["variant"] == "default"
+        and re.fullmatch(r"\d+\.\d+\.\d+", entry["version"])
+    ]
+    fitting = [version for version in found if satisfies(version, constraint)]
+    return ".".join(map(str, max(fitting))) if fitting else None
 
 
 def may_satisfy(minor: int, constraint: str) -> bool:

@@ -8,6 +8,7 @@ relative to that file as well, or to the definition's folder, where conda runs p
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +126,9 @@ def _read_line(lines: PipLines, text: str, file: Path, line: int, folder: Path, 
         return
     links = _FIND_LINKS.match(text)
     if links is not None and "://" not in links["path"]:
-        lines.options.append(f"--find-links {_existing(links['path'], file, line, folder)}")
+        # In quotes: pip and we take the line apart as a shell does.
+        place = shlex.quote(str(_existing(links["path"], file, line, folder)))
+        lines.options.append(f"--find-links {place}")
         return
     editable = _EDITABLE.match(text)
     if text.startswith("-") and editable is None:

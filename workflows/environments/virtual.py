@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,23 +19,13 @@ from ..errors import UserError
 from ..private import make_folder
 from . import pythons
 from .context import conda_text, pip_files
-from .pip_failures import no_venv, pip_failed
+from .installing import Work, fill, make_empty, run_for
 
 if TYPE_CHECKING:
     from .definition import EnvironmentDefinition
 
 MARKER = "azureml-debug.json"
 _CONDAS = ("conda", "mamba", "micromamba")
-# Settings of pip's or Python's that would send packages elsewhere than into the environment.
-_UNSET = (
-    "PYTHONHOME",
-    "PYTHONPATH",
-    "PIP_USER",
-    "PIP_TARGET",
-    "PIP_PREFIX",
-    "PIP_ROOT",
-    "__PYVENV_LAUNCHER__",
-)
 
 
 @dataclass(frozen=True)
@@ -76,6 +66,9 @@ def ensure_environment(
     built = _complete(folder, digest, reused=True)
     if built is not None:
         return built
+    if not choice.satisfied and conda is None and pythons.fetch(definition.python, cache, report):
+        plan = _plan(definition, cache)
+        digest, folder, choice = plan.digest, plan.folder, plan.choice
 
     from .locking import exclusive
 
@@ -83,7 +76,7 @@ def ensure_environment(
     try:
         with exclusive(lock_file, f"the environment `{definition.name}`", report):
             built = _complete(folder, digest, reused=True)  # another process may have built it meanwhile
-            return built or _build(definition, folder, digest, choice, conda, report)
+            return built or _build(definition, folder, digest, choice, conda, cache, report)
     except OSError as error:
         if (told := storage.explained(error, cache)) is not None:
             raise told from error
@@ -108,7 +101,7 @@ class _Plan:
 
 
 def _plan(definition: EnvironmentDefinition, cache: Path) -> _Plan:
-    choice = pythons.candidate(definition.python)
+    choice = pythons.candidate(definition.python, cache / "pythons")
     conda = _conda(definition, choice)
     system = f"{sys.platform} {platform.machine()}"
     digest = definition.digest("process", choice.key, system, "conda" if conda else "")
@@ -139,6 +132,7 @@ def _build(
     digest: str,
     choice: pythons.Choice,
     conda: str | None,
+    cache: Path,
     report: Callable[[str], None],
 ) -> BuiltEnvironment:
     if folder.exists():
@@ -150,15 +144,8 @@ def _build(
         temporary = folder / ".tmp"
         # Requirement files are copied into it, with the passwords of indexes.
         make_folder(temporary)
-        environment = {key: value for key, value in os.environ.items() if key not in _UNSET}
-        # pip's temporary files go and stay where the environment does, also when it is killed.
-        environment |= {
-            "TMPDIR": str(temporary),
-            "TEMP": str(temporary),
-            "TMP": str(temporary),
-            "PYTHONUNBUFFERED": "1",
-        }
-        notes = _install(definition, folder, choice, conda, report, environment)
+        work = Work(definition, folder, temporary, cache, report, pip_files(definition, translated=conda is None))
+        notes = _install(work, choice, conda)
         shutil.rmtree(temporary)
         _mark(definition, folder, digest, notes, conda)
     except BaseException:
@@ -173,70 +160,26 @@ def _build(
     return built
 
 
-def _install(
-    definition: EnvironmentDefinition,
-    folder: Path,
-    choice: pythons.Choice,
-    conda: str | None,
-    report: Callable[[str], None],
-    environment: Mapping[str, str],
-) -> list[str]:
-    temporary = folder / ".tmp"
+def _install(work: Work, choice: pythons.Choice, conda: str | None) -> list[str]:
+    definition = work.definition
     notes = list[str]()
+    minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
     if conda is not None:
-        minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
         text = conda_text(definition, python=None if definition.python else f"={minor}")
-        (temporary / "conda.yml").write_text(text, "utf-8")
+        (work.scratch / "conda.yml").write_text(text, "utf-8")
         # conda wants to make the folder's content itself, and leaves what is in it alone.
         verb = ["create", "--yes"] if Path(conda).stem == "micromamba" else ["env", "create"]
-        command = [conda, *verb, "--prefix", str(folder), "--file", str(temporary / "conda.yml")]
-        _run(command, definition, report, environment, what=Path(conda).stem)
-        translated = False
+        command = [conda, *verb, "--prefix", str(work.folder), "--file", str(work.scratch / "conda.yml")]
+        run_for(work, command, work.environment(), what=Path(conda).stem)
     else:
         python = choice.executable
-        found = pythons.facts(python)
-        if found is None or not choice.satisfied:
+        if pythons.facts(python) is None or not choice.satisfied:
             python = sys.executable
-            minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
             asked = f"python{definition.python}"
             notes.append(f"{definition.source.name} asks for {asked}; using {minor}, conda is not used here")
-        _run([python, "-m", "venv", "--without-pip", str(folder)], definition, report, environment, what="venv")
-        # venv would do this itself, but keeps what it says when it fails.
-        ensure = ["-I", "-m", "ensurepip", "--upgrade", "--default-pip"]
-        _run([str(_python(folder, conda)), *ensure], definition, report, environment, what="venv", base=python)
+        make_empty(work, python)
         notes += definition.translated()[1]
-        translated = True
-    executable = _python(folder, conda)
-    for name, text in pip_files(definition, translated=translated).items():
-        (temporary / name).write_text(text, "utf-8", errors="surrogateescape")
-    pip = [str(executable), "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    for name in ("requirements.txt", "requirements-added.txt"):
-        if (temporary / name).is_file():
-            # --no-user: a host's `user = true` is refused in an environment.
-            command = [*pip, "install", "--no-user", "--progress-bar", "off", "-r", str(temporary / name)]
-            _run(command, definition, report, environment, folder=definition.folder)
-    return notes
-
-
-def _run(
-    command: list[str],
-    definition: EnvironmentDefinition,
-    report: Callable[[str], None],
-    environment: Mapping[str, str],
-    *,
-    folder: Path | None = None,
-    what: str = "pip",
-    base: str = "",
-) -> None:
-    from .processes import run
-
-    done = run(command, report, environment=environment, folder=folder)
-    if done.code == 0:
-        return
-    if (number := storage.in_output(done.lines)) is not None:
-        raise OSError(number, os.strerror(number))
-    missing = no_venv(base or command[0], done.lines) if what == "venv" else None
-    raise missing or pip_failed(definition, done.lines, what=what, conda=definition.translated()[0])
+    return [*notes, *fill(work, _python(work.folder, conda))]
 
 
 def _python(folder: Path, conda: str | None) -> Path:

@@ -1,0 +1,272 @@
+"""An environment made and filled: by uv, and by pip where only pip can."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import storage
+from . import bytecode, pythons, uv
+from .pip_failures import no_venv, pip_failed
+from .pip_settings import PipSettings, read_settings
+from .processes import Finished, run
+
+if TYPE_CHECKING:
+    from .definition import EnvironmentDefinition
+
+#: Settings of pip's or Python's that would send packages elsewhere than into the environment.
+_UNSET = (
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PIP_USER",
+    "PIP_TARGET",
+    "PIP_PREFIX",
+    "PIP_ROOT",
+    "PIP_PYTHON",
+    "__PYVENV_LAUNCHER__",
+)
+# Where ensurepip, or the distribution in its place, has the wheels of pip that an environment begins with.
+_SEEDS = (
+    "import importlib.util, glob, os, sysconfig\n"
+    "found = importlib.util.find_spec('ensurepip')\n"
+    "own = found and os.path.join(os.path.dirname(found.origin), '_bundled')\n"
+    "for folder in filter(None, (sysconfig.get_config_var('WHEEL_PKG_DIR'), own, '/usr/share/python-wheels')):\n"
+    "    for name in ('pip', 'setuptools'):\n"
+    "        print(*sorted(glob.glob(os.path.join(glob.escape(folder), name + '-*.whl')))[-1:], sep='\\n')\n"
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one environment is made of, and where.
+
+    Attributes:
+        definition: What goes into it.
+        folder: The environment.
+        scratch: A folder for files of the moment; only this user reads it.
+        cache: The program's cache folder.
+        report: Called with each line of progress.
+        files: The requirement files by name, as :func:`.context.pip_files` makes them.
+        relocatable: Whether it goes to another place afterwards.
+    """
+
+    definition: EnvironmentDefinition
+    folder: Path
+    scratch: Path
+    cache: Path
+    report: Callable[[str], None]
+    files: Mapping[str, str]
+    relocatable: bool = False
+
+    def environment(self) -> dict[str, str]:
+        """The variables for the programs that do it."""
+        kept = {key: value for key, value in os.environ.items() if key not in _UNSET}
+        # Their temporary files go and stay where the environment does, also when they are killed.
+        place = str(self.scratch)
+        return {**kept, "TMPDIR": place, "TEMP": place, "TMP": place, "PYTHONUNBUFFERED": "1"}
+
+    def written(self) -> list[Path]:
+        """The requirement files, written to the scratch folder, in the order in which they are installed."""
+        for name, text in self.files.items():
+            (self.scratch / name).write_text(text, "utf-8", errors="surrogateescape")
+        names = ("requirements.txt", "requirements-added.txt")
+        return [self.scratch / name for name in names if name in self.files]
+
+    def settings(self) -> PipSettings:
+        """The person's settings of pip, with what the definition's own options add to them."""
+        environment = self.environment()
+        # What goes into an image is got with the settings of the pip that is here.
+        found = read_settings(environment, prefix=Path(sys.prefix) if self.relocatable else self.folder)
+        for line in self.definition.options:
+            found.take_line(line, environment)
+        return found
+
+    @property
+    def packages(self) -> Path:
+        """The cache of uv: beside the environments, so that one file can serve all, unless the person has another."""
+        return Path(os.environ.get("UV_CACHE_DIR") or self.cache / "uv")
+
+    def for_uv(self, words: uv.Translation) -> dict[str, str]:
+        """The variables for uv."""
+        return {**words.environment, "UV_CACHE_DIR": str(self.packages)}
+
+
+def make_empty(work: Work, python: str) -> None:
+    """An environment with nothing but pip.
+
+    Args:
+        work: Where.
+        python: The interpreter.
+
+    Raises:
+        UserError: It cannot be made.
+        OSError: The disk is full.
+    """
+    program = uv.find()
+    if program is None or not uv.is_utf8(str(work.folder)):
+        _with_venv(work, python)
+        return
+    environment = work.for_uv(uv.translate(PipSettings(), work.environment()))
+    command = [program, "venv", "--no-config", "--no-project", "--allow-existing", "--no-python-downloads"]
+    command += ["--relocatable"] if work.relocatable else []
+    run_for(work, [*command, "--quiet", "--python", python, str(work.folder)], environment)
+    _seed(work, program, python, environment)
+
+
+def _with_venv(work: Work, python: str) -> None:
+    environment = work.environment()
+    made = run([python, "-m", "venv", "--without-pip", str(work.folder)], work.report, environment=environment)
+    if made.code == 0:
+        # venv would do this itself, but keeps what it says when it fails.
+        ensure = [str(pythons.environment_python(work.folder)), "-I", "-m", "ensurepip", "--upgrade", "--default-pip"]
+        made = run(ensure, work.report, environment=environment)
+    if made.code != 0:
+        raise no_venv(python, made.lines) or _failure(work, made, "venv")
+
+
+def _seed(work: Work, program: str, python: str, environment: Mapping[str, str]) -> None:
+    """Put in the pip that comes with Python; where none does, the index's."""
+    told = subprocess.run(
+        [python, "-I", "-c", _SEEDS], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    wheels = dict[str, str]()
+    for path in filter(None, told.stdout.splitlines()):
+        wheels.setdefault(os.path.basename(path).partition("-")[0], path)
+    inside = pythons.environment_python(work.folder)
+    if "pip" not in wheels:
+        # It is for people who install something by hand; an environment works without.
+        _filled(replace(work, report=_silent), program, ["pip"], work.settings(), inside, needed=False)
+        return
+    version = pythons.facts(python)
+    if version is None or version.version >= (3, 12, 0):
+        # Since Python 3.12 an environment begins without setuptools.
+        wheels.pop("setuptools", None)
+    offline = ["--no-config", "--offline", "--no-deps", "--no-index", "--quiet", "--compile-bytecode"]
+    command = [program, "pip", "install", *offline, "--python", str(inside), *wheels.values()]
+    run_for(work, command, environment)
+
+
+def fill(work: Work, python: Path) -> list[str]:
+    """Install a definition's packages into an environment.
+
+    Args:
+        work: What and where.
+        python: The environment's interpreter.
+
+    Returns:
+        A note where pip has done it.
+
+    Raises:
+        UserError: They cannot be installed.
+        OSError: The disk is full.
+    """
+    reason = fill_with_uv(work, python)
+    if reason is None:
+        return []
+    note = f"pip installs the packages: {reason}"
+    work.report(note)
+    pip = [str(python), "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    # --no-user: a host's `user = true` is refused in an environment.
+    command = [*pip, "install", "--no-user", "--progress-bar", "off", "-r"]
+    for path in work.written():
+        run_for(work, [*command, str(path)], work.environment(), what="pip", folder=work.definition.folder)
+    return [note]
+
+
+def fill_with_uv(work: Work, python: Path) -> str | None:
+    """The same with uv alone; None when it is done, else why pip has to.
+
+    Raises:
+        UserError: They cannot be installed, and pip could not either.
+        OSError: The disk is full.
+    """
+    program = uv.find()
+    if program is None:
+        return "uv is not installed here"
+    if not all(map(uv.is_utf8, (str(work.folder), *work.files.values()))):
+        return "uv takes only names in UTF-8"
+    settings = work.settings()
+    reason = uv.only_pip(settings, (*work.definition.pip, *work.definition.translated()[0]))
+    for path in work.written() if reason is None else ():
+        reason = _filled(work, program, ["--requirements", str(path)], settings, python)
+        if reason is not None:
+            break
+    bytecode.share(work.folder, work.packages)
+    return reason
+
+
+def _filled(
+    work: Work,
+    program: str,
+    wanted: Sequence[str],
+    settings: PipSettings,
+    python: Path,
+    *,
+    needed: bool = True,
+) -> str | None:
+    """Install with uv; None when it has, else why pip may still be able to.
+
+    Raises:
+        UserError: It failed, and pip would as well.
+    """
+    words = uv.translate(settings, work.environment())
+    for note in words.notes:
+        work.report(note)
+    configuration = work.scratch / uv.SETTINGS
+    configuration.touch(mode=0o600)  # passwords of indexes are in it
+    configuration.write_text(words.text, "utf-8", errors="surrogateescape")
+    command = [program, "pip", "install", "--config-file", str(configuration), "--python", str(python)]
+    command += ["--compile-bytecode", *words.arguments]
+    # Where it goes, the folders that packages come from are not.
+    command += ["--no-editable"] if work.relocatable else []
+    if any((item.local is not None and item.local.is_dir()) or "+" in item.text for item in work.definition.pip):
+        # What was built of a folder or a repository before is not what is there now.
+        command.append("--refresh")
+    done = run([*command, *wanted], work.report, environment=work.for_uv(words), folder=work.definition.folder)
+    if done.code == 0 or not needed:
+        return None
+    _room(done)
+    reason = uv.pip_may(done.lines, words.several)
+    if reason is None:
+        raise _failure(work, done, "uv")
+    return reason
+
+
+def _silent(line: str) -> None:
+    """Progress of what nobody has asked for."""
+
+
+def run_for(
+    work: Work, command: Sequence[str], environment: Mapping[str, str], *, what: str = "uv", folder: Path | None = None
+) -> None:
+    """Run a program that has to succeed.
+
+    Args:
+        work: What it is for.
+        command: Argument list.
+        environment: Its environment variables.
+        what: How a message names it.
+        folder: Its working folder.
+
+    Raises:
+        UserError: It failed.
+        OSError: The disk is full.
+    """
+    done = run(command, work.report, environment=environment, folder=folder)
+    if done.code != 0:
+        _room(done)
+        raise _failure(work, done, what)
+
+
+def _room(done: Finished) -> None:
+    if (number := storage.in_output(done.lines)) is not None:
+        raise OSError(number, os.strerror(number))
+
+
+def _failure(work: Work, done: Finished, what: str) -> Exception:
+    return pip_failed(work.definition, done.lines, what=what, conda=work.definition.translated()[0])

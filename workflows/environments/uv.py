@@ -1,0 +1,293 @@
+"""uv in pip's place: what the person's settings of pip mean to it, and what only pip can do.
+
+uv reads none of pip's settings ("Compatibility with pip" in its documentation), so they are written to
+a configuration file of uv's that lives as long as the command: passwords of indexes never stand on a
+command line. The person's own settings of uv do not count, as they did not for pip.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+import os
+import platform
+import re
+import ssl
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from .pip_settings import PipSettings
+
+if TYPE_CHECKING:
+    from .requirements import Requirement
+
+#: The file with the settings, beside the requirement files.
+SETTINGS = "uv.toml"
+#: Variables of uv's own that say where things are kept and how fast, not what is installed.
+_KEPT = re.compile(r"UV_(?:CACHE_DIR|LINK_MODE|CONCURRENT_\w+|HTTP_\w+|PYTHON_(?:INSTALL|DOWNLOADS)\w*)$")
+#: pip's options that uv has no like of, with the words for a note.
+_ONLY_PIP = {
+    "prefer-binary": "prefer-binary",
+    "ignore-requires-python": "ignore-requires-python",
+    "global-option": "global-option",
+    "build-option": "build-option",
+    "install-option": "install-option",
+    "no-use-pep517": "no-use-pep517",
+    "group": "group",
+    "only-final": "only-final",
+    "all-releases": "all-releases",
+    "dry-run": "dry-run",
+    "platform": "platform",
+    "implementation": "implementation",
+    "abi": "abi",
+    "python-version": "python-version",
+}
+_OWN_OPTION = re.compile(r"\s--(?!hash\b)([a-z][a-z-]*)")
+_OTHER_VCS = re.compile(r"(?:^|@\s*)(hg|svn|bzr)\+")
+#: What uv says where pip may still find a way, and why that is so.
+_RETRIED = (
+    (re.compile(r"was included as a URL dependency"), "uv takes no address that only a package asks for"),
+    (re.compile(r"Failed to read `--find-links`"), "uv cannot read one of the places in find-links"),
+)
+_UNREACHABLE = re.compile(r"Failed to fetch|Request failed after|error sending request|client error \(Connect\)")
+
+
+def find() -> str | None:
+    """The path of uv, which comes with the program; None where it is not installed for this machine."""
+    try:
+        import uv
+
+        return uv.find_uv_bin()
+    except (ImportError, FileNotFoundError):
+        return None
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Settings of pip in uv's words.
+
+    Attributes:
+        text: The content of :data:`SETTINGS`.
+        arguments: Options that have no place there.
+        environment: Environment variables.
+        notes: What pip would say of the settings.
+        several: Whether there is more than one place to get packages from.
+    """
+
+    text: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    notes: tuple[str, ...]
+    several: bool
+
+
+def only_pip(settings: PipSettings, requirements: Iterable[Requirement]) -> str | None:
+    """Why pip has to do an installation; None where uv can."""
+    for name, shown in _ONLY_PIP.items():
+        if settings.all(name) and (settings.one(name).lower() not in ("0", "no", "false", "off")):
+            return f"uv has no {shown}"
+    if "legacy-resolver" in settings.all("use-deprecated"):
+        return "uv has no legacy-resolver"
+    for place in settings.all("find-links"):
+        if "://" not in place and os.path.isfile(place):
+            return f"uv takes only folders and addresses as find-links, not {place}"
+    formats = settings.formats
+    limited = formats.no_binary | formats.only_binary
+    if ":all:" in limited and len(limited) > 1:
+        return "uv has no exceptions of only-binary and no-binary"
+    for item in requirements:
+        option = _OWN_OPTION.search(item.text)
+        if option is not None:
+            return f"uv has no --{option[1]} of one requirement"
+        if (other := _OTHER_VCS.search(item.text)) is not None:
+            return f"uv does not fetch from {other[1]}"
+        if item.editable and item.local is None:
+            return "uv installs only local folders as editable ones"
+        direct = item.local is not None or "://" in item.text
+        if direct and limited:
+            return "uv takes only-binary and no-binary for local packages too"
+    return None
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a name can be told to uv, which takes no others."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def pip_may(lines: Sequence[str], several: bool) -> str | None:
+    """Why pip may do what uv has just failed to do, from uv's output; None where it would fail as well.
+
+    Args:
+        lines: The output.
+        several: Whether there is more than one place to get packages from; pip passes over one that is silent.
+    """
+    text = "\n".join(lines)
+    for pattern, reason in _RETRIED:
+        if pattern.search(text):
+            return reason
+    if several and _UNREACHABLE.search(text):
+        return "uv wants every package index to answer"
+    return None
+
+
+def translate(settings: PipSettings, environ: Mapping[str, str]) -> Translation:
+    """Settings of pip in uv's words.
+
+    Args:
+        settings: What pip would do.
+        environ: The environment variables that pip would have.
+    """
+    trusted = settings.all("trusted-host")
+    notes = list[str]()
+
+    def secure(address: str) -> bool:
+        if _is_secure(address, trusted):
+            return True
+        host = urlsplit(address).hostname
+        notes.append(f"{host} is passed over, as pip does: it is neither https nor a trusted-host of pip's settings")
+        return False
+
+    indexes = [_index(address) for address in settings.indexes if secure(address)]
+    links = list[str]()
+    for place in settings.all("find-links"):
+        if "://" in place:
+            links += [place] if secure(place) else []
+        elif os.path.isdir(os.path.expanduser(place)):
+            links.append(os.path.abspath(os.path.expanduser(place)))
+        elif place:
+            notes.append(f"{place} of find-links is passed over, as pip does: it is not there")
+    main = settings.one("index-url")
+    several = len(indexes) + len(links) > 1
+    lines = ["no-sources = true", 'index-strategy = "unsafe-best-match"']
+    if indexes:
+        # As pip: what somebody has uploaded a moment ago counts.
+        rules = 'cache-control = { api = "max-age=0" }'
+        # Among several, one that refuses is passed over.
+        rules += ", ignore-error-codes = [401, 403]" if several else ""
+        default = _index(main) if main else _index(settings.indexes[0])
+        tables = [f"{{ url = {json.dumps(one)}, default = {str(one == default).lower()}, {rules} }}" for one in indexes]
+        if default not in indexes:
+            # Without one, uv would ask the public index.
+            tables.append('{ url = "file:///nowhere", default = true }')
+        lines.append(f"index = [{', '.join(tables)}]")
+    else:
+        lines.append("no-index = true")
+    pip = ["[pip]"]
+    if links:
+        pip.append(f"find-links = {json.dumps(links)}")
+    for name in ("no_binary", "only_binary"):
+        values = sorted(getattr(settings.formats, name))
+        if values:
+            pip.append(f"{name.replace('_', '-')} = {json.dumps(values)}")
+    if settings.flag("pre"):
+        pip.append('prerelease = "allow"')
+    if settings.flag("require-hashes"):
+        pip.append("require-hashes = true")
+    if settings.flag("no-deps"):
+        pip.append("no-deps = true")
+    # pip takes the value of this one the other way round: "no" switches the isolation off.
+    if settings.all("no-build-isolation") and not settings.flag("no-build-isolation"):
+        pip.append("no-build-isolation = true")
+    if settings.one("uploaded-prior-to"):
+        pip.append(f"exclude-newer = {json.dumps(settings.one('uploaded-prior-to'))}")
+    # With --no-input, as here, pip asks keyring only where its settings say how.
+    if settings.one("keyring-provider") in ("subprocess", "import"):
+        pip.append('keyring-provider = "subprocess"')
+    if trusted:
+        lines.append(f"allow-insecure-host = {json.dumps(list(trusted))}")
+    arguments = list[str]()
+    for name, option in (("constraint", "--constraints"), ("requirement", "--requirements")):
+        for value in settings.all(name):
+            arguments += [option, value]
+    for value in (*settings.all("constraint"), *settings.all("build-constraint")):
+        # pip builds packages with the same settings.
+        arguments += ["--build-constraints", value]
+    for value in settings.all("editable"):
+        arguments += ["--editable", value]
+    for value in settings.all("config-settings"):
+        arguments += ["--config-setting", value]
+    return Translation(
+        "\n".join([*lines, "", *pip, ""]), tuple(arguments), _variables(settings, environ), tuple(notes), several
+    )
+
+
+def _index(address: str) -> str:
+    """An index as uv takes it: a folder with its full path."""
+    if "://" in address or address.startswith("file:"):
+        return address
+    return Path(os.path.abspath(os.path.expanduser(address))).as_uri()
+
+
+def _is_secure(address: str, trusted: Sequence[str]) -> bool:
+    """Whether pip takes packages from there: https, files, this machine, and hosts that the person trusts.
+
+    Source: pip's documentation, "--trusted-host", and ``SECURE_ORIGINS`` in its session.
+    """
+    parts = urlsplit(address)
+    if parts.scheme != "http":
+        return True
+    host = parts.hostname or ""
+    if host == "localhost" or host in trusted or f"{host}:{parts.port}" in trusted:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _variables(settings: PipSettings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Environment variables for uv: the given ones, less those of uv's that change what is installed."""
+    found = {
+        name: value
+        for name, value in environ.items()
+        if (not name.startswith("UV_") or _KEPT.match(name)) and name not in ("VIRTUAL_ENV", "CONDA_PREFIX")
+    }
+    found |= {"UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+    if settings.one("timeout"):
+        found["UV_HTTP_TIMEOUT"] = str(max(1, math.ceil(_number(settings.one("timeout"), 15))))
+    if settings.one("retries"):
+        found["UV_HTTP_RETRIES"] = str(int(_number(settings.one("retries"), 5)))
+    if settings.all("no-cache-dir"):
+        found["UV_NO_CACHE"] = "1"
+    proxy = settings.one("proxy")
+    if proxy:
+        address = proxy if "://" in proxy else f"http://{proxy}"
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            found[name] = found[name.lower()] = address
+        # pip asks its own proxy for every address.
+        for name in ("NO_PROXY", "no_proxy"):
+            found.pop(name, None)
+    if settings.one("client-cert"):
+        found["SSL_CLIENT_CERT"] = os.path.expanduser(settings.one("client-cert"))
+    return {**found, **_certificates(settings, found)}
+
+
+def _number(text: str, default: float) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return default
+
+
+def _certificates(settings: PipSettings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Where the authorities' certificates are: pip's own setting, else what requests would read, else the system's."""
+    given = settings.one("cert") or environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
+    if given:
+        given = os.path.expanduser(given)
+        name, other = ("SSL_CERT_DIR", "SSL_CERT_FILE") if os.path.isdir(given) else ("SSL_CERT_FILE", "SSL_CERT_DIR")
+        return {name: given, other: ""}
+    if environ.get("SSL_CERT_FILE") or environ.get("SSL_CERT_DIR"):
+        return {}
+    paths = ssl.get_default_verify_paths()
+    folder = paths.capath
+    there = platform.system() != "Linux" or bool(paths.cafile) or (bool(folder) and any(os.scandir(folder)))
+    # On Windows and macOS they are in no file. A bare image has none: uv brings the public authorities' along, as pip.
+    return {"UV_SYSTEM_CERTS": "1"} if there else {}
