@@ -1,4 +1,4 @@
-"""Environments for real: pip, venv, the Docker engine, mmdebstrap; failures, kills and full disks too."""
+"""Environments for real: uv, pip, the Docker engine, mmdebstrap; failures, kills and full disks too."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def command_lines(part: str) -> list[str]:
 
 
 def tiny_wheel(folder: Path) -> Path:
-    """A package without dependencies, so that pip needs no index."""
+    """A package without dependencies, so that no index is needed."""
     info = "tiny_local-1.0.dist-info"
     with zipfile.ZipFile(folder / TINY, "w") as wheel:
         wheel.writestr("tiny_local.py", "answer = 42\n")
@@ -135,7 +135,7 @@ def test_built_once_then_reused_without_work(tmp_path: Path) -> None:
     lines: list[str] = []
     built = virtual.ensure_environment(definition, cache, lines.append)
     assert not built.reused
-    assert any("Successfully installed tiny-local" in line for line in lines)
+    assert any("+ tiny-local==1.0" in line for line in lines)
     imported = subprocess.run(
         [built.python, "-c", "import tiny_local; print(tiny_local.answer)"], capture_output=True, check=True
     )
@@ -172,7 +172,7 @@ def test_condas_packages_without_conda(tmp_path: Path) -> None:
     minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
     assert built.notes == (
         f"conda.yml asks for python=3.99; using {minor}, conda is not used here",
-        "conda is not used here: pip installs six==1.17.* from conda.yml",
+        "conda is not used here: six==1.17.* from conda.yml installed from the package index",
         "libgcc-ng is left out: only conda has it",
     )
     again = virtual.ensure_environment(definition, tmp_path / "cache", silent)
@@ -186,7 +186,8 @@ def test_a_package_that_does_not_exist(tmp_path: Path) -> None:
         virtual.ensure_environment(definition, tmp_path / "cache", lines.append)
     error = caught.value
     assert error.problem == (
-        "pip could not install the environment `defined`: No matching distribution found for no-such-package-of-ours==1"
+        "uv could not install the environment `defined`: no-such-package-of-ours was not found in the package registry "
+        "and you require no-such-package-of-ours==1"
     )
     assert (error.file, error.line) == (definition.folder / "requirements.txt", 2)
     assert "line 2 of" in error.remedy
@@ -210,7 +211,7 @@ def test_two_builds_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_build_that_is_ended_half_way(tmp_path: Path, how: signal.Signals) -> None:
-    # A source package whose build never ends keeps pip busy, with a grandchild of its own.
+    # A source package whose build never ends keeps uv busy, with a grandchild of its own.
     folder, cache = tmp_path / "defined", tmp_path / "cache"
     slow = folder / "slow"
     slow.mkdir(parents=True)
@@ -371,9 +372,20 @@ def test_an_image_without_a_wheelhouse(
 ) -> None:
     from workflows.engines import docker_build
 
-    monkeypatch.setattr(docker_build, "make_wheelhouse", lambda *arguments: None)
+    monkeypatch.setattr(docker_build, "make_packages", lambda *arguments: None)
     definition = define(tmp_path / "e2e-plain", f"--no-index\n./{TINY}\n")
     image = docker_images.build_image(client, definition, base.BASE_IMAGE, tmp_path / "cache", silent)
+    assert run_in(client, image.name, "python -c 'import tiny_local; print(tiny_local.answer)'") == "42\n"
+
+
+def test_an_image_whose_packages_only_pip_can_get(
+    client: docker.DockerClient, nothing_left: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_PREFER_BINARY", "1")
+    definition = define(tmp_path / "e2e-pip", f"./{TINY}\n")
+    lines: list[str] = []
+    image = docker_images.build_image(client, definition, base.BASE_IMAGE, tmp_path / "cache", lines.append)
+    assert "pip gets the packages: uv has no prefer-binary" in lines
     assert run_in(client, image.name, "python -c 'import tiny_local; print(tiny_local.answer)'") == "42\n"
 
 
@@ -388,7 +400,7 @@ def test_a_package_that_does_not_exist_leaves_no_image(
     client: docker.DockerClient, nothing_left: None, tmp_path: Path
 ) -> None:
     definition = define(tmp_path / "e2e-missing", "no-such-package-of-ours==1\n")
-    with pytest.raises(UserError, match="No matching distribution found for no-such-package") as caught:
+    with pytest.raises(UserError, match="no-such-package-of-ours was not found") as caught:
         docker_images.build_image(client, definition, base.BASE_IMAGE, tmp_path / "cache", silent)
     assert caught.value.line == 1
     assert list((tmp_path / "cache" / "wheelhouses").iterdir()) == []

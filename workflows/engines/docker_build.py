@@ -18,7 +18,7 @@ from ..environments import pythons
 from ..environments.conda_packages import satisfies
 from ..environments.context import build_context
 from ..environments.pip_failures import is_disk_full, pip_failed
-from ..environments.wheelhouse import make_wheelhouse
+from ..environments.wheelhouse import make_packages
 from ..errors import UserError
 from ..paths import cache_folder
 from ..redaction import LineScrubber, scrub
@@ -151,8 +151,8 @@ def build(
     if image is not None:
         for note in definition.translated()[1]:
             report(note)
-    wheels = make_wheelhouse(definition, image, cache, report)
-    with build_context(definition, wheels) as context:
+    packages = make_packages(definition, image, cache, report)
+    with build_context(definition, packages) as context:
         log, failure = run_build(client, context, name, labels, report, arguments={"BASE_IMAGE": base_image})
     if failure:
         raise _failed(definition, log, failure)

@@ -1,14 +1,16 @@
 """The build context of an image: the definition's folder, and `.azureml-debug` with what we add.
 
 `.azureml-debug` holds install.sh, conda.yml without its pip part, plain requirement files, local
-packages and, where the host could make one, a wheelhouse. A Dockerfile of the user's own need not
-use any of it.
+packages and, where the host could make it, the environment itself or a wheelhouse. A Dockerfile of the
+user's own need not use any of it.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -22,16 +24,21 @@ if TYPE_CHECKING:
     from .requirements import Requirement
 
 OURS = PurePosixPath(".azureml-debug")
+#: The folder of a whole environment, and that of wheels, in what is made for an image.
+ENVIRONMENT, WHEELS = "environment", "wheels"
+_HOSTS_OWN = re.compile(
+    r"bin/(?:python[\d.]*|(?:de)?activate[^/]*|pydoc\.bat)|pyvenv\.cfg|\.lock|\.gitignore|CACHEDIR\.TAG"
+)
 
 
 def pip_files(
     definition: EnvironmentDefinition, *, translated: bool, places: dict[Path, str] | None = None
 ) -> dict[str, str]:
-    """The requirement files that pip is to install, by name, without includes and comments.
+    """The requirement files to install, by name, without includes and comments.
 
     Args:
         definition: Where they come from.
-        translated: Whether pip installs conda's packages too.
+        translated: Whether conda's packages are among them.
         places: Where local packages lie for that pip; by default where they lie now.
 
     Returns:
@@ -83,12 +90,12 @@ def conda_text(definition: EnvironmentDefinition, *, python: str | None) -> str:
 
 
 @contextmanager
-def build_context(definition: EnvironmentDefinition, wheelhouse: Path | None) -> Iterator[IO[bytes]]:
+def build_context(definition: EnvironmentDefinition, packages: Path | None) -> Iterator[IO[bytes]]:
     """The context as a tar archive in a temporary file, which is gone after the block.
 
     Args:
         definition: The environment to build.
-        wheelhouse: Folder of wheels for the image, if there is one.
+        packages: What :func:`.wheelhouse.make_packages` has made for the image, if it could.
 
     Raises:
         OSError: A file cannot be read, or the disk is full.
@@ -102,14 +109,41 @@ def build_context(definition: EnvironmentDefinition, wheelhouse: Path | None) ->
             _add_file(tar, OURS / "install.sh", Path(__file__).with_name("install.sh"))
             _add_text(tar, OURS / "conda.yml", conda_text(definition, python=None))
             # Without a requirement there is no wheel, and install.sh would look for a folder that is not there.
-            wheels = sorted(wheelhouse.glob("*.whl")) if wheelhouse is not None else []
-            if wheels:
+            wheels = sorted((packages / WHEELS).glob("*.whl")) if packages is not None else []
+            if packages is not None and (packages / ENVIRONMENT).is_dir():
+                _add_environment(tar, packages / ENVIRONMENT)
+            elif wheels:
                 for wheel in wheels:
                     _add_file(tar, OURS / "wheelhouse" / wheel.name, wheel)
             else:
                 _add_requirements(tar, definition)
         file.seek(0)
         yield file
+
+
+def _add_environment(tar: tarfile.TarFile, folder: Path) -> None:
+    """The packages and programs of an environment, without what belongs to the host's interpreter.
+
+    As one file: an engine takes much longer for thousands of small ones.
+    """
+    with tempfile.TemporaryFile(prefix="azureml-debug-environment-") as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as inner:
+            for parent, folders, names in os.walk(folder):
+                folders.sort()
+                for name in sorted(names):
+                    path = Path(parent, name)
+                    place = path.relative_to(folder).as_posix()
+                    if path.is_symlink() or _HOSTS_OWN.fullmatch(place):
+                        continue
+                    found = path.stat()
+                    info = _info(PurePosixPath(place), found.st_size, 0o755 if found.st_mode & 0o100 else 0o644)
+                    # Byte code is valid by the source's time.
+                    info.mtime = int(found.st_mtime)
+                    with path.open("rb") as source:
+                        inner.addfile(info, source)
+        size = file.tell()
+        file.seek(0)
+        tar.addfile(_info(OURS / f"{ENVIRONMENT}.tar", size, 0o644), file)
 
 
 def _add_requirements(tar: tarfile.TarFile, definition: EnvironmentDefinition) -> None:

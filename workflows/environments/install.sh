@@ -1,13 +1,21 @@
 #!/bin/sh
 # Makes the environment of an image from the files beside this script, inside `docker build`.
 #   install.sh [PREFIX]       PREFIX is /opt/env unless given
-# conda, where the image has it, makes it from conda.yml; else it is a virtual environment of the
+# Where the host could make the environment itself, the image's python3 gets its packages as they are.
+# Else conda, where the image has it, makes it from conda.yml; else it is a virtual environment of the
 # image's python3 and pip installs conda's packages as well (requirements-all.txt).
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 prefix=${1:-/opt/env}
 cd "$here"
+
+if [ -f environment.tar ]; then
+    python3 -m venv --without-pip "$prefix"
+    # Files keep their times, by which byte code is valid.
+    tar -xf environment.tar -C "$prefix" || python3 -m tarfile -e environment.tar "$prefix"
+    exit
+fi
 
 conda=
 for name in conda mamba micromamba /opt/conda/bin/conda /opt/miniconda/bin/conda; do

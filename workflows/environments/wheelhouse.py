@@ -1,7 +1,8 @@
-"""Wheels for an image, made by the host's pip with the host's settings.
+"""The packages of an image, got on the host with the person's settings.
 
-The build then needs no network and no credentials, and leaves neither in a layer. Only where the
-host's wheels fit: the same system, machine and minor version of Python, and a glibc that is not newer
+The build then needs no network and no credentials, and leaves neither in a layer. uv makes a whole
+environment that can go to another place; where only pip can get the packages, it makes wheels. Only
+where the host's wheels fit: the same system, machine and minor version of Python, and a glibc that is not newer
 than the image's (PEP 600: a manylinux wheel runs on its glibc and on newer ones).
 """
 
@@ -20,8 +21,11 @@ from typing import TYPE_CHECKING
 from .. import storage
 from ..private import make_folder
 from . import pythons
-from .context import pip_files
+from .context import ENVIRONMENT, WHEELS, pip_files
+from .installing import Work, fill_with_uv, make_empty
 from .pip_failures import pip_failed
+from .processes import run
+from .uv import find
 
 if TYPE_CHECKING:
     from .definition import EnvironmentDefinition
@@ -59,13 +63,13 @@ def glibc_fits(host: str, image: str) -> bool:
     return tuple(map(int, ours.groups())) <= tuple(map(int, theirs.groups()))
 
 
-def make_wheelhouse(
+def make_packages(
     definition: EnvironmentDefinition,
     image: pythons.PythonFacts | None,
     cache: Path,
     report: Callable[[str], None],
 ) -> Path | None:
-    """Wheels of everything that pip installs into an image, made or reused.
+    """Everything that is installed into an image, made or reused.
 
     The caller holds a lock.
 
@@ -73,17 +77,15 @@ def make_wheelhouse(
         definition: The environment.
         image: What the image's Python says of itself; None where it has none.
         cache: The program's cache folder.
-        report: Called with each line of pip's output.
+        report: Called with each line of uv's output.
 
     Returns:
-        Their folder, or None where the host cannot make them.
+        A folder with `environment` or `wheels` in it, or None where the host cannot make them.
 
     Raises:
-        UserError: pip fails.
+        UserError: The packages cannot be had.
         OSError: The disk is full.
     """
-    from .processes import run
-
     python = fitting_python(image)
     if python is None or image is None:
         return None
@@ -92,40 +94,54 @@ def make_wheelhouse(
     if folder.is_dir():
         folder.touch()  # its time of last use
         return folder  # it gets its name when it is whole
-    pip = [python, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
     make_folder(folder.parent)
     for left in folder.parent.glob(f"{folder.name}.*"):  # of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
-        wheels = building / "wheels"
-        wheels.mkdir()
-        environment = {**os.environ, "TMPDIR": str(building), "PYTHONUNBUFFERED": "1"}
-        environment.pop("PYTHONPATH", None)
-        for name, text in pip_files(definition, translated=True).items():
-            (building / name).write_text(text, "utf-8", errors="surrogateescape")
-        for name in ("requirements.txt", "requirements-added.txt"):
-            if not (building / name).is_file():
-                continue
-            command = [*pip, "wheel", "--progress-bar", "off", "--wheel-dir", str(wheels)]
-            command += ["--find-links", str(wheels), "-r", str(building / name)]
-            done = run(command, report, environment=environment, folder=definition.folder)
-            if done.code == 0:
-                continue
-            if (number := storage.in_output(done.lines)) is not None:
-                raise OSError(number, os.strerror(number))
-            if any("No module named pip" in line for line in done.lines):
-                return None  # an environment made without pip, as uv does
-            raise pip_failed(definition, done.lines, conda=definition.translated()[0])
-        wheels.replace(folder)
+        scratch = building / "scratch"
+        scratch.mkdir()
+        files = pip_files(definition, translated=True)
+        made = building / ENVIRONMENT
+        work = Work(definition, made, scratch, cache, report, files, relocatable=True)
+        reason: str | None = "uv is not installed here"
+        if find() is not None:
+            make_empty(work, python)
+            reason = fill_with_uv(work, pythons.environment_python(made))
+        if reason is not None:
+            report(f"pip gets the packages: {reason}")
+            shutil.rmtree(made, ignore_errors=True)
+            if not _make_wheels(work, python, building / WHEELS):
+                return None
+        shutil.rmtree(scratch)
+        building.replace(folder)
         _keep_latest(folder.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder
 
 
+def _make_wheels(work: Work, python: str, wheels: Path) -> bool:
+    """Have pip make wheels; False where the interpreter has no pip."""
+    wheels.mkdir()
+    pip = [python, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    command = [*pip, "wheel", "--progress-bar", "off", "--wheel-dir", str(wheels), "--find-links", str(wheels)]
+    for path in work.written():
+        done = run(
+            [*command, "-r", str(path)], work.report, environment=work.environment(), folder=work.definition.folder
+        )
+        if done.code == 0:
+            continue
+        if (number := storage.in_output(done.lines)) is not None:
+            raise OSError(number, os.strerror(number))
+        if any("No module named pip" in line for line in done.lines):
+            return False  # an environment made without pip, as uv does
+        raise pip_failed(work.definition, done.lines, conda=work.definition.translated()[0])
+    return True
+
+
 def _keep_latest(parent: Path) -> None:
-    """Remove the wheels that were not used for longest; an image that is built no longer needs its own."""
+    """Remove the packages that were not used for longest; an image that is built no longer needs its own."""
     folders = [path for path in parent.iterdir() if "." not in path.name]
     for old in sorted(folders, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
