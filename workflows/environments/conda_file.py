@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..redaction import keep_variables
-from ..yaml_nodes import compose
 from .conda_packages import CondaPackage, parse_package
 from .requirements import PipLines, read_line, read_text, without_comment
 
@@ -30,6 +29,8 @@ def read_conda(file: Path, lines: PipLines) -> tuple[str, list[str], list[CondaP
         UserError: It is not YAML, or not of conda's shape; with the line.
     """
     import yaml
+
+    from ..yaml_nodes import compose  # with requirements.txt alone there may be no yaml yet
 
     root = compose(read_text(file), file)
     top = _mapping(root, file, f"{file.name} has to be a mapping with a list `dependencies`")

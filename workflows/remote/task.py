@@ -215,9 +215,8 @@ class RemoteTask:
             made = "the program's own files sent"
             files = self._program_files(session, own, report)
             made = "made, for this and every later command"
-            answer = session.ask(
-                "environment", report, INSTALL_SECONDS, key=own.environment_key, requirements=list(own.requirements)
-            )
+            wanted = {"key": own.environment_key, "requirements": list(own.requirements)}
+            answer = session.ask("environment", report, INSTALL_SECONDS, **wanted, code=files or self.places.root)
         return answer["python"], files
 
     @staticmethod

@@ -620,8 +620,22 @@ def receive(wire: Wire, folder: Folder, request: dict[str, Any]) -> dict[str, An
 # The program's own environment ----------------------------------------------------------------------
 
 
-def make_environment(wire: Wire, key: str, requirements: list[str]) -> str:
+_WITH_UV = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from workflows.environments.own import install
+sys.exit(install(*sys.argv[2:4], sys.argv[4:]))
+"""
+
+
+def make_environment(wire: Wire, key: str, requirements: list[str], code: str) -> str:
     """The Python of an environment with what the program needs; made once.
+
+    Args:
+        wire: Told each line of progress.
+        key: Names the environment.
+        requirements: What the program needs, uv among it.
+        code: The folder with the program's own files, of which a part has uv install the rest.
 
     Raises:
         Failure: It cannot be made; nothing half made stays.
@@ -638,11 +652,13 @@ def make_environment(wire: Wire, key: str, requirements: list[str]) -> str:
         shutil.rmtree(folder, ignore_errors=True)
         try:
             _run(wire, [sys.executable, "-m", "venv", folder], "venv")
-            _run(
-                wire,
-                [python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off", *requirements],
-                "pip",
-            )
+            pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off"]
+            first = [one for one in requirements if one[:2] == "uv" and one[2:3] in "<>=!~;[ "]
+            if first:
+                _run(wire, [*pip, *first], "pip")
+                _run(wire, [python, "-c", _WITH_UV, code, folder, cache(), *requirements], "uv")
+            else:
+                _run(wire, [*pip, *requirements], "pip")
             with open(os.path.join(folder, "ready"), "w"):
                 pass
         except BaseException:
@@ -1348,7 +1364,7 @@ class Agent:
 
     def do_environment(self, request: dict[str, Any]) -> dict[str, Any]:
         """Have the program's environment made."""
-        return {"python": make_environment(self._wire, request["key"], request["requirements"])}
+        return {"python": make_environment(self._wire, request["key"], request["requirements"], request["code"])}
 
     def do_task(self, request: dict[str, Any]) -> None:
         """Run a task to its end."""

@@ -1,0 +1,48 @@
+"""The program's own packages, installed by uv on another machine; run there before anything else of the program's.
+
+Only the standard library and uv are there yet.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UserError
+from . import pythons
+from .context import pip_files
+from .definition import load_definition
+from .installing import Work, fill
+
+
+def install(folder: str, cache: str, requirements: Sequence[str]) -> int:
+    """Install requirements into an environment that has uv.
+
+    Args:
+        folder: The environment.
+        cache: The program's cache folder.
+        requirements: What the program needs.
+
+    Returns:
+        An exit code: 0 where they are installed. What was done is printed line by line.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-") as scratch:
+        defined = Path(scratch, "program")
+        defined.mkdir()
+        (defined / "requirements.txt").write_text("".join(f"{one}\n" for one in requirements), "utf-8")
+        definition = load_definition(defined, default_dockerfile=defined / "requirements.txt")
+        files = pip_files(definition, translated=True)
+        work = Work(definition, Path(folder), Path(scratch), Path(cache), _tell, files)
+        try:
+            fill(work, pythons.environment_python(Path(folder)))
+        except UserError as error:
+            _tell(error.problem)
+            return 1
+    return 0
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
