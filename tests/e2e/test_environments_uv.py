@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from packages import serving, wheel
 
-from workflows.environments import uv, virtual
+from workflows.environments import store, uv, virtual
 from workflows.environments.definition import load_definition
 from workflows.environments.virtual import BuiltEnvironment
 from workflows.errors import UserError
@@ -206,6 +206,33 @@ def test_a_second_environment_takes_files_and_byte_code_from_the_first(
     assert says(second, "import aa; print(aa.answer)") == "42"
 
 
+def test_packages_go_with_the_last_environment_that_uses_them(
+    tmp_path: Path, cache: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UV_CACHE_DIR")
+    wheel(wheels, "aa")
+    wheel(wheels, "bb")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    build(tmp_path / "first", cache, "aa\nbb\n")
+    build(tmp_path / "second", cache, "aa\n")
+
+    def kept() -> set[str]:
+        return {path.name for path in cache.glob("uv/archive-v*/*/*.py")} & {"aa.py", "bb.py"}
+
+    first, second = sorted(store.list_environments(cache), key=lambda one: one.name)
+    first.remove()
+    assert kept() == {"aa.py", "bb.py"}, "another process may just be taking what came a moment ago"
+    monkeypatch.setattr(store, "_YOUNG_SECONDS", -1.0)
+    store.forget_packages(cache / "uv")
+    assert kept() == {"aa.py"}
+    second.remove()
+    assert kept() == set()
+    # And they come again.
+    built = build(tmp_path / "first", cache, "aa\nbb\n")
+    assert says(built, "import aa, bb; print(bb.answer)") == "42"
+
+
 PROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n[project]\nname = "own"\n'
 BACKEND = """
 import zipfile
@@ -245,12 +272,13 @@ def test_a_changed_local_package_is_built_again(tmp_path: Path, cache: Path, mon
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A Python of another version as uv fetches one, without ensurepip as Debian's; its minor version and uv's list."""
-    given = [one for one in os.environ.get("AZUREML_DEBUG_TEST_PYTHONS", "").split(os.pathsep) if one]
-    if sys.platform != "linux" or not given:
-        pytest.skip("AZUREML_DEBUG_TEST_PYTHONS names no other Python")
     ask = "import sys; print(sys.base_prefix, *sys.version_info[:3], sep='\\n')"
-    asked = subprocess.run([given[-1], "-I", "-c", ask], capture_output=True, text=True, check=True)
-    prefix, major, minor, patch = asked.stdout.split()
+    given = [one for one in os.environ.get("AZUREML_DEBUG_TEST_PYTHONS", "").split(os.pathsep) if one]
+    told = [subprocess.run([one, "-I", "-c", ask], capture_output=True, text=True, check=True) for one in given]
+    others = [found for found in (one.stdout.split() for one in told) if int(found[2]) != sys.version_info[1]]
+    if sys.platform != "linux" or not others:
+        pytest.skip("AZUREML_DEBUG_TEST_PYTHONS names no other Python")
+    prefix, major, minor, patch = others[-1]
     name = f"python{major}.{minor}"
     archive = tmp_path / "python.tar.gz"
     left_out = {"test", "site-packages", "idlelib", "__pycache__", "ensurepip"}
@@ -261,6 +289,8 @@ def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
         tar.add(os.path.realpath(f"{prefix}/bin/{name}"), f"python/bin/{name}")
         tar.add(f"{prefix}/lib/{name}", f"python/lib/{name}", filter=keep)
+        for library in Path(prefix, "lib").glob(f"lib{name}.so*"):
+            tar.add(library, f"python/lib/{library.name}")
     machine = platform.machine()
     entry = {
         "name": "cpython",

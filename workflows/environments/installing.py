@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import storage
+from ..redaction import scrub
 from . import bytecode, pythons, uv
 from .pip_failures import no_venv, pip_failed
 from .pip_settings import PipSettings, read_settings
@@ -30,6 +31,7 @@ _UNSET = (
     "PIP_PYTHON",
     "__PYVENV_LAUNCHER__",
 )
+_SHOWN_NAMES = 6
 # Where ensurepip, or the distribution in its place, has the wheels of pip that an environment begins with.
 _SEEDS = (
     "import importlib.util, glob, os, sysconfig\n"
@@ -194,12 +196,23 @@ def fill_with_uv(work: Work, python: Path) -> str | None:
         return "uv takes only names in UTF-8"
     settings = work.settings()
     reason = uv.only_pip(settings, (*work.definition.pip, *work.definition.translated()[0]))
+    if reason is None:
+        # uv says nothing before it knows what all of them need, which may take long.
+        work.report(f"installing {_named(work.definition)}")
     for path in work.written() if reason is None else ():
         reason = _filled(work, program, ["--requirements", str(path)], settings, python)
         if reason is not None:
             break
     bytecode.share(work.folder, work.packages)
     return reason
+
+
+def _named(definition: EnvironmentDefinition) -> str:
+    """The first of a definition's packages, for a line of progress."""
+    wanted = (*definition.pip, *definition.translated()[0])
+    names = [item.local.name if item.local is not None else item.name or scrub(item.text) for item in wanted]
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more if names else "nothing but pip"
 
 
 def _filled(

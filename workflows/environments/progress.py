@@ -15,6 +15,10 @@ _ASIDES = (
     "Audited ",
     "Checked ",
     "warning: Requirements file ",
+    # Where the person keeps uv's cache on another disk.
+    "warning: Failed to hardlink ",
+    "If the cache and target directories ",
+    "If this is intentional, set `export UV_LINK_MODE",
     "Removing intermediate container",
     "---> ",
 )
