@@ -152,6 +152,26 @@ def test_inspect_finds_a_line_in_the_second_script_that_a_step_starts(pipelines:
     assert pipelines.until_final()["status"] == "Completed"
 
 
+def test_inspect_shows_every_frame_of_the_steps_own_code(pipelines: PipelineProject) -> None:
+    pipelines.single("from lib.inner import work\nprint(work(2))\n")
+    (pipelines.folder / "work" / "lib").mkdir()
+    (pipelines.folder / "work" / "lib" / "inner.py").write_text("def work(value):\n    return value\n")
+    debug(pipelines)
+    shown = pipelines.ok("pipeline.inspect", "inner.py:2").out
+    assert "inner.py:2" in shown and "work.py:3" in shown and "of other code" not in shown
+
+
+def test_inspect_goes_on_with_what_a_script_has_become_by_an_exec(pipelines: PipelineProject) -> None:
+    pipelines.single(
+        "import os, sys\nif len(sys.argv) == 1:\n    os.execv(sys.executable, [sys.executable, *sys.argv, 'again'])\n"
+        "value = 3\nprint(value)\n"
+    )
+    debug(pipelines)
+    seen = pipelines.ok("pipeline.inspect", "work.py:5", "--json").json
+    assert seen["locals"]["value"] == "3"
+    assert pipelines.until_final()["status"] == "Completed"
+
+
 CHILDREN = """
 import subprocess, sys
 from multiprocessing import get_context

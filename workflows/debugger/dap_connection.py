@@ -46,7 +46,16 @@ class DapTimeout(DapError):
 
 
 class DapClosed(DapError):
-    """The connection is gone, or the peer speaks another protocol."""
+    """The connection is gone, or the peer speaks another protocol.
+
+    Args:
+        reason: Why.
+        waited_for: What was waited for, if anything was.
+    """
+
+    def __init__(self, reason: str, waited_for: str = "") -> None:
+        super().__init__(f"{reason} (waited for {waited_for})" if waited_for else reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -211,7 +220,7 @@ class DapConnection:
                 if found is not None:
                     return found
                 if self._closed is not None:
-                    raise DapClosed(f"{self._closed} (waited for {what})")
+                    raise DapClosed(self._closed, what)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise DapTimeout(f"no {what} within {timeout:.3g} s")
@@ -229,8 +238,9 @@ class DapConnection:
             self._mark_closed("the peer stopped reading")
             raise DapTimeout(f"{message['command']} was not read within {_SEND_TIMEOUT:g} s") from error
         except OSError as error:
-            self._mark_closed(f"connection lost: {error.strerror or error}")
-            raise DapClosed(self._closed) from error
+            reason = f"connection lost: {error.strerror or error}"
+            self._mark_closed(reason)
+            raise DapClosed(self._closed or reason) from error
 
     def _read(self) -> None:
         reader = MessageReader()

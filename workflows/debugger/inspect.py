@@ -39,6 +39,10 @@ class Ended(UserError):
     """The program ended before it reached the line."""
 
 
+class Lost(UserError):
+    """The program closed the connection without a word: it has been killed, or has become another by an exec."""
+
+
 @dataclass(frozen=True)
 class Inspection:
     """What was seen at a stop.
@@ -367,7 +371,7 @@ def _as_user_errors(where: str) -> Iterator[None]:
     except DapTimeout as error:
         raise UserError(f"the debugger on {where} does not answer: {error}", again) from error
     except DapClosed as error:
-        raise UserError(f"lost the debugger on {where}: {error}", again) from error
+        raise Lost(f"lost the debugger on {where}: {error.reason}", again) from error
     except DapError as error:
         if "already being debugged" in str(error):
             raise UserError(

@@ -186,10 +186,12 @@ def inspect_step(
         try:
             stop = inspection.inspect_stop(found[0].endpoint, source, line, expressions, trigger=None, timeout=timeout)
             return stop.as_json()
-        except inspection.Ended:
-            # A step may start several scripts, one after the other.
+        except (inspection.Ended, inspection.Lost) as error:
+            # A step may start several scripts, one after the other, and a script may become another by an exec.
             found = _Watch(watching, run, target.name, rank).until_next(timeout)
             if not found:
+                if isinstance(error, inspection.Lost):
+                    _see_alive(run, target.name)
                 raise
         except UserError as error:
             if isinstance(error.__cause__, DapError):

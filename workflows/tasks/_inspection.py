@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..console import Console
 from ..errors import BadValue
 from ..reading import read_bytes
 
+if TYPE_CHECKING:
+    from ..runs.record import RunRecord
+
 #: Characters of a value that are shown.
 SHOWN_CHARACTERS = 300
 
 
-def show(console: Console, result: Mapping[str, Any]) -> None:
-    """Show where the program stopped, its stack, its values, and the response."""
+def show(console: Console, result: Mapping[str, Any], code: Iterable[Path]) -> None:
+    """Show where the program stopped, its stack, its values, and the response.
+
+    Args:
+        console: Where to.
+        result: What an inspection has found.
+        code: Folders of the person's own code, whose frames are shown beside those of the stopped file's folder.
+    """
     from ..paths import shown
 
     stopped = result["stopped"]
     process = f", child process {result['child']}" if "child" in result else ""
     console.line(f"Stopped in {stopped['function']} at {shown(Path(stopped['file']))}:{stopped['line']}{process}")
-    folder = Path(stopped["file"]).parent
+    folders = [Path(stopped["file"]).parent, *code]
     others = 0
     for frame in result["stack"]:
-        if not Path(frame["file"]).is_relative_to(folder):
+        if not _is_own(Path(frame["file"]), folders):
             others += 1
             continue
         console.line(f"  {frame['function']:<24} {shown(Path(frame['file']))}:{frame['line']}")
     if others:
-        console.line(f"  ({others} frames of other code)")
+        console.line(f"  ({others} frame{'s' if others > 1 else ''} of other code)")
     if result["locals"]:
         console.line("Locals")
         for name, value in result["locals"].items():
@@ -44,6 +53,20 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
     if response is not None:
         body = response["body"]
         console.value(f"Response {response['status']}: {body if isinstance(body, str) else json.dumps(body)}")
+
+
+def code_of(run: RunRecord, project: Path) -> list[Path]:
+    """The folders of the person's own code: the project, and where a run's steps have theirs."""
+    return [project, *(mapping.local_root for step in run.steps for mapping in step.path_mappings())]
+
+
+def _is_own(file: Path, folders: Iterable[Path]) -> bool:
+    """Whether a file lies in one of the folders, and not among the packages of an environment there."""
+    for folder in folders:
+        for whole, place in ((folder, file), (folder.resolve(), file.resolve())):
+            if place.is_relative_to(whole):
+                return not {"site-packages", "dist-packages"} & set(place.relative_to(whole).parts)
+    return False
 
 
 def _cut(value: str) -> str:

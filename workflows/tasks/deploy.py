@@ -170,7 +170,7 @@ def inspect(run: Command, location: str, eval: list[str], request: str | None = 
 
     path = Path(request) if request else None
     result = _deployment(run, held=False).inspect(location, path, list(eval), read_timeout(timeout))
-    show(run.console, result)
+    show(run.console, result, [run.settings.project])
     run.console.result(result)
 
 

@@ -224,15 +224,16 @@ def inspect(
     call: Command, location: str, eval: list[str], run: str | None = None, rank: str | None = None, timeout: str = "60"
 ) -> None:
     """Stop at a line of the script, show stack and values, let it go on: no editor needed."""
-    from ._inspection import read_timeout, show
+    from ._inspection import code_of, read_timeout, show
 
     number = read_rank(rank) if rank is not None else None
     if rank is not None and number is None:
         raise BadValue("One rank is inspected at a time.", "Name it: --rank N")
     seconds = read_timeout(timeout)
     flow = _flow(call)
-    stopped = flow.inspect(flow.find(run), location, number, list(eval), seconds)
-    show(call.console, stopped)
+    found = flow.find(run)
+    stopped = flow.inspect(found, location, number, list(eval), seconds)
+    show(call.console, stopped, code_of(found, call.project))
     call.console.result(stopped)
 
 

@@ -231,15 +231,16 @@ def inspect(
     timeout: str = "60",
 ) -> None:
     """Stop at a line of a step, show stack and values, let it go on: no editor needed."""
-    from ._inspection import read_timeout, show
+    from ._inspection import code_of, read_timeout, show
 
     number = read_rank(rank) if rank is not None else None
     if rank is not None and number is None:
         raise BadValue("One rank is inspected at a time.", "Name it: --rank N")
     seconds = read_timeout(timeout)
     flow = _flow(call)
-    result = flow.inspect(flow.find(run), location, step, number, list(eval), seconds)
-    show(call.console, result)
+    found = flow.find(run)
+    result = flow.inspect(found, location, step, number, list(eval), seconds)
+    show(call.console, result, code_of(found, call.project))
     call.console.line("The step goes on: inv pipeline.status")
     call.console.result(result)
 
