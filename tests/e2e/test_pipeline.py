@@ -157,7 +157,7 @@ def test_inspect_shows_every_frame_of_the_steps_own_code(pipelines: PipelineProj
     (pipelines.folder / "work" / "lib").mkdir()
     (pipelines.folder / "work" / "lib" / "inner.py").write_text("def work(value):\n    return value\n")
     debug(pipelines)
-    shown = pipelines.ok("pipeline.inspect", "inner.py:2").out
+    shown = pipelines.ok("pipeline.inspect", "lib/inner.py:2").out
     assert "inner.py:2" in shown and "work.py:3" in shown and "of other code" not in shown
 
 

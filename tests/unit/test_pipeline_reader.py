@@ -125,6 +125,15 @@ def test_an_optional_input_with_an_empty_default_is_left_out(load: Load) -> None
     assert [item.text for item in step.inputs.values()] == [None, "x"]
 
 
+@pytest.mark.parametrize("tags", ['""', "${{parent.inputs.none}}"])
+def test_an_optional_input_that_is_given_as_the_empty_text_is_left_out(load: Load, tags: str) -> None:
+    component = "component:\n  command: a $[[--tags ${{inputs.tags}}]]\n"
+    component += "  inputs:\n    tags: {type: string, optional: true, default: x}\n"
+    step = only(load(job(f"{component}inputs:\n  tags: {tags}", top="inputs: {none: ''}\n")))
+    assert [item.text for item in step.inputs.values()] == [None]
+    assert render_command(step, {}) == "a "
+
+
 @pytest.mark.parametrize("spelling", ["./fit/fit.yml", "fit/fit.yml", "file:./fit/fit.yml", ".\\fit\\fit.yml"])
 def test_a_component_file_can_be_named_in_each_spelling(load: Load, spelling: str) -> None:
     assert only(load(job(f"component: {spelling}\ninputs: {{data: {{path: ./data}}}}"))).command.startswith("python")

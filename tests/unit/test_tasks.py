@@ -120,6 +120,18 @@ def test_a_positional_that_looks_like_a_flag_is_refused() -> None:
     assert done.returncode == 1 and "inv --help deploy.inspect" in done.stderr
 
 
+@pytest.mark.parametrize("task", ["pipeline.debug", "experiment.list", "deploy.inspect score.py:3", "container.stop"])
+def test_arguments_that_a_task_does_not_take_are_refused(task: str) -> None:
+    command = [sys.executable, "-m", "invoke", *task.split(), "--", "--epochs", "4"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    name = task.split()[0]
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"error: {name} takes nothing behind `--`.",
+        f"Leave it out. Help: inv --help {name}",
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "typed"), [("train.py", "train.py:3"), ("my train.py", "'my train.py:3'"), ("-x.py", "./-x.py:3")]
 )

@@ -137,10 +137,9 @@ class Bindings:
             given = Given(given.type, Value(self.replaced[option], None), given.data)
         declared = _as_given(declared, given.type)
         value, data = given.value, given.data
-        if value is None and not (declared.optional and declared.default is not None and declared.default.data == ""):
-            # An optional input whose default is the empty text is left out: `--resume` alone would be a mistake.
-            value, data = declared.default, False
         if value is None:
+            value, data = declared.default, False
+        if value is None or _is_left_out(declared, value, data):
             return self._nothing(declared, source.job, what, f"Give it under `inputs` of `{source.name}`.")
         text = value.data if isinstance(value.data, str) else ""
         if value.file is None or scheme(text):
@@ -173,9 +172,9 @@ class Bindings:
         own = self.pipeline[name]
         declared = _as_given(declared, own.declared.type)
         given = own.given.value
-        if given is not None:
+        if given is not None and not _is_left_out(declared, given, own.given.data):
             return _value(declared, given, own.given.data, what, name, self.cloud)
-        if declared.default is not None:
+        if given is None and declared.default is not None and not _is_left_out(declared, declared.default, False):
             return _value(declared, declared.default, False, what, f"{source.name}.{name}", self.cloud)
         declared = replace(declared, optional=declared.optional or own.declared.optional)
         return self._nothing(
@@ -196,6 +195,11 @@ class Bindings:
             )
         type_ = declared.type or outputs[output] or "uri_folder"
         return Input(type_, step=step, output=output, file=value.file, line=value.line)
+
+
+def _is_left_out(declared: Declared, value: Value, data: bool) -> bool:
+    """Whether an optional input is given as the empty text, which leaves it out: a flag needs its value."""
+    return declared.optional and not data and value.data == ""
 
 
 def _as_given(declared: Declared, type_: str) -> Declared:

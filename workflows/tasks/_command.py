@@ -85,6 +85,7 @@ def command(
     before: Callable[[Command, dict[str, Any]], bool] | None = None,
     after: Callable[[Command, dict[str, Any]], None] | None = None,
     interrupted: str = "What was begun has been taken away.",
+    takes_remainder: bool = False,
 ) -> Callable[[Callable[..., None]], Task[Any]]:
     """Make an Invoke task of a function of a :class:`Command` and flags.
 
@@ -99,6 +100,7 @@ def command(
             after ``--`` is done with, too.
         after: With ``--remote``: what is done here once the task there has done its part.
         interrupted: What to say of the state that Ctrl-C leaves.
+        takes_remainder: Whether something may follow ``--``: see :meth:`Command.remainder`.
     """
 
     def decorate(function: Callable[..., None]) -> Task[Any]:
@@ -131,6 +133,8 @@ def command(
             for argument in positional:
                 if str(values.get(argument, "")).startswith("-"):
                     _end(UserError(f"{values[argument]} is not a {argument}.", f"Help: inv --help {name}"))
+            if "--" in sys.argv and not takes_remainder:
+                _end(UserError(f"{name} takes nothing behind `--`.", f"Leave it out. Help: inv --help {name}"))
             run = Command(name, context, flags, as_json)
             _keep_secrets()
             with _signals_as_interrupts(), kept():

@@ -60,7 +60,7 @@ def logs(run: Command, follow: bool = False, tail: str | None = None) -> None:
     run.console.line(f"[ended with exit code {exit_code}]" if exit_code is not None else "[ended]")
 
 
-@command()
+@command(takes_remainder=True)
 def shell(run: Command) -> None:
     """Open a shell where the service runs; `-- COMMAND` runs a command instead."""
     from invoke import Exit

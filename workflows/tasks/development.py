@@ -80,6 +80,7 @@ def _at_once(run: Command, one_by_one: Sequence[str], others: Sequence[str]) -> 
 @command(
     interrupted="",
     help={"quick": "Only what needs no engine and no editor, with this Python alone: for every day."},
+    takes_remainder=True,
 )
 def test(run: Command, quick: bool = False) -> None:
     """Run the tests, several at once; `-- ARGUMENTS` are handed to pytest instead."""

@@ -108,6 +108,7 @@ def create(call: Command, name: str) -> None:
 
 
 @command(
+    takes_remainder=True,
     settings=SETTINGS,
     json=True,
     help={**RUN_OPTIONS, "rank": "With --follow: this rank's log only; N or all."},
@@ -141,6 +142,7 @@ def run(
 
 
 @command(
+    takes_remainder=True,
     settings=SETTINGS,
     json=True,
     help={
