@@ -21,10 +21,12 @@ TIMES_AS_MANY = "times as many"
 TIMES, RANKS, FEW_RANKS = 10, 64, 4
 #: Bytes that each of the ranks writes.
 SHORT, LONG = 60 * 25, 60 * 25_000
+#: In so many parts, four a second.
+PARTS, FEW_PARTS = 60, 12
 TALK = """\
 import sys, time
-for part in range(60):
-    sys.stdout.write("x" * (int(sys.argv[1]) // 60 - 1) + "\\n")
+for part in range(PARTS):
+    sys.stdout.write("x" * (int(sys.argv[1]) // PARTS - 1) + "\\n")
     sys.stdout.flush()
     time.sleep(0.25)
 """
@@ -41,7 +43,9 @@ def main(bench: Bench) -> None:
     if not python:
         raise LeftOut("azureml-core is not installed, and AZUREML_DEBUG_TEST_SDK is not set")
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder, AzureMLServer(python=python) as server:
-        project = new_project(Path(folder) / "project", {"work/work.py": TALK})
+        project = new_project(
+            Path(folder) / "project", {"work/work.py": TALK.replace("PARTS", str(FEW_PARTS if bench.quick else PARTS))}
+        )
         write_configuration(server, project)
         environ = client_environment(server, Path(folder) / "home", {})
         environ |= {"AML_BACKEND": "azureml", "AML_COMPUTE_TARGET": "cpu", "AML_PIPELINE_FILE": "pipeline.yml"}

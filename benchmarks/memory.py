@@ -26,7 +26,7 @@ from .measure import run
 #: Sessions of each kind; MiB that a process may take.
 TIMES, LIMIT = 3, 40
 #: Seconds until what a process does at its start is done, and until one has to be there.
-REST, PATIENCE = 2.0, 20.0
+REST, PATIENCE = 1.0, 20.0
 #: A step that goes on until it is canceled.
 PIPELINE = """\
 type: pipeline

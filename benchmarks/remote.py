@@ -15,7 +15,7 @@ from workflows.debugger.dap import DapClient
 from .harness import INV, ROOT, Bench, LeftOut
 from .measure import Samples, load, run, seconds
 
-TIMES, FILES, STEPS = 10, 10_000, 40
+TIMES, FILES, FEW_FILES, STEPS = 10, 10_000, 500, 40
 
 
 def main(bench: Bench) -> None:
@@ -83,7 +83,8 @@ def synchronising(bench: Bench, tree: Path, environ: dict[str, str], hosts: obje
     tree.mkdir()
     (tree / "tasks.py").write_text("from workflows import namespace as ns\n")
     chance = random.Random(1)
-    for number in range(FILES):
+    files = FEW_FILES if bench.quick else FILES
+    for number in range(files):
         path = tree / f"package{number // 100}" / f"file {number}.txt"
         path.parent.mkdir(exist_ok=True)
         path.write_text("x" * chance.randint(10, 2000))
@@ -104,7 +105,7 @@ def synchronising(bench: Bench, tree: Path, environ: dict[str, str], hosts: obje
     for command in (sync, rsync):
         run(command, tree, environ)
     found = bench.measure(TIMES, ours=changed(sync), rsync=changed(rsync))
-    bench.ratio(f"one changed of {FILES:,} files sent, the whole command", "rsync", found, 2.0, theirs="rsync")
+    bench.ratio(f"one changed of {files:,} files sent, the whole command", "rsync", found, 2.0, theirs="rsync")
 
 
 def one_step(bench: Bench, project: Path, environ: dict[str, str]) -> None:
@@ -126,20 +127,20 @@ def one_step(bench: Bench, project: Path, environ: dict[str, str]) -> None:
     began = load()
     for _round in range(bench.times(4)):
         for name, port in places.items():
-            found[name] += _steps(port, mappings, script)
+            found[name] += _steps(port, mappings, script, bench.times(STEPS))
     more = Samples(found, (began, load())).differences("tunnel", "direct")
     run([*INV, "experiment.cancel", "--remote"], project, environ)
     run([*INV, "remote.stop"], project, environ)
     bench.figure("one step (next) through the tunnel, more than direct", more, "s", 0.005)
 
 
-def _steps(port: int, mappings: list[dict[str, str]], script: Path) -> list[float]:
+def _steps(port: int, mappings: list[dict[str, str]], script: Path, steps: int) -> list[float]:
     client = DapClient.connect("127.0.0.1", port, 20)
     try:
         client.attach(path_mappings=mappings, breakpoints={str(script): [3]}, timeout=30)
         thread = client.wait_event("stopped", 30).body["threadId"]
         taken = []
-        for _step in range(STEPS):
+        for _step in range(steps):
 
             def step() -> None:
                 client.request("next", {"threadId": thread}, 20)
