@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from debuggee_harness import LIMIT, interpreters, name_of
 from step_harness import Step, debugpy_of
+from users import OTHER, needs_users
 
 from workflows.debugger.children import ANNOUNCED, STOPPED, ChildSessions
 from workflows.debugger.dap import DapClient, Json
@@ -110,6 +113,12 @@ PROGRAMS = {
                 print("made", pool.submit(worker.work, 21).result(), flush=True)
         """,
 }  # fmt: skip
+
+
+def has_debugpy(python: str) -> bool:
+    """Whether there is no such Python, or it has debugpy."""
+    found = os.path.exists(python)
+    return not found or subprocess.run([python, "-c", "import debugpy"], capture_output=True, cwd="/").returncode == 0
 
 
 def begin(folder: Path, source: str, python: str = sys.executable, **more: str) -> Step:
@@ -283,6 +292,39 @@ def test_a_thread_may_fork_while_the_debugger_has_the_program_paused(python: str
             client.disconnect(timeout=LIMIT)
         assert step.ended() == 0
         assert step.lines[-1] == "done"
+
+
+BARE = next((path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if not has_debugpy(path)), "")
+
+
+@pytest.mark.skipif(not BARE, reason="there is no Python without debugpy")
+def test_a_child_of_a_python_without_debugpy_runs_on_and_it_is_said(tmp_path: Path) -> None:
+    source = f"""
+        import subprocess
+        for _ in range(2):
+            subprocess.run(["{BARE}", "worker.py"], check=True)
+        """
+    with begin(tmp_path, source) as step:
+        with session(step) as (client, children):
+            assert next_stop(client, children) is None
+        assert step.ended() == 0
+        assert step.lines.count("made 42") == 2
+        lines = step.errors().splitlines()
+        assert len(lines) == 2 and all("cannot be debugged: ModuleNotFoundError" in line for line in lines)
+
+
+@needs_users
+@pytest.mark.skipif(not BARE, reason="there is no Python that every user can run")
+def test_a_child_of_another_user_runs_on_undebugged(tmp_path: Path) -> None:
+    source = f"""
+        import subprocess
+        subprocess.run(["{BARE}", "-c", "print('made', 42)"], check=True, user={OTHER})
+        """
+    with begin(tmp_path, source) as step:
+        with session(step) as (client, children):
+            assert next_stop(client, children) is None
+        assert step.ended() == 0
+        assert step.lines[-1] == "made 42"
 
 
 def test_without_children_they_are_plain_processes(tmp_path: Path) -> None:
