@@ -5,6 +5,7 @@ With the kind ``bare`` it listens through debugpy alone; otherwise through the g
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import random
@@ -43,12 +44,26 @@ def work(moments: random.Random, naps: float) -> None:
 
 
 def fork() -> None:
-    child = os.fork()
+    child = os.fork()  # LINE forks
     if not child:
         os._exit(0)
     os.waitpid(child, 0)
     ended = child  # LINE forked
     del ended
+
+
+#: How often :func:`fork_on` has forked.
+forks = [0]
+
+
+def fork_on() -> None:
+    """Fork again and again, with no breakpoint on the way."""
+    while True:
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+        forks[0] += 1
 
 
 def arrive(name: str) -> str:
@@ -70,6 +85,11 @@ def main(kind: str, seed: str) -> None:
         threading.Thread(target=time.sleep, args=(1e5,), daemon=True).start()
     if kind == "late":
         be_late()
+    if kind == "forks-beside":
+        threading.Thread(target=fork_on, daemon=True).start()
+    if kind == "forks-beside-bare":
+        # A thread that Python's threading module knows nothing of.
+        _thread.start_new_thread(fork_on, ())
     last = 0
     while kind != "race":
         last = step(last)

@@ -16,6 +16,7 @@ import pytest
 from debuggee_harness import (
     BOTH,
     CHILD,
+    EVERY,
     LIMIT,
     Child,
     evaluate,
@@ -370,19 +371,33 @@ def test_a_forked_child_and_its_child_run_past_inherited_breakpoints(python: str
         assert child.errors() == ""
 
 
-def test_a_thread_that_forks_while_the_program_is_being_paused_goes_on(child: Child) -> None:
-    child.ask("forks = [0]; rests = threading.Event()")
+@EVERY
+@pytest.mark.parametrize("just_my_code", [True, False], ids=["just-my-code", "all-code"])
+def test_a_thread_that_forks_while_the_program_is_being_paused_goes_on(
+    python: str, just_my_code: bool, tmp_path: Path
+) -> None:
+    script = tmp_path / "program.py"
+    # A function of the first is called in each child, before any of the debuggee's.
+    script.write_text(
+        "import random\nimport debuggee_child\ndebuggee_child.session = debuggee_child.load().start()\n"
+        "debuggee_child.obey()\n"
+    )
     fork = "p = os.fork()\\n  if not p: os._exit(0)\\n  os.waitpid(p, 0)\\n  forks[0] += 1"
-    child.ask(f"exec('def fork():\\n while not rests.is_set():\\n  {fork}\\n')")
-    child.ask("threading.Thread(target=fork, daemon=True).start()")
-    for _ in range(12):
-        with child.attached("tick") as client:
-            thread = stopped(client)[2]
-            client.set_breakpoints(str(CHILD), [])
-            resume(client, thread)
-    seen = child.ask("forks[0]")
-    until(lambda: child.ask("forks[0]") > seen, "another fork")
-    child.ask("rests.set()")
+    with Child(tmp_path, python, script) as child:
+        child.ask("forks = [0]; rests = threading.Event()")
+        child.ask(f"exec('def fork():\\n while not rests.is_set():\\n  {fork}\\n')")
+        child.ask("threading.Thread(target=fork, daemon=True).start()")
+        for _ in range(12):
+            with DapClient.connect("127.0.0.1", child.port, LIMIT) as client:
+                lines = {str(CHILD): [line_of("tick")]}
+                client.attach(breakpoints=lines, just_my_code=just_my_code, timeout=LIMIT)
+                thread = stopped(client)[2]
+                client.set_breakpoints(str(CHILD), [])
+                resume(client, thread)
+                client.disconnect(timeout=LIMIT)
+        seen = child.ask("forks[0]")
+        until(lambda: child.ask("forks[0]") > seen, "another fork")
+        child.ask("rests.set()")
 
 
 def test_a_forked_child_that_lives_on_holds_neither_port_nor_debugger(child: Child) -> None:

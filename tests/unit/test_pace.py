@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Hostile
-from debuggee_harness import BOTH, CHILD, EVERY, LIMIT, Child, evaluate, line_of, resume, stopped
+from debuggee_harness import BOTH, CHILD, EVERY, LIMIT, Child, evaluate, line_of, resume, stopped, until
 
 from workflows.debugger.dap import DapClient
 
@@ -176,6 +176,50 @@ def test_a_program_that_forks_is_debugged_to_its_end(
             name, line, thread = stopped(client)
             assert (name, line) == ("fork", line_of("forked", PACE))
             client.request("continue", {"threadId": thread}, LIMIT)
+
+
+@EVERY
+def test_a_step_over_a_fork_ends_in_the_next_line(python: str, tmp_path: Path) -> None:
+    with program(tmp_path, "fork", python, "1") as child, attached(child, "forks") as client:
+        first = line_of("forks", PACE)
+        for _ in range(3):
+            # But for the child's line.
+            for line in (first, first + 1, first + 3, line_of("forked", PACE)):
+                name, stopped_at, thread = stopped(client)
+                assert (name, stopped_at) == ("fork", line)
+                client.request("next" if line != line_of("forked", PACE) else "continue", {"threadId": thread}, LIMIT)
+
+
+@EVERY
+@pytest.mark.parametrize("kind", ["forks-beside", "forks-beside-bare"])
+@pytest.mark.timeout(3600)
+def test_each_stop_beside_a_thread_that_forks_is_told_of_and_it_goes_on_forking(
+    python: str, kind: str, tmp_path: Path, hostile: Hostile, request: pytest.FixtureRequest
+) -> None:
+    stops = FORKS if request.config.option.hostile is None else hostile.count
+    with program(tmp_path, kind, python) as child, DapClient.connect("127.0.0.1", child.port, LIMIT) as client:
+        # A child is traced in libraries, too.
+        client.attach(breakpoints={str(PACE): [line_of("step", PACE)]}, just_my_code=False, timeout=LIMIT)
+        for index in range(stops):
+            thread = client.wait_event("stopped", LIMIT).body["threadId"]
+            client.request(hostile.random(index).choice(["next", "continue", "continue"]), {"threadId": thread}, LIMIT)
+        thread = client.wait_event("stopped", LIMIT).body["threadId"]
+        client.set_breakpoints(str(PACE), [])
+        for index in range(stops):
+            client.request("continue", {"threadId": thread}, LIMIT)
+            time.sleep(hostile.random(index).choice([0, 0.001, 0.01]))
+            client.request("pause", {"threadId": thread}, LIMIT)
+            thread = client.wait_event("stopped", LIMIT).body["threadId"]
+
+        def forks() -> int:
+            client.request("continue", {"threadId": thread}, LIMIT)
+            client.set_breakpoints(str(PACE), [line_of("step", PACE)])
+            stop = stopped(client)[2]
+            client.set_breakpoints(str(PACE), [])
+            return int(evaluate(client, stop, "forks[0]"))
+
+        seen = forks()
+        until(lambda: forks() > seen, "another fork")
 
 
 @EVERY

@@ -19,7 +19,7 @@ from collections import deque
 from itertools import accumulate, chain, repeat, takewhile
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from . import imports, spawning
+from . import forks, imports, spawning
 from .adapter import Adapter, AdapterFailed
 from .threads import start_untraced
 
@@ -146,8 +146,7 @@ class Debugger:
     def _start(self) -> None:
         # It warns of frozen modules on standard error; whoever debugs knows.
         os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-        if _TRACES:
-            imports.untrace_children()
+        forks.untrace_children()
         adapter = self._start_adapter()
         try:
             if "pydevd" in sys.modules:
@@ -200,8 +199,9 @@ class Debugger:
         # Children are told by this program, not by pydevd, which would keep those waiting that nobody attends to.
         api.configure(subProcess=False)
         settings = dict(_CONNECTING, **more)
+        settings["dont_trace_start_patterns"] = forks.FILES
         if getattr(api, "hide_debugpy_internals", lambda: True)():
-            settings["dont_trace_start_patterns"] = (self._folder(),)
+            settings["dont_trace_start_patterns"] = (self._folder(), *forks.FILES)
             settings["dont_trace_end_patterns"] = ("debugpy_launcher.py",)
         port, settings["access_token"], settings["client_access_token"] = way_in
         api._settrace(host="127.0.0.1", port=port, **settings)
@@ -231,8 +231,7 @@ class Debugger:
         """
         self.leave()
         os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-        if _TRACES:
-            imports.untrace_children()
+        forks.untrace_children()
         if not self._watches_forks:
             self._watches_forks = True
             os.register_at_fork(after_in_child=self.forget_after_fork)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import _thread
 import os
 import sys
-from functools import partial
 from importlib.machinery import PathFinder
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
@@ -129,20 +128,6 @@ class _Finder:
         if path is not None or not own.is_inside():
             return None
         return PathFinder.find_spec(name, own.path, target)
-
-
-#: What a forked child's thread is to be traced with from its first moment on: None, once there is a debugger.
-#: A thread that is about to pause when it forks would pause in the child's first Python function, where nobody lets
-#: it go on. So this has to be the first that is called there, and to be no Python function itself: `sorted` calls
-#: sys.settrace with each of the list.
-_traced_with: List[Any] = []
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=partial(sorted, _traced_with, key=sys.settrace))
-
-
-def untrace_children() -> None:
-    """From now on a forked child is not traced: its debugger stays with the parent."""
-    _traced_with[:] = [None]
 
 
 class _Own:
