@@ -255,6 +255,26 @@ def test_a_program_that_closes_every_descriptor_gets_its_gate_back(child: Child)
     assert child.ask("[file.write(b'x') for file in own]") == [1] * 12
 
 
+@EVERY
+def test_a_program_that_closes_every_descriptor_after_a_debugger_was_there_keeps_its_later_files(
+    python: str, tmp_path: Path
+) -> None:
+    with Child(tmp_path, python) as child:
+        child.ask("import tempfile, socket; sys.modules['azureml_debuggee.gate'].HEARTBEAT_SECONDS = 0.1")
+        with child.attached("tick") as client:
+            assert stopped(client)[0] == "tick"
+        # Its own get all the numbers: that of pydevd's connection, too.
+        opening = "[tempfile.TemporaryFile() for _ in range(4)], [socket.socketpair() for _ in range(8)]"
+        child.ask(f"os.closerange(3, 256); files, pairs = {opening}")
+        until(lambda: len(child.events("listening")) == 2, "the gate listens anew")
+        with child.attached("tick") as client:
+            assert stopped(client)[0] == "tick"
+        assert child.ask("[file.write(b'x') for file in files]") == [1] * 4
+        child.ask("[end.settimeout(5) for pair in pairs for end in pair]")
+        child.ask("[(one.sendall(b'one'), two.sendall(b'two')) for one, two in pairs]")
+        assert child.ask("[(one.recv(9), two.recv(9)) for one, two in pairs]") == [(b"two", b"one")] * 8
+
+
 # Bugs of our own ------------------------------------------------------------------------------------
 
 

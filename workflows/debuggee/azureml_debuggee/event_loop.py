@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import selectors
 import socket
@@ -10,6 +9,7 @@ import traceback
 from typing import Any, Callable, List, Optional, Tuple
 
 from .announce import warn
+from .descriptors import identity
 from .threads import start_untraced
 
 
@@ -49,14 +49,7 @@ class EventLoop:
         self._opened_as = self._identity()
 
     def _identity(self) -> Any:
-        """What tells the wake-up socket from whatever else may get its number."""
-        if os.name != "posix":
-            return None
-        try:
-            status = os.fstat(self._wakeup_receiver.fileno())
-        except OSError:
-            return False
-        return status.st_dev, status.st_ino
+        return identity(self._wakeup_receiver.fileno())
 
     def sockets(self) -> Tuple[socket.socket, socket.socket]:
         """Its own two."""

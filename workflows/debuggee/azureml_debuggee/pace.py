@@ -13,6 +13,8 @@ As of debugpy 1.8.22, each found by what it looks like, and left alone where it 
   others and goes on itself. Nobody is told. Nor is anybody, before suspend_threads_lock came, where two threads
   reach one at the same moment: each takes the other for the one that tells.
 * A new connection is followed by a sleep of 0.1 s.
+* A program that closes all of its descriptors closes the connection's, too. pydevd goes on with the number, which
+  may be a file or a connection of the program's by then.
 * debugpy describes its environment for its log, the metadata of every installed package included, even where
   it keeps no log.
 
@@ -25,6 +27,8 @@ import os
 import socket
 import threading
 import time
+
+from . import descriptors
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -83,6 +87,7 @@ def _connect_at_once(api: Any) -> None:
     connect = kind.initialize_network
 
     def initialize_network(self: Any, sock: Any, *arguments: Any, **keywords: Any) -> None:
+        sock = descriptors.own(sock)
         for prepare in (_send_at_once, _wake_at_once):
             try:
                 prepare(self, sock)
