@@ -72,7 +72,7 @@ class Builds:
     def without_docker(self) -> float:
         """`deploy.build` on this machine itself."""
         cache = self._empty()
-        environ = {**self._environ, "AML_ENGINE": "process", "XDG_CACHE_HOME": str(cache)}
+        environ = {**self._environ, **_caches(cache), "AML_ENGINE": "process"}
         took = seconds(lambda: run([*INV, "deploy.build"], self._project, environ, timeout=LIMIT))
         shutil.rmtree(cache)
         return took
@@ -98,7 +98,7 @@ class Builds:
             for line in self._dockerfile.splitlines()
         ]
         (self._definition / "Dockerfile").write_text("\n".join(fresh) + "\n")
-        environ = {**self._environ, "AML_ENGINE": "docker", "XDG_CACHE_HOME": str(cache)}
+        environ = {**self._environ, **_caches(cache), "AML_ENGINE": "docker"}
         said: list[str] = []
         took = seconds(lambda: said.append(run([*INV, "deploy.build"], self._project, environ, timeout=LIMIT)))
         built = re.search(r"(\S+) \(built\)", said[0])
@@ -128,3 +128,8 @@ class Builds:
         run(["docker", "rmi", tag], folder)
         shutil.rmtree(folder)
         return took
+
+
+def _caches(folder: Path) -> dict[str, str]:
+    """Variables that put the program's cache, pip's and uv's into a folder."""
+    return {"XDG_CACHE_HOME": str(folder), "PIP_CACHE_DIR": str(folder / "pip"), "UV_CACHE_DIR": str(folder / "uv")}
