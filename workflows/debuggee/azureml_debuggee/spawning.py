@@ -62,15 +62,18 @@ def install(inject: str) -> None:
 
 
 class _BeforeImport:
-    """Stands first among the finders until a module is asked for that starts processes."""
+    """Stands first among the finders, for the moment at which a module is asked for that starts processes.
+
+    It stays there: another thread that goes through the finders would miss one if it went.
+    """
 
     def __init__(self, folder: bytes) -> None:
-        self._folder = folder
+        self._folder: "Optional[bytes]" = folder
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> None:
-        if name in ("subprocess", "multiprocessing.util"):
-            sys.meta_path.remove(self)
-            _change_fork_exec(self._folder)
+        if self._folder is not None and name in ("subprocess", "multiprocessing.util"):
+            folder, self._folder = self._folder, None
+            _change_fork_exec(folder)
 
 
 def _change_fork_exec(folder: bytes) -> None:
