@@ -264,6 +264,32 @@ def test_a_child_that_dies_while_it_is_attached_ends_only_its_own_session(python
 
 
 @EVERY
+def test_a_child_that_closes_every_descriptor_keeps_its_files(python: str, tmp_path: Path) -> None:
+    source = """
+        import os, worker
+        if os.fork() == 0:
+            worker.work(1)
+            os.closerange(3, 1000)
+            files = [open(f"file{number}", "w+") for number in range(40)]
+            import time
+            time.sleep(1)
+            for number, file in enumerate(files):
+                file.write(str(number))
+                file.close()
+                assert open(f"file{number}").read() == str(number)
+            print("kept", flush=True)
+            os._exit(0)
+        assert os.wait()[1] == 0
+        """
+    with begin(tmp_path, source, python) as step:
+        with session(step) as (client, children):
+            assert next_stop(client, children) is not None
+            assert next_stop(client, children) is None
+        assert step.ended() == 0
+        assert step.lines[-1] == "kept"
+
+
+@EVERY
 def test_a_thread_may_fork_while_the_debugger_has_the_program_paused(python: str, tmp_path: Path) -> None:
     source = """
         import os, threading, time, worker
