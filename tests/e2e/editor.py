@@ -31,7 +31,7 @@ PICTURES = "AZUREML_DEBUG_TEST_PICTURES"
 README = "AZUREML_DEBUG_TEST_README"
 IMAGES = ROOT / "docs" / "images"
 #: Seconds for what the workbench does by itself.
-SECONDS = 60.0
+SECONDS = 120.0
 #: A person's settings that keep the workbench quiet, and its terminal readable for `terminal`.
 _SETTINGS = {
     "security.workspace.trust.enabled": False,

@@ -287,7 +287,9 @@ def _claim(folder: Path) -> tuple[int, int]:
         held = _hold(_LOCKS / f"{number}.lock")
         if held is not None:
             shutil.rmtree(folder / str(number), ignore_errors=True)
-            if not run_program("ip", "-4", "route", "show", "root", f"10.83.{number}.0/24"):
+            # What of a killed run has not ended yet may be using its folder still.
+            left = (folder / str(number)).exists()
+            if not left and not run_program("ip", "-4", "route", "show", "root", f"10.83.{number}.0/24"):
                 return number, held
             os.close(held)
     raise AssertionError("no network is free")
