@@ -127,6 +127,7 @@ def test_a_build_context_is_brought_as_it_is_meant(web: Web, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(("ok", "azureml", "./", "link"))])
 def test_names_in_a_build_context_that_lead_out_are_refused(name: str, web: Web, tmp_path: Path) -> None:
     folder = tmp_path / "one" / "two" / "context"
+    web.files["/archive"] = _tar([_member("inside")])
     with pytest.raises(Refused):
         _save(web, folder, [_inline(name)])
     with pytest.raises(Refused):
