@@ -16,6 +16,7 @@ from users import OTHER, needs_users
 
 from workflows.debugger.children import ANNOUNCED, STOPPED, ChildSessions
 from workflows.debugger.dap import DapClient, Json
+from workflows.engines.ports import any_free
 from workflows.models import DebugEndpoint
 
 EVERY = pytest.mark.parametrize("python", interpreters(), ids=name_of)
@@ -124,16 +125,20 @@ def has_debugpy(python: str) -> bool:
 def begin(folder: Path, source: str, python: str = sys.executable, **more: str) -> Step:
     """A step that holds, with a worker beside its script."""
     step = Step(folder, "{python} train.py", python, source, **{"WAIT": "1", "CHILDREN": "1", "TIMEOUT": "60", **more})
-    # It holds before its first line, so there is time.
+    write_worker(step)
+    return step
+
+
+def write_worker(step: Step) -> None:
+    """Put the worker beside the step's script, which holds before its first line, so that there is time."""
     (step.code / "worker.py").write_text(
         WORK + "\n\ndef main():\n    import os\n    # Whole, among many.\n    os.write(1, b'made %d\\n' % work(21))\n"
         "\n\nif __name__ == '__main__':\n    main()\n"
     )
-    return step
 
 
 @contextlib.contextmanager
-def session(step: Step, attends: bool = True) -> Iterator[tuple[DapClient, ChildSessions]]:
+def session(step: Step) -> Iterator[tuple[DapClient, ChildSessions]]:
     """A debugger with a breakpoint in the worker, there and in the children."""
     path = str(step.code / "worker.py")
     endpoint = DebugEndpoint("127.0.0.1", step.port, ())
@@ -150,8 +155,11 @@ def session(step: Step, attends: bool = True) -> Iterator[tuple[DapClient, Child
         client.disconnect(timeout=LIMIT)
 
 
-def next_stop(client: DapClient, children: ChildSessions) -> int | None:
-    """Attach to children until one stops, and let it go on: its process id; None where the program ended before."""
+def next_stop(client: DapClient, children: ChildSessions, itself: bool = False) -> int | None:
+    """Attach to children until one stops, and let it go on: its process id; None where the program ended before.
+
+    With ``itself`` the program may stop as well: 0.
+    """
     while True:
         event = client.wait_event((ANNOUNCED, STOPPED, "stopped", "terminated"), LIMIT)
         if event.name == ANNOUNCED:
@@ -163,8 +171,11 @@ def next_stop(client: DapClient, children: ChildSessions) -> int | None:
             assert (frame["name"], frame["line"]) == ("work", 3)
             stop.client.request("continue", {"threadId": thread}, LIMIT)
             return stop.pid
+        elif event.name == "stopped":
+            assert itself, "the program itself stopped"
+            client.request("continue", {"threadId": event.body["threadId"]}, LIMIT)
+            return 0
         else:
-            assert event.name == "terminated", "the program itself stopped"
             return None
 
 
@@ -227,6 +238,32 @@ def test_a_child_that_nobody_attends_to_runs_on(python: str, wants: bool, tmp_pa
         assert [line for line in step.lines if line.startswith("made")] == ["made 42"] * 3
         # It is asked for once, and not again.
         assert step.errors().count("no debugger has attached to it") == int(wants)
+
+
+@EVERY
+def test_processes_that_a_launcher_starts_side_by_side_are_debugged_behind_one_port(
+    python: str, tmp_path: Path
+) -> None:
+    source = """
+        import time, worker
+        worker.main()
+        # Both are there at the same time.
+        time.sleep(1)
+        """
+    (tmp_path / "launch.py").write_text(
+        "import subprocess, sys\n"
+        "children = [subprocess.Popen([sys.executable, 'train.py']) for _ in range(3)]\n"
+        "assert [child.wait() for child in children] == [0] * 3\n"
+    )
+    more = {"WAIT": "1", "CHILDREN": "1", "TIMEOUT": "60", "PORT": str(any_free(frozenset()))}
+    with Step(tmp_path, "{python} ../launch.py", python, source, **more) as step:
+        write_worker(step)
+        with session(step) as (client, children):
+            pids = {next_stop(client, children, itself=True) for _ in range(3)}
+            assert len(pids) == 3, step.errors()
+        assert step.ended() == 0
+        assert step.lines.count("made 42") == 3
+        assert step.lines.count("Debugger attached = True") == 1
 
 
 def test_many_children_at_once_all_run_to_their_end(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def begin(inject: str, program: "Any" = None) -> "Optional[Callable[[], None]]":
         spawning.hide_path(inject, os.environ)
         spawning.install(inject)
         watch_forks()
-        if not _enlist():
+        if not enlist():
             return None
         from . import member as module
 
@@ -177,7 +177,7 @@ def _followed(fork: "Callable[[], Any]") -> "Callable[[], Any]":
     return fork_and_say
 
 
-def _enlist() -> bool:
+def enlist() -> bool:
     """Say that this process is there, now or in a moment; whether a debugger is attached that wants to see children."""
     global link
     if os.path.exists(os.environ.get(ATTENDED, "")):
@@ -246,7 +246,7 @@ def _after_fork() -> None:
             link.close()
         link = member = None
         making = _thread.allocate_lock()
-        if is_child(os.environ) and _enlist():
+        if is_child(os.environ) and enlist():
             from . import member as module
 
             module.wait()

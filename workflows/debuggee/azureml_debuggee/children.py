@@ -11,7 +11,7 @@ import selectors
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from .announce import warn
 from .child import AT, ATTENDED
@@ -85,6 +85,11 @@ class Children:
         if self._folder is not None:
             self._file = os.environ[ATTENDED] = os.path.join(self._folder, name)
         self._mark()
+
+    @property
+    def found_at(self) -> Optional[Tuple[str, str]]:
+        """The socket's name and the file's, as the children's environment has them; None where it does not listen."""
+        return None if self._listener is None else (os.environ[AT], os.environ.get(ATTENDED, ""))
 
     def _mark(self) -> None:
         """Make or remove the file by which children see whether they are wanted."""

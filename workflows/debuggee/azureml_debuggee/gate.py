@@ -76,6 +76,8 @@ class Gate:
         self._announce = announce
         #: Asked where the port is held: whether by one that runs beside this one, and stays.
         self.is_held: Callable[[int], bool] = lambda port: False
+        #: Set where no debugger is to be let in here after all, while the port is still held.
+        self.is_needless = False
         #: Set once the gate listens, or never will.
         self.settled = threading.Event()
         #: Set once a debugger has been let in, or will never be.
@@ -132,7 +134,8 @@ class Gate:
             self._fail(str(error))
             return True
         self._debugger.gate = self.address
-        self._announce("listening", host=self.reached_at[0], port=self.reached_at[1])
+        more = {} if self._children is None else {"children": self._children.found_at}
+        self._announce("listening", host=self.reached_at[0], port=self.reached_at[1], **more)
         self.settled.set()
         return True
 
@@ -146,6 +149,8 @@ class Gate:
         began = time.monotonic()
         while not bound:
             time.sleep(0.02)
+            if self.is_needless:
+                return
             bound = self._bind()
             waited = time.monotonic() - began
             if not bound and waited > ENDING_SECONDS and self.is_held(self.address[1]):

@@ -41,7 +41,8 @@ ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.002
 
 
-def _number(environment: Mapping[str, str], name: str, default: float) -> float:
+def number_in(environment: Mapping[str, str], name: str, default: float) -> float:
+    """A number among environment variables, such that it can be waited for; the default where there is none."""
     try:
         number = float(environment.get(name, ""))
     except ValueError:
@@ -65,10 +66,10 @@ class Session:
         self.rank = int(rank) if rank.isdigit() else None
         self.announce = Announcer(environment.get("AZUREML_DEBUGGEE_EVENTS"), self.rank)
         self.wanted = environment.get("AZUREML_DEBUGGEE_WAIT") == "1"
-        self.timeout = _number(environment, "AZUREML_DEBUGGEE_TIMEOUT", 300.0)
+        self.timeout = number_in(environment, "AZUREML_DEBUGGEE_TIMEOUT", 300.0)
         self.debugger = child.debugger = Debugger()
         host = environment.get("AZUREML_DEBUGGEE_HOST") or "127.0.0.1"
-        port = int(_number(environment, "AZUREML_DEBUGGEE_PORT", 5678))
+        port = int(number_in(environment, "AZUREML_DEBUGGEE_PORT", 5678))
         self.gate = Gate(
             host,
             port,
@@ -76,7 +77,7 @@ class Session:
             self.announce,
             environment.get("AZUREML_DEBUGGEE_ADDRESS"),
             environment.get("AZUREML_DEBUGGEE_TOKEN"),
-            int(_number(environment, "AZUREML_DEBUGGEE_PORTS", 1)),
+            int(number_in(environment, "AZUREML_DEBUGGEE_PORTS", 1)),
             environment.get("AZUREML_DEBUGGEE_LOOPBACK") == "1",
             _folder_for_children(environment),
         )

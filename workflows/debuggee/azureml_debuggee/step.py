@@ -362,10 +362,12 @@ def _start(program: Program, rank: Optional[int]) -> None:
             begun.gate.is_held, begun.silent_without_gate = is_held, True
             begun.gate.start()
             _expect_a_thread()
-            if settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
-                from . import child
+        if settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
+            from . import child, siblings
 
-                child.watch_forks()
+            child.watch_forks()
+            if siblings.join(begun.gate, settings):
+                return
         if begun.wanted:
             hold(begun)
     except Exception as error:

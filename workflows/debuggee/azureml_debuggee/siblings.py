@@ -1,0 +1,93 @@
+"""A process of a step's script beside one that is debugged already, as launchers start them.
+
+One port belongs to the first of them. A further one is debugged as if it were a child of the first: in a session of
+its own behind the same port.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Dict, List, Mapping, Optional
+
+from . import child, imports, step
+from .gate import ENDING_SECONDS, Gate
+
+#: Seconds between looks at whether the first one still holds.
+LOOK_SECONDS = 0.05
+
+
+def join(gate: Gate, settings: Mapping[str, str]) -> bool:
+    """Become a child of the process that listens at this one's port, where there is one; hold as long as it does.
+
+    Args:
+        gate: This process's own, which has been started.
+        settings: Configuration, as for a session.
+    """
+    # The port may also be that of a process which is just ending.
+    if gate.settled.is_set() or gate.settled.wait(ENDING_SECONDS):
+        return False
+    first = _listening(settings)
+    if first is None or not first.get("children"):
+        return False
+    try:
+        # It may have ended, and whoever has started it has not noticed.
+        child.Link(first["children"][0]).close()
+    except OSError:
+        return False
+    gate.is_needless = True
+    os.environ[child.AT], os.environ[child.ATTENDED] = first["children"]
+    os.environ[step.OWNER] = str(first["pid"])
+    if settings.get("AZUREML_DEBUGGEE_WAIT") == "1":
+        _hold(settings, int(first["pid"]))
+    if child.enlist():
+        from . import member
+
+        with step.outside_site():
+            member.wait()
+    return True
+
+
+def _events(settings: Mapping[str, str]) -> List[Dict[str, Any]]:
+    try:
+        with open(settings["AZUREML_DEBUGGEE_EVENTS"], encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (KeyError, OSError, ValueError):
+        return []
+    loads, events = imports.get("json").loads, []
+    for line in lines:
+        try:
+            events.append(loads(line))
+        except ValueError:
+            continue
+    return events
+
+
+def _listening(settings: Mapping[str, str]) -> Optional[Dict[str, Any]]:
+    """What the process of this step has announced that listens at this one's port; None where none runs."""
+    port = settings.get("AZUREML_DEBUGGEE_PORT", "")
+    found = [event for event in _events(settings) if event["event"] == "listening" and str(event["port"]) == port]
+    if not found or found[-1]["pid"] == os.getpid() or not _runs(found[-1]["pid"]):
+        return None
+    return found[-1]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _hold(settings: Mapping[str, str], pid: int) -> None:
+    """Wait as long as the first one waits for a debugger."""
+    from .session import number_in
+
+    deadline = time.monotonic() + number_in(settings, "AZUREML_DEBUGGEE_TIMEOUT", 300.0)
+    while time.monotonic() < deadline and _runs(pid):
+        if any(event["pid"] == pid and event["event"] in ("attached", "not-attached") for event in _events(settings)):
+            return
+        time.sleep(LOOK_SECONDS)
