@@ -266,6 +266,34 @@ def test_processes_that_a_launcher_starts_side_by_side_are_debugged_behind_one_p
         assert step.lines.count("Debugger attached = True") == 1
 
 
+@pytest.mark.parametrize(("ranks", "hit"), [("all", 3), ("1", 1), ("0", 1)])
+def test_the_ranks_that_a_launcher_makes_are_debugged_as_asked(ranks: str, hit: int, tmp_path: Path) -> None:
+    source = """
+        import os, time, worker
+        worker.main()
+        print("rank", os.environ["RANK"], flush=True)
+        time.sleep(1)
+        """
+    (tmp_path / "launch.py").write_text(
+        "import os, subprocess, sys\n"
+        "children = [\n"
+        "    subprocess.Popen([sys.executable, 'train.py'], env={**os.environ, 'RANK': rank}) for rank in '012'\n"
+        "]\n"
+        "assert [child.wait() for child in children] == [0] * 3\n"
+    )
+    port = any_free(frozenset())
+    more = {"WAIT": "1", "CHILDREN": "1", "TIMEOUT": "60", "RANKS": ranks, "ONE_PORT": "1", "PORT": str(port)}
+    with Step(tmp_path, "{python} ../launch.py", source=source, **more) as step:
+        write_worker(step)
+        assert step.port == port
+        with session(step) as (client, children):
+            pids = {next_stop(client, children, itself=True) for _ in range(hit)}
+            assert len(pids) == hit
+        assert step.ended() == 0
+        assert sorted(line for line in step.lines if line.startswith("rank")) == ["rank 0", "rank 1", "rank 2"]
+        assert step.lines.count("Debugger attached = True") == 1
+
+
 def test_many_children_at_once_all_run_to_their_end(tmp_path: Path) -> None:
     source = """
         import subprocess, sys

@@ -193,6 +193,7 @@ class Submission:
                         on_error=debug.on_error,
                         any_program=False,
                         children=debug.children,
+                        launched=debug.launched,
                     )
                     if debug is not None and step.name in self.allotted
                     else None,
@@ -259,7 +260,10 @@ class Submission:
                 "variables": {
                     "AZUREML_DEBUGGEE_PORT": str(wanted),
                     "AZUREML_DEBUGGEE_PORTS": str(TRIES),
-                    "AZUREML_DEBUGGEE_RANKS": ",".join(map(str, sorted(ports))),
+                    "AZUREML_DEBUGGEE_RANKS": (
+                        debug.launched if step.ranks == 1 else ",".join(map(str, sorted(ports)))
+                    ),
+                    "AZUREML_DEBUGGEE_ONE_PORT": "1" if step.ranks == 1 else "0",
                     "AZUREML_DEBUGGEE_WAIT": "1" if debug.wait else "0",
                     "AZUREML_DEBUGGEE_TIMEOUT": str(self._settings.debug_timeout),
                     "AZUREML_DEBUGGEE_ON_ERROR": "1" if debug.on_error else "0",

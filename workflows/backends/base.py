@@ -31,6 +31,11 @@ class DebugRequest:
     name_steps: bool = False
     children: bool = True
 
+    @property
+    def launched(self) -> str:
+        """The ranks of those that a step's own command makes: ``all`` or a number."""
+        return "all" if self.rank is None else str(self.rank)
+
 
 class Backend(Protocol):
     """Runs pipelines and tells of them."""

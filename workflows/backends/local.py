@@ -168,6 +168,7 @@ class LocalBackend:
                 on_error=debug.on_error,
                 any_program=not names_own_script(step.command, step.code, step.includes),
                 children=debug.children,
+                launched=debug.launched,
             )
         return PlannedStep(
             name=step.name,

@@ -96,7 +96,8 @@ def injected_variables(
         # The address at which a debugger really reaches the step.
         "AZUREML_DEBUGGEE_ADDRESS": "127.0.0.1",
         "AZUREML_DEBUGGEE_PORT": str(base[1] - base[0]),
-        "AZUREML_DEBUGGEE_RANKS": ",".join(map(str, sorted(debug.ports))),
+        "AZUREML_DEBUGGEE_RANKS": ",".join(map(str, sorted(debug.ports))) if spec.ranks > 1 else debug.launched,
+        "AZUREML_DEBUGGEE_ONE_PORT": "0" if spec.ranks > 1 else "1",
         "AZUREML_DEBUGGEE_WAIT": "1" if debug.wait else "0",
         "AZUREML_DEBUGGEE_TIMEOUT": str(debug.timeout),
         "AZUREML_DEBUGGEE_EVENTS": events,

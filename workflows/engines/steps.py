@@ -21,6 +21,8 @@ class StepDebug:
         on_error: Run at full speed and let a debugger in only when it raises.
         any_program: Also a program that is not a script in the step's code, such as ``python -m pytest``.
         children: Let the debugger into child processes as well.
+        launched: The ranks to be debugged, ``all`` or a number, of those that the command of a step of one process
+            may make itself, such as by torchrun; all of them behind the one port.
     """
 
     ports: Mapping[int, int]
@@ -29,6 +31,7 @@ class StepDebug:
     on_error: bool = False
     any_program: bool = False
     children: bool = True
+    launched: str = "0"
 
 
 @dataclass(frozen=True)

@@ -285,7 +285,8 @@ class ExperimentFlow:
         from ..experiments.configure import command
         from ..pipelines.commands import published_port
 
-        wanted = range(rank_count(config)) if debug.rank is None else [debug.rank]
+        ranks = rank_count(config)
+        wanted = range(ranks) if debug.rank is None else [debug.rank] if ranks > 1 else [0]
         with reservations.choosing():
             port = published_port(command(config)) or self.settings.debug_port
             base = submission.wanted_base(self.console, port, max(wanted) + 1)
@@ -314,6 +315,7 @@ class ExperimentFlow:
                 debug.on_error,
                 any_program=False,
                 children=debug.children,
+                launched=debug.launched,
             )
         paths = {name: os.path.abspath(project / path) for name, path in config.data.items()}
         step = PlannedStep(
@@ -448,9 +450,10 @@ def rank_count(config: RunConfig) -> int:
 
 
 def _check_rank(debug: DebugRequest, ranks: int) -> None:
-    if debug.rank is not None and debug.rank >= ranks:
-        has = f"ranks 0 to {ranks - 1}" if ranks > 1 else "one process only"
-        raise UserError(f"There is no rank {debug.rank}: the run has {has}.", "Choose one of these: --rank N|all")
+    # The command of a run of one process may make ranks itself.
+    if debug.rank is not None and 1 < ranks <= debug.rank:
+        problem = f"There is no rank {debug.rank}: the run has ranks 0 to {ranks - 1}."
+        raise UserError(problem, "Choose one of these: --rank N|all")
 
 
 def title(name: str, rank: int, ranks: int) -> str:

@@ -40,6 +40,7 @@ class PlannedDebug:
     on_error: bool
     any_program: bool
     children: bool = True
+    launched: str = "0"
 
 
 @dataclass(frozen=True)

@@ -290,6 +290,7 @@ class Runner:
             on_error=planned.debug.on_error,
             any_program=planned.debug.any_program,
             children=planned.debug.children,
+            launched=planned.debug.launched,
         )
 
     def _say(self, planned: PlannedStep, text: str) -> None:

@@ -10,6 +10,8 @@ AZUREML_DEBUGGEE_CODE     folders (or files) of the step's own code; a process t
                           script or module of them owns the debugger
 AZUREML_DEBUGGEE_ANY      ``1``: so does one that runs anything but installers and launchers
 AZUREML_DEBUGGEE_RANKS    ranks that are debugged: ``all``, or ``0,2`` (0, and what has no rank)
+AZUREML_DEBUGGEE_ONE_PORT ``1``: ranks are those that the step's own command makes, all behind one port; a process
+                          without a rank is debugged in any case
 AZUREML_DEBUGGEE_ON_ERROR ``1``: let a debugger in only when the program fails
 AZUREML_DEBUGGEE_OWNER    set here: the owner's process id, by which its children know
 ========================= ======================================================
@@ -188,6 +190,8 @@ def rank_of(environment: MutableMapping[str, str]) -> Optional[int]:
 
 def is_wanted(rank: Optional[int], environment: MutableMapping[str, str]) -> bool:
     """Whether the process of this rank is one that is debugged."""
+    if rank is None and environment.get("AZUREML_DEBUGGEE_ONE_PORT") == "1":
+        return True
     wanted = environment.get("AZUREML_DEBUGGEE_RANKS", "").strip() or "0"
     return wanted == "all" or str(rank or 0) in [word.strip() for word in wanted.split(",")]
 
@@ -340,7 +344,7 @@ def _start(program: Program, rank: Optional[int]) -> None:
     """Make this process, the owner, what the environment asks for; never raises."""
     settings = dict(os.environ)
     settings.pop("AZUREML_DEBUGGEE_RANK", None)
-    if rank is not None:
+    if rank is not None and settings.get("AZUREML_DEBUGGEE_ONE_PORT") != "1":
         settings["AZUREML_DEBUGGEE_RANK"] = str(rank)
         port = settings.get("AZUREML_DEBUGGEE_PORT", "")
         # 0 asks for any free port.
