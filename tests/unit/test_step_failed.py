@@ -33,6 +33,24 @@ RAISES = """
             thread.join()
             print("main goes on", flush=True)
             sys.exit(3)
+        if way in ("exit", "quit"):
+            import logging
+            try:
+                outer()
+            except Exception:
+                logging.exception("it is told here")
+                sys.exit(5) if way == "exit" else quit(5)
+        if way == "task":
+            import asyncio
+            async def fail():
+                outer()
+            async def main():
+                task = asyncio.create_task(fail())
+                await asyncio.sleep(0.1)
+                del task
+            asyncio.run(main())
+            print("main goes on", flush=True)
+            sys.exit(3)
         if way in ("fork", "spawn", "forkserver"):
             import multiprocessing
             process = multiprocessing.get_context(way).Process(target=outer)
@@ -72,6 +90,9 @@ def post_mortem(step: Step) -> tuple[DapClient, int]:
         ("{python} -I {launcher} $PWD/train.py", 1),
         ("{python} $PWD/train.py hook", 1),
         ("{python} $PWD/train.py thread", 3),
+        ("{python} $PWD/train.py exit", 5),
+        ("{python} $PWD/train.py quit", 5),
+        ("{python} $PWD/train.py task", 3),
         ("{python} $PWD/train.py fork", 4),
         ("{python} $PWD/train.py spawn", 4),
         ("{python} $PWD/train.py forkserver", 4),
@@ -97,10 +118,26 @@ def test_a_step_that_fails_shows_its_frames_and_ends_as_it_would_have(
         assert step.ended() == status
         client.close()
         assert "Debugger attached = True" in step.lines
-        if "thread" in start:
+        if "thread" in start or "task" in start:
             assert step.lines[-1] == "main goes on"
         if status == 4:
             assert step.lines[-1] == "child: 1"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import sys\ntry:\n    1 / 0\nexcept ZeroDivisionError:\n    sys.exit(0)\n",
+        "import sys\ntry:\n    1 / 0\nexcept ZeroDivisionError:\n    pass\nsys.exit(3)\n",
+        "import sys\ntry:\n    raise KeyboardInterrupt\nexcept KeyboardInterrupt:\n    sys.exit(130)\n",
+        "import argparse as a\np = a.ArgumentParser()\np.add_argument('x', type=int)\np.parse_args(['y'])\n",
+        "import argparse\nargparse.ArgumentParser().parse_args(['--none'])\n",
+    ],
+)
+def test_what_a_program_goes_on_from_or_says_of_its_usage_is_not_held(source: str, tmp_path: Path) -> None:
+    with Step(tmp_path, "{python} $PWD/train.py", source=source, **ON_ERROR) as step:
+        assert step.ended() in (0, 2, 3, 130)
+        assert step.events("raised") == []
 
 
 def test_a_failed_child_is_shown_while_its_main_thread_is_alive(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 
-from . import imports, spawned, step
+from . import exits, imports, spawned, step
 from .announce import Announcer
 from .errors import describe
 
@@ -59,6 +59,7 @@ class PostMortem:
         self._hook: Callable[..., None] = self._uncaught
         sys.excepthook = self._hook
         threading.excepthook = self._uncaught_in_thread
+        exits.watch(self._folders, self._examine)
         # Not atexit, where there is a choice: no thread can be started any more by then.
         getattr(threading, "_register_atexit", atexit.register)(self._at_exit)
         if hasattr(os, "register_at_fork"):
