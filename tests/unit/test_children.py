@@ -48,6 +48,11 @@ PROGRAMS = {
         import subprocess, sys
         subprocess.run([sys.executable, "-S", "worker.py"], check=True)
         """,
+    "a script called as ours is": """
+        import subprocess, sys
+        open("launch.py", "w").write("import worker; worker.main()")
+        subprocess.run([sys.executable, "launch.py"], check=True)
+        """,
     "a module": """
         import subprocess, sys
         subprocess.run([sys.executable, "-m", "worker"], check=True)

@@ -132,6 +132,8 @@ def begin(inject: str, program: "Any" = None) -> "Optional[Callable[[], None]]":
 
         # What a debugged process has turned into by an exec.
         return step.prepare(inject, program)
+    if program is None and sys.argv and os.path.dirname(os.path.abspath(sys.argv[0])) == inject:
+        return None  # launch.py: it asks again, with what it launches.
     try:
         sys.path[:] = [entry for entry in sys.path if not entry or os.path.abspath(entry) != inject]
         spawning.hide_path(inject, os.environ)

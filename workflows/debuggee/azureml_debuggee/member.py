@@ -121,8 +121,6 @@ def _debugger() -> Any:
 def at_start(program: Any) -> Optional[Callable[[], None]]:
     """In a new process, while a debugger is attached: what waits for it, before the program begins or in it."""
     program = program or step.this_program()
-    if program.kind == "script" and os.path.basename(program.name) == "launch.py":
-        return None  # It asks again, with what it launches.
     if step.is_own(program, os.environ) or program.name.startswith("from multiprocessing.spawn import"):
         return _wait_outside_site
     if "multiprocessing" not in program.tools():
