@@ -131,6 +131,7 @@ ELSEWHERE = {
 NOT_TYPED = (
     "inv bench",
     "inv bench.pipeline",
+    "inv bench.growth",
     "inv test --quick",
     "inv test -- tests/unit -k gate",
     "inv test -- --hostile N",
@@ -185,8 +186,11 @@ def shown_by(command: str) -> list[str]:
 
 
 def resembles(line: str, shown: str) -> bool:
-    """Whether a line is one that the README shows, but for numbers, names made of them, and the width of gaps."""
-    pattern = re.sub(r"(?:\\ )+", " +", re.escape(shown))
+    """Whether a line is one that the README shows, but for numbers, names made of them, and the width of gaps.
+
+    What it shows as reused may be built here.
+    """
+    pattern = re.sub(r"(?:\\ )+", " +", re.escape(shown)).replace("reused", "(?:reused|built)")
     pattern = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]+\b", "[0-9a-f]+", pattern)
     return re.fullmatch(pattern, line) is not None
 

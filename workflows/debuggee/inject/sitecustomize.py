@@ -14,6 +14,7 @@ _folder = os.path.dirname(_inject)
 sys.path.insert(0, _folder)
 # Compiled once a step, wherever the debuggee lies; a program may start thousands of processes.
 _kept = sys.dont_write_bytecode, sys.pycache_prefix
+_mask = os.umask(0o077)
 if os.environ.get("AZUREML_DEBUGGEE_EVENTS"):
     sys.dont_write_bytecode = False
     sys.pycache_prefix = os.path.join(os.path.dirname(os.environ["AZUREML_DEBUGGEE_EVENTS"]), "bytecode")
@@ -25,6 +26,7 @@ try:
         from azureml_debuggee.step import prepare as _begin  # type: ignore[import-not-found]
 finally:
     sys.dont_write_bytecode, sys.pycache_prefix = _kept
+    os.umask(_mask)
     sys.path.remove(_folder)
 
 _start = _begin(_inject)
