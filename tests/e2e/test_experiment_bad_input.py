@@ -163,7 +163,7 @@ def test_an_environment_that_does_not_build_shows_the_last_lines_and_its_log_is_
     record = experiment.record()
     assert record["status"] == "Failed" and "no-such-package" in record["reason"]
     log = experiment.log(name="60_control_log.txt")
-    assert "ERROR" in log and log.strip().splitlines()[-2:] == result.err.strip().splitlines()[-2:]
+    assert "No solution found" in log and log.strip().splitlines()[-2:] == result.err.strip().splitlines()[-2:]
     assert experiment.ok("experiment.logs", "--build").out == log
     assert "Failed" in experiment.ok("experiment.list").out
     experiment.inv("experiment.logs").says("has not been started: Failed", "--build")
