@@ -233,6 +233,15 @@ def test_packages_go_with_the_last_environment_that_uses_them(
     assert says(built, "import aa, bb; print(bb.answer)") == "42"
 
 
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root may write anywhere but there.
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "sys"))
+    (tmp_path / "sys").symlink_to("/proc/sys")
+    with pytest.raises(UserError) as raised:
+        build(tmp_path / "first", cache, "aa\n")
+    assert "UV_CACHE_DIR" in raised.value.remedy
+
+
 PROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n[project]\nname = "own"\n'
 BACKEND = """
 import zipfile

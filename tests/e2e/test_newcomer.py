@@ -35,7 +35,9 @@ class Person:
         if self.uid != os.getuid():
             for path in (home, *home.rglob("*")):
                 os.chown(path, self.uid, self.uid)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AML_", "XDG_", "PYTHON", "VIRTUAL_ENV"))}
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("AML_", "XDG_", "UV_", "PYTHON", "VIRTUAL_ENV"))
+        }
         self.environ = {**kept, "HOME": str(home), "PATH": f"{self.clone}/.venv/bin:{kept['PATH']}"}
 
     def run(self, *command: str, **more: str) -> str:

@@ -44,6 +44,8 @@ _NOISE = re.compile(
 #: uv's last error: its first line, and the causes below it; those of a conflict go on in further lines.
 _UV_ERROR = re.compile(r"^error: (?P<text>.+)$")
 _UV_CAUSE = re.compile(r"^  cause: (?P<text>.+)$")
+#: What uv says of a folder that it may not write to, most often its cache.
+_NOT_WRITABLE = re.compile(r"Failed to initialize cache|Could not acquire lock|\(os error (?:13|30)\)")
 _UV_CONCLUSION = ", we can conclude that your requirements are unsatisfiable."
 
 
@@ -78,6 +80,8 @@ def pip_failed(
         remedy = f"Correct line {item.line} of {item.file}, then run the same command again."
     elif item is not None:
         remedy = f"{item.text} is added by this program: see that pip's index has it, then run it again."
+    elif _NOT_WRITABLE.search(reason):
+        remedy = "Let your user write to uv's cache, or have UV_CACHE_DIR name another folder, then run it again."
     else:
         remedy = f"Correct {definition.source}, then run the same command again."
     return UserError(
