@@ -157,7 +157,9 @@ def test_an_input_that_cannot_be_fetched(
 
 
 @pytest.mark.parametrize("engine", ["process"], indirect=True)
-@pytest.mark.parametrize("address", [f"http://me:{CANARY}@HOST/data.csv", f"http://HOST/data.csv?sig={CANARY}"])
+@pytest.mark.parametrize(
+    "address", [f"http://me:{CANARY}@HOST/data.csv", f"http://HOST/data.csv?sig={CANARY}"], ids=["user", "query"]
+)
 def test_an_input_that_is_fetched_with_its_secret(
     pipelines: PipelineProject, watch: Callable[[Project], Watch], server: str, address: str
 ) -> None:
@@ -295,6 +297,8 @@ def test_a_setting(tmp_path: Path, watch: Callable[[Project], Watch], place: str
         f"FROM me:{CANARY}@127.0.0.1:1/image",
         f"ENV API_KEY={CANARY}\\nRUN env; false".replace("\\n", "\n"),
     ],
+    # Those of tests that run side by side have to be the same.
+    ids=["address", "private key", "base image", "variable"],
 )
 def test_the_output_of_a_build(docker_engine: None, tmp_path: Path, line: str) -> None:
     project = make_project(tmp_path / "a project", "docker")
