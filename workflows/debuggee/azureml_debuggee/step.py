@@ -188,6 +188,11 @@ def rank_of(environment: MutableMapping[str, str]) -> Optional[int]:
     return None
 
 
+def announced_rank(environment: MutableMapping[str, str]) -> Optional[int]:
+    """This process's rank among those that Azure ML knows of; None where the step's own command has made it."""
+    return None if environment.get("AZUREML_DEBUGGEE_ONE_PORT") == "1" else rank_of(environment)
+
+
 def is_wanted(rank: Optional[int], environment: MutableMapping[str, str]) -> bool:
     """Whether the process of this rank is one that is debugged."""
     if rank is None and environment.get("AZUREML_DEBUGGEE_ONE_PORT") == "1":
@@ -415,7 +420,7 @@ def report(settings: MutableMapping[str, str], error: Exception) -> None:
         message = "debugpy cannot be used in this environment: {}".format(error)
     else:
         message = "{}: {}".format(type(error).__name__, error)
-    Announcer(settings.get("AZUREML_DEBUGGEE_EVENTS"), rank_of(settings))("gate-failed", message=message)
+    Announcer(settings.get("AZUREML_DEBUGGEE_EVENTS"), announced_rank(settings))("gate-failed", message=message)
     _warn(message)
 
 
