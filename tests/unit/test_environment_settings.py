@@ -17,11 +17,13 @@ from workflows.errors import UserError
 PIP = """
 import json, sys
 from pip._internal.commands import create_command
+from pip._internal.models.index import PyPI
 command = create_command(sys.argv[1])
 options, _ = command.parser.parse_args([])
 formats = options.format_control
 print(json.dumps({
-    "index": options.index_url, "extra": options.extra_index_urls, "no-index": bool(options.no_index),
+    "index": None if options.index_url == PyPI.simple_url else options.index_url,
+    "extra": options.extra_index_urls, "no-index": bool(options.no_index),
     "links": options.find_links, "trusted": options.trusted_hosts, "cert": options.cert, "proxy": options.proxy,
     "timeout": options.timeout, "retries": options.retries, "constraints": options.constraints,
     "pre": bool(options.pre), "hashes": bool(options.require_hashes), "prefer": bool(options.prefer_binary),
@@ -49,7 +51,8 @@ VARIABLES: list[dict[str, str]] = [
 
 def ours(found: PipSettings) -> dict[str, object]:
     return {
-        "index": found.one("index-url") or "https://pypi.org/simple",
+        # None is the public one, for pip as well.
+        "index": found.one("index-url") or None,
         "extra": list(found.all("extra-index-url")),
         "no-index": found.flag("no-index"),
         "links": list(found.all("find-links")),

@@ -50,7 +50,6 @@ _LISTS = frozenset(
 )
 _TRUE, _FALSE = frozenset({"y", "yes", "t", "true", "on", "1"}), frozenset({"n", "no", "f", "false", "off", "0"})
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
-_DEFAULT_INDEX = "https://pypi.org/simple"
 
 
 @dataclass
@@ -113,10 +112,11 @@ class PipSettings:
 
     @property
     def indexes(self) -> list[str]:
-        """The addresses of the indexes, the main one first; none with ``no-index``."""
+        """The addresses of the indexes that are named, the main one first; none with ``no-index``."""
         if self.flag("no-index"):
             return []
-        return list(dict.fromkeys([self.one("index-url") or _DEFAULT_INDEX, *self.all("extra-index-url")]))
+        main = self.one("index-url")
+        return list(dict.fromkeys([*([main] if main else []), *self.all("extra-index-url")]))
 
     def take_line(self, line: str, environ: Mapping[str, str]) -> None:
         """Take an option's line of a requirements file, such as ``--extra-index-url …``.

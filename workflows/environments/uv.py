@@ -165,19 +165,21 @@ def translate(settings: PipSettings, environ: Mapping[str, str]) -> Translation:
         elif place:
             notes.append(f"{place} of find-links is passed over, as pip does: it is not there")
     main = settings.one("index-url")
-    several = len(indexes) + len(links) > 1
+    # Without a main one, that is the public one, for uv as for pip.
+    public = not main and not settings.flag("no-index")
+    several = len(indexes) + len(links) + public > 1
     lines = ["no-sources = true", 'index-strategy = "unsafe-best-match"']
-    if indexes:
+    if indexes or public:
         # As pip: what somebody has uploaded a moment ago counts.
         rules = 'cache-control = { api = "max-age=0" }'
         # Among several, one that refuses is passed over.
         rules += ", ignore-error-codes = [401, 403]" if several else ""
-        default = _index(main) if main else _index(settings.indexes[0])
+        default = _index(main) if main else None
         tables = [f"{{ url = {json.dumps(one)}, default = {str(one == default).lower()}, {rules} }}" for one in indexes]
-        if default not in indexes:
+        if not public and default not in indexes:
             # Without one, uv would ask the public index.
             tables.append('{ url = "file:///nowhere", default = true }')
-        lines.append(f"index = [{', '.join(tables)}]")
+        lines += [f"index = [{', '.join(tables)}]"] if tables else []
     else:
         lines.append("no-index = true")
     pip = ["[pip]"]
