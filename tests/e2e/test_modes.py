@@ -31,7 +31,10 @@ def open_to_others(folder: Path, theirs: Iterable[str] = ()) -> list[str]:
     for path in [folder, *folder.rglob("*")]:
         if path.is_symlink() or not set(theirs).isdisjoint(path.relative_to(folder).parts[:-1]):
             continue
-        mode = stat.S_IMODE(path.stat().st_mode)
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+        except FileNotFoundError:
+            continue  # What runs in the background has taken it away meanwhile.
         if mode & 0o077:
             found.append(f"{path.relative_to(folder)} {mode:o}")
     return found
