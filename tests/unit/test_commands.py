@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.pipelines.commands import debugged_command, names_own_script, published_port
+from workflows.pipelines.commands import debugged_command, may_make_ranks, names_own_script, published_port
 
 LAUNCHER = "/d/inject/launch.py"
 #: Text that bash refuses, or that stops in the middle of something.
@@ -190,3 +190,23 @@ def test_a_source_that_is_one_file_counts_as_its_folder(code: Path) -> None:
 )
 def test_the_published_port_is_read_from_the_command(command: str, port: int | None) -> None:
     assert published_port(command) == port
+
+
+@pytest.mark.parametrize(
+    ("command", "may"),
+    [
+        ("python train.py --epochs 3", False),
+        ("cd src && python3 -u train.py && LEVEL=1 python score.py", False),
+        ("echo before && python tell.py; code=$?; exit $code", False),
+        ("python -c 'import train'", False),
+        ("python -m pytest tests", False),
+        ("torchrun --nproc_per_node 2 train.py", True),
+        ("accelerate launch -m train", True),
+        ("python -m torch.distributed.run --nproc_per_node 2 -m train", True),
+        ("python -m company.launch train.py", True),
+        ("bash run.sh", True),
+        ("mylaunch 2 train.py", True),
+    ],
+)
+def test_what_starts_scripts_for_others_may_make_ranks(command: str, may: bool) -> None:
+    assert may_make_ranks(command) == may

@@ -450,10 +450,9 @@ def rank_count(config: RunConfig) -> int:
 
 
 def _check_rank(debug: DebugRequest, ranks: int) -> None:
-    # The command of a run of one process may make ranks itself.
-    if debug.rank is not None and 1 < ranks <= debug.rank:
-        problem = f"There is no rank {debug.rank}: the run has ranks 0 to {ranks - 1}."
-        raise UserError(problem, "Choose one of these: --rank N|all")
+    if debug.rank is not None and debug.rank >= ranks:
+        has = f"ranks 0 to {ranks - 1}" if ranks > 1 else "one process only"
+        raise UserError(f"There is no rank {debug.rank}: the run has {has}.", "Choose one of these: --rank N|all")
 
 
 def title(name: str, rank: int, ranks: int) -> str:

@@ -172,16 +172,19 @@ def _has_rank(step: StepRecord, rank: int | None) -> bool:
 
 
 def _check_request(pipeline: Pipeline, debug: DebugRequest) -> None:
+    from ..pipelines.commands import may_make_ranks
+
     names = [step.name for step in pipeline.steps]
     for name in debug.steps:
         if name not in names:
             raise _no_step(name, names, pipeline.file, debug.name_steps)
     chosen = [step for step in pipeline.steps if not debug.steps or step.name in debug.steps]
-    # The command of a step of one process may make ranks itself.
-    if debug.rank and not any(step.ranks > debug.rank or step.ranks == 1 for step in chosen):
+    if debug.rank and not any(
+        step.ranks > debug.rank or (step.ranks == 1 and may_make_ranks(step.command)) for step in chosen
+    ):
         most = max(step.ranks for step in chosen)
-        problem = f"There is no rank {debug.rank}: the steps have ranks 0 to {most - 1}."
-        raise UserError(problem, "Choose one of these: --rank N|all")
+        has = f"ranks 0 to {most - 1}" if most > 1 else "one process only"
+        raise UserError(f"There is no rank {debug.rank}: the steps have {has}.", "Choose one of these: --rank N|all")
 
 
 def _no_step(name: str, names: Sequence[str], file: Path | None = None, in_editor: bool = False) -> UserError:

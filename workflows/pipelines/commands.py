@@ -99,6 +99,23 @@ def names_own_script(command: str, code: Path | None, includes: Sequence[Path] =
     return False
 
 
+def may_make_ranks(command: str) -> bool:
+    """Whether a command has a program start its scripts, such as torchrun, which may make several processes of one."""
+    for words in _commands(command):
+        first = _program(words)
+        if first is None:
+            continue
+        hands_on = any(word.text.endswith((".py", ".sh")) for word in words[first + 1 :])
+        if not _is_python(words[first]):
+            if hands_on or _basename(words[first]) in _LAUNCHERS:
+                return True
+            continue
+        operand = _operand(words, first)
+        if operand is not None and operand.letter >= 0 and (hands_on or operand.name in _LAUNCHER_MODULES):
+            return True
+    return False
+
+
 def published_port(command: str) -> int | None:
     """The port that a command asks for with the published option ``--remote_debug_port``."""
     value = published_option(command, "--remote_debug_port")
