@@ -355,32 +355,39 @@ def _start(program: Program, rank: Optional[int]) -> None:
         # 0 asks for any free port.
         if port.isdigit() and int(port):
             settings["AZUREML_DEBUGGEE_PORT"] = str(int(port) + rank)
-    try:
-        from . import imports
+    # From the start on: a debugger that comes at once has the debugger's threads import `site`, and one that has begun
+    # to wait for its end waits as long as this one holds.
+    with outside_site():
+        try:
+            _start_inside(program, settings)
+        except Exception as error:
+            report(settings, error)
 
-        imports.expect(_fronts(program), code_folders(os.environ))
-        with imports.own:
-            if settings.get("AZUREML_DEBUGGEE_ON_ERROR") == "1":
-                from . import postmortem
 
-                postmortem.install(settings, code_folders(os.environ), b"debugpy" in program.source())
-                return
-            from . import session
+def _start_inside(program: Program, settings: Dict[str, str]) -> None:
+    from . import imports
 
-            begun = session.make(settings)
-            begun.gate.is_held, begun.silent_without_gate = is_held, True
-            begun.gate.start()
-            _expect_a_thread()
-        if settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
-            from . import child, siblings
+    imports.expect(_fronts(program), code_folders(os.environ))
+    with imports.own:
+        if settings.get("AZUREML_DEBUGGEE_ON_ERROR") == "1":
+            from . import postmortem
 
-            child.watch_forks()
-            if siblings.join(begun.gate, settings):
-                return
-        if begun.wanted:
-            hold(begun)
-    except Exception as error:
-        report(settings, error)
+            postmortem.install(settings, code_folders(os.environ), b"debugpy" in program.source())
+            return
+        from . import session
+
+        begun = session.make(settings)
+        begun.gate.is_held, begun.silent_without_gate = is_held, True
+        begun.gate.start()
+        _expect_a_thread()
+    if settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
+        from . import child, siblings
+
+        child.watch_forks()
+        if siblings.join(begun.gate, settings):
+            return
+    if begun.wanted:
+        hold(begun)
 
 
 def _fronts(program: Program) -> List[str]:
