@@ -94,6 +94,12 @@ PROGRAMS = {
             os.execv(sys.executable, [sys.executable, "worker.py"])
         os.wait()
         """,
+    "fork and isolated exec": """
+        import os, sys
+        if os.fork() == 0:
+            os.execv(sys.executable, [sys.executable, "-I", "worker.py"])
+        os.wait()
+        """,
     "a child of a child": """
         import os, subprocess, sys
         if os.fork() == 0:

@@ -159,9 +159,9 @@ def watch_forks() -> None:
             setattr(os, name, _followed(getattr(os, name)))
 
 
-def _expect_a_thread() -> None:
-    """Do not warn of this module's thread when the program forks: the forked process does without it."""
-    if sys.version_info >= (3, 12):
+def expect_a_thread() -> None:
+    """Do not warn of the debuggee's threads when the program forks: the forked process does without them."""
+    if sys.version_info >= (3, 12) and hasattr(os, "fork"):
         import warnings
 
         warnings.filterwarnings("ignore", r".*use of \w+\(\) may lead to deadlocks", DeprecationWarning)
@@ -169,6 +169,7 @@ def _expect_a_thread() -> None:
 
 def _followed(fork: "Callable[[], Any]") -> "Callable[[], Any]":
     def fork_and_say() -> "Any":
+        expect_a_thread()
         forked = fork()
         if not (forked[0] if isinstance(forked, tuple) else forked):
             _after_fork()

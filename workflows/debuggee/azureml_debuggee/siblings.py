@@ -27,7 +27,8 @@ def join(gate: Gate, settings: Mapping[str, str]) -> bool:
     # The port may also be that of a process which is just ending.
     if gate.settled.is_set() or gate.settled.wait(ENDING_SECONDS):
         return False
-    first = _listening(settings)
+    port = settings.get("AZUREML_DEBUGGEE_PORT", "")
+    first = listening(settings, int(port)) if port.isdigit() else None
     if first is None or not first.get("children"):
         return False
     try:
@@ -63,10 +64,9 @@ def _events(settings: Mapping[str, str]) -> List[Dict[str, Any]]:
     return events
 
 
-def _listening(settings: Mapping[str, str]) -> Optional[Dict[str, Any]]:
-    """What the process of this step has announced that listens at this one's port; None where none runs."""
-    port = settings.get("AZUREML_DEBUGGEE_PORT", "")
-    found = [event for event in _events(settings) if event["event"] == "listening" and str(event["port"]) == port]
+def listening(settings: Mapping[str, str], port: int) -> Optional[Dict[str, Any]]:
+    """What another process of this step, one that is running, has announced that listens at a port, if any."""
+    found = [event for event in _events(settings) if event["event"] == "listening" and event["port"] == port]
     if not found or found[-1]["pid"] == os.getpid() or not _runs(found[-1]["pid"]):
         return None
     return found[-1]

@@ -56,7 +56,8 @@ def install(inject: str) -> None:
         _change_fork_exec(folder)
     else:
         sys.meta_path.insert(0, _BeforeImport(folder))
-    for name in ("posix_spawn", "posix_spawnp", "execve", "execv"):
+    # execv first: it is given to the execve that Python has.
+    for name in ("posix_spawn", "posix_spawnp", "execv", "execve"):
         if hasattr(os, name):
             setattr(os, name, _with_environment(getattr(os, name), name, folder))
 

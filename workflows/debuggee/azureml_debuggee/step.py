@@ -374,14 +374,14 @@ def _start_inside(program: Program, settings: Dict[str, str]) -> None:
 
             postmortem.install(settings, code_folders(os.environ), b"debugpy" in program.source())
             return
-        from . import session
+        from . import child, session
 
         begun = session.make(settings)
         begun.gate.is_held, begun.silent_without_gate = is_held, True
         begun.gate.start()
-        _expect_a_thread()
+        child.expect_a_thread()
     if settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
-        from . import child, siblings
+        from . import siblings
 
         child.watch_forks()
         if siblings.join(begun.gate, settings):
@@ -399,24 +399,9 @@ def _fronts(program: Program) -> List[str]:
 
 def is_held(port: int) -> bool:
     """Whether another process of the step, one that is running, listens at a port."""
-    from . import imports
+    from . import siblings
 
-    holder = None
-    try:
-        with open(os.environ["AZUREML_DEBUGGEE_EVENTS"], encoding="utf-8") as file:
-            for line in file:
-                if '"listening"' in line:
-                    record = imports.get("json").loads(line)
-                    if record["event"] == "listening" and record["port"] == port:
-                        holder = int(record["pid"])
-        if holder is None or holder == os.getpid():
-            return False
-        os.kill(holder, 0)
-    except PermissionError:
-        return True
-    except (KeyError, OSError, ValueError):
-        return False
-    return True
+    return siblings.listening(os.environ, port) is not None
 
 
 def report(settings: MutableMapping[str, str], error: Exception) -> None:
@@ -437,14 +422,6 @@ def _warn(message: str) -> None:
         sys.stderr.flush()
     except Exception:
         pass
-
-
-def _expect_a_thread() -> None:
-    """Do not warn of the gate's thread when the program forks: the child closes the gate."""
-    if sys.version_info >= (3, 12) and hasattr(os, "fork"):
-        import warnings
-
-        warnings.filterwarnings("ignore", r".*use of \w+\(\) may lead to deadlocks", DeprecationWarning)
 
 
 class outside_site:
