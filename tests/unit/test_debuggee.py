@@ -120,8 +120,9 @@ def test_a_hold_logs_the_published_lines_and_ends_when_a_debugger_has_attached(p
                 f"debug_port: {child.port}",
                 "Debugger attached = True",
             ]
+            child.said(expected[-1])
             assert child.lines == expected
-            assert child.events("attached")
+            assert child.event("attached")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from workflows.tasks import development
+from workflows.tasks._command import Command
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,3 +27,46 @@ def test_no_file_of_tests_is_left_out() -> None:
     folders = [ROOT / folder for folder in (*development.WITH_ENGINE, *development.WITHOUT_ENGINE)]
     for path in (ROOT / "tests").rglob("test_*.py"):
         assert any(path.is_relative_to(folder) for folder in folders), path
+
+
+@pytest.mark.parametrize("several", [[], ["-n", "2"]])
+def test_what_failed_is_known_by_name_to_the_second_run(several: list[str], tmp_path: Path) -> None:
+    (tmp_path / "test_some.py").write_text(
+        "import pytest\n@pytest.mark.parametrize('word', ['good', 'bad [1] word'])\n"
+        "def test_a_word(word): assert word == 'good'\ndef test_other(): pass\n"
+    )
+    record = tmp_path / "notes"
+    run = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(tmp_path)]
+    for name in ("first", "second"):
+        noting = [*development._noting(record / name), *several, "test_some.py"]
+        assert subprocess.run([*run, *noting], cwd=tmp_path, check=False, timeout=120).returncode == 1
+    failed = development.failed_in(record)
+    assert failed == ["test_some.py::test_a_word[bad [1] word]"] * 2
+    once_more = subprocess.run([*run, failed[0]], cwd=tmp_path, check=False, timeout=120, stdout=subprocess.PIPE)
+    assert once_more.returncode == 1 and b"1 failed" in once_more.stdout and b"passed" not in once_more.stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "code"), [("good", 0), ("unlucky", 0), ("bad", 1), ("broken", 2)], ids=lambda value: str(value)
+)
+def test_a_test_that_fails_beside_others_alone_decides(
+    word: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("EDITOR", "WHOLE_ENGINE", "WITH_ENGINE", "WITHOUT_ENGINE"):
+        (tmp_path / f"test_{name.lower()}.py").write_text("def test_good(): pass\n")
+        monkeypatch.setattr(development, name, (f"test_{name.lower()}.py",))
+    source = {
+        "good": "def test_it(): pass",
+        "unlucky": "import pathlib\ndef test_it():\n    seen = pathlib.Path('seen')\n"
+        "    again = seen.exists()\n    seen.touch()\n    assert again",
+        "bad": "def test_it(): assert False",
+        "broken": "import nothing_of_this_name",
+    }
+    (tmp_path / "test_with_engine.py").write_text(source[word] + "\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    said: list[str] = []
+    run = SimpleNamespace(project=tmp_path, console=SimpleNamespace(line=said.append))
+    assert development._whole(cast("Command", run)) == code
+    assert any("passed alone" in line for line in said) == (word == "unlucky")
+    assert any("test_with_engine.py::test_it" in line for line in said) == (word == "unlucky")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from invoke import Exit
 
@@ -24,6 +25,8 @@ WHOLE_ENGINE = (
 #: Tests of which many use an engine, and tests that use none.
 WITH_ENGINE = ("tests/e2e",)
 WITHOUT_ENGINE = ("tests/unit", "tests/hostile")
+#: How many failed tests are run a second time, alone; more of them have a cause in common.
+ONCE_MORE = 5
 
 
 def _needs(package: str) -> None:
@@ -54,27 +57,74 @@ def _python(run: Command, *arguments: str, **environ: str) -> None:
         raise Exit(code=code)
 
 
-def _at_once(run: Command, one_by_one: Sequence[str], others: Sequence[str]) -> list[int]:
-    """Run some tests one after the other, and beside them others, several at once; the exit codes."""
+def _at_once(run: Command, one_by_one: Sequence[str], others: Sequence[str], record: Path) -> list[int]:
+    """Run some tests one after the other, and others beside them, several at once.
+
+    Args:
+        run: The command.
+        one_by_one: The paths of the former.
+        others: The paths of the latter.
+        record: A folder in which pytest notes what has failed.
+
+    Returns:
+        The exit codes.
+    """
     import tempfile
 
     ignored = [f"--ignore={path}" for path in (*EDITOR, *WHOLE_ENGINE)]
     with tempfile.TemporaryFile() as said:
         beside = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *one_by_one],
+            [sys.executable, "-m", "pytest", *_noting(record / one_by_one[0]), *one_by_one],
             cwd=run.project,
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,
         )
         try:
-            code = _code(run, "pytest", *_several(), *others, *ignored)
+            code = _code(run, "pytest", *_noting(record / others[0]), *_several(), *others, *ignored)
         finally:
             # Ctrl-C reaches it, too, and what it has begun is ended.
             beside.wait()
             said.seek(0)
             run.console.line(said.read().decode(errors="replace"))
     return [code, beside.returncode]
+
+
+def _noting(folder: Path) -> list[str]:
+    """What has a run of pytest keep its notes apart from those of the run beside it."""
+    return ["-o", f"cache_dir={folder}"]
+
+
+def failed_in(record: Path) -> list[str]:
+    """The names of the tests that the runs of pytest which kept their notes below a folder have seen fail."""
+    import json
+
+    notes = sorted(record.rglob("v/cache/lastfailed"))
+    return [name for note in notes for name in json.loads(note.read_text(encoding="utf-8"))]
+
+
+def _whole(run: Command) -> int:
+    """Run all tests, and once more alone the few that failed beside others; the exit code."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        record = Path(folder)
+        codes = [
+            *_at_once(run, EDITOR, WITH_ENGINE, record),
+            *_at_once(run, WHOLE_ENGINE, WITHOUT_ENGINE, record),
+        ]
+        failed = failed_in(record)
+    # 1: some tests failed. Anything else is no matter of single tests.
+    if not any(codes) or set(codes) - {0, 1} or not 0 < len(failed) <= ONCE_MORE:
+        # A run that a signal has ended has a negative code.
+        return next((code for code in codes if code), 0)
+    run.console.line(f"\nOnce more, alone, since a busy machine may be the cause: {len(failed)} of the tests")
+    code = _code(run, "pytest", *failed)
+    if code == 0:
+        run.console.line("\nThese failed beside others and passed alone. They need a look:")
+        for name in failed:
+            run.console.line(f"  {name}")
+    return code
 
 
 @command(
@@ -91,8 +141,8 @@ def test(run: Command, quick: bool = False) -> None:
     elif quick:
         ignored = [f"--ignore={path}" for path in WHOLE_ENGINE]
         _python(run, "pytest", *_several(), *WITHOUT_ENGINE, *ignored, AZUREML_DEBUG_TEST_QUICK="1")
-    elif any([*_at_once(run, EDITOR, WITH_ENGINE), *_at_once(run, WHOLE_ENGINE, WITHOUT_ENGINE)]):
-        raise Exit(code=1)
+    elif code := _whole(run):
+        raise Exit(code=code)
 
 
 @command(help={"fix": "Mend what can be mended."})
