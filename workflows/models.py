@@ -80,6 +80,7 @@ class ServiceSpec:
         tag: The tag of the image to run, such as ``debug:1``.
         image: The image behind it.
         score_script: Absolute path of the entry script.
+        source: Absolute path of the folder that the service runs; the script is in it.
         model_dir: Absolute path of the model folder, if there is one.
         runit: Folder of runit services, for the engine without images.
         scoring_port: Port on 127.0.0.1 that answers ``/score``.
@@ -94,6 +95,7 @@ class ServiceSpec:
     tag: str
     image: ImageRef
     score_script: Path
+    source: Path
     model_dir: Path | None
     runit: Path
     scoring_port: int
@@ -117,7 +119,8 @@ class Service:
         digest: Digest of the environment.
         environment: The environment's folder or image.
         score_script: Absolute path of the entry script.
-        remote_root: The score folder as the service sees it.
+        source: Absolute path of the folder that it runs.
+        remote_root: That folder as the service sees it.
         scoring_port: Port on 127.0.0.1 that answers ``/score``.
         debug_port: Port on 127.0.0.1 that welcomes a debugger.
         wait: Whether it holds for a debugger before score.py is loaded.
@@ -140,6 +143,7 @@ class Service:
     digest: str
     environment: str
     score_script: Path
+    source: Path
     remote_root: str
     scoring_port: int
     debug_port: int
@@ -176,6 +180,7 @@ class Service:
             digest=spec.image.digest,
             environment=spec.image.name,
             score_script=spec.score_script,
+            source=spec.source,
             remote_root=remote_root,
             scoring_port=spec.scoring_port,
             debug_port=spec.debug_port,
@@ -189,8 +194,8 @@ class Service:
 
     @property
     def path_mappings(self) -> tuple[PathMapping, ...]:
-        """Where the score folder lies for the service."""
-        return (PathMapping(self.score_script.parent, self.remote_root),)
+        """Where the service's code lies for it."""
+        return (PathMapping(self.source, self.remote_root),)
 
     @property
     def endpoint(self) -> DebugEndpoint:
@@ -211,7 +216,7 @@ class Service:
         """The developer's own path of a file that the service named."""
         root = self.remote_root.rstrip("/")
         if remote.startswith(root + "/"):
-            return self.score_script.parent / remote[len(root) + 1 :]
+            return self.source / remote[len(root) + 1 :]
         return Path(remote)
 
 

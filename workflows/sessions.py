@@ -32,7 +32,7 @@ def load(project: Path) -> Service | None:
     values = read_json(session_folder(project, reading=True) / "session.json")
     if values is None or {entry.name for entry in fields(Service)} != set(values):
         return None
-    for name in ("project", "session", "score_script"):
+    for name in ("project", "session", "score_script", "source"):
         values[name] = Path(values[name])
     if values["project"] != project:
         if values["project"].is_dir():

@@ -77,6 +77,7 @@ class Setting:
         read: Turns text into the value; ValueError says what it must be.
         path: Whether it is a path, relative to the project's folder in a setting and to
             the current folder on the command line.
+        name: Its field, where that is not the variable's name.
     """
 
     variable: str
@@ -84,11 +85,12 @@ class Setting:
     help: str
     read: Callable[[str], Any] = _text
     path: bool = False
+    name: str = ""
 
     @property
     def field(self) -> str:
         """Its name as an attribute of :class:`Settings` and as a task's parameter."""
-        return self.variable.removeprefix("AML_").lower()
+        return self.name or self.variable.removeprefix("AML_").lower()
 
     @property
     def flag(self) -> str:
@@ -108,6 +110,13 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("AML_BACKEND", "local", "where pipelines run: local or azureml", _one_of("local", "azureml")),
     Setting("AML_SCORE_SCRIPT", "", "entry script; its folder is what the service runs", path=True),
+    Setting(
+        "AML_SOURCE_DIR",
+        "",
+        "folder that the service runs, where that is not the entry script's; the script is then named from there",
+        path=True,
+        name="source_directory",
+    ),
     Setting("AML_MODEL_DIR", "", "model folder, AZUREML_MODEL_DIR in the service", path=True),
     Setting("AML_INFERENCE_ENV", "", "folder of the inference environment's definition", path=True),
     Setting("AML_TRAINING_ENV", "", "folder of the training environment's definition", path=True),
@@ -180,6 +189,7 @@ class Settings:
     engine: str
     backend: str
     score_script: Path
+    source_directory: Path | None
     model_dir: Path | None
     inference_env: Path
     training_env: Path
@@ -202,6 +212,11 @@ class Settings:
     remote_dir: str | None
     remote_gateway: str | None
     set_by: Mapping[str, str]
+
+    @property
+    def source_root(self) -> Path:
+        """The folder that the service runs: that of its code, and its working folder."""
+        return self.source_directory or self.score_script.parent
 
 
 def resolve(
@@ -231,6 +246,7 @@ def resolve(
     stored = _read_env_file(env_file)
     values: dict[str, Any] = {}
     set_by: dict[str, str] = {}
+    script = "score.py"
     for setting in SETTINGS:
         typed = (flags or {}).get(setting.field)
         if typed is not None:
@@ -253,6 +269,8 @@ def resolve(
             if "\0" in text:
                 raise ValueError("must not have a NUL in it")
             value = _expanded(text, base) if setting.path else setting.read(text)
+            if setting.field == "score_script":
+                script = text
         except ValueError as error:
             problem = f"{setting.variable} {error}, not {text!r}."
             if source == setting.flag:
@@ -264,6 +282,8 @@ def resolve(
             line = stored[setting.variable][1]
             raise UserError(problem, "Correct this line of .env.", file=shown(env_file), line=line) from error
         values[setting.field] = value
+    if values["source_directory"] is not None:
+        values["score_script"] = _script_in(values["source_directory"], script, values["score_script"])
     defaults = packaged_defaults()
     for name, place in DEFAULT_PLACES.items():
         if values[name] is None:
@@ -276,6 +296,12 @@ def _expanded(text: str, base: Path) -> Path:
         return Path(os.path.abspath(base / Path(text).expanduser()))
     except RuntimeError as error:
         raise ValueError("names a user whose home folder the system does not know") from error
+
+
+def _script_in(folder: Path, text: str, value: Path | None) -> Path:
+    """The entry script as it is named from the source folder, or as any other path is where only that is in it."""
+    inside = _expanded(text, folder)
+    return value if value is not None and not inside.exists() and value.is_relative_to(folder) else inside
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def spec(tmp_path: Path, made: Engine, definition: EnvironmentDefinition) -> Ite
         tag=TAG,
         image=image,
         score_script=folder / "score.py",
+        source=folder,
         model_dir=None,
         runit=ROOT / "env" / "inference" / "runit",
         scoring_port=any_free(frozenset()),

@@ -20,6 +20,16 @@ from pipelines import ADD_LINE, FAMILY, PREPARE_LINE, TELL_LINE, go_on, session,
 from projects import PLAIN_LINE, post, until
 from remotes import RemoteProject, remote_project
 
+NEEDS_COMMON = """from common.helper import one
+
+
+def init():
+    pass
+
+
+def run(raw_data):
+    return {"answer": one()}
+"""
 DEPLOYMENT = "Azure Machine Learning Deployment: Docker Debug"
 
 
@@ -55,6 +65,24 @@ def test_a_service_on_the_instance_stops_at_a_breakpoint_set_here(project: Remot
     assert project.remote("container.stop")["stopped"] is True
     until(lambda: not project.tunnels(), "the end of the tunnels")
     assert not {where for where in listeners(hosts.instance) if where[1] != hosts.instance.port}
+
+
+def test_a_source_folder_outside_the_project_travels_whole_with_the_script_in_it(project: RemoteProject) -> None:
+    app = project.folder.parent / "app"
+    for name, text in {"common/helper.py": "def one():\n    return 1\n", "code/main.py": NEEDS_COMMON}.items():
+        (app / name).parent.mkdir(parents=True)
+        (app / name).write_text(text)
+    del project.environ["AML_SCORE_SCRIPT"]
+    (project.folder / ".env").write_text("AML_SOURCE_DIR=../app\nAML_SCORE_SCRIPT=code/main.py\n")
+    result = project.remote("deploy.debug")
+    assert post(result["scoring_url"]) == {"answer": 1}
+    (mapping,) = result["path_mappings"]
+    assert mapping["localRoot"] == str(app)
+    found = project.remote("deploy.inspect", "code/main.py:9")
+    assert found["stopped"]["file"] == str(app / "code" / "main.py")
+    failed = project.inv("deploy.debug", "--remote", "--source-directory", "../app/code", "--score-script", "main.py")
+    assert "No module named 'common'" in failed.err and failed.code == 1
+    project.remote("container.stop")
 
 
 def test_a_service_in_a_container_on_the_instance(

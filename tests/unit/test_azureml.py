@@ -219,7 +219,7 @@ def test_flags_that_do_not_go_together() -> None:
 
 def _recipe(folder: Path, base_image: str | None = None) -> package.Recipe:
     definition = load_definition(folder, required=REQUIRED, default_dockerfile=DOCKERFILE)
-    return package.recipe(definition, base_image, folder / "score.py")[0]
+    return package.recipe(definition, base_image, folder / "score.py", folder)[0]
 
 
 def test_an_environment_is_sent_whole_with_debugpy_when_it_is_missing(tmp_path: Path) -> None:

@@ -137,3 +137,20 @@ def test_the_example_with_everything_uncommented_means_the_defaults(tmp_path: Pa
     for setting in SETTINGS:
         if not setting.path:
             assert getattr(stored, setting.field) == getattr(plain, setting.field)
+
+
+def test_a_script_is_named_from_the_source_folder_or_as_any_path_that_leads_into_it(tmp_path: Path) -> None:
+    (tmp_path / "src" / "code").mkdir(parents=True)
+    (tmp_path / "src" / "code" / "main.py").write_text("")
+    script = tmp_path / "src" / "code" / "main.py"
+    (tmp_path / ".env").write_text("AML_SOURCE_DIR=src\nAML_SCORE_SCRIPT=code/main.py\n")
+    found = resolve(tmp_path, environ={}, cwd=tmp_path / "src" / "code")
+    assert (found.score_script, found.source_root) == (script, tmp_path / "src")
+    for text in ("src/code/main.py", str(script)):
+        found = resolve(tmp_path, {"score_script": text}, environ={}, cwd=tmp_path)
+        assert found.score_script == script
+    (tmp_path / ".env").unlink()
+    alone = resolve(tmp_path, {"source_directory": "src"}, environ={}, cwd=tmp_path)
+    assert alone.score_script == tmp_path / "src" / "score.py"
+    without = resolve(tmp_path, {"score_script": "src/code/main.py"}, environ={}, cwd=tmp_path)
+    assert without.source_directory is None and without.source_root == tmp_path / "src" / "code"

@@ -100,7 +100,9 @@ class Package:
     login: RegistryLogin | None
 
 
-def recipe(definition: EnvironmentDefinition, base_image: str | None, script: Path) -> tuple[Recipe, tuple[str, ...]]:
+def recipe(
+    definition: EnvironmentDefinition, base_image: str | None, script: Path, source: Path
+) -> tuple[Recipe, tuple[str, ...]]:
     """What is sent of an environment's definition, and notes on what is not.
 
     Raises:
@@ -131,7 +133,8 @@ def recipe(definition: EnvironmentDefinition, base_image: str | None, script: Pa
     name = re.sub(r"[^\w.-]+", "-", definition.name).strip("-.") or "inference"
     dockerfile = None if base_image else _base_dockerfile(definition)
     # JSON is YAML.
-    return Recipe(name, json.dumps(conda, indent=2), base_image, dockerfile, script.parent, script.name), tuple(notes)
+    entry = script.relative_to(source).as_posix()
+    return Recipe(name, json.dumps(conda, indent=2), base_image, dockerfile, source, entry), tuple(notes)
 
 
 def _base_dockerfile(definition: EnvironmentDefinition) -> str | None:

@@ -35,8 +35,8 @@ class Engine(Protocol):
     def tagged(self, tag: str, project: Path) -> ImageRef | None:
         """The image of that name."""
 
-    def app_root(self, score_script: Path) -> str:
-        """The score folder as the service will see it; known before anything is made."""
+    def app_root(self, source: Path) -> str:
+        """The folder that a service runs as it will see it; known before anything is made."""
 
     def create(self, spec: ServiceSpec) -> Service:
         """Make a service's container, with nothing running in it yet."""
@@ -101,7 +101,6 @@ class Engine(Protocol):
 def service_variables(
     *,
     app_root: str,
-    entry_script: str,
     debuggee: str,
     events: str,
     project: Path,
@@ -120,7 +119,7 @@ def service_variables(
 
     variables = {
         "AML_APP_ROOT": app_root,
-        "AZUREML_ENTRY_SCRIPT": entry_script,
+        "AZUREML_ENTRY_SCRIPT": spec.score_script.relative_to(spec.source).as_posix(),
         # A worker paused at a breakpoint must not be taken for a dead one, and a second
         # worker would have no port for its debugger.
         "WORKER_COUNT": "1",

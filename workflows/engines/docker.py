@@ -101,7 +101,7 @@ class DockerEngine:
 
     # Services
 
-    def app_root(self, score_script: Path) -> str:
+    def app_root(self, source: Path) -> str:
         """See :class:`~workflows.engines.base.Engine`."""
         return APP_ROOT
 
@@ -112,7 +112,6 @@ class DockerEngine:
         root = docker_packages.app_root(self._client, spec.tag, APP_ROOT)
         variables = service_variables(
             app_root=root,
-            entry_script=spec.score_script.name,
             debuggee=DEBUGGEE_ROOT,
             events=f"{ANNOUNCE_ROOT}/events.jsonl",
             project=spec.project,
@@ -127,7 +126,7 @@ class DockerEngine:
         # A bind mount of type "bind" refuses a missing source, where `volumes=` would make a folder.
         mounts = [
             # Read-only: a score.py that writes beside itself would change the person's files.
-            Mount(root, str(spec.score_script.parent), type="bind", read_only=True),
+            Mount(root, str(spec.source), type="bind", read_only=True),
             Mount(DEBUGGEE_ROOT, DEBUGGEE, type="bind", read_only=True),
             Mount(ANNOUNCE_ROOT, str(spec.session / "announce"), type="bind"),
         ]

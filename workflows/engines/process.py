@@ -67,9 +67,9 @@ class ProcessEngine:
 
     # Services
 
-    def app_root(self, score_script: Path) -> str:
+    def app_root(self, source: Path) -> str:
         """See :class:`~workflows.engines.base.Engine`."""
-        return str(score_script.parent)
+        return str(source)
 
     def create(self, spec: ServiceSpec) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
@@ -88,10 +88,8 @@ class ProcessEngine:
         except BaseException:
             shutil.rmtree(runit, ignore_errors=True)
             raise
-        app_root = spec.score_script.parent
         variables = service_variables(
-            app_root=str(app_root),
-            entry_script=spec.score_script.name,
+            app_root=str(spec.source),
             debuggee=DEBUGGEE,
             events=str(spec.session / "announce" / "events.jsonl"),
             project=spec.project,
@@ -102,7 +100,7 @@ class ProcessEngine:
             bind=f"127.0.0.1:{spec.scoring_port}",
             model_dir=str(spec.model_dir) if spec.model_dir else None,
         )
-        return Service.of(spec, self.name, str(app_root), variables)
+        return Service.of(spec, self.name, str(spec.source), variables)
 
     def start(self, service: Service) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
@@ -112,7 +110,7 @@ class ProcessEngine:
         with open_file(service.session / "service.log", "ab") as log:
             process = subprocess.Popen(
                 command,
-                cwd=service.score_script.parent,
+                cwd=service.source,
                 env=_environment(service),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -199,7 +197,7 @@ class ProcessEngine:
         # The mark by which a service's processes are found, and ended.
         del environment["AZUREML_DEBUGGEE_PROJECT"]
         try:
-            return subprocess.run(argv, cwd=service.score_script.parent, env=environment, check=False).returncode
+            return subprocess.run(argv, cwd=service.source, env=environment, check=False).returncode
         except OSError as error:
             raise UserError(
                 f"{argv[0]} cannot be started: {error.strerror}.", "Name a program that is there."

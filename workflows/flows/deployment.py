@@ -265,6 +265,7 @@ class Deployment:
             service is None
             or self.source is not None
             or (service.project, service.score_script) != (self.settings.project, self.settings.score_script)
+            or service.source != self.settings.source_root
             or not serving.holds_unloaded(service)
             or service.engine != self.engine.name
             or not self.engine.alive(service)
@@ -353,6 +354,7 @@ class Deployment:
             tag=settings.image_tag,
             image=image,
             score_script=settings.score_script,
+            source=settings.source_root,
             model_dir=settings.model_dir,
             runit=_runit(settings),
             wait=self.wait,
@@ -480,7 +482,7 @@ class Deployment:
         if service.engine != "docker":
             raise UserError(
                 "The service runs as processes on the machine itself, so there is no container.",
-                f"Open its folder itself: {service.score_script.parent}",
+                f"Open its folder itself: {service.source}",
             )
         from ..engines.docker_client import chosen
 
@@ -494,11 +496,23 @@ class Deployment:
 
 def _check_folders(settings: Settings) -> None:
     """See that the person's own files are there, before anything is started."""
-    script = settings.score_script
+    script, source = settings.score_script, settings.source_directory
     remedy = "Correct AML_SCORE_SCRIPT or --score-script."
+    if source is not None and not source.is_dir():
+        raise UserError(f"The source folder {source} does not exist.", "Correct AML_SOURCE_DIR or --source-directory.")
+    if source is not None and not script.is_relative_to(source):
+        raise UserError(
+            f"The entry script {script} is not in the source folder {source}.",
+            "Name one that is, from there: AML_SCORE_SCRIPT or --score-script; or correct AML_SOURCE_DIR.",
+        )
     if script.is_dir():
         raise UserError(f"The entry script {script} is a folder.", remedy)
     if not script.is_file():
+        if script.is_symlink():
+            raise UserError(
+                f"The entry script {script} is a link to {os.readlink(script)}, which leads nowhere.",
+                "Correct the link, or name another script: AML_SCORE_SCRIPT or --score-script.",
+            )
         raise UserError(f"The entry script {script} does not exist.", remedy)
     if not os.access(script, os.R_OK):
         raise UserError(f"The entry script {script} cannot be read.", "Give yourself permission to read it.")

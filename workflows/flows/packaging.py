@@ -80,7 +80,7 @@ class Packaging:
         """
         assert self.source.model is not None
         settings = self.settings
-        what, notes = recipe(definition, settings.base_image, settings.score_script)
+        what, notes = recipe(definition, settings.base_image, settings.score_script, settings.source_root)
         packages = ModelPackages(settings, step.detail)
         model = packages.find(self.source.model)
         key = _key(packages.name, model, what, self.source.generate_dockerfile)

@@ -17,6 +17,7 @@ from ..engines.base import Engine
 from ..errors import UserError
 from ..models import Service
 from ..paths import shown
+from . import imports
 
 #: Seconds between two looks at the announcements, which are a small local file.
 LOOK_SECONDS = 0.01
@@ -229,7 +230,7 @@ def _script_error(service: Service, event: dict[str, Any], again: str) -> UserEr
         return UserError(problem, f"Correct {name}, then: {again}", file=shown(service.score_script))
     remedy = f"Correct it, then: {again} (the whole traceback: inv container.logs)"
     if kind == "ModuleNotFoundError":
-        remedy = (
+        remedy = imports.remedy(service, message, "inv deploy.debug") or (
             "Correct the import, or add the package to requirements.txt or conda.yml of the inference environment, "
             "then: inv deploy.debug"
         )
@@ -301,7 +302,7 @@ def inspect(
     from ..debugger import inspect as inspection
 
     name, line = inspection.parse_location(location)
-    source = inspection.resolve_source(name, cwd=Path.cwd(), roots=[service.score_script.parent])
+    source = inspection.resolve_source(name, cwd=Path.cwd(), roots=[service.score_script.parent, service.source])
     inspection.check_line(source, line)
     body = _read_request(request)
     holds = [e["event"] for e in read_events(service.events) if e["event"] in ("waiting", "loaded", "attached")]

@@ -51,7 +51,7 @@ class Typed:
         own = [*_ALWAYS, *self.fields]
         if self.name.startswith("deploy."):
             # Whatever is done with the service, its code there is to be the one here.
-            own.append("score_script")
+            own += ["score_script", "source_directory"]
         return [name for name in dict.fromkeys(own) if not name.startswith("remote_")]
 
 
@@ -59,9 +59,9 @@ def named(typed: Typed, settings: Settings, places: Places) -> None:
     """Find what the task names on this machine, so that it travels."""
     for name, value in _named_settings(typed, settings):
         if name == "score_script" and value.is_file():
-            # A service runs the folder of its script.
-            places.carry_code(value.parent)
-        elif name.endswith("_env") and value.exists():
+            # A service runs the folder of its script, unless another one is named.
+            places.carry_code(settings.source_root)
+        elif name.endswith(("_env", "source_directory")) and value.is_dir():
             places.carry_code(value)
         elif value.exists():
             places.carry(value)

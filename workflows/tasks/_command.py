@@ -200,6 +200,9 @@ def _elsewhere(
     from ..remote.task import run_there
 
     flags = {name: text for name, text in run.flags.items() if text is not None}
+    if "score_script" in flags:
+        # It may have been named from the source folder.
+        flags["score_script"] = str(run.settings.score_script)
     remainder = run.remainder() if "--" in sys.argv else None
     if before is not None and before(run, values):
         remainder = None

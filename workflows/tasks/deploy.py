@@ -18,6 +18,7 @@ WORKSPACE = ("subscription_id", "resource_group", "workspace", "auth")
 ENVIRONMENT = ("engine", "inference_env", "base_image")
 RUN = (
     "score_script",
+    "source_directory",
     "model_dir",
     "image_tag",
     "container_name",
@@ -49,7 +50,7 @@ def _source(source: str, model: str | None, generate_dockerfile: bool, needs_mod
     return read_source(source, model, generate_dockerfile, needs_model)
 
 
-@command(settings=(*ENVIRONMENT, *WORKSPACE, "score_script"), help={**SOURCE_HELP, **GENERATE_HELP})
+@command(settings=(*ENVIRONMENT, *WORKSPACE, "score_script", "source_directory"), help={**SOURCE_HELP, **GENERATE_HELP})
 def build(run: Command, source: str = "local", model: str | None = None, generate_dockerfile: bool = False) -> None:
     """Build the inference environment, or find it built."""
     chosen = _source(source, model, generate_dockerfile)

@@ -27,7 +27,7 @@ def _after_remote(run: Command, values: dict[str, Any]) -> None:
 
 
 @command(
-    settings=("engine", "score_script", "pipeline_file", "debug_port"),
+    settings=("engine", "score_script", "source_directory", "pipeline_file", "debug_port"),
     json=True,
     help={
         "wait": "F5 holds the service before score.py is loaded, so that its imports and init can be debugged.",

@@ -124,8 +124,8 @@ def _unknown(settings: Settings, name: str, what: str) -> str:
 def _deployment(settings: Settings, engine: str, wait: bool) -> Chain:
     from ..flows.deployment import CONFIGURATION
 
-    folder = settings.score_script.parent
-    mapping = PathMapping(folder, engines.load(engine).app_root(settings.score_script))
+    folder = settings.source_root
+    mapping = PathMapping(folder, engines.load(engine).app_root(folder))
     argv = ["deploy.debug", *(["--wait"] if wait else [])]
     return Chain(CONFIGURATION, argv, ["container.stop"], (mapping,))
 

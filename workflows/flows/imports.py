@@ -1,0 +1,58 @@
+"""Imports of an entry script that fail for want of a folder: which source folder would have them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..models import Service
+from ..paths import shown
+
+#: Folders above the source folder that are looked into where the project does not hold it.
+_LEVELS = 3
+#: Python's own words: https://docs.python.org/3/library/exceptions.html#ModuleNotFoundError
+_MISSING = re.compile(r"No module named '([\w.]+)'")
+
+
+def remedy(service: Service, message: str, again: str) -> str | None:
+    """What to do about a module that was not found but lies above the source folder, or beside the script.
+
+    Args:
+        service: The service.
+        message: The message of its ModuleNotFoundError.
+        again: The command that starts it anew.
+
+    Returns:
+        The second line of the error; None where no folder of the person's has the module.
+    """
+    found = _MISSING.search(message)
+    if found is None or found[1].partition(".")[0] in sys.stdlib_module_names:
+        return None
+    name, script = found[1], service.score_script
+    if script.parent != service.source and _has(script.parent, name):
+        return (
+            f"{name} is beside {script.name}, and a service imports from its source folder, {shown(service.source)}: "
+            f"import it from there, or leave out AML_SOURCE_DIR and --source-directory."
+        )
+    for folder in _above(service):
+        if _has(folder, name):
+            flags = [f"--source-directory={shown(folder)}", f"--score-script={script.relative_to(folder).as_posix()}"]
+            return f"{name} is in {shown(folder)}, above the folder that runs: {again} {shlex.join(flags)}"
+    return None
+
+
+def _above(service: Service) -> Iterator[Path]:
+    """The folders above the source folder: as far as the project goes, or a few."""
+    parents = list(service.source.parents)
+    if service.project in parents:
+        yield from parents[: parents.index(service.project) + 1]
+    else:
+        yield from parents[:_LEVELS]
+
+
+def _has(folder: Path, name: str) -> bool:
+    place = folder.joinpath(*name.split("."))
+    return place.is_dir() or place.with_name(f"{place.name}.py").is_file()
