@@ -143,8 +143,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("AML_REMOTE_PORT", "", "its SSH port; 50000 on compute instances", _remote_port),
     Setting("AML_REMOTE_USER", "", "its user; azureuser on compute instances"),
     Setting("AML_REMOTE_KEY", "", "private key file", path=True),
-    Setting("AML_REMOTE_DIR", "", "the project's folder there; default: one of its own below ~/azureml-debug"),
+    Setting("AML_REMOTE_DIR", "", "the project's folder there, ~ and $HOME as there; default: below ~/azureml-debug"),
     Setting("AML_REMOTE_GATEWAY", "", "machine to go through, user@host:port"),
+    Setting("AML_REMOTE_PYTHON", "", "the Python there: a file, or an environment's folder"),
 )
 
 #: Where the files of a setting that is not set are looked for: in the project, then among those of the program.
@@ -211,6 +212,7 @@ class Settings:
     remote_key: Path | None
     remote_dir: str | None
     remote_gateway: str | None
+    remote_python: str | None
     set_by: Mapping[str, str]
 
     @property

@@ -20,7 +20,7 @@ from typing import Any
 
 import paramiko
 
-from workflows.remote import frames
+from workflows.remote import frames, starting
 
 ROOT = "/home/azureuser/azureml-debug/project-12345678"
 NAMES = [
@@ -113,6 +113,8 @@ class Liar:
         self._channel = channel
         channel.settimeout(20)
         with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
+            channel.sendall(starting.GREETING)
+            self._line()
             size = int(self._line())
             self._read(size)
             channel.sendall(frames.GREETING)

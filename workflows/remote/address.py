@@ -38,6 +38,7 @@ class Address:
         command: A ProxyCommand of the SSH configuration; empty for none.
         alias: The name under which its host key is known; empty for its own.
         dir: The project's folder there; empty for one of our choice.
+        python: The Python there that runs this program; empty for one of our choice.
     """
 
     named: str
@@ -50,6 +51,7 @@ class Address:
     command: str = ""
     alias: str = ""
     dir: str = ""
+    python: str = ""
 
     @property
     def known_as(self) -> str:
@@ -99,6 +101,7 @@ def resolve(settings: Settings) -> Address:
         user=settings.remote_user or user or found.user,
         port=settings.remote_port or port or found.port,
         dir=settings.remote_dir or "",
+        python=settings.remote_python or "",
     )
     if settings.remote_key is not None:
         if not settings.remote_key.is_file():

@@ -148,7 +148,7 @@ ANSWERS: Mapping[str, Check] = {
             ),
             "sdk": words,
         },
-        {"writable": flag, "git": flag},
+        {"writable": flag, "git": flag, "pythons": words},
     ),
     "task": fields({}),
     "resume": fields({}),

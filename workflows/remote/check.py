@@ -108,8 +108,9 @@ def _machine(session: Session, settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "Python",
             False,
-            f"{version}, which cannot make virtual environments",
-            "There: sudo apt install python3-venv",
+            f"{version}, which cannot make virtual environments"
+            + (f" ({facts['pythons']})" if facts.get("pythons") else ""),
+            "There: sudo apt install python3-venv, or name another Python: AML_REMOTE_PYTHON",
         )
     yield _disk(facts, session, settings)
     yield _docker(facts["docker"])

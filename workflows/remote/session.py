@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..received import Refused, sent_by, words
-from . import answers, frames
+from . import answers, frames, starting
 from .address import Address
 from .connection import close_connection, open_connection
 
@@ -28,19 +26,18 @@ ALIVE_SECONDS = 10.0
 EXIT_SECONDS = 3.0
 #: Lines that are shown of what went wrong there.
 _DETAILS = 40
-#: What the shell there says when it has found no Python that will do.
-_NO_PYTHON = 97
-#: What a Python says that will not do.
-_TOO_OLD = 98
-_PYTHONS = "python3 python3.13 python3.12 python3.11 python3.10 /anaconda/envs/*/bin/python3 /opt/conda/bin/python3"
-_LOADER = (
-    f"import sys; sys.version_info < (3, 10) and sys.exit({_TOO_OLD}); n = int(sys.stdin.buffer.readline()); "
-    "exec(compile(sys.stdin.buffer.read(n), 'agent', 'exec'), {'__name__': '__main__'})"
-)
 
 
 class Lost(Exception):
     """The connection is gone."""
+
+
+class _EndedEarly(UserError):
+    """What was started there has ended before it was ours; ``said`` are its last words."""
+
+    def __init__(self, problem: str, remedy: str, said: str) -> None:
+        super().__init__(problem, remedy)
+        self.said = said
 
 
 class Mismatch(Exception):
@@ -63,23 +60,24 @@ class Session:
         self._buffer = bytearray()
         #: What was said beside the frames: a shell's start-up files may print anything.
         self._complaint = bytearray()
-        self._greeted = False
+        #: The first words that are still to come from there, in their order.
+        self._awaited = [starting.GREETING, frames.GREETING]
         self._told = time.monotonic()
         #: One frame after the other: what is typed is sent by a thread of its own.
         self._sending = threading.Lock()
         try:
             self._channel = connection.transport.open_session(timeout=ANSWER_SECONDS)
-            self._channel.exec_command(_bootstrap())
+            self._channel.exec_command(starting.COMMAND)
         except Exception as error:
             raise UserError(
                 f"{address} lets us in, and starts no program: {error}.",
                 "See what: ssh with the same host, port and key.",
             ) from error
-        source = (Path(__file__).parent / "there" / "agent.py").read_bytes()
-        with contextlib.suppress(Lost):
-            # Where it has ended already, what it has said tells why.
-            self.send_raw(f"{len(source)}\n".encode() + source)
         with sent_by(str(address)):
+            self._wait_for_the_shell()
+            with contextlib.suppress(Lost):
+                # Where it has ended already, what it has said tells why.
+                self.send_raw(starting.script(address.python))
             self.hello: dict[str, Any] = answers.HELLO(self.message(ANSWER_SECONDS), "its first message")
 
     @classmethod
@@ -138,38 +136,87 @@ class Session:
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
-            if self._greeted and len(self._buffer) >= frames.HEADER.size:
+            if not self._awaited and len(self._buffer) >= frames.HEADER.size:
                 kind, length = frames.HEADER.unpack_from(self._buffer)
                 length = frames.length(kind, length)
                 if len(self._buffer) >= frames.HEADER.size + length:
                     payload = bytes(self._buffer[frames.HEADER.size : frames.HEADER.size + length])
                     del self._buffer[: frames.HEADER.size + length]
                     return kind, payload
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
+            if not self._receive(deadline):
                 return None
-            self._channel.settimeout(left)
-            try:
-                data = self._channel.recv(1 << 20)
-            except TimeoutError:
-                return None
-            except (OSError, EOFError) as error:
-                raise Lost from error
-            if self._channel.recv_stderr_ready():
-                self._complain(self._channel.recv_stderr(65536))
-            if not data:
-                self._ended()
-            self._buffer += data
-            if not self._greeted:
-                self._look_for_greeting()
+
+    def _receive(self, deadline: float | None) -> bool:
+        """Take in what comes next; whether something came in that time.
+
+        Raises:
+            Lost: The connection is gone.
+        """
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            return False
+        self._channel.settimeout(left)
+        try:
+            data = self._channel.recv(1 << 20)
+        except TimeoutError:
+            return False
+        except (OSError, EOFError) as error:
+            raise Lost from error
+        if self._channel.recv_stderr_ready():
+            self._complain(self._channel.recv_stderr(65536))
+        if not data:
+            self._ended()
+        self._buffer += data
+        if self._awaited:
+            self._look_for_greeting()
+        return True
+
+    def _wait_for_the_shell(self) -> None:
+        """See that the login shell has run our command, before anything is sent to it.
+
+        Raises:
+            UserError: It has not, and why.
+        """
+        deadline = time.monotonic() + starting.SHELL_SECONDS
+        while self._awaited[0] == starting.GREETING:
+            if not self._receive(deadline):
+                self._explain_the_shell()
+
+    def _explain_the_shell(self) -> None:
+        """End the input, and tell from what comes of it what the login shell has been waiting for."""
+        with contextlib.suppress(OSError, EOFError):
+            self._channel.shutdown_write()
+        remedy = "Have its start-up files (~/.bashrc and the like) do that on terminals only: [ -t 0 ] || return"
+        began = f"{self.address} lets us in, and its login shell runs no command"
+        deadline = time.monotonic() + starting.ENDED_SECONDS
+        try:
+            while self._awaited[0] == starting.GREETING:
+                if not self._receive(deadline):
+                    said = self._last_words(bytes(self._buffer))
+                    reason = f"nothing has come of it for {starting.SHELL_SECONDS:.0f} s{f' ({said})' if said else ''}"
+                    raise UserError(f"{began}: {reason}.", "See what it does: ssh with the same host, port and key.")
+        except _EndedEarly as ended:
+            said = f" ({ended.said})" if ended.said else ""
+            raise UserError(
+                f"{began}: a start-up file puts another program in its place, such as exec fish or bash -l{said}.",
+                remedy,
+            ) from ended
+        raise UserError(f"{began}: a start-up file waits for input, as `read` does.", remedy)
+
+    def _last_words(self, more: bytes = b"") -> str:
+        text = (bytes(self._complaint) + more).decode(errors="replace").strip()
+        return words(text, "its last words", _COMPLAINT_BYTES)
 
     def _look_for_greeting(self) -> None:
-        """Leave out what the login shell has printed before the agent's first word."""
-        at = self._buffer.find(frames.GREETING)
+        """Leave out what the login shell has printed before the first words of ours."""
+        first = self._awaited[0]
+        at = self._buffer.find(first)
         if at >= 0:
-            self._greeted = True
+            del self._awaited[0]
             self._complain(self._buffer[:at])
-            del self._buffer[: at + len(frames.GREETING)]
+            del self._buffer[: at + len(first)]
+            if self._awaited and self._buffer:
+                self._look_for_greeting()
         elif len(self._buffer) > _SHELL_BYTES:
             raise Refused("more than a megabyte before this program's helper had said a word")
 
@@ -180,23 +227,21 @@ class Session:
 
     def _ended(self) -> None:
         """The agent has ended: because of the connection, or by itself."""
-        if not self._greeted:
+        if self._awaited:
             self._complain(self._buffer)
         # The exit code comes after the last output, if there is still a connection that it can come through.
         if self.connection.transport.is_active() and self._channel.status_event.wait(EXIT_SECONDS):
             code = self._channel.recv_exit_status()
             while data := self._channel.recv_stderr(65536):
                 self._complain(data)
-            text = words(self._complaint.decode(errors="replace").strip(), "its last words", _COMPLAINT_BYTES)
-            if code == _NO_PYTHON:
-                raise UserError(
-                    f"{self.address.host} has no Python 3.10 or later{f' ({text})' if text else ''}.",
-                    "Install one there: sudo apt install python3 python3-venv, or conda create -n debug python=3.12",
-                )
-            if not self._greeted:
-                raise UserError(
+            text = self._last_words()
+            if code == starting.NO_PYTHON and self._awaited == [frames.GREETING]:
+                raise self._no_python(text)
+            if self._awaited:
+                raise _EndedEarly(
                     f"{self.address} lets us in, and starts no program: {text or f'its shell has ended with {code}'}.",
                     "See what: ssh with the same host, port and key.",
+                    text,
                 )
             if code != -1 and text:
                 raise UserError(
@@ -205,6 +250,20 @@ class Session:
                     details=text.splitlines()[-15:],
                 )
         raise Lost
+
+    def _no_python(self, text: str) -> UserError:
+        # A start-up file may have said something before; the script's own line is the last.
+        found = text.rpartition("\n")[2]
+        if self.address.python:
+            return UserError(
+                f"AML_REMOTE_PYTHON={self.address.python} does not do on {self.address.host}: {found}.",
+                "Name a Python 3.10 or later there, or leave it out: then one is looked for.",
+            )
+        return UserError(
+            f"{self.address.host} has no Python 3.10 or later: {found}.",
+            "Install one there: sudo apt install python3 python3-venv, or conda create -n debug python=3.12; "
+            "one that lies elsewhere is named with AML_REMOTE_PYTHON.",
+        )
 
     def message(self, seconds: float | None) -> dict[str, Any]:
         """The next message.
@@ -279,16 +338,3 @@ class Session:
             elif answer.get("done"):
                 return answer
         raise Lost
-
-
-def _bootstrap() -> str:
-    """For the shell there, whichever it is: the first Python that will do runs the agent."""
-    script = (
-        f"for p in {_PYTHONS}; do "
-        'command -v "$p" >/dev/null 2>&1 || continue; '
-        # Without site packages: it needs none, and starts sooner. One that is too old reads nothing.
-        f'"$p" -I -S -u -c {shlex.quote(_LOADER)}; code=$?; [ $code -eq {_TOO_OLD} ] || exit $code; '
-        'seen="$seen $("$p" -V 2>&1)"; done; '
-        f'echo "${{seen:-none}}" >&2; exit {_NO_PYTHON}'
-    )
-    return f"exec sh -c {shlex.quote(script)}"

@@ -215,7 +215,10 @@ class RemoteTask:
             made = "the program's own files sent"
             files = self._program_files(session, own, report)
             made = "made, for this and every later command"
-            wanted = {"key": own.environment_key, "requirements": list(own.requirements)}
+            wanted: dict[str, Any] = {"key": own.environment_key, "requirements": list(own.requirements)}
+            if self.address.python:
+                # One that is named is used, whatever another of its version has been made into before.
+                wanted["key"] += f"-{hashlib.sha256(self.address.python.encode()).hexdigest()[:6]}"
             answer = session.ask("environment", report, INSTALL_SECONDS, **wanted, code=files or self.places.root)
         return answer["python"], files
 

@@ -6,7 +6,9 @@ import time
 
 from ._command import Command, command
 
-ADDRESS = ("remote_host", "remote_port", "remote_user", "remote_key", "remote_dir", "remote_gateway")
+ADDRESS = (
+    "remote_host", "remote_port", "remote_user", "remote_key", "remote_dir", "remote_gateway", "remote_python",
+)  # fmt: skip
 
 
 @command(

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import queue
+import re
 import shutil
 import signal
 import stat
@@ -50,6 +51,8 @@ REPLACED_SECONDS = 3.0
 PROGRAM_SECONDS = 30 * 86400
 #: Tasks of which the output is kept.
 KEPT_TASKS = 10
+#: The Pythons that were found here and will not do, and why; as the shell that has started this one has found them.
+PYTHONS = ""
 _FINAL = ("Completed", "Failed", "Canceled", "Interrupted")
 
 if sys.version_info < (3, 10):  # noqa: UP036
@@ -210,6 +213,24 @@ def cache() -> str:
     if sys.platform == "darwin":
         return os.path.join(home, "Library", "Caches", "azureml-debug")
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache"), "azureml-debug")
+
+
+def named_folder(folder: str) -> str:
+    """A folder as a person has named it: `~`, `$HOME` and other variables mean those here.
+
+    Raises:
+        Failure: A variable is not set here.
+    """
+    home = os.path.expanduser("~")
+    os.environ.setdefault("HOME", home)
+    found = os.path.expanduser(os.path.expandvars(folder))
+    missing = re.search(r"\$(\w+|\{\w+\})", found)
+    if missing is not None:
+        raise Failure(
+            f"AML_REMOTE_DIR names {missing[0]}, which is not set on the remote machine.",
+            "Write the folder itself; $HOME and ~ are known there.",
+        )
+    return os.path.join(home, found)
 
 
 def read_json(path: str) -> dict[str, Any]:
@@ -558,8 +579,7 @@ def open_folder(request: dict[str, Any]) -> Folder:
     Raises:
         Failure: It belongs to somebody else.
     """
-    wanted = os.path.expanduser(request["folder"])
-    root = os.path.realpath(os.path.join(os.path.expanduser("~"), wanted))
+    root = os.path.realpath(named_folder(request["folder"]))
     marker = os.path.join(root, STATE, "remote", "project.json")
     known = read_json(marker)
     choose = "Choose another folder with AML_REMOTE_DIR"
@@ -685,7 +705,8 @@ def _run(wire: Wire, argv: list[str], what: str) -> None:
         text = "\n".join(lines)
         if what == "venv" and "ensurepip" in text:
             raise Failure(
-                "Python there cannot make a virtual environment.", "Install it there: sudo apt install python3-venv"
+                f"Python there cannot make a virtual environment{f': {PYTHONS}' if PYTHONS else ''}.",
+                "Install it there: sudo apt install python3-venv, or name another Python: AML_REMOTE_PYTHON.",
             )
         if "No space left" in text or "Disk quota exceeded" in text:
             raise Failure(
@@ -1192,7 +1213,7 @@ def new_reports(path: str, offset: int) -> Iterator[tuple[int, Any]]:
 
 def nearest(folder: str) -> str:
     """A folder, or the one above it that there is."""
-    place = os.path.realpath(os.path.join(os.path.expanduser("~"), os.path.expanduser(folder)))
+    place = os.path.realpath(named_folder(folder))
     while not os.path.isdir(place):
         place = os.path.dirname(place)
     return place
@@ -1215,6 +1236,7 @@ def facts(folder: str) -> dict[str, Any]:
         "place": place,
         "writable": os.access(place, os.W_OK),
         "venv": can_make,
+        "pythons": PYTHONS,
         "docker": _docker(),
         "sdk": _sdk(),
         "git": shutil.which("git") is not None,
@@ -1420,6 +1442,7 @@ class Agent:
 
 
 if __name__ == "__main__":
+    PYTHONS = "".join(sys.argv[1:])
     Agent().serve()
     # At once: the thread that reads would be in the way of an orderly end.
     os._exit(0)
