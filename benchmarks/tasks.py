@@ -16,6 +16,7 @@ SUBJECTS = {
     "peers": ("peers", "Measure the deployment story against docker stop and azure-ai-ml's local endpoint."),
     "environments": ("environments", "Measure cold builds of environments against docker build and pip install."),
     "pipeline": ("pipeline", "Measure the pipeline story against scripts started by hand under debugpy."),
+    "children": ("children", "Measure a step that starts many children against the same script started plainly."),
     "experiment": ("experiment", "Measure the experiment story against a bare docker run of debugpy."),
     "remote": ("remote", "Measure --remote against the same typed there, against rsync, and against no tunnel."),
     "azureml": ("azureml", "Measure following a run in a workspace: time to the launch configuration, requests."),

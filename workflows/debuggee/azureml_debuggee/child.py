@@ -14,11 +14,9 @@ import os
 import sys
 import time
 
-from . import spawning
-
 TYPE_CHECKING = False  # As good as typing.TYPE_CHECKING, without importing that.
 if TYPE_CHECKING:
-    from typing import Any, Callable, List, Optional
+    from typing import Any, Callable, List, MutableMapping, Optional
 
 #: The environment variables with the name of the socket, and with that of the file.
 AT = "AZUREML_DEBUGGEE_CHILDREN_AT"
@@ -136,8 +134,8 @@ def begin(inject: str, program: "Any" = None) -> "Optional[Callable[[], None]]":
         return None  # launch.py: it asks again, with what it launches.
     try:
         sys.path[:] = [entry for entry in sys.path if not entry or os.path.abspath(entry) != inject]
-        spawning.hide_path(inject, os.environ)
-        spawning.install(inject)
+        hide_path(inject, os.environ)
+        come_along(inject)
         watch_forks()
         if not enlist():
             return None
@@ -146,6 +144,68 @@ def begin(inject: str, program: "Any" = None) -> "Optional[Callable[[], None]]":
         return module.at_start(program)
     except Exception:
         return None
+
+
+def hide_path(inject: str, environment: "MutableMapping[str, str]") -> None:
+    """Take the folder out of what the program sees of its environment, and leave it in the system's."""
+    path = environment.get("PYTHONPATH")
+    data: "Any" = getattr(environment, "_data", None)
+    if path is None or not isinstance(data, dict):
+        return
+    kept = [entry for entry in path.split(os.pathsep) if not entry or os.path.abspath(entry) != inject]
+    if kept:
+        data[b"PYTHONPATH"] = os.fsencode(os.pathsep.join(kept))
+    else:
+        data.pop(b"PYTHONPATH", None)
+
+
+def come_along(inject: str) -> None:
+    """Have every program that this process starts from now on come with the debuggee (spawning.py)."""
+    folder = os.fsencode(inject)
+    if "subprocess" in sys.modules:
+        from . import spawning
+
+        spawning.change_fork_exec(folder)
+    else:
+        sys.meta_path.insert(0, _BeforeImport(folder))
+    for name in ("posix_spawn", "posix_spawnp", "execve"):
+        if hasattr(os, name):
+            setattr(os, name, _with_debuggee(getattr(os, name), folder))
+    execve = os.execve
+
+    def execv(path: "Any", argv: "Any") -> None:
+        execve(path, argv, os.environ)
+
+    os.execv = execv  # type: ignore[assignment]
+
+
+class _BeforeImport:
+    """Stands first among the finders, for the moment at which a module is asked for that starts processes.
+
+    It stays there: another thread that goes through the finders would miss one if it went.
+    """
+
+    def __init__(self, folder: bytes) -> None:
+        self._folder: "Optional[bytes]" = folder
+
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> None:
+        if self._folder is not None and name in ("subprocess", "multiprocessing.util"):
+            folder, self._folder = self._folder, None
+            from . import spawning
+
+            spawning.change_fork_exec(folder)
+
+
+def _with_debuggee(function: "Callable[..., Any]", folder: bytes) -> "Callable[..., Any]":
+    def start(path: "Any", argv: "Any", *more: "Any", **options: "Any") -> "Any":
+        try:
+            from . import spawning
+        except Exception:
+            # Such as without the right to read it any more.
+            return function(path, argv, *more, **options)
+        return spawning.start(function, folder, path, argv, more, options)
+
+    return start
 
 
 def watch_forks() -> None:

@@ -2,7 +2,7 @@
 
 The program's own view of its environment stays what it would be without the debuggee: `os.environ` does not have the
 folder through which it comes in (`inject`). The system's has it, for what C code starts; and here it is added to what
-Python's own functions give to other programs.
+Python's own functions give to other programs. child.py sees to it that they come by here.
 """
 
 import _thread
@@ -11,7 +11,7 @@ import sys
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, MutableMapping, Optional, Sequence, Set
+    from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 
 #: Where `_posixsubprocess.fork_exec` expects the arguments, the environment (bytes ``NAME=value``, or None for this
 #: process's own): in Python 3.10 to 3.14.
@@ -36,48 +36,12 @@ class plain:
         _plain.discard(_thread.get_ident())
 
 
-def hide_path(inject: str, environment: "MutableMapping[str, str]") -> None:
-    """Take the folder out of what the program sees of its environment, and leave it in the system's."""
-    path = environment.get("PYTHONPATH")
-    data: "Any" = getattr(environment, "_data", None)
-    if path is None or not isinstance(data, dict):
-        return
-    kept = [entry for entry in path.split(os.pathsep) if not entry or os.path.abspath(entry) != inject]
-    if kept:
-        data[_PATH] = os.fsencode(os.pathsep.join(kept))
-    else:
-        data.pop(_PATH, None)
+def change_fork_exec(folder: bytes) -> None:
+    """Have what `subprocess` and `multiprocessing` start come with the debuggee.
 
-
-def install(inject: str) -> None:
-    """Have every program that this process starts from now on come with the debuggee."""
-    folder = os.fsencode(inject)
-    if "subprocess" in sys.modules:
-        _change_fork_exec(folder)
-    else:
-        sys.meta_path.insert(0, _BeforeImport(folder))
-    # execv first: it is given to the execve that Python has.
-    for name in ("posix_spawn", "posix_spawnp", "execv", "execve"):
-        if hasattr(os, name):
-            setattr(os, name, _with_environment(getattr(os, name), name, folder))
-
-
-class _BeforeImport:
-    """Stands first among the finders, for the moment at which a module is asked for that starts processes.
-
-    It stays there: another thread that goes through the finders would miss one if it went.
+    Args:
+        folder: The folder through which it comes in.
     """
-
-    def __init__(self, folder: bytes) -> None:
-        self._folder: "Optional[bytes]" = folder
-
-    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> None:
-        if self._folder is not None and name in ("subprocess", "multiprocessing.util"):
-            folder, self._folder = self._folder, None
-            _change_fork_exec(folder)
-
-
-def _change_fork_exec(folder: bytes) -> None:
     try:
         import _posixsubprocess as starter
     except ImportError:
@@ -102,27 +66,36 @@ def _change_fork_exec(folder: bytes) -> None:
         loaded._fork_exec = fork_exec_with
 
 
-def _with_environment(start: "Callable[..., Any]", name: str, folder: bytes) -> "Callable[..., Any]":
-    """One of the functions that take a path, arguments and, all but `execv`, an environment."""
-    execve = os.execve
+def start(
+    function: "Callable[..., Any]",
+    folder: bytes,
+    path: "Any",
+    argv: "Any",
+    more: "Sequence[Any]",
+    options: "Dict[str, Any]",
+) -> "Any":
+    """Call a function of `os` that starts a program, so that the program comes with the debuggee.
 
-    def start_with(path: "Any", argv: "Any", *more: "Any", **options: "Any") -> "Any":
-        if _thread.get_ident() in _plain:
-            return start(path, argv, *more, **options)
-        try:
-            given = more[0] if more else options.get("env")
-            environment = {os.fsencode(key): os.fsencode(value) for key, value in (given or os.environ).items()}
-            changed = _with_debuggee(environment, folder, argv)
-            argv = _through_launcher(argv, folder)
-        except Exception:
-            return start(path, argv, *more, **options)  # What it has been given is for the real one to judge.
-        if name == "execv":
-            return execve(path, argv, changed)
-        if more:
-            return start(path, argv, changed, *more[1:], **options)
-        return start(path, argv, **{**options, "env": changed})
-
-    return start_with
+    Args:
+        function: One that takes a path, arguments and an environment.
+        folder: The folder through which the debuggee comes in.
+        path: The program.
+        argv: Its arguments.
+        more: What else the function has been given by place, the environment first.
+        options: What it has been given by name.
+    """
+    if _thread.get_ident() in _plain:
+        return function(path, argv, *more, **options)
+    try:
+        given = more[0] if more else options.get("env")
+        environment = {os.fsencode(key): os.fsencode(value) for key, value in (given or os.environ).items()}
+        changed = _with_debuggee(environment, folder, argv)
+        argv = _through_launcher(argv, folder)
+    except Exception:
+        return function(path, argv, *more, **options)  # What it has been given is for the real one to judge.
+    if more:
+        return function(path, argv, changed, *more[1:], **options)
+    return function(path, argv, **{**options, "env": changed})
 
 
 def _as_dict(given: "Optional[Sequence[bytes]]") -> "Dict[bytes, bytes]":

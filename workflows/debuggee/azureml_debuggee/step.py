@@ -274,10 +274,11 @@ def _prepare(inject: str, program: Program, environment: MutableMapping[str, str
         and environment.get("AZUREML_DEBUGGEE_ON_ERROR") != "1"
     )
     if with_children:
-        from . import spawning
+        # spawning now: what the program does to itself, such as to change user, may keep it from being read later.
+        from . import child, spawning  # noqa: F401
 
-        spawning.hide_path(inject, environment)
-        spawning.install(inject)
+        child.hide_path(inject, environment)
+        child.come_along(inject)
     else:
         leave_path(inject, environment)
     if any(argument.startswith("--remote_debug") for argument in sys.argv[1:]) and (

@@ -10,8 +10,12 @@ import sys
 
 _inject = os.path.dirname(os.path.abspath(__file__))
 _folder = os.path.dirname(_inject)
-# For these imports only: a lasting entry could hide a module of the program's.
-sys.path.insert(0, _folder)
+# Made by hand: finding it would take as long as all that a child does at its start, and for that its folder's parent
+# would stand in the import path, where it could hide a module of the program's.
+_package = type(sys)("azureml_debuggee")
+_package.__path__ = [os.path.join(_folder, "azureml_debuggee")]
+_package.__spec__ = type(sys.__spec__)("azureml_debuggee", None, is_package=True)
+sys.modules["azureml_debuggee"] = _package
 # Compiled once a step, wherever the debuggee lies; a program may start thousands of processes.
 _kept = sys.dont_write_bytecode, sys.pycache_prefix
 _mask = os.umask(0o077)
@@ -27,7 +31,6 @@ try:
 finally:
     sys.dont_write_bytecode, sys.pycache_prefix = _kept
     os.umask(_mask)
-    sys.path.remove(_folder)
 
 _start = _begin(_inject)
 del sys.modules["sitecustomize"]
