@@ -20,6 +20,7 @@ from invoke import Context, Exit, Task, task
 
 from ..byte_code import kept
 from ..errors import UserError
+from ._arguments import FlagTask
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -160,6 +161,7 @@ def command(
             iterable=list(iterable),
             positional=list(positional),
             auto_shortflags=False,
+            klass=FlagTask,
         )(body)
         return made
 
