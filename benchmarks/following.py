@@ -36,10 +36,10 @@ if sys.argv[2] == "follow":
 else:
     Interleaver([(sys.argv[3], path, over.is_set)], lambda data: write(console, data)).run(over.is_set)
 try:
-    import resource
-    unit = 1024 if sys.platform == "darwin" else 1
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit, file=sys.stderr)
-except ImportError:
+    # Not getrusage, whose greatest value is that of the process which this one was forked from.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    print(next(line for line in lines if line.startswith("VmHWM")).split()[1], file=sys.stderr)
+except OSError:
     print(0, file=sys.stderr)
 """
 FOLLOWER = [sys.executable, "-c", OURS]
@@ -88,7 +88,8 @@ def rates(bench: Bench, megabytes: int) -> None:
     what, log = "rate at which a log is followed", f"tail -f; {megabytes} MiB"
     bench.ratio(what, log, found, 2.0, ours="tail", theirs="ours", unit="MiB/s")
     bench.figure(f"{what}, a prefix on each line", found, "MiB/s", side="prefixed")
-    bench.figure("memory of following a log", peaks, "MiB", 40)
+    if any(peaks):
+        bench.figure("memory of following a log", peaks, "MiB", 40)
 
 
 def through(command: Sequence[str], size: int) -> tuple[float, float]:
