@@ -82,6 +82,7 @@ class ServiceSpec:
         score_script: Absolute path of the entry script.
         source: Absolute path of the folder that the service runs; the script is in it.
         model_dir: Absolute path of the model folder, if there is one.
+        links: Places of this machine that links in these folders lead to, by where a container has to have them.
         runit: Folder of runit services, for the engine without images.
         scoring_port: Port on 127.0.0.1 that answers ``/score``.
         debug_port: Port on 127.0.0.1 that welcomes a debugger.
@@ -102,6 +103,7 @@ class ServiceSpec:
     debug_port: int
     wait: bool
     debug_timeout: int
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class Service:
         started: Whether its services have been started by runsvdir.
         pid: The supervisor's process id (process engine), 0 before the start.
         process: What tells that process from a later one of the same id; see :mod:`workflows.runs.identity`.
+        links: As of the specification.
         gate_port: Port on 127.0.0.1 at which the container's gate is published (docker), which asks for the token.
         token: What its forwarder says there.
     """
@@ -155,6 +158,7 @@ class Service:
     execution: str = ""
     pid: int = 0
     process: Mapping[str, Any] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
     gate_port: int = 0
     token: str = field(default="", repr=False)
 
@@ -188,6 +192,7 @@ class Service:
             debug_timeout=spec.debug_timeout,
             variables=variables,
             created=time.time(),
+            links=spec.links,
             gate_port=gate_port,
             token=token,
         )
@@ -195,7 +200,8 @@ class Service:
     @property
     def path_mappings(self) -> tuple[PathMapping, ...]:
         """Where the service's code lies for it."""
-        return (PathMapping(self.source, self.remote_root),)
+        linked = (PathMapping(Path(local), place) for place, local in self.links.items())
+        return (PathMapping(self.source, self.remote_root), *linked)
 
     @property
     def endpoint(self) -> DebugEndpoint:
@@ -214,9 +220,10 @@ class Service:
 
     def local_path(self, remote: str) -> Path:
         """The developer's own path of a file that the service named."""
-        root = self.remote_root.rstrip("/")
-        if remote.startswith(root + "/"):
-            return self.source / remote[len(root) + 1 :]
+        for mapping in self.path_mappings:
+            root = mapping.remote_root.rstrip("/")
+            if remote == root or remote.startswith(root + "/"):
+                return mapping.local_root / remote[len(root) + 1 :]
         return Path(remote)
 
 

@@ -95,6 +95,24 @@ def test_an_edit_before_the_start_counts_also_one_that_replaces_the_file(steps: 
     assert steps.log() == "edited\n"
 
 
+def test_links_that_lead_out_of_code_and_inputs_are_followed(steps: Steps) -> None:
+    script = "import sys\nfrom common.helper import WORD\nprint(WORD, open(sys.argv[1] + '/w').read())\n"
+    steps.write("train.py", script)
+    around = {"common/helper.py": "WORD = 'linked'\n", "hub/blobs/1f": "weights", "hub/snapshots/main/README": ""}
+    for name, text in around.items():
+        path = steps.code.parent / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (steps.code / "common").symlink_to("../common")
+    (steps.code.parent / "hub/snapshots/main/w").symlink_to("../../blobs/1f")
+    steps.spec = replace(steps.spec, inputs={"model": steps.code.parent / "hub/snapshots/main"})
+    view = steps.engine.view(steps.spec)
+    assert steps.run(f"python train.py {view.paths['inputs.model']}") == 0, steps.log()
+    assert steps.log() == "linked weights\n"
+    seen = {str(one.local_root): one.remote_root for one in view.mappings}
+    assert (str(steps.code.parent / "common") in seen) == (steps.engine.name == "docker")
+
+
 def test_code_may_be_one_file_or_none(steps: Steps) -> None:
     script = steps.write("train.py", "print('alone')\n")
     steps.write("other.py", "")

@@ -54,6 +54,33 @@ def test_without_git_the_same_files_travel_as_with_it(project: Path, monkeypatch
     assert set(local_files.project_files(project, [])) == with_git
 
 
+@pytest.mark.parametrize("listed", ["git", "without git", "named"])
+def test_a_link_to_a_folder_elsewhere_travels_as_what_is_in_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch, listed: str
+) -> None:
+    elsewhere = project.parent / "elsewhere"
+    for name in ("helper.py", "deep/more.py", ".env", "__pycache__/x.pyc", "far/x.py"):
+        (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
+        (elsewhere / name).write_text(name)
+    for link, target in {"deep/far": "../far", "deep/loop": "..", "deep/project": str(project)}.items():
+        (elsewhere / link).symlink_to(target)
+    (project / "sub" / "common").symlink_to("../../elsewhere")
+    (project / "sub" / "within").symlink_to("deep")
+    if listed == "without git":
+        monkeypatch.setattr("shutil.which", lambda name: None)
+    if listed == "named":
+        found = {one.path: one for one in local_files.below(project / "sub", project)}
+    else:
+        found = local_files.project_files(project, [])
+    below = {path for path in found if path.startswith("sub/common/")}
+    assert below == {f"sub/common/{name}" for name in ("helper.py", "deep/more.py", "deep/far/x.py", "far/x.py")}
+    assert found["sub/within"].link == "deep"
+    if listed == "named":
+        # A folder that travels from elsewhere has no link of its own out of it either.
+        carried = {one.path for one in local_files.below(elsewhere / "deep", elsewhere / "deep")}
+        assert carried >= {"more.py", "far/x.py"}
+
+
 def test_a_project_in_a_larger_repository_sends_itself_alone(project: Path) -> None:
     subprocess.run(["git", "init", "-q", str(project.parent)], check=True)
     (project.parent / "beside.txt").write_text("")

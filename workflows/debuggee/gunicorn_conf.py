@@ -131,7 +131,9 @@ def _describe(error):
 def _place(error):
     """What went wrong and where: in the person's folder if any frame is there."""
     root = os.path.abspath(os.environ.get("AML_APP_ROOT") or os.getcwd())
+    # The script itself may be reached by a link.
+    script = os.path.realpath(os.path.join(root, os.environ.get("AZUREML_ENTRY_SCRIPT") or "score.py"))
     return {
-        **_errors.describe(error, [root]),
+        **_errors.describe(error, [root, os.path.dirname(script)]),
         "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__))[-8000:],
     }

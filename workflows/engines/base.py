@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ..environments.definition import EnvironmentDefinition
 from ..models import Ended, ImageRef, Service, ServiceSpec
+from .links import Links
 
 #: What an unused image or environment gives back: name, bytes, and how to remove it.
 Unused = tuple[str, int, Callable[[], None]]
@@ -37,6 +38,13 @@ class Engine(Protocol):
 
     def app_root(self, source: Path) -> str:
         """The folder that a service runs as it will see it; known before anything is made."""
+
+    def links(self, source: Path, model_dir: Path | None, tag: str) -> Links:
+        """What links in a service's folders lead to that the service would not have.
+
+        Raises:
+            UserError: It cannot be given to it.
+        """
 
     def create(self, spec: ServiceSpec) -> Service:
         """Make a service's container, with nothing running in it yet."""
@@ -132,6 +140,8 @@ def service_variables(
         # after an edit within the same second.
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
+        # Scripts may be reached by links; breakpoints belong to the files behind them.
+        "PYDEVD_RESOLVE_SYMLINKS": "1",
         "AZUREML_DEBUGGEE_HOST": debug_host,
         "AZUREML_DEBUGGEE_PORT": str(debug_port),
         "AZUREML_DEBUGGEE_SERVER_PORT": str(server_port),

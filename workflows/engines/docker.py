@@ -26,6 +26,7 @@ from ..paths import cache_folder
 from . import docker_images, docker_network, docker_packages, forwarders, ports
 from .base import KEPT_LOG_BYTES, Unused, service_variables
 from .docker_client import connect, socket_path
+from .links import Links, outward
 
 if TYPE_CHECKING:
     import docker
@@ -105,6 +106,13 @@ class DockerEngine:
         """See :class:`~workflows.engines.base.Engine`."""
         return APP_ROOT
 
+    def links(self, source: Path, model_dir: Path | None, tag: str) -> Links:
+        """See :class:`~workflows.engines.base.Engine`."""
+        mounts = [(source, docker_packages.app_root(self._client, tag, APP_ROOT))]
+        if model_dir is not None:
+            mounts.append((model_dir, MODEL_ROOT))
+        return outward(mounts, (APP_ROOT, MODEL_ROOT, DEBUGGEE_ROOT, ANNOUNCE_ROOT))
+
     def create(self, spec: ServiceSpec) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
         from docker.types import Mount
@@ -132,6 +140,7 @@ class DockerEngine:
         ]
         if spec.model_dir:
             mounts.append(Mount(MODEL_ROOT, str(spec.model_dir), type="bind", read_only=True))
+        mounts += [Mount(place, local, type="bind", read_only=True) for place, local in spec.links.items()]
         user = container_user(self._client)
         if user:
             variables["HOME"] = "/tmp"  # noqa: S108

@@ -37,6 +37,7 @@ from .docker import (
 from .docker_client import connect
 from .docker_contexts import has_debugpy
 from .docker_images import engine_disk_full, engine_lost, inspect
+from .links import Links, is_below, outward
 from .rank_variables import rank_variables
 from .step_variables import import_path, injected_variables
 from .steps import StepProcess, StepSpec, StepView
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 ROOT = "/mnt/azureml"
 CODE, WORK, RUN = f"{ROOT}/code", f"{ROOT}/work", f"{ROOT}/run"
 DEBUGPY_ROOT = "/var/azureml-debugpy"
+#: Places of a step's container that links in its code and inputs cannot have.
+_OWN = (CODE, WORK, RUN, f"{ROOT}/outputs", DEBUGPY_ROOT, DEBUGGEE_ROOT, ANNOUNCE_ROOT)
 LABEL_RUN, LABEL_STEP = "azureml-debug.run", "azureml-debug.step"
 #: Azure ML's own default for /dev/shm.
 SHM_SIZE = "2g"
@@ -79,7 +82,11 @@ class DockerSteps:
 
     def mappings(self, spec: StepSpec) -> tuple[PathMapping, ...]:
         """See :class:`~workflows.engines.steps.StepEngine`."""
-        return code_mappings(spec, _places(spec), WORK)
+        linked = _code_links(spec).places
+        return (
+            *code_mappings(spec, _places(spec), WORK),
+            *(PathMapping(Path(local), place) for place, local in linked.items()),
+        )
 
     def view(self, spec: StepSpec) -> StepView:
         """See :class:`~workflows.engines.steps.StepEngine`."""
@@ -194,7 +201,7 @@ class DockerSteps:
             spec,
             own,
             debuggee=DEBUGGEE_ROOT,
-            code=[CODE, WORK, *(seen_at(path, _places(spec)) for path in spec.includes)],
+            code=[CODE, WORK, *(seen_at(path, _places(spec)) for path in spec.includes), *_code_links(spec).places],
             events=f"{ANNOUNCE_ROOT}/{spec.events.name}",
             uploads=WORK,
             # Inside, the port has to be reachable from where it is published: 127.0.0.1 only.
@@ -377,6 +384,11 @@ def _places(spec: StepSpec) -> list[tuple[Path, str]]:
     return [*code, *((root, f"{ROOT}/includes/{number}") for number, root in enumerate(include_roots(spec)))]
 
 
+def _code_links(spec: StepSpec) -> Links:
+    """What links in the code, and in what lies beside it, lead to."""
+    return outward(_places(spec), _OWN)
+
+
 def _input(name: str, path: Path) -> str:
     folder = f"{ROOT}/inputs/{name}"
     return folder if path.is_dir() else f"{folder}/{input_name(path)}"
@@ -395,6 +407,11 @@ def _mounts(spec: StepSpec) -> list[Any]:
     places += [(_input(name, path), path, True) for name, path in spec.inputs.items()]
     for name, (path, is_file) in spec.outputs.items():
         places.append((f"{ROOT}/outputs/{name}", path.parent if is_file else path, False))
+    code = _code_links(spec).places
+    places += [(target, Path(local), False) for target, local in code.items()]
+    folders = [(path, _input(name, path)) for name, path in spec.inputs.items() if path.is_dir()]
+    of_data = outward([*_places(spec), *folders], _OWN).places if folders else {}
+    places += [(target, Path(local), True) for target, local in of_data.items() if not is_below(target, code)]
     return [Mount(target, str(source), type="bind", read_only=read_only) for target, source, read_only in places]
 
 

@@ -23,6 +23,7 @@ from ..private import close_tree, open_file
 from ..project import read_json, state_folder, write_json
 from ..runs import identity
 from .base import KEPT_LOG_BYTES, Unused, service_variables
+from .links import Links
 
 #: Seconds that processes have to end by themselves before they are killed.
 GRACE_SECONDS = 0.5
@@ -69,7 +70,11 @@ class ProcessEngine:
 
     def app_root(self, source: Path) -> str:
         """See :class:`~workflows.engines.base.Engine`."""
-        return str(source)
+        return os.path.realpath(source)
+
+    def links(self, source: Path, model_dir: Path | None, tag: str) -> Links:
+        """A process has whatever links lead to."""
+        return Links()
 
     def create(self, spec: ServiceSpec) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
@@ -100,7 +105,7 @@ class ProcessEngine:
             bind=f"127.0.0.1:{spec.scoring_port}",
             model_dir=str(spec.model_dir) if spec.model_dir else None,
         )
-        return Service.of(spec, self.name, str(spec.source), variables)
+        return Service.of(spec, self.name, self.app_root(spec.source), variables)
 
     def start(self, service: Service) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""

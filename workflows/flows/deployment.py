@@ -17,6 +17,7 @@ from ..environments.definition import EnvironmentDefinition, load_definition
 from ..errors import NameTaken, UserError
 from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, Service, ServiceSpec
+from ..paths import shown
 from ..private import make_folder, open_file
 from ..settings import Settings, packaged_defaults
 from . import serving
@@ -295,7 +296,20 @@ class Deployment:
             # Where a service's processes end with it, a reload starts them again.
             if service.engine != "process" or not service.started:
                 service = self._started(first)
+            self._see_links(service)
             step.text = serving.reload(service, self._engine_of(service), step).text
+
+    def _see_links(self, service: Service) -> None:
+        """See that a container has what links lead to that were made, or changed, since it was."""
+        from ..engines.links import missing
+
+        found = self._engine_of(service).links(service.source, None, service.tag)
+        lacks = missing(found, service.links)
+        if lacks is not None:
+            raise UserError(
+                f"A link in {shown(service.source)} leads to {lacks} by now, which the container {service.name} lacks.",
+                "Make it anew: inv deploy.debug",
+            )
 
     def inspect(self, location: str, request: Path | None, expressions: list[str], timeout: float) -> dict[str, Any]:
         """Stop at a line during one request, look, and let it go on."""
@@ -346,6 +360,9 @@ class Deployment:
         for port in listened:
             if not ports.may_listen(port):
                 raise UserError(f"Only root may listen on port {port}.", "Choose a port from 1024 on.")
+        links = self.engine.links(settings.source_root, settings.model_dir, settings.image_tag)
+        for note in links.notes:
+            self.console.line(f"  note: {note}")
         chosen = self._chosen_ports(self._own_ports(own), notes)
         return ServiceSpec(
             project=settings.project,
@@ -356,6 +373,7 @@ class Deployment:
             score_script=settings.score_script,
             source=settings.source_root,
             model_dir=settings.model_dir,
+            links=links.places,
             runit=_runit(settings),
             wait=self.wait,
             debug_timeout=settings.debug_timeout,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -59,9 +60,7 @@ def project_files(project: Path, extra: Iterable[Path]) -> dict[str, LocalFile]:
     for path in _listed(project):
         if not _NEVER.isdisjoint(path.split("/")):
             continue
-        one = _look(project, path)
-        if one is not None:
-            found[path] = one
+        found.update((one.path, one) for one in _looks(project, path))
     for place in extra:
         for one in below(place, project):
             found.setdefault(one.path, one)
@@ -89,9 +88,45 @@ def below(place: Path, root: Path) -> Iterator[LocalFile]:
         for name in [*files, *links]:
             if name == ".env":
                 continue
-            one = _look(root, Path(os.path.relpath(os.path.join(parent, name), root)).as_posix())
-            if one is not None:
-                yield one
+            yield from _looks(root, Path(os.path.relpath(os.path.join(parent, name), root)).as_posix())
+
+
+def _looks(root: Path, path: str, within: frozenset[str] = frozenset()) -> Iterator[LocalFile]:
+    """The file at a path; of a link to a folder that lies elsewhere, the files in that folder, by the link's name.
+
+    Args:
+        root: The folder that travels.
+        path: A path in it.
+        within: The real paths of linked folders that it is in.
+    """
+    one = _look(root, path)
+    if one is not None:
+        yield one
+        return
+    full = os.path.join(root, path)
+    real = os.path.realpath(full)
+    if not os.path.islink(full) or not os.path.isdir(real) or _holds(real, [os.path.realpath(root), *within]):
+        return
+    with contextlib.suppress(OSError):
+        for entry in sorted(os.scandir(real), key=lambda entry: entry.name):
+            yield from _in_linked(root, f"{path}/{entry.name}", within | {real})
+
+
+def _in_linked(root: Path, path: str, within: frozenset[str]) -> Iterator[LocalFile]:
+    full, name = os.path.join(root, path), path.rpartition("/")[2]
+    if name in _NEVER or _is_environment(os.path.dirname(full), name):
+        return
+    if os.path.isdir(full) and not os.path.islink(full):
+        with contextlib.suppress(OSError):
+            for entry in sorted(os.listdir(full)):
+                yield from _in_linked(root, f"{path}/{entry}", within)
+        return
+    yield from _looks(root, path, within)
+
+
+def _holds(folder: str, others: Iterable[str]) -> bool:
+    """Whether one of the others is a folder or lies in it: what it holds would have no end."""
+    return any(os.path.join(other, "").startswith(os.path.join(folder, "")) for other in others)
 
 
 def _is_environment(parent: str, name: str) -> bool:
@@ -186,6 +221,8 @@ def _without_git(project: Path) -> list[str]:
                 verdict = verdict if result.include is None else bool(result.include)
             return verdict
 
+        # A link is a file to git, whatever it leads to.
+        files += [name for name in folders if os.path.islink(os.path.join(parent, name))]
         folders[:] = [name for name in folders if name not in _NEVER and not ignored(f"{prefix}{name}/")]
         found += [f"{prefix}{name}" for name in files if not ignored(f"{prefix}{name}")]
     return found

@@ -125,9 +125,11 @@ def _deployment(settings: Settings, engine: str, wait: bool) -> Chain:
     from ..flows.deployment import CONFIGURATION
 
     folder = settings.source_root
-    mapping = PathMapping(folder, engines.load(engine).app_root(folder))
+    made = engines.load(engine)
+    linked = made.links(folder, settings.model_dir, settings.image_tag).places
+    mappings = (PathMapping(folder, made.app_root(folder)), *(PathMapping(Path(to), at) for at, to in linked.items()))
     argv = ["deploy.debug", *(["--wait"] if wait else [])]
-    return Chain(CONFIGURATION, argv, ["container.stop"], (mapping,))
+    return Chain(CONFIGURATION, argv, ["container.stop"], mappings)
 
 
 def _pipeline(found: Found, pipeline: Pipeline, settings: Settings, engine: StepEngine) -> None:
