@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.engines import docker_client
+from workflows.engines import docker_address
 from workflows.errors import UserError
 from workflows.vscode import attached
 
@@ -45,11 +45,11 @@ def test_the_engine_that_this_program_uses_is_told_where_it_is_not_the_usual(
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    assert docker_client.chosen() == {}
+    assert docker_address.chosen() == {}
     monkeypatch.setenv("DOCKER_CONTEXT", "colima")
-    assert docker_client.chosen() == {"context": "colima"}
+    assert docker_address.chosen() == {"context": "colima"}
     monkeypatch.setenv("DOCKER_HOST", "ssh://me@gpu")
-    assert docker_client.chosen() == {"host": "ssh://me@gpu"}
+    assert docker_address.chosen() == {"host": "ssh://me@gpu"}
 
 
 def test_an_editor_that_refuses_ends_in_two_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

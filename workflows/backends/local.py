@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import engines, uses
+from .. import engines, line_ends, uses
 from ..console import Console
 from ..engines import reservations
 from ..interrupts import uninterrupted
@@ -142,6 +142,7 @@ class LocalBackend:
                     notes += built[one.key].notes
                     uses.record(self._settings.project, f"{KIND} {one.key} {engine.name}", built[one.key].digest)
                 images[step.name] = built[one.key]
+                notes += [line_ends.note(step.name, script) for script in line_ends.named_in(step.command, step.code)]
             words = {
                 image.name if engine.name == "docker" else f"environment {image.digest[:12]}": image.reused
                 for image in built.values()

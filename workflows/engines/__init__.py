@@ -47,9 +47,10 @@ def choose(wanted: str) -> tuple[Engine, str]:
     """
     if wanted != "auto":
         return load(wanted), ""
-    from .docker_client import engine_answers, may_be_used
+    from .docker_client import engine_answers, is_elsewhere, may_be_used
 
-    if not engine_answers():
+    # The way to one elsewhere takes long enough not to go it twice, and why it leads nowhere is worth knowing.
+    if not is_elsewhere() and not engine_answers():
         why = "no Docker engine answers" if may_be_used() else "you may not use the Docker engine"
         return load("process"), f"{why}, so processes on this machine are used"
     try:

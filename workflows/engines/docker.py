@@ -23,7 +23,7 @@ from ..errors import NameTaken, UserError
 from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, RegistryLogin, Service, ServiceSpec
 from ..paths import cache_folder
-from . import docker_images, docker_network, docker_packages, forwarders, ports
+from . import docker_folders, docker_images, docker_network, docker_packages, forwarders, ports
 from .base import KEPT_LOG_BYTES, Unused, service_variables
 from .docker_client import connect, socket_path
 from .links import Links, outward
@@ -168,6 +168,13 @@ class DockerEngine:
             container = None
             try:
                 container = self._made(spec, root, variables, mounts, user, gate_port)
+                docker_folders.check_seen(
+                    self._client,
+                    str(container.id),
+                    (spec.session / "announce", ANNOUNCE_ROOT),
+                    # A link's target may lie elsewhere.
+                    [] if spec.score_script.is_symlink() else [(spec.score_script, f"{root}/{spec.score_script.name}")],
+                )
                 container.start()
                 return str(container.id), gate_port
             except BaseException as error:
@@ -423,6 +430,8 @@ class DockerEngine:
         return make_base_image(self._client, name, report)
 
     def _explain_start(self, error: Any, spec: ServiceSpec) -> None:
+        if (told := docker_folders.mount_refused(error)) is not None:
+            raise told from error
         text = str(error.explanation or error)
         if "address already in use" in text or "port is already allocated" in text:
             raise UserError(

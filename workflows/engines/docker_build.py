@@ -86,6 +86,15 @@ class Log:
         """The instruction that was begun last, for a message."""
         return f"{self.instruction} {self.rest}".strip()[:80] or "its beginning"
 
+    @property
+    def image(self) -> str:
+        """The image that the instruction which was begun last takes; empty where it takes none."""
+        words = [word for word in self.rest.split() if not word.startswith("--")]
+        if self.instruction == "FROM" and words:
+            return words[0]
+        taken = re.match(r"--from=(\S+)", self.rest)
+        return taken[1] if self.instruction == "COPY" and taken else ""
+
     def disk_full(self, failure: str) -> bool:
         """Whether a build failed since the engine's disk is full."""
         return any(map(is_disk_full, [failure, *list(self.lines)[-50:]]))
@@ -295,7 +304,7 @@ def _failed(definition: EnvironmentDefinition, log: Log, failure: str) -> UserEr
     if log.disk_full(failure):
         return engine_disk_full()
     if log.instruction == "FROM":
-        return base_missing(log.rest.split()[0] if log.rest else "of the Dockerfile", failure)
+        return base_missing(log.image or "of the Dockerfile", failure)
     if any(line.startswith("ERROR: ") for line in [*log.lines, failure]):
         return pip_failed(definition, list(log.lines), conda=definition.translated()[0])
     return UserError(

@@ -1,9 +1,4 @@
-"""The connection to the Docker engine, and why there is none.
-
-Which engine is meant follows the docker command line's own rules ("docker context" in its
-documentation): ``DOCKER_HOST``, then ``DOCKER_CONTEXT``, then ``currentContext`` in its config.json,
-then the default socket.
-"""
+"""The connection to the Docker engine, and why there is none; `docker_address` says which one is meant."""
 
 from __future__ import annotations
 
@@ -13,6 +8,7 @@ import functools
 import importlib
 import json
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -20,8 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from ..errors import UserError
-from ..reading import read_bytes
+from ..redaction import scrub
 from ..unix_http import ask
+from . import docker_address, docker_ssh
 
 if TYPE_CHECKING:
     import docker
@@ -32,7 +29,8 @@ _NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM})
 _PATIENCE = 10.0
 # Seconds for an answer to a question, as the SDK has them.
 _ANSWER_SECONDS = 60.0
-_DEFAULT_HOST = "npipe:////./pipe/docker_engine" if sys.platform == "win32" else "unix:///var/run/docker.sock"
+# Seconds for ssh to log in somewhere.
+_WAY_SECONDS = 10.0
 
 
 def connect() -> docker.DockerClient:
@@ -41,7 +39,7 @@ def connect() -> docker.DockerClient:
     Raises:
         UserError: None is installed, it does not run, it must not be used, or it speaks another version.
     """
-    host = _host()
+    host = docker_address.host()
     path = _socket_path(host)
     if path is None:
         return _sdk_client(host)
@@ -54,7 +52,7 @@ def connect() -> docker.DockerClient:
 def preload() -> None:
     """Load the SDK, for whoever is about to need it."""
     with contextlib.suppress(ImportError, UserError):
-        _load_sdk(_host())
+        _load_sdk(docker_address.host())
 
 
 class _Client:
@@ -119,31 +117,38 @@ def _sdk_client(host: str) -> docker.DockerClient:
     Raises:
         UserError: It cannot be loaded, the engine does not answer, or speaks another version.
     """
+    if host.startswith("ssh://"):
+        docker_ssh.check(host)
     try:
         _load_sdk(host)
-        import docker
-        from docker.errors import APIError, DockerException, TLSParameterError
+        from docker.errors import APIError, DockerException, InvalidConfigFile, TLSParameterError
+        from requests.exceptions import RequestException
+
+        from .docker_sdk import make_client, proxy_of
     except ImportError as error:
         raise UserError(
             f"The Python package docker cannot be imported: {error}.",
             "Install this program again (`pip install -e .`), or set AML_ENGINE=process.",
         ) from error
     try:
-        if host == _DEFAULT_HOST or os.environ.get("DOCKER_HOST"):
-            client = docker.from_env()
-        else:
-            client = docker.DockerClient(base_url=host, tls=_context_tls())  # type: ignore[arg-type]
+        return make_client(host)
+    except InvalidConfigFile as error:
+        file = docker_address.config_folder() / "config.json"
+        raise UserError(f"{file} cannot be read: {error}.", "Correct it, its `auths` above all.", file=file) from error
     except APIError as error:
         raise _version_error(str(error.explanation or error)) from error
-    except (TLSParameterError, DockerException, ValueError) as error:
+    except (TLSParameterError, DockerException, RequestException, OSError, ValueError) as error:
         text = str(error)
         if "version" in text and "fetching server API version" not in text:
             raise _version_error(text) from error
+        proxy = next(iter(proxy_of(_as_url(host), os.environ).values()), "")
+        way = f" through the proxy {scrub(proxy)}" if proxy else ""
         raise UserError(
-            f"No Docker engine answers at {host}: {_innermost(error)}.",
-            "Start it, correct DOCKER_HOST or `docker context use`, or set AML_ENGINE=process.",
+            f"No Docker engine answers at {host}{way}: {_innermost(error)}.",
+            "Name the engine's host in NO_PROXY where no proxy leads to it, or set AML_ENGINE=process."
+            if proxy
+            else "Start it, correct DOCKER_HOST or `docker context use`, or set AML_ENGINE=process.",
         ) from error
-    return client
 
 
 class StateReader:
@@ -189,21 +194,22 @@ def engine_answers(timeout: float = 2.0) -> bool:
         timeout: Seconds until silence counts as no.
     """
     try:
-        path = _socket_path(_host())
+        path = _socket_path(docker_address.host())
     except UserError:
         return False
     if path is not None:
         return _ping(path, timeout)
     try:
-        import docker
+        host = docker_address.host()
+        if sys.platform == "win32" and host == docker_address.DEFAULT_HOST:
+            if not Path(r"\\.\pipe\docker_engine").exists():
+                return False
+        if host.startswith("ssh://"):
+            docker_ssh.check(host, max(timeout, _WAY_SECONDS), ask=False)
+            return True
+        from .docker_sdk import make_client
 
-        host = _host()
-        if sys.platform == "win32" and host == _DEFAULT_HOST and not Path(r"\\.\pipe\docker_engine").exists():
-            return False
-        if host == _DEFAULT_HOST or os.environ.get("DOCKER_HOST"):
-            client = docker.from_env(timeout=int(timeout) or 1)
-        else:
-            client = docker.DockerClient(base_url=host, tls=_context_tls(), timeout=int(timeout) or 1)  # type: ignore[arg-type]
+        client = make_client(host, int(timeout) or 1)
         with contextlib.closing(client):
             return bool(client.ping())
     except Exception:  # whatever keeps the engine from answering, the answer is no
@@ -213,7 +219,7 @@ def engine_answers(timeout: float = 2.0) -> bool:
 def may_be_used() -> bool:
     """Whether this user is not kept from the engine's socket by its permissions."""
     try:
-        path = _socket_path(_host())
+        path = _socket_path(docker_address.host())
         if path is None:
             return True
         with socket.socket(socket.AF_UNIX) as connection:
@@ -237,56 +243,15 @@ def data_folder() -> Path | None:
 
 def socket_path() -> str | None:
     """The Unix socket of the chosen engine; None where it is reached in another way."""
-    return _socket_path(_host())
+    return _socket_path(docker_address.host())
 
 
-def chosen() -> dict[str, str]:
-    """``host`` or ``context`` of the engine, for a program with a choice of its own; empty for the usual one."""
-    host = os.environ.get("DOCKER_HOST")
-    if host:
-        return {} if host == _DEFAULT_HOST else {"host": host}
-    name = _context_name()
-    return {"context": name} if name not in ("", "default") else {}
-
-
-def _host() -> str:
-    host = os.environ.get("DOCKER_HOST")
-    if host:
-        return host
-    name = _context_name()
-    if name in ("", "default"):
-        return _DEFAULT_HOST
-    import docker.context
-
+def is_elsewhere() -> bool:
+    """Whether the chosen engine is reached over a network: by ssh, or at a port."""
     try:
-        context = docker.context.ContextAPI.get_context(name)
-        found = context.Host if context is not None else None
-    except Exception as error:  # its errors for broken context files have no common class
-        raise UserError(
-            f"The docker context {name} cannot be read: {error}.", "Choose another with `docker context use`."
-        ) from error
-    if not found:
-        raise UserError(f"The docker context {name} does not exist.", "Choose another with `docker context use`.")
-    return str(found)
-
-
-def _context_name() -> str:
-    name = os.environ.get("DOCKER_CONTEXT")
-    if name:
-        return name
-    folder = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")
-    try:
-        settings = json.loads(read_bytes(Path(folder, "config.json")))
-    except (OSError, ValueError, RecursionError):
-        return ""
-    return str(settings.get("currentContext") or "") if isinstance(settings, dict) else ""
-
-
-def _context_tls() -> object:
-    import docker.context
-
-    context = docker.context.ContextAPI.get_context(_context_name())
-    return getattr(context, "TLSConfig", None) or False
+        return docker_address.host().startswith(("ssh://", "tcp://", "http://", "https://"))
+    except UserError:
+        return True
 
 
 def _socket_path(host: str) -> str | None:
@@ -331,6 +296,12 @@ def _socket_error(path: str, error: OSError) -> UserError:
 def _ping(path: str, timeout: float) -> bool:
     """Ask for ``/_ping``, which every version of the engine's API has."""
     return ask(path, "GET", "/_ping", timeout)[0] == 200
+
+
+def _as_url(host: str) -> str:
+    """The address that is asked for an engine behind a port."""
+    secure = bool(os.environ.get("DOCKER_TLS_VERIFY")) or docker_address.context_tls() is not None
+    return re.sub(r"^tcp://", "https://" if secure else "http://", host)
 
 
 def _version_error(text: str) -> UserError:

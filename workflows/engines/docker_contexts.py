@@ -12,13 +12,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from .. import line_ends
 from ..environments.locking import exclusive
 from ..environments.pip_failures import is_disk_full
 from ..errors import UserError
 from ..ignoring import read_patterns
 from ..models import ImageRef
 from ..paths import cache_folder
-from .docker_build import run_build
+from . import docker_credentials
+from .docker_build import Log, run_build
 from .docker_client import connect
 from .docker_images import DIGEST, ENVIRONMENT, KIND, PREFIX, engine_disk_full, engine_lost, inspect, split_name
 
@@ -72,6 +74,9 @@ def image_as_it_is(name: str, report: Callable[[str], None], *, file: Path, line
             reason = str(getattr(error, "explanation", None) or error)
         except RequestException as error:
             raise engine_lost(error) from error
+    told = docker_credentials.helper_missing(name, reason)
+    if told is not None:
+        raise UserError(told.problem, told.remedy, file=file, line=line, details=told.details)
     # What went wrong stands at the end of the engine's chain of "Get …: dial …: lookup …".
     short = reason.strip().rstrip(".").rpartition(": ")[2] or "no reason given"
     kind = ImageUnreachable if _UNREACHABLE.search(reason) else UserError
@@ -226,10 +231,27 @@ def _build(
         return
     if log.disk_full(failure):
         raise engine_disk_full()
+    told = docker_credentials.helper_missing(log.image, failure) if log.image else None
+    if told is not None:
+        raise UserError(told.problem, told.remedy, file=place[0], line=place[1], details=told.details)
+    remedy = f"Correct {folder / dockerfile}, then run the same command again."
+    if log.instruction == "RUN" and (script := _windows_script(folder, dockerfile, log)):
+        remedy = f"{script} has Windows line ends (CRLF): save it with LF (`sed -i 's/\\r$//' {script}`), then again."
     raise UserError(
         f"Building the image of {folder} failed at `{log.step}`: {failure.rstrip('.')}.",
-        f"Correct {folder / dockerfile}, then run the same command again.",
+        remedy,
         file=place[0],
         line=place[1],
         details=log.shown,
     )
+
+
+def _windows_script(folder: Path, dockerfile: str, log: Log) -> Path | None:
+    """A script with Windows line ends that the failed instruction, or what it said, names."""
+    said = "\n".join([log.rest, *log.shown])
+    for name in _files(folder, dockerfile):
+        path = folder / name
+        with contextlib.suppress(OSError):
+            if path.name in said and path.is_file() and line_ends.has_windows_ends(path):
+                return path
+    return None

@@ -13,6 +13,7 @@ from ..environments.base import BASE_IMAGE
 from ..errors import UserError
 from ..models import ImageRef
 from ..reading import read_bytes
+from . import docker_credentials
 
 if TYPE_CHECKING:
     import docker
@@ -356,6 +357,9 @@ def _ensure_base(
 
 def base_missing(name: str, reason: str) -> UserError:
     """The error for a base image that is not here and cannot be had."""
+    told = docker_credentials.helper_missing(name, reason)
+    if told is not None:
+        return told
     # What went wrong stands at the end of the engine's chain of "Get …: dial …: lookup …".
     short = reason.strip().rstrip(".").rpartition(": ")[2] if ": " in reason else reason.strip().rstrip(".")
     return UserError(

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING
 from ..errors import UserError
 from ..models import RegistryLogin
 from ..reading import read_text
+from . import docker_credentials
 from .docker_build import run_build
 from .docker_images import DIGEST, ENVIRONMENT, KIND, PREFIX, engine_disk_full, engine_lost, inspect, split_name
 
@@ -96,7 +97,9 @@ def _refused(name: str, failure: str, login: RegistryLogin | None) -> UserError:
     host = name.partition("/")[0]
     if is_disk_full(failure):
         return engine_disk_full()
-    if re.search(r"unauthorized|denied|authentication required|401|403", failure, re.IGNORECASE):
+    if login is None and (told := docker_credentials.helper_missing(name, failure)) is not None:
+        return told
+    if docker_credentials.is_refusal(failure):
         registry = host.partition(".")[0]
         return UserError(
             f"The registry {host} does not let you pull {name}: {failure.rstrip('.')}.",
@@ -136,7 +139,8 @@ def build_package(
     with _context(folder) as context:
         log, failure = run_build(client, context, name, labels, report)
     if failure:
-        raise UserError(
+        told = docker_credentials.helper_missing(log.image, failure) if log.image else None
+        raise told or UserError(
             f"Building the package's image here failed: {failure.rstrip('.')}.",
             f"The build context is in {folder}; without --generate-dockerfile Azure ML builds the image.",
             details=log.shown,

@@ -23,7 +23,7 @@ from ..paths import cache_folder
 from ..pipelines.commands import debugged_command
 from ..private import touch
 from ..remote.forwarding import Forward
-from . import docker_network, forwarders, ports
+from . import docker_folders, docker_network, forwarders, ports
 from .docker import (
     ANNOUNCE_ROOT,
     ATTEMPTS,
@@ -137,6 +137,7 @@ class DockerSteps:
                         spec, _arguments(spec, command), own, mounts, dict(zip(debug_ports, gates, strict=True))
                     )
                     try:
+                        docker_folders.check_seen(self._client, container, (spec.folder / "announce", ANNOUNCE_ROOT))
                         self._client.api.start(container)
                     except BaseException:
                         with uninterrupted(), contextlib.suppress(APIError, RequestException):
@@ -432,6 +433,8 @@ def _arguments(spec: StepSpec, command: str) -> list[str]:
 
 def _explained(error: Any, spec: StepSpec) -> UserError:
     """Why a step's container cannot be made or started."""
+    if (told := docker_folders.mount_refused(error)) is not None:
+        return told
     text = str(error.explanation or error)
     if error.status_code == 404 and "No such image" in text:
         return UserError(

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .. import line_ends
 from ..debuggee import FOLDER as DEBUGGEE
 from ..environments.definition import EnvironmentDefinition
 from ..errors import UserError
@@ -87,6 +88,7 @@ class ProcessEngine:
         shutil.rmtree(runit, ignore_errors=True)
         try:
             shutil.copytree(spec.runit, runit)
+            line_ends.mend_copy(runit)
             close_tree(runit)
             with open_file(spec.session / "service.log", "wb"):
                 pass

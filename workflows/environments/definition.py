@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..line_ends import has_windows_ends
 from ..redaction import keep_addresses
 from .conda_file import read_conda
 from .conda_packages import CondaPackage, for_pip
@@ -274,7 +275,9 @@ def _feed_files(total: _Hash, files: Iterable[tuple[PurePosixPath, Path]]) -> No
     for name, path in sorted(files):
         _feed(total, os.fsencode(str(name)))
         try:
-            _feed(total, b"x" if is_executable(path) else b"-")
+            kind = b"x" if is_executable(path) else b"-"
+            # Its line ends are mended in the image; one that was built before that has been is another.
+            _feed(total, kind + b"lf" if has_windows_ends(path) else kind)
             _feed_file(total, path)
         except OSError as error:
             raise UserError(

@@ -502,7 +502,7 @@ class Deployment:
                 "The service runs as processes on the machine itself, so there is no container.",
                 f"Open its folder itself: {service.source}",
             )
-        from ..engines.docker_client import chosen
+        from ..engines.docker_address import chosen
 
         return service.name, service.remote_root, chosen()
 

@@ -1,0 +1,123 @@
+"""Which Docker engine is meant, by the docker command line's own rules.
+
+``DOCKER_HOST``, then ``DOCKER_CONTEXT``, then ``currentContext`` in its config.json, then the default
+socket ("docker context" in its documentation). Contexts are read here, since the SDK finds none where
+there is no config.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..reading import read_bytes
+
+DEFAULT_HOST = "npipe:////./pipe/docker_engine" if sys.platform == "win32" else "unix:///var/run/docker.sock"
+_CHOOSE = "Choose another with `docker context use`, or set DOCKER_CONTEXT."
+
+
+@dataclass(frozen=True)
+class Tls:
+    """How a context's engine is spoken to over TLS.
+
+    Attributes:
+        ca: The authority's certificate; None for those that the system knows.
+        cert: The client's certificate; None where it has none.
+        key: The client's key.
+        verify: Whether the engine's certificate has to be right.
+    """
+
+    ca: Path | None
+    cert: Path | None
+    key: Path | None
+    verify: bool
+
+
+def config_folder() -> Path:
+    """The docker command line's folder: ``DOCKER_CONFIG``, else ``~/.docker``."""
+    return Path(os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker"))
+
+
+def config() -> dict[str, Any]:
+    """Its config.json; empty where there is none that can be read."""
+    try:
+        found = json.loads(read_bytes(config_folder() / "config.json"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def host() -> str:
+    """The engine's address, such as ``unix:///var/run/docker.sock``.
+
+    Raises:
+        UserError: The context that is chosen does not exist, or cannot be read.
+    """
+    given = os.environ.get("DOCKER_HOST")
+    if given:
+        return given
+    name = context_name()
+    return DEFAULT_HOST if not name else str(_endpoint(name)["Host"])
+
+
+def chosen() -> dict[str, str]:
+    """``host`` or ``context`` of the engine, for a program with a choice of its own; empty for the usual one."""
+    given = os.environ.get("DOCKER_HOST")
+    if given:
+        return {} if given == DEFAULT_HOST else {"host": given}
+    name = context_name()
+    return {"context": name} if name else {}
+
+
+def context_name() -> str:
+    """The context that counts; empty for the default one, and where ``DOCKER_HOST`` takes its place."""
+    if os.environ.get("DOCKER_HOST"):
+        return ""
+    name = os.environ.get("DOCKER_CONTEXT") or str(config().get("currentContext") or "")
+    return "" if name == "default" else name
+
+
+def context_tls() -> Tls | None:
+    """What the context says of TLS; None where its engine is spoken to without.
+
+    Raises:
+        UserError: The context that is chosen does not exist, or cannot be read.
+    """
+    name = context_name()
+    if not name:
+        return None
+    folder = config_folder() / "contexts" / "tls" / _folder_name(name) / "docker"
+    files = {part: folder / f"{part}.pem" for part in ("ca", "cert", "key")}
+    there = {part: path if path.is_file() else None for part, path in files.items()}
+    skip = bool(_endpoint(name).get("SkipTLSVerify"))
+    if not skip and not any(there.values()):
+        return None
+    return Tls(there["ca"], there["cert"], there["key"], not skip)
+
+
+def _endpoint(name: str) -> Mapping[str, Any]:
+    """What a context says of its engine."""
+    path = config_folder() / "contexts" / "meta" / _folder_name(name) / "meta.json"
+    try:
+        found = json.loads(read_bytes(path))["Endpoints"]["docker"]
+        if isinstance(found["Host"], str) and found["Host"]:
+            return dict(found)
+        reason = "it names no host"
+    except FileNotFoundError as error:
+        raise UserError(f"The docker context {name} does not exist.", _CHOOSE) from error
+    except (KeyError, TypeError, ValueError, RecursionError):
+        reason = f"{path} has no endpoint `docker` with a `Host`"
+    except OSError as error:
+        reason = f"{path}: {error.strerror or error}"
+    raise UserError(f"The docker context {name} cannot be read: {reason}.", _CHOOSE)
+
+
+def _folder_name(context: str) -> str:
+    return hashlib.sha256(context.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,89 @@
+"""Why a registry refused, where config.json names a credential helper that could not be asked."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+from ..errors import UserError
+from ..redaction import scrub
+from . import docker_address
+
+_HUB = "https://index.docker.io/v1/"
+_REFUSED = re.compile(
+    r"unauthorized|access denied|denied|authentication required|no basic auth|\b40[13]\b|error getting credentials",
+    re.IGNORECASE,
+)
+_PATIENCE = 20.0
+
+
+def is_refusal(reason: str) -> bool:
+    """Whether what the engine says is a registry's refusal, rather than any other failure."""
+    return _REFUSED.search(reason) is not None
+
+
+def helper_missing(image: str, reason: str) -> UserError | None:
+    """The error for an image that was refused since its registry's credential helper gives nothing.
+
+    Args:
+        image: The image's name.
+        reason: What the engine said.
+
+    Returns:
+        None where the refusal has another cause.
+    """
+    if not is_refusal(reason):
+        return None
+    host = registry(image)
+    setting, helper = helper_of(host)
+    if not helper:
+        return None
+    program = f"docker-credential-{helper}"
+    path = shutil.which(program)
+    file = docker_address.config_folder() / "config.json"
+    if path is None:
+        why, mend = "is not installed", f"Install {program}"
+    else:
+        said = _asked(path, host)
+        if said is None:
+            return None
+        why, mend = f"fails: {said}", f"Mend {program}"
+    return UserError(
+        f"The image {image} cannot be pulled: its registry wants a login, and the credential helper {program}, "
+        f"which {file} names, {why}.",
+        f"{mend}, or take it out of `{setting}` in {file} and run `docker login{'' if host == _HUB else ' ' + host}`.",
+        details=[scrub(reason.strip())],
+    )
+
+
+def registry(image: str) -> str:
+    """The registry of an image's name, as config.json names it."""
+    first, slash, _rest = image.partition("/")
+    is_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
+    return first if is_host and first not in ("docker.io", "index.docker.io") else _HUB
+
+
+def helper_of(host: str) -> tuple[str, str]:
+    """The setting in config.json that names a registry's credential helper, and the helper; empty for none."""
+    found = docker_address.config()
+    helpers = found.get("credHelpers")
+    own = helpers.get(host) if isinstance(helpers, dict) else None
+    if own:
+        return "credHelpers", str(own)
+    return "credsStore", str(found.get("credsStore") or "")
+
+
+def _asked(program: str, host: str) -> str | None:
+    """Why a helper gives nothing for a registry; None where it works, be it that it has nothing."""
+    try:
+        done = subprocess.run(
+            [program, "get"], input=host, capture_output=True, text=True, timeout=_PATIENCE, errors="replace"
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return scrub(str(getattr(error, "strerror", None) or error))
+    # A helper says on its standard output why it has none.
+    if done.returncode == 0 or "credentials not found" in done.stdout:
+        return None
+    lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
+    return scrub(lines[0] if lines else f"it ends with {done.returncode}").rstrip(".")

@@ -1,0 +1,61 @@
+"""Scripts with Windows line ends (CRLF), which kernels and shells take for a part of what stands in front of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from .paths import exists
+
+#: Bytes of a first line that are looked at.
+_FIRST_LINE = 4096
+_SHELL_NAMES = (".sh", ".bash", ".zsh", ".ksh")
+_WORD = re.compile(r"[^\s;&|()<>\"'`$]+")
+#: Names of a command that are looked up.
+_MOST_WORDS = 200
+
+
+def has_windows_ends(path: Path) -> bool:
+    """Whether a file is a script, by its first line or as a shell's by its name, with Windows line ends."""
+    with path.open("rb") as file:
+        line = file.readline(_FIRST_LINE)
+    return line.endswith(b"\r\n") and (line.startswith(b"#!") or path.name.endswith(_SHELL_NAMES))
+
+
+def with_unix_ends(data: bytes) -> bytes:
+    """The same text with Unix line ends."""
+    return data.replace(b"\r\n", b"\n")
+
+
+def mend_copy(folder: Path) -> None:
+    """Give every such script below a folder Unix line ends; for copies, never for the person's own files."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            if path.is_file() and not path.is_symlink() and has_windows_ends(path):
+                path.write_bytes(with_unix_ends(path.read_bytes()))
+
+
+def named_in(command: str, code: Path | None) -> list[str]:
+    """Such scripts of a source folder that a command names, as they stand there."""
+    if code is None or not code.is_dir():
+        return []
+    found = list[str]()
+    for word in dict.fromkeys(_WORD.findall(command)[:_MOST_WORDS]):
+        path = code / word
+        try:
+            if exists(path) and stat.S_ISREG(path.stat().st_mode) and has_windows_ends(path):
+                found.append(word)
+        except (OSError, ValueError):  # too long a name, or one that nobody may read
+            continue
+    return found
+
+
+def note(step: str, script: str) -> str:
+    """A line for people on a script of theirs that is run where it lies."""
+    return (
+        f"{script} of the step {step} has Windows line ends (CRLF), with which it may not run: "
+        f"save it with LF (in VS Code: CRLF at the lower right), or `sed -i 's/\\r$//' {script}`"
+    )
