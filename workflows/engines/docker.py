@@ -172,8 +172,7 @@ class DockerEngine:
                     self._client,
                     str(container.id),
                     (spec.session / "announce", ANNOUNCE_ROOT),
-                    # A link's target may lie elsewhere.
-                    [] if spec.score_script.is_symlink() else [(spec.score_script, f"{root}/{spec.score_script.name}")],
+                    _script(spec, root),
                 )
                 container.start()
                 return str(container.id), gate_port
@@ -442,6 +441,16 @@ class DockerEngine:
             raise docker_images.engine_disk_full() from error
         if '"sleep": executable file not found' in text:
             raise UserError("The image has no `sleep` program.", "Use a base image with coreutils.") from error
+
+
+def _script(spec: ServiceSpec, root: str) -> list[tuple[Path, str]]:
+    """The entry script and where it should be seen; none where a link may lead out of what is mounted."""
+    if not spec.score_script.is_relative_to(spec.source):
+        return []
+    below = spec.score_script.relative_to(spec.source)
+    if spec.score_script.resolve() != spec.source.resolve() / below:
+        return []
+    return [(spec.score_script, f"{root}/{below.as_posix()}")]
 
 
 def is_passing(error: Any, gates: Sequence[int]) -> bool:
