@@ -104,7 +104,10 @@ def test_requirements_file_alone(folder: Path) -> None:
         ("DebugPy==1.8.0", ["azureml-inference-server-http>=1"]),
         ("azureml_inference.server-http", ["debugpy>=1.8"]),
         ("azureml-defaults==1.61", ["debugpy>=1.8"]),
-        ("debugpy[x] ; python_version > '3'", ["azureml-inference-server-http>=1"]),
+        # Under a condition that may not hold.
+        ("debugpy[x] ; python_version > '3'", ["debugpy>=1.8,<2", "azureml-inference-server-http>=1"]),
+        ("azureml-inference-server-http==1.4 ; sys_platform == 'x'", ["debugpy>=1.8", "azureml-inference-server-http"]),
+        ("debugpy ; sys_platform == 'x'\ndebugpy==1.8.5", ["azureml-inference-server-http>=1"]),
         ("debugpy @ https://example.invalid/d.whl", ["azureml-inference-server-http>=1"]),
         ("git+https://example.invalid/d.git#egg=debugpy", ["azureml-inference-server-http>=1"]),
         ("debugpy-run", ["debugpy>=1.8", "azureml-inference-server-http>=1"]),
@@ -114,6 +117,67 @@ def test_required_packages_are_added_only_where_missing(folder: Path, line: str,
     (folder / "requirements.txt").write_text(line + "\n")
     definition = load(folder, "debugpy>=1.8", "azureml-inference-server-http>=1")
     assert [item.text for item in definition.added] == added
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "debugpy==1.6.7",
+        "debugpy<1.8  # why",
+        "debugpy[x]>=1.5,<1.8.0 ; python_version > '3'",
+        "debugpy (~=1.7.0)",
+        "debugpy>=2",
+        "DebugPy==1.6.0 --hash=sha256:00",
+    ],
+)
+@pytest.mark.parametrize("form", ["requirements.txt", "conda.yml", "conda", "constraints"])
+def test_versions_of_debugpy_that_cannot_be_used_are_refused_at_their_place(folder: Path, line: str, form: str) -> None:
+    requirements, conda = folder / "requirements.txt", folder / "conda.yml"
+    place = f"{requirements}:2"
+    if form == "requirements.txt":
+        requirements.write_text(f"flask\n{line}\n")
+    elif form == "constraints":
+        (folder / "limits.txt").write_text(f"flask\n{line}\n")
+        requirements.write_text("-c limits.txt\n")
+        place = f"{folder / 'limits.txt'}:2"
+    else:
+        place = f"{conda}:2"
+        inner = f'- pip: ["{line}"]' if form == "conda.yml" else "- debugpy=1.6"
+        conda.write_text(f"dependencies:\n  {inner}\n")
+    with pytest.raises(UserError) as refused:
+        load(folder, "debugpy>=1.8.22,<2")
+    assert f"{refused.value.file}:{refused.value.line}" == place
+    assert "debugpy 1.8 or newer" in refused.value.problem and "debugpy>=1.8" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "",
+        "==1.8",
+        "==1.8.0",
+        "==1.8.*",
+        "<=1.8",
+        ">1.8.22,<1.8.24",
+        "==1.8.17",
+        ">=1.6",
+        "<2",
+        "!=1.8.0,<1.8.2",
+        "~=1.8",
+        "===1.8.5",
+        " @ https://example.invalid/debugpy-1.0.whl",
+        ">=1.9",
+    ],
+)
+def test_every_rule_that_leaves_a_usable_debugpy_is_taken(folder: Path, rule: str) -> None:
+    (folder / "requirements.txt").write_text(f"debugpy{rule}\n")
+    assert load(folder, "debugpy>=1.8.22,<2").added == ()
+
+
+def test_what_is_added_keeps_within_the_definitions_own_limits(folder: Path) -> None:
+    (folder / "limits.txt").write_text("debugpy==1.8.5\n")
+    (folder / "requirements.txt").write_text("-c limits.txt\n")
+    assert [item.text for item in load(folder, "debugpy>=1.8.22,<2").added] == ["debugpy>=1.8,<2"]
 
 
 def test_a_required_package_of_condas_counts(folder: Path) -> None:

@@ -14,11 +14,11 @@ from ..line_ends import has_windows_ends
 from ..redaction import keep_addresses
 from .conda_file import read_conda
 from .conda_packages import CondaPackage, for_pip
+from .needed import missing
 from .requirements import (
     PipLines,
     Requirement,
     logical_lines,
-    normalise,
     parse_requirement,
     read_line,
 )
@@ -50,8 +50,6 @@ _CACHES = frozenset(
         "supervise",
     }
 )
-# Packages that bring another one along: azureml-defaults depends on the inference server.
-_PROVIDERS = {"azureml-inference-server-http": frozenset({"azureml-defaults"})}
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def load_definition(
     # Whatever pip or conda says of them.
     for text in (*lines.options, *lines.constraints, *channels, *(item.text for item in lines.requirements)):
         keep_addresses(text)
-    added = _missing(required, lines.requirements, packages)
+    added = missing(required, lines.requirements, packages, lines.limits)
     pip = (*lines.requirements, *added)
     dockerfile = folder / "Dockerfile"
     files = {} if alone else dict(_walk(folder))
@@ -221,14 +219,6 @@ def is_executable(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         return file.read(2) == b"#!"
-
-
-def _missing(
-    required: Sequence[str], present: Sequence[Requirement], packages: Sequence[CondaPackage]
-) -> list[Requirement]:
-    names = {item.name for item in present} | {normalise(item.name) for item in packages}
-    wanted = [parse_requirement(text) for text in required]
-    return [item for item in wanted if item.name not in names and names.isdisjoint(_PROVIDERS.get(item.name, ()))]
 
 
 def _walk(folder: Path) -> Iterator[tuple[PurePosixPath, Path]]:

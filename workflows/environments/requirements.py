@@ -75,12 +75,14 @@ class PipLines:
     Attributes:
         requirements: In their order.
         constraints: Lines of the files named by ``-c``.
+        limits: The same, with their places.
         options: Lines such as ``--extra-index-url …``.
         files: Requirement and constraint files that were read.
     """
 
     requirements: list[Requirement] = field(default_factory=list)
     constraints: list[str] = field(default_factory=list)
+    limits: list[Requirement] = field(default_factory=list)
     options: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
@@ -184,6 +186,7 @@ def _include(
         _read_line(into, text, path, number, folder, (*parents, path))
     if is_constraint:
         lines.constraints += [item.render() for item in into.requirements] + into.constraints
+        lines.limits += into.requirements + into.limits
 
 
 def logical_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -1,0 +1,93 @@
+"""What every environment needs besides what its definition lists, beside what the definition says of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..errors import UserError
+from .conda_packages import CondaPackage, satisfies
+from .requirements import Requirement, normalise, parse_requirement
+
+#: The first version of debugpy that the debuggee works with, and the first that it does not.
+_OLDEST, _END = (1, 8, 0), (2, 0, 0)
+#: Asked for where the definition has its own word on debugpy, which may be older than what is added otherwise.
+_ANY_FITTING = "debugpy>=1.8,<2"
+# Packages that bring another one along: azureml-defaults depends on the inference server.
+_PROVIDERS = {"azureml-inference-server-http": frozenset({"azureml-defaults"})}
+_VERSIONS = re.compile(r"^\s*[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*(?P<versions>[^;@]*?)\s*(?: --.*)?(?:;.*)?$")
+_NUMBERS = re.compile(r"\d{1,9}(?:\.\d{1,9})*")
+
+
+def missing(
+    required: Sequence[str],
+    present: Sequence[Requirement],
+    packages: Sequence[CondaPackage],
+    constraints: Sequence[Requirement],
+) -> list[Requirement]:
+    """The requirements to add: those whose name nobody asks for, or only under a condition.
+
+    Args:
+        required: What is needed, such as ``debugpy>=1.8.22,<2``.
+        present: What the definition asks pip for.
+        packages: What it asks conda for.
+        constraints: What it allows pip to take.
+
+    Raises:
+        UserError: The definition keeps debugpy to versions that cannot be used.
+    """
+    if any(parse_requirement(text).name == "debugpy" for text in required):
+        _check_debugpy(present, packages, constraints)
+    always = {item.name for item in present if ";" not in item.text} | {normalise(item.name) for item in packages}
+    sometimes = {item.name for item in present} - always
+    found = dict[str, Requirement]()
+    for text in required:
+        wanted = parse_requirement(text)
+        if wanted.name in always or not always.isdisjoint(_PROVIDERS.get(wanted.name, ())):
+            continue
+        if wanted.name == "debugpy" and any(item.name == "debugpy" for item in (*present, *constraints)):
+            found[wanted.name] = parse_requirement(_ANY_FITTING)
+        elif wanted.name in sometimes:
+            # Their version counts where the condition holds.
+            found[wanted.name] = parse_requirement(wanted.name)
+        else:
+            found[text] = wanted
+    return list(found.values())
+
+
+def _check_debugpy(
+    present: Sequence[Requirement], packages: Sequence[CondaPackage], constraints: Sequence[Requirement]
+) -> None:
+    asked: list[tuple[Requirement | CondaPackage, str]] = [
+        *((item, _versions(item.text)) for item in (*present, *constraints) if item.local is None),
+        *((item, item.constraint) for item in packages),
+    ]
+    for item, versions in asked:
+        if item.name == "debugpy" and not _fits(versions):
+            name = item.text.partition(";")[0].partition(" --")[0].strip()
+            raise UserError(
+                f"{name} cannot be used: a debugger is let in by debugpy 1.8 or newer, below 2.",
+                "Ask for debugpy>=1.8, or leave it out: a fitting one is added.",
+                file=item.file,
+                line=item.line or None,
+            )
+
+
+def _versions(text: str) -> str:
+    """The version rule of a requirement; empty where it has none, as an address."""
+    match = _VERSIONS.match(text)
+    return match["versions"].strip("() ").replace(" ", "") if match else ""
+
+
+def _fits(rule: str) -> bool:
+    """Whether a version rule allows any version that can be used."""
+    named = [tuple(map(int, text.split("."))) for text in _NUMBERS.findall(rule)]
+    # What stands just behind a named version, too: `>1.8.22,<1.8.24` leaves one between the two.
+    near = [(*version[:-1], version[-1] + 1) for version in named]
+    versions = [
+        _OLDEST,
+        (1, 8, 22),
+        (1, 99, 0),
+        *((*version, 0, 0)[: max(3, len(version))] for version in named + near),
+    ]
+    return any(_OLDEST <= version < _END and satisfies(version, rule) for version in versions)
