@@ -63,13 +63,15 @@ SCRIPTS = {
         ["score.py:2: error: KeyError: 'NO_SUCH_VARIABLE'"],
     ),
     "syntax error": (PLAIN.replace("total = sum(numbers)", "total = ("), ["score.py:14: error: SyntaxError"]),
-    "no init": (PLAIN.replace("def init", "def initialise"), ["score.py: error: ", "has no function init()"]),
-    "no run": (PLAIN.replace("def run", "def execute"), ["score.py: error: ", "has no function run()"]),
+    # Which only who runs it can know.
+    "no init": (
+        PLAIN.replace("def init", "def initialise") + "setattr(json, 'x', 1)\n",
+        ["score.py: error: ", "has no function init()"],
+    ),
     "raises in init": (PLAIN.replace("model = 10", "model = 1 / 0"), ["score.py:9: error: ZeroDivisionError"]),
     "raises at import": ("raise RuntimeError('no licence')\n" + PLAIN, ["score.py:1: error: RuntimeError: no licence"]),
     "exits at import": ("import sys\nsys.exit(5)\n" + PLAIN, ["score.py:2: error: SystemExit: 5"]),
     "missing package": ("import no_such_package\n" + PLAIN, ["score.py:1: error: ", "requirements.txt"]),
-    "empty file": ("", ["score.py: error: ", "has no function init()"]),
     "dies at once": ("import os\nos._exit(9)\n" + PLAIN, ["did not come up", "inv container.logs"]),
     "is killed": ("import os\nos.kill(os.getpid(), 9)\n" + PLAIN, ["did not come up", "inv container.logs"]),
     "error in another file": ("import helper\n" + PLAIN, ["helper.py:2: error: NameError"]),
@@ -91,6 +93,52 @@ def test_a_mended_score_script_serves(project: Project) -> None:
     project.inv("deploy.debug").says("has no function init()")
     project.write_score(PLAIN)
     assert post(project.debug()["scoring_url"]) == {"answer": 60}
+
+
+NO_ENVIRONMENT = "name: wrong\ndependencies: [{pip: [azureml-no-such-package-anywhere==1.2.3]}]\n"
+
+
+@ANY_ENGINE
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("", "init"),
+        (PLAIN.replace("def init", "def initialise"), "init"),
+        (PLAIN.replace("def run", "def execute"), "run"),
+    ],
+)
+@pytest.mark.parametrize("by", ["setting", "flag"])
+def test_a_score_script_without_init_or_run_is_refused_before_anything_is_built(
+    project: Project, text: str, name: str, by: str
+) -> None:
+    (project.folder / "environment").mkdir()
+    (project.folder / "environment" / "conda.yml").write_text(NO_ENVIRONMENT)
+    project.write_score(text)
+    project.environ["AML_INFERENCE_ENV"] = "environment"
+    typed = ["deploy.debug"]
+    if by == "flag":
+        del project.environ["AML_SCORE_SCRIPT"]
+        typed += ["--score-script", "service/score.py"]
+    # What was typed is what has to be typed again.
+    project.inv(*typed).says(f"score.py: error: score.py has no function {name}()", f"then: inv {' '.join(typed)}")
+    nothing_left(project)
+
+
+@ANY_ENGINE
+def test_a_model_given_as_a_file_is_refused_with_its_folder(project: Project) -> None:
+    (project.folder / "model.pkl").write_bytes(b"")
+    said = project.inv("deploy.debug", "--model-dir", "model.pkl")
+    said.says("model.pkl is a file", f"--model-dir {project.folder}")
+    nothing_left(project)
+
+
+@ANY_ENGINE
+def test_a_debugpy_that_is_too_old_is_told_at_its_line(project: Project) -> None:
+    (project.folder / "environment").mkdir()
+    (project.folder / "environment" / "requirements.txt").write_text("numpy\ndebugpy==1.6.7\n")
+    said = project.inv("deploy.debug", AML_INFERENCE_ENV="environment")
+    said.says("requirements.txt:2: error: debugpy==1.6.7 cannot be used", "debugpy>=1.8")
+    nothing_left(project)
 
 
 @ANY_ENGINE

@@ -164,7 +164,7 @@ def test_reload_puts_an_edit_into_the_service(project: Project, session: str) ->
 def test_reload_of_a_broken_edit_says_where_and_a_mended_one_serves_again(project: Project) -> None:
     debug = project.debug()
     for _ in range(3):
-        project.write_score("raise ValueError\n")
+        project.write_score("raise ValueError\n" + PLAIN)
         for _again in range(2):
             project.inv("deploy.reload").says("service/score.py:1: error: ValueError", "inv deploy.reload")
         rows = project.ok("container.list", "--json").json["services"]

@@ -191,7 +191,7 @@ def test_files_are_reported_under_their_local_paths(tmp_path: Path) -> None:
 
 def test_a_line_that_is_not_reached_is_said_with_the_triggers_result(program: Debuggee, source: Path) -> None:
     with pytest.raises(UserError, match=r"app\.py:\d+ was not reached.*: status <8>"):
-        inspect(program, source, line_of("unreached"), summarize=lambda answer: f"status <{answer}>")
+        inspect(program, source, line_of("unreached"), summarize=lambda answer: (f"status <{answer}>", ["its end"]))
     assert program.ask("x abc") == "6"
 
 

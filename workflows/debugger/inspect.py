@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,8 @@ def inspect_stop(
     *,
     trigger: Callable[[], Any] | None,
     timeout: float,
-    summarize: Callable[[Any], str] = str,
+    summarize: Callable[[Any], tuple[str, Sequence[str]]] = lambda value: (str(value), ()),
+    seen: Callable[[Inspection], None] = lambda found: None,
     attach_timeout: float = ATTACH_TIMEOUT,
 ) -> Inspection:
     """Stop at a line once, read the frame, and let the program go on, whatever happens.
@@ -96,7 +97,9 @@ def inspect_stop(
             breakpoint is set. None where the program gets there by itself.
         timeout: Seconds, each, to reach the line, to evaluate an expression, and for the trigger to return
             once the program goes on.
-        summarize: A few words about the trigger's result, for the error where the line was not reached.
+        summarize: A few words about the trigger's result, and lines of it, for the error where the line was not
+            reached.
+        seen: Called with what was seen once the program has been let go on, before the trigger's end is waited for.
         attach_timeout: Seconds for connecting and attaching.
 
     Raises:
@@ -141,12 +144,14 @@ def inspect_stop(
                     found = _read_stop(stop.client, stop.thread, expressions, timeout)
                 finally:
                     _go_on(stop.client, path, stop.thread)
+                found = replace(found, child=stop.child)
+                seen(found)
                 result = running.result(timeout) if running else None
         finally:
             # Also lets go what is paused at this moment, and takes breakpoints away.
             with contextlib.suppress(DapError):
                 client.disconnect(terminate=False, timeout=_RELEASE_TIMEOUT)
-    return Inspection(found.stopped, found.stack, found.locals, found.values, result, stop.child)
+    return replace(found, trigger_result=result)
 
 
 def inspect_exception(
@@ -183,7 +188,7 @@ def inspect_exception(
                 "the exception",
                 None,
                 timeout,
-                str,
+                lambda value: (str(value), ()),
             )
             real = source.resolve()
             return _read_stop(
@@ -228,8 +233,8 @@ class _Trigger:
             if time.monotonic() < deadline:
                 continue
             raise UserError(
-                f"the program went on, but the request did not end within {timeout:g} s",
-                "Look at the program's log, or allow more time.",
+                f"the program went on, but the request did not end within {timeout:g} s: --timeout ended the wait",
+                f"Allow more time, such as --timeout {2 * timeout:g}, or look at the program's log.",
             )
         if self._error is not None:
             raise self._error
@@ -253,7 +258,7 @@ def _wait_for_stop(
     place: str,
     running: _Trigger | None,
     timeout: float,
-    summarize: Callable[[Any], str],
+    summarize: Callable[[Any], tuple[str, Sequence[str]]],
 ) -> _Stop:
     """Wait for the stop that ``is_ours`` accepts; others, such as ``breakpoint()``, are let go on."""
     deadline = time.monotonic() + timeout
@@ -264,13 +269,15 @@ def _wait_for_stop(
         except DapTimeout:
             raise UserError(
                 f"{place} was not reached within {timeout:g} s",
-                "Choose a line that runs, or allow more time.",
+                f"Choose a line that runs, or allow more time: --timeout {2 * timeout:g}",
             ) from None
         if event.name == _TRIGGER_DONE and running is not None:
-            summary = " ".join(summarize(running.result(0.0)).split())
+            words, lines = summarize(running.result(0.0))
+            summary = " ".join(words.split())
             raise UserError(
                 f"{place} was not reached, the request ended without it: {summary[:200]}",
-                "Choose a line that this request runs; for imports and init, hold the program first: --wait.",
+                "Choose a line that this request runs; to reach imports and init: inv deploy.debug --wait",
+                details=lines,
             )
         if event.name in _ENDINGS:
             raise Ended(f"the program ended before it reached {place}", "Look at its log, then start it again.")

@@ -15,6 +15,8 @@ Unused = tuple[str, int, Callable[[], None]]
 
 #: Bytes of a stopped service's log that are kept.
 KEPT_LOG_BYTES = 4 * 1024 * 1024
+#: Seconds that one of the debuggee's programs may take to print what it was asked for.
+OUTPUT_SECONDS = 30
 
 
 class Engine(Protocol):
@@ -67,6 +69,15 @@ class Engine(Protocol):
 
     def restart_worker(self, service: Service, worker: int) -> Service:
         """End the process that has score.py loaded and see that another takes its place."""
+
+    def output_of(self, service: Service, program: str, arguments: Sequence[str]) -> str:
+        """What one of the debuggee's programs prints on the service's own Python; empty where it cannot run there.
+
+        Args:
+            service: The service, which runs.
+            program: The program's name in the debuggee's folder.
+            arguments: Its arguments; paths as the service sees them.
+        """
 
     def stop(self, service: Service) -> Ended:
         """End everything that belongs to the service and take it away."""

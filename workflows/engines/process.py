@@ -23,7 +23,7 @@ from ..paths import cache_folder
 from ..private import close_tree, open_file
 from ..project import read_json, state_folder, write_json
 from ..runs import identity
-from .base import KEPT_LOG_BYTES, Unused, service_variables
+from .base import KEPT_LOG_BYTES, OUTPUT_SECONDS, Unused, service_variables
 from .links import Links
 
 #: Seconds that processes have to end by themselves before they are killed.
@@ -158,6 +158,23 @@ class ProcessEngine:
             check=False,
         )
         return service
+
+    def output_of(self, service: Service, program: str, arguments: Sequence[str]) -> str:
+        """See :class:`~workflows.engines.base.Engine`."""
+        environment = _environment(service)
+        python = shutil.which("python", path=environment["PATH"]) or sys.executable
+        try:
+            done = subprocess.run(
+                [python, os.path.join(DEBUGGEE, program), *arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=OUTPUT_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.decode("utf-8", "replace")
 
     def stop(self, service: Service) -> Ended:
         """See :class:`~workflows.engines.base.Engine`."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +19,13 @@ from ..models import Ended, ImageRef, Service, ServiceSpec
 from ..paths import shown
 from ..private import make_folder, open_file
 from ..settings import Settings, packaged_defaults
-from . import serving
+from . import entry, serving
 from .examples import say_example
 
 if TYPE_CHECKING:
     from ..engines.docker import DockerEngine
     from .packaging import Packaging, Source
+    from .request import Request
 
 CONFIGURATION = "Azure Machine Learning Deployment: Docker Debug"
 #: How often another name is looked for where somebody else is quicker with it.
@@ -57,6 +57,8 @@ class Deployment:
     held: bool = False
     source: Source | None = None
     _engine: Engine | None = None
+    #: The service that was ended to make room.
+    _replaced: Service | None = None
 
     @property
     def engine(self) -> Engine:
@@ -84,7 +86,7 @@ class Deployment:
         with self.console.step("build") as step:
             definition = self.definition()
             if self.source is not None:
-                _check_folders(self.settings)
+                entry.check(self.settings)
                 image = self._packaging().build(self._docker(), definition, step)
                 step.text = f"{image.name} ({'reused' if image.reused else 'packaged by Azure ML'})"
                 return self._noted(image)
@@ -135,7 +137,7 @@ class Deployment:
         """Make the container; a service of this project that still runs is replaced."""
         settings = self.settings
         with self.console.step("run") as step:
-            _check_folders(settings)
+            entry.check(settings)
             image = image or self._tagged()
             own = sessions.load(settings.project)
             notes: list[str] = []
@@ -144,9 +146,12 @@ class Deployment:
                 self._remove_leftovers()
             spec = self._spec(image, own, notes)
             if own is not None:
-                self._replace(own)
-                notes.append("replaced the one before")
-            service = self._create(spec, notes)
+                self._replaced = own
+            with self._told_what_is_gone():
+                if own is not None:
+                    self._replace(own)
+                    notes.append("replaced the one before")
+                service = self._create(spec, notes)
             where = "container" if service.engine == "docker" else "service"
             step.text = "; ".join([f"{where} {service.name}", *notes])
         return service
@@ -170,8 +175,13 @@ class Deployment:
             )
         return image
 
-    def runsvdir(self, service: Service | None = None) -> serving.Ready:
-        """Start the services and see that they serve, or hold for a debugger."""
+    def runsvdir(self, service: Service | None = None, again: str = "inv deploy.debug") -> serving.Ready:
+        """Start the services and see that they serve, or hold for a debugger.
+
+        Args:
+            service: The service; by default the project's.
+            again: What to type where it has failed, once the cause is mended.
+        """
         with self.console.step("runsvdir") as step:
             service = service or self._running("First: inv deploy.run")
             engine = self._engine_of(service)
@@ -181,7 +191,7 @@ class Deployment:
                     with uninterrupted():
                         service = engine.start(service)
                         sessions.save(service)
-                ready = serving.wait_until_ready(service, engine, step)
+                ready = serving.wait_until_ready(service, engine, step, again=again)
             except BaseException:
                 self._end(service)
                 raise
@@ -240,13 +250,15 @@ class Deployment:
         from ..debugger.launch_json import check
 
         say_example(self.settings, self.console, "score_script", "score.py")
-        _check_folders(self.settings)
+        entry.check(self.settings)
         check(self.settings.project)
         self.tag(image := self.build())
         before = sessions.load(self.settings.project)
+        self._look_first(before, image)
         try:
-            ready = self.runsvdir(self.run(image))
-            self.attach_config()
+            with self._told_what_is_gone():
+                ready = self.runsvdir(self.run(image), f"inv {report.typed()}")
+                self.attach_config()
         except BaseException:
             left = sessions.load(self.settings.project)
             # One that was there before, and was not to be replaced yet, stays.
@@ -297,6 +309,7 @@ class Deployment:
             if service.engine != "process" or not service.started:
                 service = self._started(first)
             self._see_links(service)
+            entry.look(service, self._engine_of(service), serving.RELOAD)
             step.text = serving.reload(service, self._engine_of(service), step).text
 
     def _see_links(self, service: Service) -> None:
@@ -311,10 +324,17 @@ class Deployment:
                 "Make it anew: inv deploy.debug",
             )
 
-    def inspect(self, location: str, request: Path | None, expressions: list[str], timeout: float) -> dict[str, Any]:
-        """Stop at a line during one request, look, and let it go on."""
+    def inspect(
+        self,
+        location: str,
+        request: Request,
+        expressions: list[str],
+        timeout: float,
+        seen: Callable[[dict[str, Any]], None],
+    ) -> dict[str, Any]:
+        """Stop at a line during one request, look, and let it go on; see :func:`.serving.inspect`."""
         service = self._started("First: inv deploy.debug")
-        return serving.inspect(service, location, request, expressions, timeout)
+        return serving.inspect(service, location, request, expressions, timeout, seen)
 
     # Parts of steps
 
@@ -456,6 +476,26 @@ class Deployment:
             for handle in self.engine.leftovers(self.settings.project):
                 self.engine.remove(handle)
 
+    def _look_first(self, service: Service | None, image: ImageRef) -> None:
+        """Before a running service is replaced: see that the script could be loaded, where its Python can tell."""
+        if service is None or (service.engine, service.digest) != (image.engine, image.digest):
+            return
+        if service.started and service.score_script == self.settings.score_script:
+            engine = self._engine_of(service)
+            if engine.alive(service):
+                entry.look(service, engine, f"inv {report.typed()}")
+
+    @contextlib.contextmanager
+    def _told_what_is_gone(self) -> Iterator[None]:
+        """Say, where the block fails, that the service before it has been ended; once."""
+        try:
+            yield
+        except BaseException:
+            before, self._replaced = self._replaced, None
+            if before is not None and sessions.load(self.settings.project) != before:
+                self.console.line(f"  note: the service {before.name} that ran before is gone.")
+            raise
+
     def _replace(self, own: Service) -> None:
         try:
             self._end(own)
@@ -510,34 +550,6 @@ class Deployment:
         """The service's log, or its last lines, also of one that has ended by itself."""
         service = self._known("First: inv deploy.debug")
         return self._engine_of(service).logs(service, follow, tail)
-
-
-def _check_folders(settings: Settings) -> None:
-    """See that the person's own files are there, before anything is started."""
-    script, source = settings.score_script, settings.source_directory
-    remedy = "Correct AML_SCORE_SCRIPT or --score-script."
-    if source is not None and not source.is_dir():
-        raise UserError(f"The source folder {source} does not exist.", "Correct AML_SOURCE_DIR or --source-directory.")
-    if source is not None and not script.is_relative_to(source):
-        raise UserError(
-            f"The entry script {script} is not in the source folder {source}.",
-            "Name one that is, from there: AML_SCORE_SCRIPT or --score-script; or correct AML_SOURCE_DIR.",
-        )
-    if script.is_dir():
-        raise UserError(f"The entry script {script} is a folder.", remedy)
-    if not script.is_file():
-        if script.is_symlink():
-            raise UserError(
-                f"The entry script {script} is a link to {os.readlink(script)}, which leads nowhere.",
-                "Correct the link, or name another script: AML_SCORE_SCRIPT or --score-script.",
-            )
-        raise UserError(f"The entry script {script} does not exist.", remedy)
-    if not os.access(script, os.R_OK):
-        raise UserError(f"The entry script {script} cannot be read.", "Give yourself permission to read it.")
-    if settings.model_dir is not None and not settings.model_dir.is_dir():
-        raise UserError(
-            f"The model folder {settings.model_dir} does not exist.", "Correct AML_MODEL_DIR or --model-dir."
-        )
 
 
 def _runit(settings: Settings) -> Path:

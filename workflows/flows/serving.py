@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from ..errors import UserError
 from ..models import Service
 from ..paths import shown
 from . import imports
+from .request import Request
 
+#: What puts mended code into a service that is there.
+RELOAD = "inv deploy.reload"
 #: Seconds between two looks at the announcements, which are a small local file.
 LOOK_SECONDS = 0.01
 #: Seconds between two questions whether the engine still runs the service.
@@ -30,6 +33,8 @@ START_SECONDS, LOAD_SECONDS = 120, 3600
 HEALTH_SECONDS = 30
 #: Seconds for the server's master to end after its worker could not be loaded.
 END_SECONDS = 5
+#: Lines of an answer that tells of an error.
+ANSWER_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def wait_until_ready(
                 return Ready(service, holds=True)
             if kind == "failed":
                 _see_the_end(events)
-                raise _script_error(service, event, again)
+                raise _load_error(service, event, again)
             if kind == "gate-failed":
                 raise _no_debugger(str(event.get("message")))
             if kind == "worker-exited":
@@ -155,7 +160,7 @@ def _wait_for_new_worker(service: Service, engine: Engine, step: Step, offset: i
         before = events.offset
         for event in events.read():
             if event["event"] == "worker":
-                return wait_until_ready(service, engine, step, _offset_of(service, event, before), "inv deploy.reload")
+                return wait_until_ready(service, engine, step, _offset_of(service, event, before), RELOAD)
         if not engine.alive(service):
             raise _died(service, engine, "it ended")
         if (short := disk.shortage()) is not None:
@@ -183,7 +188,7 @@ def _see_answer(service: Service, engine: Engine, step: Step) -> None:
     deadline = time.monotonic() + HEALTH_SECONDS
     while True:
         try:
-            if http_request(service, "GET", "/", None, timeout=5)[0] == 200:
+            if get(service, "/", timeout=5) == 200:
                 return
         except OSError:
             pass
@@ -193,11 +198,17 @@ def _see_answer(service: Service, engine: Engine, step: Step) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def http_request(service: Service, method: str, path: str, body: bytes | None, timeout: float) -> tuple[int, bytes]:
-    """One request to the service.
+def get(service: Service, path: str, timeout: float) -> int:
+    """The status with which the service answers a GET.
 
-    Returns:
-        Status and body of the response.
+    Raises:
+        OSError: It could not be sent, or nothing came back in time.
+    """
+    return _exchange(service, Request("GET", path, None, ""), timeout)[0]
+
+
+def _exchange(service: Service, request: Request, timeout: float | None) -> tuple[int, bytes, str]:
+    """One request to the service: status, body and content type of the response.
 
     Raises:
         OSError: It could not be sent, or nothing came back in time.
@@ -206,37 +217,54 @@ def http_request(service: Service, method: str, path: str, body: bytes | None, t
 
     connection = HTTPConnection("127.0.0.1", service.scoring_port, timeout=timeout)
     try:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        connection.request(method, path, body, headers)
+        headers = {"Content-Type": request.content_type} if request.content_type else {}
+        connection.request(request.method, request.path, request.body, headers)
         response = connection.getresponse()
-        return response.status, response.read()
+        return response.status, response.read(), response.headers.get_content_type()
     except HTTPException as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
     finally:
         connection.close()
 
 
-def _script_error(service: Service, event: dict[str, Any], again: str) -> UserError:
-    """What score.py did wrong, at its place."""
+def _load_error(service: Service, event: dict[str, Any], again: str) -> UserError:
+    """What score.py did wrong when it was loaded, at its place."""
     file = event.get("file")
-    place = service.local_path(file) if file else service.score_script
+    error = script_error(service.score_script, service.local_path(file) if file else service.score_script, event, again)
+    if service.engine == "docker" and f"[Errno {errno.EROFS}]" in error.problem:
+        # Its folder and the model's are the person's own.
+        name = service.score_script.name
+        error.remedy = f"Write to a folder of tempfile.mkdtemp(): {name} and the model are there for reading only."
+    if event.get("type") == "ModuleNotFoundError":
+        error.remedy = imports.remedy(service, str(event.get("message")), "inv deploy.debug") or error.remedy
+    return error
+
+
+def script_error(script: Path, place: Path, event: Mapping[str, Any], again: str) -> UserError:
+    """What is wrong with score.py, at its place.
+
+    Args:
+        script: The entry script.
+        place: The file that is wrong, it or another.
+        event: What was seen: `type`, `message` and `line`.
+        again: What to type once it is mended.
+    """
     message = str(event.get("message") or "").strip() or "no message"
     kind = str(event.get("type"))
-    name = service.score_script.name
+    name = script.name
     if kind == "UserScriptError":
         # The server's own words: it does not have a init() or a run() function.
         missing = next((word for word in ("init()", "run()") if f"a {word}" in message), None)
         problem = f"{name} has no function {missing}." if missing else message
-        return UserError(problem, f"Correct {name}, then: {again}", file=shown(service.score_script))
-    remedy = f"Correct it, then: {again} (the whole traceback: inv container.logs)"
+        return UserError(problem, f"Correct {name}, then: {again}", file=shown(script))
+    remedy = f"Correct it, then: {again}"
+    if kind != "SyntaxError":
+        remedy += " (the whole traceback: inv container.logs)"
     if kind == "ModuleNotFoundError":
-        remedy = imports.remedy(service, message, "inv deploy.debug") or (
+        remedy = (
             "Correct the import, or add the package to requirements.txt or conda.yml of the inference environment, "
-            "then: inv deploy.debug"
+            f"then: {'inv deploy.debug' if again == RELOAD else again}"
         )
-    if service.engine == "docker" and f"[Errno {errno.EROFS}]" in message:
-        # Its folder and the model's are the person's own.
-        remedy = f"Write to a folder of tempfile.mkdtemp(): {name} and the model are there for reading only."
     return UserError(f"{kind}: {message}", remedy, file=shown(place), line=event.get("line"))
 
 
@@ -264,7 +292,7 @@ def _died(service: Service, engine: Engine, how: str) -> UserError:
 def _speechless(service: Service, engine: Engine, short: UserError) -> UserError:
     """The error for a service that cannot say any more how it gets on."""
     try:
-        serves = http_request(service, "GET", "/", None, timeout=5)[0] == 200
+        serves = get(service, "/", timeout=5) == 200
     except OSError:
         serves = False
     state = "serves, but cannot announce it" if serves else "cannot announce whether it serves"
@@ -284,16 +312,22 @@ def _last_lines(service: Service, engine: Engine) -> list[str]:
 
 
 def inspect(
-    service: Service, location: str, request: Path | None, expressions: list[str], timeout: float
+    service: Service,
+    location: str,
+    request: Request,
+    expressions: list[str],
+    timeout: float,
+    seen: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """Stop at a line while one request runs, look at it, let it go on.
 
     Args:
         service: The running service.
         location: ``FILE:LINE``.
-        request: File whose content is posted to /score; None for an empty object.
+        request: What is sent to /score.
         expressions: What to evaluate at the stop.
         timeout: Seconds for the stop to come, and for the response after it.
+        seen: Called with what was seen at the stop, before the response is waited for.
 
     Raises:
         BadValue: The location cannot be read.
@@ -304,7 +338,6 @@ def inspect(
     name, line = inspection.parse_location(location)
     source = inspection.resolve_source(name, cwd=Path.cwd(), roots=[service.score_script.parent, service.source])
     inspection.check_line(source, line)
-    body = _read_request(request)
     holds = [e["event"] for e in read_events(service.events) if e["event"] in ("waiting", "loaded", "attached")]
     if holds[-1:] == ["loaded"] or not holds:
         _let_others_finish(service)
@@ -313,37 +346,37 @@ def inspect(
         source,
         line,
         expressions,
-        trigger=_poster(service, body, timeout),
+        trigger=_poster(service, request),
         timeout=timeout,
         summarize=_summary,
+        seen=lambda stop: seen(stop.as_json()),
     )
     result: dict[str, Any] = found.as_json()
     result["response"] = found.trigger_result
     return result
 
 
-def _summary(response: dict[str, Any]) -> str:
-    """A response in the error for a line that it did not reach."""
+def _summary(response: dict[str, Any]) -> tuple[str, list[str]]:
+    """A response in the error for a line that it did not reach: a few words, and what it says of an error."""
+    text = f"it was answered with {response['status']}"
     if response["status"] >= 500:
-        return f"it was answered with {response['status']}; inv container.logs shows the traceback"
-    return f"it was answered with {response['status']}"
+        text += "; inv container.logs shows the traceback"
+    return text, answer_lines(response) if response["status"] >= 400 else []
 
 
-def _read_request(request: Path | None) -> bytes:
-    if request is None:
-        return b"{}"
-    try:
-        return request.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"The request file {request} cannot be read: {error.strerror}.", "Correct the path after --request."
-        ) from error
+def answer_lines(response: Mapping[str, Any]) -> list[str]:
+    """The last lines of what a service has answered, as people read them."""
+    import json
+
+    body = response["body"]
+    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    return [line for line in text.splitlines() if line.strip()][-ANSWER_LINES:]
 
 
 def _let_others_finish(service: Service) -> None:
     """Have requests answered that were sent before: the first stop must belong to ours."""
     try:
-        http_request(service, "GET", "/", None, timeout=10)
+        get(service, "/", timeout=10)
     except ConnectionRefusedError as error:
         raise UserError(
             "The service is down, or just starting.", "Look at inv container.logs, or: inv deploy.reload"
@@ -355,17 +388,21 @@ def _let_others_finish(service: Service) -> None:
         ) from error
 
 
-def _poster(service: Service, body: bytes, timeout: float) -> Callable[[], dict[str, Any]]:
+def _poster(service: Service, request: Request) -> Callable[[], dict[str, Any]]:
     def post() -> dict[str, Any]:
         import json
 
         try:
-            status, content = http_request(service, "POST", "/score", body, timeout)
+            # How long is to be waited is counted from the stop on, and not here.
+            status, content, kind = _exchange(service, request, timeout=None)
         except OSError as error:
             raise UserError(
                 f"The request to {service.scoring_url} got no answer: {error}.", "Look at: inv container.logs"
             ) from error
-        text = content.decode("utf-8", "replace")
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            return {"status": status, "body": f"<{len(content)} bytes of {kind or 'an unknown kind'}>"}
         try:
             return {"status": status, "body": json.loads(text)}
         except ValueError:

@@ -13,7 +13,7 @@ from ..settings import BY_FIELD, Settings
 from .places import Places
 
 #: How the value of a task's flag names something on this machine.
-PATH, NAMED, LOCATION, MAYBE = "path", "name=path", "file:line", "path or name"
+PATH, NAMED, LOCATION, MAYBE, FORM = "path", "name=path", "file:line", "path or name", "name=@path"
 
 #: Settings that every task may act on. Of the others it gets those that it has a flag for.
 _ALWAYS = ("engine", "image_tag", "container_name", "debug_timeout")
@@ -153,6 +153,8 @@ def _path_in(text: str, kind: str) -> Path | None:
         text = text.partition("=")[2]
     elif kind == LOCATION:
         text = text.rpartition(":")[0]
+    elif kind == FORM:
+        text = text.partition("=@")[2]
     if not text or "\0" in text:
         return None
     path = absolute(text)
@@ -193,6 +195,8 @@ def _translated(text: str, kind: str | None, places: Places) -> str:
         return text
     if kind == NAMED:
         return f"{text.partition('=')[0]}={places.there(path)}"
+    if kind == FORM:
+        return f"{text.partition('=@')[0]}=@{places.there(path)}"
     if kind == LOCATION:
         return f"{places.there(path)}:{text.rpartition(':')[2]}"
     return places.there(path)

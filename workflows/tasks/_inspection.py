@@ -20,7 +20,7 @@ SHOWN_CHARACTERS = 300
 
 
 def show(console: Console, result: Mapping[str, Any], code: Iterable[Path]) -> None:
-    """Show where the program stopped, its stack, its values, and the response.
+    """Show where the program stopped, its stack, and its values.
 
     Args:
         console: Where to.
@@ -49,10 +49,20 @@ def show(console: Console, result: Mapping[str, Any], code: Iterable[Path]) -> N
         console.line("Values")
         for expression, value in result["values"].items():
             console.value(f"  {expression} = {_cut(value)}")
-    response = result.get("response")
-    if response is not None:
-        body = response["body"]
-        console.value(f"Response {response['status']}: {body if isinstance(body, str) else json.dumps(body)}")
+
+
+def show_response(console: Console, response: Mapping[str, Any]) -> None:
+    """Show what a service has answered; of an error the last lines."""
+    from ..flows.serving import answer_lines
+
+    lines = answer_lines(response) if response["status"] >= 400 else []
+    if len(lines) > 1:
+        console.line(f"Response {response['status']}")
+        for line in lines:
+            console.value(f"  {line}")
+        return
+    body = response["body"]
+    console.value(f"Response {response['status']}: {body if isinstance(body, str) else json.dumps(body)}")
 
 
 def code_of(run: RunRecord, project: Path) -> list[Path]:

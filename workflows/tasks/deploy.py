@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._command import Command, command
 from ._dap_client import PRINT_HELP, show_places
@@ -157,22 +157,49 @@ def reload(run: Command) -> None:
     json=True,
     help={
         "location": "FILE:LINE to stop at, such as score.py:21.",
-        "request": "File whose content is posted to /score; without one, an empty JSON object.",
+        "request": "File whose content is posted to /score, of any kind; without one, an empty JSON object.",
+        "content_type": "The request's content type; else JSON where it is JSON, or what the file's name says.",
+        "form": "Form data in place of a file: NAME=VALUE or NAME=@FILE; may be repeated.",
+        "query": "NAME=VALUE behind the address; may be repeated.",
+        "method": "POST, GET or OPTIONS (POST).",
         "eval": "Expression to evaluate at the stop; may be repeated.",
         "timeout": "Seconds to wait for the stop, and for the response after it (60).",
     },
-    iterable=["eval"],
+    iterable=["eval", "form", "query"],
     positional=["location"],
-    paths={"location": "file:line", "request": "path"},
+    paths={"location": "file:line", "request": "path", "form": "name=@path"},
+    interrupted="The program goes on.",
 )
-def inspect(run: Command, location: str, eval: list[str], request: str | None = None, timeout: str = "60") -> None:
+def inspect(
+    run: Command,
+    location: str,
+    eval: list[str],
+    form: list[str],
+    query: list[str],
+    request: str | None = None,
+    content_type: str | None = None,
+    method: str | None = None,
+    timeout: str = "60",
+) -> None:
     """Stop at a line during a request, show stack, values and response: no editor needed."""
-    from ._inspection import read_timeout, show
+    from ..flows.request import read
+    from ._inspection import read_timeout, show, show_response
 
-    path = Path(request) if request else None
-    result = _deployment(run, held=False).inspect(location, path, list(eval), read_timeout(timeout))
-    show(run.console, result, [run.settings.project])
-    run.console.result(result)
+    seen: dict[str, Any] = {}
+
+    def show_stop(stop: dict[str, Any]) -> None:
+        seen.update(stop, response=None)
+        show(run.console, stop, [run.settings.project])
+
+    limit = read_timeout(timeout)
+    sent = read(Path(request) if request else None, content_type, method, form, query)
+    try:
+        seen = _deployment(run, held=False).inspect(location, sent, list(eval), limit, show_stop)
+        show_response(run.console, seen["response"])
+    finally:
+        # Whatever becomes of the request.
+        if seen:
+            run.console.result(seen)
 
 
 @command(json=True)

@@ -1,0 +1,135 @@
+"""What is sent to a service: any body, form data, or a query, as `--request` and the flags beside it say it."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlencode
+
+from ..errors import BadValue, UserError
+from ..paths import absolute
+
+#: What the server's /score answers.
+METHODS = ("POST", "GET", "OPTIONS")
+_MULTIPART, _FORM = "multipart/form-data", "application/x-www-form-urlencoded"
+_TYPE = re.compile(r"[\w.+-]+/[\w.+*-]+(?:\s*;[ -~]*)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request to /score.
+
+    Attributes:
+        method: HTTP's method.
+        path: With the query.
+        body: The body; None for none.
+        content_type: The body's, where there is one.
+    """
+
+    method: str = "POST"
+    path: str = "/score"
+    body: bytes | None = b"{}"
+    content_type: str = "application/json"
+
+
+def read(
+    file: Path | None = None,
+    content_type: str | None = None,
+    method: str | None = None,
+    form: Sequence[str] = (),
+    query: Sequence[str] = (),
+) -> Request:
+    """Make a request of what was typed.
+
+    Args:
+        file: Its content is the body.
+        content_type: The body's; by default JSON where it is JSON, else what the file's name says.
+        method: One of :data:`METHODS`, in any case; by default POST.
+        form: Fields ``NAME=VALUE`` and files ``NAME=@FILE``, in place of a file.
+        query: Values ``NAME=VALUE`` behind the address.
+
+    Raises:
+        BadValue: Two of them exclude each other, or one cannot be read.
+        UserError: A file cannot be read.
+    """
+    verb = (method or "POST").upper()
+    if verb not in METHODS:
+        raise BadValue(f"--method must be one of {', '.join(METHODS)}, not {method}.", "Correct it.")
+    if content_type is not None and not _TYPE.fullmatch(content_type):
+        raise BadValue(f"--content-type must be such as image/png, not {content_type!r}.", "Correct it.")
+    if file is not None and form:
+        raise BadValue("A request has either a file or form data for its body.", "Leave out --request or --form.")
+    pairs = [_pair("--query", text) for text in query]
+    path = f"/score?{urlencode(pairs)}" if pairs else "/score"
+    if verb != "POST":
+        if file is not None or form or content_type is not None:
+            raise BadValue(
+                f"A {verb} has no body, and so neither --request nor --form nor --content-type.",
+                "Its values: --query NAME=VALUE",
+            )
+        return Request(verb, path, None, "")
+    if form:
+        return _form([_pair("--form", text) for text in form], content_type, path)
+    if file is None:
+        return Request(verb, path, b"" if content_type else b"{}", content_type or "application/json")
+    body = _content(file, "--request")
+    return Request(verb, path, body, content_type or _type_of(body, file))
+
+
+def _pair(flag: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise BadValue(f"{flag} must be NAME=VALUE, not {text!r}.", "Correct it.")
+    return name, value
+
+
+def _content(file: Path, flag: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except (OSError, ValueError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UserError(f"The request file {file} cannot be read: {why}.", f"Correct the path after {flag}.") from error
+
+
+def _type_of(body: bytes, file: Path) -> str:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        # What was meant to be JSON, and is none, is for the server to refuse.
+        return mimetypes.guess_type(file.name, strict=False)[0] or "application/octet-stream"
+    return "application/json"
+
+
+def _form(fields: Sequence[tuple[str, str]], content_type: str | None, path: str) -> Request:
+    kind = content_type or (_MULTIPART if any(value.startswith("@") for _, value in fields) else _FORM)
+    if kind == _FORM:
+        return Request("POST", path, urlencode([(name, _text(value)) for name, value in fields]).encode(), _FORM)
+    if kind != _MULTIPART:
+        raise BadValue(f"Form data is {_MULTIPART} or {_FORM}, not {content_type}.", "Leave out --content-type.")
+    boundary = f"----azureml-debug-{secrets.token_hex(16)}"
+    body = b"".join(_part(name, value, boundary) for name, value in fields) + f"--{boundary}--\r\n".encode()
+    return Request("POST", path, body, f"{_MULTIPART}; boundary={boundary}")
+
+
+def _text(value: str) -> bytes:
+    return _content(absolute(value[1:]), "--form") if value.startswith("@") else value.encode()
+
+
+def _part(name: str, value: str, boundary: str) -> bytes:
+    """A field; https://www.rfc-editor.org/rfc/rfc7578."""
+    lines = [f"--{boundary}", f'Content-Disposition: form-data; name="{_quoted(name)}"']
+    if value.startswith("@"):
+        file = Path(value[1:])
+        lines[1] += f'; filename="{_quoted(file.name)}"'
+        lines.append(f"Content-Type: {mimetypes.guess_type(file.name, strict=False)[0] or 'application/octet-stream'}")
+    return "\r\n".join([*lines, "", ""]).encode() + _text(value) + b"\r\n"
+
+
+def _quoted(name: str) -> str:
+    # As browsers do: https://html.spec.whatwg.org/#multipart-form-data
+    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
