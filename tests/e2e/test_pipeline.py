@@ -228,6 +228,56 @@ def test_four_ranks_stop_at_the_same_line_at_once(pipelines: PipelineProject) ->
     assert "rank: 3" in text and "rank 3 of 4 9" in text
 
 
+LAUNCHER = """
+import os, subprocess, sys
+count, script = int(sys.argv[1]), sys.argv[2]
+ranks = [
+    subprocess.Popen([sys.executable, script], env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(count)})
+    for rank in range(count)
+]
+sys.exit(max(rank.wait() for rank in ranks))
+"""
+
+
+def made_by_a_launcher(pipelines: PipelineProject, script: str, count: int) -> None:
+    """A step whose command has a launcher that nobody has heard of start the script."""
+    tools = pipelines.folder / "tools"
+    tools.mkdir()
+    (tools / "mylaunch.py").write_text(LAUNCHER)
+    more = "inputs: {tools: {type: uri_folder, path: ./tools}}\n"
+    pipelines.single(script, f"python ${{{{inputs.tools}}}}/mylaunch.py {count} work.py", more=more)
+
+
+def test_each_rank_that_a_steps_own_command_makes_is_attached_to_on_a_port_of_its_own(
+    pipelines: PipelineProject,
+) -> None:
+    made_by_a_launcher(pipelines, RANK_SCRIPT, 3)
+    endpoints = debug(pipelines, "--rank", "all")["endpoints"]
+    first = endpoints[0]["port"]
+    assert [(one["rank"], one["port"]) for one in endpoints] == [(rank, first + rank) for rank in range(3)]
+    assert list(pipelines.launch()) == [f"{FAMILY} (work, rank {rank})" for rank in range(3)]
+    script = pipelines.folder / "work" / "work.py"
+    for rank, endpoint in enumerate(endpoints):
+        with session(endpoint, {script: [4]}) as client:
+            assert value_of(client, stop_of(client), "square") == str(rank**2)
+    assert pipelines.until_final()["status"] == "Completed"
+
+
+def test_one_of_the_ranks_that_a_steps_own_command_makes_holds_and_the_others_run(pipelines: PipelineProject) -> None:
+    made_by_a_launcher(pipelines, RANK_SCRIPT, 3)
+    (endpoint,) = debug(pipelines, "--rank", "2")["endpoints"]
+    assert endpoint["rank"] == 2
+    seen = pipelines.ok("pipeline.inspect", "work.py:4", "--rank", "2", "--json").json
+    assert seen["locals"]["square"] == "4"
+    assert pipelines.until_final()["status"] == "Completed"
+
+
+def test_an_error_in_any_rank_that_a_steps_own_command_makes_is_held(pipelines: PipelineProject) -> None:
+    made_by_a_launcher(pipelines, "import os\nrank = int(os.environ['RANK'])\nassert rank != 1, 'not this one'\n", 3)
+    (endpoint,) = debug(pipelines, "--on-error")["endpoints"]
+    assert (endpoint["rank"], endpoint["error"]) == (1, "AssertionError: not this one")
+
+
 def test_one_rank_holds_and_the_others_run(pipelines: PipelineProject) -> None:
     pipelines.single(RANK_SCRIPT, more=RANKS)
     (endpoint,) = debug(pipelines, "--rank", "2")["endpoints"]

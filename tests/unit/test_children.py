@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from debuggee_harness import LIMIT, interpreters, name_of
+from debuggee_harness import LIMIT, free_port, interpreters, name_of, until
 from step_harness import Step, debugpy_of
 from users import OTHER, needs_users
 
@@ -149,10 +149,10 @@ def write_worker(step: Step) -> None:
 
 
 @contextlib.contextmanager
-def session(step: Step) -> Iterator[tuple[DapClient, ChildSessions]]:
+def session(step: Step, port: int | None = None) -> Iterator[tuple[DapClient, ChildSessions]]:
     """A debugger with a breakpoint in the worker, there and in the children."""
     path = str(step.code / "worker.py")
-    endpoint = DebugEndpoint("127.0.0.1", step.port, ())
+    endpoint = DebugEndpoint("127.0.0.1", port or step.port, ())
 
     def attach(client: DapClient, child: int | None) -> Json:
         return client.attach(
@@ -277,12 +277,12 @@ def test_processes_that_a_launcher_starts_side_by_side_are_debugged_behind_one_p
         assert step.lines.count("Debugger attached = True") == 1
 
 
-@pytest.mark.parametrize(("ranks", "hit"), [("all", 3), ("1", 1), ("0", 1)])
-def test_the_ranks_that_a_launcher_makes_are_debugged_as_asked(ranks: str, hit: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ranks", "made"), [("all", 3), ("all", 2), ("1", 2), ("0", 1)])
+def test_the_ranks_that_a_launcher_makes_are_debugged_as_asked(ranks: str, made: int, tmp_path: Path) -> None:
     source = """
         import os, time, worker
         worker.main()
-        print("rank", os.environ["RANK"], flush=True)
+        print("rank", os.environ["RANK"], "over", flush=True)
         time.sleep(1)
         """
     (tmp_path / "launch.py").write_text(
@@ -292,17 +292,25 @@ def test_the_ranks_that_a_launcher_makes_are_debugged_as_asked(ranks: str, hit: 
         "]\n"
         "assert [child.wait() for child in children] == [0] * 3\n"
     )
-    port = any_free(frozenset())
-    more = {"WAIT": "1", "CHILDREN": "1", "TIMEOUT": "60", "RANKS": ranks, "ONE_PORT": "1", "PORT": str(port)}
+    port = free_port(3)
+    more = {"WAIT": "1", "CHILDREN": "1", "TIMEOUT": "60", "RANKS": ranks, "MADE": str(made), "PORT": str(port)}
     with Step(tmp_path, "{python} ../launch.py", source=source, **more) as step:
         write_worker(step)
-        assert step.port == port
-        with session(step) as (client, children):
-            pids = {next_stop(client, children, itself=True) for _ in range(hit)}
-            assert len(pids) == hit
+        wanted = [0, 1, 2] if ranks == "all" else [int(ranks)]
+        own = [rank for rank in wanted if rank < made]
+        until(lambda: {event["rank"] for event in step.events("waiting")} == set(own), "its ranks hold")
+        assert {event["rank"]: event["port"] for event in step.events("listening")} == {r: port + r for r in own}
+        with contextlib.ExitStack() as sessions:
+            pids = set()
+            for rank in own:
+                client, children = sessions.enter_context(session(step, port=port + rank))
+                # What has no port of its own is debugged behind the first one.
+                for _ in range(1 + (len(wanted) - len(own) if rank == 0 else 0)):
+                    pids.add((rank, next_stop(client, children, itself=True)))
+            assert len(pids) == len(wanted)
         assert step.ended() == 0
-        assert sorted(line for line in step.lines if line.startswith("rank")) == ["rank 0", "rank 1", "rank 2"]
-        assert step.lines.count("Debugger attached = True") == 1
+        assert sorted(line for line in step.lines if line.endswith("over")) == [f"rank {r} over" for r in range(3)]
+        assert step.lines.count("Debugger attached = True") == len(own)
 
 
 def test_many_children_at_once_all_run_to_their_end(tmp_path: Path) -> None:

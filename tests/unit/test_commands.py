@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from workflows.pipelines.commands import debugged_command, may_make_ranks, names_own_script, published_port
+from workflows.pipelines.commands import (
+    UNTOLD_RANKS,
+    debugged_command,
+    may_make_ranks,
+    names_own_script,
+    published_port,
+    ranks_made,
+)
 
 LAUNCHER = "/d/inject/launch.py"
 #: Text that bash refuses, or that stops in the middle of something.
@@ -206,7 +213,26 @@ def test_the_published_port_is_read_from_the_command(command: str, port: int | N
         ("python -m company.launch train.py", True),
         ("bash run.sh", True),
         ("mylaunch 2 train.py", True),
+        ("python tools/mylaunch.py 2 train.py", True),
+        ("python tools/mylaunch.py", False),
     ],
 )
 def test_what_starts_scripts_for_others_may_make_ranks(command: str, may: bool) -> None:
     assert may_make_ranks(command) == may
+
+
+@pytest.mark.parametrize(
+    ("command", "count"),
+    [
+        ("python train.py -n 3", 1),
+        ("torchrun --nproc_per_node 2 train.py", 2),
+        ("torchrun --nproc-per-node=4 train.py", 4),
+        ("accelerate launch --num_processes 3 -m train", 3),
+        ("mpirun -np 8 python train.py", 8),
+        ("torchrun --nproc_per_node gpu train.py", UNTOLD_RANKS),
+        ("mylaunch 2 train.py", UNTOLD_RANKS),
+        ("python prep.py && torchrun --nproc_per_node 2 train.py", 2),
+    ],
+)
+def test_as_many_ranks_are_expected_as_a_launcher_is_told_to_start(command: str, count: int) -> None:
+    assert ranks_made(command) == count

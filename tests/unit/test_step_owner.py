@@ -109,6 +109,60 @@ def test_with_any_every_program_is_debugged_but_those_that_install_and_launch(tm
     assert owners(code, "{python} -m pip --version > /dev/null; {python} -m json.tool -h > /dev/null", ANY="1") == {}
 
 
+FOREIGN = """
+    import os, subprocess, sys
+    sys.path.insert(0, os.getcwd())
+    for word in sys.argv[1:]:
+        if word.endswith(".py"):
+            subprocess.run([sys.executable, word], check=True)
+        elif word == "reads":
+            compile(open("helper.py").read(), "helper.py", "exec")
+        else:
+            __import__(word)
+    print(sys.argv[0], "azureml_debuggee.session" in sys.modules, flush=True)
+"""
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("words", "debugged"),
+    [
+        ("train.py", {"train.py"}),
+        ("json train.py", {"train.py"}),
+        ("reads train.py", {"train.py"}),
+        ("helper", {"anything"}),
+        ("train.py helper", {"train.py", "anything"}),
+        ("json", set()),
+    ],
+)
+def test_a_program_from_elsewhere_is_debugged_once_it_runs_the_steps_own_code(
+    python: str, words: str, debugged: set[str], tmp_path: Path
+) -> None:
+    code = lay_out(tmp_path, {"train.py": REPORT, "helper.py": "", "../anything": FOREIGN})
+    variables = step_variables(code, EVENTS=str(tmp_path / "events"), ANY="1")
+    status, output, errors = run(code, "{python} ../anything " + words, python, variables)
+    assert (status, errors) == (0, "")
+    found = {os.path.basename(line.split()[0]): line.endswith("True") for line in output}
+    assert {name for name, here in found.items() if here} == debugged
+    assert set(found) == debugged | {"anything"}
+
+
+@EVERY
+@pytest.mark.parametrize(
+    "start", ["{python} ../anything helper", "{python} -c 'import helper'", "echo import helper | {python} -"]
+)
+def test_a_program_from_elsewhere_holds_before_the_first_line_of_the_steps_own_code(
+    python: str, start: str, tmp_path: Path
+) -> None:
+    lay_out(tmp_path, {"helper.py": "number = 1  # LINE first\n", "../anything": FOREIGN})
+    with Step(tmp_path, start, python, ANY="1", WAIT="1") as step:
+        step.event("waiting")
+        file = step.code / "helper.py"
+        with step.attached("first", file=file) as client:
+            assert stopped(client)[1] == 1
+        assert step.ended() == 0, step.errors()
+
+
 def test_what_an_installer_starts_is_plain(tmp_path: Path) -> None:
     program = "import subprocess, sys\nsubprocess.run([sys.executable, 'setup.py'], check=True)\n" + REPORT
     code = lay_out(tmp_path, {"setup.py": REPORT})

@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import received
 from ..backends.base import DebugRequest
+from ..engines.step_variables import rank_settings
 from ..errors import UserError
 from ..interrupts import uninterrupted
 from ..models import ImageRef
@@ -260,10 +261,7 @@ class Submission:
                 "variables": {
                     "AZUREML_DEBUGGEE_PORT": str(wanted),
                     "AZUREML_DEBUGGEE_PORTS": str(TRIES),
-                    "AZUREML_DEBUGGEE_RANKS": (
-                        debug.launched if step.ranks == 1 else ",".join(map(str, sorted(ports)))
-                    ),
-                    "AZUREML_DEBUGGEE_ONE_PORT": "1" if step.ranks == 1 else "0",
+                    **rank_settings(step.ranks, ports, debug.launched),
                     "AZUREML_DEBUGGEE_WAIT": "1" if debug.wait else "0",
                     "AZUREML_DEBUGGEE_TIMEOUT": str(self._settings.debug_timeout),
                     "AZUREML_DEBUGGEE_ON_ERROR": "1" if debug.on_error else "0",

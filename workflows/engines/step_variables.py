@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from .steps import StepSpec
 
@@ -96,12 +96,28 @@ def injected_variables(
         # The address at which a debugger really reaches the step.
         "AZUREML_DEBUGGEE_ADDRESS": "127.0.0.1",
         "AZUREML_DEBUGGEE_PORT": str(base[1] - base[0]),
-        "AZUREML_DEBUGGEE_RANKS": ",".join(map(str, sorted(debug.ports))) if spec.ranks > 1 else debug.launched,
-        "AZUREML_DEBUGGEE_ONE_PORT": "0" if spec.ranks > 1 else "1",
+        **rank_settings(spec.ranks, debug.ports, debug.launched),
         "AZUREML_DEBUGGEE_WAIT": "1" if debug.wait else "0",
         "AZUREML_DEBUGGEE_TIMEOUT": str(debug.timeout),
         "AZUREML_DEBUGGEE_EVENTS": events,
         "AZUREML_DEBUGGEE_ON_ERROR": "1" if debug.on_error else "0",
         "AZUREML_DEBUGGEE_ANY": "1" if debug.any_program else "0",
         "AZUREML_DEBUGGEE_CHILDREN": "1" if debug.children else "0",
+    }
+
+
+def rank_settings(ranks: int, ports: Collection[int], launched: str) -> dict[str, str]:
+    """What tells the debuggee which ranks are debugged, and which of them have ports of their own.
+
+    Args:
+        ranks: Processes that the step is started as.
+        ports: The ranks that have ports.
+        launched: See :class:`~workflows.engines.steps.StepDebug`.
+    """
+    listed = ",".join(map(str, sorted(ports)))
+    if ranks > 1:
+        return {"AZUREML_DEBUGGEE_RANKS": listed, "AZUREML_DEBUGGEE_MADE": "0"}
+    return {
+        "AZUREML_DEBUGGEE_RANKS": "all" if launched == "all" else listed,
+        "AZUREML_DEBUGGEE_MADE": str(max(ports) + 1),
     }

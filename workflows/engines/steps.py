@@ -22,7 +22,7 @@ class StepDebug:
         any_program: Also a program that is not a script in the step's code, such as ``python -m pytest``.
         children: Let the debugger into child processes as well.
         launched: The ranks to be debugged, ``all`` or a number, of those that the command of a step of one process
-            may make itself, such as by torchrun; all of them behind the one port.
+            may make itself, such as by torchrun. Those beyond :attr:`ports` are let in at rank 0's.
     """
 
     ports: Mapping[int, int]

@@ -168,21 +168,22 @@ class PipelineFlow:
 
 
 def _has_rank(step: StepRecord, rank: int | None) -> bool:
-    return len(step.ports) == step.ranks if rank is None else rank in step.ports or step.ranks == 1
+    if rank is None:
+        return len(step.ports) >= step.ranks
+    return rank in step.ports or (step.ranks == 1 and [*step.ports] == [0])
 
 
 def _check_request(pipeline: Pipeline, debug: DebugRequest) -> None:
-    from ..pipelines.commands import may_make_ranks
+    from ..pipelines.commands import UNTOLD_RANKS, ranks_made
 
     names = [step.name for step in pipeline.steps]
     for name in debug.steps:
         if name not in names:
             raise _no_step(name, names, pipeline.file, debug.name_steps)
     chosen = [step for step in pipeline.steps if not debug.steps or step.name in debug.steps]
-    if debug.rank and not any(
-        step.ranks > debug.rank or (step.ranks == 1 and may_make_ranks(step.command)) for step in chosen
-    ):
-        most = max(step.ranks for step in chosen)
+    most = max(step.ranks if step.ranks > 1 else ranks_made(step.command) for step in chosen)
+    # A launcher that does not tell how many it makes may make more.
+    if debug.rank and debug.rank >= most != UNTOLD_RANKS:
         has = f"ranks 0 to {most - 1}" if most > 1 else "one process only"
         raise UserError(f"There is no rank {debug.rank}: the steps have {has}.", "Choose one of these: --rank N|all")
 

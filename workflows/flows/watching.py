@@ -305,7 +305,7 @@ class _Watch:
             expected = 1
         else:
             # After an error one rank is enough: the others may go on, or wait for it.
-            expected = 1 if self._run.on_error else len(step.ports)
+            expected = 1 if self._run.on_error else attachable.expected(self._run, step)
         # One that has just opened its port is about to hold, where it is to.
         settled = [one for one in found if one.state != attachable.LISTENING or not self._holds(one)]
         if len(settled) < expected:

@@ -28,6 +28,11 @@ _RUNNERS = frozenset(
 _LAUNCHERS = frozenset(["torchrun", "accelerate", "accelerate-launch", "deepspeed", "horovodrun"])
 #: Folders that `cd` may have led to, above which no more are looked into.
 _MOST_FOLDERS = 64
+#: The options by which launchers are told how many processes to start on a machine, with `_` for `-`: those of
+#: torchrun, accelerate, deepspeed, mpirun and srun.
+_COUNTS = ("__nproc_per_node", "__num_processes", "__num_gpus", "_np", "__np", "_n", "__ntasks")
+#: As many ports are kept for the ranks of a launcher that does not tell how many it starts.
+UNTOLD_RANKS = 16
 _LAUNCHER_MODULES = ("torch.distributed.run", "torch.distributed.launch", "accelerate.commands.launch")
 
 
@@ -105,15 +110,38 @@ def may_make_ranks(command: str) -> bool:
         first = _program(words)
         if first is None:
             continue
-        hands_on = any(word.text.endswith((".py", ".sh")) for word in words[first + 1 :])
+        named = [word for word in words[first + 1 :] if word.text.endswith((".py", ".sh"))]
         if not _is_python(words[first]):
-            if hands_on or _basename(words[first]) in _LAUNCHERS:
+            if named or _basename(words[first]) in _LAUNCHERS:
                 return True
             continue
         operand = _operand(words, first)
-        if operand is not None and operand.letter >= 0 and (hands_on or operand.name in _LAUNCHER_MODULES):
+        if operand is None:
+            continue
+        # A script that is handed another one, or a module that is handed any.
+        hands_on = any(word is not operand.word for word in named)
+        if hands_on or (operand.letter >= 0 and operand.name in _LAUNCHER_MODULES):
             return True
     return False
+
+
+def ranks_made(command: str) -> int:
+    """How many processes of one script a command has a program start, as torchrun does: the most that are expected.
+
+    Returns:
+        1 where it starts none, :data:`UNTOLD_RANKS` where its text does not say how many.
+    """
+    if not may_make_ranks(command):
+        return 1
+    most = 0
+    for words in _commands(command):
+        for index, word in enumerate(words):
+            name, equals, value = word.text.partition("=")
+            if name.replace("-", "_") in _COUNTS:
+                following = words[index + 1].text if index + 1 < len(words) else ""
+                count = value if equals else following
+                most = max(most, int(count[:5]) if count.isascii() and count.isdigit() else 0)
+    return most or UNTOLD_RANKS
 
 
 def published_port(command: str) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from ..backends.base import DebugRequest
 from ..console import Console
 from ..engines import reservations
-from ..pipelines.commands import published_port
+from ..pipelines.commands import published_port, ranks_made
 from ..pipelines.definition import Pipeline
 from . import submission
 from .attachable import configuration_name
@@ -42,9 +42,8 @@ def _chosen_ports(pipeline: Pipeline, debug: DebugRequest, setting: int, console
     for step in pipeline.steps:
         if debug.steps and step.name not in debug.steps:
             continue
-        ranks = range(step.ranks) if debug.rank is None else [debug.rank]
-        if step.ranks == 1:
-            ranks = [0]
+        count = step.ranks if step.ranks > 1 else ranks_made(step.command)
+        ranks = range(count) if debug.rank is None else [debug.rank if count > 1 else 0]
         wanted, count = published_port(step.command), max(ranks) + 1
         if taken:
             # Only the first port is one that a person counts on; the further ones go where they can.
@@ -65,7 +64,10 @@ def configuration_names(
     pipeline: Pipeline, allotted: Allotted, debug: DebugRequest | None
 ) -> Callable[[str, int], str]:
     """The name of the launch configuration for a step and a rank."""
-    ranks = {step.name: step.ranks for step in pipeline.steps}
+    # More than one port, or another than the first: the step's command makes the ranks itself.
+    ranks = {
+        step.name: max([step.ranks, *(rank + 1 for rank in allotted.get(step.name, ()))]) for step in pipeline.steps
+    }
     several = len(allotted) > 1 or bool(debug and debug.name_steps and len(pipeline.steps) > 1)
 
     def name(step: str, rank: int) -> str:

@@ -45,6 +45,11 @@ def configuration_name(step: str | None, rank: int | None) -> str:
     return f"{_FAMILY} ({step})" if step is not None else _FAMILY
 
 
+def makes_ranks(step: StepRecord) -> bool:
+    """Whether the step's own command starts its ranks, one of several of which is debugged, or all."""
+    return step.ranks == 1 and step.debugged and [*step.ports] != [0]
+
+
 def names_of(step: StepRecord) -> dict[int, tuple[str, ...]]:
     """The names of a step's launch configurations by rank: the run's own, and that by which an editor may know it.
 
@@ -53,7 +58,7 @@ def names_of(step: StepRecord) -> dict[int, tuple[str, ...]]:
     """
     found: dict[int, tuple[str, ...]] = {}
     for rank, name in step.configurations.items():
-        other = configuration_name(step.name, rank if step.ranks > 1 else None)
+        other = configuration_name(step.name, rank if step.ranks > 1 or makes_ranks(step) else None)
         found[rank] = (name, other) if name.startswith(_FAMILY) and other != name else (name,)
     return found
 
@@ -169,6 +174,7 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
     events = read_events(run.events(step)) if step.ports else []
     if events:
         run, step = records.renewed(run, step)
+    ranked = set(step.ports) if step.ranks > 1 else {event["rank"] for event in events if event.get("rank") is not None}
     for event in events:
         rank, pid, kind = int(event.get("rank") or 0), int(event.get("pid") or 0), event["event"]
         if rank not in step.ports:
@@ -193,10 +199,19 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
     if errors:
         given.keep_secrets(run)
     return [
-        Attachable(run, step, rank if step.ranks > 1 else None, states[pid], errors.get((rank, pid)))
+        Attachable(run, step, rank if rank in ranked else None, states[pid], errors.get((rank, pid)))
         for rank, states in sorted(ranks.items())
         for pid in [_counting(states)]
     ]
+
+
+def expected(run: RunRecord, step: StepRecord) -> int:
+    """How many debugged ranks of a step there will be, as far as those say that are there."""
+    if not makes_ranks(step):
+        return len(step.ports)
+    said = [event for event in read_events(run.events(step)) if event["event"] == "listening"]
+    ranks = [int(event.get("world") or event["rank"] + 1) for event in said if event.get("rank") is not None]
+    return min(len(step.ports), max(ranks, default=1))
 
 
 def _counting(states: dict[int, str]) -> int:
@@ -238,7 +253,8 @@ def write_configurations(run: RunRecord, only: Iterable[Attachable] | None = Non
                 # Where its code lies on its node it says only when it runs.
                 continue
             mappings = step.path_mappings()
-            for rank, port in sorted(step.ports.items()):
+            known = {one.rank or 0 for one in of_step(run, step)} if makes_ranks(step) else set(step.ports)
+            for rank, port in sorted((rank, port) for rank, port in step.ports.items() if rank in known):
                 wanted.append((step.configurations[rank], DebugEndpoint(step.host(rank), port, mappings)))
     names = [name for name, _endpoint in wanted]
     compound = f"Azure Machine Learning Experiment: {run.name} (all ranks)" if run.single else COMPOUND

@@ -30,7 +30,7 @@ from ..terminal import printable
 from . import plan as plans
 from . import record as records
 from . import store
-from .attachable import of_step, write_configurations
+from .attachable import expected, of_step, write_configurations
 from .plan import Plan, PlannedStep
 from .record import RunRecord, StepRecord
 
@@ -319,7 +319,7 @@ class Runner:
             return
         now = time.monotonic()
         running.seen = running.seen or now
-        if len(listening) < len(running.record.ports) and now - running.seen < RANKS_SECONDS and not ended:
+        if len(listening) < expected(self.run, running.record) and now - running.seen < RANKS_SECONDS and not ended:
             return
         running.configured = True
         try:

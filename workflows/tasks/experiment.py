@@ -44,7 +44,7 @@ RUN_OPTIONS = {
     " workspace: azureml:DATASET[:VERSION] or azureml://datastores/STORE/paths/PATH.",
     "edit": "Open the run configuration in $EDITOR before the run is started.",
     "rank": "N or all: which ranks of a distributed script are meant, on ports base + rank. Default: 0, and all with"
-    " --on-error. Ranks that the command makes itself (torchrun) share one port.",
+    " --on-error.",
     "follow": "Stay and stream the log until the run ends; Ctrl-C leaves it running.",
 }
 LEFT = "The run goes on; inv experiment.cancel ends it."

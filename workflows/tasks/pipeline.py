@@ -38,7 +38,7 @@ SUBMIT_HELP = {
     "input": "NAME=PATH or NAME=VALUE: give the pipeline's input (STEP.NAME: a step's); may be repeated.",
     "step": "Debug this step only; may be repeated. Default: every step.",
     "rank": "N or all: which ranks of a distributed step are debugged, on ports base + rank. Default: 0, and all with"
-    " --on-error. Ranks that the command makes itself (torchrun) share one port.",
+    " --on-error. Also those that the command makes itself (torchrun).",
     "on_error": "Run at full speed and hold for a debugger only where a step raises.",
     "wait": "Hold each script before its first line (default). Without, attach at any time.",
     "children": "Let the debugger into the child processes of a script, too (default).",

@@ -21,10 +21,12 @@ class Announcer:
     Args:
         path: The file, made when missing.
         rank: This process's among several, noted in every event.
+        world: How many those are, as far as is known; noted with it.
     """
 
-    def __init__(self, path: Optional[str], rank: Optional[int] = None) -> None:
-        self._path, self._rank = path, rank
+    def __init__(self, path: Optional[str], rank: Optional[int] = None, world: Optional[int] = None) -> None:
+        self._path = path
+        self._rank = {} if rank is None else {"rank": rank} if world is None else {"rank": rank, "world": world}
         #: Whether the disk was full in the middle of a line.
         self._torn = False
 
@@ -32,10 +34,7 @@ class Announcer:
         """Append one event. Never raises: the program matters more than its watcher."""
         if not self._path:
             return
-        record = {"event": event, "pid": os.getpid(), "time": time.time()}
-        if self._rank is not None:
-            record["rank"] = self._rank
-        record.update(details)
+        record = {"event": event, "pid": os.getpid(), "time": time.time(), **self._rank, **details}
         from . import imports
 
         try:

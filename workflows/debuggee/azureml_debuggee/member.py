@@ -148,7 +148,7 @@ def _wait_for_own_code() -> None:
         if event != "exec" or not is_armed:
             return
         file = getattr(arguments[0], "co_filename", "")
-        if file and file[:1] != "<" and any(step._within(os.path.abspath(file), folder) for folder in folders):
+        if file and file[:1] != "<" and any(step.is_within(os.path.abspath(file), folder) for folder in folders):
             is_armed.clear()
             wait()
 
@@ -160,6 +160,6 @@ def runs_own_code() -> bool:
     folders = step.code_folders(os.environ)
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and any(step._within(os.path.abspath(file), folder) for folder in folders):
+        if isinstance(file, str) and any(step.is_within(os.path.abspath(file), folder) for folder in folders):
             return True
     return False

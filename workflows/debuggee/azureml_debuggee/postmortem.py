@@ -47,7 +47,7 @@ class PostMortem:
         #: Made with the first exception, or before, where it answers the program's own calls.
         self.session: Any = None
         self._settings, self._folders = settings, folders
-        self._announce = Announcer(settings.get("AZUREML_DEBUGGEE_EVENTS"), step.announced_rank(settings))
+        self._announce = Announcer(settings.get("AZUREML_DEBUGGEE_EVENTS"), step.rank_of(settings))
         self._one = threading.Lock()
         self._started = False
         self._over = False

@@ -15,6 +15,7 @@ AZUREML_DEBUGGEE_TOKEN     SHA-256 in hex of what debuggers have to send first, 
 AZUREML_DEBUGGEE_LOOPBACK  ``1``: a debugger on this machine needs no token if it is of this process's user, or root
 AZUREML_DEBUGGEE_PORTS     how many ports may be tried, from that one on (1)
 AZUREML_DEBUGGEE_RANK      this process's rank, to be logged and announced (none)
+AZUREML_DEBUGGEE_WORLD     how many ranks there are, to be announced (unknown)
 AZUREML_DEBUGGEE_DEBUGPY   folder with a debugpy for environments that have none (none)
 ========================== =====================================================
 
@@ -64,7 +65,10 @@ class Session:
         rank = environment.get("AZUREML_DEBUGGEE_RANK", "")
         #: Among the processes of a distributed program.
         self.rank = int(rank) if rank.isdigit() else None
-        self.announce = Announcer(environment.get("AZUREML_DEBUGGEE_EVENTS"), self.rank)
+        world = environment.get("AZUREML_DEBUGGEE_WORLD", "")
+        self.announce = Announcer(
+            environment.get("AZUREML_DEBUGGEE_EVENTS"), self.rank, int(world) if world.isdigit() else None
+        )
         self.wanted = environment.get("AZUREML_DEBUGGEE_WAIT") == "1"
         self.timeout = number_in(environment, "AZUREML_DEBUGGEE_TIMEOUT", 300.0)
         self.debugger = child.debugger = Debugger()

@@ -15,6 +15,8 @@ from .gate import ENDING_SECONDS, Gate
 
 #: Seconds between looks at whether the first one still holds.
 LOOK_SECONDS = 0.05
+#: Seconds that a rank without a port of its own waits for rank 0 to listen.
+FIRST_SECONDS = 10.0
 
 
 def join(gate: Gate, settings: Mapping[str, str]) -> bool:
@@ -37,6 +39,28 @@ def join(gate: Gate, settings: Mapping[str, str]) -> bool:
     except OSError:
         return False
     gate.is_needless = True
+    _become_child(first, settings)
+    return True
+
+
+def join_first(settings: Mapping[str, str]) -> bool:
+    """Become a child of the process that listens at the step's port, once there is one; hold as long as it does.
+
+    Args:
+        settings: Configuration, as for a session.
+    """
+    port = settings.get("AZUREML_DEBUGGEE_PORT", "")
+    deadline = time.monotonic() + FIRST_SECONDS
+    while port.isdigit() and time.monotonic() < deadline:
+        first = listening(settings, int(port))
+        if first is not None and first.get("children"):
+            _become_child(first, settings)
+            return True
+        time.sleep(LOOK_SECONDS)
+    return False
+
+
+def _become_child(first: Dict[str, Any], settings: Mapping[str, str]) -> None:
     os.environ[child.AT], os.environ[child.ATTENDED] = first["children"]
     os.environ[step.OWNER] = str(first["pid"])
     if settings.get("AZUREML_DEBUGGEE_WAIT") == "1":
@@ -46,7 +70,6 @@ def join(gate: Gate, settings: Mapping[str, str]) -> bool:
 
         with step.outside_site():
             member.wait()
-    return True
 
 
 def _events(settings: Mapping[str, str]) -> List[Dict[str, Any]]:

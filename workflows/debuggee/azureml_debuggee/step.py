@@ -8,10 +8,11 @@ those of session.py:
 ========================= ======================================================
 AZUREML_DEBUGGEE_CODE     folders (or files) of the step's own code; a process that runs a
                           script or module of them owns the debugger
-AZUREML_DEBUGGEE_ANY      ``1``: so does one that runs anything but installers and launchers
+AZUREML_DEBUGGEE_ANY      ``1``: so does one that runs something else, once it runs a module of them (foreign.py); where
+                          they have no Python in them, anything but installers and launchers
 AZUREML_DEBUGGEE_RANKS    ranks that are debugged: ``all``, or ``0,2`` (0, and what has no rank)
-AZUREML_DEBUGGEE_ONE_PORT ``1``: ranks are those that the step's own command makes, all behind one port; a process
-                          without a rank is debugged in any case
+AZUREML_DEBUGGEE_MADE     ``0``, or how many of the ranks that the step's own command makes have ports of their
+                          own, base + rank; further ones are let in at rank 0's
 AZUREML_DEBUGGEE_ON_ERROR ``1``: let a debugger in only when the program fails
 AZUREML_DEBUGGEE_OWNER    set here: the owner's process id, by which its children know
 ========================= ======================================================
@@ -30,8 +31,19 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Dict, FrozenSet, Iterator, List, MutableMapping, Optional, Sequence
 
 OWNER = "AZUREML_DEBUGGEE_OWNER"
-#: Where a rank comes from, in this order: an engine's word, torch, Open MPI, MPICH, PMIx.
-RANKS = ("AZUREML_DEBUGGEE_RANK", "RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
+#: Where a rank comes from, in this order: an engine's word, torch, Open MPI, MPICH, PMIx, Slurm, and what launchers
+#: say that start processes on one machine only.
+RANKS = (
+    "AZUREML_DEBUGGEE_RANK",
+    "RANK",
+    "OMPI_COMM_WORLD_RANK",
+    "PMI_RANK",
+    "PMIX_RANK",
+    "SLURM_PROCID",
+    "LOCAL_RANK",
+)
+#: Where their number comes from.
+WORLDS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS", "LOCAL_WORLD_SIZE")
 #: The published options, and whether a value follows.
 OPTIONS = {
     "--remote_debug": False,
@@ -43,7 +55,7 @@ OPTIONS = {
 BUILDERS = frozenset(
     ("pip", "ensurepip", "venv", "virtualenv", "setuptools", "easy_install", "wheel", "build", "pipx", "compileall")
 )
-#: Programs that start others, and those are what is debugged.
+#: Programs that start others, and those are what is debugged; counts only where the step has no Python of its own.
 LAUNCHERS = frozenset(
     ["conda", "conda-env", "mamba", "uv", "poetry", "pipenv", "pdm", "hatch", "az", "debugpy", "multiprocessing"]
 ) | frozenset(
@@ -150,7 +162,8 @@ def _safe_path() -> bool:
     return bool(getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
 
 
-def _within(path: str, folder: str) -> bool:
+def is_within(path: str, folder: str) -> bool:
+    """Whether a path is a folder, or below it."""
     return path == folder or path.startswith(os.path.join(folder, ""))
 
 
@@ -171,11 +184,11 @@ def is_own(program: Program, environment: MutableMapping[str, str]) -> bool:
     real = os.path.realpath(file)
     # What is installed in an environment that lies among the code is not the step's.
     prefix = os.path.realpath(sys.prefix)
-    if _within(real, prefix) and any(_within(prefix, folder) for folder in folders):
+    if is_within(real, prefix) and any(is_within(prefix, folder) for folder in folders):
         return False
-    if program.kind == "module" and not _safe_path() and _within(file, os.getcwd()):
-        return not _within(real, prefix)
-    return any(_within(path, folder) for path in (file, real) for folder in folders)
+    if program.kind == "module" and not _safe_path() and is_within(file, os.getcwd()):
+        return not is_within(real, prefix)
+    return any(is_within(path, folder) for path in (file, real) for folder in folders)
 
 
 def rank_of(environment: MutableMapping[str, str]) -> Optional[int]:
@@ -188,15 +201,18 @@ def rank_of(environment: MutableMapping[str, str]) -> Optional[int]:
     return None
 
 
-def announced_rank(environment: MutableMapping[str, str]) -> Optional[int]:
-    """This process's rank among those that Azure ML knows of; None where the step's own command has made it."""
-    return None if environment.get("AZUREML_DEBUGGEE_ONE_PORT") == "1" else rank_of(environment)
+def world_of(environment: MutableMapping[str, str]) -> Optional[int]:
+    """How many ranks there are, as far as a launcher says."""
+    for name in WORLDS:
+        try:
+            return int(environment[name])
+        except (KeyError, ValueError):
+            continue
+    return None
 
 
 def is_wanted(rank: Optional[int], environment: MutableMapping[str, str]) -> bool:
     """Whether the process of this rank is one that is debugged."""
-    if rank is None and environment.get("AZUREML_DEBUGGEE_ONE_PORT") == "1":
-        return True
     wanted = environment.get("AZUREML_DEBUGGEE_RANKS", "").strip() or "0"
     return wanted == "all" or str(rank or 0) in [word.strip() for word in wanted.split(",")]
 
@@ -264,8 +280,29 @@ def _prepare(inject: str, program: Program, environment: MutableMapping[str, str
         environment[OWNER] = identity
         leave_path(inject, environment)
         return None
-    if not own and (environment.get("AZUREML_DEBUGGEE_ANY") != "1" or tools & LAUNCHERS):
-        return None
+    if not own:
+        if environment.get("AZUREML_DEBUGGEE_ANY") != "1":
+            return None
+        from . import foreign
+
+        if foreign.has_python(environment):
+            foreign.watch(environment, lambda: _become(inject, program))
+            return None
+        if tools & LAUNCHERS:
+            return None
+    return _own(inject, program, environment)
+
+
+def _become(inject: str, program: Program) -> None:
+    """Own the debugger from now on, in the middle of a program."""
+    start = _own(inject, program, os.environ)
+    if start is not None:
+        start()
+
+
+def _own(inject: str, program: Program, environment: MutableMapping[str, str]) -> Optional[Callable[[], None]]:
+    """Own the debugger; what starts the debuggee, where this process is one that is debugged."""
+    identity = str(os.getpid())
     environment[OWNER] = identity
     rank = rank_of(environment)
     with_children = (
@@ -350,8 +387,11 @@ def _start(program: Program, rank: Optional[int]) -> None:
     """Make this process, the owner, what the environment asks for; never raises."""
     settings = dict(os.environ)
     settings.pop("AZUREML_DEBUGGEE_RANK", None)
-    if rank is not None and settings.get("AZUREML_DEBUGGEE_ONE_PORT") != "1":
+    made = int(settings.get("AZUREML_DEBUGGEE_MADE") or 0)
+    beyond = rank is not None and 0 < made <= rank
+    if rank is not None and not beyond:
         settings["AZUREML_DEBUGGEE_RANK"] = str(rank)
+        settings["AZUREML_DEBUGGEE_WORLD"] = str(world_of(settings) or "")
         port = settings.get("AZUREML_DEBUGGEE_PORT", "")
         # 0 asks for any free port.
         if port.isdigit() and int(port):
@@ -360,12 +400,12 @@ def _start(program: Program, rank: Optional[int]) -> None:
     # to wait for its end waits as long as this one holds.
     with outside_site():
         try:
-            _start_inside(program, settings)
+            _start_inside(program, settings, beyond)
         except Exception as error:
             report(settings, error)
 
 
-def _start_inside(program: Program, settings: Dict[str, str]) -> None:
+def _start_inside(program: Program, settings: Dict[str, str], beyond: bool) -> None:
     from . import imports
 
     imports.expect(_fronts(program), code_folders(os.environ))
@@ -375,15 +415,20 @@ def _start_inside(program: Program, settings: Dict[str, str]) -> None:
 
             postmortem.install(settings, code_folders(os.environ), b"debugpy" in program.source())
             return
-        from . import child, session
+        from . import child, session, siblings
 
+        if beyond and settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
+            child.watch_forks()
+            if siblings.join_first(settings):
+                return
+        if beyond:
+            _warn("rank {} has no debug port of its own, so no debugger can be let in".format(rank_of(settings)))
+            return
         begun = session.make(settings)
         begun.gate.is_held, begun.silent_without_gate = is_held, True
         begun.gate.start()
         child.expect_a_thread()
     if settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
-        from . import siblings
-
         child.watch_forks()
         if siblings.join(begun.gate, settings):
             return
@@ -413,7 +458,7 @@ def report(settings: MutableMapping[str, str], error: Exception) -> None:
         message = "debugpy cannot be used in this environment: {}".format(error)
     else:
         message = "{}: {}".format(type(error).__name__, error)
-    Announcer(settings.get("AZUREML_DEBUGGEE_EVENTS"), announced_rank(settings))("gate-failed", message=message)
+    Announcer(settings.get("AZUREML_DEBUGGEE_EVENTS"), rank_of(settings))("gate-failed", message=message)
     _warn(message)
 
 
