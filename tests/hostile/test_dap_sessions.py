@@ -72,6 +72,29 @@ def test_a_malformed_attach_does_not_keep_the_next_debugger_out(python: str, map
 
 
 @BOTH
+def test_a_thread_that_a_lost_session_was_about_to_trace_is_traced_for_the_next_one(
+    python: str, tmp_path: Path
+) -> None:
+    late = tmp_path / "late.py"
+    late.write_text("def call():\n    return 1\n")
+    with Child(tmp_path, python, variables={"PYTHONPATH": f"{CHILD.parent}:{tmp_path}"}) as child:
+        attach_and_stop(child)
+        child.ask("import late, pydevd; vars(__import__('builtins')).update(lost=pydevd.get_global_debugger(), late=late)")
+        spoil(child, [{"localRoot": None, "remoteRoot": "/x"}])
+        with DapClient.connect("127.0.0.1", child.port, LIMIT) as client:
+            client.attach(breakpoints={str(late): [2]}, timeout=LIMIT)
+            assert child.ask("lost is not __import__('pydevd').get_global_debugger()")
+            # What pydevd does at a thread's first call, where another session begins in the middle of it.
+            child.ask("lost.enable_tracing(lost.trace_dispatch)")
+            child.tell("late.call()")
+            name, _line, thread = stopped(client)
+            assert name == "call"
+            resume(client, thread)
+            assert child.answer() == 1
+            client.disconnect(timeout=LIMIT)
+
+
+@BOTH
 def test_a_hold_stays_a_hold_whatever_peers_send(python: str, tmp_path: Path) -> None:
     variables = {"AZUREML_DEBUGGEE_WAIT": "1", "AZUREML_DEBUGGEE_TIMEOUT": "600"}
     with Child(tmp_path, python, variables=variables) as child:

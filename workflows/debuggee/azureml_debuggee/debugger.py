@@ -53,6 +53,10 @@ def _adapters_environment() -> Dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
+def _trace_nothing(*_: Any, **__: Any) -> None:
+    """In place of what has a thread traced for a pydevd that has ended."""
+
+
 #: What pydevd has to understand to be connected to an adapter that this program has started.
 _CONNECTING = {
     "suspend": False,
@@ -83,6 +87,8 @@ class Debugger:
         self._adapter: Optional[Adapter] = None
         self._address: Optional[Tuple[str, int]] = None
         self._resting = False
+        #: The last pydevd that was connected, which may have ended.
+        self._last: Any = None
         #: Whether a forked child forgets it; a gate sees to that where there is one.
         self._watches_forks = False
         #: How often debugpy has been started, which tells one adapter from the next.
@@ -205,6 +211,7 @@ class Debugger:
             settings["dont_trace_end_patterns"] = ("debugpy_launcher.py",)
         port, settings["access_token"], settings["client_access_token"] = way_in
         api._settrace(host="127.0.0.1", port=port, **settings)
+        self._last = self._live()
         # A second start is refused by the program's own debugpy.listen, too.
         api.listen.called = True
 
@@ -306,6 +313,10 @@ class Debugger:
         if not self.awake or adapter not in (None, self._number):
             return
         self._adapter = self._address = None
+        if self._last is not None:
+            # A thread that was about to be traced for it would trace itself for it later, and for no other then.
+            self._last.enable_tracing = _trace_nothing
+            self._last = None
         # debugpy refuses a second call, since its adapter is meant to live as long as the program.
         _server().listen.called = False
         if _TRACES and sys.version_info >= (3, 9):
