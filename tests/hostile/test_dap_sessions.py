@@ -79,7 +79,9 @@ def test_a_thread_that_a_lost_session_was_about_to_trace_is_traced_for_the_next_
     late.write_text("def call():\n    return 1\n")
     with Child(tmp_path, python, variables={"PYTHONPATH": f"{CHILD.parent}:{tmp_path}"}) as child:
         attach_and_stop(child)
-        child.ask("import late, pydevd; vars(__import__('builtins')).update(lost=pydevd.get_global_debugger(), late=late)")
+        child.ask(
+            "import late, pydevd; vars(__import__('builtins')).update(lost=pydevd.get_global_debugger(), late=late)"
+        )
         spoil(child, [{"localRoot": None, "remoteRoot": "/x"}])
         with DapClient.connect("127.0.0.1", child.port, LIMIT) as client:
             client.attach(breakpoints={str(late): [2]}, timeout=LIMIT)
