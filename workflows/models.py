@@ -82,6 +82,9 @@ class ServiceSpec:
         score_script: Absolute path of the entry script.
         source: Absolute path of the folder that the service runs; the script is in it.
         model_dir: Absolute path of the model folder, if there is one.
+        variables: Environment variables that were named for it.
+        conda_variables: Those of conda.yml, as they stand there.
+        conda_file: That file.
         links: Places of this machine that links in these folders lead to, by where a container has to have them.
         runit: Folder of runit services, for the engine without images.
         scoring_port: Port on 127.0.0.1 that answers ``/score``.
@@ -104,6 +107,9 @@ class ServiceSpec:
     wait: bool
     debug_timeout: int
     links: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    conda_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    conda_file: Path = Path("conda.yml")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ tasks and the validation all come from it.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 
 from .errors import BadValue, UserError
 from .paths import shown
-from .reading import line_at, read_text
+from .server_variables import SERVER_VARIABLES
 
 
 def _text(value: str) -> str:
@@ -118,6 +117,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="source_directory",
     ),
     Setting("AML_MODEL_DIR", "", "model folder, AZUREML_MODEL_DIR in the service", path=True),
+    Setting("AML_SERVICE_ENV", "", "file with environment variables for the service, NAME=value lines", path=True),
     Setting("AML_INFERENCE_ENV", "", "folder of the inference environment's definition", path=True),
     Setting("AML_TRAINING_ENV", "", "folder of the training environment's definition", path=True),
     Setting("AML_BASE_IMAGE", "", "base of images built locally"),
@@ -158,16 +158,6 @@ DEFAULT_PLACES: Mapping[str, str] = {
 #: The Azure SDK's usual variables of a service principal.
 SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 
-#: A person's settings are a thousandth of that; the library that reads it takes a hundred times its size of memory.
-_MOST_BYTES = 256 * 1024
-_MOST_BLANKS = 1000
-_BLANKS = re.compile(rf"[^\S\r\n]{{{_MOST_BLANKS + 1}}}")
-
-#: A line of `.env` whose value begins with a quote that no other one on it follows.
-_OPEN_QUOTE = re.compile(
-    r"""\s*(?:export[^\S\r\n]+)?[^=#\s'"]+[^\S\r\n]*=[^\S\r\n]*(["'])(?!(?:\\.|(?!\1)[^\\\r\n])*\1)"""
-)
-
 BY_FIELD: Mapping[str, Setting] = {setting.field: setting for setting in SETTINGS}
 
 
@@ -192,6 +182,7 @@ class Settings:
     score_script: Path
     source_directory: Path | None
     model_dir: Path | None
+    service_env: Path | None
     inference_env: Path
     training_env: Path
     base_image: str | None
@@ -345,58 +336,22 @@ def service_principal(project: Path, environ: Mapping[str, str] | None = None) -
     return ServicePrincipal(*values.values())
 
 
-def _remedy(path: Path, error: OSError) -> str:
-    """What to do about a `.env` that cannot be read."""
-    if error.errno == errno.EFBIG:
-        return "Leave only settings in it, and move all else to another file."
-    if path.is_file():
-        return "Give yourself permission to read it."
-    return "Rename it, or remove it, and write the settings to a plain file of that name."
-
-
 def _read_env_file(path: Path, prefix: str = "AML_") -> dict[str, tuple[str, int]]:
     """The file's variables that begin so, with their lines; {} where there is no such file."""
     if not path.exists():
         return {}
-    from dotenv.parser import parse_stream
+    from . import env_file
 
-    from .redaction import keep_variables
-
-    try:
-        text = read_text(path, "utf-8-sig", most=_MOST_BYTES)
-    except UnicodeDecodeError as error:
-        line = line_at(error.object, error.start)
-        raise UserError(".env is not UTF-8.", "Save it as UTF-8.", file=shown(path), line=line) from error
-    except OSError as error:
-        problem = f".env cannot be read: {error.strerror or error}."
-        raise UserError(problem, _remedy(path, error), file=shown(path)) from error
-    from io import StringIO
-
-    if (blanks := _BLANKS.search(text)) is not None:
-        # The library's time grows with the square of their number.
-        problem = f"this line has more than {_MOST_BLANKS} blanks in a row."
-        raise UserError(problem, "Take them out.", file=shown(path), line=line_at(text, blanks.start()))
     known = {setting.variable for setting in SETTINGS}
     found: dict[str, tuple[str, int]] = {}
-    for binding in parse_stream(StringIO(text)):
-        # A binding takes the blank lines before it along.
-        lead = len(binding.original.string) - len(binding.original.string.lstrip())
-        line = binding.original.line + line_at(binding.original.string, lead) - 1
-        if binding.error or (binding.key is not None and binding.value is None):
-            # Not the line itself: it may be a secret.
-            problem, remedy = "this line is not NAME=value.", "Write NAME=value, or # in front of a comment."
-            if binding.error and (begun := _OPEN_QUOTE.match(binding.original.string)) is not None:
-                problem, remedy = "the quote is not closed.", f"Write {begun[1]} at the end of the value, too."
-            raise UserError(problem, remedy, file=shown(path), line=line)
-        if binding.key is not None:
-            keep_variables({binding.key: binding.value or ""})
-        if binding.key is None or not binding.key.startswith(prefix):
+    for entry in env_file.read(path, "settings"):
+        if not entry.name.startswith(prefix) or entry.name in SERVER_VARIABLES:
             continue
-        if prefix == "AML_" and binding.key not in known:
+        if prefix == "AML_" and entry.name not in known:
             import difflib
 
-            close = difflib.get_close_matches(binding.key, known, n=1)
+            close = difflib.get_close_matches(entry.name, known, n=1)
             remedy = f"Did you mean {close[0]}?" if close else "Remove it, or see .env.example for all settings."
-            raise UserError(f"{binding.key} is not a setting.", remedy, file=shown(path), line=line)
-        found[binding.key] = (binding.value or "", line)
+            raise UserError(f"{entry.name} is not a setting.", remedy, file=shown(path), line=entry.line)
+        found[entry.name] = (entry.value or "", entry.line)
     return found

@@ -85,6 +85,23 @@ def test_a_source_folder_outside_the_project_travels_whole_with_the_script_in_it
     project.remote("container.stop")
 
 
+def test_variables_for_a_service_travel_and_are_on_no_command_line_there(project: RemoteProject) -> None:
+    project.write_score(
+        "import os\n\ndef init():\n    pass\n\ndef run(raw_data):\n"
+        "    return {name: os.environ.get(name) for name in ('IN_FILE', 'TYPED', 'HERE', 'AML_CORS_ORIGINS')}\n"
+    )
+    (project.folder / "service.env").write_text("IN_FILE=file\nHERE\n")
+    (project.folder / ".env").write_text("AML_SERVICE_ENV=service.env\nAML_CORS_ORIGINS=*\n")
+    project.environ["HERE"] = "oqu3-here"
+    result = project.remote("deploy.debug", "--env", "TYPED=oqu3-typed")
+    expected = {"IN_FILE": "file", "TYPED": "oqu3-typed", "HERE": "oqu3-here", "AML_CORS_ORIGINS": "*"}
+    assert post(result["scoring_url"]) == expected
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            assert "oqu3" not in " ".join(process.cmdline())
+    project.remote("container.stop")
+
+
 def test_a_service_in_a_container_on_the_instance(
     tmp_path: Path, hosts: Hosts, loopback_instance: Host, docker_engine: None
 ) -> None:

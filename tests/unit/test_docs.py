@@ -14,6 +14,7 @@ from pages import PAGES, ROOT, blocks, commands
 
 from workflows import namespace
 from workflows.reference import reference
+from workflows.server_variables import SERVER_VARIABLES
 from workflows.settings import SERVICE_PRINCIPAL, SETTINGS
 
 
@@ -47,7 +48,7 @@ def test_every_task_and_setting_that_a_page_names_exists(page: Path) -> None:
     tasks = {f"{name}.{task}" for name in namespace.collections for task in namespace.collections[name].task_names}
     named = re.findall(rf"`(?:inv )?((?:{'|'.join(namespace.collections)})\.[a-z-]+)[ `]", text)
     assert {name for name in named if not name.endswith(".yml")} - tasks == set()
-    settings = {*(setting.variable for setting in SETTINGS), *SERVICE_PRINCIPAL}
+    settings = {*(setting.variable for setting in SETTINGS), *SERVICE_PRINCIPAL, *SERVER_VARIABLES}
     assert set(re.findall(r"\b(?:AML|AZURE)_[A-Z_]*[A-Z]\b", text)) - settings == set()
 
 

@@ -3,12 +3,14 @@
 Handed over by GUNICORN_CMD_ARGS, so that the image's own start script stays as it is:
 https://docs.gunicorn.org/en/stable/settings.html. gunicorn calls these hooks in the
 master and in the worker; score.py is loaded in the worker, between `post_fork` and
-`post_worker_init`. A gunicorn.conf.py beside score.py, which this file displaces, is
-read first and keeps its settings and hooks.
+`post_worker_init`. What this file displaces, a gunicorn.conf.py in the service's folder
+or what the person's own GUNICORN_CMD_ARGS name, is read first and keeps its settings
+and hooks.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import signal
@@ -31,9 +33,16 @@ def _load_debuggee():
 
 
 def _read_displaced():
-    path = os.path.join(os.getcwd(), "gunicorn.conf.py")
+    named = os.environ.get("AZUREML_DEBUGGEE_GUNICORN_CONFIG", "")
+    if named.startswith("python:"):
+        found = vars(importlib.import_module(named[len("python:") :]))
+        return {name: value for name, value in found.items() if not name.startswith("_")}
+    if named.startswith("file:"):
+        named = named[len("file:") :]
+    path = os.path.join(os.getcwd(), named or "gunicorn.conf.py")
     settings = {"__file__": path}
-    if os.path.isfile(path):
+    # One that was named has to be there.
+    if named or os.path.isfile(path):
         with open(path, "rb") as file:
             exec(compile(file.read(), path, "exec"), settings)
     # Names with an underscore are nobody's settings, and could be this file's own.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from ..environments.conda_variables import expanded
 from ..environments.definition import EnvironmentDefinition
+from ..errors import UserError
 from ..models import Ended, ImageRef, Service, ServiceSpec
 from .links import Links
 
@@ -129,14 +133,19 @@ def service_variables(
     server_port: int,
     bind: str | None,
     model_dir: str | None,
+    present: Mapping[str, str],
 ) -> dict[str, str]:
-    """The environment variables that make the inference server a debugged one.
+    """The environment variables of a service: the person's, and those that make the inference server a debugged one.
 
     The server's own: https://learn.microsoft.com/azure/machine-learning/how-to-inference-server-http
     """
-    import shlex
-
-    variables = {
+    named = spec.variables
+    theirs = {
+        **expanded(spec.conda_variables, named, present, os.environ, file=spec.conda_file),
+        **named,
+    }
+    gunicorn, configuration = gunicorn_arguments(theirs.pop("GUNICORN_CMD_ARGS", present.get("GUNICORN_CMD_ARGS", "")))
+    ours = {
         "AML_APP_ROOT": app_root,
         "AZUREML_ENTRY_SCRIPT": spec.score_script.relative_to(spec.source).as_posix(),
         # A worker paused at a breakpoint must not be taken for a dead one, and a second
@@ -146,11 +155,7 @@ def service_variables(
         "WORKER_PRELOAD": "false",
         # The server interrupts a request after this time, in the middle of a pause too.
         "SCORING_TIMEOUT_MS": str(7 * 24 * 3600 * 1000),
-        "GUNICORN_CMD_ARGS": "--config " + shlex.quote(f"{debuggee}/gunicorn_conf.py"),
-        # Nothing is left in the person's folders, and no stale byte code is ever loaded
-        # after an edit within the same second.
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUNBUFFERED": "1",
+        "GUNICORN_CMD_ARGS": shlex.join([*gunicorn, "--config", f"{debuggee}/gunicorn_conf.py"]),
         # Scripts may be reached by links; breakpoints belong to the files behind them.
         "PYDEVD_RESOLVE_SYMLINKS": "1",
         "AZUREML_DEBUGGEE_HOST": debug_host,
@@ -162,7 +167,40 @@ def service_variables(
         "AZUREML_DEBUGGEE_PROJECT": str(project),
     }
     if bind:
-        variables["AZUREML_DEBUGGEE_BIND"] = bind
+        ours["AZUREML_DEBUGGEE_BIND"] = bind
+    if configuration:
+        ours["AZUREML_DEBUGGEE_GUNICORN_CONFIG"] = configuration
     if model_dir:
-        variables["AZUREML_MODEL_DIR"] = model_dir
-    return variables
+        ours["AZUREML_MODEL_DIR"] = model_dir
+    # With it the server would have a debugger of its own.
+    theirs.pop("AZUREML_DEBUG_PORT", None)
+    # Nothing is left in the person's folders, and no stale byte code is ever loaded
+    # after an edit within the same second.
+    return {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", **theirs, **ours}
+
+
+def gunicorn_arguments(text: str) -> tuple[list[str], str]:
+    """A person's GUNICORN_CMD_ARGS, less what no debugged service can have, and the configuration file that they name.
+
+    The service stays in the foreground, loads score.py in the worker, and has a configuration of ours, which reads
+    theirs first.
+
+    Raises:
+        UserError: It has a quote that is not closed.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UserError("GUNICORN_CMD_ARGS has a quote that is not closed.", "Close it, or unset it.") from error
+    kept, configuration, following = list[str](), "", iter(words)
+    for word in following:
+        flag, given, value = word.partition("=")
+        if flag in ("-D", "--daemon", "--preload"):
+            continue
+        if flag in ("-c", "--config"):
+            configuration = value if given else next(following, "")
+        elif word.startswith("-c") and not word.startswith("--"):
+            configuration = word[2:]
+        else:
+            kept.append(word)
+    return kept, configuration

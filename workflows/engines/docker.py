@@ -130,6 +130,7 @@ class DockerEngine:
             server_port=SCORING_PORT,
             bind=None,
             model_dir=MODEL_ROOT if spec.model_dir else None,
+            present=docker_packages.image_variables(self._client, spec.tag),
         )
         # A bind mount of type "bind" refuses a missing source, where `volumes=` would make a folder.
         mounts = [
@@ -143,7 +144,7 @@ class DockerEngine:
         mounts += [Mount(place, local, type="bind", read_only=True) for place, local in spec.links.items()]
         user = container_user(self._client)
         if user:
-            variables["HOME"] = "/tmp"  # noqa: S108
+            variables.setdefault("HOME", "/tmp")  # noqa: S108
         token = forwarders.new_token()
         variables |= forwarders.gate_variables(token)
         # Held from here on, as the published port would be.

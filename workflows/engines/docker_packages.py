@@ -180,6 +180,18 @@ def image_exists(client: docker.DockerClient, name: str) -> bool:
     return True
 
 
+def image_variables(client: docker.DockerClient, image: str) -> dict[str, str]:
+    """The environment variables that an image brings along; none where there is no such image."""
+    from docker.errors import APIError
+
+    try:
+        variables = inspect(client, image)["Config"].get("Env") or []
+    except APIError:
+        # Whatever uses the image next says what is wrong with it.
+        return {}
+    return dict(line.partition("=")[::2] for line in variables)
+
+
 def app_root(client: docker.DockerClient, image: str, default: str) -> str:
     """Where the entry script's folder belongs in an image.
 
@@ -191,12 +203,5 @@ def app_root(client: docker.DockerClient, image: str, default: str) -> str:
         image: The image's name.
         default: Where it belongs in any other image.
     """
-    from docker.errors import APIError
-
-    try:
-        variables = inspect(client, image)["Config"].get("Env") or []
-    except APIError:
-        # Whatever uses the image next says what is wrong with it.
-        return default
-    found = dict(line.partition("=")[::2] for line in variables).get("AZUREML_SOURCE_DIRECTORY", "").strip("/")
+    found = image_variables(client, image).get("AZUREML_SOURCE_DIRECTORY", "").strip("/")
     return f"{default}/{found}" if found and ".." not in found.split("/") else default

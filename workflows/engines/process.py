@@ -106,6 +106,7 @@ class ProcessEngine:
             server_port=spec.scoring_port,
             bind=f"127.0.0.1:{spec.scoring_port}",
             model_dir=str(spec.model_dir) if spec.model_dir else None,
+            present=machine_variables(spec.image.name),
         )
         return Service.of(spec, self.name, self.app_root(spec.source), variables)
 
@@ -272,7 +273,32 @@ class ProcessEngine:
 
 def _environment(service: Service) -> dict[str, str]:
     """The environment of a service's processes."""
-    return {**clean_variables(service.environment), **service.variables}
+    return {**machine_variables(service.environment), **service.variables}
+
+
+#: What describes this machine and this user's way to use it, rather than being meant for one program.
+_MACHINE = frozenset((
+    "ALL_PROXY", "FTP_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",
+    "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE",
+    "HOME", "HOSTNAME", "LOGNAME", "SHELL", "TERM", "USER", "DISPLAY", "XAUTHORITY",
+    "LANG", "LANGUAGE", "TZ", "TZDIR", "TEMP", "TMP", "TMPDIR",
+    "PATH", "VIRTUAL_ENV", "GOMP_CPU_AFFINITY", "HF_HOME", "TORCH_HOME",
+    "JAVA_HOME", "ODBCINI", "ODBCSYSINI", "ORACLE_HOME", "SPARK_HOME", "TNS_ADMIN",
+))  # fmt: skip
+#: The same by how the names begin: locales, folders, loaders, graphics processors, threads of numerical libraries.
+_MACHINE_PREFIXES = (
+    "LC_", "XDG_", "LD_", "DYLD_", "CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_", "NCCL_", "ROCM_", "ROCR_", "HIP_", "HSA_",
+    "GPU_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "NUMEXPR_", "VECLIB_", "MALLOC_", "XLA_",
+)  # fmt: skip
+
+
+def machine_variables(environment: str) -> dict[str, str]:
+    """What of the person's variables a service has unasked, in a virtual environment's folder."""
+    kept = clean_variables(environment)
+    # Proxies have their names in small letters, too.
+    return {
+        name: value for name, value in kept.items() if name.upper() in _MACHINE or name.startswith(_MACHINE_PREFIXES)
+    }
 
 
 def clean_variables(environment: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from yaml.nodes import Node
 
 
-def read_conda(file: Path, lines: PipLines) -> tuple[str, list[str], list[CondaPackage]]:
+def read_conda(file: Path, lines: PipLines) -> tuple[str, list[str], list[CondaPackage], dict[str, str]]:
     """Read a conda.yml.
 
     Args:
@@ -23,7 +23,7 @@ def read_conda(file: Path, lines: PipLines) -> tuple[str, list[str], list[CondaP
         lines: Where its pip part goes.
 
     Returns:
-        Its name (empty where it has none), its channels, and its packages, python and pip among them.
+        Its name (empty where it has none), its channels, its packages, python and pip among them, and its variables.
 
     Raises:
         UserError: It is not YAML, or not of conda's shape; with the line.
@@ -38,9 +38,11 @@ def read_conda(file: Path, lines: PipLines) -> tuple[str, list[str], list[CondaP
         raise UserError(
             f"{file.name} has no list `dependencies`.", "Add one, such as `dependencies: [pip]`.", file=file
         )
+    variables = {}
     if isinstance(top.get("variables"), yaml.MappingNode):
         given = _mapping(top["variables"], file, "")
-        keep_variables({key: str(node.value) for key, node in given.items() if isinstance(node, yaml.ScalarNode)})
+        variables = {key: str(node.value) for key, node in given.items() if isinstance(node, yaml.ScalarNode)}
+        keep_variables(variables)
     name = _scalar(top["name"], file, "`name` has to be a text") if "name" in top else ""
     channels = [
         _scalar(node, file, "a channel has to be a text")
@@ -64,7 +66,7 @@ def read_conda(file: Path, lines: PipLines) -> tuple[str, list[str], list[CondaP
         if package is None:
             raise _shape(node, file, f"`{entry}` is not a package")
         packages.append(package)
-    return re.sub(r"\s+", " ", name).strip(), channels, packages
+    return re.sub(r"\s+", " ", name).strip(), channels, packages, variables
 
 
 def _shape(node: Node, file: Path, problem: str) -> UserError:

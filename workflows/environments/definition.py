@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,7 @@ class EnvironmentDefinition:
         options: pip's options, such as ``--extra-index-url``.
         dockerfile: The folder's own, else the default one.
         files: Everything that goes into an image's build context: name there, path here.
+        variables: conda's environment variables, as they stand in the file.
         content: Hex digest of all of the above.
     """
 
@@ -85,6 +86,7 @@ class EnvironmentDefinition:
     dockerfile: Path
     files: tuple[tuple[PurePosixPath, Path], ...]
     content: str
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def digest(self, *parts: str) -> str:
         """Hex SHA-256 of the definition together with what else decides the result.
@@ -149,9 +151,9 @@ def load_definition(
         conda_file = next((folder / name for name in CONDA_FILES if (folder / name).is_file()), None)
     source = conda_file or folder / "requirements.txt"
     if conda_file is not None:
-        name, channels, packages = read_conda(conda_file, lines)
+        name, channels, packages, variables = read_conda(conda_file, lines)
     elif source.is_file():
-        name, channels, packages = "", [], []
+        name, channels, packages, variables = "", [], [], {}
         lines.files.append(source.resolve())
         for number, text in logical_lines(source):
             read_line(lines, text, file=source, line=number, folder=folder)
@@ -199,6 +201,7 @@ def load_definition(
         dockerfile=dockerfile,
         files=ordered,
         content=total.hexdigest(),
+        variables=variables,
     )
 
 

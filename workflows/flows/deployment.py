@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from ..models import Ended, ImageRef, Service, ServiceSpec
 from ..paths import shown
 from ..private import make_folder, open_file
 from ..settings import Settings, packaged_defaults
-from . import entry, serving
+from . import entry, serving, variables
 from .examples import say_example
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Deployment:
         wait: Hold for a debugger before score.py is loaded.
         held: Whether this command has the project's deployment to itself.
         source: Where the image comes from, if it is not built here.
+        env: Variables for the service as they were typed: NAME=value, or NAME.
     """
 
     settings: Settings
@@ -56,7 +57,9 @@ class Deployment:
     wait: bool = False
     held: bool = False
     source: Source | None = None
+    env: Sequence[str] = ()
     _engine: Engine | None = None
+    _definition: EnvironmentDefinition | None = None
     #: The service that was ended to make room.
     _replaced: Service | None = None
 
@@ -75,9 +78,13 @@ class Deployment:
         return self._engine
 
     def definition(self) -> EnvironmentDefinition:
-        """The inference environment's definition."""
-        dockerfile = packaged_defaults() / "env" / "inference" / "Dockerfile"
-        return load_definition(self.settings.inference_env, required=REQUIRED, default_dockerfile=dockerfile)
+        """The inference environment's definition, read once."""
+        if self._definition is None:
+            dockerfile = packaged_defaults() / "env" / "inference" / "Dockerfile"
+            self._definition = load_definition(
+                self.settings.inference_env, required=REQUIRED, default_dockerfile=dockerfile
+            )
+        return self._definition
 
     # The steps
 
@@ -251,6 +258,8 @@ class Deployment:
 
         say_example(self.settings, self.console, "score_script", "score.py")
         entry.check(self.settings)
+        # Before a build of minutes.
+        variables.named(self.settings, self.env)
         check(self.settings.project)
         self.tag(image := self.build())
         before = sessions.load(self.settings.project)
@@ -381,7 +390,8 @@ class Deployment:
             if not ports.may_listen(port):
                 raise UserError(f"Only root may listen on port {port}.", "Choose a port from 1024 on.")
         links = self.engine.links(settings.source_root, settings.model_dir, settings.image_tag)
-        for note in links.notes:
+        named, definition = variables.named(settings, self.env), self.definition()
+        for note in (*links.notes, *named.notes, *variables.overruled(definition.variables)):
             self.console.line(f"  note: {note}")
         chosen = self._chosen_ports(self._own_ports(own), notes)
         return ServiceSpec(
@@ -394,6 +404,9 @@ class Deployment:
             source=settings.source_root,
             model_dir=settings.model_dir,
             links=links.places,
+            variables=named.values,
+            conda_variables=definition.variables,
+            conda_file=definition.source,
             runit=_runit(settings),
             wait=self.wait,
             debug_timeout=settings.debug_timeout,

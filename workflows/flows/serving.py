@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -237,6 +238,9 @@ def _load_error(service: Service, event: dict[str, Any], again: str) -> UserErro
         error.remedy = f"Write to a folder of tempfile.mkdtemp(): {name} and the model are there for reading only."
     if event.get("type") == "ModuleNotFoundError":
         error.remedy = imports.remedy(service, str(event.get("message")), "inv deploy.debug") or error.remedy
+    name = str(event.get("message")).strip("'")
+    if event.get("type") == "KeyError" and name in os.environ:
+        error.remedy = f"{name} is set here, and a service has what is named: inv deploy.debug --env {name}"
     return error
 
 

@@ -15,6 +15,8 @@ from .places import Places
 #: How the value of a task's flag names something on this machine.
 PATH, NAMED, LOCATION, MAYBE, FORM = "path", "name=path", "file:line", "path or name", "name=@path"
 
+#: The parameter that takes variables for a service.
+_VARIABLES = "env"
 #: Settings that every task may act on. Of the others it gets those that it has a flag for.
 _ALWAYS = ("engine", "image_tag", "container_name", "debug_timeout")
 
@@ -52,7 +54,8 @@ class Typed:
         if self.name.startswith("deploy."):
             # Whatever is done with the service, its code there is to be the one here.
             own += ["score_script", "source_directory"]
-        return [name for name in dict.fromkeys(own) if not name.startswith("remote_")]
+        # What the file of variables says is handed as it is read here.
+        return [name for name in dict.fromkeys(own) if not name.startswith("remote_") and name != "service_env"]
 
 
 def named(typed: Typed, settings: Settings, places: Places) -> None:
@@ -167,7 +170,7 @@ def argv(typed: Typed, places: Places) -> list[str]:
     """What follows ``python -m invoke`` there; the project's folder there has to be known."""
     words = [typed.name]
     for name, value in typed.values.items():
-        if name in typed.positional or value == typed.defaults.get(name):
+        if name in typed.positional or name == _VARIABLES or value == typed.defaults.get(name):
             continue
         flag = "--" + name.replace("_", "-").rstrip("-")
         if isinstance(value, bool):
@@ -176,6 +179,8 @@ def argv(typed: Typed, places: Places) -> list[str]:
         kind = typed.kinds.get(name)
         words += [f"{flag}={_translated(text, kind, places)}" for text in _texts(value)]
     for name, text in typed.flags.items():
+        if name == "service_env":
+            continue
         kind = PATH if BY_FIELD[name].path else None
         words.append(f"{BY_FIELD[name].flag}={_translated(text, kind, places)}")
     if typed.as_json:
@@ -203,8 +208,13 @@ def _translated(text: str, kind: str | None, places: Places) -> str:
 
 
 def environ(typed: Typed, settings: Settings, places: Places) -> dict[str, str]:
-    """The settings of this machine that the task there needs, as environment variables; no secret is among them."""
+    """The settings of this machine that the task there needs, as environment variables, and those for a service."""
     found = {}
+    if _VARIABLES in typed.values:
+        from ..flows import variables
+
+        # On a command line there, they would be shown to whoever lists processes.
+        found[variables.HANDED] = variables.handed(variables.named(settings, _texts(typed.values[_VARIABLES])))
     for name in typed.handed:
         setting = BY_FIELD[name]
         if name not in settings.set_by or name in typed.flags:

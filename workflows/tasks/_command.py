@@ -13,6 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,11 +181,14 @@ def _see_pressed(run: Command) -> None:
 def _keep_secrets() -> None:
     """Have no traceback show a secret, and nothing one that was typed."""
     from .. import tracebacks
-    from ..redaction import keep_addresses
+    from ..redaction import keep_addresses, keep_variables
 
     tracebacks.install()
-    for word in sys.argv[1:]:
+    for before, word in pairwise(sys.argv):
         keep_addresses(word)
+        name, given, value = word.removeprefix("--env=").partition("=")
+        if given and (before == "--env" or word.startswith("--env=")):
+            keep_variables({name: value})
 
 
 LEFT_THERE = "What was started on the other machine may go on there."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ RUN = (
     "score_script",
     "source_directory",
     "model_dir",
+    "service_env",
     "image_tag",
     "container_name",
     "scoring_port",
@@ -29,6 +31,9 @@ RUN = (
 WAIT_HELP = "Hold for a debugger before score.py is loaded, so that its imports and init can be debugged."
 
 
+ENV_HELP = {
+    "env": "Environment variable for the service, NAME=value, or NAME for its value here; may be repeated.",
+}
 SOURCE_HELP = {
     "source": "Where the image comes from: local, built here; azureml, packaged by the workspace (local).",
     "model": "With --source azureml: the registered model, NAME or NAME:VERSION.",
@@ -36,10 +41,12 @@ SOURCE_HELP = {
 GENERATE_HELP = {"generate_dockerfile": "With --source azureml: fetch the build context and build the image here."}
 
 
-def _deployment(run: Command, wait: bool = False, held: bool = True, source: Source | None = None) -> Deployment:
+def _deployment(
+    run: Command, wait: bool = False, held: bool = True, source: Source | None = None, env: Sequence[str] = ()
+) -> Deployment:
     from ..flows.deployment import Deployment
 
-    return Deployment(run.settings, run.console, wait, held, source)
+    return Deployment(run.settings, run.console, wait, held, source, env)
 
 
 def _source(source: str, model: str | None, generate_dockerfile: bool, needs_model: bool = True) -> Source | None:
@@ -66,11 +73,11 @@ def tag(run: Command, source: str = "local", model: str | None = None) -> None:
         _deployment(run, source=chosen).tag()
 
 
-@command(settings=("engine", "inference_env", *RUN), help={"wait": WAIT_HELP})
-def run(run: Command, wait: bool = False) -> None:
+@command(settings=("engine", "inference_env", *RUN), help={"wait": WAIT_HELP, **ENV_HELP}, iterable=["env"])
+def run(run: Command, env: list[str], wait: bool = False) -> None:
     """Make the container of the tagged image, ports on 127.0.0.1."""
     with _held(run):
-        _deployment(run, wait).run()
+        _deployment(run, wait, env=env).run()
 
 
 @command()
@@ -106,12 +113,15 @@ def attach_config(run: Command, print: bool = False) -> None:
     help={
         "wait": WAIT_HELP,
         "follow": "Stay and stream the service's log; Ctrl-C leaves it running.",
+        **ENV_HELP,
         **SOURCE_HELP,
         **GENERATE_HELP,
     },
+    iterable=["env"],
 )
 def debug(
     run: Command,
+    env: list[str],
     wait: bool = False,
     follow: bool = False,
     source: str = "local",
@@ -123,7 +133,7 @@ def debug(
 
     chosen = _source(source, model, generate_dockerfile)
     with _held(run):
-        deployment = _deployment(run, wait, source=chosen)
+        deployment = _deployment(run, wait, source=chosen, env=env)
         joined = deployment.join() if pressed.name() else None
         result = joined or deployment.debug()
     console, sample = run.console, _sample(deployment)
