@@ -294,6 +294,20 @@ def test_what_was_typed_is_kept_and_repeated_and_no_more_than_what_differs_is_ch
     assert "note '' colour" in experiment.log()
 
 
+def test_what_is_typed_for_one_run_alone_is_not_kept(experiment: ExperimentProject) -> None:
+    experiment.run("sums", "--script", "train.py", "--", "--note", "kept")
+    before = experiment.configuration().read_bytes()
+    once = experiment.run("sums", "--once", "--", "--note", "once")
+    assert "note 'once'" in experiment.log(once["run_id"]) and experiment.configuration().read_bytes() == before
+    assert "note 'kept'" in experiment.log(experiment.run("sums")["run_id"])
+    refused = experiment.inv("experiment.run", "sums", "--once", "--edit")
+    assert refused.code == 2 and "--once leaves it" in refused.err
+    # Without a run configuration nothing is kept either.
+    alone = experiment.run("alone", "--once", "--script", "train.py", "--", "--note", "alone")
+    assert "note 'alone'" in experiment.log(alone["run_id"]) and not experiment.configuration("alone").exists()
+    experiment.inv("experiment.run", "alone").says("has no run configuration yet", "--script train.py")
+
+
 @process_only
 def test_edit_opens_the_run_configuration_before_the_run(experiment: ExperimentProject) -> None:
     editor = experiment.write("editor.sh", '#!/bin/sh\nsed -i "s/^script: .*/script: other.py/" "$1"\n')

@@ -43,6 +43,7 @@ class RunOptions:
         environment: Folder of a definition, or a name.
         data: Local paths by name, absolute; or, as text, what they are called in a workspace.
         edit: Open the run configuration in the person's editor first.
+        once: Leave the run configuration as it is.
     """
 
     script: Path | None = None
@@ -50,10 +51,11 @@ class RunOptions:
     environment: str | None = None
     data: Mapping[str, Path | str] | None = None
     edit: bool = False
+    once: bool = False
 
 
 def configure(settings: Settings, console: Console, name: str, options: RunOptions) -> RunConfig:
-    """What an experiment's next run is to be, kept in its run configuration.
+    """What an experiment's next run is to be, kept in its run configuration unless it is for this once.
 
     Raises:
         UserError: It cannot be run so. A run configuration that is there is as it was then, unless it was edited.
@@ -78,7 +80,7 @@ def configure(settings: Settings, console: Console, name: str, options: RunOptio
         edit(path)
         opened = True
         before, config = typed()
-    if config != before and runconfig.write(path, config):
+    if config != before and not options.once and runconfig.write(path, config):
         console.line(
             f"  note: {shown(path)} {'made' if before is None else 'changed'}: what a run without flags repeats"
         )

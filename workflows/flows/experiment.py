@@ -67,12 +67,23 @@ class ExperimentFlow:
 
     def create(self, name: str) -> None:
         """Make an experiment."""
+        catalog.create(self.settings.project, name)
+        self._say_created(name)
+
+    def _say_created(self, name: str) -> None:
         with self.console.step("create") as step:
-            catalog.create(self.settings.project, name)
             step.text = f"experiment {name}"
 
-    def submit(self, name: str, options: RunOptions, debug: DebugRequest | None) -> RunRecord:
+    def submit(
+        self, name: str, options: RunOptions, debug: DebugRequest | None, created: bool = False
+    ) -> RunRecord:
         """Build the environment and start a run, which goes on by itself.
+
+        Args:
+            name: The experiment.
+            options: What was typed for the run.
+            debug: How it is debugged; None for not at all.
+            created: Whether the experiment was made for it, which is told once the run is known to be one.
 
         Raises:
             UserError: It cannot be started. Of its processes nothing is left then; the build's log is kept.
@@ -81,12 +92,17 @@ class ExperimentFlow:
         # On a second core it loads what a run takes, while the run is prepared on this one.
         warmed = runner.warm(self.settings.engine)
         try:
-            return self._submit(name, options, debug, warmed)
+            return self._submit(name, options, debug, warmed, created)
         finally:
             runner.dismiss(warmed)
 
     def _submit(
-        self, name: str, options: RunOptions, debug: DebugRequest | None, warmed: subprocess.Popen[bytes]
+        self,
+        name: str,
+        options: RunOptions,
+        debug: DebugRequest | None,
+        warmed: subprocess.Popen[bytes],
+        created: bool,
     ) -> RunRecord:
         path = catalog.runconfig_path(self.settings.project, name)
         folder_was, file_was = path.parent.is_dir(), path.exists()
@@ -104,6 +120,8 @@ class ExperimentFlow:
                 write_bytes(path, before)
                 self.console.line(f"  note: {shown(path)} is as it was before")
             raise
+        if created:
+            self._say_created(name)
         started = False
         try:
             with _canceled_from_outside(run):
@@ -132,10 +150,10 @@ class ExperimentFlow:
         project = self.settings.project
         made = not catalog.exists(project, name)
         if made:
-            self.create(name)
+            catalog.create(project, name)
         before = launch_json(project)
         try:
-            run = self.submit(name, options, request)
+            run = self.submit(name, options, request, created=made)
         except BaseException:
             if made and not store.count_runs(project)[name] and not catalog.runconfig_path(project, name).exists():
                 catalog.remove(project, name)

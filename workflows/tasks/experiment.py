@@ -43,6 +43,7 @@ RUN_OPTIONS = {
     "data": "NAME=PATH: the script sees it at $AZUREML_DATAREFERENCE_NAME; may be repeated. PATH may be one of a"
     " workspace: azureml:DATASET[:VERSION] or azureml://datastores/STORE/paths/PATH.",
     "edit": "Open the run configuration in $EDITOR before the run is started.",
+    "once": "Leave the run configuration as it is: what is typed counts for this run alone.",
     "rank": "N or all: which ranks of a distributed script are meant, on ports base + rank. Default: 0, and all with"
     " --on-error.",
     "follow": "Stay and stream the log until the run ends; Ctrl-C leaves it running.",
@@ -58,12 +59,16 @@ def _flow(call: Command) -> ExperimentFlow:
     return ExperimentFlow(call.settings, call.console)
 
 
-def _options(call: Command, script: str | None, environment: str | None, data: Sequence[str], edit: bool) -> RunOptions:
+def _options(
+    call: Command, script: str | None, environment: str | None, data: Sequence[str], edit: bool, once: bool = False
+) -> RunOptions:
     import re
 
     from ..azureml.data_references import in_workspace
     from ..experiments.configure import RunOptions
 
+    if edit and once:
+        raise BadValue("--edit changes the run configuration, and --once leaves it.", "Leave out one of them.")
     places: dict[str, Path | str] = {}
     for entry in data:
         name, equals, path = entry.partition("=")
@@ -80,12 +85,13 @@ def _options(call: Command, script: str | None, environment: str | None, data: S
         environment=environment,
         data=places or None,
         edit=edit,
+        once=once,
     )
 
 
 def _edit_here(call: Command, values: dict[str, Any]) -> bool:
     """With ``--remote --edit``: the person's editor is here, so the run configuration is made and edited here."""
-    if not values["edit"]:
+    if not values["edit"] or values["once"]:
         return False
     from ..experiments.configure import configure
 
@@ -125,13 +131,14 @@ def run(
     script: str | None = None,
     environment: str | None = None,
     edit: bool = False,
+    once: bool = False,
     rank: str = "all",
     follow: bool = False,
 ) -> None:
     """Run an experiment's script, without a debugger; it goes on in the background."""
     number = read_rank(rank)
     flow = _flow(call)
-    started = flow.submit(name, _options(call, script, environment, data, edit), None)
+    started = flow.submit(name, _options(call, script, environment, data, edit, once), None)
     call.console.line()
     call.console.line(f"Its log   inv experiment.logs --run {started.number} --follow")
     call.console.line(f"Look      inv experiment.show --run {started.number}")
@@ -164,6 +171,7 @@ def debug(
     script: str | None = None,
     environment: str | None = None,
     edit: bool = False,
+    once: bool = False,
     rank: str | None = None,
     on_error: bool = False,
     wait: bool = True,
@@ -178,7 +186,7 @@ def debug(
     flow = _flow(call)
     joined = flow.join(name, request) if pressed.name() else None
     see_free(joined[1] if joined else ())
-    started, found = joined or flow.debug(name, _options(call, script, environment, data, edit), request)
+    started, found = joined or flow.debug(name, _options(call, script, environment, data, edit, once), request)
     console = call.console
     console.line()
     if found:
