@@ -18,8 +18,11 @@ def __getattr__(name: str) -> Any:
     if name == "namespace":
         from .byte_code import kept
 
-        with kept():
-            from .tasks.all_tasks import namespace
-
+        try:
+            with kept():
+                from .tasks.all_tasks import namespace
+        except KeyboardInterrupt:
+            # Invoke would end with 1, as for a failure.
+            raise SystemExit(130) from None
         return namespace
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -82,6 +82,12 @@ class NameTaken(UserError):
     """A container's name that another container has been given since it was looked for."""
 
 
+class Interrupted(UserError):
+    """Ctrl-C, or a signal that ends a command as Ctrl-C does, has come before it was done."""
+
+    exit_code = 130
+
+
 class BadValue(UserError):
     """A value typed on the command line that cannot be read as what it should be."""
 

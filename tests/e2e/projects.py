@@ -55,9 +55,9 @@ class Result:
         value: dict[str, Any] = json.loads(self.out.strip().splitlines()[-1])
         return value
 
-    def says(self, *parts: str) -> None:
-        """Assert the form of a failure: exit 1, what is wrong, what to do, no traceback."""
-        assert self.code == 1, self
+    def says(self, *parts: str, code: int = 1) -> None:
+        """Assert the form of a failure: exit 1 (130: by Ctrl-C), what is wrong, what to do, no traceback."""
+        assert self.code == code, self
         assert "Traceback" not in self.err, self.err
         wrong, todo = self.err.strip().splitlines()[-2:]
         assert "error: " in wrong and todo, self.err

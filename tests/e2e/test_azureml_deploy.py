@@ -187,7 +187,7 @@ def test_ctrl_c_during_the_build_leaves_nothing_half_made_here(workspace: Worksp
     until(lambda: any("/operations/" in one.path for one in workspace.server.requests), "the build")
     child.send_signal(signal.SIGINT)
     result = project.finish(child, 60)
-    result.says("Interrupted in build.")
+    result.says("Interrupted in build.", code=130)
     assert "Azure ML may go on with the build" in result.out
     assert not list((project.folder / ".azureml-debug" / "packages").iterdir())
     assert not (project.state / "package.json").exists() and not (project.state / "session.json").exists()

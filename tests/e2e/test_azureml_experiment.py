@@ -193,7 +193,7 @@ def test_a_download_that_is_ended_half_way_leaves_nothing(
     child = experiment.start("experiment.debug", "sums", *ARGUMENTS, *TO_SCRIPT)
     until(lambda: fault.hit and "more/a b.txt" in kept(tmp_path), "the second file to be asked for")
     child.send_signal(signal.SIGINT)
-    experiment.finish(child, 60).says("Interrupted in data")
+    experiment.finish(child, 60).says("Interrupted in data", code=130)
     server.faults.remove(fault)
     assert kept(tmp_path) == [] and not experiment.configuration().exists()
     # What passes is tried again: a whole file, or none.

@@ -319,5 +319,5 @@ def test_follow_streams_the_log_and_ctrl_c_leaves_the_service_running(project: P
     assert post(url) == {"answer": 60}
     assert any("POST /score 200" in line for line in lines)
     child.send_signal(signal.SIGINT)
-    assert project.finish(child).code == 0
+    assert project.finish(child).code == 130
     assert post(url) == {"answer": 60}

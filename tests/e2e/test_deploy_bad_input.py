@@ -287,7 +287,7 @@ def test_ctrl_c_takes_away_what_was_begun(project: Project, tmp_path: Path, step
     reaches(project, child, step)
     os.kill(child.pid, number)
     result = project.finish(child, 60)
-    result.says("Interrupted", "inv deploy.debug")
+    result.says("Interrupted", "inv deploy.debug", code=130)
     nothing_left(project)
     assert not list((tmp_path / "cache").glob("azureml-debug/environments/*"))
     for name in ("AML_INFERENCE_ENV", "XDG_CACHE_HOME"):
@@ -481,5 +481,5 @@ def test_a_second_ctrl_c_does_not_stop_the_clean_up(project: Project) -> None:
     for _ in range(4):
         child.send_signal(signal.SIGINT)
         time.sleep(0.05)
-    assert project.finish(child, 60).code == 1
+    assert project.finish(child, 60).code == 130
     nothing_left(project)

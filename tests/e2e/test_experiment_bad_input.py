@@ -63,7 +63,9 @@ def test_a_script_that_is_missing_not_named_or_not_in_the_project(
     experiment: ExperimentProject, tmp_path: Path
 ) -> None:
     experiment.inv("experiment.debug", "sums").says("its script is not known", "--script train.py")
-    experiment.inv("experiment.debug", "sums", "--script", "tarin.py").says("tarin.py does not exist", "--script")
+    missing = experiment.inv("experiment.debug", "sums", "--script", "tarin.py")
+    missing.says("tarin.py does not exist", "--script")
+    assert "create" not in missing.out + missing.err and "sums" not in experiment.known()
     experiment.inv("experiment.debug", "sums", "--script", "some data").says("is a folder", "--script")
     (tmp_path / "outside.py").write_text("")
     experiment.inv("experiment.debug", "sums", "--script", "../outside.py").says("not in the project's folder")
@@ -209,7 +211,7 @@ def test_ctrl_c_in_mid_build_takes_away_what_was_begun(experiment: ExperimentPro
     child = experiment.start("experiment.debug", "sums", "--script", "train.py", "--environment", "slow")
     until(begun.exists, "the beginning of the build")
     child.send_signal(signal.SIGINT)
-    experiment.finish(child).says("Interrupted in build")
+    experiment.finish(child).says("Interrupted in build", code=130)
     assert experiment.record()["status"] == "Canceled"
     assert not list((tmp_path / "cache" / "azureml-debug" / "environments").iterdir())
 

@@ -119,7 +119,7 @@ def test_ctrl_c_while_nothing_holds_yet_ends_what_was_started(pipelines: Pipelin
     time.sleep(0.3)
     child.send_signal(signal.SIGINT)
     result = pipelines.finish(child)
-    result.says("Interrupted in tail-log")
+    result.says("Interrupted in tail-log", code=130)
     record = pipelines.record()
     assert record["status"] == "Canceled" and not running_marked(record["run_id"])
 

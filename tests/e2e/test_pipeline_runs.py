@@ -177,7 +177,7 @@ def test_ctrl_c_leaves_a_run_that_is_only_followed(pipelines: PipelineProject) -
     time.sleep(0.5)
     child.send_signal(signal.SIGINT)
     result = pipelines.finish(child)
-    assert result.code == 0 and "The run goes on" in result.out, result
+    assert result.code == 130 and "The run goes on" in result.out, result
     assert pipelines.status()["status"] == "Running"
 
 

@@ -218,7 +218,8 @@ def test_ctrl_c_here_stops_the_task_there(project: RemoteProject) -> None:
     busy = project.host.path("azureml-debug")
     until(lambda: list(busy.glob("*/.azureml-debug/runs/sums-*/azureml-logs/70_driver_log.txt")), "its start")
     child.send_signal(signal.SIGINT)
-    project.finish(child).says("Interrupted", "inv experiment.debug --remote sums --script busy.py --on-error")
+    again = "inv experiment.debug --remote sums --script busy.py --on-error"
+    project.finish(child).says("Interrupted", again, code=130)
     assert project.remote("experiment.show")["status"] == "Canceled"
     assert not [one for one in project.host.command_lines() if "busy.py" in one]
 

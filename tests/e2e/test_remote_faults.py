@@ -129,7 +129,8 @@ def test_a_server_that_stays_away_is_given_up_and_the_run_is_picked_up_later(
         began = time.monotonic()
         child.send_signal(signal.SIGINT)
     result = project.finish(child)
-    result.says("what was started there goes on", "inv pipeline.attach --remote")
+    code = 130 if way_out == "Ctrl-C" else 1
+    result.says("what was started there goes on", "inv pipeline.attach --remote", code=code)
     # Long before the limit.
     assert way_out == "limit" or time.monotonic() - began < 30
     project.host.sshd.start()
@@ -152,7 +153,7 @@ def test_ctrl_c_gives_up_at_once_where_packets_vanish(project: RemoteProject, ho
         # In the middle of an attempt, which would take twenty seconds.
         began = time.monotonic()
         child.send_signal(signal.SIGINT)
-        project.finish(child).says("goes on", "inv experiment.attach --remote")
+        project.finish(child).says("goes on", "inv experiment.attach --remote", code=130)
         assert time.monotonic() - began < 10
 
 

@@ -167,3 +167,50 @@ def test_every_task_has_its_help_in_the_list_and_completes() -> None:
     assert set(names) <= set(completed)
     flags = inv("--complete", "--", "inv vscode.setup -").split()
     assert {"--remote", "--follow", "--stop-after", "--wait", "--json"} <= set(flags)
+
+
+@pytest.mark.parametrize("words", [["--list"], ["--help", "deploy.debug"], ["container.list"]], ids=" ".join)
+@pytest.mark.parametrize("read", [0, 1])
+def test_a_reader_that_is_gone_ends_a_command_quietly(tmp_path: Path, words: list[str], read: int) -> None:
+    (tmp_path / "tasks.py").write_text("import time\nfrom workflows import namespace as ns\n")
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "AML_ENGINE": "process"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "invoke", *words],
+        cwd=tmp_path,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Each line at once, as on a terminal, so that those after the first meet nobody.
+        bufsize=0,
+    ) as process:
+        assert process.stdout and process.stderr
+        process.stdout.read(read)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode in (0, 1)
+
+
+INTERRUPTING = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "workflows.tasks.pipeline":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from workflows import namespace as ns
+"""
+
+
+def test_ctrl_c_while_tasks_are_loaded_ends_with_130_and_quietly(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text(INTERRUPTING)
+    ended = subprocess.run(
+        [sys.executable, "-m", "invoke", "container.list"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (130, b"")

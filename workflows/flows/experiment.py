@@ -74,9 +74,7 @@ class ExperimentFlow:
         with self.console.step("create") as step:
             step.text = f"experiment {name}"
 
-    def submit(
-        self, name: str, options: RunOptions, debug: DebugRequest | None, created: bool = False
-    ) -> RunRecord:
+    def submit(self, name: str, options: RunOptions, debug: DebugRequest | None, created: bool = False) -> RunRecord:
         """Build the environment and start a run, which goes on by itself.
 
         Args:

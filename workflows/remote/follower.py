@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import received
 from ..console import output
-from ..errors import UserError
+from ..errors import Interrupted, UserError
 from ..paths import shown
 from ..project import state_folder
 from ..received import Refused
@@ -364,7 +364,8 @@ class Follower:
                             raise self._given_up() from error
                         time.sleep(0.5)
         except KeyboardInterrupt as error:
-            raise self._given_up() from error
+            told = self._given_up()
+            raise Interrupted(told.problem, told.remedy) from error
 
     def _given_up(self) -> UserError:
         if self._ended:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from invoke import Context, Exit, Task, task
 
 from ..byte_code import kept
-from ..errors import UserError
+from ..errors import Interrupted, UserError
 from ._arguments import FlagTask
+from ._quiet import INTERRUPTED
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -126,6 +127,13 @@ def command(
 
         @functools.wraps(function)
         def body(context: Context, **values: Any) -> None:
+            try:
+                whole(context, **values)
+            except KeyboardInterrupt:
+                # Before or after what the task does; Invoke would end with 1, as for a failure.
+                raise Exit(code=INTERRUPTED) from None
+
+        def whole(context: Context, **values: Any) -> None:
             from . import _streams
 
             _streams.complete()
@@ -250,7 +258,7 @@ def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], 
         _end(error)
     except KeyboardInterrupt:
         where = f" in {run.console.current}" if run.console.current else ""
-        _end(UserError(f"Interrupted{where}.", f"{interrupted} Again: inv {report.typed()}"))
+        _end(Interrupted(f"Interrupted{where}.", f"{interrupted} Again: inv {report.typed()}"))
     except BrokenPipeError:
         # Whoever read the output has gone; nothing is left to say, not even at exit.
         _streams.give_up()

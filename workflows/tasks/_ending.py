@@ -8,13 +8,13 @@ kill would still count the other way. So such a process leaves at once when ever
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import sys
 from collections.abc import Callable
 from types import FrameType
 
 from ..runs import begun
+from ._quiet import give_up
 
 _PROGRAMS = frozenset(("inv", "inv.exe", "invoke", "invoke.exe", "__main__.py"))
 #: What the process exits with, once that is settled.
@@ -24,8 +24,8 @@ _settled: list[int] = []
 def _others() -> int:
     """How many functions of others are to be called at the interpreter's end, after those of this program."""
     count: Callable[[], int] | None = getattr(atexit, "_ncallbacks", None)
-    # One is of `begun`; of that of logging this module takes care.
-    return 1 if count is None else count() - 1 - ("logging" in sys.modules)
+    # One is of `begun`, one of `_quiet`; of that of logging this module takes care.
+    return 1 if count is None else count() - 2 - ("logging" in sys.modules)
 
 
 #: A person's tasks.py, or a tool such as coverage, may have something to do at the end: then Python ends as usual.
@@ -57,9 +57,7 @@ def _leave() -> None:
             import logging
 
             logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+        give_up()
         os._exit(_settled[0])
 
 

@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from invoke import Exit
+
 from ..errors import BadValue, UserError
+from ._quiet import INTERRUPTED
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -234,7 +237,7 @@ def stay(console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRe
     except KeyboardInterrupt:
         console.line()
         console.line(f"The run goes on; to end it: inv {run.kind}.cancel --run {run.number}")
-        return
+        raise Exit(code=INTERRUPTED) from None
     run = refresh(run)
     see_success(run, step)
     console.line(f"{f'The step {step} of the run' if step else 'The run'} {run.run_id} has completed.")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from invoke import Exit
+
 from ..console import Console, output
+from ._quiet import INTERRUPTED
 
 
 def write(console: Console, data: bytes) -> None:
@@ -27,9 +30,14 @@ def write(console: Console, data: bytes) -> None:
 
 
 def stream(console: Console, pieces: Iterable[bytes]) -> None:
-    """Write a log piece by piece until it ends, or Ctrl-C leaves it."""
+    """Write a log piece by piece until it ends, or Ctrl-C leaves it.
+
+    Raises:
+        Exit: Ctrl-C has come; what writes the log goes on.
+    """
     try:
         for piece in pieces:
             write(console, piece)
     except KeyboardInterrupt:
         console.line()
+        raise Exit(code=INTERRUPTED) from None

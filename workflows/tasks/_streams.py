@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 
 from ..console import OutputLost, output
 from ..errors import UserError
+from ._quiet import give_up
+
+__all__ = ["complete", "flush", "give_up", "unwritable"]
 
 _NAMES = ("stdout", "stderr")
 
@@ -54,18 +56,3 @@ def unwritable(error: OSError) -> UserError | None:
         f"{error.filename} cannot be written: {error.strerror or error}.",
         "See to where it is sent (a file on a full disk, /dev/full), then run this again.",
     )
-
-
-def give_up() -> None:
-    """Let what cannot be written go: not even at the end of the interpreter is it tried again."""
-    for name in _NAMES:
-        stream = getattr(sys, name)
-        try:
-            if stream is not None and not stream.closed:
-                stream.flush()
-        except (OSError, ValueError):
-            with contextlib.suppress(OSError, ValueError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream.fileno())
-                os.close(nowhere)
-                stream.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Collection
 
-from . import azureml, container, deploy, experiment, pipeline, remote, vscode
+from . import _quiet, azureml, container, deploy, experiment, pipeline, remote, vscode
 
 MODULES = (deploy, container, pipeline, experiment, remote, azureml, vscode)
 
@@ -17,4 +17,5 @@ def collected() -> Collection:
     return made
 
 
+_quiet.install()
 namespace = collected()

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from invoke import Exit
+
 from .. import report
 from ..errors import BadValue, UserError
 from ..paths import absolute
 from ..words import in_words
 from ._command import Command, command
 from ._dap_client import PRINT_HELP
+from ._quiet import INTERRUPTED
 from ._runs import (
     attach_run,
     cancel_run,
@@ -382,7 +385,7 @@ def logs(call: Command, run: str | None = None, build: bool = False, follow: boo
             follow_run(call.console, flow.refresh, found, None, number)
         except KeyboardInterrupt:
             call.console.line()
-            return
+            raise Exit(code=INTERRUPTED) from None
         found = flow.refresh(found)
         see_success(found)
         return

@@ -6,10 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from invoke import Exit
+
 from ..errors import BadValue, UserError
 from ..words import in_words
 from ._command import Command, command
 from ._dap_client import PRINT_HELP
+from ._quiet import INTERRUPTED
 from ._runs import (
     attach_run,
     cancel_run,
@@ -185,7 +188,7 @@ def tail_log(
         follow_run(call.console, flow.refresh, found, step, number, until_held=not follow)
     except KeyboardInterrupt:
         call.console.line()
-        return
+        raise Exit(code=INTERRUPTED) from None
     found = flow.refresh(found)
     say_where(call.console, found, step)
     if found.final or (step is not None and found.step(step).final):
