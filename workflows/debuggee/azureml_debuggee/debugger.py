@@ -19,7 +19,7 @@ from collections import deque
 from itertools import accumulate, chain, repeat, takewhile
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from . import forks, imports, spawning
+from . import collecting, forks, imports, spawning
 from .adapter import Adapter, AdapterFailed
 from .threads import start_untraced
 
@@ -153,6 +153,7 @@ class Debugger:
         # It warns of frozen modules on standard error; whoever debugs knows.
         os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
         forks.untrace_children()
+        collecting.hold_while_frames_are_made()
         adapter = self._start_adapter()
         try:
             if "pydevd" in sys.modules:
@@ -239,6 +240,7 @@ class Debugger:
         self.leave()
         os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
         forks.untrace_children()
+        collecting.hold_while_frames_are_made()
         if not self._watches_forks:
             self._watches_forks = True
             os.register_at_fork(after_in_child=self.forget_after_fork)
