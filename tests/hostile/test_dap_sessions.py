@@ -52,7 +52,8 @@ def test_after_each_of_many_spoilt_sessions_the_next_debugger_gets_in(tmp_path: 
                 try:
                     attach_and_stop(child)
                 except Exception as error:
-                    raise AssertionError(f"session {number} of --hostile-seed {hostile.seed}") from error
+                    said = f"{child.events('attach-failed')} {child.errors()}"
+                    raise AssertionError(f"session {number} of --hostile-seed {hostile.seed}: {said}") from error
             assert child.process.poll() is None
 
 
