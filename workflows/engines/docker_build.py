@@ -12,17 +12,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ..environments import pythons
 from ..environments.conda_packages import satisfies
 from ..environments.context import build_context
+from ..environments.dockerfile import Dockerfile, parse
 from ..environments.pip_failures import is_disk_full, pip_failed
 from ..environments.wheelhouse import make_packages
 from ..errors import UserError
 from ..paths import cache_folder
+from ..reading import read_text
 from ..redaction import LineScrubber, scrub
 from ..runs import identity
+from . import docker_buildkit
 from .docker_images import base_missing, engine_disk_full, engine_lost, uses_base
 
 if TYPE_CHECKING:
@@ -162,18 +165,21 @@ def build(
             report(note)
     packages = make_packages(definition, image, cache, report)
     with build_context(definition, packages) as context:
-        log, failure = run_build(client, context, name, labels, report, arguments={"BASE_IMAGE": base_image})
+        log, failure = run_build(
+            client, context, name, labels, report, path=definition.dockerfile, arguments={"BASE_IMAGE": base_image}
+        )
     if failure:
         raise _failed(definition, log, failure)
 
 
 def run_build(
     client: docker.DockerClient,
-    context: object,
+    context: IO[bytes],
     name: str,
     labels: Mapping[str, str],
     report: Callable[[str], None],
     *,
+    path: Path,
     arguments: Mapping[str, str] | None = None,
     dockerfile: str | None = None,
 ) -> tuple[Log, str]:
@@ -185,13 +191,23 @@ def run_build(
         name: The image's name.
         labels: The image's labels.
         report: Called with each line of the log.
+        path: The Dockerfile on this machine.
         arguments: The Dockerfile's ARGs.
         dockerfile: The Dockerfile in the context; None for the one of that name.
 
     Returns:
         The log, and why it failed: empty where it worked. Of a failed build nothing is left.
+
+    Raises:
+        UserError: It wants BuildKit, and there is none.
     """
     from docker.errors import APIError
+
+    parsed = parse("")
+    with contextlib.suppress(OSError):  # the engine says what is wrong with it
+        parsed = parse(read_text(path, errors="replace"))
+    if parsed.needs_buildkit() is not None:
+        return _with_buildkit(parsed, context, name, labels, report, path, arguments or {}, dockerfile)
 
     journal = Journal(cache_folder())
     log = Log(journal)
@@ -199,7 +215,7 @@ def run_build(
     try:
         with _connection(client):
             events = client.api.build(
-                fileobj=context,  # type: ignore[arg-type]
+                fileobj=context,
                 custom_context=True,
                 dockerfile=dockerfile,
                 tag=name,
@@ -224,6 +240,32 @@ def run_build(
         log.containers[:0] = [number for kind, number in left if kind == "container"]
         if _clean(client, log):
             journal.close()
+    return log, failure
+
+
+def _with_buildkit(
+    parsed: Dockerfile,
+    context: IO[bytes],
+    name: str,
+    labels: Mapping[str, str],
+    report: Callable[[str], None],
+    path: Path,
+    arguments: Mapping[str, str],
+    dockerfile: str | None,
+) -> tuple[Log, str]:
+    if (refused := docker_buildkit.missing(parsed, path)) is not None:
+        raise refused
+    log = Log()
+
+    def say(line: str) -> None:
+        log.add(line)
+        report(line)
+
+    failure = docker_buildkit.build(context, name, labels, arguments, dockerfile, say)
+    if failure and (remedy := docker_buildkit.too_old(parsed, failure)):
+        needed = parsed.needs_buildkit()
+        line = needed[0].line if needed is not None else None
+        raise UserError(f"{path.name} cannot be built: {failure.rstrip('.')}.", remedy, file=path, line=line)
     return log, failure
 
 

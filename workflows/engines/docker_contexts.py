@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import stat
+import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -212,6 +213,10 @@ def _digest(folder: Path, dockerfile: str, files: list[str]) -> str:
 def _archive(folder: Path, files: list[str], target: IO[bytes]) -> None:
     from docker.utils.build import create_archive
 
+    # The docker command takes for an archive what begins as one, and not with a header of its own for times.
+    first = tarfile.TarInfo(".")
+    first.type, first.mode = tarfile.DIRTYPE, 0o755
+    target.write(first.tobuf(tarfile.GNU_FORMAT))
     create_archive(root=str(folder), files=files, fileobj=target)
 
 
@@ -226,7 +231,8 @@ def _build(
     folder: Path,
     place: tuple[Path, int],
 ) -> None:
-    log, failure = run_build(client, context, name, labels, report, dockerfile=dockerfile)
+    path = folder / dockerfile
+    log, failure = run_build(client, context, name, labels, report, path=path, dockerfile=dockerfile)
     if not failure:
         return
     if log.disk_full(failure):

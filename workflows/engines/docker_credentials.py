@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 from ..errors import UserError
 from ..redaction import scrub
@@ -87,3 +92,33 @@ def _asked(program: str, host: str) -> str | None:
         return None
     lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
     return scrub(lines[0] if lines else f"it ends with {done.returncode}").rstrip(".")
+
+
+@contextlib.contextmanager
+def usable_config() -> Iterator[dict[str, str]]:
+    """Variables for the docker command, whose BuildKit asks a helper that is not installed, and then fails.
+
+    With such a helper in config.json it gets a folder like the person's, without that helper.
+    """
+    found, folder = docker_address.config(), docker_address.config_folder()
+    helpers = found.get("credHelpers")
+    helpers = helpers if isinstance(helpers, dict) else {}
+    kept = {host: helper for host, helper in helpers.items() if _is_installed(helper)}
+    store = found.get("credsStore")
+    if len(kept) == len(helpers) and (not store or _is_installed(store)):
+        yield {}
+        return
+    changed = {**found, "credHelpers": kept}
+    if not _is_installed(store):
+        changed.pop("credsStore", None)
+    # mkdtemp's folder is the owner's alone: config.json may have logins in it.
+    with tempfile.TemporaryDirectory(prefix="azureml-debug-docker-") as copy:
+        for path in folder.iterdir():
+            if path.name != "config.json":
+                Path(copy, path.name).symlink_to(path.absolute())
+        Path(copy, "config.json").write_text(json.dumps(changed), "utf-8")
+        yield {"DOCKER_CONFIG": copy}
+
+
+def _is_installed(helper: object) -> bool:
+    return shutil.which(f"docker-credential-{helper}") is not None

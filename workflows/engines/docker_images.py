@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import storage
 from ..environments.base import BASE_IMAGE
+from ..environments.dockerfile import parse
 from ..errors import UserError
 from ..models import ImageRef
-from ..reading import read_bytes
+from ..reading import read_text
 from . import docker_credentials
 
 if TYPE_CHECKING:
@@ -278,7 +279,7 @@ def engine_disk_full() -> UserError:
 def uses_base(definition: EnvironmentDefinition) -> bool:
     """Whether a definition's Dockerfile builds on the base image that we name."""
     try:
-        return b"BASE_IMAGE" in read_bytes(definition.dockerfile)
+        return parse(read_text(definition.dockerfile, errors="replace")).has_argument("BASE_IMAGE")
     except OSError:
         return True
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from ..environments.dockerfile import parse
 from ..errors import UserError
 from ..models import RegistryLogin
 from ..reading import read_text
@@ -130,14 +130,14 @@ def build_package(
         UserError: It cannot be built. Nothing of it is left then.
     """
     dockerfile = folder / "Dockerfile"
-    for base in _bases(dockerfile):
+    for base in parse(read_text(dockerfile, errors="replace")).external_images({}):
         if not image_exists(client, base):
             pull(client, base, login if login and base.startswith(f"{login.address}/") else None, report)
     name = f"{PREFIX}/{PACKAGE}:{key[:12]}"
     # Labels are inherited: with those of a base image of this program's it would be taken for that.
     labels = {KIND: PACKAGE, DIGEST: key, ENVIRONMENT: ""}
     with _context(folder) as context:
-        log, failure = run_build(client, context, name, labels, report)
+        log, failure = run_build(client, context, name, labels, report, path=dockerfile)
     if failure:
         told = docker_credentials.helper_missing(log.image, failure) if log.image else None
         raise told or UserError(
@@ -146,18 +146,6 @@ def build_package(
             details=log.shown,
         )
     return name
-
-
-def _bases(dockerfile: Path) -> list[str]:
-    """The images that a Dockerfile begins with, without its own stages and without variables."""
-    stages, found = set[str](), list[str]()
-    for line in read_text(dockerfile, errors="replace").splitlines():
-        match = re.match(r"\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", line, re.IGNORECASE)
-        if match:
-            if match[1].lower() not in stages and "$" not in match[1] and match[1] != "scratch":
-                found.append(match[1])
-            stages.add(str(match[2]).lower())
-    return found
 
 
 @contextlib.contextmanager
