@@ -31,11 +31,12 @@ _NOISE = re.compile(r"^(?:#\d+ |-{4,}|\s*>? ?\[|\s*$|Dockerfile:\d+|\s+\d+ \|)")
 
 def find() -> str | None:
     """The first docker command on PATH that has BuildKit; None where none has."""
-    return _find(os.environ.get("PATH", ""))
+    # buildx may lie in the docker command's own folder.
+    return _find(os.environ.get("PATH", ""), docker_address.config_folder())
 
 
 @functools.cache
-def _find(path: str) -> str | None:
+def _find(path: str, _config: Path) -> str | None:
     name = "docker.exe" if sys.platform == "win32" else "docker"
     for folder in path.split(os.pathsep):
         program = os.path.join(folder, name)
