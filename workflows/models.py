@@ -45,6 +45,8 @@ class ImageRef:
         name: The image's name (docker) or the environment's folder (process).
         reused: True when nothing had to be built.
         notes: Where it differs from what its definition asks for.
+        variables: Of the conda file that a step's is built from, as they stand there.
+        source: That file.
     """
 
     engine: str
@@ -52,6 +54,8 @@ class ImageRef:
     name: str
     reused: bool = False
     notes: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    source: str = ""
 
 
 @dataclass(frozen=True)

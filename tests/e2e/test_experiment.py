@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from experiments import BUSY, TITLE, TRAIN_LINE, ExperimentProject, make_experiment_project
+from experiments import BUSY, TITLE, TRAIN, TRAIN_LINE, ExperimentProject, make_experiment_project
 from pipelines import go_on, running_marked, session, stop_of, value_of
 from projects import ROOT, listeners, quiet_port, until
 
@@ -432,6 +432,22 @@ def test_a_script_may_make_its_outputs_anew_however_it_ends(experiment: Experime
         assert not (folder / "outputs").is_symlink() and not (folder / "logs").is_symlink()
         assert (folder / "outputs" / "mine.txt").read_text() == status
         assert "outputs/mine.txt" in experiment.ok("experiment.outputs").out
+
+
+def test_the_variables_of_a_conda_file_count_less_than_the_runs_own(experiment: ExperimentProject) -> None:
+    lines = "variables:\n  COLOUR: ${BASE}-green\n  PATH: /opt/mine:${PATH}\n"
+    experiment.write("env/coloured/conda.yml", f"name: coloured\ndependencies: [pip]\n{lines}")
+    experiment.write("train.py", TRAIN + "print('path', os.environ['PATH'])\n")
+    experiment.ok("experiment.create", "sums")
+    failed = experiment.inv("experiment.run", "sums", "--script", "train.py", "--environment", "coloured", "--follow")
+    assert failed.code == 1 and "COLOUR refers to ${BASE}, which is not set" in failed.out + failed.err
+    experiment.environ["BASE"] = "dark"
+    run = experiment.run("sums")
+    assert "colour dark-green" in experiment.log(run["run_id"])
+    assert "path /opt/mine:/" in experiment.log(run["run_id"])
+    path = experiment.configuration()
+    path.write_text(path.read_text().replace("environmentVariables: {}", "environmentVariables: {COLOUR: red}"))
+    assert "colour red" in experiment.log(experiment.run("sums")["run_id"])
 
 
 def test_the_same_packages_are_built_once_and_others_anew(experiment: ExperimentProject) -> None:

@@ -18,7 +18,7 @@ from ..azureml.forwarding import Network
 from ..debuggee import FOLDER as DEBUGGEE
 from ..errors import UserError
 from ..interrupts import uninterrupted
-from ..models import PathMapping
+from ..models import ImageRef, PathMapping
 from ..paths import cache_folder
 from ..pipelines.commands import debugged_command
 from ..private import touch
@@ -37,6 +37,7 @@ from .docker import (
 from .docker_client import connect
 from .docker_contexts import has_debugpy
 from .docker_images import engine_disk_full, engine_lost, inspect
+from .docker_packages import image_variables
 from .links import Links, is_below, outward
 from .rank_variables import rank_variables
 from .step_variables import import_path, injected_variables
@@ -97,6 +98,10 @@ class DockerSteps:
             folder = f"{ROOT}/outputs/{name}"
             paths[f"outputs.{name}"] = f"{folder}/{path.name}" if is_file else folder
         return StepView(WORK, paths, self.mappings(spec))
+
+    def present(self, image: ImageRef) -> Mapping[str, str]:
+        """See :class:`~workflows.engines.steps.StepEngine`."""
+        return image_variables(self._client, image.name)
 
     def start_step(self, spec: StepSpec, command: str, variables: Mapping[str, str]) -> StepProcess:
         """See :class:`~workflows.engines.steps.StepEngine`."""

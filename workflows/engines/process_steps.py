@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..debuggee import FOLDER as DEBUGGEE
 from ..errors import UserError
-from ..models import PathMapping
+from ..models import ImageRef, PathMapping
 from ..pipelines.commands import debugged_command
 from ..private import make_folder, open_file
 from . import ports
@@ -62,6 +62,10 @@ class ProcessSteps:
     def mappings(self, spec: StepSpec) -> tuple[PathMapping, ...]:
         """See :class:`~workflows.engines.steps.StepEngine`."""
         return code_mappings(spec, _places(spec), os.path.realpath(spec.folder / "work"))
+
+    def present(self, image: ImageRef) -> Mapping[str, str]:
+        """See :class:`~workflows.engines.steps.StepEngine`."""
+        return clean_variables(image.name)
 
     def start_step(self, spec: StepSpec, command: str, variables: Mapping[str, str]) -> StepProcess:
         """See :class:`~workflows.engines.steps.StepEngine`."""

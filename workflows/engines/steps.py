@@ -137,6 +137,9 @@ class StepEngine(Protocol):
     def view(self, spec: StepSpec) -> StepView:
         """Where the step's things will lie; makes the links that this takes."""
 
+    def present(self, image: ImageRef) -> Mapping[str, str]:
+        """The variables that a step in an environment has unasked."""
+
     def start_step(self, spec: StepSpec, command: str, variables: Mapping[str, str]) -> StepProcess:
         """Start a step's command in bash; its output goes to ``spec.log(rank)``.
 

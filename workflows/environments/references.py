@@ -67,7 +67,8 @@ class ResolvedEnvironment:
         """
         if self.definition is not None:
             try:
-                return self._install(engine, self.definition, report)
+                made = self._install(engine, self.definition, report)
+                return replace(made, variables=self.definition.variables, source=str(self.definition.source))
             except UserError as error:
                 raise _at_reference(error, self.reference, self.inline) from error
         from ..engines.docker_contexts import image_as_it_is, image_of_context

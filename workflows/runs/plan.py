@@ -130,7 +130,7 @@ def _keep(values: Mapping[str, Any]) -> None:
     for value in values.get("secrets", ()):
         keep_secret(value)
     for entry in values["steps"]:
-        keep_variables(entry["variables"])
+        keep_variables({**entry["image"].get("variables", {}), **entry["variables"]})
         keep_inputs({name: one["text"] for name, one in entry["inputs"].items() if one["text"] is not None})
 
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from ..engines import reservations
 from ..engines.step_variables import step_variables
 from ..engines.steps import StepDebug, StepProcess, StepSpec
 from ..engines.work_folder import RUN_FOLDERS
+from ..environments.conda_variables import expanded
 from ..errors import UserError
+from ..models import ImageRef
 from ..pipelines.expressions import Malformed, substitute
 from ..private import make_folder, open_file
 from ..project import append_log
@@ -222,6 +225,7 @@ class Runner:
                 name: value if planned.literal else substitute(value, values.get)
                 for name, value in planned.variables.items()
             }
+            variables = {**self._of_conda(planned.image, variables), **variables}
             process = self._engine.start_step(spec, command, step_variables(spec, variables, view.paths))
         except (UserError, Malformed, ValueError, OSError, RuntimeError, MemoryError) as error:
             # ValueError: a NUL in a variable or in the command. RuntimeError: no thread can be started.
@@ -235,6 +239,13 @@ class Runner:
             self._save_soon()
             return
         self._running.append(_Running(planned, step, process))
+
+    def _of_conda(self, image: ImageRef, named: Mapping[str, str]) -> dict[str, str]:
+        """The variables of the conda file that a step's environment is built from."""
+        if not image.variables:
+            return {}
+        known = (named, self._engine.present(image), os.environ)
+        return expanded(image.variables, *known, file=Path(image.source))
 
     def _spec(self, planned: PlannedStep, step: StepRecord) -> StepSpec:
         folder = self.run.step_folder(planned.name)
