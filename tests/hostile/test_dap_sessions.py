@@ -72,6 +72,18 @@ def test_a_malformed_attach_does_not_keep_the_next_debugger_out(python: str, map
         child.at_full_speed()
 
 
+@pytest.mark.parametrize("number", range(10))
+def test_a_debugger_that_comes_while_another_ones_last_word_ends_the_adapter_gets_in(
+    number: int, tmp_path: Path
+) -> None:
+    # Its `disconnect` has a list for arguments, of which the adapter ends, as of debugpy 1.8.22. How it is cut into
+    # pieces matters, and every fifth time the next debugger was not let in.
+    with Child(tmp_path) as child:
+        dap_sessions.play(Hostile(10000, 1301).random(250), ("127.0.0.1", child.port), str(CHILD))
+        attach_and_stop(child)
+        assert child.events("attach-failed") == []
+
+
 @BOTH
 def test_a_thread_that_a_lost_session_was_about_to_trace_is_traced_for_the_next_one(
     python: str, tmp_path: Path

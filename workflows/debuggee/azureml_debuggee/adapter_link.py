@@ -85,7 +85,7 @@ class AdapterLink:
             try:
                 return Connected(number, *_connect(self._debugger.connect))
             except ConnectionError:
-                if not alone:
+                if not alone and not self._debugger.adapter_ends():
                     raise
             # The adapter has ended, and neither the loop nor pydevd has noticed so far.
             self._debugger.reset(number)

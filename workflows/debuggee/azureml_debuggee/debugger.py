@@ -149,6 +149,10 @@ class Debugger:
             raise ConnectionError("debugpy has not been started")
         return socket.create_connection(self._address, timeout=patience)
 
+    def adapter_ends(self) -> bool:
+        """Whether the adapter has ended, or does so within a moment; nobody is attached by it then."""
+        return self._adapter is not None and self._adapter.ends_within(LEAVING_SECONDS)
+
     def _start(self) -> None:
         # It warns of frozen modules on standard error; whoever debugs knows.
         os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")

@@ -16,12 +16,15 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from typing import Any, Dict, Tuple
 
 #: Seconds that the adapter may take to say that it is ready.
 READY_SECONDS = 30.0
 #: Seconds that its first process, which only starts it, may take to end.
 ENDING_SECONDS = 5.0
+#: Seconds between looks at whether it has ended.
+POLL_SECONDS = 0.01
 _ANSWER_BYTES = 4096
 
 
@@ -110,6 +113,19 @@ class Adapter:
         finally:
             theirs.close()
         return ours
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether the process has ended, or does so in this time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return not self._control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(POLL_SECONDS)
+            except OSError:
+                return True
 
     def end(self) -> None:
         """End the process, whatever it is doing, and with it the session of whoever is connected."""
