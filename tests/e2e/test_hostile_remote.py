@@ -16,8 +16,8 @@ from remotes import RemoteProject, remote_project
 LIAR = """\
 #!/usr/bin/python3
 import json, os, struct, sys
-if sys.argv[1:2] == ["-V"]:
-    print("Python 3.11.2")
+if "ensurepip" in " ".join(sys.argv):
+    print("3011002 3.11.2 1")
     sys.exit()
 lies = json.load(open(os.path.expanduser("~/lies.json")))
 source, out = sys.stdin.buffer, sys.stdout.buffer

@@ -46,7 +46,8 @@ start() { exec "$1" -I -S -u -c "$loader" "$seen" <&3 3<&-; };
 ask() {
  if said=$("$1" -I -S -c "$query" 2>&1); then said=${said##*"$nl"};
  else last=${said##*"$nl"}; named=$("$1" -V 2>&1) || named=;
-  case $named in "Python "*) said="2 ${named#Python } 0";; *) said="0 ${last:-it ends without a word}";; esac;
+  case $named in "Python "[12].*|"Python 3."[0-9]|"Python 3."[0-9].*) said="2 ${named#Python } 0";;
+   *) said="0 ${last:-it ends without a word}";; esac;
  fi;
 };
 try() {
