@@ -142,7 +142,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("AML_REMOTE_HOST", "", "the compute instance's address, or a Host of ~/.ssh/config, for --remote"),
     Setting("AML_REMOTE_PORT", "", "its SSH port; 50000 on compute instances", _remote_port),
     Setting("AML_REMOTE_USER", "", "its user; azureuser on compute instances"),
-    Setting("AML_REMOTE_KEY", "", "private key file", path=True),
+    Setting("AML_REMOTE_KEY", "", "private key file, or the public half of a key that the agent has", path=True),
     Setting("AML_REMOTE_DIR", "", "the project's folder there, ~ and $HOME as there; default: below ~/azureml-debug"),
     Setting("AML_REMOTE_GATEWAY", "", "machine to go through, user@host:port"),
     Setting("AML_REMOTE_PYTHON", "", "the Python there: a file, or an environment's folder"),

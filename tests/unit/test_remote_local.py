@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from workflows.errors import UserError
 from workflows.remote import address as addresses
 from workflows.remote import configurations, local_files, request, sync
+from workflows.remote.identities import Identities
 from workflows.remote.places import Places
 from workflows.remote.request import Typed
 from workflows.remote.task import project_id
@@ -132,19 +134,36 @@ def test_the_folder_there_stays_the_same_in_another_network(project: Path, monke
     assert project_id(project) != first
 
 
-def test_the_public_half_of_a_key_is_told(project: Path) -> None:
-    keys = {"ours": "-----BEGIN OPENSSH PRIVATE KEY-----\n", "ours.pub": "ssh-ed25519 AAAAC3NzaC1l comment\n"}
-    for name, text in {**keys, "other": "---- BEGIN SSH2 PUBLIC KEY ----\n"}.items():
-        (project / name).write_text(text)
+def test_a_key_file_that_cannot_be_used_is_told_with_what_is_wrong_with_it(project: Path) -> None:
+    for name in ("ours", "alone"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", name], cwd=project, check=True)
+    shown = subprocess.run(["ssh-keygen", "-e", "-f", "ours"], cwd=project, check=True, capture_output=True, text=True)
+    ours = (project / "ours").read_text()
+    (project / "alone").unlink()
+    (project / "ssh2").write_text(shown.stdout)
+    (project / "windows.ppk").write_text("PuTTY-User-Key-File-3: ssh-ed25519\n")
+    (project / "cut").write_text(ours[:120])
+    (project / "letter").write_text("Dear Sir,\n")
 
-    def key(name: str) -> tuple[str, ...]:
-        return addresses.resolve(resolve(project, {"remote_host": "box", "remote_key": name}, environ={})).keys
+    def problem(name: str) -> str:
+        address = addresses.resolve(resolve(project, {"remote_host": "box", "remote_key": name}, environ={}))
+        assert address.keys == (str(project / name),)
+        found = Identities.of(dataclasses.replace(address, agent=""))
+        assert not found.found
+        (only,) = found.problems
+        return f"{only.problem} {only.remedy}"
 
-    assert key("ours") == (str(project / "ours"),)
-    for name, remedy in {"ours.pub": f"AML_REMOTE_KEY={project / 'ours'}", "other": "the private key's file"}.items():
-        with pytest.raises(UserError, match="is the public half") as raised:
-            key(name)
-        assert remedy in raised.value.remedy
+    assert (
+        f"is the public half of a key, and no agent has its private half. Name that one, AML_REMOTE_KEY={project}/ours,"
+        in (problem("ours.pub"))
+    )
+    for name in ("alone.pub", "ssh2"):
+        assert "is the public half of a key" in problem(name)
+    assert f"in PuTTY's format (.ppk). Convert it: puttygen '{project}/windows.ppk' -O private-openssh" in problem(
+        "windows.ppk"
+    )
+    assert "is damaged" in problem("cut")
+    assert "is no private key" in problem("letter")
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "ssh"])
@@ -189,6 +208,19 @@ def test_the_machine_is_where_settings_and_ssh_configuration_say(
     jumps = [(hop.host, hop.port, hop.user) for hop in found.via]
     assert jumps == ([("hop", 2022, "a")] if host == "alias" else [])
     assert addresses.Address.of_json(found.as_json()) == found
+
+
+def test_a_configuration_that_leads_through_a_machine_to_itself_is_told(project: Path) -> None:
+    config = Path.home() / ".ssh" / "config"
+    config.write_text("Host *\n  ProxyJump gate\n")
+    with pytest.raises(UserError, match="jumphost loop via gate"):
+        addresses.resolve(resolve(project, {"remote_host": "box"}, environ={}))
+    config.write_text("Host box\n  ProxyJump gate\nHost gate\n  ProxyJump box\n")
+    with pytest.raises(UserError, match="leads to box through box itself"):
+        addresses.resolve(resolve(project, {"remote_host": "box"}, environ={}))
+    config.write_text("Host gate\n  ProxyJump none\nHost *\n  ProxyJump gate\n")
+    found = addresses.resolve(resolve(project, {"remote_host": "box"}, environ={}))
+    assert [hop.host for hop in found.via] == ["gate"]
 
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", "user@", "box:99999", "http://box/path"])

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..errors import UserError
@@ -18,11 +19,13 @@ from .connection import (
     CONNECT_SECONDS,
     NO_SUCH_HOST,
     HostKeyRefused,
-    LoginFailed,
     accept_host_key,
+    close_connection,
+    explained,
     fingerprint,
     open_connection,
 )
+from .refusals import LoginFailed
 from .session import Lost, Session
 
 #: Bytes that an environment of the program's and one of a service's take together.
@@ -35,7 +38,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     """Look at one thing after the other, as long as the next one makes sense."""
     address = resolve(settings)
     first = address.via[0] if address.via else address
-    if not address.command:
+    if not first.command:
         for one in _network(first):
             yield one
             if one.ok is False:
@@ -91,9 +94,7 @@ def _network(address: Address) -> Iterator[Finding]:
         with socket.create_connection((address.host, address.port), timeout=CONNECT_SECONDS):
             yield Finding("TCP", True, f"port {address.port} answers in {(time.monotonic() - began) * 1000:.0f} ms")
     except OSError as error:
-        from .connection import _explained
-
-        told = _explained(address, error)
+        told = explained(address, error)
         yield Finding("TCP", False, told.problem, told.remedy)
 
 
@@ -170,9 +171,9 @@ def accept(settings: Settings, wanted: str) -> str:
         UserError: It is another one, or a known one has changed.
     """
     address = resolve(settings)
-    for machine in (*address.via, address):
+    for number, machine in enumerate((*address.via, address)):
         try:
-            open_connection(machine if machine is not address else address, {}).close()
+            close_connection(open_connection(replace(machine, via=address.via[:number]), {}))
         except HostKeyRefused as error:
             if "is not known" not in error.problem:
                 raise
@@ -186,6 +187,10 @@ def accept(settings: Settings, wanted: str) -> str:
                 ) from error
             path = accept_host_key(machine, error.key)
             return f"The host key {shown} of {machine.known_as} is in {path} now."
-        except UserError:
+        except LoginFailed:
+            # Whoever refuses a login has shown its key before.
             continue
+        except UserError:
+            if machine is address:
+                raise
     return "Its host key is known already."

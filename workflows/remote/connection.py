@@ -17,8 +17,9 @@ from ..reading import read_bytes
 from ..terminal import printable
 from . import pulse
 from .address import INSTANCE_PORT, SSH_PORT, Address
-from .host_keys import HostKeys, RevokedKey, UnknownHost
+from .host_keys import BadCertificate, HostKeys, RevokedKey, UnknownHost
 from .proxy import start_proxy
+from .refusals import LoginFailed
 
 #: Seconds for TCP, for the server's greeting and for the login, each: with 100 ms and 5 % loss it took up to 13.
 CONNECT_SECONDS = 20
@@ -27,10 +28,6 @@ _USER_TIMEOUT = 15_000
 #: What to do about a name that nobody knows.
 NO_SUCH_HOST = "Correct AML_REMOTE_HOST, or give it a Host entry with a HostName in ~/.ssh/config."
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
-
-
-class LoginFailed(UserError):
-    """The machine was reached and the login was refused."""
 
 
 class HostKeyRefused(UserError):
@@ -77,45 +74,42 @@ def close_connection(connection: Any) -> None:
         connection = connection.gateway
 
 
-def known_hosts_file() -> Path:
-    """The person's own file of host keys."""
-    return home_folder() / ".ssh" / "known_hosts"
+def known_hosts_file(address: Address | None = None) -> Path:
+    """The file that an accepted host key goes into: the first of the person's, or the usual one."""
+    named = address.known_hosts[:1] if address is not None else ()
+    return Path(*named) if named else home_folder() / ".ssh" / "known_hosts"
 
 
 def _open(address: Address, gateway: Any, passphrases: dict[str, str]) -> Any:
-    for _attempt in range(3):
-        key = next((path for path in address.keys if path in passphrases), None)
+    from .login import Login, TooMany
+
+    tried: list[Any] = []
+    try:
+        return _try(address, gateway, Login(address, passphrases, tried))
+    except TooMany:
+        # Once more with those that were not tried: an agent often has more keys than a server takes.
         try:
-            return _try(address, gateway, passphrases.get(key) if key else None)
-        except _NeedsPassphrase:
-            path = next(iter(address.keys), "")
-            passphrases[path] = _ask(path, again=path in passphrases)
-    raise LoginFailed(f"The passphrase of {next(iter(address.keys))} is not right.", "Run it again, or: ssh-add")
+            return _try(address, gateway, Login(address, passphrases, tried))
+        except TooMany:
+            raise LoginFailed(
+                f"{address.place} ends the login after {len(tried)} keys, and there are more that were not tried.",
+                "Name the key: AML_REMOTE_KEY, or IdentityFile and IdentitiesOnly yes in ~/.ssh/config.",
+            ) from None
 
 
-class _NeedsPassphrase(Exception):
-    """The key file is encrypted, or the passphrase was wrong."""
-
-
-def _try(address: Address, gateway: Any, passphrase: str | None) -> Any:
+def _try(address: Address, gateway: Any, login: Any) -> Any:
     import fabric
-    import paramiko
     from paramiko.config import SSHConfig
 
     # The configuration was resolved before; Fabric's own reading knows no Include.
     config = fabric.Config(ssh_config=SSHConfig())
+    known = _host_keys(address)
     options: dict[str, Any] = {
         "banner_timeout": CONNECT_SECONDS,
-        "auth_timeout": CONNECT_SECONDS,
         "channel_timeout": CONNECT_SECONDS,
+        "auth_strategy": login,
+        "transport_factory": known.transport,
     }
-    if address.keys:
-        options["key_filename"] = list(address.keys)
-        options["look_for_keys"] = False
-    if passphrase is not None:
-        options["passphrase"] = passphrase
-    known = _host_keys(address)
-    options["transport_factory"] = known.transport
     if address.command and gateway is None:
         options["sock"] = start_proxy(address)
     connection = fabric.Connection(
@@ -132,14 +126,13 @@ def _try(address: Address, gateway: Any, passphrase: str | None) -> Any:
     try:
         connection.open()
     except BaseException as error:
+        told = getattr(client.get_transport(), "told", "")
         with contextlib.suppress(Exception):
             client.close()
         if "sock" in options:
             options["sock"].close()
-        if isinstance(error, paramiko.PasswordRequiredException) or _wrong_passphrase(error, passphrase):
-            raise _NeedsPassphrase from error
         if isinstance(error, Exception):
-            raise _explained(address, error) from error
+            raise explained(address, error, told) from error
         raise
     transport = client.get_transport()
     if getattr(transport.sock, "family", None) in _INTERNET:
@@ -153,29 +146,25 @@ def _try(address: Address, gateway: Any, passphrase: str | None) -> Any:
 
 
 def _host_keys(address: Address) -> HostKeys:
-    names = (str(known_hosts_file()), *address.known_hosts, "/etc/ssh/ssh_known_hosts")
-    return HostKeys.load(address.known_as, [Path(name) for name in dict.fromkeys(names)])
+    files = [Path(name) for name in dict.fromkeys(address.known_hosts)] or [known_hosts_file()]
+    found = HostKeys.load(address.known_as, files)
+    bare = address.alias or address.host
+    if not (found.keys or found.authorities) and address.known_as != bare:
+        # As ssh does it: a key that is known for the machine is known for each of its ports.
+        found = HostKeys.load(bare, files)
+    found.principal, found.revoked_file = bare, address.revoked
+    if address.accept:
+        found.accept = lambda key: _accept(address, key)
+    return found
 
 
-def _wrong_passphrase(error: BaseException, passphrase: str | None) -> bool:
-    if passphrase is None:
-        return False
-    text = str(error).lower()
-    return "bad decrypt" in text or "invalid key" in text or "checkints" in text or "could not decrypt" in text
-
-
-def _ask(path: str, *, again: bool) -> str:
-    """The passphrase of a key, typed where nobody sees it."""
-    import getpass
-
-    if not sys.stdin.isatty():
-        raise LoginFailed(
-            f"The key {path} is encrypted, and there is no terminal to ask for its passphrase.",
-            f"Give it to the agent first: ssh-add {shlex.quote(path)}",
-        )
-    if again:
-        sys.stderr.write("That is not its passphrase.\n")
-    return getpass.getpass(f"Passphrase of {printable(path)}: ")
+def _accept(address: Address, key: Any) -> None:
+    """Take the key of a machine that is not known, since the person's SSH configuration says so."""
+    with contextlib.suppress(OSError):
+        accept_host_key(address, key)
+    sys.stderr.write(
+        f"The host key of {printable(address.place)}, {fingerprint(key)}, is taken as known (StrictHostKeyChecking).\n"
+    )
 
 
 def fingerprint(key: Any) -> str:
@@ -187,12 +176,31 @@ def fingerprint(key: Any) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
 
 
-def _explained(address: Address, error: Exception) -> UserError:
-    """A failed connection as the person is to read it."""
+def explained(address: Address, error: Exception, told: str = "") -> UserError:
+    """A failed connection as the person is to read it.
+
+    Args:
+        address: The machine.
+        error: What paramiko or the system has raised.
+        told: What the server has said on ending the connection.
+    """
     import paramiko
     from paramiko.ssh_exception import NoValidConnectionsError
 
+    from .login import TooMany
+
     where = address.place
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, TooMany):
+        raise error
+    if isinstance(error, BadCertificate):
+        refused = HostKeyRefused(
+            f"The host key of {where}, {fingerprint(error.key)}, has a certificate {error.reason}.",
+            "Have the machine's key certified for the name that you use, or set HostKeyAlias in ~/.ssh/config.",
+        )
+        refused.key = error.key
+        return refused
     if isinstance(error, RevokedKey):
         refused = HostKeyRefused(
             f"The host key of {where}, {fingerprint(error.key)}, is marked @revoked in known_hosts.",
@@ -217,12 +225,6 @@ def _explained(address: Address, error: Exception) -> UserError:
         )
         refused.key = error.key
         return refused
-    if isinstance(error, paramiko.AuthenticationException):
-        keys = ", ".join(address.keys) or "the agent's"
-        return LoginFailed(
-            f"{where} does not let {address.user} in with the key {keys}.",
-            "Correct AML_REMOTE_USER or AML_REMOTE_KEY; the public key has to be in ~/.ssh/authorized_keys there.",
-        )
     if isinstance(error, socket.gaierror):
         return UserError(f"There is no host {address.host}: {error.strerror or error}.", NO_SUCH_HOST)
     if isinstance(error, TimeoutError | socket.timeout):
@@ -249,6 +251,11 @@ def _explained(address: Address, error: Exception) -> UserError:
         return UserError(
             f"The gateway cannot reach {where}: {error.text}.", "Correct AML_REMOTE_HOST as the gateway sees it."
         )
+    if told and isinstance(error, EOFError | paramiko.SSHException):
+        return UserError(
+            f"{where} has ended the connection: {printable(told)}.",
+            "See its SSH server's log.",
+        )
     if isinstance(error, EOFError | paramiko.SSHException) and address.command and _no_greeting(error):
         return UserError(
             f"The ProxyCommand to {where} has ended, or brought no SSH server.",
@@ -260,18 +267,18 @@ def _explained(address: Address, error: Exception) -> UserError:
         )
     if isinstance(error, paramiko.SSHException):
         text = str(error) or type(error).__name__
-        if "No authentication methods" in text or "not a valid" in text.lower():
-            return LoginFailed(
-                f"There is no key to log in to {where} with.",
-                "Name one: AML_REMOTE_KEY=~/.ssh/id_ed25519, or ssh-add it.",
+        if isinstance(error.__context__, EOFError) and "banner" in text:
+            return UserError(
+                f"{where} closes the connection before a word.",
+                "Its SSH server may be turning this address away (MaxStartups, fail2ban, hosts.deny), "
+                "or be none: see AML_REMOTE_PORT.",
             )
-        if "banner" in text or "No existing session" in text:
+        # No session: the keys were not exchanged in time.
+        if "banner" in text or "Indecipherable" in text or "No existing session" in text:
             return UserError(f"{where} does not answer as an SSH server.", "Is the port right? See AML_REMOTE_PORT.")
         return UserError(
             f"The SSH connection to {where} failed: {text}.", "See ssh -v with the same host, port and key."
         )
-    if isinstance(error, ValueError):
-        return LoginFailed(f"The key {', '.join(address.keys)} cannot be read: {error}.", "Correct AML_REMOTE_KEY.")
     raise error
 
 
@@ -281,10 +288,10 @@ def _no_greeting(error: Exception) -> bool:
 
 def accept_host_key(address: Address, key: Any) -> Path:
     """Put a host key into the person's known_hosts."""
-    path = known_hosts_file()
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path = known_hosts_file(address)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     line = f"{address.known_as} {key.get_name()} {key.get_base64()}\n"
-    before = read_bytes(path) if path.exists() else b""
+    before = read_bytes(path) if path.is_file() else b""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as file:
         file.write((b"\n" if before and not before.endswith(b"\n") else b"") + line.encode())
     return path

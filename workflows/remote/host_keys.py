@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ..reading import read_text
+from ..reading import read_bytes, read_text
 
 #: The algorithms with which a key of a kind signs, where they are not the kind itself (RFC 8332).
 _ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")}
+#: How a list of revoked keys begins that ssh-keygen has made; others are lines of public keys.
+_KRL = b"SSHKRL\n\0"
 
 
 class UnknownHost(Exception):
@@ -26,6 +32,14 @@ class RevokedKey(UnknownHost):
     """A known_hosts file says that the key must not be used any more."""
 
 
+class BadCertificate(UnknownHost):
+    """The host shows a certificate that is not good for it; ``reason`` says why."""
+
+    def __init__(self, key: Any, reason: str) -> None:
+        super().__init__(key)
+        self.reason = reason
+
+
 @dataclass
 class HostKeys:
     """What is known of one machine's keys.
@@ -34,11 +48,19 @@ class HostKeys:
         name: Its name in known_hosts.
         keys: The keys that it may show.
         revoked: Keys that nobody may show.
+        authorities: Keys of authorities that certify its keys.
+        accept: Takes a key where none is known; None where none is taken.
+        revoked_file: A list of revoked keys of ssh-keygen(1); empty for none.
+        principal: The name that a certificate has to be for.
     """
 
     name: str
     keys: list[Any] = field(default_factory=list)
     revoked: list[Any] = field(default_factory=list)
+    authorities: list[Any] = field(default_factory=list)
+    accept: Callable[[Any], None] | None = None
+    revoked_file: str = ""
+    principal: str = ""
 
     @classmethod
     def load(cls, name: str, files: Iterable[Path]) -> HostKeys:
@@ -56,8 +78,7 @@ class HostKeys:
     def _add(self, line: str) -> None:
         words = line.split()
         marker = words.pop(0) if words and words[0].startswith("@") else ""
-        # A certificate authority signs other keys than its own; paramiko does not check certificates of hosts.
-        if len(words) < 3 or words[0].startswith("#") or marker not in ("", "@revoked"):
+        if len(words) < 3 or words[0].startswith("#") or marker not in ("", "@revoked", "@cert-authority"):
             return
         if not _matches(words[0], self.name):
             return
@@ -69,25 +90,73 @@ class HostKeys:
             # Base64 that is none, a key that is none: depending on what is wrong, paramiko raises almost anything.
             return
         if entry is not None and entry.key is not None:
-            (self.revoked if marker else self.keys).append(entry.key)
+            kept = {"": self.keys, "@revoked": self.revoked, "@cert-authority": self.authorities}
+            kept[marker].append(entry.key)
 
     def check(self, key: Any) -> None:
         """See that the machine may show this key.
 
         Raises:
             RevokedKey: Nobody may.
-            UnknownHost: No key of the machine is known.
+            BadCertificate: It shows a certificate that is not good for it.
+            UnknownHost: No key of the machine is known, and none is accepted.
             paramiko.BadHostKeyException: Others are known.
         """
         from paramiko import BadHostKeyException
 
-        if key in self.revoked:
+        if key in self.revoked or (self.revoked_file and _is_revoked(key, self.revoked_file)):
             raise RevokedKey(key)
+        if self._certified(key):
+            return
         if not self.keys:
-            raise UnknownHost(key)
+            if self.accept is None:
+                raise UnknownHost(key)
+            self.accept(key)
+            return
         if key not in self.keys:
             expected = next((one for one in self.keys if one.get_name() == key.get_name()), self.keys[0])
             raise BadHostKeyException(self.name, key, expected)
+
+    def _certified(self, key: Any) -> bool:
+        """Whether a known authority says that the key is the machine's; a key with another's certificate is just a key.
+
+        Raises:
+            RevokedKey: The authority's key is revoked.
+            BadCertificate: It says so of another machine or time.
+        """
+        certificate = getattr(key, "public_blob", None)
+        if certificate is None or not self.authorities:
+            return False
+        from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.serialization import (
+            Encoding,
+            PublicFormat,
+            SSHCertificateType,
+            load_ssh_public_identity,
+        )
+
+        line = f"{certificate.key_type} {base64.b64encode(certificate.key_blob).decode()}".encode()
+        try:
+            found: Any = load_ssh_public_identity(line)
+            signer = found.signature_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1].decode()
+            authority = next((one for one in self.authorities if one.get_base64() == signer), None)
+            if authority is None:
+                return False
+            found.verify_cert_signature()
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+            raise BadCertificate(key, f"which is damaged ({error or type(error).__name__})") from error
+        if authority in self.revoked or (self.revoked_file and _is_revoked(authority, self.revoked_file)):
+            raise RevokedKey(authority)
+        names = [name.decode(errors="replace") for name in found.valid_principals]
+        if found.type is not SSHCertificateType.HOST:
+            raise BadCertificate(key, "which is a person's, not a machine's")
+        if not found.valid_after <= time.time() < found.valid_before:
+            raise BadCertificate(key, "which is not valid today")
+        if not any(_matches(name, self.principal.lower()) for name in names):
+            raise BadCertificate(key, f"which is for {', '.join(names) or 'no machine'}")
+        if found.critical_options:
+            raise BadCertificate(key, "which asks for what this program does not know")
+        return True
 
     def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
         """What paramiko's client asks, which has been told of no keys of its own."""
@@ -95,14 +164,36 @@ class HostKeys:
 
     def transport(self, sock: Any, **options: Any) -> Any:
         """A paramiko transport that asks for the kinds of keys that are known first, as OpenSSH does."""
-        import paramiko
+        from .transport import SshTransport
 
-        made = paramiko.Transport(sock, **options)
+        made = SshTransport(sock, **options)
         kinds = {key.get_name() for key in self.keys}
         wanted = {one for kind in kinds for one in _ALGORITHMS.get(kind, (kind,))}
         security = made.get_security_options()
         security.key_types = sorted(security.key_types, key=lambda kind: kind not in wanted)
+        made.certificates_first = bool(self.authorities)
         return made
+
+
+def _is_revoked(key: Any, path: str) -> bool:
+    """Whether a key is in a file of RevokedHostKeys; one that nobody can read revokes everything, as for ssh."""
+    try:
+        data = read_bytes(path)
+    except OSError:
+        return True
+    if not data.startswith(_KRL):
+        return any(key.get_base64().encode() in line.split() for line in data.splitlines())
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "key.pub"
+        file.write_text(f"{key.get_name()} {key.get_base64()}\n")
+        try:
+            done = subprocess.run(
+                ["ssh-keygen", "-Q", "-f", path, str(file)],
+                stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False,
+            )  # fmt: skip
+        except OSError:
+            return True
+    return done.returncode != 0
 
 
 def _matches(patterns: str, name: str) -> bool:

@@ -55,7 +55,13 @@ def start_proxy(address: Address) -> Any:
 
 def _filled_in(address: Address) -> str:
     """The command with what stands for the machine filled in."""
-    values = {"%": "%", "h": address.host, "p": str(address.port), "r": address.user, "n": address.named}
+    values = {
+        "%": "%",
+        "h": address.host,
+        "p": str(address.port),
+        "r": address.user,
+        "n": address.original or address.named,
+    }
 
     def value(match: re.Match[str]) -> str:
         found = values[match[1]]

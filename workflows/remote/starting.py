@@ -42,7 +42,7 @@ _HOMES = """
 #: In one line each, as it goes through `read`. The agent is still to come on the standard input, which stays unread.
 _SCRIPT = """
 exec 3<&0 </dev/null; seen=; second=; nl=$(printf '\\nx'); nl=${nl%x};
-start() { exec "$1" -I -S -u -c "$loader" "$seen" <&3 3<&-; };
+start() { "$1" -I -S -u -c "$loader" "$seen" <&3 3<&-; exit; };
 ask() {
  if said=$("$1" -I -S -c "$query" 2>&1); then said=${said##*"$nl"};
  else last=${said##*"$nl"}; named=$("$1" -V 2>&1) || named=;

@@ -1,0 +1,305 @@
+"""Logs in as ssh does: the server is asked about each key before anybody has to unlock it, and what it says is kept.
+
+paramiko's own way signs with every key at once, asks for passphrases that nobody needs, and loses the server's reasons.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import time
+from typing import Any
+
+from paramiko.auth_handler import AuthHandler
+from paramiko.common import (
+    MSG_SERVICE_ACCEPT,
+    MSG_USERAUTH_BANNER,
+    MSG_USERAUTH_FAILURE,
+    MSG_USERAUTH_INFO_REQUEST,
+    MSG_USERAUTH_SUCCESS,
+    cMSG_SERVICE_REQUEST,
+    cMSG_USERAUTH_REQUEST,
+)
+from paramiko.message import Message
+
+from ..terminal import printable
+from .address import Address
+from .identities import Identities, Identity
+from .key_files import CERTIFICATE, NeedsPassphrase, NotAKey
+from .passphrases import NobodyToAsk, Passphrases
+from .refusals import LoginFailed
+from .ssh_agent import AgentError
+
+#: Seconds for each of the server's answers.
+ANSWER_SECONDS = 20.0
+_RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
+_SHOWN = 6
+
+
+class TooMany(Exception):
+    """The server has ended the login because of the number of keys that were tried."""
+
+
+class Login:
+    """A login at one machine, for paramiko's ``auth_strategy``.
+
+    Args:
+        address: The machine.
+        passphrases: Of key files; what is asked for is added.
+        tried: Keys that the server has refused on an earlier connection, which are not tried again; added to.
+    """
+
+    def __init__(self, address: Address, passphrases: dict[str, str], tried: list[Identity]) -> None:
+        self._address = address
+        self._passphrases = Passphrases(passphrases)
+        self._tried = tried
+        self._locked: list[NotAKey] = []
+
+    def authenticate(self, transport: Any) -> None:
+        """Log in on a paramiko transport whose host key has been checked.
+
+        Raises:
+            LoginFailed: The server does not let us in.
+            TooMany: It has ended the connection, and there are keys that were not tried.
+        """
+        talk = _Talk(transport)
+        transport.auth_handler = talk
+        found = Identities.of(self._address)
+        try:
+            self._log_in(talk, transport, found)
+        finally:
+            found.close()
+
+    def _log_in(self, talk: _Talk, transport: Any, found: Identities) -> None:
+        before = {one.blob for one in self._tried if one.blob}
+        waiting = [one for one in found.found if one.blob not in before]
+        try:
+            talk.begin(self._address.user)
+            answer = talk.request("none")
+            methods = answer.methods
+            while answer.kind == "refused" and "publickey" in methods and waiting:
+                one = waiting.pop(0)
+                answer = self._offer(talk, transport, one, found)
+                methods = answer.methods or methods
+                if answer.kind == "partly":
+                    # One that has done its part may not do the next.
+                    answer.kind = "refused"
+        except _Ended as ended:
+            raise self._ended(transport, waiting, ended) from ended
+        if answer.kind == "accepted":
+            return
+        raise self._refused(methods, talk.partly, found)
+
+    def _offer(self, talk: _Talk, transport: Any, one: Identity, found: Identities) -> _Answer:
+        """Try a key; how the server answers."""
+        algorithm = _algorithm(transport, one)
+        if one.blob and not one.ready:
+            self._tried.append(one)
+            answer = talk.request("publickey", (False, algorithm, one.blob))
+            if answer.kind != "would do":
+                return answer
+        while True:
+            path = one.file.path if one.file is not None else ""
+            try:
+                signs = one.signer(self._passphrases.known(path))
+                break
+            except NeedsPassphrase:
+                try:
+                    self._passphrases.ask(path)
+                except NobodyToAsk as nobody:
+                    self._locked.append(NotAKey(nobody.problem, nobody.remedy))
+                    return _Answer("refused")
+            except NotAKey as error:
+                found.problems.append(error)
+                return _Answer("refused")
+        blob = one.blob
+        if not blob:
+            assert one.file is not None
+            blob = self._passphrases.public_half(path)
+            algorithm = _algorithm(transport, Identity(one.label, blob))
+        if one.kind.startswith("sk-") and sys.stderr.isatty():
+            sys.stderr.write(f"Confirm that it is you: touch the security key of {printable(one.label)}.\n")
+        data = talk.to_sign(algorithm, blob)
+        try:
+            signature = signs(data, algorithm.replace(CERTIFICATE, ""))
+        except AgentError as error:
+            found.problems.append(
+                NotAKey(f"The agent has {one.label}, and {error}.", "Confirm it, or ssh-add it again.")
+            )
+            return _Answer("refused")
+        if one not in self._tried:
+            self._tried.append(one)
+        return talk.request("publickey", (True, algorithm, blob, signature))
+
+    def _ended(self, transport: Any, waiting: list[Identity], ended: _Ended) -> Exception:
+        where, told = self._address.place, getattr(transport, "told", "")
+        if "too many" in told.lower():
+            if waiting:
+                return TooMany()
+            return LoginFailed(
+                f"{where} ends the login after {len(self._tried)} keys, none of which it takes for "
+                f"{self._address.user}: {self._names()}.",
+                "Name the key: AML_REMOTE_KEY, or IdentityFile and IdentitiesOnly yes in ~/.ssh/config.",
+            )
+        if ended.silent:
+            return LoginFailed(
+                f"{where} has not answered within {ANSWER_SECONDS:.0f} s while {self._address.user} logged in.",
+                "Run it again; if it stays so, see the SSH server's log there.",
+            )
+        said = f": {printable(told)}" if told else ", and does not say why"
+        return LoginFailed(
+            f"{where} has ended the connection while {self._address.user} logged in{said}.",
+            f"See the SSH server's log there{self._tried_in_words()}.",
+        )
+
+    def _refused(self, methods: list[str], partly: bool, found: Identities) -> LoginFailed:
+        where, user = self._address.place, self._address.user
+        wanted = ", ".join(printable(one) for one in methods) or "nothing that it names"
+        if partly:
+            return LoginFailed(
+                f"{where} takes the key of {user} and wants more: {wanted}.",
+                "This program logs in with keys alone; have the server ask for nothing else, or go through another.",
+            )
+        if "publickey" not in methods:
+            return LoginFailed(
+                f"{where} lets {user} in with no key at all; it takes {wanted}.",
+                "This program logs in with keys alone: PubkeyAuthentication yes in sshd_config there.",
+            )
+        problems = [*self._locked, *found.problems]
+        if not self._tried or self._locked:
+            if problems:
+                return LoginFailed(problems[0].problem, problems[0].remedy)
+            return LoginFailed(
+                f"There is no key to log in to {where} with.",
+                "Name one: AML_REMOTE_KEY=~/.ssh/id_ed25519, or ssh-add it.",
+            )
+        also = f" {problems[0].problem}" if problems else ""
+        key = "key" if len(self._tried) == 1 else "keys"
+        return LoginFailed(
+            f"{where} does not let {user} in with the {key} {self._names()}.{also}",
+            problems[0].remedy
+            if problems
+            else "Correct AML_REMOTE_USER or AML_REMOTE_KEY; the public key has to be in ~/.ssh/authorized_keys there.",
+        )
+
+    def _names(self) -> str:
+        names = [one.label for one in self._tried[:_SHOWN]]
+        more = len(self._tried) - _SHOWN
+        return ", ".join(names) + (f" and {more} more" if more > 0 else "")
+
+    def _tried_in_words(self) -> str:
+        return f"; tried: {self._names()}" if self._tried else ""
+
+
+class _Ended(Exception):
+    """The server has ended the connection, or has not answered."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        super().__init__()
+        self.silent = silent
+
+
+class _Answer:
+    """What the server says: ``accepted``, ``refused``, ``partly`` (and more is wanted), ``would do``."""
+
+    def __init__(self, kind: str, methods: list[str] | None = None) -> None:
+        self.kind, self.methods = kind, methods or []
+
+
+class _Talk(AuthHandler):  # type: ignore[misc]
+    """The messages of RFC 4252 on a paramiko transport, one question and its answer at a time."""
+
+    def __init__(self, transport: Any) -> None:
+        super().__init__(transport)
+        self._answers: queue.Queue[_Answer | None] = queue.Queue()
+        self.partly = False
+
+    @property
+    def _client_handler_table(self) -> dict[int, Any]:
+        return {
+            MSG_SERVICE_ACCEPT: lambda _message: self._answers.put(_Answer("ready")),
+            MSG_USERAUTH_SUCCESS: self._succeeded,
+            MSG_USERAUTH_FAILURE: self._failed,
+            MSG_USERAUTH_BANNER: self._parse_userauth_banner,
+            # In answer to a key, the same number says that it would do.
+            MSG_USERAUTH_INFO_REQUEST: lambda _message: self._answers.put(_Answer("would do")),
+        }
+
+    def _succeeded(self, message: Any) -> None:
+        self._parse_userauth_success(message)
+        self._answers.put(_Answer("accepted"))
+
+    def _failed(self, message: Any) -> None:
+        methods, partly = message.get_list(), message.get_boolean()
+        self.partly = self.partly or partly
+        self._answers.put(_Answer("partly" if partly else "refused", methods))
+
+    def abort(self) -> None:
+        """The connection has ended."""
+        self._answers.put(None)
+
+    def begin(self, user: str) -> None:
+        """Ask for logins to begin."""
+        self.username = user
+        message = Message()
+        message.add_byte(cMSG_SERVICE_REQUEST)
+        message.add_string("ssh-userauth")
+        self._send(message)
+
+    def request(self, method: str, rest: tuple[Any, ...] = ()) -> _Answer:
+        """Ask to be let in.
+
+        Raises:
+            _Ended: There is no answer.
+        """
+        self.auth_method = method
+        message = self._message(method, rest)
+        return self._send(message)
+
+    def to_sign(self, algorithm: str, blob: bytes) -> bytes:
+        """What a key's signature is made of."""
+        message = Message()
+        message.add_string(self.transport.session_id)
+        return bytes(message.asbytes() + self._message("publickey", (True, algorithm, blob)).asbytes())
+
+    def _message(self, method: str, rest: tuple[Any, ...]) -> Any:
+        message = Message()
+        message.add_byte(cMSG_USERAUTH_REQUEST)
+        for text in (self.username, "ssh-connection", method):
+            message.add_string(text)
+        for one in rest:
+            if isinstance(one, bool):
+                message.add_boolean(one)
+            else:
+                message.add_string(one)
+        return message
+
+    def _send(self, message: Any) -> _Answer:
+        if not self.transport.is_active():
+            raise _Ended
+        self.transport._send_message(message)
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                # Not for long: nobody tells one who begins to wait after the connection has ended.
+                answer = self._answers.get(timeout=0.5)
+            except queue.Empty:
+                if not self.transport.is_active():
+                    raise _Ended from None
+                if time.monotonic() > deadline:
+                    raise _Ended(silent=True) from None
+                continue
+            if answer is None:
+                raise _Ended
+            return answer
+
+
+def _algorithm(transport: Any, one: Identity) -> str:
+    """The algorithm that a key is offered with: of RSA's, the best that the server takes (RFC 8308, 8332)."""
+    kind = one.kind
+    if kind.removesuffix(CERTIFICATE) != "ssh-rsa":
+        return kind
+    told = transport.server_extensions.get("server-sig-algs", b"")
+    taken = told.decode(errors="replace").split(",") if told else [_RSA[0]]
+    best = next((name for name in _RSA if name in taken), _RSA[0])
+    return best + (CERTIFICATE if kind.endswith(CERTIFICATE) else "")

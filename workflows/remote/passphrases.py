@@ -1,0 +1,60 @@
+"""The passphrases of key files: asked for once, where nobody sees them, and never kept on a disk."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from ..errors import UserError
+from ..terminal import printable
+from .key_files import load, public_blob
+
+#: How often a passphrase is asked for.
+_TIMES = 3
+
+
+class NobodyToAsk(UserError):
+    """There is no terminal, or the passphrase has been wrong too often."""
+
+
+class Passphrases:
+    """The passphrases of one command.
+
+    Args:
+        known: By path; what is asked for is added.
+    """
+
+    def __init__(self, known: dict[str, str]) -> None:
+        self._known = known
+        self._asked: dict[str, int] = {}
+
+    def known(self, path: str) -> str | None:
+        """A key's passphrase, where one was given; it may be wrong."""
+        return self._known.get(path)
+
+    def ask(self, path: str) -> None:
+        """Ask for a key's passphrase, again where the one before was wrong.
+
+        Raises:
+            NobodyToAsk: Nobody can be asked, or it was wrong too often.
+        """
+        import getpass
+
+        if not sys.stdin.isatty():
+            raise NobodyToAsk(
+                f"The key {path} is encrypted, and there is no terminal to ask for its passphrase.",
+                f"Give it to the agent first: ssh-add {shlex.quote(path)}",
+            )
+        if path in self._known:
+            sys.stderr.write("That is not its passphrase.\n")
+        if self._asked.get(path, 0) >= _TIMES:
+            self._known.pop(path, None)
+            raise NobodyToAsk(
+                f"The passphrase of {path} is not right.", f"Run it again, or: ssh-add {shlex.quote(path)}"
+            )
+        self._asked[path] = self._asked.get(path, 0) + 1
+        self._known[path] = getpass.getpass(f"Passphrase of {printable(path)}: ")
+
+    def public_half(self, path: str) -> bytes:
+        """The public half of a key whose passphrase is known, as it goes over the wire."""
+        return public_blob(load(path, self._known.get(path)))

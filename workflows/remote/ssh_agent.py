@@ -1,0 +1,154 @@
+"""The keys of an SSH agent, and their signatures: draft-miller-ssh-agent.
+
+paramiko's own client knows no other socket than SSH_AUTH_SOCK's, and waits for an agent without end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from .key_files import string
+
+#: Seconds for an agent's list, and for a signature that a person may have to confirm or to touch a key for.
+ANSWER_SECONDS, SIGN_SECONDS = 10.0, 90.0
+_LIST, _LISTED, _SIGN, _SIGNED = 11, 12, 13, 14
+#: How an RSA signature is asked for.
+_FLAGS = {"rsa-sha2-256": 2, "rsa-sha2-512": 4}
+_MOST_BYTES = 1 << 20
+
+
+class AgentError(Exception):
+    """The agent does not answer, or will not sign."""
+
+
+@dataclass(frozen=True)
+class AgentKey:
+    """A key that the agent has.
+
+    Attributes:
+        blob: Its public half, or its certificate, as it goes over the wire.
+        comment: What it is called there.
+    """
+
+    blob: bytes
+    comment: str
+
+
+class Agent:
+    """A connection to an agent.
+
+    Args:
+        path: Its socket.
+
+    Raises:
+        AgentError: Nobody answers there.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            self._end: Any = _connect(path)
+        except OSError as error:
+            raise AgentError(f"{path}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """End the connection."""
+        with contextlib.suppress(OSError):
+            self._end.close()
+
+    def keys(self) -> list[AgentKey]:
+        """The keys that it has, in its own order.
+
+        Raises:
+            AgentError: It does not say.
+        """
+        answer = self._ask(bytes([_LIST]), ANSWER_SECONDS)
+        if answer[:1] != bytes([_LISTED]):
+            raise AgentError(f"{self.path} does not list its keys")
+        found, rest = [], answer[5:]
+        try:
+            for _number in range(struct.unpack_from(">I", answer, 1)[0]):
+                blob, rest = _taken(rest)
+                comment, rest = _taken(rest)
+                found.append(AgentKey(blob, comment.decode(errors="replace")))
+        except struct.error as error:
+            raise AgentError(f"{self.path} does not answer as an agent") from error
+        return found
+
+    def sign(self, blob: bytes, data: bytes, algorithm: str) -> bytes:
+        """A signature as it goes over the wire.
+
+        Args:
+            blob: The key's public half or certificate.
+            data: What is signed.
+            algorithm: The signature's algorithm; the agent chooses where a kind of key has one alone.
+
+        Raises:
+            AgentError: It will not sign: the person did not confirm it, or the agent is locked.
+        """
+        flags = _FLAGS.get(algorithm.replace("-cert-v01@openssh.com", ""), 0)
+        answer = self._ask(bytes([_SIGN]) + string(blob) + string(data) + struct.pack(">I", flags), SIGN_SECONDS)
+        if answer[:1] != bytes([_SIGNED]):
+            raise AgentError("it refuses to sign")
+        try:
+            return _taken(answer[1:])[0]
+        except struct.error as error:
+            raise AgentError("it does not answer as an agent") from error
+
+    def _ask(self, request: bytes, seconds: float) -> bytes:
+        try:
+            if hasattr(self._end, "settimeout"):
+                self._end.settimeout(seconds)
+            self._send(string(request))
+            (size,) = struct.unpack(">I", self._take(4))
+            if size > _MOST_BYTES:
+                raise AgentError("it does not answer as an agent")
+            return self._take(size)
+        except TimeoutError as error:
+            raise AgentError(f"it has not answered within {seconds:.0f} s") from error
+        except OSError as error:
+            raise AgentError(f"{self.path}: {error.strerror or error}") from error
+
+    def _send(self, data: bytes) -> None:
+        if isinstance(self._end, socket.socket):
+            self._end.sendall(data)
+        else:
+            self._end.send(data)
+
+    def _take(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            more = self._end.recv(size - len(data))
+            if not more:
+                raise AgentError("it has ended")
+            data += more
+        return data
+
+
+def _taken(data: bytes) -> tuple[bytes, bytes]:
+    """The string at the start, and what follows it."""
+    (size,) = struct.unpack_from(">I", data)
+    if size > len(data) - 4:
+        raise struct.error("too short")
+    return data[4 : 4 + size], data[4 + size :]
+
+
+def _connect(path: str) -> Any:
+    if os.name == "nt":
+        from paramiko import win_openssh
+
+        # A pipe of Windows' own agent, which paramiko knows how to open.
+        return win_openssh.OpenSSHAgentConnection()
+    end = socket.socket(socket.AF_UNIX)
+    try:
+        end.settimeout(ANSWER_SECONDS)
+        end.connect(path)
+    except OSError:
+        end.close()
+        raise
+    return end
