@@ -20,6 +20,7 @@ _DEFAULT_KNOWN = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 _DEFAULT_GLOBAL = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 #: Tokens of a path, and variables in it.
 _TOKEN = re.compile(r"%(.?)|\$\{([^}]*)\}", re.DOTALL)
+_WINDOWS_AGENT = r"\\.\pipe\openssh-ssh-agent"
 #: Between two paths of one line: each is absolute, or in the home.
 _BETWEEN = re.compile(r" (?=[/~]|none$|[A-Za-z]:[/\\\\]|__)")
 
@@ -92,7 +93,9 @@ class SshConfig:
         if value == "none":
             return ""
         if value == "SSH_AUTH_SOCK":
-            return os.environ.get("SSH_AUTH_SOCK", "")
+            # Windows' own agent is at one place and needs no variable.
+            usual = _WINDOWS_AGENT if os.name == "nt" and os.path.exists(_WINDOWS_AGENT) else ""
+            return os.environ.get("SSH_AUTH_SOCK") or usual
         if value.startswith("$") and not value.startswith("${"):
             return os.environ.get(value[1:], "")
         return self._path(value, tokens, "IdentityAgent")
