@@ -36,6 +36,8 @@ debugger: "Any" = None
 member: "Any" = None
 #: Held while a member is made.
 making = _thread.allocate_lock()
+#: Whether what this process starts comes with the debuggee.
+_come_along = False
 #: What has to live on, since the system may still call it.
 _kept: "List[Any]" = []
 
@@ -161,6 +163,10 @@ def hide_path(inject: str, environment: "MutableMapping[str, str]") -> None:
 
 def come_along(inject: str) -> None:
     """Have every program that this process starts from now on come with the debuggee (spawning.py)."""
+    global _come_along
+    if _come_along:
+        return
+    _come_along = True
     folder = os.fsencode(inject)
     if "subprocess" in sys.modules:
         from . import spawning

@@ -19,7 +19,7 @@ from collections import deque
 from itertools import accumulate, chain, repeat, takewhile
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from . import collecting, forks, imports, spawning
+from . import collecting, forks, greenlets, imports, spawning
 from .adapter import Adapter, AdapterFailed
 from .threads import start_untraced
 
@@ -149,6 +149,12 @@ class Debugger:
             raise ConnectionError("debugpy has not been started")
         return socket.create_connection(self._address, timeout=patience)
 
+    def make_ready(self) -> None:
+        """Start debugpy, and put it to rest until a debugger comes; unless it has been started already."""
+        if not self.awake:
+            self.wake(True)
+            self.rest()
+
     def adapter_ends(self) -> bool:
         """Whether the adapter has ended, or does so within a moment; nobody is attached by it then."""
         return self._adapter is not None and self._adapter.ends_within(LEAVING_SECONDS)
@@ -164,7 +170,7 @@ class Debugger:
                 self._clean_up()
             # Its import puts a breakpoint() in place that pauses even with nobody attached.
             hook = sys.breakpointhook
-            with imports.own:
+            with imports.own, greenlets.supported():
                 api = _server()
                 sys.breakpointhook = hook
                 # Not before: most programs are never debugged.
@@ -251,7 +257,7 @@ class Debugger:
         if "pydevd" in sys.modules:
             self._clean_up()
         hook = sys.breakpointhook
-        with imports.own:
+        with imports.own, greenlets.supported():
             api = _server()
             sys.breakpointhook = hook
             from . import pace

@@ -24,6 +24,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
 
+from . import greenlets
 from .admission import Admission
 from .children import Children
 from .event_loop import EventLoop, report_bug
@@ -116,6 +117,7 @@ class Gate:
         The holder may be the process that this one replaces, whose last moments overlap.
         """
         self._loop.open()
+        greenlets.watch(self._loop.run_in_helper, self._debugger.make_ready)
         if self._children is not None:
             self._children.open()
         bound = self._bind()

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _ARGUMENTS, _ENVIRONMENT = 0, 5
 _OWN = b"AZUREML_DEBUGGEE_"
 _PATH = b"PYTHONPATH"
-_OWNER = b"AZUREML_DEBUGGEE_OWNER"
+#: Among the variables that every process of a step has.
+_CODE = b"AZUREML_DEBUGGEE_CODE"
 _SEPARATOR = os.fsencode(os.pathsep)
 
 
@@ -114,7 +115,7 @@ def _with_debuggee(environment: "Dict[bytes, bytes]", folder: bytes, argv: "Any"
 
     One that has been made anew, without this process's variables, is changed for Python only.
     """
-    if _OWNER not in environment:
+    if _CODE not in environment:
         if not _is_python(argv):
             return environment
         environment = {**environment, **{key: value for key, value in os.environb.items() if key.startswith(_OWN)}}

@@ -286,6 +286,10 @@ def _prepare(inject: str, program: Program, environment: MutableMapping[str, str
         from . import foreign
 
         if foreign.has_python(environment):
+            from . import child
+
+            child.hide_path(inject, environment)
+            child.come_along(inject)
             foreign.watch(environment, lambda: _become(inject, program))
             return None
         if tools & LAUNCHERS:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import array
 import os
 import socket
-import subprocess
 import sys
 import time
+from subprocess import DEVNULL, Popen, SubprocessError, TimeoutExpired
 from typing import Any, Dict, Tuple
 
 #: Seconds that the adapter may take to say that it is ready.
@@ -55,18 +55,18 @@ class Adapter:
         command = [sys.executable, "-S", os.path.dirname(os.path.abspath(__file__)), str(theirs.fileno())]
         try:
             # It forks at once and ends: the adapter is not to be a child that the program could wait for.
-            self._forks = subprocess.Popen(
+            self._forks = Popen(
                 command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stdin=DEVNULL,
+                stdout=DEVNULL,
+                stderr=DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 cwd="/",
             )
             told = "{}\n{}\n{}\n{}\n".format(debugpy_folder, self.token, self.client_token, gate)
             self._control.sendall(told.encode("utf-8", "surrogateescape"))
-        except (OSError, subprocess.SubprocessError) as error:
+        except (OSError, SubprocessError) as error:
             self._control.close()
             raise AdapterFailed("{}: {}".format(type(error).__name__, error)) from error
         finally:
@@ -92,7 +92,7 @@ class Adapter:
                 answer += received
             self._forks.wait(READY_SECONDS)
             self._port = int(answer)
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        except (OSError, ValueError, TimeoutExpired) as error:
             self.end()
             said = answer.decode("utf-8", "replace").strip() or str(error)
             raise AdapterFailed("debugpy's adapter did not start: " + said) from error
@@ -136,7 +136,7 @@ class Adapter:
         self._control.close()
         try:
             self._forks.wait(ENDING_SECONDS)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             self._forks.kill()
 
     def lose(self) -> None:
