@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ssl
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 
 def wheel(
@@ -59,12 +61,13 @@ class Index:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, password: str = "") -> Iterator[Index]:
+def serving(folder: Path, password: str = "", certificate: Path | None = None) -> Iterator[Index]:
     """An index of the wheels of a folder.
 
     Args:
         folder: The wheels.
         password: ``NAME:PASSWORD`` that it asks for; empty for none.
+        certificate: A file with its certificate and key, for https; None for http.
     """
     index = Index(folder)
 
@@ -76,7 +79,8 @@ def serving(folder: Path, password: str = "") -> Iterator[Index]:
             self.do_GET()
 
         def do_GET(self) -> None:
-            given = self.headers.get("Authorization", "").removeprefix("Basic ")
+            proxied = self.headers.get("Proxy-Authorization", "")
+            given = self.headers.get("Authorization", proxied).removeprefix("Basic ")
             index.seen.append(base64.b64decode(given).decode())
             if password and index.seen[-1] != password:
                 self.send_response(401)
@@ -84,7 +88,8 @@ def serving(folder: Path, password: str = "") -> Iterator[Index]:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            parts = self.path.strip("/").split("/")
+            # Whoever takes it for a proxy asks for the whole address.
+            parts = urlsplit(self.path).path.strip("/").split("/")
             path = folder / parts[-1]
             if parts[0] == "files" and path.is_file():
                 body = path.read_bytes()
@@ -103,6 +108,10 @@ def serving(folder: Path, password: str = "") -> Iterator[Index]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         index.port = server.server_port
+        if certificate is not None:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate)
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:

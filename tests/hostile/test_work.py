@@ -13,7 +13,7 @@ import pytest
 from workflows import report
 from workflows.console import as_typed
 from workflows.debugger import jsonc
-from workflows.engines.docker_build import _STEP
+from workflows.engines.docker_build_log import _STEP
 from workflows.environments.conda_file import read_conda
 from workflows.environments.pip_failures import _reason
 from workflows.environments.progress import _ORIGIN

@@ -76,6 +76,20 @@ def chosen() -> dict[str, str]:
     return {"context": name} if name else {}
 
 
+def proxies_of_containers() -> dict[str, str]:
+    """The proxies that config.json sets for containers and builds, as variables; empty where it sets none."""
+    found = config().get("proxies")
+    entry = (
+        (found.get(os.environ.get("DOCKER_HOST") or DEFAULT_HOST) or found.get("default"))
+        if isinstance(found, dict)
+        else None
+    )
+    if not isinstance(entry, dict):
+        return {}
+    names = {f"{kind}Proxy": f"{kind.upper()}_PROXY" for kind in ("http", "https", "ftp", "no", "all")}
+    return {names[key]: str(value) for key, value in entry.items() if key in names and value}
+
+
 def context_name() -> str:
     """The context that counts; empty for the default one, and where ``DOCKER_HOST`` takes its place."""
     if os.environ.get("DOCKER_HOST"):

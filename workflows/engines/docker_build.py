@@ -7,25 +7,27 @@ name, so what a build stage leaves is removed by the ids in the log (`` ---> 3f2
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ..environments import pythons
+from ..environments import pip_carried, pythons
 from ..environments.conda_packages import satisfies
 from ..environments.context import build_context
 from ..environments.dockerfile import Dockerfile, parse
-from ..environments.pip_failures import is_disk_full, pip_failed
+from ..environments.pip_failures import pip_failed
 from ..environments.wheelhouse import make_packages
 from ..errors import UserError
+from ..interrupts import uninterrupted
 from ..paths import cache_folder
 from ..reading import read_text
 from ..redaction import LineScrubber, scrub
 from ..runs import identity
-from . import docker_buildkit
+from . import docker_address, docker_buildkit, docker_prepared
+from .docker_build_log import Journal, Log
 from .docker_images import base_missing, engine_disk_full, engine_lost, uses_base
 
 if TYPE_CHECKING:
@@ -33,109 +35,11 @@ if TYPE_CHECKING:
 
     from ..environments.definition import EnvironmentDefinition
 
-_STEP = re.compile(r"^Step \d+/\d+ : (?P<instruction>\w+)\s*(?P<rest>.*)$")
-_IMAGE = re.compile(r"^ ---> ([0-9a-f]{12,64})$")
-_CONTAINER = re.compile(r"^ ---> Running in ([0-9a-f]{12,64})$")
 #: Which process made a container that lives for a moment only.
 _MARK = "azureml-debug.mark"
-_KEPT_LINES = 2000
-_SHOWN_LINES = 15
+#: The settings that reach what a build itself runs.
+_IN_BUILD = "HTTP_PROXY, HTTPS_PROXY, NO_PROXY"
 _CLEAN_SECONDS = 5.0
-
-
-class Log:
-    """What a build's log tells: the lines, and the images and containers that it made.
-
-    Attributes:
-        lines: The last lines.
-        instruction: The instruction that was begun last, in capitals; empty before the first.
-        rest: What follows it.
-    """
-
-    def __init__(self, journal: Journal | None = None) -> None:
-        self.lines = deque[str](maxlen=_KEPT_LINES)
-        self._journal = journal
-        self.images = list[str]()
-        self.given = set[str]()  # images that a FROM names
-        self.containers = list[str]()
-        self.instruction, self.rest = "", ""
-
-    def add(self, line: str) -> None:
-        """Take a further line."""
-        self.lines.append(line)
-        if step := _STEP.match(line):
-            self.instruction, self.rest = step["instruction"].upper(), step["rest"]
-        elif container := _CONTAINER.match(line):
-            self.containers.append(container.group(1))
-            self._keep("container", container.group(1))
-        elif image := _IMAGE.match(line):
-            if self.instruction == "FROM":
-                self.given.add(image.group(1))
-            else:
-                self.images.append(image.group(1))
-                self._keep("image", image.group(1))
-
-    def _keep(self, kind: str, number: str) -> None:
-        if self._journal is not None:
-            self._journal.add(kind, number)
-
-    @property
-    def shown(self) -> list[str]:
-        """The last lines, without those that name images and containers."""
-        return [line for line in self.lines if not line.startswith(" --->")][-_SHOWN_LINES:]
-
-    @property
-    def step(self) -> str:
-        """The instruction that was begun last, for a message."""
-        return f"{self.instruction} {self.rest}".strip()[:80] or "its beginning"
-
-    @property
-    def image(self) -> str:
-        """The image that the instruction which was begun last takes; empty where it takes none."""
-        words = [word for word in self.rest.split() if not word.startswith("--")]
-        if self.instruction == "FROM" and words:
-            return words[0]
-        taken = re.match(r"--from=(\S+)", self.rest)
-        return taken[1] if self.instruction == "COPY" and taken else ""
-
-    def disk_full(self, failure: str) -> bool:
-        """Whether a build failed since the engine's disk is full."""
-        return any(map(is_disk_full, [failure, *list(self.lines)[-50:]]))
-
-
-class Journal:
-    """What builds have made so far, in a file of each process: what one that was killed has left, the next one finds.
-
-    Args:
-        cache: The program's cache folder.
-    """
-
-    def __init__(self, cache: Path) -> None:
-        self._folder = cache / "builds"
-        self._path = self._folder / identity.mark()
-        self._left = [path for path in self._folder.glob("*") if identity.is_left(path.name)]
-
-    def left(self) -> list[tuple[str, str]]:
-        """Kind and id of what builds that were killed have made, in that order."""
-        found = list[tuple[str, str]]()
-        for path in self._left:
-            with contextlib.suppress(OSError, ValueError):
-                found += [(kind, number) for kind, number in map(str.split, path.read_text("ascii").splitlines())]
-        return found
-
-    def add(self, kind: str, number: str) -> None:
-        """Note an image or a container."""
-        # It is for the case that this process is killed; a full disk keeps no build from its end.
-        with contextlib.suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with open(self._path, "a", encoding="ascii") as file:
-                file.write(f"{kind} {number}\n")
-
-    def close(self) -> None:
-        """Forget it: nothing of these builds is left."""
-        for path in (*self._left, self._path):
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
 
 
 def build(
@@ -164,12 +68,68 @@ def build(
         for note in definition.translated()[1]:
             report(note)
     packages = make_packages(definition, image, cache, report)
-    with build_context(definition, packages) as context:
-        log, failure = run_build(
-            client, context, name, labels, report, path=definition.dockerfile, arguments={"BASE_IMAGE": base_image}
-        )
+    arguments = {"BASE_IMAGE": base_image}
+    with contextlib.ExitStack() as stack:
+        text = None
+        if packages is None:
+            text = stack.enter_context(_prepared(client, definition, arguments, report))
+        context = stack.enter_context(build_context(definition, packages, text))
+        path = definition.dockerfile
+        log, failure = run_build(client, context, name, labels, report, path=path, arguments=arguments)
     if failure:
         raise _failed(definition, log, failure)
+
+
+@contextlib.contextmanager
+def _prepared(
+    client: docker.DockerClient,
+    definition: EnvironmentDefinition,
+    arguments: Mapping[str, str],
+    report: Callable[[str], None],
+) -> Iterator[str | None]:
+    """The Dockerfile with an environment that was made with the person's settings of pip.
+
+    None where there are none, or where it does not install the environment in a way that is known.
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    lines = [*definition.options, *(item.text for item in definition.pip), *definition.channels]
+    carried = pip_carried.carried(_environ(), lines)
+    text = read_text(definition.dockerfile, errors="replace")
+    place = docker_prepared.place_of(parse(text))
+    if place is None or not carried.named:
+        yield None
+        return
+    report(f"your settings of pip are used in the image: {', '.join(carried.named)}")
+    labels = {"azureml-debug.kind": "probe", _MARK: identity.mark()}
+    name, ready = (f"azureml-debug/{part}:{identity.mark()}" for part in ("preparing", "prepared"))
+    path = definition.dockerfile
+    with build_context(definition, None, docker_prepared.before(text, place)) as context:
+        log, failure = run_build(client, context, name, labels, report, path=path, arguments=arguments)
+    if failure:
+        raise _failed(definition, log, failure)
+    try:
+        with docker_prepared.prepared(client, name, place, carried, ready, labels, report) as made:
+            if made.image:
+                yield docker_prepared.replaced(text, place, made.image)
+                return
+            if place.alone:
+                used = [*carried.named, *(name for name in pip_carried.PROXIES if name in carried.variables)]
+                conda = definition.translated()[0]
+                raise pip_failed(definition, made.lines, conda=conda, settings=", ".join(used))
+        # What else the instruction does may be what was missing.
+        yield None
+    finally:
+        _remove_image(client, name)
+
+
+def _remove_image(client: docker.DockerClient, name: str) -> None:
+    from docker.errors import APIError
+    from requests.exceptions import RequestException
+
+    with contextlib.suppress(APIError, RequestException), uninterrupted():
+        client.api.remove_image(name, force=True)
 
 
 def run_build(
@@ -219,7 +179,8 @@ def run_build(
                 custom_context=True,
                 dockerfile=dockerfile,
                 tag=name,
-                buildargs=dict(arguments or {}),
+                buildargs={**_proxies(), **(arguments or {})},
+                network_mode=_network(),
                 labels=dict(labels),
                 rm=True,
                 forcerm=True,
@@ -243,6 +204,36 @@ def run_build(
     return log, failure
 
 
+def _proxies() -> dict[str, str]:
+    """The proxies that a build is told of: ARGs that the engine keeps out of the image and of its history.
+
+    Those of this machine alone are left out where the build cannot reach them.
+    """
+    found = pip_carried.proxies(_environ())
+    return {} if _leads_here(found) and _network() is None else found
+
+
+def _environ() -> Mapping[str, str]:
+    """The person's variables; proxies that Docker's config.json sets are meant for containers, and go before."""
+    set_there = docker_address.proxies_of_containers()
+    if not set_there:
+        return os.environ
+    own = {name: value for name, value in os.environ.items() if name.upper() not in pip_carried.PROXIES}
+    return {**own, **set_there}
+
+
+def _network() -> str | None:
+    return docker_prepared.network(pip_carried.Carried(addresses=_addresses(pip_carried.proxies(_environ()))))
+
+
+def _leads_here(found: Mapping[str, str]) -> bool:
+    return pip_carried.Carried(addresses=_addresses(found)).leads_here
+
+
+def _addresses(found: Mapping[str, str]) -> list[str]:
+    return [value for name, value in found.items() if name.upper() != "NO_PROXY"]
+
+
 def _with_buildkit(
     parsed: Dockerfile,
     context: IO[bytes],
@@ -261,7 +252,9 @@ def _with_buildkit(
         log.add(line)
         report(line)
 
-    failure = docker_buildkit.build(context, name, labels, arguments, dockerfile, say)
+    failure = docker_buildkit.build(
+        context, name, labels, {**_proxies(), **arguments}, dockerfile, say, network=_network()
+    )
     if failure and (remedy := docker_buildkit.too_old(parsed, failure)):
         needed = parsed.needs_buildkit()
         line = needed[0].line if needed is not None else None
@@ -348,7 +341,7 @@ def _failed(definition: EnvironmentDefinition, log: Log, failure: str) -> UserEr
     if log.instruction == "FROM":
         return base_missing(log.image or "of the Dockerfile", failure)
     if any(line.startswith("ERROR: ") for line in [*log.lines, failure]):
-        return pip_failed(definition, list(log.lines), conda=definition.translated()[0])
+        return pip_failed(definition, list(log.lines), conda=definition.translated()[0], settings=_IN_BUILD)
     return UserError(
         f"Building the image of the environment `{definition.name}` failed at `{log.step}`: {failure.rstrip('.')}.",
         f"Correct {definition.dockerfile}, then run the same command again.",
@@ -365,6 +358,9 @@ def _remove_probes(client: docker.DockerClient) -> None:
         if identity.is_left(str((container["Labels"] or {}).get(_MARK, ""))):
             with contextlib.suppress(APIError):
                 client.api.remove_container(container["Id"], force=True)
+    for image in client.api.images(filters={"label": "azureml-debug.kind=probe"}):
+        if identity.is_left(str((image["Labels"] or {}).get(_MARK, ""))):
+            _remove_image(client, image["Id"])
 
 
 def _image_python(client: docker.DockerClient, base_image: str) -> pythons.PythonFacts | None:

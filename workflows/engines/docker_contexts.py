@@ -21,7 +21,8 @@ from ..ignoring import read_patterns
 from ..models import ImageRef
 from ..paths import cache_folder
 from . import docker_credentials
-from .docker_build import Log, run_build
+from .docker_build import run_build
+from .docker_build_log import Log
 from .docker_client import connect
 from .docker_images import DIGEST, ENVIRONMENT, KIND, PREFIX, engine_disk_full, engine_lost, inspect, split_name
 

@@ -91,12 +91,15 @@ def conda_text(definition: EnvironmentDefinition, *, python: str | None) -> str:
 
 
 @contextmanager
-def build_context(definition: EnvironmentDefinition, packages: Path | None) -> Iterator[IO[bytes]]:
+def build_context(
+    definition: EnvironmentDefinition, packages: Path | None, dockerfile: str | None = None
+) -> Iterator[IO[bytes]]:
     """The context as a tar archive in a temporary file, which is gone after the block.
 
     Args:
         definition: The environment to build.
         packages: What :func:`.wheelhouse.make_packages` has made for the image, if it could.
+        dockerfile: What takes the place of the definition's own Dockerfile.
 
     Raises:
         OSError: A file cannot be read, or the disk is full.
@@ -105,7 +108,9 @@ def build_context(definition: EnvironmentDefinition, packages: Path | None) -> I
         with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
             for name, path in definition.files:
                 # The engine would apply it to our files too, and `*` with exceptions is common in it.
-                if str(name) != ".dockerignore":
+                if str(name) == "Dockerfile" and dockerfile is not None:
+                    _add_text(tar, name, dockerfile)
+                elif str(name) != ".dockerignore":
                     _add_file(tar, name, path)
             _add_file(tar, OURS / "install.sh", Path(__file__).with_name("install.sh"))
             _add_text(tar, OURS / "conda.yml", conda_text(definition, python=None))

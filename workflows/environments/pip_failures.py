@@ -60,6 +60,7 @@ def pip_failed(
     *,
     what: str = "pip",
     conda: Sequence[Requirement] = (),
+    settings: str = "",
 ) -> UserError:
     """The error for a failed installation.
 
@@ -68,6 +69,7 @@ def pip_failed(
         lines: The output.
         what: The program that failed.
         conda: Requirements that stand for conda's packages.
+        settings: The person's settings that it had, where it did not run on this machine.
     """
     telling = [line for line in lines if not _NOISE.match(line)]
     reason = _uv_reason(telling) or _reason(telling)
@@ -76,6 +78,10 @@ def pip_failed(
     if any(_NO_NETWORK.search(line) for line in lines):
         problem = f"{what} could not reach the package index for the environment `{definition.name}`: {reason}"
         remedy = "Check the network and pip's settings (`pip config list`), then run the same command again."
+        if settings:
+            remedy = (
+                f"Check the network and what it had of your settings ({settings}), then run the same command again."
+            )
     elif item is not None and item.file is not None:
         remedy = f"Correct line {item.line} of {item.file}, then run the same command again."
     elif item is not None:

@@ -17,8 +17,11 @@ EDITOR = ("tests/e2e/test_editor.py",)
 #: Tests that look at the engine's images and containers as a whole, or use the default ports: one after the other,
 #: and nothing that uses the engine may run beside them. (xdist's own groups do not hold with pytest 9.2.)
 WHOLE_ENGINE = (
+    "tests/e2e/test_docker_logins.py",
+    "tests/e2e/test_dockerfiles.py",
     "tests/e2e/test_environments.py",
     "tests/e2e/test_housekeeping.py",
+    "tests/e2e/test_images_pip.py",
     "tests/e2e/test_newcomer.py",
     "tests/unit/test_environment_references.py",
 )

@@ -1,0 +1,205 @@
+"""What the person's settings say to pip, put so that it holds in a container too.
+
+A wheelhouse is made with these settings on the host. Where the image's Python is another one, pip runs in a container,
+which has neither the person's files nor variables.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ..reading import read_bytes
+from .pip_settings import PipSettings, read_settings
+
+#: Settings that decide which packages are got, and from where.
+_CARRIED = (
+    "index-url",
+    "extra-index-url",
+    "no-index",
+    "find-links",
+    "trusted-host",
+    "cert",
+    "client-cert",
+    "proxy",
+    "timeout",
+    "retries",
+    "constraint",
+    "build-constraint",
+    "prefer-binary",
+    "pre",
+    "no-build-isolation",
+    "use-feature",
+    "use-deprecated",
+)
+#: Those whose values are files of this machine.
+_FILES = ("cert", "client-cert")
+_LISTED_FILES = ("constraint", "build-constraint")
+#: Variables that name files with certificates.
+_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "FTP_PROXY", "ALL_PROXY")
+#: Where files with secrets are put: in memory, and so in no layer.
+_MEMORY = "/dev/shm/azureml-debug"  # noqa: S108
+#: Where other files are put.
+PLACE = "/tmp/azureml-debug-settings"  # noqa: S108
+#: Letters of one variable; Linux takes 128 KiB of each (execve(2), MAX_ARG_STRLEN).
+_CHUNK = 100_000
+_USED = re.compile(r"\$\{([A-Z0-9_]+)\}")
+_ADDRESS = re.compile(r"\w+://[^\s'\"]+")
+
+
+@dataclass
+class Carried:
+    """Settings for a container.
+
+    Attributes:
+        variables: Environment variables for whatever installs there.
+        secrets: Content of files that are to be in memory alone, by their path there.
+        files: Files and folders of this machine that are to be there, by their path there.
+        named: The settings of the person that are in it, for a message.
+        addresses: Where it leads to.
+    """
+
+    variables: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    named: list[str] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+
+    @property
+    def leads_here(self) -> bool:
+        """Whether an address is one of this machine's own, which another network does not lead to."""
+        return any(map(_is_loopback, self.addresses))
+
+    def command(self, command: str) -> tuple[str, dict[str, str]]:
+        """A command of a shell that first puts the files into memory, and its variables."""
+        variables, lines = dict(self.variables), list[str]()
+        for number, (path, content) in enumerate(self.secrets.items()):
+            names = []
+            for at in range(0, max(len(content), 1), _CHUNK):
+                names.append(f"AZUREML_DEBUG_FILE_{number}_{at // _CHUNK}")
+                variables[names[-1]] = content[at : at + _CHUNK].decode("latin-1")
+            parts = " ".join(f'"${name}"' for name in names)
+            lines.append(f"(umask 077 && mkdir -p {_MEMORY} && printf %s {parts} >{shlex.quote(path)}) || exit 1")
+            lines.append(f"unset {' '.join(names)}")
+        return "\n".join([*lines, command]), variables
+
+
+def proxies(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of proxies that are set, in both spellings, as the docker command hands them on."""
+    found = dict[str, str]()
+    for name in PROXIES:
+        value = environ.get(name.lower()) or environ.get(name)
+        if value:
+            found |= {name: value, name.lower(): value}
+    return found
+
+
+def carried(environ: Mapping[str, str], lines: Iterable[str]) -> Carried:
+    """The settings for a container.
+
+    Args:
+        environ: Environment variables.
+        lines: Those of the requirements, whose ``${NAME}`` pip replaces.
+
+    Raises:
+        UserError: A setting cannot be read.
+        OSError: A file that a setting names cannot be read.
+    """
+    lines = list(lines)
+    settings = read_settings(environ)
+    found = Carried()
+    for name in _CARRIED:
+        values = settings.all(name)
+        if not values:
+            continue
+        found.named.append(name)
+        if name in _FILES:
+            values = (_secret(found, name, Path(values[-1]).expanduser()),)
+        elif name in _LISTED_FILES:
+            values = tuple(_file(found, value) for value in values)
+        elif name == "find-links":
+            values = tuple(_links(found, value) for value in values)
+        found.variables[f"PIP_{name.upper().replace('-', '_')}"] = " ".join(values)
+        found.addresses += [value for value in values if "://" in value]
+    _formats(found, settings)
+    for name in _CERTIFICATES:
+        path = Path(environ.get(name) or "")
+        if environ.get(name) and path.is_file():
+            found.named.append(name)
+            found.variables[name] = _secret(found, name, path)
+    for name in sorted({name for line in lines for name in _USED.findall(line)}):
+        if environ.get(name):
+            found.named.append(name)
+            found.variables[name] = environ[name]
+    found.addresses += [address for line in lines for address in _ADDRESS.findall(line)]
+    found.variables |= proxies(environ)
+    found.addresses += [value for name, value in found.variables.items() if name in PROXIES and name != "NO_PROXY"]
+    if found.named:
+        for name, path in _logins(environ):
+            found.variables[name] = _secret(found, name, path)
+    return found
+
+
+def _formats(found: Carried, settings: PipSettings) -> None:
+    for name, values in (("NO_BINARY", settings.formats.no_binary), ("ONLY_BINARY", settings.formats.only_binary)):
+        if values:
+            found.named.append(name.lower().replace("_", "-"))
+            found.variables[f"PIP_{name}"] = ",".join(sorted(values))
+
+
+def _logins(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
+    """The files with logins that pip and conda look into, and the variables that name them."""
+    home = Path(environ.get("HOME") or Path.home())
+    for name, usual in (("NETRC", ".netrc"), ("CONDARC", ".condarc")):
+        path = Path(environ.get(name) or home / usual)
+        if path.is_file():
+            yield name, path
+
+
+def _secret(found: Carried, name: str, path: Path) -> str:
+    place = f"{_MEMORY}/{name.lower()}"
+    found.secrets[place] = read_bytes(path)
+    return place
+
+
+def _file(found: Carried, value: str) -> str:
+    if "://" in value and not value.startswith("file:"):
+        return value
+    path = Path(unquote(urlsplit(value).path) if value.startswith("file:") else value).expanduser()
+    place = f"{PLACE}/{len(found.files)}-{re.sub(r'[^A-Za-z0-9._-]', '-', path.name)}"
+    found.files[place] = path.resolve()
+    return place
+
+
+def _links(found: Carried, value: str) -> str:
+    return _file(found, value) if "://" not in value or value.startswith("file:") else value
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        name = urlsplit(address if "://" in address else f"//{address}").hostname or ""
+    except ValueError:
+        return False
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def members(path: Path) -> Iterator[tuple[str, Path]]:
+    """The files of what a setting names, by their names below it: itself, or the packages in a folder."""
+    if path.is_file():
+        yield "", path
+    elif path.is_dir():
+        for name in sorted(os.listdir(path)):
+            if name.endswith((".whl", ".zip", ".tar.gz", ".tgz", ".html")) and (path / name).is_file():
+                yield name, path / name
