@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pipelines import (
     ADD_LINE,
     FAMILY,
@@ -189,6 +190,19 @@ def test_inspect_stops_in_child_processes_and_says_in_which(pipelines: PipelineP
     debug(pipelines)
     seen = pipelines.ok("pipeline.inspect", "part.py:2", "--json").json
     assert seen["locals"] == {"number": "21"} and seen["child"] > 0
+    assert pipelines.until_final()["status"] == "Completed"
+
+
+@pytest.mark.parametrize("named", ["common.py", "work/common.py", "shared/common.py"])
+def test_inspect_finds_a_file_behind_a_link_by_either_name(pipelines: PipelineProject, named: str) -> None:
+    pipelines.single("import common\nprint(common.double(21))\n")
+    shared = pipelines.folder / "shared"
+    shared.mkdir()
+    (shared / "common.py").write_text("def double(number):\n    return number * 2\n")
+    (pipelines.folder / "work" / "common.py").symlink_to("../shared/common.py")
+    debug(pipelines)
+    seen = pipelines.ok("pipeline.inspect", f"{named}:2", "--json").json
+    assert seen["locals"] == {"number": "21"}
     assert pipelines.until_final()["status"] == "Completed"
 
 

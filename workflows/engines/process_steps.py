@@ -19,6 +19,7 @@ from ..models import ImageRef, PathMapping
 from ..pipelines.commands import debugged_command
 from ..private import make_folder, open_file
 from . import ports
+from .links import outward
 from .process import clean_variables, end_groups, group_lives
 from .rank_variables import rank_variables
 from .step_variables import MARK, import_path, injected_variables
@@ -61,7 +62,8 @@ class ProcessSteps:
 
     def mappings(self, spec: StepSpec) -> tuple[PathMapping, ...]:
         """See :class:`~workflows.engines.steps.StepEngine`."""
-        return code_mappings(spec, _places(spec), os.path.realpath(spec.folder / "work"))
+        mappings = code_mappings(spec, _places(spec), os.path.realpath(spec.folder / "work"))
+        return (*mappings, *_linked(spec)) if spec.debug is not None else mappings
 
     def present(self, image: ImageRef) -> Mapping[str, str]:
         """See :class:`~workflows.engines.steps.StepEngine`."""
@@ -175,6 +177,16 @@ def _places(spec: StepSpec) -> list[tuple[Path, str]]:
     """Where the code and what lies beside it really are."""
     code = [spec.code_root] if spec.code_root is not None else []
     return [(folder, os.path.realpath(folder)) for folder in (*code, *include_roots(spec))]
+
+
+def _linked(spec: StepSpec) -> list[PathMapping]:
+    """What links in the code lead to elsewhere: the debugger knows files by where they really are."""
+    try:
+        found = outward(_places(spec)).places.values()
+    except UserError:
+        # More than a container could be given; here they are found all the same, by the names that lead to them.
+        return []
+    return [PathMapping(Path(local), local) for local in dict.fromkeys(found)]
 
 
 def _marked(mark: str, whole: bool = False) -> list[int]:

@@ -510,11 +510,13 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
 
 def _step_of(run: RunRecord, source: Path) -> StepRecord:
     """The step whose code holds a file; of several the first that is not over."""
-    real = source.resolve()
+    # By the name of a link, or by that of what it leads to.
+    names = (source.resolve(), source.parent.resolve() / source.name)
     matching = [
         step
         for step in run.steps
-        if step.debugged and any(real.is_relative_to(Path(local).resolve()) for local, _remote in step.mappings)
+        if step.debugged
+        and any(name.is_relative_to(Path(local).resolve()) for local, _remote in step.mappings for name in names)
     ]
     if not matching:
         debugged = ", ".join(step.name for step in run.steps if step.debugged) or "none"
