@@ -68,7 +68,7 @@ def test_ctrl_c_in_a_second_debug_leaves_the_service_before_or_says_that_it_is_g
     until(loading, "the loading of the second one")
     child.send_signal(signal.SIGINT)
     result = project.finish(child, 60)
-    assert result.code == 1, result
+    assert result.code == 130, result
     assert "Interrupted" in result.err
     assert f"note: the service {first['container']} that ran before is gone" in result.out
     project.inv("deploy.reload").says("No service of this project is running.", "inv deploy.debug")
@@ -88,6 +88,6 @@ def test_ctrl_c_while_a_second_debug_builds_leaves_the_service_before(project: P
     until(begun.exists, "the build of the package")
     child.send_signal(signal.SIGINT)
     result = project.finish(child, 120)
-    assert result.code == 1
+    assert result.code == 130
     assert "Interrupted in build" in result.err and "is gone" not in result.out
     assert post(first["scoring_url"]) == {"answer": 60}

@@ -221,7 +221,7 @@ def test_a_shell_there_knows_the_window_and_ctrl_c_gives_up_a_lost_one(project: 
     until(lambda: b"Connecting again" in said, "the loss")
     os.write(terminal, b"\x03")
     assert done.wait(15), bytes(said)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
     assert b"what was started there goes on" in said
     project.host.sshd.start()
 
