@@ -64,8 +64,17 @@ class Images:
         assert self.secret not in "\n".join(self.lines)
 
 
+@pytest.fixture(scope="module")
+def conda(docker_engine: None) -> Iterator[None]:
+    """The base image with what stands in for conda."""
+    with contextlib.closing(connect()) as client:
+        client.images.build(fileobj=io.BytesIO(CONDA_IMAGE.encode()), tag=CONDA, rm=True)
+        yield
+        client.api.remove_image(CONDA, force=True)
+
+
 @pytest.fixture
-def images(docker_engine: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Images]:
+def images(conda: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Images]:
     home = tmp_path / "home"
     home.mkdir()
     for name in [name for name in os.environ if name.startswith("PIP_") or name.upper().endswith("_PROXY")]:
@@ -79,7 +88,6 @@ def images(docker_engine: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HOME", str(home))
     (tmp_path / "pip.conf").write_text("")
     with contextlib.closing(connect()) as client:
-        client.images.build(fileobj=io.BytesIO(CONDA_IMAGE.encode()), tag=CONDA, rm=True)
         before = leftovers(client)
         yield Images(client, tmp_path)
         for image in client.api.images(filters={"label": f"{docker_images.KIND}=environment"}):
