@@ -16,8 +16,9 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from itertools import accumulate, chain, repeat, takewhile
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 from . import collecting, forks, greenlets, imports, spawning
 from .adapter import Adapter, AdapterFailed
@@ -39,6 +40,14 @@ def _server() -> Any:
     from debugpy.server import api
 
     return api
+
+
+def _prepare() -> None:
+    """Make this process ready for pydevd to be imported."""
+    # It warns of frozen modules on standard error; whoever debugs knows.
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    forks.untrace_children()
+    collecting.hold_while_frames_are_made()
 
 
 def _takes_connection() -> bool:
@@ -160,23 +169,10 @@ class Debugger:
         return self._adapter is not None and self._adapter.ends_within(LEAVING_SECONDS)
 
     def _start(self) -> None:
-        # It warns of frozen modules on standard error; whoever debugs knows.
-        os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-        forks.untrace_children()
-        collecting.hold_while_frames_are_made()
+        _prepare()
         adapter = self._start_adapter()
         try:
-            if "pydevd" in sys.modules:
-                self._clean_up()
-            # Its import puts a breakpoint() in place that pauses even with nobody attached.
-            hook = sys.breakpointhook
-            with imports.own, greenlets.supported():
-                api = _server()
-                sys.breakpointhook = hook
-                # Not before: most programs are never debugged.
-                from . import pace
-
-                pace.patch_pydevd(api)
+            with self._loaded() as api:
                 if adapter is not None and self._join(api, adapter):
                     self._adapter, adapter = adapter, None
                     return
@@ -188,6 +184,22 @@ class Debugger:
         finally:
             if adapter is not None:
                 adapter.end()
+
+    @contextmanager
+    def _loaded(self) -> Iterator[Any]:
+        """debugpy.server.api, with a pydevd that is put right and has no session left; imports are its own meanwhile."""
+        if "pydevd" in sys.modules:
+            self._clean_up()
+        # Its import puts a breakpoint() in place that pauses even with nobody attached.
+        hook = sys.breakpointhook
+        with imports.own, greenlets.supported():
+            api = _server()
+            sys.breakpointhook = hook
+            # Not before: most programs are never debugged.
+            from . import pace
+
+            pace.patch_pydevd(api)
+            yield api
 
     def _folder(self) -> str:
         """The folder of debugpy's package."""
@@ -248,21 +260,11 @@ class Debugger:
             Exception: Whatever debugpy raises when it cannot start.
         """
         self.leave()
-        os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-        forks.untrace_children()
-        collecting.hold_while_frames_are_made()
+        _prepare()
         if not self._watches_forks:
             self._watches_forks = True
             os.register_at_fork(after_in_child=self.forget_after_fork)
-        if "pydevd" in sys.modules:
-            self._clean_up()
-        hook = sys.breakpointhook
-        with imports.own, greenlets.supported():
-            api = _server()
-            sys.breakpointhook = hook
-            from . import pace
-
-            pace.patch_pydevd(api)
+        with self._loaded() as api:
             if not _takes_connection():
                 raise RuntimeError("this version of debugpy is not known")
             self._connect_pydevd(api, (port, token, client_token), ppid=parent)
