@@ -18,11 +18,16 @@ from typing import Any, TextIO
 
 from . import report
 from .terminal import Output, escaped, plain, printable
+from .words import in_words
 
 #: Where a result holds values of the person's own program; only known secrets are left out of them.
 OWN = frozenset(("locals", "values", "response"))
 #: Seconds after which a wait says what it waits for.
 REASON_AFTER = 1.0
+#: Seconds after which a line of progress on a terminal shows how long it has been there.
+AGE_SECONDS = 10.0
+#: Characters of a line of progress where the output is no terminal.
+LINE_CHARACTERS = 200
 #: Seconds between two of a great many lines, where they stay on the screen.
 PASSING_SECONDS = 5.0
 _TASK = re.compile(r"\binv ((?:deploy|container|pipeline|experiment)\.[a-z-]+)")
@@ -98,6 +103,8 @@ class Step:
         self._status: Any = None
         self._reason = ""
         self._passing = 0.0
+        #: What a terminal shows, and when it was said.
+        self._line, self._said = "", 0.0
 
     @property
     def seconds(self) -> float:
@@ -112,9 +119,11 @@ class Step:
         if self._console.terminal:
             from .redaction import scrub
 
-            self._live(scrub(line))
+            self._show(scrub(line))
         else:
-            self._console.line(f"  {self.name}: {line}")
+            # A compiler's command line may fill screens; of failures the whole output is looked through elsewhere.
+            short = line if len(line) <= LINE_CHARACTERS else f"{line[: LINE_CHARACTERS - 1]}…"
+            self._console.line(f"  {self.name}: {short}")
 
     def passing(self, line: str) -> None:
         """Show one line of a great many: where the output is no terminal, one every few seconds has to do."""
@@ -133,23 +142,44 @@ class Step:
             self._reason = reason
             self.detail(f"waiting for {reason} (Ctrl-C gives up)")
 
-    def _live(self, line: str) -> None:
+    def _show(self, line: str) -> None:
         from rich.console import Console as RichConsole
-        from rich.markup import escape
 
-        name = printable(self.name)
-        text = f"[bold]{escape(name)}[/bold] {escape(line[: self._console.width - len(name) - 6])}"
+        self._line, self._said = line, self.seconds
         if self._status is None:
-            self._status = RichConsole(file=self._console.stream).status(text)
+            self._status = RichConsole(file=self._console.stream).status(_Live(self))
             self._status.start()
-        else:
-            self._status.update(text)
 
     def close(self) -> None:
         """End live output."""
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+
+class _Live:
+    """A running step as a terminal shows it; rich draws it again and again, so that its times go on."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        from rich.text import Text
+
+        step = self._step
+        text = Text(no_wrap=True, overflow="ellipsis")
+        text.append(printable(step.name), "bold")
+        text.append(f" {_whole(step.seconds)} ")
+        age = step.seconds - step._said
+        since = f" (for {_whole(age)})" if age >= AGE_SECONDS else ""
+        line = Text(f" {step._line}")
+        # The rest of the line has to do, whatever the terminal's width is by now.
+        line.truncate(max(0, options.max_width - text.cell_len - len(since)), overflow="ellipsis")
+        yield text + line + Text(since, "dim")
+
+
+def _whole(seconds: float) -> str:
+    return in_words(seconds) if seconds >= 100 else f"{seconds:.0f} s"
 
 
 class Console:
@@ -179,9 +209,14 @@ class Console:
     @property
     def width(self) -> int:
         """Columns of the terminal."""
+        import os
         import shutil
 
-        return shutil.get_terminal_size().columns
+        try:
+            # Standard output may go elsewhere.
+            return os.get_terminal_size(self.stream.fileno()).columns or shutil.get_terminal_size().columns
+        except (OSError, ValueError):
+            return shutil.get_terminal_size().columns
 
     def line(self, text: str = "") -> None:
         """Show one line."""

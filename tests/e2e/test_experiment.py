@@ -197,6 +197,24 @@ def test_one_debugger_for_an_experiment_and_two_experiments_side_by_side(experim
     experiment.debug("sums")
 
 
+def test_the_next_session_is_not_refused_while_an_inspected_run_comes_to_its_end(experiment: ExperimentProject) -> None:
+    go_on = experiment.folder / "go on"
+    experiment.script.write_text(
+        "import pathlib, time\nx = 1\n"
+        "while not pathlib.Path(__file__).resolve().with_name('go on').exists():\n    time.sleep(0.1)\n"
+    )
+    first = experiment.debug("sums", "--script", "train.py")
+    experiment.ok("experiment.inspect", "train.py:2")
+    second = experiment.debug("sums")
+    assert experiment.record(first["run_id"])["status"] == "Running"
+    # That one holds, so a third is refused.
+    experiment.inv("experiment.debug", "sums").says(second["run_id"], "is being debugged already")
+    experiment.ok("experiment.inspect", "train.py:2")
+    go_on.touch()
+    for run in (first, second):
+        assert experiment.until_final(run["run_id"])["status"] == "Completed"
+
+
 def test_a_run_whose_runner_was_killed_is_recognised_and_can_be_debugged_again(experiment: ExperimentProject) -> None:
     first = experiment.debug("sums", "--script", "train.py")
     runner = json.loads((experiment.runs / first["run_id"] / "runner.json").read_text())["pid"]

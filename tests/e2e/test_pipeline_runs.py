@@ -10,6 +10,7 @@ import socket
 import time
 from pathlib import Path
 
+import pytest
 from pipelines import (
     FAMILY,
     PREPARE_LINE,
@@ -84,6 +85,31 @@ def test_follow_streams_the_logs_with_the_steps_names_and_ends_with_the_run(pipe
     out = pipelines.ok("pipeline.submit", "--no-debug", "--follow").out
     assert "[prepare] doubled [1, 2, 3, 1, 2, 3]" in out and "[tell] the result is 36" in out
     assert out.index("[prepare]") < out.index("[add]") < out.index("[tell]")
+
+
+@pytest.mark.parametrize("by", ["pipeline.submit", "pipeline.tail-log"])
+def test_follow_says_that_and_why_a_step_holds_and_when_it_goes_on(pipelines: PipelineProject, by: str) -> None:
+    pipelines.single("print('begun', flush=True)\nraise ValueError('no such thing')\n")
+    started: tuple[str, ...] = ("pipeline.submit", "--debug-timeout", "250", "--follow")
+    if by == "pipeline.tail-log":
+        pipelines.ok(*started[:-1])
+        started = ("pipeline.tail-log", "--follow")
+    child = pipelines.start(*started)
+    assert child.stdout is not None
+    told = next(line for line in child.stdout if line.startswith("work holds"))
+    endpoint = pipelines.until_waiting("work")
+    where = f"{endpoint['host']}:{endpoint['port']}"
+    assert f"work holds for a debugger on {where}, up to 250 s" in told
+    assert endpoint["launch_configuration"] in told and "inv pipeline.inspect FILE:LINE --run 1 --step work" in told
+    with session(endpoint, {pipelines.folder / "work" / "work.py": [1]}) as client:
+        assert any(line.startswith(f"work has a debugger on {where}") for line in child.stdout)
+        assert client.wait_event("stopped", 60)
+    assert pipelines.finish(child).code == 1
+    child = pipelines.start("pipeline.submit", "--on-error", "--follow")
+    assert child.stdout is not None
+    told = next(line for line in child.stdout if line.startswith("work holds"))
+    assert "work holds at ValueError: no such thing, for a debugger on " in told
+    child.kill()
 
 
 def test_an_input_can_be_given_on_the_command_line(pipelines: PipelineProject) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from ..private import FOLDER, open_file
 from ..project import write_bytes
 from ..reading import read_bytes
 from ..redaction import LineScrubber, scrub
-from ..runs import begun, runner, store, submission
+from ..runs import attachable, begun, runner, store, submission
 from ..runs import record as records
 from ..runs.attachable import Attachable
 from ..runs.plan import Plan, PlannedDebug, PlannedInput, PlannedStep
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 KIND = "experiment"
 #: Seconds that a run may take to end by itself: a build takes away what it has made.
 CANCEL_SECONDS = 15.0
+#: Seconds for a debugger that has just left to be known as gone.
+LEFT_SECONDS = 3.0
 #: Seconds between two looks at whether a run is to be canceled while its environment is built.
 LOOK_SECONDS = 0.05
 #: Runs that are listed unless all are asked for.
@@ -279,11 +282,30 @@ class ExperimentFlow:
     def _check_session(self, name: str) -> None:
         """See that no other run of the experiment is being debugged."""
         run = self.session(name)
-        if run is not None:
+        if run is not None and not self._let_go(run):
             raise UserError(
                 f"{name} is being debugged already, in its run {run.run_id}.",
                 f"Let it end, or: inv experiment.cancel --run {run.number}",
             )
+
+    def _let_go(self, run: RunRecord) -> bool:
+        """Whether a run's debugger has left it, as an inspection does: it comes to its end by itself.
+
+        That it has left is announced a moment after it has.
+        """
+        deadline = time.monotonic() + LEFT_SECONDS
+        while time.monotonic() < deadline:
+            now = records.load(run.folder) or run
+            if now.final:
+                return True
+            found = attachable.of_run(now)
+            states = {one.state for one in found}
+            if states == {attachable.DETACHED} and len(found) == attachable.expected(now, now.steps[0]):
+                return True
+            if attachable.ATTACHED not in states:
+                return False
+            time.sleep(LOOK_SECONDS)
+        return False
 
     def session(self, name: str) -> RunRecord | None:
         """The run in which an experiment is being debugged; None where there is none."""

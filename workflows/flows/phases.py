@@ -1,7 +1,11 @@
-"""What the steps of a run in a workspace go through before and while they run: queued, prepared, running."""
+"""What steps go through before and while they run: queued, prepared, running; held for a debugger, and let go."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from ..runs import attachable, record
+from ..runs.attachable import Attachable
 from ..runs.record import RunRecord
 from ..words import in_words
 
@@ -22,3 +26,48 @@ class PhaseLines:
                 lines.append(f"{step.name}: {word} {in_words(phases[index + 1][1] - since)}")
             self._told[step.name] = max(0, len(phases) - 1)
         return lines
+
+
+class HoldLines:
+    """Says that and why steps hold, and what became of it: a log that stands still does not tell.
+
+    Args:
+        names: The steps that are looked at.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        self._told: dict[tuple[str, int], str] = {}
+
+    def new(self, run: RunRecord) -> list[str]:
+        """A line for each step, or rank of one, that has begun to hold or was let go since the last call."""
+        lines = []
+        for step in run.steps:
+            if step.name not in self._names or not step.ports or step.status != record.RUNNING:
+                continue
+            for one in attachable.of_step(run, step):
+                key = (step.name, one.rank or 0)
+                before = self._told.get(key)
+                if one.state != before and (text := _of_hold(one, before)):
+                    lines.append(f"{step.name}{'' if one.rank is None else f', rank {one.rank}'} {text}")
+                self._told[key] = one.state
+        return lines
+
+
+def _of_hold(one: Attachable, before: str | None) -> str:
+    if one.state == attachable.WAITING:
+        at = f"at {one.what}, " if one.what else ""
+        limit = f", up to {one.limit:g} s" if one.limit is not None else ""
+        which = f" --step {one.step.name}" if not one.run.single else ""
+        rank = f" --rank {one.rank}" if one.rank is not None else ""
+        return (
+            f"holds {at}for a debugger on {one.where}{limit}: F5 in VS Code ({one.configuration}), or "
+            f"inv {one.run.kind}.inspect FILE:LINE --run {one.run.number}{which}{rank}"
+        )
+    if one.state == attachable.NOT_ATTACHED:
+        return "goes on, no debugger came in time"
+    if one.state == attachable.ATTACHED:
+        return f"has a debugger on {one.where}; while that has paused it, nothing comes"
+    if one.state == attachable.DETACHED and before == attachable.ATTACHED:
+        return "goes on without a debugger"
+    return ""

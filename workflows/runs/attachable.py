@@ -99,6 +99,7 @@ class Attachable:
         rank: Its rank; None where the step is one process.
         state: One of the words above.
         error: The exception that it holds at, as announced; or why nobody can be let in.
+        limit: Seconds that it holds, at most, where it has said so.
     """
 
     run: RunRecord
@@ -106,6 +107,7 @@ class Attachable:
     rank: int | None
     state: str
     error: dict[str, Any] | None = None
+    limit: float | None = None
 
     @property
     def what(self) -> str:
@@ -169,6 +171,7 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
     """
     ranks: dict[int, dict[int, str]] = {}
     errors: dict[tuple[int, int], dict[str, Any]] = {}
+    limits: dict[tuple[int, int], float] = {}
     # Whose last client has left; a very short visit is over before the hold that it ended has said so.
     left: set[tuple[int, int]] = set()
     events = read_events(run.events(step)) if step.ports else []
@@ -185,6 +188,8 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
             left.add((rank, pid))
         if kind in ("raised", "gate-failed", "out-of-reach"):
             errors[rank, pid] = event
+        if kind == "waiting" and isinstance(event.get("timeout"), int | float):
+            limits[rank, pid] = event["timeout"]
         if kind not in _STATES:
             continue
         states = ranks.setdefault(rank, {})
@@ -199,7 +204,9 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
     if errors:
         given.keep_secrets(run)
     return [
-        Attachable(run, step, rank if rank in ranked else None, states[pid], errors.get((rank, pid)))
+        Attachable(
+            run, step, rank if rank in ranked else None, states[pid], errors.get((rank, pid)), limits.get((rank, pid))
+        )
         for rank, states in sorted(ranks.items())
         for pid in [_counting(states)]
     ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..console import Console
-from ..flows.phases import PhaseLines
+from ..flows.phases import HoldLines, PhaseLines
 from ..logs.interleave import Interleaver, colours
 from ..runs import attachable
 from ..runs import record as records
@@ -28,9 +28,15 @@ CLOSING_SECONDS = 2.0
 class _Watched:
     """A run's record, read again where it may have changed."""
 
-    def __init__(self, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        refresh: Callable[[RunRecord], RunRecord],
+        run: RunRecord,
+        say: Callable[[str], None],
+        holds: HoldLines | None,
+    ) -> None:
         self._refresh, self._say = refresh, say
-        self._phases = PhaseLines()
+        self._phases, self._holds = PhaseLines(), holds
         self._asked = self._next = self._closing = 0.0
         self._see(run)
 
@@ -46,7 +52,8 @@ class _Watched:
             return self._run
         took = time.monotonic() - now
         self._next = now + took + max(RECORD_SECONDS, RECORD_SHARE * took)
-        for line in self._phases.new(self._run):
+        held = self._holds.new(self._run) if self._holds is not None and not self._run.final else []
+        for line in (*self._phases.new(self._run), *held):
             self._say(line)
         self._see_closing(now)
         return self._run
@@ -89,8 +96,10 @@ def stream_run(
         rank: Only this rank's.
         until_held: Also end where a step holds for its debugger.
     """
-    watched = _Watched(refresh, run, console.line)
     chosen = [one for one in run.steps if step in (None, one.name)]
+    # Where it ends with the first that holds, its caller says so.
+    holding = None if until_held else HoldLines({one.name for one in chosen})
+    watched = _Watched(refresh, run, console.line, holding)
     sources = [
         (one.name, number, path)
         for one in chosen
