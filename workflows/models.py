@@ -45,6 +45,7 @@ class ImageRef:
         name: The image's name (docker) or the environment's folder (process).
         reused: True when nothing had to be built.
         notes: Where it differs from what its definition asks for.
+        live: Folders of packages in it that stay where they are, on this machine.
         variables: Of the conda file that a step's is built from, as they stand there.
         source: That file.
     """
@@ -54,6 +55,7 @@ class ImageRef:
     name: str
     reused: bool = False
     notes: tuple[str, ...] = ()
+    live: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     source: str = ""
 
@@ -210,8 +212,10 @@ class Service:
     @property
     def path_mappings(self) -> tuple[PathMapping, ...]:
         """Where the service's code lies for it."""
-        linked = (PathMapping(Path(local), place) for place, local in self.links.items())
-        return (PathMapping(self.source, self.remote_root), *linked)
+        linked = [PathMapping(Path(local), place) for place, local in self.links.items()]
+        # Of two that begin alike the debugger takes the first: so what lies in the folder comes before it.
+        inner = [one for one in linked if self.source in one.local_root.parents]
+        return (*inner, PathMapping(self.source, self.remote_root), *(one for one in linked if one not in inner))
 
     @property
     def endpoint(self) -> DebugEndpoint:

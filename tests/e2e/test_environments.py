@@ -322,6 +322,7 @@ def test_the_inference_image(client: docker.DockerClient, nothing_left: None) ->
         "azureml-debug.kind": "environment",
         "azureml-debug.digest": image.digest,
         "azureml-debug.environment": "inference",
+        "azureml-debug.live": "[]",
     }
     seen = run_in(
         client,
@@ -387,6 +388,46 @@ def test_an_image_whose_packages_only_pip_can_get(
     image = docker_images.build_image(client, definition, base.BASE_IMAGE, tmp_path / "cache", lines.append)
     assert "pip gets the packages: uv has no prefer-binary" in lines
     assert run_in(client, image.name, "python -c 'import tiny_local; print(tiny_local.answer)'") == "42\n"
+
+
+@pytest.mark.parametrize("way", ["in the image", "only pip", "another Dockerfile", "compiled"])
+def test_an_editable_package_is_in_its_folder_or_the_image_does_not_say_so(
+    client: docker.DockerClient, nothing_left: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    from workflows.engines import docker_build
+
+    package = tmp_path / "a package"
+    (package / "src").mkdir(parents=True)
+    (package / "setup.py").write_text(
+        "from setuptools import setup\nsetup(name='pack', py_modules=['pack'], package_dir={'': 'src'})\n"
+    )
+    module = package / "src" / "pack.py"
+    module.write_text("answer = 1\n")
+    dockerfile = ""
+    if way == "in the image":
+        monkeypatch.setattr(docker_build, "make_packages", lambda *arguments: None)
+    elif way == "only pip":
+        monkeypatch.setenv("PIP_PREFER_BINARY", "1")
+    elif way == "compiled":
+        (package / "unused.c").write_text("")
+    else:
+        dockerfile = f"FROM {base.BASE_IMAGE}\nRUN true\n"
+    definition = define(tmp_path / "e2e-live", f"-e {package}\n", dockerfile)
+    image = docker_images.build_image(client, definition, base.BASE_IMAGE, tmp_path / "cache", silent)
+    found = docker_images.find_image(client, definition, base.BASE_IMAGE)
+    assert found is not None
+    assert (found.digest, found.live) == (image.digest, image.live)
+    assert image.live == ((str(package),) if way == "in the image" else ())
+    module.write_text("answer = 2\n")
+    edited = load_definition(definition.folder, default_dockerfile=ROOT / "env" / "training" / "Dockerfile")
+    found = docker_images.find_image(client, edited, base.BASE_IMAGE)
+    if way == "in the image":
+        mounted = {str(package): {"bind": str(package), "mode": "ro"}}
+        assert run_in(client, image.name, "python -c 'import pack; print(pack.answer)'", volumes=mounted) == "2\n"
+        assert found is not None
+    else:
+        # An edit is another image.
+        assert found is None
 
 
 def test_a_dockerfile_of_ones_own(client: docker.DockerClient, nothing_left: None, tmp_path: Path) -> None:

@@ -289,6 +289,56 @@ def test_what_changes_the_digest(folder: Path) -> None:
     assert load(folder).digest("a") in seen
 
 
+def test_of_an_editable_package_counts_what_decides_how_it_is_installed(folder: Path) -> None:
+    package = folder.parent / "a package"
+    (package / "own").mkdir(parents=True)
+    for name in ("setup.py", "setup.cfg", "own/__init__.py"):
+        (package / name).write_text("")
+    for place in (package, folder / "inside"):
+        if place != package:
+            package.rename(place)
+        (folder / "requirements.txt").write_text(f"-e {place}\n")
+        seen = load(folder).digest("a")
+        assert load(folder).live == (place,)
+        (place / "own" / "__init__.py").write_text("x = 1\n")
+        assert load(folder).digest("a") == seen
+        assert load(folder).as_copies().digest("a") not in (seen, load(folder).as_copies().digest("b"))
+        for name in ("own/more.py", "setup.py", "setup.cfg"):
+            (place / name).write_text(f"# {seen}\n")
+            assert load(folder).digest("a") != seen
+            seen = load(folder).digest("a")
+        (place / "own" / "more.py").unlink()
+    copied = load(folder).as_copies().digest("a")
+    (place / "own" / "__init__.py").write_text("x = 2\n")
+    assert load(folder).as_copies().digest("a") != copied
+    # What has to be compiled would be missing in the folder, and one without `-e` is a copy anyway.
+    (place / "own" / "fast.pyx").write_text("")
+    assert load(folder).live == ()
+    (place / "own" / "fast.pyx").unlink()
+    (folder / "requirements.txt").write_text(f"{place}\n")
+    assert load(folder).live == ()
+
+
+def test_in_an_image_an_editable_package_is_installed_from_where_it_is(folder: Path) -> None:
+    import tarfile
+
+    package = folder.parent / "a package"
+    package.mkdir()
+    (package / "setup.py").write_text("")
+    (folder / "requirements.txt").write_text(f"-e {package}\n")
+    for definition, line in (
+        (load(folder), f"-e {package.as_uri()}\n"),
+        (load(folder).as_copies(), "./local/0\n"),
+    ):
+        with build_context(definition, None) as file, tarfile.open(fileobj=file) as tar:
+            names = set(tar.getnames())
+            read = {name: tar.extractfile(name) for name in names if name.startswith(".azureml-debug/")}
+            texts = {name: found.read().decode() for name, found in read.items() if found is not None}
+        assert texts[".azureml-debug/requirements-all.txt"] == line
+        assert ".azureml-debug/local/0/setup.py" in names
+        assert texts.get(".azureml-debug/live") == (f"local/0\t{package}\n" if definition.live else None)
+
+
 def test_context_of_a_folder_without_dockerfile_and_runit(folder: Path) -> None:
     import tarfile
 

@@ -1,7 +1,7 @@
 """Looks at an entry script without running it, for what is sure to keep the server from loading it.
 
-``python entry_script.py SCRIPT ROOT...`` prints one line of JSON: null, or what is wrong and where. It runs on the
-service's own Python, whose grammar counts, before the worker that serves is ended.
+``python entry_script.py SCRIPT ROOT [OTHER...]`` prints one line of JSON: null, or what is wrong and where. It runs on
+the service's own Python, whose grammar counts, before the worker that serves is ended.
 """
 
 from __future__ import annotations
@@ -158,5 +158,5 @@ def _place(name: str, roots: Sequence[str]) -> str | None:
 
 if __name__ == "__main__":
     # As the server does; this file's own folder is not the service's.
-    sys.path[:] = [*sys.path[1:], *sys.argv[2:]]
+    sys.path[:] = [*sys.path[1:], *sys.argv[2:3]]
     sys.stdout.write(json.dumps(fault_below(sys.argv[1], sys.argv[2:])) + "\n")

@@ -16,16 +16,17 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ..environments import pip_carried, pythons
 from ..environments.conda_packages import satisfies
-from ..environments.context import build_context
+from ..environments.context import ENVIRONMENT, OURS, build_context
 from ..environments.dockerfile import Dockerfile, parse
 from ..environments.pip_failures import pip_failed
 from ..environments.wheelhouse import make_packages
 from ..errors import UserError
 from ..interrupts import uninterrupted
 from ..paths import cache_folder
-from ..reading import read_text
+from ..reading import read_bytes, read_text
 from ..redaction import LineScrubber, scrub
 from ..runs import identity
+from ..words import in_bytes
 from . import docker_address, docker_buildkit, docker_prepared
 from .docker_build_log import Journal, Log
 from .docker_images import base_missing, engine_disk_full, engine_lost, uses_base
@@ -49,10 +50,20 @@ def build(
     cache: Path,
     report: Callable[[str], None],
     *,
-    name: str,
-    labels: Mapping[str, str],
-) -> None:
+    named: Callable[[EnvironmentDefinition], tuple[str, Mapping[str, str]]],
+) -> EnvironmentDefinition:
     """Build an image and give it its name; the caller holds the lock.
+
+    Args:
+        client: The engine.
+        definition: The environment.
+        base_image: What it builds on.
+        cache: The program's cache folder.
+        report: Called with each line of progress.
+        named: The name and the labels of an image.
+
+    Returns:
+        The definition as it was built: with copies of all local packages where only pip could do it.
 
     Raises:
         UserError: It failed. Neither image nor container of it is left.
@@ -67,17 +78,31 @@ def build(
     if image is not None:
         for note in definition.translated()[1]:
             report(note)
+    if definition.live and not _installs(definition):
+        definition = definition.as_copies()
     packages = make_packages(definition, image, cache, report)
+    if definition.live and packages is not None and not (packages / ENVIRONMENT).is_dir():
+        definition = definition.as_copies()
+        packages = make_packages(definition, image, cache, report)
+    name, labels = named(definition)
     arguments = {"BASE_IMAGE": base_image}
     with contextlib.ExitStack() as stack:
         text = None
         if packages is None:
             text = stack.enter_context(_prepared(client, definition, arguments, report))
+        report("packing what the engine is sent")
         context = stack.enter_context(build_context(definition, packages, text))
+        report(f"sending {in_bytes(os.fstat(context.fileno()).st_size)} to the engine")
         path = definition.dockerfile
         log, failure = run_build(client, context, name, labels, report, path=path, arguments=arguments)
     if failure:
         raise _failed(definition, log, failure)
+    return definition
+
+
+def _installs(definition: EnvironmentDefinition) -> bool:
+    """Whether a Dockerfile, which may be the person's own, uses what is added to its context."""
+    return str(OURS).encode() in read_bytes(definition.dockerfile)
 
 
 @contextlib.contextmanager

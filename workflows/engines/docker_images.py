@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ PREFIX = "azureml-debug"
 
 KIND = "azureml-debug.kind"
 DIGEST = "azureml-debug.digest"
+#: Folders of the machine's that packages in the image are in, as a JSON list.
+LIVE = "azureml-debug.live"
 ENVIRONMENT = "azureml-debug.environment"
 
 
@@ -63,7 +66,17 @@ def find_image(client: docker.DockerClient, definition: EnvironmentDefinition, b
     base = _image_id(client, images, base_image)
     if base is None and uses_base(definition):
         return None
-    digest = image_digest(definition, base or "")
+    if not definition.live:
+        return _found_image(client, images, definition, base or "")
+    # Where only pip could make it, every package has been copied.
+    ways = (definition, definition.as_copies())
+    return next(filter(None, (_found_image(client, images, one, base or "") for one in ways)), None)
+
+
+def _found_image(
+    client: docker.DockerClient, images: list[dict[str, Any]], definition: EnvironmentDefinition, base: str
+) -> ImageRef | None:
+    digest = image_digest(definition, base)
     name = image_name(definition, digest)
     found = [image for image in images if (image.get("Labels") or {}).get(DIGEST) == digest]
     if not any(name in (image.get("RepoTags") or ()) for image in found):
@@ -74,7 +87,7 @@ def find_image(client: docker.DockerClient, definition: EnvironmentDefinition, b
             return None
         repository, tag = split_name(name)
         client.api.tag(found[0]["Id"], repository, tag)
-    return ImageRef("docker", digest, name, reused=True)
+    return ImageRef("docker", digest, name, reused=True, live=tuple(map(str, definition.live)))
 
 
 def _foreign(image: Mapping[str, Any]) -> bool:
@@ -117,10 +130,13 @@ def build_image(
             if found is not None:
                 return found
             base = _ensure_base(client, definition, base_image, report)
-            digest = image_digest(definition, base)
-            name = image_name(definition, digest)
-            labels = {KIND: "environment", DIGEST: digest, ENVIRONMENT: definition.name}
-            build(client, definition, base_image, cache, report, name=name, labels=labels)
+
+            def named(made: EnvironmentDefinition) -> tuple[str, dict[str, str]]:
+                digest, live = image_digest(made, base), json.dumps([*map(str, made.live)])
+                labels = {KIND: "environment", DIGEST: digest, ENVIRONMENT: made.name, LIVE: live}
+                return image_name(made, digest), labels
+
+            made = build(client, definition, base_image, cache, report, named=named)
     except OSError as error:
         if (told := storage.explained(error, cache)) is not None:
             raise told from error
@@ -129,7 +145,8 @@ def build_image(
         raise UserError(
             f"{error.filename or cache}: {error.strerror or error}.", "Make it readable and writable."
         ) from error
-    return ImageRef("docker", digest, name)
+    name, labels = named(made)
+    return ImageRef("docker", labels[DIGEST], name, live=tuple(map(str, made.live)))
 
 
 def engine_lost(error: Exception) -> UserError:
@@ -177,7 +194,11 @@ def tagged_image(client: docker.DockerClient, tag: str) -> ImageRef | None:
         return None
     labels: Mapping[str, str] = image["Config"].get("Labels") or {}
     digest = labels.get(DIGEST, "") if labels.get(KIND) == "environment" else ""
-    return ImageRef("docker", digest, tag, reused=True)
+    try:
+        live = json.loads(labels.get(LIVE) or "[]")
+    except ValueError:
+        live = []
+    return ImageRef("docker", digest, tag, reused=True, live=tuple(map(str, live)))
 
 
 def unused_images(

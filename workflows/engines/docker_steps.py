@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .. import storage
 from ..azureml.forwarding import Network
 from ..debuggee import FOLDER as DEBUGGEE
+from ..environments import local_packages
 from ..errors import UserError
 from ..interrupts import uninterrupted
 from ..models import ImageRef, PathMapping
@@ -84,9 +85,13 @@ class DockerSteps:
     def mappings(self, spec: StepSpec) -> tuple[PathMapping, ...]:
         """See :class:`~workflows.engines.steps.StepEngine`."""
         linked = _code_links(spec).places
+        live = _live(spec)
         return (
+            # Of two that begin alike the debugger takes the first, and a package may be in the folder of the code.
+            *(PathMapping(Path(local), place) for place, local in live.items() if _is_in_code(spec, local)),
             *code_mappings(spec, _places(spec), WORK),
             *(PathMapping(Path(local), place) for place, local in linked.items()),
+            *(PathMapping(Path(local), place) for place, local in live.items() if not _is_in_code(spec, local)),
         )
 
     def view(self, spec: StepSpec) -> StepView:
@@ -395,6 +400,21 @@ def _code_links(spec: StepSpec) -> Links:
     return outward(_places(spec), _OWN)
 
 
+def _live(spec: StepSpec) -> dict[str, str]:
+    """The places of packages that stay in their folders."""
+    try:
+        return local_packages.places(spec.image.live, spec.code_root)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"The package folder {error}, which the step {spec.step} runs, is gone.",
+            "Correct the environment's requirements.txt or conda.yml, then run the same command again.",
+        ) from error
+
+
+def _is_in_code(spec: StepSpec, folder: str) -> bool:
+    return spec.code_root is not None and spec.code_root in Path(folder).parents
+
+
 def _input(name: str, path: Path) -> str:
     folder = f"{ROOT}/inputs/{name}"
     return folder if path.is_dir() else f"{folder}/{input_name(path)}"
@@ -418,6 +438,7 @@ def _mounts(spec: StepSpec) -> list[Any]:
     folders = [(path, _input(name, path)) for name, path in spec.inputs.items() if path.is_dir()]
     of_data = outward([*_places(spec), *folders], _OWN).places if folders else {}
     places += [(target, Path(local), True) for target, local in of_data.items() if not is_below(target, code)]
+    places += [(target, Path(local), True) for target, local in _live(spec).items()]
     return [Mount(target, str(source), type="bind", read_only=read_only) for target, source, read_only in places]
 
 

@@ -43,7 +43,7 @@ class ProcessEngine:
         from ..environments.virtual import find_environment
 
         built = find_environment(definition, cache_folder())
-        return ImageRef(self.name, built.digest, str(built.folder), reused=True) if built else None
+        return ImageRef(self.name, built.digest, str(built.folder), reused=True, live=built.live) if built else None
 
     def build(
         self, definition: EnvironmentDefinition, base_image: str | None, report: Callable[[str], None]
@@ -53,7 +53,8 @@ class ProcessEngine:
         from ..environments.virtual import ensure_environment
 
         built = ensure_environment(definition, cache_folder(), briefly(report))
-        return ImageRef(self.name, built.digest, str(built.folder), reused=built.reused, notes=built.notes)
+        folder, notes = str(built.folder), built.notes
+        return ImageRef(self.name, built.digest, folder, reused=built.reused, notes=notes, live=built.live)
 
     def tag(self, image: ImageRef, tag: str, project: Path) -> None:
         """See :class:`~workflows.engines.base.Engine`."""
@@ -65,7 +66,9 @@ class ProcessEngine:
         entry = (read_json(state_folder(project) / "tags.json") or {}).get(tag)
         if not entry or not Path(entry["name"]).is_dir():
             return None
-        return ImageRef(self.name, entry["digest"], entry["name"], reused=True)
+        from ..environments.virtual import live_of
+
+        return ImageRef(self.name, entry["digest"], entry["name"], reused=True, live=live_of(Path(entry["name"])))
 
     # Services
 

@@ -54,8 +54,11 @@ def pip_files(
         elif item.local is not None and item.local.is_relative_to(definition.folder.resolve()):
             # pip runs in that folder, and cannot read a file with a path that is not UTF-8.
             place = f"./{item.local.relative_to(definition.folder.resolve()).as_posix()}"
-        # In an image the source folder of an editable package is gone after the build.
-        return item.render(place, editable=not in_image)
+        if item.local is not None and item.editable and re.search(r"\s", place or str(item.local)):
+            # pip takes the line apart at blanks.
+            place = item.local.as_uri()
+        # In an image the source folder of any other editable package is gone after the build.
+        return item.render(place, editable=not in_image or item.local in definition.live)
 
     files = dict[str, str]()
     lines = list(definition.options)
@@ -153,7 +156,7 @@ def _add_environment(tar: tarfile.TarFile, folder: Path) -> None:
 
 
 def _add_requirements(tar: tarfile.TarFile, definition: EnvironmentDefinition) -> None:
-    places = dict[Path, str]()
+    places, live = dict[Path, str](), ""
     for item in definition.pip:
         if item.local is None or item.local in places:
             continue
@@ -161,10 +164,16 @@ def _add_requirements(tar: tarfile.TarFile, definition: EnvironmentDefinition) -
         # A wheel's name is part of its meaning; a folder's is not.
         is_folder = item.local.is_dir()
         places[item.local] = f"./{below}" if is_folder else f"./{below / item.local.name}"
+        if item.local in definition.live:
+            # Where a container has the folder itself mounted; the copy is there for the build.
+            places[item.local] = item.local.as_uri()
+            live += f"{below}\t{item.local}\n"
         for inner, path in local_files(item.local):
             _add_file(tar, OURS / below / inner, path)
     for name, text in pip_files(definition, translated=False, places=places).items():
         _add_text(tar, OURS / name, text)
+    if live:
+        _add_text(tar, OURS / "live", live)
     everything = pip_files(definition, translated=True, places=places)["requirements.txt"]
     _add_text(tar, OURS / "requirements-all.txt", everything)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..line_ends import has_windows_ends
 from ..redaction import keep_addresses
+from . import local_packages
 from .conda_file import read_conda
 from .conda_packages import CondaPackage, for_pip
 from .needed import missing
@@ -71,6 +72,8 @@ class EnvironmentDefinition:
         files: Everything that goes into an image's build context: name there, path here.
         variables: conda's environment variables, as they stand in the file.
         content: Hex digest of all of the above.
+        live: Folders of editable packages that stay where they are, see :mod:`.local_packages`.
+        copied: The digest where those are copied, too.
     """
 
     name: str
@@ -87,6 +90,12 @@ class EnvironmentDefinition:
     files: tuple[tuple[PurePosixPath, Path], ...]
     content: str
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    live: tuple[Path, ...] = ()
+    copied: str = ""
+
+    def as_copies(self) -> EnvironmentDefinition:
+        """The same with every local package copied."""
+        return replace(self, live=(), content=self.copied)
 
     def digest(self, *parts: str) -> str:
         """Hex SHA-256 of the definition together with what else decides the result.
@@ -106,7 +115,7 @@ class EnvironmentDefinition:
         conda = [item.text for item in self.conda]
         for part in (BUILD_VERSION, *lines, "", *self.constraints, "", *self.options, "", *conda, *parts):
             _feed(total, part.encode("utf-8", "surrogateescape"))
-        _feed_locals(total, self.pip)
+        _feed_locals(total, self.pip, self.live)
         return total.hexdigest()
 
     def translated(self) -> tuple[tuple[Requirement, ...], tuple[str, ...]]:
@@ -178,14 +187,22 @@ def load_definition(
         runit = default_dockerfile.parent / "runit"
         files |= {PurePosixPath("runit") / inner: path for inner, path in _walk(runit)}
     ordered = tuple(sorted(files.items()))
-    total = hashlib.sha256()
-    _feed_files(total, ordered)
     inside = {item.resolve() for _, item in ordered}
     outside = [path for path in lines.files if path not in inside]
-    _feed_files(total, [(PurePosixPath(os.path.relpath(path, folder)), path) for path in outside])
-    _feed_locals(total, pip)
-    for item in added:
-        _feed(total, item.text.encode())
+
+    def content(live: Sequence[Path]) -> str:
+        total = hashlib.sha256()
+        # A package in the folder is told by what of it counts.
+        _feed_files(total, [one for one in ordered if not live or not any(map(one[1].resolve().is_relative_to, live))])
+        _feed_files(total, [(PurePosixPath(os.path.relpath(path, folder)), path) for path in outside])
+        _feed_locals(total, pip, live)
+        for item in added:
+            _feed(total, item.text.encode())
+        return total.hexdigest()
+
+    folders = {item.local: item.local for item in pip if item.local is not None and item.local.is_dir()}
+    live = local_packages.live(pip, ((path, [name for name, _ in _walk(path)]) for path in folders))
+    copied = content(())
     python = next((item.constraint for item in packages if item.name == "python"), "")
     return EnvironmentDefinition(
         name=name or (source.stem if alone else folder.name),
@@ -200,7 +217,9 @@ def load_definition(
         options=tuple(lines.options),
         dockerfile=dockerfile,
         files=ordered,
-        content=total.hexdigest(),
+        content=content(live) if live else copied,
+        live=live,
+        copied=copied,
         variables=variables,
     )
 
@@ -278,8 +297,15 @@ def _feed_files(total: _Hash, files: Iterable[tuple[PurePosixPath, Path]]) -> No
             ) from error
 
 
-def _feed_locals(total: _Hash, requirements: Sequence[Requirement]) -> None:
+def _feed_locals(total: _Hash, requirements: Sequence[Requirement], live: Sequence[Path]) -> None:
     for item in requirements:
-        if item.local is not None:
-            _feed(total, item.render().encode("utf-8", "surrogateescape"))
-            _feed_files(total, local_files(item.local))
+        if item.local is None:
+            continue
+        _feed(total, item.render().encode("utf-8", "surrogateescape"))
+        files = list(local_files(item.local))
+        if item.local in live:
+            # A new module may change what is installed, and an edit of one does not.
+            for name, _ in sorted(files):
+                _feed(total, os.fsencode(str(name)))
+            files = [(name, path) for name, path in files if local_packages.counts(name)]
+        _feed_files(total, files)

@@ -48,6 +48,14 @@ pip() {
         --no-cache-dir --progress-bar off "$@"
 }
 
+if [ -f live ]; then
+    # Packages that a container has mounted later, at the paths of the machine that builds.
+    while IFS="$(printf '\t')" read -r copy path; do
+        mkdir -p "$path"
+        cp -R "$copy/." "$path/"
+    done <live
+fi
+
 if [ -d wheelhouse ]; then
     # Made by the host's pip from the same requirements: no index and no network is needed here.
     pip --no-index --find-links wheelhouse wheelhouse/*.whl

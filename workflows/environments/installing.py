@@ -203,6 +203,10 @@ def fill_with_uv(work: Work, python: Path) -> str | None:
         reason = _filled(work, program, ["--requirements", str(path)], settings, python)
         if reason is not None:
             break
+    if reason is None and work.relocatable and work.definition.live:
+        # With what they need, and with what else is editable, they have been copied; now they stay where they are.
+        wanted = [word for path in work.definition.live for word in ("--editable", path.as_uri())]
+        reason = _filled(work, program, ["--no-deps", *wanted], settings, python, stay=True)
     bytecode.share(work.folder, work.packages)
     return reason
 
@@ -223,6 +227,7 @@ def _filled(
     python: Path,
     *,
     needed: bool = True,
+    stay: bool = False,
 ) -> str | None:
     """Install with uv; None when it has, else why pip may still be able to.
 
@@ -238,7 +243,7 @@ def _filled(
     command = [program, "pip", "install", "--config-file", str(configuration), "--python", str(python)]
     command += ["--compile-bytecode", *words.arguments]
     # Where it goes, the folders that packages come from are not.
-    command += ["--no-editable"] if work.relocatable else []
+    command += ["--no-editable"] if work.relocatable and not stay else []
     if any((item.local is not None and item.local.is_dir()) or "+" in item.text for item in work.definition.pip):
         # What was built of a folder or a repository before is not what is there now.
         command.append("--refresh")

@@ -38,6 +38,7 @@ class BuiltEnvironment:
         digest: Hex digest of what it was built from.
         reused: True when nothing had to be built.
         notes: Where it differs from what conda.yml says.
+        live: Folders of packages that stay where they are.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class BuiltEnvironment:
     digest: str
     reused: bool
     notes: tuple[str, ...]
+    live: tuple[str, ...] = ()
 
 
 def ensure_environment(
@@ -86,6 +88,14 @@ def ensure_environment(
         ) from error
 
 
+def live_of(folder: Path) -> tuple[str, ...]:
+    """The folders of packages of an environment that stay where they are."""
+    try:
+        return tuple(json.loads((folder / MARKER).read_bytes()).get("live", ()))
+    except (OSError, ValueError):
+        return ()
+
+
 def find_environment(definition: EnvironmentDefinition, cache: Path) -> BuiltEnvironment | None:
     """The environment of a definition if it is there, and whole."""
     plan = _plan(definition, Path(os.path.abspath(cache)))
@@ -117,7 +127,9 @@ def _complete(folder: Path, digest: str, *, reused: bool) -> BuiltEnvironment | 
     # The interpreter that it was made with may have been removed since.
     if marker.get("digest") != digest or not python.exists():
         return None
-    return BuiltEnvironment(folder, python, digest, reused, tuple(marker.get("notes", ())))
+    return BuiltEnvironment(
+        folder, python, digest, reused, tuple(marker.get("notes", ())), tuple(marker.get("live", ()))
+    )
 
 
 def _conda(definition: EnvironmentDefinition, choice: pythons.Choice) -> str | None:
@@ -201,6 +213,7 @@ def _mark(definition: EnvironmentDefinition, folder: Path, digest: str, notes: l
         "executable": str(executable),
         "bytes": size,
         "notes": notes,
+        "live": [str(path) for path in definition.live],
     }
     temporary = folder / f"{MARKER}.new"
     with temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:

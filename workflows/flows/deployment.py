@@ -12,7 +12,8 @@ from .. import engines, report, sessions, storage, uses
 from ..console import Console
 from ..engines.base import Engine
 from ..engines.docker_client import engine_answers
-from ..environments.definition import EnvironmentDefinition, load_definition
+from ..environments import local_packages
+from ..environments.definition import EnvironmentDefinition, load_definition, local_files
 from ..errors import NameTaken, UserError
 from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, Service, ServiceSpec
@@ -99,6 +100,7 @@ class Deployment:
                 return self._noted(image)
             engine = self.engine
             image = engine.build(definition, self.settings.base_image, step.passing)
+            image = replace(image, notes=(*image.notes, *_copies(definition, image)))
             uses.record(self.settings.project, f"inference {engine.name}", image.digest)
             word = "reused" if image.reused else "built"
             what = image.name if engine.name == "docker" else f"environment {image.digest[:12]}"
@@ -320,6 +322,24 @@ class Deployment:
             self._see_links(service)
             entry.look(service, self._engine_of(service), serving.RELOAD)
             step.text = serving.reload(service, self._engine_of(service), step).text
+        self._say_not_reloaded(service)
+
+    def _say_not_reloaded(self, service: Service) -> None:
+        """Name the packages that have changed and that the environment has copies of: a reload leaves those."""
+        try:
+            definition = self.definition()
+        except UserError:
+            # The build tells of it.
+            return
+        changed = [
+            str(shown(item.local))
+            for item in _copied(definition, service.engine, [*service.links])
+            if any(path.stat().st_mtime > service.created for _, path in local_files(item.local))
+        ]
+        if changed:
+            self.console.line(
+                f"  note: {', '.join(changed)} has changed, and the service has a copy: inv deploy.debug takes the edit"
+            )
 
     def _see_links(self, service: Service) -> None:
         """See that a container has what links lead to that were made, or changed, since it was."""
@@ -393,6 +413,7 @@ class Deployment:
         named, definition = variables.named(settings, self.env), self.definition()
         for note in (*links.notes, *named.notes, *variables.overruled(definition.variables)):
             self.console.line(f"  note: {note}")
+        live = self._live(image)
         chosen = self._chosen_ports(self._own_ports(own), notes)
         return ServiceSpec(
             project=settings.project,
@@ -403,7 +424,7 @@ class Deployment:
             score_script=settings.score_script,
             source=settings.source_root,
             model_dir=settings.model_dir,
-            links=links.places,
+            links={**links.places, **live},
             variables=named.values,
             conda_variables=definition.variables,
             conda_file=definition.source,
@@ -412,6 +433,16 @@ class Deployment:
             debug_timeout=settings.debug_timeout,
             **chosen,
         )
+
+    def _live(self, image: ImageRef) -> dict[str, str]:
+        """The places of packages that stay in their folders."""
+        try:
+            return local_packages.places(image.live, self.settings.source_root)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"The package folder {shown(Path(str(error)))}, which {image.name} runs, is gone.",
+                "Correct the environment's requirements.txt or conda.yml, then: inv deploy.debug",
+            ) from error
 
     def _chosen_ports(self, mine: frozenset[int], notes: list[str]) -> dict[str, int]:
         """The service's ports by setting, promised to it until it listens or this command ends."""
@@ -563,6 +594,31 @@ class Deployment:
         """The service's log, or its last lines, also of one that has ended by itself."""
         service = self._known("First: inv deploy.debug")
         return self._engine_of(service).logs(service, follow, tail)
+
+
+@dataclass(frozen=True)
+class _Copied:
+    local: Path
+    editable: bool
+
+
+def _copied(definition: EnvironmentDefinition, engine: str, live: Sequence[str]) -> list[_Copied]:
+    """The local packages that an environment has copies of."""
+    stay = [Path(path) for path in live]
+    if engine == "process":
+        # There every editable package is in its folder.
+        stay += [item.local for item in definition.pip if item.editable and item.local is not None]
+    found = local_packages.copied(definition.pip, stay)
+    return [_Copied(item.local, item.editable) for item in found if item.local is not None]
+
+
+def _copies(definition: EnvironmentDefinition, image: ImageRef) -> list[str]:
+    """On local packages that are copied: which command takes an edit of theirs."""
+    return [
+        f"{shown(one.local)} is installed as a copy: inv deploy.debug takes an edit of it"
+        + ("" if one.editable else " (with `-e` in front of it, edits are live)")
+        for one in _copied(definition, image.engine, image.live)
+    ]
 
 
 def _runit(settings: Settings) -> Path:

@@ -81,7 +81,7 @@ def look(service: Service, engine: Engine, again: str) -> None:
     """
     root = service.remote_root.rstrip("/")
     script = service.score_script.relative_to(service.source).as_posix()
-    arguments = [f"{root}/{script}", root]
+    arguments = [f"{root}/{script}", root, *service.links]
     wrong = _read(engine.output_of(service, "entry_script.py", arguments))
     if wrong is None:
         return

@@ -171,7 +171,8 @@ def _step(values: Mapping[str, Any]) -> PlannedStep:
     debug = found["debug"]
     if debug is not None:
         found["debug"] = PlannedDebug(**{**debug, "ports": {int(rank): port for rank, port in debug["ports"].items()}})
-    found["image"] = ImageRef(**{**found["image"], "notes": tuple(found["image"]["notes"])})
+    image = found["image"]
+    found["image"] = ImageRef(**{**image, "notes": tuple(image["notes"]), "live": tuple(image["live"])})
     found["inputs"] = {name: PlannedInput(**entry) for name, entry in found["inputs"].items()}
     found["after"], found["includes"] = tuple(found["after"]), tuple(found["includes"])
     return PlannedStep(**found)
