@@ -111,7 +111,7 @@ def test_a_breakpoint_stops_in_a_linked_file_whichever_way_it_was_opened(linked:
 
 
 def test_an_error_in_a_linked_script_is_told_at_its_place_here(linked: Project) -> None:
-    (linked.folder / "shared" / "score.py").write_text("import nothing_of_this_name\n")
+    (linked.folder / "shared" / "score.py").write_text("import nothing_of_this_name\n" + SCORE)
     linked.inv("deploy.debug").says("shared/score.py:1: error: ModuleNotFoundError")
 
 
