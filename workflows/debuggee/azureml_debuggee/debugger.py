@@ -1,10 +1,4 @@
-"""debugpy, started when the first debugger comes and put to rest when the last has left.
-
-On Python 3.11 and earlier pydevd works through a trace function, which slows a program
-down about ten times even when nobody is attached; taking it out of every thread after a
-detach brings full speed back. From 3.12 on it uses sys.monitoring, which costs nothing
-while there are no breakpoints, and nothing needs to be done.
-"""
+"""debugpy, started when the first debugger comes and put to rest when the last has left."""
 
 from __future__ import annotations
 
@@ -15,18 +9,15 @@ import socket
 import sys
 import threading
 import time
-from collections import deque
 from contextlib import contextmanager
-from itertools import accumulate, chain, repeat, takewhile
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
-from . import collecting, forks, greenlets, imports, spawning
+from . import collecting, forks, greenlets, imports, spawning, tracing
 from .adapter import Adapter, AdapterFailed
 from .threads import start_untraced
 
 #: The oldest debugpy that this code has been written for.
 OLDEST = (1, 8)
-_TRACES = sys.version_info < (3, 12)
 #: Seconds that pydevd may take to notice that its adapter has gone.
 ENDING_SECONDS = 5.0
 #: Seconds that pydevd may take to notice that a debugger has left.
@@ -127,7 +118,7 @@ class Debugger:
             self._start()
             self._number += 1
         elif self._resting:
-            self._trace()
+            tracing.trace()
             self._resting = False
         return self._number
 
@@ -187,7 +178,7 @@ class Debugger:
 
     @contextmanager
     def _loaded(self) -> Iterator[Any]:
-        """debugpy.server.api, with a pydevd that is put right and has no session left; imports are its own meanwhile."""
+        """debugpy.server.api, with pydevd put right and no session left in it; imports are its own meanwhile."""
         if "pydevd" in sys.modules:
             self._clean_up()
         # Its import puts a breakpoint() in place that pauses even with nobody attached.
@@ -297,8 +288,8 @@ class Debugger:
             return True
         if self.attached():
             return False
-        if _TRACES and sys.version_info >= (3, 9):
-            self._untrace()
+        if tracing.TRACES and sys.version_info >= (3, 9):
+            tracing.untrace()
             self._resting = True
         return True
 
@@ -333,8 +324,8 @@ class Debugger:
             self._last = None
         # debugpy refuses a second call, since its adapter is meant to live as long as the program.
         _server().listen.called = False
-        if _TRACES and sys.version_info >= (3, 9):
-            self._untrace()
+        if tracing.TRACES and sys.version_info >= (3, 9):
+            tracing.untrace()
         self._resting = False
 
     def lose(self) -> None:
@@ -360,7 +351,7 @@ class Debugger:
             if info is not None:
                 pydevd.remove_additional_info(info)
                 thread.additional_info = None  # type: ignore[attr-defined]
-        if not _TRACES:
+        if not tracing.TRACES:
             from _pydevd_sys_monitoring import pydevd_sys_monitoring
 
             pydevd_sys_monitoring.reset_thread_local_info()
@@ -461,7 +452,7 @@ class Debugger:
                     thread.sock.close()
             # A breakpoint inherited from the parent would hang the child for good.
             pydevd.settrace_forked(setup_tracing=False)
-            if _TRACES:
+            if tracing.TRACES:
                 sys.settrace(None)
                 threading.settrace(None)
             else:
@@ -471,34 +462,3 @@ class Debugger:
         except Exception:
             # The child must run on whatever an unknown version of pydevd does here.
             pass
-
-    def _trace(self) -> None:
-        import pydevd
-
-        debugger = pydevd.get_global_debugger()
-        debugger.patch_threads()
-        debugger.enable_tracing(debugger.trace_dispatch, apply_to_all_threads=True)
-        debugger.set_tracing_for_untraced_contexts()
-
-    def _untrace(self) -> None:
-        import ctypes
-
-        from _pydev_bundle import pydev_monkey
-
-        # First no new thread is to begin with a trace function, then the old ones lose theirs.
-        threading.settrace(None)
-        pydev_monkey.undo_patch_thread_modules()
-        api = ctypes.pythonapi
-        first = api.PyInterpreterState_ThreadHead
-        first.restype, first.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-        following = api.PyThreadState_Next
-        following.restype, following.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-        current = api.PyInterpreterState_Get
-        current.restype = ctypes.c_void_p
-        set_trace = api._PyEval_SetTrace
-        set_trace.restype, set_trace.argtypes = ctypes.c_int, [ctypes.c_void_p] * 3
-        # Between two lines of Python another thread may run and end, and its state is freed.
-        # So the whole walk is one call of C code, during which the interpreter's lock stays
-        # here: first(head), following(that), ... up to NULL, and set_trace on each.
-        walk = accumulate(chain(map(first, [current()]), repeat(None)), following)
-        deque(map(set_trace, takewhile(bool, walk), repeat(None), repeat(None)), maxlen=0)
