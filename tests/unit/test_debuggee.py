@@ -277,7 +277,8 @@ def test_threads_that_come_and_go_survive_detaching(python: str, tmp_path: Path)
         child.ask("churning = {}")
         child.ask(f"exec({textwrap.dedent(source)!r}, churning)")
         # Many times, since it is a matter of luck whether a thread ends in the midst of it.
-        child.ask("[tracing.untrace() for tracing in [__import__('azureml_debuggee.tracing').tracing] for _ in range(20_000)] and None")
+        child.ask("from azureml_debuggee import tracing")
+        child.ask("[tracing.untrace() for _ in range(20_000)] and None")
 
 
 def test_a_late_attach_stops_in_an_asyncio_program(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import collecting, forks, greenlets, imports, spawning, tracing
 from .adapter import Adapter, AdapterFailed
@@ -31,6 +31,12 @@ def _server() -> Any:
     from debugpy.server import api
 
     return api
+
+
+def _threads(pydevd: Any) -> List[threading.Thread]:
+    """The threads by which a pydevd speaks with its adapter; none without one."""
+    found = [getattr(pydevd, name, None) for name in ("reader", "writer")]
+    return [thread for thread in found if isinstance(thread, threading.Thread)]
 
 
 def _prepare() -> None:
@@ -89,6 +95,8 @@ class Debugger:
         self._resting = False
         #: The last pydevd that was connected, which may have ended.
         self._last: Any = None
+        #: One that is ending, and may still be about to trace threads.
+        self._ending: Any = None
         #: Whether a forked child forgets it; a gate sees to that where there is one.
         self._watches_forks = False
         #: How often debugpy has been started, which tells one adapter from the next.
@@ -269,9 +277,8 @@ class Debugger:
         if left is not None:
             left.dispose_and_kill_all_pydevd_threads(wait=False)
             # Its threads, when they end, end whichever session there is by then.
-            for thread in (left.reader, left.writer):
-                if isinstance(thread, threading.Thread):
-                    thread.join(LEAVING_SECONDS)
+            for thread in _threads(left):
+                thread.join(LEAVING_SECONDS)
         self.forget()
 
     def attached(self) -> bool:
@@ -284,6 +291,12 @@ class Debugger:
 
     def rest(self) -> bool:
         """Give the program its full speed back; False while a debugger is still attached."""
+        if self._ending is not None and not self.awake:
+            if any(thread.is_alive() for thread in _threads(self._ending)):
+                return False
+            self._ending = None
+            if tracing.TRACES and sys.version_info >= (3, 9):
+                tracing.untrace()
         if not self.awake or self._resting:
             return True
         if self.attached():
@@ -321,7 +334,7 @@ class Debugger:
         if self._last is not None:
             # A thread that was about to be traced for it would trace itself for it later, and for no other then.
             self._last.enable_tracing = _trace_nothing
-            self._last = None
+            self._ending, self._last = self._last, None
         # debugpy refuses a second call, since its adapter is meant to live as long as the program.
         _server().listen.called = False
         if tracing.TRACES and sys.version_info >= (3, 9):
@@ -338,6 +351,9 @@ class Debugger:
         """Make room for a new pydevd, where the one before has lost its adapter."""
         import pydevd
 
+        for thread in _threads(self._ending):
+            thread.join(LEAVING_SECONDS)
+        self._ending = None
         # It takes itself down, unless a message has ended its thread; until then a new session would join the old one.
         if not self._gone_within(LEAVING_SECONDS):
             left = self._live()
