@@ -34,6 +34,7 @@ inv deploy.reload
 inv deploy.attach-config --print
 inv container.logs
 inv container.stop
+inv deploy.debug --env NAME=value
 inv deploy.debug --score-script path/to/score.py --model-dir path/to/model
 inv vscode.setup
 inv deploy.stop
