@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..locks import HeldError, hold
 from .locking import exclusive
-from .virtual import MARKER, remove_environment
+from .virtual import MARKER, bytes_below, remove_environment
 
 _YOUNG_SECONDS = 3600.0
 
@@ -34,14 +36,14 @@ class StoredEnvironment:
     cache: Path
 
     def remove(self) -> None:
-        """Take it away.
+        """Take it away; one that was half-built, and is whole by now, stays.
 
         Raises:
             UserError: Somebody is just building it.
         """
-        lock = self.cache / "locks" / f"{self.folder.name}.lock"
-        with exclusive(lock, f"the environment {self.folder.name}", _silent, limit=0.1):
-            remove_environment(self.folder)
+        with exclusive(_lock(self.folder, self.cache), f"the environment {self.folder.name}", _silent, limit=0.1):
+            if self.digest or _marked(self.folder, self.cache) is None:
+                remove_environment(self.folder)
         forget_packages(self.cache / "uv")
 
 
@@ -55,7 +57,9 @@ def forget_packages(packages: Path) -> None:
     from .processes import run
 
     used = dict[str, bool]()
-    for metadata in packages.glob("archive-v*/*/*.dist-info/METADATA"):
+    # Unlike pathlib's, this passes over folders that go while they are looked through: others build beside this.
+    for file in glob.glob(os.path.join(glob.escape(str(packages)), "archive-v*", "*", "*.dist-info", "METADATA")):
+        metadata = Path(file)
         with contextlib.suppress(OSError):
             found = metadata.stat()
             # What has just come may be on its way into an environment.
@@ -72,19 +76,43 @@ def forget_packages(packages: Path) -> None:
 
 
 def list_environments(cache: Path) -> list[StoredEnvironment]:
-    """Every environment in the cache, half-built ones included."""
+    """Every environment in the cache that nobody is just building; those of which the build was killed included."""
     found = []
     for folder in sorted((cache / "environments").glob("*")):
-        if not folder.is_dir():
-            continue
-        try:
-            marker = json.loads((folder / MARKER).read_bytes())
-            entry = StoredEnvironment(str(marker["name"]), str(marker["digest"]), folder, int(marker["bytes"]), cache)
-        except (OSError, ValueError, KeyError, TypeError):
-            size = sum(path.lstat().st_size for path in folder.rglob("*"))
-            entry = StoredEnvironment("half-built", "", folder, size, cache)
-        found.append(entry)
+        entry = _marked(folder, cache) or _half_built(folder, cache)
+        if entry is not None:
+            found.append(entry)
     return found
+
+
+def _lock(folder: Path, cache: Path) -> Path:
+    """What is held while an environment is built, or removed."""
+    return cache / "locks" / f"{folder.name}.lock"
+
+
+def _marked(folder: Path, cache: Path) -> StoredEnvironment | None:
+    """A whole environment, as its marker says."""
+    try:
+        marker = json.loads((folder / MARKER).read_bytes())
+        return StoredEnvironment(str(marker["name"]), str(marker["digest"]), folder, int(marker["bytes"]), cache)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _half_built(folder: Path, cache: Path) -> StoredEnvironment | None:
+    """What a killed build has left; None where somebody builds or removes it, or there is none any more."""
+    lock = _lock(folder, cache)
+    if lock.exists():
+        try:
+            with hold(lock, 0):
+                pass
+        except HeldError:
+            return None
+        # Its build may have come to its end just now.
+        if (entry := _marked(folder, cache)) is not None:
+            return entry
+    size = bytes_below(folder)
+    return StoredEnvironment("half-built", "", folder, size, cache) if folder.is_dir() else None
 
 
 def _silent(line: str) -> None:

@@ -204,14 +204,13 @@ def _mark(definition: EnvironmentDefinition, folder: Path, digest: str, notes: l
     """Write the marker that makes the environment a whole one, last and atomically."""
     executable = _python(folder, conda)
     found = pythons.facts(str(executable))
-    size = sum(os.lstat(os.path.join(parent, name)).st_size for parent, _, names in os.walk(folder) for name in names)
     marker = {
         "name": definition.name,
         "definition": str(definition.folder),
         "digest": digest,
         "python": ".".join(map(str, found.version)) if found is not None else "",
         "executable": str(executable),
-        "bytes": size,
+        "bytes": bytes_below(folder),
         "notes": notes,
         "live": [str(path) for path in definition.live],
     }
@@ -221,6 +220,16 @@ def _mark(definition: EnvironmentDefinition, folder: Path, digest: str, notes: l
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(folder / MARKER)
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of the files below a folder; those that go while it is looked through do not count."""
+    total = 0
+    for parent, _folders, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_size
+    return total
 
 
 def remove_environment(folder: Path) -> None:

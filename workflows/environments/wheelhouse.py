@@ -8,6 +8,7 @@ than the image's (PEP 600: a manylinux wheel runs on its glibc and on newer ones
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -142,8 +143,13 @@ def _make_wheels(work: Work, python: str, wheels: Path) -> bool:
 
 def _keep_latest(parent: Path) -> None:
     """Remove the packages that were not used for longest; an image that is built no longer needs its own."""
-    folders = [path for path in parent.iterdir() if "." not in path.name]
-    for old in sorted(folders, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+    used = list[tuple[float, Path]]()
+    for path in parent.iterdir():
+        if "." not in path.name:
+            # Another build may be removing it, too.
+            with contextlib.suppress(FileNotFoundError):
+                used.append((path.stat().st_mtime, path))
+    for _time, old in sorted(used)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
 
