@@ -125,7 +125,11 @@ class Debugger:
         if not self.awake:
             self._start()
             self._number += 1
-        elif self._resting:
+            return self._number
+        if alone:
+            # A step that the last debugger has asked for and not awaited would stop the program for the next one.
+            tracing.forget_steps()
+        if self._resting:
             tracing.trace()
             self._resting = False
         return self._number

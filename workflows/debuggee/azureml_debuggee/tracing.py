@@ -27,6 +27,13 @@ def trace() -> None:
     debugger.set_tracing_for_untraced_contexts()
 
 
+def forget_steps() -> None:
+    """Have every thread go on until something new stops it."""
+    from _pydevd_bundle import pydevd_thread_lifecycle
+
+    pydevd_thread_lifecycle.resume_threads("*")
+
+
 def untrace() -> None:
     """Take the trace function out of every thread."""
     import ctypes
