@@ -66,7 +66,8 @@ def agents(project: RemoteProject) -> list[int]:
     for process in project.host.processes():
         with contextlib.suppress(psutil.Error):
             parent = process.parent()
-            served = parent is not None and parent.name() == "sh"
+            # The shell that has started one may stay above it, or be replaced by it.
+            served = parent is not None and (parent.name() == "sh" or parent.name().startswith("sshd"))
             if served and "-I -S -u -c" in " ".join(process.cmdline()) and process.name() != "sh":
                 found.append(process.pid)
     return found
