@@ -36,7 +36,7 @@ RUN python3 -m venv /opt/env && /opt/env/bin/pip install --no-cache-dir -r /tmp/
 def main(bench: Bench) -> None:
     """Measure builds with and without Docker."""
     with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as name:
-        builds = Builds(Path(name))
+        builds = Builds(Path(name), bench.quick)
         with bench.part("environments without Docker"):
             found = bench.measure(TIMES, ours=builds.without_docker, pip=builds.pip)
             bench.ratio(f"{WHAT}, without Docker", "python -m venv and pip install", found, 0.25, theirs="pip")
@@ -51,14 +51,17 @@ class Builds:
 
     Args:
         folder: Where they build.
+        quick: Whether one small package is enough.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, quick: bool) -> None:
         self._folder = folder
         self._round = 0
         self._project = new_project(folder / "project")
         self._definition = self._project / "env"
         shutil.copytree(ROOT / "env/inference", self._definition)
+        if quick:
+            (self._definition / "requirements.txt").write_text("debugpy\n")
         self._dockerfile = (self._definition / "Dockerfile").read_text()
         self._environ = {"AML_INFERENCE_ENV": "env", "AML_SCORE_SCRIPT": str(ROOT / "examples/deployment/score.py")}
 
