@@ -37,7 +37,9 @@ class HostKeyRefused(UserError):
         key: The key that it showed.
     """
 
-    key: Any = None
+    def __init__(self, key: Any, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.key = key
 
 
 def open_connection(address: Address, passphrases: dict[str, str]) -> Any:
@@ -195,36 +197,32 @@ def explained(address: Address, error: Exception, told: str = "") -> UserError:
     if isinstance(error, TooMany):
         raise error
     if isinstance(error, BadCertificate):
-        refused = HostKeyRefused(
+        return HostKeyRefused(
+            error.key,
             f"The host key of {where}, {fingerprint(error.key)}, has a certificate {error.reason}.",
             "Have the machine's key certified for the name that you use, or set HostKeyAlias in ~/.ssh/config.",
         )
-        refused.key = error.key
-        return refused
     if isinstance(error, RevokedKey):
-        refused = HostKeyRefused(
+        return HostKeyRefused(
+            error.key,
             f"The host key of {where}, {fingerprint(error.key)}, is marked @revoked in known_hosts.",
             "Somebody may be in between. Ask whoever keeps the machine for its new key.",
         )
-        refused.key = error.key
-        return refused
     if isinstance(error, UnknownHost):
         print_ = fingerprint(error.key)
-        refused = HostKeyRefused(
+        return HostKeyRefused(
+            error.key,
             f"The host key of {where} is not known: {error.key.get_name()} {print_}.",
             f"Compare it with the machine's own; to accept it: inv remote.check --accept-host-key {print_}",
         )
-        refused.key = error.key
-        return refused
     if isinstance(error, paramiko.BadHostKeyException):
-        refused = HostKeyRefused(
+        return HostKeyRefused(
+            error.key,
             f"The host key of {where} has changed: it shows {fingerprint(error.key)}, "
             f"and {fingerprint(error.expected_key)} is known. Somebody may be in between.",
             f"If the machine was really made anew: ssh-keygen -R {shlex.quote(address.known_as)}, "
             "then inv remote.check shows the new one.",
         )
-        refused.key = error.key
-        return refused
     if isinstance(error, socket.gaierror):
         return UserError(f"There is no host {address.host}: {error.strerror or error}.", NO_SUCH_HOST)
     if isinstance(error, TimeoutError | socket.timeout):

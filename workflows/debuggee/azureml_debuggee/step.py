@@ -193,17 +193,16 @@ def is_own(program: Program, environment: MutableMapping[str, str]) -> bool:
 
 def rank_of(environment: MutableMapping[str, str]) -> Optional[int]:
     """This process's rank among those that a launcher has started."""
-    for name in RANKS:
-        try:
-            return int(environment[name])
-        except (KeyError, ValueError):
-            continue
-    return None
+    return _first_number(environment, RANKS)
 
 
 def world_of(environment: MutableMapping[str, str]) -> Optional[int]:
     """How many ranks there are, as far as a launcher says."""
-    for name in WORLDS:
+    return _first_number(environment, WORLDS)
+
+
+def _first_number(environment: MutableMapping[str, str], names: Sequence[str]) -> Optional[int]:
+    for name in names:
         try:
             return int(environment[name])
         except (KeyError, ValueError):
