@@ -292,6 +292,16 @@ def test_an_error_in_any_rank_that_a_steps_own_command_makes_is_held(pipelines: 
     assert (endpoint["rank"], endpoint["error"]) == (1, "AssertionError: not this one")
 
 
+@pytest.mark.parametrize("command", ["python work.py", "python work.py; exit 3", "exit 3"])
+def test_a_step_that_fails_without_an_exception_says_why_it_did_not_hold(
+    pipelines: PipelineProject, command: str
+) -> None:
+    pipelines.single("try:\n    1 / 0\nexcept ZeroDivisionError:\n    raise SystemExit(3)\n", command)
+    said = pipelines.inv("pipeline.debug", "--on-error")
+    said.says("exit code 3")
+    assert said.err.count("it did not hold, since no exception left its Python") == 1
+
+
 def test_one_rank_holds_and_the_others_run(pipelines: PipelineProject) -> None:
     pipelines.single(RANK_SCRIPT, more=RANKS)
     (endpoint,) = debug(pipelines, "--rank", "2")["endpoints"]

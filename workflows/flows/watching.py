@@ -504,8 +504,18 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
         f"{'The run' if run.single else 'The step'} {run.run_id if run.single else step.name} failed: "
         f"{(step.reason or str(step.exit_code)).rstrip('.')}.",
         f"Mend it, then: {again(run, step.name)} (its whole log: {log_command(run, step.name)})",
-        details=lines,
+        details=[*lines, *_why_not_held(run, step)],
     )
+
+
+def _why_not_held(run: RunRecord, step: StepRecord) -> list[str]:
+    """Why a step that failed under --on-error did not hold, a line; none where it did."""
+    if not run.on_error or not step.debugged or any(one.error is not None for one in attachable.of_step(run, step)):
+        return []
+    return [
+        "note: it did not hold, since no exception left its Python: the script has caught it, or a program ended with "
+        "that exit code. A breakpoint where it is caught stops there."
+    ]
 
 
 def _step_of(run: RunRecord, source: Path) -> StepRecord:
