@@ -182,7 +182,7 @@ def _dockerfile(base: str, wanted: dict[str, Any]) -> str:
             f"RUN chmod -R a+rwX {APP}",
             *lines,
             # What the program tells its own environments by would be inherited.
-            'LABEL azureml-debug.kind="" azureml-debug.digest="" azureml-debug.environment=""',
+            'LABEL azureml-debug.kind="" azureml-debug.digest="" azureml-debug.environment="" azureml-debug.live=""',
             f"WORKDIR {APP}",
             "EXPOSE 5001",
             'CMD ["runsvdir", "/var/runit"]',
