@@ -132,6 +132,8 @@ class Pair:
                     del write[:]
                     if end is self.client:
                         self._desert()
+                    elif not self.released:
+                        break  # That is read next, and the session may begin anew with the next adapter.
                     self.closing = self.closing or time.monotonic() + FLUSH_SECONDS
                     break
                 del write[:sent]
