@@ -1,7 +1,8 @@
-"""Tasks whose flags cost little: Invoke copies all flags of all tasks whenever it reads a command line."""
+"""Tasks that cost little: Invoke copies all tasks when it loads them, and their flags when it reads a command line."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from invoke import Argument, Task
@@ -23,6 +24,13 @@ class Flag(Argument):
 
 class FlagTask(Task[Any]):
     """A task whose arguments are :class:`Flag`."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FlagTask:
+        copied = copy.copy(self)
+        # The help is taken out of it, one flag after the other.
+        copied.help, copied.pre, copied.post = {**self.help}, [*self.pre], [*self.post]
+        memo[id(self)] = copied
+        return copied
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """Its arguments, as Invoke makes them."""
