@@ -42,8 +42,8 @@ def _chosen_ports(pipeline: Pipeline, debug: DebugRequest, setting: int, console
     for step in pipeline.steps:
         if debug.steps and step.name not in debug.steps:
             continue
-        count = step.ranks if step.ranks > 1 else ranks_made(step.command)
-        ranks = range(count) if debug.rank is None else [debug.rank if count > 1 else 0]
+        processes = step.ranks if step.ranks > 1 else ranks_made(step.command)
+        ranks = range(processes) if debug.rank is None else [debug.rank if processes > 1 else 0]
         wanted, count = published_port(step.command), max(ranks) + 1
         if taken:
             # Only the first port is one that a person counts on; the further ones go where they can.

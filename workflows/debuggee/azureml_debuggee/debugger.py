@@ -299,13 +299,13 @@ class Debugger:
             if any(thread.is_alive() for thread in _threads(self._ending)):
                 return False
             self._ending = None
-            if tracing.TRACES and sys.version_info >= (3, 9):
+            if tracing.CAN_UNTRACE:
                 tracing.untrace()
         if not self.awake or self._resting:
             return True
         if self.attached():
             return False
-        if tracing.TRACES and sys.version_info >= (3, 9):
+        if tracing.CAN_UNTRACE:
             tracing.untrace()
             self._resting = True
         return True
@@ -341,7 +341,7 @@ class Debugger:
             self._ending, self._last = self._last, None
         # debugpy refuses a second call, since its adapter is meant to live as long as the program.
         _server().listen.called = False
-        if tracing.TRACES and sys.version_info >= (3, 9):
+        if tracing.CAN_UNTRACE:
             tracing.untrace()
         self._resting = False
 

@@ -412,31 +412,42 @@ def _start_inside(program: Program, settings: Dict[str, str], beyond: bool) -> N
     from . import imports
 
     imports.expect(_fronts(program), code_folders(os.environ))
+    if beyond and settings.get("AZUREML_DEBUGGEE_ON_ERROR") != "1":
+        _join_first(settings)
+        return
     with imports.own:
         if settings.get("AZUREML_DEBUGGEE_ON_ERROR") == "1":
             from . import postmortem
 
             postmortem.install(settings, code_folders(os.environ), b"debugpy" in program.source())
             return
-        from . import child, session, siblings
+        from . import child, session
 
-        if beyond and settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
-            child.watch_forks()
-            if siblings.join_first(settings):
-                return
-        if beyond:
-            _warn("rank {} has no debug port of its own, so no debugger can be let in".format(rank_of(settings)))
-            return
         begun = session.make(settings)
         begun.gate.is_held, begun.silent_without_gate = is_held, True
         begun.gate.start()
         child.expect_a_thread()
     if settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
+        from . import siblings
+
         child.watch_forks()
         if siblings.join(begun.gate, settings):
             return
     if begun.wanted:
         hold(begun)
+
+
+def _join_first(settings: Dict[str, str]) -> None:
+    """Let the debugger in at rank 0's port, for a rank without a port of its own."""
+    from . import imports
+
+    with imports.own:
+        from . import child, siblings
+    if settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
+        child.watch_forks()
+        if siblings.join_first(settings):
+            return
+    _warn("rank {} has no debug port of its own, so no debugger can be let in".format(rank_of(settings)))
 
 
 def _fronts(program: Program) -> List[str]:

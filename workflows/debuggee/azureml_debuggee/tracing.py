@@ -15,6 +15,8 @@ from itertools import accumulate, chain, repeat, takewhile
 
 #: Whether this Python is debugged through a trace function.
 TRACES = sys.version_info < (3, 12)
+#: Whether that can be taken out of every thread; Python 3.8 has no function for what is needed.
+CAN_UNTRACE = TRACES and sys.version_info >= (3, 9)
 
 
 def trace() -> None:
