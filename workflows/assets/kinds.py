@@ -1,0 +1,322 @@
+"""What an Azure ML YAML file is, such as a pipeline job, a command component, an online deployment, or an environment.
+
+Files of the schema say so in three ways, and none of them is always there or always right: ``$schema``, ``type``, and
+the keys that only one kind has. Azure's own command line goes by the command that was typed; here the file decides.
+The kinds are those of https://learn.microsoft.com/azure/machine-learning/reference-yaml-overview
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UserError
+from ..paths import exists, shown
+from ..pipelines.yaml_file import Value, read_yaml, refuse
+
+#: Ends of files that hold YAML.
+SUFFIXES = (".yml", ".yaml")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of file.
+
+    Attributes:
+        name: What it is called in a message, such as ``online deployment``.
+        taken_by: What takes it: a command with ``FILE`` in the place of its name; empty where nothing does.
+    """
+
+    name: str
+    taken_by: str = ""
+
+    @property
+    def said(self) -> str:
+        """Its name with an article."""
+        return f"{'an' if self.name[0] in 'aeiou' else 'a'} {self.name}"
+
+
+_PIPELINE = "inv pipeline.debug --file FILE"
+_DEPLOYMENT = "inv deploy.debug --deployment FILE"
+_INPUT = "--input NAME=FILE of a pipeline, with the path that it names"
+
+PIPELINE_JOB = Kind("pipeline job", _PIPELINE)
+PIPELINE_COMPONENT = Kind("pipeline component", _PIPELINE)
+COMMAND_JOB = Kind("command job", _PIPELINE)
+COMMAND_COMPONENT = Kind("command component", _PIPELINE)
+SWEEP_JOB = Kind("sweep job", _PIPELINE)
+PARALLEL_JOB = Kind("parallel job", _PIPELINE)
+PARALLEL_COMPONENT = Kind("parallel component", _PIPELINE)
+SCHEDULE = Kind("schedule", _PIPELINE)
+MONITOR = Kind("monitoring schedule")
+IMPORT_SCHEDULE = Kind("schedule of data imports")
+SPARK_JOB = Kind("Spark job")
+SPARK_COMPONENT = Kind("Spark component")
+AUTOML_JOB = Kind("AutoML job")
+AUTOML_COMPONENT = Kind("AutoML component")
+IMPORT_JOB = Kind("import job")
+TRANSFER_JOB = Kind("data transfer job")
+TRANSFER_COMPONENT = Kind("data transfer component")
+FINETUNING_JOB = Kind("finetuning job")
+ONLINE_DEPLOYMENT = Kind("online deployment", _DEPLOYMENT)
+BATCH_DEPLOYMENT = Kind("batch deployment", f"{_DEPLOYMENT} --data FOLDER")
+ONLINE_ENDPOINT = Kind("online endpoint", "inv deploy.debug --deployment, with the file of a deployment of it")
+BATCH_ENDPOINT = Kind("batch endpoint", "inv deploy.debug --deployment, with the file of a deployment of it")
+ENVIRONMENT = Kind("environment", "`environment: FILE` of a job")
+CONDA_FILE = Kind("conda file", "`conda_file: FILE` of an environment")
+DATA = Kind("data asset", _INPUT)
+MODEL = Kind("model", "--model-dir, with the path that it names")
+MODEL_PACKAGE = Kind("model package")
+COMPUTE = Kind("compute target")
+DATASTORE = Kind("datastore")
+WORKSPACE = Kind("workspace")
+REGISTRY = Kind("registry")
+CONNECTION = Kind("connection")
+FEATURE_SET = Kind("feature set")
+FEATURE_STORE = Kind("feature store")
+MLTABLE = Kind("MLTable", "--input NAME=FOLDER of a pipeline, with the folder that it lies in")
+MLFLOW_MODEL = Kind("description of an MLflow model", "--model-dir, with the folder that it lies in")
+
+#: What a pipeline file may be: whatever has jobs in it, or is one.
+JOBS = (
+    *(PIPELINE_JOB, PIPELINE_COMPONENT, COMMAND_JOB, COMMAND_COMPONENT, SWEEP_JOB, PARALLEL_JOB, PARALLEL_COMPONENT),
+    SCHEDULE,
+)
+COMPONENTS = (PIPELINE_COMPONENT, COMMAND_COMPONENT, PARALLEL_COMPONENT, SPARK_COMPONENT, AUTOML_COMPONENT)
+DEPLOYMENTS = (ONLINE_DEPLOYMENT, BATCH_DEPLOYMENT)
+
+#: By the last part of ``$schema``, in small letters, without ``.schema.json``.
+_SCHEMAS: Mapping[str, Kind] = {
+    "pipelinejob": PIPELINE_JOB,
+    "pipelinecomponent": PIPELINE_COMPONENT,
+    "commandjob": COMMAND_JOB,
+    "commandcomponent": COMMAND_COMPONENT,
+    "sweepjob": SWEEP_JOB,
+    "paralleljob": PARALLEL_JOB,
+    "parallelcomponent": PARALLEL_COMPONENT,
+    "schedule": SCHEDULE,
+    "jobschedule": SCHEDULE,
+    "monitorschedule": MONITOR,
+    "monitoringschedule": MONITOR,
+    "importdataschedule": IMPORT_SCHEDULE,
+    "dataimportschedule": IMPORT_SCHEDULE,
+    "sparkjob": SPARK_JOB,
+    "sparkcomponent": SPARK_COMPONENT,
+    "importjob": IMPORT_JOB,
+    "datatransferjob": TRANSFER_JOB,
+    "datatransfercomponent": TRANSFER_COMPONENT,
+    "finetuningjob": FINETUNING_JOB,
+    "environment": ENVIRONMENT,
+    "data": DATA,
+    "dataset": DATA,
+    "model": MODEL,
+    "modelpackage": MODEL_PACKAGE,
+    "modelversionpackage": MODEL_PACKAGE,
+    "workspace": WORKSPACE,
+    "workspacehub": WORKSPACE,
+    "hub": WORKSPACE,
+    "project": WORKSPACE,
+    "registry": REGISTRY,
+    "connection": CONNECTION,
+    "workspaceconnection": CONNECTION,
+    "featureset": FEATURE_SET,
+    "featuresetentity": FEATURE_SET,
+    "featurestoreentity": FEATURE_SET,
+    "featurestore": FEATURE_STORE,
+    "mltable": MLTABLE,
+    "onlineendpoint": ONLINE_ENDPOINT,
+    "batchendpoint": BATCH_ENDPOINT,
+}
+#: The same by how it ends, where there are several of a kind: managedOnlineDeployment, kubernetesOnlineEndpoint, …
+_ENDINGS: tuple[tuple[str, Kind], ...] = (
+    ("onlinedeployment", ONLINE_DEPLOYMENT),
+    ("batchdeployment", BATCH_DEPLOYMENT),
+    ("onlineendpoint", ONLINE_ENDPOINT),
+    ("batchendpoint", BATCH_ENDPOINT),
+    ("connection", CONNECTION),
+    ("datastore", DATASTORE),
+    ("compute", COMPUTE),
+    ("computeinstance", COMPUTE),
+)
+_STORES = ("azureblob", "azurefile", "azuredatalakegen1", "azuredatalakegen2", "onelake", "hdfs")
+_COMPUTES = ("amlcompute", "computeinstance", "kubernetes", "virtualmachine", "synapsespark")
+_DATA = ("urifile", "urifolder", "mltable")
+_MODELS = ("mlflowmodel", "custommodel", "tritonmodel")
+_TYPES: Mapping[str, Kind] = {
+    "pipeline": PIPELINE_JOB,
+    "pipelinejob": PIPELINE_JOB,
+    "pipelinecomponent": PIPELINE_COMPONENT,
+    "sweep": SWEEP_JOB,
+    "sweepjob": SWEEP_JOB,
+    "spark": SPARK_JOB,
+    "sparkcomponent": SPARK_COMPONENT,
+    "automl": AUTOML_JOB,
+    "automlcomponent": AUTOML_COMPONENT,
+    "import": IMPORT_JOB,
+    "datatransfer": TRANSFER_JOB,
+    "finetuning": FINETUNING_JOB,
+    "parallel": PARALLEL_COMPONENT,
+    "paralleljob": PARALLEL_JOB,
+    "parallelcomponent": PARALLEL_COMPONENT,
+    "command": COMMAND_JOB,
+    "commandjob": COMMAND_JOB,
+    "commandcomponent": COMMAND_COMPONENT,
+    **dict.fromkeys(_STORES, DATASTORE),
+    **dict.fromkeys(_COMPUTES, COMPUTE),
+}
+#: Where `type` is one of these, the schema tells whether a job or a component is meant.
+_AS_COMPONENT: Mapping[Kind, Kind] = {
+    PIPELINE_JOB: PIPELINE_COMPONENT,
+    COMMAND_JOB: COMMAND_COMPONENT,
+    PARALLEL_JOB: PARALLEL_COMPONENT,
+    SPARK_JOB: SPARK_COMPONENT,
+    TRANSFER_JOB: TRANSFER_COMPONENT,
+    AUTOML_JOB: AUTOML_COMPONENT,
+}
+
+
+def kind_of(root: Value) -> Kind | None:
+    """What a file is, by its content.
+
+    Args:
+        root: The file's mapping.
+
+    Returns:
+        The kind; None where it is not one of Azure ML's, or does not say.
+    """
+    if not root.is_mapping:
+        return None
+    schema = _by_schema(_text(root, "$schema"))
+    found = _by_keys(root, schema) or schema
+    if found in _AS_COMPONENT and (schema in _AS_COMPONENT.values() or _is_component(root)):
+        return _AS_COMPONENT[found]
+    if found is PARALLEL_COMPONENT and schema is PARALLEL_JOB:
+        return PARALLEL_JOB
+    return found
+
+
+def kind_of_file(file: Path) -> Kind | None:
+    """What a file is; None also where it cannot be read as YAML."""
+    try:
+        return kind_of(read_yaml(file, "file"))
+    except UserError:
+        return None
+
+
+def wrong_kind(root: Value, wanted: str, known: Collection[Kind] = ()) -> UserError:
+    """An error for a file that is of another kind than the one that is taken where it was named.
+
+    Args:
+        root: The file's mapping.
+        wanted: What would have been taken, with an article.
+        known: The kinds that are taken there: such a file is refused for another reason.
+    """
+    kind = kind_of(root)
+    assert root.file is not None
+    if kind is None or kind in known:
+        return refuse(root, f"{root.file.name} is not {wanted}.", "Name another file.")
+    return refuse(_telling(root), f"{root.file.name} is {kind.said}, not {wanted}.", how(kind, root.file))
+
+
+def how(kind: Kind, file: Path) -> str:
+    """What takes a file of a kind, as a remedy."""
+    if not kind.taken_by:
+        return "Nothing here takes such a file: name another one."
+    return f"It is taken by: {kind.taken_by.replace('FILE', str(shown(file)))}"
+
+
+def see_script(file: Path, flag: str) -> None:
+    """See that what was named as a script is not one of Azure ML's files, or another YAML file.
+
+    Args:
+        file: What was named.
+        flag: Where, such as ``--script``.
+
+    Raises:
+        UserError: It is.
+    """
+    if file.suffix.lower() not in SUFFIXES or not exists(file) or file.is_dir():
+        return
+    kind = kind_of_file(file)
+    if kind is None:
+        raise UserError(f"{shown(file)} is a YAML file; {flag} takes a Python script.", "Name the script.")
+    remedy = how(kind, file)
+    if flag == "--script" and kind in JOBS:
+        remedy = f"A job is taken by: --job {shown(file)}"
+    raise UserError(f"{shown(file)} is {kind.said}; {flag} takes a Python script.", remedy)
+
+
+def _telling(root: Value) -> Value:
+    """The place that says what the file is."""
+    return root.get("type") or root.get("$schema") or root
+
+
+def _text(root: Value, key: str) -> str:
+    found = root.get(key)
+    return found.data if found is not None and isinstance(found.data, str) else ""
+
+
+def _by_schema(text: str) -> Kind | None:
+    """``https://azuremlschemas.azureedge.net/latest/commandJob.schema.json`` and spellings like it."""
+    name = text.rstrip("/").rpartition("/")[2].lower()
+    name = re.sub(r"(\.schema)?\.json$", "", name)
+    if name in _SCHEMAS:
+        return _SCHEMAS[name]
+    if name.startswith("automl"):
+        return AUTOML_COMPONENT if name.endswith("component") else AUTOML_JOB
+    return next((kind for ending, kind in _ENDINGS if name.endswith(ending)), None)
+
+
+def _by_keys(root: Value, schema: Kind | None) -> Kind | None:
+    has = {key for key, value in root.data.items() if value.data is not None}
+    type_ = re.sub(r"[^a-z0-9]", "", _text(root, "type").lower())
+    if has & {"create_job", "create_monitor", "import_data"} or ({"trigger", "name"} <= has and "jobs" not in has):
+        return MONITOR if "create_monitor" in has else IMPORT_SCHEDULE if "import_data" in has else SCHEDULE
+    if "endpoint_name" in has:
+        batch = schema is BATCH_DEPLOYMENT or has & {"mini_batch_size", "job_definition", "component", "output_action"}
+        return BATCH_DEPLOYMENT if batch or type_ in ("model", "pipeline", "component") else ONLINE_DEPLOYMENT
+    if "auth_mode" in has and "command" not in has:
+        return BATCH_ENDPOINT if schema is BATCH_ENDPOINT or "defaults" in has else ONLINE_ENDPOINT
+    if schema in (*DEPLOYMENTS, ONLINE_ENDPOINT, BATCH_ENDPOINT, MODEL_PACKAGE, CONNECTION, WORKSPACE):
+        return schema
+    if "jobs" in has:
+        return PIPELINE_JOB
+    if type_ in _TYPES:
+        return _TYPES[type_]
+    if "trial" in has and has & {"search_space", "objective", "sampling_algorithm"}:
+        return SWEEP_JOB
+    if "task" in has and has & {"mini_batch_size", "input_data", "error_threshold", "mini_batch_error_threshold"}:
+        return PARALLEL_COMPONENT
+    if "command" in has:
+        return COMMAND_JOB
+    if type_ in _MODELS and "path" in has:
+        return MODEL
+    if type_ in _DATA and "path" in has:
+        return MODEL if schema is MODEL else DATA
+    if has & {"inferencing_server", "target_environment"}:
+        return MODEL_PACKAGE
+    if has & {"dependencies", "channels"} and "image" not in has:
+        return CONDA_FILE
+    if has & {"image", "conda_file", "build", "docker"}:
+        return ENVIRONMENT
+    if {"flavors", "artifact_path"} <= has or {"flavors", "mlflow_version"} <= has:
+        return MLFLOW_MODEL
+    if "paths" in has and has & {"transformations", "type"}:
+        return MLTABLE
+    return None
+
+
+def _is_component(root: Value) -> bool:
+    """Whether a file that could be either declares its inputs as only a component does, or says more of itself."""
+    if root.get("is_deterministic") is not None:
+        return True
+    inputs = root.get("inputs")
+    entries = list(inputs.data.values()) if inputs is not None and inputs.is_mapping else []
+    declared = [one for one in entries if one.is_mapping and one.get("type") is not None]
+    valued = [
+        one for one in entries if not one.is_mapping or one.get("path") is not None or one.get("value") is not None
+    ]
+    named = root.get("name") is not None and root.get("compute") is None and root.get("experiment_name") is None
+    return named and bool(declared) and not valued

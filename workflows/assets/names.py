@@ -1,0 +1,233 @@
+"""``azureml:NAME@latest`` and ``azureml:NAME:VERSION``: the file of this machine that has that name.
+
+A workspace knows components, data, environments and models by name. Their files usually lie in the same repository;
+what a file there says of itself under ``name:`` and ``version:`` is what it has been registered as.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import UserError
+from ..ignoring import read_patterns
+from ..paths import shown
+from ..pipelines.yaml_file import Value, read_yaml, refuse
+from ..reading import read_bytes
+from .kinds import SUFFIXES, Kind, kind_of
+
+#: Above these nothing more is looked at: a project may have a data set of a million files in it.
+MOST_ENTRIES, MOST_FILES = 200_000, 5_000
+#: Bytes of a file above which it is none that somebody has written.
+_MOST_BYTES = 256 * 1024
+_NEVER = frozenset({"node_modules", "__pycache__", "site-packages", "outputs", "mlruns"})
+#: What tells that a folder is a virtual environment, or one of conda's.
+_ENVIRONMENTS = ("pyvenv.cfg", "conda-meta")
+_NAME = re.compile(rb"^name[ \t]*:[ \t]*(.*)$", re.MULTILINE)
+_COLLECTIONS = "components|environments|models|data|codes"
+_ID = re.compile(
+    rf"azureml:/+(?:.*?/)?(?P<collection>{_COLLECTIONS})/(?P<name>[^/]+)"
+    r"(?:/(?:versions/(?P<version>[^/]+)|labels/(?P<label>[^/]+)))?/?$",
+    re.IGNORECASE,
+)
+_SHORT = re.compile(
+    r"(?P<prefix>azureml:)?(?P<name>[A-Za-z0-9][\w.-]*)(?::(?P<version>[\w.-]+)|@(?P<label>[\w.-]+))?$", re.ASCII
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A registered name.
+
+    Attributes:
+        text: As it is written.
+        name: The asset's name.
+        version: Its version; empty where any will do.
+        label: ``latest``, or another label; empty where there is none.
+        registry: Whether it is one of a registry.
+    """
+
+    text: str
+    name: str
+    version: str = ""
+    label: str = ""
+    registry: bool = False
+
+
+def read_name(text: str) -> Asked | None:
+    """A registered name; None for a path, an address, or a name that has neither ``azureml:`` nor a version."""
+    text = text.strip()
+    found = _ID.match(text)
+    if found is not None:
+        registry = text.lower().startswith("azureml://registries/")
+        return Asked(text, found["name"], found["version"] or "", found["label"] or "", registry)
+    found = _SHORT.match(text)
+    if found is None or not (found["prefix"] or found["version"] or found["label"]):
+        return None
+    return Asked(text, found["name"], found["version"] or "", found["label"] or "")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that has the name that was asked for.
+
+    Attributes:
+        file: The file.
+        version: What it says; empty where it says none.
+    """
+
+    file: Path
+    version: str
+
+
+@dataclass
+class LocalAssets:
+    """Looks for files by the names in them. Nothing is looked at before the first name is asked for.
+
+    Attributes:
+        folders: Where to look, with all that is below: a project's folder, and that of the file that asks.
+        notes: Which file has been taken for which name, one line each.
+    """
+
+    folders: tuple[Path, ...]
+    notes: list[str] = field(default_factory=list)
+    _index: dict[str, list[Path]] | None = None
+    _found: dict[tuple[str, tuple[str, ...]], Path | None] = field(default_factory=dict)
+
+    def find(self, text: str, kinds: Collection[Kind], place: Value) -> Path | None:
+        """The file with a registered name.
+
+        Args:
+            text: The name, such as ``azureml:train@latest``.
+            kinds: The kinds of file that will do.
+            place: Where it is written, for the message.
+
+        Returns:
+            The file; None where the text is no registered name, or no file has it.
+
+        Raises:
+            UserError: Several files have it, and no version tells which is meant.
+        """
+        asked = read_name(text)
+        if asked is None:
+            return None
+        key = (asked.text, tuple(sorted(kind.name for kind in kinds)))
+        if key not in self._found:
+            self._found[key] = self._choose(asked, self.candidates(asked.name, kinds), place)
+        file = self._found[key]
+        note = f"`{asked.text}` is {shown(file)} here" if file is not None else ""
+        if note and note not in self.notes:
+            self.notes.append(note)
+        return file
+
+    def candidates(self, name: str, kinds: Collection[Kind]) -> list[Candidate]:
+        """All files with a name, of any version."""
+        if self._index is None:
+            self._index = _indexed(self.folders)
+        found = []
+        for file in self._index.get(name, ()):
+            root = _read(file)
+            if root is None or str(getattr(root.get("name"), "data", "")) != name or kind_of(root) not in kinds:
+                continue
+            version = root.get("version")
+            found.append(Candidate(file, str(version.data) if version is not None else ""))
+        return found
+
+    def _choose(self, asked: Asked, found: list[Candidate], place: Value) -> Path | None:
+        if asked.version:
+            # One that says no version is registered as the next one each time.
+            fitting = [one for one in found if one.version == asked.version]
+            fitting = fitting or [one for one in found if not one.version]
+        else:
+            highest = max((_order(one.version) for one in found), default=())
+            fitting = [one for one in found if _order(one.version) == highest]
+        if len(fitting) > 1:
+            first, second = fitting[:2]
+            version = f", version {first.version}" if first.version else ""
+            raise refuse(
+                place,
+                f"`{asked.text}` is several files here: {shown(first.file)} and {shown(second.file)} have that name"
+                f"{version}.",
+                "Name the file that is meant in its place, or give each another `version`.",
+            )
+        return fitting[0].file if fitting else None
+
+
+def _order(version: str) -> tuple[tuple[int, int, str], ...]:
+    """Puts 10 behind 9, and 2024-01-01 behind 3; no version comes first."""
+    parts = re.findall(r"\d+|[^\W\d_]+", version)
+    return tuple((1, int(part), "") if part.isdecimal() and len(part) < 20 else (0, 0, part) for part in parts)
+
+
+def _read(file: Path) -> Value | None:
+    try:
+        return read_yaml(file, "file")
+    except UserError:  # somebody else's, such as a template
+        return None
+
+
+def _indexed(folders: Collection[Path]) -> dict[str, list[Path]]:
+    """Files by what stands behind ``name:`` at the beginning of a line."""
+    index: dict[str, list[Path]] = {}
+    for file in _files(folders):
+        try:
+            text = read_bytes(file, _MOST_BYTES)
+        except OSError:
+            continue
+        match = _NAME.search(text.removeprefix(b"\xef\xbb\xbf"))
+        if match is None:
+            continue
+        name = re.sub(r"\s+#.*", "", match[1].decode("utf-8", "replace").strip()).strip("'\" ")
+        index.setdefault(name, []).append(file)
+    return index
+
+
+def _files(folders: Collection[Path]) -> Iterator[Path]:
+    """The YAML files below folders, each once, as far as the limits allow."""
+    seen: set[str] = set()
+    entries = files = 0
+    for folder in folders:
+        ignored = _Ignored(folder)
+        for parent, below, names in os.walk(folder):
+            real = os.path.realpath(parent)
+            if real in seen:
+                below.clear()
+                continue
+            seen.add(real)
+            entries += len(below) + len(names)
+            if entries > MOST_ENTRIES or any(os.path.lexists(os.path.join(parent, one)) for one in _ENVIRONMENTS):
+                below.clear()
+                continue
+            below[:] = sorted(
+                name
+                for name in below
+                if not name.startswith(".") and name not in _NEVER and not ignored(parent, name, folder=True)
+            )
+            for name in sorted(names):
+                if not name.lower().endswith(SUFFIXES) or ignored(parent, name):
+                    continue
+                files += 1
+                if files > MOST_FILES:
+                    return
+                yield Path(parent, name)
+
+
+class _Ignored:
+    """What a project's `.amlignore` leaves out of what is sent to a workspace, and so of what is registered there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._spec = None
+        if (folder / ".amlignore").is_file():
+            from pathspec import GitIgnoreSpec
+
+            self._spec = GitIgnoreSpec.from_lines(read_patterns(folder / ".amlignore"))
+
+    def __call__(self, parent: str, name: str, *, folder: bool = False) -> bool:
+        if self._spec is None:
+            return False
+        path = os.path.relpath(os.path.join(parent, name), self._folder).replace(os.sep, "/")
+        return self._spec.match_file(f"{path}/" if folder else path)
