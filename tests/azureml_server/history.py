@@ -37,6 +37,8 @@ class History:
             route("GET", f"{history}/experimentids/{{experiment_id}}", self.get_experiment),
             route("POST", f"{history}/experiments:query", self.list_experiments),
             route("GET", f"{history}/runs/{{run}}", self.get_run),
+            route("GET", f"{history}/runs/{{run}}/details", self.details),
+            route("GET", f"{history}/runs/{{run}}/children", self.children),
             route("POST", "/metric/v2.0{ws}/runs/{run}/batch", self.log_metrics),
             route("POST", "/metric/v2.0{ws}/runs/{run}/list", self.list_metrics),
             route("POST", "/metric/v2.0{ws}/runs/{run}/full", self.full_metric),
@@ -129,8 +131,9 @@ class History:
     def _page(self, request: Request, runs: list[Run]) -> Any:
         """One page, the latest runs first, as the service has them; the token is where the next one begins."""
         body = request.json if request.method == "POST" else {}
-        start = int(request.query.get("$continuationtoken") or (body or {}).get("continuationToken") or 0)
-        size = int(request.query.get("$top") or (body or {}).get("top") or 100)
+        query = {name.lower(): value for name, value in request.query.items()}
+        start = int(query.get("$continuationtoken") or (body or {}).get("continuationToken") or 0)
+        size = int(query.get("$top") or (body or {}).get("top") or 100)
         with self._state.lock:
             runs = sorted(runs, key=lambda run: run.number, reverse=True)
             result = page([self._dto(run) for run in runs[start : start + size]])

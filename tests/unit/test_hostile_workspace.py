@@ -299,23 +299,18 @@ def test_whatever_tags_and_logs_say_is_taken_or_left(hostile: Hostile, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "", None, 7, "x\0", "..", "x" * 300, "\x1b[2J"])
-def test_a_step_whose_name_cannot_be_a_folders_is_named_by_its_run(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    service = PipelineService(None, "run")
-    child = SimpleNamespace(
-        run_id="child_1", name=None, status="Running", tags=None, error=None, target=None,
-        properties={"azureml.moduleName": name},
-    )  # fmt: skip
-    client = SimpleNamespace(get_child_runs=lambda _run: [child])
-    monkeypatch.setattr(service, "_client", lambda _run: client)
+def test_a_step_whose_name_cannot_be_a_folders_is_named_by_its_run(name: Any) -> None:
+    child = {"runId": "child_1", "status": "Running", "properties": {"azureml.moduleName": name}}
+    history: Any = SimpleNamespace(children=lambda _run: [child])
+    service = PipelineService(history, "run", lambda: None)
     assert [one.step for one in service.children()] == ["child_1"]
-    child.run_id = "../x"
+    child["runId"] = "../x"
     with pytest.raises(Refused):
         service.children()
 
 
-def test_a_log_at_an_address_of_another_kind_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    service = PipelineService(None, "run")
-    told = SimpleNamespace(log_files={"azureml-logs/70_driver_log.txt": "file:///etc/shadow"}, error=None)
-    monkeypatch.setattr(service, "_client", lambda _run: SimpleNamespace(get_runstatus=lambda: told))
+def test_a_log_at_an_address_of_another_kind_is_not_read() -> None:
+    told = {"logFiles": {"azureml-logs/70_driver_log.txt": "file:///etc/shadow"}, "error": None}
+    history: Any = SimpleNamespace(details=lambda _run: told)
     with pytest.raises(Refused):
-        service.details("child")
+        PipelineService(history, "run", lambda: None).details("child")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from ..received import MOST_BYTES, Refused, web_address
@@ -13,6 +13,46 @@ SILENCE_SECONDS, WHOLE_SECONDS = 30.0, 120.0
 #: Bytes of a log that are read at once, and of one log at all.
 PART_BYTES, LOG_BYTES = 8 << 20, 1 << 30
 _CHUNK = 1 << 16
+#: Bytes of an answer in JSON; a thousand child runs with their tags take two million.
+_ANSWER_BYTES = 64 << 20
+#: Bytes of an answer that says what is wrong.
+_ERROR_BYTES = 1 << 16
+
+
+def answer(http: Any, address: str, authorization: str, parameters: Mapping[str, str]) -> bytes:
+    """What a service answers to a question.
+
+    Args:
+        http: A session of requests.
+        address: The question.
+        authorization: The header that says who asks.
+        parameters: What is added to the address.
+
+    Raises:
+        Refused: The address is none of http or https, or the answer is too large.
+        requests.RequestException: There is none now; what the service says of it is in ``response.text``.
+    """
+    import requests
+
+    web_address(address, "an address")
+    headers = {"Authorization": authorization, "Accept": "application/json"}
+    until = time.monotonic() + WHOLE_SECONDS
+    with http.get(address, params=parameters, headers=headers, timeout=SILENCE_SECONDS, stream=True) as found:
+        most = _ANSWER_BYTES if found.ok else _ERROR_BYTES
+        content = bytearray()
+        for chunk in found.iter_content(_CHUNK):
+            content += chunk
+            if len(content) > most or time.monotonic() > until:
+                break
+        if not found.ok:
+            # requests reads an answer that is streamed only as a whole, however long it is.
+            found._content = bytes(content[:most])
+            found.raise_for_status()
+    if len(content) > most:
+        raise Refused(f"an answer of more than {most >> 20} MB")
+    if time.monotonic() > until:
+        raise requests.Timeout(f"its answer is not complete after {WHOLE_SECONDS:.0f} s")
+    return bytes(content)
 
 
 def part(http: Any, address: str, offset: int, most: int = PART_BYTES) -> bytes:

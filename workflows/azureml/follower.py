@@ -23,8 +23,10 @@ from ..runs import plan as plans
 from ..runs import record as records
 from ..runs import store
 from ..runs.record import RunRecord
+from .access import Renewing, first_access, with_sdk
 from .child_run import FollowedStep
 from .errors import explained, passes, retry_after
+from .history import RunHistory
 from .place import load_place
 from .plan import ChildRun
 from .service import ENDED, PipelineService
@@ -163,16 +165,14 @@ def main(folder: Path) -> int:
     run, place = records.load(folder), load_place(folder)
     if run is None or place is None or run.final:
         return 1
-    from ..settings import resolve
-    from .workspace import connect
-
     try:
-        workspace = connect(place.settings(resolve(run.project)), log)
+        access = Renewing(first_access(sys.stdin.buffer), lambda: with_sdk(folder, "access"))
         token = folder / "token"
         with sent_by(f"The workspace {place.workspace}"):
-            service = PipelineService(workspace, place.run_id)
+            history = RunHistory(access)
+            service = PipelineService(history, place.run_id, lambda: with_sdk(folder, "cancel"))
             secret = token.read_text() if token.exists() else ""
-            Follower(run, service, secret, service.on_this_machine).follow()
+            Follower(run, service, secret, history.on_this_machine).follow()
     except UserError as error:
         # Whoever asks for the run next starts another one, and is told there.
         run.trouble = error.problem.rstrip(".")

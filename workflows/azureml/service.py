@@ -1,20 +1,19 @@
 """What the workspace says of a run, in as few requests as it allows; and the words to it.
 
-The SDK's own ``get_children`` asks three times for each child; the client under it lists all of them in one
-request, with status and tags. Logs are read from where the service keeps them, only what is new.
+All child runs are listed in one request, with status and tags. Logs are read from where the service keeps them, only
+what is new.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..received import Refused, name, number, web_address, words
 from .bounded import part
+from .history import RunHistory
 from .plan import ChildRun
 
-_HERE = ("127.0.0.1", "::1", "localhost")
 #: Child runs of one run, and logs of one child run, at the most.
 _CHILDREN, _LOGS = 10_000, 10_000
 #: Words of the service for a run that is over, as ours.
@@ -25,56 +24,41 @@ class PipelineService:
     """One pipeline run in a workspace.
 
     Args:
-        workspace: The SDK's workspace.
+        history: The workspace's run history.
         run_id: The run's id.
+        end: Asks the service to end the run.
     """
 
-    def __init__(self, workspace: Any, run_id: str) -> None:
+    def __init__(self, history: RunHistory, run_id: str, end: Callable[[], object]) -> None:
         self.run_id = run_id
-        self._workspace = workspace
-        self._run: Any = None
-        self._clients: dict[str, Any] = {}
-        # Closed with the process; several threads read.
-        self._http: Any = None
+        self._history, self._end = history, end
 
-    @property
-    def run(self) -> Any:
-        """The SDK's run, asked for once."""
-        if self._run is None:
-            self._run = self._workspace.get_run(self.run_id)
-        return self._run
-
-    @property
     def experiment(self) -> str:
-        """The experiment's name."""
-        return words(str(self.run.experiment.name), "an experiment's name", 300)
-
-    @property
-    def on_this_machine(self) -> bool:
-        """Whether the workspace itself is on this machine, as a test's is: its nodes are here then, too."""
-        return urlsplit(str(self._workspace.service_context._get_run_history_url())).hostname in _HERE
+        """The experiment's name; two requests."""
+        known = words(self._history.run(self.run_id).get("experimentId"), "an experiment's id", 300)
+        return words(self._history.experiment(known).get("name"), "an experiment's name", 300)
 
     def status(self) -> tuple[str, str]:
         """The run's own status, and why it failed; one request."""
-        found = self._client(self.run_id).get_run()
-        return words(str(found.status), "a status", 60), _message(found.error)
+        found = self._history.run(self.run_id)
+        return words(found.get("status"), "a status", 60), _message(found.get("error"))
 
     def children(self) -> list[ChildRun]:
         """Every child run; one request for each 500."""
         found = []
-        for one in self._client(self.run_id).get_child_runs(self.run_id):
-            properties = one.properties if isinstance(one.properties, dict) else {}
-            tags = one.tags if isinstance(one.tags, dict) else {}
-            run_id = name(one.run_id, "a run's id")
+        for one in self._history.children(self.run_id):
+            properties, tags = _object(one, "properties"), _object(one, "tags")
+            run_id = name(one.get("runId"), "a run's id")
+            step = properties.get("azureml.moduleName") or one.get("name") or one.get("displayName")
             found.append(
                 ChildRun(
-                    step=_step_name(properties.get("azureml.moduleName") or one.name, run_id),
+                    step=_step_name(step, run_id),
                     run_id=run_id,
-                    status=words(str(one.status), "a status", 60),
-                    tags={key: value for key, value in tags.items() if isinstance(key, str) and isinstance(value, str)},
-                    error=_message(one.error),
+                    status=words(one.get("status"), "a status", 60),
+                    tags={key: value for key, value in tags.items() if isinstance(value, str)},
+                    error=_message(one.get("error")),
                     reused=str(properties.get("azureml.isreused", "")).lower() == "true",
-                    target=words(str(one.target or ""), "a compute target", 200),
+                    target=words(one.get("target") or "", "a compute target", 200),
                 )
             )
             number(len(found), "a number of child runs", 0, _CHILDREN)
@@ -82,31 +66,24 @@ class PipelineService:
 
     def details(self, run_id: str) -> tuple[Mapping[str, str], str]:
         """Where a child run's logs are read, by their names; and why it failed. One request."""
-        found = self._client(run_id).get_runstatus()
-        addresses = found.log_files if isinstance(found.log_files, dict) else {}
+        found = self._history.details(run_id)
+        addresses = _object(found, "logFiles")
         number(len(addresses), "a number of logs", 0, _LOGS)
-        known = {str(one): web_address(address, "a log's address") for one, address in addresses.items()}
-        return known, _message(found.error)
-
-    def _client(self, run_id: str) -> Any:
-        from azureml._restclient.run_client import RunClient
-
-        if run_id not in self._clients:
-            experiment = self.run.experiment
-            self._clients[run_id] = RunClient(
-                self._workspace.service_context, experiment.name, run_id, experiment_id=experiment.id
-            )
-        return self._clients[run_id]
+        known = {one: web_address(address, "a log's address") for one, address in addresses.items()}
+        return known, _message(found.get("error"))
 
     def compute_state(self, name: str) -> str:
         """Why runs on a compute target may stay queued, in a few words; empty where it does not tell."""
         try:
-            status = self._workspace.compute_targets[name].get_status()
-            counts = f"{status.current_node_count} of {status.scale_settings.maximum_node_count} nodes"
-            errors = [str(getattr(one, "message", None) or one) for one in status.errors or ()]
+            target = _object(self._history.compute(name), "properties")
+            nodes = _object(target, "properties")
+            scale, errors = _object(nodes, "scaleSettings"), nodes.get("errors") or target.get("provisioningErrors")
+            counts = f"{int(nodes['currentNodeCount'])} of {int(scale['maxNodeCount'])} nodes"
+            reasons = [_message(one) for one in errors if one] if isinstance(errors, list) else []
         except Exception:  # other kinds of compute have no nodes; what is queued there is told all the same
             return ""
-        return f"compute {name}: {counts}, {status.allocation_state}{'; ' + '; '.join(errors) if errors else ''}"[:300]
+        state = words(str(nodes.get("allocationState") or ""), "a state", 60)
+        return f"compute {name}: {counts}, {state}{'; ' + '; '.join(reasons) if reasons else ''}"[:300]
 
     def read(self, url: str, offset: int) -> bytes:
         """What a log has from an offset on, a part of it where it is much; nothing where that is its end.
@@ -114,21 +91,17 @@ class PipelineService:
         Raises:
             requests.RequestException: It cannot be read now; the address may have expired.
         """
-        import requests
-
-        if self._http is None:
-            session = requests.Session()
-            adapter = requests.adapters.HTTPAdapter(pool_maxsize=16)
-            for scheme in ("http://", "https://"):
-                session.mount(scheme, adapter)
-            self._http = session
-        return part(self._http, url, offset)
+        return part(self._history.http, url, offset)
 
     def cancel(self) -> None:
         """Ask the service to end the run."""
-        from azureml.pipeline.core import PipelineRun
+        self._end()
 
-        PipelineRun(self.run.experiment, self.run_id).cancel()
+
+def _object(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An object in another one; an empty one where there is none."""
+    found = values.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _step_name(value: Any, run_id: str) -> str:
@@ -141,6 +114,6 @@ def _step_name(value: Any, run_id: str) -> str:
 
 def _message(error: Any) -> str:
     """The first thing that an error of the service says."""
-    inner = getattr(error, "error", None) or (error or {} if isinstance(error, dict) else None)
-    text = getattr(inner, "message", None) or (inner.get("message") if isinstance(inner, dict) else None)
+    outer = error if isinstance(error, dict) else {}
+    text = (_object(outer, "error") or outer).get("message")
     return words(" ".join(str(text or "").split()), "an error", 600)

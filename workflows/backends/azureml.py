@@ -6,6 +6,7 @@ its record, logs and announcements as the workspace tells them, so that every co
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -14,7 +15,7 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..azureml.place import Place, load_place, save_place
 from ..background import spawn
@@ -35,6 +36,9 @@ from ..runs.allotment import all_ports, allot
 from ..runs.record import IN_WORKSPACE, RunRecord, StepRecord
 from ..settings import Settings
 from .base import DebugRequest
+
+if TYPE_CHECKING:
+    from ..azureml.service import PipelineService
 
 KIND = "pipeline"
 FOLLOWER = "workflows.azureml.follower"
@@ -88,7 +92,7 @@ class AzureBackend:
                 plans.save(submission.plan(), run.folder)
                 run.steps = submission.records()
                 records.save(run)
-                _follow(run)
+                _follow(run, workspace)
                 ending = "s" if len(run.steps) > 1 else ""
                 shown.text = f"run {run.run_id}, {len(run.steps)} step{ending} of {show(pipeline.file)}"
             console.line(f"  {place.page}")
@@ -166,35 +170,35 @@ class AzureBackend:
             # Here and not in the background: what is wrong is told to the person, who may have to sign in.
             from ..azureml.workspace import connect
 
-            connect(place.settings(self._settings), shown.detail)
+            workspace = connect(place.settings(self._settings), shown.detail)
             shown.text = f"workspace {place.workspace}"
-        _follow(run)
+        _follow(run, workspace)
 
     def _adopt(self, run_id: str) -> RunRecord:
         """A run of the workspace that this project has not submitted."""
         from ..azureml.errors import NotThere, attempt
-        from ..azureml.service import PipelineService
 
         with self._console.step("connect") as shown:
             workspace, place = self._connect(shown)
-            service = PipelineService(workspace, run_id)
+            service = _service(workspace, run_id)
             try:
                 with sent_by(f"The workspace {place.workspace}"):
                     children = attempt(service.children, f"reading the run {run_id}", shown.detail)
+                    experiment = attempt(service.experiment, f"reading the run {run_id}", shown.detail)
             except NotThere as error:
                 raise UserError(
                     f"There is no run {run_id} here or in the workspace {place.workspace}.",
                     "The runs there are: inv pipeline.list",
                 ) from error
             shown.text = f"run {run_id} of the workspace {place.workspace}"
-        run = store.new_run(self._settings.project, KIND, service.experiment, IN_WORKSPACE)
+        run = store.new_run(self._settings.project, KIND, experiment, IN_WORKSPACE)
         run.run_id = run_id
         # Each has a folder here; of several of one name the last counts, as for who follows them.
         steps = {child.step: child for child in children}
         run.steps = [StepRecord(name=child.step, run_id=child.run_id) for child in steps.values()]
         records.save(run)
         save_place(run.folder, replace(place, run_id=run_id))
-        _follow(run)
+        _follow(run, workspace)
         self._console.line(
             "  note: it was submitted from elsewhere, where its token is: it cannot be debugged from here"
         )
@@ -203,11 +207,10 @@ class AzureBackend:
     def _discard(self, run: RunRecord, workspace: Any) -> None:
         """Take away what a submission that failed has made, here and, where it got so far, there."""
         from ..azureml.errors import attempt
-        from ..azureml.service import PipelineService
 
         place = load_place(run.folder)
         if place is not None:
-            service = PipelineService(workspace, place.run_id)
+            service = _service(workspace, place.run_id)
             try:
                 attempt(service.cancel, "canceling what was begun", self._console.line)
             except UserError as error:
@@ -224,10 +227,32 @@ def _keep(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _follow(run: RunRecord) -> None:
-    """Start a run's follower and let it go its own way, whatever becomes of this process and its terminal."""
+def _service(workspace: Any, run_id: str) -> PipelineService:
+    """A run as the workspace tells of it, for a process that has the SDK already."""
+    from ..azureml.access import Access, Renewing
+    from ..azureml.history import RunHistory
+    from ..azureml.sdk_process import cancel
+    from ..azureml.service import PipelineService
+
+    history = RunHistory(Renewing(None, lambda: Access.of(workspace)))
+    return PipelineService(history, run_id, lambda: cancel(workspace, run_id))
+
+
+def _follow(run: RunRecord, workspace: Any) -> None:
+    """Start a run's follower and let it go its own way, whatever becomes of this process and its terminal.
+
+    It is handed the token that this process has: it needs no SDK before that one ends.
+    """
+    from ..azureml.access import Access
+
+    access = Access.of(workspace).to_json().encode()
     with append_log(run.folder / "runner.log") as log:
-        child = spawn(FOLLOWER, [str(run.folder)], cwd=run.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        pipe = subprocess.PIPE
+        child = spawn(FOLLOWER, [str(run.folder)], cwd=run.folder, stdin=pipe, stdout=log, stderr=log)
+    assert child.stdin is not None
+    # One that has ended already is noticed by whoever asks for the run next.
+    with contextlib.suppress(OSError), child.stdin:
+        child.stdin.write(access)
     # It is meant to outlive this command, so nobody waits for it.
     child.returncode = 0
     store.note_runner(run.folder, child.pid)
