@@ -41,7 +41,7 @@ from .docker_images import engine_disk_full, engine_lost, inspect
 from .docker_packages import image_variables
 from .links import Links, is_below, outward
 from .rank_variables import rank_variables
-from .step_variables import import_path, injected_variables
+from .step_variables import import_path, injected_variables, parallel_driver
 from .steps import StepProcess, StepSpec, StepView
 from .work_folder import code_mappings, include_roots, input_name, make_folders, make_work_folder, seen_at
 
@@ -191,8 +191,10 @@ class DockerSteps:
         """The step's variables, and its mounts."""
         from docker.types import Mount
 
-        own = dict(variables)
+        own = {**variables, **parallel_driver(spec, DEBUGGEE_ROOT)}
         mounts = _mounts(spec)
+        if spec.injected or spec.parallel:
+            mounts.append(Mount(DEBUGGEE_ROOT, DEBUGGEE, type="bind", read_only=True))
         if not self._knows_user:
             self._user, self._knows_user = container_user(self._client), True
         if self._user:
@@ -218,7 +220,6 @@ class DockerSteps:
             # Inside, the port has to be reachable from where it is published: 127.0.0.1 only.
             listen_host="0.0.0.0",  # noqa: S104
         )
-        mounts.append(Mount(DEBUGGEE_ROOT, DEBUGGEE, type="bind", read_only=True))
         if spec.debug is not None and not has_debugpy(image):
             from ..environments.references import debugpy_folder
 

@@ -22,7 +22,7 @@ from . import ports
 from .links import outward
 from .process import clean_variables, end_groups, group_lives
 from .rank_variables import rank_variables
-from .step_variables import MARK, import_path, injected_variables
+from .step_variables import MARK, import_path, injected_variables, parallel_driver
 from .steps import StepProcess, StepSpec, StepView
 from .work_folder import code_mappings, include_roots, input_name, make_folders, make_work_folder, seen_at
 
@@ -79,7 +79,7 @@ class ProcessSteps:
         shell = shutil.which("bash") or "/bin/sh"
         work, places = os.path.realpath(spec.folder / "work"), _places(spec)
         variables = {**variables, **import_path(spec, variables, work, os.pathsep)}
-        own = {**clean_variables(spec.image.name), **variables}
+        own = {**clean_variables(spec.image.name), **variables, **parallel_driver(spec, DEBUGGEE)}
         code = [os.path.realpath(spec.code_root)] if spec.code_root is not None else []
         own |= injected_variables(
             spec,

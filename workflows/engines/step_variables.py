@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from .steps import StepSpec
 
+#: Names the driver of parallel steps in the commands of those.
+PARALLEL_DRIVER = "AZUREML_PARALLEL_RUN"
 #: The mark by which every process of a run is found: RUN_ID/STEP.
 MARK = "AZUREML_DEBUGGEE_RUN"
 
@@ -29,6 +31,16 @@ def step_variables(spec: StepSpec, own: Mapping[str, str], paths: Mapping[str, s
         **own,
         MARK: f"{spec.run_id}/{spec.step}",
     }
+
+
+def parallel_driver(spec: StepSpec, debuggee: str) -> dict[str, str]:
+    """Where the driver of parallel steps is, for a step that is one.
+
+    Args:
+        spec: The step.
+        debuggee: The debuggee's folder as the step sees it.
+    """
+    return {PARALLEL_DRIVER: f"{debuggee}/azureml_parallel_run/driver.py"} if spec.parallel else {}
 
 
 def _split(paths: Mapping[str, str]) -> list[tuple[tuple[str, str], str]]:

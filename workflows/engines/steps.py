@@ -56,6 +56,7 @@ class StepSpec:
         metrics: Whether what it logs by azureml-core is kept, in ``announce/metrics.jsonl``.
         published_options: Whether its command has the published options, which a script need not know.
         includes: Absolute paths of files and folders that lie beside the code in the working folder.
+        parallel: Whether its command starts the driver of parallel steps.
     """
 
     run_id: str
@@ -74,6 +75,7 @@ class StepSpec:
     metrics: bool = False
     published_options: bool = False
     includes: tuple[Path, ...] = ()
+    parallel: bool = False
 
     @property
     def code_root(self) -> Path | None:

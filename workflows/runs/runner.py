@@ -19,7 +19,7 @@ from pathlib import Path
 from .. import engines, tracebacks, unforeseen
 from ..background import log, spawn
 from ..engines import reservations
-from ..engines.step_variables import step_variables
+from ..engines.step_variables import PARALLEL_DRIVER, step_variables
 from ..engines.steps import StepDebug, StepProcess, StepSpec
 from ..engines.work_folder import RUN_FOLDERS
 from ..environments.conda_variables import expanded
@@ -277,6 +277,7 @@ class Runner:
             debug=self._debug(planned, step),
             metrics=planned.metrics,
             published_options="--remote_debug" in planned.command,
+            parallel=PARALLEL_DRIVER in planned.command,
         )
 
     def _output(self, step: str, name: str) -> Path:

@@ -266,9 +266,18 @@ def prepare(inject: str, program: Optional[Program] = None) -> Optional[Callable
         return None
 
 
+def prepare_again(inject: str, program: Program) -> Optional[Callable[[], None]]:
+    """Decide once more, in a program of ours that runs a person's script in its own place; as :func:`prepare`."""
+    try:
+        return _prepare(inject, program, os.environ) if os.environ.get("AZUREML_DEBUGGEE_CODE") else None
+    except Exception as error:
+        _warn("{}: {}".format(type(error).__name__, error))
+        return None
+
+
 def _prepare(inject: str, program: Program, environment: MutableMapping[str, str]) -> Optional[Callable[[], None]]:
-    if program.kind == "script" and os.path.dirname(os.path.abspath(program.name)) == inject:
-        return None  # launch.py: it asks again, with what it launches.
+    if program.kind == "script" and os.path.dirname(os.path.abspath(program.name)) in _ours(inject):
+        return None  # They ask again, with what they run.
     identity = str(os.getpid())
     if environment.get(OWNER, identity) != identity:
         leave_path(inject, environment)
@@ -294,6 +303,11 @@ def _prepare(inject: str, program: Program, environment: MutableMapping[str, str
         if tools & LAUNCHERS:
             return None
     return _own(inject, program, environment)
+
+
+def _ours(inject: str) -> Sequence[str]:
+    """Where launch.py is, and what drives parallel steps."""
+    return inject, os.path.join(os.path.dirname(inject), "azureml_parallel_run")
 
 
 def _become(inject: str, program: Program) -> None:

@@ -1,0 +1,224 @@
+"""An MLTable file: which files a table is in, and how they are read.
+
+https://learn.microsoft.com/azure/machine-learning/reference-yaml-mltable. Of the transformations those are acted on
+that say how files are read and which columns are kept; the names of others are given back.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from typing import Any, Dict, Iterator, List, Tuple
+
+from .problems import Problem
+
+NAME = "MLTable"
+#: Transformations that say how files are read, and the kind of file each is for.
+READERS = {"read_delimited": "delimited", "read_parquet": "parquet", "read_json_lines": "json_lines"}
+#: Those that give a file's keys, which stand in its path.
+_FORMATS = ("extract_columns_from_partition_format", "extract_partition_format_into_columns")
+
+
+class Table:
+    """What an MLTable file says.
+
+    Args:
+        paths: The files, absolute, in order.
+        reader: How they are read; empty where they are given as files.
+        options: The reader's own options.
+        columns: Columns to keep, and columns to leave out.
+        pattern: By which a file's keys are read off its path; empty where there is none.
+        unknown: Transformations that are not acted on.
+    """
+
+    def __init__(
+        self,
+        paths: List[str],
+        reader: str = "",
+        options: "Dict[str, Any] | None" = None,
+        columns: "Tuple[List[str], List[str]]" = ([], []),
+        pattern: str = "",
+        unknown: Tuple[str, ...] = (),
+    ) -> None:
+        self.paths, self.reader, self.options = paths, reader, options or {}
+        self.keep, self.drop = columns
+        self.pattern, self.unknown = pattern, unknown
+
+    def keys(self, path: str) -> Dict[str, Any]:
+        """The keys in a file's path: by the table's pattern, or of folders such as ``Store=2``."""
+        found: Dict[str, Any] = {}
+        if self.pattern:
+            names = re.findall(r"\{([A-Za-z_]\w*)[^}]*\}", self.pattern)
+            parts = re.split(r"\{[A-Za-z_]\w*[^}]*\}", self.pattern.strip("/"))
+            match = re.search("([^/]+?)".join(re.escape(part) for part in parts) + "$", path)
+            if match:
+                found = dict(zip(names, match.groups()))
+        for part in path.split("/")[:-1]:
+            name, equals, value = part.partition("=")
+            if equals and name.isidentifier():
+                found.setdefault(name, value)
+        return {name: typed(value) for name, value in found.items()}
+
+
+def typed(text: str) -> Any:
+    """A key's value: a number where it reads as one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def read(folder: str) -> Table:
+    """Read the MLTable file of a folder.
+
+    Raises:
+        Problem: There is none, or it cannot be read here.
+    """
+    file = os.path.join(folder, NAME) if os.path.isdir(folder) else folder
+    if not os.path.isfile(file):
+        raise Problem(
+            "The input {} is of type mltable and has no file called {}.".format(folder, NAME),
+            "Add one, or give the input as uri_folder.",
+        )
+    try:
+        with open(file, encoding="utf-8-sig") as opened:
+            content = _parsed(opened.read())
+    except (OSError, ValueError) as error:
+        raise Problem("{} cannot be read: {}.".format(file, error), "Correct it.") from error
+    if not isinstance(content, dict):
+        raise Problem("{} is not an MLTable file.".format(file), "Write `paths:` into it.")
+    reader, options, pattern = "", {}, ""  # type: str, Dict[str, Any], str
+    keep: List[str] = []
+    drop: List[str] = []
+    unknown = []
+    for name, value in _transformations(content, file):
+        if name in READERS:
+            reader, options = READERS[name], value if isinstance(value, dict) else {}
+        elif name == "keep_columns":
+            keep = _names(value)
+        elif name == "drop_columns":
+            drop += _names(value)
+        elif name in _FORMATS:
+            pattern = str(value.get("partition_format", "") if isinstance(value, dict) else value)
+        else:
+            unknown.append(name)
+    paths = [path for entry in content.get("paths") or () for path in _files(entry, os.path.dirname(file), file)]
+    return Table(paths, reader, options, (keep, drop), pattern, tuple(unknown))
+
+
+def _transformations(content: Dict[str, Any], file: str) -> Iterator[Tuple[str, Any]]:
+    for entry in content.get("transformations") or ():
+        if isinstance(entry, str):
+            yield entry, {}
+        elif isinstance(entry, dict):
+            for name, value in entry.items():
+                yield str(name), value
+        else:
+            raise Problem("A transformation in {} is no mapping.".format(file), "Write `- read_delimited:`.")
+
+
+def _names(value: Any) -> List[str]:
+    if isinstance(value, dict):
+        value = value.get("columns", value.get("column", []))
+    return [str(one) for one in (value if isinstance(value, list) else [value])]
+
+
+def _files(entry: Any, folder: str, file: str) -> List[str]:
+    if not isinstance(entry, dict):
+        entry = {"file": entry}
+    for kind, named in entry.items():
+        text = str(named)
+        if re.match(r"[a-z][a-z0-9+.-]+:", text) and not text.startswith("file:"):
+            raise Problem("{} names {}, which is not on this machine.".format(file, text), "Name files beside it.")
+        path = os.path.normpath(os.path.join(folder, text[len("file://") :] if text.startswith("file://") else text))
+        if kind == "pattern":
+            return sorted(one for one in glob.glob(path, recursive=True) if os.path.isfile(one))
+        if not os.path.exists(path):
+            raise Problem("{} names {}, which does not exist.".format(file, text), "Correct the path.")
+        return list(walk(path))
+    return []
+
+
+def walk(path: str) -> Iterator[str]:
+    """The files below a folder, or the file itself, in order; one folder is looked through at a time."""
+    if not os.path.isdir(path):
+        yield path
+        return
+    waiting = [path]
+    while waiting:
+        with os.scandir(waiting.pop()) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        yield from (entry.path for entry in entries if not entry.is_dir())
+        waiting += [entry.path for entry in reversed(entries) if entry.is_dir()]
+
+
+def _parsed(text: str) -> Any:
+    """YAML; without PyYAML as much of it as MLTable files usually have."""
+    try:
+        import yaml
+    except ImportError:
+        return _Plain(text).value()
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+class _Plain:
+    """Mappings, lists and scalars in block style.
+
+    Args:
+        text: The file's text.
+    """
+
+    def __init__(self, text: str) -> None:
+        lines = [re.sub(r"(^|\s)#.*$", "", line).rstrip() for line in text.splitlines()]
+        self._lines = [(len(line) - len(line.lstrip()), line.strip()) for line in lines if line.strip(" -")]
+        self._at = 0
+
+    def value(self) -> Any:
+        """The whole text's value."""
+        return self._block(self._lines[0][0]) if self._lines else None
+
+    def _block(self, indent: int) -> Any:
+        listed: List[Any] = []
+        named: Dict[str, Any] = {}
+        while self._at < len(self._lines):
+            depth, line = self._lines[self._at]
+            if depth < indent:
+                break
+            if line.startswith("- ") or line == "-":
+                rest = line[1:].strip()
+                inner = depth + len(line) - len(rest)
+                if ":" in rest and not rest.startswith(("'", '"', "[", "{")):
+                    self._lines[self._at] = (inner, rest)
+                    listed.append(self._block(inner))
+                else:
+                    self._at += 1
+                    listed.append(_scalar(rest))
+                continue
+            if listed:
+                break
+            name, colon, rest = line.partition(":")
+            if not colon:
+                raise ValueError("`{}` is not understood without PyYAML".format(line))
+            self._at += 1
+            following = self._lines[self._at] if self._at < len(self._lines) else (-1, "")
+            deeper = following[0] > depth or (following[0] == depth and following[1].startswith("-"))
+            named[name.strip().strip("'\"")] = (
+                _scalar(rest.strip()) if rest.strip() or not deeper else self._block(following[0])
+            )
+        return listed or named
+
+
+def _scalar(text: str) -> Any:
+    if text[:1] in ("'", '"') and text[-1:] == text[:1]:
+        return text[1:-1].replace("\\t", "\t") if text[0] == '"' else text[1:-1]
+    if text.startswith("[") and text.endswith("]"):
+        return [_scalar(part.strip()) for part in text[1:-1].split(",") if part.strip()]
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    return None if text in ("", "null", "~") else typed(text)

@@ -1,0 +1,1 @@
+"""What Azure ML puts beside entry scripts, by its name."""

@@ -1,0 +1,353 @@
+"""Does a parallel step: hands mini-batches to workers until all of them are done, or too many have failed."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple
+
+from . import options as command_line
+from .mini_batches import Batch, Input, Size
+from .outcome import NODE, Outcome, Thresholds
+from .problems import Problem
+from .processes import Worker, after
+
+#: Where rows go in a folder, unless it is named.
+FILE_NAME = "parallel_run_step.txt"
+#: Seconds between two looks at what workers do, where they say nothing.
+_LOOK_SECONDS = 0.1
+#: Workers that end in a row before they are ready, times their number, until it is given up; as in Azure.
+_MOST_LOST = 3
+#: Seconds that a worker has for its `shutdown()`.
+_SHUTDOWN_SECONDS = 60.0
+
+
+class Driver:
+    """One parallel step.
+
+    Args:
+        options: See :mod:`.options`.
+        arguments: The entry script's own arguments.
+        scratch: A folder for what is taken away in the end.
+    """
+
+    def __init__(self, options: Any, arguments: List[str], scratch: str) -> None:
+        self._options, self._arguments, self._scratch = options, arguments, scratch
+        # A debugger sees one process, and a mini-batch may take as long as somebody looks at it.
+        self._debugged = bool(os.environ.get("AZUREML_DEBUGGEE_PORT"))
+        self._most = 1 if self._debugged or options.only >= 0 else max(1, options.processes)
+        if not os.path.isfile(options.entry_script):
+            raise Problem(
+                "There is no entry script {} in the step's code.".format(options.entry_script),
+                "Correct `code` or `entry_script`.",
+            )
+        thresholds = Thresholds(
+            options.mini_batch_error_threshold, options.error_threshold, options.allowed_failed_percent
+        )
+        self._outcome = Outcome(os.path.abspath("logs"), thresholds, say)
+        self._target = _target(options.append_row_to)
+        # To be written in order, whichever is done first.
+        self._rows: Dict[int, Tuple[str, str]] = {}
+        self._workers: List[Worker] = []
+        self._selector = selectors.DefaultSelector()
+        self._started = self._lost = 0
+        #: What is to be run next, with how often it has been tried: as many as there may be workers for.
+        self._ahead: Deque[Tuple[Batch, int]] = collections.deque()
+        self._held = self._debugged and os.environ.get("AZUREML_DEBUGGEE_ON_ERROR") == "1"
+
+    def do(self) -> None:
+        """Do it.
+
+        Raises:
+            Problem: It has failed.
+        """
+        options = self._options
+        data = Input(
+            options.input,
+            options.input_type,
+            Size(options.mini_batch_size),
+            options.keys,
+            self._most,
+            self._scratch,
+            say,
+        )
+        self._waiting = self._only(data.batches())
+        if self._debugged and options.processes > 1:
+            say("one process instead of {}, since it is debugged".format(options.processes))
+        try:
+            self._loop()
+            self._outcome.check_all()
+            self._outcome.progress(last=True)
+            if self._outcome.failed:
+                say("what has failed is in logs/user/error.txt, and is not more than the thresholds allow")
+            self._write()
+        except Problem as error:
+            self._outcome.close("failed: {}".format(error.problem))
+            if self._outcome.first.get("traceback"):
+                sys.stderr.write(self._outcome.first["traceback"])
+            raise
+        finally:
+            for worker in self._workers:
+                worker.kill()
+        self._outcome.close("completed")
+
+    def _only(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The mini-batches that are run."""
+        number = self._options.only
+        if number < 0:
+            yield from batches
+            return
+        index = -1
+        for batch in batches:
+            index = batch["index"]
+            if index == number:
+                yield batch
+                return
+        raise Problem(
+            "There is no mini-batch {}: the input has {}, from 0 on.".format(number, index + 1),
+            "Name one of these: --mini-batch N",
+        )
+
+    # Workers
+
+    def _loop(self) -> None:
+        while self._look_ahead() or any(worker.batch for worker in self._workers):
+            idle = next((one for one in self._workers if one.ready and one.batch is None), None)
+            starting = sum(not one.ready for one in self._workers)
+            if idle is not None and self._ahead:
+                batch, tries = self._ahead.popleft()
+                idle.until = self._limit(self._options.overhead)
+                idle.give(batch, tries + 1)
+            elif starting < len(self._ahead) and len(self._workers) < self._most:
+                self._start()
+            else:
+                self._look()
+        self._finish()
+
+    def _look_ahead(self) -> bool:
+        """See which mini-batches are next; whether there is any."""
+        while len(self._ahead) < self._most:
+            batch = next(self._waiting, None)
+            if batch is None:
+                break
+            if self._target:
+                batch["rows"] = os.path.join(self._scratch, "{}.rows".format(batch["index"]))
+            self._ahead.append((batch, 0))
+        return bool(self._ahead)
+
+    def _limit(self, seconds: float) -> Optional[float]:
+        return None if self._debugged else after(seconds)
+
+    def _start(self) -> None:
+        name = "process{:03d}".format(self._started)
+        self._started += 1
+        user = self._outcome.path
+        variables = {
+            **os.environ,
+            "AZUREML_PARALLEL_AGENT": name,
+            "AZUREML_PARALLEL_LOG_DIR": os.path.dirname(user("user", "entry_script_log", NODE, name)),
+            "AZUREML_PARALLEL_LOGGING_LEVEL": self._options.logging_level,
+        }
+        if self._options.output:
+            variables["AZUREML_BI_OUTPUT_PATH"] = self._options.output
+        worker = Worker(
+            name,
+            {"script": os.path.abspath(self._options.entry_script), "arguments": self._arguments},
+            variables,
+            (
+                user("user", "stdout", NODE, name + ".stdout.txt"),
+                user("user", "stderr", NODE, name + ".stderr.txt"),
+            ),
+            _echo,
+        )
+        worker.until = self._limit(self._options.overhead)
+        self._workers.append(worker)
+        for handle in worker.handles:
+            self._selector.register(handle, selectors.EVENT_READ, worker)
+
+    def _look(self) -> None:
+        """Wait until something happens, and see to it."""
+        for key, _events in self._selector.select(_LOOK_SECONDS):
+            worker = key.data
+            for event in worker.read(key.fd):
+                self._hear(worker, event)
+            if key.fd not in worker.handles:
+                self._selector.unregister(key.fd)
+        for worker in list(self._workers):
+            if worker.ended() is not None:
+                self._bury(worker)
+            elif worker.until is not None and time.monotonic() > worker.until:
+                self._time_out(worker)
+        self._outcome.progress()
+
+    def _hear(self, worker: Worker, event: Dict[str, Any]) -> None:
+        kind = event["event"]
+        if self._held and "traceback" in event and worker.ended() is None:
+            # It holds for a debugger, and counts when that has left.
+            worker.last, worker.until = event, None
+        elif kind == "ready":
+            worker.ready, worker.until, self._lost = True, None, 0
+        elif kind == "running":
+            worker.items, worker.until = event["items"], self._limit(self._options.timeout)
+        elif kind == "done":
+            batch, worker.batch, worker.until = worker.batch, None, None
+            assert batch is not None
+            self._outcome.note_done(batch["index"], worker.name, worker.tries, event)
+            if "rows" in batch:
+                self._rows[batch["index"]] = batch["rows"], event["header"]
+            self._outcome.check()
+        elif kind == "failed":
+            self._fail(worker, event)
+        elif kind == "shutdown":
+            say("shutdown() failed: {}".format(event["message"]))
+        elif "problem" in event:
+            raise Problem(event["problem"], event["remedy"])
+        else:
+            sys.stderr.write(event["traceback"])
+            place = " ({})".format(event["place"]) if event["place"] else ""
+            raise Problem("The entry script cannot be used: {}{}".format(event["message"], place), "Mend it.")
+
+    def _fail(self, worker: Worker, event: Dict[str, Any]) -> None:
+        """A mini-batch has failed: try it again, or count it."""
+        batch, worker.batch, worker.until = worker.batch, None, None
+        assert batch is not None
+        self._outcome.note_trace(worker.name, batch["index"], event)
+        if worker.tries <= self._options.max_retries and not self._held:
+            say("mini-batch {} failed, and is tried again: {}".format(batch["index"], event["message"]))
+            self._ahead.appendleft((batch, worker.tries))
+            return
+        say("mini-batch {} failed: {}".format(batch["index"], event["message"]))
+        self._outcome.note_failed(batch["index"], worker.name, worker.tries, worker.items, event)
+        self._outcome.check()
+        sys.stderr.write(event.get("traceback") or "")
+
+    def _bury(self, worker: Worker) -> None:
+        """A worker has ended that was not told to."""
+        self._remove(worker)
+        for event in [*([worker.last] if worker.last else []), *worker.close()]:
+            self._hear(worker, event)
+        if worker.batch is not None:
+            self._fail(worker, {"message": "its process ended with {}".format(_code(worker.ended()))})
+        elif not worker.ready:
+            self._lose("ended with {}".format(_code(worker.ended())))
+
+    def _time_out(self, worker: Worker) -> None:
+        self._remove(worker)
+        worker.kill()
+        # What it has told until then has happened.
+        for event in worker.close():
+            self._hear(worker, event)
+        if worker.batch is not None:
+            limit = "{:g} s (retry_settings.timeout)".format(self._options.timeout)
+            self._fail(worker, {"message": "run() took longer than {}".format(limit)})
+        elif not worker.ready:
+            self._lose("took longer than {:g} s (--task_overhead_timeout)".format(self._options.overhead))
+
+    def _lose(self, what: str) -> None:
+        """A worker has not become ready."""
+        self._lost += 1
+        if self._lost >= _MOST_LOST * self._most:
+            raise Problem(
+                "{} processes in a row, while init() ran: each {}.".format(self._lost, what),
+                "See what init() does; it is called in each process.",
+            )
+        say("a process {} while init() ran; another one is started".format(what))
+
+    def _remove(self, worker: Worker) -> None:
+        self._workers.remove(worker)
+        for handle in worker.handles:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(handle)
+
+    def _finish(self) -> None:
+        """Let the workers do their `shutdown()`."""
+        until = time.monotonic() + _SHUTDOWN_SECONDS
+        for worker in self._workers:
+            if worker.ready:
+                worker.finish()
+            else:
+                worker.kill()
+        while self._workers:
+            for key, _events in self._selector.select(_LOOK_SECONDS):
+                for event in key.data.read(key.fd):
+                    self._hear(key.data, event)
+                if key.fd not in key.data.handles:
+                    self._selector.unregister(key.fd)
+            for worker in list(self._workers):
+                if worker.ended() is None and time.monotonic() > until and not self._debugged:
+                    say("shutdown() took longer than {:g} s".format(_SHUTDOWN_SECONDS))
+                    worker.kill()
+                if worker.ended() is not None:
+                    self._remove(worker)
+                    for event in worker.close():
+                        self._hear(worker, event)
+
+    def _write(self) -> None:
+        """Append the rows of all mini-batches to the output, in the order of the input."""
+        if not self._target:
+            return
+        os.makedirs(os.path.dirname(self._target) or ".", exist_ok=True)
+        with open(self._target, "wb") as output:
+            for number, (_index, (path, header)) in enumerate(sorted(self._rows.items())):
+                if self._options.header and number == 0:
+                    output.write(header.encode("utf-8"))
+                with open(path, "rb") as rows:
+                    shutil.copyfileobj(rows, output)
+        say("results appended to {}".format(self._target))
+
+
+def _target(named: str) -> str:
+    """The file that rows are appended to; empty where there is none."""
+    if named and (os.path.isdir(named) or named.endswith("/")):
+        return os.path.join(named, FILE_NAME)
+    return named
+
+
+def _code(code: Optional[int]) -> str:
+    return "signal {}".format(-code) if code is not None and code < 0 else "exit code {}".format(code)
+
+
+def _echo(lines: bytes) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(lines)
+    sys.stdout.buffer.flush()
+
+
+def say(text: str) -> None:
+    """Write a line to the step's log."""
+    sys.stdout.write("parallel run: {}\n".format(text))
+    sys.stdout.flush()
+
+
+def main(arguments: List[str]) -> int:
+    """Do a parallel step; its exit code."""
+
+    def end(number: int, _frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        options, theirs = command_line.parse(arguments)
+        # Beside the output: what is written there may not fit elsewhere.
+        place = os.path.dirname(_target(options.append_row_to)) or None
+        if place is not None:
+            os.makedirs(place, exist_ok=True)
+        scratch = tempfile.mkdtemp(prefix=".parallel_run_", dir=place)
+        try:
+            Driver(options, theirs, scratch).do()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except Problem as error:
+        sys.stdout.flush()
+        sys.stderr.write("parallel run: {}\n".format(error.problem.rstrip(".") + "."))
+        if error.remedy:
+            sys.stderr.write("parallel run: {}\n".format(error.remedy))
+        return 1
+    return 0
