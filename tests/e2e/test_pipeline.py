@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,22 @@ def test_a_rank_that_is_not_debugged_is_told_with_what_would_debug_it(pipelines:
     debug(pipelines, "--rank", "2")
     refused = pipelines.inv("pipeline.inspect", "work.py:1", "--rank", "1")
     refused.says("Rank 1 of work is not debugged in this run; debugged: 2.", "inv pipeline.debug --step work --rank 1")
+
+
+def test_an_error_in_a_worker_of_a_pool_holds_there_and_inspect_says_in_which_process(
+    pipelines: PipelineProject,
+) -> None:
+    pipelines.single(
+        "import multiprocessing\ndef divide(number):\n    zero = number - number\n    return number / zero\n"
+        "with multiprocessing.Pool(1) as pool:\n    pool.map(divide, [7])\n"
+    )
+    result = pipelines.ok("pipeline.debug", "--on-error")
+    found = re.search(r"holds in its child process (\d+) at ZeroDivisionError: division by zero", result.out)
+    assert found is not None, result.out
+    seen = pipelines.ok("pipeline.inspect", "work.py:4", "--json").json
+    assert (seen["stopped"]["function"], seen["locals"]["zero"]) == ("divide", "0")
+    assert seen["child"] == int(found[1])
+    assert pipelines.until_final()["status"] == "Failed"
 
 
 def test_on_error_says_so_where_no_step_raises(pipelines: PipelineProject) -> None:

@@ -8,7 +8,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,7 @@ def inspect_step(
         stopped = seen.stopped
         if stopped.line != line or Path(stopped.file).resolve() != source.resolve():
             watching.console.line(f"  note: it holds where it has raised, which {source.name}:{line} is not part of")
-        return seen.as_json()
+        return replace(seen, child=one.child).as_json()
     while True:
         try:
             stop = inspection.inspect_stop(found[0].endpoint, source, line, expressions, trigger=None, timeout=timeout)
@@ -547,7 +547,8 @@ def summary(found: Sequence[Attachable], timeout: int) -> str:
     holds, runs = ("hold", "run") if others else ("holds", "runs")
     if first.state == attachable.WAITING:
         if first.error is not None:
-            return f"{name}{more} {holds} at {first.what}, for a debugger on {where}, up to {timeout} s"
+            child = "" if first.child is None else f" in its child process {first.child}"
+            return f"{name}{more} {holds}{child} at {first.what}, for a debugger on {where}, up to {timeout} s"
         return f"{name}{more} {holds} for a debugger on {where}, up to {timeout} s"
     if first.state == attachable.NOT_ATTACHED:
         return f"{name}{more} went on, no debugger came in time; one is still welcome on {where}"

@@ -118,6 +118,11 @@ class Attachable:
         return f"{self.error.get('type')}: {message[:200]}" if message else str(self.error.get("type"))
 
     @property
+    def child(self) -> int | None:
+        """The process id, where it runs, of the child process that holds at an exception; None for the script's own."""
+        return int(self.error["pid"]) if self.what and self.error is not None and "process" in self.error else None
+
+    @property
     def port(self) -> int:
         """The port on :attr:`host`."""
         return self.step.ports[self.rank or 0]

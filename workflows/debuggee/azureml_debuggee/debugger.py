@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import collecting, forks, greenlets, imports, spawning, tracing
 from .adapter import Adapter, AdapterFailed
+from .errors import file_of
 from .threads import start_untraced
 
 #: The oldest debugpy that this code has been written for.
@@ -61,6 +62,24 @@ def _adapters_environment() -> Dict[str, str]:
 
 def _trace_nothing(*_: Any, **__: Any) -> None:
     """In place of what has a thread traced for a pydevd that has ended."""
+
+
+def _name_files(trace: Any) -> None:
+    """Have pydevd show the file of functions that have been sent here by value, which it would hide as a library's."""
+    names = {}
+    while trace is not None:
+        name, file = trace.tb_frame.f_code.co_filename, file_of(trace.tb_frame)
+        if name.startswith("<") and name not in ("<string>", "<stdin>") and not name.startswith("<frozen ") and file:
+            names[name] = file
+        trace = trace.tb_next
+    try:
+        import pydevd_file_utils
+
+        for name, file in names.items():
+            found = pydevd_file_utils.get_abs_path_real_path_and_base_from_file(file)
+            pydevd_file_utils.NORM_PATHS_AND_BASE_CONTAINER[name] = found
+    except (ImportError, AttributeError):
+        pass  # An unknown pydevd.
 
 
 #: What pydevd has to understand to be connected to an adapter that this program has started.
@@ -422,6 +441,7 @@ class Debugger:
         Args:
             error: The exception, as ``sys.exc_info()`` gives it.
         """
+        _name_files(error[2])
         debugger = self._live()
         thread = threading.current_thread()
         state = debugger.set_additional_thread_info(thread)

@@ -6,7 +6,20 @@ import os
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
-    from typing import Any, Dict, Sequence
+    from typing import Any, Dict, Optional, Sequence
+
+
+def file_of(frame: Any) -> Optional[str]:
+    """The file of a frame's code; None where it comes from none.
+
+    A function that has been sent to another process by value, as joblib's workers get those of a script, has its file
+    among its globals only. "<string>" would count as a file in the current folder.
+    """
+    name: str = frame.f_code.co_filename
+    if not name.startswith("<"):
+        return name
+    file = frame.f_globals.get("__file__")
+    return file if isinstance(file, str) else None
 
 
 def describe(error: BaseException, folders: Sequence[str], anywhere: bool = False) -> Dict[str, Any]:
@@ -23,12 +36,8 @@ def describe(error: BaseException, folders: Sequence[str], anywhere: bool = Fals
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         file, line = error.filename, error.lineno
     else:
-        # Not "<frozen os>", which would count as a file in the current folder.
-        frames = [
-            (frame.f_code.co_filename, number)
-            for frame, number in imports.get("traceback").walk_tb(error.__traceback__)
-            if not frame.f_code.co_filename.startswith("<")
-        ]
+        places = [(file_of(frame), number) for frame, number in imports.get("traceback").walk_tb(error.__traceback__)]
+        frames = [(path, number) for path, number in places if path is not None]
         roots = tuple(os.path.join(folder, "") for folder in folders)
         own = [
             place

@@ -6,29 +6,27 @@ every error of the function that it runs. Python calls no hook for these.
 
 from __future__ import annotations
 
-import os
 import sys
 
-from . import late
+from . import late, workers
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
-    from typing import Any, Callable, Sequence
+    from typing import Any, Callable
 
 
-def watch(folders: Sequence[str], examine: Callable[[Any, Any, Any], None]) -> None:
+def watch(code: workers.OwnCode, examine: Callable[[Any, Any, Any], None]) -> None:
     """Have such errors looked at.
 
     Args:
-        folders: Those of the person's own code; errors that have not come by there are nobody's business here.
+        code: The person's own; errors that have not come by there are nobody's business here.
         examine: Called with what `sys.exc_info` gives, before the program ends, or goes on.
     """
-    roots = tuple(os.path.join(folder, "") for folder in folders)
 
     def see(status: Any) -> None:
         kind, value, trace = sys.exc_info()
         # Such as a usage error of argparse's own, which it catches itself.
-        if status not in (None, 0) and value is not None and _came_by(trace, roots):
+        if status not in (None, 0) and value is not None and code.was_left_by(trace):
             examine(kind, value, trace)
 
     leave = sys.exit
@@ -42,16 +40,6 @@ def watch(folders: Sequence[str], examine: Callable[[Any, Any, Any], None]) -> N
     sys.exit = see_and_leave
     _watch_quitters(see)
     late.once_imported("asyncio.base_events", lambda module: _watch_tasks(module, examine))
-
-
-def _came_by(trace: Any, roots: Sequence[str]) -> bool:
-    """Whether the error was raised in the person's own code, or in what that has called."""
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if os.path.abspath(file).startswith(tuple(roots)) or os.path.realpath(file).startswith(tuple(roots)):
-            return True
-        trace = trace.tb_next
-    return False
 
 
 def _watch_quitters(see: Callable[[Any], None]) -> None:

@@ -12,13 +12,17 @@ import os
 import sys
 import threading
 
-from . import exits, imports, spawned, step
+from . import exits, imports, spawned, step, workers
 from .announce import Announcer
 from .errors import describe
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
-    from typing import Any, Callable, List, MutableMapping, Sequence, Tuple
+    from typing import Any, Callable, Dict, List, MutableMapping, Optional, Sequence, Set, Tuple
+
+
+#: This process's watch, once there is one.
+_watch: Optional[PostMortem] = None
 
 
 def install(settings: MutableMapping[str, str], folders: Sequence[str], debugs_itself: bool) -> PostMortem:
@@ -29,7 +33,8 @@ def install(settings: MutableMapping[str, str], folders: Sequence[str], debugs_i
         folders: Those of the person's own code.
         debugs_itself: Whether the program calls debugpy: its calls are answered, by nobody's being there.
     """
-    watch = PostMortem(settings, folders)
+    global _watch
+    watch = _watch = PostMortem(settings, folders)
     watch.install()
     if debugs_itself:
         from . import session
@@ -40,6 +45,16 @@ def install(settings: MutableMapping[str, str], folders: Sequence[str], debugs_i
     return watch
 
 
+def watch_child(settings: MutableMapping[str, str], folders: Sequence[str], debugs_itself: bool) -> None:
+    """Watch over a child of the step's script, which may be anything; arguments as of :func:`install`."""
+    install(settings, folders, debugs_itself).begin_child(any_error=False)
+
+
+def watch_spawned(settings: MutableMapping[str, str], folders: Sequence[str], debugs_itself: bool) -> None:
+    """Watch over a child that multiprocessing has started; arguments as of :func:`install`."""
+    (_watch or install(settings, folders, debugs_itself)).begin_child()
+
+
 class PostMortem:
     """The watch over one process."""
 
@@ -47,11 +62,18 @@ class PostMortem:
         #: Made with the first exception, or before, where it answers the program's own calls.
         self.session: Any = None
         self._settings, self._folders = settings, folders
+        self._code = workers.OwnCode(folders)
+        #: Whether this process is a child of the step's script.
+        self._is_child = False
+        #: Whether errors count that have not been in the person's code: a program of others' has its own.
+        self._any_error = True
         self._announce = Announcer(settings.get("AZUREML_DEBUGGEE_EVENTS"), step.rank_of(settings))
         self._one = threading.Lock()
         self._started = False
         self._over = False
         self._seen: List[BaseException] = []
+        #: Threads that hold: an error in what a debugger evaluates there is nobody's.
+        self._holding: Set[int] = set()
 
     def install(self) -> None:
         """Take the places where uncaught exceptions come by."""
@@ -59,7 +81,8 @@ class PostMortem:
         self._hook: Callable[..., None] = self._uncaught
         sys.excepthook = self._hook
         threading.excepthook = self._uncaught_in_thread
-        exits.watch(self._folders, self._examine)
+        exits.watch(self._code, self._examine)
+        workers.watch(self._code, lambda: self._is_child, self._examine_workers)
         # Not atexit, where there is a choice: no thread can be started any more by then.
         getattr(threading, "_register_atexit", atexit.register)(self._at_exit)
         if hasattr(os, "register_at_fork"):
@@ -97,7 +120,7 @@ class PostMortem:
             holder.join()
         except RuntimeError as error:
             # Python 3.12.0 and 3.12.1 start no thread once the main thread's program is over.
-            self._announce("raised", **describe(value, self._folders, anywhere=True))
+            self._say_raised(value)
             step.report(self._settings, error)
         finally:
             for number, handler in handlers:
@@ -110,8 +133,12 @@ class PostMortem:
                 return
             if issubclass(kind, (SystemExit, KeyboardInterrupt, GeneratorExit)):
                 return
+            if threading.get_ident() in self._holding or not (self._any_error or self._code.was_left_by(trace)):
+                return
             self._seen.append(value)
-            self._announce("raised", **describe(value.with_traceback(trace), self._folders, anywhere=True))
+            if not self._is_child and workers.is_of_a_child(value, self._announced("raised"), self._code):
+                return
+            self._say_raised(value.with_traceback(trace))
             for stream in (sys.stdout, sys.stderr):
                 try:
                     stream.flush()
@@ -121,8 +148,10 @@ class PostMortem:
             try:
                 # One at a time: there is one port, and a debugger shows one stop at a time best.
                 with self._one:
+                    self._holding.add(threading.get_ident())
                     self._hold((kind, value, trace))
             finally:
+                self._holding.discard(threading.get_ident())
                 for number, handler in handlers:
                     _set_signal(number, handler)
         except Exception as error:
@@ -143,15 +172,46 @@ class PostMortem:
         if session.hold() and not followed:
             session.debugger.stop_at_error(error)
 
+    def _say_raised(self, value: BaseException) -> None:
+        more: Dict[str, Any] = {"process": _process_name()} if self._is_child else {}
+        self._announce("raised", **describe(value, self._folders, anywhere=True), **more)
+
+    def _announced(self, name: str) -> List[Dict[str, Any]]:
+        """What processes of this step have announced under this name."""
+        with imports.own:
+            from . import siblings
+
+        return [event for event in siblings.events(self._settings) if event["event"] == name]
+
     # Children
+
+    def _examine_workers(self, kind: Any, value: Any, trace: Any) -> None:
+        """Hold where a worker has caught an error of the person's function, for whoever has asked for its result.
+
+        The program may well go on from it, as often as it likes, and it is not to wait each time: once for each worker,
+        and no more once nobody has come in one.
+        """
+        is_attended = self.session is not None and self.session.debugger.attached()
+        if is_attended or not (self._started or self._announced("not-attached")):
+            self._examine(kind, value, trace)
 
     def _after_fork(self) -> None:
         # New ones: another thread of the parent's may hold the lock.
-        self._one, self._seen = threading.Lock(), []
+        self._one, self._seen, self._holding = threading.Lock(), [], set()
+        self._is_child = True
         # pydevd is made once; where the parent has it already, its child is not debugged.
         self._over = self._over or self._started
         if not self._over:
             self.guard_process()
+
+    def begin_child(self, any_error: bool = True) -> None:
+        """Know that this process is a child, which has just been started.
+
+        Args:
+            any_error: Whether errors count that have not been in the person's own code.
+        """
+        self._is_child, self._any_error = True, any_error
+        self.guard_process()
 
     def guard_process(self) -> None:
         """See what is uncaught in a child of multiprocessing's, which this process is or may be."""
@@ -177,6 +237,13 @@ class PostMortem:
             return bootstrap(process, *arguments, **options)
 
         return _bootstrap
+
+
+def _process_name() -> str:
+    """What multiprocessing calls this child process; empty where it has not started it."""
+    process: Any = sys.modules.get("multiprocessing.process")
+    current = None if process is None else process.current_process()
+    return "" if current is None or current.name == "MainProcess" else str(current.name)
 
 
 def _default_signals() -> List[Tuple[int, Any]]:

@@ -72,24 +72,25 @@ def _become_child(first: Dict[str, Any], settings: Mapping[str, str]) -> None:
             member.wait()
 
 
-def _events(settings: Mapping[str, str]) -> List[Dict[str, Any]]:
+def events(settings: Mapping[str, str]) -> List[Dict[str, Any]]:
+    """What the processes of this step have announced so far."""
     try:
         with open(settings["AZUREML_DEBUGGEE_EVENTS"], encoding="utf-8") as file:
             lines = file.read().splitlines()
     except (KeyError, OSError, ValueError):
         return []
-    loads, events = imports.get("json").loads, []
+    loads, found = imports.get("json").loads, []
     for line in lines:
         try:
-            events.append(loads(line))
+            found.append(loads(line))
         except ValueError:
             continue
-    return events
+    return found
 
 
 def listening(settings: Mapping[str, str], port: int) -> Optional[Dict[str, Any]]:
     """What another process of this step, one that is running, has announced that listens at a port, if any."""
-    found = [event for event in _events(settings) if event["event"] == "listening" and event["port"] == port]
+    found = [event for event in events(settings) if event["event"] == "listening" and event["port"] == port]
     if not found or found[-1]["pid"] == os.getpid() or not _runs(found[-1]["pid"]):
         return None
     return found[-1]
@@ -111,6 +112,6 @@ def _hold(settings: Mapping[str, str], pid: int) -> None:
 
     deadline = time.monotonic() + number_in(settings, "AZUREML_DEBUGGEE_TIMEOUT", 300.0)
     while time.monotonic() < deadline and _runs(pid):
-        if any(event["pid"] == pid and event["event"] in ("attached", "not-attached") for event in _events(settings)):
+        if any(event["pid"] == pid and event["event"] in ("attached", "not-attached") for event in events(settings)):
             return
         time.sleep(LOOK_SECONDS)

@@ -72,6 +72,6 @@ def begin(settings: Dict[str, str], folders: List[str], debugs_itself: bool) -> 
         with imports.own:
             from . import postmortem
 
-            postmortem.install(settings, folders, debugs_itself).guard_process()
+            postmortem.watch_spawned(settings, folders, debugs_itself)
     except Exception as error:
         step.report(settings, error)

@@ -28,7 +28,7 @@ import sys
 # As good as typing.TYPE_CHECKING, without importing that.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, FrozenSet, Iterator, List, MutableMapping, Optional, Sequence
+    from typing import Any, Callable, Dict, FrozenSet, Iterator, List, MutableMapping, Optional, Sequence, Tuple
 
 OWNER = "AZUREML_DEBUGGEE_OWNER"
 #: Where a rank comes from, in this order: an engine's word, torch, Open MPI, MPICH, PMIx, Slurm, and what launchers
@@ -280,8 +280,7 @@ def _prepare(inject: str, program: Program, environment: MutableMapping[str, str
         return None  # They ask again, with what they run.
     identity = str(os.getpid())
     if environment.get(OWNER, identity) != identity:
-        leave_path(inject, environment)
-        return None
+        return _child_on_error(inject, program, environment)
     own = is_own(program, environment)
     tools: FrozenSet[str] = frozenset() if own else frozenset(program.tools())
     if tools & BUILDERS:
@@ -322,17 +321,9 @@ def _own(inject: str, program: Program, environment: MutableMapping[str, str]) -
     identity = str(os.getpid())
     environment[OWNER] = identity
     rank = rank_of(environment)
-    with_children = (
-        is_wanted(rank, environment)
-        and environment.get("AZUREML_DEBUGGEE_CHILDREN") == "1"
-        and environment.get("AZUREML_DEBUGGEE_ON_ERROR") != "1"
-    )
+    with_children = is_wanted(rank, environment) and environment.get("AZUREML_DEBUGGEE_CHILDREN") == "1"
     if with_children:
-        # spawning now: what the program does to itself, such as to change user, may keep it from being read later.
-        from . import child, spawning  # noqa: F401
-
-        child.hide_path(inject, environment)
-        child.come_along(inject)
+        _come_along(inject, environment)
     else:
         leave_path(inject, environment)
     if any(argument.startswith("--remote_debug") for argument in sys.argv[1:]) and (
@@ -349,6 +340,80 @@ def _own(inject: str, program: Program, environment: MutableMapping[str, str]) -
     if not with_children:
         _keep_through_exec(inject)
     return lambda: _start(program, rank)
+
+
+def _come_along(inject: str, environment: MutableMapping[str, str]) -> None:
+    """Have what this process starts come with the debuggee, without the program's seeing it."""
+    # spawning now: what the program does to itself, such as to change user, may keep it from being read later.
+    from . import child, spawning  # noqa: F401
+
+    child.hide_path(inject, environment)
+    child.come_along(inject)
+
+
+def _child_on_error(
+    inject: str, program: Program, environment: MutableMapping[str, str]
+) -> Optional[Callable[[], None]]:
+    """In a child of the owner's: watch for errors of the step's own code, where that is wanted."""
+    rank = rank_of(environment)
+    is_watched = (
+        environment.get("AZUREML_DEBUGGEE_ON_ERROR") == "1"
+        and environment.get("AZUREML_DEBUGGEE_CHILDREN") == "1"
+        and is_wanted(rank, environment)
+        and not frozenset(program.tools()) & BUILDERS
+    )
+    if not is_watched:
+        leave_path(inject, environment)
+        return None
+    _come_along(inject, environment)
+
+    def watch() -> None:
+        from . import imports
+
+        settings, folders = _settings(rank)[0], code_folders(os.environ)
+        imports.expect(_fronts(program), folders)
+        try:
+            with imports.own:
+                from . import postmortem
+
+                postmortem.watch_child(settings, folders, b"debugpy" in program.source())
+        except Exception as error:
+            report(settings, error)
+
+    if is_own(program, environment):
+        return watch
+    _once_needed(watch)
+    return None
+
+
+def _once_needed(watch: Callable[[], None]) -> None:
+    """Begin a watch for errors in a program of others', most of which never need it: when it fails, or has threads.
+
+    Whatever may run the step's own code and catch its errors, such as multiprocessing, imports `threading`.
+    """
+    from . import late
+
+    show = sys.excepthook
+    is_begun: List[bool] = []
+
+    def hook(kind: Any, value: Any, trace: Any) -> None:
+        if sys.excepthook is hook:
+            begin()
+            if sys.excepthook is not show:
+                sys.excepthook(kind, value, trace)
+                return
+        show(kind, value, trace)
+
+    def begin(_: Any = None) -> None:
+        if is_begun:
+            return  # What it needs itself imports `threading`, too.
+        is_begun.append(True)
+        if sys.excepthook is hook:
+            sys.excepthook = show
+        watch()
+
+    sys.excepthook = hook
+    late.once_imported("threading", begin)
 
 
 def leave_path(inject: str, environment: MutableMapping[str, str]) -> None:
@@ -400,8 +465,8 @@ def _keep_through_exec(inject: str) -> None:
     os.execv, os.execve = execv, execve
 
 
-def _start(program: Program, rank: Optional[int]) -> None:
-    """Make this process, the owner, what the environment asks for; never raises."""
+def _settings(rank: Optional[int]) -> Tuple[Dict[str, str], bool]:
+    """What the environment says of a process of this rank, and whether it has no port of its own."""
     settings = dict(os.environ)
     settings.pop("AZUREML_DEBUGGEE_RANK", None)
     made = int(settings.get("AZUREML_DEBUGGEE_MADE") or 0)
@@ -413,6 +478,12 @@ def _start(program: Program, rank: Optional[int]) -> None:
         # 0 asks for any free port.
         if port.isdigit() and int(port):
             settings["AZUREML_DEBUGGEE_PORT"] = str(int(port) + rank)
+    return settings, beyond
+
+
+def _start(program: Program, rank: Optional[int]) -> None:
+    """Make this process, the owner, what the environment asks for; never raises."""
+    settings, beyond = _settings(rank)
     # From the start on: a debugger that comes at once has the debugger's threads import `site`, and one that has begun
     # to wait for its end waits as long as this one holds.
     with outside_site():
