@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import compileall
 import importlib
+import json
 import os
 import platform
 import shutil
@@ -18,6 +19,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -234,6 +236,47 @@ def measure(
         if not quick and not bench.failed:
             bench.results.write(folder / f"{module.rpartition('.')[2]}.json")
     return failed
+
+
+#: Measures one subject in a process of its own; what could not run is the last line.
+_ALONE = (
+    "import json, sys; from benchmarks import harness\n"
+    "print(json.dumps(harness.measure({sys.argv[1]: sys.argv[2]}, quick=True)))\n"
+)
+
+
+def attempt(subjects: Mapping[str, str], *, show: Callable[[str], None] = print) -> list[str]:
+    """Try whether subjects can be measured, several at once, since no figure counts and most of them wait.
+
+    Args:
+        subjects: The module of each, by its name.
+        show: Shows what one of them has said, when it is done.
+
+    Returns:
+        What could not run, a line each.
+    """
+
+    def one(name: str, module: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", _ALONE, name, module],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        said = done.stdout.rstrip()
+        if done.returncode:
+            show(said)
+            return [f"{name}: its process ended with exit code {done.returncode}"]
+        said, _, found = said.rpartition("\n")
+        show(said)
+        failed: list[str] = json.loads(found)
+        return failed
+
+    with ThreadPoolExecutor(1 + (os.cpu_count() or 1)) as pool:
+        return [line for failed in pool.map(one, subjects, subjects.values()) for line in failed]
 
 
 def docker() -> None:

@@ -33,7 +33,8 @@ def _measure(names: tuple[str, ...], quick: bool) -> None:
     from . import harness, page
 
     modules = {name: module for name, (module, _doc) in {**SUBJECTS, **APART}.items()}
-    failed = harness.measure({name: f"benchmarks.{modules[name]}" for name in names}, quick=quick)
+    subjects = {name: f"benchmarks.{modules[name]}" for name in names}
+    failed = harness.attempt(subjects) if quick and len(names) > 1 else harness.measure(subjects, quick=quick)
     if not quick:
         page.write(harness.HERE, list(modules.values()))
     if failed:

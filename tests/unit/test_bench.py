@@ -210,6 +210,30 @@ def test_quick_takes_one_round_of_each_judges_nothing_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_only_tried_is_tried_several_at_once_and_each_is_told_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    # Two that wait for each other, one that cannot run, one that ends its process.
+    waiting = "import pathlib, time\nhere = pathlib.Path(__file__).parent\ndef main(bench):\n"
+    for name, other in (("one", "two"), ("two", "one")):
+        (tmp_path / f"{name}_of_a_test.py").write_text(
+            f"{waiting}    (here / '{name}').touch()\n    until = time.monotonic() + 60\n"
+            f"    while not (here / '{other}').exists():\n        assert time.monotonic() < until\n"
+            "        time.sleep(0.01)\n    bench.figure(f'it was tried {bench.quick}', [1.0], 's')\n"
+        )
+    (tmp_path / "broken_of_a_test.py").write_text("def main(bench):\n    1 / 0\n")
+    (tmp_path / "ending_of_a_test.py").write_text("import os\ndef main(bench):\n    os._exit(3)\n")
+    told: list[str] = []
+    names = ("one", "two", "broken", "ending")
+    failed = harness.attempt({name: f"{name}_of_a_test" for name in names}, show=told.append)
+    assert failed == ["broken: ZeroDivisionError: division by zero", "ending: its process ended with exit code 3"]
+    for name in ("one", "two"):
+        (said,) = [said for said in told if said.startswith(f"== {name} ")]
+        assert "it was tried True: 1 s" in said
+    assert any("ZeroDivisionError" in said for said in told) and len(told) == 4
+
+
 @pytest.mark.parametrize(("ci", "needed", "fails"), [("", True, False), ("true", True, True), ("true", False, False)])
 def test_what_a_machine_lacks_is_left_out_with_its_reason_and_fails_only_where_everything_is_there(
     ci: str, needed: bool, fails: bool, subject: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
