@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from workflows.environments import apt_sources, pythons
-from workflows.environments.conda_packages import for_pip, parse_package, satisfies
 from workflows.environments.context import build_context, conda_text, pip_files
 from workflows.environments.definition import EnvironmentDefinition, load_definition
-from workflows.environments.guard import __file__ as GUARD
 from workflows.environments.pip_failures import pip_failed
-from workflows.environments.wheelhouse import glibc_fits
 from workflows.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -364,89 +356,6 @@ def test_context_of_a_folder_without_dockerfile_and_runit(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "for_pip_"),
-    [
-        ("numpy", "numpy"),
-        ("numpy=1.26", "numpy==1.26.*"),
-        ("numpy=1.26.*", "numpy==1.26.*"),
-        ("numpy==1.26.4", "numpy==1.26.4"),
-        ("numpy 1.26.4", "numpy==1.26.4"),
-        ("numpy 1.26.*", "numpy==1.26.*"),
-        ("numpy >=1.20, <2", "numpy>=1.20,<2"),
-        ("numpy>=1.20,!=1.21", "numpy>=1.20,!=1.21"),
-        ("numpy=1.26=py311_0", "numpy==1.26.*"),
-        ("conda-forge::scikit-learn=1.4", "scikit-learn==1.4.*"),
-        ("numpy=*", "numpy"),
-        ("pytorch=2.1", "torch==2.1.*"),
-        ("numpy=1.25|1.26", "numpy"),
-        ("python=3.9", None),
-        ("pip", None),
-        ("libgcc-ng=12", None),
-        ("_openmp_mutex", None),
-        ("setuptools", "setuptools"),
-    ],
-)
-def test_condas_packages_for_pip(written: str, for_pip_: str | None) -> None:
-    package = parse_package(written, Path("conda.yml"), 1)
-    assert package is not None
-    assert for_pip(package)[0] == for_pip_
-
-
-@pytest.mark.parametrize(
-    ("version", "constraint", "expected"),
-    [
-        ((3, 11, 7), "", True),
-        ((3, 11, 7), "=3.11", True),
-        ((3, 11, 7), "=3.1", False),
-        ((3, 11, 7), "==3.11", True),
-        ((3, 11, 7), "==3.11.4", False),
-        ((3, 11, 7), "3.11.*", True),
-        ((3, 11, 7), ">=3.9,<3.11", False),
-        ((3, 11, 7), ">=3.9,<3.12", True),
-        ((3, 11, 7), "<=3.11", True),
-        ((3, 11, 7), ">3.11", False),
-        ((3, 12, 0), ">3.11", True),
-        ((3, 11, 7), "!=3.11.*", False),
-        ((3, 11, 7), "~=3.9", True),
-        ((3, 11, 7), "=3.9|=3.11", True),
-        ((3, 11, 7), "nonsense!", True),
-    ],
-)
-def test_python_constraints(version: tuple[int, ...], constraint: str, expected: bool) -> None:
-    assert satisfies(version, constraint) is expected
-
-
-def test_python_that_nobody_has() -> None:
-    choice = pythons.candidate("=3.99")
-    assert (choice.executable, choice.satisfied) == (sys.executable, False)
-    assert pythons.candidate(">=3.8").executable == sys.executable
-
-
-def test_a_name_on_path_that_does_not_run_is_no_python(tmp_path: Path) -> None:
-    shim = tmp_path / "python3.99"
-    shim.write_text("#!/bin/sh\necho 'pyenv: python3.99: command not found' >&2\nexit 127\n")
-    shim.chmod(0o755)
-    assert pythons.facts(str(shim)) is None
-    found = pythons.facts(sys.executable)
-    assert found is not None
-    assert found.version == sys.version_info[:3]
-
-
-@pytest.mark.parametrize(
-    ("host", "image", "fits"),
-    [
-        ("glibc 2.36", "glibc 2.36", True),
-        ("glibc 2.9", "glibc 2.36", True),
-        ("glibc 2.39", "glibc 2.36", False),
-        ("glibc 2.36", "", False),
-        ("", "glibc 2.36", False),
-    ],
-)
-def test_glibc(host: str, image: str, fits: bool) -> None:
-    assert glibc_fits(host, image) is fits
-
-
-@pytest.mark.parametrize(
     ("output", "reason", "line"),
     [
         (
@@ -486,78 +395,3 @@ def test_no_network_is_not_blamed_on_the_requirement(folder: Path) -> None:
     error = pip_failed(load(folder), lines)
     assert "could not reach the package index" in error.problem
     assert "network" in error.remedy
-
-
-SOURCES = """\
-# the archive
-Types: deb deb-src
-URIs: http://archive.invalid/debian
-Suites: bookworm bookworm-updates bookworm-backports
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-
-Types: deb
-URIs: http://other.invalid/repository
-Suites: bookworm
-Components: stable
-Signed-By: /etc/apt/keyrings/other.asc
-
-Types: deb
-URIs: http://other.invalid/debian
-Suites: bookworm
-Components: main
-Signed-By: /etc/apt/keyrings/other.asc
-
-Enabled: no
-Types: deb
-URIs: http://off.invalid/debian
-Suites: bookworm
-Components: main
-"""
-LIST = """\
-# deb http://commented.invalid/debian bookworm main
-deb [arch=amd64,arm64 signed-by=/usr/share/keyrings/debian-archive-key.gpg] http://s.invalid bookworm-security main # x
-deb-src http://archive.invalid/debian bookworm main
-deb http://cloud.invalid/apt cloud-sdk-bookworm main
-deb http://node.invalid/20 nodistro main
-"""
-
-
-def test_apt_sources_of_the_archive_only(tmp_path: Path) -> None:
-    parts = tmp_path / "etc" / "apt" / "sources.list.d"
-    parts.mkdir(parents=True)
-    (parts / "debian.sources").write_text(SOURCES)
-    (parts / "old.list.disabled").write_text("deb http://off.invalid bookworm main\n")
-    (tmp_path / "etc" / "apt" / "sources.list").write_text(LIST)
-    found = apt_sources.archive_sources("debian", "bookworm", tmp_path)
-    assert found == [
-        "Types: deb\nUris: http://s.invalid\nSuites: bookworm-security\nComponents: main\n"
-        "Architectures: amd64 arm64\nSigned-By: /usr/share/keyrings/debian-archive-key.gpg\n",
-        "Types: deb\nUris: http://archive.invalid/debian\nSuites: bookworm bookworm-updates\n"
-        "Components: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n",
-    ]
-    assert apt_sources.archive_sources("debian", "trixie", tmp_path) == []
-
-
-@pytest.mark.skipif(shutil.which("sleep") is None, reason="needs sleep")
-def test_a_guarded_command_ends_with_its_parent(tmp_path: Path) -> None:
-    mark = f"{time.time():.6f}".replace(".", "")[-9:]
-    script = f"import subprocess, sys; subprocess.run(['sleep', '1{mark}'])"
-    command = [sys.executable, GUARD, "0", sys.executable, "-c", script]
-    guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-    assert guard.stdin is not None
-
-    def sleeping() -> bool:
-        found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-        return f"sleep 1{mark}" in [line.strip() for line in found.splitlines()]
-
-    until = time.monotonic() + 10
-    while not sleeping() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert sleeping()
-    guard.stdin.close()
-    guard.wait(timeout=5)
-    until = time.monotonic() + 5
-    while sleeping() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not sleeping()
