@@ -25,7 +25,7 @@ from pipelines import PipelineProject, make_pipeline_project
 from projects import PLAIN, ROOT, Project
 
 #: What several files of tests of one topic share, with its fixtures.
-pytest_plugins = ("engine_steps", "launch_json_files", "runconfigs")
+pytest_plugins = ("connecting", "engine_steps", "launch_json_files", "runconfigs", "ssh_person")
 
 # The tests' own settings, whatever the person's are. What is slow to make, environments,
 # is kept from one run to the next in a cache of the tests' own.

@@ -8,19 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from connecting import Connect
 from host import Host
 from hosts import Hosts
 
 from workflows.errors import UserError
 from workflows.remote import address, pulse
 from workflows.remote.proxy import start_proxy
-from workflows.remote.session import Lost, Session
-from workflows.settings import resolve
+from workflows.remote.session import Lost
 
 #: Carries bytes between its standard streams and a port.
 RELAY = """\
@@ -34,22 +33,6 @@ threading.Thread(target=up, daemon=True).start()
 while data := there.recv(65536):
     os.write(1, data)
 """
-
-Connect = Callable[..., Session]
-
-
-@pytest.fixture
-def connect(tmp_path: Path, hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """Connects from the laptop, by its settings and SSH configuration."""
-    monkeypatch.setenv("HOME", str(hosts.laptop.home))
-    monkeypatch.setenv("SSH_AUTH_SOCK", "")
-
-    def connect(host: Host = hosts.instance, **more: str) -> Session:
-        wanted = {**hosts.laptop.environment(host), **more}
-        settings = resolve(tmp_path, environ={name: value for name, value in wanted.items() if value})
-        return Session.open(address.resolve(settings), {})
-
-    return connect
 
 
 def configure(hosts: Hosts, *lines: str) -> None:

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from connecting import Connect
 from host import Host
 from hosts import Hosts
 
 from workflows.errors import UserError
-from workflows.remote import address, starting
-from workflows.remote.session import Session
-from workflows.settings import resolve
+from workflows.remote import starting
 
 REAL = "/usr/bin/python3"
 NAMES = ("python3", "python3.15", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10")
 #: A foreign shell must not be told anything: each line that it gets is written down.
 SPY = 'while IFS= read -r line; do printf "%s\\n" "$line" >>"$HOME/told"; done'
-
-Connect = Callable[..., Session]
-
-
-@pytest.fixture
-def connect(tmp_path: Path, hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> Connect:
-    monkeypatch.setenv("HOME", str(hosts.laptop.home))
-    monkeypatch.setenv("SSH_AUTH_SOCK", "")
-
-    def connect(host: Host = hosts.instance, **more: str) -> Session:
-        settings = resolve(tmp_path, environ={**hosts.laptop.environment(host), **more})
-        return Session.open(address.resolve(settings), {})
-
-    return connect
 
 
 def python(version: str, works: bool = True) -> str:
