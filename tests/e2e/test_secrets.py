@@ -14,6 +14,7 @@ import os
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from projects import ROOT, Project, Result
 #: Another one for each of the processes that run tests side by side: each looks at all processes of the machine.
 NAME = "Canary7Zq" + os.environ.get("PYTEST_XDIST_WORKER", "gw")
 CANARY = f"{NAME}-secret"
+#: How often each process is looked at, 20 ms apart.
+LOOKS = 3
 #: What a line of a private key looks like.
 KEY_LINE = ("MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQ" + NAME).ljust(64, "1")
 
@@ -50,12 +53,14 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        seen: set[tuple[int, float]] = set()
+        looks = Counter[int]()
         while not self._over.wait(0.02):
-            for process in psutil.process_iter():
-                with contextlib.suppress(psutil.Error, OSError):
-                    if (one := (process.pid, process.create_time())) not in seen:
-                        seen.add(one)
+            for pid in psutil.pids():
+                # At first it is what its parent was.
+                if looks[pid] < LOOKS:
+                    looks[pid] += 1
+                    with contextlib.suppress(psutil.Error, OSError):
+                        process = psutil.Process(pid)
                         if self._is_of_this_test(process):
                             self.lines.add(" ".join(process.cmdline()))
 
