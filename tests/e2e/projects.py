@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
+#: For what is decided before an engine is asked for anything, or without one: shown once, where it takes least.
+ANY_ENGINE = pytest.mark.parametrize("engine", ["process"], indirect=True)
 #: Seconds for anything on a busy machine; only reached when something is broken.
 LIMIT = 150.0
 #: What Microsoft's Python Debugger takes in launch.json.

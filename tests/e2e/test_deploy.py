@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from projects import PLAIN, PLAIN_LINE, Project, get, listeners, post, until
+from projects import ANY_ENGINE, PLAIN, PLAIN_LINE, Project, get, listeners, post, until
 from services import CONFIGURATION, Posting, attach, stop_of, value_of
 
 
@@ -38,6 +38,7 @@ def test_both_ports_are_open_on_the_loopback_address_only(project: Project) -> N
         assert set(listeners(port)) == {"127.0.0.1"}
 
 
+@ANY_ENGINE
 def test_the_output_says_what_to_press_where_to_post_and_how_to_stop(project: Project) -> None:
     out = project.ok("deploy.debug").out
     for step in ("build", "tag", "run", "runsvdir", "attach-config"):
@@ -223,6 +224,7 @@ def run(data):
 """
 
 
+@ANY_ENGINE
 def test_schema_decorators_and_swagger_work_as_without_a_debugger(project: Project) -> None:
     project.write_score(SCHEMA)
     debug = project.debug()

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from projects import PLAIN, Project, listeners, post, until
+from projects import ANY_ENGINE, PLAIN, Project, listeners, post, until
 
 
 def nothing_left(project: Project) -> None:
@@ -43,10 +43,6 @@ def containers(project: Project) -> list[str]:
     return subprocess.run(
         ["docker", "ps", "-aq", "--filter", label], capture_output=True, text=True, check=True
     ).stdout.split()
-
-
-#: What is refused before an engine is asked for anything.
-ANY_ENGINE = pytest.mark.parametrize("engine", ["process"], indirect=True)
 
 
 @contextlib.contextmanager
@@ -78,7 +74,13 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize("fault", SCRIPTS)
+#: What a service announces is the same on each engine; what ends before it can is seen by the engine.
+FAULTS = [("process", fault) for fault in SCRIPTS] + [
+    ("docker", fault) for fault in ("raises at import", "missing package", "dies at once", "is killed")
+]
+
+
+@pytest.mark.parametrize(("engine", "fault"), FAULTS, indirect=["engine"])
 def test_a_score_script_that_cannot_be_loaded_is_named_with_its_line(project: Project, fault: str) -> None:
     text, parts = SCRIPTS[fault]
     project.write_score(text)
@@ -88,6 +90,7 @@ def test_a_score_script_that_cannot_be_loaded_is_named_with_its_line(project: Pr
     assert project.ok("container.logs").out
 
 
+@ANY_ENGINE
 def test_a_mended_score_script_serves(project: Project) -> None:
     project.write_score("")
     project.inv("deploy.debug").says("has no function init()")
@@ -209,6 +212,7 @@ def test_a_value_on_the_command_line_that_cannot_be_read_exits_with_two(project:
 BROKEN = b'{\n    "configurations": [\n        {"name": }\n    ]\n}\n'
 
 
+@ANY_ENGINE
 def test_a_broken_launch_json_is_left_alone_and_its_line_named(project: Project) -> None:
     launch = project.folder / ".vscode" / "launch.json"
     launch.parent.mkdir()
@@ -218,6 +222,7 @@ def test_a_broken_launch_json_is_left_alone_and_its_line_named(project: Project)
     nothing_left(project)
 
 
+@ANY_ENGINE
 def test_a_broken_launch_json_is_told_before_the_service_that_runs_is_touched(project: Project) -> None:
     debug = project.debug()
     (project.folder / ".vscode" / "launch.json").write_bytes(BROKEN)
@@ -225,6 +230,7 @@ def test_a_broken_launch_json_is_told_before_the_service_that_runs_is_touched(pr
     assert post(debug["scoring_url"]) == {"answer": 60}
 
 
+@ANY_ENGINE
 def test_an_unreadable_and_an_unwritable_launch_json_are_named(project: Project) -> None:
     (project.folder / ".vscode" / "launch.json").mkdir(parents=True)
     project.inv("deploy.debug").says("launch.json")
@@ -236,6 +242,7 @@ def test_an_unreadable_and_an_unwritable_launch_json_are_named(project: Project)
     nothing_left(project)
 
 
+@ANY_ENGINE
 def test_of_two_at_once_in_one_project_the_second_is_refused_and_the_first_works(project: Project) -> None:
     project.write_score("import time\ntime.sleep(3)\n" + PLAIN)
     first = project.start("deploy.debug", "--json")
@@ -439,6 +446,7 @@ def test_a_service_killed_from_outside_is_noticed(project: Project) -> None:
     nothing_left(project)
 
 
+@ANY_ENGINE
 def test_one_port_for_both_is_refused(project: Project) -> None:
     result = project.inv("deploy.debug", AML_SCORING_PORT="18431", AML_DEBUG_PORT="18431")
     result.says("18431", "--debug-port")

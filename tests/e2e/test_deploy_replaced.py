@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 
 import pytest
-from projects import PLAIN, Project, post, until
+from projects import ANY_ENGINE, PLAIN, Project, post, until
 
 WRONG = PLAIN.replace("total = sum(numbers)", "total = (")
 
 
+@ANY_ENGINE
 @pytest.mark.parametrize("command", ["deploy.reload", "deploy.debug"])
 def test_code_that_is_sure_not_to_load_leaves_the_old_code_serving(project: Project, command: str) -> None:
     debug = project.debug()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 
-from projects import Project
+from projects import ANY_ENGINE, Project
 
 RAW = '''"""Takes the request itself."""
 import time
@@ -49,6 +49,7 @@ def inspect(project: Project, *arguments: str) -> dict[str, object]:
     return found
 
 
+@ANY_ENGINE
 def test_any_body_form_and_query_arrives_as_it_was_typed(project: Project) -> None:
     project.write_score(RAW)
     project.debug()
@@ -72,6 +73,7 @@ def test_any_body_form_and_query_arrives_as_it_was_typed(project: Project) -> No
     assert (seen["method"], seen["query"], seen["data"]) == ("'GET'", repr({"a": "1", "b": "x&y"}), "b''")
 
 
+@ANY_ENGINE
 def test_what_excludes_each_other_in_a_request_is_refused(project: Project) -> None:
     project.write_score(RAW)
     project.debug()
@@ -124,6 +126,7 @@ def test_what_was_seen_is_shown_whatever_becomes_of_the_request(project: Project
     assert result.json["values"]["query"] == repr({"do": "die"})
 
 
+@ANY_ENGINE
 def test_a_line_that_an_error_kept_from_running_shows_the_end_of_the_answer(project: Project) -> None:
     project.write_score(
         RAW.replace("    kind =", "    if request.args:\n        return AMLResponse('x\\nno `age`', 400)\n    kind =")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from projects import PLAIN, PLAIN_LINE, Project, post, until
+from projects import ANY_ENGINE, PLAIN, PLAIN_LINE, Project, post, until
 from services import CONFIGURATION, Posting, attach, stop_of, stop_thread_and_continue, value_of
 
 from workflows.vscode.pressed import READY
@@ -52,6 +52,7 @@ def test_inspect_shows_stack_values_and_response_without_an_editor(project: Proj
     assert "total = 9" in text and 'Response 200: {"answer": 90}' in text
 
 
+@ANY_ENGINE
 def test_inspect_refuses_what_it_cannot_do_in_two_lines(project: Project) -> None:
     project.inv("deploy.inspect", "score.py:15").says("No service", "inv deploy.debug")
     project.debug()

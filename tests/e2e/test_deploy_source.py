@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from projects import Project, post
+from projects import ANY_ENGINE, Project, post
 from services import Posting, attach, stop_of, value_of
 
 MAIN = """from common.helper import scaled
@@ -59,6 +59,7 @@ def test_a_script_below_its_source_folder_imports_from_it_and_stops_in_both(laye
     assert post(result["scoring_url"], "four") == {"answer": 600}
 
 
+@ANY_ENGINE
 def test_an_import_that_works_from_a_folder_above_says_which_and_the_command_works(layered: Project) -> None:
     failed = layered.inv("deploy.debug", "--score-script", "app/code/main.py")
     flags = ("--source-directory=app", "--score-script=code/main.py")
@@ -70,6 +71,7 @@ def test_an_import_that_works_from_a_folder_above_says_which_and_the_command_wor
     assert written["configurations"][0]["pathMappings"][0]["localRoot"] == "${workspaceFolder}/app"
 
 
+@ANY_ENGINE
 def test_an_import_of_a_module_beside_a_script_below_the_source_folder_is_explained(layered: Project) -> None:
     (layered.folder / "app" / "code" / "beside.py").write_text("")
     (layered.folder / "app" / "code" / "main.py").write_text("import beside\n" + MAIN)
@@ -77,6 +79,7 @@ def test_an_import_of_a_module_beside_a_script_below_the_source_folder_is_explai
     failed.says("No module named 'beside'", "beside is beside main.py, and a service imports from its source folder")
 
 
+@ANY_ENGINE
 def test_a_source_folder_that_is_none_or_lacks_the_script_is_refused_before_anything_starts(layered: Project) -> None:
     layered.inv("deploy.debug", "--source-directory", "nowhere", "--score-script", "main.py").says(
         "The source folder", "nowhere does not exist.", "AML_SOURCE_DIR or --source-directory"

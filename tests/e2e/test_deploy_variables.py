@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from projects import ROOT, Project, post
+from projects import ANY_ENGINE, ROOT, Project, post
 from services import attach
 
 SCORE = """import json
@@ -166,6 +166,7 @@ def test_a_secret_is_shown_nowhere(told: Project) -> None:
         assert secret not in text
 
 
+@ANY_ENGINE
 def test_a_variable_that_is_missing_but_set_here_is_told_with_the_flag_for_it(told: Project) -> None:
     told.write_score(SCORE.replace("    pass", "    os.environ['DB_URL']"))
     told.inv("deploy.debug").says("KeyError: 'DB_URL'", "Correct it, then: inv deploy.debug")
@@ -174,6 +175,7 @@ def test_a_variable_that_is_missing_but_set_here_is_told_with_the_flag_for_it(to
     assert has(told.debug("--env", "DB_URL")["scoring_url"], "DB_URL") == {"DB_URL": "db://x"}
 
 
+@ANY_ENGINE
 def test_variables_that_cannot_be_read_are_refused_before_anything_starts(told: Project) -> None:
     for text in ("9X=1", "=1", "A B=1", "AZUREML_DEBUGGEE_PORT=1"):
         refused = told.inv("deploy.debug", "--env", text)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from experiments import BUSY, TITLE, TRAIN, TRAIN_LINE, ExperimentProject, make_experiment_project
 from pipelines import go_on, running_marked, session, stop_of, value_of
-from projects import ROOT, listeners, quiet_port, until
+from projects import ANY_ENGINE, ROOT, listeners, quiet_port, until
 
 process_only = pytest.mark.parametrize("engine", ["process"], indirect=True)
 
@@ -171,6 +171,7 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
+@ANY_ENGINE
 def test_one_debugger_for_an_experiment_and_two_experiments_side_by_side(experiment: ExperimentProject) -> None:
     first = experiment.debug("sums", "--script", "train.py")
     experiment.inv("experiment.debug", "sums").says(first["run_id"], "experiment.cancel --run 1")
@@ -197,6 +198,7 @@ def test_one_debugger_for_an_experiment_and_two_experiments_side_by_side(experim
     experiment.debug("sums")
 
 
+@ANY_ENGINE
 def test_the_next_session_is_not_refused_while_an_inspected_run_comes_to_its_end(experiment: ExperimentProject) -> None:
     go_on = experiment.folder / "go on"
     experiment.script.write_text(
@@ -248,6 +250,7 @@ def test_ranks_are_debugged_together_or_one_of_them(experiment: ExperimentProjec
     assert "other" not in experiment.known()
 
 
+@ANY_ENGINE
 def test_a_script_in_a_folder_is_found_by_its_bare_name(experiment: ExperimentProject) -> None:
     experiment.write("code of mine/deep/sum.py", "total = 1\nprint(total)\n")
     experiment.debug("sums", "--script", "code of mine/deep/sum.py")
@@ -273,6 +276,7 @@ def test_the_example_is_taken_where_no_script_is_named(experiment: ExperimentPro
     assert "outputs/model.json" in experiment.ok("experiment.outputs").out
 
 
+@ANY_ENGINE
 def test_the_person_is_told_what_has_changed_in_launch_json_since_the_command_was_typed(
     experiment: ExperimentProject,
 ) -> None:
@@ -312,6 +316,7 @@ def test_what_was_typed_is_kept_and_repeated_and_no_more_than_what_differs_is_ch
     assert "note '' colour" in experiment.log()
 
 
+@ANY_ENGINE
 def test_what_is_typed_for_one_run_alone_is_not_kept(experiment: ExperimentProject) -> None:
     experiment.run("sums", "--script", "train.py", "--", "--note", "kept")
     before = experiment.configuration().read_bytes()

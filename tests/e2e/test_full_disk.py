@@ -12,7 +12,7 @@ import pytest
 from conftest import make_project, missing
 from disks import fill, mounted, use_inodes, what_is_missing
 from experiments import ExperimentProject, make_experiment_project
-from projects import Project, post
+from projects import ANY_ENGINE, Project, post
 
 EXPERIMENT = ("experiment.debug", "sums", "--script", "train.py")
 
@@ -40,6 +40,12 @@ def experiment(disk: Path, engine: str) -> Iterator[ExperimentProject]:
     made.clean_up()
 
 
+def each_engine_and_more_without_docker(*left: int) -> pytest.MarkDecorator:
+    """Bytes that are left on the disk; what notices it at which of them has nothing to do with the engine."""
+    cases = [("docker", left[0]), *(("process", bytes_) for bytes_ in left)]
+    return pytest.mark.parametrize(("engine", "left"), cases, indirect=["engine"])
+
+
 def says_it_is_full(result: object, disk: Path) -> None:
     result.says("The disk ", f"(tmpfs on {disk})")  # type: ignore[attr-defined]
 
@@ -64,7 +70,7 @@ def test_a_service_that_serves_and_cannot_announce_it_is_told_as_such(project: P
     assert not (project.state / "session.json").exists()
 
 
-@pytest.mark.parametrize("left", [0, 4096, 16384])
+@each_engine_and_more_without_docker(0, 4096, 16384)
 def test_a_project_on_a_full_disk_is_told_so_and_works_once_there_is_room(
     project: Project, disk: Path, left: int
 ) -> None:
@@ -80,7 +86,7 @@ def test_a_project_on_a_disk_without_inodes_is_told_so(project: Project, disk: P
     result.says("all of its inodes are used", f"(tmpfs on {disk})")
 
 
-@pytest.mark.parametrize("left", [0, 8192, 24576])
+@each_engine_and_more_without_docker(0, 8192, 24576)
 def test_an_experiment_on_a_full_disk_is_told_so_and_works_once_there_is_room(
     experiment: ExperimentProject, disk: Path, left: int
 ) -> None:
@@ -109,9 +115,9 @@ def test_a_step_that_runs_and_cannot_announce_itself_is_told_as_such(experiment:
     assert experiment.record()["status"] in ("Running", "Canceled")
 
 
+# Images are not in the cache.
+@ANY_ENGINE
 def test_a_full_cache_is_named_with_the_setting_that_puts_it_elsewhere(project: Project, disk: Path) -> None:
-    if project.environ["AML_ENGINE"] == "docker":
-        pytest.skip("images are not in the cache")
     fill(disk, 8192)
     project.inv("deploy.debug", XDG_CACHE_HOME=str(disk / "cache")).says("The disk ", f"(tmpfs on {disk})")
 
@@ -227,6 +233,7 @@ def test_runs_on_a_full_disk_are_shown_and_canceled(
     assert "Running" not in experiment.ok("experiment.list").out
 
 
+@ANY_ENGINE
 def test_a_project_that_has_never_been_used_is_shown_on_a_full_disk(project: Project, disk: Path) -> None:
     use_inodes(disk)
     for look in (("container.list",), ("pipeline.list",), ("experiment.list",)):

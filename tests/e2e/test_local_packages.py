@@ -35,19 +35,20 @@ def edit(module: Path, value: int) -> None:
     module.write_text(MODULE.format(value))
 
 
-@pytest.mark.parametrize(
-    ("place", "layout", "file"),
-    [
-        # Outside the project, beside the service, and all of the service's folder.
-        ("../a shared package", "src", "requirements.txt"),
-        ("service/lib", "flat", "conda.yml"),
-        ("service", "flat", "requirements.txt"),
-        ("service", "src", "requirements.txt"),
-    ],
-)
-def test_an_editable_package_stops_at_breakpoints_and_takes_edits_by_a_reload(
-    project: Project, place: str, layout: str, file: str
-) -> None:
+PACKAGES = {
+    # Outside the project, beside the service, and all of the service's folder.
+    "outside": ("../a shared package", "src", "requirements.txt"),
+    "beside": ("service/lib", "flat", "conda.yml"),
+    "the service": ("service", "flat", "requirements.txt"),
+    "the service, with src": ("service", "src", "requirements.txt"),
+}
+#: A container has to be given the folder, which it has of the service already; the rest is the same on each engine.
+CASES = [*(("process", case) for case in PACKAGES), ("docker", "outside"), ("docker", "the service")]
+
+
+@pytest.mark.parametrize(("engine", "case"), CASES, indirect=["engine"])
+def test_an_editable_package_stops_at_breakpoints_and_takes_edits_by_a_reload(project: Project, case: str) -> None:
+    place, layout, file = PACKAGES[case]
     module = write_package(project.folder / place, "own", layout)
     environment = project.folder / "env" / "inference"
     environment.mkdir(parents=True)

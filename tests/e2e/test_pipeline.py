@@ -20,7 +20,7 @@ from pipelines import (
     stop_of,
     value_of,
 )
-from projects import listeners, until
+from projects import ANY_ENGINE, listeners, until
 
 RANKS = "distribution:\n  type: pytorch\n  process_count_per_instance: 4\n"
 RANK_SCRIPT = """\
@@ -87,6 +87,7 @@ def test_a_breakpoint_stops_in_each_of_the_three_steps_and_data_passes_through(p
     assert not (pipelines.folder / "prepare" / "outputs").exists()
 
 
+@ANY_ENGINE
 def test_the_person_is_told_what_the_run_has_added_to_launch_json_and_a_name_that_a_shell_takes(
     pipelines: PipelineProject,
 ) -> None:
@@ -207,6 +208,7 @@ def test_inspect_finds_a_file_behind_a_link_by_either_name(pipelines: PipelinePr
     assert pipelines.until_final()["status"] == "Completed"
 
 
+@ANY_ENGINE
 def test_without_children_they_run_undebugged(pipelines: PipelineProject) -> None:
     pipelines.single("import subprocess, sys\nsubprocess.run([sys.executable, 'child.py'], check=True)\n")
     (pipelines.folder / "work" / "child.py").write_text("value = 3\nprint(value)\n")
@@ -278,6 +280,7 @@ def test_each_rank_that_a_steps_own_command_makes_is_attached_to_on_a_port_of_it
     assert pipelines.until_final()["status"] == "Completed"
 
 
+@ANY_ENGINE
 def test_one_of_the_ranks_that_a_steps_own_command_makes_holds_and_the_others_run(pipelines: PipelineProject) -> None:
     made_by_a_launcher(pipelines, RANK_SCRIPT, 3)
     (endpoint,) = debug(pipelines, "--rank", "2")["endpoints"]
@@ -287,12 +290,14 @@ def test_one_of_the_ranks_that_a_steps_own_command_makes_holds_and_the_others_ru
     assert pipelines.until_final()["status"] == "Completed"
 
 
+@ANY_ENGINE
 def test_an_error_in_any_rank_that_a_steps_own_command_makes_is_held(pipelines: PipelineProject) -> None:
     made_by_a_launcher(pipelines, "import os\nrank = int(os.environ['RANK'])\nassert rank != 1, 'not this one'\n", 3)
     (endpoint,) = debug(pipelines, "--on-error")["endpoints"]
     assert (endpoint["rank"], endpoint["error"]) == (1, "AssertionError: not this one")
 
 
+@ANY_ENGINE
 @pytest.mark.parametrize("command", ["python work.py", "python work.py; exit 3", "exit 3"])
 def test_a_step_that_fails_without_an_exception_says_why_it_did_not_hold(
     pipelines: PipelineProject, command: str
@@ -303,6 +308,7 @@ def test_a_step_that_fails_without_an_exception_says_why_it_did_not_hold(
     assert said.err.count("it did not hold, since no exception left its Python") == 1
 
 
+@ANY_ENGINE
 def test_one_rank_holds_and_the_others_run(pipelines: PipelineProject) -> None:
     pipelines.single(RANK_SCRIPT, more=RANKS)
     (endpoint,) = debug(pipelines, "--rank", "2")["endpoints"]
@@ -325,6 +331,7 @@ def test_after_an_error_the_debugger_shows_the_frames_and_locals_that_failed(pip
     assert record["status"] == "Failed" and record["steps"][0]["exit_code"] == 1
 
 
+@ANY_ENGINE
 def test_on_error_holds_whichever_rank_raises_and_the_log_is_shown_once(pipelines: PipelineProject) -> None:
     pipelines.single("import os\nif os.environ['RANK'] == '3':\n    raise ValueError('the third')\n", more=RANKS)
     (endpoint,) = debug(pipelines, "--on-error")["endpoints"]
@@ -338,6 +345,7 @@ def test_on_error_holds_whichever_rank_raises_and_the_log_is_shown_once(pipeline
     assert (followed.out + followed.err).count("ValueError: the third") == 1
 
 
+@ANY_ENGINE
 def test_a_rank_that_is_not_debugged_is_told_with_what_would_debug_it(pipelines: PipelineProject) -> None:
     pipelines.single(RANK_SCRIPT, more=RANKS)
     debug(pipelines, "--rank", "2")
@@ -361,6 +369,7 @@ def test_an_error_in_a_worker_of_a_pool_holds_there_and_inspect_says_in_which_pr
     assert pipelines.until_final()["status"] == "Failed"
 
 
+@ANY_ENGINE
 def test_on_error_says_so_where_no_step_raises(pipelines: PipelineProject) -> None:
     result = pipelines.ok("pipeline.debug", "--on-error", "--json")
     assert result.json["endpoints"] == [] and result.json["status"] == "Completed"
@@ -388,6 +397,7 @@ def test_without_a_debugger_the_run_goes_on_after_the_timeout_and_says_how_to_su
     assert "inv pipeline.debug --step work" in pipelines.ok("pipeline.status").out
 
 
+@ANY_ENGINE
 def test_after_an_error_its_message_is_shown_and_inspect_shows_the_values(pipelines: PipelineProject) -> None:
     pipelines.single("def look(prices):\n    return prices['rent']\n\nlook({'food': 3})\n")
     result = pipelines.ok("pipeline.debug", "--on-error")
@@ -407,6 +417,7 @@ def test_a_step_can_be_inspected_again_after_a_debugger_has_left(pipelines: Pipe
     assert pipelines.ok("pipeline.attach", "--json").json["endpoints"][0]["state"] == "detached"
 
 
+@ANY_ENGINE
 def test_inspect_takes_the_rank_that_is_debugged_and_names_those_there_are(pipelines: PipelineProject) -> None:
     pipelines.single(RANK_SCRIPT, more=RANKS)
     debug(pipelines, "--rank", "3")

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from pipelines import PIPELINE, PREPARE_LINE, PipelineProject, running_marked, session
-from projects import until
+from projects import ANY_ENGINE, until
 
 
+@ANY_ENGINE
 def test_every_task_says_what_to_do_where_nothing_was_run_yet(pipelines: PipelineProject) -> None:
     for task in ("tail-log", "attach", "status", "cancel"):
         pipelines.inv(f"pipeline.{task}").says("No pipeline of this project has been run", "inv pipeline.debug")
@@ -21,6 +22,7 @@ def test_every_task_says_what_to_do_where_nothing_was_run_yet(pipelines: Pipelin
     assert pipelines.ok("pipeline.list").out.startswith("No pipeline")
 
 
+@ANY_ENGINE
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -43,10 +45,12 @@ def test_a_wrong_pipeline_file_is_refused_at_its_place_before_anything_starts(
     assert not pipelines.runs.exists() or not list(pipelines.runs.glob("*/run.json"))
 
 
+@ANY_ENGINE
 def test_a_missing_pipeline_file_is_named(pipelines: PipelineProject) -> None:
     pipelines.inv("pipeline.debug", "--pipeline-file", "other.yml").says("other.yml")
 
 
+@ANY_ENGINE
 def test_values_that_cannot_be_read_end_with_2(pipelines: PipelineProject) -> None:
     for arguments in (("--rank", "foo"), ("--input", "nothing"), ("--debug-port", "x")):
         result = pipelines.inv("pipeline.debug", *arguments)
@@ -54,6 +58,7 @@ def test_values_that_cannot_be_read_end_with_2(pipelines: PipelineProject) -> No
     assert pipelines.inv("pipeline.inspect", "prepare.py:x").code in (1, 2)
 
 
+@ANY_ENGINE
 def test_an_unknown_step_rank_or_run_is_answered_with_those_there_are(pipelines: PipelineProject) -> None:
     pipelines.inv("pipeline.debug", "--step", "prepaer").says("prepaer", "prepare, add, tell")
     pipelines.inv("pipeline.debug", "--rank", "3").says("rank 3", "one process")
@@ -63,6 +68,7 @@ def test_an_unknown_step_rank_or_run_is_answered_with_those_there_are(pipelines:
     pipelines.inv("pipeline.attach").says("Nothing is debugged", "inv pipeline.debug")
 
 
+@ANY_ENGINE
 def test_a_failing_step_is_named_with_exit_code_and_log_and_independent_steps_finish(
     pipelines: PipelineProject,
 ) -> None:
@@ -124,6 +130,7 @@ def test_ctrl_c_while_nothing_holds_yet_ends_what_was_started(pipelines: Pipelin
     assert record["status"] == "Canceled" and not running_marked(record["run_id"])
 
 
+@ANY_ENGINE
 def test_a_broken_launch_json_is_refused_before_anything_starts(pipelines: PipelineProject) -> None:
     (pipelines.folder / ".vscode").mkdir()
     broken = '{"configurations": ['
@@ -133,16 +140,19 @@ def test_a_broken_launch_json_is_refused_before_anything_starts(pipelines: Pipel
     assert not list(pipelines.runs.glob("*/run.json"))
 
 
+@ANY_ENGINE
 def test_a_step_that_does_not_write_its_file_fails_the_step_that_needs_it(pipelines: PipelineProject) -> None:
     pipelines.script("add").write_text("print('nothing written')\n")
     pipelines.inv("pipeline.submit", "--no-debug", "--follow").says("tell failed", "has not written its output result")
 
 
+@ANY_ENGINE
 def test_inspect_of_a_step_behind_one_that_holds_says_which_holds(pipelines: PipelineProject) -> None:
     pipelines.ok("pipeline.debug")
     pipelines.inv("pipeline.inspect", "add.py:7").says("prepare holds for its debugger", "--step add")
 
 
+@ANY_ENGINE
 def test_inspect_of_a_step_that_is_over_says_how_to_submit_it_again(pipelines: PipelineProject) -> None:
     endpoint = pipelines.ok("pipeline.debug", "--json").json["endpoints"][0]
     with session(endpoint, {}):
@@ -164,6 +174,7 @@ def test_a_run_of_an_engine_that_has_gone_can_still_be_looked_at(pipelines: Pipe
     assert json.loads(pipelines.ok("pipeline.list", "--json", **gone).out)["runs"][0]["status"] == "Completed"
 
 
+@ANY_ENGINE
 def test_a_damaged_record_is_not_in_the_way(pipelines: PipelineProject) -> None:
     pipelines.ok("pipeline.submit", "--no-debug", "--follow")
     folder = Path(pipelines.record()["folder"])
@@ -173,11 +184,13 @@ def test_a_damaged_record_is_not_in_the_way(pipelines: PipelineProject) -> None:
     assert pipelines.record()["number"] == 2
 
 
+@ANY_ENGINE
 def test_ports_beyond_the_last_one_are_refused(pipelines: PipelineProject) -> None:
     pipelines.single("print()\n", more="distribution:\n  type: pytorch\n  process_count_per_instance: 4\n")
     pipelines.inv("pipeline.debug", "--rank", "all", "--debug-port", "65534").says("65535", "--debug-port")
 
 
+@ANY_ENGINE
 def test_inspect_where_no_step_raised_says_so(pipelines: PipelineProject) -> None:
     pipelines.single("number = 1\nnumber += 1\n")
     pipelines.ok("pipeline.submit", "--on-error", "--follow")

@@ -19,7 +19,7 @@ from pipelines import (
     session,
     stop_of,
 )
-from projects import listeners, until
+from projects import ANY_ENGINE, listeners, until
 from test_pipeline import debug
 
 
@@ -112,6 +112,7 @@ def test_follow_says_that_and_why_a_step_holds_and_when_it_goes_on(pipelines: Pi
     child.kill()
 
 
+@ANY_ENGINE
 def test_an_input_can_be_given_on_the_command_line(pipelines: PipelineProject) -> None:
     other = pipelines.folder / "other data"
     other.mkdir()
@@ -166,6 +167,7 @@ def test_a_step_without_a_script_of_its_own_runs_and_the_next_one_holds(pipeline
     assert "fetch has started no Python script of its own" in result.err
 
 
+@ANY_ENGINE
 def test_a_number_means_that_run_whatever_others_are_called(pipelines: PipelineProject) -> None:
     pipelines.ok("pipeline.submit", "--no-debug", "--follow")
     text = pipelines.pipeline.read_text().replace("display_name: numbers", "display_name: 1_more_numbers")
@@ -175,6 +177,7 @@ def test_a_number_means_that_run_whatever_others_are_called(pipelines: PipelineP
     assert pipelines.status("numbers")["number"] == 1 and pipelines.status("1_more"[:1] + "-more")["number"] == 2
 
 
+@ANY_ENGINE
 def test_what_to_type_again_names_the_pipeline_that_was_typed(pipelines: PipelineProject) -> None:
     other = pipelines.folder / "other.yml"
     other.write_text(pipelines.pipeline.read_text().replace("factor: 3", "factor: three"))
@@ -184,6 +187,7 @@ def test_what_to_type_again_names_the_pipeline_that_was_typed(pipelines: Pipelin
     result.says("inv pipeline.debug --pipeline-file other.yml --input factor=4 --step add")
 
 
+@ANY_ENGINE
 def test_a_missing_package_is_named_with_where_it_goes(pipelines: PipelineProject) -> None:
     pipelines.single("import no_such_package_at_all.inner\n")
     result = pipelines.inv("pipeline.submit", "--no-debug", "--follow")
@@ -191,11 +195,13 @@ def test_a_missing_package_is_named_with_where_it_goes(pipelines: PipelineProjec
     assert "the package no_such_package_at_all is not installed" in wrong and "env/training/requirements.txt" in todo
 
 
+@ANY_ENGINE
 def test_published_options_are_taken_also_from_a_step_that_is_not_debugged(pipelines: PipelineProject) -> None:
     pipelines.single("import sys\nprint('got', sys.argv[1:])\n", "python work.py --a 1 --remote_debug --b 2")
     assert "got ['--a', '1', '--b', '2']" in pipelines.ok("pipeline.submit", "--no-debug", "--follow").out
 
 
+@ANY_ENGINE
 def test_ctrl_c_leaves_a_run_that_is_only_followed(pipelines: PipelineProject) -> None:
     child = pipelines.start("pipeline.debug", "--follow")
     until(lambda: (pipelines.folder / ".vscode" / "launch.json").exists(), "the chain's end")
@@ -207,6 +213,7 @@ def test_ctrl_c_leaves_a_run_that_is_only_followed(pipelines: PipelineProject) -
     assert pipelines.status()["status"] == "Running"
 
 
+@ANY_ENGINE
 def test_configurations_of_runs_that_are_over_do_not_pile_up(pipelines: PipelineProject) -> None:
     debug(pipelines)
     pipelines.ok("pipeline.cancel")
@@ -246,6 +253,7 @@ def test_a_failing_step_of_ranks_does_not_end_one_whose_name_begins_like_its_own
     }
 
 
+@ANY_ENGINE
 def test_the_copy_of_a_project_leaves_the_originals_run_alone(pipelines: PipelineProject) -> None:
     debug(pipelines)
     run = pipelines.record()["run_id"]
@@ -295,6 +303,7 @@ def test_a_run_whose_folder_was_deleted_ends(pipelines: PipelineProject) -> None
     until(lambda: not running_marked(run), "the end of its processes")
 
 
+@ANY_ENGINE
 def test_a_clock_that_was_corrected_does_not_make_a_run_look_dead(pipelines: PipelineProject) -> None:
     debug(pipelines)
     path = pipelines.runs / pipelines.record()["run_id"] / "runner.json"
@@ -313,6 +322,7 @@ def test_a_clock_that_was_corrected_does_not_make_a_run_look_dead(pipelines: Pip
         os.kill(kept["pid"], signal.SIGKILL)
 
 
+@ANY_ENGINE
 def test_what_a_persons_own_tasks_do_at_the_end_is_done(pipelines: PipelineProject) -> None:
     tasks = pipelines.folder / "tasks.py"
     own = "import atexit, sys\natexit.register(lambda: print('own end', file=sys.stderr))\n"
