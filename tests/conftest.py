@@ -25,7 +25,15 @@ from pipelines import PipelineProject, make_pipeline_project
 from projects import PLAIN, ROOT, Project
 
 #: What several files of tests of one topic share, with its fixtures.
-pytest_plugins = ("connecting", "engine_steps", "launch_json_files", "runconfigs", "ssh_person")
+pytest_plugins = (
+    "connecting",
+    "engine_steps",
+    "image_builds",
+    "launch_json_files",
+    "referenced_environments",
+    "runconfigs",
+    "ssh_person",
+)
 
 # The tests' own settings, whatever the person's are. What is slow to make, environments,
 # is kept from one run to the next in a cache of the tests' own.
@@ -52,9 +60,11 @@ for _number, _handler in _HANDLERS.items():
         signal.signal(_number, _handler)
 
 
+#: Whether this is `inv test --quick`.
+QUICK = bool(os.environ.get("AZUREML_DEBUG_TEST_QUICK"))
 #: How many hostile inputs of each kind a test makes unless it is told, and what they are made from then: every run
 #: of the whole suite has the same ones.
-HOSTILE = 20 if os.environ.get("AZUREML_DEBUG_TEST_QUICK") else 200
+HOSTILE = 20 if QUICK else 200
 HOSTILE_SEED = 13
 #: The first version of debugpy that the program takes.
 OLDEST_DEBUGPY = "1.8.0"
@@ -176,6 +186,7 @@ def docker_engine() -> Iterator[None]:
     """A Docker engine answers, and there is a base image that needs no registry."""
     from workflows.engines.docker_client import engine_answers
 
+    assert not QUICK, "inv test --quick promises to do without an engine"
     if not engine_answers():
         missing("no Docker engine answers")
     from workflows.engines.docker_client import connect

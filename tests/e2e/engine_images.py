@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import docker
 
+#: A label of the base image that a process of tests has for itself (`image_builds`). Images and containers inherit it.
+OWNER = "azureml-debug-tests.process"
+
 
 @contextlib.contextmanager
 def images_of_the_tests(client: docker.DockerClient, cache: Path) -> Iterator[None]:
@@ -36,8 +39,10 @@ def images_of_the_tests(client: docker.DockerClient, cache: Path) -> Iterator[No
         if not _alone(lock.fileno()):
             return
         before = set(json.loads(known.read_text()))
-        for image in client.api.images(filters={"label": "azureml-debug.kind=environment"}):
-            named = image["Labels"]["azureml-debug.environment"]
+        made = client.api.images(filters={"label": "azureml-debug.kind=environment"})
+        # Those that a process has for itself stay where it was killed.
+        for image in made + client.api.images(filters={"label": OWNER}):
+            named = image["Labels"].get("azureml-debug.environment")
             if image["Id"] not in before and named not in ("inference", "training"):
                 # What is in use stays.
                 with contextlib.suppress(APIError):

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from test_environments import TINY, define, silent
+from image_builds import TINY, OwnImages, define, silent
 
 from workflows.engines import docker_credentials, docker_images, docker_packages
 from workflows.engines.docker_client import connect
@@ -90,13 +90,13 @@ SETTINGS = {
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_an_image_is_built_and_an_image_asked_for_without_the_helper(
-    config: Path, tmp_path: Path, settings: dict[str, object], registry: Registry
+    config: Path, tmp_path: Path, settings: dict[str, object], registry: Registry, own: OwnImages
 ) -> None:
     config.write_text(json.dumps(settings))
     with contextlib.closing(connect()) as client:
-        dockerfile = f"FROM {BASE_IMAGE}\nRUN echo {time.time()} >/own\n"
+        dockerfile = f"FROM {own.base}\nRUN echo {time.time()} >/own\n"
         made = docker_images.build_image(
-            client, define(tmp_path / "e2e-login", f"./{TINY}\n", dockerfile), BASE_IMAGE, tmp_path / "cache", silent
+            client, define(tmp_path / "e2e-login", f"./{TINY}\n", dockerfile), own.base, own.cache, silent
         )
         client.api.remove_image(made.name, force=True)
         folder = tmp_path / "context"

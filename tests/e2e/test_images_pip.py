@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -13,23 +12,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import docker
 import pytest
 from conftest import missing
+from image_builds import OwnImages
 from packages import Index, serving, wheel
-from test_environments import ROOT, gone, leftovers, run_in
+from projects import ROOT
 
 from workflows.engines import docker_images
-from workflows.engines.docker_client import connect
-from workflows.environments.base import BASE_IMAGE
 from workflows.environments.definition import load_definition
 from workflows.errors import UserError
 from workflows.models import ImageRef
 
-CONDA = "azureml-debug-e2e-conda:1"
 #: Stands in for conda, which cannot be had here: it makes an environment that has pip, which is what is tried.
-CONDA_IMAGE = f"""\
-FROM {BASE_IMAGE}
+CONDA_IMAGE = """\
+FROM {base}
 RUN mkdir -p /opt/conda/bin && printf '%s\\n' '#!/bin/sh' 'while [ "$1" != --prefix ]; do shift; done' \\
     'exec python3 -m venv "$2"' >/opt/conda/bin/conda && chmod 755 /opt/conda/bin/conda
 """
@@ -40,41 +36,45 @@ ANSWER = "/opt/env/bin/python -c 'import ours; print(ours.answer)'"
 class Images:
     """Builds images, and looks for what must not be in them."""
 
-    client: docker.DockerClient
+    own: OwnImages
     folder: Path
+    base: str
     secret: str = field(default_factory=lambda: secrets.token_hex(12))
     lines: list[str] = field(default_factory=list)
 
-    def build(self, requirements: str = "ours\n", dockerfile: str = "", base: str = CONDA) -> ImageRef:
+    def build(self, requirements: str = "ours\n", dockerfile: str = "") -> ImageRef:
         folder = self.folder / "own-settings"
         folder.mkdir(exist_ok=True)
         (folder / "requirements.txt").write_text(requirements)
         if dockerfile:
             (folder / "Dockerfile").write_text(dockerfile)
         definition = load_definition(folder, default_dockerfile=ROOT / "env" / "training" / "Dockerfile")
-        return docker_images.build_image(self.client, definition, base, self.folder / "cache", self.lines.append)
+        return docker_images.build_image(
+            self.own.client, definition, self.base, self.folder / "cache", self.lines.append
+        )
 
     def check(self, image: ImageRef) -> None:
         """It is installed, and the secret is in no layer, not in the history, and was not shown."""
-        assert run_in(self.client, image.name, ANSWER) == "42\n"
+        assert self.own.run(image.name, ANSWER) == "42\n"
         told = subprocess.run(["docker", "history", "--no-trunc", image.name], capture_output=True, check=True).stdout
-        saved = b"".join(self.client.api.get_image(image.name))
-        for text in (told, saved, str(docker_images.inspect(self.client, image.name)).encode()):
+        saved = b"".join(self.own.client.api.get_image(image.name))
+        for text in (told, saved, str(docker_images.inspect(self.own.client, image.name)).encode()):
             assert self.secret.encode() not in text
         assert self.secret not in "\n".join(self.lines)
 
 
-@pytest.fixture(scope="module")
-def conda(docker_engine: None) -> Iterator[None]:
+@pytest.fixture(scope="session")
+def conda(images_of_this_process: OwnImages) -> Iterator[str]:
     """The base image with what stands in for conda."""
-    with contextlib.closing(connect()) as client:
-        client.images.build(fileobj=io.BytesIO(CONDA_IMAGE.encode()), tag=CONDA, rm=True)
-        yield
-        client.api.remove_image(CONDA, force=True)
+    client, base = images_of_this_process.client, images_of_this_process.base
+    name = base.replace(":", "-conda:")
+    client.images.build(fileobj=io.BytesIO(CONDA_IMAGE.replace("{base}", base).encode()), tag=name, rm=True)
+    yield name
+    client.api.remove_image(name, force=True)
 
 
 @pytest.fixture
-def images(conda: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Images]:
+def images(own: OwnImages, conda: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Images]:
     home = tmp_path / "home"
     home.mkdir()
     for name in [name for name in os.environ if name.startswith("PIP_") or name.upper().endswith("_PROXY")]:
@@ -87,15 +87,10 @@ def images(conda: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     monkeypatch.setenv("HOME", str(home))
     (tmp_path / "pip.conf").write_text("")
-    with contextlib.closing(connect()) as client:
-        before = leftovers(client)
-        yield Images(client, tmp_path)
-        for image in client.api.images(filters={"label": f"{docker_images.KIND}=environment"}):
-            if any("/own-settings" in name for name in image["RepoTags"] or ()):
-                client.api.remove_image(image["Id"], force=True)
-        assert gone(lambda: leftovers(client) - before), leftovers(client) - before
-        names = [name for image in client.api.images() for name in image["RepoTags"] or ()]
-        assert not [name for name in names if name.startswith(("azureml-debug/preparing", "azureml-debug/prepared"))]
+    known = own.names()
+    yield Images(own, tmp_path, conda)
+    own.remove_environments()
+    assert own.names() == known
 
 
 @pytest.fixture
@@ -163,11 +158,11 @@ def test_folders_of_packages_and_constraints(images: Images, monkeypatch: pytest
     monkeypatch.setenv("PIP_CONSTRAINT", str(images.folder / "constraints.txt"))
     image = images.build()
     images.check(image)
-    assert run_in(images.client, image.name, "/opt/env/bin/python -m pip list").count("1.0") >= 1
+    assert images.own.run(image.name, "/opt/env/bin/python -m pip list").count("1.0") >= 1
 
 
 OWN = {
-    "one stage": f"FROM {CONDA}\nCOPY .azureml-debug /tmp/it\nRUN sh /tmp/it/install.sh\nRUN ls /opt/env\n",
+    "one stage": "FROM {base}\nCOPY .azureml-debug /tmp/it\nRUN sh /tmp/it/install.sh\nRUN ls /opt/env\n",
     "base image": (
         "ARG BASE_IMAGE\nFROM ${BASE_IMAGE} AS one\nCOPY .azureml-debug /tmp/it\n"
         'RUN ["sh", "/tmp/it/install.sh", "/opt/env"]\nFROM ${BASE_IMAGE}\nCOPY --from=one /opt/env /opt/env\n'
@@ -180,7 +175,7 @@ def test_a_dockerfile_of_ones_own_that_runs_install_sh(
     images: Images, index: Index, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", index.address(f"me:{images.secret}"))
-    images.check(images.build(dockerfile=OWN[form]))
+    images.check(images.build(dockerfile=OWN[form].replace("{base}", images.base)))
 
 
 @pytest.mark.parametrize("where", ["variables", "config.json"])
@@ -199,7 +194,7 @@ def test_what_a_build_runs_itself_has_the_proxies_and_keeps_none(
     folder = wheel(images.folder / "wheels", "ours").parent
     same = 'test -n "$HTTPS_PROXY" && test "$https_proxy" = "$HTTPS_PROXY" && test "$no_proxy" = inside.invalid'
     text = (
-        f'FROM {CONDA}\nCOPY wheels /w\nRUN case "$HTTPS_PROXY" in *this-machine*) exit 1;; esac; {same}\n'
+        f'FROM {images.base}\nCOPY wheels /w\nRUN case "$HTTPS_PROXY" in *this-machine*) exit 1;; esac; {same}\n'
         "RUN python3 -m venv /opt/env && /opt/env/bin/pip install --no-index -f /w ours\n"
     )
     shutil.copytree(folder, images.folder / "own-settings" / "wheels")

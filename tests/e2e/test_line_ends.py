@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from conftest import missing
+from image_builds import silent
 from pipelines import PipelineProject
 from projects import PLAIN_LINE, ROOT, Project, post
-from test_environments import silent
 
 from workflows import line_ends
 from workflows.engines.docker_contexts import image_of_context

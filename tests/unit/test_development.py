@@ -17,16 +17,10 @@ from workflows.tasks._command import Command
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("path", [*development.EDITOR, *development.WHOLE_ENGINE])
-def test_what_is_to_run_apart_is_there(path: str) -> None:
-    # pytest ignores nothing, and says nothing, where the name is wrong.
-    assert (ROOT / path).is_file()
-
-
-def test_no_file_of_tests_is_left_out() -> None:
-    folders = [ROOT / folder for folder in (*development.WITH_ENGINE, *development.WITHOUT_ENGINE)]
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        assert any(path.is_relative_to(folder) for folder in folders), path
+@pytest.mark.parametrize("path", [*development.EDITOR, *development.OTHERS, *development.QUICK])
+def test_what_is_to_run_is_there(path: str) -> None:
+    # pytest ignores nothing, and says nothing, where the name of what is to run apart is wrong.
+    assert (ROOT / path).exists()
 
 
 @pytest.mark.parametrize("several", [[], ["-n", "2"]])
@@ -52,7 +46,7 @@ def test_what_failed_is_known_by_name_to_the_second_run(several: list[str], tmp_
 def test_a_test_that_fails_beside_others_alone_decides(
     word: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("EDITOR", "WHOLE_ENGINE", "WITH_ENGINE", "WITHOUT_ENGINE"):
+    for name in ("EDITOR", "OTHERS"):
         (tmp_path / f"test_{name.lower()}.py").write_text("def test_good(): pass\n")
         monkeypatch.setattr(development, name, (f"test_{name.lower()}.py",))
     source = {
@@ -62,11 +56,11 @@ def test_a_test_that_fails_beside_others_alone_decides(
         "bad": "def test_it(): assert False",
         "broken": "import nothing_of_this_name",
     }
-    (tmp_path / "test_with_engine.py").write_text(source[word] + "\n")
+    (tmp_path / "test_others.py").write_text(source[word] + "\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     said: list[str] = []
     run = SimpleNamespace(project=tmp_path, console=SimpleNamespace(line=said.append))
     assert development._whole(cast("Command", run)) == code
     assert any("passed alone" in line for line in said) == (word == "unlucky")
-    assert any("test_with_engine.py::test_it" in line for line in said) == (word == "unlucky")
+    assert any("test_others.py::test_it" in line for line in said) == (word == "unlucky")

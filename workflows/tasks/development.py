@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from invoke import Exit
@@ -14,20 +13,10 @@ from ._command import Command, command
 
 #: One editor in one browser: one test after the other.
 EDITOR = ("tests/e2e/test_editor.py",)
-#: Tests that look at the engine's images and containers as a whole, or use the default ports: one after the other,
-#: and nothing that uses the engine may run beside them. (xdist's own groups do not hold with pytest 9.2.)
-WHOLE_ENGINE = (
-    "tests/e2e/test_docker_logins.py",
-    "tests/e2e/test_dockerfiles.py",
-    "tests/e2e/test_environments.py",
-    "tests/e2e/test_housekeeping.py",
-    "tests/e2e/test_images_pip.py",
-    "tests/e2e/test_newcomer.py",
-    "tests/unit/test_environment_references.py",
-)
-#: Tests of which many use an engine, and tests that use none.
-WITH_ENGINE = ("tests/e2e",)
-WITHOUT_ENGINE = ("tests/unit", "tests/hostile")
+#: Everything else: several at once. Whatever a test makes in the engine is told from what others make there.
+OTHERS = ("tests",)
+#: What needs neither engine nor editor.
+QUICK = ("tests/unit", "tests/hostile")
 #: How many failed tests are run a second time, alone; more of them have a cause in common.
 ONCE_MORE = 5
 
@@ -60,13 +49,11 @@ def _python(run: Command, *arguments: str, **environ: str) -> None:
         raise Exit(code=code)
 
 
-def _at_once(run: Command, one_by_one: Sequence[str], others: Sequence[str], record: Path) -> list[int]:
-    """Run some tests one after the other, and others beside them, several at once.
+def _at_once(run: Command, record: Path) -> list[int]:
+    """Run the tests of the editor one after the other, and all others beside them, several at once.
 
     Args:
         run: The command.
-        one_by_one: The paths of the former.
-        others: The paths of the latter.
         record: A folder in which pytest notes what has failed.
 
     Returns:
@@ -74,17 +61,17 @@ def _at_once(run: Command, one_by_one: Sequence[str], others: Sequence[str], rec
     """
     import tempfile
 
-    ignored = [f"--ignore={path}" for path in (*EDITOR, *WHOLE_ENGINE)]
+    ignored = [f"--ignore={path}" for path in EDITOR]
     with tempfile.TemporaryFile() as said:
         beside = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *_noting(record / one_by_one[0]), *one_by_one],
+            [sys.executable, "-m", "pytest", *_noting(record / "editor"), *EDITOR],
             cwd=run.project,
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,
         )
         try:
-            code = _code(run, "pytest", *_noting(record / others[0]), *_several(), *others, *ignored)
+            code = _code(run, "pytest", *_noting(record / "others"), *_several(), *OTHERS, *ignored)
         finally:
             # Ctrl-C reaches it, too, and what it has begun is ended.
             beside.wait()
@@ -112,10 +99,7 @@ def _whole(run: Command) -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder)
-        codes = [
-            *_at_once(run, EDITOR, WITH_ENGINE, record),
-            *_at_once(run, WHOLE_ENGINE, WITHOUT_ENGINE, record),
-        ]
+        codes = _at_once(run, record)
         failed = failed_in(record)
     # 1: some tests failed. Anything else is no matter of single tests.
     if not any(codes) or set(codes) - {0, 1} or not 0 < len(failed) <= ONCE_MORE:
@@ -142,8 +126,7 @@ def test(run: Command, quick: bool = False) -> None:
     if run.remainder():
         _python(run, "pytest", *run.remainder())
     elif quick:
-        ignored = [f"--ignore={path}" for path in WHOLE_ENGINE]
-        _python(run, "pytest", *_several(), *WITHOUT_ENGINE, *ignored, AZUREML_DEBUG_TEST_QUICK="1")
+        _python(run, "pytest", *_several(), *QUICK, AZUREML_DEBUG_TEST_QUICK="1")
     elif code := _whole(run):
         raise Exit(code=code)
 
