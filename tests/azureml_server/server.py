@@ -18,6 +18,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from .artifacts import Artifacts
+from .assets import Assets
+from .certificate import make_certificate, server_context
+from .command_jobs import Jobs
 from .datasets import Datasets
 from .environments import Environments
 from .execution import Execution
@@ -28,6 +31,7 @@ from .packages import Packages
 from .pipelines import Pipelines
 from .registry import Registry
 from .runner import Behaviour, Runner, clear
+from .services import PATH, Relay, Services
 from .snapshots import Snapshots
 from .state import ENDED, Compute, Run, State
 from .storage import Storage
@@ -61,6 +65,7 @@ class AzureMLServer:
         subscription: The subscription's id.
         group: The resource group.
         workspace: The workspace's name.
+        secure: Over HTTPS, as SDK v2 wants it; `authorities` is what its clients have to trust.
         **behaviour: See :class:`~azureml_server.runner.Behaviour`.
     """
 
@@ -71,6 +76,7 @@ class AzureMLServer:
         subscription: str = "11111111-2222-3333-4444-555555555555",
         group: str = "group",
         workspace: str = "workspace",
+        secure: bool = False,
         **behaviour: Any,
     ) -> None:
         self._own = root is None
@@ -78,11 +84,15 @@ class AzureMLServer:
         self.state = State(self.root, subscription, group, workspace)
         self.behaviour = Behaviour(**behaviour)
         self.faults = Faults()
+        #: How the services of jobs behave, and the way to them.
+        self.relay = Relay()
+        self._secure = secure
         self.requests: list[Seen] = []
         #: Requests that no route answers: something is missing here, or the client is a different one.
         self.unknown: list[str] = []
         self.runner = Runner(self.state, python, self.behaviour, CLIENT)
-        registry = Registry(self.state)
+        registry, assets = Registry(self.state), Assets(self.state)
+        self.services = Services(self.state, self.relay)
         parts = (
             Workspaces(self.state),
             History(self.state, self.runner.cancel),
@@ -96,6 +106,9 @@ class AzureMLServer:
             Models(self.state),
             Packages(self.state, registry, lambda: self.behaviour.package_fails),
             registry,
+            assets,
+            Jobs(self.state, self.runner, assets, self.services),
+            self.services,
         )
         self._routes: list[Route] = [one for part in parts for one in part.routes()]
         self._server: _Server | None = None
@@ -105,7 +118,14 @@ class AzureMLServer:
         """Listen on a free port of 127.0.0.1."""
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.owner = self
-        self.state.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if self._secure:
+            make_certificate(self.root)
+            context = server_context(self.root)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        scheme = "https" if self._secure else "http"
+        self.state.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         return self
@@ -114,6 +134,7 @@ class AzureMLServer:
         """End all runs and stop listening."""
         self.faults.clear()
         self.runner.close()
+        self.services.close()
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._thread.join(10)
@@ -136,6 +157,11 @@ class AzureMLServer:
     @property
     def url(self) -> str:
         return self.state.url
+
+    @property
+    def authorities(self) -> Path:
+        """What a client has to trust, as a bundle of certificates: this server's, and the system's."""
+        return self.root / "authorities.pem"
 
     def add_compute(self, name: str, **more: Any) -> Compute:
         """A further compute target; see :class:`~azureml_server.state.Compute`."""
@@ -265,6 +291,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, parts.path, dict(parse_qsl(parts.query)), headers, body)
+        if headers.get("upgrade", "").lower() == "websocket" and PATH in parts.path:
+            self._carry(begun)
+            return
         try:
             response, cut = owner.respond(request, self.headers.get("Authorization"))
         except Dropped:
@@ -277,6 +306,18 @@ class _Handler(BaseHTTPRequestHandler):
             Seen(self.command, parts.path, response.status, time.monotonic() - begun, begun, len(response.body))
         )
         self._send(response, cut)
+
+    def _carry(self, begun: float) -> None:
+        owner, status = self.server.owner, 101
+        try:
+            owner.faults.meet(self.command, self.path)
+            owner.services.serve(self)
+        except Dropped:
+            self._close()
+        except HttpError as error:
+            status = error.status
+            self._send(error.response(), cut=False)
+        owner.requests.append(Seen(self.command, self.path, status, time.monotonic() - begun, begun, 0))
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":

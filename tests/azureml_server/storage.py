@@ -22,6 +22,7 @@ class Storage:
         self._state = state
         self._lock = threading.Lock()
         self._blocks: dict[tuple[Path, str], bytes] = {}
+        self._metadata: dict[Path, dict[str, str]] = {}
 
     def routes(self) -> list[Route]:
         found = []
@@ -45,7 +46,7 @@ class Storage:
             return _error(404, "BlobNotFound", "The specified blob does not exist.")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            headers = _headers(path, size)
+            headers = {**_headers(path, size), **self._metadata.get(path, {})}
             wanted = request.headers.get("x-ms-range") or request.headers.get("range")
             match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted or "")
             if match is None or request.method == "HEAD":
@@ -65,6 +66,10 @@ class Storage:
         if kind == "block":
             with self._lock:
                 self._blocks[path, request.query["blockid"]] = request.body
+        elif kind == "metadata":
+            told = {name: value for name, value in request.headers.items() if name.startswith("x-ms-meta-")}
+            self._metadata[path] = told
+            return Response(200, b"", {name: value for name, value in _headers(path, 0).items() if name == "ETag"})
         elif kind == "blocklist":
             names = [node.text or "" for node in ElementTree.fromstring(request.body)]
             with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .state import DATASTORE, Compute, State
+from .state import ARTIFACTS, DATASTORE, Compute, State
 from .web import HttpError, Request, Route, not_found, page, route
 
 PROVIDER = "Microsoft.MachineLearningServices"
@@ -26,6 +26,10 @@ class Workspaces:
             route("POST", "{ws}/listKeys", self.keys),
             route("GET", "{ws}/providers/Microsoft.Authorization/permissions", self.permissions),
             route("GET", "/discovery", self.discovery, authorized=False),
+            route("GET", "/metadata/endpoints", self.clouds, authorized=False),
+            route("GET", "{ws}/datastores", self.v2_datastores),
+            route("GET", "{ws}/datastores/{datastore}", self.v2_datastore),
+            route("POST", "{ws}/datastores/{datastore}/listSecrets", self.v2_secrets),
             route("GET", "(/rp/workspaces)?{ws}/computes", self.computes),
             route("GET", "(/rp/workspaces)?{ws}/computes/{compute}", self.compute),
             route("GET", "/datastore/v1.0{ws}/default", self.datastore),
@@ -71,6 +75,19 @@ class Workspaces:
             "notebooks inference mlflow inferencing"
         )
         return dict.fromkeys(services.split(), self._state.url)
+
+    def clouds(self, request: Request) -> Any:
+        """Where Azure is: the SDK asks ARM_CLOUD_METADATA_URL for clouds other than those that it knows."""
+        url = self._state.url
+        return [
+            {
+                "name": "TestCloud",
+                "portal": "https://ml.azure.com/",
+                "resourceManager": f"{url}/",
+                "authentication": {"loginEndpoint": url},
+                "suffixes": {"storage": f"localhost:{url.rpartition(':')[2]}"},
+            }
+        ]
 
     def permissions(self, request: Request) -> Any:
         """What the role AzureML Data Scientist allows, or what the test says."""
@@ -171,6 +188,33 @@ class Workspaces:
         if name not in self._state.datastores:
             raise not_found(f"The datastore {name}")
         return self._datastore(name)
+
+    def v2_datastores(self, request: Request) -> Any:
+        return page([self._v2_datastore(name) for name in self._state.datastores])
+
+    def v2_datastore(self, request: Request) -> Any:
+        if request["datastore"] not in (*self._state.datastores, "workspaceartifactstore"):
+            raise not_found(f"The datastore {request['datastore']}")
+        return self._v2_datastore(request["datastore"])
+
+    def v2_secrets(self, request: Request) -> Any:
+        return {"secretsType": "Sas", "sasToken": "sv=2024&sig=x"}
+
+    def _v2_datastore(self, name: str) -> dict[str, Any]:
+        return {
+            "id": f"{self._state.scope}/datastores/{name}",
+            "name": name,
+            "type": f"{PROVIDER}/workspaces/datastores",
+            "properties": {
+                "datastoreType": "AzureBlob",
+                "accountName": "storage",
+                "containerName": ARTIFACTS if "artifact" in name else DATASTORE,
+                "endpoint": f"localhost:{self._state.url.rpartition(':')[2]}",
+                "protocol": "https",
+                "isDefault": name == "workspaceblobstore",
+                "credentials": {"credentialType": "AccountKey" if self._state.datastores.get(name) else "None"},
+            },
+        }
 
     def _datastore(self, name: str) -> dict[str, Any]:
         kind = self._state.datastores[name]

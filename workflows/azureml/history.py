@@ -7,11 +7,12 @@ submitted.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from ..received import Refused, message
+from ..received import Refused, message, one_line, words
 from . import bounded
 from .access import Access, Renewing
 
@@ -23,6 +24,23 @@ _PAGES = 1000
 _CONNECTIONS = 16
 #: The version of the resource manager's interface that tells of a compute target.
 _MANAGER_VERSION = "2023-04-01"
+
+
+@dataclass(frozen=True)
+class ServiceInstance:
+    """A service of a job on one node.
+
+    Attributes:
+        kind: ``SSH``, ``VSCode``, …
+        status: The service's word: ``Running``, ``Failed``, ….
+        error: Why it failed; empty where it has not.
+        endpoint: Where the relay leads to it; None while it does not.
+    """
+
+    kind: str
+    status: str
+    error: str = ""
+    endpoint: str | None = None
 
 
 class RunHistory:
@@ -98,6 +116,22 @@ class RunHistory:
 
         return self._get(address, {"api-version": _MANAGER_VERSION})
 
+    def service_instances(self, run_id: str, node: int) -> dict[str, ServiceInstance]:
+        """The services of a job on a node, counted from 0, by their names. Raises as :meth:`run`."""
+        answer = self._history(f"/runs/{quote(run_id, '')}/serviceinstances/{node}")
+        known = part_of(answer, "instances")
+        found = {}
+        for name in known:
+            told = part_of(known, name)
+            endpoint = part_of(told, "properties").get("ProxyEndpoint")
+            found[name] = ServiceInstance(
+                words(told.get("type") or "", "a kind of service", 60),
+                words(told.get("status") or "", "a status", 60),
+                message_of(told.get("error")),
+                one_line(endpoint, "an address") if endpoint and told.get("status") == "Running" else None,
+            )
+        return found
+
     def _history(self, path: str, parameters: dict[str, str] | None = None) -> dict[str, Any]:
         def address(access: Access) -> str:
             return f"{access.history.rstrip('/')}/history/v1.0{access.scope}{path}"
@@ -116,3 +150,16 @@ class RunHistory:
             access = self._access.access(refused=access.authorization)
             content = bounded.answer(self.http, address(access), access.authorization, parameters or {})
         return message(content, "an answer")
+
+
+def part_of(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An object in another one; an empty one where there is none."""
+    found = values.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def message_of(error: Any) -> str:
+    """The first thing that an error of the service says."""
+    outer = error if isinstance(error, dict) else {}
+    text = (part_of(outer, "error") or outer).get("message")
+    return words(" ".join(str(text or "").split()), "an error", 600)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..received import Refused, name, number, web_address, words
 from .bounded import part
-from .history import RunHistory
+from .history import RunHistory, message_of, part_of
 from .plan import ChildRun
 
 #: Child runs of one run, and logs of one child run, at the most.
@@ -41,13 +41,13 @@ class PipelineService:
     def status(self) -> tuple[str, str]:
         """The run's own status, and why it failed; one request."""
         found = self._history.run(self.run_id)
-        return words(found.get("status"), "a status", 60), _message(found.get("error"))
+        return words(found.get("status"), "a status", 60), message_of(found.get("error"))
 
     def children(self) -> list[ChildRun]:
         """Every child run; one request for each 500."""
         found = []
         for one in self._history.children(self.run_id):
-            properties, tags = _object(one, "properties"), _object(one, "tags")
+            properties, tags = part_of(one, "properties"), part_of(one, "tags")
             run_id = name(one.get("runId"), "a run's id")
             step = properties.get("azureml.moduleName") or one.get("name") or one.get("displayName")
             found.append(
@@ -56,7 +56,7 @@ class PipelineService:
                     run_id=run_id,
                     status=words(one.get("status"), "a status", 60),
                     tags={key: value for key, value in tags.items() if isinstance(value, str)},
-                    error=_message(one.get("error")),
+                    error=message_of(one.get("error")),
                     reused=str(properties.get("azureml.isreused", "")).lower() == "true",
                     target=words(one.get("target") or "", "a compute target", 200),
                 )
@@ -67,19 +67,19 @@ class PipelineService:
     def details(self, run_id: str) -> tuple[Mapping[str, str], str]:
         """Where a child run's logs are read, by their names; and why it failed. One request."""
         found = self._history.details(run_id)
-        addresses = _object(found, "logFiles")
+        addresses = part_of(found, "logFiles")
         number(len(addresses), "a number of logs", 0, _LOGS)
         known = {one: web_address(address, "a log's address") for one, address in addresses.items()}
-        return known, _message(found.get("error"))
+        return known, message_of(found.get("error"))
 
     def compute_state(self, name: str) -> str:
         """Why runs on a compute target may stay queued, in a few words; empty where it does not tell."""
         try:
-            target = _object(self._history.compute(name), "properties")
-            nodes = _object(target, "properties")
-            scale, errors = _object(nodes, "scaleSettings"), nodes.get("errors") or target.get("provisioningErrors")
+            target = part_of(self._history.compute(name), "properties")
+            nodes = part_of(target, "properties")
+            scale, errors = part_of(nodes, "scaleSettings"), nodes.get("errors") or target.get("provisioningErrors")
             counts = f"{int(nodes['currentNodeCount'])} of {int(scale['maxNodeCount'])} nodes"
-            reasons = [_message(one) for one in errors if one] if isinstance(errors, list) else []
+            reasons = [message_of(one) for one in errors if one] if isinstance(errors, list) else []
         except Exception:  # other kinds of compute have no nodes; what is queued there is told all the same
             return ""
         state = words(str(nodes.get("allocationState") or ""), "a state", 60)
@@ -98,22 +98,9 @@ class PipelineService:
         self._end()
 
 
-def _object(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """An object in another one; an empty one where there is none."""
-    found = values.get(name)
-    return found if isinstance(found, dict) else {}
-
-
 def _step_name(value: Any, run_id: str) -> str:
     """The name of a child run's step: its folder here is named by it. Where it cannot be, its id does."""
     try:
         return name(value, "a step's name")
     except Refused:
         return run_id
-
-
-def _message(error: Any) -> str:
-    """The first thing that an error of the service says."""
-    outer = error if isinstance(error, dict) else {}
-    text = (_object(outer, "error") or outer).get("message")
-    return words(" ".join(str(text or "").split()), "an error", 600)

@@ -1,0 +1,195 @@
+"""Jobs of SDK v2: commands and pipelines, submitted whole."""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from typing import Any
+
+from .assets import Assets
+from .runner import Runner
+from .services import Services
+from .specifications import Place, Reader, text_of
+from .state import ENDED, Run, State
+from .web import HttpError, Request, Response, Route, answer, not_found, page, route
+
+_NEEDS = re.compile(r"\$\{\{\s*parent\.jobs\.([\w-]+)\.")
+
+
+class Jobs:
+    """Args:
+    state: The workspace.
+    runner: Does the work.
+    assets: Code, components and environments.
+    services: What jobs ask for beside their command.
+    """
+
+    def __init__(self, state: State, runner: Runner, assets: Assets, services: Services) -> None:
+        self._state, self._runner, self._services = state, runner, services
+        self._reader = Reader(state, assets)
+        self._specifications: dict[str, dict[str, Any]] = {}
+
+    def routes(self) -> list[Route]:
+        return [
+            route("PUT", "{ws}/jobs/{job}", self.create),
+            route("GET", "{ws}/jobs/{job}", self.get),
+            route("GET", "{ws}/jobs", self.listed),
+            route("POST", "{ws}/jobs/{job}/cancel", self.cancel),
+            route("GET", "/cancelled/{job}", self.cancelled),
+            route("POST", "/history/v1.0{ws}/rundata", self.data),
+        ]
+
+    def create(self, request: Request) -> Any:
+        spec, name = request.json["properties"], request["job"]
+        if name in self._specifications:
+            return self._dto(self._state.runs[name])
+        pipeline = spec["jobType"] == "Pipeline"
+        if not pipeline:
+            self._see_compute(spec)
+        for step in (spec.get("jobs") or {}).values():
+            self._see_compute({"computeId": spec.get("settings", {}).get("default_compute"), **step})
+        kind = "azureml.PipelineRun" if pipeline else "azureml.scriptrun"
+        run = self._state.add_run(name, spec.get("experimentName") or "Default", type=kind)
+        run.name = spec.get("displayName")
+        run.tags.update(spec.get("tags") or {})
+        run.properties.update(spec.get("properties") or {})
+        self._specifications[name] = spec
+        if pipeline:
+            self._runner.adopt(threading.Thread(target=self._work, args=(run, spec), name=f"run {name}", daemon=True))
+        else:
+            self._begin(run, spec, Place({key: text_of(value) for key, value in (spec.get("inputs") or {}).items()}))
+        return answer(self._dto(run), 201)
+
+    def _see_compute(self, spec: dict[str, Any]) -> None:
+        name = _compute(spec)
+        if name and name not in self._state.computes:
+            raise HttpError(400, "UserError", f"Unknown compute target '{name}'.")
+
+    def _run(self, request: Request) -> Run:
+        run = self._state.runs.get(request["job"])
+        if run is None:
+            raise not_found(f"The job {request['job']}")
+        return run
+
+    def get(self, request: Request) -> Any:
+        return self._dto(self._run(request))
+
+    def listed(self, request: Request) -> Any:
+        with self._state.lock:
+            return page([self._dto(self._state.runs[name]) for name in self._specifications])
+
+    def cancel(self, request: Request) -> Any:
+        run = self._run(request)
+        self._runner.cancel(run)
+        return Response(202, b"", self._wait(run))
+
+    def cancelled(self, request: Request) -> Any:
+        run = self._run(request)
+        return Response(200, b"{}") if run.status in ENDED else Response(202, b"", self._wait(run))
+
+    def _wait(self, run: Run) -> dict[str, str]:
+        return {"Location": f"{self._state.url}/cancelled/{run.id}", "Retry-After": "1"}
+
+    def data(self, request: Request) -> Any:
+        run = self._state.runs.get((request.json or {}).get("runId", ""))
+        if run is None:
+            raise not_found("The run")
+        told = {"runId": run.id, "rootRunId": run.root, "status": run.status, "dataContainerId": run.container}
+        return {"runMetadata": told, "runDefinition": None, "jobSpecification": None}
+
+    def _dto(self, run: Run) -> dict[str, Any]:
+        spec = self._specifications[run.id]
+        services: dict[str, Any] = {
+            "Tracking": {"jobServiceType": "Tracking", "endpoint": f"{self._state.url}/mlflow"},
+            "Studio": {"jobServiceType": "Studio", "endpoint": f"https://ml.azure.com/runs/{run.id}"},
+        }
+        for name, told in (spec.get("services") or {}).items():
+            services[name] = {**told, "status": self._services.status(run, name)}
+        outputs = {name: {**told, "uri": run.outputs.get(name)} for name, told in (spec.get("outputs") or {}).items()}
+        logs = f"azureml://datastores/workspaceartifactstore/ExperimentRun/{run.container}"
+        outputs["default"] = {"jobOutputType": "uri_folder", "mode": "ReadWriteMount", "uri": logs}
+        return {
+            "id": f"{self._state.scope}/jobs/{run.id}",
+            "name": run.id,
+            "type": "Microsoft.MachineLearningServices/workspaces/jobs",
+            "systemData": {"createdAt": run.created, "createdBy": "Tester", "createdByType": "User"},
+            "properties": {
+                **spec,
+                "status": run.status,
+                "tags": dict(run.tags),
+                "properties": dict(run.properties),
+                "isArchived": False,
+                "parentJobName": run.parent,
+                "experimentName": run.experiment.name,
+                "services": services,
+                "outputs": outputs,
+            },
+        }
+
+    # The work
+
+    def _begin(self, run: Run, spec: dict[str, Any], place: Place, ended: threading.Event | None = None) -> None:
+        run.target = _compute(spec)
+        done = ended.set if ended is not None else lambda: None
+        try:
+            job = self._reader.read(run, spec, place)
+        except Exception as error:
+            self._state.move(run, "Failed", f"{type(error).__name__}: {error}")
+            done()
+            return
+        self._services.prepare(run, spec.get("services") or {})
+
+        def finish() -> None:
+            self._services.end(run)
+            done()
+
+        self._runner.start(job, finish)
+
+    def _work(self, run: Run, spec: dict[str, Any]) -> None:
+        """The steps of a pipeline: each as soon as those that it needs have completed."""
+        steps = {name: self._reader.whole(step) for name, step in spec["jobs"].items()}
+        default = (spec.get("settings") or {}).get("default_compute")
+        needs = {name: set(_NEEDS.findall(repr(step.get("inputs") or {}))) for name, step in steps.items()}
+        place = Place({name: text_of(value) for name, value in (spec.get("inputs") or {}).items()})
+        children: dict[str, Run] = {}
+        events: dict[str, threading.Event] = {}
+        self._state.move(run, "Running")
+        while len(children) < len(steps) or any(not event.is_set() for event in events.values()):
+            failed = any(child.status in ("Failed", "Canceled") for child in children.values())
+            if run.cancelled.is_set() or failed:
+                break
+            for name, step in steps.items():
+                ready = all(one in children and children[one].status == "Completed" for one in needs[name])
+                if name in children or not ready:
+                    continue
+                for other in needs[name]:
+                    place.outputs |= {(other, key): value for key, value in children[other].outputs.items()}
+                child = self._state.add_run(
+                    str(uuid.uuid4()), run.experiment.name, parent=run.id, type="azureml.StepRun", name=name
+                )
+                child.properties |= {"azureml.pipelinerunid": run.id, "azureml.moduleName": name}
+                children[name], events[name] = child, threading.Event()
+                self._specifications[child.id] = {**step, "jobType": "Command", "displayName": name}
+                self._begin(child, {"computeId": default, **step}, place, events[name])
+            run.cancelled.wait(0.05)
+        for child in children.values():
+            if child.status not in ENDED:
+                self._runner.cancel(child)
+        for event in events.values():
+            event.wait(10)
+        self._finish(run, children)
+
+    def _finish(self, run: Run, children: dict[str, Run]) -> None:
+        failed = [name for name, child in children.items() if child.status == "Failed"]
+        if run.cancelled.is_set():
+            self._state.move(run, "Canceled")
+        elif failed:
+            text = f"Pipeline has failed child jobs. Failed nodes: /{', /'.join(failed)}."
+            self._state.move(run, "Failed", text)
+        else:
+            self._state.move(run, "Completed")
+
+
+def _compute(spec: dict[str, Any]) -> str:
+    return str(spec.get("computeId") or spec.get("compute") or "").removeprefix("azureml:").rpartition("/")[2]

@@ -1,0 +1,300 @@
+"""Services of jobs: an OpenSSH in the "container", which is only reached through a websocket.
+
+A websocket at `…/nbip/v1.0/ws-tcp` carries the bytes of the connection to the job's sshd, as binary frames.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+from .state import Run, State
+from .web import HttpError, Request, Route, not_found, route
+
+_SSHD = "/usr/sbin/sshd"
+#: RFC 6455, section 1.3.
+_HANDSHAKE = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+PATH = "/nbip/v1.0/ws-tcp"
+USER = "azureuser"
+_AS_CONTAINER = 'for file in passwd shadow; do mount --bind "$0/$file" "/etc/$file" || exit; done; exec "$@"'
+
+
+@dataclass
+class Service:
+    """One service of a run.
+
+    Attributes:
+        kind: `SSH`, `VSCode`, …
+        status: `Starting`, `Running`, `Failed`, `Terminated`.
+        error: Why it failed.
+        properties: What it says of itself once it runs.
+        process: Its sshd.
+        node: The name by which the relay knows it.
+    """
+
+    kind: str
+    status: str = "Starting"
+    error: str = ""
+    properties: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    node: str = ""
+
+
+@dataclass
+class Relay:
+    """How services and the relay behave.
+
+    Attributes:
+        sshd: Further lines of every sshd_config, such as `AllowTcpForwarding no`.
+        missing: Why no sshd comes up, such as that the image has none; empty where one does.
+        after: Seconds that a service takes to come up.
+        answer: The status with which the relay answers in place of a websocket; 0 for none.
+        silent: Whether it never answers.
+    """
+
+    sshd: str = ""
+    missing: str = ""
+    after: float = 0.0
+    answer: int = 0
+    silent: bool = False
+
+
+class Services:
+    """Args:
+    state: The workspace.
+    relay: How they behave; looked at whenever it matters.
+    """
+
+    def __init__(self, state: State, relay: Relay) -> None:
+        self._state, self._relay = state, relay
+        self._lock = threading.Lock()
+        self._services: dict[str, dict[str, Service]] = {}
+        self._nodes: dict[str, int] = {}
+        self._connections: set[socket.socket] = set()
+
+    def routes(self) -> list[Route]:
+        return [route("GET", "/history/v1.0{ws}/runs/{run}/serviceinstances/{node}", self.instances)]
+
+    def instances(self, request: Request) -> Any:
+        if request["run"] not in self._state.runs:
+            raise not_found(f"Run {request['run']}")
+        with self._lock:
+            known = dict(self._services.get(request["run"], {}))
+        return {
+            "instances": {
+                name: {
+                    "type": one.kind,
+                    "port": None,
+                    "status": one.status,
+                    "error": {"error": {"code": "ServiceFailed", "message": one.error}} if one.error else None,
+                    "endpoint": None,
+                    "properties": dict(one.properties),
+                }
+                for name, one in known.items()
+            }
+        }
+
+    def status(self, run: Run, name: str) -> str | None:
+        with self._lock:
+            found = self._services.get(run.id, {}).get(name)
+        return found.status if found is not None else None
+
+    def prepare(self, run: Run, wanted: Mapping[str, Mapping[str, Any]]) -> None:
+        """Start what a job asks for, each in its own time."""
+        for name, told in wanted.items():
+            kind = str(told.get("jobServiceType") or told.get("job_service_type") or told.get("type") or "")
+            service = Service(kind)
+            with self._lock:
+                self._services.setdefault(run.id, {})[name] = service
+            keys = str((told.get("properties") or {}).get("sshPublicKeys", ""))
+            threading.Thread(target=self._start, args=(run, service, keys), daemon=True).start()
+
+    def _start(self, run: Run, service: Service, keys: str) -> None:
+        while run.status not in ("Running", "Finalizing") and not run.cancelled.wait(0.02):
+            if run.ended:
+                return
+        if run.cancelled.wait(self._relay.after) or service.kind.upper() != "SSH":
+            return
+        if self._relay.missing or not Path(_SSHD).is_file():
+            service.status, service.error = "Failed", self._relay.missing or "sshd is not installed"
+            return
+        service.node = uuid.uuid4().hex
+        port = self._sshd(service, keys)
+        with self._lock:
+            self._nodes[service.node] = port
+        host = self._state.url.partition("://")[2]
+        service.properties["ProxyEndpoint"] = f"wss://{host}/node/{service.node}-<nodeIndex>"
+        service.status = "Running"
+
+    def _sshd(self, service: Service, keys: str) -> int:
+        folder = self._state.root / "ssh" / service.node
+        folder.mkdir(parents=True)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "host")], check=True)
+        (folder / "keys").write_text(keys + "\n")
+        port = _free_port()
+        (folder / "sshd_config").write_text(
+            f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/keys\n"
+            f"PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\n{self._relay.sshd}\n"
+        )
+        os.makedirs("/run/sshd", exist_ok=True)
+        for name, line in (("passwd", f"{USER}:x:0:0::/:/bin/sh"), ("shadow", f"{USER}:*:19000:0:99999:7:::")):
+            # The first line with a name counts.
+            (folder / name).write_text(f"{line}\n" + Path("/etc", name).read_text())
+        # A container's own users: this machine has no such user.
+        users = ["unshare", "--mount", "sh", "-c", _AS_CONTAINER, str(folder)]
+        with (folder / "log").open("ab") as log:
+            sshd = [_SSHD, "-D", "-e", "-f", str(folder / "sshd_config")]
+            service.process = subprocess.Popen([*users, *sshd], stdin=subprocess.DEVNULL, stderr=log)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
+                break
+            time.sleep(0.02)
+        return port
+
+    def host_key(self, run: Run, name: str) -> str:
+        """The public key that a run's sshd shows."""
+        node = self._services[run.id][name].node
+        return (self._state.root / "ssh" / node / "host.pub").read_text()
+
+    def end(self, run: Run) -> None:
+        """The run has ended, and its container with it."""
+        with self._lock:
+            ended = self._services.get(run.id, {})
+        for service in ended.values():
+            service.status = "Terminated" if not service.error else service.status
+            if service.process is not None:
+                service.process.terminate()
+                service.process.wait(10)
+                service.process = None
+            with self._lock:
+                self._nodes.pop(service.node, None)
+
+    def close(self) -> None:
+        """End all."""
+        for run in list(self._state.runs.values()):
+            self.end(run)
+        self.drop()
+        shutil.rmtree(self._state.root / "ssh", ignore_errors=True)
+
+    def drop(self) -> None:
+        """Close the websockets that are open."""
+        with self._lock:
+            open_ = list(self._connections)
+        for one in open_:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    # The relay
+
+    def serve(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answer a request for a websocket, and carry what goes through it until it ends.
+
+        Raises:
+            HttpError: There is none.
+        """
+        if self._relay.silent:
+            time.sleep(60)
+        if self._relay.answer:
+            raise HttpError(self._relay.answer, "RelayError", "The relay does not answer.")
+        if not (handler.headers.get("Authorization") or "").startswith("Bearer "):
+            raise HttpError(401, "Unauthorized", "No token.")
+        name = handler.path.partition("/node/")[2].partition("/")[0].rpartition("-")
+        with self._lock:
+            port = self._nodes.get(name[0])
+        if port is None or name[2] != "0" or not handler.path.split("?")[0].endswith(PATH):
+            raise HttpError(404, "NotFound", "No such node.")
+        digest = hashlib.sha1(handler.headers["Sec-WebSocket-Key"].encode() + _HANDSHAKE, usedforsecurity=False)
+        handler.wfile.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + base64.b64encode(digest.digest()) + b"\r\n\r\n"
+        )
+        handler.wfile.flush()
+        handler.close_connection = True
+        with self._lock:
+            self._connections.add(handler.connection)
+        try:
+            _carry(handler, port)
+        finally:
+            with self._lock:
+                self._connections.discard(handler.connection)
+
+
+def _carry(handler: BaseHTTPRequestHandler, port: int) -> None:
+    """Bytes between a websocket and a port, both ways, until either ends."""
+    lock = threading.Lock()
+
+    def send(kind: int, data: bytes) -> None:
+        size = len(data)
+        head = bytes([0x80 | kind])
+        if size < 126:
+            head += bytes([size])
+        elif size < 1 << 16:
+            head += b"\x7e" + struct.pack(">H", size)
+        else:
+            head += b"\x7f" + struct.pack(">Q", size)
+        with lock:
+            handler.wfile.write(head + data)
+            handler.wfile.flush()
+
+    with socket.create_connection(("127.0.0.1", port)) as inner:
+        inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def down() -> None:
+            with contextlib.suppress(OSError, ValueError):
+                while data := inner.recv(1 << 15):
+                    send(2, data)
+                send(8, struct.pack(">H", 1000))
+
+        thread = threading.Thread(target=down, daemon=True)
+        thread.start()
+        with contextlib.suppress(OSError, ValueError, struct.error):
+            while (frame := _frame(handler)) is not None:
+                kind, data = frame
+                if kind == 9:
+                    send(10, data)
+                elif kind in (0, 1, 2):
+                    inner.sendall(data)
+        with contextlib.suppress(OSError):
+            inner.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def _frame(handler: BaseHTTPRequestHandler) -> tuple[int, bytes] | None:
+    """The next frame of a client, which masks what it sends; None at its end."""
+    head = handler.rfile.read(2)
+    if len(head) < 2 or head[0] & 15 == 8:
+        return None
+    size = head[1] & 127
+    if size == 126:
+        (size,) = struct.unpack(">H", handler.rfile.read(2))
+    elif size == 127:
+        (size,) = struct.unpack(">Q", handler.rfile.read(8))
+    mask = handler.rfile.read(4)
+    data = handler.rfile.read(size)
+    if len(data) < size:
+        return None
+    repeated = (mask * (size // 4 + 1))[:size]
+    plain = int.from_bytes(data, "big") ^ int.from_bytes(repeated, "big")
+    return head[0] & 15, plain.to_bytes(size, "big")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

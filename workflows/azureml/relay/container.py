@@ -1,0 +1,170 @@
+"""SSH to a node's container, kept up: it stands where a forwarded port wants an SSH transport."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .websocket_stream import RelayRefused, connect
+
+#: The user of a job's container and of a compute instance.
+USER = "azureuser"
+#: Below a service's address, the path at which the relay opens websockets.
+PATH = "/nbip/v1.0/ws-tcp"
+#: Seconds for SSH's own greeting and login.
+LOGIN_SECONDS = 30.0
+_KEEPALIVE = 30
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+#: What carries a connection where the container's sshd forwards none: bytes between its streams and the port.
+_PIPE = """\
+import os, socket, sys, threading
+end = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def back():
+    while True:
+        data = end.recv(65536)
+        if not data:
+            os._exit(0)
+        while data:
+            data = data[os.write(1, data):]
+threading.Thread(target=back, daemon=True).start()
+while True:
+    data = os.read(0, 65536)
+    if not data:
+        break
+    end.sendall(data)
+end.shutdown(socket.SHUT_WR)
+threading.Event().wait(3600)
+"""
+
+
+def address_of(endpoint: str, node: int) -> str:
+    """The websocket of a node.
+
+    Args:
+        endpoint: ``ProxyEndpoint`` of a service's instance, with ``<nodeIndex>`` in the node's place.
+        node: The node, counted from 0.
+    """
+    text = endpoint.replace("<nodeIndex>", str(node)).rstrip("/")
+    for plain, other in (("https://", "wss://"), ("http://", "ws://")):
+        if text.startswith(plain):
+            text = other + text[len(plain) :]
+    return text + PATH
+
+
+class Container:
+    """One node's container. Several ranks in it share the connection.
+
+    Args:
+        endpoint: Where the relay is, by the service's latest word; None while there is no such service.
+        node: The node, counted from 0.
+        token: A token for Azure's resource manager that holds.
+        key: The run's private key.
+        host_key: The public key that the container has announced of its own accord, as base64; empty where it has not.
+
+    Attributes:
+        trouble: Why there is no connection now, in a few words; empty where there is one, or none was asked for.
+    """
+
+    def __init__(
+        self,
+        endpoint: Callable[[], str | None],
+        node: int,
+        token: Callable[[], str],
+        key: Any,
+        host_key: Callable[[], str] = lambda: "",
+    ) -> None:
+        self.trouble = ""
+        self._endpoint, self._node, self._token, self._key, self._host_key = endpoint, node, token, key, host_key
+        self._lock = threading.Lock()
+        self._transport: Any = None
+        self._forwards = True
+        self._closed = False
+        self._not_before, self._pause = 0.0, _FIRST_PAUSE
+
+    def __call__(self, patience: float) -> Container | None:
+        """Wait until there is a connection, for so many seconds; None where none comes."""
+        until = time.monotonic() + patience
+        while not self._closed:
+            with self._lock:
+                if self._transport is not None and self._transport.is_active():
+                    return self
+                if time.monotonic() >= self._not_before and self._try():
+                    return self
+            if time.monotonic() >= until:
+                return None
+            time.sleep(0.1)
+        return None
+
+    def _try(self) -> bool:
+        """Connect once; where that fails, the next attempt comes after a pause that grows."""
+        try:
+            self._transport = self._connect()
+        except (RelayRefused, OSError, EOFError) as error:
+            self.trouble = getattr(error, "reason", None) or str(error) or type(error).__name__
+        except Exception as error:
+            if not type(error).__module__.startswith("paramiko"):
+                raise
+            self.trouble = f"SSH through the relay failed: {error}"
+        else:
+            self.trouble, self._pause, self._not_before = "", _FIRST_PAUSE, 0.0
+            return True
+        self._not_before = time.monotonic() + self._pause
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        return False
+
+    def _connect(self) -> Any:
+        import paramiko
+
+        endpoint = self._endpoint()
+        if endpoint is None:
+            raise RelayRefused("the job's ssh service does not run yet")
+        stream = connect(address_of(endpoint, self._node), self._token())
+        try:
+            made = paramiko.Transport(stream)
+            made.banner_timeout = made.auth_timeout = LOGIN_SECONDS
+            made.start_client(timeout=LOGIN_SECONDS)
+            expected, shown = self._host_key(), base64.b64encode(made.get_remote_server_key().asbytes()).decode()
+            if expected and expected != shown:
+                raise RelayRefused("what answers is not the job's container: its host key is another one")
+            made.auth_publickey(USER, self._key)
+            made.set_keepalive(_KEEPALIVE)
+        except BaseException:
+            stream.close()
+            raise
+        return made
+
+    def open_channel(self, kind: str, address: tuple[str, int], peer: Any, timeout: float) -> Any:
+        """A connection to a port of the container.
+
+        Raises:
+            Exception: What paramiko raises: nobody listens there, or the connection has gone.
+        """
+        import paramiko
+
+        transport = self._transport
+        if self._forwards:
+            try:
+                return transport.open_channel(kind, address, peer, timeout=timeout)
+            except paramiko.ChannelException as error:
+                # RFC 4254, section 5.1: 1 is "administratively prohibited".
+                if error.code != 1:
+                    raise
+                self._forwards = False
+        import shlex
+
+        channel = transport.open_session(timeout=timeout)
+        # -I: nothing of the folder in which the session begins is imported.
+        channel.exec_command(f"python3 -I -c {shlex.quote(_PIPE)} {int(address[1])}")
+        return channel
+
+    def close(self) -> None:
+        """End it, for good."""
+        self._closed = True
+        with self._lock, contextlib.suppress(Exception):
+            if self._transport is not None:
+                self._transport.close()
