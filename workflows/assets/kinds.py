@@ -190,7 +190,7 @@ def kind_of(root: Value) -> Kind | None:
         return None
     schema = _by_schema(_text(root, "$schema"))
     found = _by_keys(root, schema) or schema
-    if found in _AS_COMPONENT and (schema in _AS_COMPONENT.values() or _is_component(root)):
+    if found is not None and found in _AS_COMPONENT and (schema in _AS_COMPONENT.values() or _is_component(root)):
         return _AS_COMPONENT[found]
     if found is PARALLEL_COMPONENT and schema is PARALLEL_JOB:
         return PARALLEL_JOB
