@@ -9,15 +9,18 @@ import time
 MOST_BYTES = 64_000_000
 
 
-def ask(path: str, method: str, what: str, patience: float | None, most: int = MOST_BYTES) -> tuple[int, bytes]:
+def ask(
+    path: str, method: str, what: str, patience: float | None, most: int = MOST_BYTES, sent: bytes | None = None
+) -> tuple[int, bytes]:
     """Ask, and read the answer to its end.
 
     Args:
         path: The socket.
-        method: ``GET``, or ``POST`` with nothing to send.
+        method: ``GET``, ``POST``, ….
         what: What is asked for: the path, and what follows it.
         patience: Seconds until all of the answer is there; None for any time.
         most: Bytes of the answer that are read.
+        sent: What goes with it, which is JSON; None for nothing.
 
     Returns:
         The answer's status and body; zero where none came.
@@ -28,7 +31,10 @@ def ask(path: str, method: str, what: str, patience: float | None, most: int = M
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(patience)
             connection.connect(path)
-            connection.sendall(f"{method} {what} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+            head = f"{method} {what} HTTP/1.0\r\nHost: docker\r\n"
+            if sent is not None:
+                head += f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n"
+            connection.sendall(f"{head}\r\n".encode() + (sent or b""))
             parts = list[bytes]()
             size = 0
             while size < most:
@@ -42,6 +48,6 @@ def ask(path: str, method: str, what: str, patience: float | None, most: int = M
             answer = b"".join(parts)
     except OSError:
         return 0, b""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    words = head.split(None, 2)[1:2]
+    above, _, body = answer.partition(b"\r\n\r\n")
+    words = above.split(None, 2)[1:2]
     return int(words[0]) if words and words[0].isdigit() else 0, body

@@ -6,19 +6,18 @@ import contextlib
 import errno
 import functools
 import importlib
-import json
 import os
 import re
 import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote
 
 from ..errors import UserError
 from ..redaction import scrub
 from ..unix_http import ask
 from . import docker_address, docker_ssh
+from .docker_api import DockerApi
 
 if TYPE_CHECKING:
     import docker
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 _NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM})
 # Seconds until a connection that is not answered counts as hung.
 _PATIENCE = 10.0
-# Seconds for an answer to a question, as the SDK has them.
-_ANSWER_SECONDS = 60.0
 # Seconds for ssh to log in somewhere.
 _WAY_SECONDS = 10.0
 
@@ -41,22 +38,22 @@ def connect() -> docker.DockerClient:
     """
     host = docker_address.host()
     path = _socket_path(host)
-    if path is None:
-        return _sdk_client(host)
-    _check_socket(path)
-    if os.environ.get("DOCKER_API_VERSION") or "docker" in sys.modules:
+    if path is not None:
+        _check_socket(path)
+    if path is None or _takes_sdk(path):
         return _sdk_client(host)
     return cast("docker.DockerClient", _Client(host, path))
 
 
 def preload() -> None:
-    """Load the SDK, for whoever is about to need it."""
+    """Load the SDK, for whoever is about to need it: where the engine is not behind a Unix socket."""
     with contextlib.suppress(ImportError, UserError):
-        _load_sdk(docker_address.host())
+        if _takes_sdk(_socket_path(docker_address.host())):
+            _load_sdk(docker_address.host())
 
 
 class _Client:
-    """A client that has the SDK loaded when something is asked that takes it: that takes longer than the answer.
+    """A client that has the SDK loaded when something is asked that takes it.
 
     Args:
         host: The engine's address.
@@ -65,7 +62,7 @@ class _Client:
 
     def __init__(self, host: str, path: str) -> None:
         self._host = host
-        self.api = _Api(self, path)
+        self.api = DockerApi(path, lambda: self.sdk)
 
     @functools.cached_property
     def sdk(self) -> docker.DockerClient:
@@ -79,36 +76,6 @@ class _Client:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.sdk, name)
-
-
-class _Api:
-    """What the SDK's ``api`` does; the few questions of a start where all is built already, without the SDK."""
-
-    def __init__(self, client: _Client, path: str) -> None:
-        self._client, self._path = client, path
-
-    def images(self, *given: Any, **options: Any) -> Any:
-        """As of the SDK's ``APIClient``."""
-        found = self._asked("/images/json") if not given and not options else None
-        return self._client.sdk.api.images(*given, **options) if found is None else found
-
-    def inspect_image(self, image: str) -> Any:
-        """As of the SDK's ``APIClient``."""
-        found = self._asked(f"/images/{quote(image, safe='/:')}/json") if image else None
-        return self._client.sdk.api.inspect_image(image) if found is None else found  # type: ignore[no-untyped-call]
-
-    def _asked(self, what: str) -> Any:
-        """The answer; None for one that says no, which the SDK is to explain."""
-        if "sdk" in vars(self._client):
-            return None
-        status, body = ask(self._path, "GET", what, _ANSWER_SECONDS)
-        try:
-            return json.loads(body) if status == 200 else None
-        except ValueError:
-            return None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client.sdk.api, name)
 
 
 def _sdk_client(host: str) -> docker.DockerClient:
@@ -172,6 +139,11 @@ class StateReader:
                 return {}
             self._client = None
             return None
+
+
+def _takes_sdk(path: str | None) -> bool:
+    """Whether an engine behind a socket, or one of no socket, is to be spoken to with the SDK alone."""
+    return path is None or bool(os.environ.get("DOCKER_API_VERSION"))
 
 
 def _load_sdk(host: str) -> None:

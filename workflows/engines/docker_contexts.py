@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from .. import line_ends
 from ..environments.locking import exclusive
@@ -24,13 +24,11 @@ from . import docker_credentials
 from .docker_build import run_build
 from .docker_build_log import Log
 from .docker_client import connect
-from .docker_images import DIGEST, ENVIRONMENT, KIND, PREFIX, engine_disk_full, engine_lost, inspect, split_name
+from .docker_images import DIGEST, ENVIRONMENT, KIND, PREFIX, SOURCE, engine_disk_full, engine_lost, inspect, split_name
 
 if TYPE_CHECKING:
     import docker
 
-#: What an image was built of, where that is not one of our definitions.
-SOURCE = "azureml-debug.source"
 # Raised whenever the way such images are built changes.
 _VERSION = "1"
 
@@ -42,12 +40,6 @@ _UNREACHABLE = re.compile(
 
 class ImageUnreachable(UserError):
     """An image that is not here, and whose registry cannot be reached."""
-
-
-def has_debugpy(image: Mapping[str, Any]) -> bool:
-    """Whether an image is one of our definitions', which all have debugpy; from what the engine knows of it."""
-    labels = image["Config"].get("Labels") or {}
-    return labels.get(KIND) == "environment" and SOURCE not in labels
 
 
 def image_as_it_is(name: str, report: Callable[[str], None], *, file: Path, line: int) -> ImageRef:

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import storage
 from ..environments.base import BASE_IMAGE
-from ..environments.dockerfile import parse
 from ..errors import UserError
 from ..models import ImageRef
-from ..reading import read_text
 from . import docker_credentials
 
 if TYPE_CHECKING:
@@ -31,6 +29,8 @@ DIGEST = "azureml-debug.digest"
 #: Folders of the machine's that packages in the image are in, as a JSON list.
 LIVE = "azureml-debug.live"
 ENVIRONMENT = "azureml-debug.environment"
+#: What an image was built of, where that is not one of our definitions.
+SOURCE = "azureml-debug.source"
 
 
 def resolve_base_image(client: docker.DockerClient, setting: str | None) -> str:
@@ -299,6 +299,9 @@ def engine_disk_full() -> UserError:
 
 def uses_base(definition: EnvironmentDefinition) -> bool:
     """Whether a definition's Dockerfile builds on the base image that we name."""
+    from ..environments.dockerfile import parse
+    from ..reading import read_text
+
     try:
         return parse(read_text(definition.dockerfile, errors="replace")).has_argument("BASE_IMAGE")
     except OSError:
@@ -309,6 +312,12 @@ def inspect(client: docker.DockerClient, image: str) -> dict[str, Any]:
     """What the engine knows of an image."""
     found: dict[str, Any] = client.api.inspect_image(image)  # type: ignore[no-untyped-call]
     return found
+
+
+def has_debugpy(image: Mapping[str, Any]) -> bool:
+    """Whether an image is one of our definitions', which all have debugpy; from what the engine knows of it."""
+    labels = image["Config"].get("Labels") or {}
+    return labels.get(KIND) == "environment" and SOURCE not in labels
 
 
 def image_digest(definition: EnvironmentDefinition, base_id: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..paths import cache_folder
 from ..private import make_folder
+from . import docker_errors
 
 if TYPE_CHECKING:
     import docker
@@ -39,8 +40,6 @@ def ensure(client: docker.DockerClient) -> str:
     found = _find(client)
     if found:
         return found[0]
-    from docker.errors import APIError
-
     from ..locks import HeldError, hold
 
     with contextlib.ExitStack() as stack:
@@ -50,7 +49,7 @@ def ensure(client: docker.DockerClient) -> str:
         if not found:
             try:
                 client.api.create_network(NAME, driver="bridge", options=_OPTIONS, labels=_LABELS, check_duplicate=True)
-            except APIError as error:
+            except docker_errors.APIError as error:
                 # 409: another user's command was quicker.
                 if error.status_code != 409:
                     raise _explained(error) from error
@@ -70,12 +69,11 @@ def is_missing(error: Any) -> bool:
 
 def unused(client: docker.DockerClient) -> list[Unused]:
     """The network, where no container is on it, for `container.prune`."""
-    from docker.errors import APIError
 
     def remover(network: str) -> Any:
         def remove() -> None:
             # It has just been taken into use, or away.
-            with contextlib.suppress(APIError):
+            with docker_errors.passed_over("APIError"):
                 client.api.remove_network(network)
 
         return remove

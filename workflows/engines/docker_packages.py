@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from ..environments.dockerfile import parse
 from ..errors import UserError
 from ..models import RegistryLogin
-from ..reading import read_text
-from . import docker_credentials
-from .docker_build import run_build
+from . import docker_credentials, docker_errors
 from .docker_images import DIGEST, ENVIRONMENT, KIND, PREFIX, engine_disk_full, engine_lost, inspect, split_name
 
 if TYPE_CHECKING:
@@ -129,6 +124,10 @@ def build_package(
     Raises:
         UserError: It cannot be built. Nothing of it is left then.
     """
+    from ..environments.dockerfile import parse
+    from ..reading import read_text
+    from .docker_build import run_build
+
     dockerfile = folder / "Dockerfile"
     for base in parse(read_text(dockerfile, errors="replace")).external_images({}):
         if not image_exists(client, base):
@@ -150,6 +149,9 @@ def build_package(
 
 @contextlib.contextmanager
 def _context(folder: Path) -> Iterator[IO[bytes]]:
+    import tarfile
+    import tempfile
+
     with tempfile.TemporaryFile(prefix="azureml-debug-context-") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
             tar.add(folder, ".")
@@ -159,22 +161,18 @@ def _context(folder: Path) -> Iterator[IO[bytes]]:
 
 def image_exists(client: docker.DockerClient, name: str) -> bool:
     """Whether an image is here."""
-    from docker.errors import APIError
-
     try:
         inspect(client, name)
-    except APIError:
+    except docker_errors.APIError:
         return False
     return True
 
 
 def image_variables(client: docker.DockerClient, image: str) -> dict[str, str]:
     """The environment variables that an image brings along; none where there is no such image."""
-    from docker.errors import APIError
-
     try:
         variables = inspect(client, image)["Config"].get("Env") or []
-    except APIError:
+    except docker_errors.APIError:
         # Whatever uses the image next says what is wrong with it.
         return {}
     return dict(line.partition("=")[::2] for line in variables)

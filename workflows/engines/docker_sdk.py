@@ -28,7 +28,7 @@ import requests.adapters
 import urllib3.connection
 import urllib3.connectionpool
 from docker.credentials.errors import CredentialsNotFound, StoreError
-from docker.errors import DockerException, InvalidConfigFile
+from docker.errors import DockerException, InvalidConfigFile, NotFound
 from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
 from docker.utils.config import load_general_config
@@ -83,6 +83,16 @@ class _Api(docker.APIClient):
     @_auth_configs.setter
     def _auth_configs(self, found: Mapping[str, Any]) -> None:
         self._tolerant = _Credentials(dict(found))
+
+    def has_path(self, container: str, place: str) -> bool:
+        """Whether there is a file or folder of that name in a container, which need not run."""
+        client: Any = self
+        url = client._url("/containers/{0}/archive", container)
+        try:
+            client._raise_for_status(self.head(url, params={"path": place}, timeout=self.timeout))
+        except NotFound:
+            return False
+        return True
 
     def mount(self, prefix: Any, adapter: Any) -> None:
         """Requests' way to say who carries which addresses."""

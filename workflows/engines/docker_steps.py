@@ -24,7 +24,7 @@ from ..paths import cache_folder
 from ..pipelines.commands import debugged_command
 from ..private import touch
 from ..remote.forwarding import Forward
-from . import docker_folders, docker_network, forwarders, ports
+from . import docker_errors, docker_folders, docker_network, forwarders, ports
 from .docker import (
     ANNOUNCE_ROOT,
     ATTEMPTS,
@@ -36,8 +36,8 @@ from .docker import (
     is_passing,
 )
 from .docker_client import connect
-from .docker_contexts import has_debugpy
-from .docker_images import engine_disk_full, engine_lost, inspect
+from .docker_errors import passed_over
+from .docker_images import engine_disk_full, engine_lost, has_debugpy, inspect
 from .docker_packages import image_variables
 from .links import Links, is_below, outward
 from .rank_variables import rank_variables
@@ -131,9 +131,6 @@ class DockerSteps:
         self, spec: StepSpec, command: str, variables: Mapping[str, str], debug_ports: Sequence[int]
     ) -> tuple[str, str, list[int]]:
         """A running container, the token of its gates, and where they are published."""
-        from docker.errors import APIError, DockerException
-        from requests.exceptions import RequestException
-
         token = forwarders.new_token()
         try:
             own, mounts = self._environment(spec, variables)
@@ -150,38 +147,35 @@ class DockerSteps:
                         docker_folders.check_seen(self._client, container, (spec.folder / "announce", ANNOUNCE_ROOT))
                         self._client.api.start(container)
                     except BaseException:
-                        with uninterrupted(), contextlib.suppress(APIError, RequestException):
+                        with uninterrupted(), passed_over("APIError", "RequestException"):
                             self._client.api.remove_container(container, force=True)
                         raise
                     return container, token, gates
-                except APIError as error:
+                except docker_errors.APIError as error:
                     if attempt >= ATTEMPTS or not is_passing(error, gates):
                         raise
                     attempt += 1
-        except APIError as error:
+        except docker_errors.APIError as error:
             raise _explained(error, spec) from error
-        except RequestException as error:
+        except docker_errors.RequestException as error:
             raise engine_lost(error) from error
-        except DockerException as error:  # the SDK's own checks: a size or a name that is none
+        except docker_errors.DockerException as error:  # the SDK's own checks: a size or a name that is none
             raise UserError(
                 f"The step {spec.step} cannot be started: {error}.", "Correct it in the pipeline file."
             ) from error
 
     def end_run(self, run_id: str) -> bool:
         """See :class:`~workflows.engines.steps.StepEngine`."""
-        from docker.errors import APIError
-        from requests.exceptions import RequestException
-
         try:
             found = self._client.api.containers(all=True, filters={"label": f"{LABEL_RUN}={run_id}"})
             with uninterrupted(), ThreadPoolExecutor(max_workers=max(1, min(8, len(found)))) as pool:
                 list(pool.map(lambda container: _end(self._client, str(container["Id"])), found))
-        except APIError as error:
+        except docker_errors.APIError as error:
             raise UserError(
                 f"The Docker engine cannot end the run {run_id}: {error.explanation}.",
                 "See the engine's log, then run the same command again.",
             ) from error
-        except RequestException as error:
+        except docker_errors.RequestException as error:
             raise engine_lost(error) from error
         return bool(found)
 
@@ -189,12 +183,10 @@ class DockerSteps:
 
     def _environment(self, spec: StepSpec, variables: Mapping[str, str]) -> tuple[dict[str, str], list[Any]]:
         """The step's variables, and its mounts."""
-        from docker.types import Mount
-
         own = {**variables, **parallel_driver(spec, DEBUGGEE_ROOT)}
         mounts = _mounts(spec)
         if spec.injected or spec.parallel:
-            mounts.append(Mount(DEBUGGEE_ROOT, DEBUGGEE, type="bind", read_only=True))
+            mounts.append(_mount(DEBUGGEE_ROOT, DEBUGGEE, True))
         if not self._knows_user:
             self._user, self._knows_user = container_user(self._client), True
         if self._user:
@@ -223,7 +215,7 @@ class DockerSteps:
         if spec.debug is not None and not has_debugpy(image):
             from ..environments.references import debugpy_folder
 
-            mounts.append(Mount(DEBUGPY_ROOT, str(debugpy_folder(cache_folder())), type="bind", read_only=True))
+            mounts.append(_mount(DEBUGPY_ROOT, str(debugpy_folder(cache_folder())), True))
             own["AZUREML_DEBUGGEE_DEBUGPY"] = DEBUGPY_ROOT
         return own, mounts
 
@@ -235,20 +227,19 @@ class DockerSteps:
         mounts: Sequence[Any],
         gates: Mapping[int, int],
     ) -> str:
-        from docker.errors import APIError
-        from docker.types import LogConfig
-
-        api = self._client.api
-        host = api.create_host_config(
-            mounts=list(mounts),
-            network_mode=docker_network.ensure(self._client),
+        # https://docs.docker.com/reference/api/engine/version/v1.41/#operation/ContainerCreate
+        host = {
+            "Mounts": list(mounts),
+            "NetworkMode": docker_network.ensure(self._client),
             # Inside it has the number that people attach to, which is the one that the step logs.
-            port_bindings={f"{port}/tcp": ("127.0.0.1", gate) for port, gate in gates.items()},
-            shm_size=spec.shm_size or SHM_SIZE,
+            "PortBindings": {
+                f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(gate)}] for port, gate in gates.items()
+            },
+            "ShmSize": _in_bytes(spec.shm_size or SHM_SIZE),
             # Collects orphans, and tells a signal from an exit code.
-            init=True,
-            log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "1m", "max-file": "1"}),
-        )
+            "Init": True,
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
+        }
         name = re.sub(r"[^a-zA-Z0-9_.-]+", "-", f"azureml-debug-{spec.run_id}-{spec.step}")
         labels = {
             LABEL_KIND: "step",
@@ -265,7 +256,7 @@ class DockerSteps:
         def create() -> str:
             # Interrupted, it would leave a container whose id nobody knows.
             with uninterrupted():
-                made = api.create_container(
+                made = self._client.api.create_container(
                     spec.image.name,
                     entrypoint=["/bin/sh", "-c", boot, "sh"],
                     command=list(arguments),
@@ -281,7 +272,7 @@ class DockerSteps:
 
         try:
             return create()
-        except APIError as error:
+        except docker_errors.APIError as error:
             if error.status_code != 409 or not self._left(name, labels):
                 raise
         # What a runner left that was killed before this run was taken up again.
@@ -290,11 +281,9 @@ class DockerSteps:
 
     def _left(self, name: str, labels: Mapping[str, str]) -> bool:
         """Whether a name is held by a container of the same step."""
-        from docker.errors import APIError
-
         try:
             found = self._client.api.inspect_container(name)["Config"]["Labels"] or {}
-        except APIError:
+        except docker_errors.APIError:
             return False
         return bool(found.get(LABEL_RUN) == labels[LABEL_RUN] and found.get(LABEL_STEP) == labels[LABEL_STEP])
 
@@ -325,12 +314,9 @@ class _Container:
 
     def end(self) -> None:
         """See :class:`~workflows.engines.steps.StepProcess`."""
-        from docker.errors import APIError
-        from requests.exceptions import RequestException
-
         if self._ended.is_set():
             return
-        with uninterrupted(), contextlib.suppress(APIError, RequestException):
+        with uninterrupted(), passed_over("APIError", "RequestException"):
             self._client.api.kill(self._container, signal="SIGTERM")
             if not self._ended.wait(GRACE_SECONDS):
                 self._client.api.kill(self._container, signal="SIGKILL")
@@ -349,22 +335,19 @@ class _Container:
             self._ended.set()
 
     def _exit_code(self) -> int:
-        from docker.errors import APIError, NotFound
-        from requests.exceptions import RequestException
-
         lost: float | None = None
         while True:
             try:
                 code = int(self._client.api.wait(self._container)["StatusCode"])
                 break
-            except NotFound:
+            except docker_errors.NotFound:
                 return -int(signal.SIGKILL)  # somebody has taken it away
-            except (APIError, RequestException) as error:
+            except (docker_errors.APIError, docker_errors.RequestException) as error:
                 lost = lost or time.monotonic()
                 if time.monotonic() > lost + _PATIENCE:
                     raise engine_lost(error) from error
                 time.sleep(0.5)
-        with contextlib.suppress(APIError, RequestException):
+        with passed_over("APIError", "RequestException"):
             self._client.api.remove_container(self._container, force=True)
         # As shells and the engine's init say it: 128 and the number of the signal.
         return 128 - code if code - 128 in set(signal.Signals) else code
@@ -372,21 +355,18 @@ class _Container:
 
 def _end(client: docker.DockerClient, container: str) -> None:
     """End a container and take it away, whoever started it."""
-    from docker.errors import APIError, NotFound
-    from requests.exceptions import RequestException
-
-    with contextlib.suppress(NotFound):
+    with passed_over("NotFound"):
         # 409: it has ended already.
-        with contextlib.suppress(APIError, RequestException):
+        with passed_over("APIError", "RequestException"):
             client.api.kill(container, signal="SIGTERM")
             client.api.wait(container, timeout=GRACE_SECONDS)  # type: ignore[arg-type]
         try:
             client.api.remove_container(container, force=True)
-        except APIError as error:
+        except docker_errors.APIError as error:
             if error.status_code != 409:
                 raise
             # Being taken away at this moment, by the command that waits for it.
-            with contextlib.suppress(APIError, RequestException):
+            with passed_over("APIError", "RequestException"):
                 client.api.wait(container, condition="removed", timeout=REMOVAL_SECONDS)
 
 
@@ -422,9 +402,6 @@ def _input(name: str, path: Path) -> str:
 
 
 def _mounts(spec: StepSpec) -> list[Any]:
-    # A bind mount of type "bind" refuses a missing source, where `volumes=` would make a folder.
-    from docker.types import Mount
-
     places: list[tuple[str, Path, bool]] = [
         (WORK, spec.folder / "work", False),
         (f"{RUN}/azureml-logs", spec.folder / "azureml-logs", False),
@@ -440,7 +417,26 @@ def _mounts(spec: StepSpec) -> list[Any]:
     of_data = outward([*_places(spec), *folders], _OWN).places if folders else {}
     places += [(target, Path(local), True) for target, local in of_data.items() if not is_below(target, code)]
     places += [(target, Path(local), True) for target, local in _live(spec).items()]
-    return [Mount(target, str(source), type="bind", read_only=read_only) for target, source, read_only in places]
+    return [_mount(target, str(source), read_only) for target, source, read_only in places]
+
+
+def _mount(target: str, source: str, read_only: bool) -> dict[str, Any]:
+    # Of this type it refuses a missing source, where `Binds` would make a folder.
+    return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only}
+
+
+def _in_bytes(size: str) -> int:
+    """A size such as ``2g``.
+
+    Raises:
+        docker.errors.DockerException: It is none.
+    """
+    found = re.fullmatch(r"(\d+)([kmg]?)b?", size, re.ASCII | re.IGNORECASE)
+    if found is not None:
+        return int(found[1]) * 1024 ** "kmg".index(found[2].lower()) * 1024 if found[2] else int(found[1])
+    from docker.utils import parse_bytes
+
+    return int(parse_bytes(size))
 
 
 def _arguments(spec: StepSpec, command: str) -> list[str]:
