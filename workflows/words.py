@@ -1,4 +1,4 @@
-"""Quantities as people read them."""
+"""Quantities and texts as people read them."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def in_bytes(size: float) -> str:
             return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """A text for a message: its beginning, where it is long."""
+    return text if len(text) <= most else text[:most] + "…"

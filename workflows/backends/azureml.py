@@ -65,7 +65,13 @@ class AzureBackend:
         self._console = console
         self._looked: dict[Path, float] = {}
 
-    def submit(self, pipeline: Pipeline, debug: DebugRequest | None, options: str = "") -> RunRecord:
+    def submit(
+        self,
+        pipeline: Pipeline,
+        debug: DebugRequest | None,
+        options: str = "",
+        waiting: subprocess.Popen[bytes] | None = None,
+    ) -> RunRecord:
         """See :class:`~workflows.backends.base.Backend`."""
         from ..azureml.submission import Submission
 

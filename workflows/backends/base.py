@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,13 +45,20 @@ class Backend(Protocol):
     #: Whether its steps may take what lies in the workspace's datastores.
     takes_cloud_data: bool
 
-    def submit(self, pipeline: Pipeline, debug: DebugRequest | None, options: str = "") -> RunRecord:
+    def submit(
+        self,
+        pipeline: Pipeline,
+        debug: DebugRequest | None,
+        options: str = "",
+        waiting: subprocess.Popen[bytes] | None = None,
+    ) -> RunRecord:
         """Start a run, which goes on by itself.
 
         Args:
             pipeline: What to run.
             debug: What is to be debugged of it.
             options: What was typed to submit this and no other pipeline, for messages.
+            waiting: A runner that waits to be told its run, for who has use for one.
 
         Raises:
             UserError: It cannot be started. Nothing of it is left then.

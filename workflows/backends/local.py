@@ -14,7 +14,7 @@ from ..models import ImageRef
 from ..paths import shown as show
 from ..pipelines.commands import names_own_script
 from ..pipelines.definition import FILE_TYPES, Input, Pipeline, Step
-from ..runs import runner, store, submission
+from ..runs import store, submission
 from ..runs.allotment import all_ports, allot, configuration_names
 from ..runs.plan import Plan, PlannedDebug, PlannedInput, PlannedStep
 from ..runs.record import RunRecord
@@ -42,7 +42,13 @@ class LocalBackend:
         self._settings = settings
         self._console = console
 
-    def submit(self, pipeline: Pipeline, debug: DebugRequest | None, options: str = "") -> RunRecord:
+    def submit(
+        self,
+        pipeline: Pipeline,
+        debug: DebugRequest | None,
+        options: str = "",
+        waiting: subprocess.Popen[bytes] | None = None,
+    ) -> RunRecord:
         """See :class:`~workflows.backends.base.Backend`."""
         settings, console = self._settings, self._console
         if debug is not None and debug.open_port:
@@ -52,20 +58,16 @@ class LocalBackend:
             return run.file == str(pipeline.file) and run.debugged == (debug is not None)
 
         store.replace_abandoned(settings.project, KIND, same, console.line, CANCEL_SECONDS)
-        # On a second core it loads what a run takes, while the run is prepared on this one.
-        warmed = runner.warm(settings.engine)
         allotted: dict[str, dict[int, int]] = {}
         try:
             engine, word = engines.choose(settings.engine)
             if word:
                 console.line(f"Engine: {word}.")
             allotted = allot(pipeline, debug, settings.debug_port, console)
-            return self._submit(pipeline, debug, options, engine.name, allotted, warmed)
+            return self._submit(pipeline, debug, options, engine.name, allotted, waiting)
         except BaseException:
             reservations.release(all_ports(allotted))
             raise
-        finally:
-            runner.dismiss(warmed)
 
     def _submit(
         self,
@@ -74,7 +76,7 @@ class LocalBackend:
         options: str,
         engine: str,
         allotted: dict[str, dict[int, int]],
-        warmed: subprocess.Popen[bytes],
+        waiting: subprocess.Popen[bytes] | None,
     ) -> RunRecord:
         settings, console = self._settings, self._console
         steps = engines.load_steps(engine)
@@ -95,7 +97,7 @@ class LocalBackend:
                 )
                 name = configuration_names(pipeline, allotted, debug)
                 run.steps = submission.step_records(run, plan, steps, name)
-                submission.start(run, plan, warmed)
+                submission.start(run, plan, waiting)
             except BaseException:
                 with uninterrupted():
                     submission.discard(run)

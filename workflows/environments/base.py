@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..scratch import scratch_folder
-from .apt_sources import DISTRIBUTIONS, archive_sources, os_release
 
 if TYPE_CHECKING:
     import docker
@@ -61,6 +60,8 @@ def make_base_image(client: docker.DockerClient, name: str, report: Callable[[st
 
 def _preconditions() -> tuple[str, str, list[str]]:
     """The path of mmdebstrap, the release's name and its sources."""
+    from .apt_sources import DISTRIBUTIONS, archive_sources, os_release
+
     release = os_release()
     distribution, codename = release.get("ID", ""), release.get("VERSION_CODENAME", "")
     if distribution not in DISTRIBUTIONS or not codename:

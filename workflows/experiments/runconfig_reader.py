@@ -10,8 +10,9 @@ from ..errors import UserError
 from ..paths import shown
 from ..pipelines.distribution import memory_size
 from ..pipelines.local_paths import scheme
-from ..pipelines.yaml_file import Value, kind, refuse, shortened
+from ..pipelines.yaml_file import Value, kind, refuse
 from ..redaction import keep_conda, keep_variables
+from ..words import shortened
 from .runconfig import DISTRIBUTIONS, RunConfig
 from .runconfig_text import Document
 

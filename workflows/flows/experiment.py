@@ -32,11 +32,12 @@ from ..private import FOLDER, open_file
 from ..project import write_bytes
 from ..reading import read_bytes
 from ..redaction import LineScrubber, scrub
-from ..runs import attachable, begun, runner, store, submission
+from ..runs import attachable, begun, store, submission
 from ..runs import record as records
 from ..runs.attachable import Attachable
 from ..runs.plan import Plan, PlannedDebug, PlannedInput, PlannedStep
 from ..runs.record import RunRecord
+from ..runs.warm import warmed
 from ..settings import Settings
 from .watching import StepFailed, Watching, attach, inspect_step, launch_json, until_open
 
@@ -90,19 +91,15 @@ class ExperimentFlow:
             UserError: It cannot be started. Of its processes nothing is left then; the build's log is kept.
         """
         catalog.require(self.settings.project, name)
-        # On a second core it loads what a run takes, while the run is prepared on this one.
-        warmed = runner.warm(self.settings.engine)
-        try:
-            return self._submit(name, options, debug, warmed, created)
-        finally:
-            runner.dismiss(warmed)
+        with warmed(self.settings.engine) as waiting:
+            return self._submit(name, options, debug, waiting, created)
 
     def _submit(
         self,
         name: str,
         options: RunOptions,
         debug: DebugRequest | None,
-        warmed: subprocess.Popen[bytes],
+        waiting: subprocess.Popen[bytes],
         created: bool,
     ) -> RunRecord:
         path = catalog.runconfig_path(self.settings.project, name)
@@ -131,7 +128,7 @@ class ExperimentFlow:
                 # From here on the runner is what sees to a cancel.
                 _see_canceled(run)
                 run.status = records.NOT_STARTED
-                submission.start(run, self._plan(run, config, image, debug), warmed)
+                submission.start(run, self._plan(run, config, image, debug), waiting)
                 started = True
                 step.text = f"run {run.run_id}: {run.command}"
         except BaseException as error:

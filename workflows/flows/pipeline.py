@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..pipelines.definition import Pipeline
 from ..runs import begun
 from ..runs.attachable import Attachable, names_of
 from ..runs.record import RunRecord, StepRecord
+from ..runs.warm import warmed
 from ..settings import Settings
 from .examples import say_example
 from .watching import StepFailed, StillWaiting, Watching, attach, inspect_step, launch_json, until_open
@@ -46,16 +48,17 @@ class PipelineFlow:
 
     def submit(self, inputs: Mapping[str, str], debug: DebugRequest | None, options: str = "") -> RunRecord:
         """Read the pipeline file, build its environments and start a run."""
-        backend = self.backend
-        from ..debugger.launch_json import check
-        from ..pipelines.reader import load_pipeline
+        with warmed(self.settings.engine) if self.settings.backend == "local" else nullcontext() as waiting:
+            backend = self.backend
+            from ..debugger.launch_json import check
+            from ..pipelines.reader import load_pipeline
 
-        say_example(self.settings, self.console, "pipeline_file", "pipeline.yml")
-        pipeline = load_pipeline(self.settings.pipeline_file, inputs, cloud=backend.takes_cloud_data)
-        if debug is not None:
-            _check_request(pipeline, debug)
-            check(self.settings.project)
-        return backend.submit(pipeline, debug, options)
+            say_example(self.settings, self.console, "pipeline_file", "pipeline.yml")
+            pipeline = load_pipeline(self.settings.pipeline_file, inputs, cloud=backend.takes_cloud_data)
+            if debug is not None:
+                _check_request(pipeline, debug)
+                check(self.settings.project)
+            return backend.submit(pipeline, debug, options, waiting)
 
     def tail_log(self, run: RunRecord, only: str | None = None) -> list[Attachable]:
         """Wait until a debugged step says where it listens; see :func:`~workflows.flows.watching.until_open`."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..paths import shown
-from .definition import Step
-from .yaml_file import shortened
+from ..words import shortened
+
+if TYPE_CHECKING:
+    from .definition import Step
 
 _SEGMENT = re.compile(r"""\s*(?:(?:\.\s*)?([A-Za-z0-9_-]+)|\[\s*(?:'([^']*)'|"([^"]*)")\s*\])\s*""")
 

@@ -14,6 +14,7 @@ import yaml
 from ..errors import BadValue, UserError
 from ..paths import shown
 from ..reading import line_at, read_bytes
+from ..words import shortened
 from ..yaml_nodes import compose
 
 #: Letters above which a scalar is no number, date or truth value, whatever it looks like.
@@ -225,11 +226,6 @@ def _scalar(node: Any, file: Path) -> Any:
         raise UserError(problem, "Correct that line.", file=shown(file), line=node.start_mark.line + 1) from cause
     # A text that only looks like a number or a date, such as 2021-02-30.
     return node.value
-
-
-def shortened(text: str, most: int = 60) -> str:
-    """A text for a message: its beginning, where it is long."""
-    return text if len(text) <= most else text[:most] + "…"
 
 
 def _mapping(node: Any, file: Path, done: dict[int, Any]) -> dict[str, Value]:

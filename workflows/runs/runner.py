@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .. import engines, tracebacks, unforeseen
 from ..background import log, spawn
@@ -32,12 +33,11 @@ from ..redaction import scrub
 from ..terminal import printable
 from . import plan as plans
 from . import record as records
-from . import store
+from . import store, warm
 from .attachable import expected, of_step, write_configurations
 from .plan import Plan, PlannedStep
 from .record import RunRecord, StepRecord
 
-MODULE = "workflows.runs.runner"
 #: Seconds between two looks at what the steps do.
 LOOK_SECONDS = 0.02
 #: An output that a step need not write to: Azure ML puts there what the step leaves as artifacts.
@@ -425,45 +425,14 @@ def start(run: RunRecord, warmed: subprocess.Popen[bytes] | None = None) -> None
         run: The run.
         warmed: A runner that waits to be told its run.
     """
-    child = warmed if warmed is not None and _told(warmed, run.folder) else None
+    child = warmed if warmed is not None and warm.told(warmed, run.folder) else None
     if child is None:
         with append_log(run.folder / "runner.log") as file:
-            child = spawn(MODULE, [str(run.folder)], cwd=run.folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file}
+            child = spawn(warm.MODULE, [str(run.folder)], cwd=run.folder, **streams)
     # It is meant to outlive this command, so nobody waits for it.
     child.returncode = 0
     store.note_runner(run.folder, child.pid)
-
-
-def warm(engine: str) -> subprocess.Popen[bytes]:
-    """Start a runner before there is a run: what it imports is loaded while this process prepares the run.
-
-    It ends with this process unless it is told a run by then.
-
-    Args:
-        engine: ``docker``, ``process`` or ``auto``.
-    """
-    nowhere = subprocess.DEVNULL
-    return spawn(MODULE, ["--warm", engine], stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere)
-
-
-def dismiss(warmed: subprocess.Popen[bytes]) -> None:
-    """End a runner that was told nothing."""
-    if warmed.returncode is None:
-        warmed.kill()
-        warmed.wait()
-        if warmed.stdin is not None:
-            warmed.stdin.close()
-
-
-def _told(warmed: subprocess.Popen[bytes], folder: Path) -> bool:
-    """Tell a waiting runner its run; whether it was still there."""
-    assert warmed.stdin is not None
-    try:
-        with warmed.stdin:
-            warmed.stdin.write(os.fsencode(folder))
-    except OSError:
-        return False
-    return warmed.poll() is None
 
 
 def _wait_warm(engine: str) -> int:
