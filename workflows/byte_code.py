@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
@@ -20,3 +21,15 @@ def kept() -> Iterator[None]:
         yield
     finally:
         sys.dont_write_bytecode = before
+
+
+def keep(folder: Path) -> None:
+    """Compile what lies in a folder, for programs of this Python that write no byte code themselves.
+
+    What is compiled already is left alone, and where nothing may be written, nothing is.
+    """
+    if sys.flags.dont_write_bytecode:
+        return
+    import compileall
+
+    compileall.compile_dir(folder, quiet=2)

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import engines, tracebacks, unforeseen
+from .. import byte_code, engines, tracebacks, unforeseen
 from ..background import log, spawn
+from ..debuggee import FOLDER as DEBUGGEE
 from ..engines import reservations
 from ..engines.step_variables import PARALLEL_DRIVER, step_variables
 from ..engines.steps import StepDebug, StepProcess, StepSpec
@@ -404,6 +405,8 @@ def main(folder: Path) -> int:
         return 1
     try:
         Runner(run, plans.load(folder)).do()
+        # For the next run's steps, which write none: nobody waits any more.
+        byte_code.keep(Path(DEBUGGEE))
     except UserError as error:
         # The engine is gone.
         store.close(run, records.FAILED, error.problem)

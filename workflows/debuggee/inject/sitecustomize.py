@@ -16,15 +16,19 @@ _package = type(sys)("azureml_debuggee")
 _package.__path__ = [os.path.join(_folder, "azureml_debuggee")]
 _package.__spec__ = type(sys.__spec__)("azureml_debuggee", None, is_package=True)
 sys.modules["azureml_debuggee"] = _package
-# Compiled once a step, wherever the debuggee lies; a program may start thousands of processes.
+# Most often a child of a debugged process, which needs no more than `child`.
+_is_child = bool(os.environ.get("AZUREML_DEBUGGEE_CHILDREN_AT"))
+# Compiled once a step where it has not been where it lies; a program may start thousands of processes.
+_compiled = "{}.{}.pyc".format("child" if _is_child else "step", sys.implementation.cache_tag)
 _kept = sys.dont_write_bytecode, sys.pycache_prefix
 _mask = os.umask(0o077)
-if os.environ.get("AZUREML_DEBUGGEE_EVENTS"):
+if os.environ.get("AZUREML_DEBUGGEE_EVENTS") and (
+    sys.pycache_prefix or not os.path.exists(os.path.join(_package.__path__[0], "__pycache__", _compiled))
+):
     sys.dont_write_bytecode = False
     sys.pycache_prefix = os.path.join(os.path.dirname(os.environ["AZUREML_DEBUGGEE_EVENTS"]), "bytecode")
 try:
-    if os.environ.get("AZUREML_DEBUGGEE_CHILDREN_AT"):
-        # Most often a child of a debugged process, which needs no more than this.
+    if _is_child:
         from azureml_debuggee.child import begin as _begin  # type: ignore[import-not-found]
     else:
         from azureml_debuggee.step import prepare as _begin  # type: ignore[import-not-found]
