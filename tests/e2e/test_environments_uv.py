@@ -164,10 +164,14 @@ def test_where_uv_is_not_installed_pip_and_venv_do_it(
     wheel(wheels, "aa")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setattr(uv, "find", lambda: None)
-    built = build(tmp_path / "defined", cache, "aa\n")
+    with monkeypatch.context() as missing:
+        missing.setattr(uv, "find", lambda: None)
+        built = build(tmp_path / "defined", cache, "aa\n")
     assert built.notes == ("pip installs the packages: uv is not installed here",)
     assert says(built, "import aa; print(aa.answer)") == "42"
+    # What held while it was built is not told of one that is only used.
+    again = build(tmp_path / "defined", cache, "aa\n")
+    assert (again.reused, again.notes) == (True, ())
 
 
 def test_an_index_that_is_silent_is_passed_over_where_there_is_another(

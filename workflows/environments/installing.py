@@ -155,7 +155,7 @@ def _seed(work: Work, program: str, python: str, environment: Mapping[str, str])
         run_for(work, [program, "pip", "install", *offline, *compiled, wheel], environment)
 
 
-def fill(work: Work, python: Path) -> list[str]:
+def fill(work: Work, python: Path) -> str | None:
     """Install a definition's packages into an environment.
 
     Args:
@@ -163,7 +163,7 @@ def fill(work: Work, python: Path) -> list[str]:
         python: The environment's interpreter.
 
     Returns:
-        A note where pip has done it.
+        A note where pip has done it, on why uv has not: it holds for this moment only.
 
     Raises:
         UserError: They cannot be installed.
@@ -171,7 +171,7 @@ def fill(work: Work, python: Path) -> list[str]:
     """
     reason = fill_with_uv(work, python)
     if reason is None:
-        return []
+        return None
     note = f"pip installs the packages: {reason}"
     work.report(note)
     pip = [str(python), "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
@@ -179,7 +179,7 @@ def fill(work: Work, python: Path) -> list[str]:
     command = [*pip, "install", "--no-user", "--progress-bar", "off", "-r"]
     for path in work.written():
         run_for(work, [*command, str(path)], work.environment(), what="pip", folder=work.definition.folder)
-    return [note]
+    return note
 
 
 def fill_with_uv(work: Work, python: Path) -> str | None:

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ class BuiltEnvironment:
         python: Its interpreter.
         digest: Hex digest of what it was built from.
         reused: True when nothing had to be built.
-        notes: Where it differs from what conda.yml says.
+        notes: Where it differs from what conda.yml says; of one that has just been built, also on how that was done.
         live: Folders of packages that stay where they are.
     """
 
@@ -157,7 +157,8 @@ def _build(
         # Requirement files are copied into it, with the passwords of indexes.
         make_folder(temporary)
         work = Work(definition, folder, temporary, cache, report, pip_files(definition, translated=conda is None))
-        notes = _install(work, choice, conda)
+        notes = _make(work, choice, conda)
+        how = fill(work, _python(folder, conda))
         shutil.rmtree(temporary)
         _mark(definition, folder, digest, notes, conda)
     except BaseException:
@@ -169,10 +170,11 @@ def _build(
     report(f"built the environment `{definition.name}` in {time.monotonic() - start:.1f} s")
     built = _complete(folder, digest, reused=False)
     assert built is not None
-    return built
+    return built if how is None else replace(built, notes=(*built.notes, how))
 
 
-def _install(work: Work, choice: pythons.Choice, conda: str | None) -> list[str]:
+def _make(work: Work, choice: pythons.Choice, conda: str | None) -> list[str]:
+    """Make the environment, without what pip or uv puts in; where it will differ from what conda.yml says."""
     definition = work.definition
     notes = list[str]()
     minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -191,7 +193,7 @@ def _install(work: Work, choice: pythons.Choice, conda: str | None) -> list[str]
             notes.append(f"{definition.source.name} asks for {asked}; using {minor}, conda is not used here")
         make_empty(work, python)
         notes += definition.translated()[1]
-    return [*notes, *fill(work, _python(work.folder, conda))]
+    return notes
 
 
 def _python(folder: Path, conda: str | None) -> Path:
