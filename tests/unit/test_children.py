@@ -144,6 +144,8 @@ def write_worker(step: Step) -> None:
     """Put the worker beside the step's script, which holds before its first line, so that there is time."""
     (step.code / "worker.py").write_text(
         WORK + "\n\ndef main():\n    import os\n    # Whole, among many.\n    os.write(1, b'made %d\\n' % work(21))\n"
+        "\n\ndef wait_for_all(count):\n    import os, time\n    os.makedirs('done', exist_ok=True)\n"
+        "    open(f'done/{os.getpid()}', 'w').close()\n    while len(os.listdir('done')) < count: time.sleep(0.01)\n"
         "\n\nif __name__ == '__main__':\n    main()\n"
     )
 
@@ -256,10 +258,9 @@ def test_processes_that_a_launcher_starts_side_by_side_are_debugged_behind_one_p
     python: str, tmp_path: Path
 ) -> None:
     source = """
-        import time, worker
+        import worker
         worker.main()
-        # Both are there at the same time.
-        time.sleep(1)
+        worker.wait_for_all(3)
         """
     (tmp_path / "launch.py").write_text(
         "import subprocess, sys\n"
@@ -280,10 +281,10 @@ def test_processes_that_a_launcher_starts_side_by_side_are_debugged_behind_one_p
 @pytest.mark.parametrize(("ranks", "made"), [("all", 3), ("all", 2), ("1", 2), ("0", 1)])
 def test_the_ranks_that_a_launcher_makes_are_debugged_as_asked(ranks: str, made: int, tmp_path: Path) -> None:
     source = """
-        import os, time, worker
+        import os, worker
         worker.main()
         print("rank", os.environ["RANK"], "over", flush=True)
-        time.sleep(1)
+        worker.wait_for_all(3)
         """
     (tmp_path / "launch.py").write_text(
         "import os, subprocess, sys\n"

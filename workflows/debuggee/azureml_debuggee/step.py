@@ -509,7 +509,7 @@ def _start_inside(program: Program, settings: Dict[str, str], beyond: bool) -> N
         from . import child, session
 
         begun = session.make(settings)
-        begun.gate.is_held, begun.silent_without_gate = is_held, True
+        begun.silent_without_gate = True
         begun.gate.start()
         child.expect_a_thread()
     if settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
@@ -518,6 +518,8 @@ def _start_inside(program: Program, settings: Dict[str, str], beyond: bool) -> N
         child.watch_forks()
         if siblings.join(begun.gate, settings):
             return
+    # Not before: a gate that gives way says that nobody is let in here.
+    begun.gate.is_held = is_held
     if begun.wanted:
         hold(begun)
 
