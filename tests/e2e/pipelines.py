@@ -62,6 +62,16 @@ print("the result is", text)
 '''
 #: The line of TELL at which `text` is known.
 TELL_LINE = 6
+#: What starts as many ranks of a script as it is told, as launchers do.
+LAUNCHER = """
+import os, subprocess, sys
+count, script = int(sys.argv[1]), sys.argv[2]
+ranks = [
+    subprocess.Popen([sys.executable, script], env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(count)})
+    for rank in range(count)
+]
+sys.exit(max(rank.wait() for rank in ranks))
+"""
 PIPELINE = """\
 $schema: https://azuremlschemas.azureedge.net/latest/pipelineJob.schema.json
 type: pipeline

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from experiments import BUSY, TITLE, TRAIN, TRAIN_LINE, ExperimentProject, make_experiment_project
-from pipelines import go_on, running_marked, session, stop_of, value_of
+from pipelines import LAUNCHER, go_on, running_marked, session, stop_of, value_of
 from projects import ANY_ENGINE, ROOT, listeners, quiet_port, until
 
 process_only = pytest.mark.parametrize("engine", ["process"], indirect=True)
@@ -227,6 +227,30 @@ def test_a_run_whose_runner_was_killed_is_recognised_and_can_be_debugged_again(e
     assert experiment.record()["status"] == "Interrupted"
     assert not running_marked(first["run_id"]) and not listeners(first["endpoints"][0]["port"])
     assert experiment.debug("sums")["run_id"] != first["run_id"]
+
+
+def test_ranks_that_a_launcher_of_ones_own_makes_are_debugged_as_asked(experiment: ExperimentProject) -> None:
+    experiment.script.write_text("import os\nrank = int(os.environ['RANK'])\nsquare = rank * rank\nprint(square)\n")
+    (experiment.folder / "launch.py").write_text(LAUNCHER)
+    typed = ("--script", "launch.py")
+    endpoints = experiment.debug("sums", *typed, "--rank", "all", "--", "3", "train.py")["endpoints"]
+    assert [(one["rank"], one["port"] - endpoints[0]["port"]) for one in endpoints] == [(0, 0), (1, 1), (2, 2)]
+    names = [f"{TITLE}: sums (rank {rank})" for rank in range(3)]
+    assert list(experiment.launch()) == names
+    for rank, endpoint in enumerate(endpoints):
+        with session(endpoint, {experiment.script: [4]}) as client:
+            assert value_of(client, stop_of(client), "square") == str(rank**2)
+    assert experiment.until_final()["status"] == "Completed"
+    (endpoint,) = experiment.debug("sums", "--rank", "2")["endpoints"]
+    assert endpoint["rank"] == 2 and endpoint["launch_configuration"] == names[2]
+    seen = experiment.ok("experiment.inspect", "train.py:4", "--rank", "2", "--json").json
+    assert seen["locals"]["square"] == "4"
+    assert experiment.until_final()["status"] == "Completed"
+    # Without being asked for, the script itself is what is debugged; what it starts is behind its port.
+    (endpoint,) = experiment.debug("sums")["endpoints"]
+    assert endpoint["rank"] is None and endpoint["launch_configuration"] == f"{TITLE}: sums"
+    assert experiment.ok("experiment.inspect", "train.py:4", "--json").json["child"]
+    assert experiment.until_final()["status"] == "Completed"
 
 
 def test_ranks_are_debugged_together_or_one_of_them(experiment: ExperimentProject) -> None:

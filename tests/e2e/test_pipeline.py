@@ -11,6 +11,7 @@ import pytest
 from pipelines import (
     ADD_LINE,
     FAMILY,
+    LAUNCHER,
     PREPARE_LINE,
     READER_LINE,
     TELL_LINE,
@@ -243,17 +244,6 @@ def test_four_ranks_stop_at_the_same_line_at_once(pipelines: PipelineProject) ->
     assert [path.name for path in logs] == [f"70_driver_log_{rank}.txt" for rank in range(4)]
     text = logs[3].read_text().splitlines()
     assert "rank: 3" in text and "rank 3 of 4 9" in text
-
-
-LAUNCHER = """
-import os, subprocess, sys
-count, script = int(sys.argv[1]), sys.argv[2]
-ranks = [
-    subprocess.Popen([sys.executable, script], env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(count)})
-    for rank in range(count)
-]
-sys.exit(max(rank.wait() for rank in ranks))
-"""
 
 
 def made_by_a_launcher(pipelines: PipelineProject, script: str, count: int) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ from ..runs.plan import Plan, PlannedDebug, PlannedInput, PlannedStep
 from ..runs.record import RunRecord
 from ..runs.warm import warmed
 from ..settings import Settings
-from .watching import StepFailed, Watching, attach, inspect_step, launch_json, until_open
+from .watching import StepFailed, Watching, attach, check_rank, inspect_step, launch_json, until_open
 
 if TYPE_CHECKING:
     from ..experiments.configure import RunOptions
@@ -241,7 +241,7 @@ class ExperimentFlow:
         if debug is not None:
             from ..debugger.launch_json import check
 
-            _check_rank(debug, rank_count(config))
+            check_rank(debug.rank, _processes(config), "the run has")
             check(project)
         engine, word = engines.choose(settings.engine)
         if word:
@@ -262,9 +262,7 @@ class ExperimentFlow:
                 # As far as it is known: the image comes with the build.
                 ports = self._ports(config, debug)
                 plan = self._plan(run, config, ImageRef(engine.name, "", ""), debug, ports)
-                run.steps = submission.step_records(
-                    run, plan, engines.load_steps(engine.name), lambda step, rank: title(step, rank, rank_count(config))
-                )
+                run.steps = submission.step_records(run, plan, engines.load_steps(engine.name), _titles(config, ports))
                 (run.folder / "azureml-logs").mkdir(FOLDER)
                 store.note_runner(run.folder, os.getpid())
                 records.save(run)
@@ -320,7 +318,7 @@ class ExperimentFlow:
         from ..experiments.configure import command
         from ..pipelines.commands import published_port
 
-        ranks = rank_count(config)
+        ranks = _processes(config)
         wanted = range(ranks) if debug.rank is None else [debug.rank] if ranks > 1 else [0]
         with reservations.choosing():
             port = published_port(command(config)) or self.settings.debug_port
@@ -484,10 +482,19 @@ def rank_count(config: RunConfig) -> int:
     return config.processes * config.node_count if config.distribution else 1
 
 
-def _check_rank(debug: DebugRequest, ranks: int) -> None:
-    if debug.rank is not None and debug.rank >= ranks:
-        has = f"ranks 0 to {ranks - 1}" if ranks > 1 else "one process only"
-        raise UserError(f"There is no rank {debug.rank}: the run has {has}.", "Choose one of these: --rank N|all")
+def _processes(config: RunConfig) -> int:
+    """How many there are, or may be where the script is one that starts others."""
+    from ..experiments.configure import command
+    from ..pipelines.commands import ranks_made
+
+    return rank_count(config) if config.distribution else ranks_made(command(config))
+
+
+def _titles(config: RunConfig, ports: Mapping[int, int]) -> Callable[[str, int], str]:
+    """The name of the launch configuration of one rank of a run."""
+    # More than one port, or another than the first: the script makes the ranks itself.
+    ranks = max([rank_count(config), *(rank + 1 for rank in ports)])
+    return lambda name, rank: title(name, rank, ranks)
 
 
 def title(name: str, rank: int, ranks: int) -> str:

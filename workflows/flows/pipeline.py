@@ -20,7 +20,7 @@ from ..runs.record import RunRecord, StepRecord
 from ..runs.warm import warmed
 from ..settings import Settings
 from .examples import say_example
-from .watching import StepFailed, StillWaiting, Watching, attach, inspect_step, launch_json, until_open
+from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, inspect_step, launch_json, until_open
 
 
 @dataclass
@@ -177,7 +177,7 @@ def _has_rank(step: StepRecord, rank: int | None) -> bool:
 
 
 def _check_request(pipeline: Pipeline, debug: DebugRequest) -> None:
-    from ..pipelines.commands import UNTOLD_RANKS, ranks_made
+    from ..pipelines.commands import ranks_made
 
     names = [step.name for step in pipeline.steps]
     for name in debug.steps:
@@ -185,10 +185,7 @@ def _check_request(pipeline: Pipeline, debug: DebugRequest) -> None:
             raise _no_step(name, names, pipeline.file, debug.name_steps)
     chosen = [step for step in pipeline.steps if not debug.steps or step.name in debug.steps]
     most = max(step.ranks if step.ranks > 1 else ranks_made(step.command) for step in chosen)
-    # A launcher that does not tell how many it makes may make more.
-    if debug.rank and debug.rank >= most != UNTOLD_RANKS:
-        has = f"ranks 0 to {most - 1}" if most > 1 else "one process only"
-        raise UserError(f"There is no rank {debug.rank}: the steps have {has}.", "Choose one of these: --rank N|all")
+    check_rank(debug.rank, most, "the steps have")
 
 
 def _no_step(name: str, names: Sequence[str], file: Path | None = None, in_editor: bool = False) -> UserError:

@@ -462,6 +462,25 @@ class _Watch:
         return f"{wanted} to be started"
 
 
+def check_rank(rank: int | None, most: int, which: str) -> None:
+    """See that there may be a rank.
+
+    Args:
+        rank: The one that is to be debugged; None for all.
+        most: How many there are.
+        which: The beginning of what is said, such as "the run has".
+
+    Raises:
+        UserError: There is no such rank.
+    """
+    from ..pipelines.commands import UNTOLD_RANKS
+
+    # A launcher that does not tell how many it makes may make more.
+    if rank and rank >= most != UNTOLD_RANKS:
+        has = f"ranks 0 to {most - 1}" if most > 1 else "one process only"
+        raise UserError(f"There is no rank {rank}: {which} {has}.", "Choose one of these: --rank N|all")
+
+
 def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
     """The error for a failed step, with the end of its log."""
     from ..logs.ending import tail_lines

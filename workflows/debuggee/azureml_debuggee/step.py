@@ -12,7 +12,8 @@ AZUREML_DEBUGGEE_ANY      ``1``: so does one that runs something else, once it r
                           they have no Python in them, anything but installers and launchers
 AZUREML_DEBUGGEE_RANKS    ranks that are debugged: ``all``, or ``0,2`` (0, and what has no rank)
 AZUREML_DEBUGGEE_MADE     ``0``, or how many of the ranks that the step's own command makes have ports of their
-                          own, base + rank; further ones are let in at rank 0's
+                          own, base + rank; further ones are let in at rank 0's. Where others than rank 0 are wanted, a
+                          script without a rank is what makes them, and leaves the debugger to them
 AZUREML_DEBUGGEE_ON_ERROR ``1``: let a debugger in only when the program fails
 AZUREML_DEBUGGEE_OWNER    set here: the owner's process id, by which its children know
 ========================= ======================================================
@@ -287,6 +288,9 @@ def _prepare(inject: str, program: Program, environment: MutableMapping[str, str
         environment[OWNER] = identity
         leave_path(inject, environment)
         return None
+    if own and _makes_ranks(environment):
+        _come_along(inject, environment)
+        return None
     if not own:
         if environment.get("AZUREML_DEBUGGEE_ANY") != "1":
             return None
@@ -307,6 +311,17 @@ def _prepare(inject: str, program: Program, environment: MutableMapping[str, str
 def _ours(inject: str) -> Sequence[str]:
     """Where launch.py is, and what drives parallel steps."""
     return inject, os.path.join(os.path.dirname(inject), "azureml_parallel_run")
+
+
+def _makes_ranks(environment: MutableMapping[str, str]) -> bool:
+    """Whether a script of the step's is one that starts those which have been asked for."""
+    wanted = environment.get("AZUREML_DEBUGGEE_RANKS", "").split(",")
+    return (
+        rank_of(environment) is None
+        and int(environment.get("AZUREML_DEBUGGEE_MADE") or 0) > 1
+        and "0" not in wanted
+        and environment.get("AZUREML_DEBUGGEE_ON_ERROR") != "1"
+    )
 
 
 def _become(inject: str, program: Program) -> None:
