@@ -77,13 +77,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def outcome(read: Callable[[], object], *files: Path) -> str:
-    """What comes of reading: nothing but a value, or two lines that tell the place where it is a file's."""
+    """What comes of reading: nothing but a value, or two lines that tell the place where it is a file's.
+
+    Of several things that are wrong there are two lines each.
+    """
     try:
         read()
     except UserError as error:
         text = str(error)
-        assert text.count("\n") == 1, text[:500]
-        assert len(text) < 9000, text[:500]
+        each = [str(one) for one in getattr(error, "errors", [error])]
+        assert text.splitlines()[:40] == "\n".join(each).splitlines()[:40], text[:500]
+        assert all(one.count("\n") == 1 for one in each), text[:500]
+        assert all(len(one) < 9000 for one in each), text[:500]
         assert error.file is not None or not files, text[:500]
         if error.line is not None:
             assert error.line >= 1

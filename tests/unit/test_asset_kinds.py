@@ -83,7 +83,7 @@ def test_a_file_of_another_kind_is_refused_with_what_takes_it(tmp_path: Path) ->
     file.write_text("name: blue\nendpoint_name: e\nmodel: {path: ./m}\ninstance_count: 1\n")
     error = wrong_kind(read_yaml(file, "file"), "a pipeline or a job", JOBS)
     assert error.problem == "blue.yml is an online deployment, not a pipeline or a job."
-    assert error.remedy == f"It is taken by: inv deploy.debug --deployment {file}"
+    assert error.remedy == f"It is taken by: `inv deploy.debug --deployment {file}`."
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -51,9 +51,16 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     (tmp_path / "conda.yml").write_text("dependencies: [pip]\n")
     (tmp_path / "fit" / "fit.yml").write_text(COMPONENT)
 
-    def load(text: str, inputs: Mapping[str, str] | None = None, *, encoding: str = "utf-8") -> Pipeline:
+    def load(
+        text: str,
+        inputs: Mapping[str, str] | None = None,
+        *,
+        encoding: str = "utf-8",
+        only: Sequence[str] = (),
+        skip: Sequence[str] = (),
+    ) -> Pipeline:
         (tmp_path / "pipeline.yml").write_bytes(text.encode(encoding))
-        return load_pipeline(Path("pipeline.yml"), inputs or {})
+        return load_pipeline(Path("pipeline.yml"), inputs or {}, only=only, skip=skip)
 
     return load
 

@@ -295,8 +295,8 @@ environmentVariables: {API_KEY: swordfish123}
 
 def _submitted(project: Path) -> records.RunRecord:
     """A run as it is submitted, of the pipeline above."""
-    from workflows.backends.local import _planned_input
     from workflows.pipelines.reader import load_pipeline
+    from workflows.runs.planned import _planned_input
 
     file = project / "pipeline.yml"
     file.write_text(PIPELINE)

@@ -224,7 +224,11 @@ def how(kind: Kind, file: Path) -> str:
     """What takes a file of a kind, as a remedy."""
     if not kind.taken_by:
         return "Nothing here takes such a file: name another one."
-    return f"It is taken by: {kind.taken_by.replace('FILE', str(shown(file)))}"
+    taker = kind.taken_by.replace("FILE", str(shown(file)))
+    # A command alone is marked as what can be typed.
+    return (
+        f"It is taken by: `{taker}`." if taker.startswith("inv ") and "," not in taker else f"It is taken by: {taker}."
+    )
 
 
 def see_script(file: Path, flag: str) -> None:
@@ -244,7 +248,7 @@ def see_script(file: Path, flag: str) -> None:
         raise UserError(f"{shown(file)} is a YAML file; {flag} takes a Python script.", "Name the script.")
     remedy = how(kind, file)
     if flag == "--script" and kind in JOBS:
-        remedy = f"A job is taken by: --job {shown(file)}"
+        remedy = f"A job is taken by: `--job {shown(file)}`."
     raise UserError(f"{shown(file)} is {kind.said}; {flag} takes a Python script.", remedy)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 from .. import engines, line_ends, uses
@@ -13,10 +12,11 @@ from ..interrupts import uninterrupted
 from ..models import ImageRef
 from ..paths import shown as show
 from ..pipelines.commands import names_own_script
-from ..pipelines.definition import FILE_TYPES, Input, Pipeline, Step
+from ..pipelines.definition import Pipeline, Step
 from ..runs import store, submission
 from ..runs.allotment import all_ports, allot, configuration_names
-from ..runs.plan import Plan, PlannedDebug, PlannedInput, PlannedStep
+from ..runs.plan import Plan, PlannedDebug, PlannedStep
+from ..runs.planned import fetch_inputs, planned_step
 from ..runs.record import RunRecord
 from ..settings import Settings
 from .base import DebugRequest
@@ -82,7 +82,7 @@ class LocalBackend:
         steps = engines.load_steps(engine)
         images = self._build(pipeline, engine)
         with console.step("submit") as shown:
-            fetched = _fetch(pipeline, shown.detail)
+            fetched = fetch_inputs(pipeline.steps, shown.detail)
             run = store.new_run(settings.project, KIND, pipeline.name, engine)
             try:
                 run.file, run.options, run.debugged = str(pipeline.file), options, bool(allotted)
@@ -173,36 +173,4 @@ class LocalBackend:
                 children=debug.children,
                 launched=debug.launched,
             )
-        return PlannedStep(
-            name=step.name,
-            command=step.command,
-            code=str(step.code) if step.code else None,
-            image=image,
-            inputs={name: _planned_input(entry, fetched) for name, entry in step.inputs.items() if entry.given},
-            outputs={name: kind in FILE_TYPES for name, kind in step.outputs.items()},
-            variables=step.variables,
-            distribution=step.distribution,
-            ranks=step.ranks,
-            processes=step.processes,
-            shm_size=step.shm_size,
-            after=step.after,
-            includes=tuple(map(str, step.includes)),
-            debug=planned_debug,
-        )
-
-
-def _planned_input(entry: Input, fetched: dict[str, Path]) -> PlannedInput:
-    if entry.url is not None:
-        return PlannedInput(path=str(fetched[entry.url]))
-    path = str(entry.path) if entry.path is not None else None
-    return PlannedInput(text=entry.text, path=path, step=entry.step, output=entry.output)
-
-
-def _fetch(pipeline: Pipeline, report: Callable[[str], None]) -> dict[str, Path]:
-    """Inputs that are fetched from the web, by their address."""
-    entries = [entry for step in pipeline.steps for entry in step.inputs.values() if entry.url is not None]
-    if not entries:
-        return {}
-    from ..pipelines.fetching import fetch_all
-
-    return fetch_all(entries, report)
+        return planned_step(step, image, planned_debug, fetched)

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class RunOptions:
         data: Local paths by name, absolute; or, as text, what they are called in a workspace.
         edit: Open the run configuration in the person's editor first.
         once: Leave the run configuration as it is.
+        job: A job file that is run in its place, absolute.
+        inputs: Values for that one's inputs by name.
     """
 
     script: Path | None = None
@@ -52,6 +54,8 @@ class RunOptions:
     data: Mapping[str, Path | str] | None = None
     edit: bool = False
     once: bool = False
+    job: Path | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 def configure(settings: Settings, console: Console, name: str, options: RunOptions) -> RunConfig:

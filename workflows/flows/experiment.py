@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -35,7 +34,7 @@ from ..redaction import LineScrubber, scrub
 from ..runs import attachable, begun, store, submission
 from ..runs import record as records
 from ..runs.attachable import Attachable
-from ..runs.plan import Plan, PlannedDebug, PlannedInput, PlannedStep
+from ..runs.plan import Plan, PlannedDebug
 from ..runs.record import RunRecord
 from ..runs.warm import warmed
 from ..settings import Settings
@@ -43,6 +42,7 @@ from .watching import StepFailed, Watching, attach, check_rank, inspect_step, la
 
 if TYPE_CHECKING:
     from ..experiments.configure import RunOptions
+    from ..experiments.work import Work
 
 KIND = "experiment"
 #: Seconds that a run may take to end by itself: a build takes away what it has made.
@@ -106,7 +106,7 @@ class ExperimentFlow:
         folder_was, file_was = path.parent.is_dir(), path.exists()
         before = read_bytes(path) if path.is_file() else None
         try:
-            run, config, environment, engine = self._prepared(name, options, debug)
+            run, work, engine = self._prepared(name, options, debug)
         except BaseException:
             if not file_was and not options.edit and not store.count_runs(self.settings.project)[name]:
                 # Nothing was run with it, and what was typed in vain is not to be repeated.
@@ -123,12 +123,12 @@ class ExperimentFlow:
         started = False
         try:
             with _canceled_from_outside(run):
-                image = self._build(run, environment, engine)
+                image = self._build(run, work.environment, engine)
             with self.console.step("run") as step, uninterrupted():
                 # From here on the runner is what sees to a cancel.
                 _see_canceled(run)
                 run.status = records.NOT_STARTED
-                submission.start(run, self._plan(run, config, image, debug), waiting)
+                submission.start(run, self._plan(run, work, image, debug), waiting)
                 started = True
                 step.text = f"run {run.run_id}: {run.command}"
         except BaseException as error:
@@ -221,14 +221,9 @@ class ExperimentFlow:
     def _watching(self) -> Watching:
         return Watching(self.console, self.refresh, self.settings.debug_timeout)
 
-    def _prepared(
-        self, name: str, options: RunOptions, debug: DebugRequest | None
-    ) -> tuple[RunRecord, RunConfig, ResolvedEnvironment, Engine]:
+    def _prepared(self, name: str, options: RunOptions, debug: DebugRequest | None) -> tuple[RunRecord, Work, Engine]:
         """A run whose environment is to be built, with this process as its runner."""
-        from ..experiments.configure import configure, resolved_environment, with_registered
-        from ..experiments.workspace_data import brought
-
-        settings, project = self.settings, self.settings.project
+        project = self.settings.project
 
         def same(run: RunRecord) -> bool:
             return run.name == name and run.debugged == (debug is not None)
@@ -237,18 +232,7 @@ class ExperimentFlow:
         if debug is not None:
             # Looked at again where it counts; here nothing has been asked of the person yet.
             self._check_session(name)
-        config = configure(settings, self.console, name, options)
-        if debug is not None:
-            from ..debugger.launch_json import check
-
-            check_rank(debug.rank, _processes(config), "the run has")
-            check(project)
-        engine, word = engines.choose(settings.engine)
-        if word:
-            self.console.line(f"Engine: {word}.")
-        config = with_registered(settings, self.console, config)
-        environment = resolved_environment(settings, config, name, engine.name, debugged=debug is not None)
-        config = replace(config, data=brought(settings, self.console, config.data))
+        work, engine = self._work(name, options, debug)
         with store.submitting(project):
             if debug is not None:
                 self._check_session(name)
@@ -257,12 +241,11 @@ class ExperimentFlow:
             try:
                 run.status, run.debugged = records.PREPARING, debug is not None
                 run.on_error = bool(debug and debug.on_error)
-                run.command = shlex.join([config.script, *config.arguments])
-                run.file = str(catalog.runconfig_path(project, name))
+                run.command, run.file, run.options = work.shown, str(work.file), work.options
                 # As far as it is known: the image comes with the build.
-                ports = self._ports(config, debug)
-                plan = self._plan(run, config, ImageRef(engine.name, "", ""), debug, ports)
-                run.steps = submission.step_records(run, plan, engines.load_steps(engine.name), _titles(config, ports))
+                ports = self._ports(work, debug)
+                plan = self._plan(run, work, ImageRef(engine.name, "", ""), debug, ports)
+                run.steps = submission.step_records(run, plan, engines.load_steps(engine.name), _titles(work, ports))
                 (run.folder / "azureml-logs").mkdir(FOLDER)
                 store.note_runner(run.folder, os.getpid())
                 records.save(run)
@@ -272,7 +255,43 @@ class ExperimentFlow:
                     reservations.release(ports.values())
                     submission.discard(run)
                 raise
-        return run, config, environment, engine
+        return run, work, engine
+
+    def _work(self, name: str, options: RunOptions, debug: DebugRequest | None) -> tuple[Work, Engine]:
+        """What the run does, and the engine that does it."""
+        from ..experiments import work
+        from ..experiments.configure import command, configure, resolved_environment, with_registered
+        from ..experiments.workspace_data import brought
+
+        settings, console = self.settings, self.console
+        if options.job is not None:
+            engine = self._engine()
+            made = work.of_job(settings, options.job, dict(options.inputs), engine.name, console.line)
+            for note in made.notes:
+                console.line(f"  note: {note}")
+            self._check_debug(debug, made.processes)
+            return made, engine
+        config = configure(settings, console, name, options)
+        self._check_debug(debug, work.processes(config.distribution, rank_count(config), command(config)))
+        engine = self._engine()
+        config = with_registered(settings, console, config)
+        environment = resolved_environment(settings, config, name, engine.name, debugged=debug is not None)
+        config = replace(config, data=brought(settings, console, config.data))
+        path = catalog.runconfig_path(settings.project, name)
+        return work.of_configuration(settings.project, config, path, environment, rank_count(config)), engine
+
+    def _engine(self) -> Engine:
+        engine, word = engines.choose(self.settings.engine)
+        if word:
+            self.console.line(f"Engine: {word}.")
+        return engine
+
+    def _check_debug(self, debug: DebugRequest | None, ranks: int) -> None:
+        if debug is not None:
+            from ..debugger.launch_json import check
+
+            check_rank(debug.rank, ranks, "the run has")
+            check(self.settings.project)
 
     def _check_session(self, name: str) -> None:
         """See that no other run of the experiment is being debugged."""
@@ -311,17 +330,16 @@ class ExperimentFlow:
         run = store.recovered(run)
         return None if run.final else run
 
-    def _ports(self, config: RunConfig, debug: DebugRequest | None) -> dict[int, int]:
+    def _ports(self, work: Work, debug: DebugRequest | None) -> dict[int, int]:
         """Debug ports by rank, each base + rank, promised to this run; its runner takes them over."""
         if debug is None:
             return {}
-        from ..experiments.configure import command
         from ..pipelines.commands import published_port
 
-        ranks = _processes(config)
+        ranks = work.processes
         wanted = range(ranks) if debug.rank is None else [debug.rank] if ranks > 1 else [0]
         with reservations.choosing():
-            port = published_port(command(config)) or self.settings.debug_port
+            port = published_port(work.step.command) or self.settings.debug_port
             base = submission.wanted_base(self.console, port, max(wanted) + 1)
             chosen = {rank: base + rank for rank in wanted}
             reservations.reserve(chosen.values(), handover=True)
@@ -330,14 +348,11 @@ class ExperimentFlow:
     def _plan(
         self,
         run: RunRecord,
-        config: RunConfig,
+        work: Work,
         image: ImageRef,
         debug: DebugRequest | None,
         ports: Mapping[int, int] | None = None,
     ) -> Plan:
-        from ..experiments.configure import command
-
-        project = self.settings.project
         planned = None
         if debug is not None:
             allotted = run.steps[0].ports if ports is None else ports
@@ -350,23 +365,7 @@ class ExperimentFlow:
                 children=debug.children,
                 launched=debug.launched,
             )
-        paths = {name: os.path.abspath(project / path) for name, path in config.data.items()}
-        step = PlannedStep(
-            name=run.name,
-            command=command(config),
-            code=str(project),
-            image=image,
-            inputs={name: PlannedInput(path=path) for name, path in paths.items()},
-            variables=dict(config.variables),
-            distribution=config.distribution,
-            ranks=rank_count(config),
-            processes=config.processes,
-            shm_size=config.shm_size,
-            debug=planned,
-            literal=True,
-            metrics=True,
-        )
-        return Plan((step,))
+        return Plan((work.planned(run.name, image, planned),))
 
     def _build(self, run: RunRecord, environment: ResolvedEnvironment, engine: Engine) -> ImageRef:
         """Build the run's environment, or find it built; what is shown is kept with the run."""
@@ -482,18 +481,10 @@ def rank_count(config: RunConfig) -> int:
     return config.processes * config.node_count if config.distribution else 1
 
 
-def _processes(config: RunConfig) -> int:
-    """How many there are, or may be where the script is one that starts others."""
-    from ..experiments.configure import command
-    from ..pipelines.commands import ranks_made
-
-    return rank_count(config) if config.distribution else ranks_made(command(config))
-
-
-def _titles(config: RunConfig, ports: Mapping[int, int]) -> Callable[[str, int], str]:
+def _titles(work: Work, ports: Mapping[int, int]) -> Callable[[str, int], str]:
     """The name of the launch configuration of one rank of a run."""
     # More than one port, or another than the first: the script makes the ranks itself.
-    ranks = max([rank_count(config), *(rank + 1 for rank in ports)])
+    ranks = max([work.step.ranks, *(rank + 1 for rank in ports)])
     return lambda name, rank: title(name, rank, ranks)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,21 @@ from ..runs.warm import warmed
 from ..settings import Settings
 from .examples import say_example
 from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, inspect_step, launch_json, until_open
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a pipeline is to be run, and with which inputs.
+
+    Attributes:
+        inputs: Values by name of an input, of ``step.input``, or of ``step.output`` of what is left out.
+        only: Steps that are wanted, with what they need; empty for all.
+        skip: Steps that are left out.
+    """
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
 
 
 @dataclass
@@ -46,19 +61,41 @@ class PipelineFlow:
 
     # The chain
 
-    def submit(self, inputs: Mapping[str, str], debug: DebugRequest | None, options: str = "") -> RunRecord:
+    def submit(self, wanted: Wanted, debug: DebugRequest | None, options: str = "") -> RunRecord:
         """Read the pipeline file, build its environments and start a run."""
         with warmed(self.settings.engine) if self.settings.backend == "local" else nullcontext() as waiting:
             backend = self.backend
             from ..debugger.launch_json import check
-            from ..pipelines.reader import load_pipeline
 
             say_example(self.settings, self.console, "pipeline_file", "pipeline.yml")
-            pipeline = load_pipeline(self.settings.pipeline_file, inputs, cloud=backend.takes_cloud_data)
+            pipeline = self.read(wanted, in_editor=debug is not None and debug.name_steps)
             if debug is not None:
+                debug = replace(debug, steps=pipeline.asked)
                 _check_request(pipeline, debug)
                 check(self.settings.project)
             return backend.submit(pipeline, debug, options, waiting)
+
+    def read(self, wanted: Wanted, *, in_editor: bool = False) -> Pipeline:
+        """The pipeline of the settings, or as much of it as is wanted.
+
+        Raises:
+            UserError: It cannot be run so.
+        """
+        from ..pipelines.reader import load_pipeline
+        from ..pipelines.selection import NoStep
+
+        file = self.settings.pipeline_file
+        try:
+            return load_pipeline(
+                file,
+                wanted.inputs,
+                cloud=self.backend.takes_cloud_data,
+                project=self.settings.project,
+                only=wanted.only,
+                skip=wanted.skip,
+            )
+        except NoStep as error:
+            raise _no_step(error.name, error.names, file, in_editor) from None
 
     def tail_log(self, run: RunRecord, only: str | None = None) -> list[Attachable]:
         """Wait until a debugged step says where it listens; see :func:`~workflows.flows.watching.until_open`."""
@@ -68,12 +105,10 @@ class PipelineFlow:
         """Write the launch configurations of a run; see :func:`~workflows.flows.watching.attach`."""
         attach(self.console, run, found, before)
 
-    def debug(
-        self, inputs: Mapping[str, str], debug: DebugRequest, options: str = ""
-    ) -> tuple[RunRecord, list[Attachable]]:
+    def debug(self, wanted: Wanted, debug: DebugRequest, options: str = "") -> tuple[RunRecord, list[Attachable]]:
         """The whole chain. What Ctrl-C or a silent step leaves behind is ended."""
         before = launch_json(self.settings.project)
-        run = self.submit(inputs, debug, options)
+        run = self.submit(wanted, debug, options)
         try:
             found = self.tail_log(run)
             run = self.refresh(run)
@@ -146,17 +181,21 @@ class PipelineFlow:
         return self._other
 
     def step(self, run: RunRecord, name: str | None) -> StepRecord | None:
-        """A run's step by name.
+        """A run's step by name, or by the last part of it where only one step has that.
 
         Raises:
-            UserError: It has none of that name.
+            UserError: It has none of that name, or several.
         """
         if name is None:
             return None
-        try:
-            return run.step(name)
-        except KeyError:
-            raise _no_step(name, [step.name for step in run.steps]) from None
+        names = [step.name for step in run.steps]
+        fitting = [name] if name in names else [one for one in names if one.endswith(f".{name}")]
+        if len(fitting) > 1:
+            called = ", ".join(fitting)
+            raise UserError(f"Several steps are called {name}: {called}.", "Name one of them in full: --step NAME")
+        if not fitting:
+            raise _no_step(name, names)
+        return run.step(fitting[0])
 
     def inspect(
         self, run: RunRecord, location: str, step: str | None, rank: int | None, expressions: list[str], timeout: float
@@ -179,10 +218,6 @@ def _has_rank(step: StepRecord, rank: int | None) -> bool:
 def _check_request(pipeline: Pipeline, debug: DebugRequest) -> None:
     from ..pipelines.commands import ranks_made
 
-    names = [step.name for step in pipeline.steps]
-    for name in debug.steps:
-        if name not in names:
-            raise _no_step(name, names, pipeline.file, debug.name_steps)
     chosen = [step for step in pipeline.steps if not debug.steps or step.name in debug.steps]
     most = max(step.ranks if step.ranks > 1 else ranks_made(step.command) for step in chosen)
     check_rank(debug.rank, most, "the steps have")

@@ -32,6 +32,8 @@ LEAST_LIMIT = 5
 QUEUE_LIMIT = 3600
 #: Lines of a failed step's log that are shown.
 SHOWN_LINES = 15
+#: What is said of a run that completed without a Python script of its own.
+NOTHING = "there was nothing to debug"
 #: Seconds that a step may take to end after its script has.
 ENDING_SECONDS = 2.0
 
@@ -62,7 +64,7 @@ class Watching:
 def again(run: RunRecord, step: str | None = None) -> str:
     """What to type to debug it once more."""
     if run.single:
-        return f"inv experiment.debug {run.name}"
+        return " ".join(filter(None, ["inv experiment.debug", run.options, run.name]))
     # With what was typed to submit it: without, another pipeline would be run.
     return " ".join(filter(None, ["inv pipeline.debug", run.options, f"--step {step}" if step else ""]))
 
@@ -83,14 +85,14 @@ def until_open(watching: Watching, run: RunRecord, only: str | None = None) -> l
         only: Wait for this step.
 
     Returns:
-        Every debugged rank of that step; empty where no step raised that was to.
+        Every debugged rank of that step; empty where no step raised that was to, or none has any Python to debug.
 
     Raises:
         UserError: A step failed, the run is over, or nothing announced itself in time.
     """
     with watching.console.step("tail-log") as shown:
         found = _Watch(watching, run, only).until_open(shown)
-        shown.text = summary(found, watching.limit) if found else "no step raised"
+        shown.text = summary(found, watching.limit) if found else "no step raised" if run.on_error else NOTHING
     return found
 
 
@@ -421,6 +423,8 @@ class _Watch:
         if self._run.on_error and step.status == records.COMPLETED:
             return
         if step.status == records.COMPLETED:
+            if not self._only and self._nothing_to_debug():
+                return  # the run's own end is waited for
             raise UserError(*self._never(step))
         raise UserError(
             f"{step.name} is over: {step.status}{', ' + step.reason if step.reason else ''}.",
@@ -430,12 +434,16 @@ class _Watch:
     def _end(self) -> list[Attachable]:
         """The run is over and nothing was let in."""
         run = self._run
-        if run.status == records.COMPLETED and run.on_error:
+        if run.status == records.COMPLETED and (run.on_error or (not self._only and self._nothing_to_debug())):
             return []
         failed = next((step for step in run.steps if step.status == records.FAILED), None)
         if failed is not None:
             raise step_failed(run, failed)
         raise self._over(run.status, run.reason)
+
+    def _nothing_to_debug(self) -> bool:
+        """Whether no step has started a Python script of its own."""
+        return not any(attachable.of_step(self._run, step) for step in self._run.steps if step.debugged)
 
     def _over(self, status: str, reason: str) -> UserError:
         """The error for a run that has ended as nobody asked of it here."""

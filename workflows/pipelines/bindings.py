@@ -6,84 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..assets.kinds import DATA, MODEL
+from ..assets.names import LocalAssets
 from ..paths import exists
 from ..redaction import keep_address, keep_inputs
 from .component import Source
 from .definition import LITERAL_TYPES, Input
-from .expressions import Malformed, whole
-from .literals import DATA_TYPES, Declared, literal_text, literal_type, read_declared, read_type
+from .literals import DATA_TYPES, Declared, literal_text, literal_type
 from .local_paths import Elsewhere, all_elsewhere, data_path, local_path, scheme
-from .yaml_file import Value, did_you_mean, refuse
-
-
-@dataclass(frozen=True)
-class Given:
-    """A value as it is written.
-
-    Attributes:
-        type: The type that stands beside it; empty where there is none.
-        value: Text, number, path or expression; None where nothing is given.
-        data: Whether it stands under ``path``.
-    """
-
-    type: str = ""
-    value: Value | None = None
-    data: bool = False
-
-
-@dataclass(frozen=True)
-class PipelineInput:
-    """An input of the pipeline itself."""
-
-    name: str
-    declared: Declared
-    given: Given
-
-
-def read_given(name: str, value: Value) -> Given:
-    """One entry of ``inputs``: a literal, a mapping with ``path``, ``value`` or ``default``, or nothing.
-
-    Raises:
-        UserError: A list, or a mapping of another shape; with the line.
-    """
-    if isinstance(value.data, list):
-        raise refuse(value, f"Input `{name}` cannot be a list.", "Write a text, a number, or `type:` and `path:`.")
-    if not value.is_mapping:
-        return Given(value=value if value.data is not None else None)
-    for key in ("dataset", "data"):  # as in files of the preview
-        inner = value.get(key)
-        if inner is not None:
-            found = read_given(name, inner)
-            return replace(found, data=True, type=read_type(value, f"Input `{name}`") or found.type)
-    type_ = read_type(value, f"Input `{name}`")
-    path = value.get("path") or value.get("local_path")
-    if path is not None:
-        return Given(type_, path, data=True)
-    return Given(type_, value.get("value") or value.get("default"))
-
-
-def read_pipeline_inputs(inputs: Mapping[str, Value], replaced: Mapping[str, str]) -> dict[str, PipelineInput]:
-    """The pipeline's own inputs, with those that the command line replaces.
-
-    Raises:
-        UserError: One is not of the schema's shape; with the line.
-    """
-    result = {}
-    for name, value in inputs.items():
-        declared, given = read_declared(name, value, typed=False), read_given(name, value)
-        if name in replaced:
-            # A literal that names no type keeps the one that it has in the file.
-            was = given.value.data if given.value is not None and not given.data else None
-            hint = "boolean" if isinstance(was, bool) else "number" if isinstance(was, (int, float)) else ""
-            declared = replace(declared, type=declared.type or hint)
-            given = Given(declared.type, Value(replaced[name], None), given.data or declared.type in DATA_TYPES)
-        if given.value is not None and declared.type in LITERAL_TYPES and not given.data:
-            literal_text(given.value, declared, f"Input `{name}` of the pipeline")
-        for one in (given.value, declared.default) if not given.data else ():
-            if one is not None and isinstance(one.data, (str, int)):
-                keep_inputs({name: str(one.data)})
-        result[name] = PipelineInput(name, declared, given)
-    return result
+from .notes import Notes
+from .pipeline_inputs import Given, as_expression, read_given, wrong_binding
+from .problems import Problems
+from .scope import Broken, LeftOut, Scope
+from .yaml_file import Value, read_yaml, refuse
 
 
 @dataclass
@@ -91,23 +26,27 @@ class Bindings:
     """Resolves the inputs of steps.
 
     Attributes:
-        pipeline: The pipeline's inputs.
-        sources: All steps by name.
-        replaced: Values of the command line by ``step.input``.
+        replaced: Values of the command line by ``step.input``, and by ``step.output`` of what is left out.
+        notes: Takes remarks.
+        problems: Takes what is wrong with single inputs.
+        assets: Where the files of registered data are looked for.
         cloud: Whether data of the workspace can be had where the steps run.
+        elsewhere: What is not on this machine.
+        broken: Jobs in which something is wrong, and whose outputs a step takes.
     """
 
-    pipeline: Mapping[str, PipelineInput]
-    sources: Mapping[str, Source]
     replaced: Mapping[str, str]
+    notes: Notes
+    problems: Problems
+    assets: LocalAssets
     cloud: bool = False
-    _elsewhere: list[Elsewhere] = field(default_factory=list)
+    elsewhere: list[Elsewhere] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
 
     def resolve(self, source: Source) -> dict[str, Input]:
         """All inputs of a step; those that are not on this machine are refused by :meth:`check_here`.
 
-        Raises:
-            UserError: One is missing, of the wrong type, or names what does not exist.
+        What is wrong with one is kept in ``problems``, and the others are looked at all the same.
         """
         found = {name: self._here(source, name, declared) for name, declared in source.declared.items()}
         keep_inputs({name: entry.text for name, entry in found.items() if entry.text is not None})
@@ -119,15 +58,17 @@ class Bindings:
         Raises:
             UserError: Some is not; all of it is named, so that one more command will do.
         """
-        if self._elsewhere:
-            raise all_elsewhere(self._elsewhere)
+        if self.elsewhere:
+            raise all_elsewhere(self.elsewhere)
 
     def _here(self, source: Source, name: str, declared: Declared) -> Input:
-        try:
-            return self._input(source, name, declared)
-        except Elsewhere as error:
-            self._elsewhere.append(error)
-            return Input(declared.type, path=Path())
+        with self.problems.of(source.name):
+            try:
+                return self._input(source, name, declared)
+            except Elsewhere as error:
+                self.elsewhere.append(error)
+        # As if it were given: one error for each input is enough.
+        return Input(declared.type, path=Path())
 
     def _input(self, source: Source, name: str, declared: Declared) -> Input:
         what = f"Input `{name}` of step `{source.name}`"
@@ -141,25 +82,15 @@ class Bindings:
             value, data = declared.default, False
         if value is None or _is_left_out(declared, value, data):
             return self._nothing(declared, source.job, what, f"Give it under `inputs` of `{source.name}`.")
-        text = value.data if isinstance(value.data, str) else ""
-        if value.file is None or scheme(text):
-            return _value(declared, value, data, what, option, self.cloud)
-        try:
-            expression = whole(text)
-        except Malformed as error:
-            raise refuse(value, f"{what}: {error}.", "Write one expression, or a text without.") from error
+        expression = as_expression(value, what)
         if expression is None:
-            return _value(declared, value, data, what, option, self.cloud)
+            return self._value(declared, value, data, what, option, source)
         path = expression.path[1:] if expression.path[0] == "parent" else expression.path
         if path[:1] == ("inputs",) and len(path) > 1:
             return self._from_pipeline(declared, ".".join(path[1:]), value, source, what)
         if path[:1] == ("jobs",) and len(path) == 4 and path[2] == "outputs":
-            return self._from_step(declared, path[1], path[3], value, what)
-        raise refuse(
-            value,
-            f"{what} cannot be `{expression.text}`.",
-            "Write `${{parent.inputs.NAME}}` or `${{parent.jobs.STEP.outputs.NAME}}`.",
-        )
+            return self._from_step(declared, source.scope, path[1], path[3], value, what, source)
+        raise wrong_binding(value, expression, what)
 
     def _nothing(self, declared: Declared, place: Value, what: str, remedy: str) -> Input:
         if declared.optional:
@@ -167,34 +98,103 @@ class Bindings:
         raise refuse(place, f"{what} is required and has no value.", remedy)
 
     def _from_pipeline(self, declared: Declared, name: str, value: Value, source: Source, what: str) -> Input:
-        if name not in self.pipeline:
-            raise refuse(value, f"The pipeline has no input `{name}`.", did_you_mean(name, self.pipeline))
-        own = self.pipeline[name]
+        own = source.scope.input(name, value)
         declared = _as_given(declared, own.declared.type)
         given = own.given.value
+        if given is not None and own.given.scope is not None:
+            expression = as_expression(given, what)
+            assert expression is not None  # only such a one has a scope
+            job, output = expression.path[-3], expression.path[-1]
+            return self._from_step(declared, own.given.scope, job, output, given, what, source)
         if given is not None and not _is_left_out(declared, given, own.given.data):
-            return _value(declared, given, own.given.data, what, name, self.cloud)
+            return self._value(declared, given, own.given.data, what, own.option or name, source)
         if given is None and declared.default is not None and not _is_left_out(declared, declared.default, False):
-            return _value(declared, declared.default, False, what, f"{source.name}.{name}", self.cloud)
+            return self._value(declared, declared.default, False, what, f"{source.name}.{name}", source)
         declared = replace(declared, optional=declared.optional or own.declared.optional)
         return self._nothing(
-            declared, own.declared.place, what, f"Give input `{name}` of the pipeline: `--input {name}=…`."
+            declared, own.declared.place, what, f"Give input `{own.option}` of the pipeline: `--input {own.option}=…`."
         )
 
-    def _from_step(self, declared: Declared, step: str, output: str, value: Value, what: str) -> Input:
-        if step not in self.sources:
-            raise refuse(value, f"There is no job `{step}`.", did_you_mean(step, self.sources))
-        outputs = self.sources[step].outputs
-        if output not in outputs:
-            raise refuse(value, f"Job `{step}` has no output `{output}`.", did_you_mean(output, outputs))
+    def _from_step(
+        self, declared: Declared, scope: Scope, job: str, output: str, value: Value, what: str, source: Source
+    ) -> Input:
+        writer, name = scope.writer(job, output, value)
+        options = dict.fromkeys((f"{writer.name}.{name}", f"{scope.full(job)}.{output}"))
+        typed = next((one for one in options if one in self.replaced), None)
+        if typed is not None and not (isinstance(writer, Source) and name in writer.declared):
+            path = Value(self.replaced[typed], None)
+            return self._value(_as_given(declared, declared.type or ""), path, True, what, typed, source)
+        if isinstance(writer, Broken):
+            self.broken.add(writer.name)
+            return Input(declared.type or "uri_folder", path=Path())
+        if isinstance(writer, LeftOut):
+            raise _needed(writer, name, value, what, source.name)
         if declared.type in LITERAL_TYPES:
             raise refuse(
                 value,
                 f"{what} has to be a literal ({declared.type}), but an output is data.",
                 "Declare it as `uri_folder`, or give it a literal.",
             )
-        type_ = declared.type or outputs[output] or "uri_folder"
-        return Input(type_, step=step, output=output, file=value.file, line=value.line)
+        type_ = declared.type or writer.outputs[name] or "uri_folder"
+        return Input(type_, step=writer.name, output=name, file=value.file, line=value.line)
+
+    def _value(self, declared: Declared, value: Value, data: bool, what: str, option: str, source: Source) -> Input:
+        """A literal, or data that no step makes."""
+        say = self.notes.of(source.name)
+        type_ = declared.type
+        text = value.data if isinstance(value.data, str) else ""
+        if type_ in LITERAL_TYPES and data:
+            if value.file is None:
+                raise refuse(value, f"{what} has to be a literal ({type_}), but is data.", f"Give it a {type_}.")
+            say(f"{what} has to be a literal ({type_}), but is data: it is handed the path", value)
+            type_ = ""
+        if type_ in LITERAL_TYPES:
+            return Input(type_, text=literal_text(value, declared, what, say), file=value.file, line=value.line)
+        # An asset's name is data in Azure wherever it stands; any other text is a text.
+        if type_ not in DATA_TYPES and not data and scheme(text) != "azureml":
+            type_ = literal_type(value.data)
+            text = literal_text(value, replace(declared, type=type_), what, say)
+            return Input(type_, text=text, file=value.file, line=value.line)
+        if not text.strip():
+            raise refuse(value, f"{what} has to be a path, not `{value.data}`.", "Name a file or a folder.")
+        if self.cloud and scheme(text) == "azureml":
+            return Input(type_ or "uri_folder", asset=text.strip(), file=value.file, line=value.line, option=option)
+        value, text, named = self._asset(value, text)
+        type_ = type_ or named
+        if not type_:
+            file = scheme(text) in ("http", "https") or (
+                not scheme(text) and exists(local_path(value, text)) and local_path(value, text).is_file()
+            )
+            type_ = "uri_file" if file else "uri_folder"
+        path, url = data_path(value, text, type_, what, option, say)
+        if url is not None:
+            keep_address(url)
+        return Input(type_, path=path, url=url, file=value.file, line=value.line, option=option)
+
+    def _asset(self, value: Value, text: str) -> tuple[Value, str, str]:
+        """The path that a registered name stands for, with its place and type, where a file here has that name."""
+        file = self.assets.find(text, (DATA, MODEL), value) if scheme(text) == "azureml" else None
+        if file is None:
+            return value, text, ""
+        root = read_yaml(file, "data file", value)
+        path, type_ = root.get("path"), root.get("type")
+        if path is None or not isinstance(path.data, str):
+            raise refuse(root, f"{file.name} names no `path`.", "Write `path: ./data` in it.")
+        named = str(type_.data).lower() if type_ is not None else ""
+        return path, path.data, named if named in DATA_TYPES else ""
+
+
+def _needed(left: LeftOut, output: str, value: Value, what: str, step: str) -> Elsewhere:
+    option = f"{left.name}.{output}"
+    problem = f"{what} is output `{output}` of step `{left.name}`, which does not run here. {left.reason}."
+    error = Elsewhere(
+        problem,
+        f"Give it here: `--input {option}=PATH`, or leave out what takes it: `--skip {step}`.",
+        file=refuse(value, "", "").file,
+        line=value.line,
+    )
+    error.option, error.skip = option, step
+    return error
 
 
 def _is_left_out(declared: Declared, value: Value, data: bool) -> bool:
@@ -210,30 +210,3 @@ def _as_given(declared: Declared, type_: str) -> Declared:
     if declared.type and not (declared.type in DATA_TYPES and type_ in DATA_TYPES):
         return declared
     return replace(declared, type=type_)
-
-
-def _value(declared: Declared, value: Value, data: bool, what: str, option: str, cloud: bool) -> Input:
-    """A literal, or data that no step makes."""
-    type_ = declared.type
-    text = value.data if isinstance(value.data, str) else ""
-    if type_ in LITERAL_TYPES:
-        if data:
-            raise refuse(value, f"{what} has to be a literal ({type_}), but is data.", f"Give it a {type_}.")
-        return Input(type_, text=literal_text(value, declared, what), file=value.file, line=value.line)
-    # An asset's name is data in Azure wherever it stands; any other text is a text.
-    if type_ in DATA_TYPES or data or scheme(text) == "azureml":
-        if not text.strip():
-            raise refuse(value, f"{what} has to be a path, not `{value.data}`.", "Name a file or a folder.")
-        if not type_:
-            file = scheme(text) in ("http", "https") or (
-                not scheme(text) and exists(local_path(value, text)) and local_path(value, text).is_file()
-            )
-            type_ = "uri_file" if file else "uri_folder"
-        if cloud and scheme(text) == "azureml":
-            return Input(type_, asset=text.strip(), file=value.file, line=value.line, option=option)
-        path, url = data_path(value, text, type_, what, option)
-        if url is not None:
-            keep_address(url)
-        return Input(type_, path=path, url=url, file=value.file, line=value.line, option=option)
-    type_ = literal_type(value.data)
-    return Input(type_, text=literal_text(value, replace(declared, type=type_), what), file=value.file, line=value.line)

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..assets.kinds import COMPONENTS
+from ..assets.names import LocalAssets, read_name
 from ..paths import exists
 from ..redaction import keep_variables
 from .definition import EnvironmentReference
 from .distribution import Layout, read_layout
 from .environment_field import read_environment
+from .expressions import Malformed, expressions, without_expressions
 from .includes import read_includes
+from .job_kinds import SWEEP, kind_of_job, not_here
 from .literals import Declared, read_declared, read_type, unknown_keys
 from .local_paths import code_path, local_path, scheme
+from .notes import Notes
+from .sweep import first_values
 from .yaml_file import Value, did_you_mean, read_yaml, refuse
 
-_COMMAND_TYPES = ("command", "component", "command_component")
-#: What cannot run on a machine of one's own, and what to put in its place.
-_ELSEWHERE = {
-    "sweep": "Put a command job in its place: its trial, with values for the search space.",
-    "spark": "Put a command job in its place.",
-    "automl": "Put a command job in its place that trains one model.",
-    "parallel": "Put a command job in its place that takes all data at once.",
-    "pipeline": "Put its jobs into this file.",
-}
-_OTHERS = ("import", "data_transfer", "do_while", "if_else", "parallel_for", "finetuning", "promptflow_parallel")
+if TYPE_CHECKING:
+    from .scope import Scope
+
 _SHARED = (
     *("$schema", "type", "name", "version", "display_name", "description", "tags", "properties", "command", "code"),
     *("environment", "inputs", "outputs", "resources", "distribution", "is_deterministic", "additional_includes"),
     *("id", "creation_context", "queue_settings", "identity", "services", "limits", "intellectual_property"),
 )
-_JOB = (*_SHARED, "component", "trial", "compute", "environment_variables", "experiment_name", "comment", "status")
+_JOB = (
+    *(*_SHARED, "component", "trial", "compute", "environment_variables", "experiment_name", "comment", "status"),
+    *("parent_job_name", "log_files", "sampling_algorithm", "search_space", "objective", "early_termination"),
+)
 #: MAX_ARG_STRLEN of Linux, for `bash -c COMMAND`.
 _LONGEST_COMMAND = 128 * 1024 - 1
 #: Inputs, outputs and variables of all steps together.
@@ -41,38 +43,20 @@ _MOST_ENTRIES = 100_000
 _NOT_ACTED_ON = ("limits", "identity", "services")
 
 
-@dataclass
-class Notes:
-    """What is done differently here: each field once, with the steps that have it."""
-
-    fields: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, name: str, step: str = "") -> None:
-        """Note a field that is not acted on."""
-        steps = self.fields.setdefault(name, [])
-        if step and step not in steps:
-            steps.append(step)
-
-    def lines(self) -> tuple[str, ...]:
-        """One line each."""
-        return tuple(
-            f"`{name}` is not acted on here" + (f" ({', '.join(steps)})" if steps else "")
-            for name, steps in self.fields.items()
-        )
-
-
 @dataclass(frozen=True)
 class Source:
     """A step before its inputs are resolved.
 
     Attributes:
-        name: Its key under ``jobs``.
+        name: Its full name: the keys under ``jobs`` that lead to it, with points between them.
+        kind: ``command`` or ``sweep``; of a sweep it is one trial.
+        scope: The pipeline that it is a job of.
         job: Its place.
         command: The command.
         code: Absolute path of its source folder or file.
         environment: What it wants to run in.
         declared: Inputs: of the component, or of the job itself.
-        given: The job's ``inputs``.
+        given: The job's ``inputs``; of a sweep also the trial's values.
         outputs: Type of each output; empty where the pipeline's output decides.
         bound: The job's ``outputs``.
         variables: Environment variables.
@@ -82,6 +66,8 @@ class Source:
     """
 
     name: str
+    kind: str
+    scope: Scope
     job: Value
     command: Value
     code: Path | None
@@ -96,118 +82,186 @@ class Source:
     compute: Value | None
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A job, and the component that it names.
+
+    Attributes:
+        name: Its full name.
+        kind: See :mod:`workflows.pipelines.job_kinds`.
+        job: The job.
+        component: The component's mapping; None where the job has none.
+        named: What names it; None where the job has none.
+    """
+
+    name: str
+    kind: str
+    job: Value
+    component: Value | None
+    named: Value | None
+
+    @property
+    def what(self) -> str:
+        """The job at the beginning of a message."""
+        return f"Step `{self.name}`"
+
+    @property
+    def declares(self) -> Value | None:
+        """The component, where it declares inputs and outputs: a sweep's trial may be a command alone."""
+        trial = self.kind == SWEEP and self.named is not None and self.named.is_mapping
+        if trial and self.component is not None and not {"inputs", "outputs"} & set(self.component.data):
+            return None
+        return self.component
+
+
 @dataclass
 class Components:
     """Reads jobs; component files that several of them name are read once.
 
     Attributes:
         notes: Where notes go.
-        settle: Puts the pipeline's input in the place of ``${{parent.inputs.x}}`` in a field.
+        assets: Where the files of registered components are looked for.
+        cloud: Whether the steps run in a workspace, which knows its environments by name.
     """
 
     notes: Notes
-    settle: Callable[[Value], Value]
+    assets: LocalAssets
+    cloud: bool = False
     files: dict[Path, Value] = field(default_factory=dict)
+    _declarations: dict[int, tuple[Value, dict[str, Declared]]] = field(default_factory=dict)
     #: Entries of all steps so far: each of a thousand steps may name a component with a thousand inputs.
     entries: int = 0
 
-    def read(self, name: str, job: Value) -> Source:
-        """Put a job and its component together.
+    def open(self, name: str, job: Value) -> Opened:
+        """Find a job's kind, and its component.
 
         Raises:
-            UserError: What cannot run here, or is not of the schema's shape; with the line.
+            NotHere: It cannot run on this machine.
+            UserError: It is not of the schema's shape; with the line.
         """
         what = f"Step `{name}`"
-        fields = job.mapping(what)
-        _check_type(job, what)
-        self._note_unknown(fields, _JOB, what, name)
-        named = job.get("component")
-        component = self._component(named, what) if named is not None else None
-        if component is not None:
-            self._note_unknown(component.mapping(what), (*_SHARED, "compute"), f"The component of {what.lower()}", name)
-            if "command" in fields:
-                raise refuse(fields["command"], f"{what} has a command and a component.", "Take one of the two out.")
+        job.mapping(what)
+        trial = job.get("trial")
+        # A component may have a trial in it as well, but no job has both.
+        named = trial if trial is not None else job.get("component")
+        component = self._component(named, what, trial is not None) if named is not None else None
+        kind = kind_of_job(job, component, what)
+        self.count(name, job, component)
+        return Opened(name, kind, job, component, named)
+
+    def count(self, name: str, job: Value, component: Value | None) -> None:
+        """See that all steps together have not too many entries."""
         places = [job] if component is None else [job, component]
-
-        def first(key: str) -> Value | None:
-            """What the job says before what its component says."""
-            return next((value for value in (place.get(key) for place in places) if value is not None), None)
-
         parts = ("inputs", "outputs", "environment_variables")
         found_parts = [place.get(key) for place in places for key in parts]
         self.entries += sum(len(one.data) for one in found_parts if one is not None and one.is_mapping)
         self.entries += sum(len(place.data or ()) for place in places)
         if self.entries > _MOST_ENTRIES:
             raise refuse(job, f"Up to step `{name}` there are more than {_MOST_ENTRIES} entries.", "Simplify them.")
-        command = places[-1].get("command")
-        if command is None:
-            raise refuse(
-                places[-1], f"{what} has neither a command nor a component.", "Add `command:` or `component: ./x.yml`."
-            )
-        if not isinstance(command.data, str) or not command.data.strip():
-            raise refuse(command, f"The command of step `{name}` has to be a text.", "Write it after `command: >-`.")
-        if len(command.data.encode()) > _LONGEST_COMMAND:
-            problem = (
-                f"The command of step `{name}` is longer than {_LONGEST_COMMAND} bytes, the most that a shell takes."
-            )
-            raise refuse(command, problem, "Put it into a script.")
+
+    def command(self, opened: Opened, scope: Scope) -> Source:
+        """A command, or a trial of a sweep, with its component.
+
+        Raises:
+            NotHere: It cannot run on this machine.
+            UserError: It is not of the schema's shape; with the line.
+        """
+        name, job, component, what = opened.name, opened.job, opened.component, opened.what
+        fields = job.mapping(what)
+        self._note_unknown(fields, _JOB, what, name, lenient=False)
+        if component is not None:
+            known, whose = (*_SHARED, "compute", "environment_variables"), f"The component of step `{name}`"
+            self._note_unknown(component.mapping(what), known, whose, name, lenient=True)
+            if "command" in fields:
+                text = f"{what} has a command and a component: the component's counts"
+                self.notes.say(text, fields["command"], name)
+        places = [job] if component is None else [job, component]
+
+        def first(key: str) -> Value | None:
+            """What the job says before what its component says."""
+            return next((value for value in (place.get(key) for place in places) if value is not None), None)
+
         for key in _NOT_ACTED_ON:
-            if (found := first(key)) is not None:
+            if (found := first(key)) is not None and not (key == "limits" and opened.kind == SWEEP):
                 inner = f"{key}.timeout" if key == "limits" and found.get("timeout") else key
                 self.notes.add(inner, name)
         named_code, environment = first("code"), first("environment")
         code = code_path(named_code, f"step `{name}`") if named_code is not None else None
-        beside = component.file if component is not None and named is not None and not named.is_mapping else None
+        of_file = component is not None and opened.named is not None and not opened.named.is_mapping
+        beside = component.file if of_file and component is not None else None
         given, bound = _entries(job, "inputs", what), _entries(job, "outputs", what)
+        chosen = first_values(first("search_space"), what) if opened.kind == SWEEP else {}
+        assets = None if self.cloud else self.assets
         return Source(
             name,
+            opened.kind,
+            scope,
             job,
-            command,
+            _command(opened, chosen),
             code,
-            read_environment(environment, f"step `{name}`") if environment is not None else None,
-            _declared(component, given, what),
-            given,
-            self._outputs(component, bound, what, name),
+            read_environment(environment, f"step `{name}`", assets) if environment is not None else None,
+            {**self._declared(opened, given), **_of_trial(opened, chosen)},
+            {**given, **chosen},
+            self._outputs(opened, bound),
             bound,
-            self._variables(job, component, what),
-            read_layout(first("distribution"), first("resources"), what, name, self.notes.add, self.settle),
+            self._variables(job, component, opened.what, scope),
+            read_layout(first("distribution"), first("resources"), what, name, self.notes, scope.settle),
             read_includes(first("additional_includes"), beside, code, what),
             first("compute"),
         )
 
-    def _note_unknown(self, fields: Mapping[str, Value], known: tuple[str, ...], what: str, name: str) -> None:
-        for key in unknown_keys(fields, known, what):
+    def _note_unknown(
+        self, fields: Mapping[str, Value], known: tuple[str, ...], what: str, name: str, *, lenient: bool
+    ) -> None:
+        for key in unknown_keys(fields, known, what, self.notes.of(name) if lenient else None):
             self.notes.add(key, name)
 
-    def _component(self, value: Value, what: str) -> Value:
+    def _component(self, value: Value, what: str, trial: bool) -> Value:
         if value.is_mapping:
-            component = value
-        else:
-            text = value.text(f"`component` of {what.lower()}").strip()
-            file = local_path(value, text)
-            versioned = re.fullmatch(r"[\w.-]+(:[\w.-]+|@\w+)", text) and not exists(file)
-            if scheme(text) or versioned:
-                raise refuse(
+            return value
+        text = value.text(f"`{'trial' if trial else 'component'}` of {what.lower()}").strip()
+        file = local_path(value, text)
+        if scheme(text) or (read_name(text) is not None and not exists(file)):
+            found = self.assets.find(text, COMPONENTS, value)
+            if found is None:
+                raise not_here(
                     value,
                     f"{what} uses the registered component `{text}`, which is not on this machine.",
                     "Name its file: `component: ./component.yml`.",
                 )
-            if file not in self.files:
-                self.files[file] = read_yaml(file, "component file", value)
-            component = self.files[file]
-        _check_type(component, f"The component of {what.lower()}")
-        return component
+            file = found
+        if file not in self.files:
+            self.files[file] = read_yaml(file, "component file", value)
+        return self.files[file]
 
-    def _outputs(self, component: Value | None, bound: Mapping[str, Value], what: str, name: str) -> dict[str, str]:
+    def _declared(self, opened: Opened, given: Mapping[str, Value]) -> dict[str, Declared]:
+        component, say = opened.declares, self.notes.of(opened.name)
+        if component is None:
+            return {name: read_declared(name, value, typed=False, say=say) for name, value in given.items()}
+        where = f"The component of step `{opened.name}`"
+        if id(component) not in self._declarations:
+            read = {
+                name: read_declared(name, value, typed=True, say=say)
+                for name, value in _entries(component, "inputs", where).items()
+            }
+            # With the component itself: another one could come to have its id.
+            self._declarations[id(component)] = component, read
+        declared = self._declarations[id(component)][1]
+        for name, value in given.items():
+            if name not in declared:
+                say(f"{where} has no input `{name}`, which is not used. {did_you_mean(name, declared)}", value)
+        return declared
+
+    def _outputs(self, opened: Opened, bound: Mapping[str, Value]) -> dict[str, str]:
+        component, name = opened.declares, opened.name
         outputs: dict[str, str] = {}
         if component is not None:
-            for key, value in _entries(component, "outputs", f"The component of {what.lower()}").items():
+            for key, value in _entries(component, "outputs", f"The component of step `{name}`").items():
                 outputs[key] = read_type(value, f"Output `{key}`", output=True) or "uri_folder"
         for key, value in bound.items():
             if component is not None and key not in outputs:
-                raise refuse(
-                    value, f"The component of {what.lower()} has no output `{key}`.", did_you_mean(key, outputs)
-                )
+                text = f"The component of step `{name}` has no output `{key}`. {did_you_mean(key, outputs)}"
+                self.notes.say(text, value, name)
             type_ = read_type(value, f"Output `{key}`", output=True)
             outputs[key] = type_ or outputs.get(key, "")
             path = value.get("path")
@@ -215,49 +269,47 @@ class Components:
                 self.notes.add(f"outputs.{key}.path", name)
         return outputs
 
-    def _variables(self, job: Value, component: Value | None, what: str) -> dict[str, str]:
+    def _variables(self, job: Value, component: Value | None, what: str, scope: Scope) -> dict[str, str]:
         variables: dict[str, str] = {}
         for place in (component, job):
             for key, value in _entries(place, "environment_variables", what).items() if place is not None else ():
-                settled = self.settle(value)
+                settled = scope.settle(value)
                 variables[key] = "" if settled.data is None else settled.text(f"Environment variable `{key}`")
                 keep_variables({key: variables[key]})
         return variables
 
 
-def _check_type(value: Value, what: str) -> None:
-    """Refuse what is not a command."""
-    named = value.get("type")
-    if named is None:
-        if value.is_mapping and "trial" in value.data:
-            raise refuse(value, f"{what} is a sweep job, which cannot run here.", _ELSEWHERE["sweep"])
-        return
-    text = named.text(f"The type of {what.lower()}")
-    type_ = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text).lower()
-    if type_ in _COMMAND_TYPES:
-        return
-    if type_ in _ELSEWHERE or type_ in _OTHERS:
+def _command(opened: Opened, chosen: Mapping[str, Value]) -> Value:
+    """The command's text, with the values of a trial among its inputs."""
+    name, place = opened.name, opened.component if opened.component is not None else opened.job
+    command = place.get("command")
+    if command is None:
         raise refuse(
-            named,
-            f"{what} is of type `{text}`, which cannot run on this machine.",
-            _ELSEWHERE.get(type_, "Put a command job in its place, or take it out."),
+            place, f"{opened.what} has neither a command nor a component.", "Add `command:` or `component: ./x.yml`."
         )
-    raise refuse(named, f"{what} is of type `{text}`, which is none.", did_you_mean(type_, ("command", *_ELSEWHERE)))
+    if not isinstance(command.data, str) or not command.data.strip():
+        raise refuse(command, f"The command of step `{name}` has to be a text.", "Write it after `command: >-`.")
+    if len(command.data.encode()) > _LONGEST_COMMAND:
+        problem = f"The command of step `{name}` is longer than {_LONGEST_COMMAND} bytes, the most that a shell takes."
+        raise refuse(command, problem, "Put it into a script.")
+    if opened.kind != SWEEP:
+        return command
+
+    def as_input(text: str) -> str:
+        path = expressions(text)[0].path
+        return "${{inputs." + path[1] + "}}" if path[0] == "search_space" and path[1:2] and path[1] in chosen else text
+
+    try:
+        return Value(without_expressions(command.data, as_input), command.file, command.line)
+    except Malformed:  # it is told with the step's name where inputs are looked at
+        return command
+
+
+def _of_trial(opened: Opened, chosen: Mapping[str, Value]) -> dict[str, Declared]:
+    """Inputs that a trial without a component has of its search space."""
+    return {name: Declared(value) for name, value in chosen.items()} if opened.declares is None else {}
 
 
 def _entries(place: Value, key: str, what: str) -> Mapping[str, Value]:
     value = place.get(key)
     return value.mapping(f"`{key}` of {what[0].lower()}{what[1:]}") if value is not None else {}
-
-
-def _declared(component: Value | None, given: Mapping[str, Value], what: str) -> dict[str, Declared]:
-    if component is None:
-        return {name: read_declared(name, value, typed=False) for name, value in given.items()}
-    where = f"The component of {what.lower()}"
-    declared = {
-        name: read_declared(name, value, typed=True) for name, value in _entries(component, "inputs", where).items()
-    }
-    for name, value in given.items():
-        if name not in declared:
-            raise refuse(value, f"{where} has no input `{name}`.", did_you_mean(name, declared))
-    return declared

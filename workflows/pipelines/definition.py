@@ -81,7 +81,7 @@ class Step:
     """One step.
 
     Attributes:
-        name: Its key under ``jobs``.
+        name: Its key under ``jobs``; in a nested pipeline with that one's name and a point in front.
         command: As in the file: with ``${{inputs.x}}``, ``${{outputs.x}}`` and ``$[[ … ]]``.
         code: Absolute path of its source folder (or file); None where it has none.
         environment: What it wants to run in; None for the default one.
@@ -95,6 +95,7 @@ class Step:
         after: Steps whose outputs it takes.
         includes: Absolute paths of files and folders that lie beside the code in the working folder.
         compute: Name of its compute target, without ``azureml:``; empty where the file names none.
+        kind: ``command``, or ``sweep`` for the trial of one.
         file: The file that holds its command.
         line: Where in that file, counted from 1.
     """
@@ -115,11 +116,25 @@ class Step:
     after: tuple[str, ...] = ()
     includes: tuple[Path, ...] = ()
     compute: str = ""
+    kind: str = "command"
 
     @property
     def ranks(self) -> int:
         """How many processes it is, over all instances."""
         return self.processes * self.instances
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A step, or a nested pipeline, that does not run here.
+
+    Attributes:
+        name: Its full name.
+        reason: Why.
+    """
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -133,6 +148,8 @@ class Pipeline:
         outputs: The pipeline's outputs: name to (step, output).
         continue_on_failure: Whether independent steps go on when one has failed.
         notes: What is done differently here, one line each, such as fields that are not acted on.
+        skipped: What does not run here.
+        asked: Names of the steps that were asked for, in full; empty where all were.
     """
 
     name: str
@@ -141,3 +158,5 @@ class Pipeline:
     outputs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     continue_on_failure: bool = True
     notes: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    asked: tuple[str, ...] = ()

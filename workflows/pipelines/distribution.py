@@ -6,13 +6,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..errors import UserError
 from .literals import unknown_keys
+from .notes import Notes
 from .yaml_file import Value, did_you_mean, refuse
 
 _TYPES = ("pytorch", "mpi", "tensorflow")
 _KEYS = (
     *("type", "process_count_per_instance", "process_count_per_node", "process_count", "worker_count"),
     *("parameter_server_count", "added_properties"),
+    *("port", "address", "include_dashboard", "dashboard_port", "head_node_additional_args"),
+    "worker_node_additional_args",
 )
 _RESOURCES = (
     *("instance_count", "instance_type", "shm_size", "docker_args", "properties", "locations"),
@@ -42,7 +46,7 @@ def read_layout(
     resources: Value | None,
     what: str,
     name: str,
-    note: Callable[[str, str], None],
+    notes: Notes,
     settle: Callable[[Value], Value],
 ) -> Layout:
     """Read the two fields of a step.
@@ -52,7 +56,7 @@ def read_layout(
         resources: The other.
         what: The step in a message.
         name: Its name.
-        note: Takes fields that are not acted on.
+        notes: Takes fields that are not acted on, and what Azure's own check takes although it is nothing.
         settle: Puts the pipeline's input in the place of ``${{parent.inputs.x}}``.
 
     Raises:
@@ -62,7 +66,11 @@ def read_layout(
     def count(place: Value | None, *keys: str) -> int | None:
         for key in keys:
             if place is not None and (value := place.get(key)) is not None:
-                return _count(settle(value), key, what)
+                settled = settle(value)
+                if isinstance(settled.data, int) and settled.data < 1 and key != "parameter_server_count":
+                    notes.say(f"`{key}` of {what.lower()} is {settled.data}: it is taken as 1", value, name)
+                    return 1
+                return _count(settled, key, what)
         return None
 
     instances, shm_size, type_, processes = 1, "", "", 1
@@ -70,16 +78,24 @@ def read_layout(
         unknown_keys(resources.mapping("resources"), _RESOURCES, f"`resources` of {what.lower()}")
         instances = count(resources, "instance_count") or 1
         shm = resources.get("shm_size")
-        shm_size = memory_size(settle(shm), "`shm_size`") if shm is not None else ""
+        try:
+            shm_size = memory_size(settle(shm), "`shm_size`") if shm is not None else ""
+        except UserError as error:
+            if shm is None or not isinstance(shm.data, str):
+                raise
+            notes.say(f"{error.problem.rstrip('.')}: the default is taken", shm, name)
         for key in ("docker_args", "properties"):
             if resources.get(key) is not None:
-                note(f"resources.{key}", name)
+                notes.add(f"resources.{key}", name)
     if distribution is not None:
         unknown_keys(distribution.mapping("distribution"), _KEYS, f"`distribution` of {what.lower()}")
         named = distribution.get("type")
         if named is None:
             raise refuse(distribution, f"The distribution of {what.lower()} has no type.", "Add `type: pytorch`.")
         type_ = named.text("`type`").lower()
+        if type_ == "ray":
+            notes.say(f"{what} is distributed by `ray`: its command is run once, without a cluster", named, name)
+            return Layout("", 1, 1, shm_size)
         if type_ not in _TYPES:
             raise refuse(
                 named, f"{what} is distributed by `{named.data}`, which cannot run here.", did_you_mean(type_, _TYPES)
@@ -88,7 +104,7 @@ def read_layout(
             workers = count(distribution, "worker_count") or instances
             processes = max(1, -(-workers // instances))
             if count(distribution, "parameter_server_count"):
-                note("distribution.parameter_server_count", name)
+                notes.add("distribution.parameter_server_count", name)
         else:
             processes = count(distribution, "process_count_per_instance", "process_count_per_node") or 1
     return Layout(type_, processes, instances, shm_size)

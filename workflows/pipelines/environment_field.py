@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..assets.kinds import ENVIRONMENT
+from ..assets.names import LocalAssets, read_name
 from ..paths import exists
 from ..redaction import keep_conda
 from .definition import EnvironmentReference
@@ -17,24 +19,28 @@ _KEYS = (
 )
 
 
-def read_environment(value: Value, what: str) -> EnvironmentReference:
-    """What a step wants to run in.
+def read_environment(value: Value, what: str, assets: LocalAssets | None = None) -> EnvironmentReference | None:
+    """What a step wants to run in; None where the field is empty.
 
     Args:
         value: The field.
         what: The step in a message.
+        assets: Where the file of a registered name is looked for; None where the workspace knows the name.
 
     Raises:
         UserError: It is neither a name nor a definition, or names files that are not there; with the line.
     """
     if not value.is_mapping:
         text = value.text(f"`environment` of {what}").strip()
-        if not text.startswith("file:") and not text.startswith(("./", "../")):
+        found = local_path(value, text) if text.startswith(("file:", "./", "../")) else None
+        asked = read_name(text) if assets is not None else None
+        if assets is not None and asked is not None and not asked.registry:
+            found = assets.find(text, (ENVIRONMENT,), value)
+        if found is None:
             assert value.file is not None
             return EnvironmentReference(value.file, value.line, name=text)
-        file = local_path(value, text)
-        value = Value(read_yaml(file, "environment file", value).data, file, 1)
-    return _definition(value, what)
+        value = Value(read_yaml(found, "environment file", value).data, found, 1)
+    return _definition(value, what) if value.data else None
 
 
 def _definition(value: Value, what: str) -> EnvironmentReference:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -148,6 +149,7 @@ def substitute(command: str, value_of: Callable[[str], str | None]) -> str:
     return "".join(done)
 
 
+@functools.lru_cache(maxsize=4096)  # a component's command is read for every step that it is used by
 def _path(text: str) -> tuple[str, ...]:
     inner = text[3:-2]
     path: list[str] = []

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import UserError
 from .definition import FILE_TYPES, FOLDER_TYPES, LITERAL_TYPES
+from .notes import Say
 from .yaml_file import Value, close_matches, did_you_mean, kind, listed, refuse
 
 DATA_TYPES = (*FILE_TYPES, *FOLDER_TYPES)
@@ -64,13 +66,14 @@ def read_type(value: Value, what: str, *, output: bool = False) -> str:
     return name
 
 
-def read_declared(name: str, value: Value, *, typed: bool) -> Declared:
+def read_declared(name: str, value: Value, *, typed: bool, say: Say | None = None) -> Declared:
     """What an entry of ``inputs`` declares.
 
     Args:
         name: Its name.
         value: The entry; outside of components it may be a value alone.
         typed: Whether it has to name a type, as in a component.
+        say: Takes remarks, as in :func:`literal_text`.
 
     Raises:
         UserError: It is not of the schema's shape; with the line.
@@ -97,7 +100,7 @@ def read_declared(name: str, value: Value, *, typed: bool) -> Declared:
         enum=tuple(str(item.data) for item in enum.data) if enum is not None else (),
     )
     if declared.default is not None and type_ in LITERAL_TYPES:
-        literal_text(declared.default, declared, f"The default of input `{name}`")
+        literal_text(declared.default, declared, f"The default of input `{name}`", say)
     return declared
 
 
@@ -108,13 +111,15 @@ def literal_type(data: Any) -> str:
     return "integer" if isinstance(data, int) else "number" if isinstance(data, float) else "string"
 
 
-def literal_text(value: Value, declared: Declared, what: str) -> str:
+def literal_text(value: Value, declared: Declared, what: str, say: Say | None = None) -> str:
     """A literal as Azure puts it into the command: ``True``, ``0.1``, ``5``, any text as it is.
 
     Args:
         value: The literal.
         declared: Type and bounds.
         what: The input's name in a message.
+        say: Takes a remark of what a file has that the declaration does not permit; Azure's own check takes it, and
+            so the script is handed it as it is. What has been typed is refused all the same.
 
     Raises:
         UserError: It is not of the type, or not permitted; with the line.
@@ -122,7 +127,17 @@ def literal_text(value: Value, declared: Declared, what: str) -> str:
     data = value.data
     if isinstance(data, (dict, list)) or data is None:
         raise _wrong(value, what, declared.type)
-    text = str(data)
+    try:
+        return _permitted(value, declared, what)
+    except UserError as error:
+        if say is None or value.file is None:
+            raise
+        say(f"{error.problem.rstrip('.')}: it is handed over as it is", value)
+        return str(data)
+
+
+def _permitted(value: Value, declared: Declared, what: str) -> str:
+    text = str(value.data)
     if declared.type == "boolean":
         if text.lower() not in ("true", "false"):
             raise _wrong(value, what, declared.type)
@@ -144,9 +159,13 @@ def _number(value: Value, declared: Declared, what: str) -> str:
     except (ValueError, TypeError, OverflowError) as error:
         raise _wrong(value, what, declared.type) from error
     if declared.min is not None and number < declared.min:
-        raise refuse(value, f"{what} is {value.data}.", f"It has to be at least {declared.min:g}.")
+        raise refuse(
+            value, f"{what} is {value.data}, less than {declared.min:g}.", f"Give it at least {declared.min:g}."
+        )
     if declared.max is not None and number > declared.max:
-        raise refuse(value, f"{what} is {value.data}.", f"It has to be at most {declared.max:g}.")
+        raise refuse(
+            value, f"{what} is {value.data}, more than {declared.max:g}.", f"Give it at most {declared.max:g}."
+        )
     # 5.0 where an integer is wanted: int("5.0") would fail in the script.
     if declared.type == "integer" and not isinstance(value.data, int) and not str(value.data).lstrip("+-").isdigit():
         return str(int(number)) if math.isfinite(number) else str(value.data)
@@ -183,8 +202,14 @@ def read_truth(settings: Value | None, key: str, default: bool) -> bool:
     return default if value is None else _truth(value, f"`{key}`")
 
 
-def unknown_keys(mapping: Mapping[str, Value], known: tuple[str, ...], what: str) -> list[str]:
+def unknown_keys(mapping: Mapping[str, Value], known: tuple[str, ...], what: str, say: Say | None = None) -> list[str]:
     """Keys that the schema does not have, and that are not like one that it has.
+
+    Args:
+        mapping: The entries.
+        known: The keys of the schema.
+        what: The mapping in a message.
+        say: Takes a remark of a misspelt key, where Azure's own check takes one.
 
     Raises:
         UserError: A key that looks like a misspelt one.
@@ -196,6 +221,9 @@ def unknown_keys(mapping: Mapping[str, Value], known: tuple[str, ...], what: str
         # A file with hundreds of keys of its own has not misspelt them.
         close = close_matches(key, known, 0.75) if len(others) < _MOST_OTHERS else []
         if close and close[0] not in mapping:
-            raise refuse(value, f"{what} has a key `{key}`, which is none.", f"Did you mean `{close[0]}`?")
+            if say is None:
+                raise refuse(value, f"{what} has a key `{key}`, which is none.", f"Did you mean `{close[0]}`?")
+            say(f"{what} has a key `{key}`, which is none (did you mean `{close[0]}`?)", value)
+            continue
         others.append(key)
     return others

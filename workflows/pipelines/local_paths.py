@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from ..errors import UserError
 from ..paths import exists
 from .definition import FILE_TYPES
+from .job_kinds import not_here
+from .notes import Say
 from .yaml_file import Value, listed, refuse
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
@@ -23,9 +25,11 @@ class Elsewhere(UserError):
 
     Attributes:
         option: What to give to ``--input``, without the path.
+        skip: The step that takes it and could be left out, where it is the output of one that is; else empty.
     """
 
     option = ""
+    skip = ""
 
 
 def scheme(text: str) -> str:
@@ -54,7 +58,9 @@ def _absolute(folder: Path, text: str) -> Path:
     return Path(os.path.abspath(folder / text))
 
 
-def data_path(value: Value, text: str, type_: str, what: str, option: str) -> tuple[Path | None, str | None]:
+def data_path(
+    value: Value, text: str, type_: str, what: str, option: str, say: Say | None = None
+) -> tuple[Path | None, str | None]:
     """Where an input's data lies: a local path, or an address to fetch it from.
 
     Args:
@@ -63,10 +69,11 @@ def data_path(value: Value, text: str, type_: str, what: str, option: str) -> tu
         type_: The input's type.
         what: The input in a message.
         option: What to give to ``--input`` in its place, without the path.
+        say: Takes a remark where a file has a folder for a file or the reverse, which Azure's own check takes.
 
     Raises:
         Elsewhere: It lies in the cloud.
-        UserError: It is not there, or is a folder where a file is wanted or the reverse.
+        UserError: It is not there; or is typed, and a folder where a file is wanted or the reverse.
     """
     found = scheme(text)
     if found in ("http", "https") and type_ in FILE_TYPES:
@@ -85,10 +92,15 @@ def data_path(value: Value, text: str, type_: str, what: str, option: str) -> tu
         raise refuse(
             value, f"{what} names {path}, which is not there.", f"Check the path, or: `--input {option}=PATH`."
         )
+    wrong = remedy = ""
     if type_ in FILE_TYPES and path.is_dir():
-        raise refuse(value, f"{what} is a {type_}, but {path} is a folder.", "Name a file, or make it a `uri_folder`.")
+        wrong, remedy = "folder", "Name a file, or make it a `uri_folder`."
     if type_ == "uri_folder" and not path.is_dir():
-        raise refuse(value, f"{what} is a {type_}, but {path} is a file.", "Name its folder, or make it a `uri_file`.")
+        wrong, remedy = "file", "Name its folder, or make it a `uri_file`."
+    if wrong and (say is None or value.file is None):
+        raise refuse(value, f"{what} is a {type_}, but {path} is a {wrong}.", remedy)
+    if wrong and say is not None:
+        say(f"{what} is a {type_}, but {path} is a {wrong}", value)
     return path, None
 
 
@@ -118,24 +130,29 @@ def all_elsewhere(found: Sequence[Elsewhere]) -> Elsewhere:
     others = listed(options[1:])
     problem = f"{first.problem[:-1]}. Not on this machine either: {others}."
     typed = " ".join(f"--input {option}=PATH" for option in options)
-    return Elsewhere(problem, f"Give local ones: `{typed}`.", file=first.file, line=first.line)
+    skips = [error for error in found if error.skip]
+    remedy = f"Give local ones: `{typed}`."
+    if skips:
+        words = " ".join(dict.fromkeys(f"--skip {error.skip}" for error in skips))
+        remedy = f"Give local ones: `{typed}`, or leave out what takes them: `{words}`."
+    return Elsewhere(problem, remedy, file=first.file, line=first.line)
 
 
 def code_path(value: Value, what: str) -> Path:
     """A step's source folder or file.
 
     Raises:
-        UserError: It is not there, or not on this machine.
+        NotHere: It is not on this machine.
+        UserError: It should be, and is not there.
     """
     inner = value.get("local_path") or value.get("path")  # as in files of the preview
     text = (inner or value).text(f"`code` of {what}")
     found = scheme(text)
     if found.startswith("git+") or text.rstrip("/").endswith(".git"):
-        raise refuse(value, f"The code of {what} lies in a Git repository: {text}.", "Clone it and name the folder.")
+        raise not_here(value, f"The code of {what} lies in a Git repository: {text}.", "Clone it and name the folder.")
     if found:
-        raise refuse(
-            value, f"The code of {what} is not on this machine: {text}.", "Name a local folder: `code: ./src`."
-        )
+        remedy = "Name a local folder: `code: ./src`."
+        raise not_here(value, f"The code of {what} is not on this machine: {text}.", remedy)
     path = local_path(value, text)
     if not exists(path):
         raise refuse(value, f"The code of {what} should be in {path}, which is not there.", "Correct `code`.")

@@ -73,10 +73,13 @@ def named(typed: Typed, settings: Settings, places: Places) -> None:
             path = _path_in(text, kind)
             if path is not None:
                 places.carry(path)
-    if typed.name in ("experiment.run", "experiment.debug"):
+    job = typed.values.get("job")
+    if typed.name in ("experiment.run", "experiment.debug") and job is None:
         _experiment(typed, places)
+    if job is not None:
+        _pipeline(typed, absolute(str(job)), True, places)
     if typed.name in ("pipeline.submit", "pipeline.debug", "vscode.setup"):
-        _pipeline(typed, settings, places)
+        _pipeline(typed, settings.pipeline_file, "pipeline_file" in settings.set_by, places)
 
 
 def _named_settings(typed: Typed, settings: Settings) -> list[tuple[str, Path]]:
@@ -108,17 +111,25 @@ def _experiment(typed: Typed, places: Places) -> None:
             typed.values["data"].append(f"{name}={full}")
 
 
-def _pipeline(typed: Typed, settings: Settings, places: Places) -> None:
-    """What a pipeline file and its components name; see that it can be read before anything is sent."""
+def _pipeline(typed: Typed, named: Path, own: bool, places: Places) -> None:
+    """What a pipeline file and its components name; see that it can be read before anything is sent.
+
+    Args:
+        typed: The task.
+        named: The file.
+        own: Whether it is the person's own, not the program's example.
+        places: Takes what travels.
+    """
     from ..errors import UserError
     from ..pipelines.reader import load_pipeline
 
     replaced = dict(text.split("=", 1) for text in _texts(typed.values.get("input")) if "=" in text)
-    pipeline = load_pipeline(settings.pipeline_file, replaced)
-    if settings.pipeline_file.is_relative_to(places.project):
-        places.carry(settings.pipeline_file)
-    elif "pipeline_file" in settings.set_by:
-        places.carry(settings.pipeline_file.parent)
+    only, skip = (tuple(_texts(typed.values.get(name))) for name in ("step", "skip"))
+    pipeline = load_pipeline(named, replaced, project=places.project, only=only, skip=skip)
+    if named.is_relative_to(places.project):
+        places.carry(named)
+    elif own:
+        places.carry(named.parent)
     for step in pipeline.steps:
         found = [(entry.path, entry.file, entry.line) for entry in step.inputs.values() if entry.path is not None]
         code = [step.code] if step.code is not None else []
@@ -135,7 +146,7 @@ def _pipeline(typed: Typed, settings: Settings, places: Places) -> None:
                 continue
             if path in typed_paths or path.is_relative_to(places.project):
                 places.carry(path)
-            elif not any(path.is_relative_to(place) for place in places.outside) and "pipeline_file" in settings.set_by:
+            elif not any(path.is_relative_to(place) for place in places.outside) and own:
                 raise UserError(
                     f"{path} lies outside the project's folder, so it has no such place on the other machine.",
                     "Move it into the project, or replace the input: --input NAME=PATH",

@@ -24,7 +24,7 @@ def keep_secrets(run: RunRecord) -> None:
         return
     _read.add(run.file)
     with contextlib.suppress(UserError, OSError, ValueError, RecursionError):
-        if run.single:
+        if run.single and not run.file.endswith((".yml", ".yaml")):
             _of_experiment(run, Path(run.file))
         else:
             _of_pipeline(run, Path(run.file))
@@ -41,7 +41,9 @@ def _of_experiment(run: RunRecord, file: Path) -> None:
 def _of_pipeline(run: RunRecord, file: Path) -> None:
     from ..pipelines.reader import load_pipeline
 
-    for step in load_pipeline(file, cloud=run.in_workspace).steps:
+    # An experiment's one step is called as the experiment.
+    names = () if run.single else [step.name for step in run.steps]
+    for step in load_pipeline(file, cloud=run.in_workspace, project=run.project, only=names).steps:
         if step.environment is not None and step.environment.conda_file is not None:
             _of_conda(step.environment.conda_file)
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Collections whose tasks run on another machine too.
 REMOTE = ("deploy", "container", "pipeline", "experiment", "vscode")
+#: Second, shorter names of settings' flags.
+ALIASES = {"pipeline_file": "file"}
 REMOTE_HELP = "Run it on the machine of AML_REMOTE_HOST instead; debug ports come home to 127.0.0.1."
 JSON_HELP = "Print one JSON object as the last line of standard output; all else goes to standard error."
 
@@ -116,6 +118,9 @@ def command(
             explained["json"] = JSON_HELP
         explained.update(_settings_help(settings))
         parameters += [kinds(field, kinds.POSITIONAL_OR_KEYWORD, default=None) for field in settings]
+        for field in filter(ALIASES.__contains__, settings):
+            parameters.append(kinds(ALIASES[field], kinds.POSITIONAL_OR_KEYWORD, default=None))
+            explained[ALIASES[field]] = f"The same as --{field.replace('_', '-')}."
         module = function.__module__.rpartition(".")[2]
         name = function.__name__.rstrip("_").replace("_", "-")
         elsewhere = module in REMOTE
@@ -138,6 +143,12 @@ def command(
 
             _streams.complete()
             flags = {field: values.pop(field, None) for field in settings}
+            for field in filter(ALIASES.__contains__, settings):
+                short = values.pop(ALIASES[field], None)
+                if None not in (short, flags[field]):
+                    names = f"--{ALIASES[field]} and --{field.replace('_', '-')}"
+                    _end(UserError(f"{names} are the same flag.", "Type one of the two."))
+                flags[field] = flags[field] if short is None else short
             as_json = bool(values.pop("json", False))
             remote = bool(elsewhere and values.pop("remote", False))
             for argument in positional:

@@ -22,6 +22,21 @@ END_SECONDS = 3.0
 LOOK_SECONDS = 0.05
 
 
+def read_inputs(typed: Sequence[str]) -> dict[str, str]:
+    """What was typed after each ``--input``, by name.
+
+    Raises:
+        BadValue: One has no name.
+    """
+    found = {}
+    for entry in typed:
+        name, equals, value = entry.partition("=")
+        if not equals or not name.strip():
+            raise BadValue(f"--input must be NAME=PATH or NAME=VALUE, not {entry!r}.", "Correct it.")
+        found[name.strip()] = value
+    return found
+
+
 def read_rank(text: str) -> int | None:
     """The rank typed after ``--rank``; None for all.
 

@@ -20,6 +20,7 @@ from ._quiet import INTERRUPTED
 from ._runs import (
     attach_run,
     cancel_run,
+    read_inputs,
     read_rank,
     read_ranks,
     remark,
@@ -45,6 +46,8 @@ RUN_OPTIONS = {
     "environment": "Folder of an environment definition, the name of one below env/, or a registered name.",
     "data": "NAME=PATH: the script sees it at $AZUREML_DATAREFERENCE_NAME; may be repeated. PATH may be one of a"
     " workspace: azureml:DATASET[:VERSION] or azureml://datastores/STORE/paths/PATH.",
+    "job": "A command job, component or sweep of Azure ML (.yml): its command, code, inputs and environment are run.",
+    "input": "With --job, NAME=PATH or NAME=VALUE: give an input of it; may be repeated.",
     "edit": "Open the run configuration in $EDITOR before the run is started.",
     "once": "Leave the run configuration as it is: what is typed counts for this run alone.",
     "rank": "N or all: which ranks of a distributed script are meant, on ports base + rank. Default: 0, and all with"
@@ -63,12 +66,31 @@ def _flow(call: Command) -> ExperimentFlow:
 
 
 def _options(
-    call: Command, script: str | None, environment: str | None, data: Sequence[str], edit: bool, once: bool = False
+    call: Command,
+    script: str | None,
+    environment: str | None,
+    data: Sequence[str],
+    edit: bool,
+    once: bool = False,
+    job: str | None = None,
+    input: Sequence[str] = (),
 ) -> RunOptions:
     import re
 
+    from ..assets.kinds import see_script
     from ..azureml.data_references import in_workspace
     from ..experiments.configure import RunOptions
+
+    if job is not None:
+        others = {"--script": script, "--environment": environment, "--data": data, "--edit": edit, "--once": once}
+        typed = [flag for flag, value in others.items() if value] + (["--"] if "--" in sys.argv else [])
+        if typed:
+            raise BadValue(f"--job says what is run, and so does {typed[0]}.", "Leave out one of the two.")
+        return RunOptions(job=absolute(job), inputs=read_inputs(input))
+    if input:
+        raise BadValue("--input is for the inputs of a --job.", "A script's data is given by --data NAME=PATH.")
+    if script is not None:
+        see_script(absolute(script), "--script")
 
     if edit and once:
         raise BadValue("--edit changes the run configuration, and --once leaves it.", "Leave out one of them.")
@@ -121,9 +143,15 @@ def create(call: Command, name: str) -> None:
     settings=SETTINGS,
     json=True,
     help={**RUN_OPTIONS, "rank": "With --follow: this rank's log only; N or all."},
-    iterable=["data"],
+    iterable=["data", "input"],
     positional=["name"],
-    paths={"script": "path", "environment": "path or name", "data": "name=path"},
+    paths={
+        "script": "path",
+        "job": "path",
+        "environment": "path or name",
+        "data": "name=path",
+        "input": "name=path",
+    },
     before=_edit_here,
     interrupted="What the run has started has been ended.",
 )
@@ -131,7 +159,9 @@ def run(
     call: Command,
     name: str,
     data: list[str],
+    input: list[str],
     script: str | None = None,
+    job: str | None = None,
     environment: str | None = None,
     edit: bool = False,
     once: bool = False,
@@ -141,7 +171,7 @@ def run(
     """Run an experiment's script, without a debugger; it goes on in the background."""
     number = read_rank(rank)
     flow = _flow(call)
-    started = flow.submit(name, _options(call, script, environment, data, edit, once), None)
+    started = flow.submit(name, _options(call, script, environment, data, edit, once, job, input), None)
     call.console.line()
     call.console.line(f"Its log   inv experiment.logs --run {started.number} --follow")
     call.console.line(f"Look      inv experiment.show --run {started.number}")
@@ -161,9 +191,15 @@ def run(
         "children": "Let the debugger into the script's child processes, too (default).",
         "wait": "Hold the script before its first line (default). Without, attach at any time.",
     },
-    iterable=["data"],
+    iterable=["data", "input"],
     positional=["name"],
-    paths={"script": "path", "environment": "path or name", "data": "name=path"},
+    paths={
+        "script": "path",
+        "job": "path",
+        "environment": "path or name",
+        "data": "name=path",
+        "input": "name=path",
+    },
     before=_edit_here,
     interrupted="What the run has started has been ended.",
 )
@@ -171,7 +207,9 @@ def debug(
     call: Command,
     name: str,
     data: list[str],
+    input: list[str],
     script: str | None = None,
+    job: str | None = None,
     environment: str | None = None,
     edit: bool = False,
     once: bool = False,
@@ -189,7 +227,9 @@ def debug(
     flow = _flow(call)
     joined = flow.join(name, request) if pressed.name() else None
     see_free(joined[1] if joined else ())
-    started, found = joined or flow.debug(name, _options(call, script, environment, data, edit, once), request)
+    started, found = joined or flow.debug(
+        name, _options(call, script, environment, data, edit, once, job, input), request
+    )
     console = call.console
     console.line()
     if found:
@@ -201,7 +241,8 @@ def debug(
         console.line(f"Its log         inv experiment.logs --run {started.number} --follow")
         console.line(f"End it          inv experiment.cancel --run {started.number}")
     else:
-        console.line(f"The run {started.run_id} has completed, and the script did not raise.")
+        why = "the script did not raise" if on_error else "it has started no Python script that could be debugged"
+        console.line(f"The run {started.run_id} has completed, and {why}.")
     console.result(submitted(console, started, found))
     call.ready()
     if follow:

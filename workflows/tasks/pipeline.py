@@ -17,6 +17,7 @@ from ._runs import (
     attach_run,
     cancel_run,
     follow_run,
+    read_inputs,
     read_rank,
     read_ranks,
     remark,
@@ -30,7 +31,7 @@ from ._runs import (
 
 if TYPE_CHECKING:
     from ..backends.base import DebugRequest
-    from ..flows.pipeline import PipelineFlow
+    from ..flows.pipeline import PipelineFlow, Wanted
 
 SUBMIT = (
     *("pipeline_file", "backend", "engine", "training_env", "base_image", "debug_port", "debug_timeout"),
@@ -38,8 +39,10 @@ SUBMIT = (
 )
 RUN_HELP = "The run, by id or number; default: the latest."
 SUBMIT_HELP = {
-    "input": "NAME=PATH or NAME=VALUE: give the pipeline's input (STEP.NAME: a step's); may be repeated.",
-    "step": "Debug this step only; may be repeated. Default: every step.",
+    "input": "NAME=PATH or NAME=VALUE: give the pipeline's input (STEP.NAME: a step's, or the output of a step that"
+    " does not run here); may be repeated.",
+    "step": "Debug this step only, and run nothing but what it needs; may be repeated. Default: every step.",
+    "skip": "Leave this step out; may be repeated. What needs it gets --input STEP.OUTPUT=PATH.",
     "rank": "N or all: which ranks of a distributed step are debugged, on ports base + rank. Default: 0, and all with"
     " --on-error. Also those that the command makes itself (torchrun).",
     "on_error": "Run at full speed and hold for a debugger only where a step raises.",
@@ -57,14 +60,10 @@ def _flow(call: Command) -> PipelineFlow:
     return PipelineFlow(call.settings, call.console)
 
 
-def _inputs(typed: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for entry in typed:
-        name, equals, value = entry.partition("=")
-        if not equals or not name.strip():
-            raise BadValue(f"--input must be NAME=PATH or NAME=VALUE, not {entry!r}.", "Correct it.")
-        found[name.strip()] = value
-    return found
+def _wanted(typed: Sequence[str], step: Sequence[str], skip: Sequence[str]) -> Wanted:
+    from ..flows.pipeline import Wanted
+
+    return Wanted(read_inputs(typed), tuple(step), tuple(skip))
 
 
 def _request(
@@ -88,13 +87,14 @@ def _request(
     settings=SUBMIT,
     json=True,
     help={**SUBMIT_HELP, "debug": "Let a debugger in (default). Without, every step just runs."},
-    iterable=["input", "step"],
+    iterable=["input", "step", "skip"],
     paths={"input": "name=path"},
 )
 def submit(
     call: Command,
     input: list[str],
     step: list[str],
+    skip: list[str],
     rank: str | None = None,
     on_error: bool = False,
     wait: bool = True,
@@ -106,7 +106,8 @@ def submit(
     """Start a run of the pipeline, which goes on in the background."""
     request = _request(step, rank, on_error, wait, open_port, children) if debug else None
     flow = _flow(call)
-    run = flow.submit(_inputs(input), request, _options(call, input))
+    wanted = _wanted(input, step, skip)
+    run = flow.submit(wanted, request, _options(call, wanted))
     call.console.line()
     call.console.line(f"Its log   inv pipeline.tail-log --run {run.number}")
     if request is not None:
@@ -120,7 +121,7 @@ def submit(
     settings=SUBMIT,
     json=True,
     help=SUBMIT_HELP,
-    iterable=["input", "step"],
+    iterable=["input", "step", "skip"],
     paths={"input": "name=path"},
     interrupted="What the run has started has been ended.",
 )
@@ -128,6 +129,7 @@ def debug(
     call: Command,
     input: list[str],
     step: list[str],
+    skip: list[str],
     rank: str | None = None,
     on_error: bool = False,
     wait: bool = True,
@@ -140,7 +142,8 @@ def debug(
     request = _request(step, rank, on_error, wait, open_port, children)
     joined = flow.join(request) if request.name_steps else None
     see_free(joined[1] if joined else ())
-    run, found = joined or flow.debug(_inputs(input), request, _options(call, input))
+    wanted = _wanted(input, step, skip)
+    run, found = joined or flow.debug(wanted, request, _options(call, wanted))
     console = call.console
     console.line()
     if found:
@@ -155,7 +158,8 @@ def debug(
         console.line(f"Their logs      inv pipeline.tail-log --run {run.number} --follow")
         console.line(f"End it          inv pipeline.cancel --run {run.number}")
     else:
-        console.line(f"The run {run.run_id} has completed, and no step raised.")
+        why = "no step raised" if request.on_error else "no step has started a Python script that could be debugged"
+        console.line(f"The run {run.run_id} has completed, and {why}.")
     console.result(submitted(call.console, run, found))
     call.ready()
     if follow:
@@ -179,6 +183,7 @@ def tail_log(
     flow = _flow(call)
     found = flow.find(run)
     only = flow.step(found, step)
+    step = only.name if only else None
     number = read_rank(rank)
     most = max(one.ranks for one in ([only] if only else found.steps))
     if number is not None and number >= most:
@@ -202,8 +207,8 @@ def attach(call: Command, run: str | None = None, step: str | None = None, print
     """Write the launch configurations of a run's steps to .vscode/launch.json, or print them."""
     flow = _flow(call)
     chosen = flow.find(run)
-    flow.step(chosen, step)
-    found = flow.tail_log(chosen, step)
+    only = flow.step(chosen, step)
+    found = flow.tail_log(chosen, only.name if only else None)
     chosen = flow.refresh(chosen)
     attach_run(call.console, flow.attach, chosen, found, only_print=print)
 
@@ -309,13 +314,14 @@ def cancel(call: Command, run: str | None = None) -> None:
     cancel_run(call.console, flow.refresh, flow.cancel, found)
 
 
-def _options(call: Command, typed: Sequence[str]) -> str:
+def _options(call: Command, wanted: Wanted) -> str:
     """What has to be typed again for this pipeline and no other one."""
     import shlex
 
     from ..paths import shown
 
-    words = [word for entry in typed for word in ("--input", entry)]
+    words = [word for name, value in wanted.inputs.items() for word in ("--input", f"{name}={value}")]
+    words += [word for name in wanted.skip for word in ("--skip", name)]
     if call.settings.set_by.get("pipeline_file") == "--pipeline-file":
         words = ["--pipeline-file", str(shown(call.settings.pipeline_file)), *words]
     return shlex.join(words)

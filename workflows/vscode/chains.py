@@ -99,7 +99,7 @@ def find(settings: Settings, engine: str, wait: bool) -> Found:
         found.notes.append(_unknown(settings, "score_script", "score.py"))
     steps = engines.load_steps(engine)
     if own_pipeline or nothing:
-        _pipeline(found, load_pipeline(settings.pipeline_file, {}), settings, steps)
+        _pipeline(found, load_pipeline(settings.pipeline_file, project=settings.project), settings, steps)
     else:
         found.notes.append(_unknown(settings, "pipeline_file", "pipeline.yml"))
     for name in experiments:

@@ -1,0 +1,122 @@
+"""What a run of an experiment does, whether its run configuration says so or a job file."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..environments.references import ResolvedEnvironment
+from ..errors import UserError
+from ..models import ImageRef
+from ..paths import shown
+from ..pipelines.commands import names_own_script
+from ..runs.plan import PlannedDebug, PlannedInput, PlannedStep
+from ..settings import Settings
+from .runconfig import RunConfig
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run's work.
+
+    Attributes:
+        step: What the runner is to do, without an image and without a debugger.
+        shown: The command as people see it.
+        file: The file that says so.
+        environment: What it runs in.
+        options: What to type, besides the experiment's name, to run it again.
+        any_program: Whether the debugger is let into any Python that the command starts.
+        notes: What is done differently here, one line each.
+    """
+
+    step: PlannedStep
+    shown: str
+    file: Path
+    environment: ResolvedEnvironment
+    options: str = ""
+    any_program: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def processes(self) -> int:
+        """How many there are, or may be where the script is one that starts others."""
+        return processes(self.step.distribution, self.step.ranks, self.step.command)
+
+    def planned(self, name: str, image: ImageRef, debug: PlannedDebug | None) -> PlannedStep:
+        """The step as a run of an experiment has it: it is called as the experiment, and what it logs is kept."""
+        if debug is not None:
+            debug = replace(debug, any_program=self.any_program)
+        return replace(self.step, name=name, image=image, debug=debug, metrics=True)
+
+
+def processes(distribution: str, ranks: int, command: str) -> int:
+    """How many processes a run is, over all nodes, or may be where its script is one that starts others."""
+    from ..pipelines.commands import ranks_made
+
+    return ranks if distribution else ranks_made(command)
+
+
+def of_configuration(
+    project: Path, config: RunConfig, file: Path, environment: ResolvedEnvironment, ranks: int
+) -> Work:
+    """The work of a run configuration, whose data is on this machine."""
+    from .configure import command
+
+    step = PlannedStep(
+        name="",
+        command=command(config),
+        code=str(project),
+        image=ImageRef("", "", ""),
+        inputs={name: PlannedInput(path=os.path.abspath(project / path)) for name, path in config.data.items()},
+        variables=dict(config.variables),
+        distribution=config.distribution,
+        ranks=ranks,
+        processes=config.processes,
+        shm_size=config.shm_size,
+        literal=True,
+    )
+    return Work(step, shlex.join([config.script, *config.arguments]), file, environment)
+
+
+def of_job(settings: Settings, job: Path, inputs: dict[str, str], engine: str, report: Callable[[str], None]) -> Work:
+    """The work of a job file: a command job, a component, or one trial of a sweep.
+
+    Args:
+        settings: The settings.
+        job: The file.
+        inputs: Values for its inputs by name.
+        engine: The engine that will run it.
+        report: Called with each line of progress while inputs are fetched.
+
+    Raises:
+        UserError: It cannot be read or run, or is more than one step.
+    """
+    from ..environments.references import resolve_environment
+    from ..pipelines.reader import load_pipeline
+    from ..runs.planned import fetch_inputs, planned_step
+
+    pipeline = load_pipeline(job, inputs, project=settings.project)
+    if len(pipeline.steps) != 1:
+        raise UserError(
+            f"{shown(job)} has {len(pipeline.steps)} steps; an experiment is one.",
+            f"Run it as a pipeline: inv pipeline.debug --file {shown(job)}",
+        )
+    (step,) = pipeline.steps
+    environment = resolve_environment(step.environment, settings, engine)
+    words = [
+        "--job",
+        str(shown(job)),
+        *(word for name, text in inputs.items() for word in ("--input", f"{name}={text}")),
+    ]
+    return Work(
+        planned_step(step, ImageRef(engine, "", ""), None, fetch_inputs(pipeline.steps, report)),
+        " ".join(step.command.split()),
+        pipeline.file,
+        environment,
+        shlex.join(words),
+        not names_own_script(step.command, step.code, step.includes),
+        pipeline.notes,
+    )

@@ -1,0 +1,107 @@
+"""Which kind of step a job is, and whether it can run on a machine of one's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ..errors import UserError
+from .yaml_file import Value, did_you_mean, refuse
+
+COMMAND, SWEEP, PARALLEL, PIPELINE = "command", "sweep", "parallel", "pipeline"
+_SPELLINGS: Mapping[str, str] = {
+    "command": COMMAND,
+    "command_job": COMMAND,
+    "component": COMMAND,
+    "command_component": COMMAND,
+    "sweep": SWEEP,
+    "sweep_job": SWEEP,
+    "parallel": PARALLEL,
+    "parallel_job": PARALLEL,
+    "parallel_component": PARALLEL,
+    "pipeline": PIPELINE,
+    "pipeline_job": PIPELINE,
+    "pipeline_component": PIPELINE,
+}
+#: What runs in Azure only, and what to put in its place where it has to run here.
+_ELSEWHERE: Mapping[str, str] = {
+    "spark": "Put a command job in its place.",
+    "spark_component": "Put a command job in its place.",
+    "automl": "Put a command job in its place that trains one model.",
+    "automl_component": "Put a command job in its place that trains one model.",
+    **dict.fromkeys(
+        (
+            *("import", "data_transfer", "data_transfer_component", "do_while", "if_else", "parallel_for"),
+            *("finetuning", "promptflow_parallel"),
+        ),
+        "Put a command job in its place, or take it out.",
+    ),
+}
+#: Kinds whose steps have no way to run here yet.
+_NOT_YET: Mapping[str, str] = {PARALLEL: "Put a command job in its place that takes all data at once."}
+
+
+class NotHere(UserError):
+    """A step cannot run on this machine. It is left out, and the others run."""
+
+
+def kind_of_job(job: Value, component: Value | None, what: str) -> str:
+    """The kind of a job that can run here.
+
+    Args:
+        job: The job.
+        component: Its component; None where it has none.
+        what: The job in a message.
+
+    Raises:
+        NotHere: It runs in Azure only.
+        UserError: It is of a kind that does not exist.
+    """
+    place, named, whose = job, job.get("type"), what
+    kind = _told(job) if named is None else ""
+    # What a component is counts more than what the job that uses it says.
+    if component is not None and component.get("type") is not None:
+        place, named, whose = component, component.get("type"), f"The component of {what[0].lower()}{what[1:]}"
+    elif component is not None and not kind:
+        kind = _told(component)
+    if named is not None:
+        text = named.text(f"The type of {whose[0].lower()}{whose[1:]}")
+        type_ = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text).lower()
+        own = _SPELLINGS.get(type_, "")
+        if own:
+            # The trial of a sweep is a command.
+            kind = SWEEP if place is component and _is_sweep(job) else own
+        elif type_ in _ELSEWHERE:
+            raise _elsewhere(named, whose, text, _ELSEWHERE[type_])
+        else:
+            known = (*dict.fromkeys(_SPELLINGS.values()), *_ELSEWHERE)
+            raise refuse(named, f"{whose} is of type `{text}`, which is none.", did_you_mean(type_, known))
+    kind = kind or COMMAND
+    if kind in _NOT_YET:
+        raise _elsewhere(named or job, whose, named.data if named is not None else kind, _NOT_YET[kind])
+    return kind
+
+
+def _told(value: Value) -> str:
+    """The kind of what has no ``type``, by its keys."""
+    has = value.data if value.is_mapping else {}
+    if "trial" in has:
+        return SWEEP
+    if "jobs" in has:
+        return PIPELINE
+    return PARALLEL if "task" in has and "mini_batch_size" in has else ""
+
+
+def _is_sweep(job: Value) -> bool:
+    named = job.get("type")
+    return "trial" in job.data or (named is not None and _SPELLINGS.get(str(named.data).lower()) == SWEEP)
+
+
+def _elsewhere(place: Value, what: str, type_: str, remedy: str) -> NotHere:
+    return not_here(place, f"{what} is of type `{type_}`, which cannot run on this machine.", remedy)
+
+
+def not_here(place: Value, problem: str, remedy: str) -> NotHere:
+    """An error for a step that cannot run on this machine, at the place that says so."""
+    error = refuse(place, problem, remedy)
+    return NotHere(error.problem, error.remedy, file=error.file, line=error.line)

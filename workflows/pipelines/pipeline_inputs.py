@@ -1,0 +1,205 @@
+"""The inputs of a pipeline, and of the pipelines nested in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..redaction import keep_inputs
+from .definition import LITERAL_TYPES
+from .expressions import Expression, Malformed, whole
+from .literals import DATA_TYPES, Declared, literal_text, read_declared, read_type
+from .local_paths import scheme
+from .notes import Notes
+from .yaml_file import Value, did_you_mean, refuse
+
+if TYPE_CHECKING:
+    from .scope import Scope
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value as it is written.
+
+    Attributes:
+        type: The type that stands beside it; empty where there is none.
+        value: Text, number, path or expression; None where nothing is given.
+        data: Whether it stands under ``path``.
+        scope: The pipeline in which the value, another step's output, is to be looked up; None for any other value.
+    """
+
+    type: str = ""
+    value: Value | None = None
+    data: bool = False
+    scope: Scope | None = None
+
+
+@dataclass(frozen=True)
+class PipelineInput:
+    """An input of a pipeline.
+
+    Attributes:
+        name: Its name.
+        declared: Its declaration.
+        given: Its value.
+        option: What to give to ``--input`` to set it, without the value.
+    """
+
+    name: str
+    declared: Declared
+    given: Given
+    option: str
+
+
+def read_given(name: str, value: Value) -> Given:
+    """One entry of ``inputs``: a literal, a mapping with ``path``, ``value`` or ``default``, or nothing.
+
+    Raises:
+        UserError: A list, or a mapping of another shape; with the line.
+    """
+    if isinstance(value.data, list):
+        raise refuse(value, f"Input `{name}` cannot be a list.", "Write a text, a number, or `type:` and `path:`.")
+    if not value.is_mapping:
+        return Given(value=value if value.data is not None else None)
+    for key in ("dataset", "data"):  # as in files of the preview
+        inner = value.get(key)
+        if inner is not None:
+            found = read_given(name, inner)
+            return replace(found, data=True, type=read_type(value, f"Input `{name}`") or found.type)
+    type_ = read_type(value, f"Input `{name}`")
+    path = value.get("path") or value.get("local_path")
+    if path is not None:
+        return Given(type_, path, data=True)
+    return Given(type_, value.get("value") or value.get("default"))
+
+
+def read_pipeline_inputs(
+    inputs: Mapping[str, Value], replaced: Mapping[str, str], notes: Notes
+) -> dict[str, PipelineInput]:
+    """The pipeline's own inputs, with those that the command line replaces.
+
+    Raises:
+        UserError: One is not of the schema's shape; with the line.
+    """
+    result = {}
+    for name, value in inputs.items():
+        declared, given = read_declared(name, value, typed=False, say=notes.say), read_given(name, value)
+        result[name] = _checked(name, name, declared, given, replaced, notes, "the pipeline")
+    return result
+
+
+def read_nested_inputs(
+    declared: Mapping[str, Value],
+    given: Mapping[str, Value],
+    job: Value,
+    outer: Scope,
+    name: str,
+    replaced: Mapping[str, str],
+    notes: Notes,
+) -> dict[str, PipelineInput]:
+    """The inputs of a pipeline that is a job of another one.
+
+    Args:
+        declared: What its component declares.
+        given: What the job binds them to, in the terms of the pipeline around it.
+        job: The job, for a message.
+        outer: That pipeline.
+        name: The job's full name.
+        replaced: Values of the command line by ``NAME.INPUT``.
+        notes: Takes remarks.
+
+    Raises:
+        UserError: One is not of the schema's shape, bound to what does not exist, or needed and not bound.
+    """
+    what = f"pipeline `{name}`"
+    for key, value in given.items():
+        if key not in declared:
+            hint = did_you_mean(key, declared) if declared else "It has none."
+            notes.say(f"the {what} has no input `{key}`, which is not used. {hint}".rstrip("."), value, name)
+    result = {}
+    for key, value in declared.items():
+        declaration = read_declared(key, value, typed=False, say=notes.of(name))
+        own = read_given(key, value)
+        option = f"{name}.{key}"
+        bound = _bound(key, given[key], outer, what) if key in given else None
+        if bound is not None:
+            option = bound.option or option
+            type_ = declaration.type or bound.declared.type or bound.given.type
+            declaration = replace(declaration, type=type_, optional=declaration.optional or bound.declared.optional)
+            if bound.given.value is not None:
+                own = replace(bound.given, type=type_)
+        one = _checked(key, option, declaration, own, replaced, notes, f"the {what}", f"{name}.{key}")
+        if one.given.value is None and not one.declared.optional:
+            place = given.get(key, job)
+            remedy = f"Give it under `inputs` of `{name}`, or: `--input {option}=…`."
+            raise refuse(place, f"Input `{key}` of the {what} is required and has no value.", remedy)
+        result[key] = one
+    return result
+
+
+def _bound(name: str, value: Value, outer: Scope, what: str) -> PipelineInput | None:
+    """What a job's input is, looked up in the pipeline around it; None where nothing is written."""
+    given = read_given(name, value)
+    if given.value is None:
+        return None
+    declared = Declared(value, given.type)
+    expression = as_expression(given.value, f"Input `{name}` of the {what}")
+    if expression is None:
+        return PipelineInput(name, declared, given, "")
+    path = expression.path[1:] if expression.path[0] == "parent" else expression.path
+    if path[:1] == ("inputs",) and len(path) > 1:
+        return outer.input(".".join(path[1:]), given.value)
+    if path[:1] == ("jobs",) and len(path) == 4 and path[2] == "outputs":
+        # Which step it is may not have been read yet.
+        return PipelineInput(name, declared, replace(given, data=True, scope=outer), "")
+    raise wrong_binding(given.value, expression, f"Input `{name}` of the {what}")
+
+
+def as_expression(value: Value, what: str) -> Expression | None:
+    """The expression that a value of a file is; None for any other value.
+
+    Raises:
+        UserError: It begins one and does not end it, or mixes it with other text.
+    """
+    if value.file is None or not isinstance(value.data, str) or scheme(value.data):
+        return None
+    try:
+        return whole(value.data)
+    except Malformed as error:
+        raise refuse(value, f"{what}: {error}.", "Write one expression, or a text without.") from error
+
+
+def wrong_binding(value: Value, expression: Expression, what: str) -> Exception:
+    """An error for an expression that is none of those that an input takes."""
+    return refuse(
+        value,
+        f"{what} cannot be `{expression.text}`.",
+        "Write `${{parent.inputs.NAME}}` or `${{parent.jobs.STEP.outputs.NAME}}`.",
+    )
+
+
+def _checked(
+    name: str,
+    option: str,
+    declared: Declared,
+    given: Given,
+    replaced: Mapping[str, str],
+    notes: Notes,
+    whose: str,
+    typed: str = "",
+) -> PipelineInput:
+    """With the value of the command line in its place, and looked at as far as its type is known."""
+    if (typed or option) in replaced:
+        text = replaced[typed or option]
+        # A literal that names no type keeps the one that it has in the file.
+        was = given.value.data if given.value is not None and not given.data else None
+        hint = "boolean" if isinstance(was, bool) else "number" if isinstance(was, (int, float)) else ""
+        declared = replace(declared, type=declared.type or hint)
+        given = Given(declared.type, Value(text, None), given.data or declared.type in DATA_TYPES)
+    if given.value is not None and declared.type in LITERAL_TYPES and not given.data:
+        literal_text(given.value, declared, f"Input `{name}` of {whose}", notes.say)
+    for one in (given.value, declared.default) if not given.data else ():
+        if one is not None and isinstance(one.data, (str, int)):
+            keep_inputs({name: str(one.data)})
+    return PipelineInput(name, declared, given, option)

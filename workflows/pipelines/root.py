@@ -1,0 +1,177 @@
+"""Any file with a job in it as a pipeline: a job or a component alone is one of one step.
+
+Nothing is written: the pipeline around it is made in memory, and every value keeps the place that it has in its file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..assets.kinds import COMPONENTS, JOBS, SCHEDULE, kind_of, wrong_kind
+from .literals import unknown_keys
+from .local_paths import local_path, scheme
+from .notes import Notes
+from .yaml_file import Value, did_you_mean, read_yaml, refuse
+
+KEYS = (
+    *("$schema", "type", "name", "version", "display_name", "description", "tags", "experiment_name", "properties"),
+    *("inputs", "outputs", "settings", "jobs", "compute", "identity", "services", "component", "is_deterministic"),
+    *("creation_context", "id", "status", "log_files", "intellectual_property"),
+)
+SETTINGS = (
+    *("default_compute", "default_datastore", "datastore", "default_environment", "continue_on_step_failure"),
+    *("force_rerun", "continue_on_failed_optional_input", "on_init", "on_finalize", "on_failure"),
+)
+_PIPELINE_TYPES = ("pipeline", "pipeline_job", "pipeline_component", "pipelinejob", "pipelinecomponent")
+#: What of a job stays with the pipeline that is made around it.
+_OUTSIDE = ("inputs", "outputs", "name", "version", "display_name", "description", "experiment_name", "tags", "$schema")
+
+
+def as_pipeline(root: Value, notes: Notes) -> Value:
+    """The mapping with ``jobs`` that a file stands for.
+
+    Args:
+        root: The file's content.
+        notes: Takes what is not acted on.
+
+    Raises:
+        UserError: There is no job in it that could be run here, or its keys are not of the schema.
+    """
+    kind = kind_of(root)
+    if kind is SCHEDULE:
+        return _of_schedule(root, notes)
+    if _is_pipeline(root):
+        return _pipeline(root, notes)
+    if kind not in JOBS:
+        raise wrong_kind(root, "a pipeline or a job", JOBS)
+    return _of_one(root, kind in COMPONENTS)
+
+
+def _is_pipeline(root: Value) -> bool:
+    type_ = root.get("type")
+    name = str(type_.data).lower() if type_ is not None else ""
+    return name in _PIPELINE_TYPES or ("jobs" in root.data and not name)
+
+
+def _pipeline(root: Value, notes: Notes) -> Value:
+    for key in unknown_keys(root.mapping("The file"), KEYS, "The pipeline"):
+        notes.add(key)
+    settings = root.get("settings")
+    if settings is not None:
+        for key in unknown_keys(settings.mapping("`settings`"), SETTINGS, "`settings`", notes.say):
+            notes.add(f"settings.{key}")
+    for key, place in (("identity", root), ("services", root), ("on_init", settings), ("on_finalize", settings)):
+        if place is not None and place.get(key) is not None:
+            notes.add(key)
+    component = root.get("component")
+    if root.get("jobs") is None and component is not None:
+        return _with_component(root, component, notes)
+    if root.get("jobs") is None:
+        raise refuse(root.data.get("jobs") or root, "The pipeline has no jobs.", "Add a job under `jobs:`.")
+    return root
+
+
+def _with_component(root: Value, named: Value, notes: Notes) -> Value:
+    """A pipeline job whose jobs are those of a component."""
+    if named.is_mapping:
+        component = as_pipeline(named, notes)
+    else:
+        text = named.text("`component`")
+        if scheme(text):
+            raise refuse(
+                named,
+                f"The pipeline is the registered component `{text}`.",
+                "Name its file: `component: ./pipeline.yml`.",
+            )
+        component = as_pipeline(read_yaml(local_path(named, text), "component file", named), notes)
+    inputs = dict(_entries(component, "inputs"))
+    for name, value in _entries(root, "inputs").items():
+        if name not in inputs:
+            raise refuse(value, f"The component has no input `{name}`.", did_you_mean(name, inputs))
+        inputs[name] = _declared_and_given(inputs[name], value)
+    own = {key: value for key, value in root.data.items() if key != "component"}
+    return Value({**component.data, **own, "inputs": Value(inputs, root.file, root.line)}, root.file, root.line)
+
+
+def _declared_and_given(declared: Value, value: Value) -> Value:
+    """One mapping of an input's declaration and the value that it is given elsewhere."""
+    entries = declared.data if declared.is_mapping else {}
+    given = value.data if value.is_mapping else {"value": value}
+    return Value({**entries, **given}, value.file, value.line)
+
+
+def _of_one(root: Value, is_component: bool) -> Value:
+    """A pipeline around one job, or one component."""
+    name = run_name(root, root.file).replace(".", "-")
+    inputs, outputs = _entries(root, "inputs"), _entries(root, "outputs")
+
+    def bound(entries: Mapping[str, Value], group: str) -> Value:
+        links = {
+            key: Value("${{parent." + group + "." + key + "}}", one.file, one.line) for key, one in entries.items()
+        }
+        place = root.get(group) or root
+        return Value(links, place.file, place.line)
+
+    if is_component and root.file is not None:
+        job = {"component": Value(str(root.file), root.file, root.line)}
+    else:
+        job = {key: value for key, value in root.data.items() if key not in _OUTSIDE}
+    job |= {"inputs": bound(inputs, "inputs"), "outputs": bound(outputs, "outputs")}
+    kept = {key: root.data[key] for key in _OUTSIDE if key in root.data}
+    jobs = {name: Value(job, root.file, root.line)}
+    made = {**kept, "jobs": Value(jobs, root.file, root.line)}
+    return Value(made, root.file, root.line)
+
+
+def _of_schedule(root: Value, notes: Notes) -> Value:
+    """The job that a schedule starts, with the inputs and settings that it gives to it."""
+    created = root.get("create_job")
+    if created is None:
+        raise refuse(root, "The schedule has no `create_job`.", "Name the job: `create_job: ./job.yml`.")
+    notes.add("trigger")
+    if not created.is_mapping:
+        return _named_job(created, notes)
+    job = created.get("job")
+    if job is None:
+        return as_pipeline(created, notes)
+    base = as_pipeline(job, notes) if job.is_mapping else _named_job(job, notes)
+    inputs = dict(_entries(base, "inputs"))
+    for name, value in _entries(created, "inputs").items():
+        if name not in inputs:
+            notes.say(f"The job has no input `{name}`, which is not used. {did_you_mean(name, inputs)}", value)
+            continue
+        inputs[name] = _declared_and_given(inputs[name], value)
+    settings = {**_entries(base, "settings"), **_entries(created, "settings")}
+    changed = {"inputs": Value(inputs, base.file, base.line), "settings": Value(settings, created.file, created.line)}
+    return Value({**base.data, **changed}, base.file, base.line)
+
+
+def _named_job(named: Value, notes: Notes) -> Value:
+    text = named.text("`job`").strip()
+    if scheme(text):
+        problem = f"The schedule starts the job `{text}`, which is not on this machine."
+        raise refuse(named, problem, "Name its file: `job: ./job.yml`.")
+    root = read_yaml(local_path(named, text), "job file", named)
+    if kind_of(root) is SCHEDULE:
+        raise refuse(named, f"{text} is a schedule itself.", "Name a job.")
+    return as_pipeline(root, notes)
+
+
+def run_name(root: Value, file: Path | None) -> str:
+    """What a run is called, in letters fit for a file name."""
+    stem = file.stem if file is not None else ""
+    generic = stem.lower() in ("pipeline", "pipeline-job", "job", "main", "component")
+    named = [root.get("name"), root.get("display_name")]
+    candidates = [str(value.data) for value in named if value is not None]
+    for text in (*candidates, *([file.parent.name] if generic and file is not None else []), stem):
+        cleaned = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:60].rstrip("-.")
+        if cleaned:
+            return cleaned
+    return "pipeline"
+
+
+def _entries(place: Value, key: str) -> Mapping[str, Value]:
+    value = place.get(key)
+    return value.mapping(f"`{key}`") if value is not None else {}

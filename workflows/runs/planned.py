@@ -1,0 +1,58 @@
+"""A step of a pipeline file as a run's plan has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ..models import ImageRef
+from ..pipelines.definition import FILE_TYPES, Input, Step
+from .plan import PlannedDebug, PlannedInput, PlannedStep
+
+
+def planned_step(step: Step, image: ImageRef, debug: PlannedDebug | None, fetched: Mapping[str, Path]) -> PlannedStep:
+    """What the runner is to do for a step.
+
+    Args:
+        step: The step.
+        image: What it runs in.
+        debug: How it is debugged; None for not at all.
+        fetched: Local files of inputs that lie at an address, by that.
+    """
+    return PlannedStep(
+        name=step.name,
+        command=step.command,
+        code=str(step.code) if step.code else None,
+        image=image,
+        inputs={name: _planned_input(entry, fetched) for name, entry in step.inputs.items() if entry.given},
+        outputs={name: kind in FILE_TYPES for name, kind in step.outputs.items()},
+        variables=step.variables,
+        distribution=step.distribution,
+        ranks=step.ranks,
+        processes=step.processes,
+        shm_size=step.shm_size,
+        after=step.after,
+        includes=tuple(map(str, step.includes)),
+        debug=debug,
+    )
+
+
+def _planned_input(entry: Input, fetched: Mapping[str, Path]) -> PlannedInput:
+    if entry.url is not None:
+        return PlannedInput(path=str(fetched[entry.url]))
+    path = str(entry.path) if entry.path is not None else None
+    return PlannedInput(text=entry.text, path=path, step=entry.step, output=entry.output)
+
+
+def fetch_inputs(steps: Sequence[Step], report: Callable[[str], None]) -> dict[str, Path]:
+    """Local files of the inputs that are fetched from the web, by their address.
+
+    Raises:
+        UserError: One cannot be fetched.
+    """
+    entries = [entry for step in steps for entry in step.inputs.values() if entry.url is not None]
+    if not entries:
+        return {}
+    from ..pipelines.fetching import fetch_all
+
+    return fetch_all(entries, report)
