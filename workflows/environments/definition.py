@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 BUILD_VERSION = "2"
 
 CONDA_FILES = ("conda.yml", "conda.yaml", "environment.yml", "environment.yaml")
+_YAML = (".yml", ".yaml")
 _CACHES = frozenset(
     {
         "__pycache__",
@@ -139,7 +140,8 @@ def load_definition(
     """Read an environment definition.
 
     Args:
-        folder: Holds conda.yml (or environment.yml), or only requirements.txt.
+        folder: Holds conda.yml (or environment.yml, or one conda file of another name), or only requirements.txt; or
+            such a file itself, which then is all of the definition, as ``conda_file`` is.
         conda_file: This file and what it includes are all of the definition: the other things in
             the folder, which may be a whole project, do not count, and the default Dockerfile is used.
         required: Requirements added where none of that name is there, such as ``debugpy>=1.8``.
@@ -149,16 +151,23 @@ def load_definition(
         UserError: The folder or the definition is missing, or something in it cannot be read.
     """
     folder = Path(os.path.abspath(folder))
+    requirements: Path | None = None
+    if conda_file is None and folder.is_file():
+        if folder.suffix.lower() in _YAML:
+            conda_file = folder
+        else:
+            requirements = folder
+        folder = folder.parent
     if not folder.is_dir():
         raise UserError(
             f"The environment folder {folder} does not exist.",
             "Create it with a conda.yml or requirements.txt, or name another in the settings.",
         )
     lines = PipLines()
-    alone = conda_file is not None
-    if conda_file is None:
-        conda_file = next((folder / name for name in CONDA_FILES if (folder / name).is_file()), None)
-    source = conda_file or folder / "requirements.txt"
+    alone = conda_file is not None or requirements is not None
+    if not alone:
+        conda_file = _conda_file_of(folder)
+    source = conda_file or requirements or folder / "requirements.txt"
     if conda_file is not None:
         name, channels, packages, variables = read_conda(conda_file, lines)
     elif source.is_file():
@@ -183,7 +192,7 @@ def load_definition(
         files[PurePosixPath("Dockerfile")] = default_dockerfile
     if alone:
         lines.files.append(source.resolve())
-    elif not (folder / "runit").is_dir():
+    if alone or not (folder / "runit").is_dir():
         runit = default_dockerfile.parent / "runit"
         files |= {PurePosixPath("runit") / inner: path for inner, path in _walk(runit)}
     ordered = tuple(sorted(files.items()))
@@ -222,6 +231,26 @@ def load_definition(
         copied=copied,
         variables=variables,
     )
+
+
+def _conda_file_of(folder: Path) -> Path | None:
+    """A folder's conda file: one of the usual names, or else the only one, where there are no requirements."""
+    usual = next((folder / name for name in CONDA_FILES if (folder / name).is_file()), None)
+    if usual is not None or (folder / "requirements.txt").is_file():
+        return usual
+    named = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _YAML and path.is_file()]
+    if not named:
+        return None
+    from ..assets.kinds import CONDA_FILE, kind_of_file
+
+    found = [path for path in named if kind_of_file(path) is CONDA_FILE]
+    if len(found) > 1:
+        raise UserError(
+            f"There are several conda files in {folder}: {', '.join(path.name for path in found)}.",
+            "Name the one that is meant, rather than its folder.",
+        )
+    # One that cannot be read is told of where it is read.
+    return found[0] if found else named[0] if len(named) == 1 and kind_of_file(named[0]) is None else None
 
 
 def local_files(path: Path) -> Iterator[tuple[PurePosixPath, Path]]:
