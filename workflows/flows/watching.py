@@ -15,6 +15,7 @@ from typing import Any
 from .. import report, storage
 from ..console import Console, Step
 from ..errors import UserError
+from ..paths import shown
 from ..reading import read_bytes
 from ..runs import attachable, given
 from ..runs import record as records
@@ -492,14 +493,17 @@ def check_rank(rank: int | None, most: int, which: str) -> None:
 def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
     """The error for a failed step, with the end of its log."""
     from ..logs.ending import tail_lines
+    from ..logs.own_line import own_line
 
     given.keep_secrets(run)
     lines: list[str] = []
+    place: tuple[Path, int] | None = None
     for _rank, path in run.logs(step):
         found = tail_lines(path, SHOWN_LINES) if path.exists() else []
         # Of several ranks the one that raised says why; the others were ended for it.
         if found and (not lines or any(line.startswith("Traceback") for line in found)):
             lines = found
+            place = own_line(path, step.mappings)
             if any(line.startswith("Traceback") for line in found):
                 break
     if not lines and run.build_log(step).exists():
@@ -532,6 +536,8 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
         f"{(step.reason or str(step.exit_code)).rstrip('.')}.",
         f"Mend it, then: {again(run, step.name)} (its whole log: {log_command(run, step.name)})",
         details=[*lines, *_why_not_held(run, step)],
+        file=shown(place[0]) if place is not None else None,
+        line=place[1] if place is not None else None,
     )
 
 
