@@ -21,6 +21,7 @@ class UserError(Exception):
         remedy: One line that says what to do about it.
         file: The file the problem lies in, if it lies in one.
         line: The line in ``file``, counted from 1.
+        column: Where in that line, counted from 1, where it is worth saying.
         details: Lines shown above the two, such as the end of a build's log.
         exit_code: What the command exits with.
     """
@@ -34,6 +35,7 @@ class UserError(Exception):
         *,
         file: Path | str | None = None,
         line: int | None = None,
+        column: int | None = None,
         details: Sequence[str] = (),
     ) -> None:
         from .redaction import scrub
@@ -45,6 +47,7 @@ class UserError(Exception):
         self.remedy = _one_line(remedy)
         self.file = file
         self.line = line
+        self.column = column
         self.details = tuple(details)
 
     def __str__(self) -> str:
@@ -54,7 +57,8 @@ class UserError(Exception):
             from .paths import shown
 
             place = shown(Path(self.file))
-            where = f"{place}: " if self.line is None else f"{place}:{self.line}: "
+            numbers = [str(number) for number in (self.line, self.column) if number]
+            where = f"{':'.join([str(place), *numbers])}: "
         return f"{where}error: {self.problem}\n{self.remedy}"
 
 

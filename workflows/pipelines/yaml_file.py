@@ -38,11 +38,13 @@ class Value:
         data: A scalar as YAML understands it, ``dict[str, Value]``, ``list[Value]``, or None.
         file: The file it is written in; None where it comes from the command line.
         line: The line of its key, or its own in a list, counted from 1.
+        column: Where in that line, counted from 1; 0 where nobody knows.
     """
 
     data: Any
     file: Path | None
     line: int = 0
+    column: int = 0
 
     @property
     def is_mapping(self) -> bool:
@@ -192,7 +194,10 @@ def _convert(node: Any, file: Path, done: dict[int, Any]) -> Any:
     if isinstance(node, yaml.MappingNode):
         result = _mapping(node, file, done)
     elif isinstance(node, yaml.SequenceNode):
-        result = [Value(_convert(item, file, done), file, item.start_mark.line + 1) for item in node.value]
+        result = [
+            Value(_convert(item, file, done), file, item.start_mark.line + 1, item.start_mark.column + 1)
+            for item in node.value
+        ]
     else:
         result = _scalar(node, file)
     done[id(node)] = result
@@ -254,5 +259,5 @@ def _mapping(node: Any, file: Path, done: dict[int, Any]) -> dict[str, Value]:
                 file=shown(file),
                 line=line,
             )
-        own[name] = Value(_convert(item, file, done), file, line)
+        own[name] = Value(_convert(item, file, done), file, line, key.start_mark.column + 1)
     return {**merged, **own} if merged else own

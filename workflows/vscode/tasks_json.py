@@ -87,11 +87,12 @@ def _matcher(stays: bool) -> list[dict[str, Any]]:
         # The second line says what to do about it, and becomes the message's second line.
         "pattern": [
             {
-                "regexp": r"^(?:\^C)*(\S.*?):(\d+): (error|warning): (.*)$",
+                "regexp": r"^(?:\^C)*(\S.*?):(\d+)(?::(\d+))?: (error|warning): (.*)$",
                 "file": 1,
                 "line": 2,
-                "severity": 3,
-                "message": 4,
+                "column": 3,
+                "severity": 4,
+                "message": 5,
             },
             {"regexp": "^(.+)$", "message": 1},
         ],
