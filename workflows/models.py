@@ -76,6 +76,35 @@ class RegistryLogin:
 
 
 @dataclass(frozen=True)
+class Serving:
+    """How an image serves by itself, without the inference server.
+
+    Attributes:
+        port: The port in the container that answers requests.
+        path: Where requests are posted.
+        ready_port: The port in the container that says whether it is ready.
+        ready_path: Where that is asked.
+        model: Absolute path of its model, if there is one.
+        model_place: The folder of the container that the model is in.
+        code: Absolute path of the folder of code that it is given; None where all code is in the image.
+        code_place: Where the container sees that.
+        script: The scoring script, relative to that folder.
+        copied: Folders and files of this machine that its image has copies of, by their places there.
+    """
+
+    port: int
+    path: str
+    ready_port: int
+    ready_path: str
+    model: Path | None = None
+    model_place: str = ""
+    code: Path | None = None
+    code_place: str = ""
+    script: str = ""
+    copied: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ServiceSpec:
     """What an engine needs to know to make a service.
 
@@ -88,6 +117,12 @@ class ServiceSpec:
         score_script: Absolute path of the entry script.
         source: Absolute path of the folder that the service runs; the script is in it.
         model_dir: Absolute path of the model folder, if there is one.
+        model_below: What it is called in the folder that AZUREML_MODEL_DIR names; empty where it is that one itself.
+        serving: How the image serves by itself; None where the inference server does.
+        foreign: Whether the image is somebody else's, which may have no debugpy.
+        ready_seconds: Seconds that it may take to be ready, where the image serves by itself.
+        ready_timeout: Seconds that an answer to the question whether it is may take.
+        ready_successes: Answers in a row that it takes.
         variables: Environment variables that were named for it.
         conda_variables: Those of conda.yml, as they stand there.
         conda_file: That file.
@@ -112,6 +147,12 @@ class ServiceSpec:
     debug_port: int
     wait: bool
     debug_timeout: int
+    model_below: str = ""
+    serving: Serving | None = None
+    foreign: bool = False
+    ready_seconds: int = 0
+    ready_timeout: int = 0
+    ready_successes: int = 1
     links: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     conda_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -147,6 +188,14 @@ class Service:
         links: As of the specification.
         gate_port: Port on 127.0.0.1 at which the container's gate is published (docker), which asks for the token.
         token: What its forwarder says there.
+        by_itself: Whether the image serves by itself.
+        scoring_path: Where requests are posted.
+        ready_port: Port on 127.0.0.1 that says whether it is ready.
+        ready_path: Where that is asked.
+        ready_seconds: As of the specification.
+        ready_timeout: As of the specification.
+        ready_successes: As of the specification.
+        mapped: Folders and files of this machine that it has at other places, without their being mounted; by place.
     """
 
     engine: str
@@ -173,6 +222,14 @@ class Service:
     links: Mapping[str, str] = field(default_factory=dict)
     gate_port: int = 0
     token: str = field(default="", repr=False)
+    by_itself: bool = False
+    scoring_path: str = "/score"
+    ready_port: int = 0
+    ready_path: str = "/"
+    ready_seconds: int = 0
+    ready_timeout: int = 0
+    ready_successes: int = 1
+    mapped: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -184,6 +241,8 @@ class Service:
         handle: str = "",
         gate_port: int = 0,
         token: str = "",
+        ready_port: int = 0,
+        mapped: Mapping[str, str] | None = None,
     ) -> Service:
         """The service that an engine has made of a specification."""
         return cls(
@@ -207,12 +266,20 @@ class Service:
             links=spec.links,
             gate_port=gate_port,
             token=token,
+            by_itself=spec.serving is not None,
+            scoring_path=spec.serving.path if spec.serving is not None else "/score",
+            ready_port=ready_port or spec.scoring_port,
+            ready_path=spec.serving.ready_path if spec.serving is not None else "/",
+            ready_seconds=spec.ready_seconds,
+            ready_timeout=spec.ready_timeout,
+            ready_successes=spec.ready_successes,
+            mapped=mapped or {},
         )
 
     @property
     def path_mappings(self) -> tuple[PathMapping, ...]:
         """Where the service's code lies for it."""
-        linked = [PathMapping(Path(local), place) for place, local in self.links.items()]
+        linked = [PathMapping(Path(local), place) for place, local in {**self.links, **self.mapped}.items()]
         # Of two that begin alike the debugger takes the first: so what lies in the folder comes before it.
         inner = [one for one in linked if self.source in one.local_root.parents]
         return (*inner, PathMapping(self.source, self.remote_root), *(one for one in linked if one not in inner))
@@ -225,7 +292,7 @@ class Service:
     @property
     def scoring_url(self) -> str:
         """Where to post requests."""
-        return f"http://127.0.0.1:{self.scoring_port}/score"
+        return f"http://127.0.0.1:{self.scoring_port}{self.scoring_path}"
 
     @property
     def events(self) -> Path:

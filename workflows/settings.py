@@ -117,9 +117,26 @@ SETTINGS: tuple[Setting, ...] = (
         name="source_directory",
     ),
     Setting("AML_MODEL_DIR", "", "model folder, AZUREML_MODEL_DIR in the service", path=True),
+    Setting(
+        "AML_DEPLOYMENT_FILE",
+        "",
+        "an online deployment's yml as it is: code, model, environment and variables of the service come from it",
+        path=True,
+        name="deployment",
+    ),
     Setting("AML_SERVICE_ENV", "", "file with environment variables for the service, NAME=value lines", path=True),
-    Setting("AML_INFERENCE_ENV", "", "folder of the inference environment's definition", path=True),
-    Setting("AML_TRAINING_ENV", "", "folder of the training environment's definition", path=True),
+    Setting(
+        "AML_INFERENCE_ENV",
+        "",
+        "the inference environment's definition: a folder, or a conda or requirements file",
+        path=True,
+    ),
+    Setting(
+        "AML_TRAINING_ENV",
+        "",
+        "the training environment's definition: a folder, or a conda or requirements file",
+        path=True,
+    ),
     Setting("AML_BASE_IMAGE", "", "base of images built locally"),
     Setting(
         "AML_IMAGE_TAG", "debug:1", "tag of the image that is run", _matching(_TAG, "an image name such as debug:1")
@@ -182,6 +199,7 @@ class Settings:
     score_script: Path
     source_directory: Path | None
     model_dir: Path | None
+    deployment: Path | None
     service_env: Path | None
     inference_env: Path
     training_env: Path

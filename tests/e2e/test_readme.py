@@ -121,6 +121,10 @@ SCENES = (
 )
 #: Typed somewhere else: the file, and how it stands there.
 ELSEWHERE = {
+    "inv deploy.debug --deployment blue.yml": (
+        "tests/e2e/test_deploy_files.py",
+        '"--deployment", "endpoints/blue.yml"',
+    ),
     "inv test": (".ci/run", "inv test"),
     "inv lint": (".ci/run", "inv lint"),
     "inv bench --quick": (".ci/run", "inv bench --quick"),

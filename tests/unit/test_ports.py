@@ -58,7 +58,7 @@ def test_a_port_that_is_bound_and_not_yet_listened_on(port: int, held: str) -> N
 def test_a_service_is_promised_its_ports_before_it_listens(port: int, tmp_path: Path) -> None:
     wanted = {"AML_ENGINE": "process", "AML_SCORING_PORT": "0", "AML_DEBUG_PORT": str(port)}
     settings = resolve(tmp_path, environ=wanted)
-    chosen = Deployment(settings, Console())._chosen_ports(frozenset(), [])
+    chosen = Deployment(settings, Console())._specification().chosen_ports(frozenset(), [])
     assert chosen["debug_port"] == port
     found, word = ports.pick("debug_port", port, frozenset(), lambda _port: None)
     assert found not in chosen.values() and "belongs to another session" in word

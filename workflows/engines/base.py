@@ -45,8 +45,14 @@ class Engine(Protocol):
     def app_root(self, source: Path) -> str:
         """The folder that a service runs as it will see it; known before anything is made."""
 
-    def links(self, source: Path, model_dir: Path | None, tag: str) -> Links:
+    def links(self, source: Path, model_dir: Path | None, tag: str, below: str = "") -> Links:
         """What links in a service's folders lead to that the service would not have.
+
+        Args:
+            source: The folder that it runs.
+            model_dir: Its model folder, if there is one.
+            tag: The tag of its image.
+            below: What the model folder is called in the one that AZUREML_MODEL_DIR names.
 
         Raises:
             UserError: It cannot be given to it.
@@ -172,6 +178,9 @@ def service_variables(
         ours["AZUREML_DEBUGGEE_GUNICORN_CONFIG"] = configuration
     if model_dir:
         ours["AZUREML_MODEL_DIR"] = model_dir
+    if spec.model_below:
+        # For mlflow_scoring; here the folder has other things in it than the model.
+        ours["AZUREML_DEBUGGEE_MODEL"] = spec.model_below
     # With it the server would have a debugger of its own.
     theirs.pop("AZUREML_DEBUG_PORT", None)
     # Nothing is left in the person's folders, and no stale byte code is ever loaded

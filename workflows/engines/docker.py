@@ -23,9 +23,10 @@ from ..errors import NameTaken, UserError
 from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, RegistryLogin, Service, ServiceSpec
 from ..paths import cache_folder
-from . import docker_folders, docker_images, docker_network, docker_packages, forwarders, ports
+from . import docker_folders, docker_images, docker_network, docker_packages, docker_served, forwarders, ports
 from .base import KEPT_LOG_BYTES, Unused, service_variables
 from .docker_client import connect, socket_path
+from .docker_served import ANNOUNCE_ROOT, DEBUGGEE_ROOT, ContainerPlan
 from .links import Links, outward
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 APP_ROOT = "/var/azureml-app"
 MODEL_ROOT = "/var/azureml-models"
-DEBUGGEE_ROOT = "/var/azureml-debuggee"
-ANNOUNCE_ROOT = "/var/azureml-debug"
 RUNIT = "/var/runit"
 SCORING_PORT, DEBUG_PORT = 5001, 5678
 STOP_SECONDS = 1
@@ -106,15 +105,31 @@ class DockerEngine:
         """See :class:`~workflows.engines.base.Engine`."""
         return APP_ROOT
 
-    def links(self, source: Path, model_dir: Path | None, tag: str) -> Links:
+    def links(self, source: Path, model_dir: Path | None, tag: str, below: str = "") -> Links:
         """See :class:`~workflows.engines.base.Engine`."""
         mounts = [(source, docker_packages.app_root(self._client, tag, APP_ROOT))]
         if model_dir is not None:
-            mounts.append((model_dir, MODEL_ROOT))
+            mounts.append((model_dir, f"{MODEL_ROOT}/{below}" if below else MODEL_ROOT))
         return outward(mounts, (APP_ROOT, MODEL_ROOT, DEBUGGEE_ROOT, ANNOUNCE_ROOT))
 
     def create(self, spec: ServiceSpec) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
+        plan = docker_served.plan(self._client, spec) if spec.serving is not None else self._plan(spec)
+        token = forwarders.new_token()
+        plan = replace(plan, variables={**plan.variables, **forwarders.gate_variables(token)})
+        # Held from here on, as the published port would be.
+        with forwarders.listen(spec.debug_port, f"the service {spec.name}") as listener:
+            handle, gate_port, ready_port = self._create(spec, plan)
+            try:
+                forwarders.start(listener, _told(gate_port, token, handle), _forwarder_log(spec))
+            except BaseException:
+                self._end(handle)
+                raise
+        variables = plan.variables
+        return Service.of(spec, self.name, plan.root, variables, handle, gate_port, token, ready_port, plan.mapped)
+
+    def _plan(self, spec: ServiceSpec) -> ContainerPlan:
+        """The container of a service that the inference server serves."""
         from docker.types import Mount
 
         root = docker_packages.app_root(self._client, spec.tag, APP_ROOT)
@@ -139,44 +154,50 @@ class DockerEngine:
             Mount(DEBUGGEE_ROOT, DEBUGGEE, type="bind", read_only=True),
             Mount(ANNOUNCE_ROOT, str(spec.session / "announce"), type="bind"),
         ]
+        mapped = {}
         if spec.model_dir:
-            mounts.append(Mount(MODEL_ROOT, str(spec.model_dir), type="bind", read_only=True))
+            place = f"{MODEL_ROOT}/{spec.model_below}" if spec.model_below else MODEL_ROOT
+            mounts.append(Mount(place, str(spec.model_dir), type="bind", read_only=True))
+            mapped = {place: str(spec.model_dir)} if spec.model_below else {}
         mounts += [Mount(place, local, type="bind", read_only=True) for place, local in spec.links.items()]
+        if spec.foreign:
+            mounts.append(docker_served.debugpy_mount())
+            variables["AZUREML_DEBUGGEE_DEBUGPY"] = docker_served.DEBUGPY_ROOT
         user = container_user(self._client)
         if user:
             variables.setdefault("HOME", "/tmp")  # noqa: S108
-        token = forwarders.new_token()
-        variables |= forwarders.gate_variables(token)
-        # Held from here on, as the published port would be.
-        with forwarders.listen(spec.debug_port, f"the service {spec.name}") as listener:
-            handle, gate_port = self._create(spec, root, variables, mounts, user)
-            try:
-                forwarders.start(listener, _told(gate_port, token, handle), _forwarder_log(spec))
-            except BaseException:
-                self._end(handle)
-                raise
-        return Service.of(spec, self.name, root, variables, handle, gate_port, token)
+        options = {
+            # Holds the container open for runsvdir, as a shell does in the published steps.
+            "entrypoint": ["sleep"],
+            "command": ["infinity"],
+            # An init that hears the stop signal and collects what the adapters leave.
+            "init": True,
+            "working_dir": root,
+            "user": user,
+        }
+        ports_inside = {"scoring": SCORING_PORT, "debug": DEBUG_PORT}
+        return ContainerPlan(root, variables, mounts, ports_inside, options, mapped, _script(spec, root))
 
-    def _create(
-        self, spec: ServiceSpec, root: str, variables: dict[str, str], mounts: list[Any], user: str | None
-    ) -> tuple[str, int]:
-        """A running container, and the port at which its gate is published."""
+    def _create(self, spec: ServiceSpec, plan: ContainerPlan) -> tuple[str, int, int]:
+        """A running container, and the ports at which its gate, and what says that it is ready, are published."""
         from docker.errors import APIError
 
         attempt = 1
         while True:
-            (gate_port,) = ports.reserve_free(1)
+            gate_port, *more = ports.reserve_free(2 if "ready" in plan.ports else 1)
+            published = {"scoring": spec.scoring_port, "debug": gate_port}
+            published |= {"ready": more[0]} if more else {}
             container = None
             try:
-                container = self._made(spec, root, variables, mounts, user, gate_port)
+                container = self._made(spec, plan, published)
                 docker_folders.check_seen(
                     self._client,
                     str(container.id),
                     (spec.session / "announce", ANNOUNCE_ROOT),
-                    _script(spec, root),
+                    plan.seen,
                 )
                 container.start()
-                return str(container.id), gate_port
+                return str(container.id), gate_port, published.get("ready", spec.scoring_port)
             except BaseException as error:
                 # A container that could not start would go on holding the name.
                 if container is not None:
@@ -184,20 +205,12 @@ class DockerEngine:
                         container.remove(force=True)
                 if not isinstance(error, APIError):
                     raise
-                if attempt >= ATTEMPTS or not is_passing(error, [gate_port]):
+                if attempt >= ATTEMPTS or not is_passing(error, [gate_port, *more]):
                     self._explain_start(error, spec)
                     raise
                 attempt += 1
 
-    def _made(
-        self,
-        spec: ServiceSpec,
-        root: str,
-        variables: dict[str, str],
-        mounts: list[Any],
-        user: str | None,
-        gate_port: int,
-    ) -> Any:
+    def _made(self, spec: ServiceSpec, plan: ContainerPlan, published: Mapping[str, int]) -> Any:
         from docker.errors import APIError, ImageNotFound
         from docker.types import LogConfig
 
@@ -206,27 +219,18 @@ class DockerEngine:
             with uninterrupted():
                 return self._client.containers.create(
                     spec.tag,
-                    # Holds the container open for runsvdir, as a shell does in the published steps.
-                    entrypoint=["sleep"],
-                    command=["infinity"],
-                    # An init that hears the stop signal and collects what the adapters leave.
-                    init=True,
                     name=spec.name,
                     labels={
                         LABEL_KIND: "service",
                         LABEL_PROJECT: str(spec.project),
-                        LABEL_PORTS: f"{spec.debug_port}:{gate_port}",
+                        LABEL_PORTS: f"{spec.debug_port}:{published['debug']}",
                     },
-                    environment=variables,
-                    mounts=mounts,
+                    environment=dict(plan.variables),
+                    mounts=list(plan.mounts),
                     network=docker_network.ensure(self._client),
-                    ports={
-                        f"{SCORING_PORT}/tcp": ("127.0.0.1", spec.scoring_port),
-                        f"{DEBUG_PORT}/tcp": ("127.0.0.1", gate_port),
-                    },
-                    working_dir=root,
+                    ports={f"{plan.ports[name]}/tcp": ("127.0.0.1", port) for name, port in published.items()},
                     log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "50m", "max-file": "2"}),
-                    user=user,
+                    **plan.options,
                 )
         except ImageNotFound as error:
             raise UserError(f"There is no image {spec.tag}.", "First: inv deploy.tag") from error
@@ -240,6 +244,9 @@ class DockerEngine:
 
     def start(self, service: Service) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
+        if service.by_itself:
+            # Its own program runs since the container does.
+            return replace(service, started=True)
         api = self._client.api
         execution = api.exec_create(service.handle, ["/bin/sh", "-c", _START], stdout=False, stderr=False)
         api.exec_start(execution["Id"], detach=True)
@@ -284,6 +291,9 @@ class DockerEngine:
     def restart_worker(self, service: Service, worker: int) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
         api = self._client.api
+        if service.by_itself:
+            api.restart(service.handle, timeout=STOP_SECONDS)
+            return service
         command = ["/bin/sh", f"{DEBUGGEE_ROOT}/restart_worker.sh", str(worker), RUNIT]
         execution = api.exec_create(service.handle, command)
         api.exec_start(execution["Id"])

@@ -29,6 +29,8 @@ from .docker_images import DIGEST, ENVIRONMENT, KIND, PREFIX, SOURCE, engine_dis
 if TYPE_CHECKING:
     import docker
 
+    from ..pipelines.definition import EnvironmentReference
+
 # Raised whenever the way such images are built changes.
 _VERSION = "1"
 
@@ -83,6 +85,28 @@ def image_as_it_is(name: str, report: Callable[[str], None], *, file: Path, line
     )
 
 
+def image_here(reference: EnvironmentReference) -> ImageRef | None:
+    """The image that is named, or that a context has been built to, where it is here.
+
+    Raises:
+        UserError: The context cannot be read.
+    """
+    from docker.errors import ImageNotFound
+
+    with contextlib.closing(connect()) as client:
+        if reference.build is not None:
+            dockerfile = reference.dockerfile or "Dockerfile"
+            try:
+                digest = _digest(reference.build, dockerfile, _files(reference.build, dockerfile))
+            except OSError as error:
+                raise _unreadable(reference.build, error, reference.file, reference.line) from error
+            return _built(client, digest, _name(reference.build, digest))
+        assert reference.image is not None
+        with contextlib.suppress(ImageNotFound):
+            return ImageRef("docker", _id(client, reference.image), reference.image, reused=True)
+    return None
+
+
 def _id(client: docker.DockerClient, name: str) -> str:
     return str(inspect(client, name)["Id"]).removeprefix("sha256:")
 
@@ -131,8 +155,7 @@ def image_of_context(
         ):
             files = _files(folder, dockerfile)
             digest = _digest(folder, dockerfile, files)
-            plain = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "context"
-            name = f"{PREFIX}/{plain}:{digest[:12]}"
+            name = _name(folder, digest)
             found = _built(client, digest, name)
             if found is not None:
                 return found
@@ -149,13 +172,22 @@ def image_of_context(
     except OSError as error:
         if is_disk_full(str(error)):
             raise engine_disk_full() from error
-        raise UserError(
-            f"The build context {folder} cannot be read: {error.strerror or error}.",
-            "Make it readable, or list what is not needed in its .dockerignore.",
-            file=file,
-            line=line,
-        ) from error
+        raise _unreadable(folder, error, file, line) from error
     return ImageRef("docker", digest, name)
+
+
+def _unreadable(folder: Path, error: OSError, file: Path, line: int) -> UserError:
+    return UserError(
+        f"The build context {folder} cannot be read: {error.strerror or error}.",
+        "Make it readable, or list what is not needed in its .dockerignore.",
+        file=file,
+        line=line,
+    )
+
+
+def _name(folder: Path, digest: str) -> str:
+    plain = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "context"
+    return f"{PREFIX}/{plain}:{digest[:12]}"
 
 
 def _built(client: docker.DockerClient, digest: str, name: str) -> ImageRef | None:

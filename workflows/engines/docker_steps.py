@@ -25,20 +25,12 @@ from ..pipelines.commands import debugged_command
 from ..private import touch
 from ..remote.forwarding import Forward
 from . import docker_errors, docker_folders, docker_network, forwarders, ports
-from .docker import (
-    ANNOUNCE_ROOT,
-    ATTEMPTS,
-    DEBUGGEE_ROOT,
-    LABEL_KIND,
-    LABEL_PORTS,
-    LABEL_PROJECT,
-    container_user,
-    is_passing,
-)
+from .docker import ATTEMPTS, LABEL_KIND, LABEL_PORTS, LABEL_PROJECT, container_user, is_passing
 from .docker_client import connect
 from .docker_errors import passed_over
 from .docker_images import engine_disk_full, engine_lost, has_debugpy, inspect
 from .docker_packages import image_variables
+from .docker_served import ANNOUNCE_ROOT, DEBUGGEE_ROOT, DEBUGPY_ROOT
 from .links import Links, is_below, outward
 from .rank_variables import rank_variables
 from .step_variables import import_path, injected_variables, parallel_driver
@@ -50,7 +42,6 @@ if TYPE_CHECKING:
 
 ROOT = "/mnt/azureml"
 CODE, WORK, RUN = f"{ROOT}/code", f"{ROOT}/work", f"{ROOT}/run"
-DEBUGPY_ROOT = "/var/azureml-debugpy"
 #: Places of a step's container that links in its code and inputs cannot have.
 _OWN = (CODE, WORK, RUN, f"{ROOT}/outputs", DEBUGPY_ROOT, DEBUGGEE_ROOT, ANNOUNCE_ROOT)
 LABEL_RUN, LABEL_STEP = "azureml-debug.run", "azureml-debug.step"

@@ -76,7 +76,7 @@ class ProcessEngine:
         """See :class:`~workflows.engines.base.Engine`."""
         return os.path.realpath(source)
 
-    def links(self, source: Path, model_dir: Path | None, tag: str) -> Links:
+    def links(self, source: Path, model_dir: Path | None, tag: str, below: str = "") -> Links:
         """A process has whatever links lead to."""
         return Links()
 
@@ -98,6 +98,7 @@ class ProcessEngine:
         except BaseException:
             shutil.rmtree(runit, ignore_errors=True)
             raise
+        model = spec.model_dir.parent if spec.model_dir is not None and spec.model_below else spec.model_dir
         variables = service_variables(
             app_root=str(spec.source),
             debuggee=DEBUGGEE,
@@ -108,7 +109,7 @@ class ProcessEngine:
             debug_port=spec.debug_port,
             server_port=spec.scoring_port,
             bind=f"127.0.0.1:{spec.scoring_port}",
-            model_dir=str(spec.model_dir) if spec.model_dir else None,
+            model_dir=str(model) if model else None,
             present=machine_variables(spec.image.name),
         )
         return Service.of(spec, self.name, self.app_root(spec.source), variables)

@@ -99,53 +99,59 @@ class ResolvedEnvironment:
 
 
 def resolve_environment(
-    reference: EnvironmentReference | None, settings: Settings, engine: str, required: Sequence[str] = REQUIRED
+    reference: EnvironmentReference | None,
+    settings: Settings,
+    engine: str,
+    required: Sequence[str] = REQUIRED,
+    purpose: str = "training",
 ) -> ResolvedEnvironment:
-    """Find what a step runs in; nothing is built yet.
+    """Find what a step, or a service, runs in; nothing is built yet.
 
     Args:
-        reference: What the pipeline file says.
+        reference: What the pipeline's or deployment's file says.
         settings: For the default environment and the base image.
         engine: ``docker`` or ``process``.
         required: Requirements added where none of that name is there; nothing is added to an image as it is.
+        purpose: ``training`` or ``inference``: whose default environment, and whose Dockerfile.
 
     Raises:
         UserError: The definition, or a file of it, is missing or cannot be read.
     """
     if reference is None:
-        return _training(settings, required)
+        return _default(settings, required, purpose)
     if reference.build is not None:
         if engine == "docker":
             return ResolvedEnvironment(f"{reference.build} {reference.dockerfile}", reference=reference)
-        return _training(settings, required, f"the build context {shown(reference.build)} is not used without Docker")
+        reason = f"the build context {shown(reference.build)} is not used without Docker"
+        return _default(settings, required, purpose, reason)
     if reference.conda_file is not None or reference.conda is not None:
-        return _of_conda(reference, settings, engine, required)
+        return _of_conda(reference, settings, engine, required, purpose)
     if reference.image is not None:
         if engine == "docker":
             return ResolvedEnvironment(f"image {reference.image}", reference=reference)
-        return _training(settings, required, f"the image {reference.image} is not used without Docker")
-    return _training(settings, required, f"environment {reference.name} is not on this machine")
+        return _default(settings, required, purpose, f"the image {reference.image} is not used without Docker")
+    return _default(settings, required, purpose, f"environment {reference.name} is not on this machine")
 
 
-def _training(settings: Settings, required: Sequence[str], reason: str = "") -> ResolvedEnvironment:
-    folder = settings.training_env
-    default = packaged_defaults() / "env" / "training" / "Dockerfile"
+def _default(settings: Settings, required: Sequence[str], purpose: str, reason: str = "") -> ResolvedEnvironment:
+    folder: Path = getattr(settings, f"{purpose}_env")
+    default = packaged_defaults() / "env" / purpose / "Dockerfile"
     definition = load_definition(folder, required=required, default_dockerfile=default)
-    own = folder != packaged_defaults() / "env" / "training" or folder.is_relative_to(settings.project)
-    place = shown(folder) if own else "the program's own env/training (for packages, make one in your project)"
+    own = folder != packaged_defaults() / "env" / purpose or folder.is_relative_to(settings.project)
+    place = shown(folder) if own else f"the program's own env/{purpose} (for packages, make one in your project)"
     notes = (f"{reason}: {place} is used",) if reason else ()
-    return ResolvedEnvironment("training", notes, definition, settings.base_image)
+    return ResolvedEnvironment(purpose, notes, definition, settings.base_image)
 
 
 def _of_conda(
-    reference: EnvironmentReference, settings: Settings, engine: str, required: Sequence[str]
+    reference: EnvironmentReference, settings: Settings, engine: str, required: Sequence[str], purpose: str
 ) -> ResolvedEnvironment:
     inline = None
     conda_file = reference.conda_file
     if conda_file is None:
         assert reference.conda is not None
         conda_file = inline = _written(reference.conda, reference.file.parent)
-    default = packaged_defaults() / "env" / "training" / "Dockerfile"
+    default = packaged_defaults() / "env" / purpose / "Dockerfile"
     try:
         definition = load_definition(
             conda_file.parent, conda_file=conda_file, required=required, default_dockerfile=default

@@ -13,31 +13,28 @@ from ..console import Console
 from ..engines.base import Engine
 from ..engines.docker_client import engine_answers
 from ..environments import local_packages
-from ..environments.definition import EnvironmentDefinition, load_definition, local_files
+from ..environments.definition import EnvironmentDefinition, local_files
 from ..errors import NameTaken, UserError
 from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, Service, ServiceSpec
 from ..paths import shown
 from ..private import make_folder, open_file
-from ..settings import Settings, packaged_defaults
-from . import entry, serving, variables
+from ..settings import Settings
+from . import entry, inference, serving, variables
 from .examples import say_example
+from .inference import REQUIRED as REQUIRED
+from .specification import Specification
 
 if TYPE_CHECKING:
+    from ..deployments.definition import OnlineDeployment
     from ..engines.docker import DockerEngine
+    from ..environments.references import ResolvedEnvironment
     from .packaging import Packaging, Source
     from .request import Request
 
 CONFIGURATION = "Azure Machine Learning Deployment: Docker Debug"
 #: How often another name is looked for where somebody else is quicker with it.
 _NAMES = 10
-#: What a service needs besides what its own definition lists.
-REQUIRED = (
-    "azureml-inference-server-http>=1.5,<2",
-    # What the server pins does not fit later ones, and pip would try a dozen of them.
-    "azure-monitor-opentelemetry-exporter<=1.0.0b40",
-    "debugpy>=1.8.22,<2",
-)
 
 
 @dataclass
@@ -51,6 +48,7 @@ class Deployment:
         held: Whether this command has the project's deployment to itself.
         source: Where the image comes from, if it is not built here.
         env: Variables for the service as they were typed: NAME=value, or NAME.
+        described: What the deployment's file says; None where none is named, or it does not count.
     """
 
     settings: Settings
@@ -59,8 +57,9 @@ class Deployment:
     held: bool = False
     source: Source | None = None
     env: Sequence[str] = ()
+    described: OnlineDeployment | None = None
     _engine: Engine | None = None
-    _definition: EnvironmentDefinition | None = None
+    _environment: ResolvedEnvironment | None = None
     #: The service that was ended to make room.
     _replaced: Service | None = None
 
@@ -78,29 +77,48 @@ class Deployment:
             return engines.load(service.engine)
         return self._engine
 
+    @property
+    def environment(self) -> ResolvedEnvironment:
+        """What the service runs in, found once."""
+        if self._environment is None:
+            settings, described = self.settings, self.described
+            if described is None and self.source is None and settings.deployment is not None:
+                from ..deployments import overlay
+
+                found = overlay.described(settings)
+                settings, described = found.settings, found.deployment
+            self._environment = inference.environment_of(settings, described, self.engine.name)
+        return self._environment
+
     def definition(self) -> EnvironmentDefinition:
-        """The inference environment's definition, read once."""
-        if self._definition is None:
-            dockerfile = packaged_defaults() / "env" / "inference" / "Dockerfile"
-            self._definition = load_definition(
-                self.settings.inference_env, required=REQUIRED, default_dockerfile=dockerfile
+        """The definition of what the service runs in.
+
+        Raises:
+            UserError: It has none: its image is used as it is.
+        """
+        found = self.environment.definition
+        if found is None:
+            raise UserError(
+                "The image of this deployment is used as it is, so no environment is installed.",
+                "Name packages in a conda file: `conda_file` of its `environment`.",
             )
-        return self._definition
+        return found
 
     # The steps
 
     def build(self) -> ImageRef:
         """Build the environment, or find it built."""
         with self.console.step("build") as step:
-            definition = self.definition()
+            environment = self.environment
             if self.source is not None:
                 entry.check(self.settings)
-                image = self._packaging().build(self._docker(), definition, step)
+                image = self._packaging().build(self._docker(), self.definition(), step)
                 step.text = f"{image.name} ({'reused' if image.reused else 'packaged by Azure ML'})"
                 return self._noted(image)
             engine = self.engine
-            image = engine.build(definition, self.settings.base_image, step.passing)
-            image = replace(image, notes=(*image.notes, *_copies(definition, image)))
+            image, self._environment = inference.built(environment, self.settings, self.described, engine, step.passing)
+            if self._environment.definition is not None:
+                image = replace(image, notes=(*image.notes, *_copies(self._environment.definition, image)))
             uses.record(self.settings.project, f"inference {engine.name}", image.digest)
             word = "reused" if image.reused else "built"
             what = image.name if engine.name == "docker" else f"environment {image.digest[:12]}"
@@ -135,7 +153,7 @@ class Deployment:
             if image is None and self.source is not None:
                 image = self._packaging().last(self._docker())
             if image is None:
-                image = self.engine.find(self.definition(), self.settings.base_image)
+                image = inference.found(self.environment, self.settings, self.engine)
                 if image is None:
                     raise UserError("This environment has not been built.", "First: inv deploy.build")
             self.engine.tag(image, self.settings.image_tag, self.settings.project)
@@ -146,14 +164,14 @@ class Deployment:
         """Make the container; a service of this project that still runs is replaced."""
         settings = self.settings
         with self.console.step("run") as step:
-            entry.check(settings)
+            self._check()
             image = image or self._tagged()
             own = sessions.load(settings.project)
             notes: list[str] = []
             if own is None:
                 # A service whose file was deleted under it, by `git clean` for one.
                 self._remove_leftovers()
-            spec = self._spec(image, own, notes)
+            spec = self._specification().made(image, own, notes)
             if own is not None:
                 self._replaced = own
             with self._told_what_is_gone():
@@ -175,7 +193,7 @@ class Deployment:
         image = self.engine.tagged(settings.image_tag, settings.project)
         if image is None:
             raise UserError(f"There is no image {settings.image_tag}.", "First: inv deploy.tag")
-        own = self.engine.find(self.definition(), settings.base_image) if image.digest else None
+        own = inference.found(self.environment, settings, self.engine) if image.digest else None
         if image.digest and (own is None or own.digest != image.digest):
             # Docker's tags are shared by all projects of a machine.
             self.console.line(
@@ -234,8 +252,9 @@ class Deployment:
             return self._stop_leftovers()
         with self.console.step("stop") as step:
             ended = self._end(service)
-            # 143 is what the signal that asks it to end leaves in a container.
-            crashed = ended.exit_code not in (None, 0, 143)
+            # 143 is what the signal that asks it to end leaves in a container; a program that is all of one does not
+            # hear it, and is killed.
+            crashed = ended.exit_code not in (None, 0, 143, *((137,) if service.by_itself else ()))
             step.text = service.name + (f" had ended with exit code {ended.exit_code}" if crashed else "")
         return True
 
@@ -259,7 +278,7 @@ class Deployment:
         from ..debugger.launch_json import check
 
         say_example(self.settings, self.console, "score_script", "score.py")
-        entry.check(self.settings)
+        self._check()
         # Before a build of minutes.
         variables.named(self.settings, self.env)
         check(self.settings.project)
@@ -277,7 +296,10 @@ class Deployment:
                 self._end(left)
             raise
         packaged = {"package": image.name} if self.source is not None else {}
-        return {**self._result(ready.service), **packaged}
+        named = {}
+        if self.described is not None:
+            named = {"deployment": self.described.name, "endpoint": self.described.endpoint}
+        return {**self._result(ready.service), **packaged, **named}
 
     def join(self) -> dict[str, Any] | None:
         """Lead to the service that was started with `--wait` and holds still; None where there is none.
@@ -319,9 +341,14 @@ class Deployment:
             # Where a service's processes end with it, a reload starts them again.
             if service.engine != "process" or not service.started:
                 service = self._started(first)
-            self._see_links(service)
-            entry.look(service, self._engine_of(service), serving.RELOAD)
+            if not service.by_itself:
+                self._see_links(service)
+                entry.look(service, self._engine_of(service), serving.RELOAD)
             step.text = serving.reload(service, self._engine_of(service), step).text
+        if service.by_itself and "AML_APP_ROOT" not in service.variables:
+            self.console.line(
+                "  note: its code is in the image, and that was started again: inv deploy.debug takes an edit"
+            )
         self._say_not_reloaded(service)
 
     def _say_not_reloaded(self, service: Service) -> None:
@@ -367,6 +394,15 @@ class Deployment:
 
     # Parts of steps
 
+    def _check(self) -> None:
+        """See that the person's own files are there; an image that serves by itself has its script."""
+        if self.described is None or self.described.routes is None:
+            entry.check(self.settings)
+
+    def _specification(self) -> Specification:
+        settings, console = self.settings, self.console
+        return Specification(settings, console, self.engine, self.environment, self.described, self.env, self.wait)
+
     def running(self) -> Service | None:
         """The project's service, if there is one."""
         return sessions.load(self.settings.project)
@@ -395,102 +431,6 @@ class Deployment:
             raise UserError("The service has not been started.", "First: inv deploy.runsvdir")
         return service
 
-    def _spec(self, image: ImageRef, own: Service | None, notes: list[str]) -> ServiceSpec:
-        from ..engines import ports
-
-        settings = self.settings
-        if settings.scoring_port == settings.debug_port != 0:
-            raise UserError(
-                f"The service and the debugger cannot both use port {settings.debug_port}.",
-                "Choose two: --scoring-port, --debug-port.",
-            )
-        # The Docker engine, being root's, can publish any port.
-        listened = [settings.debug_port] + ([settings.scoring_port] if self.engine.name == "process" else [])
-        for port in listened:
-            if not ports.may_listen(port):
-                raise UserError(f"Only root may listen on port {port}.", "Choose a port from 1024 on.")
-        links = self.engine.links(settings.source_root, settings.model_dir, settings.image_tag)
-        named, definition = variables.named(settings, self.env), self.definition()
-        for note in (*links.notes, *named.notes, *variables.overruled(definition.variables)):
-            self.console.line(f"  note: {note}")
-        live = self._live(image)
-        chosen = self._chosen_ports(self._own_ports(own), notes)
-        return ServiceSpec(
-            project=settings.project,
-            session=sessions.session_folder(settings.project),
-            name=self._container_name(notes),
-            tag=settings.image_tag,
-            image=image,
-            score_script=settings.score_script,
-            source=settings.source_root,
-            model_dir=settings.model_dir,
-            links={**links.places, **live},
-            variables=named.values,
-            conda_variables=definition.variables,
-            conda_file=definition.source,
-            runit=_runit(settings),
-            wait=self.wait,
-            debug_timeout=settings.debug_timeout,
-            **chosen,
-        )
-
-    def _live(self, image: ImageRef) -> dict[str, str]:
-        """The places of packages that stay in their folders."""
-        try:
-            return local_packages.places(image.live, self.settings.source_root)
-        except FileNotFoundError as error:
-            raise UserError(
-                f"The package folder {shown(Path(str(error)))}, which {image.name} runs, is gone.",
-                "Correct the environment's requirements.txt or conda.yml, then: inv deploy.debug",
-            ) from error
-
-    def _chosen_ports(self, mine: frozenset[int], notes: list[str]) -> dict[str, int]:
-        """The service's ports by setting, promised to it until it listens or this command ends."""
-        from ..engines import ports, reservations
-
-        chosen: dict[str, int] = {}
-        with reservations.choosing():
-            for field in ("scoring_port", "debug_port"):
-                wanted = getattr(self.settings, field)
-                if wanted in mine and wanted not in chosen.values():
-                    # It is held by the service that is about to be replaced.
-                    chosen[field] = wanted
-                    continue
-                taken = frozenset(chosen.values())
-                chosen[field], word = ports.pick(field, wanted, taken, self._container_on)
-                if word:
-                    notes.append(word)
-            reservations.reserve(chosen.values())
-        return chosen
-
-    def _own_ports(self, own: Service | None) -> frozenset[int]:
-        """Ports of the service that is about to be replaced."""
-        if own is None:
-            return frozenset()
-        try:
-            return self._engine_of(own).held_ports(own)
-        except UserError:
-            return frozenset()
-
-    def _container_name(self, notes: list[str]) -> str:
-        """The wanted name, or the next one where a session of another project holds it."""
-        wanted = self.settings.container_name
-        name, number = wanted, 1
-        while True:
-            holder = self.engine.holder_of_name(name)
-            if holder is None or holder == str(self.settings.project):
-                break
-            if not holder:
-                raise UserError(
-                    f"The container name {name} is taken by a container that is not of this program.",
-                    f"Remove it (docker rm -f {name}) or choose another name: --container-name {name}-2.",
-                )
-            number += 1
-            name = f"{wanted}-{number}"
-        if name != wanted:
-            notes.append(f"the name {wanted} belongs to another project's session")
-        return name
-
     def _create(self, spec: ServiceSpec, notes: list[str]) -> Service:
         announce = spec.session / "announce"
         # The same folder may be mounted in a container that is being replaced.
@@ -512,7 +452,7 @@ class Deployment:
                 return self.engine.create(spec)
             except NameTaken:
                 # Another project's command was quicker, since this one looked.
-                spec = replace(spec, name=self._container_name(notes))
+                spec = replace(spec, name=self._specification().container_name(notes))
         return self.engine.create(spec)
 
     def _remove_leftovers(self) -> None:
@@ -522,7 +462,7 @@ class Deployment:
 
     def _look_first(self, service: Service | None, image: ImageRef) -> None:
         """Before a running service is replaced: see that the script could be loaded, where its Python can tell."""
-        if service is None or (service.engine, service.digest) != (image.engine, image.digest):
+        if service is None or (service.engine, service.digest) != (image.engine, image.digest) or service.by_itself:
             return
         if service.started and service.score_script == self.settings.score_script:
             engine = self._engine_of(service)
@@ -549,14 +489,6 @@ class Deployment:
             # Its engine does not answer any more, so nothing of it runs. Should a container
             # come back with the engine, its label tells whose it is.
             sessions.forget(own, Ended(None, b""))
-
-    def _container_on(self, port: int) -> tuple[str, bool] | None:
-        """The container that holds a port, also where this service runs without containers."""
-        found = self.engine.port_holder(port)
-        if found is None and self.engine.name != "docker" and engine_answers():
-            with contextlib.suppress(UserError):
-                found = engines.load("docker").port_holder(port)
-        return found
 
     def _end(self, service: Service) -> Ended:
         engine = self._engine_of(service)
@@ -619,8 +551,3 @@ def _copies(definition: EnvironmentDefinition, image: ImageRef) -> list[str]:
         + ("" if one.editable else " (with `-e` in front of it, edits are live)")
         for one in _copied(definition, image.engine, image.live)
     ]
-
-
-def _runit(settings: Settings) -> Path:
-    own = settings.inference_env / "runit"
-    return own if own.is_dir() else packaged_defaults() / "env" / "inference" / "runit"

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..engines.base import Engine
 from ..errors import UserError
 from ..models import Service
 from ..paths import shown
-from . import imports
+from . import by_itself, imports
 from .request import Request
 
 #: What puts mended code into a service that is there.
@@ -45,21 +45,28 @@ class Ready:
     Attributes:
         service: The service.
         holds: Whether it holds for a debugger.
+        unwelcome: Why no debugger is welcome in it; empty where one is.
         text: What to tell the person.
     """
 
     service: Service
     holds: bool
+    unwelcome: str = ""
 
     @property
     def text(self) -> str:
         """One line for the person."""
         script, endpoint = self.service.score_script.name, self.service.endpoint
+        loaded = "loaded"
+        if self.service.by_itself:
+            script, loaded = "the image's own program", "begun"
         if self.holds:
             return (
                 f"holds for a debugger on {endpoint.host}:{endpoint.port}, up to {self.service.debug_timeout} s; "
-                f"{script} {'is not loaded yet' if self.service.wait else 'waits by itself'}"
+                f"{script} {f'is not {loaded} yet' if self.service.wait else 'waits by itself'}"
             )
+        if self.unwelcome:
+            return f"{script} serves; no debugger can be let in yet: {self.unwelcome}"
         return f"{script} serves, debugger welcome on {endpoint.host}:{endpoint.port}"
 
 
@@ -86,6 +93,8 @@ def wait_until_ready(
     Raises:
         UserError: score.py cannot be loaded, the service died, or a limit passed.
     """
+    if service.by_itself:
+        return by_itself.wait_until_ready(service, engine, step, offset)
     events = Events(service.events, offset)
     disk = storage.Watch(service.events.parent)
     started = looked = time.monotonic()
@@ -104,11 +113,11 @@ def wait_until_ready(
             if kind == "gate-failed":
                 raise _no_debugger(str(event.get("message")))
             if kind == "worker-exited":
-                raise _died(service, engine, "its worker ended before score.py was loaded")
+                raise died(service, engine, "its worker ended before score.py was loaded")
             if kind == "exited":
                 signal = event.get("signal")
                 how = f"by signal {signal}" if event.get("code") == -1 else f"with exit code {event.get('code')}"
-                raise _died(service, engine, f"it ended {how}")
+                raise died(service, engine, f"it ended {how}")
         if loaded and listening:
             _see_answer(service, engine, step)
             return Ready(service, holds=False)
@@ -116,12 +125,12 @@ def wait_until_ready(
         if now - looked > ALIVE_SECONDS:
             looked = now
             if not engine.alive(service):
-                raise _died(service, engine, "it ended")
+                raise died(service, engine, "it ended")
         if (short := disk.shortage()) is not None:
-            raise _speechless(service, engine, short)
+            raise speechless(service, engine, short)
         limit = LOAD_SECONDS if worker else START_SECONDS
         if now - started > limit:
-            raise _died(service, engine, f"it was not ready after {limit} s")
+            raise died(service, engine, f"it was not ready after {limit} s")
         what = f"{service.score_script.name} to be loaded" if worker else "the inference server"
         step.waiting(f"{what}, up to {limit} s")
         time.sleep(LOOK_SECONDS)
@@ -143,6 +152,10 @@ def reload(service: Service, engine: Engine, step: Step) -> Ready:
         UserError: It cannot be loaded. The service stays, so that a further reload can mend it.
     """
     offset = service.events.stat().st_size if service.events.exists() else 0
+    if service.by_itself:
+        engine.restart_worker(service, 0)
+        engine.mend(service)
+        return by_itself.wait_until_ready(service, engine, step, offset)
     seen = read_events(service.events)
     gone = bool(seen) and seen[-1]["event"] in ("exited", "failed")
     service = engine.restart_worker(service, 0 if gone else current_worker(service.events))
@@ -163,12 +176,12 @@ def _wait_for_new_worker(service: Service, engine: Engine, step: Step, offset: i
             if event["event"] == "worker":
                 return wait_until_ready(service, engine, step, _offset_of(service, event, before), RELOAD)
         if not engine.alive(service):
-            raise _died(service, engine, "it ended")
+            raise died(service, engine, "it ended")
         if (short := disk.shortage()) is not None:
-            raise _speechless(service, engine, short)
+            raise speechless(service, engine, short)
         step.waiting(f"a new worker, up to {START_SECONDS} s")
         time.sleep(LOOK_SECONDS)
-    raise _died(service, engine, f"no new worker came within {START_SECONDS} s")
+    raise died(service, engine, f"no new worker came within {START_SECONDS} s")
 
 
 def _offset_of(service: Service, wanted: dict[str, Any], start: int) -> int:
@@ -186,16 +199,19 @@ def _offset_of(service: Service, wanted: dict[str, Any], start: int) -> int:
 
 def _see_answer(service: Service, engine: Engine, step: Step) -> None:
     """See GET / answered: score.py is loaded, so it takes a moment only."""
-    deadline = time.monotonic() + HEALTH_SECONDS
+    # With a debugger's hold behind it, less than what the person gives it is no limit.
+    limit = max(HEALTH_SECONDS, service.ready_seconds)
+    deadline, successes = time.monotonic() + limit, 0
     while True:
         try:
-            if get(service, "/", timeout=5) == 200:
+            successes = successes + 1 if get(service, "/", timeout=service.ready_timeout or 5) == 200 else 0
+            if successes >= service.ready_successes:
                 return
         except OSError:
-            pass
+            successes = 0
         if time.monotonic() > deadline or not engine.alive(service):
-            raise _died(service, engine, f"GET / was not answered within {HEALTH_SECONDS} s")
-        step.waiting(f"an answer to GET /, up to {HEALTH_SECONDS} s")
+            raise died(service, engine, f"GET / was not answered within {limit} s")
+        step.waiting(f"an answer to GET /, up to {limit} s")
         time.sleep(LOOK_SECONDS)
 
 
@@ -208,7 +224,16 @@ def get(service: Service, path: str, timeout: float) -> int:
     return _exchange(service, Request("GET", path, None, ""), timeout)[0]
 
 
-def _exchange(service: Service, request: Request, timeout: float | None) -> tuple[int, bytes, str]:
+def ready_status(service: Service, timeout: float) -> int:
+    """The status with which a service answers where its readiness is asked.
+
+    Raises:
+        OSError: Nothing came back in time.
+    """
+    return _exchange(service, Request("GET", service.ready_path, None, ""), timeout, service.ready_port)[0]
+
+
+def _exchange(service: Service, request: Request, timeout: float | None, port: int = 0) -> tuple[int, bytes, str]:
     """One request to the service: status, body and content type of the response.
 
     Raises:
@@ -216,7 +241,7 @@ def _exchange(service: Service, request: Request, timeout: float | None) -> tupl
     """
     from http.client import HTTPConnection, HTTPException
 
-    connection = HTTPConnection("127.0.0.1", service.scoring_port, timeout=timeout)
+    connection = HTTPConnection("127.0.0.1", port or service.scoring_port, timeout=timeout)
     try:
         headers = {"Content-Type": request.content_type} if request.content_type else {}
         connection.request(request.method, request.path, request.body, headers)
@@ -279,7 +304,8 @@ def _no_debugger(message: str) -> UserError:
     return UserError(f"No debugger can be let in: {message}.", remedy)
 
 
-def _died(service: Service, engine: Engine, how: str) -> UserError:
+def died(service: Service, engine: Engine, how: str) -> UserError:
+    """The error for a service that did not come up, with the end of its log."""
     lines = _last_lines(service, engine)
     problem = f"The service {service.name} did not come up: {how}."
     # Where it writes; a program that cannot says many things, and seldom why.
@@ -293,7 +319,7 @@ def _died(service: Service, engine: Engine, how: str) -> UserError:
     return UserError(problem, "The whole log: inv container.logs", details=lines)
 
 
-def _speechless(service: Service, engine: Engine, short: UserError) -> UserError:
+def speechless(service: Service, engine: Engine, short: UserError) -> UserError:
     """The error for a service that cannot say any more how it gets on."""
     try:
         serves = get(service, "/", timeout=5) == 200
@@ -380,22 +406,28 @@ def answer_lines(response: Mapping[str, Any]) -> list[str]:
 def _let_others_finish(service: Service) -> None:
     """Have requests answered that were sent before: the first stop must belong to ours."""
     try:
-        get(service, "/", timeout=10)
+        ready_status(service, timeout=10)
     except ConnectionRefusedError as error:
         raise UserError(
             "The service is down, or just starting.", "Look at inv container.logs, or: inv deploy.reload"
         ) from error
     except OSError as error:
         raise UserError(
-            "The service does not answer GET /: it is busy, or a debugger has paused it.",
+            f"The service does not answer GET {service.ready_path}: it is busy, or a debugger has paused it.",
             "Let the debugger go on (F5) or disconnect it (Shift+F5), or: inv deploy.reload",
         ) from error
 
 
 def _poster(service: Service, request: Request) -> Callable[[], dict[str, Any]]:
+    _path, query, rest = request.path.partition("?")
+    request = replace(request, path=service.scoring_path + query + rest)
+
     def post() -> dict[str, Any]:
         import json
 
+        if service.by_itself:
+            # Held before its first line, nothing of it listens yet.
+            by_itself.wait_for_answer(service)
         try:
             # How long is to be waited is counted from the stop on, and not here.
             status, content, kind = _exchange(service, request, timeout=None)

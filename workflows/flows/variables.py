@@ -34,13 +34,19 @@ class Named:
     notes: tuple[str, ...] = ()
 
 
-def named(settings: Settings, typed: Sequence[str], environ: Mapping[str, str] | None = None) -> Named:
-    """The variables for a service: the server's own, then AML_SERVICE_ENV's, then those of ``--env``.
+def named(
+    settings: Settings,
+    typed: Sequence[str],
+    environ: Mapping[str, str] | None = None,
+    described: Mapping[str, str] | None = None,
+) -> Named:
+    """The variables for a service: its file's, the server's own, then AML_SERVICE_ENV's, then those of ``--env``.
 
     Args:
         settings: The settings.
         typed: What came after each ``--env``: ``NAME=value``, or ``NAME``, whose value is taken from here.
         environ: The environment variables.
+        described: Those that a deployment's file names.
 
     Raises:
         BadValue: One of ``--env`` cannot be read.
@@ -50,8 +56,9 @@ def named(settings: Settings, typed: Sequence[str], environ: Mapping[str, str] |
     if environ.get(HANDED):
         handed = json.loads(environ[HANDED])
         keep_variables(handed["values"])
-        return Named(handed["values"], tuple(handed["notes"]))
-    values, unset = _of_server(settings, environ), []
+        values = {**(described or {}), **handed["values"]}
+        return Named(values, (*handed["notes"], *overruled(values, handed["values"])))
+    values, unset = {**(described or {}), **_of_server(settings, environ)}, []
     for name, value in [*_of_file(settings), *map(_typed, typed)]:
         if value is not None:
             values[name] = value
@@ -69,9 +76,9 @@ def handed(found: Named) -> str:
     return json.dumps({"values": dict(found.values), "notes": list(found.notes)})
 
 
-def overruled(values: Mapping[str, str]) -> list[str]:
-    """Notes on variables that this program sets itself while a service is debugged."""
-    names = sorted(OURS & values.keys())
+def overruled(values: Mapping[str, str], said: Mapping[str, str] | None = None) -> list[str]:
+    """Notes on variables that this program sets itself while a service is debugged; none on those that were said."""
+    names = sorted((OURS & values.keys()) - (said or {}).keys())
     return [f"{', '.join(names)} of yours: the program's own counts while a service is debugged"] if names else []
 
 
@@ -93,23 +100,23 @@ def _of_file(settings: Settings) -> list[tuple[str, str | None]]:
         )
     found = env_file.read(path, "variables", bare=True)
     for one in found:
-        problem = _problem(one.name)
-        if problem:
-            raise UserError(f"{problem}.", "Rename it, or take it out.", file=shown(path), line=one.line)
+        wrong = problem(one.name)
+        if wrong:
+            raise UserError(f"{wrong}.", "Rename it, or take it out.", file=shown(path), line=one.line)
     return [(one.name, one.value) for one in found]
 
 
 def _typed(text: str) -> tuple[str, str | None]:
     name, given, value = text.partition("=")
-    problem = _problem(name)
-    if problem:
-        raise BadValue(f"--env: {problem}.", "Write --env NAME=value, or --env NAME for its value here.")
+    wrong = problem(name)
+    if wrong:
+        raise BadValue(f"--env: {wrong}.", "Write --env NAME=value, or --env NAME for its value here.")
     if "\0" in value:
         raise BadValue(f"--env: the value of {name} has a NUL in it.", "Correct the value.")
     return name, value if given else None
 
 
-def _problem(name: str) -> str:
+def problem(name: str) -> str:
     """Why a name is none for a variable of a service; empty where it is one."""
     if not _NAME.fullmatch(name):
         # It may be a value that was meant for another variable.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..deployments import overlay
 from ..paths import absolute
 from ..settings import BY_FIELD, Settings
 from .places import Places
@@ -17,6 +18,8 @@ PATH, NAMED, LOCATION, MAYBE, FORM = "path", "name=path", "file:line", "path or 
 
 #: The parameter that takes variables for a service.
 _VARIABLES = "env"
+#: Tasks that make a service.
+_MAKING = ("deploy.build", "deploy.tag", "deploy.run", "deploy.debug", "vscode.setup")
 #: Settings that every task may act on. Of the others it gets those that it has a flag for.
 _ALWAYS = ("engine", "image_tag", "container_name", "debug_timeout")
 
@@ -53,7 +56,7 @@ class Typed:
         own = [*_ALWAYS, *self.fields]
         if self.name.startswith("deploy."):
             # Whatever is done with the service, its code there is to be the one here.
-            own += ["score_script", "source_directory"]
+            own += ["score_script", "source_directory", "deployment"]
         # What the file of variables says is handed as it is read here.
         return [name for name in dict.fromkeys(own) if not name.startswith("remote_") and name != "service_env"]
 
@@ -76,6 +79,8 @@ def named(typed: Typed, settings: Settings, places: Places) -> None:
     job = typed.values.get("job")
     if typed.name in ("experiment.run", "experiment.debug") and job is None:
         _experiment(typed, places)
+    if settings.deployment is not None and (typed.name.startswith("deploy.") or typed.name == "vscode.setup"):
+        _deployment(typed, settings, places)
     if job is not None:
         _pipeline(typed, absolute(str(job)), True, places)
     if typed.name in ("pipeline.submit", "pipeline.debug", "vscode.setup"):
@@ -86,7 +91,10 @@ def _named_settings(typed: Typed, settings: Settings) -> list[tuple[str, Path]]:
     return [
         (name, getattr(settings, name))
         for name in typed.handed
-        if BY_FIELD[name].path and name in settings.set_by and name != "pipeline_file"
+        if BY_FIELD[name].path
+        and name in settings.set_by
+        and name not in ("pipeline_file", "deployment")
+        and name not in overlay.overruled(settings)
     ]
 
 
@@ -109,6 +117,41 @@ def _experiment(typed: Typed, places: Places) -> None:
         places.carry(full)
         if not full.is_relative_to(places.project):
             typed.values["data"].append(f"{name}={full}")
+
+
+def _deployment(typed: Typed, settings: Settings, places: Places) -> None:
+    """What a deployment's file names; see that it can be read before anything is sent."""
+    from ..errors import UserError
+
+    file = settings.deployment
+    assert file is not None
+    try:
+        found = overlay.described(settings).deployment
+    except UserError:
+        if typed.name in _MAKING:
+            raise
+        # The service that runs there goes on without it.
+        return
+    if found is None:
+        return
+    inside = file.is_relative_to(places.project)
+    places.carry(file if inside else file.parent)
+    code = [found.code] if found.code is not None else []
+    others = [found.model.path] if found.model is not None else []
+    if found.environment is not None:
+        others += [path for path in (found.environment.conda_file, found.environment.build) if path is not None]
+    for path in (*code, *others):
+        if path in code and path.is_relative_to(places.project):
+            places.carry_code(path)
+        elif path.is_relative_to(places.project):
+            places.carry(path)
+        elif not any(path.is_relative_to(place) for place in places.outside):
+            raise UserError(
+                f"{path}, which {file.name} names, lies outside the project's folder, so it has no such place on the "
+                "other machine.",
+                "Move it into the project; of a model its folder can be named: --model-dir FOLDER",
+                file=file,
+            )
 
 
 def _pipeline(typed: Typed, named: Path, own: bool, places: Places) -> None:
@@ -228,7 +271,7 @@ def environ(typed: Typed, settings: Settings, places: Places) -> dict[str, str]:
         found[variables.HANDED] = variables.handed(variables.named(settings, _texts(typed.values[_VARIABLES])))
     for name in typed.handed:
         setting = BY_FIELD[name]
-        if name not in settings.set_by or name in typed.flags:
+        if name not in settings.set_by or name in typed.flags or name in overlay.overruled(settings):
             continue
         value = getattr(settings, name)
         if value is not None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..flows.packaging import Source
 
 WORKSPACE = ("subscription_id", "resource_group", "workspace", "auth")
-ENVIRONMENT = ("engine", "inference_env", "base_image")
+ENVIRONMENT = ("engine", "deployment", "inference_env", "base_image")
 RUN = (
     "score_script",
     "source_directory",
@@ -41,12 +41,29 @@ SOURCE_HELP = {
 GENERATE_HELP = {"generate_dockerfile": "With --source azureml: fetch the build context and build the image here."}
 
 
-def _deployment(
-    run: Command, wait: bool = False, held: bool = True, source: Source | None = None, env: Sequence[str] = ()
-) -> Deployment:
+def _deployment(run: Command, held: bool = True) -> Deployment:
+    """What is done with the service that there is."""
     from ..flows.deployment import Deployment
 
-    return Deployment(run.settings, run.console, wait, held, source, env)
+    return Deployment(run.settings, run.console, held=held)
+
+
+def _described(run: Command, wait: bool = False, source: Source | None = None, env: Sequence[str] = ()) -> Deployment:
+    """What makes a service, with what the deployment's file says of it, where one is named."""
+    from ..flows.deployment import Deployment
+
+    if run.settings.deployment is None:
+        return Deployment(run.settings, run.console, wait, True, source, env)
+    from ..deployments import overlay
+
+    if source is not None:
+        overlay.refuse_with_packages(run.settings)
+        run.console.line("  note: AML_DEPLOYMENT_FILE does not count with --source azureml")
+        return Deployment(run.settings, run.console, wait, True, source, env)
+    found = overlay.described(run.settings)
+    for note in found.notes:
+        run.console.line(f"  note: {note}")
+    return Deployment(found.settings, run.console, wait, True, None, env, found.deployment)
 
 
 def _source(source: str, model: str | None, generate_dockerfile: bool, needs_model: bool = True) -> Source | None:
@@ -57,27 +74,32 @@ def _source(source: str, model: str | None, generate_dockerfile: bool, needs_mod
     return read_source(source, model, generate_dockerfile, needs_model)
 
 
-@command(settings=(*ENVIRONMENT, *WORKSPACE, "score_script", "source_directory"), help={**SOURCE_HELP, **GENERATE_HELP})
+@command(
+    settings=(*ENVIRONMENT, *WORKSPACE, "score_script", "source_directory", "model_dir"),
+    help={**SOURCE_HELP, **GENERATE_HELP},
+)
 def build(run: Command, source: str = "local", model: str | None = None, generate_dockerfile: bool = False) -> None:
     """Build the inference environment, or find it built."""
     chosen = _source(source, model, generate_dockerfile)
     with _held(run):
-        _deployment(run, source=chosen).build()
+        _described(run, source=chosen).build()
 
 
-@command(settings=(*ENVIRONMENT, "image_tag"), help=SOURCE_HELP)
+@command(settings=(*ENVIRONMENT, "model_dir", "image_tag"), help=SOURCE_HELP)
 def tag(run: Command, source: str = "local", model: str | None = None) -> None:
     """Give the built environment the tag that is run, debug:1."""
     chosen = _source(source, model, False, needs_model=False)
     with _held(run):
-        _deployment(run, source=chosen).tag()
+        _described(run, source=chosen).tag()
 
 
-@command(settings=("engine", "inference_env", *RUN), help={"wait": WAIT_HELP, **ENV_HELP}, iterable=["env"])
+@command(
+    settings=("engine", "deployment", "inference_env", *RUN), help={"wait": WAIT_HELP, **ENV_HELP}, iterable=["env"]
+)
 def run(run: Command, env: list[str], wait: bool = False) -> None:
     """Make the container of the tagged image, ports on 127.0.0.1."""
     with _held(run):
-        _deployment(run, wait, env=env).run()
+        _described(run, wait, env=env).run()
 
 
 @command()
@@ -113,6 +135,7 @@ def attach_config(run: Command, print: bool = False) -> None:
     help={
         "wait": WAIT_HELP,
         "follow": "Stay and stream the service's log; Ctrl-C leaves it running.",
+        "dry_run": "Make nothing: show what would run and what is missing; exit code 1 where something is.",
         **ENV_HELP,
         **SOURCE_HELP,
         **GENERATE_HELP,
@@ -124,6 +147,7 @@ def debug(
     env: list[str],
     wait: bool = False,
     follow: bool = False,
+    dry_run: bool = False,
     source: str = "local",
     model: str | None = None,
     generate_dockerfile: bool = False,
@@ -131,9 +155,12 @@ def debug(
     """Do it all: build, tag, run, runsvdir, attach-config."""
     from ..vscode import pressed
 
+    if dry_run:
+        _dry_run(run, env)
+        return
     chosen = _source(source, model, generate_dockerfile)
     with _held(run):
-        deployment = _deployment(run, wait, source=chosen, env=env)
+        deployment = _described(run, wait, source=chosen, env=env)
         joined = deployment.join() if pressed.name() else None
         result = joined or deployment.debug()
     console, sample = run.console, _sample(deployment)
@@ -150,6 +177,16 @@ def debug(
         from ._stream import stream
 
         stream(run.console, deployment.logs(follow=True))
+
+
+def _dry_run(run: Command, env: Sequence[str]) -> None:
+    from invoke import Exit
+
+    from ..findings import show
+    from ..flows.dry_run import findings
+
+    if not show(run.console, findings(run.settings, env)):
+        raise Exit(code=1)
 
 
 @command(json=True, interrupted="The service may be without score.py.")
@@ -235,6 +272,9 @@ def _sample(deployment: Deployment) -> str:
     from ._inspection import location, sample_line
 
     script = deployment.settings.score_script
+    if deployment.described is not None and deployment.described.code is None:
+        # The program's own, or the image's.
+        return ""
     sample = script.parent / "sample.json"
     line = sample_line(script)
     if line is None:

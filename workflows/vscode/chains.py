@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import engines
 from ..debugger.launch_json import attach_configuration
+from ..deployments.definition import OnlineDeployment
 from ..engines import ports
 from ..engines.steps import StepEngine, StepSpec
 from ..models import DebugEndpoint, ImageRef, PathMapping
@@ -84,17 +85,20 @@ def find(settings: Settings, engine: str, wait: bool) -> Found:
         wait: Whether a service is to hold before score.py is loaded.
 
     Raises:
-        UserError: pipeline.yml or a run configuration cannot be read.
+        UserError: pipeline.yml, a run configuration or a deployment's file cannot be read.
     """
+    from ..deployments import overlay
     from ..experiments import catalog
     from ..pipelines.reader import load_pipeline
 
     found = Found()
+    described = overlay.described(settings)
+    settings = described.settings
     own_score, own_pipeline = (_is_own(settings, name) for name in ("score_script", "pipeline_file"))
     experiments = catalog.known(settings.project)
     nothing = not (own_score or own_pipeline or experiments)
     if own_score or nothing:
-        found.chains.append(_deployment(settings, engine, wait))
+        found.chains.append(_deployment(settings, described.deployment, engine, wait))
     else:
         found.notes.append(_unknown(settings, "score_script", "score.py"))
     steps = engines.load_steps(engine)
@@ -121,13 +125,22 @@ def _unknown(settings: Settings, name: str, what: str) -> str:
     return f"no {what} of this project is known: {BY_FIELD[name].variable}"
 
 
-def _deployment(settings: Settings, engine: str, wait: bool) -> Chain:
+def _deployment(settings: Settings, deployment: OnlineDeployment | None, engine: str, wait: bool) -> Chain:
+    from ..deployments.overlay import model_below
     from ..flows.deployment import CONFIGURATION
+    from ..flows.specification import serving_of
 
-    folder = settings.source_root
-    made = engines.load(engine)
-    linked = made.links(folder, settings.model_dir, settings.image_tag).places
-    mappings = (PathMapping(folder, made.app_root(folder)), *(PathMapping(Path(to), at) for at, to in linked.items()))
+    serving = serving_of(deployment)
+    if serving is not None:
+        # What is in the image, by the places that its Dockerfile names, and what it is given.
+        given = {serving.code_place: str(serving.code)} if serving.code is not None else {}
+        mappings = tuple(PathMapping(Path(to), at) for at, to in {**serving.copied, **given}.items())
+    else:
+        folder = settings.source_root
+        made = engines.load(engine)
+        linked = made.links(folder, settings.model_dir, settings.image_tag, model_below(deployment)).places
+        root = PathMapping(folder, made.app_root(folder))
+        mappings = (root, *(PathMapping(Path(to), at) for at, to in linked.items()))
     argv = ["deploy.debug", *(["--wait"] if wait else [])]
     return Chain(CONFIGURATION, argv, ["container.stop"], mappings)
 

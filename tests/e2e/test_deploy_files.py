@@ -1,0 +1,168 @@
+"""Online deployments as Azure ML's own files describe them: served and stopped at a breakpoint, on both engines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deployment_files import BLUE, OWN, SCORE, SCORE_LINE, make
+from projects import Project, post
+
+from workflows.debugger.dap import DapClient
+
+APP = """import json
+import os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+FACTOR = int(Path(os.environ["AZUREML_MODEL_DIR"], "model", "weights.txt").read_text())
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer({}, 200 if self.path == "/ready" else 404)
+
+    def do_POST(self):
+        numbers = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["data"]
+        total = sum(numbers)
+        answer = total * FACTOR
+        self.answer({"answer": answer, "path": self.path, "greeting": os.environ["GREETING"]})
+
+    def answer(self, value, status=200):
+        text = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+ThreadingHTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
+"""
+#: The line of APP at which `total` is known and `answer` is not.
+APP_LINE = 16
+#: The one at which the model is read, before anything serves.
+FACTOR_LINE = 6
+DOCKERFILE = 'FROM azureml-debug/base:latest\nWORKDIR /srv/app\nCOPY app .\nCMD ["python3", "main.py"]\n'
+
+
+@pytest.fixture
+def files(project: Project) -> Iterator[Project]:
+    """A project with a deployment's files."""
+    make(project.folder, own=OWN)
+    image = project.folder / "endpoints" / "image"
+    (image / "app").mkdir(parents=True)
+    (image / "app" / "main.py").write_text(APP)
+    (image / "Dockerfile").write_text(DOCKERFILE)
+    (project.folder / "request.json").write_text('{"data": [1, 2]}')
+    yield project
+
+
+def stopped_at(project: Project, debug: dict[str, Any], file: Path, line: int) -> dict[str, Any]:
+    """Stop at a line by the path mappings that an editor is given, during one request."""
+    from services import Posting, stop_of, value_of
+
+    client = DapClient.connect("127.0.0.1", debug["debug"]["port"], 20)
+    client.attach(path_mappings=debug["path_mappings"], breakpoints={str(file): [line]}, timeout=30)
+    posting = Posting(debug["scoring_url"], {"data": [1, 2]})
+    frame = stop_of(client)
+    seen = {"line": frame["line"], "source": frame["source"]["path"], "total": value_of(client, frame, "total")}
+    client.disconnect()
+    return {**seen, "answer": posting.finish()}
+
+
+def test_a_deployments_file_alone_leads_to_a_breakpoint_in_its_script(files: Project) -> None:
+    debug = files.debug("--deployment", "endpoints/blue.yml")
+    assert (debug["deployment"], debug["endpoint"]) == ("blue", "numbers")
+    script = files.folder / "model-1" / "scoring" / "score.py"
+    seen = stopped_at(files, debug, script, SCORE_LINE)
+    assert seen == {
+        "line": SCORE_LINE,
+        "source": str(script),
+        "total": "3",
+        "answer": {"answer": 21, "greeting": "hello"},
+    }
+    # The other commands go by the service, with and without the file among the settings.
+    script.write_text(SCORE.replace("total * model", "total * model + 1"))
+    files.ok("deploy.reload", AML_DEPLOYMENT_FILE="endpoints/blue.yml")
+    assert post(debug["scoring_url"], {"data": [1, 2]})["answer"] == 22
+    (files.folder / "endpoints" / "blue.yml").write_text("name: [\n")
+    files.ok("deploy.reload", AML_DEPLOYMENT_FILE="endpoints/blue.yml")
+    place = f"model-1/scoring/score.py:{SCORE_LINE}"
+    inspected = files.ok("deploy.inspect", place, "--request", "request.json", "--json").json
+    assert inspected["locals"]["total"] == "3" and inspected["response"]["body"]["answer"] == 22
+    assert files.ok("container.stop", "--json", AML_DEPLOYMENT_FILE="endpoints/blue.yml").json["stopped"]
+
+
+def test_an_image_that_serves_by_itself_is_stopped_in_its_own_program(files: Project) -> None:
+    own = "endpoints/own.yml"
+    if files.environ["AML_ENGINE"] != "docker":
+        files.inv("deploy.debug", "--deployment", own).says("serves by itself", "takes Docker", "AML_ENGINE=docker")
+        return
+    files.environ["AML_IMAGE_TAG"] = "debug-that-serves-by-itself:1"
+    debug = files.debug("--deployment", own)
+    assert debug["scoring_url"].endswith("/predict")
+    main = files.folder / "endpoints" / "image" / "app" / "main.py"
+    seen = stopped_at(files, debug, main, APP_LINE)
+    expected = {"answer": 21, "path": "/predict", "greeting": "hello"}
+    assert seen == {"line": APP_LINE, "source": str(main), "total": "3", "answer": expected}
+    again = files.ok("deploy.reload")
+    assert "its code is in the image" in again.out
+    place = f"endpoints/image/app/main.py:{APP_LINE}"
+    inspected = files.ok("deploy.inspect", place, "--request", "request.json", "--json").json
+    assert inspected["locals"]["total"] == "3" and inspected["response"]["body"] == expected
+    files.ok("container.stop")
+    held = files.debug("--deployment", own, "--wait")
+    place = f"endpoints/image/app/main.py:{FACTOR_LINE}"
+    inspected = files.ok("deploy.inspect", place, "--request", "request.json", "--json").json
+    assert inspected["stopped"]["line"] == FACTOR_LINE and inspected["response"]["body"] == expected
+    assert held["scoring_url"].endswith("/predict")
+
+
+def test_an_image_that_never_gets_ready_is_given_up_with_the_end_of_its_log(files: Project) -> None:
+    if files.environ["AML_ENGINE"] != "docker":
+        pytest.skip("images take Docker")
+    files.environ["AML_IMAGE_TAG"] = "debug-that-is-never-ready:1"
+    text = OWN.replace("/ready", "/nowhere") + "readiness_probe: {initial_delay: 1, period: 1, failure_threshold: 2}\n"
+    (files.folder / "endpoints" / "own.yml").write_text(text)
+    refused = files.inv("deploy.debug", "--deployment", "endpoints/own.yml")
+    refused.says("GET /nowhere was not answered as it should within 3 s (`readiness_probe`): 404", "inv container.logs")
+    assert "GET /nowhere" in refused.err
+    assert "No service" in files.ok("container.stop").out
+
+
+def test_what_a_deployment_would_run_is_shown_and_nothing_is_made(files: Project) -> None:
+    shown = files.ok("deploy.debug", "--dry-run", "--json", "--deployment", "endpoints/blue.yml")
+    found = {one["name"]: one for one in shown.json["findings"] if one["name"] != "note"}
+    assert shown.json["ok"] and found["deployment"]["text"].startswith("blue of numbers (managed)")
+    assert found["code"]["text"] == "score.py in model-1/scoring"
+    assert found["model"]["text"] == "model-1/model as AZUREML_MODEL_DIR/model"
+    assert "model-1/environment/conda.yml" in found["environment"]["text"]
+    assert found["variables"]["text"] == "API_TOKEN=***, GREETING=hello"
+    assert "nobody-sees-this" not in shown.out + shown.err
+    assert not files.state.exists() or not (files.state / "session.json").exists()
+    broken = BLUE.replace("../model-1/model\n", "../model-2/model\n").replace("score.py", "scor.py")
+    (files.folder / "endpoints" / "blue.yml").write_text(broken)
+    missing = files.inv("deploy.debug", "--dry-run", "--json", "--deployment", "endpoints/blue.yml")
+    assert missing.code == 1 and not json.loads(missing.out.splitlines()[-1])["ok"]
+    wrong = [one["text"] for one in missing.json["findings"] if one["ok"] is False]
+    assert [text.partition(": error: ")[0] for text in wrong] == ["endpoints/blue.yml:5:3", "endpoints/blue.yml:8:3"]
+
+
+def test_a_wrong_file_is_refused_before_anything_is_built(files: Project) -> None:
+    broken = BLUE.replace("../model-1/model\n", "../model-2/model\n").replace("score.py", "scor.py")
+    (files.folder / "endpoints" / "blue.yml").write_text(broken)
+    refused = files.inv("deploy.debug", "--deployment", "endpoints/blue.yml")
+    refused.says("endpoints/blue.yml:5:3: error: 2 things are wrong with this deployment")
+    assert "endpoints/blue.yml:8:3: error: There is no scoring script" in refused.err
+    assert "build " not in refused.out
+
+
+def test_f5_does_the_chain_of_the_deployment_that_a_setting_names(files: Project) -> None:
+    files.environ["AML_DEPLOYMENT_FILE"] = "endpoints/blue.yml"
+    files.ok("vscode.setup")
+    (configuration,) = [one for name, one in files.launch().items() if "Deployment" in name]
+    (mapping,) = configuration["pathMappings"]
+    assert mapping["localRoot"] == "${workspaceFolder}/model-1/scoring"

@@ -1,0 +1,194 @@
+"""An online deployment's file: what is taken from it, what is noted, and all that is wrong with it in one message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from deployment_files import BLUE, ENDPOINT, OWN, make
+
+from workflows.deployments import overlay
+from workflows.deployments.copied import copied
+from workflows.deployments.reader import load_deployment
+from workflows.errors import BadValue, UserError
+from workflows.settings import resolve
+
+OLDER = """name: green
+endpoint_name: numbers
+type: kubernetes
+model:
+  name: model-1
+  version: 1
+  local_path: ../model-1/model/weights.txt
+code_configuration:
+  code:
+    local_path: ../model-1/scoring
+  scoring_script: score.py
+environment:
+  name: env-1
+  version: 1
+  conda_file: file:../model-1/environment/conda.yml
+  docker:
+    image: nowhere.invalid/base
+resources:
+  requests: {cpu: "0.1", memory: 0.1Gi}
+scale_settings:
+  type: default
+"""
+
+
+def test_everything_comes_from_the_file(tmp_path: Path) -> None:
+    found = load_deployment(make(tmp_path), tmp_path)
+    assert (found.name, found.endpoint, found.kind) == ("blue", "numbers", "managed")
+    assert found.code == tmp_path / "model-1" / "scoring" and found.script == found.code / "score.py"
+    assert found.model is not None and found.model.path == tmp_path / "model-1" / "model"
+    assert found.environment is not None and found.environment.image == "nowhere.invalid/azureml/base:latest"
+    assert found.environment.conda_file == tmp_path / "model-1" / "environment" / "conda.yml"
+    assert found.variables == {"GREETING": "hello", "API_TOKEN": "nobody-sees-this"}
+    assert "nobody-sees-this" not in repr(found)
+    assert (found.readiness.limit, found.readiness.timeout) == (5 + 5 * 30, 3)
+    assert found.routes is None
+    said = " ".join(found.notes)
+    for part in ("request_timeout_ms: 3000", "max_concurrent_requests_per_instance: 4", "instance_count"):
+        assert part in said
+
+
+def test_kubernetes_and_the_spelling_of_the_preview(tmp_path: Path) -> None:
+    make(tmp_path, green=OLDER)
+    found = load_deployment(tmp_path / "endpoints" / "green.yml", tmp_path)
+    assert found.kind == "kubernetes" and found.script is not None
+    assert found.model is not None and found.model.path.name == "weights.txt"
+    assert found.model.place() == "/var/azureml-app/azureml-models/model-1/1"
+    assert found.environment is not None and found.environment.image == "nowhere.invalid/base"
+
+
+def test_an_image_that_serves_by_itself(tmp_path: Path) -> None:
+    make(tmp_path, own=OWN)
+    image = tmp_path / "endpoints" / "image"
+    image.mkdir()
+    (image / "Dockerfile").write_text("FROM somewhere\n")
+    found = load_deployment(tmp_path / "endpoints" / "own.yml", tmp_path)
+    assert found.code is None and found.routes is not None
+    assert (found.routes.scoring.path, found.routes.readiness.port) == ("/predict", 8080)
+    assert found.model is not None and found.model.place("/models") == "/models/weights/3"
+
+
+def test_the_endpoint_beside_it_gives_its_name(tmp_path: Path) -> None:
+    file = make(tmp_path, endpoint=ENDPOINT.replace("numbers", "sums"))
+    file.write_text(BLUE.replace("endpoint_name: numbers\n", ""))
+    found = load_deployment(file, tmp_path)
+    assert found.endpoint == "sums"
+    assert any("`endpoint_name`" in note for note in found.notes)
+
+
+def test_a_registered_model_and_environment_are_files_of_those_names(tmp_path: Path) -> None:
+    text = BLUE.replace("model:\n  path: ../model-1/model\n", "model: azureml:weights@latest\n")
+    start, end = text.index("environment:"), text.index("environment_variables:")
+    text = text[:start] + "environment: azureml:scoring:2\n" + text[end:]
+    file = make(tmp_path)
+    file.write_text(text)
+    with pytest.raises(UserError) as refused:
+        load_deployment(file, tmp_path)
+    assert "`azureml:weights@latest` is not on this machine" in refused.value.problem
+    assert "--model-dir" in refused.value.remedy
+    (tmp_path / "weights.yml").write_text("name: weights\nversion: 4\npath: model-1/model\ntype: custom_model\n")
+    (tmp_path / "scoring.yml").write_text(
+        "name: scoring\nversion: 2\nimage: some/image\nconda_file: model-1/environment/conda.yml\n"
+    )
+    found = load_deployment(file, tmp_path)
+    assert found.model is not None and found.model.path == tmp_path / "model-1" / "model"
+    assert found.environment is not None and found.environment.image == "some/image"
+    assert any("azureml:weights@latest" in note for note in found.notes)
+    # A folder that is typed takes the model's place, wherever that is.
+    other = load_deployment(file, tmp_path, tmp_path / "model-1")
+    assert other.model is None and other.model_dir == tmp_path / "model-1"
+
+
+def test_all_that_is_wrong_is_said_at_once_with_its_places(tmp_path: Path) -> None:
+    file = make(tmp_path)
+    text = BLUE.replace("../model-1/model\n", "../model-2/model\n").replace("score.py", "scor.py")
+    text = text.replace("  GREETING: hello\n", "  GREETING: [hello]\n  AZUREML_DEBUGGEE_WAIT: 1\n")
+    file.write_text(text.replace("  period: 5\n", "  period: soon\n") + "instance_typ: large\n")
+    with pytest.raises(UserError) as refused:
+        load_deployment(file, tmp_path)
+    name = str(file)
+    starts = [f"{name}:{place}: error: " for place in ("5:3", "8:3", "13:3", "14:3", "23:3", "25:1")]
+    assert [any(line.startswith(start) for line in refused.value.details) for start in starts] == [True] * 6
+    assert len(refused.value.details) == 6
+    assert str(refused.value).startswith(f"{name}:5:3: error: 6 things are wrong with this deployment")
+    assert any("Did you mean `score.py`" in line for line in refused.value.details)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem", "place"),
+    [
+        (("  scoring_script: score.py\n", ""), "`code_configuration` has no `scoring_script`", "6:1"),
+        (("scoring_script: score.py", "scoring_script: ../other/score.py"), "is not in the code's folder", "8:3"),
+        (("path: ../model-1/model", "path: azureml://datastores/a/paths/b"), "is not on this machine", "5:3"),
+        (("initial_delay: 5", "initial_delay: -1"), "is a whole number, 0 or more", "21:3"),
+        (("endpoint_name", "endpoint_nam"), "A deployment has no key `endpoint_nam`", "3:1"),
+    ],
+)
+def test_one_thing_that_is_wrong(tmp_path: Path, change: tuple[str, str], problem: str, place: str) -> None:
+    file = make(tmp_path)
+    assert change[0] in BLUE
+    file.write_text(BLUE.replace(*change))
+    with pytest.raises(UserError) as refused:
+        load_deployment(file, tmp_path)
+    assert problem in refused.value.problem
+    assert str(refused.value).startswith(f"{file}:{place}: error: ")
+
+
+def test_nothing_serves_a_model_without_code_that_is_none_of_mlflow(tmp_path: Path) -> None:
+    file = make(tmp_path)
+    start, end = BLUE.index("code_configuration"), BLUE.index("environment:")
+    file.write_text(BLUE[:start] + BLUE[end:])
+    with pytest.raises(UserError) as refused:
+        load_deployment(file, tmp_path)
+    assert "no MLflow model" in refused.value.problem and "code_configuration" in refused.value.remedy
+    (tmp_path / "model-1" / "model" / "MLmodel").write_text("flavors: {}\n")
+    assert load_deployment(file, tmp_path).code is None
+
+
+def test_another_kind_of_file_is_refused_with_what_takes_it(tmp_path: Path) -> None:
+    make(tmp_path, endpoint=ENDPOINT)
+    with pytest.raises(UserError) as refused:
+        load_deployment(tmp_path / "endpoints" / "endpoint.yml", tmp_path)
+    assert "is an online endpoint, not an online deployment" in refused.value.problem
+
+
+def test_a_setting_counts_where_it_comes_from_as_near_a_place_as_the_files_name(tmp_path: Path) -> None:
+    file = make(tmp_path)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    nearer = {"AML_MODEL_DIR": str(mine), "AML_DEPLOYMENT_FILE": str(file)}
+    assert overlay.described(resolve(tmp_path, environ=nearer)).settings.model_dir == mine
+    typed = resolve(tmp_path, {"deployment": str(file)}, environ={"AML_MODEL_DIR": str(mine)})
+    assert overlay.described(typed).settings.model_dir == tmp_path / "model-1" / "model"
+    assert overlay.overruled(typed) == {"model_dir"}
+    beside = {"AML_SCORE_SCRIPT": "other.py", "AML_DEPLOYMENT_FILE": str(file)}
+    found = overlay.described(resolve(tmp_path, environ=beside))
+    assert found.settings.score_script == tmp_path / "model-1" / "scoring" / "score.py" and not found.notes[3:]
+    named = resolve(tmp_path, {"score_script": "other.py"}, environ={"AML_DEPLOYMENT_FILE": str(file)}, cwd=tmp_path)
+    assert overlay.described(named).settings.score_script == tmp_path / "other.py"
+    both = resolve(tmp_path, {"deployment": str(file), "model_dir": str(mine)}, environ={})
+    found = overlay.described(both)
+    assert found.settings.model_dir == mine and overlay.model_below(found.deployment) == ""
+    assert found.settings.score_script == tmp_path / "model-1" / "scoring" / "score.py"
+    with pytest.raises(BadValue):
+        overlay.refuse_with_packages(typed)
+
+
+def test_what_an_image_has_copies_of(tmp_path: Path) -> None:
+    for name in ("app/main.py", "tools/tool.py", "single.py", "data/table.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "Dockerfile").write_text(
+        "FROM base AS first\nCOPY app /gone\nFROM base\nWORKDIR /srv\nCOPY app .\nCOPY ./tools /opt/tools/\n"
+        'COPY ["single.py", "/lib/code/"]\nCOPY data /data\nCOPY --from=first /x /y\nCOPY *.py /all/\nADD $WHAT /what\n'
+    )
+    assert copied(tmp_path, "Dockerfile") == {
+        "/srv": str(tmp_path / "app"),
+        "/opt/tools": str(tmp_path / "tools"),
+        "/lib/code": str(tmp_path),
+    }

@@ -1,0 +1,1 @@
+"""Online deployments as Azure ML's own files describe them: read, checked, resolved to what is on this machine."""

@@ -1,0 +1,159 @@
+"""What a deployment is made of, found on this machine: its code, its model, an environment by its registered name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..assets import kinds
+from ..assets.names import LocalAssets, read_name
+from ..errors import UserError
+from ..paths import exists, shown
+from ..pipelines.local_paths import code_path, local_path, scheme
+from ..pipelines.yaml_file import Value, did_you_mean, read_yaml
+from .definition import Model
+from .problems import Problems
+
+_MODEL_KEYS = (
+    *("$schema", "name", "version", "type", "path", "description", "properties", "tags", "stage", "flavors", "id"),
+    *("datastore", "job_name", "creation_context", "local_path", "latest_version", "utc_time_created"),
+    *("system_metadata", "default_deployment_template", "allowed_deployment_templates"),
+)
+_ELSEWHERE = "Bring it here and name its folder: --model-dir FOLDER, or AML_MODEL_DIR."
+
+
+def read_code(problems: Problems, value: Value) -> tuple[Path | None, Path | None]:
+    """The folder of a deployment's code and its scoring script; None for what is wrong.
+
+    Args:
+        problems: Where that is noted.
+        value: ``code_configuration``.
+    """
+    code, script = value.get("code"), value.get("scoring_script")
+    folder: Path | None = None
+    if code is None:
+        problems.add(value, "`code_configuration` has no `code`.", "Name the folder of the scoring script: `code: .`")
+    else:
+        with problems.gathered(code):
+            folder = code_path(code, "the deployment")
+        if folder is not None and not folder.is_dir():
+            problems.add(code, f"The code {shown(folder)} is a file.", "Name the folder that it is in.")
+            folder = None
+    if script is None:
+        problems.add(value, "`code_configuration` has no `scoring_script`.", "Name it: `scoring_script: score.py`")
+    if folder is None or script is None:
+        return None, None
+    with problems.gathered(script):
+        text = script.text("`scoring_script`").strip().replace("\\", "/")
+        path = Path(os.path.abspath(folder / text))
+        if not path.is_relative_to(folder):
+            problems.add(
+                script,
+                f"The scoring script {text} is not in the code's folder {shown(folder)}, which is all that a service "
+                "gets.",
+                "Name a folder above it in `code`, and the script from there.",
+            )
+        elif not path.is_file():
+            inside = sorted(one.name for one in folder.glob("*.py"))
+            remedy = did_you_mean(text, inside) if inside else "Correct `scoring_script` or `code`."
+            problems.add(script, f"There is no scoring script {shown(path)}.", remedy)
+        else:
+            return folder, path
+    return None, None
+
+
+def read_model(
+    problems: Problems, value: Value | None, names: LocalAssets, model_dir: Path | None, *, needed: bool
+) -> Model | None:
+    """A deployment's model.
+
+    Args:
+        problems: Where is noted what is wrong, and that it is not on this machine.
+        value: ``model``.
+        names: For registered names.
+        model_dir: The folder that takes its place, where one was typed or set.
+        needed: Whether nothing works without it.
+
+    Returns:
+        None where there is none, or another folder takes its place, or something is wrong.
+    """
+    if model_dir is not None:
+        if needed and (model_dir / "MLmodel").is_file():
+            return Model(model_dir, type="mlflow_model")
+        if value is not None:
+            problems.notes.append(f"the model is {shown(model_dir)} (AZUREML_MODEL_DIR), whatever `model` says")
+        return None
+    if value is None:
+        return None
+    with problems.gathered(value):
+        if value.is_mapping:
+            return _inline(problems, value)
+        return _named(problems, value, value.text("`model`").strip(), names)
+    return None
+
+
+def _inline(problems: Problems, value: Value) -> Model | None:
+    for key, one in value.data.items():
+        if key not in _MODEL_KEYS:
+            problems.add(one, f"A model has no key `{key}`.", did_you_mean(key, _MODEL_KEYS))
+    place = value.get("path") or value.get("local_path")
+    name, version = (value.get(key) for key in ("name", "version"))
+    if place is None:
+        problems.add(value, "The model has no `path`.", "Name its file or folder: `path: ./model`")
+        return None
+    text = place.text("`path` of the model").strip()
+    if scheme(text):
+        problems.add(place, f"The model is not on this machine: {text}.", _ELSEWHERE)
+        return None
+    path = local_path(place, text)
+    if not exists(path):
+        problems.add(place, f"The model should be {shown(path)}, which is not there.", f"Check the path. {_ELSEWHERE}")
+        return None
+    given = value.get("type")
+    type_ = str(given.data) if given is not None else "custom_model"
+    found = Model(path, str(name.data) if name is not None else "", str(version.data) if version else "", type_)
+    if type_ == "mlflow_model" and not found.is_mlflow:
+        problems.add(place, f"{shown(path)} is no MLflow model: it has no MLmodel.", "Correct `path`, or `type`.")
+    return found
+
+
+def _named(problems: Problems, value: Value, text: str, names: LocalAssets) -> Model | None:
+    file = None if text.startswith("file:") else names.find(text, (kinds.MODEL,), value)
+    if file is not None:
+        return _inline(problems, read_yaml(file, "model file", value))
+    asked = read_name(text)
+    if asked is None and not scheme(text):
+        # A file of a model, or the model itself.
+        path = local_path(value, text)
+        if exists(path) and kinds.kind_of_file(path) is kinds.MODEL:
+            return _inline(problems, read_yaml(path, "model file", value))
+        if exists(path):
+            return Model(path)
+    problems.add(value, f"The model `{text}` is not on this machine.", _ELSEWHERE)
+    return None
+
+
+def registered_environment(value: Value, names: LocalAssets) -> Value:
+    """The definition of an environment that is named: that of the file with the name, where there is one.
+
+    Raises:
+        UserError: Several files have that name.
+    """
+    if value.is_mapping:
+        return value
+    text = value.text("`environment`").strip()
+    if text.startswith("file:") or read_name(text) is None:
+        path = local_path(value, text)
+        if path.suffix.lower() in kinds.SUFFIXES and exists(path):
+            return read_yaml(path, "environment file", value)
+        if not text.startswith("azureml:") and not scheme(text) and ":" not in text:
+            raise UserError(
+                f"There is no environment file {shown(path)}.",
+                "Check the path; a registered one is `azureml:NAME:VERSION`.",
+                file=shown(value.file) if value.file else None,
+                line=value.line,
+                column=value.column,
+            )
+        return value
+    file = names.find(text, (kinds.ENVIRONMENT,), value)
+    return read_yaml(file, "environment file", value) if file is not None else value

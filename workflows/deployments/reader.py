@@ -1,0 +1,245 @@
+"""A deployment's file, read and checked. All that is wrong is said at once, and nothing is built before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..assets import kinds
+from ..assets.names import LocalAssets
+from ..errors import UserError
+from ..pipelines.definition import EnvironmentReference
+from ..pipelines.environment_field import read_environment
+from ..pipelines.yaml_file import Value, did_you_mean, kind, read_yaml
+from .assets import read_code, read_model, registered_environment
+from .definition import OnlineDeployment, Probe, Route, Routes
+from .problems import Problems
+from .values import unresolved, variables
+
+_KEYS = (
+    *("$schema", "name", "endpoint_name", "type", "description", "id", "tags", "properties", "model"),
+    *("code_configuration", "environment", "environment_variables", "app_insights_enabled", "scale_settings"),
+    *("request_settings", "liveness_probe", "readiness_probe", "startup_probe", "provisioning_state", "instance_count"),
+    *("model_mount_path", "instance_type", "data_collector", "resources", "egress_public_network_access"),
+    *("private_network_connection", "creation_context"),
+)
+_PROBE = ("initial_delay", "period", "timeout", "success_threshold", "failure_threshold")
+#: In some probes; which address is asked is for `inference_config` to say.
+_PROBE_ALSO = ("path", "port", "scheme", "method")
+_REQUESTS = ("request_timeout_ms", "max_concurrent_requests_per_instance", "max_queue_wait_ms")
+_ROUTES = ("liveness_route", "readiness_route", "scoring_route")
+#: What says where and how many, and has no meaning on one machine.
+_ELSEWHERE = (
+    *("instance_count", "instance_type", "scale_settings", "resources", "egress_public_network_access"),
+    *("private_network_connection", "data_collector", "app_insights_enabled"),
+)
+#: What Azure ML refuses a file without.
+_WANTED = ("name", "endpoint_name")
+
+
+def load_deployment(file: Path, project: Path, model_dir: Path | None = None) -> OnlineDeployment:
+    """Read an online deployment.
+
+    Args:
+        file: Its file, absolute.
+        project: The project's folder, in which registered names are looked for.
+        model_dir: The folder that takes the model's place, where one was typed or set.
+
+    Raises:
+        UserError: It is none, or something in it is wrong or not on this machine; one error with all of it.
+    """
+    root = read_yaml(file, "deployment file")
+    if kinds.kind_of(root) is not kinds.ONLINE_DEPLOYMENT and not _looks_like_one(root):
+        raise kinds.wrong_kind(root, "an online deployment")
+    problems = Problems(file)
+    _keys(problems, root.data, _KEYS, "A deployment")
+    names = LocalAssets((project, file.parent))
+    code, script = _code(problems, root)
+    mlflow = code is None
+    model = read_model(problems, root.get("model"), names, model_dir, needed=mlflow)
+    environment, routes = _environment(problems, root, names)
+    served = routes is not None
+    if code is None and not served and model is not None and not model.is_mlflow and not problems:
+        problems.add(
+            root.get("model") or root,
+            f"Nothing serves {model.path.name}: there is no `code_configuration`, it is no MLflow model (a folder with "
+            "MLmodel), and no `inference_config` says how an image serves by itself.",
+            "Add `code_configuration` with `code` and `scoring_script`, or `inference_config` to the environment.",
+        )
+    if code is None and not served and model is None and root.get("model") is None and not problems:
+        problems.add(
+            root,
+            "The deployment has neither code nor a model.",
+            "Add `code_configuration` with `code` and `scoring_script`, or a `model`.",
+        )
+    own = variables(problems, root.get("environment_variables"))
+    readiness = _probe(problems, root.get("readiness_probe"), "readiness_probe")
+    _probe(problems, root.get("liveness_probe"), "liveness_probe")
+    _requests(problems, root.get("request_settings"))
+    mount = root.get("model_mount_path")
+    for key in _ELSEWHERE:
+        _noted(problems, root, key)
+    problems.notes += [f"Azure ML wants `{key}`, which the file has not" for key in _WANTED if root.get(key) is None]
+    type_ = _text(problems, root, "type").lower() or "managed"
+    if type_ not in ("managed", "kubernetes"):
+        problems.add(root.data["type"], f"`type` is managed or kubernetes, not {type_}.", "Correct that line.")
+    name, endpoint = (_text(problems, root, key) for key in _WANTED)
+    problems.settle()
+    endpoint = endpoint or _endpoint_beside(file, name)
+    return OnlineDeployment(
+        file=file,
+        name=name,
+        endpoint=endpoint,
+        kind=type_,
+        code=code,
+        script=script,
+        model=model,
+        model_dir=model_dir,
+        environment=environment,
+        routes=routes,
+        model_mount_path=str(mount.data) if mount is not None else "",
+        variables=own,
+        readiness=readiness,
+        notes=(*names.notes, *problems.notes, *unresolved(own)),
+    )
+
+
+def _looks_like_one(root: Value) -> bool:
+    """Whether a file is a deployment although it lacks what Azure ML wants of one, such as `endpoint_name`."""
+    return kinds.kind_of(root) in (None, kinds.MODEL) and root.get("code_configuration") is not None
+
+
+def _keys(problems: Problems, given: Mapping[str, Value], known: tuple[str, ...], what: str) -> None:
+    """Azure ML refuses a file with a key that it does not know."""
+    for key, value in given.items():
+        if key not in known and not key.startswith((".", "x-")):
+            problems.add(value, f"{what} has no key `{key}`.", did_you_mean(key, known))
+
+
+def _mapping(problems: Problems, value: Value | None, known: tuple[str, ...], what: str) -> Mapping[str, Value]:
+    """A mapping's entries; none where it is something else, which is noted as wrong."""
+    if value is None:
+        return {}
+    if not value.is_mapping:
+        problems.add(value, f"{what} has to be a mapping, not {kind(value)}.", "Write `name: value` lines under it.")
+        return {}
+    entries: Mapping[str, Value] = value.data
+    _keys(problems, entries, known, what)
+    return entries
+
+
+def _text(problems: Problems, root: Value, key: str) -> str:
+    value = root.get(key)
+    if value is None:
+        return ""
+    with problems.gathered(value):
+        return value.text(f"`{key}`").strip()
+    return ""
+
+
+def _code(problems: Problems, root: Value) -> tuple[Path | None, Path | None]:
+    value = root.get("code_configuration")
+    entries = _mapping(problems, value, ("code", "scoring_script"), "`code_configuration`")
+    return (None, None) if not entries or value is None else read_code(problems, value)
+
+
+def _environment(
+    problems: Problems, root: Value, names: LocalAssets
+) -> tuple[EnvironmentReference | None, Routes | None]:
+    value = root.get("environment")
+    if value is None:
+        return None, None
+    with problems.gathered(value):
+        where = registered_environment(value, names)
+        return read_environment(where, "the deployment"), _routes(problems, where.get("inference_config"))
+    return None, None
+
+
+def _routes(problems: Problems, value: Value | None) -> Routes | None:
+    entries = _mapping(problems, value, _ROUTES, "`inference_config`")
+    if value is None or not value.is_mapping:
+        return None
+    found: dict[str, Route] = {}
+    for key in _ROUTES:
+        route = _mapping(problems, entries.get(key), ("path", "port"), f"`{key}`")
+        if not route.keys() >= {"path", "port"}:
+            problems.add(entries.get(key) or value, f"`{key}` needs a `path` and a `port`.", "Add what is missing.")
+            continue
+        path, port = str(route["path"].data), route["port"].data
+        if not path.startswith("/"):
+            problems.add(route["path"], f"The path of `{key}` begins with /, not as {path!r} does.", "Correct it.")
+        if type(port) is not int or not 0 < port < 65536:
+            problems.add(route["port"], f"The port of `{key}` is 1 to 65535, not {port}.", "Correct it.")
+            continue
+        found[key] = Route(path, port)
+    if len(found) < len(_ROUTES):
+        return None
+    return Routes(found["scoring_route"], found["readiness_route"], found["liveness_route"])
+
+
+def _probe(problems: Problems, value: Value | None, what: str) -> Probe:
+    entries = _mapping(problems, value, (*_PROBE, *_PROBE_ALSO), f"`{what}`")
+    found = {key: _number(problems, entries, key, what, least=0 if key == "initial_delay" else 1) for key in _PROBE}
+    return Probe(**{key: number for key, number in found.items() if number is not None})
+
+
+def _number(problems: Problems, entries: Mapping[str, Value], key: str, what: str, least: int) -> int | None:
+    value = entries.get(key)
+    if value is None or value.data is None:
+        return None
+    number = value.data
+    if isinstance(number, str) and number.strip().isdecimal():
+        number = int(number)
+    if type(number) is not int or not least <= number < 10**9:
+        problems.add(
+            value,
+            f"`{key}` of `{what}` is a whole number, {least} or more, not {value.data!r}.",
+            "Correct that line.",
+        )
+        return None
+    return number
+
+
+def _requests(problems: Problems, value: Value | None) -> None:
+    entries = _mapping(problems, value, _REQUESTS, "`request_settings`")
+    found = {key: _number(problems, entries, key, "request_settings", least=1) for key in _REQUESTS}
+    if found["request_timeout_ms"] is not None:
+        problems.notes.append(
+            f"`request_timeout_ms: {found['request_timeout_ms']}` does not end requests while a service is debugged"
+        )
+    at_once = found["max_concurrent_requests_per_instance"]
+    if at_once is not None and at_once > 1:
+        problems.notes.append(
+            f"`max_concurrent_requests_per_instance: {at_once}`: one worker serves while a service is debugged"
+        )
+
+
+def _noted(problems: Problems, root: Value, key: str) -> None:
+    value = root.get(key)
+    if value is None or (key == "instance_count" and value.data == 1):
+        return
+    if key in ("instance_count", "scale_settings"):
+        problems.notes.append(f"`{key}`: one instance runs here")
+    elif key == "egress_public_network_access" and str(value.data).lower() == "disabled":
+        problems.notes.append("`egress_public_network_access: disabled`: the service reaches the network here")
+    elif key in ("data_collector", "app_insights_enabled") and value.data is not False:
+        problems.notes.append(f"`{key}`: nothing is collected here")
+
+
+def _endpoint_beside(file: Path, name: str) -> str:
+    """The name of the one endpoint whose file lies beside a deployment's, or of the one that names the deployment."""
+    found: list[tuple[str, bool]] = []
+    for one in sorted([*file.parent.glob("*.yml"), *file.parent.glob("*.yaml")]):
+        if one == file:
+            continue
+        try:
+            root = read_yaml(one, "file")
+        except UserError:
+            continue
+        if kinds.kind_of(root) is kinds.ONLINE_ENDPOINT and root.get("name") is not None:
+            traffic = root.get("traffic")
+            names = set(traffic.data) if traffic is not None and traffic.is_mapping else set()
+            found.append((str(root.data["name"].data), name in names))
+    named = [endpoint for endpoint, names_it in found if names_it]
+    fitting = named or [endpoint for endpoint, _ in found]
+    return fitting[0] if len(fitting) == 1 else ""

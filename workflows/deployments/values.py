@@ -1,0 +1,47 @@
+"""The environment variables that a deployment's file names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ..pipelines.yaml_file import Value, kind
+from ..redaction import keep_variables
+from .problems import Problems
+
+#: What Azure ML puts a secret in the place of: https://learn.microsoft.com/azure/machine-learning/how-to-deploy-online-endpoint-with-secret-injection
+_SECRET = re.compile(r"^\$\{\{.*\}\}$|^(?:azureml|keyref|secret)(?::|\()", re.DOTALL)
+
+
+def variables(problems: Problems, value: Value | None) -> dict[str, str]:
+    """Read ``environment_variables``.
+
+    Args:
+        problems: Where what is wrong is noted.
+        value: The field.
+    """
+    from ..flows.variables import problem
+
+    if value is None:
+        return {}
+    if not value.is_mapping:
+        what = f"`environment_variables` has to be a mapping, not {kind(value)}."
+        problems.add(value, what, "Write `NAME: value` lines under it.")
+        return {}
+    found: dict[str, str] = {}
+    for name, one in value.data.items():
+        wrong = problem(name)
+        if wrong:
+            problems.add(one, f"`{name}` of `environment_variables`: {wrong}.", "Rename it, or take it out.")
+        elif isinstance(one.data, (dict, list)):
+            problems.add(one, f"The variable `{name}` has to be a text, not {kind(one)}.", "Put it in quotes.")
+        else:
+            found[name] = "" if one.data is None else str(one.data)
+    keep_variables(found)
+    return found
+
+
+def unresolved(values: Mapping[str, str]) -> list[str]:
+    """Notes on values that only Azure ML can put secrets in the place of."""
+    names = sorted(name for name, text in values.items() if _SECRET.match(text.strip()))
+    return [f"{name} refers to a secret of the workspace: give it here by --env {name}" for name in names]

@@ -1,0 +1,137 @@
+"""What a deployment would run: what is there, what would be built, what is missing. Nothing is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .. import engines
+from ..deployments import overlay
+from ..deployments.definition import OnlineDeployment
+from ..deployments.overlay import Described
+from ..deployments.problems import Wrong
+from ..engines.base import Engine
+from ..environments.references import ResolvedEnvironment
+from ..errors import UserError
+from ..findings import Finding
+from ..paths import shown
+from ..redaction import scrub
+from ..settings import Settings
+from . import entry, inference, variables
+from .specification import serving_of
+
+
+def findings(settings: Settings, env: Sequence[str]) -> Iterator[Finding]:
+    """Look at a deployment, one finding for each thing.
+
+    Args:
+        settings: The settings; with ``deployment``, what that file says counts.
+        env: Variables as they were typed.
+    """
+    found = Described(settings)
+    try:
+        found = overlay.described(settings)
+    except UserError as error:
+        # Of a file that is wrong nothing else can be said.
+        yield from _wrong("deployment", *(error.errors if isinstance(error, Wrong) else (error,)))
+        return
+    settings, deployment = found.settings, found.deployment
+    if deployment is not None:
+        yield Finding("deployment", True, f"{deployment.label} ({deployment.kind}), {shown(deployment.file)}")
+    yield from _code(settings, deployment)
+    yield from _model(settings, deployment)
+    try:
+        engine, word = engines.choose(settings.engine)
+    except UserError as error:
+        yield from _wrong("engine", error)
+    else:
+        yield Finding("engine", True, word or engine.name)
+        yield from _environment(settings, deployment, engine)
+    try:
+        named = variables.named(settings, env, described=deployment.variables if deployment is not None else None)
+    except UserError as error:
+        yield from _wrong("variables", error)
+    else:
+        texts = [scrub(f"{name}={value}") for name, value in sorted(named.values.items())]
+        yield Finding("variables", True, ", ".join(texts) or "none")
+        yield from (Finding("variables", None, note) for note in named.notes)
+    yield from _ready(deployment)
+    yield from (Finding("note", None, note) for note in found.notes)
+
+
+def _wrong(name: str, *errors: UserError) -> Iterator[Finding]:
+    for error in errors:
+        problem, _, remedy = str(error).partition("\n")
+        yield Finding(name, False, problem.removeprefix("error: "), remedy)
+
+
+def _code(settings: Settings, deployment: OnlineDeployment | None) -> Iterator[Finding]:
+    serving = serving_of(deployment)
+    if serving is not None:
+        text = f"in the image; it serves by itself, POST {serving.path} on its port {serving.port}"
+        if serving.code is not None:
+            text = (
+                f"{shown(serving.code)} at {serving.code_place}; the image serves by itself on its port {serving.port}"
+            )
+        yield Finding("code", True, text)
+        return
+    try:
+        entry.check(settings)
+    except UserError as error:
+        yield from _wrong("code", error)
+        return
+    if deployment is not None and deployment.code is None:
+        yield Finding("code", True, "none: MLflow serves the model")
+        return
+    script = settings.score_script.relative_to(settings.source_root)
+    yield Finding("code", True, f"{script.as_posix()} in {shown(settings.source_root)}")
+
+
+def _model(settings: Settings, deployment: OnlineDeployment | None) -> Iterator[Finding]:
+    model = deployment.model if deployment is not None else None
+    if model is None:
+        text = f"{shown(settings.model_dir)} as AZUREML_MODEL_DIR" if settings.model_dir is not None else "none"
+        yield Finding("model", True, text)
+        return
+    named = f"{model.name}{f':{model.version}' if model.version else ''}, " if model.name else ""
+    yield Finding("model", True, f"{named}{shown(model.path)} as AZUREML_MODEL_DIR/{model.path.name}")
+
+
+def _environment(settings: Settings, deployment: OnlineDeployment | None, engine: Engine) -> Iterator[Finding]:
+    try:
+        environment = inference.environment_of(settings, deployment, engine.name)
+        built = inference.found(environment, settings, engine)
+    except UserError as error:
+        yield from _wrong("environment", error)
+        return
+    what = _what(environment)
+    if built is not None:
+        where = built.name if engine.name == "docker" else shown(Path(built.name))
+        yield Finding("environment", True, f"{what}: there ({where})")
+    elif environment.definition is not None or (
+        environment.reference is not None and environment.reference.build is not None
+    ):
+        yield Finding("environment", True, f"{what}: to be built")
+    else:
+        yield Finding("environment", None, f"{what}: not here, it would be pulled")
+    yield from (Finding("environment", None, note) for note in environment.notes)
+
+
+def _what(environment: ResolvedEnvironment) -> str:
+    reference = environment.reference
+    if environment.definition is None:
+        assert reference is not None
+        if reference.build is not None:
+            return f"the image of {shown(reference.build)} ({reference.dockerfile})"
+        return f"the image {reference.image}"
+    source = f"{shown(environment.definition.source)}"
+    return f"{source} on the image {environment.base_image}" if environment.base_image else source
+
+
+def _ready(deployment: OnlineDeployment | None) -> Iterator[Finding]:
+    if deployment is None:
+        return
+    probe, routes = deployment.readiness, deployment.routes
+    where = f"GET {routes.readiness.path} on port {routes.readiness.port}" if routes is not None else "GET /"
+    text = f"{where}, {probe.success_threshold} in a row, {probe.timeout} s each, within {probe.limit} s"
+    yield Finding("readiness", True, text)

@@ -1,0 +1,221 @@
+"""What an engine is told of a service that it is to make: its folders, its variables, its ports and its name."""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import engines, sessions
+from ..console import Console
+from ..deployments.copied import copied
+from ..deployments.definition import CODE_ROOT, MODELS_ROOT, OnlineDeployment
+from ..deployments.overlay import model_below
+from ..engines.base import Engine
+from ..engines.docker_client import engine_answers
+from ..environments import local_packages
+from ..environments.references import ResolvedEnvironment
+from ..errors import UserError
+from ..models import ImageRef, Service, ServiceSpec, Serving
+from ..paths import shown
+from ..settings import Settings, packaged_defaults
+from . import variables
+
+
+@dataclass(frozen=True)
+class Specification:
+    """How a service is to be made.
+
+    Attributes:
+        settings: The settings.
+        console: Where notes are shown.
+        engine: The engine.
+        environment: What it runs in; None where that comes from elsewhere.
+        deployment: What its file says; None where no file is named.
+        env: Variables as they were typed.
+        wait: Hold for a debugger before score.py is loaded.
+    """
+
+    settings: Settings
+    console: Console
+    engine: Engine
+    environment: ResolvedEnvironment
+    deployment: OnlineDeployment | None
+    env: Sequence[str]
+    wait: bool
+
+    def made(self, image: ImageRef, own: Service | None, notes: list[str]) -> ServiceSpec:
+        """The specification, with its ports promised to it.
+
+        Args:
+            image: What it runs in.
+            own: The project's service that it replaces.
+            notes: Where is added what is not as it was asked for.
+
+        Raises:
+            UserError: A port or a name cannot be had, or links lead to what the service cannot be given.
+        """
+        from ..engines import ports
+
+        settings, deployment = self.settings, self.deployment
+        if settings.scoring_port == settings.debug_port != 0:
+            raise UserError(
+                f"The service and the debugger cannot both use port {settings.debug_port}.",
+                "Choose two: --scoring-port, --debug-port.",
+            )
+        # The Docker engine, being root's, can publish any port.
+        listened = [settings.debug_port] + ([settings.scoring_port] if self.engine.name == "process" else [])
+        for port in listened:
+            if not ports.may_listen(port):
+                raise UserError(f"Only root may listen on port {port}.", "Choose a port from 1024 on.")
+        definition, below = self.environment.definition, model_below(deployment)
+        serving = serving_of(deployment)
+        linked: dict[str, str] = {}
+        said: list[str] = []
+        if serving is None:
+            links = self.engine.links(settings.source_root, settings.model_dir, settings.image_tag, below)
+            linked, said = dict(links.places), list(links.notes)
+        named = variables.named(settings, self.env, described=deployment.variables if deployment else None)
+        conda = definition.variables if definition is not None else {}
+        for note in (*said, *named.notes, *variables.overruled(conda)):
+            self.console.line(f"  note: {note}")
+        live = self._live(image)
+        chosen = self.chosen_ports(self._own_ports(own), notes)
+        readiness = deployment.readiness if deployment is not None else None
+        return ServiceSpec(
+            project=settings.project,
+            session=sessions.session_folder(settings.project),
+            name=self.container_name(notes),
+            tag=settings.image_tag,
+            image=image,
+            score_script=settings.score_script,
+            source=_root(serving, settings),
+            model_dir=settings.model_dir,
+            model_below=below,
+            serving=serving,
+            foreign=definition is None and self.engine.name == "docker",
+            ready_seconds=readiness.limit if readiness is not None else 0,
+            ready_timeout=readiness.timeout if readiness is not None else 0,
+            ready_successes=readiness.success_threshold if readiness is not None else 1,
+            links={**linked, **live},
+            variables=named.values,
+            conda_variables=conda,
+            conda_file=definition.source if definition is not None else Path("conda.yml"),
+            runit=_runit(settings),
+            wait=self.wait,
+            debug_timeout=settings.debug_timeout,
+            **chosen,
+        )
+
+    def container_name(self, notes: list[str]) -> str:
+        """The wanted name, or the next one where a session of another project holds it."""
+        wanted = self.settings.container_name
+        name, number = wanted, 1
+        while True:
+            holder = self.engine.holder_of_name(name)
+            if holder is None or holder == str(self.settings.project):
+                break
+            if not holder:
+                raise UserError(
+                    f"The container name {name} is taken by a container that is not of this program.",
+                    f"Remove it (docker rm -f {name}) or choose another name: --container-name {name}-2.",
+                )
+            number += 1
+            name = f"{wanted}-{number}"
+        if name != wanted:
+            notes.append(f"the name {wanted} belongs to another project's session")
+        return name
+
+    def _live(self, image: ImageRef) -> dict[str, str]:
+        """The places of packages that stay in their folders."""
+        try:
+            return local_packages.places(image.live, self.settings.source_root)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"The package folder {shown(Path(str(error)))}, which {image.name} runs, is gone.",
+                "Correct the environment's requirements.txt or conda.yml, then: inv deploy.debug",
+            ) from error
+
+    def chosen_ports(self, mine: frozenset[int], notes: list[str]) -> dict[str, int]:
+        """The service's ports by setting, promised to it until it listens or this command ends.
+
+        Args:
+            mine: Ports of the service that it replaces.
+            notes: Where is added what is not as it was asked for.
+        """
+        from ..engines import ports, reservations
+
+        chosen: dict[str, int] = {}
+        with reservations.choosing():
+            for field in ("scoring_port", "debug_port"):
+                wanted = getattr(self.settings, field)
+                if wanted in mine and wanted not in chosen.values():
+                    # It is held by the service that is about to be replaced.
+                    chosen[field] = wanted
+                    continue
+                taken = frozenset(chosen.values())
+                chosen[field], word = ports.pick(field, wanted, taken, self._container_on)
+                if word:
+                    notes.append(word)
+            reservations.reserve(chosen.values())
+        return chosen
+
+    def _own_ports(self, own: Service | None) -> frozenset[int]:
+        """Ports of the service that is about to be replaced."""
+        if own is None:
+            return frozenset()
+        engine = self.engine if self.engine.name == own.engine else engines.load(own.engine)
+        try:
+            return engine.held_ports(own)
+        except UserError:
+            return frozenset()
+
+    def _container_on(self, port: int) -> tuple[str, bool] | None:
+        """The container that holds a port, also where this service runs without containers."""
+        found = self.engine.port_holder(port)
+        if found is None and self.engine.name != "docker" and engine_answers():
+            with contextlib.suppress(UserError):
+                found = engines.load("docker").port_holder(port)
+        return found
+
+
+def serving_of(deployment: OnlineDeployment | None) -> Serving | None:
+    """How a deployment's image serves by itself; None where the inference server does."""
+    routes = deployment.routes if deployment is not None else None
+    if deployment is None or routes is None:
+        return None
+    reference, model = deployment.environment, deployment.model
+    copies = {}
+    if reference is not None and reference.build is not None:
+        copies = dict(copied(reference.build, reference.dockerfile or "Dockerfile"))
+    place = deployment.model_mount_path or MODELS_ROOT
+    given = deployment.model_dir or (model.path if model is not None else None)
+    script = ""
+    if deployment.code is not None and deployment.script is not None:
+        script = deployment.script.relative_to(deployment.code).as_posix()
+    return Serving(
+        port=routes.scoring.port,
+        path=routes.scoring.path,
+        ready_port=routes.readiness.port,
+        ready_path=routes.readiness.path,
+        model=given,
+        model_place=place if deployment.model_dir is not None or model is None else model.place(place),
+        code=deployment.code,
+        code_place=posixpath.join(CODE_ROOT, deployment.code.name) if deployment.code is not None else "",
+        script=script,
+        copied=copies,
+    )
+
+
+def _root(serving: Serving | None, settings: Settings) -> Path:
+    """The folder of this machine that the service runs, as far as there is one."""
+    if serving is None:
+        return settings.source_root
+    return serving.code or next((Path(local) for local in serving.copied.values()), settings.source_root)
+
+
+def _runit(settings: Settings) -> Path:
+    own = settings.inference_env / "runit"
+    return own if own.is_dir() else packaged_defaults() / "env" / "inference" / "runit"
