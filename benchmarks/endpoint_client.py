@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from azure.ai.ml import MLClient, load_online_deployment  # type: ignore[import-not-found]
+from azure.ai.ml import MLClient, load_online_deployment
 
 
 class NoCredential:

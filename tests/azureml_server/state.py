@@ -112,6 +112,8 @@ class State:
         self.environments: dict[str, list[dict[str, Any]]] = {}
         #: What whoever signs in may do, as the resource manager tells it.
         self.actions = ["*/read", "Microsoft.MachineLearningServices/workspaces/*"]
+        #: Whether it takes no requests of SDK v2.
+        self.legacy = False
         #: Datastores, which are all of one container; `key`, or `identity` for one that keeps no key.
         self.datastores = {"workspaceblobstore": "key"}
         #: The steps of each version of a dataset, as they are saved; see :meth:`add_dataset`.

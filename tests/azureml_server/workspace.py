@@ -55,6 +55,7 @@ class Workspaces:
                 "creationTime": "2026-01-01T00:00:00Z",
                 "discoveryUrl": f"{state.url}/discovery",
                 "provisioningState": "Succeeded",
+                "v1LegacyMode": state.legacy,
                 "containerRegistry": f"{storage}/Microsoft.ContainerRegistry/registries/registry",
                 "storageAccount": f"{storage}/Microsoft.Storage/storageAccounts/storage",
                 "keyVault": f"{storage}/Microsoft.Keyvault/vaults/vault",

@@ -51,9 +51,9 @@ def attempt(action: Callable[[], T], doing: str, say: Say, seconds: float = PATI
     Raises:
         UserError: It cannot be done, or not within that time.
     """
-    from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
+    from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
-    growing = wait_exponential_jitter(initial=0.5, max=_LONGEST_PAUSE, jitter=0.5)
+    growing = wait_exponential(multiplier=0.5, max=_LONGEST_PAUSE) + wait_random(0, 0.5)
 
     def pause(state: RetryCallState) -> float:
         error = _failed(state)

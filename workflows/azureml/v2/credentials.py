@@ -1,0 +1,114 @@
+"""Who signs in, by azure-identity: what AML_AUTH says, as with SDK v1."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import webbrowser
+from typing import Any
+
+from ...errors import UserError
+from ...redaction import keep_secret
+from ...settings import Settings, service_principal
+from ..errors import SIGNING_IN, SignInRefused, explained
+from .clouds import Cloud
+
+#: Seconds for `az` to answer; it is slow to start.
+_AZ_SECONDS = 30
+
+
+def credential(settings: Settings, cloud: Cloud) -> Any:
+    """What gives tokens: an object with ``get_token(*scopes)``, as every SDK v2 of Azure takes one.
+
+    Args:
+        settings: Who signs in.
+        cloud: Where.
+
+    Raises:
+        UserError: What it needs is missing.
+    """
+    if ":" in settings.auth:
+        return _own(settings)
+    _see_installed()
+    from azure import identity
+
+    host = cloud.login.partition("://")[2].rstrip("/")
+    if settings.auth == "service-principal":
+        principal = service_principal(settings.project)
+        keep_secret(principal.client_secret)
+        return identity.ClientSecretCredential(
+            principal.tenant_id, principal.client_id, principal.client_secret, authority=host
+        )
+    if settings.auth == "managed-identity":
+        return identity.ManagedIdentityCredential()
+    return _Interactive(host)
+
+
+class _Interactive:
+    """`az login` where somebody has done that; else a browser, or a code that is typed elsewhere, at a terminal."""
+
+    def __init__(self, authority: str) -> None:
+        self._authority = authority
+        self._signed_in: Any = None
+
+    def get_token(self, *scopes: str, **more: Any) -> Any:
+        """A token for these scopes."""
+        from azure import identity
+
+        if self._signed_in is not None:
+            return self._signed_in.get_token(*scopes, **more)
+        az = identity.AzureCliCredential(process_timeout=_AZ_SECONDS)
+        try:
+            found = az.get_token(*scopes, **more)
+        except Exception as error:
+            # No az, or nobody is signed in with it.
+            if type(error).__module__.partition(".")[0] != "azure":
+                raise
+            if not sys.stdin.isatty():
+                # It would open a browser, or wait for a code that nobody types.
+                raise SignInRefused(
+                    "Nobody is signed in to Azure, and there is no terminal to sign in at.",
+                    "Sign in first (az login), or set AML_AUTH=service-principal or managed-identity.",
+                ) from error
+            self._signed_in = self._by_hand(identity)
+            return self._signed_in.get_token(*scopes, **more)
+        self._signed_in = az
+        return found
+
+    def _by_hand(self, identity: Any) -> Any:
+        if _has_browser():
+            return identity.InteractiveBrowserCredential(authority=self._authority)
+        return identity.DeviceCodeCredential(authority=self._authority)
+
+
+def _has_browser() -> bool:
+    """Whether a browser can be opened here, other than one in this terminal."""
+    try:
+        return not isinstance(webbrowser.get(), webbrowser.GenericBrowser)
+    except webbrowser.Error:
+        return False
+
+
+def _see_installed() -> None:
+    from ..sdk import install_command, version_of
+
+    if version_of("azure-identity") is None:
+        raise UserError("azure-identity is not installed.", f"Install the extra: {install_command()}")
+
+
+def _own(settings: Settings) -> Any:
+    """What `MODULE:FACTORY` in AML_AUTH makes: any of azure-identity's credentials, or one's own."""
+    module, _, factory = settings.auth.partition(":")
+    remedy = "AML_AUTH=MODULE:FACTORY names a callable that returns an object with get_token(*scopes)."
+    if str(settings.project) not in sys.path:
+        sys.path.insert(0, str(settings.project))
+    try:
+        made = getattr(importlib.import_module(module), factory)()
+    except Exception as error:
+        told = explained(error, SIGNING_IN)
+        if isinstance(told, UserError):
+            raise told from error
+        raise UserError(f"AML_AUTH={settings.auth} failed: {type(error).__name__}: {error}", remedy) from error
+    if not callable(getattr(made, "get_token", None)):
+        raise UserError(f"AML_AUTH={settings.auth} made a {type(made).__name__}, which gives no tokens.", remedy)
+    return made

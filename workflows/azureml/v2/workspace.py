@@ -1,0 +1,135 @@
+"""A workspace by plain REST: whether it is there, where its services are, and what does not go with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from ...errors import UserError
+from ...received import as_json, message, web_address
+from ...settings import Settings
+from ..access import Access, Renewing
+from ..bounded import answer
+from ..errors import SIGNING_IN, NotThere, Say, attempt
+from ..history import part_of
+from ..workspace import WorkspaceName, find_workspace
+from .clouds import Cloud, find_cloud
+from .credentials import credential
+
+#: Versions of the resource manager's interface: of workspaces, and of jobs.
+_WORKSPACES_VERSION, JOBS_VERSION = "2023-10-01", "2023-04-01"
+_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A workspace, and who is signed in to it.
+
+    Attributes:
+        name: Its name.
+        cloud: The cloud that it is in.
+        credential: Gives tokens.
+        history: Address of its run history service.
+        location: Its region.
+        legacy: Whether it takes no requests of SDK v2 (``v1_legacy_mode``).
+    """
+
+    name: WorkspaceName
+    cloud: Cloud
+    credential: Any
+    history: str
+    location: str
+    legacy: bool
+
+    @property
+    def scope(self) -> str:
+        """Its path in Azure."""
+        return _scope(self.name)
+
+    def access(self) -> Access:
+        """The way to its services with a token that holds; one that is about to end is renewed."""
+        token = self.credential.get_token(self.cloud.scope)
+        return Access(self.history, self.cloud.manager, self.scope, f"Bearer {token.token}", float(token.expires_on))
+
+    def cancel(self, run_id: str) -> None:
+        """Ask for the end of a job.
+
+        Raises:
+            requests.RequestException: It cannot be asked for now.
+        """
+        access = self.access()
+        address = f"{access.manager.rstrip('/')}{access.scope}/jobs/{run_id}/cancel"
+        headers = {"Authorization": access.authorization}
+        with requests.post(
+            address, params={"api-version": JOBS_VERSION}, headers=headers, timeout=_SECONDS
+        ) as answered:
+            answered.raise_for_status()
+
+    def renewing(self) -> Renewing:
+        """Keeps an access for this process."""
+        return Renewing(None, self.access)
+
+
+def connect(settings: Settings, say: Say = lambda line: None) -> Workspace:
+    """Sign in and look the workspace up.
+
+    Args:
+        settings: Which workspace, and who signs in.
+        say: Shown what is waited for.
+
+    Raises:
+        UserError: No workspace is named, there is no such one, nobody is signed in, or there is no permission.
+    """
+    name = find_workspace(settings)
+    cloud = attempt(find_cloud, "reading which clouds there are", say)
+    signing = credential(settings, cloud)
+    token = attempt(lambda: signing.get_token(cloud.scope), SIGNING_IN, say)
+    try:
+        return attempt(lambda: _look_up(name, cloud, signing, token.token), "reading the workspace", say)
+    except NotThere as error:
+        source = f" or {name.source}" if name.source else ""
+        raise NotThere(
+            f"There is no Azure ML workspace {name}.",
+            f"Correct AML_WORKSPACE, AML_RESOURCE_GROUP{source}; `az ml workspace list` has those there are.",
+        ) from error
+
+
+def require_v2(workspace: Workspace) -> None:
+    """See that a workspace takes what SDK v2 sends.
+
+    Raises:
+        UserError: It is in legacy mode.
+    """
+    if workspace.legacy:
+        raise UserError(
+            f"The workspace {workspace.name.workspace} takes no jobs of SDK v2: v1_legacy_mode is on.",
+            "Set AML_SDK=v1 (pip install the extra azureml-v1), or have the workspace's owner turn it off:"
+            f" az ml workspace update -n {workspace.name.workspace} --set v1_legacy_mode=false",
+        )
+
+
+def _look_up(name: WorkspaceName, cloud: Cloud, signing: Any, token: str) -> Workspace:
+    with requests.Session() as http:
+        address = f"{cloud.manager.rstrip('/')}{_scope(name)}"
+        told = message(answer(http, address, f"Bearer {token}", {"api-version": _WORKSPACES_VERSION}), "a workspace")
+        properties = part_of(told, "properties")
+        discovery = web_address(properties.get("discoveryUrl"), "an address")
+        services = as_json(answer(http, discovery, f"Bearer {token}", {}), "a list of services")
+    history = part_of({"services": services}, "services").get("history")
+    return Workspace(
+        name=name,
+        cloud=cloud,
+        credential=signing,
+        history=web_address(history, "an address"),
+        location=str(told.get("location") or ""),
+        legacy=properties.get("v1LegacyMode") is True,
+    )
+
+
+def _scope(name: WorkspaceName) -> str:
+    return (
+        f"/subscriptions/{name.subscription_id}/resourceGroups/{name.resource_group}"
+        f"/providers/Microsoft.MachineLearningServices/workspaces/{name.workspace}"
+    )
