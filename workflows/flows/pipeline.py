@@ -81,12 +81,18 @@ class PipelineFlow:
         Raises:
             UserError: It cannot be run so.
         """
-        from ..pipelines.reader import load_pipeline
+        pipeline, error = self._survey(wanted, in_editor=in_editor)
+        if error is not None:
+            raise error
+        return pipeline
+
+    def _survey(self, wanted: Wanted, *, in_editor: bool = False) -> tuple[Pipeline, UserError | None]:
+        from ..pipelines.reader import survey
         from ..pipelines.selection import NoStep
 
         file = self.settings.pipeline_file
         try:
-            return load_pipeline(
+            return survey(
                 file,
                 wanted.inputs,
                 cloud=self.backend.takes_cloud_data,
@@ -96,6 +102,19 @@ class PipelineFlow:
             )
         except NoStep as error:
             raise _no_step(error.name, error.names, file, in_editor) from None
+
+    def dry_run(self, wanted: Wanted) -> None:
+        """Show what a run would do.
+
+        Raises:
+            UserError: It could not be run; all that is missing or wrong is told.
+        """
+        from .pipeline_dry_run import look
+
+        say_example(self.settings, self.console, "pipeline_file", "pipeline.yml")
+        error = look(self.settings, self.console, *self._survey(wanted))
+        if error is not None:
+            raise error
 
     def tail_log(self, run: RunRecord, only: str | None = None) -> list[Attachable]:
         """Wait until a debugged step says where it listens; see :func:`~workflows.flows.watching.until_open`."""

@@ -20,6 +20,7 @@ from .job_kinds import SWEEP, kind_of_job, not_here
 from .literals import Declared, read_declared, read_type, unknown_keys
 from .local_paths import code_path, local_path, scheme
 from .notes import Notes
+from .problems import Problems
 from .sweep import first_values
 from .yaml_file import Value, did_you_mean, read_yaml, refuse
 
@@ -63,6 +64,7 @@ class Source:
         layout: Processes and instances.
         includes: Absolute paths of what lies beside the code.
         compute: As written; None where neither job nor component says.
+        whole: Whether all of its code could be found.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Source:
     layout: Layout
     includes: tuple[Path, ...]
     compute: Value | None
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -120,11 +123,13 @@ class Components:
 
     Attributes:
         notes: Where notes go.
+        problems: Takes what is wrong with single fields.
         assets: Where the files of registered components are looked for.
         cloud: Whether the steps run in a workspace, which knows its environments by name.
     """
 
     notes: Notes
+    problems: Problems
     assets: LocalAssets
     cloud: bool = False
     files: dict[Path, Value] = field(default_factory=dict)
@@ -162,6 +167,8 @@ class Components:
     def command(self, opened: Opened, scope: Scope) -> Source:
         """A command, or a trial of a sweep, with its component.
 
+        What is wrong with fields that nothing else depends on is kept in ``problems``.
+
         Raises:
             NotHere: It cannot run on this machine.
             UserError: It is not of the schema's shape; with the line.
@@ -186,12 +193,29 @@ class Components:
                 inner = f"{key}.timeout" if key == "limits" and found.get("timeout") else key
                 self.notes.add(inner, name)
         named_code, environment = first("code"), first("environment")
-        code = code_path(named_code, f"step `{name}`") if named_code is not None else None
+        code, runs_in, variables, layout, includes, whole = (
+            None,
+            None,
+            dict[str, str](),
+            Layout(),
+            tuple[Path, ...](),
+            False,
+        )
         of_file = component is not None and opened.named is not None and not opened.named.is_mapping
         beside = component.file if of_file and component is not None else None
         given, bound = _entries(job, "inputs", what), _entries(job, "outputs", what)
         chosen = first_values(first("search_space"), what) if opened.kind == SWEEP else {}
         assets = None if self.cloud else self.assets
+        with self.problems.of(name):
+            code = code_path(named_code, f"step `{name}`") if named_code is not None else None
+            includes = read_includes(first("additional_includes"), beside, code, what)
+            whole = True
+        with self.problems.of(name):
+            runs_in = read_environment(environment, f"step `{name}`", assets) if environment is not None else None
+        with self.problems.of(name):
+            variables = self._variables(job, component, what, scope)
+        with self.problems.of(name):
+            layout = read_layout(first("distribution"), first("resources"), what, name, self.notes, scope.settle)
         return Source(
             name,
             opened.kind,
@@ -199,15 +223,16 @@ class Components:
             job,
             _command(opened, chosen),
             code,
-            read_environment(environment, f"step `{name}`", assets) if environment is not None else None,
+            runs_in,
             {**self._declared(opened, given), **_of_trial(opened, chosen)},
             {**given, **chosen},
             self._outputs(opened, bound),
             bound,
-            self._variables(job, component, opened.what, scope),
-            read_layout(first("distribution"), first("resources"), what, name, self.notes, scope.settle),
-            read_includes(first("additional_includes"), beside, code, what),
+            variables,
+            layout,
+            includes,
             first("compute"),
+            whole,
         )
 
     def _note_unknown(

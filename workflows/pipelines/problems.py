@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..errors import BadValue, UserError
+from .job_kinds import NotHere
 
 #: Errors that one message tells of; a generated file may have thousands.
 _MOST = 20
@@ -50,24 +51,32 @@ class Problems:
 
     @contextmanager
     def of(self, owner: str) -> Iterator[None]:
-        """Keep what is raised inside for later."""
+        """Keep what is raised inside for later; but for a step that is left out, which is nothing wrong."""
         try:
             yield
+        except NotHere:
+            raise
         except UserError as error:
             self.found.append((owner, error))
 
-    def check(self, steps: Collection[str] | None = None) -> None:
-        """See that nothing is wrong.
+    def error(self, steps: Collection[str] | None = None) -> UserError | None:
+        """All that is wrong; None where nothing is.
 
         Args:
             steps: The steps that count, with the nested pipelines that they are in; None for all.
+        """
+        counted = [error for owner, error in self.found if not owner or steps is None or _concerns(owner, steps)]
+        return together(counted) if counted else None
+
+    def check(self, steps: Collection[str] | None = None) -> None:
+        """See that nothing is wrong; argument as of :meth:`error`.
 
         Raises:
             UserError: Something is; all of it is told.
         """
-        counted = [error for owner, error in self.found if not owner or steps is None or _concerns(owner, steps)]
-        if counted:
-            raise together(counted)
+        error = self.error(steps)
+        if error is not None:
+            raise error
 
 
 def _concerns(owner: str, steps: Collection[str]) -> bool:

@@ -56,37 +56,60 @@ def load_pipeline(
             Where several things are wrong, all of them are told.
         BadValue: ``inputs``, ``only`` or ``skip`` has an unknown name, or a value that does not fit.
     """
+    pipeline, error = survey(file, inputs, cloud, project=project, only=only, skip=skip)
+    if error is not None:
+        raise error
+    return pipeline
+
+
+def survey(
+    file: Path,
+    inputs: Mapping[str, str] | None = None,
+    cloud: bool = False,
+    *,
+    project: Path | None = None,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+) -> tuple[Pipeline, UserError | None]:
+    """As :func:`load_pipeline`, with what is wrong with single steps, or missing for them, beside what there is.
+
+    Raises:
+        UserError: The file as a whole cannot be read.
+        BadValue: As :func:`load_pipeline`.
+    """
     replaced = dict(inputs or {})
     file = Path(os.path.abspath(file))
     notes, problems = Notes(), Problems()
     root = as_pipeline(read_yaml(file, "pipeline file"), notes)
     assets = LocalAssets(tuple(dict.fromkeys(one for one in (file.parent, project) if one is not None)))
-    levels = Levels(Components(notes, assets, cloud), replaced, skip, problems)
-    scope = levels.read(root)
+    scope = Levels(Components(notes, problems, assets, cloud), replaced, skip, problems).read(root)
     _check_replaced(replaced, scope)
     reading = _Reading(root, scope, Bindings(replaced, notes, problems, assets, cloud), problems)
     asked = chosen(scope, only, problems)
     steps = reading.steps(asked)
-    problems.check([*steps, *reading.bindings.broken] if only else None)
-    _check_cycle(steps)
-    reading.bindings.check_here()
+    with problems.of(""):
+        _check_cycle(steps)
+    with problems.of(""):
+        reading.bindings.check_here()
     left = [entry for entry in scope.entries() if isinstance(entry, LeftOut)]
-    if not steps:
-        _check_any(left, root)
-    outputs = {name: place for name, place in reading.outputs.items() if place[0] in steps}
+    error = problems.error([*steps, *reading.bindings.broken] if only else None)
+    if not steps and error is None:
+        error = _nothing_left(left, root)
     for one in left:
         if not only:
             notes.say(f"`{one.name}` is left out: {one.reason}")
-    return Pipeline(
+    after = {name: [one for one in step.after if one in steps] for name, step in steps.items()}
+    pipeline = Pipeline(
         run_name(root, file),
         file,
-        tuple(steps[name] for name in in_order({name: step.after for name, step in steps.items()})),
-        outputs,
+        tuple(steps[name] for name in (steps if find_cycle(after) else in_order(after))),
+        {name: place for name, place in reading.outputs.items() if place[0] in steps},
         read_truth(root.get("settings"), "continue_on_step_failure", True),
         (*notes.lines(steps), *assets.notes),
         tuple(Skipped(one.name, one.reason) for one in left),
         asked if only else (),
     )
+    return pipeline, error
 
 
 @dataclass
@@ -219,7 +242,7 @@ def _check_command(
                 f"{what} needs input `{name}`, which is optional and not given.",
                 f"Put it into `$[[ … ]]`, or give it under `inputs` of `{source.name}`.",
             )
-    script = missing(command, source.code, source.includes)
+    script = missing(command, source.code, source.includes) if source.whole else None
     if script is not None:
         where = f"{source.code}" if source.code is not None else "the step, which has no `code`"
         raise refuse(
@@ -235,12 +258,12 @@ def _check_cycle(steps: Mapping[str, Step]) -> None:
         raise refuse(place, f"The jobs wait for each other: {' → '.join(cycle)}.", "Take one of these bindings out.")
 
 
-def _check_any(left: Sequence[LeftOut], root: Value) -> None:
-    """See that there is a step left to run."""
+def _nothing_left(left: Sequence[LeftOut], root: Value) -> UserError:
+    """Why there is no step to run."""
     errors = [one.error for one in left if one.error is not None]
     if errors:
-        raise together(errors)
-    raise refuse(root, "No step is left to run: all of them are left out.", "Leave out fewer: --skip NAME")
+        return together(errors)
+    return refuse(root, "No step is left to run: all of them are left out.", "Leave out fewer: --skip NAME")
 
 
 def _check_replaced(replaced: Mapping[str, str], scope: Scope) -> None:

@@ -86,7 +86,11 @@ def _request(
 @command(
     settings=SUBMIT,
     json=True,
-    help={**SUBMIT_HELP, "debug": "Let a debugger in (default). Without, every step just runs."},
+    help={
+        **SUBMIT_HELP,
+        "debug": "Let a debugger in (default). Without, every step just runs.",
+        "dry_run": "Show what would run, step by step, and what is missing; start nothing.",
+    },
     iterable=["input", "step", "skip"],
     paths={"input": "name=path"},
 )
@@ -102,11 +106,15 @@ def submit(
     open_port: bool = False,
     children: bool = True,
     follow: bool = False,
+    dry_run: bool = False,
 ) -> None:
     """Start a run of the pipeline, which goes on in the background."""
     request = _request(step, rank, on_error, wait, open_port, children) if debug else None
     flow = _flow(call)
     wanted = _wanted(input, step, skip)
+    if dry_run:
+        flow.dry_run(wanted)
+        return
     run = flow.submit(wanted, request, _options(call, wanted))
     call.console.line()
     call.console.line(f"Its log   inv pipeline.tail-log --run {run.number}")
