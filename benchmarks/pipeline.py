@@ -16,6 +16,8 @@ from .measure import run, seconds
 TIMES, ROUNDS = 10, 10
 #: The steps of a whole run, and the calls that each makes: some seconds of work.
 STEPS, CALLS = 3, 60_000_000
+#: Pipelines in the one that is read, and the steps of each.
+NESTED, INSIDE = 10, 20
 WORK = """\
 total = 0
 def twice(number):
@@ -45,6 +47,8 @@ def main(bench: Bench) -> None:
             plain_speed(bench, project, environ)
         with bench.part("a whole run"):
             whole_run(bench, project, environ)
+    with bench.part("reading"), tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder:
+        nested(bench, Path(folder))
 
 
 def _write_pipeline(project: Path, command: str) -> None:
@@ -166,3 +170,41 @@ def whole_run(bench: Bench, project: Path, environ: dict[str, str]) -> None:
     )
     note = f"{STEPS} steps, one after the other; with Invoke's start"
     bench.ratio("a run in which nobody debugs", "its scripts in a shell script", found, 1.05, theirs="shell", note=note)
+
+
+def nested(bench: Bench, folder: Path) -> None:
+    """Reading a pipeline of many steps that are nested in others, each bound to the one before it."""
+    from workflows.pipelines.reader import load_pipeline
+
+    for name in ("src", "data"):
+        (folder / name).mkdir()
+    (folder / "src" / "fit.py").write_text("")
+    (folder / "fit.yml").write_text(
+        "type: command\nname: fit\nversion: 1\ncode: ./src\nenvironment: azureml:any@latest\n"
+        "inputs: {data: {type: uri_folder}, number: {type: integer, default: 3, min: 1, max: 99}}\n"
+        "outputs: {model: {type: uri_folder}}\n"
+        "command: python fit.py ${{inputs.data}} ${{inputs.number}} ${{outputs.model}}\n"
+    )
+    (folder / "inner.yml").write_text(
+        "type: pipeline\ninputs: {data: {type: uri_folder}, number: {type: integer}}\n"
+        f"outputs: {{model: {{type: uri_folder}}}}\njobs:\n{_chain(INSIDE, 'fit.yml', 'parent.outputs.model')}"
+    )
+    (folder / "outer.yml").write_text(
+        "type: pipeline\ninputs: {data: {type: uri_folder, path: ./data}, number: 5}\njobs:\n"
+        + _chain(NESTED, "inner.yml")
+    )
+    steps = len(load_pipeline(folder / "outer.yml").steps)
+    taken = [seconds(lambda: load_pipeline(folder / "outer.yml")) for _ in range(bench.times(TIMES))]
+    bench.figure(f"reading a pipeline of {steps} steps nested in {NESTED} others", taken, "s", 0.05)
+
+
+def _chain(count: int, component: str, last: str = "") -> str:
+    """Jobs of one component, each of which takes what the one before it gives."""
+    jobs = ""
+    for number in range(count):
+        before = f"parent.jobs.s{number - 1}.outputs.model" if number else "parent.inputs.data"
+        jobs += f"  s{number}:\n    component: ./{component}\n    inputs:\n      data: ${{{{{before}}}}}\n"
+        jobs += "      number: ${{parent.inputs.number}}\n"
+        if last and number == count - 1:
+            jobs += f"    outputs: {{model: '${{{{{last}}}}}'}}\n"
+    return jobs
