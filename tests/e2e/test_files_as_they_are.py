@@ -244,6 +244,7 @@ def test_a_file_of_another_kind_is_refused_at_once_with_what_takes_it(pipelines:
     for command, said in (
         (["pipeline.debug", "--file", "blue.yml"], "`inv deploy.debug --deployment blue.yml`"),
         (["experiment.debug", "mine", "--script", "job.yml"], "`--job job.yml`"),
+        (["deploy.debug", "--score-script", "blue.yml"], "`inv deploy.debug --deployment blue.yml`"),
         (["experiment.debug", "mine", "--job", "deep.yml", "--input", "tune.best_model=plain"], "--file deep.yml"),
         (["experiment.debug", "mine", "--job", "job.yml", "--script", "fit/fit.py"], "Leave out one of the two"),
         (["pipeline.debug", "--file", "job.yml", "--pipeline-file", "deep.yml"], "Type one of the two"),
