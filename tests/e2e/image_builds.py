@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from engine_images import OWNER
-from projects import ROOT
+from projects import LIMIT, ROOT
 
 from workflows.engines.docker_client import connect
 from workflows.engines.docker_images import KIND
@@ -79,7 +79,7 @@ def read_until(process: subprocess.Popen[str], part: str) -> None:
 
 
 def finish(process: subprocess.Popen[str], code: int | None = 0) -> str:
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=LIMIT)
     assert code is None or process.returncode == code, out
     return out
 

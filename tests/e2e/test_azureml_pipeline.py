@@ -68,9 +68,10 @@ def own_files(project: PipelineProject) -> str:
     return "".join(path.read_text(errors="replace") for path in files)
 
 
-@pytest.mark.parametrize(
-    "server", [{"layout": "azureml-logs"}, {"layout": "user_logs"}], indirect=True, ids=["azureml-logs", "user_logs"]
-)
+#: Where newer workspaces keep their logs; all other tests have them where older ones do.
+USER_LOGS = {"layout": "user_logs"}
+
+
 def test_each_step_stops_at_its_breakpoint_one_after_the_other(server: AzureMLServer, project: PipelineProject) -> None:
     before = {path: path.read_bytes() for path in project.folder.rglob("*") if path.is_file()}
     result = debug(project)
@@ -143,7 +144,12 @@ def test_an_open_port_is_open_where_it_is_asked_for(project: PipelineProject) ->
         assert stop_of(client)["line"] == 4
 
 
-@pytest.mark.parametrize("distribution", ["mpi", "pytorch"])
+@pytest.mark.parametrize(
+    ("server", "distribution"),
+    [({}, "mpi"), (USER_LOGS, "pytorch")],
+    indirect=["server"],
+    ids=["azureml-logs-mpi", "user_logs-pytorch"],
+)
 def test_every_rank_on_a_node_is_attached_to_on_a_port_of_its_own(project: PipelineProject, distribution: str) -> None:
     project.single(
         "import os\nrank = os.environ.get('RANK', os.environ.get('OMPI_COMM_WORLD_RANK'))\nprint('rank', rank)\n",
@@ -227,6 +233,7 @@ def test_without_a_hold_a_step_runs_at_once_and_is_attached_to_later(project: Pi
         assert stop_of(client)["line"] == 4
 
 
+@pytest.mark.parametrize("server", [USER_LOGS], indirect=True, ids=["user_logs"])
 def test_a_step_that_raises_is_held_where_it_raised(project: PipelineProject) -> None:
     project.single("numbers = [1, 2]\nprint(numbers[7])\n")
     (endpoint,) = debug(project, "--on-error")["endpoints"]
