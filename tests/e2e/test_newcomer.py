@@ -110,15 +110,9 @@ def run(data):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("engine", ["process", "docker"])
 def test_the_first_commands_of_the_readme_work_for_an_ordinary_user(
-    person: Person, engine: str, request: pytest.FixtureRequest
+    person: Person, request: pytest.FixtureRequest
 ) -> None:
-    if engine == "docker":
-        request.getfixturevalue("docker_engine")
-    else:
-        # As on a machine without Docker; the setting stays at its default, auto.
-        person.environ["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
     for command in readme_commands():
         assert command in (
             "python3 -m venv .venv && . .venv/bin/activate",
@@ -127,7 +121,15 @@ def test_the_first_commands_of_the_readme_work_for_an_ordinary_user(
         )
     person.run(python_for(person), "-m", "venv", ".venv")
     person.run("pip", "install", "-q", "-e", ".")
-    free = {"AML_SCORING_PORT": "0", "AML_DEBUG_PORT": "0"}
+    # First as on a machine without Docker; the setting stays at its default, auto.
+    _debugs(person, "process", DOCKER_HOST="unix:///nowhere/docker.sock")
+    request.getfixturevalue("docker_engine")
+    _debugs(person, "docker")
+
+
+def _debugs(person: Person, engine: str, **more: str) -> None:
+    """The person debugs the example, then a service that writes into their folder."""
+    free = {"AML_SCORING_PORT": "0", "AML_DEBUG_PORT": "0", **more}
     result = json.loads(person.run("inv", "deploy.debug", "--json", **free).splitlines()[-1])
     assert result["engine"] == engine
     sample = json.loads((person.clone / "examples/deployment/sample.json").read_text())
@@ -135,14 +137,13 @@ def test_the_first_commands_of_the_readme_work_for_an_ordinary_user(
     launch = json.loads((person.clone / ".vscode/launch.json").read_text())
     assert launch["configurations"][0]["name"] == "Azure Machine Learning Deployment: Docker Debug"
 
-    # A service that writes into the person's folder.
-    own = person.clone / "own"
+    own = person.clone / f"own {engine}"
     own.mkdir()
     (own / "score.py").write_text(SCRIPT)
     (own / "helper.py").write_text("")
     for path in (own, *own.iterdir()):
         os.chown(path, person.uid, -1)
-    started = ("inv", "deploy.debug", "--json", "--score-script", "own/score.py")
+    started = ("inv", "deploy.debug", "--json", "--score-script", f"own {engine}/score.py")
     if engine == "docker":
         # A container sees the folder for reading only, so nothing in it can change the person's files.
         refused = person.fails(*started, **free)
@@ -152,7 +153,7 @@ def test_the_first_commands_of_the_readme_work_for_an_ordinary_user(
         (own / "score.py").write_text(SCRIPT.replace("def init():\n", elsewhere))
     result = json.loads(person.run(*started, **free).splitlines()[-1])
     assert post(result["scoring_url"]) == {"uid": person.uid}
-    person.run("inv", "container.stop")
+    person.run("inv", "container.stop", **more)
     assert (own / "outputs" / "started.txt").exists() == (engine == "process")
     strangers = [path for path in person.home.rglob("*") if path.lstat().st_uid != person.uid]
     assert strangers == []
