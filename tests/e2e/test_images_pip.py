@@ -57,10 +57,23 @@ class Images:
         """It is installed, and the secret is in no layer, not in the history, and was not shown."""
         assert self.own.run(image.name, ANSWER) == "42\n"
         told = subprocess.run(["docker", "history", "--no-trunc", image.name], capture_output=True, check=True).stdout
-        saved = b"".join(self.own.client.api.get_image(image.name))
-        for text in (told, saved, str(docker_images.inspect(self.own.client, image.name)).encode()):
+        for text in (told, str(docker_images.inspect(self.own.client, image.name)).encode(), *self.layers(image.name)):
             assert self.secret.encode() not in text
         assert self.secret not in "\n".join(self.lines)
+
+    def layers(self, image: str) -> Iterator[bytes]:
+        """What is in the layers above the base image, also in those that later ones hide."""
+        base = self._folders(self.own.base)
+        above = [folder for folder in self._folders(image) if folder not in base]
+        if not above or not all(folder.is_dir() for folder in above):
+            # The engine keeps them elsewhere, or in another way.
+            yield b"".join(self.own.client.api.get_image(image))
+        for folder in above:
+            yield from (path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+    def _folders(self, image: str) -> list[Path]:
+        data = docker_images.inspect(self.own.client, image)["GraphDriver"]["Data"] or {}
+        return [Path(name) for key in ("UpperDir", "LowerDir") for name in data.get(key, "").split(":") if name]
 
 
 @pytest.fixture(scope="session")
