@@ -269,16 +269,19 @@ def reaches(project: Project, child: subprocess.Popen[str], step: str) -> None:
         until(lambda: kind in [event["event"] for event in project.events()], "score.py's loading")
 
 
-@pytest.mark.parametrize(
-    ("step", "number"),
-    [
-        ("build", signal.SIGINT),
-        ("run", signal.SIGINT),
-        ("run", signal.SIGTERM),
-        ("loading", signal.SIGINT),
-        ("loading", signal.SIGHUP),
-    ],
-)
+#: Which signal it is makes no difference to an engine.
+SIGNALS = [
+    ("process", "build", signal.SIGINT),
+    ("docker", "build", signal.SIGINT),
+    ("process", "run", signal.SIGINT),
+    ("docker", "run", signal.SIGINT),
+    ("process", "run", signal.SIGTERM),
+    ("process", "loading", signal.SIGINT),
+    ("docker", "loading", signal.SIGHUP),
+]
+
+
+@pytest.mark.parametrize(("engine", "step", "number"), SIGNALS, indirect=["engine"])
 def test_ctrl_c_takes_away_what_was_begun(project: Project, tmp_path: Path, step: str, number: int) -> None:
     if step == "build":
         project.environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")

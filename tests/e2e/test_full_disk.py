@@ -196,8 +196,8 @@ def full_of_files(disk: Path) -> None:
 FULL = pytest.mark.parametrize("full", [full_of_bytes, full_of_files])
 
 
-@FULL
-@pytest.mark.parametrize("command", ["container.stop", "deploy.stop"])
+# Both commands are the same one.
+@pytest.mark.parametrize(("full", "command"), [(full_of_bytes, "container.stop"), (full_of_files, "deploy.stop")])
 def test_a_full_disk_keeps_no_service_from_being_looked_at_and_stopped(
     project: Project, disk: Path, full: Callable[[Path], None], command: str
 ) -> None:
