@@ -74,6 +74,12 @@ def stopped_at(project: Project, debug: dict[str, Any], file: Path, line: int) -
 
 
 def test_a_deployments_file_alone_leads_to_a_breakpoint_in_its_script(files: Project) -> None:
+    # The model is a link that leads out of its folder.
+    weights = files.folder / "model-1" / "model" / "weights.txt"
+    shared = files.folder / "model-1" / "shared"
+    shared.mkdir()
+    weights.rename(shared / "weights.txt")
+    weights.symlink_to("../shared/weights.txt")
     debug = files.debug("--deployment", "endpoints/blue.yml")
     assert (debug["deployment"], debug["endpoint"]) == ("blue", "numbers")
     script = files.folder / "model-1" / "scoring" / "score.py"
@@ -164,5 +170,87 @@ def test_f5_does_the_chain_of_the_deployment_that_a_setting_names(files: Project
     files.environ["AML_DEPLOYMENT_FILE"] = "endpoints/blue.yml"
     files.ok("vscode.setup")
     (configuration,) = [one for name, one in files.launch().items() if "Deployment" in name]
-    (mapping,) = configuration["pathMappings"]
+    mapping = configuration["pathMappings"][0]
     assert mapping["localRoot"] == "${workspaceFolder}/model-1/scoring"
+
+
+MLFLOW = """name: tripling
+endpoint_name: numbers
+model:
+  path: ../tripled
+  type: mlflow_model
+instance_type: Standard_DS3_v2
+"""
+MLMODEL = """flavors:
+  python_function:
+    code: code
+    data: data.txt
+    env: {conda: conda.yaml}
+    loader_module: tripling
+    python_version: 3.11.7
+mlflow_version: 3.0.0
+model_uuid: 0f5fcd4c2b7c4a86a4c5d5a9d3b5f1aa
+"""
+MLFLOW_ENVIRONMENT = """name: tripled
+channels: [conda-forge]
+dependencies:
+  - python=3.11
+  - pip
+  - pip:
+      - mlflow-skinny>=3,<4
+      - pandas
+"""
+TRIPLING = """from pathlib import Path
+
+
+class Tripling:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def predict(self, data, params=None):
+        total = sum(data["x"])
+        return [self.factor * number for number in data["x"]]
+
+
+def _load_pyfunc(path):
+    return Tripling(int(Path(path).read_text()))
+"""
+
+
+def test_a_model_of_mlflow_without_code_is_served_and_its_own_code_stops(files: Project) -> None:
+    if files.environ["AML_ENGINE"] != "process":
+        pytest.skip("an image with MLflow takes minutes: its environment is tried without Docker")
+    model = files.folder / "tripled"
+    contents = {"MLmodel": MLMODEL, "conda.yaml": MLFLOW_ENVIRONMENT, "data.txt": "3", "code/tripling.py": TRIPLING}
+    for name, text in contents.items():
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text(text)
+    (files.folder / "endpoints" / "tripled.yml").write_text(MLFLOW)
+    (model / "conda.yaml").write_text(MLFLOW_ENVIRONMENT.replace("mlflow-skinny>=3,<4", "colorama"))
+    refused = files.inv("deploy.debug", "--deployment", "endpoints/tripled.yml")
+    refused.says("has no code, so MLflow has to serve its model", "does not ask for mlflow", "Add mlflow there")
+    (model / "conda.yaml").write_text(MLFLOW_ENVIRONMENT)
+    debug = files.debug("--deployment", "endpoints/tripled.yml")
+    body = {"input_data": {"columns": ["x"], "index": [0, 1], "data": [[1], [2]]}}
+    assert post(debug["scoring_url"], body) == [3, 6]
+    (files.folder / "request.json").write_text(json.dumps(body))
+    seen = files.ok("deploy.inspect", "tripled/code/tripling.py:10", "--request", "request.json", "--json").json
+    assert seen["stopped"]["function"] == "predict" and seen["locals"]["total"] == "3"
+    assert seen["response"] == {"status": 200, "body": [3, 6]}
+
+
+def test_an_image_with_the_server_runs_as_it_is_and_one_without_is_refused(files: Project) -> None:
+    if files.environ["AML_ENGINE"] != "docker":
+        pytest.skip("images take Docker")
+    files.environ["AML_IMAGE_TAG"] = "debug-of-an-image-as-it-is:1"
+    file = files.folder / "endpoints" / "blue.yml"
+    named = BLUE.replace("  conda_file: ../model-1/environment/conda.yml\n", "")
+    file.write_text(named.replace("nowhere.invalid/azureml/base:latest", "azureml-debug/base:latest"))
+    refused = files.inv("deploy.debug", "--deployment", "endpoints/blue.yml")
+    refused.says("azureml-debug/base:latest has no inference server", "`conda_file`", "`inference_config`")
+    said = files.ok("deploy.build").out
+    image = next(word for word in said.split() if word.startswith("azureml-debug/inference:"))
+    file.write_text(named.replace("nowhere.invalid/azureml/base:latest", image))
+    debug = files.debug("--deployment", "endpoints/blue.yml")
+    script = files.folder / "model-1" / "scoring" / "score.py"
+    assert stopped_at(files, debug, script, SCORE_LINE)["answer"] == {"answer": 21, "greeting": "hello"}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from deployment_files import BLUE, SCORE_LINE, make
 from experiments import TITLE, TRAIN, TRAIN_LINE
 from host import Host
 from host_tools import listeners
@@ -83,6 +84,30 @@ def test_a_source_folder_outside_the_project_travels_whole_with_the_script_in_it
     failed = project.inv("deploy.debug", "--remote", "--source-directory", "../app/code", "--score-script", "main.py")
     assert "No module named 'common'" in failed.err and failed.code == 1
     project.remote("container.stop")
+
+
+def test_a_deployments_file_travels_with_what_it_names(project: RemoteProject) -> None:
+    file = make(project.folder)
+    start, end = BLUE.index("environment:"), BLUE.index("environment_variables:")
+    file.write_text(BLUE[:start] + BLUE[end:])
+    # git knows nothing of models, and one that is named travels all the same.
+    (project.folder / ".gitignore").write_text("model/\n")
+    (project.folder / "request.json").write_text('{"data": [1, 2]}')
+    result = project.remote("deploy.debug", "--deployment", "endpoints/blue.yml")
+    assert post(result["scoring_url"], {"data": [1, 2]}) == {"answer": 21, "greeting": "hello"}
+    script = project.folder / "model-1" / "scoring" / "score.py"
+    assert result["path_mappings"][0]["localRoot"] == str(script.parent)
+    script.write_text(script.read_text().replace("total * model", "total * model + 1"))
+    project.environ["AML_DEPLOYMENT_FILE"] = "endpoints/blue.yml"
+    project.remote("deploy.reload")
+    place = f"model-1/scoring/score.py:{SCORE_LINE}"
+    seen = project.remote("deploy.inspect", place, "--request", "request.json")
+    assert seen["stopped"]["file"] == str(script) and seen["response"]["body"]["answer"] == 22
+    project.remote("container.stop")
+    (project.folder.parent / "elsewhere").mkdir()
+    file.write_text(file.read_text().replace("../model-1/model\n", "../../elsewhere\n"))
+    refused = project.inv("deploy.debug", "--remote")
+    assert refused.code == 1 and "elsewhere, which blue.yml names, lies outside the project's folder" in refused.err
 
 
 def test_variables_for_a_service_travel_and_are_on_no_command_line_there(project: RemoteProject) -> None:

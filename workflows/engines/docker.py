@@ -26,7 +26,7 @@ from ..paths import cache_folder
 from . import docker_folders, docker_images, docker_network, docker_packages, docker_served, forwarders, ports
 from .base import KEPT_LOG_BYTES, Unused, service_variables
 from .docker_client import connect, socket_path
-from .docker_served import ANNOUNCE_ROOT, DEBUGGEE_ROOT, ContainerPlan
+from .docker_served import ANNOUNCE_ROOT, DEBUGGEE_ROOT, RUNIT, ContainerPlan
 from .links import Links, outward
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 APP_ROOT = "/var/azureml-app"
 MODEL_ROOT = "/var/azureml-models"
-RUNIT = "/var/runit"
 SCORING_PORT, DEBUG_PORT = 5001, 5678
 STOP_SECONDS = 1
 
@@ -108,9 +107,10 @@ class DockerEngine:
     def links(self, source: Path, model_dir: Path | None, tag: str, below: str = "") -> Links:
         """See :class:`~workflows.engines.base.Engine`."""
         mounts = [(source, docker_packages.app_root(self._client, tag, APP_ROOT))]
+        model = f"{MODEL_ROOT}/{below}" if below else MODEL_ROOT
         if model_dir is not None:
-            mounts.append((model_dir, f"{MODEL_ROOT}/{below}" if below else MODEL_ROOT))
-        return outward(mounts, (APP_ROOT, MODEL_ROOT, DEBUGGEE_ROOT, ANNOUNCE_ROOT))
+            mounts.append((model_dir, model))
+        return outward(mounts, (APP_ROOT, model, DEBUGGEE_ROOT, ANNOUNCE_ROOT))
 
     def create(self, spec: ServiceSpec) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
@@ -196,6 +196,8 @@ class DockerEngine:
                     (spec.session / "announce", ANNOUNCE_ROOT),
                     plan.seen,
                 )
+                if spec.foreign and spec.serving is None:
+                    docker_served.check_server(self._client, str(container.id), spec)
                 container.start()
                 return str(container.id), gate_port, published.get("ready", spec.scoring_port)
             except BaseException as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..debuggee import FOLDER as DEBUGGEE
+from ..errors import UserError
 from ..models import ServiceSpec, Serving
 from ..paths import cache_folder
 from .docker_images import has_debugpy, inspect
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 DEBUGGEE_ROOT = "/var/azureml-debuggee"
 ANNOUNCE_ROOT = "/var/azureml-debug"
 DEBUGPY_ROOT = "/var/azureml-debugpy"
+RUNIT = "/var/runit"
 #: The port of the gate in a container, and the one where the image's own program has that.
 _DEBUG_PORTS = (5678, 5679, 5680)
 
@@ -62,6 +64,26 @@ def debugpy_mount() -> Any:
     from ..environments.references import debugpy_folder
 
     return Mount(DEBUGPY_ROOT, str(debugpy_folder(cache_folder())), type="bind", read_only=True)
+
+
+def check_server(client: docker.DockerClient, container: str, spec: ServiceSpec) -> None:
+    """See that somebody else's image has the inference server as Azure ML's have it: as a service of runit's.
+
+    Args:
+        client: The engine.
+        container: One that has been made of it and not been started.
+        spec: The service.
+
+    Raises:
+        UserError: It has not.
+    """
+    has: Any = client.api
+    if not has.has_path(container, RUNIT):
+        raise UserError(
+            f"The image {spec.image.name} has no inference server: there is no {RUNIT} in it.",
+            "Name a `conda_file` beside the `image`, which is installed with the server; or, if the image serves by "
+            "itself, say how: `inference_config`.",
+        )
 
 
 def plan(client: docker.DockerClient, spec: ServiceSpec) -> ContainerPlan:
