@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..models import ImageRef, PathMapping
 from ..pipelines.commands import debugged_command
 from ..private import make_folder, open_file
-from . import ports
+from . import ports, step_packages
 from .links import outward
 from .process import clean_variables, end_groups, group_lives
 from .rank_variables import rank_variables
@@ -79,7 +79,11 @@ class ProcessSteps:
         shell = shutil.which("bash") or "/bin/sh"
         work, places = os.path.realpath(spec.folder / "work"), _places(spec)
         variables = {**variables, **import_path(spec, variables, work, os.pathsep)}
-        own = {**clean_variables(spec.image.name), **variables, **parallel_driver(spec, DEBUGGEE)}
+        packages = step_packages.prepare(Path(spec.image.name), spec.run_id, spec.step)
+        own = {**clean_variables(spec.image.name), **packages}
+        if packages:
+            own["PATH"] = step_packages.programs(packages) + os.pathsep + own["PATH"]
+        own |= {**variables, **parallel_driver(spec, DEBUGGEE)}
         code = [os.path.realpath(spec.code_root)] if spec.code_root is not None else []
         own |= injected_variables(
             spec,
@@ -123,6 +127,7 @@ class ProcessSteps:
         groups = _marked(run_id + "/")
         end_groups(groups)
         shutil.rmtree(links_folder() / run_id, ignore_errors=True)
+        step_packages.remove(run_id)
         return bool(groups)
 
 
@@ -171,6 +176,7 @@ class _Processes:
         shutil.rmtree(links_folder() / self._spec.run_id / self._spec.step, ignore_errors=True)
         with contextlib.suppress(OSError):
             (links_folder() / self._spec.run_id).rmdir()
+        step_packages.remove(self._spec.run_id, self._spec.step)
 
 
 def _places(spec: StepSpec) -> list[tuple[Path, str]]:

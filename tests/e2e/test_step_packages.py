@@ -1,0 +1,151 @@
+"""What a step installs is there for that step alone; the environment stays as it was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from engine_steps import Steps, ended
+from packages import wheel
+from projects import LIMIT, ROOT
+
+from workflows import engines, settings
+from workflows.environments.references import resolve_environment
+from workflows.paths import cache_folder
+
+#: Says which versions are there; a program of the step, as a script would be.
+LOOK = """
+from importlib import metadata
+def version(name):
+    try:
+        module = __import__(name)
+        return metadata.version(name) + ("" if module.answer == metadata.version(name) else " torn")
+    except ImportError:
+        return "none"
+print({name: version(name) for name in ("shared", "extra")})
+"""
+WAYS = ("pip install", "python -m pip install", "uv pip install")
+
+
+def run(steps: Steps, command: str) -> int:
+    """A step's exit code; pip takes its time on a busy machine."""
+    return ended(steps.start(command), LIMIT)
+
+
+@pytest.fixture
+def wheels(steps: Steps, tmp_path: Path) -> Steps:
+    """A step whose environment has `shared` 1.0, and which finds `shared` 2.0 and `extra` in its folder."""
+    folder = steps.code / "wheels"
+    first = wheel(tmp_path / "env", "shared", code="answer = '1.0'\n")
+    wheel(folder, "shared", "2.0", code="answer = '2.0'\n")
+    wheel(folder, "extra", requires=["shared"], code="answer = '1.0'\n")
+    (tmp_path / "env" / "requirements.txt").write_text(f"./{first.name}\n")
+    environ = {"AML_TRAINING_ENV": str(tmp_path / "env")}
+    found = settings.resolve(ROOT, flags={}, environ=environ, cwd=tmp_path)
+    engine = engines.load(steps.engine.name)
+    steps.spec = replace(steps.spec, image=resolve_environment(None, found, engine.name).build(engine, print))
+    steps.write("look.py", LOOK)
+    return steps
+
+
+def contents(steps: Steps) -> dict[str, tuple[int, int]]:
+    """The environment's files; empty where it is an image, which no container changes."""
+    root = Path(steps.spec.image.name)
+    if not root.is_dir():
+        return {}
+    files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+def another(steps: Steps, run_id: str | None = None) -> Steps:
+    """A step that comes after the first, of the same run unless another is named."""
+    spec = replace(steps.spec, step="after", folder=steps.spec.folder.parent / "after")
+    return Steps(steps.engine, replace(spec, run_id=run_id) if run_id else spec)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_step_installs_is_there_for_it_and_for_nobody_else(wheels: Steps, way: str) -> None:
+    if way.startswith("uv") and (wheels.engine.name == "docker" or shutil.which("uv") is None):
+        pytest.skip("uv is on this machine's own path, if anywhere")
+    assert run(another(wheels), "python look.py") == 0
+    before = contents(wheels)
+    install = f"{way} --no-index --find-links wheels extra"
+    assert run(wheels, f"python look.py && {install} && python look.py") == 0, wheels.log()
+    seen = [line for line in wheels.log().splitlines() if line.startswith("{")]
+    # What the environment has is enough for what it needs.
+    assert seen == ["{'shared': '1.0', 'extra': 'none'}", "{'shared': '1.0', 'extra': '1.0'}"]
+    for later in (another(wheels), another(wheels, f"{wheels.spec.run_id}-2")):
+        assert run(later, "python look.py && pip list") == 0, later.log()
+        assert "{'shared': '1.0', 'extra': 'none'}" in later.log()
+        assert "extra" not in later.log().split("}")[-1]
+        later.engine.end_run(later.spec.run_id)
+    assert contents(wheels) == before
+    assert not (cache_folder() / "steps" / wheels.spec.run_id).exists()
+
+
+def test_a_newer_version_takes_the_place_of_the_environments_and_what_is_uninstalled_is_gone(wheels: Steps) -> None:
+    assert run(another(wheels), "true") == 0
+    before = contents(wheels)
+    commands = (
+        "pip install --no-index --find-links wheels --upgrade shared extra",
+        "python look.py",
+        "pip uninstall --yes shared extra",
+        "python look.py",
+    )
+    assert run(wheels, " && ".join(commands)) == 0, wheels.log()
+    seen = [line for line in wheels.log().splitlines() if line.startswith("{")]
+    assert seen == ["{'shared': '2.0', 'extra': '1.0'}", "{'shared': 'none', 'extra': 'none'}"]
+    assert contents(wheels) == before
+
+
+def test_a_program_can_import_what_it_has_installed_itself(wheels: Steps) -> None:
+    wheels.write(
+        "train.py",
+        "import subprocess, sys\n"
+        "pip = [sys.executable, '-m', 'pip', 'install', '--no-index', '--find-links', 'wheels']\n"
+        "subprocess.check_call([*pip, 'extra'])\n"
+        "import extra\n"
+        "print('has', extra.answer, sys.prefix == sys.argv[1] or sys.argv[1] == 'image')\n",
+    )
+    prefix = wheels.spec.image.name if wheels.engine.name == "process" else "image"
+    assert run(wheels, f"python train.py {prefix}") == 0, wheels.log()
+    assert "has 1.0 True" in wheels.log()
+
+
+def test_several_ranks_may_install_at_the_same_time(wheels: Steps) -> None:
+    wheels.spec = replace(wheels.spec, ranks=3, distribution="pytorch")
+    install = "pip install --no-index --find-links wheels --no-deps extra-$RANK && python -c 'import extra_'$RANK"
+    for rank in range(3):
+        wheel(wheels.code / "wheels", f"extra-{rank}")
+    assert run(wheels, install) == 0, wheels.log(0) + wheels.log(1) + wheels.log(2)
+
+
+def test_an_editable_package_and_a_program_of_a_package_work_in_the_step(wheels: Steps) -> None:
+    if wheels.engine.name == "docker":
+        pytest.skip("an image has what the container installs")
+    site = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    wheels.write("mine/mine.py", "answer = 'editable'\n")
+    commands = (
+        "pip install --no-index --find-links wheels extra",
+        # As pip does it for an editable package, which would want setuptools from the network.
+        f'echo "$PWD/mine" > "$("$AZUREML_DEBUGGEE_PACKAGES/interpreter/python" -c "{site}")/mine.pth"',
+        "python -c 'import mine; print(mine.answer)'",
+        'mkdir -p "$AZUREML_DEBUGGEE_PACKAGES/bin" && echo "echo program" > "$AZUREML_DEBUGGEE_PACKAGES/bin/tool"',
+        'chmod +x "$AZUREML_DEBUGGEE_PACKAGES/bin/tool" && tool',
+    )
+    assert run(wheels, " && ".join(commands)) == 0, wheels.log()
+    assert wheels.log().endswith("editable\nprogram\n")
+
+
+def test_a_step_that_installs_nothing_leaves_the_environment_as_the_person_made_it(wheels: Steps) -> None:
+    if wheels.engine.name == "docker":
+        pytest.skip("containers have their own files")
+    wheels.write("train.py", "import os, sys, shared\nprint(sys.prefix, os.path.dirname(shared.__file__))\n")
+    assert run(wheels, "python train.py && python -S -c 'print(1)' && ls \"$AZUREML_DEBUGGEE_PACKAGES\"") == 0
+    prefix, site = wheels.log().splitlines()[0].rsplit(" ", 1)
+    assert prefix == wheels.spec.image.name
+    assert site.startswith(prefix + os.sep)
+    assert wheels.log().split("1\n")[-1].split() == ["interpreter", "lib", "lib64", "pyvenv.cfg"]

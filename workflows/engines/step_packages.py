@@ -1,0 +1,98 @@
+"""A folder for what a step installs, so that the environment, which every later run shares, stays as it is.
+
+See :mod:`workflows.debuggee.step_packages`, which is what happens in the step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from ..debuggee import FOLDER as DEBUGGEE
+from ..debuggee.step_packages import FILL, INTERPRETER, NAME, VARIABLE
+from ..paths import cache_folder
+from ..private import make_folder
+from ..project import write_bytes
+
+#: What an environment is told by to load the module; the first line that Python runs in every program of a step.
+_HOOK = f"import os; '{VARIABLE}' in os.environ and __import__('{NAME}').begin()\n"
+_HOOK_FILE = "azureml_debug_packages.pth"
+
+
+def prepare(environment: Path, run_id: str, step: str) -> dict[str, str]:
+    """Make the folder of a step, with nothing in it yet.
+
+    Args:
+        environment: The virtual environment that the step runs in.
+        run_id: The run.
+        step: The step's name.
+
+    Returns:
+        The variables by which its programs find it; none where the environment has no site-packages.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    site = next(iter(sorted(environment.glob("lib/python*/site-packages"))), None)
+    if site is None:
+        return {}
+    _hook(environment, site)
+    folder = _folder(run_id) / step
+    shutil.rmtree(folder, ignore_errors=True)
+    own = folder / site.relative_to(environment)
+    make_folder(own)
+    make_folder((folder / INTERPRETER).parent)
+    # Where Python has its own folder for compiled packages.
+    (folder / "lib64").symlink_to("lib")
+    home, target = _base(environment)
+    (folder / INTERPRETER).symlink_to(target)
+    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n", "utf-8")
+    filling = f"import sys; sys.path.append({str(site)!r}); import {NAME}; sys.path.remove({str(site)!r}); "
+    (own / FILL).write_text(f"{filling}{NAME}.fill({str(site)!r}, {str(folder)!r})\n", "utf-8")
+    return {VARIABLE: str(folder), "UV_PYTHON": str(folder / INTERPRETER)}
+
+
+def remove(run_id: str, step: str | None = None) -> None:
+    """Take away what a step, or every step of a run, has installed."""
+    folder = _folder(run_id)
+    shutil.rmtree(folder / step if step else folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def programs(variables: dict[str, str]) -> str:
+    """The folder of the programs that a step installs; it is not there before one is."""
+    return os.path.join(variables[VARIABLE], "bin")
+
+
+def _folder(run_id: str) -> Path:
+    # Beside the environments: files can be linked within one file system only.
+    return cache_folder() / "steps" / run_id
+
+
+def _hook(environment: Path, site: Path) -> None:
+    """See that an environment loads the module."""
+    source = Path(DEBUGGEE, "step_packages.py").read_bytes()
+    module, hook = site / f"{NAME}.py", site / _HOOK_FILE
+    with contextlib.suppress(OSError):
+        if module.read_bytes() == source and hook.read_text("utf-8") == _HOOK:
+            return
+    write_bytes(module, source)
+    # Once: the step's programs leave no byte code, and would each compile it anew.
+    compiling = [str(environment / "bin" / "python"), "-I", "-m", "py_compile", str(module)]
+    subprocess.run(compiling, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    write_bytes(hook, _HOOK.encode())
+
+
+def _base(environment: Path) -> tuple[str, str]:
+    """The folder of the Python that an environment was made with, and that program."""
+    with contextlib.suppress(OSError):
+        for line in (environment / "pyvenv.cfg").read_text("utf-8").splitlines():
+            name, _, value = line.partition("=")
+            if name.strip() == "home":
+                return value.strip(), os.path.realpath(environment / "bin" / "python")
+    # conda's has its own.
+    return str(environment / "bin"), str(environment / "bin" / "python")
