@@ -24,7 +24,7 @@ from ..paths import cache_folder
 from ..pipelines.commands import debugged_command
 from ..private import touch
 from ..remote.forwarding import Forward
-from . import docker_errors, docker_folders, docker_network, forwarders, ports
+from . import docker_errors, docker_folders, docker_network, forwarders, mlflow_store, ports
 from .docker import ATTEMPTS, LABEL_KIND, LABEL_PORTS, LABEL_PROJECT, container_user, is_passing
 from .docker_client import connect
 from .docker_errors import passed_over
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     import docker
 
 ROOT = "/mnt/azureml"
-CODE, WORK, RUN = f"{ROOT}/code", f"{ROOT}/work", f"{ROOT}/run"
+CODE, WORK, RUN, TRACKED = f"{ROOT}/code", f"{ROOT}/work", f"{ROOT}/run", f"{ROOT}/mlflow"
 #: Places of a step's container that links in its code and inputs cannot have.
-_OWN = (CODE, WORK, RUN, f"{ROOT}/outputs", DEBUGPY_ROOT, DEBUGGEE_ROOT, ANNOUNCE_ROOT)
+_OWN = (CODE, WORK, RUN, TRACKED, f"{ROOT}/outputs", DEBUGPY_ROOT, DEBUGGEE_ROOT, ANNOUNCE_ROOT)
 LABEL_RUN, LABEL_STEP = "azureml-debug.run", "azureml-debug.step"
 #: Azure ML's own default for /dev/shm.
 SHM_SIZE = "2g"
@@ -184,10 +184,11 @@ class DockerSteps:
             own.setdefault("HOME", "/tmp")  # noqa: S108
             # A user id without a name makes `getpass.getuser()` raise, which torch calls.
             own.setdefault("USER", "azureml")
-        if not spec.injected and not spec.includes:
-            return own, mounts
         image = inspect(self._client, spec.image.name)
         of_image = dict(pair.partition("=")[::2] for pair in image["Config"].get("Env") or ())
+        if tracked := mlflow_store.prepare(spec, {**of_image, **own}, TRACKED):
+            own |= tracked
+            mounts.append(_mount(TRACKED, str(spec.folder / mlflow_store.FOLDER), False))
         if "PYTHONPATH" in of_image:
             own.setdefault("PYTHONPATH", of_image["PYTHONPATH"])
         own |= import_path(spec, own, WORK)

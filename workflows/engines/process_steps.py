@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..models import ImageRef, PathMapping
 from ..pipelines.commands import debugged_command
 from ..private import make_folder, open_file
-from . import ports, step_packages
+from . import mlflow_store, ports, step_packages
 from .links import outward
 from .process import clean_variables, end_groups, group_lives
 from .rank_variables import rank_variables
@@ -84,6 +84,7 @@ class ProcessSteps:
         if packages:
             own["PATH"] = step_packages.programs(packages) + os.pathsep + own["PATH"]
         own |= {**variables, **parallel_driver(spec, DEBUGGEE)}
+        own |= mlflow_store.prepare(spec, own, _tracked(spec))
         code = [os.path.realpath(spec.code_root)] if spec.code_root is not None else []
         own |= injected_variables(
             spec,
@@ -183,6 +184,18 @@ def _places(spec: StepSpec) -> list[tuple[Path, str]]:
     """Where the code and what lies beside it really are."""
     code = [spec.code_root] if spec.code_root is not None else []
     return [(folder, os.path.realpath(folder)) for folder in (*code, *include_roots(spec))]
+
+
+def _tracked(spec: StepSpec) -> str:
+    """Where a step sees its store of mlflow's, which mlflow 3 does not take below a folder called `artifacts`."""
+    place = Path(os.path.realpath(spec.folder), mlflow_store.FOLDER)
+    if mlflow_store.ARTIFACTS not in place.parts:
+        return str(place)
+    link = links_folder() / spec.run_id / spec.step / mlflow_store.FOLDER
+    make_folder(link.parent)
+    link.unlink(missing_ok=True)
+    link.symlink_to(place)
+    return str(link)
 
 
 def _linked(spec: StepSpec) -> list[PathMapping]:

@@ -35,6 +35,19 @@ class StepDebug:
 
 
 @dataclass(frozen=True)
+class Tracking:
+    """What mlflow is told of a step.
+
+    Attributes:
+        experiment: The experiment's or the pipeline's name.
+        run_id: The step's own run.
+    """
+
+    experiment: str
+    run_id: str
+
+
+@dataclass(frozen=True)
 class StepSpec:
     """What an engine needs to know to run one step.
 
@@ -57,6 +70,7 @@ class StepSpec:
         published_options: Whether its command has the published options, which a script need not know.
         includes: Absolute paths of files and folders that lie beside the code in the working folder.
         parallel: Whether its command starts the driver of parallel steps.
+        tracking: What mlflow is told, for what it logs to be kept in ``mlflow``; None for nothing.
     """
 
     run_id: str
@@ -76,6 +90,7 @@ class StepSpec:
     published_options: bool = False
     includes: tuple[Path, ...] = ()
     parallel: bool = False
+    tracking: Tracking | None = None
 
     @property
     def code_root(self) -> Path | None:

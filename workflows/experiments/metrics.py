@@ -1,4 +1,4 @@
-"""What a run has logged: its metrics over their steps, its tags."""
+"""What a run has logged, by azureml-core's run or by mlflow: its metrics over their steps, parameters and tags."""
 
 from __future__ import annotations
 
@@ -9,33 +9,71 @@ from pathlib import Path
 from typing import Any
 
 from ..debugger.readiness import Events
+from ..engines.mlflow_store import FOLDER
+from ..runs.record import RunRecord
+from . import mlflow_reader
+from .mlflow_reader import TrackedRun
 
 
 @dataclass(frozen=True)
 class Logged:
-    """What a script has logged by azureml-core's run.
+    """What a script has logged.
 
     Attributes:
-        metrics: By name, every value in the order in which it was logged.
+        metrics: By name, the values in the order in which they were logged; of many by mlflow only some.
         tags: The last value of each.
         properties: The last value of each.
+        params: Parameters, by name.
+        counts: How many values were logged of a metric, where :attr:`metrics` does not have them all.
+        steps: The steps at which a metric's values were logged, where the script has named them.
+        nested: What other runs of the script's have logged by mlflow, nested ones above all.
     """
 
     metrics: Mapping[str, list[Any]] = field(default_factory=dict)
     tags: Mapping[str, Any] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    steps: Mapping[str, list[int]] = field(default_factory=dict)
+    nested: tuple[TrackedRun, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """What ``--json`` shows: every value of a metric, and tags and properties."""
-        metrics = {name: [_finite(value) for value in values] for name, values in self.metrics.items()}
-        return {"metrics": metrics, "tags": dict(self.tags), "properties": dict(self.properties)}
+        """What ``--json`` shows: the values of each metric, parameters, tags and properties."""
+        found: dict[str, Any] = {
+            "metrics": {name: [finite(value) for value in values] for name, values in self.metrics.items()},
+            "params": dict(self.params),
+            "tags": dict(self.tags),
+            "properties": dict(self.properties),
+        }
+        if self.counts:
+            found["metric_counts"] = dict(self.counts)
+        if self.nested:
+            found["nested_runs"] = [
+                {
+                    "run_id": one.run_id,
+                    "name": one.name,
+                    "parent": one.parent or None,
+                    "metrics": {name: finite(value) for name, value in one.last().items()},
+                    "params": one.params,
+                    "tags": one.tags,
+                }
+                for one in self.nested
+            ]
+        return found
+
+    def count(self, name: str) -> int:
+        """How many values were logged of a metric."""
+        return self.counts.get(name, len(self.metrics[name]))
 
     def last(self) -> dict[str, Any]:
         """The last value of each metric."""
         return {name: values[-1] for name, values in self.metrics.items() if values}
 
     def series(self, name: str) -> list[tuple[float, float]]:
-        """A metric as points, by its place among what was logged; what is no number is left out."""
+        """A metric as points, by its step or its place among what was logged; what is no number is left out."""
+        if name in self.steps:
+            pairs = zip(self.steps[name], self.metrics[name], strict=True)
+            return sorted(((float(step), float(value)) for step, value in pairs), key=lambda point: point[0])
         values: list[Any] = []
         for value in self.metrics.get(name, ()):
             values += value if isinstance(value, list) else [value]
@@ -78,7 +116,40 @@ def read_logged(path: Path, last: int | None = None) -> Logged:
     return Logged(metrics, tags, properties)
 
 
-def _finite(value: Any) -> Any:
+def read_all(run: RunRecord, last: int | None = None) -> Logged:
+    """What an experiment's run has logged by azureml-core's run and by mlflow.
+
+    Args:
+        run: The run.
+        last: As for :func:`read_logged`; of mlflow's metrics the last values alone are read then.
+    """
+    logged = read_logged(run.metrics, last)
+    if not (run.folder / FOLDER).is_dir():
+        return logged
+    tracked = mlflow_reader.read_run(run.folder, run.run_id, last=last is not None)
+    metrics = {name: list(values) for name, values in logged.metrics.items()}
+    counts, steps = dict[str, int](), dict[str, list[int]]()
+    for name, series in tracked.metrics.items():
+        before = metrics.get(name, [])
+        metrics[name] = [*before, *(value for _step, value in series.points)]
+        if series.count > len(series.points):
+            counts[name] = len(before) + series.count
+        # One at which everything was logged is the one that mlflow takes where the script names none.
+        at = [step for step, _value in series.points]
+        if not before and len(set(at)) > 1:
+            steps[name] = at
+    return Logged(
+        metrics,
+        {**logged.tags, **tracked.tags},
+        logged.properties,
+        tracked.params,
+        counts,
+        steps,
+        tuple(mlflow_reader.read_others(run.folder, run.run_id)) if last is None else (),
+    )
+
+
+def finite(value: Any) -> Any:
     """What JSON has no word for, as text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 

@@ -405,8 +405,10 @@ def control_log(run: RunRecord) -> Path:
 
 def outputs(run: RunRecord) -> list[tuple[str, Path]]:
     """What a run's script has written: each file's name in the run, and where it lies."""
-    found = [path for name in RUN_FOLDERS for path in _files(run.folder / name)]
-    return [(path.relative_to(run.folder).as_posix(), path) for path in found]
+    from ..experiments.mlflow_reader import artifacts
+
+    places = [*((name, run.folder / name) for name in RUN_FOLDERS), *artifacts(run.folder, run.run_id)]
+    return [(f"{name}/{path.relative_to(place).as_posix()}", path) for name, place in places for path in _files(place)]
 
 
 def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
@@ -429,13 +431,13 @@ def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 
 def find_output(run: RunRecord, wanted: str) -> Path:
-    """A file that a run's script has written, by its name in the run or below ``outputs``.
+    """A file that a run's script has written, by its name in the run or below ``outputs`` or ``artifacts``.
 
     Raises:
         UserError: There is none.
     """
     found = dict(outputs(run))
-    for name in (wanted, f"outputs/{wanted}"):
+    for name in (wanted, f"outputs/{wanted}", f"artifacts/{wanted}"):
         if name in found:
             return found[name]
     there = ", ".join(list(found)[:10]) or "none"

@@ -22,7 +22,7 @@ from ..background import log, spawn
 from ..debuggee import FOLDER as DEBUGGEE
 from ..engines import reservations
 from ..engines.step_variables import PARALLEL_DRIVER, step_variables
-from ..engines.steps import StepDebug, StepProcess, StepSpec
+from ..engines.steps import StepDebug, StepProcess, StepSpec, Tracking
 from ..engines.work_folder import RUN_FOLDERS
 from ..environments.conda_variables import expanded
 from ..errors import UserError
@@ -279,6 +279,7 @@ class Runner:
             metrics=planned.metrics,
             published_options="--remote_debug" in planned.command,
             parallel=PARALLEL_DRIVER in planned.command,
+            tracking=Tracking(self.run.name, step.run_id),
         )
 
     def _output(self, step: str, name: str) -> Path:

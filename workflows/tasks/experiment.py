@@ -55,6 +55,8 @@ RUN_OPTIONS = {
     "follow": "Stay and stream the log until the run ends; Ctrl-C leaves it running.",
 }
 LEFT = "The run goes on; inv experiment.cancel ends it."
+#: Runs nested in one that are shown.
+SHOWN_NESTED = 20
 #: Bytes of what was logged that are read for the last values.
 LAST_BYTES = 64 * 1024
 
@@ -295,14 +297,14 @@ def inspect(
 def list_(call: Command, all: bool = False) -> None:
     """List the experiments and their runs, the latest first."""
     from ..experiments import catalog
-    from ..experiments.metrics import read_logged, shown
+    from ..experiments.metrics import read_all, shown
 
     flow = _flow(call)
     counts, runs = flow.listing(all)
     console = call.console
     if not counts:
         console.line("This project has no experiment yet. First: inv experiment.debug NAME --script train.py")
-    logged = {one.run_id: read_logged(one.metrics, LAST_BYTES) for one in runs}
+    logged = {one.run_id: read_all(one, LAST_BYTES) for one in runs}
     number = max((len(str(one.number)) for one in runs), default=0)
     width = max((len(one.run_id) for one in runs), default=0)
     for name, count in counts.items():
@@ -343,17 +345,21 @@ def _took(run: RunRecord) -> str:
 @command(json=True, help={"run": RUN_HELP, "plot": "Draw this metric over its steps."})
 def show(call: Command, run: str | None = None, plot: str | None = None) -> None:
     """Show a run: its state, what it was started with, its metrics and tags."""
-    from ..experiments.metrics import read_logged, shown
+    from ..experiments.metrics import read_all, shown
     from ..experiments.plot import draw
     from ..paths import shown as short
     from ..runs import attachable
 
     flow = _flow(call)
     found = flow.find(run)
-    logged = read_logged(found.metrics)
+    logged = read_all(found)
     if plot is not None and not logged.series(plot):
         names = [name for name in logged.metrics if logged.series(name)]
-        what = f"Those there are: {', '.join(names)}" if names else "Its script has logged none by azureml-core's run."
+        what = (
+            f"Those there are: {', '.join(names)}"
+            if names
+            else "Its script has logged none, by mlflow or azureml-core's run."
+        )
         raise UserError(f"The run {found.run_id} has no metric {plot} of numbers.", what)
     console = call.console
     if run is None:
@@ -373,12 +379,21 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
     }
     for title, text in rows.items():
         console.line(f"  {title:<10}{text}")
-    for title, values in {"Metrics": logged.metrics, "Tags": logged.tags, "Properties": logged.properties}.items():
+    of_mlflow = {"Parameters": logged.params, "Tags": logged.tags, "Properties": logged.properties}
+    for title, values in {"Metrics": logged.last(), **of_mlflow}.items():
         if values:
             console.line(title)
         for name, value in values.items():
-            steps = f"  (last of {len(value)})" if title == "Metrics" and len(value) > 1 else ""
-            console.line(f"  {name} = {shown(value[-1] if title == 'Metrics' else value)}{steps}")
+            count = logged.count(name) if title == "Metrics" else 1
+            console.line(f"  {name} = {shown(value)}{f'  (last of {count})' if count > 1 else ''}")
+    if logged.nested:
+        console.line("Nested runs")
+    for one in logged.nested[:SHOWN_NESTED]:
+        texts = [f"{name} {shown(value)}" for name, value in one.last().items()]
+        texts += [f"{name}={shown(value)}" for name, value in one.params.items()]
+        console.line(f"  {one.name or one.run_id}: {', '.join(texts[:6]) or 'nothing logged'}")
+    if len(logged.nested) > SHOWN_NESTED:
+        console.line(f"  and {len(logged.nested) - SHOWN_NESTED} more (--json)")
     if plot is not None:
         console.line(plot)
         for line in draw(logged.series(plot), min(console.width, 100)):

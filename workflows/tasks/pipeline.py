@@ -38,6 +38,8 @@ SUBMIT = (
     *("compute_target", "workspace", "resource_group", "subscription_id", "auth"),
 )
 RUN_HELP = "The run, by id or number; default: the latest."
+#: Metrics and parameters of a step that are shown.
+SHOWN_LOGGED = 6
 SUBMIT_HELP = {
     "input": "NAME=PATH or NAME=VALUE: give the pipeline's input (STEP.NAME: a step's, or the output of a step that"
     " does not run here); may be repeated.",
@@ -264,6 +266,8 @@ def inspect(
 @command(settings=("backend",), json=True, help={"run": RUN_HELP})
 def status(call: Command, run: str | None = None) -> None:
     """Show a run and its steps."""
+    from ..experiments.metrics import finite, shown
+    from ..experiments.mlflow_reader import read_run
     from ..paths import shown as shown_path
     from ..runs import attachable
 
@@ -279,15 +283,22 @@ def status(call: Command, run: str | None = None) -> None:
         console.line(f"  as last heard: the workspace: {found.trouble}")
     width = max(len(step.name) for step in found.steps)
     states = {step.name: attachable.of_step(found, step) for step in found.steps}
+    logged = {step.name: read_run(found.step_folder(step.name), step.run_id, last=True) for step in found.steps}
     for step in found.steps:
         took = in_words(step.seconds) if step.started else ""
         said = remark(states[step.name], step.reason or step.waits_for)
         status = step.phases[-1][0] if step.phases and not step.final else step.status
         console.line(f"  {step.name:<{width}}  {status:<10}  {took:>8}  {said}".rstrip())
+        texts = [f"{name} {shown(value)}" for name, value in logged[step.name].last().items()]
+        texts += [f"{name}={shown(value)}" for name, value in logged[step.name].params.items()]
+        if texts:
+            console.line(f"  {'':<{width}}  {', '.join(texts[:SHOWN_LOGGED])}")
     console.line(f"Logs and outputs: {shown_path(found.folder)}")
     result = found.as_json()
     for entry in result["steps"]:
         entry["endpoints"] = [one.as_json() for one in states[entry["name"]]]
+        one = logged[entry["name"]]
+        entry |= {"metrics": {name: finite(value) for name, value in one.last().items()}, "params": one.params}
     console.result(result)
 
 
