@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..assets.names import LocalAssets
 from ..errors import BadValue, UserError
+from . import python_file
 from .bindings import Bindings
 from .component import Components, Source
 from .definition import Pipeline, Skipped, Step
@@ -41,7 +42,8 @@ def load_pipeline(
     It may hold a pipeline, a component, a single job, or a schedule; see :mod:`workflows.pipelines.root`.
 
     Args:
-        file: The file; relative to the current folder.
+        file: The file; relative to the current folder. Or one of Python and the function that gives the pipeline,
+            ``make_pipeline.py:FUNCTION``, see :mod:`.python_file`.
         inputs: Values for inputs of the pipeline by name, for those of a step by ``step.name``, and for the outputs
             of a step that does not run here by ``step.output``: a literal's text, or a path relative to the current
             folder.
@@ -78,9 +80,11 @@ def survey(
         BadValue: As :func:`load_pipeline`.
     """
     replaced = dict(inputs or {})
-    file = Path(os.path.abspath(file))
+    file = written = Path(os.path.abspath(file))
+    if (in_python := python_file.named(file)) is not None:
+        written, replaced = python_file.build(in_python, replaced)
     notes, problems = Notes(), Problems()
-    root = as_pipeline(read_yaml(file, "pipeline file"), notes)
+    root = as_pipeline(read_yaml(written, "pipeline file"), notes)
     assets = LocalAssets(tuple(dict.fromkeys(one for one in (file.parent, project) if one is not None)))
     scope = Levels(Components(notes, problems, assets, cloud), replaced, skip, problems).read(root)
     _check_replaced(replaced, scope)

@@ -1,0 +1,194 @@
+"""Pipelines written in Python: what the SDK makes of them is read as a file is, and failures name the own line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import missing
+
+from workflows.errors import UserError
+from workflows.pipelines import python_file
+from workflows.pipelines.definition import Pipeline
+from workflows.pipelines.reader import load_pipeline
+
+COMPONENT = """\
+$schema: https://azuremlschemas.azureedge.net/latest/commandComponent.schema.json
+type: command
+name: load_numbers
+version: 3
+inputs:
+  raw: {type: uri_folder}
+  count: {type: integer, default: 3}
+outputs:
+  numbers: {type: uri_folder}
+code: ./load
+environment: azureml:AzureML-sklearn-1.0@latest
+command: python load.py ${{inputs.raw}} ${{inputs.count}} ${{outputs.numbers}}
+"""
+MAKE = """\
+from azure.ai.ml import Input, Output, command, dsl, load_component
+from azure.ai.ml.entities import Environment
+
+load = load_component("load.yml")
+train = command(
+    name="train",
+    command="python train.py --data ${{inputs.data}} --rate ${{inputs.rate}} --model ${{outputs.model}}",
+    code="./train",
+    inputs={"data": Input(type="uri_folder"), "rate": 0.1},
+    outputs={"model": Output(type="uri_folder")},
+    environment=Environment(image="python:3.11", conda_file={"name": "x", "dependencies": ["python=3.11"]}),
+    environment_variables={"COLOUR": "red"},
+    instance_count=2,
+    distribution={"type": "pytorch", "process_count_per_instance": 2},
+)
+
+
+@dsl.pipeline(compute="cpu-cluster", default_compute="cpu-cluster", description="adds")
+def numbers(raw, rate: float = 0.3, words="two words"):
+    loaded = load(raw=raw, count=7)
+    trained = train(data=loaded.outputs.numbers, rate=rate)
+    return {"model": trained.outputs.model}
+
+
+def whole(where: str = "data"):
+    return numbers(raw=Input(type="uri_folder", path=f"./{where}"))
+
+
+ready = whole()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a pipeline in Python, a component file, code and data; not the current one."""
+    place = tmp_path / "a project" / "pipelines"
+    for name in ("load", "train", "data"):
+        (place / name).mkdir(parents=True)
+        (place / name / f"{name}.py").write_text("print(1)\n")
+    (place / "load.yml").write_text(COMPONENT)
+    (place / "make.py").write_text(MAKE)
+    monkeypatch.chdir(place.parent)
+    return place
+
+
+@pytest.fixture
+def sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python with azure-ai-ml comes first on the path, as in a person's shell."""
+    python = os.environ.get("AZUREML_DEBUG_TEST_SDK_V2", "")
+    if not python:
+        missing("AZUREML_DEBUG_TEST_SDK_V2 names no Python with azure-ai-ml")
+    monkeypatch.setenv("PATH", os.path.dirname(python), prepend=os.pathsep)
+
+
+@pytest.fixture
+def any_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For code that comes to its end before the SDK is asked for anything."""
+    monkeypatch.setattr(python_file, "_python", lambda: sys.executable)
+
+
+def refused(folder: Path, function: str, **inputs: str) -> UserError:
+    with pytest.raises(UserError) as told:
+        load_pipeline(folder / f"make.py:{function}", inputs)
+    return told.value
+
+
+def steps_of(pipeline: Pipeline, folder: Path) -> None:
+    load, train = pipeline.steps
+    assert (load.name, train.name) == ("loaded", "trained")
+    assert (load.code, train.code) == (folder / "load", folder / "train")
+    assert load.inputs["raw"].path == folder / "data"
+    assert load.inputs["count"].text == "7"
+    assert (train.inputs["data"].step, train.inputs["data"].output) == ("loaded", "numbers")
+    assert train.variables == {"COLOUR": "red"}
+    assert (train.distribution.lower(), train.ranks) == ("pytorch", 4)
+    assert train.environment is not None
+    assert train.environment.conda == {"name": "x", "dependencies": ["python=3.11"]}
+    assert load.environment is not None
+    assert load.environment.name == "azureml:AzureML-sklearn-1.0@latest"
+    assert pipeline.outputs == {"model": ("trained", "model")}
+
+
+def test_a_function_with_pipeline_is_called_with_the_inputs_that_are_its_parameters(folder: Path, sdk: None) -> None:
+    inputs = {"raw": "pipelines/data", "rate": "0.9", "loaded.count": "7"}
+    found = load_pipeline(folder / "make.py:numbers", inputs)
+    steps_of(found, folder)
+    assert found.steps[1].inputs["rate"].text == "0.9"
+    assert found.file == folder / "make.py:numbers"
+    # Nothing of what the SDK writes twice, or beside, is told as not acted on.
+    assert [note for note in found.notes if "environment_variables" in note] == []
+
+
+def test_a_function_that_returns_a_pipeline_and_a_pipeline_itself_do_as_well(folder: Path, sdk: None) -> None:
+    steps_of(load_pipeline(folder / "make.py:whole", {}), folder)
+    steps_of(load_pipeline(folder / "make.py:ready", {}), folder)
+    told = refused(folder, "whole", where="nowhere")
+    assert str(folder / "nowhere") in told.problem
+
+
+def test_what_a_function_needs_and_did_not_get_is_told_at_once(folder: Path, any_python: None) -> None:
+    (folder / "make.py").write_text("def numbers(raw, place, rate=1):\n    return None\n")
+    told = refused(folder, "numbers", rate="2")
+    assert told.problem == "numbers needs raw, place."
+    assert told.remedy == "Give it: --input raw=VALUE --input place=VALUE"
+    assert refused(folder, "numbers", raw="1", place="2").problem == "numbers gives nothing, not a pipeline."
+    assert "which is no int" in refused(folder, "numbers", raw="1", place="2", rate="much").problem
+    assert refused(folder, "number").remedy == "Those there are: numbers"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "line"),
+    [
+        ("x = 1\n\ndef numbers():\n    raise ValueError('no numbers')\n", "numbers fails: ValueError: no numbers", 4),
+        ("import json\n\ndef numbers():\n    return json.loads('{')\n", "numbers fails: JSONDecodeError", 4),
+        ("def numbers(:\n", "numbers fails: SyntaxError", 1),
+        ("x = 1\nimport no_such_module\n", "numbers fails: ModuleNotFoundError: No module named 'no_such_module'", 2),
+        ("import sys\nsys.exit('usage: make.py')\n", "numbers fails: SystemExit: usage: make.py", 2),
+        ("import helper\n\ndef numbers():\n    helper.fail()\n", "numbers fails: KeyError: 'of the helper'", 3),
+    ],
+)
+def test_a_failure_names_the_persons_own_line(
+    folder: Path, any_python: None, text: str, problem: str, line: int
+) -> None:
+    (folder / "make.py").write_text(text)
+    (folder / "helper.py").write_text("import json\ndef fail():\n    {}['of the helper']\n")
+    told = refused(folder, "numbers")
+    assert told.problem.startswith(problem)
+    assert told.line == line
+    assert str(told.file).endswith("helper.py" if "helper" in text else "make.py")
+
+
+def test_a_file_without_a_function_says_which_there_are(folder: Path) -> None:
+    with pytest.raises(UserError) as told:
+        load_pipeline(folder / "make.py", {})
+    assert told.value.remedy == "Name the function that gives it: make.py:numbers"
+    with pytest.raises(UserError, match="does not exist"):
+        load_pipeline(folder / "other.py:numbers", {})
+
+
+def test_without_the_sdk_its_name_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    told = refused(folder, "numbers")
+    assert "azure-ai-ml, which is not installed" in told.problem
+    assert "pip install azure-ai-ml" in told.remedy
+
+
+def test_code_that_does_not_come_to_an_end_is_ended(
+    folder: Path, any_python: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(python_file, "BUILD_SECONDS", 2)
+    (folder / "make.py").write_text(
+        "import os, time\nopen('pid', 'w').write(str(os.getpid()))\nprint('waiting')\ntime.sleep(600)\n"
+    )
+    told = refused(folder, "numbers")
+    assert told.problem == "numbers has not given a pipeline after 2 s."
+    assert not Path("/proc", (folder / "pid").read_text()).exists()
+
+
+def test_code_that_ends_the_process_is_told_with_what_it_said(folder: Path, any_python: None) -> None:
+    (folder / "make.py").write_text("import os\nprint('said', flush=True)\nos._exit(7)\n")
+    told = refused(folder, "numbers")
+    assert "has ended with 7 before numbers was done" in told.problem
+    assert list(told.details) == ["said"]

@@ -1,0 +1,148 @@
+"""Builds a pipeline that is written in Python, in a process of its own: ``python build_in_python.py TOLD``.
+
+TOLD is a file of JSON: ``file``, ``function``, ``inputs`` by name, each with ``text`` and ``path`` (the same as an
+absolute path, where something is there), and ``answer``, the file that gets the answer. Nothing of the program's is
+imported, so that any Python can run it that has the SDK, which builds a job without a workspace.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+
+class Refused(Exception):
+    """What a person is told: the problem and the remedy."""
+
+
+def main(place: str) -> None:
+    """Do what a file asks, and write the answer."""
+    with open(place, encoding="utf-8") as file:
+        told = json.load(file)
+    try:
+        answer = _built(told)
+    except Refused as refused:
+        answer = {"refused": list(refused.args)}
+    except BaseException as error:  # SystemExit of a script that has its own command line, too
+        answer = {"failed": _failure(error, told["file"])}
+    with open(told["answer"], "w", encoding="utf-8") as file:
+        json.dump(answer, file, default=str)
+
+
+def _built(told: dict[str, Any]) -> dict[str, Any]:
+    path, name, given = told["file"], told["function"], told["inputs"]
+    # As Python has it for a script: its own folder first.
+    sys.path[0] = os.path.dirname(path)
+    sys.argv = [path]
+    spec = importlib.util.spec_from_file_location(os.path.splitext(os.path.basename(path))[0], path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    if not hasattr(module, name):
+        functions = [
+            one
+            for one, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module.__name__ and not one.startswith("_")
+        ]
+        raise Refused(
+            f"{os.path.basename(path)} has no function {name}.",
+            "Those there are: {}".format(", ".join(functions)) if functions else "Write one that returns the pipeline.",
+        )
+    found = getattr(module, name)
+    used: list[str] = []
+    if callable(found) and not hasattr(found, "_to_dict"):
+        arguments = _arguments(found, name, given)
+        used = list(arguments)
+        found = found(**arguments)
+    if not hasattr(found, "_to_dict"):
+        raise Refused(
+            "{} gives {}, not a pipeline.".format(name, "nothing" if found is None else "a " + type(found).__name__),
+            "Have it return what the function with @pipeline returns.",
+        )
+    return {"job": found._to_dict(), "used": used}
+
+
+def _arguments(function: Callable[..., Any], name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What a function is called with: the inputs that are parameters of it."""
+    parameters = inspect.signature(function).parameters
+    any_name = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    values = {
+        key: _value(parameters.get(key), entry)
+        for key, entry in given.items()
+        if key in parameters or (any_name and "." not in key)
+    }
+    missing = [
+        key
+        for key, one in parameters.items()
+        if key not in values and one.default is one.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+    ]
+    if missing:
+        raise Refused(
+            "{} needs {}.".format(name, ", ".join(missing)),
+            "Give it: {}".format(" ".join(f"--input {key}=VALUE" for key in missing)),
+        )
+    return values
+
+
+def _value(parameter: Any, entry: dict[str, Any]) -> Any:
+    """An input as the function's parameter says, else data where something of that name is there, else a literal."""
+    text, path = entry["text"], entry["path"]
+    kind = getattr(parameter, "annotation", None)
+    kind = {"int": int, "float": float, "bool": bool, "str": str}.get(kind, kind) if isinstance(kind, str) else kind
+    default = getattr(parameter, "default", None)
+    if kind not in (int, float, bool, str) and isinstance(default, (bool, int, float, str)):
+        kind = type(default)
+    if kind is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise Refused(
+                f"The input {parameter.name} is {text!r}, which is no {kind.__name__}.",
+                f"Correct it: --input {parameter.name}=1",
+            ) from None
+    if kind is str:
+        return text
+    if path or "://" in text:
+        from azure.ai.ml import Input
+
+        return Input(type="uri_file" if path and os.path.isfile(path) else "uri_folder", path=path or text)
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _failure(error: BaseException, path: str) -> dict[str, Any]:
+    """What went wrong, with the person's own line that is nearest to it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = os.path.dirname(path) + os.sep
+    inside = [one for one in frames if one.filename.startswith(own) and "site-packages" not in one.filename]
+    place = inside[-1] if inside else None
+    file, line = (place.filename, place.lineno) if place else (None, None)
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line = error.filename, error.lineno
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an SDK's errors cannot always be shown
+        text = ""
+    return {
+        "type": type(error).__name__,
+        "message": text[:1000],
+        "module": getattr(error, "name", None) if isinstance(error, ImportError) else None,
+        "file": file,
+        "line": line,
+        "trace": traceback.format_exception(type(error), error, error.__traceback__)[-30:],
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,230 @@
+"""Pipelines written in Python: ``make_pipeline.py:FUNCTION``, built with the installed SDK and without a workspace.
+
+The function is one with ``@pipeline`` of azure-ai-ml, or any that returns what such a one returns. It runs in a process
+of its own, in the folder of its file, and what the SDK would send is written to a file of YAML, which then is
+read as any other: https://learn.microsoft.com/azure/machine-learning/how-to-create-component-pipeline-python
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..paths import cache_folder, shown
+from ..private import make_folder
+from ..project import write_bytes
+from ..reading import read_text
+from ..redaction import scrub
+
+#: Seconds for the SDK to be imported, which takes some, and for the person's code.
+BUILD_SECONDS = 300
+#: Lines of what the code has said that are shown where it fails.
+_SHOWN_LINES = 15
+_NAMED = re.compile(r"(?P<file>.+\.py)(?::(?P<function>[A-Za-z_]\w*))?")
+#: What the SDK writes before the name of registered data, and before a path that is not one.
+_REGISTERED = re.compile(r"azureml:(?P<path>\.{0,2}/.*|\.{1,2}|[^:@]+)")
+_ASK = "import importlib.util as u, sys; sys.exit(u.find_spec('azure') is None or u.find_spec('azure.ai.ml') is None)"
+
+
+@dataclass(frozen=True)
+class PythonPipeline:
+    """What a setting names.
+
+    Attributes:
+        file: The file of Python.
+        function: The function in it that gives the pipeline; empty where none is named.
+    """
+
+    file: Path
+    function: str
+
+
+def named(place: Path) -> PythonPipeline | None:
+    """The file and the function that a path names; None where it is another kind of file."""
+    match = _NAMED.fullmatch(str(place))
+    return PythonPipeline(Path(match["file"]), match["function"] or "") if match is not None else None
+
+
+def build(asked: PythonPipeline, inputs: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
+    """Build a pipeline.
+
+    Args:
+        asked: The file and the function.
+        inputs: As of :func:`.reader.load_pipeline`; the function is called with those that are its parameters.
+
+    Returns:
+        A pipeline file, and the inputs that are left for it.
+
+    Raises:
+        UserError: There is no such file, function or SDK, or the person's code fails; with its own line.
+    """
+    if not asked.file.is_file():
+        raise UserError(f"The file {shown(asked.file)} does not exist.", "Correct --pipeline-file (AML_PIPELINE_FILE).")
+    if not asked.function:
+        there = [f"{asked.file.name}:{name}" for name in _functions(asked.file)]
+        remedy = f"Name the function that gives it: {', '.join(there)}" if there else "Write one that returns it."
+        raise UserError(f"{shown(asked.file)} is Python, and a pipeline in it is given by a function.", remedy)
+    python = _python()
+    with tempfile.TemporaryDirectory(prefix="azureml-debug-") as folder:
+        answer = _asked(python, asked, inputs, Path(folder))
+    if "refused" in answer:
+        raise UserError(*answer["refused"], file=shown(asked.file))
+    if "failed" in answer:
+        raise _failed(asked, answer["failed"])
+    job = settled(answer["job"], asked.file.parent)
+    left = {name: text for name, text in inputs.items() if name not in answer["used"]}
+    return _written(asked, job), left
+
+
+def _functions(file: Path) -> list[str]:
+    """The functions of a file that may give a pipeline: those with a decorator, else all."""
+    try:
+        tree = ast.parse(read_text(file, errors="replace"))
+    except (SyntaxError, ValueError, RecursionError):
+        return []
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    decorated = [node for node in found if any("pipeline" in ast.dump(one) for one in node.decorator_list)]
+    return [node.name for node in decorated or found][:5]
+
+
+def _python() -> str:
+    """A Python that has the SDK: this one, else the one that a shell would start.
+
+    Raises:
+        UserError: None has it.
+    """
+    found = [sys.executable, *filter(None, map(shutil.which, ("python", "python3")))]
+    for python in dict.fromkeys(found):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            if subprocess.run([python, "-c", _ASK], capture_output=True, timeout=60, check=False).returncode == 0:
+                return python
+    raise UserError(
+        "A pipeline written in Python is built with azure-ai-ml, which is not installed.",
+        "Install it (pip install azure-ai-ml), or name a pipeline file of YAML.",
+    )
+
+
+def _asked(python: str, asked: PythonPipeline, inputs: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """What the process that builds it answers."""
+    told, answer, said = folder / "told.json", folder / "answer.json", folder / "said"
+    given = {
+        name: {"text": text, "path": os.path.abspath(text) if text and Path(text).exists() else ""}
+        for name, text in inputs.items()
+    }
+    asking = {"file": str(asked.file), "function": asked.function, "inputs": given, "answer": str(answer)}
+    told.write_text(json.dumps(asking), "utf-8")
+    command = [python, str(Path(__file__).with_name("build_in_python.py")), str(told)]
+    # What it leaves running does not keep this command waiting.
+    with said.open("wb") as stream:
+        try:
+            done = subprocess.run(
+                command,
+                cwd=asked.file.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                timeout=BUILD_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise UserError(
+                f"{asked.function} has not given a pipeline after {BUILD_SECONDS} s.",
+                "See what it waits for; it is to build the pipeline, and not to submit it.",
+                file=shown(asked.file),
+                details=_last_lines(said),
+            ) from None
+    try:
+        value: dict[str, Any] = json.loads(answer.read_text("utf-8"))
+    except (OSError, ValueError):
+        raise UserError(
+            f"The Python that builds the pipeline has ended with {done.returncode} before {asked.function} was done.",
+            "See what it said; it is not to end the process.",
+            file=shown(asked.file),
+            details=_last_lines(said),
+        ) from None
+    return value
+
+
+def _last_lines(said: Path) -> list[str]:
+    return [scrub(line) for line in said.read_text("utf-8", "replace").splitlines()[-_SHOWN_LINES:]]
+
+
+def _failed(asked: PythonPipeline, failure: Mapping[str, Any]) -> UserError:
+    file = Path(failure["file"]) if failure["file"] else asked.file
+    module = failure["module"]
+    remedy = "Correct it, then run the same command again."
+    if module and str(module).startswith("azureml"):
+        remedy = f"{module} is of the SDK's first version; build the pipeline with azure-ai-ml."
+    elif module:
+        remedy = f"Install {module} where azure-ai-ml is, or correct the import."
+    return UserError(
+        scrub(f"{asked.function} fails: {failure['type']}: {failure['message']}".rstrip(": ")),
+        remedy,
+        file=shown(file),
+        line=failure["line"],
+        details=[scrub(line) for text in failure["trace"] for line in text.rstrip().splitlines()][-_SHOWN_LINES:],
+    )
+
+
+def settled(job: Any, folder: Path) -> Any:
+    """What the SDK would send, as a person would write it: paths absolute, references as texts.
+
+    Args:
+        job: The mapping.
+        folder: What its relative paths are relative to.
+    """
+    if isinstance(job, list):
+        return [settled(one, folder) for one in job]
+    if not isinstance(job, dict):
+        return job
+    if isinstance(job.get("path"), str) and job["path"].startswith("${{") and set(job) <= {"path", "type"}:
+        return job["path"]
+    found = {key: settled(value, folder) for key, value in job.items()}
+    if isinstance(found.get("path"), str):
+        found["path"] = _path(found["path"], folder)
+    for key in ("code", "component", "trial"):
+        if isinstance(found.get(key), str):
+            found[key] = _path(found[key], folder)
+    if isinstance(component := found.get("component"), dict) and "environment_variables" in found:
+        # The same again.
+        component.pop("environment_variables", None)
+    environment = found.get("environment")
+    if isinstance(environment, dict) and isinstance(environment.get("conda_file"), str):
+        environment["conda_file"] = _path(environment["conda_file"], folder)
+    return found
+
+
+def _path(text: str, folder: Path) -> str:
+    """A path made absolute, where something is there; any other text as it is."""
+    match = _REGISTERED.fullmatch(text)
+    name = match["path"] if match else text
+    if "://" in name or name.startswith("${{"):
+        return text
+    place = os.path.normpath(folder / name)
+    return place if os.path.exists(place) or name.startswith(("./", "../", "/")) else text
+
+
+def _written(asked: PythonPipeline, job: Any) -> Path:
+    import yaml
+
+    if isinstance(job, dict):
+        job.setdefault("display_name", asked.function)
+    text = f"# Built of {asked.file}:{asked.function}\n" + yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
+    name = hashlib.sha256(f"{asked.file}:{asked.function}".encode()).hexdigest()[:16]
+    path = cache_folder() / "built" / name / f"{asked.function}.yml"
+    make_folder(path.parent)
+    write_bytes(path, text.encode(), private=True)
+    return path
