@@ -360,6 +360,31 @@ def test_an_error_in_a_worker_of_a_pool_holds_there_and_inspect_says_in_which_pr
 
 
 @ANY_ENGINE
+def test_inspect_finds_the_exception_of_a_group_that_was_raised_at_a_line(pipelines: PipelineProject) -> None:
+    pipelines.single(
+        "import asyncio\nasync def first():\n    raise ValueError\n"
+        "async def second():\n    local = 7\n    raise KeyError\n"
+        "async def main():\n    async with asyncio.TaskGroup() as group:\n"
+        "        group.create_task(first())\n        group.create_task(second())\nasyncio.run(main())\n"
+    )
+    debug(pipelines, "--on-error")
+    seen = pipelines.ok("pipeline.inspect", "work.py:6", "--json").json
+    assert (seen["stopped"]["function"], seen["locals"]["local"]) == ("second", "7")
+    assert pipelines.until_final()["status"] == "Failed"
+
+
+def test_a_task_whose_error_nobody_retrieves_is_held(pipelines: PipelineProject) -> None:
+    pipelines.single(
+        "import asyncio\nasync def fail():\n    local = 7\n    raise KeyError(local)\nasync def main():\n"
+        "    task = asyncio.create_task(fail())\n    await asyncio.sleep(0.1)\n    del task\nasyncio.run(main())\n"
+    )
+    (endpoint,) = debug(pipelines, "--on-error")["endpoints"]
+    assert endpoint["error"] == "KeyError: 7"
+    seen = pipelines.ok("pipeline.inspect", "work.py:4", "--json").json
+    assert (seen["stopped"]["function"], seen["locals"]["local"]) == ("fail", "7")
+    assert pipelines.until_final()["status"] == "Completed"
+
+
 def test_on_error_says_so_where_no_step_raises(pipelines: PipelineProject) -> None:
     result = pipelines.ok("pipeline.debug", "--on-error", "--json")
     assert result.json["endpoints"] == [] and result.json["status"] == "Completed"

@@ -62,6 +62,11 @@ RAISES = """
 """
 
 
+def has_groups(python: str) -> bool:
+    """Whether a Python has groups of exceptions."""
+    return tuple(map(int, version(python).split(".")[:2])) >= (3, 11)
+
+
 def post_mortem(step: Step) -> tuple[DapClient, int]:
     """Attach to a step that has raised; the client, stopped, and its thread."""
     raised = step.event("raised")
@@ -122,6 +127,42 @@ def test_a_step_that_fails_shows_its_frames_and_ends_as_it_would_have(
             assert step.lines[-1] == "main goes on"
         if status == 4:
             assert step.lines[-1] == "child: 1"
+
+
+@EVERY
+def test_each_exception_of_a_group_is_shown_with_its_own_frames(python: str, tmp_path: Path) -> None:
+    if not has_groups(python):
+        pytest.skip("there are no groups of exceptions before Python 3.11")
+    source = """
+        import asyncio
+        async def fail(number):
+            local = number + 1
+            await asyncio.sleep(0.1)
+            raise ValueError(local)  # LINE raise
+        async def main():
+            async with asyncio.TaskGroup() as group:
+                for number in range(2):
+                    group.create_task(fail(number))
+        asyncio.run(main())
+    """
+    with Step(tmp_path, "{python} train.py", python, source, **ON_ERROR) as step:
+        assert step.event("raised")["type"] == "ExceptionGroup"
+        step.event("waiting")
+        with DapClient.connect("127.0.0.1", step.port, LIMIT) as client:
+            client.attach(timeout=LIMIT)
+            seen = []
+            for _ in range(3):
+                name, line, thread = stopped(client)
+                # pydevd adds "(Current frame)" to some.
+                name = name.split(" ")[0]
+                seen.append((name, line == line_of("raise", step.script)))
+                if name == "fail":
+                    seen[-1] += (evaluate(client, thread, "local"),)
+                # It may end before the answer is here.
+                with contextlib.suppress(DapClosed):
+                    resume(client, thread)
+            assert seen == [("main", False), ("fail", True, "1"), ("fail", True, "2")]
+        assert step.ended() == 1
 
 
 @pytest.mark.parametrize(

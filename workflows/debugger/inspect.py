@@ -33,6 +33,8 @@ ATTACH_TIMEOUT = 60.0
 _RELEASE_TIMEOUT = 5.0
 _TRIGGER_DONE = "trigger done"  # Our own event, in the same queue as the adapter's.
 _ENDINGS = ("terminated", "exited")
+#: Exceptions of one group that are looked through.
+_MOST_PARTS = 1000
 
 
 class Ended(UserError):
@@ -174,6 +176,7 @@ def inspect_exception(
     """
     where = f"{endpoint.host}:{endpoint.port}"
     with _as_user_errors(where), DapClient.connect(endpoint.host, endpoint.port, ATTACH_TIMEOUT) as client:
+        found: Inspection | None = None
         try:
             client.attach(
                 path_mappings=[mapping.as_json() for mapping in endpoint.path_mappings],
@@ -181,23 +184,40 @@ def inspect_exception(
                 sub_process=False,
                 timeout=ATTACH_TIMEOUT,
             )
-            stop = _wait_for_stop(
-                client,
-                None,
-                lambda stop, event: event.body.get("reason") == "exception",
-                "the exception",
-                None,
-                timeout,
-                lambda value: (str(value), ()),
-            )
             real = source.resolve()
-            return _read_stop(
-                client,
-                stop.thread,
-                expressions,
-                timeout,
-                choose=lambda frame: frame.line == line and Path(frame.file).resolve() == real,
-            )
+
+            def is_meant(frame: Frame) -> bool:
+                return frame.line == line and Path(frame.file).resolve() == real
+
+            # A group of exceptions is followed by those in it, each with its own frames.
+            for number in range(_MOST_PARTS):
+                stop = _wait_for_stop(
+                    client,
+                    None,
+                    lambda stop, event: event.body.get("reason") == "exception",
+                    "the exception",
+                    None,
+                    timeout,
+                    lambda value: (str(value), ()),
+                )
+                seen = _read_stop(client, stop.thread, expressions, timeout, choose=is_meant)
+                found = found or seen
+                if any(map(is_meant, seen.stack)):
+                    return seen
+                info = client.request("exceptionInfo", {"threadId": stop.thread}) if number == 0 else {}
+                # Behind the name pydevd may say more.
+                if number == 0 and not str(info.get("exceptionId")).split(" ")[0].endswith("ExceptionGroup"):
+                    break
+                try:
+                    client.request("continue", {"threadId": stop.thread})
+                except DapError:
+                    break
+            assert found is not None
+            return found
+        except (UserError, DapClosed):
+            if found is None:
+                raise
+            return found
         finally:
             # Lets the program go on to its end.
             with contextlib.suppress(DapError):

@@ -6,7 +6,7 @@ import os
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional, Sequence
+    from typing import Any, Dict, Iterator, Optional, Sequence
 
 
 def file_of(frame: Any) -> Optional[str]:
@@ -20,6 +20,16 @@ def file_of(frame: Any) -> Optional[str]:
         return name
     file = frame.f_globals.get("__file__")
     return file if isinstance(file, str) else None
+
+
+def with_parts(error: BaseException) -> Iterator[BaseException]:
+    """An exception, and where it is a group's, those in it that have been raised themselves, each with its frames."""
+    yield error
+    # By name: before Python 3.11 there is a package of that.
+    parts = getattr(error, "exceptions", ()) if type(error).__name__.endswith("ExceptionGroup") else ()
+    for part in parts if isinstance(parts, tuple) else ():
+        if isinstance(part, BaseException):
+            yield from (one for one in with_parts(part) if one.__traceback__ is not None)
 
 
 def describe(error: BaseException, folders: Sequence[str], anywhere: bool = False) -> Dict[str, Any]:

@@ -14,7 +14,7 @@ import threading
 
 from . import exits, imports, spawned, step, workers
 from .announce import Announcer
-from .errors import describe
+from .errors import describe, with_parts
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -170,7 +170,9 @@ class PostMortem:
                 session.gate.start()
         followed = session.debugger.attached() and session.debugger.stops_at_uncaught()
         if session.hold() and not followed:
-            session.debugger.stop_at_error(error)
+            for one in with_parts(error[1].with_traceback(error[2])):
+                if session.debugger.attached():
+                    session.debugger.stop_at_error((type(one), one, one.__traceback__))
 
     def _say_raised(self, value: BaseException) -> None:
         more: Dict[str, Any] = {"process": _process_name()} if self._is_child else {}
