@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from debuggee_harness import LIMIT, free_port, interpreters, name_of, until
+from conftest import Hostile
+from debuggee_harness import LIMIT, free_port, interpreters, line_of, name_of, until
 from step_harness import Step, debugpy_of
 from users import OTHER, needs_users
 
@@ -19,6 +20,8 @@ from workflows.debugger.dap import DapClient, Json
 from workflows.engines.ports import any_free
 from workflows.models import DebugEndpoint
 
+#: Forks of the whole suite; `--hostile N` makes N.
+FORKS = 15
 EVERY = pytest.mark.parametrize("python", interpreters(), ids=name_of)
 
 WORK = """
@@ -403,6 +406,44 @@ def test_a_thread_may_fork_while_the_debugger_has_the_program_paused(python: str
             client.disconnect(timeout=LIMIT)
         assert step.ended() == 0
         assert step.lines[-1] == "done"
+
+
+@EVERY
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("attends", [True, False], ids=["attended", "left alone"])
+def test_a_program_that_forks_children_is_debugged_to_its_end(
+    python: str, attends: bool, request: pytest.FixtureRequest, hostile: Hostile, tmp_path: Path
+) -> None:
+    forks = FORKS if request.config.option.hostile is None else hostile.count
+    source = f"""
+        import os, worker
+        for number in range({forks}):
+            pid = os.fork()
+            if not pid:
+                worker.work(number)
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+            number += 1  # LINE forked
+        print("forked", number, flush=True)
+        """
+    with begin(tmp_path, source, python) as step:
+        endpoint, paths = DebugEndpoint("127.0.0.1", step.port, ()), (step.code / "worker.py", step.script)
+        lines = {str(paths[0]): [3], str(paths[1]): [line_of("forked", step.script)]}
+
+        def attach(client: DapClient, child: int | None) -> Json:
+            return client.attach(breakpoints=lines, sub_process=attends, sub_process_id=child, timeout=LIMIT)[
+                str(paths[0])
+            ][0]
+
+        with DapClient.connect(endpoint.host, endpoint.port, LIMIT) as client:
+            attach(client, None)
+            with ChildSessions(client, endpoint, attach, LIMIT) as children:
+                stops = [next_stop(client, children, itself=True) for _ in range(forks * (1 + attends))]
+                assert stops.count(0) == forks and len(set(stops)) == 1 + forks * attends
+            client.wait_event("terminated", LIMIT)
+            client.disconnect(timeout=LIMIT)
+        assert step.ended() == 0
+        assert step.lines[-1] == f"forked {forks}"
 
 
 BARE = next((path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if not has_debugpy(path)), "")
