@@ -145,7 +145,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("AML_SCORING_PORT", "8000", "port of the service on 127.0.0.1; 0: a free one", _port),
     Setting("AML_DEBUG_PORT", "5678", "port for debuggers on 127.0.0.1; 0: a free one", _port),
     Setting("AML_DEBUG_TIMEOUT", "300", "seconds that a program waits for a debugger before it goes on", _seconds),
-    Setting("AML_PIPELINE_FILE", "", "pipeline definition", path=True),
+    Setting("AML_PIPELINE_FILE", "", "pipeline, component, job or schedule of Azure ML", path=True),
     Setting("AML_SUBSCRIPTION_ID", "", "the workspace's subscription; or an Azure config.json"),
     Setting("AML_RESOURCE_GROUP", "", "the workspace's resource group"),
     Setting("AML_WORKSPACE", "", "the workspace's name"),
