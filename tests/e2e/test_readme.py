@@ -125,6 +125,10 @@ ELSEWHERE = {
         "tests/e2e/test_deploy_files.py",
         '"--deployment", "endpoints/blue.yml"',
     ),
+    "inv pipeline.debug --file job.yml": (
+        "tests/e2e/test_files_as_they_are.py",
+        '"pipeline.debug", "--file", "job.yml"',
+    ),
     "inv test": (".ci/run", "inv test"),
     "inv lint": (".ci/run", "inv lint"),
     "inv bench --quick": (".ci/run", "inv bench --quick"),

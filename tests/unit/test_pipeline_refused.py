@@ -106,8 +106,6 @@ FIT = "component: fit/fit.yml\ninputs:\n  data: {path: ./data}\n"
         (job(IN + "${{parent.jobs.s.outputs.o}}"), "Job `s` has no output `o`", "There are: none", 7),
         (job(IN + "${{parent.jobs.s.inputs.o}}"), "cannot be `${{parent.jobs.s.inputs.o}}`", "outputs.NAME", 7),
         (job(IN + "${{parent.outputs.o}}", top="outputs: {o: }\n"), "cannot be", "", 8),
-        (job(IN + "a-${{parent.inputs.o}}"), "mixes an expression with other text", "one expression", 7),
-        (job(IN + "'${{parent.inputs.o}'"), "mixes an expression", "", 7),
         (job("command: ls\noutputs: {o: '${{parent.outputs.none}}'}"), "no output `none`", "There are: none", 6),
         (job("command: ls ${{inputs.y}}\ninputs: {x: 1}"), "names `${{inputs.y}}`", "There are: `x`", 5),
         (job("command: ls ${{outputs.y}}"), "names `${{outputs.y}}`", "There are: none", 5),

@@ -42,6 +42,8 @@ TWICE = "command: ls\noutputs:\n  a: ${{parent.outputs.o}}\n  b: ${{parent.outpu
         (job(TWICE, top="outputs: {o: }\n"), "two steps write output `o`"),
         (job("command: ls\ninputs: {x: {type: uri_file, path: ./data}}"), "is a uri_file, but"),
         (job("command: ls\ninputs: {x: {type: uri_folder, path: ./data/a.csv}}"), "is a uri_folder, but"),
+        (job("command: ls\ninputs: {x: 'a-${{parent.inputs.o}}'}"), "mixes an expression with other text"),
+        (job("command: ls\ninputs: {x: '${{parent.inputs.o}'}"), "it is taken as a text"),
         (job("command: ls\nresources: {instance_count: 0}"), "`instance_count` of step `s` is 0: it is taken as 1"),
         (job("command: ls\nresources: {shm_size: big}"), "`shm_size` cannot be `big`: the default is taken"),
         (job("command: ls\ndistribution: {type: ray}"), "distributed by `ray`: its command is run once"),

@@ -82,7 +82,7 @@ class Bindings:
             value, data = declared.default, False
         if value is None or _is_left_out(declared, value, data):
             return self._nothing(declared, source.job, what, f"Give it under `inputs` of `{source.name}`.")
-        expression = as_expression(value, what)
+        expression = as_expression(value, what, self.notes.of(source.name))
         if expression is None:
             return self._value(declared, value, data, what, option, source)
         path = expression.path[1:] if expression.path[0] == "parent" else expression.path
@@ -102,7 +102,7 @@ class Bindings:
         declared = _as_given(declared, own.declared.type)
         given = own.given.value
         if given is not None and own.given.scope is not None:
-            expression = as_expression(given, what)
+            expression = as_expression(given, what, self.notes.of(source.name))
             assert expression is not None  # only such a one has a scope
             job, output = expression.path[-3], expression.path[-1]
             return self._from_step(declared, own.given.scope, job, output, given, what, source)

@@ -11,7 +11,7 @@ from .definition import LITERAL_TYPES
 from .expressions import Expression, Malformed, whole
 from .literals import DATA_TYPES, Declared, literal_text, read_declared, read_type
 from .local_paths import scheme
-from .notes import Notes
+from .notes import Notes, Say
 from .yaml_file import Value, did_you_mean, refuse
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def read_nested_inputs(
         declaration = read_declared(key, value, typed=False, say=notes.of(name))
         own = read_given(key, value)
         option = f"{name}.{key}"
-        bound = _bound(key, given[key], outer, what) if key in given else None
+        bound = _bound(key, given[key], outer, what, notes.of(name)) if key in given else None
         if bound is not None:
             option = bound.option or option
             type_ = declaration.type or bound.declared.type or bound.given.type
@@ -138,13 +138,13 @@ def read_nested_inputs(
     return result
 
 
-def _bound(name: str, value: Value, outer: Scope, what: str) -> PipelineInput | None:
+def _bound(name: str, value: Value, outer: Scope, what: str, say: Say) -> PipelineInput | None:
     """What a job's input is, looked up in the pipeline around it; None where nothing is written."""
     given = read_given(name, value)
     if given.value is None:
         return None
     declared = Declared(value, given.type)
-    expression = as_expression(given.value, f"Input `{name}` of the {what}")
+    expression = as_expression(given.value, f"Input `{name}` of the {what}", say)
     if expression is None:
         return PipelineInput(name, declared, given, "")
     path = expression.path[1:] if expression.path[0] == "parent" else expression.path
@@ -156,18 +156,22 @@ def _bound(name: str, value: Value, outer: Scope, what: str) -> PipelineInput | 
     raise wrong_binding(given.value, expression, f"Input `{name}` of the {what}")
 
 
-def as_expression(value: Value, what: str) -> Expression | None:
+def as_expression(value: Value, what: str, say: Say) -> Expression | None:
     """The expression that a value of a file is; None for any other value.
 
-    Raises:
-        UserError: It begins one and does not end it, or mixes it with other text.
+    Args:
+        value: The value.
+        what: The input in a remark.
+        say: Takes a remark of one that begins an expression and does not end it, or mixes it with other text: Azure's
+            own check takes it for a text.
     """
     if value.file is None or not isinstance(value.data, str) or scheme(value.data):
         return None
     try:
         return whole(value.data)
     except Malformed as error:
-        raise refuse(value, f"{what}: {error}.", "Write one expression, or a text without.") from error
+        say(f"{what}: {error}: it is taken as a text", value)
+        return None
 
 
 def wrong_binding(value: Value, expression: Expression, what: str) -> Exception:
