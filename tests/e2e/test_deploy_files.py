@@ -161,8 +161,8 @@ def test_a_wrong_file_is_refused_before_anything_is_built(files: Project) -> Non
     broken = BLUE.replace("../model-1/model\n", "../model-2/model\n").replace("score.py", "scor.py")
     (files.folder / "endpoints" / "blue.yml").write_text(broken)
     refused = files.inv("deploy.debug", "--deployment", "endpoints/blue.yml")
-    refused.says("endpoints/blue.yml:5:3: error: 2 things are wrong with this deployment")
-    assert "endpoints/blue.yml:8:3: error: There is no scoring script" in refused.err
+    refused.says("endpoints/blue.yml:8:3: error: There is no scoring script", "Did you mean `score.py`?")
+    assert "endpoints/blue.yml:5:3: error: The model should be" in refused.err
     assert "build " not in refused.out
 
 

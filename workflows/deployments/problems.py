@@ -6,17 +6,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..paths import shown
+from ..pipelines.problems import together
 from ..pipelines.yaml_file import Value
-
-
-class Wrong(UserError):
-    """Several things that are wrong with a file.
-
-    Attributes:
-        errors: Each of them.
-    """
-
-    errors: tuple[UserError, ...] = ()
 
 
 class Problems:
@@ -61,20 +52,8 @@ class Problems:
         Raises:
             UserError: Something is; one error with all of it.
         """
-        found = self.errors
-        if len(found) == 1:
-            raise found[0]
-        if found:
-            error = Wrong(
-                f"{len(found)} things are wrong with this deployment; each is named above.",
-                "Correct them, then run the same command again.",
-                file=found[0].file,
-                line=found[0].line,
-                column=found[0].column,
-                details=[" ".join(str(one).splitlines()) for one in found],
-            )
-            error.errors = found
-            raise error
+        if self._found:
+            raise together(self.errors)
 
 
 class _Gathering:

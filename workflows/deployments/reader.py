@@ -166,12 +166,12 @@ def _routes(problems: Problems, value: Value | None) -> Routes | None:
             problems.add(entries.get(key) or value, f"`{key}` needs a `path` and a `port`.", "Add what is missing.")
             continue
         path, port = str(route["path"].data), route["port"].data
-        if not path.startswith("/"):
-            problems.add(route["path"], f"The path of `{key}` begins with /, not as {path!r} does.", "Correct it.")
+        if isinstance(port, str) and port.strip().isdecimal() and len(port) < 10:
+            port = int(port)
         if type(port) is not int or not 0 < port < 65536:
             problems.add(route["port"], f"The port of `{key}` is 1 to 65535, not {port}.", "Correct it.")
             continue
-        found[key] = Route(path, port)
+        found[key] = Route(f"/{path.removeprefix('/')}", port)
     if len(found) < len(_ROUTES):
         return None
     return Routes(found["scoring_route"], found["readiness_route"], found["liveness_route"])
@@ -188,14 +188,18 @@ def _number(problems: Problems, entries: Mapping[str, Value], key: str, what: st
     if value is None or value.data is None:
         return None
     number = value.data
-    if isinstance(number, str) and number.strip().isdecimal():
-        number = int(number)
-    if type(number) is not int or not least <= number < 10**9:
+    if isinstance(number, (str, float)):
+        try:
+            number = int(number)
+        except (ValueError, OverflowError):
+            number = None
+    if type(number) is not int:
         problems.add(
-            value,
-            f"`{key}` of `{what}` is a whole number, {least} or more, not {value.data!r}.",
-            "Correct that line.",
+            value, f"`{key}` of `{what}` is a whole number, not {str(value.data)[:60]!r}.", "Correct that line."
         )
+        return None
+    if not least <= number < 10**9:
+        problems.notes.append(f"`{key}: {value.data}` of `{what}` cannot be: what Azure ML takes without it counts")
         return None
     return number
 

@@ -34,7 +34,9 @@ def variables(problems: Problems, value: Value | None) -> dict[str, str]:
         if wrong:
             problems.add(one, f"`{name}` of `environment_variables`: {wrong}.", "Rename it, or take it out.")
         elif isinstance(one.data, (dict, list)):
-            problems.add(one, f"The variable `{name}` has to be a text, not {kind(one)}.", "Put it in quotes.")
+            # Azure ML's SDK takes it, and sends its text.
+            problems.notes.append(f"the variable `{name}` is {kind(one)}: the service gets what Python writes for it")
+            found[name] = str(one.plain())
         else:
             found[name] = "" if one.data is None else str(one.data)
     keep_variables(found)

@@ -9,12 +9,12 @@ from .. import engines
 from ..deployments import overlay
 from ..deployments.definition import OnlineDeployment
 from ..deployments.overlay import Described
-from ..deployments.problems import Wrong
 from ..engines.base import Engine
 from ..environments.references import ResolvedEnvironment
 from ..errors import UserError
 from ..findings import Finding
 from ..paths import shown
+from ..pipelines.problems import SeveralErrors
 from ..redaction import scrub
 from ..settings import Settings
 from . import entry, inference, variables
@@ -33,7 +33,7 @@ def findings(settings: Settings, env: Sequence[str]) -> Iterator[Finding]:
         found = overlay.described(settings)
     except UserError as error:
         # Of a file that is wrong nothing else can be said.
-        yield from _wrong("deployment", *(error.errors if isinstance(error, Wrong) else (error,)))
+        yield from _wrong("deployment", *(error.errors if isinstance(error, SeveralErrors) else (error,)))
         return
     settings, deployment = found.settings, found.deployment
     if deployment is not None:
