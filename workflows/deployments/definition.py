@@ -102,6 +102,7 @@ class OnlineDeployment:
         model_mount_path: Where an image that serves by itself wants its model.
         variables: ``environment_variables``.
         readiness: ``readiness_probe``.
+        liveness: ``liveness_probe``; nothing restarts a service here.
         notes: What is not done here as in Azure ML, one line each.
     """
 
@@ -118,6 +119,7 @@ class OnlineDeployment:
     model_mount_path: str = ""
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     readiness: Probe = Probe()
+    liveness: Probe = Probe()
     notes: tuple[str, ...] = ()
 
     @property

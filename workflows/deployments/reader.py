@@ -74,7 +74,7 @@ def load_deployment(file: Path, project: Path, model_dir: Path | None = None) ->
         )
     own = variables(problems, root.get("environment_variables"))
     readiness = _probe(problems, root.get("readiness_probe"), "readiness_probe")
-    _probe(problems, root.get("liveness_probe"), "liveness_probe")
+    liveness = _probe(problems, root.get("liveness_probe"), "liveness_probe")
     _requests(problems, root.get("request_settings"))
     mount = root.get("model_mount_path")
     for key in _ELSEWHERE:
@@ -100,6 +100,7 @@ def load_deployment(file: Path, project: Path, model_dir: Path | None = None) ->
         model_mount_path=str(mount.data) if mount is not None else "",
         variables=own,
         readiness=readiness,
+        liveness=liveness,
         notes=(*names.notes, *problems.notes, *unresolved(own)),
     )
 

@@ -23,7 +23,7 @@ from ..settings import Settings
 from . import entry, inference, serving, variables
 from .examples import say_example
 from .inference import REQUIRED as REQUIRED
-from .specification import Specification
+from .specification import Specification, root_of, serving_of
 
 if TYPE_CHECKING:
     from ..deployments.definition import OnlineDeployment
@@ -311,7 +311,7 @@ class Deployment:
             service is None
             or self.source is not None
             or (service.project, service.score_script) != (self.settings.project, self.settings.score_script)
-            or service.source != self.settings.source_root
+            or service.source != root_of(serving_of(self.described), self.settings)
             or not serving.holds_unloaded(service)
             or service.engine != self.engine.name
             or not self.engine.alive(service)

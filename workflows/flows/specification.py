@@ -91,7 +91,7 @@ class Specification:
             tag=settings.image_tag,
             image=image,
             score_script=settings.score_script,
-            source=_root(serving, settings),
+            source=root_of(serving, settings),
             model_dir=settings.model_dir,
             model_below=below,
             serving=serving,
@@ -209,7 +209,7 @@ def serving_of(deployment: OnlineDeployment | None) -> Serving | None:
     )
 
 
-def _root(serving: Serving | None, settings: Settings) -> Path:
+def root_of(serving: Serving | None, settings: Settings) -> Path:
     """The folder of this machine that the service runs, as far as there is one."""
     if serving is None:
         return settings.source_root
