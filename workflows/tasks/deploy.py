@@ -272,7 +272,8 @@ def _sample(deployment: Deployment) -> str:
     from ._inspection import location, sample_line
 
     script = deployment.settings.score_script
-    if deployment.described is not None and deployment.described.code is None:
+    described = deployment.described
+    if described is not None and (described.code is None or described.routes is not None):
         # The program's own, or the image's.
         return ""
     sample = script.parent / "sample.json"
