@@ -11,9 +11,7 @@ from typing import Any
 
 from projects import LIMIT, ROOT, Project, until
 
-from workflows.debugger.children import ANNOUNCED, STOPPED, ChildSessions
-from workflows.debugger.dap import DapClient, DapEvent, Json
-from workflows.models import DebugEndpoint
+from workflows.debugger.dap import DapClient
 
 PREPARE = '''"""Takes every number twice."""
 import argparse
@@ -64,17 +62,6 @@ print("the result is", text)
 '''
 #: The line of TELL at which `text` is known.
 TELL_LINE = 6
-#: What has a child run `work`, whose line 5 knows `square`.
-WITH_CHILD = """
-import subprocess, sys
-def work(number):
-    square = number ** 2
-    return square
-if sys.argv[1:]:
-    print(work(int(sys.argv[1])))
-else:
-    subprocess.run([sys.executable, __file__, "7"], check=True)
-"""
 #: What starts as many ranks of a script as it is told, as launchers do.
 LAUNCHER = """
 import os, subprocess, sys
@@ -237,47 +224,9 @@ def session(endpoint: Mapping[str, Any], breakpoints: Mapping[Path, list[int]]) 
             client.disconnect()
 
 
-def value_in_child(endpoint: Mapping[str, Any], script: Path, line: int, expression: str) -> str:
-    """Attach to a program as an editor does, and to its children as it is told of them, until one stops at a line.
-
-    Returns:
-        The expression's value there.
-    """
-    where = DebugEndpoint(endpoint["host"], endpoint["port"], ())
-
-    def attach(client: DapClient, child: int | None) -> Json:
-        return client.attach(
-            path_mappings=endpoint["path_mappings"],
-            breakpoints={str(script): [line]},
-            sub_process=True,
-            sub_process_id=child,
-            timeout=30,
-        )[str(script)][0]
-
-    with DapClient.connect(where.host, where.port, 20) as client:
-        attach(client, None)
-        with ChildSessions(client, where, attach, 30) as children:
-            while True:
-                event = client.wait_event((ANNOUNCED, STOPPED), 60)
-                if event.name == ANNOUNCED:
-                    children.follow(event)
-                    continue
-                stop = children.stop_of(event)
-                frame = _frame_of(stop.client, stop.event)
-                assert (frame["source"]["path"], frame["line"]) == (str(script), line)
-                found = value_of(stop.client, frame, expression)
-                go_on(stop.client, frame)
-                break
-        client.disconnect()
-    return found
-
-
 def stop_of(client: DapClient, seconds: float = 30) -> dict[str, Any]:
     """The innermost frame at the next stop, with its thread and the reason."""
-    return _frame_of(client, client.wait_event("stopped", seconds))
-
-
-def _frame_of(client: DapClient, event: DapEvent) -> dict[str, Any]:
+    event = client.wait_event("stopped", seconds)
     thread = event.body["threadId"]
     frames = client.request("stackTrace", {"threadId": thread}, 20)["stackFrames"]
     return {"thread": thread, "reason": event.body.get("reason"), **frames[0]}

@@ -20,16 +20,13 @@ from azureml_server import AzureMLServer
 from pipelines import (
     ADD_LINE,
     FAMILY,
-    LAUNCHER,
     PREPARE_LINE,
     READER_LINE,
     TELL_LINE,
-    WITH_CHILD,
     PipelineProject,
     go_on,
     session,
     stop_of,
-    value_in_child,
     value_of,
 )
 from projects import until
@@ -164,42 +161,6 @@ def test_every_rank_on_a_node_is_attached_to_on_a_port_of_its_own(project: Pipel
             assert value_of(client, stop, "rank") == f"'{endpoint['rank']}'"
             go_on(client, stop)
     assert project.until_final()["status"] == "Completed"
-
-
-def test_a_child_on_a_node_stops_through_the_forwarder(project: PipelineProject) -> None:
-    project.single(WITH_CHILD)
-    (endpoint,) = debug(project)["endpoints"]
-    assert value_in_child(endpoint, project.folder / "work" / "work.py", 5, "square") == "49"
-    assert project.until_final()["status"] == "Completed"
-
-
-def test_the_ranks_that_a_launcher_makes_on_a_node_are_attached_to(project: PipelineProject) -> None:
-    script = "import os\nrank = int(os.environ['RANK'])\nsquare = rank * rank\nprint(square)\n"
-    project.single(script, "python launch.py 2 work.py")
-    (project.folder / "work" / "launch.py").write_text(LAUNCHER)
-    endpoints = debug(project, "--rank", "all")["endpoints"]
-    assert [one["rank"] for one in endpoints] == [0, 1]
-    names = [f"{FAMILY} (work, rank {rank})" for rank in range(2)]
-    assert set(names) <= set(project.launch())
-    for rank, endpoint in enumerate(endpoints):
-        with session(endpoint, {project.folder / "work" / "work.py": [4]}) as client:
-            assert value_of(client, stop_of(client), "square") == str(rank)
-    assert project.until_final()["status"] == "Completed"
-
-
-def test_an_error_in_a_worker_on_a_node_holds_there(project: PipelineProject) -> None:
-    project.single(
-        "import multiprocessing\ndef divide(number):\n    zero = number - number\n    return number / zero\n"
-        "with multiprocessing.Pool(1) as pool:\n    pool.map(divide, [7])\n"
-    )
-    (endpoint,) = debug(project, "--on-error")["endpoints"]
-    # Its tags say more than its log, and may come later.
-    place = re.compile(r"holds in its child process \d+ at ZeroDivisionError: division by zero")
-    until(lambda: place.search(project.ok("pipeline.status").out), "what its tags say")
-    with session(endpoint, {}) as client:
-        frame = stop_of(client)
-        assert (frame["name"], value_of(client, frame, "zero")) == ("divide", "0")
-    assert project.until_final()["status"] == "Failed"
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from pages import ROOT, blocks
 STORIES = {
     "deployment": ("deploy.debug", "deploy.inspect", "deploy.reload", "container.stop"),
     "pipeline": ("pipeline.debug", "pipeline.inspect", "pipeline.tail-log", "pipeline.status"),
+    "parallel": ("pipeline.debug", "pipeline.inspect"),
     "experiment": ("experiment.debug", "experiment.inspect", "experiment.logs", "experiment.run"),
 }
-ENDS = {"deployment": "container.stop", "pipeline": "pipeline.cancel", "experiment": "experiment.cancel"}
+ENDS = ("container.stop", "pipeline.cancel", "experiment.cancel")
 
 
 class Reader:
@@ -64,7 +65,7 @@ class Reader:
 def reader(tmp_path: Path) -> Iterator[Reader]:
     made = Reader(tmp_path / "a project")
     yield made
-    for task in ENDS.values():
+    for task in ENDS:
         made.run([task])
 
 

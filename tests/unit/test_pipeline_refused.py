@@ -96,7 +96,7 @@ FIT = "component: fit/fit.yml\ninputs:\n  data: {path: ./data}\n"
         (P + "jobs:\n  s:\n    trial: {}\n", "neither a command", "", 4),
         *[
             (P + f"jobs:\n  s:\n    type: {name}\n", f"of type `{name}`, which cannot run", "", 4)
-            for name in ("spark", "automl", "parallel", "import", "data_transfer", "do_while", "if_else", "finetuning")
+            for name in ("spark", "automl", "import", "data_transfer", "do_while", "if_else", "finetuning")
         ],
         (P + "jobs:\n  s:\n    type: comand\n", "of type `comand`, which is none", "Did you mean `command`?", 4),
         # References.
@@ -285,7 +285,7 @@ def test_a_script_may_be_one_of_the_additional_includes(load: Load) -> None:
 @pytest.mark.parametrize(
     ("content", "problem", "line"),
     [
-        (COMPONENT.replace("type: command", "type: parallel"), "is of type `parallel`", 2),
+        (COMPONENT.replace("type: command", "type: spark"), "is of type `spark`", 2),
         (COMPONENT.replace("./src", "./nowhere"), "nowhere, which is not there", 14),
         (COMPONENT.replace("python fit.py", "python fitt.py"), "starts fitt.py", 16),
         (COMPONENT.replace("default: step", "default: {a: b}"), "has to be a string, not a mapping", 10),

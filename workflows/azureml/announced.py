@@ -15,8 +15,6 @@ from typing import Any
 from .. import received
 
 PREFIX = "azureml_debug."
-#: What a tag calls `raised` in a child process.
-IN_CHILD = "raised-in-child"
 _PLACE = re.compile(r"(?P<host>[^\s:]+|\[[^\]\s]+\]):(?P<port>[0-9]{1,5})")
 _LINES = re.compile(
     r"^(?:azureml_debug: (?P<root>source root .+)|Timeout for debug connection: (?P<timeout>\S+)"
@@ -72,11 +70,6 @@ class TagReader:
                 event: dict[str, Any] = {"event": kind, "pid": int(pid), "rank": rank}
                 if kind == "listening" and rank in self.said.places:
                     event["host"], event["port"] = self.said.places[rank]
-                    if world := re.fullmatch(r"[0-9]{1,6}", str(tags.get(f"{PREFIX}world") or "")):
-                        event["world"] = int(world[0])
-                if kind == IN_CHILD:
-                    kind = event["event"] = "raised"
-                    event["process"] = ""
                 if kind == "raised":
                     event["type"], _colon, event["message"] = error.partition(": ")
                 if kind == "gate-failed":

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from ..pipelines.commands import PARALLEL_DRIVER
 from .steps import StepSpec
 
-#: Names the driver of parallel steps in the commands of those.
-PARALLEL_DRIVER = "AZUREML_PARALLEL_RUN"
 #: The mark by which every process of a run is found: RUN_ID/STEP.
 MARK = "AZUREML_DEBUGGEE_RUN"
 

@@ -14,6 +14,7 @@ from ..console import Console
 from ..errors import UserError
 from ..paths import shown
 from ..pipelines.definition import Pipeline
+from ..pipelines.parts import Parts
 from ..runs import begun
 from ..runs.attachable import Attachable, names_of
 from ..runs.record import RunRecord, StepRecord
@@ -31,11 +32,13 @@ class Wanted:
         inputs: Values by name of an input, of ``step.input``, or of ``step.output`` of what is left out.
         only: Steps that are wanted, with what they need; empty for all.
         skip: Steps that are left out.
+        parts: What is run of sweeps and parallel steps.
     """
 
     inputs: Mapping[str, str] = field(default_factory=dict)
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
+    parts: Parts = field(default_factory=Parts)
 
 
 @dataclass
@@ -92,14 +95,15 @@ class PipelineFlow:
 
         file = self.settings.pipeline_file
         try:
-            return survey(
+            found, error = survey(
                 file,
                 wanted.inputs,
                 cloud=self.backend.takes_cloud_data,
                 project=self.settings.project,
-                only=wanted.only,
+                only=wanted.parts.wholes(wanted.only),
                 skip=wanted.skip,
             )
+            return wanted.parts.of(found, wanted.only), error
         except NoStep as error:
             raise _no_step(error.name, error.names, file, in_editor) from None
 

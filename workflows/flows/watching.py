@@ -580,7 +580,8 @@ def summary(found: Sequence[Attachable], timeout: int) -> str:
     holds, runs = ("hold", "run") if others else ("holds", "runs")
     if first.state == attachable.WAITING:
         if first.error is not None:
-            return f"{name}{more} {holds}{first.in_child} at {first.what}, for a debugger on {where}, up to {timeout} s"
+            child = "" if first.child is None else f" in its child process {first.child}"
+            return f"{name}{more} {holds}{child} at {first.what}, for a debugger on {where}, up to {timeout} s"
         return f"{name}{more} {holds} for a debugger on {where}, up to {timeout} s"
     if first.state == attachable.NOT_ATTACHED:
         return f"{name}{more} went on, no debugger came in time; one is still welcome on {where}"

@@ -26,6 +26,8 @@ _RUNNERS = frozenset(
 )
 #: Programs that start a script of which only the name is on their command line.
 _LAUNCHERS = frozenset(["torchrun", "accelerate", "accelerate-launch", "deepspeed", "horovodrun"])
+#: Names the driver of parallel steps in the commands of those.
+PARALLEL_DRIVER = "AZUREML_PARALLEL_RUN"
 #: Folders that `cd` may have led to, above which no more are looked into.
 _MOST_FOLDERS = 64
 #: The options by which launchers are told how many processes to start on a machine, with `_` for `-`: those of
@@ -106,6 +108,8 @@ def names_own_script(command: str, code: Path | None, includes: Sequence[Path] =
 
 def may_make_ranks(command: str) -> bool:
     """Whether a command has a program start its scripts, such as torchrun, which may make several processes of one."""
+    if PARALLEL_DRIVER in command:
+        return False  # One of its processes is debugged, as it makes only one then.
     for words in _commands(command):
         first = _program(words)
         if first is None:

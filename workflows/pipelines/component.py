@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,14 @@ from .distribution import Layout, read_layout
 from .environment_field import read_environment
 from .expressions import Malformed, expressions, without_expressions
 from .includes import read_includes
-from .job_kinds import SWEEP, kind_of_job, not_here
+from .job_kinds import PARALLEL, SWEEP, kind_of_job, not_here
 from .literals import Declared, read_declared, read_type, unknown_keys
 from .local_paths import code_path, local_path, scheme
 from .notes import Notes
+from .parallel import as_command
 from .problems import Problems
 from .sweep import first_values
+from .trials import Sweep, read_sweep
 from .yaml_file import Value, did_you_mean, read_yaml, refuse
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class Source:
         includes: Absolute paths of what lies beside the code.
         compute: As written; None where neither job nor component says.
         whole: Whether all of its code could be found.
+        sweep: What its further trials are; None of what is no sweep.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Source:
     includes: tuple[Path, ...]
     compute: Value | None
     whole: bool = True
+    sweep: Sweep | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,8 @@ class Components:
             NotHere: It cannot run on this machine.
             UserError: It is not of the schema's shape; with the line.
         """
+        if opened.kind == PARALLEL:
+            opened = self._parallel(opened, scope)
         name, job, component, what = opened.name, opened.job, opened.component, opened.what
         fields = job.mapping(what)
         self._note_unknown(fields, _JOB, what, name, lenient=False)
@@ -205,6 +211,7 @@ class Components:
         beside = component.file if of_file and component is not None else None
         given, bound = _entries(job, "inputs", what), _entries(job, "outputs", what)
         chosen = first_values(first("search_space"), what) if opened.kind == SWEEP else {}
+        sweep = read_sweep(first, chosen, what) if opened.kind == SWEEP else None
         assets = None if self.cloud else self.assets
         with self.problems.of(name):
             code = code_path(named_code, f"step `{name}`") if named_code is not None else None
@@ -233,7 +240,19 @@ class Components:
             includes,
             first("compute"),
             whole,
+            sweep,
         )
+
+    def _parallel(self, opened: Opened, scope: Scope) -> Opened:
+        """A parallel job as a command."""
+        name, what = opened.name, opened.what
+        if self.cloud:
+            problem = f"{what} is a parallel job, which runs on this machine only."
+            raise not_here(opened.job, problem, "Submit it here: --backend local")
+        job, component = as_command(
+            opened.job, opened.component, what, scope.settle, lambda field: self.notes.add(field, name)
+        )
+        return replace(opened, job=job, component=component)
 
     def _note_unknown(
         self, fields: Mapping[str, Value], known: tuple[str, ...], what: str, name: str, *, lenient: bool

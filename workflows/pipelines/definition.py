@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .trials import Sweep
 
 #: Types whose value is one file. Every other type of data is a folder, or either.
 FILE_TYPES = ("uri_file",)
@@ -95,7 +98,9 @@ class Step:
         after: Steps whose outputs it takes.
         includes: Absolute paths of files and folders that lie beside the code in the working folder.
         compute: Name of its compute target, without ``azureml:``; empty where the file names none.
-        kind: ``command``, or ``sweep`` for the trial of one.
+        kind: ``command``; ``parallel``; ``sweep`` for its only trial, ``trial`` for one of several, and ``best`` for
+            what takes the best of these, which are those that it comes ``after``.
+        sweep: Of a sweep and of ``best``, what its trials are.
         file: The file that holds its command.
         line: Where in that file, counted from 1.
     """
@@ -117,6 +122,7 @@ class Step:
     includes: tuple[Path, ...] = ()
     compute: str = ""
     kind: str = "command"
+    sweep: Sweep | None = None
 
     @property
     def ranks(self) -> int:

@@ -37,8 +37,6 @@ _ELSEWHERE: Mapping[str, str] = {
         "Put a command job in its place, or take it out.",
     ),
 }
-#: Kinds whose steps have no way to run here yet.
-_NOT_YET: Mapping[str, str] = {PARALLEL: "Put a command job in its place that takes all data at once."}
 
 
 class NotHere(UserError):
@@ -76,10 +74,7 @@ def kind_of_job(job: Value, component: Value | None, what: str) -> str:
         else:
             known = (*dict.fromkeys(_SPELLINGS.values()), *_ELSEWHERE)
             raise refuse(named, f"{whose} is of type `{text}`, which is none.", did_you_mean(type_, known))
-    kind = kind or COMMAND
-    if kind in _NOT_YET:
-        raise _elsewhere(named or job, whose, named.data if named is not None else kind, _NOT_YET[kind])
-    return kind
+    return kind or COMMAND
 
 
 def _told(value: Value) -> str:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..assets.kinds import BATCH_DEPLOYMENT, kind_of
 from ..assets.names import LocalAssets
 from ..errors import BadValue, UserError
 from . import python_file
+from .batch import DATA, of_batch
 from .bindings import Bindings
 from .component import Components, Source
 from .definition import Pipeline, Skipped, Step
@@ -84,8 +86,11 @@ def survey(
     if (in_python := python_file.named(file)) is not None:
         written, replaced = python_file.build(in_python, replaced)
     notes, problems = Notes(), Problems()
-    root = as_pipeline(read_yaml(written, "pipeline file"), notes)
+    root = read_yaml(written, "pipeline file")
     assets = LocalAssets(tuple(dict.fromkeys(one for one in (file.parent, project) if one is not None)))
+    if kind_of(root) is BATCH_DEPLOYMENT:
+        root = of_batch(root, notes, assets, Path(replaced.get(DATA, "")).is_file())
+    root = as_pipeline(root, notes)
     scope = Levels(Components(notes, problems, assets, cloud), replaced, skip, problems).read(root)
     _check_replaced(replaced, scope)
     reading = _Reading(root, scope, Bindings(replaced, notes, problems, assets, cloud), problems)
@@ -175,6 +180,7 @@ class _Reading:
             source.includes,
             self._compute_of(source),
             source.kind,
+            source.sweep,
         )
 
     def _compute_of(self, source: Source) -> str:

@@ -40,7 +40,7 @@ def _chosen_ports(pipeline: Pipeline, debug: DebugRequest, setting: int, console
     taken: set[int] = set()
     allotted: dict[str, dict[int, int]] = {}
     for step in pipeline.steps:
-        if debug.steps and step.name not in debug.steps:
+        if step.kind == "best" or (debug.steps and step.name not in debug.steps):
             continue
         processes = step.ranks if step.ranks > 1 else ranks_made(step.command)
         ranks = range(processes) if debug.rank is None else [debug.rank if processes > 1 else 0]

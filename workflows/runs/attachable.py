@@ -123,11 +123,6 @@ class Attachable:
         return int(self.error["pid"]) if self.what and self.error is not None and "process" in self.error else None
 
     @property
-    def in_child(self) -> str:
-        """In which child process it holds, in words with a space before them; empty where it is the script's own."""
-        return "" if self.child is None else f" in its child process {self.child}"
-
-    @property
     def port(self) -> int:
         """The port on :attr:`host`."""
         return self.step.ports[self.rank or 0]

@@ -44,6 +44,21 @@ class PlannedDebug:
 
 
 @dataclass(frozen=True)
+class PlannedBest:
+    """How the trials of a sweep are compared.
+
+    Attributes:
+        trials: The steps that are its trials.
+        metric: The ``primary_metric``.
+        goal: ``minimize`` or ``maximize``.
+    """
+
+    trials: tuple[str, ...]
+    metric: str
+    goal: str
+
+
+@dataclass(frozen=True)
 class PlannedStep:
     """One step.
 
@@ -64,6 +79,7 @@ class PlannedStep:
         debug: How it is debugged, or None.
         literal: Whether command and variables are to be taken as they are, without looking for references.
         metrics: Whether what it logs by azureml-core is kept.
+        best: For a sweep of several trials, which are steps of their own: how they are compared. It runs nothing.
     """
 
     name: str
@@ -82,6 +98,7 @@ class PlannedStep:
     debug: PlannedDebug | None = None
     literal: bool = False
     metrics: bool = False
+    best: PlannedBest | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +188,9 @@ def _step(values: Mapping[str, Any]) -> PlannedStep:
     debug = found["debug"]
     if debug is not None:
         found["debug"] = PlannedDebug(**{**debug, "ports": {int(rank): port for rank, port in debug["ports"].items()}})
+    best = found.get("best")
+    if best is not None:
+        found["best"] = PlannedBest(**{**best, "trials": tuple(best["trials"])})
     image = found["image"]
     found["image"] = ImageRef(**{**image, "notes": tuple(image["notes"]), "live": tuple(image["live"])})
     found["inputs"] = {name: PlannedInput(**entry) for name, entry in found["inputs"].items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..models import ImageRef
 from ..pipelines.definition import FILE_TYPES, Input, Step
-from .plan import PlannedDebug, PlannedInput, PlannedStep
+from .plan import PlannedBest, PlannedDebug, PlannedInput, PlannedStep
 
 
 def planned_step(step: Step, image: ImageRef, debug: PlannedDebug | None, fetched: Mapping[str, Path]) -> PlannedStep:
@@ -34,7 +34,15 @@ def planned_step(step: Step, image: ImageRef, debug: PlannedDebug | None, fetche
         after=step.after,
         includes=tuple(map(str, step.includes)),
         debug=debug,
+        metrics=step.kind == "trial",
+        best=_planned_best(step),
     )
+
+
+def _planned_best(step: Step) -> PlannedBest | None:
+    if step.kind != "best" or step.sweep is None:
+        return None
+    return PlannedBest(step.after, step.sweep.metric, step.sweep.goal)
 
 
 def _planned_input(entry: Input, fetched: Mapping[str, Path]) -> PlannedInput:

@@ -21,12 +21,13 @@ from .. import byte_code, engines, tracebacks, unforeseen
 from ..background import log, spawn
 from ..debuggee import FOLDER as DEBUGGEE
 from ..engines import reservations
-from ..engines.step_variables import PARALLEL_DRIVER, step_variables
+from ..engines.step_variables import step_variables
 from ..engines.steps import StepDebug, StepProcess, StepSpec, Tracking
 from ..engines.work_folder import RUN_FOLDERS
 from ..environments.conda_variables import expanded
 from ..errors import UserError
 from ..models import ImageRef
+from ..pipelines.commands import PARALLEL_DRIVER
 from ..pipelines.expressions import Malformed, substitute
 from ..private import make_folder, open_file
 from ..project import append_log
@@ -34,9 +35,9 @@ from ..redaction import scrub
 from ..terminal import printable
 from . import plan as plans
 from . import record as records
-from . import store, warm
+from . import store, sweeps, warm
 from .attachable import expected, of_step, write_configurations
-from .plan import Plan, PlannedStep
+from .plan import Plan, PlannedBest, PlannedStep
 from .record import RunRecord, StepRecord
 
 #: Seconds between two looks at what the steps do.
@@ -79,7 +80,9 @@ class Runner:
         self._planned = {step.name: step for step in plan.steps}
         #: Steps of which nothing has become yet, in the plan's order.
         self._waiting = [step for step in plan.steps if self._steps[step.name].status == records.NOT_STARTED]
-        self._failed = any(step.status == records.FAILED for step in run.steps)
+        #: The sweeps whose trials steps are: one that fails is told apart from a step that does.
+        self._trials = {name: step.name for step in plan.steps if step.best is not None for name in step.best.trials}
+        self._failed = any(step.status == records.FAILED and step.name not in self._trials for step in run.steps)
         self._unsaved, self._save_at = False, 0.0
         # By it a folder is found again that was moved; only Linux tells.
         self._place = os.open(run.folder, os.O_RDONLY) if os.path.isdir("/proc/self/fd") else -1
@@ -114,7 +117,8 @@ class Runner:
         finally:
             reservations.release(self._own_ports())
         self._link_outputs()
-        failed = [step for step in self.run.steps if step.status == records.FAILED]
+        done = {name for name, sweep in self._trials.items() if self._steps[sweep].ended_well}
+        failed = [step for step in self.run.steps if step.status == records.FAILED and step.name not in done]
         if failed:
             store.close(self.run, records.FAILED, f"{failed[0].name} failed: {failed[0].reason}")
         else:
@@ -186,6 +190,12 @@ class Runner:
             step = self._steps[planned.name]
             before = [self._steps[name] for name in planned.after]
             lost = [other.name for other in before if other.final and not other.ended_well]
+            if planned.best is not None and any(not other.final or other.ended_well for other in before):
+                # One trial is enough, once all of them are over.
+                if all(other.final for other in before):
+                    found = planned
+                    break
+                continue
             if lost:
                 self._skip(step, f"{', '.join(lost)} did not complete")
             elif self._failed and not self._plan.continue_on_failure:
@@ -210,6 +220,9 @@ class Runner:
         step = self._steps[planned.name]
         step.status = records.RUNNING
         step.begin()
+        if planned.best is not None:
+            self._choose(planned, planned.best, step)
+            return
         try:
             spec = self._spec(planned, step)
             view = self._engine.view(spec)
@@ -240,6 +253,17 @@ class Runner:
             self._save_soon()
             return
         self._running.append(_Running(planned, step, process))
+
+    def _choose(self, planned: PlannedStep, best: PlannedBest, step: StepRecord) -> None:
+        """Do what a sweep does once its trials are over: take the best one's outputs."""
+        try:
+            self._say(planned, sweeps.choose(self.run, step, best))
+            step.status, step.exit_code = records.COMPLETED, 0
+        except OSError as error:
+            step.status, step.reason, self._failed = records.FAILED, str(error), True
+        step.end()
+        self._changed = True
+        self._save_soon()
 
     def _of_conda(self, image: ImageRef, named: Mapping[str, str]) -> dict[str, str]:
         """The variables of the conda file that a step's environment is built from."""
@@ -348,7 +372,7 @@ class Runner:
         step.exit_code = code
         step.end()
         step.status = records.FAILED if code else records.COMPLETED
-        self._failed = self._failed or bool(code)
+        self._failed = self._failed or bool(code and step.name not in self._trials)
         if code:
             step.reason = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
         else:

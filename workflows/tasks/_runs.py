@@ -86,7 +86,7 @@ def remark(found: Sequence[Attachable], reason: str) -> str:
             attachable.OUT_OF_REACH: "cannot be reached from here on",
         }[one.state]
         if one.state == attachable.WAITING and one.what:
-            word = f"holds{one.in_child} at {one.what}, for a debugger on"
+            word = f"holds at {one.what}, for a debugger on"
         texts.append(f"{rank}{word} {one.where}")
     return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more ranks" if len(texts) > 3 else "")
 

@@ -51,6 +51,9 @@ SUBMIT_HELP = {
     "wait": "Hold each script before its first line (default). Without, attach at any time.",
     "children": "Let the debugger into the child processes of a script, too (default).",
     "open_port": "In Azure ML: let in whoever reaches a step's port, without this run's token.",
+    "trials": "N: run the first N trials of each sweep, side by side up to the cores; the best one's outputs are the"
+    " sweep's. Default: one trial, with the first or lowest values.",
+    "mini_batch": "N: run the Nth mini-batch of a parallel step alone, counted from 0 as in Azure ML.",
     "follow": "Stay and stream the logs until the run ends; Ctrl-C leaves it running.",
 }
 LEFT = "The run goes on; inv pipeline.cancel ends it."
@@ -62,10 +65,13 @@ def _flow(call: Command) -> PipelineFlow:
     return PipelineFlow(call.settings, call.console)
 
 
-def _wanted(typed: Sequence[str], step: Sequence[str], skip: Sequence[str]) -> Wanted:
+def _wanted(
+    typed: Sequence[str], step: Sequence[str], skip: Sequence[str], trials: str | None, mini_batch: str | None
+) -> Wanted:
     from ..flows.pipeline import Wanted
+    from ..pipelines.parts import read_parts
 
-    return Wanted(read_inputs(typed), tuple(step), tuple(skip))
+    return Wanted(read_inputs(typed), tuple(step), tuple(skip), read_parts(trials, mini_batch))
 
 
 def _request(
@@ -107,13 +113,15 @@ def submit(
     debug: bool = True,
     open_port: bool = False,
     children: bool = True,
+    trials: str | None = None,
+    mini_batch: str | None = None,
     follow: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Start a run of the pipeline, which goes on in the background."""
     request = _request(step, rank, on_error, wait, open_port, children) if debug else None
     flow = _flow(call)
-    wanted = _wanted(input, step, skip)
+    wanted = _wanted(input, step, skip, trials, mini_batch)
     if dry_run:
         flow.dry_run(wanted)
         return
@@ -145,6 +153,8 @@ def debug(
     wait: bool = True,
     open_port: bool = False,
     children: bool = True,
+    trials: str | None = None,
+    mini_batch: str | None = None,
     follow: bool = False,
 ) -> None:
     """Do it all: submit, tail-log, attach."""
@@ -152,7 +162,7 @@ def debug(
     request = _request(step, rank, on_error, wait, open_port, children)
     joined = flow.join(request) if request.name_steps else None
     see_free(joined[1] if joined else ())
-    wanted = _wanted(input, step, skip)
+    wanted = _wanted(input, step, skip, trials, mini_batch)
     run, found = joined or flow.debug(wanted, request, _options(call, wanted))
     console = call.console
     console.line()
@@ -340,7 +350,7 @@ def _options(call: Command, wanted: Wanted) -> str:
     from ..paths import shown
 
     words = [word for name, value in wanted.inputs.items() for word in ("--input", f"{name}={value}")]
-    words += [word for name in wanted.skip for word in ("--skip", name)]
+    words += [*(word for name in wanted.skip for word in ("--skip", name)), *wanted.parts.typed]
     if call.settings.set_by.get("pipeline_file") == "--pipeline-file":
         words = ["--pipeline-file", str(shown(call.settings.pipeline_file)), *words]
     return shlex.join(words)

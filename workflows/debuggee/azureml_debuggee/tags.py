@@ -6,8 +6,7 @@ offline run, no azureml-core, a service that is down) is worth one line, and nev
 
 Run history takes up to 1,000 characters in a tag. ``azureml_debug.RANK`` is
 ``HOST:PORT PID:EVENT,PID:EVENT,…``, of the last events; ``azureml_debug.root`` the folder with the step's code;
-``azureml_debug.error.RANK`` what was raised; ``azureml_debug.world`` how many ranks there are, where that is known. The
-event of an error in a child process is called ``raised-in-child``.
+``azureml_debug.error.RANK`` what was raised.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional
 
 PREFIX = "azureml_debug."
-#: In place of ``raised``.
-IN_CHILD = "raised-in-child"
 #: How many of the last events of a rank are told.
 LAST = 12
 #: Seconds between two attempts at a tag that could not be set.
@@ -52,13 +49,11 @@ class Tags:
         if kind == "listening":
             self._places[rank] = "{}:{}".format(event["host"], event["port"])
             tags[PREFIX + "root"] = self._root
-            if event.get("world"):
-                tags[PREFIX + "world"] = str(event["world"])
         if kind in ("raised", "gate-failed"):
             said = "{}: {}".format(event["type"], event.get("message", "")) if "type" in event else event["message"]
             tags["{}error.{}".format(PREFIX, rank)] = " ".join(str(said).split())[:200]
         events = self._events.setdefault(rank, [])
-        events.append("{}:{}".format(event.get("pid", 0), IN_CHILD if "process" in event else kind))
+        events.append("{}:{}".format(event.get("pid", 0), kind))
         tags["{}{}".format(PREFIX, rank)] = "{} {}".format(self._places.get(rank, "-"), ",".join(events[-LAST:]))
         self._wanted.put(tags)
         if self._thread is None:

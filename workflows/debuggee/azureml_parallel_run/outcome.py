@@ -43,6 +43,7 @@ class Outcome:
         #: The first mini-batch that failed by an error, as its worker tells it.
         self.first: Dict[str, Any] = {}
         self._said = time.monotonic()
+        self._last = ""
         report = self.path("sys", "job_report", "processed_mini-batches.csv")
         self._table = open(report, "w", newline="", encoding="utf-8")  # noqa: SIM115
         self._rows = csv.writer(self._table)
@@ -116,10 +117,12 @@ class Outcome:
         now = time.monotonic()
         if not last and now - self._said < _PROGRESS_SECONDS:
             return
-        self._said = now
         text = "{} mini-batches done, {} failed; {} items, {} failed".format(
             self.done, self.failed, self.items, self.failed_items
         )
+        if text == self._last:
+            return
+        self._said, self._last = now, text
         self._say(text)
         with open(self.path("job_progress_overview.txt"), "a", encoding="utf-8") as file:
             file.write("{} {}\n".format(time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()), text))

@@ -156,7 +156,12 @@ class Driver:
             "AZUREML_PARALLEL_LOGGING_LEVEL": self._options.logging_level,
         }
         if self._options.output:
-            variables["AZUREML_BI_OUTPUT_PATH"] = self._options.output
+            output = os.path.abspath(self._options.output)
+            # An output that is one file lies in a folder of its own.
+            variables["AZUREML_BI_OUTPUT_PATH"] = output if os.path.isdir(output) else os.path.dirname(output)
+        if self._options.model:
+            # As in Azure: the folder that contains what has been given as the model.
+            variables["AZUREML_MODEL_DIR"] = os.path.dirname(os.path.abspath(self._options.model))
         worker = Worker(
             name,
             {"script": os.path.abspath(self._options.entry_script), "arguments": self._arguments},

@@ -130,8 +130,8 @@ class _Worker:
             self._tell("fatal", problem=error.args[0], remedy=error.args[1])
             return False
         except BaseException as error:
-            if hasattr(error, "remedy"):
-                self._tell("fatal", problem=str(error), remedy=error.remedy)
+            if type(error).__module__ == "azureml_parallel_run.problems":
+                self._tell("fatal", problem=str(error), remedy=getattr(error, "remedy", ""))
                 return False
             self._tell("failed", **self._described(error))
             return self._let_out(error)

@@ -1,0 +1,233 @@
+"""Parallel jobs and components, as commands: the driver of :mod:`workflows.debuggee` with what the file says.
+
+https://learn.microsoft.com/azure/machine-learning/reference-yaml-job-parallel
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from ..errors import UserError
+from ..paths import exists
+from .commands import PARALLEL_DRIVER
+from .definition import Step
+from .expressions import Malformed, whole
+from .literals import unknown_keys
+from .local_paths import code_path
+from .yaml_file import Value, did_you_mean, refuse
+
+#: Of a batch deployment: the input that is its model.
+MODEL_INPUT = "model_input"
+#: What a parallel job has and a command has not.
+FIELDS = (
+    *("task", "input_data", "mini_batch_size", "partition_keys", "mini_batch_error_threshold", "error_threshold"),
+    *("max_concurrency_per_instance", "logging_level", "retry_settings", MODEL_INPUT),
+)
+_TASK = (
+    *("type", "code", "entry_script", "program_arguments", "environment", "append_row_to", "model", "model_name"),
+    *("output_action", "append_row_file_name"),
+)
+_FUNCTIONS = ("run_function", "function")
+_DRIVER = f'"${PARALLEL_DRIVER}"'
+#: Fields that are numbers, and the driver's options for them.
+_NUMBERS: Mapping[str, str] = {
+    "max_concurrency_per_instance": "--processes",
+    "mini_batch_error_threshold": "--mini-batch-error-threshold",
+    "error_threshold": "--error-threshold",
+}
+#: Those of them of which -1 means any number.
+_OPEN = ("mini_batch_error_threshold", "error_threshold")
+_RETRIES: Mapping[str, str] = {"max_retries": "--max-retries", "timeout": "--timeout"}
+
+
+def as_command(
+    job: Value,
+    component: Value | None,
+    what: str,
+    settle: Callable[[Value], Value],
+    note: Callable[[str], None],
+) -> tuple[Value, Value | None]:
+    """A parallel job and its component, with a command in the place of the task.
+
+    Args:
+        job: The job.
+        component: Its component; None where it has none.
+        what: The step at the beginning of a message.
+        settle: Puts the pipeline's input in the place of ``${{parent.inputs.x}}``.
+        note: Takes the name of a field that is not acted on.
+
+    Raises:
+        UserError: It is not of the schema's shape, or cannot run here; with the line.
+    """
+    places = [job] if component is None else [job, component]
+
+    def first(key: str) -> Value | None:
+        return next((settle(value) for value in (place.get(key) for place in places) if value is not None), None)
+
+    task = first("task")
+    if task is None:
+        raise refuse(places[-1], f"{what} is a parallel job without a `task`.", "Add `task:` with its `entry_script`.")
+    for key in unknown_keys(task.mapping(f"`task` of {what.lower()}"), _TASK, f"The task of {what.lower()}"):
+        note(f"task.{key}")
+    named = task.get("type")
+    if named is not None and str(named.data).lower() not in _FUNCTIONS:
+        problem = f"The task of {what.lower()} is of type `{named.data}`, which cannot run on this machine."
+        raise refuse(named, problem, "Write `type: run_function`.")
+    script = _script(task, what)
+    words = ["exec", "python", _DRIVER, "--entry-script", shlex.quote(script.text("`entry_script`"))]
+    words += _input(first("input_data"), places, what)
+    words += _settings(first, settle, what)
+    words += _rows(task, places)
+    model = job.get(MODEL_INPUT)
+    words += ["--model", str(model.data)] if model is not None else []
+    arguments = task.get("program_arguments")
+    if arguments is not None:
+        words += ["--", re.sub(r"\\?\n", " ", arguments.text("`program_arguments`")).strip()]
+    command = Value(" ".join(words), script.file, script.line)
+    made = {"command": command, **{key: task.data[key] for key in ("code", "environment") if task.get(key) is not None}}
+    changed = [_without(place, note) for place in places]
+    changed[-1] = Value({**changed[-1].data, **made}, places[-1].file, places[-1].line)
+    return changed[0], None if component is None else changed[1]
+
+
+def is_parallel(step: Step) -> bool:
+    """Whether a step is a parallel one."""
+    return _DRIVER in step.command
+
+
+def with_only(step: Step, number: int) -> Step:
+    """A parallel step that runs one mini-batch, counted from 0."""
+    return replace(step, command=step.command.replace(_DRIVER, f"{_DRIVER} --only {number}", 1))
+
+
+def with_one_mini_batch(steps: tuple[Step, ...], number: int, wanted: tuple[str, ...]) -> tuple[Step, ...]:
+    """The steps of a pipeline, of which the parallel one that is meant runs one mini-batch.
+
+    Args:
+        steps: All of them.
+        number: The mini-batch, from 0.
+        wanted: Names of the steps that are debugged; empty for all.
+
+    Raises:
+        UserError: None of them is parallel, or several are.
+    """
+    named = [step.name for step in steps if is_parallel(step) and (not wanted or step.name in wanted)]
+    if not named:
+        whose = f"the step {wanted[0]}" if len(wanted) == 1 else "a step of this pipeline"
+        raise UserError(
+            f"A mini-batch is asked for, and {whose} is no parallel job.", "Take --mini-batch away, or name one: --step"
+        )
+    if len(named) > 1:
+        raise UserError(f"Several steps have mini-batches: {', '.join(named)}.", f"Name one: --step {named[0]}")
+    return tuple(with_only(step, number) if step.name == named[0] else step for step in steps)
+
+
+def _script(task: Value, what: str) -> Value:
+    """The entry script, which is there as far as can be told."""
+    script, named_code = task.get("entry_script"), task.get("code")
+    if script is None:
+        raise refuse(task, f"The task of {what.lower()} has no `entry_script`.", "Name the script that has run().")
+    text = script.text(f"`entry_script` of {what.lower()}").strip().removeprefix("./")
+    if named_code is not None:
+        code = code_path(named_code, what[0].lower() + what[1:])
+        there = exists(code / text) if code.is_dir() else code.name == text
+        if not there:
+            problem = f"The entry script of {what.lower()}, {text}, is not in {code}."
+            raise refuse(script, problem, "Correct `code` or `entry_script`.")
+    return Value(text, script.file, script.line)
+
+
+def _input(named: Value | None, places: list[Value], what: str) -> list[str]:
+    """The input that is cut into mini-batches, and its type as far as one is declared."""
+    if named is None:
+        raise refuse(places[-1], f"{what} has no `input_data`.", "Name an input: `input_data: ${{inputs.NAME}}`.")
+    text = named.text("`input_data`").strip()
+    try:
+        expression = whole(text)
+    except Malformed as error:
+        raise refuse(named, f"`input_data` of {what.lower()}: {error}.", "Write `${{inputs.NAME}}`.") from error
+    path = expression.path if expression is not None else ()
+    if path[:1] != ("inputs",) or len(path) < 2:
+        raise refuse(
+            named,
+            f"`input_data` of {what.lower()} cannot be `{text}`.",
+            "Name an input: `input_data: ${{inputs.NAME}}`.",
+        )
+    name = ".".join(path[1:])
+    declared: dict[str, str] = {}
+    for place in reversed(places):
+        inputs = place.get("inputs")
+        for key, value in (inputs.data if inputs is not None and inputs.is_mapping else {}).items():
+            type_ = value.get("type")
+            declared[key] = str(type_.data).lower() if type_ is not None else declared.get(key, "")
+    if name not in declared:
+        raise refuse(named, f"{what} has no input `{name}`.", did_you_mean(name, declared))
+    found = declared[name]
+    return ["--input", text, *(["--input-type", shlex.quote(found)] if found else [])]
+
+
+def _settings(first: Callable[[str], Value | None], settle: Callable[[Value], Value], what: str) -> list[str]:
+    words = []
+    size, keys, level, retries = (
+        first(key) for key in ("mini_batch_size", "partition_keys", "logging_level", "retry_settings")
+    )
+    if size is not None:
+        words += ["--mini-batch-size", shlex.quote(size.text(f"`mini_batch_size` of {what.lower()}"))]
+    if keys is not None:
+        listed = keys.data if isinstance(keys.data, list) else [keys]
+        names = [name for one in listed for name in one.text("`partition_keys`").split(",")]
+        words += ["--partition-keys", shlex.quote(",".join(name.strip() for name in names))]
+    words += _numbers(first, _NUMBERS, what)
+    if retries is not None:
+        entries = retries.mapping(f"`retry_settings` of {what.lower()}")
+        settled = {key: settle(value) for key, value in entries.items() if value.data is not None}
+        words += _numbers(settled.get, _RETRIES, what)
+    if level is not None:
+        words += ["--logging-level", shlex.quote(level.text(f"`logging_level` of {what.lower()}"))]
+    return words
+
+
+def _numbers(get: Callable[[str], Value | None], options: Mapping[str, str], what: str) -> list[str]:
+    words = []
+    for key, option in options.items():
+        value = get(key)
+        if value is None:
+            if key == "max_concurrency_per_instance":
+                words += [option, "1"]
+            continue
+        least = -1 if key in _OPEN else 0 if key == "max_retries" else 1
+        text = str(value.data)
+        if not text.removeprefix("-").isdecimal() or len(text) > 9 or int(text) < least:
+            raise refuse(
+                value, f"`{key}` of {what.lower()} has to be a whole number from {least}, not `{text}`.", "Correct it."
+            )
+        words += [option, text]
+    return words
+
+
+def _rows(task: Value, places: list[Value]) -> list[str]:
+    """Where rows go, and the folder that the entry script may write to itself."""
+    rows = task.get("append_row_to")
+    if rows is not None:
+        text = shlex.quote(rows.text("`append_row_to`").strip())
+        # An expression is one word in any case, and between quotes it would not be seen.
+        text = rows.text("`append_row_to`").strip() if "${{" in text else text
+        return ["--append-row-to", text, "--output", text]
+    outputs = [one for place in places if (one := place.get("outputs")) is not None and one.is_mapping]
+    names = list(dict.fromkeys(name for one in reversed(outputs) for name in one.data))
+    return ["--output", f"${{{{outputs.{names[0]}}}}}"] if names else []
+
+
+def _without(place: Value, note: Callable[[str], None]) -> Value:
+    """A job or component without what only parallel ones have, and of one instance."""
+    fields = {key: value for key, value in place.data.items() if key not in FIELDS}
+    resources = fields.get("resources")
+    if isinstance(resources, Value) and resources.is_mapping and "instance_count" in resources.data:
+        if str(resources.data["instance_count"].data) != "1":
+            note("resources.instance_count")
+        kept = {key: value for key, value in resources.data.items() if key != "instance_count"}
+        fields["resources"] = Value(kept, resources.file, resources.line)
+    return Value(fields, place.file, place.line)

@@ -1,0 +1,79 @@
+"""What of a pipeline is run: how many trials of its sweeps, and which mini-batch of a parallel step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..errors import BadValue, UserError
+from .definition import Pipeline
+from .parallel import with_one_mini_batch
+from .trials import with_trials
+
+#: The last part of a trial's name.
+_TRIAL = re.compile(r"\.trial\d+$")
+#: Trials of one sweep; each is a step, with a folder and perhaps a container.
+MOST_TRIALS = 1000
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is run of it.
+
+    Attributes:
+        trials: Trials of each sweep; None for one, which then is the step itself.
+        mini_batch: The mini-batch that is run alone, from 0; None for all.
+    """
+
+    trials: int | None = None
+    mini_batch: int | None = None
+
+    @property
+    def typed(self) -> tuple[str, ...]:
+        """The flags that say so."""
+        trials = () if self.trials is None else ("--trials", str(self.trials))
+        return (*trials, *(() if self.mini_batch is None else ("--mini-batch", str(self.mini_batch))))
+
+    def wholes(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The steps of a file that are meant: of a trial its sweep."""
+        if self.trials is None:
+            return tuple(names)
+        return tuple(dict.fromkeys(_TRIAL.sub("", name) for name in names))
+
+    def of(self, pipeline: Pipeline, named: Sequence[str] = ()) -> Pipeline:
+        """The pipeline less what is not run.
+
+        Args:
+            pipeline: The whole, or what has been asked for of it.
+            named: What has been asked for, trials of sweeps included.
+
+        Raises:
+            UserError: It has no sweep, no parallel step, no such trial, or a search space cannot be drawn from.
+        """
+        if self.trials is not None:
+            if not any(step.sweep is not None for step in pipeline.steps):
+                raise UserError("Trials are asked for, and no step is a sweep.", "Take --trials away.")
+            pipeline = with_trials(pipeline, self.trials, [name for name in named if _TRIAL.search(name)])
+        if self.mini_batch is not None:
+            steps = with_one_mini_batch(pipeline.steps, self.mini_batch, pipeline.asked)
+            pipeline = replace(pipeline, steps=steps)
+        return pipeline
+
+
+def read_parts(trials: str | None, mini_batch: str | None) -> Parts:
+    """What has been typed.
+
+    Raises:
+        BadValue: One is no number.
+    """
+    return Parts(_number(trials, "--trials", 1, MOST_TRIALS), _number(mini_batch, "--mini-batch", 0, None))
+
+
+def _number(text: str | None, flag: str, least: int, most: int | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not least <= int(text) <= (most or int(text)):
+        up_to = f" to {most}" if most else ""
+        raise BadValue(f"{flag} must be a whole number from {least}{up_to}, not {text!r}.", "Correct it.")
+    return int(text)

@@ -1,0 +1,250 @@
+"""The trials of a sweep: which values each of them gets, the same ones whenever it is asked.
+
+The first trial has the values of :func:`workflows.pipelines.sweep.first_values`. Those after it are the further ones of
+the grid where the file asks for a grid, else drawn at random, from a seed. The distributions are those of
+https://learn.microsoft.com/azure/machine-learning/reference-yaml-job-sweep#attributes-of-search-space
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import UserError
+from .definition import Pipeline, Step
+from .yaml_file import Value, refuse
+
+#: Draws for a trial that is like no other before, after which there is taken to be none.
+_DRAWS = 200
+#: The numbers that each distribution has.
+_NUMBERS: Mapping[str, tuple[str, ...]] = {
+    "choice": (),
+    "randint": ("upper",),
+    "uniform": ("min_value", "max_value"),
+    "loguniform": ("min_value", "max_value"),
+    "quniform": ("min_value", "max_value", "q"),
+    "qloguniform": ("min_value", "max_value", "q"),
+    "normal": ("mu", "sigma"),
+    "lognormal": ("mu", "sigma"),
+    "qnormal": ("mu", "sigma", "q"),
+    "qlognormal": ("mu", "sigma", "q"),
+}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is varied in a sweep, and what for.
+
+    Attributes:
+        space: The search space.
+        first: The values of the first trial.
+        algorithm: The ``sampling_algorithm``.
+        metric: The ``primary_metric`` by which trials are compared; empty where the file names none.
+        goal: ``minimize`` or ``maximize``.
+    """
+
+    space: Mapping[str, Value]
+    first: Mapping[str, Any]
+    algorithm: Value | None
+    metric: str
+    goal: str
+
+
+def read_sweep(first: Callable[[str], Value | None], chosen: Mapping[str, Value], what: str) -> Sweep:
+    """What a sweep's fields say of its trials.
+
+    Args:
+        first: Gives a field.
+        chosen: The values of the first trial.
+        what: The step in a message.
+
+    Raises:
+        UserError: The objective is not of the schema's shape; with the line.
+    """
+    space, objective = first("search_space"), first("objective")
+    metric, goal = "", "maximize"
+    if objective is not None:
+        objective.mapping(f"`objective` of {what.lower()}")
+        named, wanted = objective.get("primary_metric"), objective.get("goal")
+        metric = named.text("`primary_metric`") if named is not None else ""
+        goal = wanted.text("`goal`").lower() if wanted is not None else goal
+        if goal not in ("minimize", "maximize"):
+            raise refuse(wanted or objective, f"`goal` cannot be `{goal}`.", "Write minimize or maximize.")
+    entries = space.mapping("`search_space`") if space is not None else {}
+    values = {name: value.data for name, value in chosen.items()}
+    return Sweep(entries, values, first("sampling_algorithm"), metric, goal)
+
+
+def with_trials(pipeline: Pipeline, count: int, named: Sequence[str] = ()) -> Pipeline:
+    """A pipeline whose sweeps have several trials, each a step of its own: ``NAME.trial0`` and so on.
+
+    A parameter that the command line gives a value has that one in all of them.
+
+    Args:
+        pipeline: The pipeline.
+        count: How many are wanted of each sweep.
+        named: Trials that are asked for alone; of their sweeps nothing else is run.
+
+    Raises:
+        UserError: A search space cannot be drawn from, with the line; or there is no such trial.
+    """
+    steps, asked, notes = list[Step](), list[str](), list(pipeline.notes)
+    for step in pipeline.steps:
+        is_asked = step.name in pipeline.asked
+        if step.sweep is None:
+            steps.append(step)
+            asked += [step.name] if is_asked else []
+            continue
+        trials = _trials(step, step.sweep, count)
+        names = tuple(trial.name for trial in trials)
+        if len(trials) < count:
+            notes.append(f"the search space of `{step.name}` has {len(trials)} trials")
+        wanted = [name for name in named if step.name.endswith(name.rpartition(".")[0])] if is_asked else []
+        for text in wanted:
+            if not any(name.endswith(text) for name in names):
+                raise UserError(f"There is no trial {text}.", f"The trials of {step.name} are: {', '.join(names)}")
+        best = replace(step, kind="best", command="", code=None, inputs={}, includes=(), after=names)
+        needed = any(step.name in other.after for other in pipeline.steps)
+        if not wanted or needed:
+            steps += [*trials, best]
+        else:
+            steps += [trial for trial in trials if trial.name.endswith(tuple(wanted))]
+        asked += [name for name in names if not wanted or name.endswith(tuple(wanted))] if is_asked else []
+    return replace(pipeline, steps=tuple(steps), asked=tuple(asked), notes=tuple(notes))
+
+
+def _trials(step: Step, sweep: Sweep, count: int) -> list[Step]:
+    given = {name for name in sweep.space if step.inputs[name].file is None}
+    space = {name: entry for name, entry in sweep.space.items() if name not in given}
+    first = {name: value for name, value in sweep.first.items() if name not in given}
+    found = []
+    for number, values in enumerate(trial_values(space, first, count, sweep.algorithm, f"Step `{step.name}`")):
+        changed = {name: replace(step.inputs[name], text=str(value)) for name, value in values.items()}
+        inputs = {**step.inputs, **(changed if number else {})}
+        found.append(replace(step, name=f"{step.name}.trial{number}", kind="trial", sweep=None, inputs=inputs))
+    return found
+
+
+def trial_values(
+    space: Mapping[str, Value], first: Mapping[str, Any], count: int, algorithm: Value | None, what: str
+) -> list[dict[str, Any]]:
+    """The values of the first trials.
+
+    Args:
+        space: The search space, less what is given a value otherwise.
+        first: The first trial's values.
+        count: How many trials are wanted, at least one.
+        algorithm: The ``sampling_algorithm``: a name, or ``type`` and ``seed``.
+        what: The step in a message.
+
+    Returns:
+        At most ``count``; fewer where the space has no more.
+
+    Raises:
+        UserError: A distribution lacks a number, or a grid is asked for of what is no choice; with the line.
+    """
+    found = [dict(first)]
+    if count <= 1 or not space:
+        return found
+    name, seed = _algorithm(algorithm, what)
+    if name == "grid":
+        for combination in itertools.islice(_grid(space, what), count):
+            if combination not in found:
+                found.append(combination)
+        return found[:count]
+    draws = {key: _draw(entry, f"`{key}` in the search space of {what.lower()}") for key, entry in space.items()}
+    # Not for secrets: the same trials each time.
+    source = random.Random(seed)  # noqa: S311
+    missed = 0
+    while len(found) < count and missed < _DRAWS:
+        values = {key: draw(source) for key, draw in draws.items()}
+        missed = missed + 1 if values in found else 0
+        if not missed:
+            found.append(values)
+    return found
+
+
+def _algorithm(value: Value | None, what: str) -> tuple[str, int]:
+    """Its name and seed. Bayesian sampling draws at random here: what the trials before have shown does not count."""
+    if value is None:
+        return "random", 0
+    named = value.get("type") if value.is_mapping else value
+    name = str(named.data).lower() if named is not None else "random"
+    if name not in ("random", "grid", "bayesian"):
+        raise refuse(named or value, f"{what} samples by `{name}`, which is none.", "Write random, grid or bayesian.")
+    seed = value.get("seed")
+    if seed is None:
+        return name, 0
+    if isinstance(seed.data, bool) or not isinstance(seed.data, int):
+        raise refuse(seed, f"The seed of {what.lower()} has to be a whole number.", "Correct that line.")
+    return name, seed.data
+
+
+def _grid(space: Mapping[str, Value], what: str) -> Iterator[dict[str, Any]]:
+    """Every combination, the last parameter changing first."""
+    columns = []
+    for key, entry in space.items():
+        if _type(entry) != "choice":
+            problem = f"`{key}` in the search space of {what.lower()} is no choice, which a grid wants."
+            raise refuse(entry, problem, "Write `type: choice` and its `values`, or sample at random.")
+        columns.append(_choices(entry))
+    for combination in itertools.product(*columns):
+        yield dict(zip(space, combination, strict=True))
+
+
+def _draw(entry: Value, where: str) -> Callable[[random.Random], Any]:
+    """What draws a value."""
+    kind = _type(entry)
+    if kind == "choice":
+        choices = _choices(entry)
+        return lambda source: source.choice(choices)
+    numbers = [_number(entry, key, where) for key in _NUMBERS[kind]]
+    if kind == "randint":
+        if numbers[0] < 1:
+            raise refuse(entry, f"{where} has no values: `upper` is {numbers[0]:g}.", "Give it 1 or more.")
+        return lambda source: source.randrange(int(numbers[0]))
+    low, high, *steps = numbers
+    base = kind.removeprefix("q")
+    if base.endswith("uniform") and low > high:
+        problem = f"{where} has no values: `min_value` is larger than `max_value`."
+        raise refuse(entry, problem, "Exchange the two.")
+    if base.endswith("normal") and high < 0:
+        raise refuse(entry, f"`sigma` of {where} is less than 0.", "Correct that line.")
+    if steps and steps[0] <= 0:
+        raise refuse(entry, f"`q` of {where} is not more than 0.", "Correct that line.")
+
+    def draw(source: random.Random) -> Any:
+        value = source.uniform(low, high) if base.endswith("uniform") else source.gauss(low, high)
+        try:
+            value = math.exp(value) if base.startswith("log") else value
+        except OverflowError as error:
+            raise refuse(entry, f"{where} is too large a number.", "Give it smaller ones.") from error
+        value = round(value / steps[0]) * steps[0] if steps else value
+        return int(value) if steps and float(value).is_integer() else value
+
+    return draw
+
+
+def _type(entry: Value) -> str:
+    named = entry.get("type")
+    return str(named.data).lower() if named is not None else "choice"
+
+
+def _choices(entry: Value) -> list[Any]:
+    values = entry.get("values")
+    found = [one.plain() for one in values.data] if values is not None and isinstance(values.data, list) else []
+    return [json.dumps(one) if isinstance(one, (dict, list)) else one for one in found]
+
+
+def _number(entry: Value, key: str, where: str) -> float:
+    value = entry.get(key)
+    if value is None:
+        raise refuse(entry, f"{where} has no `{key}`.", f"Give it a `{key}`: a trial needs a value.")
+    if isinstance(value.data, bool) or not isinstance(value.data, (int, float)):
+        raise refuse(value, f"`{key}` of {where} has to be a number, not `{value.plain()}`.", "Correct that line.")
+    return float(value.data)
