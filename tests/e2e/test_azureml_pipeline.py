@@ -197,7 +197,13 @@ def test_without_a_hold_a_step_runs_at_once_and_is_attached_to_later(project: Pi
 @pytest.mark.parametrize("server", [USER_LOGS], indirect=True, ids=["user_logs"])
 def test_a_step_that_raises_is_held_where_it_raised(project: PipelineProject) -> None:
     project.single("numbers = [1, 2]\nprint(numbers[7])\n")
-    (endpoint,) = debug(project, "--on-error")["endpoints"]
+    debug(project, "--on-error")
+
+    def raised() -> dict[str, Any] | None:
+        return next((one for one in project.step("work")["endpoints"] if one["error"]), None)
+
+    # Where the tags take long to come, the log has told of the port before.
+    endpoint = until(raised, "what was raised")
     assert endpoint["error"].startswith("IndexError: list index out of range")
     with session(endpoint, {}) as client:
         stop = stop_of(client)
