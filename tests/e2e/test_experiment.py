@@ -93,6 +93,8 @@ def test_the_chain_can_be_done_one_step_at_a_time(experiment: ExperimentProject)
     assert experiment.until_final()["status"] == "Completed"
 
 
+# On the step engine that pipelines have, where it is tried with and without Docker.
+@ANY_ENGINE
 def test_after_an_error_the_debugger_shows_the_frames_and_locals_that_failed(experiment: ExperimentProject) -> None:
     experiment.script.write_text("def divide(number):\n    zero = 0\n    return number / zero\n\ndivide(7)\n")
     (endpoint,) = experiment.debug("sums", "--script", "train.py", "--on-error")["endpoints"]
@@ -107,6 +109,8 @@ def test_after_an_error_the_debugger_shows_the_frames_and_locals_that_failed(exp
     assert result.json["endpoints"] == [] and "did not raise" in result.err
 
 
+# On the step engine that pipelines have, where it is tried with and without Docker.
+@ANY_ENGINE
 def test_without_waiting_the_script_runs_and_can_be_attached_to(experiment: ExperimentProject) -> None:
     experiment.script.write_text("import time\ncount = 0\nwhile count < 3000:\n    count += 1\n    time.sleep(0.02)\n")
     (endpoint,) = experiment.debug("sums", "--script", "train.py", "--no-wait")["endpoints"]
@@ -253,6 +257,8 @@ def test_ranks_that_a_launcher_of_ones_own_makes_are_debugged_as_asked(experimen
     assert experiment.until_final()["status"] == "Completed"
 
 
+# On the step engine that pipelines have, where it is tried with and without Docker.
+@ANY_ENGINE
 def test_ranks_are_debugged_together_or_one_of_them(experiment: ExperimentProject) -> None:
     experiment.script.write_text("import os\nrank = int(os.environ['RANK'])\nsquare = rank * rank\nprint(square)\n")
     experiment.write(
