@@ -230,6 +230,15 @@ def test_two_debugs_and_two_runs_that_are_started_at_once(experiment: Experiment
     assert len({experiment.record(run)["number"] for run in runs}) == 3
 
 
+def test_a_failure_in_somebody_elses_code_names_the_innermost_own_line(experiment: ExperimentProject) -> None:
+    script = experiment.folder / "fails.py"
+    script.write_text("import json\n\n\ndef read():\n    return json.loads('nothing')\n\n\nread()\n")
+    experiment.ok("experiment.create", "fails")
+    failed = experiment.inv("experiment.run", "fails", "--script", "fails.py", "--follow")
+    failed.says("fails.py:5: error: ", "failed: exit code 1")
+    assert "json/decoder.py" in failed.out
+
+
 def test_a_script_that_fails_ends_the_command_that_follows_with_its_log(experiment: ExperimentProject) -> None:
     experiment.script.write_text("import sys\nprint('about to fail')\nsys.exit(9)\n")
     experiment.ok("experiment.create", "sums")

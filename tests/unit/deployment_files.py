@@ -79,6 +79,43 @@ instance_type: Standard_DS3_v2
 """
 
 
+#: A Kubernetes deployment, and a model that is a file.
+KUBERNETES = """name: green
+endpoint_name: numbers
+type: kubernetes
+model:
+  name: model-1
+  version: 1
+  path: ../model-1/model/weights.txt
+code_configuration:
+  code: ../model-1/scoring
+  scoring_script: score.py
+environment:
+  name: env-1
+  version: 1
+  conda_file: ../model-1/environment/conda.yml
+  image: nowhere.invalid/base
+resources:
+  requests: {cpu: "0.1", memory: 0.1Gi}
+scale_settings:
+  type: default
+"""
+#: Whatever the schema has, with values that the SDK takes and nobody should write.
+MANY = (
+    BLUE.replace("  GREETING: hello\n", "  GREETING: {a: [1]}\n  FLAG: true\n  EMPTY:\n")
+    .replace("  initial_delay: 5\n", "  initial_delay: '7'\n")
+    .replace("  timeout: 3\n", "  timeout: -1\n")
+    + """scale_settings: {type: target_utilization, min_instances: 1, max_instances: 3}
+egress_public_network_access: disabled
+data_collector: {collections: {request: {enabled: 'True'}}}
+liveness_probe: {period: 5, success_threshold: 1}
+tags: {a: b}
+properties: {c: 1}
+app_insights_enabled: true
+"""
+)
+
+
 def make(folder: Path, **files: str) -> Path:
     """A repository with a model, its scoring code and its environment, and `endpoints/blue.yml` beside them.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
-from deployment_files import BLUE, ENDPOINT, OWN, make
+from deployment_files import BLUE, ENDPOINT, KUBERNETES, MANY, OWN, make
+from test_pipeline_sdk import sdk
 
 from workflows.deployments import overlay
 from workflows.deployments.copied import copied
@@ -13,6 +16,21 @@ from workflows.deployments.reader import load_deployment
 from workflows.errors import BadValue, UserError
 from workflows.settings import resolve
 
+#: What the SDK says of each file: nothing, or why it does not take it.
+CHECK = """
+import json, logging, sys, warnings
+warnings.simplefilter("ignore")
+logging.disable(logging.CRITICAL)
+from azure.ai.ml import load_online_deployment
+found = {}
+for name in sys.argv[1:]:
+    try:
+        load_online_deployment(name)
+        found[name] = ""
+    except Exception as error:
+        found[name] = f"{type(error).__name__}: {error}"
+print(json.dumps(found))
+"""
 OLDER = """name: green
 endpoint_name: numbers
 type: kubernetes
@@ -138,23 +156,32 @@ def test_one_thing_that_is_wrong(tmp_path: Path, change: tuple[str, str], proble
     assert str(refused.value).startswith(f"{file}:{place}: error: ")
 
 
-def test_what_azures_own_sdk_takes_is_not_refused(tmp_path: Path) -> None:
-    file = make(tmp_path)
-    text = BLUE.replace("  GREETING: hello\n", "  GREETING: {a: [1]}\n  FLAG: true\n  EMPTY:\n")
-    text = text.replace("  initial_delay: 5\n", "  initial_delay: '7'\n").replace("  timeout: 3\n", "  timeout: -1\n")
-    more = "scale_settings: {type: target_utilization, min_instances: 1, max_instances: 3}\n"
-    more += "egress_public_network_access: disabled\ndata_collector: {collections: {request: {enabled: 'True'}}}\n"
-    file.write_text(text + more + "tags: {a: b}\nproperties: {c: 1}\napp_insights_enabled: true\n")
-    found = load_deployment(file, tmp_path)
+def test_odd_values_that_azures_sdk_takes_are_noted(tmp_path: Path) -> None:
+    make(tmp_path, many=MANY)
+    found = load_deployment(tmp_path / "endpoints" / "many.yml", tmp_path)
     assert (found.readiness.initial_delay, found.readiness.timeout) == (7, 2)
-    assert (found.variables["GREETING"], found.variables["FLAG"], found.variables["EMPTY"]) == (
-        "{'a': [1]}",
-        "True",
-        "",
-    )
+    values = found.variables
+    assert (values["GREETING"], values["FLAG"], values["EMPTY"]) == ("{'a': [1]}", "True", "")
     said = " ".join(found.notes)
     for part in ("`GREETING` is a mapping", "`timeout: -1`", "scale_settings", "data_collector", "egress"):
         assert part in said
+
+
+@pytest.mark.timeout(180)
+def test_what_azures_sdk_takes_is_taken(tmp_path: Path) -> None:
+    python = sdk()
+    if python is None:
+        pytest.skip("AZUREML_DEBUG_TEST_SDK_V2 names no Python with azure-ai-ml")
+    make(tmp_path, own=OWN, many=MANY, green=KUBERNETES)
+    (tmp_path / "endpoints" / "image").mkdir()
+    (tmp_path / "endpoints" / "image" / "Dockerfile").write_text("FROM somewhere\n")
+    files = sorted(map(str, (tmp_path / "endpoints").glob("*.yml")))
+    assert len(files) == 4
+    done = subprocess.run([python, "-c", CHECK, *files], capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(files, "")
+    for file in files:
+        load_deployment(Path(file), tmp_path)
 
 
 def test_nothing_serves_a_model_without_code_that_is_none_of_mlflow(tmp_path: Path) -> None:

@@ -48,3 +48,11 @@ def test_of_several_tracebacks_the_last_counts(code: Path) -> None:
     last = traceback(("/mnt/azureml/code/train.py", 7), (OTHERS, 1))
     text = f"{first}\nDuring handling of the above exception, another exception occurred:\n\n{last}"
     assert said(code, text) == (code / "train.py", 7)
+
+
+def test_a_line_that_is_reached_by_a_link_is_that_of_the_file_behind_it(code: Path) -> None:
+    work = code / "runs" / "work"
+    work.mkdir(parents=True)
+    (work / "train.py").symlink_to("../../train.py")
+    text = traceback(("/mnt/azureml/code/runs/work/train.py", 9), (OTHERS, 12))
+    assert said(code, text) == (code / "train.py", 9)

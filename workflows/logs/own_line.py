@@ -42,6 +42,7 @@ def _local(file: str, mappings: Iterable[tuple[str, str]]) -> Path | None:
     for local, remote in mappings:
         root = remote.rstrip("/")
         if file == root or file.startswith(root + "/"):
-            path = Path(local) / file[len(root) + 1 :]
+            # Without Docker scripts are reached by links in the run's folder.
+            path = (Path(local) / file[len(root) + 1 :]).resolve()
             return path if path.is_file() and "site-packages" not in path.parts else None
     return None
