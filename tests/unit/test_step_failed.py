@@ -150,7 +150,7 @@ def test_each_exception_of_a_group_is_shown_with_its_own_frames(python: str, tmp
         step.event("waiting")
         with DapClient.connect("127.0.0.1", step.port, LIMIT) as client:
             client.attach(timeout=LIMIT)
-            seen = []
+            seen: list[tuple[object, ...]] = []
             for _ in range(3):
                 name, line, thread = stopped(client)
                 # pydevd adds "(Current frame)" to some.
