@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from engine_images import images_of_the_tests
+from experiments import ExperimentProject, make_experiment_project
 from host import Host
 from hosts import Hosts, what_is_missing
 from pipelines import PipelineProject, make_pipeline_project
@@ -244,6 +245,14 @@ def other(tmp_path: Path, engine: str) -> Iterator[Project]:
 def pipelines(tmp_path: Path, engine: str) -> Iterator[PipelineProject]:
     """A project with a pipeline of three steps, on each engine."""
     made = make_pipeline_project(tmp_path / "a project", engine)
+    yield made
+    made.clean_up()
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, engine: str) -> Iterator[ExperimentProject]:
+    """A project with a training script, on each engine."""
+    made = make_experiment_project(tmp_path / "a project", engine)
     yield made
     made.clean_up()
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from experiments import ExperimentProject, make_experiment_project
+from experiments import ExperimentProject
 from projects import PLAIN, Project, post
 
 PYPROJECT = """
@@ -99,13 +98,6 @@ def test_of_a_package_that_is_copied_it_is_said_what_takes_an_edit(project: Proj
     assert post(result.json["scoring_url"]) == {"answer": 60}
     assert post(project.debug()["scoring_url"]) == {"answer": 120}
     assert "note" not in project.ok("deploy.reload").out
-
-
-@pytest.fixture
-def experiment(tmp_path: Path, engine: str) -> Iterator[ExperimentProject]:
-    made = make_experiment_project(tmp_path / "a project", engine)
-    yield made
-    made.clean_up()
 
 
 @pytest.mark.parametrize("place", ["../a shared package", "lib"])
