@@ -44,6 +44,7 @@ TWICE = "command: ls\noutputs:\n  a: ${{parent.outputs.o}}\n  b: ${{parent.outpu
         (job("command: ls\ninputs: {x: {type: uri_folder, path: ./data/a.csv}}"), "is a uri_folder, but"),
         (job("command: ls\ninputs: {x: 'a-${{parent.inputs.o}}'}"), "mixes an expression with other text"),
         (job("command: ls\ninputs: {x: '${{parent.inputs.o}'}"), "it is taken as a text"),
+        (job("command: ls\nenvironment_variables: {A: [1, b]}"), "environment variable `A` of step `s` is no text"),
         (job("command: ls\nresources: {instance_count: 0}"), "`instance_count` of step `s` is 0: it is taken as 1"),
         (job("command: ls\nresources: {shm_size: big}"), "`shm_size` cannot be `big`: the default is taken"),
         (job("command: ls\ndistribution: {type: ray}"), "distributed by `ray`: its command is run once"),
@@ -63,6 +64,12 @@ def test_what_azure_takes_is_taken_with_a_note(load: Load, text: str, note: str)
 )
 def test_what_makes_no_difference_is_not_even_noted(load: Load, text: str) -> None:
     assert load(text).notes == ()
+
+
+@pytest.mark.parametrize(("written", "go_on"), [("1", True), ("'on'", True), ("0", False), ("'F'", False)])
+def test_a_truth_value_is_taken_in_each_spelling_that_azure_takes(load: Load, written: str, go_on: bool) -> None:
+    pipeline = load(job("command: ls", top=f"settings: {{continue_on_step_failure: {written}}}\n"))
+    assert pipeline.continue_on_failure is go_on
 
 
 def test_a_value_as_it_is_reaches_the_command(load: Load) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -220,7 +221,7 @@ class Components:
         with self.problems.of(name):
             runs_in = read_environment(environment, f"step `{name}`", assets) if environment is not None else None
         with self.problems.of(name):
-            variables = self._variables(job, component, what, scope)
+            variables = self._variables(job, component, name, scope)
         with self.problems.of(name):
             layout = read_layout(first("distribution"), first("resources"), what, name, self.notes, scope.settle)
         return Source(
@@ -313,11 +314,16 @@ class Components:
                 self.notes.add(f"outputs.{key}.path", name)
         return outputs
 
-    def _variables(self, job: Value, component: Value | None, what: str, scope: Scope) -> dict[str, str]:
+    def _variables(self, job: Value, component: Value | None, name: str, scope: Scope) -> dict[str, str]:
+        what = f"Step `{name}`"
         variables: dict[str, str] = {}
         for place in (component, job):
             for key, value in _entries(place, "environment_variables", what).items() if place is not None else ():
                 settled = scope.settle(value)
+                if isinstance(settled.data, (dict, list)):
+                    text = f"environment variable `{key}` of step `{name}` is no text: it is written as JSON"
+                    self.notes.say(text, value, name)
+                    settled = Value(json.dumps(settled.plain(), default=str), settled.file, settled.line)
                 variables[key] = "" if settled.data is None else settled.text(f"Environment variable `{key}`")
                 keep_variables({key: variables[key]})
         return variables

@@ -18,6 +18,8 @@ DATA_TYPES = (*FILE_TYPES, *FOLDER_TYPES)
 _EARLIER = {"path": "uri_folder"}
 #: Keys of one mapping that the schema does not have, above which no misspelt one is looked for.
 _MOST_OTHERS = 100
+#: As Azure's own reader takes them.
+_TRUE, _FALSE = ("true", "t", "yes", "y", "on", "1"), ("false", "f", "no", "n", "off", "0")
 _KEYS = (
     *("type", "description", "optional", "default", "min", "max", "enum", "mode", "path", "value"),
     *("datastore", "path_on_compute", "dataset", "data", "local_path", "properties", "name", "version"),
@@ -182,9 +184,10 @@ def _wrong(value: Value, what: str, type_: str) -> Exception:
 def _truth(value: Value | None, what: str) -> bool:
     if value is None:
         return False
-    if str(value.data).lower() not in ("true", "false"):
+    text = str(value.data).lower()
+    if text not in (*_TRUE, *_FALSE):
         raise refuse(value, f"{what} has to be true or false.", "Correct that line.")
-    return str(value.data).lower() == "true"
+    return text in _TRUE
 
 
 def _bound(value: Value | None, what: str) -> float | None:
