@@ -60,6 +60,20 @@ def test_every_configuration_is_what_the_debugger_extension_takes(tmp_path: Path
         assert set(compound["configurations"]) <= names
 
 
+def test_a_file_that_was_typed_is_what_f5_runs_and_nested_steps_have_configurations(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    (project.folder / "parts").mkdir()
+    (project.folder / "parts" / "outer.yml").write_text(
+        "type: pipeline\njobs:\n  outer: {component: ../pipeline.yml}\n  auto: {type: automl}\n"
+    )
+    project.ok("vscode.setup", "--file", "parts/outer.yml")
+    names = {entry["name"] for entry in written(project, "launch.json")["configurations"]}
+    assert {f"{FAMILY} (outer.{step})" for step in ("prepare", "add", "tell")} <= names
+    commands = [task["args"][2:] for task in written(project, "tasks.json")["tasks"]]
+    assert ["pipeline.debug", "--file", "parts/outer.yml", "--step", "outer.add"] in commands
+    assert ["pipeline.debug", "--file", "parts/outer.yml"] in commands
+
+
 @pytest.mark.parametrize("step", [None, "train"])
 @pytest.mark.parametrize("rank", [None, 3])
 def test_what_the_chains_write_is_what_the_debugger_extension_takes(step: str | None, rank: int | None) -> None:

@@ -147,6 +147,7 @@ def _deployment(settings: Settings, deployment: OnlineDeployment | None, engine:
 
 def _pipeline(found: Found, pipeline: Pipeline, settings: Settings, engine: StepEngine) -> None:
     several = len(pipeline.steps) > 1
+    command = ["pipeline.debug", *_typed_file(settings)]
     names = []
     for step in pipeline.steps:
         mappings = _mappings(settings, engine, step.code, step.includes)
@@ -156,12 +157,20 @@ def _pipeline(found: Found, pipeline: Pipeline, settings: Settings, engine: Step
             which = [*(["--step", step.name] if several else []), *([] if shown is None else ["--rank", str(rank)])]
             base = published_port(step.command)
             wanted = None if base is None else base + rank
-            argv = ["pipeline.debug", *which]
+            argv = [*command, *which]
             found.chains.append(Chain(name, argv, ["pipeline.cancel"], mappings, wanted, "pipeline"))
             names.append(name)
     if len(names) > 1:
         ranks = ["--rank", "all"] if any(step.ranks > 1 for step in pipeline.steps) else []
-        found.compounds.append(Compound(COMPOUND, ["pipeline.debug", *ranks], names))
+        found.compounds.append(Compound(COMPOUND, [*command, *ranks], names))
+
+
+def _typed_file(settings: Settings) -> list[str]:
+    """The flag that F5's command needs for a pipeline that no setting names."""
+    if settings.set_by.get("pipeline_file") != "--pipeline-file":
+        return []
+    file = settings.pipeline_file
+    return ["--file", str(file.relative_to(settings.project) if file.is_relative_to(settings.project) else file)]
 
 
 def _experiment(found: Found, name: str, settings: Settings, engine: StepEngine) -> None:
