@@ -123,7 +123,10 @@ def test_a_sweep_is_one_trial_of_the_first_and_lowest_values(load: Load) -> None
     assert (step.kind, texts(pipeline)) == ("sweep", {"a": "1", "b": "hello", "c": "0.1"})
     values = {f"inputs.{name}": text or "" for name, text in texts(pipeline).items()}
     assert render_command(step, values) == "python x.py --a 1 --b hello --c 0.1"
-    assert texts(load(SWEEP, {f"{step.name}.b": "world"}))["b"] == "world"
+    for name in ("b", f"{step.name}.b"):
+        assert texts(load(SWEEP, {name: "world"}))["b"] == "world"
+    with pytest.raises(BadValue, match="There is no input `x`"):
+        load(SWEEP, {"x": "1"})
 
 
 def test_a_sweep_in_a_pipeline_may_have_a_component_as_its_trial(load: Load, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def survey(
         root = of_batch(root, notes, assets, Path(replaced.get(DATA, "")).is_file())
     root = as_pipeline(root, notes)
     scope = Levels(Components(notes, problems, assets, cloud), replaced, skip, problems).read(root)
+    replaced = _of_the_only_step(replaced, scope)
     _check_replaced(replaced, scope)
     reading = _Reading(root, scope, Bindings(replaced, notes, problems, assets, cloud), problems)
     asked = chosen(scope, only, problems)
@@ -274,6 +275,16 @@ def _nothing_left(left: Sequence[LeftOut], root: Value) -> UserError:
     if errors:
         return together(errors)
     return refuse(root, "No step is left to run: all of them are left out.", "Leave out fewer: --skip NAME")
+
+
+def _of_the_only_step(replaced: Mapping[str, str], scope: Scope) -> dict[str, str]:
+    """Where there is one step, its own inputs need no name in front: such as the values of a sweep's trial."""
+    entries = list(scope.entries())
+    only = entries[0] if len(entries) == 1 else None
+    if not isinstance(only, Source):
+        return dict(replaced)
+    own = {name for name in replaced if name not in scope.inputs and name in only.declared}
+    return {f"{only.name}.{name}" if name in own else name: text for name, text in replaced.items()}
 
 
 def _check_replaced(replaced: Mapping[str, str], scope: Scope) -> None:
