@@ -193,7 +193,9 @@ def test_a_batch_deployment_is_debugged_as_it_is(parallel: PipelineProject) -> N
         settings: {mini_batch_size: 3, output_action: append_row, output_file_name: rows.csv}
         """)
     )
-    endpoint = debug(parallel, "--pipeline-file", str(file), "--input", "data=numbers", "--mini-batch", "1")
+    batch = ["deploy.debug", "--deployment", str(file)]
+    parallel.inv(*batch).says("is a batch deployment, not an online deployment", "--data FOLDER")
+    (endpoint,) = parallel.ok(*batch, "--data", "numbers", "--mini-batch", "1", "--json").json["endpoints"]
     assert endpoint["step"] == "doubling"
     with session(endpoint, {script(parallel): [RUN_LINE + 1]}) as client:
         frame = stop_of(client)
@@ -203,6 +205,21 @@ def test_a_batch_deployment_is_debugged_as_it_is(parallel: PipelineProject) -> N
     record = parallel.until_final()
     assert record["status"] == "Completed"
     assert (parallel.runs / record["run_id"] / "outputs/score/rows.csv").read_text() == "f3 9\nf4 12\n"
+
+
+def test_data_of_what_is_no_batch_deployment_is_refused(parallel: PipelineProject) -> None:
+    file = str(parallel.pipeline)
+    parallel.inv("deploy.debug", "--data", "numbers").says("--data is for a batch deployment, and none", code=2)
+    parallel.inv("deploy.debug", "--deployment", file, "--data", "numbers").says("is no batch deployment, so it takes")
+    batch = parallel.folder / "batch.yml"
+    batch.write_text(
+        "$schema: https://azuremlschemas.azureedge.net/latest/batchDeployment.schema.json\n"
+        "name: a\nendpoint_name: b\nmodel: {path: numbers}\nmini_batch_size: 3\n"
+    )
+    named = ["deploy.debug", "--deployment", str(batch)]
+    parallel.inv(*named, "--data", "numbers").says("has no scoring script", "mlflow.pyfunc.load_model")
+    parallel.inv(*named, "--data", "numbers", "--env", "A=b").says("--env and --source are not for batch", code=2)
+    parallel.inv(*named, "--mini-batch", "1").says("A batch deployment runs on data, and none is named", code=2)
 
 
 SWEEP = """

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from workflows.errors import UserError
+from workflows.pipelines.batch import data_input
 from workflows.pipelines.definition import Pipeline
 from workflows.pipelines.parallel import is_parallel
 from workflows.pipelines.parts import Parts
@@ -280,8 +281,18 @@ def test_a_deployment_of_a_pipeline_component_is_that_pipeline(tmp_path: Path) -
         settings: {continue_on_step_failure: false, default_compute: cluster}
     """
     found = read(project(tmp_path, {"whole.yml": component}), text, data=str(tmp_path / "data"))
+    assert data_input(tmp_path / "file.yml") == "data"
     assert [step.name for step in found.steps] == ["one"]
     assert not found.continue_on_failure
+
+
+def test_the_data_of_a_component_is_the_only_input_that_takes_any(tmp_path: Path) -> None:
+    (tmp_path / "file.yml").write_text("name: a\nendpoint_name: b\ncomponent: ./c.yml\n")
+    (tmp_path / "c.yml").write_text("inputs: {n: {type: integer}, images: {type: uri_folder}}\njobs: {}\n")
+    assert data_input(tmp_path / "file.yml") == "images"
+    (tmp_path / "c.yml").write_text("inputs: {a: {type: uri_file}, b: {type: uri_folder}}\njobs: {}\n")
+    with pytest.raises(UserError, match="several inputs of data: `a`, `b`"):
+        data_input(tmp_path / "file.yml")
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..assets.kinds import MODEL
 from ..assets.names import LocalAssets, read_name
-from ..paths import exists
+from ..paths import exists, shown
+from .definition import LITERAL_TYPES
 from .literals import unknown_keys
 from .local_paths import local_path, scheme
 from .notes import Notes
 from .parallel import MODEL_INPUT
-from .yaml_file import Value, read_yaml, refuse
+from .yaml_file import Value, listed, read_yaml, refuse
 
 #: What the input is called that `deploy.debug --data` gives.
 DATA = "data"
@@ -102,6 +104,27 @@ def of_batch(root: Value, notes: Notes, assets: LocalAssets, data_is_file: bool)
         "jobs": at({name: at(job)}),
     }
     return at(made)
+
+
+def data_input(file: Path) -> str:
+    """The input of a batch deployment's pipeline that its data is: the only one of a component that takes any.
+
+    Raises:
+        UserError: The file cannot be read, or takes data in several places.
+    """
+    root = read_yaml(file, "deployment file")
+    component = root.get("component")
+    if component is None:
+        return DATA
+    if not component.is_mapping:
+        component = read_yaml(local_path(component, component.text("`component`")), "component file", component)
+    types = {name: value.get("type") for name, value in _entries(component, "inputs").items()}
+    names = [name for name, type_ in types.items() if type_ is None or str(type_.data) not in LITERAL_TYPES]
+    if len(names) != 1:
+        has = f"several inputs of data: {listed(names)}" if names else "no input of data"
+        remedy = f"inv pipeline.debug --file {shown(file)} --input NAME=PATH"
+        raise refuse(component, f"The pipeline of the deployment has {has}.", remedy)
+    return names[0]
 
 
 def _of_component(root: Value) -> Value:

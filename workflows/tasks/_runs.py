@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..console import Console
     from ..runs.attachable import Attachable
     from ..runs.record import RunRecord
+    from ._command import Command
 
 
 #: Seconds that a step may take to end after its script has.
@@ -290,6 +291,35 @@ def _scripts(command: str) -> list[str]:
         if (end := word.rfind(".py")) > 0:
             words.append(word[: end + 3])
     return words
+
+
+def show_debugged(call: Command, run: RunRecord, found: Sequence[Attachable], on_error: bool = False) -> None:
+    """Say what can be done with a run whose first step holds, and hand over the command's result.
+
+    Args:
+        call: The command.
+        run: The run.
+        found: What can be attached to; empty where the run has completed.
+        on_error: Whether it would have held only where a step raises.
+    """
+    console = call.console
+    console.line()
+    if found:
+        names = list(dict.fromkeys(one.configuration for one in found))
+        more = f" (and {len(names) - 1} more; all of them: the compound)" if len(names) > 1 else ""
+        console.line(f'Press F5 in VS Code: "{names[0]}"{more}')
+        # Of several ranks one alone would go on, and wait for the others.
+        sample = sample_location(run, found[0]) if len(found) == 1 else ""
+        if sample:
+            console.line(f"Without editor  inv pipeline.inspect {sample} --run {run.number}")
+        console.line(f"The steps       inv pipeline.status --run {run.number}")
+        console.line(f"Their logs      inv pipeline.tail-log --run {run.number} --follow")
+        console.line(f"End it          inv pipeline.cancel --run {run.number}")
+    else:
+        why = "no step raised" if on_error else "no step has started a Python script that could be debugged"
+        console.line(f"The run {run.run_id} has completed, and {why}.")
+    console.result(submitted(call.console, run, found))
+    call.ready()
 
 
 def submitted(console: Console, run: RunRecord, found: Sequence[Attachable]) -> dict[str, object]:

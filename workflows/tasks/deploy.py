@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import BadValue
 from ._command import Command, command
 from ._dap_client import PRINT_HELP, show_places
 from .container import stop_service
@@ -136,11 +137,14 @@ def attach_config(run: Command, print: bool = False) -> None:
         "wait": WAIT_HELP,
         "follow": "Stay and stream the service's log; Ctrl-C leaves it running.",
         "dry_run": "Make nothing: show what would run and what is missing; exit code 1 where something is.",
+        "data": "For a batch deployment (--deployment): the folder or file that it is run on.",
+        "mini_batch": "With --data: run the Nth mini-batch alone, counted from 0 as in Azure ML.",
         **ENV_HELP,
         **SOURCE_HELP,
         **GENERATE_HELP,
     },
     iterable=["env"],
+    paths={"data": "path"},
 )
 def debug(
     run: Command,
@@ -148,13 +152,22 @@ def debug(
     wait: bool = False,
     follow: bool = False,
     dry_run: bool = False,
+    data: str | None = None,
+    mini_batch: str | None = None,
     source: str = "local",
     model: str | None = None,
     generate_dockerfile: bool = False,
 ) -> None:
-    """Do it all: build, tag, run, runsvdir, attach-config."""
+    """Do it all: build, tag, run, runsvdir, attach-config; of a batch deployment, what pipeline.debug does."""
     from ..vscode import pressed
 
+    if data is not None or mini_batch is not None:
+        from ._batch import debug_batch
+
+        if env or source != "local":
+            raise BadValue("--env and --source are not for batch deployments.", "Put variables into its file.")
+        debug_batch(run, data, mini_batch, follow, dry_run)
+        return
     if dry_run:
         _dry_run(run, env)
         return

@@ -21,10 +21,10 @@ from ._runs import (
     read_rank,
     read_ranks,
     remark,
-    sample_location,
     say_where,
     see_free,
     see_success,
+    show_debugged,
     stay,
     submitted,
 )
@@ -164,24 +164,7 @@ def debug(
     see_free(joined[1] if joined else ())
     wanted = _wanted(input, step, skip, trials, mini_batch)
     run, found = joined or flow.debug(wanted, request, _options(call, wanted))
-    console = call.console
-    console.line()
-    if found:
-        names = list(dict.fromkeys(one.configuration for one in found))
-        more = f" (and {len(names) - 1} more; all of them: the compound)" if len(names) > 1 else ""
-        console.line(f'Press F5 in VS Code: "{names[0]}"{more}')
-        # Of several ranks one alone would go on, and wait for the others.
-        sample = sample_location(run, found[0]) if len(found) == 1 else ""
-        if sample:
-            console.line(f"Without editor  inv pipeline.inspect {sample} --run {run.number}")
-        console.line(f"The steps       inv pipeline.status --run {run.number}")
-        console.line(f"Their logs      inv pipeline.tail-log --run {run.number} --follow")
-        console.line(f"End it          inv pipeline.cancel --run {run.number}")
-    else:
-        why = "no step raised" if request.on_error else "no step has started a Python script that could be debugged"
-        console.line(f"The run {run.run_id} has completed, and {why}.")
-    console.result(submitted(call.console, run, found))
-    call.ready()
+    show_debugged(call, run, found, request.on_error)
     if follow:
         stay(call.console, flow.refresh, run)
 

@@ -1,0 +1,55 @@
+"""A batch deployment under a debugger: a run of the pipeline that its file stands for, on the data that is named."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..errors import BadValue, UserError
+from ._runs import show_debugged, stay
+
+if TYPE_CHECKING:
+    from ._command import Command
+
+
+def debug_batch(call: Command, data: str | None, mini_batch: str | None, follow: bool, dry_run: bool) -> None:
+    """Debug the batch deployment of the settings.
+
+    Args:
+        call: The command.
+        data: A folder or file, relative to the current folder; None where none was named.
+        mini_batch: The mini-batch that is run alone, as typed.
+        follow: Stay and stream the log.
+        dry_run: Show what would run instead.
+
+    Raises:
+        UserError: The settings name no such deployment, or it cannot be run.
+        BadValue: No data is named, or ``mini_batch`` is no number.
+    """
+    from ..assets.kinds import BATCH_DEPLOYMENT, kind_of_file
+    from ..backends.base import DebugRequest
+    from ..flows.pipeline import PipelineFlow, Wanted
+    from ..paths import shown
+    from ..pipelines.batch import data_input
+    from ..pipelines.parts import read_parts
+
+    file = call.settings.deployment
+    if file is None:
+        raise BadValue("--data is for a batch deployment, and none is named.", "Name its file: --deployment FILE")
+    if kind_of_file(file) is not BATCH_DEPLOYMENT:
+        raise UserError(f"{shown(file)} is no batch deployment, so it takes no --data.", "Take it away.")
+    if data is None:
+        raise BadValue("A batch deployment runs on data, and none is named.", "Name a folder or a file: --data PATH")
+    parts = read_parts(None, mini_batch)
+    wanted = Wanted({data_input(file): data}, parts=parts)
+    flow = PipelineFlow(replace(call.settings, pipeline_file=file, backend="local"), call.console)
+    if dry_run:
+        flow.dry_run(wanted)
+        return
+    # What is typed to run it again is understood by `pipeline.debug`, too, which the run's other tasks are of.
+    words = ["--file", str(shown(file)), *(f"--input={name}={value}" for name, value in wanted.inputs.items())]
+    run, found = flow.debug(wanted, DebugRequest(), shlex.join([*words, *parts.typed]))
+    show_debugged(call, run, found)
+    if follow:
+        stay(call.console, flow.refresh, run)
