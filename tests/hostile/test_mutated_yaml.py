@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -11,20 +12,23 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import Hostile
+from deployment_files import BLUE, KUBERNETES, MANY, OWN, make
 from mutations import LINES, YAML, mutated
 from pipelines import PIPELINE
 from projects import ROOT
 from runconfigs import SAVED
 
+from workflows.deployments import overlay
 from workflows.environments.definition import load_definition
 from workflows.environments.references import resolve_environment
 from workflows.errors import UserError
 from workflows.experiments.runconfig import read as read_runconfig
 from workflows.experiments.runconfig import write as write_runconfig
+from workflows.flows.specification import serving_of
 from workflows.pipelines.commands import debugged_command, names_own_script, published_option
 from workflows.pipelines.expressions import render_command
 from workflows.pipelines.reader import load_pipeline
-from workflows.settings import resolve
+from workflows.settings import Settings, resolve
 from workflows.yaml_nodes import MOST_NODES, compose
 
 CONDA = b"""\
@@ -132,6 +136,25 @@ def generated(source: random.Random, levels: int = 3) -> str:
         "min",
     )
     return "{" + ", ".join(f"{source.choice(names)}: {one}" for one in inner) + "}"
+
+
+def _described(settings: Settings) -> None:
+    serving_of(overlay.described(settings).deployment)
+
+
+def test_a_mutated_deployment_is_read_or_refused(folder: Path, hostile: Hostile) -> None:
+    make(folder, own=OWN, many=MANY, green=KUBERNETES)
+    (folder / "endpoints" / "image").mkdir()
+    (folder / "endpoints" / "image" / "Dockerfile").write_text("FROM somewhere\nCOPY . /app\n")
+    file = folder / "endpoints" / "mutated.yml"
+    originals = [text.encode() for text in (BLUE, OWN, MANY, KUBERNETES)]
+    refused = 0
+    for index in range(hostile.count):
+        rng = hostile.random(index)
+        file.write_bytes(mutated(rng.choice(originals), rng, YAML))
+        settings = resolve(folder, {"deployment": str(file)}, environ={}, cwd=folder)
+        refused += bool(outcome(functools.partial(_described, settings), file))
+    assert refused
 
 
 def test_a_mutated_pipeline_is_read_or_refused(folder: Path, hostile: Hostile) -> None:

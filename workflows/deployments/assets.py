@@ -11,6 +11,7 @@ from ..errors import UserError
 from ..paths import exists, shown
 from ..pipelines.local_paths import code_path, local_path, scheme
 from ..pipelines.yaml_file import Value, did_you_mean, read_yaml
+from ..words import shortened
 from .definition import Model
 from .problems import Problems
 
@@ -49,14 +50,15 @@ def read_code(problems: Problems, value: Value) -> tuple[Path | None, Path | Non
         if not path.is_relative_to(folder):
             problems.add(
                 script,
-                f"The scoring script {text} is not in the code's folder {shown(folder)}, which is all that a service "
-                "gets.",
+                f"The scoring script {shortened(text)} is not in the code's folder {shown(folder)}, which is all that "
+                "a service gets.",
                 "Name a folder above it in `code`, and the script from there.",
             )
-        elif not path.is_file():
+        elif not exists(path) or not path.is_file():
             inside = sorted(one.name for one in folder.glob("*.py"))
             remedy = did_you_mean(text, inside) if inside else "Correct `scoring_script` or `code`."
-            problems.add(script, f"There is no scoring script {shown(path)}.", remedy)
+            where = shortened(text, 200)
+            problems.add(script, f"There is no scoring script {where} in {shown(folder)}.", remedy)
         else:
             return folder, path
     return None, None
@@ -103,15 +105,16 @@ def _inline(problems: Problems, value: Value) -> Model | None:
         return None
     text = place.text("`path` of the model").strip()
     if scheme(text):
-        problems.add(place, f"The model is not on this machine: {text}.", _ELSEWHERE)
+        problems.add(place, f"The model is not on this machine: {shortened(text, 200)}.", _ELSEWHERE)
         return None
     path = local_path(place, text)
     if not exists(path):
         problems.add(place, f"The model should be {shown(path)}, which is not there.", f"Check the path. {_ELSEWHERE}")
         return None
     given = value.get("type")
-    type_ = str(given.data) if given is not None else "custom_model"
-    found = Model(path, str(name.data) if name is not None else "", str(version.data) if version else "", type_)
+    type_ = given.text("`type` of the model") if given is not None else "custom_model"
+    called = name.text("`name` of the model").strip() if name is not None else ""
+    found = Model(path, called, version.text("`version` of the model").strip() if version is not None else "", type_)
     if type_ == "mlflow_model" and not found.is_mlflow:
         problems.add(place, f"{shown(path)} is no MLflow model: it has no MLmodel.", "Correct `path`, or `type`.")
     return found
@@ -129,7 +132,7 @@ def _named(problems: Problems, value: Value, text: str, names: LocalAssets) -> M
             return _inline(problems, read_yaml(path, "model file", value))
         if exists(path):
             return Model(path)
-    problems.add(value, f"The model `{text}` is not on this machine.", _ELSEWHERE)
+    problems.add(value, f"The model `{shortened(text, 200)}` is not on this machine.", _ELSEWHERE)
     return None
 
 

@@ -7,12 +7,15 @@ https://learn.microsoft.com/azure/machine-learning/reference-yaml-deployment-kub
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..pipelines.definition import EnvironmentReference
 
+#: A name or version that can be a folder's.
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 #: Where Azure ML puts models, and code, in a container.
 MODELS_ROOT, CODE_ROOT = "/var/azureml-app/azureml-models", "/var/azureml-app"
 
@@ -40,7 +43,9 @@ class Model:
 
     def place(self, root: str = MODELS_ROOT) -> str:
         """The folder of a container that Azure ML gives it to, itself in it."""
-        return str(PurePosixPath(root, self.name, self.version)) if self.name else root
+        if not _NAME.fullmatch(self.name):
+            return root
+        return str(PurePosixPath(root, self.name, self.version if _NAME.fullmatch(self.version) else ""))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ..errors import UserError
 from ..pipelines.definition import EnvironmentReference
 from ..pipelines.environment_field import read_environment
 from ..pipelines.yaml_file import Value, did_you_mean, kind, read_yaml
+from ..words import shortened
 from .assets import read_code, read_model, registered_environment
 from .definition import OnlineDeployment, Probe, Route, Routes
 from .problems import Problems
@@ -76,7 +77,13 @@ def load_deployment(file: Path, project: Path, model_dir: Path | None = None) ->
     readiness = _probe(problems, root.get("readiness_probe"), "readiness_probe")
     liveness = _probe(problems, root.get("liveness_probe"), "liveness_probe")
     _requests(problems, root.get("request_settings"))
-    mount = root.get("model_mount_path")
+    mount = _text(problems, root, "model_mount_path")
+    if mount and served and (not mount.startswith("/") or "\0" in mount or mount.strip("/") == ""):
+        problems.add(
+            root.data["model_mount_path"],
+            f"`model_mount_path` is a folder of the container, from /, not {shortened(mount)!r}.",
+            "Correct that line.",
+        )
     for key in _ELSEWHERE:
         _noted(problems, root, key)
     problems.notes += [f"Azure ML wants `{key}`, which the file has not" for key in _WANTED if root.get(key) is None]
@@ -97,7 +104,7 @@ def load_deployment(file: Path, project: Path, model_dir: Path | None = None) ->
         model_dir=model_dir,
         environment=environment,
         routes=routes,
-        model_mount_path=str(mount.data) if mount is not None else "",
+        model_mount_path=mount,
         variables=own,
         readiness=readiness,
         liveness=liveness,
