@@ -16,6 +16,7 @@ PARTS: Mapping[str, str] = {
     "data/a.csv": "1\n",
     "src/train.py": "",
     "src/score.py": "",
+    "src/batch.py": "def init():\n    pass\n\n\ndef run(mini_batch):\n    return list(mini_batch)\n",
     "conda.yml": "dependencies: [python=3.11, pip]\n",
     "docker/Dockerfile": "FROM debian\n",
     "train.yml": f"""\
@@ -195,6 +196,26 @@ jobs:
     type: command
     component: ./train.yml
     inputs: {{data: {{type: uri_folder, path: ./data}}, epochs: 99, loss: l3, verbose: 'no', rate: fast, more: 1}}
+""",
+    "pipeline-parallel.yml": f"""\
+{S}pipelineJob.schema.json
+type: pipeline
+{_SETTINGS}jobs:
+  batch_step:
+    type: parallel
+    inputs: {{files: {{type: uri_folder, path: ./data}}}}
+    outputs: {{report: {{type: uri_file}}}}
+    input_data: ${{{{inputs.files}}}}
+    mini_batch_size: "1"
+    mini_batch_error_threshold: 5
+    retry_settings: {{max_retries: 2, timeout: 60}}
+    resources: {{instance_count: 2}}
+    max_concurrency_per_instance: 2
+    task:
+      type: run_function
+      code: ./src
+      entry_script: batch.py
+      {_ENV}      append_row_to: ${{{{outputs.report}}}}
 """,
     "pipeline-component.yml": PARTS["inner.yml"],
     "command-job.yml": f"""\

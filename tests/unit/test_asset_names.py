@@ -141,8 +141,19 @@ def test_a_file_beside_the_one_that_asks_counts_as_well(tmp_path: Path) -> None:
 def test_a_tree_beyond_the_limits_is_not_searched_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "MOST_ENTRIES", 50)
     for number in range(60):
-        (tmp_path / "data" / str(number)).mkdir(parents=True)
-    component(tmp_path / "data" / "7", "train")
-    component(tmp_path, "fit")
+        (tmp_path / "data" / "deep" / str(number)).mkdir(parents=True)
+    component(tmp_path / "data" / "deep" / "7", "train")
+    component(tmp_path / "zoo", "fit")
     assert find(tmp_path, "azureml:train:1")[0] is None
+    # What is further up comes first, whatever lies beside it.
     assert find(tmp_path, "azureml:fit:1")[0] is not None
+
+
+def test_a_folder_with_a_data_set_in_it_is_not_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "MOST_IN_FOLDER", 20)
+    component(tmp_path / "few", "fit")
+    component(tmp_path / "images", "train")
+    for number in range(30):
+        (tmp_path / "images" / f"{number}.png").touch()
+    assert find(tmp_path, "azureml:fit:1")[0] is not None
+    assert find(tmp_path, "azureml:train:1")[0] is None

@@ -6,8 +6,10 @@ what a file there says of itself under ``name:`` and ``version:`` is what it has
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,7 @@ from ..reading import read_bytes
 from .kinds import SUFFIXES, Kind, kind_of
 
 #: Above these nothing more is looked at: a project may have a data set of a million files in it.
-MOST_ENTRIES, MOST_FILES = 200_000, 5_000
+MOST_ENTRIES, MOST_IN_FOLDER, MOST_FILES = 100_000, 5_000, 5_000
 #: Bytes of a file above which it is none that somebody has written.
 _MOST_BYTES = 256 * 1024
 _NEVER = frozenset({"node_modules", "__pycache__", "site-packages", "outputs", "mlruns"})
@@ -186,33 +188,42 @@ def _indexed(folders: Collection[Path]) -> dict[str, list[Path]]:
 
 
 def _files(folders: Collection[Path]) -> Iterator[Path]:
-    """The YAML files below folders, each once, as far as the limits allow."""
+    """The YAML files below folders, each once and those further up first, as far as the limits allow."""
     seen: set[str] = set()
     entries = files = 0
-    for folder in folders:
-        ignored = _Ignored(folder)
-        for parent, below, names in os.walk(folder):
-            real = os.path.realpath(parent)
+    for top in folders:
+        ignored = _Ignored(top)
+        waiting = deque([str(top)])
+        while waiting and entries < MOST_ENTRIES:
+            folder = waiting.popleft()
+            real = os.path.realpath(folder)
             if real in seen:
-                below.clear()
                 continue
             seen.add(real)
-            entries += len(below) + len(names)
-            if entries > MOST_ENTRIES or any(os.path.lexists(os.path.join(parent, one)) for one in _ENVIRONMENTS):
-                below.clear()
+            found = _listed(folder)
+            entries += len(found)
+            if any(entry.name in _ENVIRONMENTS for entry in found):
                 continue
-            below[:] = sorted(
-                name
-                for name in below
-                if not name.startswith(".") and name not in _NEVER and not ignored(parent, name, folder=True)
-            )
-            for name in sorted(names):
-                if not name.lower().endswith(SUFFIXES) or ignored(parent, name):
-                    continue
-                files += 1
-                if files > MOST_FILES:
-                    return
-                yield Path(parent, name)
+            for entry in sorted(found, key=lambda entry: entry.name):
+                below = entry.is_dir(follow_symlinks=False)
+                if below and not entry.name.startswith(".") and entry.name not in _NEVER:
+                    if not ignored(entry.path, folder=True):
+                        waiting.append(entry.path)
+                elif not below and entry.name.lower().endswith(SUFFIXES) and not ignored(entry.path):
+                    files += 1
+                    if files > MOST_FILES:
+                        return
+                    yield Path(entry.path)
+
+
+def _listed(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder; nothing where that is more than anybody keeps such files among, or cannot be read."""
+    try:
+        with os.scandir(folder) as found:
+            entries = list(itertools.islice(found, MOST_IN_FOLDER + 1))
+    except OSError:
+        return []
+    return entries if len(entries) <= MOST_IN_FOLDER else []
 
 
 class _Ignored:
@@ -226,8 +237,8 @@ class _Ignored:
 
             self._spec = GitIgnoreSpec.from_lines(read_patterns(folder / ".amlignore"))
 
-    def __call__(self, parent: str, name: str, *, folder: bool = False) -> bool:
+    def __call__(self, full: str, *, folder: bool = False) -> bool:
         if self._spec is None:
             return False
-        path = os.path.relpath(os.path.join(parent, name), self._folder).replace(os.sep, "/")
+        path = os.path.relpath(full, self._folder).replace(os.sep, "/")
         return self._spec.match_file(f"{path}/" if folder else path)
