@@ -1,8 +1,10 @@
-"""Byte code of the debuggee, which the programs that it goes into must not write beside it."""
+"""Byte code: of the debuggee, which programs must not write beside it, and of an environment's packages."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from projects import ROOT
+
+from workflows.environments import bytecode
 
 
 def run(folder: Path, *command: str, **variables: str) -> str:
@@ -57,3 +61,53 @@ def test_what_is_compiled_beside_the_debuggee_is_used_and_otherwise_it_is_once_a
 def test_whoever_wants_no_byte_code_gets_none(debuggee: Path) -> None:
     keep(debuggee, PYTHONDONTWRITEBYTECODE="1")
     assert list(debuggee.rglob("*.pyc")) == []
+
+
+# Packages
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Path:
+    site = tmp_path / "an environment" / "lib" / "python3.11" / "site-packages"
+    for name in ("one", "two", "pip"):
+        (site / name).mkdir(parents=True)
+        (site / name / "__init__.py").write_text(f"said = '{name}'\n")
+    (site / "one" / "template.py").write_text("class {{ name }}:\n")
+    (site / "one" / "latin.py").write_bytes(b"# -*- coding: latin-1 -*-\nsaid = '\xe4'\n")
+    return tmp_path / "an environment"
+
+
+def compiled(environment: Path, tmp_path: Path) -> dict[str, Path]:
+    with bytecode.compiled(environment, Path(sys.executable), tmp_path, os.environ) as ended:
+        pass
+    assert [(done.code, done.lines) for done in ended] == [(0, ())] * len(ended)
+    return {path.parents[1].name + "." + path.name.partition(".")[0]: path for path in environment.rglob("*.pyc")}
+
+
+def test_packages_are_compiled_as_python_does_it(environment: Path, tmp_path: Path) -> None:
+    found = compiled(environment, tmp_path)
+    # pip is run by hand, and not every file of a package is Python's.
+    assert set(found) == {"one.__init__", "one.latin", "two.__init__"}
+    for place in found.values():
+        pythons = py_compile.compile(importlib.util.source_from_cache(str(place)), cfile=str(tmp_path / "pythons.pyc"))
+        assert place.read_bytes() == Path(str(pythons)).read_bytes()
+
+
+def test_byte_code_that_is_right_stays_and_what_is_old_is_made_anew(environment: Path, tmp_path: Path) -> None:
+    found = compiled(environment, tmp_path)
+    before = {name: (path.stat().st_ino, path.read_bytes()) for name, path in found.items()}
+    # As in another environment that has the file of the same cache.
+    linked = tmp_path / "linked.pyc"
+    os.link(found["two.__init__"], linked)
+    source = next(environment.rglob("two/__init__.py"))
+    source.write_text("said = 'something else'\n")
+    after = {name: (path.stat().st_ino, path.read_bytes()) for name, path in compiled(environment, tmp_path).items()}
+    assert after["one.latin"] == before["one.latin"] and after["one.__init__"] == before["one.__init__"]
+    assert after["two.__init__"] != before["two.__init__"]
+    assert linked.read_bytes() == before["two.__init__"][1]
+
+
+def test_what_is_taken_away_meanwhile_is_passed_over(environment: Path, tmp_path: Path) -> None:
+    with bytecode.compiled(environment, Path(sys.executable), tmp_path, os.environ) as ended:
+        shutil.rmtree(environment)
+    assert all(done.code == 0 for done in ended), ended

@@ -1,36 +1,110 @@
 """Byte code compiled once for all environments that share a package's files.
 
-uv links the files of a package from its cache into each environment, and compiles them there anew. What
-has been compiled is linked back beside the cached source, so that the next environment gets both: Python
-takes byte code for valid by the source's time and size, which a link keeps, and it is told the source's
-place when it is loaded.
+uv links the files of a package from its cache into each environment. They are compiled there by all cores, and what has
+been compiled is linked back beside the cached source, so that the next environment gets both: Python takes byte code
+for valid by the source's time and size, which a link keeps, and it is told the source's place when it is loaded.
 """
 
 from __future__ import annotations
 
 import contextlib
+import heapq
 import os
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from .processes import Finished, child, finished
 
-def share(environment: Path, cache: Path) -> None:
-    """Link the byte code of an environment into the cache that its packages came from.
+_COMPILER = Path(__file__).with_name("compiler.py")
+#: Packages that are left out: people run pip by hand, and it takes a third of the time that all the others take.
+_LEFT_OUT = frozenset({"pip"})
+#: Bytes of source that take as long to be compiled as a file takes to be opened.
+_PER_FILE = 2000
+#: Bytes of source for which a further process is worth its start.
+_PER_PROCESS = 400_000
+
+
+@contextlib.contextmanager
+def compiled(environment: Path, python: Path, scratch: Path, variables: Mapping[str, str]) -> Iterator[list[Finished]]:
+    """Compile what an environment has of packages, while something else is done.
 
     Args:
         environment: A virtual environment, or conda's.
-        cache: uv's cache; where the environment's files are copies, nothing is done.
+        python: Its interpreter.
+        scratch: A folder for files of the moment.
+        variables: The environment variables of the processes that compile.
+
+    Yields:
+        How these have ended, once they have; where one has failed, some of it is not compiled.
     """
-    archives = dict[tuple[int, int], Path]()
+    ended = list[Finished]()
+    with contextlib.ExitStack() as stack:
+        running = []
+        for number, paths in enumerate(_shared_out([one for site in _sites(environment) for one in _sources(site)])):
+            listed = scratch / f"sources-{number}"
+            listed.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in paths))
+            command = [str(python), "-I", "-S", str(_COMPILER), str(listed)]
+            running.append(stack.enter_context(child(command, environment=variables)))
+        yield ended
+        ended += [finished(process) for process in running]
+
+
+class Shared:
+    """The byte code of an environment's packages, and where it goes in the cache that they came from.
+
+    Args:
+        environment: A virtual environment, or conda's.
+        cache: uv's cache; where the environment's files are copies, none of it goes there.
+    """
+
+    def __init__(self, environment: Path, cache: Path) -> None:
+        archives = _archives(cache)
+        self._places = [place for site in _sites(environment) for place in _places(site, archives)]
+
+    def link(self) -> None:
+        """Link what has been compiled."""
+        for compiled, modules, target in self._places:
+            _share(compiled, modules, target)
+
+
+def _sites(environment: Path) -> list[Path]:
+    return [*environment.glob("lib/python*/site-packages"), environment / "Lib" / "site-packages"]
+
+
+def _sources(site: Path) -> Iterator[tuple[int, str]]:
+    """The size and path of each source in a folder of packages."""
+    for folder, folders, names in os.walk(site):
+        if folder == str(site):
+            folders[:] = [name for name in folders if name not in _LEFT_OUT]
+        for name in names:
+            if name.endswith(".py"):
+                path = os.path.join(folder, name)
+                with contextlib.suppress(OSError):
+                    yield os.stat(path).st_size, path
+
+
+def _shared_out(sources: list[tuple[int, str]]) -> list[list[str]]:
+    """Sources for a process each, such that all take as long: the largest first, each to who has the least."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    work = sum(size + _PER_FILE for size, _path in sources)
+    parts: list[tuple[int, int, list[str]]] = [
+        (0, number, []) for number in range(min(cores, 1 + work // _PER_PROCESS) if sources else 0)
+    ]
+    for size, path in sorted(sources, reverse=True):
+        least, number, paths = parts[0]
+        paths.append(path)
+        heapq.heapreplace(parts, (least + size + _PER_FILE, number, paths))
+    return [paths for _size, _number, paths in parts]
+
+
+def _archives(cache: Path) -> dict[tuple[int, int], Path]:
+    """The packages of a cache, each by the file in it that every environment links."""
+    found = dict[tuple[int, int], Path]()
     for metadata in cache.glob("archive-v*/*/*.dist-info/METADATA"):
         with contextlib.suppress(OSError):
-            archives[_identity(metadata)] = metadata.parents[1]
-    sites = [*environment.glob("lib/python*/site-packages"), environment / "Lib" / "site-packages"]
-    for site in sites:
-        for metadata in site.glob("*.dist-info/METADATA"):
-            archive = archives.get(_identity(metadata))
-            if archive is not None:
-                _share(site, metadata.with_name("RECORD"), archive)
+            found[_identity(metadata)] = metadata.parents[1]
+    return found
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -38,22 +112,31 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _share(site: Path, record: Path, archive: Path) -> None:
-    sources = defaultdict[str, set[str]](set)
-    # A name with a comma stands in quotes, and is nobody's module.
-    for line in record.read_text("utf-8", "replace").splitlines():
-        name = line.partition(",")[0]
-        if name.endswith(".py") and not name.startswith(("..", "/")):
-            folder, _, file = name.rpartition("/")
-            sources[folder].add(file.removesuffix(".py"))
-    for folder, modules in sources.items():
-        target = archive / folder
-        if not target.is_dir():
+def _places(site: Path, archives: Mapping[tuple[int, int], Path]) -> Iterator[tuple[Path, set[str], Path]]:
+    """Folders of packages in a site, the modules in them, and the folders in the cache that they came from."""
+    for metadata in site.glob("*.dist-info/METADATA"):
+        archive = archives.get(_identity(metadata))
+        if archive is None:
             continue
-        for compiled in (site / folder / "__pycache__").glob("*.pyc"):
-            if compiled.name.partition(".")[0] in modules:
-                place = target / "__pycache__" / compiled.name
-                # Somebody else may have been quicker, or be clearing the cache.
-                with contextlib.suppress(OSError):
-                    place.parent.mkdir(exist_ok=True)
-                    os.link(compiled, place)
+        modules = defaultdict[str, set[str]](set)
+        # A name with a comma stands in quotes, and is nobody's module.
+        for line in metadata.with_name("RECORD").read_text("utf-8", "replace").splitlines():
+            name = line.partition(",")[0]
+            if name.endswith(".py") and not name.startswith(("..", "/")):
+                folder, _, file = name.rpartition("/")
+                modules[folder].add(file.removesuffix(".py"))
+        for folder, names in modules.items():
+            if (archive / folder).is_dir():
+                yield site / folder / "__pycache__", names, archive / folder / "__pycache__"
+
+
+def _share(compiled: Path, modules: set[str], target: Path) -> None:
+    """Link the byte code of modules into the cache."""
+    with contextlib.suppress(OSError):
+        names = [name for name in os.listdir(compiled) if name.endswith(".pyc") and name.partition(".")[0] in modules]
+        if names:
+            target.mkdir(exist_ok=True)
+        for name in names:
+            # Somebody else may have been quicker, or be clearing the cache.
+            with contextlib.suppress(OSError):
+                os.link(compiled / name, target / name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,11 +35,12 @@ _UNSET = (
 _SHOWN_NAMES = 6
 # Where ensurepip, or the distribution in its place, has the wheels of pip that an environment begins with.
 _SEEDS = (
-    "import importlib.util, glob, os, sysconfig\n"
+    "import importlib.util, glob, os, sys, sysconfig\n"
     "found = importlib.util.find_spec('ensurepip')\n"
     "own = found and os.path.join(os.path.dirname(found.origin), '_bundled')\n"
     "for folder in filter(None, (sysconfig.get_config_var('WHEEL_PKG_DIR'), own, '/usr/share/python-wheels')):\n"
-    "    for name in ('pip', 'setuptools'):\n"
+    # Since Python 3.12 an environment begins without setuptools.
+    "    for name in ('pip', 'setuptools')[: 2 if sys.version_info < (3, 12) else 1]:\n"
     "        print(*sorted(glob.glob(os.path.join(glob.escape(folder), name + '-*.whl')))[-1:], sep='\\n')\n"
 )
 
@@ -144,15 +146,8 @@ def _seed(work: Work, program: str, python: str, environment: Mapping[str, str])
         # It is for people who install something by hand; an environment works without.
         _filled(replace(work, report=_silent), program, ["pip"], work.settings(), inside, needed=False)
         return
-    version = pythons.facts(python)
-    if version is None or version.version >= (3, 12, 0):
-        # Since Python 3.12 an environment begins without setuptools.
-        wheels.pop("setuptools", None)
     offline = ["--no-config", "--offline", "--no-deps", "--no-index", "--quiet", "--python", str(inside)]
-    for name, wheel in wheels.items():
-        # Programs import setuptools; pip is run by hand, and would take a third of the time that all the others take.
-        compiled = [] if name == "pip" else ["--compile-bytecode"]
-        run_for(work, [program, "pip", "install", *offline, *compiled, wheel], environment)
+    run_for(work, [program, "pip", "install", *offline, *wheels.values()], environment)
 
 
 def fill(work: Work, python: Path) -> str | None:
@@ -199,16 +194,32 @@ def fill_with_uv(work: Work, python: Path) -> str | None:
     if reason is None:
         # uv says nothing before it knows what all of them need, which may take long.
         work.report(f"installing {_named(work.definition)}")
-    for path in work.written() if reason is None else ():
-        reason = _filled(work, program, ["--requirements", str(path)], settings, python)
-        if reason is not None:
-            break
-    if reason is None and work.relocatable and work.definition.live:
-        # With what they need, and with what else is editable, they have been copied; now they stay where they are.
-        wanted = [word for path in work.definition.live for word in ("--editable", path.as_uri())]
-        reason = _filled(work, program, ["--no-deps", *wanted], settings, python, stay=True)
-    bytecode.share(work.folder, work.packages)
+    # What Python's own wheels have brought, while the others come; and then these.
+    with _compiled(work, python):
+        for path in work.written() if reason is None else ():
+            reason = _filled(work, program, ["--requirements", str(path)], settings, python)
+            if reason is not None:
+                break
+        if reason is None and work.relocatable and work.definition.live:
+            # With what they need, and with what else is editable, they have been copied; now they stay where they are.
+            wanted = [word for path in work.definition.live for word in ("--editable", path.as_uri())]
+            reason = _filled(work, program, ["--no-deps", *wanted], settings, python, stay=True)
+    with _compiled(work, python):
+        shared = bytecode.Shared(work.folder, work.packages)
+    shared.link()
     return reason
+
+
+@contextmanager
+def _compiled(work: Work, python: Path) -> Iterator[None]:
+    """Compile what is there of packages, while something else is done."""
+    with bytecode.compiled(work.folder, python, work.scratch, work.environment()) as ended:
+        yield
+    for done in ended:
+        if done.code != 0:
+            # Without it programs start later, and that is all; on a full disk there is more to come.
+            _room(done)
+            work.report(f"not all byte code could be compiled: {(done.lines or ('',))[-1]}")
 
 
 def _named(definition: EnvironmentDefinition) -> str:
@@ -241,7 +252,7 @@ def _filled(
     configuration.touch(mode=0o600)  # passwords of indexes are in it
     configuration.write_text(words.text, "utf-8", errors="surrogateescape")
     command = [program, "pip", "install", "--config-file", str(configuration), "--python", str(python)]
-    command += ["--compile-bytecode", *words.arguments]
+    command += words.arguments
     # Where it goes, the folders that packages come from are not.
     command += ["--no-editable"] if work.relocatable and not stay else []
     if any((item.local is not None and item.local.is_dir()) or "+" in item.text for item in work.definition.pip):

@@ -89,13 +89,23 @@ def run(
     Raises:
         OSError: It cannot be started.
     """
-    lines, scrub_line = deque[str](maxlen=_KEPT_LINES), LineScrubber()
     with child(command, environment=environment, folder=folder) as process:
-        assert process.stdout is not None
-        for raw in process.stdout:
-            line = scrub_line(raw.decode("utf-8", "replace").rstrip())
-            if line:
-                lines.append(line)
+        return finished(process, report)
+
+
+def finished(process: subprocess.Popen[bytes], report: Callable[[str], None] | None = None) -> Finished:
+    """Wait for the end of a command that :func:`child` has started.
+
+    Args:
+        process: As of :func:`child`.
+        report: As of :func:`run`.
+    """
+    lines, scrub_line = deque[str](maxlen=_KEPT_LINES), LineScrubber()
+    assert process.stdout is not None
+    for raw in process.stdout:
+        line = scrub_line(raw.decode("utf-8", "replace").rstrip())
+        if line:
+            lines.append(line)
+            if report is not None:
                 report(line)
-        code = process.wait()
-    return Finished(code, tuple(lines))
+    return Finished(process.wait(), tuple(lines))

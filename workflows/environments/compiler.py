@@ -1,0 +1,79 @@
+"""Compiles files to byte code: ``python -I -S compiler.py LIST``, run by the Python that is to import them.
+
+LIST is a file with paths, each ended by a NUL. Python's own ``compileall`` takes half as long again: it looks up, for
+each file, what is the same for all of them. What is written is what Python writes (PEP 552: by the source's time and
+size). The standard library only, and nothing that Python 3.8 does not have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from importlib.util import MAGIC_NUMBER
+from marshal import dumps
+
+_MOST = 0xFFFFFFFF
+
+
+def compile_file(path: str) -> None:
+    """Compile a file whose byte code is not there; one that is not this Python's, such as a template, is left alone.
+
+    Args:
+        path: The source.
+
+    Raises:
+        OSError: The byte code cannot be written.
+    """
+    folder, name = os.path.split(path)
+    folder = os.path.join(folder, "__pycache__")
+    target = os.path.join(folder, f"{name[:-3]}.{sys.implementation.cache_tag}.pyc")
+    try:
+        with open(path, "rb") as source:
+            found = os.fstat(source.fileno())
+            numbers = (0, int(found.st_mtime) & _MOST, found.st_size & _MOST)
+            head = MAGIC_NUMBER + b"".join(number.to_bytes(4, "little") for number in numbers)
+            if _begins(target, head):
+                return
+            code = compile(source.read(), path, "exec", dont_inherit=True)
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
+        # Never into a file that is there: it may be a link that other environments have, too.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(target)
+        with open(target, "xb") as file:
+            file.write(head + dumps(code))
+    except (FileNotFoundError, FileExistsError):
+        # Another version of the package is being put in its place.
+        return
+    except BaseException:
+        # The half of one would keep the module from being imported.
+        with contextlib.suppress(OSError):
+            os.unlink(target)
+        raise
+
+
+def _begins(path: str, head: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(head)) == head
+    except FileNotFoundError:
+        return False
+
+
+def main(listed: str) -> None:
+    """Compile the files that another one names."""
+    # Of the sources: whoever imports them is told what he wants to know.
+    warnings.simplefilter("ignore")
+    with open(listed, "rb") as file:
+        for path in file.read().split(b"\0"):
+            if path:
+                compile_file(os.fsdecode(path))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
