@@ -290,6 +290,20 @@ def test_trials_have_logs_of_their_own_and_one_that_fails_does_not_stop_the_swee
     assert json.loads((steps / "use/outputs/rows.txt").read_text()) == 1
 
 
+def test_the_best_trial_by_what_mlflow_has_logged_feeds_what_follows(sweep: PipelineProject) -> None:
+    (sweep.folder / "env" / "training").mkdir(parents=True)
+    (sweep.folder / "env" / "training" / "requirements.txt").write_text("mlflow-skinny==2.22.5\n")
+    logs = TRAIN.partition("if rate")[0] + "import mlflow\nmlflow.log_metric('loss', abs(rate - 3))\n"
+    (sweep.folder / "score" / "train.py").write_text(logs)
+    sweep.ok("pipeline.submit", "--no-debug", "--trials", "3")
+    record = sweep.until_final()
+    assert record["status"] == "Completed"
+    steps = sweep.runs / record["run_id"] / "steps"
+    told = (steps / "tune/azureml-logs/70_driver_log.txt").read_text()
+    assert told == "tune.trial2 is the best of 3: loss 0\n"
+    assert (steps / "use/outputs/rows.txt").read_text() == "3"
+
+
 def test_a_sweep_all_of_whose_trials_fail_takes_what_needs_it_with_it(sweep: PipelineProject) -> None:
     (sweep.folder / "score" / "train.py").write_text("raise SystemExit(3)\n")
     sweep.ok("pipeline.submit", "--no-debug", "--trials", "2")

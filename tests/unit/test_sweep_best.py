@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from workflows.engines.mlflow_store import prepare
+from workflows.engines.steps import StepSpec, Tracking
+from workflows.models import ImageRef
 from workflows.runs import sweeps
 from workflows.runs.plan import PlannedBest
 from workflows.runs.record import COMPLETED, FAILED, RunRecord, StepRecord
@@ -59,3 +63,15 @@ def test_it_can_be_done_again_after_the_runner_was_killed(tmp_path: Path) -> Non
     run = run_of(tmp_path, {"a": (COMPLETED, [1])})
     assert chosen(run, "minimize") == chosen(run, "minimize")
     assert not (tmp_path / "steps" / "tune" / "data").readlink().is_absolute()
+
+
+def test_what_mlflow_has_logged_counts_as_well(tmp_path: Path) -> None:
+    run = run_of(tmp_path, {"a": (COMPLETED, []), "b": (COMPLETED, [])})
+    for step, values in zip(run.steps, ([0.5, 0.25], [0.125, 0.375]), strict=False):
+        spec = StepSpec(
+            "r", step.name, tmp_path, run.step_folder(step.name), ImageRef("process", "digest", "name"), None
+        )
+        prepare(replace(spec, tracking=Tracking("p", step.run_id)), {}, "/seen")
+        (store,) = run.step_folder(step.name).glob("mlflow/store/*/*/metrics")
+        (store / "loss").write_text("".join(f"{1700 + n} {value} {n}\n" for n, value in enumerate(values)))
+    assert chosen(run, "minimize") == ("a is the best of 2: loss 0.25", "a")
