@@ -272,6 +272,8 @@ def test_a_trial_of_a_sweep_stops_at_a_breakpoint_with_its_values(sweep: Pipelin
 
 
 def test_trials_have_logs_of_their_own_and_one_that_fails_does_not_stop_the_sweep(sweep: PipelineProject) -> None:
+    shown = sweep.ok("pipeline.submit", "--dry-run", "--trials", "3").out
+    assert "those of the best trial by `loss`, minimize" in shown and "python train.py 3 RUN/" in shown
     sweep.ok("pipeline.submit", "--no-debug", "--trials", "3")
     record = sweep.until_final()
     assert record["status"] == "Completed"

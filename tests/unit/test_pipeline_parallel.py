@@ -351,7 +351,7 @@ def test_a_value_of_the_command_line_is_that_of_every_trial(tmp_path: Path) -> N
     found = read(project(tmp_path, {}), SWEEP, **{"tune.c": "z"})
     changed = Parts(trials=3).of(found)
     assert [step.inputs["c"].text for step in changed.steps if step.kind == "trial"] == ["z"]
-    assert changed.notes[-1] == "the search space of `tune` has 1 trials"
+    assert changed.notes[-1] == "the search space of `tune` has no more than 1 trial"
 
 
 def test_one_trial_alone_is_asked_for_by_its_name(tmp_path: Path) -> None:

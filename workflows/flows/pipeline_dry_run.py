@@ -113,8 +113,13 @@ def _show(console: Console, one: DryStep) -> None:
     after = f"  after {', '.join(step.after)}" if step.after else ""
     ranks = f"  {step.ranks} processes" if step.ranks > 1 else ""
     console.line(f"{step.name}{after}{ranks}")
-    rows = [("command", scrub(" ".join(one.command.split()))), ("code", str(shown(step.code)) if step.code else "none")]
-    rows.append(("environment", f"{one.environment}{f' ({one.state})' if one.state else ''}"))
+    if step.kind == "best" and step.sweep is not None:
+        metric = f"`{step.sweep.metric}`, {step.sweep.goal}" if step.sweep.metric else "the order of the trials"
+        rows = [("outputs", f"those of the best trial by {metric}")]
+    else:
+        rows = [("command", scrub(" ".join(one.command.split())))]
+        rows.append(("code", str(shown(step.code)) if step.code else "none"))
+        rows.append(("environment", f"{one.environment}{f' ({one.state})' if one.state else ''}"))
     for name, (text, source) in one.inputs.items():
         rows.append((f"input {name}", scrub(text) + (f"  ({source})" if source else "")))
     rows += [(f"output {name}", type_) for name, type_ in step.outputs.items()]

@@ -103,7 +103,9 @@ def with_trials(pipeline: Pipeline, count: int, named: Sequence[str] = ()) -> Pi
         trials = _trials(step, step.sweep, count)
         names = tuple(trial.name for trial in trials)
         if len(trials) < count:
-            notes.append(f"the search space of `{step.name}` has {len(trials)} trials")
+            notes.append(
+                f"the search space of `{step.name}` has no more than {len(trials)} trial{'s' if trials[1:] else ''}"
+            )
         wanted = [name for name in named if step.name.endswith(name.rpartition(".")[0])] if is_asked else []
         for text in wanted:
             if not any(name.endswith(text) for name in names):
