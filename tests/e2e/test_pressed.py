@@ -89,6 +89,17 @@ def test_f5_attaches_to_a_step_that_was_started_by_hand(project: PipelineProject
     assert status(project, "pipeline", 1) == "Canceled"
 
 
+def test_f5_of_a_step_that_needs_no_other_runs_it_alone_under_its_own_name(project: PipelineProject) -> None:
+    project.ok("vscode.setup", "--stop-after")
+    name = f"{FAMILY} (prepare)"
+    pressed = press(project, name)
+    assert pressed.code == 0 and pressed.out.strip().splitlines()[-1] == READY, pressed
+    assert [step["name"] for step in project.status()["steps"]] == ["prepare"]
+    (endpoint,) = project.step("prepare")["endpoints"]
+    assert endpoint["launch_configuration"] == name
+    assert project.launch()[name]["connect"]["port"] == endpoint["port"]
+
+
 def test_a_port_that_another_program_has_is_told_at_the_configuration(project: PipelineProject) -> None:
     project.ok("vscode.setup")
     name = f"{FAMILY} (add)"

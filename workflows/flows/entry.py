@@ -7,7 +7,6 @@ import os
 from typing import Any
 
 from .. import report
-from ..assets.kinds import see_script
 from ..debuggee import entry_script
 from ..debugger.readiness import read_events
 from ..engines.base import Engine
@@ -47,7 +46,10 @@ def check(settings: Settings, again: str | None = None) -> None:
         raise UserError(f"The entry script {script} does not exist.", remedy)
     if not os.access(script, os.R_OK):
         raise UserError(f"The entry script {script} cannot be read.", "Give yourself permission to read it.")
-    see_script(script, "--score-script")
+    if script.suffix != ".py":
+        from ..assets.kinds import see_script
+
+        see_script(script, "--score-script")
     _check_model(settings)
     wrong = entry_script.fault(str(script))
     # Whether it is Python is for the service's own to say, which may be a newer one.

@@ -68,7 +68,9 @@ def configuration_names(
     ranks = {
         step.name: max([step.ranks, *(rank + 1 for rank in allotted.get(step.name, ()))]) for step in pipeline.steps
     }
-    several = len(allotted) > 1 or bool(debug and debug.name_steps and len(pipeline.steps) > 1)
+    # In an editor a step that was asked for has a configuration of its own, also where nothing else runs.
+    many = len(pipeline.steps) > 1 or bool(pipeline.asked)
+    several = len(allotted) > 1 or bool(debug and debug.name_steps and many)
 
     def name(step: str, rank: int) -> str:
         return configuration_name(step if several or ranks[step] > 1 else None, rank if ranks[step] > 1 else None)

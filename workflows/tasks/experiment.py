@@ -79,7 +79,6 @@ def _options(
 ) -> RunOptions:
     import re
 
-    from ..assets.kinds import see_script
     from ..azureml.data_references import in_workspace
     from ..experiments.configure import RunOptions
 
@@ -91,7 +90,9 @@ def _options(
         return RunOptions(job=absolute(job), inputs=read_inputs(input))
     if input:
         raise BadValue("--input is for the inputs of a --job.", "A script's data is given by --data NAME=PATH.")
-    if script is not None:
+    if script is not None and not script.endswith(".py"):
+        from ..assets.kinds import see_script
+
         see_script(absolute(script), "--script")
 
     if edit and once:
