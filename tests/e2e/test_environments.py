@@ -88,29 +88,49 @@ def test_a_package_that_does_not_exist(tmp_path: Path) -> None:
     assert not virtual.ensure_environment(mended, tmp_path / "cache", silent).reused
 
 
+def own_backend(package: Path, backend: str) -> None:
+    """A package of source whose backend is a script of the test's."""
+    package.mkdir(parents=True)
+    (package / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (package / "backend.py").write_text(backend)
+
+
+WAITS = """\
+import pathlib, shutil, time
+def get_requires_for_build_wheel(config=None):
+    while not pathlib.Path({go!r}).exists():
+        time.sleep(0.05)
+    return []
+def build_wheel(folder, config=None, metadata=None):
+    shutil.copy({wheel!r}, folder)
+    return pathlib.Path({wheel!r}).name
+"""
+
+
 def test_two_builds_at_once(tmp_path: Path) -> None:
-    define(tmp_path / "defined", f"./{TINY}\n")
-    first = start("virtual", tmp_path / "defined", tmp_path / "cache")
+    folder, go = tmp_path / "defined", tmp_path / "go"
+    own_backend(folder / "waits", WAITS.format(go=str(go), wheel=str(folder / TINY)))
+    define(folder, "./waits\n")
+    first = start("virtual", folder, tmp_path / "cache")
     read_until(first, "building the environment")
-    second = start("virtual", tmp_path / "defined", tmp_path / "cache")
+    second = start("virtual", folder, tmp_path / "cache")
+    read_until(second, "waiting for it")
+    go.touch()
     outputs = [finish(first), finish(second)]
     assert "reused: False" in outputs[0]
     assert "reused: True" in outputs[1]
-    assert outputs[1].count("waiting for it") == 1
+    assert "waiting for it" not in outputs[1], "it was said once"
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_build_that_is_ended_half_way(tmp_path: Path, how: signal.Signals) -> None:
     # A source package whose build never ends keeps uv busy, with a grandchild of its own.
     folder, cache = tmp_path / "defined", tmp_path / "cache"
-    slow = folder / "slow"
-    slow.mkdir(parents=True)
-    (slow / "pyproject.toml").write_text(
-        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-    )
     sleeping = f"sleep 4711.{time.time_ns() % 10**6}"
     backend = "import subprocess\ndef get_requires_for_build_wheel(config=None):\n"
-    (slow / "backend.py").write_text(f"{backend}    subprocess.run({sleeping.split()})\n    return []\n")
+    own_backend(folder / "slow", f"{backend}    subprocess.run({sleeping.split()})\n    return []\n")
     define(folder, "./slow\n")
     process = start("virtual", folder, cache)
     (built,) = wait_for(lambda: list((cache / "environments").glob("*/bin/python")))
