@@ -15,7 +15,7 @@ from workflows.debugger.dap import DapClient
 from workflows.errors import UserError
 
 from .harness import INV, ROOT, Bench, new_project
-from .listeners import program, training_python
+from .listeners import program, training_python, with_debugpy
 from .measure import run, seconds
 
 #: Rounds of what takes milliseconds, of F10 after a moment of nothing, and of what needs a new program each time.
@@ -86,7 +86,9 @@ def bare(project: Path) -> Iterator[Bare]:
     file = project / "port"
     file.unlink(missing_ok=True)
     script = project / SCRIPT.name
-    with program([str(training_python()), str(script), str(file)], project, takes_input=True) as process:
+    with program(
+        [str(training_python()), str(script), str(file)], project, with_debugpy(), takes_input=True
+    ) as process:
         # Until it waits for its line.
         time.sleep(0.2)
         yield Bare(process, file, script)

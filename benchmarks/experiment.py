@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from workflows.models import ImageRef
 from workflows.runs import record as records
 from workflows.runs import store
 from workflows.runs.record import RunRecord, StepRecord
 
 from .harness import INV, Bench, docker, new_project
-from .listeners import await_ports, free_port, program, training_python
+from .listeners import await_ports, free_port, program, training_python, with_debugpy
 from .measure import run, seconds
 from .pipeline import WORK
 
@@ -73,7 +74,7 @@ def _by_hand(project: Path, engine: str) -> Iterator[None]:
     port = free_port()
     debugpy = ["-m", "debugpy", "--listen", f"127.0.0.1:{port}", "--wait-for-client", "work.py", "10"]
     if engine == "process":
-        with program([str(training_python()), *debugpy], project):
+        with program([str(training_python()), *debugpy], project, with_debugpy()):
             await_ports({port})
             yield
         return
@@ -81,18 +82,20 @@ def _by_hand(project: Path, engine: str) -> Iterator[None]:
     latest = max((project / ".azureml-debug" / "runs").glob("*/plan.json"), key=lambda path: path.stat().st_mtime)
     image = _image_of(latest)
     mount = ["--mount", f"type=bind,source={project},target=/work", "-w", "/work"]
+    mount += ["--mount", f"type=bind,source={image.debugpy},target=/debugpy,readonly", "-e", "PYTHONPATH=/debugpy"]
     published = ["-p", f"127.0.0.1:{port}:{port}"]
-    container = run(["docker", "run", "-d", "--rm", *mount, *published, image, "python", *debugpy], project).strip()
+    command = ["docker", "run", "-d", "--rm", *mount, *published, image.name, "python", *debugpy]
+    container = run(command, project).strip()
     pid = run(["docker", "inspect", "-f", "{{.State.Pid}}", container], project).strip()
     await_ports({port}, f"/proc/{pid}/net")
     yield
     run(["docker", "kill", container], project)
 
 
-def _image_of(plan: Path) -> str:
+def _image_of(plan: Path) -> ImageRef:
     from workflows.runs import plan as plans
 
-    return plans.load(plan.parent).steps[0].image.name
+    return plans.load(plan.parent).steps[0].image
 
 
 def listing(bench: Bench) -> None:

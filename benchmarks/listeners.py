@@ -91,13 +91,18 @@ def training_python() -> Path:
         LeftOut: It has not been built.
     """
     from workflows.environments.definition import load_definition
-    from workflows.environments.references import REQUIRED
     from workflows.environments.virtual import find_environment
 
     folder = ROOT / "env" / "training"
-    built = find_environment(
-        load_definition(folder, required=REQUIRED, default_dockerfile=folder / "Dockerfile"), cache_folder()
-    )
+    built = find_environment(load_definition(folder, default_dockerfile=folder / "Dockerfile"), cache_folder())
     if built is None:
         raise LeftOut("the training environment is not built")
     return built.python
+
+
+def with_debugpy() -> dict[str, str]:
+    """The variables by which that interpreter finds the debugpy that lies beside its environment."""
+    from workflows.environments.debugpy_beside import debugpy_folder
+    from workflows.environments.virtual import python_of
+
+    return {"PYTHONPATH": str(debugpy_folder(cache_folder(), python_of(training_python().parents[1])))}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .harness import INV, Bench, docker, new_project
-from .listeners import await_ports, free_port, program, training_python
+from .listeners import await_ports, free_port, program, training_python, with_debugpy
 from .measure import run, seconds
 
 TIMES, ROUNDS = 10, 10
@@ -73,13 +73,13 @@ def until_waiting(bench: Bench, project: Path, environ: dict[str, str], engine: 
         debugpy = ["-m", "debugpy", "--listen", f"127.0.0.1:{port}", "--wait-for-client", "work.py", "10"]
         if engine == "process":
             quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-            with program([str(training_python()), *debugpy], project / "work", quiet):
+            with program([str(training_python()), *debugpy], project / "work", {**quiet, **with_debugpy()}):
                 await_ports({port})
                 yield
             return
         debugpy[3] = f"0.0.0.0:{port}"
         plans = sorted((project / ".azureml-debug" / "runs").glob("*/plan.json"), key=lambda path: path.stat().st_mtime)
-        image = json.loads(plans[-1].read_text())["steps"][0]["image"]["name"]
+        image = json.loads(plans[-1].read_text())["steps"][0]["image"]
         mount = f"type=bind,source={project / 'work'},target=/work"
         container = run(
             [
@@ -93,7 +93,11 @@ def until_waiting(bench: Bench, project: Path, environ: dict[str, str], engine: 
                 mount,
                 "-p",
                 f"127.0.0.1:{port}:{port}",
-                image,
+                "--mount",
+                f"type=bind,source={image['debugpy']},target=/debugpy,readonly",
+                "-e",
+                "PYTHONPATH=/debugpy",
+                image["name"],
                 "python",
                 *debugpy,
             ],

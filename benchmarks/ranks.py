@@ -11,7 +11,7 @@ from pathlib import Path
 from workflows.engines.ports import is_free
 
 from .harness import INV, Bench, new_project
-from .listeners import await_ports, program, training_python
+from .listeners import await_ports, program, training_python, with_debugpy
 from .measure import run
 
 RANKS, TIMES = (1, 4, 16, 64), 10
@@ -68,7 +68,7 @@ def many(bench: Bench, project: Path, ranks: int) -> None:
             started = time.perf_counter()
             for rank in range(ranks):
                 code = f"import debugpy, time; debugpy.listen(('127.0.0.1', {base + rank})); time.sleep(600)"
-                children.enter_context(program([python, "-c", code]))
+                children.enter_context(program([python, "-c", code], environ=with_debugpy()))
             await_ports({base + rank for rank in range(ranks)})
             return time.perf_counter() - started
 

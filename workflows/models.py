@@ -48,6 +48,7 @@ class ImageRef:
         live: Folders of packages in it that stay where they are, on this machine.
         variables: Of the conda file that a step's is built from, as they stand there.
         source: That file.
+        debugpy: A folder with debugpy for a step that is debugged; empty where the environment has its own.
     """
 
     engine: str
@@ -58,6 +59,7 @@ class ImageRef:
     live: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     source: str = ""
+    debugpy: str = ""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def made(engine: str) -> StepEngine:
 @pytest.fixture
 def image(engine: str, tmp_path: Path) -> ImageRef:
     found = settings.resolve(ROOT, flags={}, environ={}, cwd=tmp_path)
-    return resolve_environment(None, found, engine).build(engines.load(engine), print)
+    return resolve_environment(None, found, engine).build(engines.load(engine), print, debugged=True)
 
 
 @dataclass

@@ -185,8 +185,12 @@ def test_a_port_that_is_held_is_named_and_no_container_is_left(steps: Steps) -> 
 @pytest.mark.parametrize("engine", ["docker"], indirect=True)
 def test_an_image_without_debugpy_is_debugged_all_the_same(steps: Steps) -> None:
     from workflows.environments.base import BASE_IMAGE
+    from workflows.environments.debugpy_beside import debugpy_folder
+    from workflows.paths import cache_folder
 
-    steps.spec = replace(steps.spec, image=ImageRef("docker", "", BASE_IMAGE))
+    steps.spec = replace(
+        steps.spec, image=ImageRef("docker", "", BASE_IMAGE, debugpy=str(debugpy_folder(cache_folder())))
+    )
     main = steps.write("train.py", "value = 1\nprint(value)\n")
     debug = debugged(steps)
     process = steps.start("python3 train.py")

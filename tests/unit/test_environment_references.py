@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 from projects import ROOT
 from referenced_environments import CONDA, reference
 
+from workflows.engines import load
+from workflows.environments.debugpy_beside import debugpy_folder
 from workflows.environments.definition import load_definition
-from workflows.environments.references import ResolvedEnvironment, debugpy_folder, resolve_environment
+from workflows.environments.references import ResolvedEnvironment, resolve_environment
 from workflows.errors import UserError
 from workflows.paths import cache_folder
 from workflows.settings import Settings
@@ -25,7 +28,7 @@ def names(resolved: ResolvedEnvironment) -> list[str]:
 def test_without_a_word_the_training_environment_is_used_without_a_note(settings: Settings, engine: str) -> None:
     found = resolve_environment(None, settings, engine)
     assert found.definition is not None and found.definition.name == "training"
-    assert found.notes == () and "debugpy" in names(found)
+    assert found.notes == () and "debugpy" not in names(found)
 
 
 @pytest.mark.parametrize("engine", ["docker", "process"])
@@ -45,7 +48,7 @@ def test_a_conda_file_is_all_of_the_definition_and_what_lies_beside_it_is_not(
     found = resolve_environment(asked, settings, "docker")
     assert found.definition is not None and found.definition.name == "mine"
     assert (found.base_image, found.notes) == ("some/image:1", ())
-    assert names(found) == ["six", "debugpy", "debugpy"]
+    assert names(found) == ["six"]
     assert [str(name) for name, _ in found.definition.files] == ["Dockerfile"]
     before = found.definition.content
     (conda_file.parent / "train.py").write_text("print(2)\n")
@@ -112,10 +115,33 @@ def test_without_docker_an_image_becomes_the_training_environment_and_a_note(
     assert found.definition is not None and found.definition.name == "training"
 
 
-def test_a_debugpy_that_the_conda_file_pins_is_left_as_it_is(settings: Settings, conda_file: Path) -> None:
-    (conda_file.parent / "requirements.txt").write_text("debugpy==1.8.5\n")
-    found = resolve_environment(reference(settings.project, conda_file=conda_file), settings, "docker")
-    assert found.definition is not None and found.definition.added == ()
+@pytest.mark.parametrize("listed", ["", "debugpy==1.8.5\n"])
+def test_an_environment_is_the_same_debugged_or_not_and_debugpy_lies_beside_where_it_lists_none(
+    settings: Settings, conda_file: Path, listed: str
+) -> None:
+    (conda_file.parent / "requirements.txt").write_text(listed)
+    found = resolve_environment(reference(settings.project, conda_file=conda_file), settings, "process")
+    engine = load("process")
+    plain, debugged = (found.build(engine, print, debugged=one) for one in (False, True))
+    assert (plain.digest, plain.name, plain.debugpy) == (debugged.digest, debugged.name, "")
+    assert debugged.reused
+    assert bool(debugged.debugpy) == (not listed)
+    site = next(Path(plain.name).glob("lib/python*/site-packages"))
+    assert (site / "debugpy").is_dir() == bool(listed)
+    if not listed:
+        # With the compiled parts for that Python, without which a step is several times as slow.
+        compiled = Path(debugged.debugpy).rglob("pydevd_cython.*.so")
+        assert [path.name.split(".")[1].split("-")[1] for path in compiled] == [
+            "{}{}".format(*sys.version_info[:2])
+        ] or sys.platform != "linux"
+
+
+def test_a_debugpy_that_cannot_be_used_is_told_only_where_one_is_needed(settings: Settings, conda_file: Path) -> None:
+    (conda_file.parent / "requirements.txt").write_text("debugpy==1.7.0 ; python_version < '3'\n")
+    found = resolve_environment(reference(settings.project, conda_file=conda_file), settings, "process")
+    with pytest.raises(UserError, match=r"let in by debugpy 1\.8 or newer"):
+        found.build(load("process"), print, debugged=True)
+    assert found.build(load("process"), print).debugpy == ""
 
 
 def test_debugpy_for_other_images_is_fetched_once_and_has_nothing_compiled_for_one_python() -> None:

@@ -40,8 +40,8 @@ def names(found: Any) -> list[str]:
     return [item.name for item in found.definition.pip]
 
 
-def resolved(settings: Settings, config: RunConfig, engine: str = "docker", debugged: bool = True) -> Any:
-    return configure.resolved_environment(settings, config, "sums", engine, debugged=debugged)
+def resolved(settings: Settings, config: RunConfig, engine: str = "docker") -> Any:
+    return configure.resolved_environment(settings, config, "sums", engine)
 
 
 @pytest.mark.parametrize(
@@ -68,12 +68,9 @@ def test_bash_hands_the_script_its_arguments_as_they_were_typed(arguments: list[
     assert json.loads(done.stdout) == expected
 
 
-def test_debugpy_is_added_for_a_debugger_only(settings: Settings) -> None:
+def test_nothing_is_added_to_what_a_person_lists(settings: Settings) -> None:
     config = RunConfig("train.py", environment="env/mine", conda_file="env/mine/conda.yml")
-    assert names(resolved(settings, config)) == ["six", "debugpy", "debugpy"]
-    assert names(resolved(settings, config, debugged=False)) == ["six"]
-    plain = resolved(settings, RunConfig("train.py"), debugged=False)
-    assert "debugpy" not in names(plain) and "debugpy" in names(resolved(settings, RunConfig("train.py")))
+    assert names(resolved(settings, config)) == ["six"]
 
 
 def test_a_folder_is_taken_with_all_that_is_in_it(settings: Settings) -> None:

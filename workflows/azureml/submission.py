@@ -86,7 +86,7 @@ class Submission:
         Raises:
             UserError: A step's code cannot be sent.
         """
-        from ..environments.references import debugpy_folder
+        from ..environments.debugpy_beside import debugpy_folder
 
         client = _address_towards(workspace) if self._debug is not None else None
         digest = hashlib.sha256(token.encode()).hexdigest() if token else ""

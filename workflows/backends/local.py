@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from .. import engines, line_ends, uses
@@ -80,7 +81,7 @@ class LocalBackend:
     ) -> RunRecord:
         settings, console = self._settings, self._console
         steps = engines.load_steps(engine)
-        images = self._build(pipeline, engine)
+        images = self._build(pipeline, engine, allotted)
         with console.step("submit") as shown:
             fetched = fetch_inputs(pipeline.steps, shown.detail)
             run = store.new_run(settings.project, KIND, pipeline.name, engine)
@@ -124,7 +125,9 @@ class LocalBackend:
 
     # Before the start
 
-    def _build(self, pipeline: Pipeline, engine_name: str) -> dict[str, ImageRef]:
+    def _build(
+        self, pipeline: Pipeline, engine_name: str, allotted: Mapping[str, Mapping[int, int]]
+    ) -> dict[str, ImageRef]:
         """The environment of every step, each built once."""
         from ..environments.references import resolve_environment
 
@@ -134,13 +137,19 @@ class LocalBackend:
             resolved = {
                 step.name: resolve_environment(step.environment, self._settings, engine.name) for step in pipeline.steps
             }
+            # One with the published options may import debugpy whether or not anybody is let in.
+            debugged = {
+                resolved[step.name].key
+                for step in pipeline.steps
+                if allotted.get(step.name) or "--remote_debug" in step.command
+            }
             built: dict[str, ImageRef] = {}
             images: dict[str, ImageRef] = {}
             for step in pipeline.steps:
                 one = resolved[step.name]
                 notes += one.notes
                 if one.key not in built:
-                    built[one.key] = one.build(engine, shown.passing)
+                    built[one.key] = one.build(engine, shown.passing, debugged=one.key in debugged)
                     notes += built[one.key].notes
                     uses.record(self._settings.project, f"{KIND} {one.key} {engine.name}", built[one.key].digest)
                 images[step.name] = built[one.key]

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ..environments.conda_variables import expanded
 from ..environments.definition import EnvironmentDefinition
+from ..environments.pythons import PythonFacts
 from ..errors import UserError
 from ..models import Ended, ImageRef, Service, ServiceSpec
 from .links import Links
@@ -35,6 +36,9 @@ class Engine(Protocol):
         self, definition: EnvironmentDefinition, base_image: str | None, report: Callable[[str], None]
     ) -> ImageRef:
         """The environment's image, built where it is not there yet."""
+
+    def python(self, image: ImageRef) -> PythonFacts | None:
+        """What an environment's Python says of itself; None where that cannot be told."""
 
     def tag(self, image: ImageRef, tag: str, project: Path) -> None:
         """Give an image the name under which it is run."""

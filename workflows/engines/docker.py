@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .. import storage
 from ..debuggee import FOLDER as DEBUGGEE
 from ..environments.definition import EnvironmentDefinition
+from ..environments.pythons import PythonFacts
 from ..errors import NameTaken, UserError
 from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, RegistryLogin, Service, ServiceSpec
@@ -75,6 +76,12 @@ class DockerEngine:
         from ..environments.progress import briefly
 
         return docker_images.build_image(self._client, definition, base, cache_folder(), briefly(report))
+
+    def python(self, image: ImageRef) -> PythonFacts | None:
+        """See :class:`~workflows.engines.base.Engine`."""
+        from . import docker_python
+
+        return docker_python.of_environment(self._client, image.name, image.digest, cache_folder())
 
     def tag(self, image: ImageRef, tag: str, project: Path) -> None:
         """See :class:`~workflows.engines.base.Engine`."""

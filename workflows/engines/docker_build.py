@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ..environments import pip_carried, pythons
+from ..environments import pip_carried
 from ..environments.conda_packages import satisfies
 from ..environments.context import ENVIRONMENT, OURS, build_context
 from ..environments.dockerfile import Dockerfile, parse
@@ -27,17 +27,15 @@ from ..reading import read_bytes, read_text
 from ..redaction import LineScrubber, scrub
 from ..runs import identity
 from ..words import in_bytes
-from . import docker_address, docker_buildkit, docker_prepared
+from . import docker_address, docker_buildkit, docker_prepared, docker_python
 from .docker_build_log import Journal, Log
-from .docker_images import base_missing, engine_disk_full, engine_lost, uses_base
+from .docker_images import base_missing, engine_disk_full, uses_base
 
 if TYPE_CHECKING:
     import docker
 
     from ..environments.definition import EnvironmentDefinition
 
-#: Which process made a container that lives for a moment only.
-_MARK = "azureml-debug.mark"
 #: The settings that reach what a build itself runs.
 _IN_BUILD = "HTTP_PROXY, HTTPS_PROXY, NO_PROXY"
 _CLEAN_SECONDS = 5.0
@@ -69,7 +67,7 @@ def build(
         UserError: It failed. Neither image nor container of it is left.
         OSError: The context cannot be written, or the connection to the engine broke.
     """
-    image = _image_python(client, base_image) if uses_base(definition) else None
+    image = docker_python.of_base(client, base_image) if uses_base(definition) else None
     if image is not None and definition.python and not satisfies(image.version, definition.python):
         report(
             f"{definition.source.name} asks for python{definition.python}; "
@@ -127,7 +125,7 @@ def _prepared(
         yield None
         return
     report(f"your settings of pip are used in the image: {', '.join(carried.named)}")
-    labels = {"azureml-debug.kind": "probe", _MARK: identity.mark()}
+    labels = {"azureml-debug.kind": "probe", docker_python.MARK: identity.mark()}
     name, ready = (f"azureml-debug/{part}:{identity.mark()}" for part in ("preparing", "prepared"))
     path = definition.dockerfile
     with build_context(definition, None, docker_prepared.before(text, place)) as context:
@@ -380,37 +378,9 @@ def _remove_probes(client: docker.DockerClient) -> None:
     from docker.errors import APIError
 
     for container in client.api.containers(all=True, filters={"label": "azureml-debug.kind=probe"}):
-        if identity.is_left(str((container["Labels"] or {}).get(_MARK, ""))):
+        if identity.is_left(str((container["Labels"] or {}).get(docker_python.MARK, ""))):
             with contextlib.suppress(APIError):
                 client.api.remove_container(container["Id"], force=True)
     for image in client.api.images(filters={"label": "azureml-debug.kind=probe"}):
-        if identity.is_left(str((image["Labels"] or {}).get(_MARK, ""))):
+        if identity.is_left(str((image["Labels"] or {}).get(docker_python.MARK, ""))):
             _remove_image(client, image["Id"])
-
-
-def _image_python(client: docker.DockerClient, base_image: str) -> pythons.PythonFacts | None:
-    """What the base image's python3 says of itself; None where it has none, or has conda."""
-    from docker.errors import APIError
-    from requests.exceptions import RequestException
-
-    probe = " ".join(f"'{part}'" for part in pythons.probe_command("python3"))
-    known = "command -v conda || command -v mamba || command -v micromamba || ls /opt/*conda*/bin/conda"
-    try:
-        container = client.api.create_container(
-            base_image,
-            entrypoint=["/bin/sh", "-c"],
-            command=[f"if {known}; then exit 9; fi >/dev/null 2>&1; exec {probe}"],
-            network_disabled=True,
-            labels={"azureml-debug.kind": "probe", _MARK: identity.mark()},
-        )["Id"]
-        try:
-            client.api.start(container)
-            code = client.api.wait(container, timeout=30)["StatusCode"]
-            output = client.api.logs(container, stdout=True, stderr=False)
-        finally:
-            client.api.remove_container(container, force=True)
-    except APIError:
-        return None
-    except RequestException as error:
-        raise engine_lost(error) from error
-    return pythons.parse_facts(output.decode("utf-8", "replace")) if code == 0 else None

@@ -61,7 +61,7 @@ def debugpy_mount() -> Any:
     """
     from docker.types import Mount
 
-    from ..environments.references import debugpy_folder
+    from ..environments.debugpy_beside import debugpy_folder
 
     return Mount(DEBUGPY_ROOT, str(debugpy_folder(cache_folder())), type="bind", read_only=True)
 

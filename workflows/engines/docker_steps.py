@@ -20,7 +20,6 @@ from ..environments import local_packages
 from ..errors import UserError
 from ..interrupts import uninterrupted
 from ..models import ImageRef, PathMapping
-from ..paths import cache_folder
 from ..pipelines.commands import debugged_command
 from ..private import touch
 from ..remote.forwarding import Forward
@@ -28,7 +27,7 @@ from . import docker_errors, docker_folders, docker_network, forwarders, mlflow_
 from .docker import ATTEMPTS, LABEL_KIND, LABEL_PORTS, LABEL_PROJECT, container_user, is_passing
 from .docker_client import connect
 from .docker_errors import passed_over
-from .docker_images import engine_disk_full, engine_lost, has_debugpy, inspect
+from .docker_images import engine_disk_full, engine_lost, inspect
 from .docker_packages import image_variables
 from .docker_served import ANNOUNCE_ROOT, DEBUGGEE_ROOT, DEBUGPY_ROOT
 from .links import Links, is_below, outward
@@ -204,10 +203,8 @@ class DockerSteps:
             # Inside, the port has to be reachable from where it is published: 127.0.0.1 only.
             listen_host="0.0.0.0",  # noqa: S104
         )
-        if spec.debug is not None and not has_debugpy(image):
-            from ..environments.references import debugpy_folder
-
-            mounts.append(_mount(DEBUGPY_ROOT, str(debugpy_folder(cache_folder())), True))
+        if spec.image.debugpy:
+            mounts.append(_mount(DEBUGPY_ROOT, spec.image.debugpy, True))
             own["AZUREML_DEBUGGEE_DEBUGPY"] = DEBUGPY_ROOT
         return own, mounts
 

@@ -17,6 +17,7 @@ from typing import Any
 from .. import line_ends
 from ..debuggee import FOLDER as DEBUGGEE
 from ..environments.definition import EnvironmentDefinition
+from ..environments.pythons import PythonFacts
 from ..errors import UserError
 from ..models import Ended, ImageRef, Service, ServiceSpec
 from ..paths import cache_folder
@@ -55,6 +56,12 @@ class ProcessEngine:
         built = ensure_environment(definition, cache_folder(), briefly(report))
         folder, notes = str(built.folder), built.notes
         return ImageRef(self.name, built.digest, folder, reused=built.reused, notes=notes, live=built.live)
+
+    def python(self, image: ImageRef) -> PythonFacts | None:
+        """See :class:`~workflows.engines.base.Engine`."""
+        from ..environments.virtual import python_of
+
+        return python_of(Path(image.name))
 
     def tag(self, image: ImageRef, tag: str, project: Path) -> None:
         """See :class:`~workflows.engines.base.Engine`."""

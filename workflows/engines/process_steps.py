@@ -86,6 +86,8 @@ class ProcessSteps:
         own |= {**variables, **parallel_driver(spec, DEBUGGEE)}
         own |= mlflow_store.prepare(spec, own, _tracked(spec))
         code = [os.path.realpath(spec.code_root)] if spec.code_root is not None else []
+        if spec.injected and spec.image.debugpy:
+            own["AZUREML_DEBUGGEE_DEBUGPY"] = spec.image.debugpy
         own |= injected_variables(
             spec,
             variables,

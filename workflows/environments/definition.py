@@ -75,6 +75,7 @@ class EnvironmentDefinition:
         content: Hex digest of all of the above.
         live: Folders of editable packages that stay where they are, see :mod:`.local_packages`.
         copied: The digest where those are copied, too.
+        limits: The constraints, read.
     """
 
     name: str
@@ -93,6 +94,7 @@ class EnvironmentDefinition:
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     live: tuple[Path, ...] = ()
     copied: str = ""
+    limits: tuple[Requirement, ...] = ()
 
     def as_copies(self) -> EnvironmentDefinition:
         """The same with every local package copied."""
@@ -229,6 +231,7 @@ def load_definition(
         content=content(live) if live else copied,
         live=live,
         copied=copied,
+        limits=tuple(lines.limits),
         variables=variables,
     )
 

@@ -37,7 +37,7 @@ def missing(
         UserError: The definition keeps debugpy to versions that cannot be used.
     """
     if any(parse_requirement(text).name == "debugpy" for text in required):
-        _check_debugpy(present, packages, constraints)
+        check_debugpy(present, packages, constraints)
     always = {item.name for item in present if ";" not in item.text} | {normalise(item.name) for item in packages}
     sometimes = {item.name for item in present} - always
     found = dict[str, Requirement]()
@@ -55,9 +55,19 @@ def missing(
     return list(found.values())
 
 
-def _check_debugpy(
+def check_debugpy(
     present: Sequence[Requirement], packages: Sequence[CondaPackage], constraints: Sequence[Requirement]
 ) -> None:
+    """See that a definition keeps debugpy to no version that a debugger cannot be let in by.
+
+    Args:
+        present: What the definition asks pip for.
+        packages: What it asks conda for.
+        constraints: What it allows pip to take.
+
+    Raises:
+        UserError: It does.
+    """
     asked: list[tuple[Requirement | CondaPackage, str]] = [
         *((item, _versions(item.text)) for item in (*present, *constraints) if item.local is None),
         *((item, item.constraint) for item in packages),

@@ -7,11 +7,7 @@ https://learn.microsoft.com/azure/machine-learning/reference-yaml-environment
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,17 +19,17 @@ from ..paths import cache_folder, shown
 from ..private import make_folder
 from ..project import write_bytes
 from ..settings import packaged_defaults
+from .debugpy_beside import debugpy_folder
 from .definition import EnvironmentDefinition, load_definition
+from .needed import check_debugpy
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
     from ..pipelines.definition import EnvironmentReference
     from ..settings import Settings
 
-#: debugpy 1.8.22 and later want Python 3.10; conda files of pipelines often ask for an older one.
+#: What Azure ML is asked to add to an environment that is debugged there. debugpy 1.8.22 and later want Python 3.10.
 REQUIRED = ("debugpy>=1.8.22,<2 ; python_version >= '3.10'", "debugpy>=1.8,<2 ; python_version < '3.10'")
-#: What goes into images that we know nothing of: the latest that still runs on the oldest Python.
-_ANYWHERE, _OLDEST_PYTHON = "debugpy>=1.8,<2", "3.8"
 _RELATIVE = re.compile(
     r"^(?P<option>(?:-[rce]|--requirement|--constraint|--editable)(?:\s+|\s*=\s*))?(?P<path>.+)$", re.DOTALL
 )
@@ -59,12 +55,28 @@ class ResolvedEnvironment:
     reference: EnvironmentReference | None = None
     inline: Path | None = None
 
-    def build(self, engine: Engine, report: Callable[[str], None]) -> ImageRef:
-        """What the engine runs it in, built where it is not there yet.
+    def build(self, engine: Engine, report: Callable[[str], None], *, debugged: bool = False) -> ImageRef:
+        """What the engine runs it in, built where it is not there yet; the same whether it is debugged or not.
+
+        Args:
+            engine: The engine.
+            report: Called with each line of progress.
+            debugged: Whether a debugpy is to be there beside it, where it has none of its own.
 
         Raises:
             UserError: It cannot be had. Nothing of it is left then.
         """
+        if debugged and self.definition is not None:
+            try:
+                check_debugpy(self.definition.pip, self.definition.conda, self.definition.limits)
+            except UserError as error:
+                raise _at_reference(error, self.reference, self.inline) from error
+        image = self._built(engine, report)
+        if not debugged or (self.definition is not None and _has_debugpy(self.definition)):
+            return image
+        return replace(image, debugpy=str(debugpy_folder(cache_folder(), engine.python(image), report)))
+
+    def _built(self, engine: Engine, report: Callable[[str], None]) -> ImageRef:
         if self.definition is not None:
             try:
                 made = self._install(engine, self.definition, report)
@@ -102,7 +114,7 @@ def resolve_environment(
     reference: EnvironmentReference | None,
     settings: Settings,
     engine: str,
-    required: Sequence[str] = REQUIRED,
+    required: Sequence[str] = (),
     purpose: str = "training",
 ) -> ResolvedEnvironment:
     """Find what a step, or a service, runs in; nothing is built yet.
@@ -131,6 +143,12 @@ def resolve_environment(
             return ResolvedEnvironment(f"image {reference.image}", reference=reference)
         return _default(settings, required, purpose, f"the image {reference.image} is not used without Docker")
     return _default(settings, required, purpose, f"environment {reference.name} is not on this machine")
+
+
+def _has_debugpy(definition: EnvironmentDefinition) -> bool:
+    """Whether a definition brings one by itself, on every Python."""
+    named = [item.name for item in definition.pip if ";" not in item.text]
+    return "debugpy" in (*named, *(item.name for item in definition.conda))
 
 
 def _default(settings: Settings, required: Sequence[str], purpose: str, reason: str = "") -> ResolvedEnvironment:
@@ -211,50 +229,3 @@ def absolute_entry(entry: Any, folder: Path) -> Any:
         return f"{match['option'] or ''}{folder / match['path'].strip()}"
 
     return {**entry, "pip": [line(text) for text in entry["pip"]]}
-
-
-def debugpy_folder(cache: Path, report: Callable[[str], None] = lambda line: None) -> Path:
-    """A folder with debugpy in pure Python, for images that have none; fetched where it is not there yet.
-
-    Args:
-        cache: The program's cache folder.
-        report: Called with each line of pip's output.
-
-    Raises:
-        UserError: pip cannot get it.
-    """
-    from .locking import exclusive
-    from .processes import run
-
-    folder = cache / "debugpy" / hashlib.sha256(f"{_ANYWHERE} {_OLDEST_PYTHON}".encode()).hexdigest()[:16]
-    if folder.is_dir():
-        return folder  # it gets its name when it is whole
-    with exclusive(cache / "locks" / "debugpy.lock", "debugpy", report):
-        if folder.is_dir():
-            return folder
-        make_folder(folder.parent)
-        for left in folder.parent.glob(f"{folder.name}.*"):  # of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-        try:
-            pip = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
-            wanted = ["--no-deps", "--only-binary", ":all:", "--platform", "any", "--python-version", _OLDEST_PYTHON]
-            wanted += ["--implementation", "py", "--abi", "none", "--dest", str(building), _ANYWHERE]
-            # What a project pins for its own Python does not fit this one, which is for others.
-            environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
-            done = run([*pip, "download", "--progress-bar", "off", *wanted], report, environment=environment)
-            wheel = next(building.glob("debugpy-*.whl"), None)
-            if done.code != 0 or wheel is None:
-                raise UserError(
-                    "pip cannot get debugpy for an image that has none: "
-                    + next((line for line in reversed(done.lines) if line.startswith("ERROR")), "it does not say why"),
-                    "Check the network and pip's settings (`pip config list`), or add debugpy to the image.",
-                    details=done.lines[-15:],
-                )
-            shutil.unpack_archive(wheel, building / "unpacked", "zip")
-            # Readable for whoever the container runs as.
-            (building / "unpacked").chmod(0o755)
-            (building / "unpacked").replace(folder)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-    return folder

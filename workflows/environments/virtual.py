@@ -96,6 +96,16 @@ def live_of(folder: Path) -> tuple[str, ...]:
         return ()
 
 
+def python_of(folder: Path) -> pythons.PythonFacts | None:
+    """What the Python of an environment is, told without starting it; None where that is not known."""
+    try:
+        version = tuple(map(int, str(json.loads((folder / MARKER).read_bytes())["python"]).split(".")))
+        libc = os.confstr("CS_GNU_LIBC_VERSION") or "" if hasattr(os, "confstr") else ""
+    except (OSError, ValueError, KeyError):
+        return None
+    return pythons.PythonFacts(version, libc, platform.machine()) if len(version) == 3 else None
+
+
 def find_environment(definition: EnvironmentDefinition, cache: Path) -> BuiltEnvironment | None:
     """The environment of a definition if it is there, and whole."""
     plan = _plan(definition, Path(os.path.abspath(cache)))

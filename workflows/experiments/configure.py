@@ -15,7 +15,7 @@ from ..azureml import data_references
 from ..console import Console
 from ..engines.work_folder import RUN_FOLDERS
 from ..environments.definition import CONDA_FILES
-from ..environments.references import REQUIRED, ResolvedEnvironment, absolute_entry, resolve_environment
+from ..environments.references import ResolvedEnvironment, absolute_entry, resolve_environment
 from ..errors import UserError
 from ..paths import absolute, cache_folder, shown
 from ..pipelines.definition import EnvironmentReference
@@ -247,9 +247,7 @@ def with_registered(settings: Settings, console: Console, config: RunConfig) -> 
     )
 
 
-def resolved_environment(
-    settings: Settings, config: RunConfig, name: str, engine: str, *, debugged: bool
-) -> ResolvedEnvironment:
+def resolved_environment(settings: Settings, config: RunConfig, name: str, engine: str) -> ResolvedEnvironment:
     """What a run is to be run in; nothing is built yet.
 
     Args:
@@ -257,12 +255,10 @@ def resolved_environment(
         config: The run configuration.
         name: The experiment's name.
         engine: ``docker`` or ``process``.
-        debugged: Whether debugpy is to be in it.
 
     Raises:
         UserError: Its definition is missing or cannot be read.
     """
-    required = REQUIRED if debugged else ()
     project, typed = settings.project, settings.set_by.get("training_env") == "--training-env"
     image = config.base_image if config.use_docker else ""
     folder = None if typed else _folder_of(config, project)
@@ -271,13 +267,13 @@ def resolved_environment(
         if "training_env" in settings.set_by and settings.training_env != folder:
             notes = [f"the run configuration names {shown(folder)}, so AML_TRAINING_ENV is not used"]
         there = replace(settings, training_env=folder, base_image=image or settings.base_image)
-        return _noted(resolve_environment(None, there, engine, required), notes)
+        return _noted(resolve_environment(None, there, engine), notes)
     if typed:
-        return resolve_environment(None, settings, engine, required)
+        return resolve_environment(None, settings, engine)
     if config.base_dockerfile and config.user_managed and engine == "docker":
         context = _context(config.base_dockerfile)
         built = EnvironmentReference(*_named_at(config, name, project), build=context, dockerfile="Dockerfile")
-        return resolve_environment(built, settings, engine, required)
+        return resolve_environment(built, settings, engine)
     notes = ["baseDockerfile is not built here"] if config.base_dockerfile else []
     file, line = _named_at(config, name, project)
     reference = None
@@ -307,7 +303,7 @@ def resolved_environment(
     elif config.environment:
         version = f":{config.environment_version}" if config.environment_version else ""
         reference = EnvironmentReference(file, line, name=f"{config.environment}{version}")
-    return _noted(resolve_environment(reference, settings, engine, required), notes)
+    return _noted(resolve_environment(reference, settings, engine), notes)
 
 
 def _named_at(config: RunConfig, name: str, project: Path) -> tuple[Path, int]:

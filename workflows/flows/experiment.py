@@ -275,7 +275,7 @@ class ExperimentFlow:
         self._check_debug(debug, work.processes(config.distribution, rank_count(config), command(config)))
         engine = self._engine()
         config = with_registered(settings, console, config)
-        environment = resolved_environment(settings, config, name, engine.name, debugged=debug is not None)
+        environment = resolved_environment(settings, config, name, engine.name)
         config = replace(config, data=brought(settings, console, config.data))
         path = catalog.runconfig_path(settings.project, name)
         return work.of_configuration(settings.project, config, path, environment, rank_count(config)), engine
@@ -380,7 +380,7 @@ class ExperimentFlow:
                 step.passing(clean)
 
             try:
-                image = environment.build(engine, report)
+                image = environment.build(engine, report, debugged=run.debugged)
             except UserError as error:
                 log.write(scrub("".join(f"{line}\n" for line in (*error.details, str(error)))))
                 raise

@@ -36,6 +36,10 @@ finally:
     sys.dont_write_bytecode, sys.pycache_prefix = _kept
     os.umask(_mask)
 
+if os.environ.get("AZUREML_DEBUGGEE_DEBUGPY"):
+    from azureml_debuggee import beside as _beside  # type: ignore[import-not-found]
+
+    _beside.install(os.environ["AZUREML_DEBUGGEE_DEBUGPY"])
 _start = _begin(_inject)
 del sys.modules["sitecustomize"]
 try:

@@ -1,0 +1,79 @@
+"""What the Python of an image says of itself, asked in a container of a moment."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..environments import pythons
+from ..private import make_folder
+from ..project import write_bytes
+from ..runs import identity
+from .docker_images import engine_lost
+
+if TYPE_CHECKING:
+    import docker
+
+#: By which a container that a killed command has left is found.
+MARK = "azureml-debug.mark"
+#: Seconds for a container to answer.
+_PATIENCE = 30
+_CONDA = "command -v conda || command -v mamba || command -v micromamba || ls /opt/*conda*/bin/conda"
+
+
+def of_base(client: docker.DockerClient, image: str) -> pythons.PythonFacts | None:
+    """What a base image's python3 says of itself; None where it has none, or has conda."""
+    return _asked(client, image, f"if {_CONDA}; then exit 9; fi >/dev/null 2>&1; exec {_probe('python3')}")
+
+
+def of_environment(client: docker.DockerClient, image: str, digest: str, cache: Path) -> pythons.PythonFacts | None:
+    """What the Python that an image's commands find says of itself; asked once.
+
+    Args:
+        client: The engine.
+        image: The image.
+        digest: What tells it from others of its name.
+        cache: The program's cache folder.
+    """
+    kept = cache / "image-pythons" / f"{digest.rpartition(':')[2][:32]}.json"
+    try:
+        values = json.loads(kept.read_bytes())
+        return pythons.PythonFacts(tuple(values["version"]), values["libc"], values["machine"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    found = _asked(client, image, f"exec {_probe('python')}") or _asked(client, image, f"exec {_probe('python3')}")
+    if found is not None:
+        make_folder(kept.parent)
+        write_bytes(kept, json.dumps(asdict(found)).encode())
+    return found
+
+
+def _probe(python: str) -> str:
+    return " ".join(f"'{part}'" for part in pythons.probe_command(python))
+
+
+def _asked(client: docker.DockerClient, image: str, script: str) -> pythons.PythonFacts | None:
+    from docker.errors import APIError
+    from requests.exceptions import RequestException
+
+    try:
+        container = client.api.create_container(
+            image,
+            entrypoint=["/bin/sh", "-c"],
+            command=[script],
+            network_disabled=True,
+            labels={"azureml-debug.kind": "probe", MARK: identity.mark()},
+        )["Id"]
+        try:
+            client.api.start(container)
+            code = client.api.wait(container, timeout=_PATIENCE)["StatusCode"]
+            output = client.api.logs(container, stdout=True, stderr=False)
+        finally:
+            client.api.remove_container(container, force=True)
+    except APIError:
+        return None
+    except RequestException as error:
+        raise engine_lost(error) from error
+    return pythons.parse_facts(output.decode("utf-8", "replace")) if code == 0 else None
