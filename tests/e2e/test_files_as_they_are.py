@@ -253,3 +253,22 @@ def test_a_file_of_another_kind_is_refused_at_once_with_what_takes_it(pipelines:
         assert refused.code in (1, 2)
         assert said in refused.err
     assert list(pipelines.runs.glob("*/run.json")) == []
+
+
+def test_a_schedule_may_name_its_run_and_a_dry_run_keeps_a_commands_lines(pipelines: PipelineProject) -> None:
+    (pipelines.folder / "job.yml").write_text(
+        "type: pipeline\ninputs: {by: {type: string, default: hand}}\njobs:\n"
+        "  hello:\n    environment: azureml:any@latest\n    inputs: {by: '${{parent.inputs.by}}'}\n"
+        "    command: |\n      set -e\n      echo run by ${{inputs.by}}\n"
+    )
+    (pipelines.folder / "nightly.yml").write_text(
+        "name: nightly\ntrigger: {type: cron, expression: '0 0 * * *'}\n"
+        "create_job:\n  type: pipeline\n  job: file:./job.yml\n  inputs: {by: '${{name}}'}\n"
+    )
+    shown = pipelines.ok("pipeline.submit", "--file", "nightly.yml", "--dry-run").out.splitlines()
+    first = next(number for number, line in enumerate(shown) if line.endswith("  set -e"))
+    assert shown[first + 1].strip() == "echo run by RUN"
+    pipelines.ok("pipeline.submit", "--file", "nightly.yml", "--follow")
+    record = pipelines.until_final()
+    assert record["status"] == "Completed"
+    assert f"run by {record['run_id']}" in pipelines.ok("pipeline.tail-log", "--follow").out

@@ -8,7 +8,7 @@ import pytest
 
 from workflows.errors import UserError
 from workflows.pipelines.definition import Step
-from workflows.pipelines.expressions import Malformed, expressions, render_command, whole
+from workflows.pipelines.expressions import Malformed, expressions, render_command, whole, with_run
 
 VALUES = {
     "inputs.data": "/in/data",
@@ -102,6 +102,20 @@ def test_a_value_is_one_expression_or_none(text: str, path: tuple[str, ...] | No
 def test_a_value_that_mixes_expressions_and_text_is_refused(text: str) -> None:
     with pytest.raises(Malformed):
         whole(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "becomes"),
+    [
+        ("${{name}}", "nightly-1"),
+        ("${{ name }}", "nightly-1"),
+        ("from ${{creation_context.trigger_time}} by ${{name}}", "from NOW by nightly-1"),
+        ("${{names}} ${{name", "${{names}} ${{name"),
+        ("plain $name", "plain $name"),
+    ],
+)
+def test_what_a_schedule_says_of_its_run_is_put_in(text: str, becomes: str) -> None:
+    assert with_run(text, "nightly-1", "NOW") == becomes
 
 
 def test_a_long_command_with_something_never_closed_is_refused() -> None:

@@ -213,6 +213,21 @@ def test_what_cannot_run_is_refused_with_its_line(load: Load, text: str, problem
     assert (error.file, error.line) == (Path("pipeline.yml"), line)
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (job("component: file:gone.yml"), "There is no component file"),
+        (job("component: file:gone"), "There is no component file"),
+        (job("command: ls\nenvironment: file:gone.yml"), "There is no environment file"),
+        (job("command: ls\nenvironment: file:gone"), "There is no environment file"),
+    ],
+)
+def test_a_file_that_is_named_as_one_is_no_registered_name(load: Load, text: str, problem: str) -> None:
+    error = refused(load, text)
+    assert error.problem.startswith(problem)
+    assert error.remedy == "Check the path."
+
+
 def test_all_data_that_is_elsewhere_is_named_at_once(load: Load) -> None:
     error = refused(
         load,

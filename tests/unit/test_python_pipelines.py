@@ -160,10 +160,11 @@ def test_a_failure_names_the_persons_own_line(
     assert str(told.file).endswith("helper.py" if "helper" in text else "make.py")
 
 
-def test_a_file_without_a_function_says_which_there_are(folder: Path) -> None:
+def test_a_file_without_a_function_says_which_there_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
     with pytest.raises(UserError) as told:
         load_pipeline(folder / "make.py", {})
-    assert told.value.remedy == "Name the function that gives it: make.py:numbers"
+    assert told.value.remedy == f"Name the function that gives it: {folder.name}/make.py:numbers"
     with pytest.raises(UserError, match="does not exist"):
         load_pipeline(folder / "other.py:numbers", {})
 

@@ -13,7 +13,7 @@ from ..engines.base import Engine
 from ..errors import UserError
 from ..paths import shown
 from ..pipelines.definition import EnvironmentReference, Input, Pipeline, Step
-from ..pipelines.expressions import Malformed, substitute
+from ..pipelines.expressions import Malformed, substitute, with_run
 from ..pipelines.problems import SeveralErrors, together
 from ..redaction import scrub
 from ..settings import Settings
@@ -117,7 +117,7 @@ def _show(console: Console, one: DryStep) -> None:
         metric = f"`{step.sweep.metric}`, {step.sweep.goal}" if step.sweep.metric else "the order of the trials"
         rows = [("outputs", f"those of the best trial by {metric}")]
     else:
-        rows = [("command", scrub(" ".join(one.command.split())))]
+        rows = [("command", scrub(one.command.strip()))]
         rows.append(("code", str(shown(step.code)) if step.code else "none"))
         rows.append(("environment", f"{one.environment}{f' ({one.state})' if one.state else ''}"))
     for name, (text, source) in one.inputs.items():
@@ -125,7 +125,11 @@ def _show(console: Console, one: DryStep) -> None:
     rows += [(f"output {name}", type_) for name, type_ in step.outputs.items()]
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
-        console.line(f"  {name:<{width}}  {text}")
+        # A command of several lines keeps them: joined, they would be another command.
+        first, *others = text.splitlines() or [""]
+        console.line(f"  {name:<{width}}  {first}")
+        for line in others:
+            console.line(f"  {'':<{width}}  {line}")
 
 
 def _command(step: Step) -> str:
@@ -139,7 +143,7 @@ def _command(step: Step) -> str:
 
 def _text(one: Input) -> str:
     if one.text is not None:
-        return one.text
+        return with_run(one.text, "RUN", "NOW")
     if one.step is not None:
         return _output(one.step, one.output or "")
     return one.url or one.asset or (str(shown(one.path)) if one.path is not None and one.path != Path() else "MISSING")

@@ -266,7 +266,9 @@ class Components:
             return value
         text = value.text(f"`{'trial' if trial else 'component'}` of {what.lower()}").strip()
         file = local_path(value, text)
-        if scheme(text) or (read_name(text) is not None and not exists(file)):
+        # With `file:` it is a file, which its reader then says is not there.
+        named = not text.startswith("file:") and read_name(text) is not None
+        if scheme(text) or (named and not exists(file)):
             found = self.assets.find(text, COMPONENTS, value)
             if found is None:
                 raise not_here(

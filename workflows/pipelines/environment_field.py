@@ -32,8 +32,9 @@ def read_environment(value: Value, what: str, assets: LocalAssets | None = None)
     """
     if not value.is_mapping:
         text = value.text(f"`environment` of {what}").strip()
-        found = local_path(value, text) if text.startswith(("file:", "./", "../")) else None
-        asked = read_name(text) if assets is not None else None
+        is_file = text.startswith(("file:", "./", "../"))
+        found = local_path(value, text) if is_file else None
+        asked = read_name(text) if assets is not None and not is_file else None
         if assets is not None and asked is not None and not asked.registry:
             found = assets.find(text, (ENVIRONMENT,), value)
         if found is None:

@@ -73,6 +73,21 @@ class Expression:
     optional: bool = False
 
 
+def with_run(text: str, name: str, started: str) -> str:
+    """A literal as it is in one run: what a schedule may give, ``${{name}}`` and when it was started, put in.
+
+    Source: https://learn.microsoft.com/azure/machine-learning/how-to-schedule-pipeline-job, "Expressions supported
+    in schedule".
+
+    Args:
+        text: The literal.
+        name: The run's name, for ``${{name}}``.
+        started: When it was started, for ``${{creation_context.trigger_time}}``.
+    """
+    stands = {("name",): name, ("creation_context", "trigger_time"): started}
+    return without_expressions(text, lambda one: stands.get(tuple(one[3:-2].strip().split(".")), one))
+
+
 def has_expression(text: str) -> bool:
     """Whether there is an expression, or the beginning of one, in a text."""
     return "${{" in text

@@ -74,7 +74,7 @@ def build(asked: PythonPipeline, inputs: Mapping[str, str]) -> tuple[Path, dict[
     if not asked.file.is_file():
         raise UserError(f"The file {shown(asked.file)} does not exist.", "Correct --pipeline-file (AML_PIPELINE_FILE).")
     if not asked.function:
-        there = [f"{asked.file.name}:{name}" for name in _functions(asked.file)]
+        there = [f"{shown(asked.file)}:{name}" for name in _functions(asked.file)]
         remedy = f"Name the function that gives it: {', '.join(there)}" if there else "Write one that returns it."
         raise UserError(f"{shown(asked.file)} is Python, and a pipeline in it is given by a function.", remedy)
     python = _python()

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from ..environments.conda_variables import expanded
 from ..errors import UserError
 from ..models import ImageRef
 from ..pipelines.commands import PARALLEL_DRIVER
-from ..pipelines.expressions import Malformed, substitute
+from ..pipelines.expressions import Malformed, substitute, with_run
 from ..private import make_folder, open_file
 from ..project import append_log
 from ..redaction import scrub
@@ -232,7 +233,11 @@ class Runner:
                 self._save()
             else:
                 self._save_soon()
-            texts = {f"inputs.{name}": entry.text for name, entry in planned.inputs.items() if entry.text is not None}
+            texts = {
+                f"inputs.{name}": self._literal(entry.text)
+                for name, entry in planned.inputs.items()
+                if entry.text is not None
+            }
             values = {**texts, **view.paths}
             command = planned.command if planned.literal else substitute(planned.command, values.get)
             variables = {
@@ -253,6 +258,10 @@ class Runner:
             self._save_soon()
             return
         self._running.append(_Running(planned, step, process))
+
+    def _literal(self, text: str) -> str:
+        started = datetime.fromtimestamp(self.run.created, timezone.utc)
+        return with_run(text, self.run.run_id, started.isoformat(timespec="seconds"))
 
     def _choose(self, planned: PlannedStep, best: PlannedBest, step: StepRecord) -> None:
         """Do what a sweep does once its trials are over: take the best one's outputs."""
