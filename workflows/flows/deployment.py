@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import engines, report, sessions, storage, uses
-from ..console import Console
-from ..engines.base import Engine
-from ..engines.docker_client import engine_answers
-from ..environments import local_packages
+from .. import report, sessions, uses
 from ..environments.definition import EnvironmentDefinition, local_files
 from ..errors import NameTaken, UserError
 from ..interrupts import uninterrupted
-from ..models import Ended, ImageRef, Service, ServiceSpec
+from ..models import ImageRef, Service, ServiceSpec
 from ..paths import shown
 from ..private import make_folder, open_file
-from ..settings import Settings
-from . import entry, inference, serving, variables
+from . import copies, entry, inference, serving, variables
 from .examples import say_example
 from .inference import REQUIRED as REQUIRED
+from .present import Present
 from .specification import Specification, root_of, serving_of
 
 if TYPE_CHECKING:
@@ -30,7 +24,6 @@ if TYPE_CHECKING:
     from ..engines.docker import DockerEngine
     from ..environments.references import ResolvedEnvironment
     from .packaging import Packaging, Source
-    from .request import Request
 
 CONFIGURATION = "Azure Machine Learning Deployment: Docker Debug"
 #: How often another name is looked for where somebody else is quicker with it.
@@ -38,44 +31,19 @@ _NAMES = 10
 
 
 @dataclass
-class Deployment:
+class Deployment(Present):
     """The steps, on one project's settings. Each can be done alone; `debug` chains them.
 
     Attributes:
-        settings: The settings.
-        console: Where steps show themselves.
-        wait: Hold for a debugger before score.py is loaded.
-        held: Whether this command has the project's deployment to itself.
         source: Where the image comes from, if it is not built here.
         env: Variables for the service as they were typed: NAME=value, or NAME.
         described: What the deployment's file says; None where none is named, or it does not count.
     """
 
-    settings: Settings
-    console: Console
-    wait: bool = False
-    held: bool = False
     source: Source | None = None
     env: Sequence[str] = ()
     described: OnlineDeployment | None = None
-    _engine: Engine | None = None
     _environment: ResolvedEnvironment | None = None
-    #: The service that was ended to make room.
-    _replaced: Service | None = None
-
-    @property
-    def engine(self) -> Engine:
-        """The engine of the settings, asked for once."""
-        if self._engine is None:
-            self._engine, word = engines.choose(self.settings.engine)
-            if word:
-                self.console.line(f"Engine: {word}.")
-        return self._engine
-
-    def _engine_of(self, service: Service) -> Engine:
-        if self._engine is None or self._engine.name != service.engine:
-            return engines.load(service.engine)
-        return self._engine
 
     @property
     def environment(self) -> ResolvedEnvironment:
@@ -118,7 +86,7 @@ class Deployment:
             engine = self.engine
             image, self._environment = inference.built(environment, self.settings, self.described, engine, step.passing)
             if self._environment.definition is not None:
-                image = replace(image, notes=(*image.notes, *_copies(self._environment.definition, image)))
+                image = replace(image, notes=(*image.notes, *copies.notes(self._environment.definition, image)))
             uses.record(self.settings.project, f"inference {engine.name}", image.digest)
             word = "reused" if image.reused else "built"
             what = image.name if engine.name == "docker" else f"environment {image.digest[:12]}"
@@ -245,32 +213,6 @@ class Deployment:
                 return
             step.text = f".vscode/launch.json {write_configurations(project, [configuration])}"
 
-    def stop(self) -> bool:
-        """Stop the service and take it away; False where none runs."""
-        service = sessions.load(self.settings.project)
-        if service is None:
-            return self._stop_leftovers()
-        with self.console.step("stop") as step:
-            ended = self._end(service)
-            # 143 is what the signal that asks it to end leaves in a container; a program that is all of one does not
-            # hear it, and is killed.
-            crashed = ended.exit_code not in (None, 0, 143, *((137,) if service.by_itself else ()))
-            step.text = service.name + (f" had ended with exit code {ended.exit_code}" if crashed else "")
-        return True
-
-    def _stop_leftovers(self) -> bool:
-        """Take away what no file tells of, after `git clean` for one; False where there is nothing."""
-        found = False
-        for name in ("process", "docker") if engine_answers() else ("process",):
-            engine = engines.load(name)
-            for handle in engine.leftovers(self.settings.project):
-                with uninterrupted():
-                    engine.remove(handle)
-                found = True
-        if found:
-            self.console.line("Took away a service of this project that no file told of.")
-        return found
-
     # The chains
 
     def debug(self) -> dict[str, Any]:
@@ -360,7 +302,7 @@ class Deployment:
             return
         changed = [
             str(shown(item.local))
-            for item in _copied(definition, service.engine, [*service.links])
+            for item in copies.copied(definition, service.engine, [*service.links])
             if any(path.stat().st_mtime > service.created for _, path in local_files(item.local))
         ]
         if changed:
@@ -380,18 +322,6 @@ class Deployment:
                 "Make it anew: inv deploy.debug",
             )
 
-    def inspect(
-        self,
-        location: str,
-        request: Request,
-        expressions: list[str],
-        timeout: float,
-        seen: Callable[[dict[str, Any]], None],
-    ) -> dict[str, Any]:
-        """Stop at a line during one request, look, and let it go on; see :func:`.serving.inspect`."""
-        service = self._started("First: inv deploy.debug")
-        return serving.inspect(service, location, request, expressions, timeout, seen)
-
     # Parts of steps
 
     def _check(self) -> None:
@@ -402,34 +332,6 @@ class Deployment:
     def _specification(self) -> Specification:
         settings, console = self.settings, self.console
         return Specification(settings, console, self.engine, self.environment, self.described, self.env, self.wait)
-
-    def running(self) -> Service | None:
-        """The project's service, if there is one."""
-        return sessions.load(self.settings.project)
-
-    def _running(self, remedy: str) -> Service:
-        service = self._known(remedy)
-        if not self._engine_of(service).alive(service):
-            if self.held:
-                # Without the lock it may be one that another command is just making.
-                self._end(service)
-            raise UserError(f"The service {service.name} has ended; inv container.logs shows its last log.", remedy)
-        self._engine_of(service).mend(service)
-        return service
-
-    def _known(self, remedy: str) -> Service:
-        service = sessions.load(self.settings.project)
-        if service is None:
-            raise UserError("No service of this project is running.", remedy)
-        if service.project != self.settings.project:
-            raise UserError("The project was moved while its service ran.", "Start it anew here: inv deploy.debug")
-        return service
-
-    def _started(self, remedy: str) -> Service:
-        service = self._running(remedy)
-        if not service.started:
-            raise UserError("The service has not been started.", "First: inv deploy.runsvdir")
-        return service
 
     def _create(self, spec: ServiceSpec, notes: list[str]) -> Service:
         announce = spec.session / "announce"
@@ -455,11 +357,6 @@ class Deployment:
                 spec = replace(spec, name=self._specification().container_name(notes))
         return self.engine.create(spec)
 
-    def _remove_leftovers(self) -> None:
-        with uninterrupted():
-            for handle in self.engine.leftovers(self.settings.project):
-                self.engine.remove(handle)
-
     def _look_first(self, service: Service | None, image: ImageRef) -> None:
         """Before a running service is replaced: see that the script could be loaded, where its Python can tell."""
         if service is None or (service.engine, service.digest) != (image.engine, image.digest) or service.by_itself:
@@ -468,86 +365,3 @@ class Deployment:
             engine = self._engine_of(service)
             if engine.alive(service):
                 entry.look(service, engine, f"inv {report.typed()}")
-
-    @contextlib.contextmanager
-    def _told_what_is_gone(self) -> Iterator[None]:
-        """Say, where the block fails, that the service before it has been ended; once."""
-        try:
-            yield
-        except BaseException:
-            before, self._replaced = self._replaced, None
-            if before is not None and sessions.load(self.settings.project) != before:
-                self.console.line(f"  note: the service {before.name} that ran before is gone.")
-            raise
-
-    def _replace(self, own: Service) -> None:
-        try:
-            self._end(own)
-        except UserError:
-            if own.engine == self.engine.name:
-                raise
-            # Its engine does not answer any more, so nothing of it runs. Should a container
-            # come back with the engine, its label tells whose it is.
-            sessions.forget(own, Ended(None, b""))
-
-    def _end(self, service: Service) -> Ended:
-        engine = self._engine_of(service)
-        with uninterrupted():
-            ended = engine.stop(service)
-            lost = sessions.forget(service, ended)
-        if lost is not None:
-            told = storage.explained(lost, service.session)
-            why = told.problem if told is not None else f"{lost.strerror or lost}."
-            self.console.line(f"  note: the last log of {service.name} could not be kept: {why}")
-        return ended
-
-    def shell(self, command: list[str]) -> int:
-        """Run a command, or a shell, where the service runs; its exit code."""
-        service = self._running("First: inv deploy.debug")
-        return self._engine_of(service).shell(service, command)
-
-    def container(self) -> tuple[str, str, dict[str, str]]:
-        """The container's name, the score folder in it, and how its engine is reached.
-
-        Raises:
-            UserError: Nothing runs, or not in a container.
-        """
-        service = self._running("First: inv deploy.debug")
-        if service.engine != "docker":
-            raise UserError(
-                "The service runs as processes on the machine itself, so there is no container.",
-                f"Open its folder itself: {service.source}",
-            )
-        from ..engines.docker_address import chosen
-
-        return service.name, service.remote_root, chosen()
-
-    def logs(self, follow: bool, tail: int | None = None) -> Iterator[bytes]:
-        """The service's log, or its last lines, also of one that has ended by itself."""
-        service = self._known("First: inv deploy.debug")
-        return self._engine_of(service).logs(service, follow, tail)
-
-
-@dataclass(frozen=True)
-class _Copied:
-    local: Path
-    editable: bool
-
-
-def _copied(definition: EnvironmentDefinition, engine: str, live: Sequence[str]) -> list[_Copied]:
-    """The local packages that an environment has copies of."""
-    stay = [Path(path) for path in live]
-    if engine == "process":
-        # There every editable package is in its folder.
-        stay += [item.local for item in definition.pip if item.editable and item.local is not None]
-    found = local_packages.copied(definition.pip, stay)
-    return [_Copied(item.local, item.editable) for item in found if item.local is not None]
-
-
-def _copies(definition: EnvironmentDefinition, image: ImageRef) -> list[str]:
-    """On local packages that are copied: which command takes an edit of theirs."""
-    return [
-        f"{shown(one.local)} is installed as a copy: inv deploy.debug takes an edit of it"
-        + ("" if one.editable else " (with `-e` in front of it, edits are live)")
-        for one in _copied(definition, image.engine, image.live)
-    ]

@@ -1,0 +1,44 @@
+"""Local packages of which an environment has copies: which command takes an edit of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..environments import local_packages
+from ..environments.definition import EnvironmentDefinition
+from ..models import ImageRef
+from ..paths import shown
+
+
+@dataclass(frozen=True)
+class Copied:
+    """One of them.
+
+    Attributes:
+        local: Its folder or file.
+        editable: Whether it was asked for as an editable one.
+    """
+
+    local: Path
+    editable: bool
+
+
+def copied(definition: EnvironmentDefinition, engine: str, live: Sequence[str]) -> list[Copied]:
+    """The local packages that an environment has copies of."""
+    stay = [Path(path) for path in live]
+    if engine == "process":
+        # There every editable package is in its folder.
+        stay += [item.local for item in definition.pip if item.editable and item.local is not None]
+    found = local_packages.copied(definition.pip, stay)
+    return [Copied(item.local, item.editable) for item in found if item.local is not None]
+
+
+def notes(definition: EnvironmentDefinition, image: ImageRef) -> list[str]:
+    """On local packages that are copied: which command takes an edit of theirs."""
+    return [
+        f"{shown(one.local)} is installed as a copy: inv deploy.debug takes an edit of it"
+        + ("" if one.editable else " (with `-e` in front of it, edits are live)")
+        for one in copied(definition, image.engine, image.live)
+    ]

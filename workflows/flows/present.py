@@ -1,0 +1,184 @@
+"""The service of a project that there is: found, looked at, ended, and what is left of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .. import engines, sessions, storage
+from ..console import Console
+from ..engines.base import Engine
+from ..engines.docker_client import engine_answers
+from ..errors import UserError
+from ..interrupts import uninterrupted
+from ..models import Ended, Service
+from ..settings import Settings
+from . import serving
+
+if TYPE_CHECKING:
+    from .request import Request
+
+
+@dataclass
+class Present:
+    """What is done with the service that there is.
+
+    Attributes:
+        settings: The settings.
+        console: Where steps show themselves.
+        wait: Hold for a debugger before score.py is loaded.
+        held: Whether this command has the project's deployment to itself.
+    """
+
+    settings: Settings
+    console: Console
+    wait: bool = False
+    held: bool = False
+    _engine: Engine | None = field(default=None, init=False)
+    #: The service that was ended to make room.
+    _replaced: Service | None = field(default=None, init=False)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the settings, asked for once."""
+        if self._engine is None:
+            self._engine, word = engines.choose(self.settings.engine)
+            if word:
+                self.console.line(f"Engine: {word}.")
+        return self._engine
+
+    def _engine_of(self, service: Service) -> Engine:
+        if self._engine is None or self._engine.name != service.engine:
+            return engines.load(service.engine)
+        return self._engine
+
+    def stop(self) -> bool:
+        """Stop the service and take it away; False where none runs."""
+        service = sessions.load(self.settings.project)
+        if service is None:
+            return self._stop_leftovers()
+        with self.console.step("stop") as step:
+            ended = self._end(service)
+            # 143 is what the signal that asks it to end leaves in a container; a program that is all of one does not
+            # hear it, and is killed.
+            crashed = ended.exit_code not in (None, 0, 143, *((137,) if service.by_itself else ()))
+            step.text = service.name + (f" had ended with exit code {ended.exit_code}" if crashed else "")
+        return True
+
+    def _stop_leftovers(self) -> bool:
+        """Take away what no file tells of, after `git clean` for one; False where there is nothing."""
+        found = False
+        for name in ("process", "docker") if engine_answers() else ("process",):
+            engine = engines.load(name)
+            for handle in engine.leftovers(self.settings.project):
+                with uninterrupted():
+                    engine.remove(handle)
+                found = True
+        if found:
+            self.console.line("Took away a service of this project that no file told of.")
+        return found
+
+    def inspect(
+        self,
+        location: str,
+        request: Request,
+        expressions: list[str],
+        timeout: float,
+        seen: Callable[[dict[str, Any]], None],
+    ) -> dict[str, Any]:
+        """Stop at a line during one request, look, and let it go on; see :func:`.serving.inspect`."""
+        service = self._started("First: inv deploy.debug")
+        return serving.inspect(service, location, request, expressions, timeout, seen)
+
+    def running(self) -> Service | None:
+        """The project's service, if there is one."""
+        return sessions.load(self.settings.project)
+
+    def _running(self, remedy: str) -> Service:
+        service = self._known(remedy)
+        if not self._engine_of(service).alive(service):
+            if self.held:
+                # Without the lock it may be one that another command is just making.
+                self._end(service)
+            raise UserError(f"The service {service.name} has ended; inv container.logs shows its last log.", remedy)
+        self._engine_of(service).mend(service)
+        return service
+
+    def _known(self, remedy: str) -> Service:
+        service = sessions.load(self.settings.project)
+        if service is None:
+            raise UserError("No service of this project is running.", remedy)
+        if service.project != self.settings.project:
+            raise UserError("The project was moved while its service ran.", "Start it anew here: inv deploy.debug")
+        return service
+
+    def _started(self, remedy: str) -> Service:
+        service = self._running(remedy)
+        if not service.started:
+            raise UserError("The service has not been started.", "First: inv deploy.runsvdir")
+        return service
+
+    def _remove_leftovers(self) -> None:
+        with uninterrupted():
+            for handle in self.engine.leftovers(self.settings.project):
+                self.engine.remove(handle)
+
+    @contextlib.contextmanager
+    def _told_what_is_gone(self) -> Iterator[None]:
+        """Say, where the block fails, that the service before it has been ended; once."""
+        try:
+            yield
+        except BaseException:
+            before, self._replaced = self._replaced, None
+            if before is not None and sessions.load(self.settings.project) != before:
+                self.console.line(f"  note: the service {before.name} that ran before is gone.")
+            raise
+
+    def _replace(self, own: Service) -> None:
+        try:
+            self._end(own)
+        except UserError:
+            if own.engine == self.engine.name:
+                raise
+            # Its engine does not answer any more, so nothing of it runs. Should a container
+            # come back with the engine, its label tells whose it is.
+            sessions.forget(own, Ended(None, b""))
+
+    def _end(self, service: Service) -> Ended:
+        engine = self._engine_of(service)
+        with uninterrupted():
+            ended = engine.stop(service)
+            lost = sessions.forget(service, ended)
+        if lost is not None:
+            told = storage.explained(lost, service.session)
+            why = told.problem if told is not None else f"{lost.strerror or lost}."
+            self.console.line(f"  note: the last log of {service.name} could not be kept: {why}")
+        return ended
+
+    def shell(self, command: list[str]) -> int:
+        """Run a command, or a shell, where the service runs; its exit code."""
+        service = self._running("First: inv deploy.debug")
+        return self._engine_of(service).shell(service, command)
+
+    def container(self) -> tuple[str, str, dict[str, str]]:
+        """The container's name, the score folder in it, and how its engine is reached.
+
+        Raises:
+            UserError: Nothing runs, or not in a container.
+        """
+        service = self._running("First: inv deploy.debug")
+        if service.engine != "docker":
+            raise UserError(
+                "The service runs as processes on the machine itself, so there is no container.",
+                f"Open its folder itself: {service.source}",
+            )
+        from ..engines.docker_address import chosen
+
+        return service.name, service.remote_root, chosen()
+
+    def logs(self, follow: bool, tail: int | None = None) -> Iterator[bytes]:
+        """The service's log, or its last lines, also of one that has ended by itself."""
+        service = self._known("First: inv deploy.debug")
+        return self._engine_of(service).logs(service, follow, tail)
