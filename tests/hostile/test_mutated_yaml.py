@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import random
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from mutations import LINES, YAML, mutated
 from pipelines import PIPELINE
 from projects import ROOT
 from runconfigs import SAVED
+from test_pipeline_parallel import BATCH, COMPONENT, JOB, SWEEP
 
 from workflows.deployments import overlay
 from workflows.environments.definition import load_definition
@@ -27,6 +30,7 @@ from workflows.experiments.runconfig import write as write_runconfig
 from workflows.flows.specification import serving_of
 from workflows.pipelines.commands import debugged_command, names_own_script, published_option
 from workflows.pipelines.expressions import render_command
+from workflows.pipelines.parts import Parts
 from workflows.pipelines.reader import load_pipeline
 from workflows.settings import Settings, resolve
 from workflows.yaml_nodes import MOST_NODES, compose
@@ -209,6 +213,32 @@ def test_a_mutated_pipeline_is_read_or_refused(folder: Path, hostile: Hostile) -
                 resolve_environment(step.environment, settings, "process")
 
         read += not outcome(load, folder / "pipeline.yml")
+    assert read or hostile.count < 50
+
+
+def test_a_mutated_parallel_job_batch_deployment_or_sweep_is_read_or_refused(folder: Path, hostile: Hostile) -> None:
+    for name in ("data", "model"):
+        (folder / name).mkdir()
+    (folder / "data" / "MLTable").write_text("paths: []\n")
+    (folder / "src" / "score.py").touch()
+    (folder / "score.py").touch()
+    originals = [textwrap.dedent(text).encode() for text in (JOB, COMPONENT, BATCH, SWEEP)]
+    file, read = folder / "mutated.yml", 0
+
+    def load(inputs: dict[str, str]) -> None:
+        pipeline = load_pipeline(file, inputs)
+        for parts in (Parts(trials=3), Parts(mini_batch=1)):
+            with contextlib.suppress(UserError):
+                pipeline = parts.of(pipeline)
+        for step in pipeline.steps:
+            debugged_command(step.command, "/launch.py")
+
+    for index in range(hostile.count):
+        source = hostile.random(index)
+        original = source.choice(originals)
+        file.write_bytes(mutated(original, source, YAML))
+        inputs = {"data": str(folder / "data")} if original in originals[1:3] else {}
+        read += not outcome(functools.partial(load, inputs))
     assert read or hostile.count < 50
 
 

@@ -65,6 +65,25 @@ def test_files_are_listed_once_and_in_order(tmp_path: Path) -> None:
     assert [one["index"] for one in found] == [0, 1]
 
 
+def test_links_that_lead_in_a_circle_end_and_those_elsewhere_are_followed_once(tmp_path: Path) -> None:
+    data, other = tmp_path / "data", tmp_path / "other"
+    for folder in (data / "in", other):
+        folder.mkdir(parents=True)
+        (folder / "x").touch()
+    (data / "in" / "up").symlink_to(data)
+    (data / "in" / "self").symlink_to("self")
+    (data / "a").symlink_to(other)
+    (data / "b").symlink_to(other)
+    (found,) = cut(data, "uri_folder", "9")
+    assert [str(Path(path).relative_to(data)) for path in found["paths"]] == ["a/x", "in/self", "in/x"]
+
+
+def test_a_table_of_an_encoding_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    folder = table(tmp_path / "t", DELIMITED.replace("ascii", "nonsense"), one="a,b\n1,2\n")
+    with pytest.raises(Problem, match="cannot be read: unknown encoding: nonsense"):
+        cut(folder, "mltable", "", keys=("a",))
+
+
 def test_a_table_is_cut_at_ends_of_records_and_not_across_files(tmp_path: Path) -> None:
     one = "x,y\n" + "".join(f"{number},{number * number}\n" for number in range(500))
     folder = table(tmp_path / "t", DELIMITED, one=one, two="x,y\n7,8")
@@ -178,6 +197,9 @@ def test_an_mltable_file_is_read_with_and_without_pyyaml(
         ("paths:\n- file: azureml://datastores/x/paths/y\n", "which is not on this machine"),
         ("- 1\n", "is not an MLTable file"),
         ("paths: [\n", "cannot be read"),
+        ("paths: 3\n", "is no list"),
+        ("paths:\n- file: ./one.csv\ntransformations: 3\n", "A transformation in"),
+        ("paths:\n- file: ./one.csv\ntransformations:\n- read_delimited: {delimiter: ab}\n", "cannot be `ab`"),
         ("paths:\n- file: ./one.csv\ntransformations:\n- 3\n", "A transformation in"),
     ],
 )

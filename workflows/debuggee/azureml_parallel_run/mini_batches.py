@@ -98,8 +98,12 @@ class Input:
             Problem: One is larger than the memory there is, or there is none at all.
         """
         index = -1
-        for index, batch in enumerate(self._batches()):
-            yield {**batch, "index": index}
+        try:
+            for index, batch in enumerate(self._batches()):
+                yield {**batch, "index": index}
+        except (OSError, ValueError, LookupError, csv.Error) as error:
+            # Not to be read, not of its encoding, or of an encoding that does not exist.
+            raise Problem("The input {} cannot be read: {}.".format(self._path, error), "Correct it.") from error
         if index < 0:
             raise Problem("The input {} is empty.".format(self._path), "Give one with data in it.")
 

@@ -105,12 +105,16 @@ def read(folder: str) -> Table:
             pattern = str(value.get("partition_format", "") if isinstance(value, dict) else value)
         else:
             unknown.append(name)
-    paths = [path for entry in content.get("paths") or () for path in _files(entry, os.path.dirname(file), file)]
+    named = content.get("paths") or []
+    if not isinstance(named, list):
+        raise Problem("`paths` of {} is no list.".format(file), "Write `- file: ./data.csv` lines under it.")
+    paths = [path for entry in named for path in _files(entry, os.path.dirname(file), file)]
     return Table(paths, reader, options, (keep, drop), pattern, tuple(unknown))
 
 
 def _transformations(content: Dict[str, Any], file: str) -> Iterator[Tuple[str, Any]]:
-    for entry in content.get("transformations") or ():
+    listed = content.get("transformations") or []
+    for entry in listed if isinstance(listed, list) else [None]:
         if isinstance(entry, str):
             yield entry, {}
         elif isinstance(entry, dict):
@@ -147,12 +151,26 @@ def walk(path: str) -> Iterator[str]:
     if not os.path.isdir(path):
         yield path
         return
-    waiting = [path]
+    waiting, links = [path], set()
     while waiting:
         with os.scandir(waiting.pop()) as found:
             entries = sorted(found, key=lambda entry: entry.name)
-        yield from (entry.path for entry in entries if not entry.is_dir())
-        waiting += [entry.path for entry in reversed(entries) if entry.is_dir()]
+        folders = []
+        for entry in entries:
+            if not os.path.isdir(entry.path):
+                # A link that leads nowhere is a file that cannot be read, which `run()` is to see.
+                yield entry.path
+            elif not entry.is_symlink():
+                folders.append(entry.path)
+            else:
+                real = os.path.realpath(entry.path)
+                # One that leads to a folder above would have no end.
+                if real not in links and not os.path.join(os.path.realpath(path), "").startswith(
+                    os.path.join(real, "")
+                ):
+                    links.add(real)
+                    folders.append(entry.path)
+        waiting += reversed(folders)
 
 
 def _parsed(text: str) -> Any:
