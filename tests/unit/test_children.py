@@ -51,6 +51,14 @@ PROGRAMS = {
         import subprocess, sys
         subprocess.run([sys.executable, "-S", "worker.py"], check=True)
         """,
+    "isolated, without site": """
+        import subprocess, sys
+        subprocess.run([sys.executable, "-I", "-S", "worker.py"], check=True)
+        """,
+    "isolated, without site, in one word": """
+        import subprocess, sys
+        subprocess.run([sys.executable, "-IS", "worker.py"], check=True)
+        """,
     "a script called as ours is": """
         import subprocess, sys
         open("launch.py", "w").write("import worker; worker.main()")
@@ -477,6 +485,32 @@ def test_a_child_of_another_user_runs_on_undebugged(tmp_path: Path) -> None:
             assert next_stop(client, children) is None
         assert step.ended() == 0
         assert step.lines[-1] == "made 42"
+
+
+@needs_users
+@EVERY
+@pytest.mark.parametrize("when", ["before", "while attached"])
+def test_a_child_that_changes_its_user_ends_as_it_would_have(python: str, when: str, tmp_path: Path) -> None:
+    change = f"os.setgid({OTHER}); os.setuid({OTHER})"
+    source = f"""
+        import os, worker
+        if os.fork() == 0:
+            {"worker.work(1)" if when != "before" else change}
+            {change}
+            worker.work(2)
+            os.write(1, b"child over\\n")
+            os._exit(0)
+        assert os.wait()[1] == 0
+        """
+    with begin(tmp_path, source, python) as step:
+        with session(step) as (client, children):
+            stops = 0
+            while next_stop(client, children) is not None:
+                stops += 1
+        # From the moment of the fork on it is one that the debugger is in.
+        assert stops == (2 if when != "before" else 1)
+        assert step.ended() == 0
+        assert step.lines[-1] == "child over"
 
 
 def test_without_children_they_are_plain_processes(tmp_path: Path) -> None:
