@@ -177,7 +177,9 @@ class _Own:
     def _clear(self) -> None:
         self.path = _path()
         finders: List[Any] = sys.meta_path
-        finders.insert(finders.index(PathFinder) if PathFinder in finders else 0, self._finder)
+        # It stays there: another thread that goes through the finders would miss the next one if it went.
+        if self._finder not in finders:
+            finders.insert(finders.index(PathFinder) if PathFinder in finders else 0, self._finder)
         self._theirs = _shadows()
         for name in self._theirs:
             sys.modules.pop(name, None)
@@ -186,9 +188,6 @@ class _Own:
             sys.modules.setdefault(name, module)
 
     def _restore(self) -> None:
-        finders: List[Any] = sys.meta_path
-        if self._finder in finders:
-            finders.remove(self._finder)
         loaded = [name for name in list(sys.modules) if name not in self._before]
         hidden = {name.partition(".")[0] for name in self._theirs} | {name.partition(".")[0] for name in _stash}
         if any(name in _library_names() for name in loaded):

@@ -6,7 +6,7 @@ import sys
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any, Callable, Optional
 
 
 def once_imported(name: str, change: Callable[[Any], None]) -> None:
@@ -30,15 +30,19 @@ def _tried(change: Callable[[Any], None], module: Any) -> None:
 
 
 class _Finder:
-    """Stands first among the finders until the module is asked for."""
+    """Stands first among the finders for the moment at which the module is asked for.
+
+    It stays there: another thread that goes through the finders would miss the next one if it went.
+    """
 
     def __init__(self, name: str, change: Callable[[Any], None]) -> None:
-        self._name, self._change = name, change
+        self._name: Optional[str] = name
+        self._change = change
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != self._name:
             return None
-        sys.meta_path.remove(self)
+        self._name = None
         from importlib.machinery import PathFinder
 
         spec = PathFinder.find_spec(name, path, target)

@@ -13,7 +13,6 @@ import socket
 import sys
 import threading
 import traceback
-from functools import partial
 from typing import Any, Callable, List, Tuple
 
 #: Bytes that are read at once.
@@ -118,8 +117,11 @@ def _serve_debuggers(control: socket.socket, handle: Callable[[socket.socket], A
 def _serve_pydevd(
     listener: socket.socket, handle: Callable[[socket.socket], Any], is_allowed: Callable[[socket.socket], bool]
 ) -> None:
-    """Take the connections of the program and its children, and nobody else's."""
-    handle_one = handle
+    """Take the connections of the program and its children, and nobody else's.
+
+    Each in a thread of its own, the program's too: a child that is slow to answer, or whatever else of this user's has
+    come to this port, is not to keep the others waiting.
+    """
     while True:
         try:
             accepted, _address = listener.accept()
@@ -129,11 +131,9 @@ def _serve_pydevd(
             if not is_allowed(accepted):
                 accepted.close()
                 continue
-            handle_one(_Connection(fileno=accepted.detach()))
+            _start(handle, _Connection(fileno=accepted.detach()))
         except Exception:
             _log()
-        # A child that is slow to answer, or does not, is not to keep the others waiting.
-        handle_one = partial(_start, handle)
 
 
 class _Os:
