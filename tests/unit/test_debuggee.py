@@ -64,7 +64,8 @@ def test_the_debuggee_is_python_3_8_and_imports_nothing_that_has_to_be_installed
             imported |= {name.name.split(".")[0] for name in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             imported.add((node.module or "").split(".")[0])
-    pydevd = {"debugpy", "pydevd", "_pydev_bundle", "_pydevd_bundle", "_pydevd_sys_monitoring"}
+    bundled = {"_pydev_bundle", "_pydevd_bundle", "_pydevd_sys_monitoring", "pydevd_file_utils"}
+    pydevd = {"debugpy", "pydevd"} | bundled
     # hashlib's own, in Python 3.12; and what a node may have, without which a step does as well.
     pythons, nodes = {"_sha2"}, {"azureml"} if file.name == "tags.py" else set()
     # The last is whichever one an injected process would have without us.
