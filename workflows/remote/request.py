@@ -164,12 +164,17 @@ def _pipeline(typed: Typed, named: Path, own: bool, places: Places) -> None:
         places: Takes what travels.
     """
     from ..errors import UserError
+    from ..pipelines import python_file
     from ..pipelines.reader import load_pipeline
 
     replaced = dict(text.split("=", 1) for text in _texts(typed.values.get("input")) if "=" in text)
     only, skip = (tuple(_texts(typed.values.get(name))) for name in ("step", "skip"))
     pipeline = load_pipeline(named, replaced, project=places.project, only=only, skip=skip)
-    if named.is_relative_to(places.project):
+    in_python = python_file.named(named)
+    if in_python is not None:
+        # With the modules and the component files beside it; the SDK builds it there.
+        places.carry_code(in_python.file.parent)
+    elif named.is_relative_to(places.project):
         places.carry(named)
     elif own:
         places.carry(named.parent)
