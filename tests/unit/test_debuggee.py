@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -55,21 +56,38 @@ def write(folder: Path, source: str) -> Path:
 # What travels --------------------------------------------------------------------------------------
 
 
+#: What a file may use of the step's own environment, by its name: inside functions, where it is called for.
+OF_THE_STEP = {
+    "tags.py": {"azureml"},
+    "tables.py": {"pandas"},
+    "mltable.py": {"yaml"},
+    "mlflow_scoring/score.py": {"mlflow"},
+}
+
+
+def imports(nodes: Iterable[ast.AST]) -> set[str]:
+    """The packages that some nodes import."""
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
 @pytest.mark.parametrize("file", sorted(Path(FOLDER).rglob("*.py")), ids=lambda file: os.path.relpath(file, FOLDER))
 def test_the_debuggee_is_python_3_8_and_imports_nothing_that_has_to_be_installed(file: Path) -> None:
     tree = ast.parse(file.read_text(), str(file), feature_version=(3, 8))
-    imported = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported |= {name.name.split(".")[0] for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            imported.add((node.module or "").split(".")[0])
     bundled = {"_pydev_bundle", "_pydevd_bundle", "_pydevd_sys_monitoring", "pydevd_file_utils"}
     pydevd = {"debugpy", "pydevd"} | bundled
-    # hashlib's own, in Python 3.12; and what a node may have, without which a step does as well.
-    pythons, nodes = {"_sha2"}, {"azureml"} if file.name == "tags.py" else set()
-    # The last is whichever one an injected process would have without us.
-    assert imported <= sys.stdlib_module_names | pydevd | pythons | nodes | {"azureml_debuggee", "sitecustomize"}
+    # hashlib's own, in Python 3.12; and the one that an injected process would have without us.
+    pythons = {"_sha2", "sitecustomize"}
+    allowed = sys.stdlib_module_names | pydevd | pythons | {"azureml_debuggee", "azureml_parallel_run"}
+    of_step = next((known for name, known in OF_THE_STEP.items() if file.as_posix().endswith(f"/{name}")), set())
+    assert imports(ast.walk(tree)) <= allowed | of_step
+    # Whatever imports the module has to do without.
+    assert not imports(tree.body) & of_step
 
 
 def test_every_older_interpreter_here_can_load_the_debuggee(tmp_path: Path) -> None:
