@@ -7,7 +7,7 @@ import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import docker
@@ -27,12 +27,12 @@ def images_of_the_tests(client: docker.DockerClient, cache: Path) -> Iterator[No
         client: The engine.
         cache: A folder that all who use this engine at the same time share.
     """
-    from docker.errors import APIError
-
     cache.mkdir(parents=True, exist_ok=True)
     known = cache / "images-before.json"
     with (cache / "engine.lock").open("a") as lock:
         if _alone(lock.fileno()):
+            # What a process had for itself stays where it was killed.
+            _take_away(client, client.api.images(filters={"label": OWNER}))
             known.write_text(json.dumps([image["Id"] for image in client.api.images(all=True)]))
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield
@@ -40,13 +40,18 @@ def images_of_the_tests(client: docker.DockerClient, cache: Path) -> Iterator[No
             return
         before = set(json.loads(known.read_text()))
         made = client.api.images(filters={"label": "azureml-debug.kind=environment"})
-        # Those that a process has for itself stay where it was killed.
-        for image in made + client.api.images(filters={"label": OWNER}):
-            named = image["Labels"].get("azureml-debug.environment")
-            if image["Id"] not in before and named not in ("inference", "training"):
-                # What is in use stays.
-                with contextlib.suppress(APIError):
-                    client.api.remove_image(image["Id"], force=True)
+        made = [one for one in made if one["Labels"]["azureml-debug.environment"] not in ("inference", "training")]
+        made += client.api.images(filters={"label": OWNER})
+        _take_away(client, [image for image in made if image["Id"] not in before])
+
+
+def _take_away(client: docker.DockerClient, images: list[dict[str, Any]]) -> None:
+    """Remove images; what is in use, or gone by now, is left alone."""
+    from docker.errors import APIError
+
+    for image in images:
+        with contextlib.suppress(APIError):
+            client.api.remove_image(image["Id"], force=True)
 
 
 def _alone(lock: int) -> bool:
