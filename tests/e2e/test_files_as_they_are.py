@@ -179,6 +179,7 @@ def test_a_command_job_is_debugged_as_a_pipeline_and_as_an_experiment(pipelines:
     assert endpoint["launch_configuration"] == "Azure Machine Learning Experiment: mine"
     record = pipelines.until_final()
     assert (record["name"], record["status"]) == ("mine", "Completed")
+    assert record["command"] == 'python fit.py "some data" 9 RUN/data/model'
     assert not (pipelines.folder / ".azureml").exists()
 
 

@@ -228,6 +228,10 @@ def test_a_file_that_is_named_as_one_is_no_registered_name(load: Load, text: str
     assert error.remedy == "Check the path."
 
 
+def test_resources_that_are_none_are_told_with_their_step(load: Load) -> None:
+    assert refused(load, job("command: ls\nresources: 3")).problem.startswith("`resources` of step `s` has to be")
+
+
 def test_all_data_that_is_elsewhere_is_named_at_once(load: Load) -> None:
     error = refused(
         load,

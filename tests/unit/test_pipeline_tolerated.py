@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from test_pipeline_reader import job
@@ -11,6 +12,7 @@ from test_pipeline_refused import FIT
 
 from workflows.errors import BadValue
 from workflows.pipelines.definition import Pipeline
+from workflows.pipelines.reader import load_pipeline
 
 Load = Callable[..., Pipeline]
 TWICE = "command: ls\noutputs:\n  a: ${{parent.outputs.o}}\n  b: ${{parent.outputs.o}}"
@@ -89,6 +91,15 @@ def test_a_value_that_is_typed_has_to_fit_all_the_same(load: Load, name: str, va
     with pytest.raises(BadValue) as caught:
         load(job(FIT), {name: value})
     assert problem in caught.value.problem
+
+
+def test_a_components_control_output_is_handed_over_as_a_file_with_a_note(load: Load, tmp_path: Path) -> None:
+    text = "type: command\ncommand: ls > ${{outputs.more}}\noutputs: {more: {type: boolean, is_control: true}}\n"
+    (tmp_path / "more.yml").write_text(text)
+    pipeline = load(job("component: more.yml"))
+    assert pipeline.steps[0].outputs == {"more": "uri_file"}
+    assert "`more` of step `s` is a value (boolean)" in "".join(pipeline.notes)
+    assert load_pipeline(tmp_path / "more.yml", {}).steps[0].outputs == {"more": "uri_file"}
 
 
 def test_a_remark_names_its_place(load: Load) -> None:

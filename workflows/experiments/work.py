@@ -96,6 +96,7 @@ def of_job(settings: Settings, job: Path, inputs: dict[str, str], engine: str, r
     """
     from ..environments.references import resolve_environment
     from ..pipelines.reader import load_pipeline
+    from ..pipelines.shown_commands import shown_command
     from ..runs.planned import fetch_inputs, planned_step
 
     pipeline = load_pipeline(job, inputs, project=settings.project)
@@ -113,7 +114,7 @@ def of_job(settings: Settings, job: Path, inputs: dict[str, str], engine: str, r
     ]
     return Work(
         planned_step(step, ImageRef(engine, "", ""), None, fetch_inputs(pipeline.steps, report)),
-        " ".join(step.command.split()),
+        " ".join(shown_command(step, single=True).split()),
         pipeline.file,
         environment,
         shlex.join(words),

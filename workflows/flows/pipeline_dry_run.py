@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .. import engines
@@ -13,13 +12,10 @@ from ..engines.base import Engine
 from ..errors import UserError
 from ..paths import shown
 from ..pipelines.definition import EnvironmentReference, Input, Pipeline, Step
-from ..pipelines.expressions import Malformed, substitute, with_run
 from ..pipelines.problems import SeveralErrors, together
+from ..pipelines.shown_commands import MISSING, shown_command, shown_input
 from ..redaction import scrub
 from ..settings import Settings
-
-#: Stands for a run's own folder in what is shown.
-RUN = "RUN"
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ def look(settings: Settings, console: Console, pipeline: Pipeline, error: UserEr
             except UserError as wrong:
                 errors.append(wrong)
         steps.append(
-            DryStep(step, _command(step), environment, state, {n: _input(one) for n, one in step.inputs.items()})
+            DryStep(step, shown_command(step), environment, state, {n: _input(one) for n, one in step.inputs.items()})
         )
     for one in steps:
         _show(console, one)
@@ -132,27 +128,6 @@ def _show(console: Console, one: DryStep) -> None:
             console.line(f"  {'':<{width}}  {line}")
 
 
-def _command(step: Step) -> str:
-    values = {f"inputs.{name}": _text(one) for name, one in step.inputs.items() if one.given}
-    values |= {f"outputs.{name}": _output(step.name, name) for name in step.outputs}
-    try:
-        return substitute(step.command, values.get)
-    except Malformed:  # it is told as an error of its own
-        return step.command
-
-
-def _text(one: Input) -> str:
-    if one.text is not None:
-        return with_run(one.text, "RUN", "NOW")
-    if one.step is not None:
-        return _output(one.step, one.output or "")
-    return one.url or one.asset or (str(shown(one.path)) if one.path is not None and one.path != Path() else "MISSING")
-
-
-def _output(step: str, name: str) -> str:
-    return f"{RUN}/steps/{step}/data/{name}"
-
-
 def _input(one: Input) -> tuple[str, str]:
     """What an input is, and where that is said."""
     if not one.given:
@@ -160,7 +135,7 @@ def _input(one: Input) -> tuple[str, str]:
     source = f"{shown(one.file)}:{one.line}" if one.file is not None else "typed"
     if one.step is not None:
         return f"output `{one.output}` of {one.step}", source
-    return _text(one), "" if _text(one) == "MISSING" else source
+    return shown_input(one), "" if shown_input(one) == MISSING else source
 
 
 def _named(reference: EnvironmentReference | None) -> str:

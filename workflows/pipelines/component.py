@@ -12,7 +12,7 @@ from ..assets.kinds import COMPONENTS
 from ..assets.names import LocalAssets, read_name
 from ..paths import exists
 from ..redaction import keep_variables
-from .definition import EnvironmentReference
+from .definition import LITERAL_TYPES, EnvironmentReference
 from .distribution import Layout, read_layout
 from .environment_field import read_environment
 from .expressions import Malformed, expressions, without_expressions
@@ -299,12 +299,19 @@ class Components:
                 say(f"{where} has no input `{name}`, which is not used. {did_you_mean(name, declared)}", value)
         return declared
 
+    def _output_type(self, value: Value, key: str, step: str) -> str:
+        type_ = value.get("type")
+        if type_ is not None and str(type_.data) in LITERAL_TYPES:
+            text = f"output `{key}` of step `{step}` is a value ({type_.data}), which steers a pipeline in Azure only"
+            self.notes.say(f"{text}: it is handed over as a file", type_, step)
+        return read_type(value, f"Output `{key}`", output=True, control=True) or "uri_folder"
+
     def _outputs(self, opened: Opened, bound: Mapping[str, Value]) -> dict[str, str]:
         component, name = opened.declares, opened.name
         outputs: dict[str, str] = {}
         if component is not None:
             for key, value in _entries(component, "outputs", f"The component of step `{name}`").items():
-                outputs[key] = read_type(value, f"Output `{key}`", output=True) or "uri_folder"
+                outputs[key] = self._output_type(value, key, name)
         for key, value in bound.items():
             if component is not None and key not in outputs:
                 text = f"The component of step `{name}` has no output `{key}`. {did_you_mean(key, outputs)}"

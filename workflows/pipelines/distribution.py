@@ -75,7 +75,7 @@ def read_layout(
 
     instances, shm_size, type_, processes = 1, "", "", 1
     if resources is not None:
-        unknown_keys(resources.mapping("resources"), _RESOURCES, f"`resources` of {what.lower()}")
+        unknown_keys(resources.mapping(f"`resources` of {what.lower()}"), _RESOURCES, f"`resources` of {what.lower()}")
         instances = count(resources, "instance_count") or 1
         shm = resources.get("shm_size")
         try:

@@ -137,9 +137,8 @@ def _entries(place: Value, key: str) -> Mapping[str, Value]:
 
 
 def _types(root: Value) -> dict[str, str]:
-    return {
-        name: read_type(value, f"Output `{name}`", output=True) for name, value in _entries(root, "outputs").items()
-    }
+    outputs = _entries(root, "outputs")
+    return {name: read_type(value, f"Output `{name}`", output=True, control=True) for name, value in outputs.items()}
 
 
 def _jobs(root: Value) -> Mapping[str, Value]:

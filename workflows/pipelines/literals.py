@@ -49,8 +49,14 @@ class Declared:
     enum: tuple[str, ...] = ()
 
 
-def read_type(value: Value, what: str, *, output: bool = False) -> str:
+def read_type(value: Value, what: str, *, output: bool = False, control: bool = False) -> str:
     """The type of an input or output; empty where it names none.
+
+    Args:
+        value: The entry.
+        what: It in a message.
+        output: Whether it is an output, and so data.
+        control: Whether it may be a component's control output, a value that steers a pipeline: here a file.
 
     Raises:
         UserError: It is not a type of the schema.
@@ -62,6 +68,8 @@ def read_type(value: Value, what: str, *, output: bool = False) -> str:
     # Earlier files write UriFolder.
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text).lower()
     name = _EARLIER.get(name, name)
+    if control and name in LITERAL_TYPES:
+        return "uri_file"
     known = DATA_TYPES if output else (*DATA_TYPES, *LITERAL_TYPES)
     if name not in known:
         raise refuse(named, f"{what} has the type `{text}`, which is none.", did_you_mean(name, known))
