@@ -45,6 +45,10 @@ class _Finder:
         self._name = None
         from importlib.machinery import PathFinder
 
+        # The debuggee's own imports are Python's, whatever the program has of that name.
+        imports = sys.modules.get("azureml_debuggee.imports")
+        if path is None and imports is not None and imports.own.is_inside():
+            path = imports.own.path
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
