@@ -65,15 +65,15 @@ def _take_paths(own: str, site: str) -> None:
 
 
 class _Pip:
-    """Stands first among the finders until pip's program is asked for."""
+    """Stands first among the finders for the moment at which pip's program is asked for; see ``late.py``."""
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
+        self._folder, self._names = folder, set(_PIP)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name not in _PIP:
+        if name not in self._names:
             return None
-        sys.meta_path.remove(self)
+        self._names = set()
         from importlib.machinery import PathFinder
 
         spec = PathFinder.find_spec(name, path, target)
