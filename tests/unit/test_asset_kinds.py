@@ -87,6 +87,28 @@ def test_a_file_of_another_kind_is_refused_with_what_takes_it(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("text", "problem", "remedy"),
+    [
+        (
+            "type: automl\ntask: classification\n",
+            "a.yml is an AutoML job, which runs in Azure only.",
+            "STEP.OUTPUT=PATH",
+        ),
+        ("type: mltable\npaths: [{file: ./a.csv}]\n", "a.yml is an MLTable, not a pipeline or a job.", "--input NAME="),
+        ("name: e\nimage: debian\n", "a.yml is an environment, not a pipeline or a job.", "`environment: file:"),
+        ("name: d\ntype: uri_file\npath: ./a.csv\n", "a.yml is a data asset, not a", "--input NAME=PATH of a pipeline"),
+    ],
+)
+def test_what_to_do_with_a_file_of_another_kind_can_be_done(
+    text: str, problem: str, remedy: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.yml").write_text(text)
+    error = wrong_kind(read_yaml(tmp_path / "a.yml", "file"), "a pipeline or a job", JOBS)
+    assert error.problem.startswith(problem)
+    assert remedy in error.remedy
+
+
+@pytest.mark.parametrize(
     ("text", "flag", "problem", "remedy"),
     [
         ("command: ls", "--script", "a.yml is a command job; --script takes a Python script.", "--job"),

@@ -51,7 +51,7 @@ FIT = "component: fit/fit.yml\ninputs:\n  data: {path: ./data}\n"
         (P + "jobs: {}\njobs: {}\n", "`jobs` is there twice: in line 2 and in line 3", "", 3),
         (P + "jobs:\n  a:\n    <<: 3\n", "`<<` takes a mapping", "anchor", 4),
         ("name: x\ndependencies: [pip]\n", "is a conda file, not a pipeline or a job", "`conda_file: pipeline.yml`", 1),
-        ("type: spark\nentry: {file: a.py}\n", "is a Spark job, not a pipeline or a job", "Nothing here takes", 1),
+        ("type: spark\nentry: {file: a.py}\n", "is a Spark job, which runs in Azure only", "stands in for it there", 1),
         (
             "name: b\nendpoint_name: e\nmodel: {path: m}\n",
             "is an online deployment",

@@ -27,20 +27,22 @@ class Kind:
     Attributes:
         name: What it is called in a message, such as ``online deployment``.
         taken_by: What takes it: a command with ``FILE`` in the place of its name; empty where nothing does.
+        elsewhere: Whether it is a job that runs in Azure only.
     """
 
     name: str
     taken_by: str = ""
+    elsewhere: bool = False
 
     @property
     def said(self) -> str:
         """Its name with an article."""
-        return f"{'an' if self.name[0] in 'aeiou' else 'a'} {self.name}"
+        return f"{'an' if self.name.startswith(('a', 'e', 'i', 'o', 'u', 'A', 'MLT')) else 'a'} {self.name}"
 
 
 _PIPELINE = "inv pipeline.debug --file FILE"
 _DEPLOYMENT = "inv deploy.debug --deployment FILE"
-_INPUT = "--input NAME=FILE of a pipeline, with the path that it names"
+_INPUT = "--input NAME=PATH of a pipeline, with the path that it names"
 
 PIPELINE_JOB = Kind("pipeline job", _PIPELINE)
 PIPELINE_COMPONENT = Kind("pipeline component", _PIPELINE)
@@ -52,19 +54,19 @@ PARALLEL_COMPONENT = Kind("parallel component", _PIPELINE)
 SCHEDULE = Kind("schedule", _PIPELINE)
 MONITOR = Kind("monitoring schedule")
 IMPORT_SCHEDULE = Kind("schedule of data imports")
-SPARK_JOB = Kind("Spark job")
-SPARK_COMPONENT = Kind("Spark component")
-AUTOML_JOB = Kind("AutoML job")
-AUTOML_COMPONENT = Kind("AutoML component")
-IMPORT_JOB = Kind("import job")
-TRANSFER_JOB = Kind("data transfer job")
-TRANSFER_COMPONENT = Kind("data transfer component")
-FINETUNING_JOB = Kind("finetuning job")
+SPARK_JOB = Kind("Spark job", elsewhere=True)
+SPARK_COMPONENT = Kind("Spark component", elsewhere=True)
+AUTOML_JOB = Kind("AutoML job", elsewhere=True)
+AUTOML_COMPONENT = Kind("AutoML component", elsewhere=True)
+IMPORT_JOB = Kind("import job", elsewhere=True)
+TRANSFER_JOB = Kind("data transfer job", elsewhere=True)
+TRANSFER_COMPONENT = Kind("data transfer component", elsewhere=True)
+FINETUNING_JOB = Kind("finetuning job", elsewhere=True)
 ONLINE_DEPLOYMENT = Kind("online deployment", _DEPLOYMENT)
 BATCH_DEPLOYMENT = Kind("batch deployment", f"{_DEPLOYMENT} --data FOLDER")
 ONLINE_ENDPOINT = Kind("online endpoint", "inv deploy.debug --deployment, with the file of a deployment of it")
 BATCH_ENDPOINT = Kind("batch endpoint", "inv deploy.debug --deployment, with the file of a deployment of it")
-ENVIRONMENT = Kind("environment", "`environment: FILE` of a job")
+ENVIRONMENT = Kind("environment", "`environment: file:FILE` of a job")
 CONDA_FILE = Kind("conda file", "`conda_file: FILE` of an environment")
 DATA = Kind("data asset", _INPUT)
 MODEL = Kind("model", "--model-dir, with the path that it names")
@@ -217,11 +219,14 @@ def wrong_kind(root: Value, wanted: str, known: Collection[Kind] = ()) -> UserEr
     assert root.file is not None
     if kind is None or kind in known:
         return refuse(root, f"{root.file.name} is not {wanted}.", "Name another file.")
-    return refuse(_telling(root), f"{root.file.name} is {kind.said}, not {wanted}.", how(kind, root.file))
+    but = "which runs in Azure only" if kind.elsewhere else f"not {wanted}"
+    return refuse(_telling(root), f"{root.file.name} is {kind.said}, {but}.", how(kind, root.file))
 
 
 def how(kind: Kind, file: Path) -> str:
     """What takes a file of a kind, as a remedy."""
+    if kind.elsewhere:
+        return "Name a pipeline that has it as a step: `--input STEP.OUTPUT=PATH` stands in for it there."
     if not kind.taken_by:
         return "Nothing here takes such a file: name another one."
     taker = kind.taken_by.replace("FILE", str(shown(file)))
