@@ -128,6 +128,32 @@ def test_a_function_that_returns_a_pipeline_and_a_pipeline_itself_do_as_well(fol
     assert str(folder / "nowhere") in told.problem
 
 
+def test_nested_pipelines_have_their_parameters_without_an_annotation_as_inputs(folder: Path, sdk: None) -> None:
+    nested = """
+
+@dsl.pipeline()
+def inner(raw, count):
+    return {"numbers": load(raw=raw, count=count).outputs.numbers}
+
+
+@dsl.pipeline()
+def middle(raw, count):
+    return {"numbers": inner(raw=raw, count=count).outputs.numbers}
+
+
+@dsl.pipeline(default_compute="cpu-cluster")
+def outer(raw):
+    first = middle(raw=raw, count=5)
+    second = middle(raw=first.outputs.numbers, count=6)
+"""
+    (folder / "make.py").write_text(MAKE + nested)
+    found = load_pipeline(folder / "make.py:outer", {"raw": "pipelines/data"})
+    assert [step.name for step in found.steps] == ["first.inner.load_numbers", "second.inner.load_numbers"]
+    first, second = (step.inputs for step in found.steps)
+    assert (first["raw"].path, first["count"].text) == (folder / "data", "5")
+    assert (second["raw"].step, second["count"].text) == ("first.inner.load_numbers", "6")
+
+
 def test_what_a_function_needs_and_did_not_get_is_told_at_once(folder: Path, any_python: None) -> None:
     (folder / "make.py").write_text("def numbers(raw, place, rate=1):\n    return None\n")
     told = refused(folder, "numbers", rate="2")

@@ -66,7 +66,23 @@ def _built(told: dict[str, Any]) -> dict[str, Any]:
             "{} gives {}, not a pipeline.".format(name, "nothing" if found is None else "a " + type(found).__name__),
             "Have it return what the function with @pipeline returns.",
         )
-    return {"job": found._to_dict(), "used": used}
+    job = found._to_dict()
+    _declare(job)
+    return {"job": job, "used": used}
+
+
+def _declare(pipeline: dict[str, Any]) -> None:
+    """Declare the inputs of nested pipelines that stand for parameters without an annotation.
+
+    The SDK writes such a one where it is given and where it is used, and leaves it out of the declarations.
+    """
+    for job in (pipeline.get("jobs") or {}).values():
+        component = job.get("component")
+        if isinstance(component, dict) and component.get("jobs"):
+            declared = component["inputs"] = component.get("inputs") or {}
+            for name in job.get("inputs") or {}:
+                declared.setdefault(name, {})
+            _declare(component)
 
 
 def _arguments(function: Callable[..., Any], name: str, given: dict[str, Any]) -> dict[str, Any]:
