@@ -170,9 +170,10 @@ class PostMortem:
                 session.gate.start()
         followed = session.debugger.attached() and session.debugger.stops_at_uncaught()
         if session.hold() and not followed:
-            for one in with_parts(error[1].with_traceback(error[2])):
-                if session.debugger.attached():
-                    session.debugger.stop_at_error((type(one), one, one.__traceback__))
+            for number, one in enumerate(with_parts(error[1].with_traceback(error[2]))):
+                if number and not session.debugger.attached():
+                    break
+                session.debugger.stop_at_error((type(one), one, one.__traceback__))
 
     def _say_raised(self, value: BaseException) -> None:
         more: Dict[str, Any] = {"process": _process_name()} if self._is_child else {}
