@@ -294,7 +294,7 @@ def test_the_ranks_that_a_launcher_makes_are_debugged_as_asked(ranks: str, made:
     source = """
         import os, worker
         worker.main()
-        os.write(1, f"rank {os.environ['RANK']} over\n".encode())  # at once: others write there, too
+        os.write(1, f"rank {os.environ['RANK']} over\\n".encode())  # at once: others write there, too
         worker.wait_for_all(3)
         """
     (tmp_path / "launch.py").write_text(
