@@ -183,6 +183,16 @@ def test_a_command_job_is_debugged_as_a_pipeline_and_as_an_experiment(pipelines:
     assert not (pipelines.folder / ".azureml").exists()
 
 
+@ANY_ENGINE
+def test_an_experiment_is_made_for_a_job_and_not_kept_where_that_cannot_run(pipelines: PipelineProject) -> None:
+    write(pipelines)
+    refused = pipelines.inv("experiment.run", "mine", "--job", "deep.yml", "--input", "tune.best_model=plain")
+    assert refused.code == 1 and "--file deep.yml" in refused.err
+    assert "mine" not in pipelines.ok("experiment.list").out
+    pipelines.ok("experiment.run", "mine", "--job", "job.yml", "--follow")
+    assert (pipelines.until_final()["name"], pipelines.until_final()["status"]) == ("mine", "Completed")
+
+
 def test_a_component_and_a_sweeps_trial_are_debugged_alone(pipelines: PipelineProject) -> None:
     script = write(pipelines)
     stops(pipelines, script, "12", "pipeline.debug", "--file", "parts/fit.yml", "--input", "data=plain")

@@ -140,22 +140,36 @@ class ExperimentFlow:
             raise
         return run
 
+    def run(self, name: str, options: RunOptions) -> RunRecord:
+        """Start a run without a debugger; raises as :meth:`submit`.
+
+        A job's file says all that an experiment has to know: one that is not there yet is made for it.
+        """
+        with self._made(name) if options.job is not None else contextlib.nullcontext(False) as made:
+            return self.submit(name, options, None, created=made)
+
+    @contextlib.contextmanager
+    def _made(self, name: str) -> Iterator[bool]:
+        """Make an experiment that is not there yet; the value tells. It is not kept where its run cannot begin."""
+        project = self.settings.project
+        made = not catalog.exists(project, name)
+        if made:
+            catalog.create(project, name)
+        try:
+            yield made
+        except BaseException:
+            if made and not store.count_runs(project)[name] and not catalog.runconfig_path(project, name).exists():
+                catalog.remove(project, name)
+            raise
+
     def debug(self, name: str, options: RunOptions, request: DebugRequest) -> tuple[RunRecord, list[Attachable]]:
         """The whole chain; an experiment that is not there yet is made.
 
         What Ctrl-C or a silent script leaves behind is ended.
         """
-        project = self.settings.project
-        made = not catalog.exists(project, name)
-        if made:
-            catalog.create(project, name)
-        before = launch_json(project)
-        try:
+        before = launch_json(self.settings.project)
+        with self._made(name) as made:
             run = self.submit(name, options, request, created=made)
-        except BaseException:
-            if made and not store.count_runs(project)[name] and not catalog.runconfig_path(project, name).exists():
-                catalog.remove(project, name)
-            raise
         try:
             found = self.tail_log(run)
             run = self.refresh(run)

@@ -174,7 +174,7 @@ def run(
     """Run an experiment's script, without a debugger; it goes on in the background."""
     number = read_rank(rank)
     flow = _flow(call)
-    started = flow.submit(name, _options(call, script, environment, data, edit, once, job, input), None)
+    started = flow.run(name, _options(call, script, environment, data, edit, once, job, input))
     call.console.line()
     call.console.line(f"Its log   inv experiment.logs --run {started.number} --follow")
     call.console.line(f"Look      inv experiment.show --run {started.number}")
