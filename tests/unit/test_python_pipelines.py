@@ -86,7 +86,7 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def any_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """For code that comes to its end before the SDK is asked for anything."""
-    monkeypatch.setattr(python_file, "_python", lambda: sys.executable)
+    monkeypatch.setattr(python_file, "_python", lambda _first: sys.executable)
 
 
 def refused(folder: Path, function: str, **inputs: str) -> UserError:
@@ -219,3 +219,93 @@ def test_code_that_ends_the_process_is_told_with_what_it_said(folder: Path, any_
     told = refused(folder, "numbers")
     assert "has ended with 7 before numbers was done" in told.problem
     assert list(told.details) == ["said"]
+
+
+MAKE_V1 = """\
+from azureml.core import Environment, Workspace
+from azureml.core.conda_dependencies import CondaDependencies
+from azureml.core.runconfig import MpiConfiguration, RunConfiguration
+from azureml.data import OutputFileDatasetConfig
+from azureml.pipeline.core import Pipeline, PipelineData, PipelineParameter
+from azureml.pipeline.steps import PythonScriptStep
+
+
+def configuration():
+    config = RunConfiguration()
+    config.environment = Environment("mine")
+    config.environment.python.conda_dependencies = CondaDependencies.create(pip_packages=["debugpy"])
+    config.environment_variables = {"COLOUR": "red"}
+    return config
+
+
+def steps(workspace, rate: float = 0.5):
+    config = configuration()
+    prepared = OutputFileDatasetConfig(name="prepared")
+    model = PipelineData("model", datastore=workspace.get_default_datastore())
+    prepare = PythonScriptStep(
+        name="prepare it", script_name="load.py", source_directory="load", runconfig=config,
+        arguments=["--out", prepared, "--text", "two words"], compute_target=workspace.compute_targets["cpu"],
+    )
+    ranks = configuration()
+    ranks.communicator, ranks.node_count, ranks.mpi = "OpenMpi", 2, MpiConfiguration()
+    ranks.mpi.process_count_per_node = 2
+    train = PythonScriptStep(
+        name="train", script_name="train.py", source_directory="train", runconfig=ranks, compute_target="gpu",
+        arguments=["--in", prepared.as_input(name="data"), "--rate", PipelineParameter("rate", rate), "--model", model],
+        outputs=[model],
+    )
+    last = PythonScriptStep(
+        name="last", script_name="load.py", source_directory="load", runconfig=config, compute_target="cpu",
+        arguments=["--text", 3],
+    )
+    last.run_after(train)
+    return [prepare, train, last]
+
+
+def whole():
+    workspace = Workspace.from_config()
+    return Pipeline(workspace=workspace, steps=steps(workspace)[1:])
+"""
+
+
+@pytest.fixture
+def sdk_v1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python with azureml-pipeline-steps comes first on the path, as in a person's shell."""
+    python = os.environ.get("AZUREML_DEBUG_TEST_SDK", "")
+    if not python:
+        missing("AZUREML_DEBUG_TEST_SDK names no Python with azureml-pipeline-steps")
+    monkeypatch.setenv("PATH", os.path.dirname(python), prepend=os.pathsep)
+
+
+@pytest.mark.parametrize(("function", "rate"), [("steps", "0.9"), ("whole", "0.5")])
+def test_steps_of_sdk_v1_are_read_without_a_workspace(folder: Path, sdk_v1: None, function: str, rate: str) -> None:
+    (folder / "make.py").write_text(MAKE_V1)
+    given = {"rate": rate} if function == "steps" else {}
+    found = load_pipeline(folder / f"make.py:{function}", given)
+    steps = {step.name: step for step in found.steps}
+    # What a step takes its input from comes with it, also where it is not in the list.
+    train = steps["train"]
+    assert (train.code, train.compute) == (folder / "train", "gpu")
+    assert train.inputs["rate"].text == rate
+    assert (train.distribution, train.ranks, train.variables) == ("mpi", 4, {"COLOUR": "red"})
+    assert train.environment is not None and train.environment.conda is not None
+    assert train.environment.conda["dependencies"][-1] == {"pip": ["debugpy"]}
+    assert (steps["last"].command, steps["last"].after) == ("python load.py --text 3", ("train",))
+    if function == "steps":
+        assert list(steps) == ["prepare_it", "train", "last"]
+        assert steps["prepare_it"].command == "python load.py --out ${{outputs.prepared}} --text 'two words'"
+        assert (train.inputs["data"].step, train.inputs["data"].output) == ("prepare_it", "prepared")
+
+
+def test_a_step_of_sdk_v1_that_is_no_script_is_refused_by_its_kind(folder: Path, sdk_v1: None) -> None:
+    code = "from azureml.pipeline.core import PipelineStep\n\n\ndef f():\n    return [PipelineStep('copy', [], [])]\n"
+    (folder / "make.py").write_text(code)
+    told = refused(folder, "f")
+    assert told.problem == "The step copy is a PipelineStep: steps of Python scripts are built here."
+
+
+def test_sdk_v1_that_is_not_there_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "make.py").write_text(MAKE_V1)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert "azureml-pipeline-steps" in refused(folder, "steps").remedy

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from ..private import make_folder
+from ..private import make_folder, open_file
 from .steps import StepSpec
 
 #: In a step's folder: what is mounted, the store in it, and a run's artifacts there.
@@ -103,7 +103,8 @@ def _write(path: Path, values: Mapping[str, object]) -> None:
     make_folder(path.parent)
     if not path.exists():
         # JSON strings are YAML, and quote what has to be quoted.
-        path.write_text("".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items()), "utf-8")
+        with open_file(path, "w", encoding="utf-8") as file:
+            file.writelines(f"{name}: {json.dumps(value)}\n" for name, value in values.items())
 
 
 def _user() -> str:

@@ -1,7 +1,8 @@
 """Builds a pipeline that is written in Python, in a process of its own: ``python build_in_python.py TOLD``.
 
 TOLD is a file of JSON: ``file``, ``function``, ``inputs`` by name, each with ``text`` and ``path`` (the same as an
-absolute path, where something is there), and ``answer``, the file that gets the answer. Nothing of the program's is
+absolute path, where something is there), ``v1``, whether the file is written with SDK v1, and ``answer``, the file that
+gets the answer. Nothing of the program's is
 imported, so that any Python can run it that has the SDK, which builds a job without a workspace.
 """
 
@@ -42,6 +43,7 @@ def _built(told: dict[str, Any]) -> dict[str, Any]:
     sys.argv = [path]
     spec = importlib.util.spec_from_file_location(os.path.splitext(os.path.basename(path))[0], path)
     assert spec is not None and spec.loader is not None
+    first = _sdk_v1() if told["v1"] else None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -61,14 +63,32 @@ def _built(told: dict[str, Any]) -> dict[str, Any]:
         arguments = _arguments(found, name, given)
         used = list(arguments)
         found = found(**arguments)
+    if first is not None and (steps := first.steps_in(found)):
+        try:
+            return {"job": first.job_of(steps, name), "used": used}
+        except first.NotOffline as error:
+            raise Refused(str(error), "Run it where such a step runs, or write the step as a script's.") from None
     if not hasattr(found, "_to_dict"):
         raise Refused(
             "{} gives {}, not a pipeline.".format(name, "nothing" if found is None else "a " + type(found).__name__),
-            "Have it return what the function with @pipeline returns.",
+            "Have it return what the function with @pipeline returns"
+            + (", or SDK v1's steps or Pipeline." if first is not None else "."),
         )
     job = found._to_dict()
     _declare(job)
     return {"job": job, "used": used}
+
+
+def _sdk_v1() -> Any:
+    """The module beside this one for what is written with SDK v1, which can do without a workspace from now on."""
+    place = os.path.join(os.path.dirname(os.path.abspath(__file__)), "build_with_sdk_v1.py")
+    spec = importlib.util.spec_from_file_location("azureml_debug_sdk_v1", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    module.prepare()
+    return module
 
 
 def _declare(pipeline: dict[str, Any]) -> None:
@@ -94,6 +114,9 @@ def _arguments(function: Callable[..., Any], name: str, given: dict[str, Any]) -
         for key, entry in given.items()
         if key in parameters or (any_name and "." not in key)
     }
+    for key in ("ws", "workspace"):
+        if key in parameters and key not in values and (first := sys.modules.get("azureml_debug_sdk_v1")) is not None:
+            values[key] = first.Elsewhere(key)
     missing = [
         key
         for key, one in parameters.items()

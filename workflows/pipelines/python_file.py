@@ -1,6 +1,7 @@
 """Pipelines written in Python: ``make_pipeline.py:FUNCTION``, built with the installed SDK and without a workspace.
 
-The function is one with ``@pipeline`` of azure-ai-ml, or any that returns what such a one returns. It runs in a process
+The function is one with ``@pipeline`` of azure-ai-ml, or any that returns what such a one returns; or one that returns
+SDK v1's Pipeline, or the steps for one. It runs in a process
 of its own, in the folder of its file, and what the SDK would send is written to a file of YAML, which then is
 read as any other: https://learn.microsoft.com/azure/machine-learning/how-to-create-component-pipeline-python
 """
@@ -36,7 +37,11 @@ _SHOWN_LINES = 15
 _NAMED = re.compile(r"(?P<file>.+\.py)(?::(?P<function>[A-Za-z_]\w*))?")
 #: What the SDK writes before the name of registered data, and before a path that is not one.
 _REGISTERED = re.compile(r"azureml:(?P<path>\.{0,2}/.*|\.{1,2}|[^:@]+)")
-_ASK = "import importlib.util as u, sys; sys.exit(u.find_spec('azure') is None or u.find_spec('azure.ai.ml') is None)"
+_ASK = "import importlib.util as u, sys; sys.exit(any(u.find_spec(name) is None for name in sys.argv[1:]))"
+#: What a Python has to have, each package after the one that it is in: for SDK v2 and for v1.
+_V2, _V1 = ("azure", "azure.ai", "azure.ai.ml"), ("azureml", "azureml.core", "azureml.pipeline.steps")
+#: What only a file that is written with SDK v1 imports.
+_WRITTEN_WITH_V1 = re.compile(r"^\s*(?:from|import)\s+azureml\.(?:core|pipeline|data)\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,10 @@ def build(asked: PythonPipeline, inputs: Mapping[str, str]) -> tuple[Path, dict[
         there = [f"{shown(asked.file)}:{name}" for name in _functions(asked.file)]
         remedy = f"Name the function that gives it: {', '.join(there)}" if there else "Write one that returns it."
         raise UserError(f"{shown(asked.file)} is Python, and a pipeline in it is given by a function.", remedy)
-    python = _python()
+    first = _WRITTEN_WITH_V1.search(read_text(asked.file, errors="replace")) is not None
+    python = _python(first)
     with tempfile.TemporaryDirectory(prefix="azureml-debug-") as folder:
-        answer = _asked(python, asked, inputs, Path(folder))
+        answer = _asked(python, asked, inputs, Path(folder), first)
     if "refused" in answer:
         raise UserError(*answer["refused"], file=shown(asked.file))
     if "failed" in answer:
@@ -100,8 +106,11 @@ def _functions(file: Path) -> list[str]:
     return [node.name for node in decorated or found][:5]
 
 
-def _python() -> str:
+def _python(first: bool) -> str:
     """A Python that has the SDK: this one, else the one that a shell would start.
+
+    Args:
+        first: Whether SDK v1 is meant.
 
     Raises:
         UserError: None has it.
@@ -109,23 +118,29 @@ def _python() -> str:
     found = [sys.executable, *filter(None, map(shutil.which, ("python", "python3")))]
     for python in dict.fromkeys(found):
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            if subprocess.run([python, "-c", _ASK], capture_output=True, timeout=60, check=False).returncode == 0:
+            asking = [python, "-c", _ASK, *(_V1 if first else _V2)]
+            if subprocess.run(asking, capture_output=True, timeout=60, check=False).returncode == 0:
                 return python
+    if first:
+        raise UserError(
+            "This pipeline is written with SDK v1, and azureml-pipeline-steps is not installed.",
+            "Install it (pip install azureml-core azureml-pipeline-steps), or name a pipeline file of YAML.",
+        )
     raise UserError(
         "A pipeline written in Python is built with azure-ai-ml, which is not installed.",
         "Install it (pip install azure-ai-ml), or name a pipeline file of YAML.",
     )
 
 
-def _asked(python: str, asked: PythonPipeline, inputs: Mapping[str, str], folder: Path) -> dict[str, Any]:
+def _asked(python: str, asked: PythonPipeline, inputs: Mapping[str, str], folder: Path, first: bool) -> dict[str, Any]:
     """What the process that builds it answers."""
     told, answer, said = folder / "told.json", folder / "answer.json", folder / "said"
     given = {
         name: {"text": text, "path": os.path.abspath(text) if text and Path(text).exists() else ""}
         for name, text in inputs.items()
     }
-    asking = {"file": str(asked.file), "function": asked.function, "inputs": given, "answer": str(answer)}
-    told.write_text(json.dumps(asking), "utf-8")
+    asking = {"file": str(asked.file), "function": asked.function, "inputs": given, "v1": first}
+    told.write_text(json.dumps({**asking, "answer": str(answer)}), "utf-8")
     command = [python, str(Path(__file__).with_name("build_in_python.py")), str(told)]
     # What it leaves running does not keep this command waiting.
     with said.open("wb") as stream:
@@ -166,10 +181,8 @@ def _failed(asked: PythonPipeline, failure: Mapping[str, Any]) -> UserError:
     file = Path(failure["file"]) if failure["file"] else asked.file
     module = failure["module"]
     remedy = "Correct it, then run the same command again."
-    if module and str(module).startswith("azureml"):
-        remedy = f"{module} is of the SDK's first version; build the pipeline with azure-ai-ml."
-    elif module:
-        remedy = f"Install {module} where azure-ai-ml is, or correct the import."
+    if module:
+        remedy = f"Install {module} where Azure ML's SDK is, or correct the import."
     return UserError(
         scrub(f"{asked.function} fails: {failure['type']}: {failure['message']}".rstrip(": ")),
         remedy,
