@@ -52,6 +52,8 @@ def mlflow_is_to_be_had() -> None:
 
 def give_mlflow(project: ExperimentProject | PipelineProject, version: str) -> None:
     """Have a project's steps run where mlflow is."""
+    # The older one wants older packages than those that are pinned for the tests.
+    project.environ["PIP_CONSTRAINT"] = ""
     (project.folder / "env" / "training").mkdir(parents=True)
     (project.folder / "env" / "training" / "requirements.txt").write_text(f"{version}\n")
 

@@ -115,7 +115,7 @@ def test_without_docker_an_image_becomes_the_training_environment_and_a_note(
     assert found.definition is not None and found.definition.name == "training"
 
 
-@pytest.mark.parametrize("listed", ["", "debugpy==1.8.5\n"])
+@pytest.mark.parametrize("listed", ["", "debugpy>=1.8.5\n"])
 def test_an_environment_is_the_same_debugged_or_not_and_debugpy_lies_beside_where_it_lists_none(
     settings: Settings, conda_file: Path, listed: str
 ) -> None:

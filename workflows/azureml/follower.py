@@ -95,22 +95,30 @@ class Follower:
         if not self._canceled and (self.run.folder / "cancel").exists():
             self._service.cancel()
             self._canceled = True
-        children = {child.step: child for child in self._service.children()}
-        changed = False
-        for name, child in children.items():
-            changed |= self._step(name, child)
+        changed = self._look_at_steps()
         ended = all(step.record.final for step in self._steps.values())
         # Where no step runs, the run itself tells: it may have failed before one was started.
         if ended or not any(step.busy for step in self._steps.values()):
             status, reason = self._service.status()
             if status in ENDED:
-                self._close(ENDED[status], reason)
-                return True
-            if self.run.status == records.NOT_STARTED and status not in ("NotStarted", "Queued"):
+                # What its last steps came to is newer than what was read of them just before.
+                changed |= self._look_at_steps()
+                if not any(step.busy for step in self._steps.values()):
+                    self._close(ENDED[status], reason)
+                    return True
+            elif self.run.status == records.NOT_STARTED and status not in ("NotStarted", "Queued"):
                 self.run.status, changed = records.RUNNING, True
         if changed:
             self._save()
         return False
+
+    def _look_at_steps(self) -> bool:
+        """Whether anything of the record has changed."""
+        changed = False
+        # Of several of one name the last counts.
+        for name, child in {child.step: child for child in self._service.children()}.items():
+            changed |= self._step(name, child)
+        return changed
 
     def _step(self, name: str, child: ChildRun) -> bool:
         if name not in self._steps:
