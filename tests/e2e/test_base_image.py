@@ -11,7 +11,7 @@ import pytest
 from image_builds import OwnImages, finish, gone, read_until, silent, start
 
 from workflows.engines import docker_images
-from workflows.environments import base
+from workflows.environments import apt_sources, base
 from workflows.errors import UserError
 
 
@@ -34,7 +34,7 @@ def test_a_base_image_whose_packages_cannot_be_had(
     own: OwnImages, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     stanza = f"Types: deb\nURIs: file://{tmp_path}/gone\nSuites: bookworm\nComponents: main\n"
-    monkeypatch.setattr(base, "archive_sources", lambda *arguments: [stanza])
+    monkeypatch.setattr(apt_sources, "archive_sources", lambda *arguments: [stanza])
     with pytest.raises(UserError, match="mmdebstrap failed: ") as caught:
         base.make_base_image(own.client, "azureml-debug/e2e-base:1", silent)
     assert caught.value.details

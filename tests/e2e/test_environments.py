@@ -69,7 +69,9 @@ def test_condas_packages_without_conda(tmp_path: Path) -> None:
     assert (again.reused, again.notes) == (True, built.notes)
 
 
-def test_a_package_that_does_not_exist(tmp_path: Path) -> None:
+def test_a_package_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a shell exports it; uv would cut its lines to that.
+    monkeypatch.setenv("COLUMNS", "40")
     definition = define(tmp_path / "defined", f"./{TINY}\nno-such-package-of-ours==1\n")
     lines: list[str] = []
     with pytest.raises(UserError) as caught:

@@ -129,6 +129,7 @@ ELSEWHERE = {
         "tests/e2e/test_files_as_they_are.py",
         '"pipeline.debug", "--file", "job.yml"',
     ),
+    "inv pipeline.debug --on-error": ("tests/e2e/test_parallel_steps.py", 'debug(parallel, "--on-error")'),
     "inv test": (".ci/run", "inv test"),
     "inv lint": (".ci/run", "inv lint"),
     "inv bench --quick": (".ci/run", "inv bench --quick"),

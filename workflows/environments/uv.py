@@ -252,7 +252,8 @@ def _variables(settings: PipSettings, environ: Mapping[str, str]) -> dict[str, s
         for name, value in environ.items()
         if (not name.startswith("UV_") or _KEPT.match(name)) and name not in ("VIRTUAL_ENV", "CONDA_PREFIX")
     }
-    found |= {"UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+    # Whole lines, also where a shell has exported COLUMNS: they are read here.
+    found |= {"UV_NO_PROGRESS": "1", "UV_NO_WRAP": "1", "NO_COLOR": "1"}
     if settings.one("timeout"):
         found["UV_HTTP_TIMEOUT"] = str(max(1, math.ceil(_number(settings.one("timeout"), 15))))
     if settings.one("retries"):
