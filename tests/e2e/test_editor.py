@@ -152,8 +152,10 @@ def test_f5_debugs_a_pipeline_step(workbench: Workbench, project: PipelineProjec
     with workbench.open(project.folder, f"pipeline-{engine}") as editor:
         STEP.debug(editor)
         assert project.until_final()["status"] == "Completed"
-        (result,) = project.runs.glob("*/**/tell/azureml-logs/70_driver_log.txt")
-        assert "the result is 24" in result.read_text()
+        # That step and what it needs.
+        assert [step["name"] for step in project.status()["steps"]] == ["prepare"]
+        (log,) = project.runs.glob("*/**/prepare/azureml-logs/70_driver_log.txt")
+        assert "doubled [4, 4]" in log.read_text()
 
 
 def test_f5_debugs_an_experiment(workbench: Workbench, project: PipelineProject, engine: str) -> None:
