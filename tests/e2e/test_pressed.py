@@ -159,6 +159,8 @@ def test_a_step_that_ends_with_its_session_has_completed(project: PipelineProjec
 def test_a_step_that_is_followed_is_followed_to_its_own_end(project: PipelineProject) -> None:
     project.script("add").write_text(RANKS)
     project.ok("vscode.setup", "--follow")
+    # The whole pipeline, of which one step is attended to.
+    project.ok("pipeline.debug")
     name = f"{FAMILY} (prepare)"
     child = project.start(*command(project, name), **{VARIABLE: name})
     assert child.stdout is not None
