@@ -5,7 +5,6 @@ Inside this package :func:`connect` gives the SDK's own Workspace; what leaves t
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from ..reading import line_at, read_text
 from ..redaction import keep_secret
 from ..settings import ServicePrincipal, Settings, service_principal
 from . import sdk
-from .errors import SIGNING_IN, NotThere, Say, Unreachable, attempt, explained
+from .errors import SIGNING_IN, NotThere, Say, Unreachable, attempt
+from .own_sign_in import made_by_factory
 
 if TYPE_CHECKING:
     from azureml.core import Workspace
@@ -207,20 +207,12 @@ def _own_authentication(settings: Settings) -> Any:
     """What `MODULE:FACTORY` in AML_AUTH makes: any AbstractAuthentication of azureml-core."""
     from azureml.core.authentication import AbstractAuthentication
 
-    module, _, factory = settings.auth.partition(":")
-    remedy = "AML_AUTH=MODULE:FACTORY names a callable that returns an azureml.core.authentication object."
-    if str(settings.project) not in sys.path:
-        sys.path.insert(0, str(settings.project))
-    try:
-        made = getattr(importlib.import_module(module), factory)()
-    except Exception as error:
-        told = explained(error, SIGNING_IN)
-        if isinstance(told, UserError):
-            raise told from error
-        raise UserError(f"AML_AUTH={settings.auth} failed: {type(error).__name__}: {error}", remedy) from error
-    if not isinstance(made, AbstractAuthentication):
-        raise UserError(f"AML_AUTH={settings.auth} made a {type(made).__name__}, not an authentication.", remedy)
-    return made
+    return made_by_factory(
+        settings,
+        lambda made: isinstance(made, AbstractAuthentication),
+        "an azureml.core.authentication object",
+        "not an authentication",
+    )
 
 
 def _find_configuration(project: Path) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import webbrowser
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 from ...errors import UserError
 from ...redaction import keep_secret
 from ...settings import Settings, service_principal
-from ..errors import SIGNING_IN, SignInRefused, explained
+from ..errors import SignInRefused
+from ..own_sign_in import made_by_factory
 from .clouds import Cloud
 
 #: Seconds for `az` to answer; it is slow to start.
@@ -98,17 +98,9 @@ def _see_installed() -> None:
 
 def _own(settings: Settings) -> Any:
     """What `MODULE:FACTORY` in AML_AUTH makes: any of azure-identity's credentials, or one's own."""
-    module, _, factory = settings.auth.partition(":")
-    remedy = "AML_AUTH=MODULE:FACTORY names a callable that returns an object with get_token(*scopes)."
-    if str(settings.project) not in sys.path:
-        sys.path.insert(0, str(settings.project))
-    try:
-        made = getattr(importlib.import_module(module), factory)()
-    except Exception as error:
-        told = explained(error, SIGNING_IN)
-        if isinstance(told, UserError):
-            raise told from error
-        raise UserError(f"AML_AUTH={settings.auth} failed: {type(error).__name__}: {error}", remedy) from error
-    if not callable(getattr(made, "get_token", None)):
-        raise UserError(f"AML_AUTH={settings.auth} made a {type(made).__name__}, which gives no tokens.", remedy)
-    return made
+    return made_by_factory(
+        settings,
+        lambda made: callable(getattr(made, "get_token", None)),
+        "an object with get_token(*scopes)",
+        "which gives no tokens",
+    )

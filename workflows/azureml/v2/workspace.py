@@ -10,7 +10,7 @@ import requests
 from ...errors import UserError
 from ...received import as_json, message, web_address
 from ...settings import Settings
-from ..access import Access, Renewing
+from ..access import Access
 from ..bounded import answer
 from ..errors import SIGNING_IN, NotThere, Say, attempt
 from ..history import part_of
@@ -66,10 +66,6 @@ class Workspace:
             address, params={"api-version": JOBS_VERSION}, headers=headers, timeout=_SECONDS
         ) as answered:
             answered.raise_for_status()
-
-    def renewing(self) -> Renewing:
-        """Keeps an access for this process."""
-        return Renewing(None, self.access)
 
 
 def connect(settings: Settings, say: Say = lambda line: None) -> Workspace:

@@ -1,0 +1,40 @@
+"""``AML_AUTH=MODULE:FACTORY``: whatever a factory of the person's own makes signs in."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import UserError
+from ..settings import Settings
+from .errors import SIGNING_IN, explained
+
+
+def made_by_factory(settings: Settings, fits: Callable[[Any], bool], returns: str, instead: str) -> Any:
+    """What the factory that AML_AUTH names makes.
+
+    Args:
+        settings: The settings, whose ``auth`` is ``MODULE:FACTORY``.
+        fits: Whether what it makes can be used.
+        returns: What it has to return, for the message, such as ``an object with get_token(*scopes)``.
+        instead: What to say of another object, after its type, such as ``which gives no tokens``.
+
+    Raises:
+        UserError: It cannot be imported, it fails, or it makes something else.
+    """
+    module, _, factory = settings.auth.partition(":")
+    remedy = f"AML_AUTH=MODULE:FACTORY names a callable that returns {returns}."
+    if str(settings.project) not in sys.path:
+        sys.path.insert(0, str(settings.project))
+    try:
+        made = getattr(importlib.import_module(module), factory)()
+    except Exception as error:
+        told = explained(error, SIGNING_IN)
+        if isinstance(told, UserError):
+            raise told from error
+        raise UserError(f"AML_AUTH={settings.auth} failed: {type(error).__name__}: {error}", remedy) from error
+    if not fits(made):
+        raise UserError(f"AML_AUTH={settings.auth} made a {type(made).__name__}, {instead}.", remedy)
+    return made
