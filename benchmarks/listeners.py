@@ -8,8 +8,11 @@ import signal
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+import psutil
 
 from workflows.errors import UserError
 from workflows.paths import cache_folder
@@ -19,6 +22,8 @@ from .measure import usual
 
 #: Seconds until somebody listens; only reached when something is broken.
 LIMIT = 300
+#: The variable by which everything that a program has started is found again.
+MARK = "AZUREML_DEBUG_BENCH_PROGRAM"
 
 
 @contextlib.contextmanager
@@ -29,7 +34,9 @@ def program(
     *,
     takes_input: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program, and end it and what it has started: a debugpy's adapter outlives it, with its standard output.
+    """Run a program, and end it and what it has started.
+
+    debugpy's adapter leaves the program's session, and outlives a program that ends before it has been debugged.
 
     Args:
         command: What to run.
@@ -37,10 +44,11 @@ def program(
         environ: What to change in the environment.
         takes_input: Whether its standard input is a pipe, rather than nothing.
     """
+    mark = uuid.uuid4().hex
     child = subprocess.Popen(
         list(command),
         cwd=cwd,
-        env={**usual(), **(environ or {})},
+        env={**usual(), **(environ or {}), MARK: mark},
         stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -54,6 +62,21 @@ def program(
         child.wait()
         if child.stdin:
             child.stdin.close()
+        while left := _marked(mark):
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left, LIMIT)
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    """The processes that have a program's mark."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def free_port() -> int:

@@ -16,6 +16,7 @@ from pages import ROOT
 from benchmarks import harness, page
 from benchmarks.figures import Figure, Growth, Results, Spread
 from benchmarks.harness import Bench, LeftOut
+from benchmarks.listeners import await_ports, free_port, listens, program
 from benchmarks.measure import Samples, alternate, joined, run
 from benchmarks.plot import LETTERS, growths, side_by_side
 from benchmarks.tasks import SUBJECTS
@@ -281,3 +282,13 @@ def test_the_command_ends_with_1_where_a_subject_cannot_run_and_leaves_the_check
     assert "Traceback" not in done.stdout + done.stderr
     after = {path: path.stat().st_mtime_ns for path in (ROOT / "benchmarks").iterdir() if path.is_file()}
     assert after == before
+
+
+def test_nothing_of_a_program_outlives_it_though_debugpys_adapter_leaves_its_session(tmp_path: Path) -> None:
+    script = tmp_path / "nothing.py"
+    script.write_text("")
+    port = free_port()
+    waiting = [sys.executable, "-m", "debugpy", "--listen", f"127.0.0.1:{port}", "--wait-for-client", str(script)]
+    with program(waiting):
+        await_ports({port})
+    assert not listens({port})
