@@ -156,6 +156,18 @@ SETTINGS: tuple[Setting, ...] = (
         "interactive, service-principal, managed-identity, or MODULE:FACTORY of an authentication of your own",
         _auth,
     ),
+    Setting(
+        "AML_SDK",
+        "auto",
+        "which SDK a workspace is spoken to with: v2, v1, or auto: v2 where azure-ai-ml is installed",
+        _one_of("auto", "v2", "v1"),
+    ),
+    Setting(
+        "AML_REACH",
+        "auto",
+        "the way to a step in a workspace: relay (the job's own ssh service), network, or auto: one after the other",
+        _one_of("auto", "relay", "network"),
+    ),
     Setting("AML_REMOTE_HOST", "", "the compute instance's address, or a Host of ~/.ssh/config, for --remote"),
     Setting("AML_REMOTE_PORT", "", "its SSH port; 50000 on compute instances", _remote_port),
     Setting("AML_REMOTE_USER", "", "its user; azureuser on compute instances"),
@@ -215,6 +227,8 @@ class Settings:
     workspace: str | None
     compute_target: str | None
     auth: str
+    sdk: str
+    reach: str
     remote_host: str | None
     remote_port: int | None
     remote_user: str | None

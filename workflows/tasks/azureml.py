@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._command import Command, command
 
-WORKSPACE = ("subscription_id", "resource_group", "workspace", "auth", "compute_target")
+WORKSPACE = ("subscription_id", "resource_group", "workspace", "auth", "sdk", "compute_target")
 
 
 @command(settings=WORKSPACE, json=True, interrupted="Nothing was changed.")
