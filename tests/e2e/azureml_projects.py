@@ -39,8 +39,23 @@ def python_with_the_sdk() -> str:
     """The interpreter of AZUREML_DEBUG_TEST_SDK, which has to have the program's packages too."""
     python = os.environ.get("AZUREML_DEBUG_TEST_SDK", "")
     if not python:
-        missing("AZUREML_DEBUG_TEST_SDK names no Python that has this program and its extra azureml")
+        missing("AZUREML_DEBUG_TEST_SDK names no Python that has this program and its extra azureml-v1")
     tried = "import azureml.core, azureml.pipeline.core, debugpy, docker, fabric, invoke, tenacity"
+    done = subprocess.run([python, "-c", tried], capture_output=True, text=True)
+    if done.returncode:
+        missing(f"{python} has not all of this program and its extra azureml-v1: {done.stderr.strip()[-200:]}")
+    return python
+
+
+@functools.cache
+def python_with_sdk_v2() -> str:
+    """The interpreter of AZUREML_DEBUG_TEST_SDK_V2, which has to have the program's packages too."""
+    python = os.environ.get("AZUREML_DEBUG_TEST_SDK_V2", "")
+    if not python:
+        missing("AZUREML_DEBUG_TEST_SDK_V2 names no Python that has this program and its extra azureml")
+    # Importing azure.ai.ml takes seconds; that it is there tells enough.
+    tried = "import azure.ai, importlib.metadata; importlib.metadata.version('azure-ai-ml')\n"
+    tried += "import azure.identity, debugpy, docker, fabric, invoke, tenacity, websocket"
     done = subprocess.run([python, "-c", tried], capture_output=True, text=True)
     if done.returncode:
         missing(f"{python} has not all of this program and its extra azureml: {done.stderr.strip()[-200:]}")

@@ -285,7 +285,7 @@ def test_without_the_extra_the_command_that_installs_it_is_told(tmp_path: Path) 
     variables = {"AML_SUBSCRIPTION_ID": "a", "AML_RESOURCE_GROUP": "b", "AML_WORKSPACE": "c"}
     found = project.inv("azureml.check", "--json", **variables).json["findings"]
     assert "azureml-core and azureml-pipeline-core are not installed" in found[-1]["text"]
-    assert re.search(r"pip install .*\[azureml\]", found[-1]["remedy"])
+    assert re.search(r"pip install .*\[azureml-v1\]", found[-1]["remedy"])
     project.clean_up()
 
 

@@ -452,4 +452,4 @@ def test_without_the_extra_the_command_that_installs_it_is_said(project: Pipelin
     result = project.inv("pipeline.debug", PYTHONPATH="")
     if "azureml" in result.out:
         pytest.skip("this interpreter has the SDK")
-    assert result.code == 1 and "pip install" in result.err and "[azureml]" in result.err
+    assert result.code == 1 and "pip install" in result.err and "[azureml-v1]" in result.err

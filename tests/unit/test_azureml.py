@@ -99,7 +99,7 @@ def test_a_python_that_the_sdk_does_not_work_on(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sdk, "TOO_NEW", sys.version_info[:2])
     with pytest.raises(UserError, match="does not work on Python") as caught:
         sdk.load()
-    assert "[azureml]" in caught.value.remedy
+    assert "[azureml-v1]" in caught.value.remedy and "[azureml]" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_an_sdk_that_is_not_there_or_too_old(
     monkeypatch.setattr(sdk, "version_of", versions.get)
     with pytest.raises(UserError, match=said) as caught:
         sdk.load()
-    assert "pip install" in caught.value.remedy and "[azureml]" in caught.value.remedy
+    assert "pip install" in caught.value.remedy and "[azureml-v1]" in caught.value.remedy
 
 
 # Errors

@@ -1,4 +1,4 @@
-"""The SDK itself: whether it is here, whether it can work, and quietly imported.
+"""SDK v1 itself: whether it is here, whether it can work, and quietly imported.
 
 azureml-core 1.61 runs on Python 3.8 to 3.12; on 3.13 submitting fails for want of `imghdr`.
 """
@@ -20,6 +20,8 @@ from ..redaction import LineScrubber, scrubbed
 from ..terminal import plain
 
 PACKAGES = ("azureml-core", "azureml-pipeline-core")
+#: This program's extras that install the one SDK and the other.
+EXTRAS = {"v2": "azureml", "v1": "azureml-v1"}
 #: The oldest version that this program was tried with.
 OLDEST = (1, 61)
 #: The first Python that the SDK does not work on.
@@ -37,25 +39,39 @@ def load() -> str:
     Raises:
         UserError: It is not installed, or cannot work here.
     """
+    version = require_v1()
+    if "azureml.core" not in sys.modules:
+        _first_import()
+    return version
+
+
+def require_v1() -> str:
+    """See that the SDK is installed and can work; nothing of it is imported.
+
+    Returns:
+        The version of azureml-core.
+
+    Raises:
+        UserError: It is not, or cannot.
+    """
     if sys.version_info >= TOO_NEW:
         raise UserError(
             f"azureml-core does not work on Python {sys.version_info[0]}.{sys.version_info[1]}.",
-            f"Install this program into a Python 3.10 to 3.{TOO_NEW[1] - 1}, there: {install_command()}",
+            f"Install this program into a Python 3.10 to 3.{TOO_NEW[1] - 1}, there: {install_command('v1')};"
+            f" or take SDK v2 here: {install_command('v2')}",
         )
     versions = {name: version_of(name) for name in PACKAGES}
     missing = [name for name, version in versions.items() if version is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise UserError(f"{' and '.join(missing)} {verb} not installed.", f"Install the extra: {install_command()}")
+        raise UserError(f"{' and '.join(missing)} {verb} not installed.", f"Install the extra: {install_command('v1')}")
     for name, version in versions.items():
         assert version is not None
-        if _numbers(version) < OLDEST:
+        if numbers(version) < OLDEST:
             raise UserError(
                 f"{name} {version} is too old; {'.'.join(map(str, OLDEST))} is the oldest that works.",
-                f"Install it again: {install_command()}",
+                f"Install it again: {install_command('v1')}",
             )
-    if "azureml.core" not in sys.modules:
-        _first_import()
     return str(versions["azureml-core"])
 
 
@@ -70,7 +86,7 @@ def _first_import() -> None:
             import azureml.pipeline.core  # noqa: F401
     except Exception as error:
         raise UserError(
-            f"azureml-core cannot be imported: {error}.", f"Install it again: {install_command()}"
+            f"azureml-core cannot be imported: {error}.", f"Install it again: {install_command('v1')}"
         ) from error
     finally:
         for name, value in before.items():
@@ -152,13 +168,14 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def install_command() -> str:
-    """The command that installs this program's extra, for the Python that runs it."""
+def install_command(which: str) -> str:
+    """The command that installs this program's extra for an SDK (``v2`` or ``v1``), for the Python that runs it."""
     from ..settings import packaged_defaults
 
+    extra = EXTRAS[which]
     root = packaged_defaults()
     if (root / "pyproject.toml").is_file():
-        return f"pip install -e '{root}[azureml]'"
+        return f"pip install -e '{root}[{extra}]'"
     source = "azureml-debug"
     try:
         # Where pip installed it from (PEP 610).
@@ -166,9 +183,10 @@ def install_command() -> str:
         source = json.loads(told)["url"].removeprefix("file://") if told else source
     except (metadata.PackageNotFoundError, ValueError, KeyError):
         pass
-    return f"pip install '{source}[azureml]'"
+    return f"pip install '{source}[{extra}]'"
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
     parts = version.split(".")[:2]
     return tuple(int(part) if part.isdigit() else 0 for part in parts)

@@ -93,7 +93,7 @@ def _see_installed() -> None:
     from ..sdk import install_command, version_of
 
     if version_of("azure-identity") is None:
-        raise UserError("azure-identity is not installed.", f"Install the extra: {install_command()}")
+        raise UserError("azure-identity is not installed.", f"Install the extra: {install_command('v2')}")
 
 
 def _own(settings: Settings) -> Any:

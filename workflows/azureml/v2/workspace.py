@@ -14,6 +14,7 @@ from ..access import Access
 from ..bounded import answer
 from ..errors import SIGNING_IN, NotThere, Say, attempt
 from ..history import part_of
+from ..sdk import install_command
 from ..workspace import WorkspaceName, find_workspace
 from .clouds import Cloud, find_cloud
 from .credentials import credential
@@ -101,7 +102,7 @@ def require_v2(workspace: Workspace) -> None:
     if workspace.legacy:
         raise UserError(
             f"The workspace {workspace.name.workspace} takes no jobs of SDK v2: v1_legacy_mode is on.",
-            "Set AML_SDK=v1 (pip install the extra azureml-v1), or have the workspace's owner turn it off:"
+            f"Set AML_SDK=v1 ({install_command('v1')}), or have the workspace's owner turn it off:"
             f" az ml workspace update -n {workspace.name.workspace} --set v1_legacy_mode=false",
         )
 
