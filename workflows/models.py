@@ -78,14 +78,44 @@ class RegistryLogin:
 
 
 @dataclass(frozen=True)
+class Check:
+    """How a service is asked whether it is ready, or alive.
+
+    Attributes:
+        by: What in a deployment's file says where, such as ``readiness_route``; empty where nothing does.
+        port: The port in the container; 0 for the one that answers requests.
+        path: Where on it.
+        scheme: ``http`` or ``https``.
+        method: The method of HTTP.
+        seconds: Seconds that the right answer may take to come; 0 where nothing says it.
+        timeout: Seconds that one answer may take; 0 where nothing says it.
+        successes: Right answers in a row that it takes.
+    """
+
+    by: str = ""
+    port: int = 0
+    path: str = "/"
+    scheme: str = "http"
+    method: str = "GET"
+    seconds: int = 0
+    timeout: int = 0
+    successes: int = 1
+
+    @property
+    def text(self) -> str:
+        """What is asked, in a message."""
+        scheme = " by https" if self.scheme == "https" else ""
+        where = f" on port {self.port}{scheme}" if self.port else scheme
+        return f"{self.method} {self.path}{where}{f' (`{self.by}`)' if self.by else ''}"
+
+
+@dataclass(frozen=True)
 class Serving:
     """How an image serves by itself, without the inference server.
 
     Attributes:
         port: The port in the container that answers requests.
         path: Where requests are posted.
-        ready_port: The port in the container that says whether it is ready.
-        ready_path: Where that is asked.
         model: Absolute path of its model, if there is one.
         model_place: The folder of the container that the model is in.
         code: Absolute path of the folder of code that it is given; None where all code is in the image.
@@ -96,8 +126,6 @@ class Serving:
 
     port: int
     path: str
-    ready_port: int
-    ready_path: str
     model: Path | None = None
     model_place: str = ""
     code: Path | None = None
@@ -122,9 +150,8 @@ class ServiceSpec:
         model_below: What it is called in the folder that AZUREML_MODEL_DIR names; empty where it is that one itself.
         serving: How the image serves by itself; None where the inference server does.
         foreign: Whether the image is somebody else's, which may have no debugpy.
-        ready_seconds: Seconds that it may take to be ready, where the image serves by itself.
-        ready_timeout: Seconds that an answer to the question whether it is may take.
-        ready_successes: Answers in a row that it takes.
+        ready: How it is asked whether it is ready.
+        alive: How it is asked whether it is alive, where the image serves by itself.
         variables: Environment variables that were named for it.
         conda_variables: Those of conda.yml, as they stand there.
         conda_file: That file.
@@ -152,9 +179,8 @@ class ServiceSpec:
     model_below: str = ""
     serving: Serving | None = None
     foreign: bool = False
-    ready_seconds: int = 0
-    ready_timeout: int = 0
-    ready_successes: int = 1
+    ready: Check = Check()
+    alive: Check = Check()
     links: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     conda_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -192,11 +218,10 @@ class Service:
         token: What its forwarder says there.
         by_itself: Whether the image serves by itself.
         scoring_path: Where requests are posted.
+        ready: As of the specification.
         ready_port: Port on 127.0.0.1 that says whether it is ready.
-        ready_path: Where that is asked.
-        ready_seconds: As of the specification.
-        ready_timeout: As of the specification.
-        ready_successes: As of the specification.
+        alive: As of the specification.
+        alive_port: Port on 127.0.0.1 that says whether it is alive.
         mapped: Folders and files of this machine that it has at other places, without their being mounted; by place.
     """
 
@@ -226,11 +251,10 @@ class Service:
     token: str = field(default="", repr=False)
     by_itself: bool = False
     scoring_path: str = "/score"
+    ready: Check = Check()
     ready_port: int = 0
-    ready_path: str = "/"
-    ready_seconds: int = 0
-    ready_timeout: int = 0
-    ready_successes: int = 1
+    alive: Check = Check()
+    alive_port: int = 0
     mapped: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -243,7 +267,7 @@ class Service:
         handle: str = "",
         gate_port: int = 0,
         token: str = "",
-        ready_port: int = 0,
+        asked: Mapping[str, int] | None = None,
         mapped: Mapping[str, str] | None = None,
     ) -> Service:
         """The service that an engine has made of a specification."""
@@ -270,11 +294,10 @@ class Service:
             token=token,
             by_itself=spec.serving is not None,
             scoring_path=spec.serving.path if spec.serving is not None else "/score",
-            ready_port=ready_port or spec.scoring_port,
-            ready_path=spec.serving.ready_path if spec.serving is not None else "/",
-            ready_seconds=spec.ready_seconds,
-            ready_timeout=spec.ready_timeout,
-            ready_successes=spec.ready_successes,
+            ready=spec.ready,
+            ready_port=(asked or {}).get("ready", spec.scoring_port),
+            alive=spec.alive,
+            alive_port=(asked or {}).get("alive", spec.scoring_port),
             mapped=mapped or {},
         )
 

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from .models import Ended, Service
+from .models import Check, Ended, Service
 from .private import make_folder
 from .project import read_json, state_folder, write_bytes, write_json
 from .redaction import keep_variables
@@ -34,6 +34,10 @@ def load(project: Path) -> Service | None:
         return None
     for name in ("project", "session", "score_script", "source"):
         values[name] = Path(values[name])
+    try:
+        values |= {name: Check(**values[name]) for name in ("ready", "alive")}
+    except TypeError:
+        return None
     if values["project"] != project:
         if values["project"].is_dir():
             return None

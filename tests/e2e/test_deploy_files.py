@@ -134,9 +134,56 @@ def test_an_image_that_never_gets_ready_is_given_up_with_the_end_of_its_log(file
     text = OWN.replace("/ready", "/nowhere") + "readiness_probe: {initial_delay: 1, period: 1, failure_threshold: 2}\n"
     (files.folder / "endpoints" / "own.yml").write_text(text)
     refused = files.inv("deploy.debug", "--deployment", "endpoints/own.yml")
-    refused.says("GET /nowhere was not answered as it should within 3 s (`readiness_probe`): 404", "inv container.logs")
+    refused.says(
+        "GET /nowhere on port 8080 (`readiness_route`) was not answered as it should within 3 s (`readiness_probe`)",
+        "what came last: 404 Not Found, {}",
+        "inv container.logs",
+    )
     assert "GET /nowhere" in refused.err
     assert "No service" in files.ok("container.stop").out
+
+
+#: Another port that says whether the program of APP is ready, by https, and that it is so from the third time on.
+READY = """import http.server
+import ssl
+import subprocess
+import threading
+
+
+class Ready(http.server.BaseHTTPRequestHandler):
+    times = 0
+
+    def do_HEAD(self):
+        Ready.times += self.path == "/up"
+        self.send_response(204 if Ready.times > 2 else 503)
+        self.end_headers()
+
+
+make = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=nobody -days 2 -keyout /tmp/key -out /tmp/certificate"
+subprocess.run(make.split(), check=True)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/tmp/certificate", "/tmp/key")
+server = http.server.ThreadingHTTPServer(("0.0.0.0", 9443), Ready)
+server.socket = context.wrap_socket(server.socket, server_side=True)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+"""
+
+
+def test_a_probe_says_where_and_how_an_image_is_asked_whether_it_is_ready(files: Project) -> None:
+    if files.environ["AML_ENGINE"] != "docker":
+        pytest.skip("images take Docker")
+    files.environ["AML_IMAGE_TAG"] = "debug-that-is-probed:1"
+    (files.folder / "endpoints" / "image" / "app" / "main.py").write_text(READY + APP)
+    where = "path: up, port: 9443, scheme: HTTPS, method: head"
+    probe = f"{{{where}, period: 1, failure_threshold: 60, success_threshold: 2}}"
+    own = f"{OWN}type: kubernetes\nreadiness_probe: {probe}\nliveness_probe: {{period: 1, failure_threshold: 1}}\n"
+    (files.folder / "endpoints" / "own.yml").write_text(own)
+    served = files.ok("deploy.debug", "--deployment", "endpoints/own.yml")
+    assert "serves" in served.out
+    assert "HEAD /up on port 9443 by https (`readiness_probe`): 204 No Content" in served.out
+    # Its own liveness route is not there.
+    assert "GET /alive on port 8080 (`liveness_route`) has not been answered as it should" in served.out
+    assert "404 Not Found" in served.out
 
 
 def test_what_a_deployment_would_run_is_shown_and_nothing_is_made(files: Project) -> None:

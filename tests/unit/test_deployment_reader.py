@@ -91,6 +91,41 @@ def test_an_image_that_serves_by_itself(tmp_path: Path) -> None:
     assert found.model is not None and found.model.place("/models") == "/models/weights/3"
 
 
+def _own(folder: Path, more: str = "") -> Path:
+    """A deployment whose image serves by itself."""
+    make(folder, own=OWN + more)
+    image = folder / "endpoints" / "image"
+    image.mkdir(exist_ok=True)
+    (image / "Dockerfile").write_text("FROM somewhere\n")
+    return folder / "endpoints" / "own.yml"
+
+
+def test_a_probe_counts_more_than_the_route_of_its_image(tmp_path: Path) -> None:
+    found = load_deployment(_own(tmp_path), tmp_path)
+    assert found.ready.text == "GET /ready on port 8080 (`readiness_route`)"
+    assert (found.ready.seconds, found.ready.timeout) == (310, 2)
+    probe = "{path: up, port: '81', scheme: HTTPS, method: head, initial_delay: 1, period: 2, failure_threshold: 3}"
+    found = load_deployment(_own(tmp_path, f"readiness_probe: {probe}\n"), tmp_path)
+    assert found.ready.text == "HEAD /up on port 81 by https (`readiness_probe`)"
+    assert found.ready.seconds == 7
+    assert found.alive.text == "GET /alive on port 8080 (`liveness_route`)"
+
+
+def test_a_probe_that_cannot_be_asked_is_refused_or_noted(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        load_deployment(_own(tmp_path, "liveness_probe: {port: 70000, path: 'a b'}\n"), tmp_path)
+    assert "The port of `liveness_probe` is 1 to 65535, not 70000." in str(refused.value)
+    assert "`path` of `liveness_probe` is none of HTTP: '/a b'" in str(refused.value)
+    found = load_deployment(_own(tmp_path, "liveness_probe: {scheme: gopher, method: fetch}\n"), tmp_path)
+    assert found.alive.text == "GET /alive on port 8080 (`liveness_route`)"
+    for word in ("gopher", "fetch"):
+        assert any(word in note and "`liveness_probe`" in note for note in found.notes)
+    file = make(tmp_path)
+    file.write_text(BLUE.replace("  period: 5\n", "  period: 5\n  path: /up\n"))
+    notes = load_deployment(file, tmp_path).notes
+    assert "`path` of `readiness_probe`: the inference server is asked at GET /" in notes
+
+
 def test_the_endpoint_beside_it_gives_its_name(tmp_path: Path) -> None:
     file = make(tmp_path, endpoint=ENDPOINT.replace("numbers", "sums"))
     file.write_text(BLUE.replace("endpoint_name: numbers\n", ""))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from ..models import Check
 from ..pipelines.definition import EnvironmentReference
 
 #: A name or version that can be a folder's.
@@ -75,6 +76,10 @@ class Probe:
         timeout: Seconds that an answer may take.
         success_threshold: Answers in a row that it takes.
         failure_threshold: Failures in a row at which it is given up.
+        path: Where it is asked; empty where the probe does not say.
+        port: The port of the container that is asked; 0 where the probe does not say.
+        scheme: ``http`` or ``https``.
+        method: The method of HTTP.
     """
 
     initial_delay: int = 10
@@ -82,11 +87,30 @@ class Probe:
     timeout: int = 2
     success_threshold: int = 1
     failure_threshold: int = 30
+    path: str = ""
+    port: int = 0
+    scheme: str = "http"
+    method: str = "GET"
 
     @property
     def limit(self) -> int:
         """Seconds after which a service that has never answered is given up."""
         return self.initial_delay + self.period * self.failure_threshold
+
+    def check(self, name: str, route: Route | None) -> Check:
+        """How a service is asked.
+
+        Args:
+            name: What the probe is for: ``readiness`` or ``liveness``.
+            route: The image's own; what the probe says counts more. None where the inference server serves, which is
+                asked at ``/``.
+        """
+        bounds = Check(seconds=self.limit, timeout=self.timeout, successes=self.success_threshold)
+        if route is None:
+            return bounds
+        by = f"{name}_probe" if self.path or self.port else f"{name}_route"
+        port, path = self.port or route.port, self.path or route.path
+        return replace(bounds, by=by, port=port, path=path, scheme=self.scheme, method=self.method)
 
 
 @dataclass(frozen=True)
@@ -126,6 +150,16 @@ class OnlineDeployment:
     readiness: Probe = Probe()
     liveness: Probe = Probe()
     notes: tuple[str, ...] = ()
+
+    @property
+    def ready(self) -> Check:
+        """How it is asked whether it is ready."""
+        return self.readiness.check("readiness", self.routes.readiness if self.routes is not None else None)
+
+    @property
+    def alive(self) -> Check:
+        """How it is asked whether it is alive."""
+        return self.liveness.check("liveness", self.routes.liveness if self.routes is not None else None)
 
     @property
     def label(self) -> str:

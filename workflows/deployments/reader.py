@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..assets import kinds
 from ..assets.names import LocalAssets
@@ -25,8 +26,9 @@ _KEYS = (
     *("private_network_connection", "creation_context"),
 )
 _PROBE = ("initial_delay", "period", "timeout", "success_threshold", "failure_threshold")
-#: In some probes; which address is asked is for `inference_config` to say.
+#: In some probes: what is asked, where the image serves by itself; otherwise `inference_config` says it.
 _PROBE_ALSO = ("path", "port", "scheme", "method")
+_SCHEMES, _METHODS = ("http", "https"), ("GET", "HEAD", "OPTIONS", "POST")
 _REQUESTS = ("request_timeout_ms", "max_concurrent_requests_per_instance", "max_queue_wait_ms")
 _ROUTES = ("liveness_route", "readiness_route", "scoring_route")
 #: What says where and how many, and has no meaning on one machine.
@@ -74,8 +76,8 @@ def load_deployment(file: Path, project: Path, model_dir: Path | None = None) ->
             "Add `code_configuration` with `code` and `scoring_script`, or a `model`.",
         )
     own = variables(problems, root.get("environment_variables"))
-    readiness = _probe(problems, root.get("readiness_probe"), "readiness_probe")
-    liveness = _probe(problems, root.get("liveness_probe"), "liveness_probe")
+    readiness = _probe(problems, root.get("readiness_probe"), "readiness_probe", served)
+    liveness = _probe(problems, root.get("liveness_probe"), "liveness_probe", served)
     _requests(problems, root.get("request_settings"))
     mount = _text(problems, root, "model_mount_path")
     if mount and served and (not mount.startswith("/") or "\0" in mount or mount.strip("/") == ""):
@@ -173,22 +175,62 @@ def _routes(problems: Problems, value: Value | None) -> Routes | None:
         if not route.keys() >= {"path", "port"}:
             problems.add(entries.get(key) or value, f"`{key}` needs a `path` and a `port`.", "Add what is missing.")
             continue
-        path, port = str(route["path"].data), route["port"].data
-        if isinstance(port, str) and port.strip().isdecimal() and len(port) < 10:
-            port = int(port)
-        if type(port) is not int or not 0 < port < 65536:
-            problems.add(route["port"], f"The port of `{key}` is 1 to 65535, not {port}.", "Correct it.")
-            continue
-        found[key] = Route(f"/{path.removeprefix('/')}", port)
+        path, port = str(route["path"].data), _port(problems, route["port"], f"`{key}`")
+        if port is not None:
+            found[key] = Route(f"/{path.removeprefix('/')}", port)
     if len(found) < len(_ROUTES):
         return None
     return Routes(found["scoring_route"], found["readiness_route"], found["liveness_route"])
 
 
-def _probe(problems: Problems, value: Value | None, what: str) -> Probe:
+def _probe(problems: Problems, value: Value | None, what: str, served: bool) -> Probe:
+    """A probe.
+
+    Args:
+        problems: Where is noted what is wrong with it.
+        value: What the file has of it.
+        what: Its key.
+        served: Whether the image serves by itself, so that the probe may say where it is asked.
+    """
     entries = _mapping(problems, value, (*_PROBE, *_PROBE_ALSO), f"`{what}`")
     found = {key: _number(problems, entries, key, what, least=0 if key == "initial_delay" else 1) for key in _PROBE}
-    return Probe(**{key: number for key, number in found.items() if number is not None})
+    bounds: dict[str, Any] = {key: number for key, number in found.items() if number is not None}
+    said = [key for key in _PROBE_ALSO if entries.get(key) is not None and entries[key].data is not None]
+    if not served:
+        if said:
+            keys = ", ".join(f"`{key}`" for key in said)
+            problems.notes.append(f"{keys} of `{what}`: the inference server is asked at GET /")
+        return Probe(**bounds)
+    path = _text(problems, value, "path") if value is not None and "path" in said else ""
+    port = _port(problems, entries["port"], f"`{what}`") if "port" in said else None
+    scheme, method = (
+        _one_of(problems, entries[key], key, what, known) if key in said else known[0]
+        for key, known in (("scheme", _SCHEMES), ("method", _METHODS))
+    )
+    path = f"/{path.removeprefix('/')}" if path else ""
+    if any(character <= " " or character == "\x7f" for character in path) or not path.isascii():
+        problems.add(entries["path"], f"`path` of `{what}` is none of HTTP: {shortened(path)!r}.", "Correct that line.")
+    return Probe(**bounds, path=path, port=port or 0, scheme=scheme, method=method)
+
+
+def _one_of(problems: Problems, value: Value, key: str, what: str, known: tuple[str, ...]) -> str:
+    """The one of some words that a value is, in whatever case it is written; else the first, which is noted."""
+    word = str(value.data).strip().lower()
+    found = [one for one in known if one.lower() == word]
+    if not found:
+        problems.notes.append(f"`{key}: {shortened(word)}` of `{what}` is not asked here: {known[0]} is")
+    return (found or [known[0]])[0]
+
+
+def _port(problems: Problems, value: Value, where: str) -> int | None:
+    """A port; None where it is none, which is noted as wrong."""
+    port = value.data
+    if isinstance(port, str) and port.strip().isdecimal() and len(port) < 10:
+        port = int(port)
+    if type(port) is not int or not 0 < port < 65536:
+        problems.add(value, f"The port of {where} is 1 to 65535, not {port}.", "Correct it.")
+        return None
+    return port
 
 
 def _number(problems: Problems, entries: Mapping[str, Value], key: str, what: str, least: int) -> int | None:

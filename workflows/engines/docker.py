@@ -126,14 +126,19 @@ class DockerEngine:
         plan = replace(plan, variables={**plan.variables, **forwarders.gate_variables(token)})
         # Held from here on, as the published port would be.
         with forwarders.listen(spec.debug_port, f"the service {spec.name}") as listener:
-            handle, gate_port, ready_port = self._create(spec, plan)
+            handle, published = self._create(spec, plan)
             try:
-                forwarders.start(listener, _told(gate_port, token, handle), _forwarder_log(spec))
+                forwarders.start(listener, _told(published["debug"], token, handle), _forwarder_log(spec))
             except BaseException:
                 self._end(handle)
                 raise
-        variables = plan.variables
-        return Service.of(spec, self.name, plan.root, variables, handle, gate_port, token, ready_port, plan.mapped)
+        at = {plan.ports[name]: port for name, port in published.items()}
+        asked = {
+            name: at.get(check.port, spec.scoring_port)
+            for name, check in (("ready", spec.ready), ("alive", spec.alive))
+        }
+        gate_port = published["debug"]
+        return Service.of(spec, self.name, plan.root, plan.variables, handle, gate_port, token, asked, plan.mapped)
 
     def _plan(self, spec: ServiceSpec) -> ContainerPlan:
         """The container of a service that the inference server serves."""
@@ -185,15 +190,14 @@ class DockerEngine:
         ports_inside = {"scoring": SCORING_PORT, "debug": DEBUG_PORT}
         return ContainerPlan(root, variables, mounts, ports_inside, options, mapped, _script(spec, root))
 
-    def _create(self, spec: ServiceSpec, plan: ContainerPlan) -> tuple[str, int, int]:
-        """A running container, and the ports at which its gate, and what says that it is ready, are published."""
+    def _create(self, spec: ServiceSpec, plan: ContainerPlan) -> tuple[str, dict[str, int]]:
+        """A running container, and the ports of this machine at which its own are published, by what they are for."""
         from docker.errors import APIError
 
         attempt = 1
         while True:
-            gate_port, *more = ports.reserve_free(2 if "ready" in plan.ports else 1)
-            published = {"scoring": spec.scoring_port, "debug": gate_port}
-            published |= {"ready": more[0]} if more else {}
+            names = [name for name in plan.ports if name != "scoring"]
+            published = {"scoring": spec.scoring_port, **dict(zip(names, ports.reserve_free(len(names)), strict=True))}
             container = None
             try:
                 container = self._made(spec, plan, published)
@@ -206,7 +210,7 @@ class DockerEngine:
                 if spec.foreign and spec.serving is None:
                     docker_served.check_server(self._client, str(container.id), spec)
                 container.start()
-                return str(container.id), gate_port, published.get("ready", spec.scoring_port)
+                return str(container.id), published
             except BaseException as error:
                 # A container that could not start would go on holding the name.
                 if container is not None:
@@ -214,7 +218,7 @@ class DockerEngine:
                         container.remove(force=True)
                 if not isinstance(error, APIError):
                     raise
-                if attempt >= ATTEMPTS or not is_passing(error, [gate_port, *more]):
+                if attempt >= ATTEMPTS or not is_passing(error, [published[name] for name in names]):
                     self._explain_start(error, spec)
                     raise
                 attempt += 1

@@ -38,7 +38,7 @@ class ContainerPlan:
         root: The folder that the service runs, as it sees it.
         variables: Its environment variables.
         mounts: What of this machine is mounted.
-        ports: Its own ports: ``scoring``, ``debug``, and ``ready`` where another one says whether it is ready.
+        ports: Its own ports: ``scoring``, ``debug``, and ``ready`` and ``alive`` where others say that.
         options: Further arguments for the engine.
         mapped: Places of the container that have something of this machine's, which a debugger is told of.
         seen: Files that have to be seen in it, and where.
@@ -109,10 +109,11 @@ def plan(client: docker.DockerClient, spec: ServiceSpec) -> ContainerPlan:
     announce.chmod(0o777)
     for file in announce.iterdir():
         file.chmod(0o666)
-    debug_port = next(port for port in _DEBUG_PORTS if port not in (serving.port, serving.ready_port))
+    debug_port = next(port for port in _DEBUG_PORTS if port not in (serving.port, spec.ready.port, spec.alive.port))
     ports_inside = {"scoring": serving.port, "debug": debug_port}
-    if serving.ready_port != serving.port:
-        ports_inside["ready"] = serving.ready_port
+    for name, check in (("ready", spec.ready), ("alive", spec.alive)):
+        if check.port not in ports_inside.values():
+            ports_inside[name] = check.port
     given = _given(serving)
     places = [(local, place) for place, local in given.items()]
     links = outward([one for one in places if one[0].is_dir()], (DEBUGGEE_ROOT, ANNOUNCE_ROOT, DEBUGPY_ROOT)).places

@@ -9,13 +9,19 @@ from .. import storage
 from ..console import Step
 from ..debugger.readiness import Events
 from ..engines.base import Engine
-from ..models import Service
+from ..models import Check, Service
+from ..redaction import scrub
+from ..words import shortened
 
 if TYPE_CHECKING:
     from .serving import Ready
 
 #: Seconds between two questions whether it is ready. Azure ML's `period` is for what goes on for weeks.
 ASK_SECONDS = 0.25
+#: Seconds for the question whether it is alive, once it is ready, to be answered as it should.
+ALIVE_ANSWER_SECONDS = 3
+#: Characters of an answer that are shown where it is not the one that was to come.
+_SHOWN = 120
 #: Seconds that a program that answers may take to let a debugger in: it may import its code with the first request.
 WELCOME_SECONDS = 3
 
@@ -32,13 +38,13 @@ def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int =
     Raises:
         UserError: It has ended, or the limit of its readiness probe has passed.
     """
-    from .serving import ALIVE_SECONDS, LOOK_SECONDS, Ready, died, ready_status, speechless
+    from .serving import ALIVE_SECONDS, LOOK_SECONDS, Ready, died, speechless
 
     events = Events(service.events, offset)
     disk = storage.Watch(service.events.parent)
     started = looked = time.monotonic()
-    asked, answered, successes = 0.0, 0.0, 0
-    listening, refusal, seen = False, "", "no answer"
+    asked, answered, successes, check = 0.0, 0.0, 0, service.ready
+    listening, refusal, seen, word = False, "", "nothing", ""
     while True:
         for event in events.read():
             kind = event["event"]
@@ -50,19 +56,19 @@ def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int =
         now = time.monotonic()
         if answered and (listening or refusal or now - answered > WELCOME_SECONDS):
             return Ready(
-                service, holds=False, unwelcome="" if listening else refusal or "no Python of it has let one in"
+                service,
+                holds=False,
+                unwelcome="" if listening else refusal or "no Python of it has let one in",
+                answered=f"{check.text}: {seen}",
+                note=word,
             )
         if not answered and now - asked > ASK_SECONDS:
             asked = now
-            try:
-                status = ready_status(service, service.ready_timeout or 2)
-                # As Kubernetes counts: https://kubernetes.io/docs/tasks/configure-pod-container
-                successes = successes + 1 if 200 <= status < 400 else 0
-                seen = f"{status}"
-            except OSError as error:
-                successes, seen = 0, str(error)
-            if successes >= max(1, service.ready_successes):
-                answered = now
+            good, seen = _asked(check, service.ready_port)
+            successes = successes + 1 if good else 0
+            if successes >= max(1, check.successes):
+                word = _not_alive(service)
+                answered = time.monotonic()
                 continue
         if now - looked > ALIVE_SECONDS:
             looked = now
@@ -70,22 +76,59 @@ def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int =
                 raise died(service, engine, "its program ended")
         if (short := disk.shortage()) is not None:
             raise speechless(service, engine, short)
-        if not answered and now - started > service.ready_seconds:
-            where = f"GET {service.ready_path}"
-            limit = f"{service.ready_seconds} s (`readiness_probe`)"
-            raise died(service, engine, f"{where} was not answered as it should within {limit}: {seen}")
-        step.waiting(f"an answer to GET {service.ready_path}, up to {service.ready_seconds} s")
+        if not answered and now - started > check.seconds:
+            limit = f"{check.seconds} s (`readiness_probe`)"
+            how = f"{check.text} was not answered as it should within {limit}; what came last: {seen}"
+            raise died(service, engine, how)
+        step.waiting(f"an answer to {check.text}, up to {check.seconds} s")
         time.sleep(LOOK_SECONDS)
+
+
+def _asked(check: Check, port: int) -> tuple[bool, str]:
+    """Ask once: whether the answer is the one that is to come, and what came, in a few words."""
+    from http.client import responses
+
+    from .serving import ask
+
+    try:
+        status, content = ask(check, port, check.timeout or 2)
+    except ConnectionRefusedError:
+        return False, "no connection"
+    except TimeoutError:
+        return False, f"nothing within {check.timeout or 2} s"
+    except OSError as error:
+        if isinstance(error, ConnectionError) or "RemoteDisconnected" in str(error):
+            # The engine takes the connection before anything in the container listens.
+            return False, f"no answer; a program in a container has to listen on 0.0.0.0, port {check.port}"
+        return False, str(error)
+    # As Kubernetes counts: https://kubernetes.io/docs/tasks/configure-pod-container
+    good = 200 <= status < 400
+    text = " ".join(content[: 4 * _SHOWN].decode("utf-8", "replace").split())
+    said = f", {shortened(scrub(text), _SHOWN)}" if text and not good else ""
+    return good, f"{status} {responses.get(status, '')}".rstrip() + said
+
+
+def _not_alive(service: Service) -> str:
+    """A note where a service that is ready does not say that it is alive; empty where it does."""
+    check = service.alive
+    deadline = time.monotonic() + min(check.seconds, ALIVE_ANSWER_SECONDS)
+    while True:
+        good, seen = _asked(check, service.alive_port)
+        if good:
+            return ""
+        if time.monotonic() > deadline:
+            return f"{check.text} has not been answered as it should, so Azure ML would begin it again: {seen}"
+        time.sleep(ASK_SECONDS)
 
 
 def wait_for_answer(service: Service) -> None:
     """Wait until a service answers where its readiness is asked, up to its limit."""
     from .serving import ready_status
 
-    deadline = time.monotonic() + service.ready_seconds
+    deadline = time.monotonic() + service.ready.seconds
     while time.monotonic() < deadline:
         try:
-            ready_status(service, service.ready_timeout)
+            ready_status(service, service.ready.timeout)
             return
         except OSError:
             time.sleep(ASK_SECONDS)

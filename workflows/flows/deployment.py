@@ -191,6 +191,8 @@ class Deployment(Present):
                 self._end(service)
                 raise
             step.text = ready.text
+        if ready.note:
+            self.console.line(f"  note: {ready.note}")
         return ready
 
     def attach_config(self, write: bool = True) -> None:
@@ -286,7 +288,10 @@ class Deployment(Present):
             if not service.by_itself:
                 self._see_links(service)
                 entry.look(service, self._engine_of(service), serving.RELOAD)
-            step.text = serving.reload(service, self._engine_of(service), step).text
+            ready = serving.reload(service, self._engine_of(service), step)
+            step.text = ready.text
+        if ready.note:
+            self.console.line(f"  note: {ready.note}")
         if service.by_itself and "AML_APP_ROOT" not in service.variables:
             self.console.line(
                 "  note: its code is in the image, and that was started again: inv deploy.debug takes an edit"

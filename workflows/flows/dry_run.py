@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import engines
 from ..deployments import overlay
-from ..deployments.definition import OnlineDeployment, Route
+from ..deployments.definition import OnlineDeployment
 from ..deployments.overlay import Described
 from ..engines.base import Engine
 from ..environments.references import ResolvedEnvironment
@@ -131,15 +131,9 @@ def _what(environment: ResolvedEnvironment) -> str:
 def _ready(deployment: OnlineDeployment | None) -> Iterator[Finding]:
     if deployment is None:
         return
-    probe, routes = deployment.readiness, deployment.routes
-    where = _asked(routes.readiness) if routes is not None else "GET /"
+    probe, where = deployment.readiness, deployment.ready.text
     text = f"{where}, {probe.success_threshold} in a row, {probe.timeout} s each, within {probe.limit} s"
     yield Finding("readiness", True, text)
-    probe = deployment.liveness
-    where = _asked(routes.liveness) if routes is not None else "GET /"
+    probe, where = deployment.liveness, deployment.alive.text
     text = f"{where}, every {probe.period} s, given up after {probe.failure_threshold}; nothing restarts a service here"
     yield Finding("liveness", True, text)
-
-
-def _asked(route: Route) -> str:
-    return f"GET {route.path} on port {route.port}"

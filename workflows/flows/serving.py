@@ -16,7 +16,7 @@ from ..console import Step
 from ..debugger.readiness import Events, current_worker, read_events
 from ..engines.base import Engine
 from ..errors import UserError
-from ..models import Service
+from ..models import Check, Service
 from ..paths import shown
 from . import by_itself, imports
 from .request import Request
@@ -46,12 +46,16 @@ class Ready:
         service: The service.
         holds: Whether it holds for a debugger.
         unwelcome: Why no debugger is welcome in it; empty where one is.
+        answered: What was asked whether it is ready, and the answer; empty where the debuggee says it.
+        note: What else there is to say of it.
         text: What to tell the person.
     """
 
     service: Service
     holds: bool
     unwelcome: str = ""
+    answered: str = ""
+    note: str = ""
 
     @property
     def text(self) -> str:
@@ -65,6 +69,8 @@ class Ready:
                 f"holds for a debugger on {endpoint.host}:{endpoint.port}, up to {self.service.debug_timeout} s; "
                 f"{script} {f'is not {loaded} yet' if self.service.wait else 'waits by itself'}"
             )
+        if self.answered:
+            script += f" ({self.answered})"
         if self.unwelcome:
             return f"{script} serves; no debugger can be let in yet: {self.unwelcome}"
         return f"{script} serves, debugger welcome on {endpoint.host}:{endpoint.port}"
@@ -200,17 +206,18 @@ def _offset_of(service: Service, wanted: dict[str, Any], start: int) -> int:
 def _see_answer(service: Service, engine: Engine, step: Step) -> None:
     """See GET / answered: score.py is loaded, so it takes a moment only."""
     # With a debugger's hold behind it, less than what the person gives it is no limit.
-    limit = max(HEALTH_SECONDS, service.ready_seconds)
-    deadline, successes = time.monotonic() + limit, 0
+    limit = max(HEALTH_SECONDS, service.ready.seconds)
+    deadline, successes, seen = time.monotonic() + limit, 0, "nothing"
     while True:
         try:
-            successes = successes + 1 if get(service, "/", timeout=service.ready_timeout or 5) == 200 else 0
-            if successes >= service.ready_successes:
+            status = get(service, "/", timeout=service.ready.timeout or 5)
+            successes, seen = successes + 1 if status == 200 else 0, str(status)
+            if successes >= service.ready.successes:
                 return
-        except OSError:
-            successes = 0
+        except OSError as error:
+            successes, seen = 0, str(error)
         if time.monotonic() > deadline or not engine.alive(service):
-            raise died(service, engine, f"GET / was not answered within {limit} s")
+            raise died(service, engine, f"GET / was not answered with 200 within {limit} s; what came last: {seen}")
         step.waiting(f"an answer to GET /, up to {limit} s")
         time.sleep(LOOK_SECONDS)
 
@@ -221,7 +228,7 @@ def get(service: Service, path: str, timeout: float) -> int:
     Raises:
         OSError: It could not be sent, or nothing came back in time.
     """
-    return _exchange(service, Request("GET", path, None, ""), timeout)[0]
+    return _exchange(service.scoring_port, Request("GET", path, None, ""), timeout)[0]
 
 
 def ready_status(service: Service, timeout: float) -> int:
@@ -230,18 +237,45 @@ def ready_status(service: Service, timeout: float) -> int:
     Raises:
         OSError: Nothing came back in time.
     """
-    return _exchange(service, Request("GET", service.ready_path, None, ""), timeout, service.ready_port)[0]
+    return ask(service.ready, service.ready_port, timeout)[0]
 
 
-def _exchange(service: Service, request: Request, timeout: float | None, port: int = 0) -> tuple[int, bytes, str]:
-    """One request to the service: status, body and content type of the response.
+def ask(check: Check, port: int, timeout: float) -> tuple[int, bytes]:
+    """Ask whether a service is ready or alive: the status and the body of its answer.
+
+    Args:
+        check: What is asked.
+        port: The port on 127.0.0.1 that is asked.
+        timeout: Seconds for the answer.
+
+    Raises:
+        OSError: Nothing came back in time.
+    """
+    request = Request(check.method, check.path, None, "")
+    return _exchange(port, request, timeout, secure=check.scheme == "https")[:2]
+
+
+def _exchange(port: int, request: Request, timeout: float | None, secure: bool = False) -> tuple[int, bytes, str]:
+    """One request to a service: status, body and content type of the response.
+
+    Args:
+        port: The port on 127.0.0.1.
+        request: What is sent.
+        timeout: Seconds for the answer; None for no limit.
+        secure: Whether https is spoken. As for a probe of Kubernetes, whose certificate it is does not count.
 
     Raises:
         OSError: It could not be sent, or nothing came back in time.
     """
-    from http.client import HTTPConnection, HTTPException
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
-    connection = HTTPConnection("127.0.0.1", port or service.scoring_port, timeout=timeout)
+    connection = HTTPConnection("127.0.0.1", port, timeout=timeout)
+    if secure:
+        import ssl
+
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = HTTPSConnection("127.0.0.1", port, timeout=timeout, context=context)
     try:
         headers = {"Content-Type": request.content_type} if request.content_type else {}
         connection.request(request.method, request.path, request.body, headers)
@@ -413,7 +447,7 @@ def _let_others_finish(service: Service) -> None:
         ) from error
     except OSError as error:
         raise UserError(
-            f"The service does not answer GET {service.ready_path}: it is busy, or a debugger has paused it.",
+            f"The service does not answer {service.ready.text}: it is busy, or a debugger has paused it.",
             "Let the debugger go on (F5) or disconnect it (Shift+F5), or: inv deploy.reload",
         ) from error
 
@@ -430,7 +464,7 @@ def _poster(service: Service, request: Request) -> Callable[[], dict[str, Any]]:
             by_itself.wait_for_answer(service)
         try:
             # How long is to be waited is counted from the stop on, and not here.
-            status, content, kind = _exchange(service, request, timeout=None)
+            status, content, kind = _exchange(service.scoring_port, request, timeout=None)
         except OSError as error:
             raise UserError(
                 f"The request to {service.scoring_url} got no answer: {error}.", "Look at: inv container.logs"

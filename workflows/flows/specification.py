@@ -18,7 +18,7 @@ from ..engines.docker_client import engine_answers
 from ..environments import local_packages
 from ..environments.references import ResolvedEnvironment
 from ..errors import UserError
-from ..models import ImageRef, Service, ServiceSpec, Serving
+from ..models import Check, ImageRef, Service, ServiceSpec, Serving
 from ..paths import shown
 from ..settings import Settings, packaged_defaults
 from . import variables
@@ -83,7 +83,6 @@ class Specification:
             self.console.line(f"  note: {note}")
         live = self._live(image)
         chosen = self.chosen_ports(self._own_ports(own), notes)
-        readiness = deployment.readiness if deployment is not None else None
         return ServiceSpec(
             project=settings.project,
             session=sessions.session_folder(settings.project),
@@ -96,9 +95,8 @@ class Specification:
             model_below=below,
             serving=serving,
             foreign=definition is None and self.engine.name == "docker",
-            ready_seconds=readiness.limit if readiness is not None else 0,
-            ready_timeout=readiness.timeout if readiness is not None else 0,
-            ready_successes=readiness.success_threshold if readiness is not None else 1,
+            ready=deployment.ready if deployment is not None else Check(),
+            alive=deployment.alive if deployment is not None else Check(),
             links={**linked, **live},
             variables=named.values,
             conda_variables=conda,
@@ -198,8 +196,6 @@ def serving_of(deployment: OnlineDeployment | None) -> Serving | None:
     return Serving(
         port=routes.scoring.port,
         path=routes.scoring.path,
-        ready_port=routes.readiness.port,
-        ready_path=routes.readiness.path,
         model=given,
         model_place=place if deployment.model_dir is not None or model is None else model.place(place),
         code=deployment.code,
