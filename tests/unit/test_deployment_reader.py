@@ -12,8 +12,10 @@ from test_pipeline_sdk import sdk
 
 from workflows.deployments import overlay
 from workflows.deployments.copied import copied
+from workflows.deployments.endpoint import deployment_of
 from workflows.deployments.reader import load_deployment
 from workflows.errors import BadValue, UserError
+from workflows.pipelines.yaml_file import read_yaml
 from workflows.settings import resolve
 
 #: What the SDK says of each file: nothing, or why it does not take it.
@@ -231,10 +233,62 @@ def test_nothing_serves_a_model_without_code_that_is_none_of_mlflow(tmp_path: Pa
 
 
 def test_another_kind_of_file_is_refused_with_what_takes_it(tmp_path: Path) -> None:
-    make(tmp_path, endpoint=ENDPOINT)
+    make(tmp_path, weights="$schema: https://azuremlschemas.azureedge.net/latest/model.schema.json\npath: x\n")
     with pytest.raises(UserError) as refused:
-        load_deployment(tmp_path / "endpoints" / "endpoint.yml", tmp_path)
-    assert "is an online endpoint, not an online deployment" in refused.value.problem
+        load_deployment(tmp_path / "endpoints" / "weights.yml", tmp_path)
+    assert "is a model, not an online deployment" in refused.value.problem
+
+
+def test_an_endpoints_file_stands_for_its_only_deployment(tmp_path: Path) -> None:
+    make(tmp_path, endpoint=ENDPOINT, other=BLUE.replace("endpoint_name: numbers", "endpoint_name: sums"))
+    endpoint = tmp_path / "endpoints" / "endpoint.yml"
+    found = load_deployment(endpoint, tmp_path)
+    assert (found.name, found.endpoint, found.file) == ("blue", "numbers", tmp_path / "endpoints" / "blue.yml")
+    assert "endpoint.yml is an online endpoint; its deployment is `blue`, in" in found.notes[0]
+    # Of several, each is named with what to type; of none, those of other endpoints.
+    (tmp_path / "endpoints" / "green.yml").write_text(BLUE.replace("name: blue", "name: green"))
+    with pytest.raises(UserError) as refused:
+        load_deployment(endpoint, tmp_path)
+    assert "is an online endpoint with 2 deployments" in refused.value.problem
+    for name in ("blue", "green"):
+        assert f"inv deploy.debug --deployment {tmp_path}/endpoints/{name}.yml" in refused.value.remedy
+    endpoint.write_text(ENDPOINT.replace("numbers", "products"))
+    with pytest.raises(UserError) as refused:
+        load_deployment(endpoint, tmp_path)
+    assert "no file beside it is a deployment of products" in refused.value.problem
+    assert f"--deployment {tmp_path}/endpoints/other.yml" in refused.value.remedy
+
+
+def test_an_endpoints_file_with_deployments_in_it(tmp_path: Path) -> None:
+    own = BLUE.partition("\n")[2].replace("endpoint_name: numbers\n", "").replace("name: blue", "name: inner")
+    inner = "  " + own.strip().replace("\n", "\n    ")
+    make(tmp_path, endpoint=f"{ENDPOINT}deployments:\n{inner.replace('  name', '  - name', 1)}\n")
+    endpoint = tmp_path / "endpoints" / "endpoint.yml"
+    found = load_deployment(endpoint, tmp_path)
+    assert (found.name, found.endpoint, found.file) == ("inner", "numbers", endpoint)
+    assert found.script is not None and found.script.name == "score.py"
+    endpoint.write_text(f"{ENDPOINT}deployments: [./blue.yml]\n")
+    assert load_deployment(endpoint, tmp_path).name == "blue"
+    endpoint.write_text(f"{ENDPOINT}deployments: [{{name: a, model: ../model-1/model}}, {{name: b}}]\n")
+    with pytest.raises(UserError) as refused:
+        load_deployment(endpoint, tmp_path)
+    assert "with 2 deployments: `a`, `b`" in refused.value.problem
+    endpoint.write_text(f"{ENDPOINT}deployments: 3\n")
+    with pytest.raises(UserError, match="`deployments` is a list"):
+        load_deployment(endpoint, tmp_path)
+
+
+def test_a_batch_endpoints_file_stands_for_its_batch_deployment(tmp_path: Path) -> None:
+    schema = "$schema: https://azuremlschemas.azureedge.net/latest/batchEndpoint.schema.json\n"
+    make(
+        tmp_path, batch=f"{schema}name: numbers\n", scored="name: scored\nendpoint_name: numbers\nmini_batch_size: 2\n"
+    )
+    found, note = deployment_of(read_yaml(tmp_path / "endpoints" / "batch.yml", "file"))
+    assert found.file == tmp_path / "endpoints" / "scored.yml" and "`scored`" in note
+    found.file.unlink()
+    with pytest.raises(UserError) as refused:
+        deployment_of(read_yaml(tmp_path / "endpoints" / "batch.yml", "file"))
+    assert "--deployment FILE --data FOLDER" in refused.value.remedy
 
 
 def test_a_setting_counts_where_it_comes_from_as_near_a_place_as_the_files_name(tmp_path: Path) -> None:

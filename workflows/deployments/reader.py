@@ -15,6 +15,7 @@ from ..pipelines.yaml_file import Value, did_you_mean, kind, read_yaml
 from ..words import shortened
 from .assets import read_code, read_model, registered_environment
 from .definition import OnlineDeployment, Probe, Route, Routes
+from .endpoint import deployment_of
 from .problems import Problems
 from .values import unresolved, variables
 
@@ -51,10 +52,12 @@ def load_deployment(file: Path, project: Path, model_dir: Path | None = None) ->
     Raises:
         UserError: It is none, or something in it is wrong or not on this machine; one error with all of it.
     """
-    root = read_yaml(file, "deployment file")
+    root, of_endpoint = deployment_of(read_yaml(file, "deployment file"))
+    file = root.file or file
     if kinds.kind_of(root) is not kinds.ONLINE_DEPLOYMENT and not _looks_like_one(root):
         raise kinds.wrong_kind(root, "an online deployment")
     problems = Problems(file)
+    problems.notes += [of_endpoint] if of_endpoint else []
     _keys(problems, root.data, _KEYS, "A deployment")
     names = LocalAssets((project, file.parent))
     code, script = _code(problems, root)

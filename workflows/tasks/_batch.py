@@ -27,20 +27,28 @@ def debug_batch(call: Command, data: str | None, mini_batch: str | None, follow:
         UserError: The settings name no such deployment, or it cannot be run.
         BadValue: No data is named, or ``mini_batch`` is no number.
     """
-    from ..assets.kinds import BATCH_DEPLOYMENT, kind_of_file
+    from ..assets.kinds import BATCH_DEPLOYMENT, BATCH_ENDPOINT, kind_of_file
     from ..backends.base import DebugRequest
+    from ..deployments.endpoint import deployment_of
     from ..flows.pipeline import PipelineFlow, Wanted
     from ..paths import shown
     from ..pipelines.batch import data_input
     from ..pipelines.parts import read_parts
+    from ..pipelines.yaml_file import read_yaml
 
     file = call.settings.deployment
     if file is None:
         raise BadValue("--data is for a batch deployment, and none is named.", "Name its file: --deployment FILE")
+    note = ""
+    if kind_of_file(file) is BATCH_ENDPOINT:
+        deployment, note = deployment_of(read_yaml(file, "deployment file"))
+        file = deployment.file or file
     if kind_of_file(file) is not BATCH_DEPLOYMENT:
         raise UserError(f"{shown(file)} is no batch deployment, so it takes no --data.", "Take it away.")
     if data is None:
         raise BadValue("A batch deployment runs on data, and none is named.", "Name a folder or a file: --data PATH")
+    if note:
+        call.console.line(f"  note: {note}")
     parts = read_parts(None, mini_batch)
     wanted = Wanted({data_input(file): data}, parts=parts)
     flow = PipelineFlow(replace(call.settings, pipeline_file=file, backend="local"), call.console)
