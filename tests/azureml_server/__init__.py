@@ -1,6 +1,6 @@
 """A server on 127.0.0.1 that azureml-core takes for a workspace, and that does the work. See README.md."""
 
-from .clients import client_environment, write_configuration
+from .clients import client_environment, client_environment_v2, write_configuration
 from .faults import Fault, Faults
 from .runner import Behaviour
 from .server import AzureMLServer
@@ -14,5 +14,6 @@ __all__ = [
     "Faults",
     "Run",
     "client_environment",
+    "client_environment_v2",
     "write_configuration",
 ]

@@ -24,7 +24,16 @@ def make_certificate(folder: Path) -> Path:
     now = datetime.now(timezone.utc)
     names = [
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        *(x509.DNSName(one) for one in ("localhost", "*.blob.localhost")),
+        *(
+            x509.DNSName(one)
+            for one in (
+                "localhost",
+                "*.blob.localhost",
+                "*.api.localhost",
+                "*.nodes.localhost",
+                "*.local.nodes.localhost",
+            )
+        ),
     ]
     made = (
         x509.CertificateBuilder()

@@ -44,6 +44,29 @@ def client_environment(
     }
 
 
+def client_environment_v2(server: AzureMLServer, home: Path, token_seconds: float = 3600) -> dict[str, str]:
+    """The environment of a process that talks to a server (``secure=True``) by SDK v2's ways.
+
+    It signs in with AML_AUTH=azureml_server_credential:ServerCredential.
+
+    Args:
+        server: The server, started.
+        home: A folder in the home folder's place.
+        token_seconds: For how long its tokens hold; with a negative number they have expired.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    return {
+        "HOME": str(home),
+        "USERPROFILE": str(home),
+        "PYTHONPATH": os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(CLIENT)]),
+        "REQUESTS_CA_BUNDLE": str(server.authorities),
+        "ARM_CLOUD_METADATA_URL": f"{server.url}/metadata/endpoints",
+        "AZUREML_DEBUG_TEST_SERVER": server.url,
+        "AZUREML_DEBUG_TEST_TOKEN_SECONDS": str(token_seconds),
+        "AML_AUTH": "azureml_server_credential:ServerCredential",
+    }
+
+
 def write_configuration(server: AzureMLServer, folder: Path) -> Path:
     """`config.json`, as it is downloaded from a workspace."""
     state = server.state

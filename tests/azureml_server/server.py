@@ -32,6 +32,7 @@ from .pipelines import Pipelines
 from .registry import Registry
 from .runner import Behaviour, Runner, clear
 from .services import PATH, Relay, Services
+from .sign_in import SignIn
 from .snapshots import Snapshots
 from .state import ENDED, Compute, Run, State
 from .storage import Storage
@@ -41,6 +42,8 @@ from .workspace import Workspaces
 
 #: What a client's processes have on their PYTHONPATH.
 CLIENT = Path(__file__).resolve().parent / "client"
+#: Seconds that clocks may differ.
+_CLOCKS = 300.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class AzureMLServer:
         self.services = Services(self.state, self.relay)
         parts = (
             Workspaces(self.state),
+            SignIn(self.state),
             History(self.state, self.runner.cancel),
             Artifacts(self.state),
             Storage(self.state),
@@ -215,7 +219,7 @@ class AzureMLServer:
                 raise HttpError(404, "NotFound", f"No route answers {request.method} {request.path}.")
             route, names = found
             if route.authorized:
-                _authorize(authorization)
+                _authorize(authorization, time.time() + self.state.clock)
             self._same_workspace(names)
             made = route.handler(Request(**{**request.__dict__, "names": names}))
             return (made if isinstance(made, Response) else answer(made)), cut
@@ -240,13 +244,17 @@ class AzureMLServer:
             )
 
 
-def _authorize(authorization: str | None) -> None:
+def _authorize(authorization: str | None, now: float) -> None:
     if not authorization or not authorization.startswith("Bearer "):
         raise HttpError(401, "AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing.")
-    expires = claims_of(authorization.removeprefix("Bearer ")).get("exp")
+    claims = claims_of(authorization.removeprefix("Bearer "))
+    expires, begins = claims.get("exp"), claims.get("nbf", 0)
     if not isinstance(expires, int):
         raise HttpError(401, "InvalidAuthenticationToken", "The access token is invalid.")
-    if expires < time.time():
+    if begins > now + _CLOCKS:
+        message = "The access token is not yet valid."
+        raise HttpError(401, "InvalidAuthenticationToken", message, {"WWW-Authenticate": "Bearer"})
+    if expires < now:
         message = "The access token expiry UTC time is earlier than current UTC time."
         raise HttpError(401, "ExpiredAuthenticationToken", message, {"WWW-Authenticate": "Bearer"})
 
@@ -347,6 +355,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(response.body[: len(response.body) // 2] if cut else response.body)
         if cut:
             self._close()
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(time.time() + self.server.owner.state.clock)
 
     def _close(self) -> None:
         self.close_connection = True

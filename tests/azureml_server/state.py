@@ -114,6 +114,19 @@ class State:
         self.actions = ["*/read", "Microsoft.MachineLearningServices/workspaces/*"]
         #: Whether it takes no requests of SDK v2.
         self.legacy = False
+        #: Seconds by which its clock is ahead of this machine's.
+        self.clock = 0.0
+        #: The quota of the region: what it is called, what is used of it, and how much there is.
+        self.usages = [
+            ("Total Cluster Dedicated Regional vCPUs", 0, 24),
+            ("Standard Dv2 Family Cluster Dedicated vCPUs", 0, 24),
+            ("Total Cluster Low Priority Regional vCPUs", 0, 6),
+        ]
+        #: Where its services are, as `HOST`, with a certificate for `*.api.localhost`; by default where all is.
+        self.services_host = ""
+        #: The secrets of service principals that sign in here, and what refuses them: an error of AADSTS.
+        self.principals: dict[str, str] = {}
+        self.sign_in_error = ""
         #: Datastores, which are all of one container; `key`, or `identity` for one that keeps no key.
         self.datastores = {"workspaceblobstore": "key"}
         #: The steps of each version of a dataset, as they are saved; see :meth:`add_dataset`.

@@ -17,6 +17,7 @@ class Workspaces:
 
     def routes(self) -> list[Route]:
         group = "/subscriptions/{subscription}/resource[Gg]roups/{group}"
+        region = "/subscriptions/{subscription}/providers/Microsoft.MachineLearningServices/locations/{location}"
         provider = f"{group}/providers/Microsoft.MachineLearningServices/workspaces"
         return [
             route("GET", "{ws}", self.workspace),
@@ -25,6 +26,7 @@ class Workspaces:
             route("GET", group, self.group),
             route("POST", "{ws}/listKeys", self.keys),
             route("GET", "{ws}/providers/Microsoft.Authorization/permissions", self.permissions),
+            route("GET", "/", self.nothing, authorized=False),
             route("GET", "/discovery", self.discovery, authorized=False),
             route("GET", "/metadata/endpoints", self.clouds, authorized=False),
             route("GET", "{ws}/datastores", self.v2_datastores),
@@ -32,6 +34,8 @@ class Workspaces:
             route("POST", "{ws}/datastores/{datastore}/listSecrets", self.v2_secrets),
             route("GET", "(/rp/workspaces)?{ws}/computes", self.computes),
             route("GET", "(/rp/workspaces)?{ws}/computes/{compute}", self.compute),
+            route("GET", f"{region}/usages", self.usages),
+            route("GET", f"{region}/vmSizes", self.sizes),
             route("GET", "/datastore/v1.0{ws}/default", self.datastore),
             route("GET", "/datastore/v1.0{ws}/datastores", self.datastores),
             route("GET", "/datastore/v1.0{ws}/datastores/{datastore}", self.datastore),
@@ -63,6 +67,10 @@ class Workspaces:
             },
         }
 
+    def nothing(self, request: Request) -> Any:
+        """What a storage account or the relay says to somebody who only sees whether it is there."""
+        raise HttpError(400, "InvalidQueryParameterValue", "Value for one of the query parameters is invalid.")
+
     def workspaces(self, request: Request) -> Any:
         return {"value": [self.workspace(request)]}
 
@@ -75,7 +83,9 @@ class Workspaces:
             "api catalog experimentation gallery history hyperdrive labeling modelmanagement pipelines studio "
             "notebooks inference mlflow inferencing"
         )
-        return dict.fromkeys(services.split(), self._state.url)
+        host = self._state.services_host
+        port = self._state.url.rpartition(":")[2]
+        return dict.fromkeys(services.split(), f"https://{host}:{port}" if host else self._state.url)
 
     def clouds(self, request: Request) -> Any:
         """Where Azure is: the SDK asks ARM_CLOUD_METADATA_URL for clouds other than those that it knows."""
@@ -179,6 +189,26 @@ class Workspaces:
             },
         }
 
+    def usages(self, request: Request) -> Any:
+        """As its public description has it; the names as people have seen them."""
+        return page(
+            [
+                {
+                    "id": f"{request.path}/{name}",
+                    "type": f"{PROVIDER}/workspaces/usages",
+                    "unit": "Count",
+                    "currentValue": used,
+                    "limit": limit,
+                    "name": {"value": name, "localizedValue": name},
+                }
+                for name, used, limit in self._state.usages
+            ]
+        )
+
+    def sizes(self, request: Request) -> Any:
+        size = {"name": "Standard_D2_v2", "family": "standardDv2Family", "vCPUs": 2, "gpus": 0, "memoryGB": 7}
+        return page([size | {"supportedComputeTypes": ["AMLCompute"]}])
+
     # Datastores
 
     def datastores(self, request: Request) -> Any:
@@ -191,7 +221,9 @@ class Workspaces:
         return self._datastore(name)
 
     def v2_datastores(self, request: Request) -> Any:
-        return page([self._v2_datastore(name) for name in self._state.datastores])
+        found = [self._v2_datastore(name) for name in self._state.datastores]
+        default = request.query.get("isDefault") == "true"
+        return page([one for one in found if one["properties"]["isDefault"] or not default])
 
     def v2_datastore(self, request: Request) -> Any:
         if request["datastore"] not in (*self._state.datastores, "workspaceartifactstore"):

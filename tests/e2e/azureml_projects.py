@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,40 @@ def python_with_the_sdk() -> str:
     if done.returncode:
         missing(f"{python} has not all of this program and its extra azureml-v1: {done.stderr.strip()[-200:]}")
     return python
+
+
+WATCH = """
+import sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("azure", "azureml"):
+            with open({seen!r}, "a") as file:
+                file.write(f"{{name}} in {{sys.argv}}\\n")
+sys.meta_path.insert(0, Watch())
+"""
+
+
+def watch_imports(folder: Path, python: str = sys.executable) -> tuple[str, Path]:
+    """Have Python write down what is imported of either SDK, installed or not.
+
+    Args:
+        folder: For files of its own.
+        python: Tried once, so that a watch that sees nothing is noticed.
+
+    Returns:
+        What has to be on PYTHONPATH, and the file, which is not there before the first such import.
+    """
+    place, seen = folder / "watch", folder / "seen"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(WATCH.format(seen=str(seen)))
+    code = "import contextlib\nfor name in ('azureml.core', 'azure.ai'):\n"
+    code += "    with contextlib.suppress(ImportError):\n        __import__(name)"
+    environ = {**os.environ, "PYTHONPATH": str(place)}
+    subprocess.run([python, "-c", code], env=environ, check=True)
+    found = seen.read_text()
+    assert "azureml in" in found and "azure in" in found, "an import is seen"
+    seen.unlink()
+    return str(place), seen
 
 
 @functools.cache

@@ -14,7 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from azureml_projects import SCORE, SCORE_LINE, Workspace, make_workspace_project, python_with_the_sdk
+from azureml_projects import (
+    SCORE,
+    SCORE_LINE,
+    Workspace,
+    make_workspace_project,
+    python_with_sdk_v2,
+    python_with_the_sdk,
+    watch_imports,
+)
 from azureml_server import AzureMLServer
 from conftest import make_project
 from pipelines import make_pipeline_project
@@ -284,8 +292,8 @@ def test_without_the_extra_the_command_that_installs_it_is_told(tmp_path: Path) 
     project = make_project(tmp_path / "a project", "process")
     variables = {"AML_SUBSCRIPTION_ID": "a", "AML_RESOURCE_GROUP": "b", "AML_WORKSPACE": "c"}
     found = project.inv("azureml.check", "--json", **variables).json["findings"]
-    assert "azureml-core and azureml-pipeline-core are not installed" in found[-1]["text"]
-    assert re.search(r"pip install .*\[azureml-v1\]", found[-1]["remedy"])
+    assert "No SDK of Azure ML is installed" in found[-1]["text"]
+    assert re.search(r"pip install .*\[azureml\]", found[-1]["remedy"])
     project.clean_up()
 
 
@@ -325,31 +333,14 @@ def test_the_check_says_of_each_thing_whether_it_will_work(workspace: Workspace,
 # Whoever does without Azure ML
 
 
-WATCH = """
-import os, sys
-class Watch:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "azureml":
-            with open({seen!r}, "a") as file:
-                file.write(f"{{name}} in {{sys.argv}}\\n")
-sys.meta_path.insert(0, Watch())
-"""
-
-
-def test_no_task_that_works_on_this_machine_imports_anything_of_azureml(tmp_path: Path) -> None:
-    seen, place = tmp_path / "seen", tmp_path / "watch"
-    place.mkdir()
-    (place / "sitecustomize.py").write_text(WATCH.format(seen=str(seen)))
-    variables = {"PYTHONPATH": os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
-    subprocess.run(
-        [sys.executable, "-c", "import contextlib\nwith contextlib.suppress(ImportError):\n    import azureml.core"],
-        env={**os.environ, **variables},
-        check=True,
-    )
-    assert seen.read_text(), "an import is seen"
-    seen.unlink()
+@pytest.mark.parametrize("python_with", ["neither SDK", "SDK v2"])
+def test_no_task_that_works_on_this_machine_imports_anything_of_either_sdk(tmp_path: Path, python_with: str) -> None:
+    python = python_with_sdk_v2() if python_with == "SDK v2" else sys.executable
+    place, seen = watch_imports(tmp_path, python)
+    variables = {"PYTHONPATH": os.pathsep.join([place, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
     project = make_project(tmp_path / "service", "process")
     pipeline = make_pipeline_project(tmp_path / "pipeline", "process")
+    project.python = pipeline.python = python
     try:
         project.environ |= variables
         project.ok("--list")

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from workflows import redaction
-from workflows.azureml import check, errors, package, sdk, workspace
+from workflows.azureml import errors, package, sdk, workspace
+from workflows.azureml.checks import manager, v2
 from workflows.environments.definition import load_definition
 from workflows.errors import BadValue, UserError
 from workflows.flows.deployment import REQUIRED
@@ -279,14 +280,14 @@ def test_a_package_that_only_this_machine_has_is_refused_with_its_line(tmp_path:
 def test_what_a_role_allows() -> None:
     scientist = [{"actions": ["*/read", "Microsoft.MachineLearningServices/workspaces/*/action"], "notActions": []}]
     submit = "Microsoft.MachineLearningServices/workspaces/experiments/runs/submit/action"
-    assert check.allowed(scientist, submit)
-    assert check.allowed([{"actions": ["*"]}], submit)
-    assert not check.allowed([{"actions": ["*"], "notActions": ["*/SUBMIT/action"]}], submit)
-    assert not check.allowed([{"actions": ["*/read"]}], submit)
-    assert not check.allowed([], submit)
+    assert manager.allowed(scientist, submit)
+    assert manager.allowed([{"actions": ["*"]}], submit)
+    assert not manager.allowed([{"actions": ["*"], "notActions": ["*/SUBMIT/action"]}], submit)
+    assert not manager.allowed([{"actions": ["*/read"]}], submit)
+    assert not manager.allowed([], submit)
 
 
-CLUSTER = check.Compute("cpu", "AmlCompute", "Succeeded", 0, 4, "net/inner", "", "")
+CLUSTER = manager.Compute("cpu", "AmlCompute", "Succeeded", 0, 4, "net/inner", "", "")
 
 
 @pytest.mark.parametrize(
@@ -296,10 +297,28 @@ CLUSTER = check.Compute("cpu", "AmlCompute", "Succeeded", 0, 4, "net/inner", "",
         (replace(CLUSTER, subnet=""), None, "only through a machine beside them"),
         (replace(CLUSTER, most=0), None, "stay queued"),
         (replace(CLUSTER, state="Failed"), None, "wait or fail"),
-        (check.Compute("ci", "ComputeInstance", "Stopped", None, None, "", "", "10.0.0.4"), None, "Start it"),
-        (check.Compute("ci", "ComputeInstance", "Running", None, None, "", "", "10.0.0.4"), True, ""),
+        (manager.Compute("ci", "ComputeInstance", "Stopped", None, None, "", "", "10.0.0.4"), None, "Start it"),
+        (manager.Compute("ci", "ComputeInstance", "Running", None, None, "", "", "10.0.0.4"), True, ""),
     ],
 )
-def test_what_is_said_of_a_compute_target(compute: check.Compute, ok: bool | None, said: str) -> None:
-    found = check.judged(compute)
+def test_what_is_said_of_a_compute_target(compute: manager.Compute, ok: bool | None, said: str) -> None:
+    found = manager.judged(compute)
     assert found.ok is ok and said in found.remedy and found.text.startswith(compute.name)
+
+
+def test_a_cluster_in_no_network_is_reached_by_the_relay() -> None:
+    found = manager.judged(replace(CLUSTER, subnet=""), relay=True)
+    assert found.ok is True and not found.remedy
+    assert manager.judged(replace(CLUSTER, most=0), relay=True).ok is None
+
+
+@pytest.mark.parametrize(
+    ("history", "host"),
+    [
+        ("https://westeurope.api.azureml.ms", "ssh-check.westeurope.nodes.azureml.ms"),
+        ("https://local.api.localhost:4711/x", "ssh-check.local.nodes.localhost:4711"),
+        ("https://127.0.0.1:4711", ""),
+    ],
+)
+def test_the_relay_is_looked_for_beside_the_regions_other_services(history: str, host: str) -> None:
+    assert v2.relay_host(history) == host

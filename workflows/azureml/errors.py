@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from ..errors import UserError
@@ -25,6 +26,9 @@ SIGNING_IN = "signing in"
 PATIENCE = 60.0
 #: Seconds for which a service that cannot be reached at all is tried again.
 REACH_PATIENCE = 12.0
+#: Seconds that this machine's clock may differ from Azure's: token services allow for five minutes.
+CLOCK_SECONDS = 290.0
+SET_CLOCK = "Set the clock, or have it set from the network (timedatectl set-ntp true)."
 _LONGEST_PAUSE = 20.0
 _PASSING = frozenset((408, 429, 500, 502, 503, 504, 530))
 _THEIRS = frozenset(
@@ -137,6 +141,12 @@ def explained(error: Exception, doing: str, seconds: float = 0.0) -> Exception:
             "Sign in again (az login), or correct AML_AUTH and what it needs; see .env.example.",
         )
     if status == 401:
+        ahead = clock_ahead(getattr(_response(error), "headers", None) or {})
+        if abs(ahead) > CLOCK_SECONDS:
+            return SignInRefused(
+                f"Azure ML does not accept the sign-in when {doing}: {clock_said(ahead)}.",
+                f"{SET_CLOCK} Then run this again.",
+            )
         return SignInRefused(
             f"Azure ML does not accept the sign-in when {doing}{trailer}",
             "It has expired or is of another tenant: az login, or renew AZURE_CLIENT_SECRET, then run this again.",
@@ -163,6 +173,26 @@ def explained(error: Exception, doing: str, seconds: float = 0.0) -> Exception:
     if _is_theirs(error):
         return UserError(f"Azure ML failed when {doing}{trailer}", "Correct what it names, then run this again.")
     return error
+
+
+def clock_ahead(headers: Mapping[str, str]) -> float:
+    """Seconds by which this machine's clock is ahead of that of a service that has just answered.
+
+    Args:
+        headers: The answer's; its ``Date`` has whole seconds (RFC 9110, 6.6.1). Without one, 0.
+    """
+    try:
+        there = parsedate_to_datetime(headers.get("Date") or "").timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return time.time() - there
+
+
+def clock_said(ahead: float) -> str:
+    """How this machine's clock differs from Azure's, in words."""
+    minutes = round(abs(ahead) / 60)
+    long = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+    return f"this machine's clock is {long} {'ahead of' if ahead > 0 else 'behind'} Azure's"
 
 
 class SignInRefused(UserError):

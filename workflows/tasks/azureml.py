@@ -12,7 +12,7 @@ def check(run: Command) -> None:
     """Go through what will and will not work with the workspace, one line each."""
     from invoke import Exit
 
-    from ..azureml.check import findings
+    from ..azureml.checks import findings
     from ..findings import show
 
     with run.console.step("check") as step:

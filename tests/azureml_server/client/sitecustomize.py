@@ -105,6 +105,20 @@ def _next() -> None:
         spec.loader.exec_module(module_from_spec(spec))
 
 
+def _resolve_names() -> None:
+    """Names below `localhost` are this machine, as RFC 6761 has it; glibc knows only `localhost` itself."""
+    import socket
+
+    original = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *arguments: Any, **more: Any) -> Any:
+        named = isinstance(host, str) and host.endswith(".localhost")
+        return original("127.0.0.1" if named else host, *arguments, **more)
+
+    socket.getaddrinfo = getaddrinfo
+
+
 if SERVER:
+    _resolve_names()
     sys.meta_path.insert(0, _Finder())
 _next()

@@ -59,6 +59,11 @@ _KNOWN = {
 }
 
 
+def is_known(cloud: Cloud) -> bool:
+    """Whether it is one of Microsoft's own."""
+    return _KNOWN.get(cloud.name) == cloud
+
+
 def find_cloud(environ: Mapping[str, str] | None = None) -> Cloud:
     """The cloud of AZUREML_CURRENT_CLOUD, or the one that ARM_CLOUD_METADATA_URL tells of; else the public one.
 

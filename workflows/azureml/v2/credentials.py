@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import webbrowser
+from collections.abc import Mapping
 from typing import Any
 
 from ...errors import UserError
 from ...redaction import keep_secret
 from ...settings import Settings, service_principal
-from ..errors import SignInRefused
+from ..errors import SignInRefused, said
 from ..own_sign_in import made_by_factory
-from .clouds import Cloud
+from .clouds import Cloud, is_known
+from .refusals import refused
 
 #: Seconds for `az` to answer; it is slow to start.
 _AZ_SECONDS = 30
@@ -27,28 +30,60 @@ def credential(settings: Settings, cloud: Cloud) -> Any:
     Raises:
         UserError: What it needs is missing.
     """
+    return _Explaining(settings.auth, _made(settings, cloud))
+
+
+class _Explaining:
+    """Says in our words why there is no token."""
+
+    def __init__(self, auth: str, inner: Any) -> None:
+        self._auth, self._inner = auth, inner
+
+    def get_token(self, *scopes: str, **more: Any) -> Any:
+        """A token for these scopes.
+
+        Raises:
+            SignInRefused: There is none.
+        """
+        try:
+            found = self._inner.get_token(*scopes, **more)
+            keep_secret(str(found.token))
+            float(found.expires_on)
+        except Exception as error:
+            told = refused(self._auth, error)
+            if told is error:
+                raise
+            raise told from error
+        return found
+
+
+def _made(settings: Settings, cloud: Cloud) -> Any:
     if ":" in settings.auth:
         return _own(settings)
     _see_installed()
     from azure import identity
 
-    host = cloud.login.partition("://")[2].rstrip("/")
+    place = {
+        "authority": cloud.login.partition("://")[2].rstrip("/"),
+        # Only the public cloud's service knows which others there are; one of somebody's own is not among them.
+        "disable_instance_discovery": not is_known(cloud),
+    }
     if settings.auth == "service-principal":
         principal = service_principal(settings.project)
         keep_secret(principal.client_secret)
         return identity.ClientSecretCredential(
-            principal.tenant_id, principal.client_id, principal.client_secret, authority=host
+            principal.tenant_id, principal.client_id, principal.client_secret, **place
         )
     if settings.auth == "managed-identity":
         return identity.ManagedIdentityCredential()
-    return _Interactive(host)
+    return _Interactive(place)
 
 
 class _Interactive:
     """`az login` where somebody has done that; else a browser, or a code that is typed elsewhere, at a terminal."""
 
-    def __init__(self, authority: str) -> None:
-        self._authority = authority
+    def __init__(self, place: Mapping[str, Any]) -> None:
+        self._place = place
         self._signed_in: Any = None
 
     def get_token(self, *scopes: str, **more: Any) -> Any:
@@ -66,8 +101,9 @@ class _Interactive:
                 raise
             if not sys.stdin.isatty():
                 # It would open a browser, or wait for a code that nobody types.
+                why = "" if isinstance(error, identity.CredentialUnavailableError) else f" (az: {said(error)})"
                 raise SignInRefused(
-                    "Nobody is signed in to Azure, and there is no terminal to sign in at.",
+                    f"Nobody is signed in to Azure{why}, and there is no terminal to sign in at.",
                     "Sign in first (az login), or set AML_AUTH=service-principal or managed-identity.",
                 ) from error
             self._signed_in = self._by_hand(identity)
@@ -77,8 +113,14 @@ class _Interactive:
 
     def _by_hand(self, identity: Any) -> Any:
         if _has_browser():
-            return identity.InteractiveBrowserCredential(authority=self._authority)
-        return identity.DeviceCodeCredential(authority=self._authority)
+            return identity.InteractiveBrowserCredential(**self._place)
+        return identity.DeviceCodeCredential(prompt_callback=_show_code, **self._place)
+
+
+def _show_code(page: str, code: str, _ends: Any) -> None:
+    # Standard output may be JSON.
+    sys.stderr.write(f"To sign in, open {page} in a browser and enter the code {code}\n")
+    sys.stderr.flush()
 
 
 def _has_browser() -> bool:
@@ -94,6 +136,9 @@ def _see_installed() -> None:
 
     if version_of("azure-identity") is None:
         raise UserError("azure-identity is not installed.", f"Install the extra: {install_command('v2')}")
+    # Without a handler, what they log of a refusal goes to standard error, beside our own two lines.
+    for name in ("azure", "msal"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
 
 
 def _own(settings: Settings) -> Any:

@@ -12,7 +12,7 @@ from ...received import as_json, message, web_address
 from ...settings import Settings
 from ..access import Access
 from ..bounded import answer
-from ..errors import SIGNING_IN, NotThere, Say, attempt
+from ..errors import SIGNING_IN, NotThere, Say, attempt, clock_ahead
 from ..history import part_of
 from ..sdk import install_command
 from ..workspace import WorkspaceName, find_workspace
@@ -35,6 +35,7 @@ class Workspace:
         history: Address of its run history service.
         location: Its region.
         legacy: Whether it takes no requests of SDK v2 (``v1_legacy_mode``).
+        clock_ahead: Seconds by which this machine's clock was ahead of Azure's.
     """
 
     name: WorkspaceName
@@ -43,6 +44,7 @@ class Workspace:
     history: str
     location: str
     legacy: bool
+    clock_ahead: float = 0.0
 
     @property
     def scope(self) -> str:
@@ -81,7 +83,11 @@ def connect(settings: Settings, say: Say = lambda line: None) -> Workspace:
     """
     name = find_workspace(settings)
     cloud = attempt(find_cloud, "reading which clouds there are", say)
-    signing = credential(settings, cloud)
+    return with_credential(name, cloud, credential(settings, cloud), say)
+
+
+def with_credential(name: WorkspaceName, cloud: Cloud, signing: Any, say: Say) -> Workspace:
+    """Look a workspace up; see :func:`connect`."""
     token = attempt(lambda: signing.get_token(cloud.scope), SIGNING_IN, say)
     try:
         return attempt(lambda: _look_up(name, cloud, signing, token.token), "reading the workspace", say)
@@ -110,6 +116,8 @@ def require_v2(workspace: Workspace) -> None:
 def _look_up(name: WorkspaceName, cloud: Cloud, signing: Any, token: str) -> Workspace:
     with requests.Session() as http:
         address = f"{cloud.manager.rstrip('/')}{_scope(name)}"
+        ahead: list[float] = []
+        http.hooks["response"].append(lambda found, **_: ahead.append(clock_ahead(found.headers)))
         told = message(answer(http, address, f"Bearer {token}", {"api-version": _WORKSPACES_VERSION}), "a workspace")
         properties = part_of(told, "properties")
         discovery = web_address(properties.get("discoveryUrl"), "an address")
@@ -122,6 +130,7 @@ def _look_up(name: WorkspaceName, cloud: Cloud, signing: Any, token: str) -> Wor
         history=web_address(history, "an address"),
         location=str(told.get("location") or ""),
         legacy=properties.get("v1LegacyMode") is True,
+        clock_ahead=ahead[0],
     )
 
 

@@ -1,0 +1,30 @@
+"""Everything that can be wrong with a workspace, looked at one after the other; nothing in it is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...errors import UserError
+from ...findings import Finding
+from ...settings import Settings
+from ..choice import chosen_sdk
+from ..errors import Say
+
+
+def findings(settings: Settings, say: Say) -> Iterator[Finding]:
+    """Look at one thing after the other, as long as the next one makes sense.
+
+    Args:
+        settings: Which workspace, who signs in, and which SDK is asked for.
+        say: Shown what is waited for.
+    """
+    try:
+        chosen = chosen_sdk(settings)
+    except UserError as error:
+        yield Finding("SDK", False, error.problem, error.remedy)
+        return
+    if chosen == "v2":
+        from .v2 import findings as looks
+    else:
+        from .v1 import findings as looks
+    yield from looks(settings, say)

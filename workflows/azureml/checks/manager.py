@@ -1,0 +1,266 @@
+"""What Azure's resource manager tells of a workspace: only read, and the same for either SDK."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import UserError
+from ...findings import Finding
+from ...received import message, web_address
+from ..bounded import answer
+from ..errors import Say, attempt, innermost
+from ..history import part_of
+from ..workspace import WorkspaceName
+
+#: What is looked at, each with its name.
+Looks = Sequence[tuple[str, Callable[[], Iterator[Finding]]]]
+
+#: Seconds until silence of a host counts as its not being reachable.
+REACH_SECONDS = 10.0
+_PERMISSIONS_VERSION = "2022-04-01"
+#: Pages of one list at the most.
+_PAGES = 100
+#: The resource provider's operations on a workspace begin so.
+WORKSPACES = "Microsoft.MachineLearningServices/workspaces"
+
+
+class Manager:
+    """Asks the resource manager, and changes nothing.
+
+    Args:
+        address: The resource manager's.
+        authorization: The header that says who asks.
+        say: Shown what is waited for.
+    """
+
+    def __init__(self, address: str, authorization: str, say: Say) -> None:
+        self._address, self._authorization, self._say = address.rstrip("/"), authorization, say
+
+    def values(self, path: str, doing: str, **parameters: str) -> list[Mapping[str, Any]]:
+        """Every value of a list.
+
+        Args:
+            path: What is asked for.
+            doing: What that is, as in "listing the compute targets".
+            **parameters: What is added to the address.
+
+        Raises:
+            UserError: It is not given.
+        """
+        found: list[Mapping[str, Any]] = []
+        address, more = f"{self._address}{path}", parameters
+        for _ in range(_PAGES):
+            told = self._asked(address, doing, more)
+            values = told.get("value")
+            found += [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
+            following = told.get("nextLink")
+            # The token goes to nobody else.
+            if not isinstance(following, str) or not following.startswith(f"{self._address}/"):
+                break
+            address, more = web_address(following, "an address"), {}
+        return found
+
+    def _asked(self, address: str, doing: str, parameters: Mapping[str, str]) -> Mapping[str, Any]:
+        import requests
+
+        with requests.Session() as http:
+            return attempt(
+                lambda: message(answer(http, address, self._authorization, parameters), "a list"), doing, self._say
+            )
+
+
+def named(name: WorkspaceName) -> Finding:
+    """Which workspace is looked at, and what says so."""
+    return Finding("settings", True, f"{name}{f', of {name.source}' if name.source else ''}")
+
+
+def each(looks: Looks) -> Iterator[Finding]:
+    """What each look finds; one that fails keeps no other from being done."""
+    for title, look in looks:
+        try:
+            yield from look()
+        except UserError as error:
+            yield Finding(title, False if title == "compute" else None, error.problem, error.remedy)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A compute target.
+
+    Attributes:
+        name: Its name.
+        kind: Such as ``AmlCompute``.
+        state: Such as ``Succeeded``; of a compute instance, ``Running`` or ``Stopped``.
+        nodes: Nodes there are now; None for what has no nodes.
+        most: Nodes there may be.
+        subnet: The subnet that its nodes are in, ``NETWORK/SUBNET``; empty where it is in none of the person's.
+        public: A public address, if it has one.
+        private: A private address, if it is told.
+        size: The size of its nodes, such as ``Standard_D2_v2``, if it is told.
+        low_priority: Whether its nodes are of low priority, of which there is another quota.
+    """
+
+    name: str
+    kind: str
+    state: str
+    nodes: int | None
+    most: int | None
+    subnet: str
+    public: str
+    private: str
+    size: str = ""
+    low_priority: bool = False
+
+
+def permissions(manager: Manager, scope: str, needed: Mapping[str, str]) -> Iterator[Finding]:
+    """What is allowed (Microsoft.Authorization, Permissions: List For Resource).
+
+    Args:
+        manager: Whom to ask.
+        scope: The workspace's path.
+        needed: What each operation is needed for.
+    """
+    granted = manager.values(
+        f"{scope}/providers/Microsoft.Authorization/permissions",
+        "reading your permissions",
+        **{"api-version": _PERMISSIONS_VERSION},
+    )
+    missing = [use for action, use in needed.items() if not allowed(granted, action)]
+    if not missing:
+        yield Finding("permissions", True, "runs may be submitted and followed, models and compute targets read")
+        return
+    yield Finding(
+        "permissions",
+        None,
+        f"not allowed: {', '.join(dict.fromkeys(missing))}",
+        "Ask the workspace's owner for the role AzureML Data Scientist.",
+    )
+
+
+def allowed(granted: Sequence[Mapping[str, Any]], action: str) -> bool:
+    """Whether one of the grants holds an action; patterns with `*`, whatever the case."""
+
+    def holds(patterns: object) -> bool:
+        texts = patterns if isinstance(patterns, list) else []
+        return any(fnmatch.fnmatchcase(action.lower(), str(pattern).lower()) for pattern in texts)
+
+    return any(holds(one.get("actions")) and not holds(one.get("notActions")) for one in granted)
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def compute(name: str, told: Mapping[str, Any]) -> Compute:
+    """A compute target as the resource manager describes it, or as SDK v1 hands that on."""
+    about = part_of(told, "properties")
+    own, status = part_of(about, "properties"), part_of(about, "status")
+    addresses, scale = part_of(own, "connectivityEndpoints"), part_of(own, "scaleSettings")
+    parts = str(part_of(own, "subnet").get("id") or "").split("/")
+    nodes = _number(status.get("currentNodeCount"))
+    return Compute(
+        name=name,
+        kind=str(about.get("computeType") or "compute"),
+        # SDK v1 puts it beside the rest.
+        state=str(status.get("state") or own.get("state") or about.get("provisioningState") or "unknown"),
+        nodes=_number(own.get("currentNodeCount")) if nodes is None else nodes,
+        most=_number(scale.get("maxNodeCount")),
+        subnet=f"{parts[-3]}/{parts[-1]}" if len(parts) > 3 else "",
+        public=str(addresses.get("publicIpAddress") or ""),
+        private=str(addresses.get("privateIpAddress") or ""),
+        size=str(own.get("vmSize") or ""),
+        low_priority=str(own.get("vmPriority") or "").lower() == "lowpriority",
+    )
+
+
+def computes(found: Sequence[Compute], wanted: str | None, relay: bool) -> Iterator[Finding]:
+    """What is to be said of every compute target.
+
+    Args:
+        found: Those there are.
+        wanted: The one that AML_COMPUTE_TARGET names.
+        relay: Whether steps are reached by their own ssh service.
+    """
+    names = [one.name for one in found]
+    if wanted is not None and wanted not in names:
+        there = f"There is {', '.join(names)}" if names else "It has none: create one at https://ml.azure.com"
+        yield Finding(
+            "compute",
+            False,
+            f"AML_COMPUTE_TARGET={wanted} is not a compute target of the workspace",
+            f"{there}.",
+        )
+    elif not found:
+        yield Finding(
+            "compute",
+            None,
+            "the workspace has no compute target; pipelines need one",
+            "Create one at https://ml.azure.com.",
+        )
+    for one in found:
+        yield judged(one, relay)
+
+
+def judged(one: Compute, relay: bool = False) -> Finding:
+    """Whether steps on a compute target can be debugged from here, and how."""
+    title = "compute"
+    parts = [one.name, f"{one.kind}, {one.state}"]
+    if one.nodes is not None:
+        parts.append(f"{one.nodes} of {one.most} nodes" if one.most is not None else f"{one.nodes} nodes")
+    parts.append(f"in the virtual network {one.subnet}" if one.subnet else "in no virtual network of yours")
+    parts += [f"public address {one.public}"] if one.public else []
+    parts += [f"private address {one.private}"] if one.private else []
+    text = "; ".join([": ".join(parts[:2]), *parts[2:]])
+    if one.state in ("Failed", "Deleting", "Creating", "CreateFailed", "Unusable"):
+        return Finding(title, None, text, "Runs on it wait or fail; see https://ml.azure.com, Compute.")
+    if one.state == "Stopped":
+        return Finding(title, None, text, "Start it at https://ml.azure.com, Compute.")
+    if one.most == 0:
+        return Finding(title, None, text, "It may have no nodes, so runs stay queued: raise its maximum.")
+    if one.kind == "ComputeInstance":
+        return Finding(title, True, text)
+    if relay:
+        return Finding(title, True, text)
+    if one.kind == "AmlCompute" and not one.subnet:
+        return Finding(
+            title,
+            None,
+            text,
+            "Runs work; a debugger reaches its nodes only through a machine beside them: use a compute in a virtual"
+            " network.",
+        )
+    if one.subnet:
+        return Finding(title, True, text, "Debug with --remote through a machine in that network, or from within it.")
+    return Finding(title, True, text)
+
+
+def datastore(text: str, host: str) -> Finding:
+    """Whether the storage behind the default datastore can be reached.
+
+    Args:
+        text: What it is.
+        host: Its blob service; empty where it has none.
+    """
+    reason = unreachable(f"https://{host}/") if host else ""
+    if reason:
+        return Finding(
+            "datastore",
+            None,
+            f"{text}; it cannot be reached from here: {reason}",
+            "Code is sent through it: see to the network or the account's firewall, or use --remote.",
+        )
+    return Finding("datastore", True, text)
+
+
+def unreachable(address: str) -> str:
+    """Why nobody answers at an address; empty where somebody does, whatever is said."""
+    import requests
+
+    try:
+        requests.get(web_address(address, "an address"), timeout=REACH_SECONDS, stream=True).close()
+    except (requests.RequestException, UserError) as error:
+        return innermost(error)
+    return ""

@@ -1,0 +1,202 @@
+"""The check with SDK v2: plain requests, so that azure-ai-ml itself is not imported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from ...errors import UserError
+from ...findings import Finding
+from ...settings import Settings
+from .. import choice
+from ..errors import SET_CLOCK, SIGNING_IN, Say, attempt, clock_said
+from ..history import part_of
+from ..v2.clouds import find_cloud
+from ..v2.credentials import credential
+from ..v2.workspace import JOBS_VERSION, Workspace, require_v2, with_credential
+from ..workspace import find_workspace
+from . import manager
+from .manager import WORKSPACES, Compute, Manager, compute, unreachable
+
+#: What has to be allowed for what (the resource provider's operations, Microsoft.MachineLearningServices).
+NEEDED = {
+    f"{WORKSPACES}/jobs/read": "following jobs",
+    f"{WORKSPACES}/jobs/write": "submitting jobs (AML_BACKEND=azureml)",
+    f"{WORKSPACES}/jobs/cancel/action": "cancelling jobs",
+    f"{WORKSPACES}/codes/versions/write": "sending code",
+    f"{WORKSPACES}/components/versions/write": "sending components",
+    f"{WORKSPACES}/environments/versions/write": "sending environments",
+    f"{WORKSPACES}/models/read": "finding models",
+    f"{WORKSPACES}/computes/read": "naming compute targets",
+}
+_PROVIDER = "providers/Microsoft.MachineLearningServices"
+_VERSION = {"api-version": JOBS_VERSION}
+#: Seconds that this machine's clock may differ from Azure's before it is said.
+_CLOCK_SECONDS = 60.0
+
+
+def findings(settings: Settings, say: Say) -> Iterator[Finding]:
+    """Look at one thing after the other, as long as the next one makes sense."""
+    yield Finding("SDK", True, f"{choice.PACKAGE} {choice.require_v2()}")
+    try:
+        name = find_workspace(settings)
+    except UserError as error:
+        yield Finding("settings", False, error.problem, error.remedy)
+        return
+    yield manager.named(name)
+    try:
+        cloud = attempt(find_cloud, "reading which clouds there are", say)
+        signing = credential(settings, cloud)
+        attempt(lambda: signing.get_token(cloud.scope), SIGNING_IN, say)
+    except UserError as error:
+        yield Finding("sign-in", False, error.problem, error.remedy)
+        return
+    yield _signed_in(settings, cloud.manager, cloud.machine_learning, signing, say)
+    try:
+        workspace = with_credential(name, cloud, signing, say)
+    except UserError as error:
+        yield Finding("workspace", False, error.problem, error.remedy)
+        return
+    yield Finding("workspace", True, f"{name.workspace}, in {workspace.location}")
+    yield from _clock(workspace)
+    try:
+        require_v2(workspace)
+        yield Finding("legacy mode", True, "v1_legacy_mode is off: jobs of SDK v2 are taken")
+    except UserError as error:
+        yield Finding("legacy mode", False, error.problem, error.remedy)
+    access = workspace.access()
+    asked, relay = Manager(access.manager, access.authorization, say), settings.reach != "network"
+    targets: list[Compute] = []
+
+    def computes() -> Iterator[Finding]:
+        listed = asked.values(f"{access.scope}/computes", "listing the compute targets", **_VERSION)
+        targets.extend(compute(str(one.get("name")), one) for one in listed)
+        targets.sort(key=lambda one: one.name)
+        yield from manager.computes(targets, settings.compute_target, relay)
+
+    yield from manager.each(
+        (
+            ("permissions", lambda: manager.permissions(asked, access.scope, NEEDED)),
+            ("compute", computes),
+            ("quota", lambda: _quotas(asked, workspace, targets)),
+            ("relay", lambda: _relay(workspace) if relay else iter(())),
+            ("datastore", lambda: _datastore(asked, access.scope)),
+        )
+    )
+
+
+def _signed_in(settings: Settings, first: str, second: str, signing: Any, say: Say) -> Finding:
+    """Submitting a pipeline takes a token of Azure ML's own, besides that of the resource manager."""
+    try:
+        attempt(lambda: signing.get_token(f"{second}/.default"), SIGNING_IN, say)
+    except UserError as error:
+        return Finding(
+            "sign-in",
+            None,
+            f"{settings.auth}; no token for {second}, so pipelines cannot be submitted: {error.problem}",
+            error.remedy,
+        )
+    return Finding("sign-in", True, f"{settings.auth}, for {first} and {second}")
+
+
+def _clock(workspace: Workspace) -> Iterator[Finding]:
+    if abs(workspace.clock_ahead) > _CLOCK_SECONDS:
+        text = f"{clock_said(workspace.clock_ahead)}; tokens may be refused"
+        yield Finding("clock", None, text, SET_CLOCK)
+
+
+def _quotas(asked: Manager, workspace: Workspace, targets: list[Compute]) -> Iterator[Finding]:
+    """Whether there is room for one more node of each cluster (Usages: List, Virtual Machine Sizes: List)."""
+    clusters = [one for one in targets if one.kind == "AmlCompute" and one.size and one.nodes is not None]
+    if not clusters:
+        return
+    place = f"/subscriptions/{workspace.name.subscription_id}/{_PROVIDER}/locations/{workspace.location}"
+    usages = asked.values(f"{place}/usages", "reading the quota", **_VERSION)
+    sizes = {
+        str(one.get("name")).lower(): one for one in asked.values(f"{place}/vmSizes", "reading the sizes", **_VERSION)
+    }
+    for one in clusters:
+        size = sizes.get(one.size.lower(), {})
+        cores = size.get("vCPUs")
+        free = _free(usages, str(size.get("family") or ""), one.low_priority)
+        if not isinstance(cores, int) or not free:
+            continue
+        what, left = min(free, key=lambda pair: pair[1])
+        text = f"{one.name}: {left} vCPUs left of {what}; a node ({one.size}) takes {cores}"
+        if left < cores and not one.nodes:
+            yield Finding(
+                "quota", None, text, "Its runs stay queued: ask for more quota at https://ml.azure.com, Quota."
+            )
+        else:
+            yield Finding("quota", True, text)
+
+
+def _free(usages: list[Mapping[str, Any]], family: str, low_priority: bool) -> list[tuple[str, int]]:
+    """What is left in a region and of a family of sizes. Low priority has one quota for all families."""
+    found = []
+    for one in usages:
+        name, limit, used = part_of(one, "name"), one.get("limit"), one.get("currentValue")
+        label = str(name.get("localizedValue") or name.get("value") or "")
+        words, own = _letters(label), _letters(family)
+        region = "totalclusterlowpriority" if low_priority else "totalclusterdedicatedregional"
+        fits = words.startswith(region) or (not low_priority and own and words.startswith(own))
+        # A negative limit is none.
+        if fits and isinstance(limit, int) and isinstance(used, int) and limit >= 0:
+            found.append((label, max(0, limit - used)))
+    return found
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def relay_host(history: str) -> str:
+    """The host by which the relay of a workspace's region is tried; empty where that is not known.
+
+    A job's own name is made when its service comes up: ``ssh-….REGION.nodes.azureml.ms``, beside the region's other
+    services at ``REGION.api.azureml.ms``.
+
+    Args:
+        history: Address of the workspace's run history service.
+    """
+    parts = urlsplit(history)
+    region, middle, rest = (parts.hostname or "").partition(".api.")
+    port = f":{parts.port}" if parts.port else ""
+    return f"ssh-check.{region}.nodes.{rest}{port}" if middle else ""
+
+
+def _relay(workspace: Workspace) -> Iterator[Finding]:
+    host = relay_host(workspace.history)
+    if not host:
+        yield Finding("relay", True, "its address is not known before a job has one")
+        return
+    reason = unreachable(f"https://{host}/")
+    if reason:
+        yield Finding(
+            "relay",
+            None,
+            f"{host} cannot be reached from here: {reason}",
+            "Debuggers go through such a host to a job's own ssh service: let *.nodes.azureml.ms (443) through the"
+            " firewall, or set AML_REACH=network.",
+        )
+    else:
+        yield Finding("relay", True, f"{host} answers")
+
+
+def _datastore(asked: Manager, scope: str) -> Iterator[Finding]:
+    stores = asked.values(f"{scope}/datastores", "reading the default datastore", isDefault="true", **_VERSION)
+    found = next((one for one in stores if part_of(one, "properties").get("isDefault") is True), None)
+    if found is None:
+        yield Finding(
+            "datastore",
+            None,
+            "the workspace has no default datastore",
+            "Code is sent through it: set one at https://ml.azure.com, Data, Datastores.",
+        )
+        return
+    about = part_of(found, "properties")
+    account, endpoint = about.get("accountName"), about.get("endpoint")
+    text = f"{found.get('name')}: {about.get('datastoreType')}" + (f" of the account {account}" if account else "")
+    yield manager.datastore(text, f"{account}.blob.{endpoint}" if account and endpoint else "")
