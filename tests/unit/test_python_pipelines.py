@@ -10,6 +10,7 @@ import pytest
 from conftest import missing
 
 from workflows.errors import UserError
+from workflows.paths import shown
 from workflows.pipelines import python_file
 from workflows.pipelines.definition import Pipeline
 from workflows.pipelines.reader import load_pipeline
@@ -186,6 +187,94 @@ def test_a_failure_names_the_persons_own_line(
     assert str(told.file).endswith("helper.py" if "helper" in text else "make.py")
 
 
+def line_of(text: str, part: str) -> int:
+    """The line of a text that has a part in it, counted from 1."""
+    return next(number for number, line in enumerate(text.splitlines(), start=1) if part in line)
+
+
+def test_the_lines_that_have_led_to_a_failure_are_the_persons_with_the_innermost_first(
+    folder: Path, any_python: None
+) -> None:
+    (folder / "helper.py").write_text("import json\n\n\ndef read(text):\n    return json.loads(text)\n")
+    (folder / "make.py").write_text("import helper\n\n\ndef numbers():\n    return helper.read('{')\n")
+    told = refused(folder, "numbers")
+    places = [Path(line.split(":")[0]).name for line in told.details]
+    assert places == ["helper.py", "make.py"]
+    assert told.details[0].endswith("helper.py:5 in read: return json.loads(text)")
+    assert (Path(str(told.file)).name, told.line) == ("helper.py", 5)
+
+
+WRONG = """
+
+broken = command(
+    name="broken", command="python train.py ${{inputs.data}}", code="./nowhere",
+    inputs={"data": Input(type="uri_folder")}, environment=Environment(image="python:3.11"),
+)
+
+
+@dsl.pipeline()
+def inner(raw):
+    far = broken(
+        data=raw,
+    )
+
+
+@dsl.pipeline()
+def wrong_folder(raw):
+    near = load(raw=raw)
+    nested = inner(raw=near.outputs.numbers)
+
+
+@dsl.pipeline()
+def never_bound(
+    raw,
+    rate=0.1,
+):
+    trained = train(rate=rate)
+    unused = load(raw=raw)
+
+
+@dsl.pipeline()
+def unknown_input(raw):
+    loaded = load(raws=raw)
+
+
+@dsl.pipeline()
+def broken_file(raw):
+    loaded = load_component("broken.yml")(raw=raw)
+
+
+def at_once():
+    return wrong_folder(raw=Input(type="uri_folder", path="./data"))
+
+
+built = at_once()
+"""
+
+
+def test_what_is_wrong_with_a_pipeline_is_told_at_the_line_that_makes_the_step(folder: Path, sdk: None) -> None:
+    (folder / "make.py").write_text(text := MAKE + WRONG)
+    (folder / "broken.yml").write_text("$schema: 3\ntype: command\ncommand: [\n")
+    raw = {"raw": "pipelines/data"}
+    expected = {
+        "wrong_folder": ("nowhere", "    far = broken("),
+        "never_bound": ("`trained`", "    trained = train(rate=rate)"),
+        "unknown_input": ("unknown_input fails: ", "    loaded = load(raws=raw)"),
+        "broken_file": ("broken_file fails: ", "    loaded = load_component("),
+        "at_once": ("nowhere", "    far = broken("),
+        "built": ("nowhere", "    far = broken("),
+    }
+    for function, (problem, line) in expected.items():
+        told = refused(folder, function, **({} if function in ("at_once", "built") else raw))
+        assert problem in told.problem
+        assert (str(told.file), told.line) == (str(shown(folder / "make.py")), line_of(text, line)), function
+        assert "/built/" not in str(told) + "".join(told.details)
+        assert not [one for one in told.details if "site-packages" in one or "build_in_python" in one]
+    # An input of the pipeline is at its parameter.
+    told = refused(folder, "never_bound")
+    assert "raw" in told.problem and told.line == line_of(text, "def never_bound(")
+
+
 def test_a_file_without_a_function_says_which_there_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
     with pytest.raises(UserError) as told:
@@ -302,6 +391,14 @@ def test_a_step_of_sdk_v1_that_is_no_script_is_refused_by_its_kind(folder: Path,
     (folder / "make.py").write_text(code)
     told = refused(folder, "f")
     assert told.problem == "The step copy is a PipelineStep: steps of Python scripts are built here."
+    assert (told.line, str(told.file)) == (5, str(shown(folder / "make.py")))
+
+
+def test_a_wrong_folder_of_sdk_v1_is_told_at_the_line_that_makes_the_step(folder: Path, sdk_v1: None) -> None:
+    (folder / "make.py").write_text(text := MAKE_V1.replace('source_directory="train"', 'source_directory="trains"'))
+    told = refused(folder, "steps")
+    assert "trains" in told.problem
+    assert told.line in (line_of(text, "train = PythonScriptStep("), line_of(text, 'source_directory="trains"'))
 
 
 def test_sdk_v1_that_is_not_there_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,18 +8,26 @@ imported, so that any Python can run it that has the SDK, which builds a job wit
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
 import inspect
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+#: Where Python's own modules lie; that of others is told by the folder's name.
+_STANDARD = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
+#: The nodes that have been made: themselves, so that no other gets their ids, and the person's line that made each.
+_made: dict[int, tuple[Any, tuple[str, int]]] = {}
 
 
 class Refused(Exception):
-    """What a person is told: the problem and the remedy."""
+    """What a person is told: the problem and the remedy, and the place, where one is known."""
 
 
 def main(place: str) -> None:
@@ -29,9 +37,9 @@ def main(place: str) -> None:
     try:
         answer = _built(told)
     except Refused as refused:
-        answer = {"refused": list(refused.args)}
+        answer = {"refused": list(refused.args[:2]), "place": refused.args[2] if refused.args[2:] else None}
     except BaseException as error:  # SystemExit of a script that has its own command line, too
-        answer = {"failed": _failure(error, told["file"])}
+        answer = {"failed": _failure(error)}
     with open(told["answer"], "w", encoding="utf-8") as file:
         json.dump(answer, file, default=str)
 
@@ -43,7 +51,12 @@ def _built(told: dict[str, Any]) -> dict[str, Any]:
     sys.argv = [path]
     spec = importlib.util.spec_from_file_location(os.path.splitext(os.path.basename(path))[0], path)
     assert spec is not None and spec.loader is not None
+    with open(path, "rb") as file:
+        text = file.read()
+    # What cannot be read as Python is refused before the SDK is imported, which takes seconds.
+    compile(text, path, "exec", dont_inherit=True)
     first = _sdk_v1() if told["v1"] else None
+    _remember_lines(text)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -65,9 +78,12 @@ def _built(told: dict[str, Any]) -> dict[str, Any]:
         found = found(**arguments)
     if first is not None and (steps := first.steps_in(found)):
         try:
-            return {"job": first.job_of(steps, name), "used": used}
+            named = first.named(steps)
+            places = {key: place for key, step in named.items() if (place := _place_of(step)) is not None}
+            return {"job": first.job_of(named, name), "used": used, "places": places}
         except first.NotOffline as error:
-            raise Refused(str(error), "Run it where such a step runs, or write the step as a script's.") from None
+            remedy = "Run it where such a step runs, or write the step as a script's."
+            raise Refused(str(error), remedy, _place_of(error.step)) from None
     if not hasattr(found, "_to_dict"):
         raise Refused(
             "{} gives {}, not a pipeline.".format(name, "nothing" if found is None else "a " + type(found).__name__),
@@ -76,7 +92,59 @@ def _built(told: dict[str, Any]) -> dict[str, Any]:
         )
     job = found._to_dict()
     _declare(job)
-    return {"job": job, "used": used}
+    return {"job": job, "used": used, "places": dict(_places(found))}
+
+
+def _remember_lines(text: bytes) -> None:
+    """Have each node know the line of the person's that makes it: messages of the pipeline name that."""
+    nodes = []
+    # Where the SDK is not imported, there are no nodes; where it cannot be, the person's own import says so.
+    with contextlib.suppress(ImportError):
+        if b"azure.ai.ml" in text or "azure.ai.ml" in sys.modules:
+            from azure.ai.ml.entities._builders.base_node import BaseNode
+
+            nodes.append(BaseNode)
+    with contextlib.suppress(ImportError):
+        if "azureml_debug_sdk_v1" in sys.modules:
+            from azureml.pipeline.core import PipelineStep  # type: ignore[import-not-found,unused-ignore]
+
+            nodes.append(PipelineStep)
+    for node in nodes:
+        node.__init__ = _remembering(node.__init__)
+
+
+def _remembering(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def made(self: Any, *arguments: Any, **named: Any) -> None:
+        frame = inspect.currentframe()
+        while frame is not None and not _own(frame.f_code.co_filename):
+            frame = frame.f_back
+        if frame is not None:
+            _made[id(self)] = (self, (frame.f_code.co_filename, frame.f_lineno))
+        original(self, *arguments, **named)
+
+    return made
+
+
+def _own(file: str) -> bool:
+    """Whether a file of Python is the person's: not installed, not Python's, and none of the program's."""
+    path = os.path.abspath(file)
+    others = file.startswith("<") or any(part in path for part in _INSTALLED) or path.startswith(_STANDARD)
+    return not others and os.path.dirname(path) != os.path.dirname(os.path.abspath(__file__))
+
+
+def _place_of(node: Any) -> tuple[str, int] | None:
+    return _made[id(node)][1] if id(node) in _made else None
+
+
+def _places(pipeline: Any, outer: str = "") -> Iterator[tuple[str, tuple[str, int]]]:
+    """The lines that have made a pipeline's steps, by name; of nested ones as ``outer.inner``."""
+    jobs = getattr(pipeline, "jobs", None)
+    for name, node in (jobs if isinstance(jobs, dict) else {}).items():
+        place = _place_of(node)
+        if place is not None:
+            yield outer + name, place
+        yield from _places(getattr(node, "component", None), f"{outer}{name}.")
 
 
 def _sdk_v1() -> Any:
@@ -160,13 +228,10 @@ def _value(parameter: Any, entry: dict[str, Any]) -> Any:
         return text
 
 
-def _failure(error: BaseException, path: str) -> dict[str, Any]:
-    """What went wrong, with the person's own line that is nearest to it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = os.path.dirname(path) + os.sep
-    inside = [one for one in frames if one.filename.startswith(own) and "site-packages" not in one.filename]
-    place = inside[-1] if inside else None
-    file, line = (place.filename, place.lineno) if place else (None, None)
+def _failure(error: BaseException) -> dict[str, Any]:
+    """What went wrong, with the person's own lines that have led to it, the innermost one first."""
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if _own(one.filename)][::-1]
+    file, line = (frames[0].filename, frames[0].lineno) if frames else (None, None)
     if isinstance(error, SyntaxError) and error.filename:
         file, line = error.filename, error.lineno
     try:
@@ -179,7 +244,7 @@ def _failure(error: BaseException, path: str) -> dict[str, Any]:
         "module": getattr(error, "name", None) if isinstance(error, ImportError) else None,
         "file": file,
         "line": line,
-        "trace": traceback.format_exception(type(error), error, error.__traceback__)[-30:],
+        "frames": [[one.filename, one.lineno, one.name, one.line or ""] for one in frames[:30]],
     }
 
 

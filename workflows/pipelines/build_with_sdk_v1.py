@@ -18,7 +18,16 @@ _PLACES = re.compile(r"\$AZUREML_DATAREFERENCE_\w+|DatasetOutputConfig:\S+|Datas
 
 
 class NotOffline(Exception):
-    """A step that is of another kind, or that cannot be known without a workspace."""
+    """A step that is of another kind, or that cannot be known without a workspace.
+
+    Args:
+        problem: What a person is told.
+        step: The step.
+    """
+
+    def __init__(self, problem: str, step: Any) -> None:
+        super().__init__(problem)
+        self.step = step
 
 
 class Elsewhere:
@@ -95,22 +104,32 @@ def steps_in(found: Any) -> list[Any]:
     return []
 
 
-def job_of(last: list[Any], name: str) -> dict[str, Any]:
+def named(last: list[Any]) -> dict[str, Any]:
+    """Steps and those that they need, each after what it takes, by the names that a job's file can have.
+
+    Args:
+        last: Steps.
+    """
+    steps = list(_with_needed(last))
+    return dict(zip(_names(steps), steps, strict=True))
+
+
+def job_of(found: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A pipeline job.
 
     Args:
-        last: Steps; those that they need come with them.
+        found: Its steps; see :func:`named`.
         name: What it is called.
 
     Raises:
         NotOffline: A step is of a kind that is none of scripts.
     """
-    steps = list(_with_needed(last))
+    steps = list(found.values())
     for step in steps:
         if not isinstance(getattr(step, "_script_name", None), str):
             kind = type(step).__name__
-            raise NotOffline(f"The step {step.name} is a {kind}: steps of Python scripts are built here.")
-    names = dict(zip(map(id, steps), _names(steps), strict=True))
+            raise NotOffline(f"The step {step.name} is a {kind}: steps of Python scripts are built here.", step)
+    names = {id(step): key for key, step in found.items()}
     makers = {id(_source(one)): (names[id(step)], _output_name(one)) for step in steps for one in step._outputs}
     parameters = {one.name: one.default_value for step in steps for one in _parameters(step)}
     jobs = {names[id(step)]: _job(step, makers) for step in steps}

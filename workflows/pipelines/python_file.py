@@ -2,15 +2,14 @@
 
 The function is one with ``@pipeline`` of azure-ai-ml, or any that returns what such a one returns; or one that returns
 SDK v1's Pipeline, or the steps for one. It runs in a process
-of its own, in the folder of its file, and what the SDK would send is written to a file of YAML, which then is
-read as any other: https://learn.microsoft.com/azure/machine-learning/how-to-create-component-pipeline-python
+of its own, in the folder of its file, and what the SDK would send is read as a file of YAML is, with the person's own
+lines for its places: https://learn.microsoft.com/azure/machine-learning/how-to-create-component-pipeline-python
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -24,11 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..paths import cache_folder, shown
-from ..private import make_folder
-from ..project import write_bytes
+from ..paths import shown
 from ..reading import read_text
 from ..redaction import scrub
+from .yaml_file import Value
 
 #: Seconds for the SDK to be imported, which takes some, and for the person's code.
 BUILD_SECONDS = 300
@@ -63,7 +61,7 @@ def named(place: Path) -> PythonPipeline | None:
     return PythonPipeline(Path(match["file"]), match["function"] or "") if match is not None else None
 
 
-def build(asked: PythonPipeline, inputs: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
+def build(asked: PythonPipeline, inputs: Mapping[str, str]) -> tuple[Value, dict[str, str]]:
     """Build a pipeline.
 
     Args:
@@ -71,7 +69,8 @@ def build(asked: PythonPipeline, inputs: Mapping[str, str]) -> tuple[Path, dict[
         inputs: As of :func:`.reader.load_pipeline`; the function is called with those that are its parameters.
 
     Returns:
-        A pipeline file, and the inputs that are left for it.
+        What a pipeline file has in it, and the inputs that are left for it. Its places are those of the Python that
+        has made each step, and otherwise of the function.
 
     Raises:
         UserError: There is no such file, function or SDK, or the person's code fails; with its own line.
@@ -87,12 +86,62 @@ def build(asked: PythonPipeline, inputs: Mapping[str, str]) -> tuple[Path, dict[
     with tempfile.TemporaryDirectory(prefix="azureml-debug-") as folder:
         answer = _asked(python, asked, inputs, Path(folder), first)
     if "refused" in answer:
-        raise UserError(*answer["refused"], file=shown(asked.file))
+        file, line = answer["place"] or (asked.file, _own_lines(asked)[0])
+        raise UserError(*answer["refused"], file=shown(Path(file)), line=line or None)
     if "failed" in answer:
         raise _failed(asked, answer["failed"])
     job = settled(answer["job"], asked.file.parent)
+    job.setdefault("display_name", asked.function)
     left = {name: text for name, text in inputs.items() if name not in answer["used"]}
-    return _written(asked, job), left
+    return _placed(asked, job, answer["places"]), left
+
+
+def _own_lines(asked: PythonPipeline) -> tuple[int, dict[str, int]]:
+    """The line that defines what was asked for, 0 where there is none, and those of a function's parameters."""
+    try:
+        tree = ast.parse(read_text(asked.file, errors="replace"))
+    except (SyntaxError, ValueError, RecursionError):
+        return 0, {}
+    line, parameters = 0, dict[str, int]()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == asked.function:
+            line = node.lineno
+            own = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            parameters = {one.arg: one.lineno for one in own}
+        elif isinstance(node, ast.Assign):
+            names = [one.id for one in node.targets if isinstance(one, ast.Name)]
+            line = node.lineno if asked.function in names else line
+    return line, parameters
+
+
+def _placed(asked: PythonPipeline, job: Mapping[str, Any], places: Mapping[str, tuple[str, int]]) -> Value:
+    """A job as a file would have it, each part at the person's line that has made it."""
+    whole, parameters = _own_lines(asked)
+
+    def made(data: Any, file: Path, line: int) -> Value:
+        if isinstance(data, dict):
+            return Value({str(key): made(one, file, line) for key, one in data.items()}, file, line)
+        if isinstance(data, list):
+            return Value([made(one, file, line) for one in data], file, line)
+        return Value(data, file, line)
+
+    def pipeline(data: Mapping[str, Any], outer: str, file: Path, line: int) -> Value:
+        found = {key: made(one, file, line) for key, one in data.items() if key != "jobs"}
+        jobs = dict[str, Value]()
+        for name, node in (data.get("jobs") or {}).items():
+            place, own = places.get(outer + name, (str(file), line))
+            jobs[name] = made(node, Path(place), own)
+            component = node.get("component") if isinstance(node, dict) else None
+            if isinstance(component, dict) and component.get("jobs"):
+                jobs[name].data["component"] = pipeline(component, f"{outer}{name}.", Path(place), own)
+        return Value({**found, "jobs": Value(jobs, file, line)}, file, line)
+
+    root = pipeline(job, "", asked.file, whole)
+    inputs = root.get("inputs")
+    for name in inputs.data if inputs is not None and inputs.is_mapping else ():
+        assert inputs is not None
+        inputs.data[name] = made(inputs.data[name].plain(), asked.file, parameters.get(name, whole))
+    return root
 
 
 def _functions(file: Path) -> list[str]:
@@ -178,7 +227,7 @@ def _last_lines(said: Path) -> list[str]:
 
 
 def _failed(asked: PythonPipeline, failure: Mapping[str, Any]) -> UserError:
-    file = Path(failure["file"]) if failure["file"] else asked.file
+    file, line = Path(failure["file"] or asked.file), failure["line"] or _own_lines(asked)[0]
     module = failure["module"]
     remedy = "Correct it, then run the same command again."
     if module:
@@ -187,9 +236,14 @@ def _failed(asked: PythonPipeline, failure: Mapping[str, Any]) -> UserError:
         scrub(f"{asked.function} fails: {failure['type']}: {failure['message']}".rstrip(": ")),
         remedy,
         file=shown(file),
-        line=failure["line"],
-        details=[scrub(line) for text in failure["trace"] for line in text.rstrip().splitlines()][-_SHOWN_LINES:],
+        line=line or None,
+        # Where there is one alone, the message names it.
+        details=[_frame(*frame) for frame in failure["frames"][:_SHOWN_LINES] if failure["frames"][1:]],
     )
+
+
+def _frame(file: str, line: int, function: str, text: str) -> str:
+    return scrub(f"{shown(Path(file))}:{line} in {function}: {text}".rstrip(": "))
 
 
 def settled(job: Any, folder: Path) -> Any:
@@ -228,16 +282,3 @@ def _path(text: str, folder: Path) -> str:
         return text
     place = os.path.normpath(folder / name)
     return place if os.path.exists(place) or name.startswith(("./", "../", "/")) else text
-
-
-def _written(asked: PythonPipeline, job: Any) -> Path:
-    import yaml
-
-    if isinstance(job, dict):
-        job.setdefault("display_name", asked.function)
-    text = f"# Built of {asked.file}:{asked.function}\n" + yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
-    name = hashlib.sha256(f"{asked.file}:{asked.function}".encode()).hexdigest()[:16]
-    path = cache_folder() / "built" / name / f"{asked.function}.yml"
-    make_folder(path.parent)
-    write_bytes(path, text.encode(), private=True)
-    return path

@@ -82,11 +82,12 @@ def survey(
         BadValue: As :func:`load_pipeline`.
     """
     replaced = dict(inputs or {})
-    file = written = Path(os.path.abspath(file))
+    file = Path(os.path.abspath(file))
     if (in_python := python_file.named(file)) is not None:
-        written, replaced = python_file.build(in_python, replaced)
+        root, replaced = python_file.build(in_python, replaced)
+    else:
+        root = read_yaml(file, "pipeline file")
     notes, problems = Notes(), Problems()
-    root = read_yaml(written, "pipeline file")
     assets = LocalAssets(tuple(dict.fromkeys(one for one in (file.parent, project) if one is not None)))
     if kind_of(root) is BATCH_DEPLOYMENT:
         root = of_batch(root, notes, assets, Path(replaced.get(DATA, "")).is_file())
