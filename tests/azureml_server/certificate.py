@@ -13,8 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def make_certificate(folder: Path) -> Path:
+def make_certificate(folder: Path, days: float = -1) -> Path:
     """Write `certificate.pem`, with its key beside it.
+
+    Args:
+        folder: Where.
+        days: In how many days from now it begins to be valid.
 
     Returns:
         The certificate, which is its own authority.
@@ -41,8 +45,8 @@ def make_certificate(folder: Path) -> Path:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=2))
+        .not_valid_before(now + timedelta(days=days))
+        .not_valid_after(now + timedelta(days=days + 3))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())

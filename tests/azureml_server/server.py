@@ -90,6 +90,8 @@ class AzureMLServer:
         #: How the services of jobs behave, and the way to them.
         self.relay = Relay()
         self._secure = secure
+        #: In how many days from now its certificate begins to be valid; looked at when it starts.
+        self.certificate_days = -1.0
         self.requests: list[Seen] = []
         #: Requests that no route answers: something is missing here, or the client is a different one.
         self.unknown: list[str] = []
@@ -123,7 +125,7 @@ class AzureMLServer:
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.owner = self
         if self._secure:
-            make_certificate(self.root)
+            make_certificate(self.root, self.certificate_days)
             context = server_context(self.root)
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False

@@ -107,3 +107,18 @@ def test_a_workspace_or_a_sign_in_that_is_not_there_ends_the_check(project: Proj
 def test_the_older_sdk_that_is_asked_for_and_not_there_is_told(project: Project) -> None:
     found = project.inv("azureml.check", "--json", AML_SDK="v1").json["findings"]
     assert [one["name"] for one in found] == ["SDK"] and "[azureml-v1]" in found[0]["remedy"]
+
+
+def test_a_refused_sign_in_is_one_line_and_what_to_do(project: Project, server: AzureMLServer) -> None:
+    secret = "hush-hush-of-this-test"
+    lines = ["AZURE_TENANT_ID=tenant", "AZURE_CLIENT_ID=client", f"AZURE_CLIENT_SECRET={secret}"]
+    (project.folder / ".env").write_text("\n".join(lines) + "\n")
+    result = project.inv("azureml.check", AML_AUTH="service-principal")
+    lines = result.out.splitlines()
+    assert result.code == 1 and lines[-2].startswith("FAILED   sign-in      Signing in to Azure failed: AADSTS7000215")
+    assert lines[-1].strip().startswith("Correct AZURE_CLIENT_SECRET")
+    # What azure-identity logs of it is not shown beside that.
+    assert not result.err and secret not in result.out
+    server.state.principals["client"] = secret
+    found = by_name(project.ok("azureml.check", "--json", AML_AUTH="service-principal").json["findings"])
+    assert found["sign-in"][0]["ok"] is True and "service-principal, for" in found["sign-in"][0]["text"]

@@ -120,7 +120,9 @@ def passes(error: BaseException) -> bool:
     if isinstance(error, UserError):
         return False
     status = status_of(error)
-    return status in _PASSING if status is not None else _is_connection(error)
+    if status is not None:
+        return status in _PASSING
+    return _is_connection(error) and not _certificate(error)
 
 
 def explained(error: Exception, doing: str, seconds: float = 0.0) -> Exception:
@@ -165,6 +167,14 @@ def explained(error: Exception, doing: str, seconds: float = 0.0) -> Exception:
         )
     if status is not None:
         return UserError(f"Azure ML refused {doing} ({status}){trailer}", "Correct what it names, then run this again.")
+    if certificate := _certificate(error):
+        clock = "not yet valid" in certificate or "expired" in certificate
+        return UserError(
+            f"The Azure ML service cannot be trusted when {doing}: {certificate}.",
+            "Is this machine's clock right?"
+            if clock
+            else "Where a proxy has a certificate of its own, name its authorities' file in REQUESTS_CA_BUNDLE.",
+        )
     if _is_connection(error):
         return UserError(
             f"The Azure ML service cannot be reached when {doing}: {innermost(error)}.",
@@ -331,6 +341,14 @@ def _module(error: BaseException) -> str:
 
 def _is_theirs(error: BaseException) -> bool:
     return isinstance(error, Unreachable) or _module(error) in _THEIRS
+
+
+def _certificate(error: BaseException) -> str:
+    """What is wrong with the certificate of whoever has answered; empty where it is something else."""
+    for one in chain(error):
+        if type(one).__name__ == "SSLCertVerificationError":
+            return str(getattr(one, "verify_message", "") or "its certificate is not accepted")
+    return ""
 
 
 def _is_connection(error: BaseException) -> bool:

@@ -19,7 +19,14 @@ class ServerCredential:
 
     def get_token(self, *scopes: str, **_: Any) -> Token:
         expires = int(time.time() + float(os.environ.get("AZUREML_DEBUG_TEST_TOKEN_SECONDS", "3600")))
-        claims = {"exp": expires, "oid": "tester", "tid": "tenant", "aud": scopes[0].removesuffix("/.default")}
+        claims: dict[str, Any] = {
+            "exp": expires,
+            "oid": "tester",
+            "tid": "tenant",
+            "aud": scopes[0].removesuffix("/.default"),
+        }
+        if "AZUREML_DEBUG_TEST_TOKEN_BEGINS" in os.environ:
+            claims["nbf"] = int(time.time() + float(os.environ["AZUREML_DEBUG_TEST_TOKEN_BEGINS"]))
         parts = ({"alg": "none", "typ": "JWT"}, claims)
         head = ".".join(base64.urlsafe_b64encode(json.dumps(one).encode()).decode().rstrip("=") for one in parts)
         return Token(f"{head}.c2ln", expires)

@@ -101,7 +101,11 @@ class _Interactive:
                 raise
             if not sys.stdin.isatty():
                 # It would open a browser, or wait for a code that nobody types.
-                why = "" if isinstance(error, identity.CredentialUnavailableError) else f" (az: {said(error)})"
+                why = (
+                    ""
+                    if isinstance(error, identity.CredentialUnavailableError)
+                    else f" (az: {said(error).removeprefix('ERROR: ')})"
+                )
                 raise SignInRefused(
                     f"Nobody is signed in to Azure{why}, and there is no terminal to sign in at.",
                     "Sign in first (az login), or set AML_AUTH=service-principal or managed-identity.",

@@ -57,7 +57,7 @@ def refused(auth: str, error: Exception) -> Exception:
 
 def _own(auth: str, error: Exception, words: str) -> UserError:
     return SignInRefused(
-        f"What AML_AUTH={auth} made gives no token: {type(error).__name__}: {words}",
+        f"What AML_AUTH={auth} made does not sign in: {type(error).__name__}: {words}",
         "Its get_token(*scopes) has to return a token with `token` and `expires_on`; correct it, or sign in again.",
     )
 
