@@ -55,7 +55,7 @@ def own_id() -> str:
     from .private import make_folder
     from .project import write_bytes
 
-    path = _state_folder() / "id"
+    path = state_folder() / "id"
     try:
         if not path.exists():
             make_folder(path.parent)
@@ -69,7 +69,7 @@ def own_id() -> str:
         ) from error
 
 
-def _state_folder() -> Path:
+def state_folder() -> Path:
     """The folder for what is to stay, unlike a cache; ``XDG_STATE_HOME`` is honoured."""
     if sys.platform in ("win32", "darwin"):
         import platformdirs

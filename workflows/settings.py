@@ -168,7 +168,12 @@ SETTINGS: tuple[Setting, ...] = (
         "the way to a step in a workspace: relay (the job's own ssh service), network, or auto: one after the other",
         _one_of("auto", "relay", "network"),
     ),
-    Setting("AML_REMOTE_HOST", "", "the compute instance's address, or a Host of ~/.ssh/config, for --remote"),
+    Setting(
+        "AML_REMOTE_HOST",
+        "",
+        "the machine of --remote: a compute instance's address, azureml:NAME for one of the workspace, or a Host of"
+        " ~/.ssh/config",
+    ),
     Setting("AML_REMOTE_PORT", "", "its SSH port; 50000 on compute instances", _remote_port),
     Setting("AML_REMOTE_USER", "", "its user; azureuser on compute instances"),
     Setting("AML_REMOTE_KEY", "", "private key file, or the public half of a key that the agent has", path=True),

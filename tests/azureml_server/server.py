@@ -174,6 +174,16 @@ class AzureMLServer:
         with self.state.lock:
             return self.state.computes.setdefault(name, Compute(name, **more))
 
+    def add_instance(self, name: str, sshd: tuple[str, int], **more: Any) -> Compute:
+        """A compute instance, reached by its websocket.
+
+        Args:
+            name: Its name.
+            sshd: Where its SSH server listens, as this machine reaches it.
+            **more: See :class:`~azureml_server.state.Compute`.
+        """
+        return self.add_compute(name, type="ComputeInstance", sshd=sshd, **more)
+
     def steps(self, name: str | None = None) -> list[Run]:
         """The runs of steps, or of the steps of one name."""
         with self.state.lock:

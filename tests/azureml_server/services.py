@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .state import Run, State
+from .tokens import claims_of
 from .web import HttpError, Request, Route, not_found, route
 
 _SSHD = "/usr/sbin/sshd"
@@ -64,6 +65,10 @@ class Relay:
         after: Seconds that a service takes to come up.
         answer: The status with which the relay answers in place of a websocket; 0 for none.
         silent: Whether it never answers.
+        closes: Whether it closes a websocket at once.
+        ended: The time, in seconds since 1970, up to which all tokens end whatever they say: the relay refuses them.
+        shown: When the tokens end, by their own word, that have been let in.
+        peers: The ports from which those have come that were let in.
     """
 
     sshd: str = ""
@@ -71,6 +76,10 @@ class Relay:
     after: float = 0.0
     answer: int = 0
     silent: bool = False
+    closes: bool = False
+    ended: float = 0.0
+    shown: list[int] = field(default_factory=list)
+    peers: list[int] = field(default_factory=list)
 
 
 class Services:
@@ -211,13 +220,12 @@ class Services:
             time.sleep(60)
         if self._relay.answer:
             raise HttpError(self._relay.answer, "RelayError", "The relay does not answer.")
-        if not (handler.headers.get("Authorization") or "").startswith("Bearer "):
-            raise HttpError(401, "Unauthorized", "No token.")
-        name = handler.path.partition("/node/")[2].partition("/")[0].rpartition("-")
-        with self._lock:
-            port = self._nodes.get(name[0])
-        if port is None or name[2] != "0" or not handler.path.split("?")[0].endswith(PATH):
-            raise HttpError(404, "NotFound", "No such node.")
+        claims = claims_of((handler.headers.get("Authorization") or "").removeprefix("Bearer "))
+        if not isinstance(claims.get("exp"), int) or claims["exp"] < max(time.time(), self._relay.ended):
+            raise HttpError(401, "Unauthorized", "No token, or one that has ended.")
+        place = self._place(handler.path.split("?")[0], str(claims.get("oid")))
+        self._relay.shown.append(claims["exp"])
+        self._relay.peers.append(handler.client_address[1])
         digest = hashlib.sha1(handler.headers["Sec-WebSocket-Key"].encode() + _HANDSHAKE, usedforsecurity=False)
         handler.wfile.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -225,17 +233,39 @@ class Services:
         )
         handler.wfile.flush()
         handler.close_connection = True
+        if self._relay.closes:
+            # Its closing frame, and nothing else.
+            handler.wfile.write(b"\x88\x02\x03\xe8")
+            handler.wfile.flush()
+            return
         with self._lock:
             self._connections.add(handler.connection)
         try:
-            _carry(handler, port)
+            _carry(handler, place)
         finally:
             with self._lock:
                 self._connections.discard(handler.connection)
 
+    def _place(self, path: str, user: str) -> tuple[str, int]:
+        """Where the SSH server is that a path leads to."""
+        if path.startswith("/instance/"):
+            name = path.removesuffix(f"{PATH}/port/22").removeprefix("/instance/")
+            found = self._state.computes.get(name)
+            if found is None or found.sshd is None or found.power != "Running":
+                raise HttpError(404, "NotFound", "No such instance, or it does not run.")
+            if found.owner != user:
+                raise HttpError(403, "Forbidden", "It belongs to somebody else.")
+            return found.sshd
+        name, _, node = path.partition("/node/")[2].partition("/")[0].rpartition("-")
+        with self._lock:
+            port = self._nodes.get(name)
+        if port is None or node != "0" or not path.endswith(PATH):
+            raise HttpError(404, "NotFound", "No such node.")
+        return "127.0.0.1", port
 
-def _carry(handler: BaseHTTPRequestHandler, port: int) -> None:
-    """Bytes between a websocket and a port, both ways, until either ends."""
+
+def _carry(handler: BaseHTTPRequestHandler, place: tuple[str, int]) -> None:
+    """Bytes between a websocket and a place, both ways, until either ends."""
     lock = threading.Lock()
 
     def send(kind: int, data: bytes) -> None:
@@ -251,7 +281,7 @@ def _carry(handler: BaseHTTPRequestHandler, port: int) -> None:
             handler.wfile.write(head + data)
             handler.wfile.flush()
 
-    with socket.create_connection(("127.0.0.1", port)) as inner:
+    with socket.create_connection(place) as inner:
         inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
         def down() -> None:

@@ -80,6 +80,11 @@ class Compute:
         nodes: How many may run at a time; with 0 its runs stay queued for good.
         subnet: The virtual network that it is in, if any.
         node: The address of its nodes.
+        power: How an instance is: `Running`, `Stopped`, …
+        public_key: The key that Azure has for an instance; empty where its SSH access is off.
+        owner: Who an instance belongs to: the user that the tests' tokens name, or another one.
+        sshd: Where an instance's SSH server listens.
+        jupyter: What Azure tells of an instance's Jupyter in place of its address; empty for nothing.
     """
 
     name: str
@@ -88,6 +93,11 @@ class Compute:
     nodes: int = 4
     subnet: str | None = None
     node: str = "127.0.0.1"
+    power: str = "Running"
+    public_key: str = ""
+    owner: str = "tester"
+    sshd: tuple[str, int] | None = None
+    jupyter: str | None = None
 
 
 class State:

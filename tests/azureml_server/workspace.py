@@ -160,12 +160,22 @@ class Workspaces:
             },
         }
         if one.type == "ComputeInstance":
+            address = f"{self._state.url}/instance/{one.name}"
+            applications = [
+                {"displayName": "Jupyter", "endpointUri": one.jupyter or f"{address}/tree/"},
+                {"displayName": "Jupyter Lab", "endpointUri": f"{address}/lab"},
+            ]
             properties |= {
-                "state": "Running",
-                "applications": [],
+                "state": one.power,
+                "applications": applications[1 if one.jupyter == "" else 0 :],
                 "connectivityEndpoints": {"publicIpAddress": None, "privateIpAddress": one.node},
-                "sshSettings": {"sshPublicAccess": "Disabled", "adminUserName": "azureuser", "sshPort": 22},
-                "createdBy": {},
+                "sshSettings": {
+                    "sshPublicAccess": "Enabled" if one.public_key else "Disabled",
+                    "adminUserName": "azureuser",
+                    "sshPort": 22,
+                    "adminPublicKey": one.public_key or None,
+                },
+                "createdBy": {"userName": one.owner.title(), "userOrgId": "tenant", "userId": one.owner},
                 "applicationSharingPolicy": "Personal",
             }
         return {

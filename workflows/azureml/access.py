@@ -175,11 +175,19 @@ def first_access(stream: BinaryIO) -> Access | None:
     return Access.from_json(content) if content else None
 
 
-def _end_of(header: str) -> float:
-    """When a token ends, in seconds since 1970 (claim ``exp``, RFC 7519)."""
+def claims_of(token: str) -> dict[str, Any]:
+    """What a token says of itself (RFC 7519); nothing where it is of another kind."""
     try:
-        part = header.rpartition(" ")[2].split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-        return float(claims["exp"])
-    except (IndexError, KeyError, TypeError, ValueError):
+        part = token.split(".")[1]
+        found = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (IndexError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _end_of(header: str) -> float:
+    """When a token ends, in seconds since 1970 (claim ``exp``)."""
+    try:
+        return float(claims_of(header.rpartition(" ")[2])["exp"])
+    except (KeyError, TypeError, ValueError):
         return time.time() + _UNTOLD

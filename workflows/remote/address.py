@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import UserError
 from ..redaction import MASK
 from ..settings import Settings
+from .instances import Instance, instance_of, is_instance, known_hosts_file
 from .ssh_config import SshConfig, login
 
 #: A compute instance's own name; its SSH server listens on 50000 and its user is azureuser
@@ -42,6 +43,7 @@ class Address:
         agent: The agent's socket; empty for none.
         revoked: A file of revoked host keys; empty for none.
         accept: Whether the key of a machine that is not known is accepted, as StrictHostKeyChecking says.
+        instance: The compute instance that it is, where the way to it leads through its workspace.
     """
 
     named: str
@@ -62,6 +64,7 @@ class Address:
     agent: str = ""
     revoked: str = ""
     accept: bool = False
+    instance: Instance | None = None
 
     @property
     def known_as(self) -> str:
@@ -72,6 +75,8 @@ class Address:
     @property
     def place(self) -> str:
         """Host and port as people write them."""
+        if self.instance is not None:
+            return str(self.instance)
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
@@ -80,13 +85,16 @@ class Address:
 
     def as_json(self) -> dict[str, Any]:
         """For handing it to another process."""
-        return {**vars(self), "via": [one.as_json() for one in self.via]}
+        instance = None if self.instance is None else vars(self.instance)
+        return {**vars(self), "via": [one.as_json() for one in self.via], "instance": instance}
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> Address:
         """What :meth:`as_json` made."""
         found = dict(value)
         found["via"] = tuple(cls.of_json(one) for one in found["via"])
+        if found["instance"] is not None:
+            found["instance"] = Instance(**found["instance"])
         for name in ("keys", "usual_keys", "certificates", "known_hosts"):
             found[name] = tuple(found[name])
         return cls(**found)
@@ -101,8 +109,11 @@ def resolve(settings: Settings) -> Address:
     if not settings.remote_host:
         raise UserError(
             "AML_REMOTE_HOST is not set, so there is no machine for --remote.",
-            "Set it in .env to the compute instance's address, or to a Host of ~/.ssh/config (see .env.example).",
+            "Set it in .env to the compute instance's address or azureml:NAME, or to a Host of ~/.ssh/config"
+            " (see .env.example).",
         )
+    if is_instance(settings.remote_host):
+        return _through_the_workspace(settings)
     user, host, port = _split(settings.remote_host, "AML_REMOTE_HOST")
     found = replace(
         _configured(host, settings.remote_user or user, settings.remote_port or port),
@@ -110,16 +121,43 @@ def resolve(settings: Settings) -> Address:
         dir=settings.remote_dir or "",
         python=settings.remote_python or "",
     )
-    if settings.remote_key is not None:
-        if not settings.remote_key.is_file():
-            raise UserError(
-                f"The key {settings.remote_key} does not exist.", "Correct AML_REMOTE_KEY: the private key's file."
-            )
-        found = replace(found, keys=(str(settings.remote_key),), usual_keys=())
+    found = _with_key(found, settings)
     if settings.remote_gateway:
         found = replace(found, via=_hops(settings.remote_gateway, "AML_REMOTE_GATEWAY"), command="")
     # A gateway for which ssh knows no key of its own is likely to take the same one.
     return replace(found, via=tuple(hop if hop.keys else replace(hop, keys=found.keys) for hop in found.via))
+
+
+def _through_the_workspace(settings: Settings) -> Address:
+    """A compute instance that is reached through its workspace; of the SSH configuration its keys count."""
+    instance = instance_of(settings)
+    found = replace(
+        _configured(instance.name, settings.remote_user or INSTANCE_USER, SSH_PORT),
+        named=str(instance),
+        host=instance.name,
+        port=SSH_PORT,
+        via=(),
+        command="",
+        alias=instance.known_as,
+        known_hosts=(str(known_hosts_file()),),
+        # The websocket vouches for it the first time: TLS, and a sign-in, lead to this instance alone.
+        accept=True,
+        instance=instance,
+        dir=settings.remote_dir or "",
+        python=settings.remote_python or "",
+    )
+    return _with_key(found, settings)
+
+
+def _with_key(found: Address, settings: Settings) -> Address:
+    """An address with the key of AML_REMOTE_KEY, where that is set."""
+    if settings.remote_key is None:
+        return found
+    if not settings.remote_key.is_file():
+        raise UserError(
+            f"The key {settings.remote_key} does not exist.", "Correct AML_REMOTE_KEY: the private key's file."
+        )
+    return replace(found, keys=(str(settings.remote_key),), usual_keys=())
 
 
 def _hops(text: str, setting: str, through: tuple[str, ...] = ()) -> tuple[Address, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from .connection import (
     fingerprint,
     open_connection,
 )
+from .instance_check import through_workspace
 from .refusals import LoginFailed
 from .session import Lost, Session
 
@@ -34,18 +35,23 @@ _NEEDED = 2_000_000_000
 _CLOCK = 5.0
 
 
-def findings(settings: Settings) -> Iterator[Finding]:
-    """Look at one thing after the other, as long as the next one makes sense."""
+def findings(settings: Settings, say: Callable[[str], None] | None = None) -> Iterator[Finding]:
+    """Look at one thing after the other, as long as the next one makes sense.
+
+    Args:
+        settings: Which machine.
+        say: Shown what is waited for.
+    """
     address = resolve(settings)
     first = address.via[0] if address.via else address
     if not first.command:
-        for one in _network(first):
+        for one in _network(first) if first.instance is None else through_workspace(first.instance, say):
             yield one
             if one.ok is False:
                 return
     began = time.monotonic()
     try:
-        connection = open_connection(address, {})
+        connection = open_connection(address, {}, say)
     except HostKeyRefused as error:
         yield Finding("host key", False, error.problem, error.remedy)
         return
@@ -173,7 +179,9 @@ def accept(settings: Settings, wanted: str) -> str:
     address = resolve(settings)
     for number, machine in enumerate((*address.via, address)):
         try:
-            close_connection(open_connection(replace(machine, via=address.via[:number]), {}))
+            # An instance's first key is to be the wanted one, too.
+            wanted_first = machine.accept and machine.instance is None
+            close_connection(open_connection(replace(machine, via=address.via[:number], accept=wanted_first), {}))
         except HostKeyRefused as error:
             if "is not known" not in error.problem:
                 raise

@@ -8,6 +8,8 @@ import os
 import shlex
 import socket
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from ..terminal import printable
 from . import pulse
 from .address import INSTANCE_PORT, SSH_PORT, Address
 from .host_keys import BadCertificate, HostKeys, RevokedKey, UnknownHost
+from .instances import key_here
 from .proxy import start_proxy
 from .refusals import LoginFailed
 
@@ -42,12 +45,13 @@ class HostKeyRefused(UserError):
         self.key = key
 
 
-def open_connection(address: Address, passphrases: dict[str, str]) -> Any:
+def open_connection(address: Address, passphrases: dict[str, str], say: Callable[[str], None] | None = None) -> Any:
     """An open Fabric connection, through its gateways.
 
     Args:
         address: The machine.
         passphrases: Of key files, by path; what is asked for is added.
+        say: Shown what a workspace is waited for; None where whoever asks tries again by itself.
 
     Raises:
         UserError: It cannot be reached, is not the known machine, or does not let us in.
@@ -57,9 +61,9 @@ def open_connection(address: Address, passphrases: dict[str, str]) -> Any:
     opened: list[Any] = []
     try:
         for hop in address.via:
-            gateway = _open(hop, gateway, passphrases)
+            gateway = _open(hop, gateway, passphrases, say)
             opened.append(gateway)
-        connection = _open(address, gateway, passphrases)
+        connection = _open(address, gateway, passphrases, say)
     except BaseException:
         for one in reversed(opened):
             with contextlib.suppress(Exception):
@@ -82,16 +86,16 @@ def known_hosts_file(address: Address | None = None) -> Path:
     return Path(*named) if named else home_folder() / ".ssh" / "known_hosts"
 
 
-def _open(address: Address, gateway: Any, passphrases: dict[str, str]) -> Any:
-    from .login import Login, TooMany
+def _open(address: Address, gateway: Any, passphrases: dict[str, str], say: Callable[[str], None] | None) -> Any:
+    from .login import TooMany
 
     tried: list[Any] = []
     try:
-        return _try(address, gateway, Login(address, passphrases, tried))
+        return _try(address, gateway, passphrases, tried, say)
     except TooMany:
         # Once more with those that were not tried: an agent often has more keys than a server takes.
         try:
-            return _try(address, gateway, Login(address, passphrases, tried))
+            return _try(address, gateway, passphrases, tried, say)
         except TooMany:
             raise LoginFailed(
                 f"{address.place} ends the login after {len(tried)} keys, and there are more that were not tried.",
@@ -99,21 +103,49 @@ def _open(address: Address, gateway: Any, passphrases: dict[str, str]) -> Any:
             ) from None
 
 
-def _try(address: Address, gateway: Any, login: Any) -> Any:
+def _way(address: Address, gateway: Any, say: Callable[[str], None] | None) -> tuple[Address, Any, str]:
+    """What a connection goes through.
+
+    Returns:
+        The address with what is known by then; a socket, or None for plain TCP; what to do where no key is let in.
+    """
+    if address.instance is not None:
+        from ..azureml.relay import instance as instances
+
+        stream, found = instances.reach(address.instance, say)
+        advice, own = instances.about_keys(address.instance, found), key_here(found.public_key)
+        if own and own not in address.keys:
+            address = replace(address, keys=(*address.keys, own))
+        return address, stream, advice
+    if address.command and gateway is None:
+        return address, start_proxy(address), ""
+    return address, None, ""
+
+
+def _try(
+    address: Address,
+    gateway: Any,
+    passphrases: dict[str, str],
+    tried: list[Any],
+    say: Callable[[str], None] | None,
+) -> Any:
     import fabric
     from paramiko.config import SSHConfig
 
+    from .login import Login
+
+    address, through, about_keys = _way(address, gateway, say)
     # The configuration was resolved before; Fabric's own reading knows no Include.
     config = fabric.Config(ssh_config=SSHConfig())
     known = _host_keys(address)
     options: dict[str, Any] = {
         "banner_timeout": CONNECT_SECONDS,
         "channel_timeout": CONNECT_SECONDS,
-        "auth_strategy": login,
+        "auth_strategy": Login(address, passphrases, tried),
         "transport_factory": known.transport,
     }
-    if address.command and gateway is None:
-        options["sock"] = start_proxy(address)
+    if through is not None:
+        options["sock"] = through
     connection = fabric.Connection(
         address.host,
         user=address.user,
@@ -131,8 +163,10 @@ def _try(address: Address, gateway: Any, login: Any) -> Any:
         told = getattr(client.get_transport(), "told", "")
         with contextlib.suppress(Exception):
             client.close()
-        if "sock" in options:
-            options["sock"].close()
+        if through is not None:
+            through.close()
+        if isinstance(error, LoginFailed) and about_keys:
+            raise LoginFailed(error.problem, about_keys) from error
         if isinstance(error, Exception):
             raise explained(address, error, told) from error
         raise
@@ -164,9 +198,8 @@ def _accept(address: Address, key: Any) -> None:
     """Take the key of a machine that is not known, since the person's SSH configuration says so."""
     with contextlib.suppress(OSError):
         accept_host_key(address, key)
-    sys.stderr.write(
-        f"The host key of {printable(address.place)}, {fingerprint(key)}, is taken as known (StrictHostKeyChecking).\n"
-    )
+    why = "StrictHostKeyChecking" if address.instance is None else "it is the first that this instance shows"
+    sys.stderr.write(f"The host key of {printable(address.place)}, {fingerprint(key)}, is taken as known ({why}).\n")
 
 
 def fingerprint(key: Any) -> str:
@@ -220,7 +253,7 @@ def explained(address: Address, error: Exception, told: str = "") -> UserError:
             error.key,
             f"The host key of {where} has changed: it shows {fingerprint(error.key)}, "
             f"and {fingerprint(error.expected_key)} is known. Somebody may be in between.",
-            f"If the machine was really made anew: ssh-keygen -R {shlex.quote(address.known_as)}, "
+            f"If the machine was really made anew: ssh-keygen {_known_in(address)}-R {shlex.quote(address.known_as)}, "
             "then inv remote.check shows the new one.",
         )
     if isinstance(error, socket.gaierror):
@@ -259,6 +292,14 @@ def explained(address: Address, error: Exception, told: str = "") -> UserError:
             f"The ProxyCommand to {where} has ended, or brought no SSH server.",
             f"Try it by itself: ssh {shlex.quote(address.named)}; it stands in ~/.ssh/config.",
         )
+    if isinstance(error, EOFError | paramiko.SSHException) and address.instance is not None and _no_greeting(error):
+        closed = isinstance(error, EOFError) or isinstance(error.__context__, EOFError)
+        does = "closes at once" if closed else f"brings no word of an SSH server for {CONNECT_SECONDS} s"
+        return UserError(
+            f"The websocket to {where} opens and {does}.",
+            f"Its SSH server may be coming up: run this again; else: az ml compute restart"
+            f" {address.instance.named_for_az}",
+        )
     if isinstance(error, EOFError):
         return UserError(
             f"{where} closed the connection before the login.", "Is its SSH server being restarted? Run it again."
@@ -278,6 +319,11 @@ def explained(address: Address, error: Exception, told: str = "") -> UserError:
             f"The SSH connection to {where} failed: {text}.", "See ssh -v with the same host, port and key."
         )
     raise error
+
+
+def _known_in(address: Address) -> str:
+    """The file in which a host key is known, for ssh-keygen, where that is not the one that it looks into."""
+    return f"-f {shlex.quote(str(known_hosts_file(address)))} " if address.instance is not None else ""
 
 
 def _no_greeting(error: Exception) -> bool:

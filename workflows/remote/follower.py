@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Seconds for which a lost connection is tried again.
 AGAIN_SECONDS = 120.0
+#: Seconds before the next attempt; the most they grow to where a workspace is asked each time, which counts who asks.
+AGAIN_PAUSE, AGAIN_PAUSE_WORKSPACE = 0.5, 8.0
 #: How often files are asked for again whose way here was cut.
 _ATTEMPTS = 5
 #: Tasks that make or change run configurations, and one that brings those that have not come with them.
@@ -345,6 +347,7 @@ class Follower:
             )
         self._session.close()
         deadline = time.monotonic() + AGAIN_SECONDS
+        pause, most = AGAIN_PAUSE, AGAIN_PAUSE if address.instance is None else AGAIN_PAUSE_WORKSPACE
         goes_on = "not all files had come here" if ended else "the task goes on there"
         sys.stderr.write(f"\nThe connection to {printable(str(address))} was lost; {goes_on}. Connecting again ...\n")
         try:
@@ -362,7 +365,8 @@ class Follower:
                     except (UserError, Lost) as error:
                         if time.monotonic() > deadline:
                             raise self._given_up() from error
-                        time.sleep(0.5)
+                        time.sleep(pause)
+                        pause = min(2 * pause, most)
         except KeyboardInterrupt as error:
             told = self._given_up()
             raise Interrupted(told.problem, told.remedy) from error

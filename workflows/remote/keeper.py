@@ -46,6 +46,8 @@ GIVE_UP_SECONDS = 72 * 3600.0
 _REPORTS = 1000
 #: Seconds before another attempt to connect, at first and at the most.
 AGAIN_FIRST, AGAIN_MOST = 0.3, 5.0
+#: The most for a machine that is reached through a workspace, whose services count who asks.
+AGAIN_MOST_WORKSPACE = 30.0
 #: Seconds without accepting, after that was impossible.
 _PAUSE = 0.05
 
@@ -95,7 +97,7 @@ class Keeper:
 
     def connect_for_good(self) -> None:
         """Connect, and again whenever the connection is lost."""
-        pause = AGAIN_FIRST
+        pause, most = AGAIN_FIRST, AGAIN_MOST if self._address.instance is None else AGAIN_MOST_WORKSPACE
         while not self._over.is_set():
             self._wake.clear()
             session: Session | None = None
@@ -126,7 +128,7 @@ class Keeper:
                     self._problem = problem
                     self._connected.notify_all()
                 self._wake.wait(pause)
-                pause = min(2 * pause, AGAIN_MOST)
+                pause = min(2 * pause, most)
                 continue
             self._log("connected")
             pause = AGAIN_FIRST
@@ -376,7 +378,12 @@ def main(project: Path) -> int:
         import fabric  # noqa: F401
     told = json.loads(sys.stdin.buffer.read())
     key = os.urandom(32)
-    keeper = Keeper(project, Address.of_json(told["address"]), dict(told["passphrases"]), key)
+    address = Address.of_json(told["address"])
+    keeper = Keeper(project, address, dict(told["passphrases"]), key)
+    if address.instance is not None:
+        from ..azureml.relay import tokens
+
+        tokens.take(address.instance, told["token"])
     # Passphrases are typed in the command, never here.
     sys.stdin = open(os.devnull)  # noqa: SIM115
     listener = socket.create_server(("127.0.0.1", 0))

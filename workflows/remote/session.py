@@ -81,13 +81,18 @@ class Session:
             self.hello: dict[str, Any] = answers.HELLO(self.message(ANSWER_SECONDS), "its first message")
 
     @classmethod
-    def open(cls, address: Address, passphrases: dict[str, str]) -> Session:
+    def open(cls, address: Address, passphrases: dict[str, str], say: Callable[[str], None] | None = None) -> Session:
         """Connect and start the agent.
+
+        Args:
+            address: The machine.
+            passphrases: Of its keys.
+            say: Shown what a workspace is waited for; None where whoever asks tries again by itself.
 
         Raises:
             UserError: It cannot be reached, or has no Python that will do.
         """
-        connection = open_connection(address, passphrases)
+        connection = open_connection(address, passphrases, say)
         try:
             return cls(connection, address)
         except Lost as error:

@@ -63,7 +63,7 @@ class RemoteTask:
         """Connect to the machine."""
         with self.console.step("connect") as step:
             step.waiting(str(self.address))
-            session = Session.open(self.address, self.passphrases)
+            session = Session.open(self.address, self.passphrases, step.detail)
             step.text = str(self.address)
         return session
 

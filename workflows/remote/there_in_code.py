@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..console import Console
+from ..errors import UserError
 from ..settings import Settings
 from ..vscode import attached
 from .address import Address
@@ -15,10 +16,15 @@ def open_there(settings: Settings, machine: Address, console: Console, found: Ma
     """Open VS Code in the container that a task there has found; what ``--json`` shows of it.
 
     Raises:
-        UserError: VS Code does not take the address.
+        UserError: VS Code does not take the address, or there is none.
     """
     from ..tasks.container import open_code
 
+    if machine.instance is not None:
+        raise UserError(
+            f"VS Code's Remote - SSH knows no way to {machine.instance}.",
+            "Connect to the instance with VS Code's own extension for Azure Machine Learning.",
+        )
     own = [settings.remote_user, settings.remote_port, settings.remote_key, settings.remote_gateway]
     by_name = not any(own) and "@" not in machine.named and ":" not in machine.named
     parent = attached.ssh_authority(machine.named, machine.host, machine.user, machine.port, by_name=by_name)

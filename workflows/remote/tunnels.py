@@ -55,12 +55,22 @@ def start(project: Path, address: Address, passphrases: Mapping[str, str]) -> bo
             )  # fmt: skip
         assert child.stdin is not None
         with child.stdin:
-            # Not on its command line: it may hold a passphrase.
-            child.stdin.write(json.dumps({"address": address.as_json(), "passphrases": dict(passphrases)}).encode())
+            # Not on its command line: it may hold a passphrase, and the token of a workspace.
+            told = {"address": address.as_json(), "passphrases": dict(passphrases), "token": _token(address)}
+            child.stdin.write(json.dumps(told).encode())
         _wait(project, child)
         # It is meant to outlive this command, so nobody waits for it.
         child.returncode = 0
     return True
+
+
+def _token(address: Address) -> dict[str, Any] | None:
+    """What this command has signed in with, for a machine that is reached through a workspace."""
+    if address.instance is None:
+        return None
+    from ..azureml.relay import tokens
+
+    return tokens.handed_on(address.instance)
 
 
 def ensure(

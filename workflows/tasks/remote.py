@@ -25,7 +25,7 @@ def check(run: Command, accept_host_key: str | None = None) -> None:
 
     if accept_host_key is not None:
         run.console.line(accept(run.settings, accept_host_key))
-    if not show(run.console, findings(run.settings)):
+    if not show(run.console, findings(run.settings, run.console.line)):
         raise Exit(code=1)
 
 

@@ -49,11 +49,16 @@ def address_of(endpoint: str, node: int) -> str:
         endpoint: ``ProxyEndpoint`` of a service's instance, with ``<nodeIndex>`` in the node's place.
         node: The node, counted from 0.
     """
-    text = endpoint.replace("<nodeIndex>", str(node)).rstrip("/")
+    return as_websocket(endpoint.replace("<nodeIndex>", str(node))) + PATH
+
+
+def as_websocket(address: str) -> str:
+    """An address as that of a websocket, without a slash at its end."""
+    text = address.rstrip("/")
     for plain, other in (("https://", "wss://"), ("http://", "ws://")):
         if text.startswith(plain):
-            text = other + text[len(plain) :]
-    return text + PATH
+            return other + text[len(plain) :]
+    return text
 
 
 class Container:

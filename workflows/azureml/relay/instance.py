@@ -1,0 +1,366 @@
+"""A compute instance through its own websocket: found in its workspace, asked for its state, connected to.
+
+As ``az ml compute connect-ssh`` does it (Azure/azure-cli-extensions, azext_mlv2/manual/custom: compute.py,
+_ssh_command.py and _ssh_connector.py): the address is that of its Jupyter, port 22 is asked for, a token for the
+resource manager lets in, the user is azureuser, and the key is one whose public half Azure was given when the
+instance was made.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...errors import UserError
+from ...received import Refused, message, one_line, web_address, words
+from ..bounded import answer
+from ..errors import NotAllowed, NotThere, Say, SignInRefused, attempt, status_of
+from ..history import part_of
+from ..sdk import install_command, version_of
+from . import tokens
+from .container import PATH, as_websocket
+from .websocket_stream import RelayRefused, connect
+
+if TYPE_CHECKING:
+    from ...remote.instances import Instance
+
+#: The version of the resource manager's interface.
+_VERSION = "2023-10-01"
+#: Below the address of an instance's Jupyter, the websocket that leads to its SSH server.
+_PATH = f"{PATH}/port/22"
+#: Seconds for the websocket to answer: the relay may take half a minute the first time.
+ANSWER_SECONDS = 40.0
+#: Seconds after which it is said what is waited for.
+_SAY_AFTER = 3.0
+#: Pauses, in seconds, before the websocket is tried again where that may help.
+_PAUSES = (1.0, 2.0, 4.0)
+_PACKAGES = {"websocket-client": "websocket", "azure-identity": "azure.identity", "tenacity": "tenacity"}
+_STOPPED = ("Stopped", "Stopping")
+_COMING = ("Creating", "Starting", "Restarting", "SettingUp", "UserSettingUp")
+_GONE = ("CreateFailed", "Deleting", "Unusable")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What Azure tells of a compute instance.
+
+    Attributes:
+        state: `Running`, `Stopped`, …
+        endpoint: The address of its Jupyter; empty where it has none.
+        public_key: The public key that it lets in; empty where Azure knows of none.
+        owner: Who it belongs to, in words; empty where that is the one who is signed in.
+    """
+
+    state: str
+    endpoint: str
+    public_key: str
+    owner: str
+
+
+def see_installed(auth: str) -> str:
+    """See that what this takes is installed; its versions, in words.
+
+    Args:
+        auth: Who signs in: one's own credential needs no azure-identity.
+
+    Raises:
+        UserError: Something is missing.
+    """
+    wanted = [name for name in _PACKAGES if ":" not in auth or name != "azure-identity"]
+    missing = [name for name in wanted if not _is_there(_PACKAGES[name])]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise UserError(f"{' and '.join(missing)} {verb} not installed.", f"Install the extra: {install_command('v2')}")
+    return ", ".join(f"{name} {version_of(name) or ''}".strip() for name in wanted if name != "tenacity")
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@contextmanager
+def _of_azure() -> Iterator[None]:
+    """Say who it was that has sent what cannot be; the next time it may be something else."""
+    try:
+        yield
+    except Refused as error:
+        raise UserError(
+            Refused(error.what, "Azure").problem,
+            "Something else may have answered in its place: see to the network and a proxy (HTTPS_PROXY).",
+        ) from error
+
+
+@_of_azure()
+def look_up_workspace(instance: Instance, say: Say | None = None) -> None:
+    """See that the instance's workspace is there.
+
+    Raises:
+        UserError: It is not, or cannot be asked.
+    """
+    try:
+        _ask(instance, "", "reading the workspace", say)
+    except NotThere as error:
+        raise _no_workspace(instance) from error
+
+
+@_of_azure()
+def look_up(instance: Instance, say: Say | None = None) -> Found:
+    """What Azure tells of an instance.
+
+    Args:
+        instance: Which one.
+        say: Shown what is waited for; None where whoever asks tries again by itself.
+
+    Raises:
+        UserError: There is no such instance, or it cannot be asked for.
+    """
+    try:
+        told = _ask(instance, f"/computes/{instance.name}", f"reading the compute instance {instance.name}", say)
+    except NotThere as error:
+        raise _not_there(instance, "is not there", say) from error
+    compute = part_of(told, "properties")
+    if compute.get("computeType") != "ComputeInstance":
+        kind = words(compute.get("computeType") or "", "a kind of compute", 60) or "something else"
+        raise _not_there(instance, f"is no compute instance but {kind}", say)
+    own = part_of(compute, "properties")
+    endpoint = ""
+    for one in own.get("applications") or []:
+        if isinstance(one, dict) and one.get("displayName") == "Jupyter":
+            endpoint = web_address(one.get("endpointUri"), "the address of its Jupyter")
+    return Found(
+        state=words(own.get("state") or "", "a state", 60),
+        endpoint=endpoint,
+        public_key=one_line(
+            str(part_of(own, "sshSettings").get("adminPublicKey") or "").strip(), "a public key", 16384
+        ),
+        owner=_owner(own, tokens.claims(instance)),
+    )
+
+
+def see_usable(instance: Instance, found: Found) -> None:
+    """See that an instance can be reached as it is now.
+
+    Raises:
+        UserError: It cannot.
+    """
+    if found.state in _STOPPED:
+        raise UserError(
+            f"The compute instance {instance.name} is {found.state.lower()}.",
+            f"Start it under Compute on https://ml.azure.com, or: az ml compute start {instance.named_for_az}",
+        )
+    if found.state in _COMING:
+        raise UserError(
+            f"The compute instance {instance.name} is not up yet: {found.state}.", "Run this again in some minutes."
+        )
+    if found.state in _GONE:
+        raise UserError(
+            f"The compute instance {instance.name} cannot be used: {found.state}.",
+            "See it under Compute on https://ml.azure.com; it may have to be made anew.",
+        )
+    if not found.endpoint:
+        raise UserError(
+            f"Azure names no way to the compute instance {instance.name} ({found.state or 'its state is not told'}).",
+            f"Restart it: az ml compute restart {instance.named_for_az}",
+        )
+    if not found.endpoint.startswith("https://"):
+        raise UserError(
+            f"The way to the compute instance {instance.name} is not encrypted: {found.endpoint}.",
+            "No token is sent there; ask whoever keeps the workspace.",
+        )
+
+
+def open_stream(instance: Instance, found: Found, say: Say | None = None) -> socket.socket:
+    """A socket that leads to an instance's SSH server.
+
+    Args:
+        instance: The instance.
+        found: What Azure tells of it.
+        say: As for :func:`look_up`.
+
+    Raises:
+        UserError: It is not let in, or nothing answers.
+    """
+    address = websocket_address(found.endpoint)
+    held, pauses = tokens.token(instance), list(_PAUSES if say is not None else ())
+    renewed = False
+    while True:
+        try:
+            with _said(say, f"{instance} has not answered yet; waiting for up to {ANSWER_SECONDS:.0f} s"):
+                return connect(address, held, ANSWER_SECONDS)
+        except RelayRefused as error:
+            if error.status == 401 and not renewed:
+                # It has ended since, or somebody has signed out: once more with a new one.
+                held, renewed = tokens.token(instance, refused=held), True
+                continue
+            if not pauses or not (error.status >= 500 or error.status == 429):
+                raise _explained(instance, found, error) from error
+            pause = pauses.pop(0)
+            if say is not None:
+                say(f"{error.reason}; again in {pause:.0f} s (Ctrl-C gives up)")
+            time.sleep(pause)
+
+
+def websocket_address(endpoint: str) -> str:
+    """The websocket that leads to the SSH server of an instance.
+
+    Args:
+        endpoint: The address of its Jupyter.
+    """
+    return as_websocket(endpoint.rstrip("/").removesuffix("/tree")) + _PATH
+
+
+def reach(instance: Instance, say: Say | None = None) -> tuple[socket.socket, Found]:
+    """A socket to an instance's SSH server, and what Azure tells of it.
+
+    Raises:
+        UserError: See the functions above.
+    """
+    see_installed(instance.auth)
+    found = look_up(instance, say)
+    see_usable(instance, found)
+    return open_stream(instance, found, say), found
+
+
+def about_keys(instance: Instance, found: Found) -> str:
+    """What a person has to do where an instance lets none of their keys in."""
+    if not found.public_key:
+        return (
+            f"Azure has no key for {instance.name}; it takes one only when an instance is made"
+            " (--ssh-public-access-enabled true --ssh-key-value). Or add your public key to ~/.ssh/authorized_keys in"
+            " its terminal on https://ml.azure.com."
+        )
+    return (
+        f"Set AML_REMOTE_KEY to the private half of the key that Azure has for {instance.name},"
+        f" {key_words(found.public_key)}."
+    )
+
+
+def key_words(public_key: str) -> str:
+    """A public key as people compare it: its kind, its fingerprint and its comment."""
+    import base64
+    import binascii
+    import hashlib
+
+    parts = public_key.split(None, 2)
+    try:
+        digest = hashlib.sha256(base64.b64decode(parts[1], validate=True)).digest()
+    except (IndexError, binascii.Error):
+        return "which is damaged"
+    shown = f"{parts[0]} SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+    return f"{shown} ({parts[2]})" if len(parts) > 2 else shown
+
+
+def _ask(instance: Instance, path: str, doing: str, say: Say | None) -> dict[str, Any]:
+    """What the resource manager answers of the workspace; once more with another token where it refuses one."""
+    import requests
+
+    def ask(refused: str = "") -> dict[str, Any]:
+        held = tokens.token(instance, refused, say)
+        address = f"{tokens.cloud(instance).manager.rstrip('/')}{_scope(instance)}{path}"
+        try:
+            with requests.Session() as http:
+                return message(answer(http, address, f"Bearer {held}", {"api-version": _VERSION}), "what Azure tells")
+        except requests.RequestException as error:
+            if status_of(error) != 401 or refused:
+                raise
+        return ask(held)
+
+    if say is None:
+        return attempt(ask, doing, lambda line: None, 0.0)
+    return attempt(ask, doing, say)
+
+
+def _scope(instance: Instance) -> str:
+    return (
+        f"/subscriptions/{instance.subscription_id}/resourceGroups/{instance.resource_group}"
+        f"/providers/Microsoft.MachineLearningServices/workspaces/{instance.workspace}"
+    )
+
+
+def _no_workspace(instance: Instance) -> NotThere:
+    return NotThere(
+        f"There is no Azure ML workspace {instance.workspace} (resource group {instance.resource_group}, subscription"
+        f" {instance.subscription_id}).",
+        "Correct AML_WORKSPACE, AML_RESOURCE_GROUP or config.json; `az ml workspace list` has those there are.",
+    )
+
+
+def _not_there(instance: Instance, what: str, say: Say | None) -> NotThere:
+    """That there is no such instance, with those there are; or no such workspace."""
+    try:
+        told = _ask(instance, "/computes", "reading which computes there are", say)
+    except NotThere:
+        return _no_workspace(instance)
+    names = [
+        words(one.get("name") or "", "a name", 80)
+        for one in told.get("value") or []
+        if isinstance(one, dict) and part_of(one, "properties").get("computeType") == "ComputeInstance"
+    ]
+    there = f"There {'is' if len(names) == 1 else 'are'}: {', '.join(sorted(names))}" if names else "It has none"
+    return NotThere(
+        f"{instance.name} {what} in the workspace {instance.workspace}. {there}.",
+        "Correct AML_REMOTE_HOST." if names else "Make one under Compute on https://ml.azure.com.",
+    )
+
+
+def _owner(own: dict[str, Any], claims: dict[str, Any]) -> str:
+    """Who an instance belongs to, where that is somebody else than the one who is signed in."""
+    assigned = part_of(part_of(own, "personalComputeInstanceSettings"), "assignedUser").get("objectId")
+    maker = part_of(own, "createdBy")
+    known, signed_in = assigned or maker.get("userId"), claims.get("oid")
+    if not known or not signed_in or known == signed_in:
+        return ""
+    name = words(maker.get("userName") or "", "a name", 80) if known == maker.get("userId") else ""
+    return name or f"the user {words(known, 'an id', 80)}"
+
+
+def _explained(instance: Instance, found: Found, error: RelayRefused) -> UserError:
+    name, status = instance.name, error.status
+    if status == 401:
+        return SignInRefused(
+            f"The websocket of {name} does not accept the sign-in (401).",
+            "Sign in again as the one whom the instance belongs to (az login, AML_AUTH); see that this clock is right.",
+        )
+    if status == 403:
+        whose = f"it belongs to {found.owner}, and lets in nobody else" if found.owner else "it lets in its owner alone"
+        return NotAllowed(
+            f"The websocket of {name} does not let you in (403): {whose}.",
+            "Name an instance of your own; where that is one, its workspace may let in its own network alone.",
+        )
+    if status == 404:
+        return UserError(
+            f"There is no websocket at {name} (404).",
+            f"It may be coming up: run this again; else restart it: az ml compute restart {instance.named_for_az}",
+        )
+    if status:
+        return UserError(
+            f"The websocket of {name} answers {status}.",
+            "Run this again in a minute; if it stays so, see to a proxy in between (HTTPS_PROXY), or restart it:"
+            f" az ml compute restart {instance.named_for_az}",
+        )
+    return UserError(
+        f"There is no way to {name}: {error.reason}.",
+        "See to the network and a proxy (HTTPS_PROXY, NO_PROXY) that lets websockets through; a workspace with a"
+        " private endpoint is reached from its own network alone.",
+    )
+
+
+@contextmanager
+def _said(say: Say | None, line: str) -> Iterator[None]:
+    """Say what is waited for, once that takes so long that it is noticed."""
+    timer = threading.Timer(_SAY_AFTER, lambda: say(f"{line} (Ctrl-C gives up)") if say is not None else None)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,0 +1,98 @@
+"""The tokens with which compute instances are reached: kept in memory, renewed in time, handed on by a pipe alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...redaction import keep_secret
+from ..access import claims_of
+from ..errors import SIGNING_IN, Say, attempt
+from ..v2.clouds import Cloud, find_cloud
+from ..v2.credentials import credential
+
+if TYPE_CHECKING:
+    from ...remote.instances import Instance
+
+#: Seconds before its end from which a token is no longer used.
+_EARLY = 300.0
+
+
+@dataclass
+class _Kept:
+    """What one way to sign in has given in this process."""
+
+    cloud: Cloud | None = None
+    credential: Any = None
+    token: str = ""
+    expires: float = 0.0
+
+
+_KEPT: dict[tuple[str, str], _Kept] = {}
+_LOCK = threading.Lock()
+
+
+def _kept(instance: Instance) -> _Kept:
+    return _KEPT.setdefault((instance.auth, instance.project), _Kept())
+
+
+def cloud(instance: Instance) -> Cloud:
+    """The cloud that an instance is in.
+
+    Raises:
+        UserError: A variable names none.
+        requests.RequestException: It cannot be asked now.
+    """
+    kept = _kept(instance)
+    if kept.cloud is None:
+        kept.cloud = find_cloud()
+    return kept.cloud
+
+
+def token(instance: Instance, refused: str = "", say: Say | None = None) -> str:
+    """A token for the resource manager, which holds.
+
+    Args:
+        instance: Whose settings say who signs in.
+        refused: A token that was refused: another one is asked for.
+        say: Shown what is waited for; None where whoever asks tries again by itself.
+
+    Raises:
+        UserError: Nobody is signed in.
+    """
+    with _LOCK:
+        kept = _kept(instance)
+        if kept.token and kept.token != refused and kept.expires - time.time() > _EARLY:
+            return kept.token
+
+        def sign_in() -> Any:
+            where = cloud(instance)
+            if kept.credential is None:
+                kept.credential = credential(instance.settings(), where)
+            return kept.credential.get_token(where.scope)
+
+        made = attempt(sign_in, SIGNING_IN, say) if say else attempt(sign_in, SIGNING_IN, lambda line: None, 0.0)
+        keep_secret(made.token)
+        kept.token, kept.expires = made.token, float(made.expires_on)
+        return kept.token
+
+
+def claims(instance: Instance) -> dict[str, Any]:
+    """What the token that is held says of whoever is signed in; nothing where there is none, or it says nothing."""
+    return claims_of(_kept(instance).token)
+
+
+def handed_on(instance: Instance) -> dict[str, Any]:
+    """The token that is held, for a pipe to another process of this program; never for a file or a command line."""
+    kept = _kept(instance)
+    return {"token": kept.token, "expires": kept.expires}
+
+
+def take(instance: Instance, told: dict[str, Any]) -> None:
+    """Go on with what :func:`handed_on` has given in another process."""
+    kept = _kept(instance)
+    kept.token, kept.expires = str(told["token"]), float(told["expires"])
+    if kept.token:
+        keep_secret(kept.token)
