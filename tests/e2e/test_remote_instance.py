@@ -28,7 +28,8 @@ from remotes import RemoteProject, remote_project
 from workflows.azureml.relay import instance as instances
 from workflows.console import Console
 from workflows.errors import UserError
-from workflows.remote import address
+from workflows.remote import address, pulse
+from workflows.remote.session import Lost, Session
 from workflows.remote.there_in_code import open_there
 from workflows.settings import resolve
 
@@ -88,6 +89,13 @@ def failed(project: RemoteProject, name: str, *parts: str, **more: str) -> None:
         assert part in said
 
 
+def signed_in_here(project: RemoteProject, monkeypatch: pytest.MonkeyPatch, **more: str) -> None:
+    """Have this process sign in as the project's commands do."""
+    for name, value in {**project.environ, **more}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.syspath_prepend(str(CLIENT))
+
+
 class Proxy:
     """A proxy on 127.0.0.1 that knows CONNECT.
 
@@ -95,12 +103,14 @@ class Proxy:
         seen: Where it was asked to connect to.
         ports: The ports from which it has connected.
         answer: The status that it refuses with; empty where it lets everybody through.
+        frozen: Whether it passes nothing on: connections stay open and are silent.
     """
 
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.ports: list[int] = []
         self.answer = ""
+        self.frozen = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -131,16 +141,17 @@ class Proxy:
             with socket.create_connection((host, int(port))) as there:
                 self.ports.append(there.getsockname()[1])
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                back = threading.Thread(target=_pass_on, args=(there, client), daemon=True)
+                back = threading.Thread(target=_pass_on, args=(there, client, self.frozen), daemon=True)
                 back.start()
-                _pass_on(client, there)
+                _pass_on(client, there, self.frozen)
                 back.join(5)
 
 
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
+def _pass_on(source: socket.socket, target: socket.socket, frozen: threading.Event) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
-            target.sendall(data)
+            if not frozen.is_set():
+                target.sendall(data)
     with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_WR)
 
@@ -311,6 +322,31 @@ def test_a_task_goes_on_where_its_connection_drops(project: RemoteProject, serve
     assert len(server.relay.shown) > before
 
 
+def test_a_way_that_falls_silent_is_noticed_and_nothing_of_it_is_left(
+    project: RemoteProject, server: AzureMLServer, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed_in_here(project, monkeypatch, HTTPS_PROXY=proxy.address, NO_PROXY="elsewhere.invalid")
+    monkeypatch.setattr(pulse, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(pulse, "SILENT_SECONDS", 2.0)
+    before = set(threading.enumerate())
+    target = address.resolve(resolve(project.folder))
+    made = Session.open(target, {})
+    assert made.ask("facts", folder="azureml-debug")["venv"]
+    proxy.frozen.set()
+    with pytest.raises(Lost):
+        made.frame(60)
+    made.close()
+    proxy.frozen.clear()
+    again = Session.open(target, {})
+    again.close()
+
+    def own() -> list[threading.Thread]:
+        ends = ("(_out)", "(_in)", "(_ping)")
+        return [one for one in threading.enumerate() if one not in before and one.name.endswith(ends)]
+
+    until(lambda: not own(), "the end of the websockets' threads")
+
+
 # What can be wrong
 
 
@@ -465,9 +501,7 @@ def test_a_websocket_that_never_answers_is_said_while_it_is_waited_for_and_ctrl_
 def test_a_websocket_that_never_answers_is_given_up(
     project: RemoteProject, server: AzureMLServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in project.environ.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.syspath_prepend(str(CLIENT))
+    signed_in_here(project, monkeypatch)
     target = address.resolve(resolve(project.folder)).instance
     assert target is not None
     server.relay.silent = True

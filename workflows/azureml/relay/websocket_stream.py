@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 #: Seconds for the relay to answer, and between two pings that keep proxies from ending a quiet connection.
 ANSWER_SECONDS, PING_SECONDS = 20.0, 30.0
+#: Milliseconds after which data that nobody acknowledges ends the connection.
+_USER_TIMEOUT = 15_000
 _CHUNK = 1 << 16
 #: Variables that name a bundle of certificates, as requests and OpenSSL read them.
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
@@ -53,7 +55,7 @@ def connect(address: str, token: str, timeout: float = ANSWER_SECONDS) -> socket
             timeout=timeout,
             header=[f"Authorization: Bearer {token}"],
             sslopt={"ca_certs": bundle} if bundle else {},
-            sockopt=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
+            sockopt=_options(),
             enable_multithread=True,
             skip_utf8_validation=True,
             redirect_limit=0,
@@ -67,6 +69,14 @@ def connect(address: str, token: str, timeout: float = ANSWER_SECONDS) -> socket
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise RelayRefused(f"{urlsplit(address).hostname} cannot be reached: {text}") from error
     return _Joined(made).ours
+
+
+def _options() -> tuple[tuple[int, int, int], ...]:
+    """A debugger's small messages do not wait for one another, and nobody waits for a link that is dead."""
+    found: tuple[tuple[int, int, int], ...] = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        found += ((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT),)
+    return found
 
 
 class _Joined:
