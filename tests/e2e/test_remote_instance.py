@@ -6,6 +6,7 @@ The workspace is `azureml_server`, the instance a host with a real OpenSSH serve
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import site
 import socket
@@ -297,6 +298,33 @@ def test_a_connection_that_drops_comes_back_with_a_fresh_token_on_the_same_port(
             go_on(client, frame)
             asking.join(20)
         assert answers == [{"answer": 60}]
+    finally:
+        project.remote("container.stop")
+
+
+def test_who_is_signed_in_with_az_is_so_in_the_background_too(
+    project: RemoteProject, server: AzureMLServer, tmp_path: Path
+) -> None:
+    """azure-identity itself, with an `az` that answers as the real one does."""
+    az = tmp_path / "bin" / "az"
+    az.parent.mkdir()
+    az.write_text(
+        f"#!{sys.executable}\nimport json, sys, time\nsys.path.insert(0, {str(CLIENT)!r})\n"
+        "from azureml_server_credential import ServerCredential\n"
+        "made = ServerCredential().get_token(sys.argv[sys.argv.index('--resource') + 1])\n"
+        "when = time.strftime('%Y-%m-%d %H:%M:%S.000000', time.localtime(made.expires_on))\n"
+        "print(json.dumps({'accessToken': made.token, 'expiresOn': when, 'expires_on': made.expires_on}))\n"
+    )
+    az.chmod(0o755)
+    project.environ |= {"AML_AUTH": "interactive", "PATH": f"{az.parent}:{os.environ['PATH']}"}
+    assert look(project)["sign-in"]["text"] == "by AML_AUTH=interactive"
+    project.remote("deploy.debug")
+    try:
+        before = server.relay.shown[-1]
+        server.relay.ended = before + 1
+        server.services.drop()
+        until(lambda: server.relay.shown[-1] > before, "a connection with another token")
+        until(lambda: not project.ok("remote.tunnels", "--json").json["problem"], "the tunnels' return")
     finally:
         project.remote("container.stop")
 

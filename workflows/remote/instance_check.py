@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from ..errors import UserError
 from ..findings import Finding
+from ..received import words
 from .instances import Instance, key_here
 
 
@@ -25,7 +26,9 @@ def through_workspace(target: Instance, say: Callable[[str], None] | None) -> It
         name = "sign-in"
         tokens.token(target, say=say)
         who = tokens.claims(target)
-        shown = next((str(who[one]) for one in ("upn", "unique_name", "name", "appid") if who.get(one)), "")
+        shown = next(
+            (words(who[one], "a name", 120) for one in ("upn", "unique_name", "name", "appid") if who.get(one)), ""
+        )
         way = "the factory of AML_AUTH" if ":" in target.auth else f"AML_AUTH={target.auth}"
         yield Finding(name, True, f"as {shown}" if shown else f"by {way}")
         name = "workspace"
