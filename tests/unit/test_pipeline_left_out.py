@@ -175,6 +175,6 @@ jobs:
     with pytest.raises(UserError) as caught:
         load(text)
     lines = str(caught.value).splitlines()
-    assert [line.split(" ")[0] for line in lines[::2]] == [f"pipeline.yml:{number}:" for number in (4, 3, 5, 5)]
+    assert [line.split(" ")[0] for line in lines[::2]] == [f"pipeline.yml:{number}:" for number in (3, 4, 5, 5)]
     assert all(" error: " in line for line in lines[::2])
     assert caught.value.exit_code == 1

@@ -250,9 +250,9 @@ def test_all_that_is_wrong_in_all_files_is_told_at_once(nested: Load, tmp_path: 
     error = refused(nested, text)
     assert [line.partition(" error")[0] for line in str(error).splitlines()[::2]] == [
         "pipeline.yml:8:",
-        "inner.yml:24:",
-        "pipeline.yml:18:",
         "pipeline.yml:17:",
+        "pipeline.yml:18:",
+        "inner.yml:24:",
     ]
     assert (error.file, error.line) == (Path("pipeline.yml"), 8)
 

@@ -14,6 +14,7 @@ from workflows.errors import UserError
 from workflows.pipelines.batch import data_input
 from workflows.pipelines.definition import Pipeline
 from workflows.pipelines.parallel import is_parallel
+from workflows.pipelines.parallel_data import takes_table
 from workflows.pipelines.parts import Parts
 from workflows.pipelines.reader import load_pipeline
 
@@ -177,10 +178,43 @@ def test_a_wrong_parallel_job_is_refused_at_its_line(tmp_path: Path, was: str, n
 def test_one_mini_batch_is_asked_of_the_parallel_step_that_is_meant(tmp_path: Path) -> None:
     two = JOB + textwrap.indent(textwrap.dedent(JOB).split("jobs:\n")[1].replace("score:", "again:"), "    ")
     found = read(project(tmp_path, {}), two)
-    changed = Parts(mini_batch=3).of(replace(found, asked=("again",)))
-    assert ["--only 3" in step.command for step in changed.steps] == [False, True]
+    changed = Parts(mini_batch=0).of(replace(found, asked=("again",)))
+    assert ["--only 0" in step.command for step in changed.steps] == [False, True]
     with pytest.raises(UserError, match="Several steps have mini-batches: score, again"):
-        Parts(mini_batch=3).of(found)
+        Parts(mini_batch=0).of(found)
+
+
+def test_a_mini_batch_that_there_is_not_is_refused_before_the_start(tmp_path: Path) -> None:
+    found = read(project(tmp_path, {f"data/{number}.txt": "1" for number in range(9)}), JOB)
+    assert "--only 1" in Parts(mini_batch=1).of(found).steps[0].command
+    with pytest.raises(UserError, match=r"There is no mini-batch 2 of step `score`: its input has 2, from 0 on\."):
+        Parts(mini_batch=2).of(found)
+
+
+def test_data_that_is_empty_is_refused_before_the_start_and_an_output_is_not_looked_at(tmp_path: Path) -> None:
+    folder = project(tmp_path, {})
+    (folder / "data" / "x.txt").unlink()
+    with pytest.raises(UserError, match=r"The input .*data is empty") as caught:
+        read(folder, JOB)
+    assert caught.value.line == 9
+    made = JOB.replace("{type: uri_folder, path: ./data}", "${{parent.jobs.make.outputs.o}}")
+    assert len(read(folder, made + "      make: {command: ls, outputs: {o: {type: uri_folder}}}\n").steps) == 2
+
+
+def test_a_step_of_tables_is_known_by_its_data(tmp_path: Path) -> None:
+    files = {
+        "parts/scorer.yml": COMPONENT,
+        "parts/score.py": RUN,
+        "table/MLTable": "paths:\n- file: ./a.csv\ntransformations:\n- read_delimited\n",
+        "table/a.csv": "a\n1\n",
+        "files/MLTable": "paths:\n- file: ./a.csv\n",
+        "files/a.csv": "a\n1\n",
+    }
+    folder = project(tmp_path, files)
+    job = "type: pipeline\njobs:\n  s:\n    component: ./parts/scorer.yml\n    inputs: "
+    job += "{data: {type: mltable, path: PATH}}\n"
+    found = {name: takes_table(read(folder, job.replace("PATH", name)).steps[0]) for name in ("table", "files")}
+    assert found == {"table": True, "files": False}
 
 
 def test_a_mini_batch_of_what_has_none_is_refused(tmp_path: Path) -> None:

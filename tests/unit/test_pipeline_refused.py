@@ -11,6 +11,7 @@ from test_pipeline_reader import load as load  # a fixture
 
 from workflows.errors import UserError
 from workflows.pipelines.definition import Pipeline
+from workflows.pipelines.problems import single
 from workflows.pipelines.reader import load_pipeline
 
 Load = Callable[..., Pipeline]
@@ -44,12 +45,12 @@ FIT = "component: fit/fit.yml\ninputs:\n  data: {path: ./data}\n"
         ("a: b: c\n", "mapping values are not allowed", "Correct", 1),
         ("a: 1\n---\nb: 2\n", "is not valid YAML", "", 2),
         ("a: *nowhere\n", "undefined alias", "", 1),
-        ("a: 1\nb: !!python/object:os.system x\n", "could not determine a constructor", "", 2),
+        (P + "jobs: {a: {command: ls}}\nb: !!python/object:os.system x\n", "could not determine a constr", "", 3),
         ("a: 1\nb: \x01\n", "is not valid YAML", "", 2),
         ("a: &a\n  b: *a\n", "contains itself", "", 2),
         (P + "jobs:\n  a:\n    command: x\n    command: y\n", "twice: in line 4 and in line 5", "Take one", 5),
-        (P + "jobs: {}\njobs: {}\n", "`jobs` is there twice: in line 2 and in line 3", "", 3),
-        (P + "jobs:\n  a:\n    <<: 3\n", "`<<` takes a mapping", "anchor", 4),
+        (P + "jobs: {a: {command: ls}}\njobs: {}\n", "`jobs` is there twice: in line 2 and in line 3", "", 3),
+        (P + "jobs:\n  a:\n    command: ls\n    <<: 3\n", "`<<` takes a mapping", "anchor", 5),
         ("name: x\ndependencies: [pip]\n", "is a conda file, not a pipeline or a job", "`conda_file: pipeline.yml`", 1),
         ("type: spark\nentry: {file: a.py}\n", "is a Spark job, which runs in Azure only", "stands in for it there", 1),
         (
@@ -211,6 +212,7 @@ def test_what_cannot_run_is_refused_with_its_line(load: Load, text: str, problem
     assert problem in error.problem
     assert remedy in error.remedy
     assert (error.file, error.line) == (Path("pipeline.yml"), line)
+    assert single(error) == (error,), "what follows from it is told as well"
 
 
 @pytest.mark.parametrize(

@@ -52,11 +52,12 @@ def load_deployment(file: Path, project: Path, model_dir: Path | None = None) ->
     Raises:
         UserError: It is none, or something in it is wrong or not on this machine; one error with all of it.
     """
-    root, of_endpoint = deployment_of(read_yaml(file, "deployment file"))
+    problems = Problems()
+    root, of_endpoint = deployment_of(read_yaml(file, "deployment file", take=problems.take))
     file = root.file or file
+    problems.files[file] = None
     if kinds.kind_of(root) is not kinds.ONLINE_DEPLOYMENT and not _looks_like_one(root):
         raise kinds.wrong_kind(root, "an online deployment")
-    problems = Problems(file)
     problems.notes += [of_endpoint] if of_endpoint else []
     _keys(problems, root.data, _KEYS, "A deployment")
     names = LocalAssets((project, file.parent))
@@ -96,7 +97,7 @@ def load_deployment(file: Path, project: Path, model_dir: Path | None = None) ->
     if type_ not in ("managed", "kubernetes"):
         problems.add(root.data["type"], f"`type` is managed or kubernetes, not {type_}.", "Correct that line.")
     name, endpoint = (_text(problems, root, key) for key in _WANTED)
-    problems.settle()
+    problems.check()
     endpoint = endpoint or _endpoint_beside(file, name)
     return OnlineDeployment(
         file=file,
@@ -142,12 +143,7 @@ def _mapping(problems: Problems, value: Value | None, known: tuple[str, ...], wh
 
 
 def _text(problems: Problems, root: Value, key: str) -> str:
-    value = root.get(key)
-    if value is None:
-        return ""
-    with problems.gathered(value):
-        return value.text(f"`{key}`").strip()
-    return ""
+    return problems.text(root.get(key), f"`{key}`")
 
 
 def _code(problems: Problems, root: Value) -> tuple[Path | None, Path | None]:
@@ -162,9 +158,10 @@ def _environment(
     value = root.get("environment")
     if value is None:
         return None, None
-    with problems.gathered(value):
+    with problems.kept(value):
         where = registered_environment(value, names)
-        return read_environment(where, "the deployment"), _routes(problems, where.get("inference_config"))
+        routes = _routes(problems, where.get("inference_config"))
+        return read_environment(where, "the deployment", problems), routes
     return None, None
 
 

@@ -90,6 +90,7 @@ class PipelineFlow:
         return pipeline
 
     def _survey(self, wanted: Wanted, *, in_editor: bool = False) -> tuple[Pipeline, UserError | None]:
+        from ..pipelines.problems import single, together
         from ..pipelines.reader import survey
         from ..pipelines.selection import NoStep
 
@@ -103,7 +104,11 @@ class PipelineFlow:
                 only=wanted.parts.wholes(wanted.only),
                 skip=wanted.skip,
             )
-            return wanted.parts.of(found, wanted.only), error
+            try:
+                found = wanted.parts.of(found, wanted.only)
+            except UserError as wrong:
+                error = together([*single(error), wrong], found.files)
+            return found, error
         except NoStep as error:
             raise _no_step(error.name, error.names, file, in_editor) from None
 

@@ -9,10 +9,12 @@ from typing import Any
 from .. import engines
 from ..console import Console
 from ..engines.base import Engine
+from ..environments.of_steps import resolve_steps
+from ..environments.references import ResolvedEnvironment
 from ..errors import UserError
 from ..paths import shown
 from ..pipelines.definition import EnvironmentReference, Input, Pipeline, Step
-from ..pipelines.problems import SeveralErrors, together
+from ..pipelines.problems import single, together
 from ..pipelines.shown_commands import MISSING, shown_command, shown_input
 from ..redaction import scrub
 from ..settings import Settings
@@ -68,17 +70,18 @@ def look(settings: Settings, console: Console, pipeline: Pipeline, error: UserEr
     chosen, word = engines.choose(settings.engine) if local else (None, "")
     if word:
         console.line(f"Engine: {word}.")
-    errors = list(error.errors) if isinstance(error, SeveralErrors) else [error] if error is not None else []
-    notes = dict.fromkeys(pipeline.notes)
-    steps = []
+    errors, notes, steps = list(single(error)), dict.fromkeys(pipeline.notes), []
+    resolved: Mapping[str, ResolvedEnvironment] = {}
+    if chosen is not None:
+        resolved, wrong = resolve_steps(pipeline.steps, settings, chosen)
+        errors += wrong
+    # In the order in which they are told.
+    error = together(errors, pipeline.files) if errors else None
     for step in pipeline.steps:
         environment, state = _named(step.environment), ""
-        if chosen is not None:
-            try:
-                environment, state, more = _environment(step, settings, chosen)
-                notes |= dict.fromkeys(more)
-            except UserError as wrong:
-                errors.append(wrong)
+        if chosen is not None and step.name in resolved:
+            environment, state = _environment(step, resolved[step.name], chosen)
+            notes |= dict.fromkeys(resolved[step.name].notes)
         steps.append(
             DryStep(step, shown_command(step), environment, state, {n: _input(one) for n, one in step.inputs.items()})
         )
@@ -90,7 +93,7 @@ def look(settings: Settings, console: Console, pipeline: Pipeline, error: UserEr
         console.line(f"  note: {note}")
     missing = [
         {"problem": one.problem, "remedy": one.remedy, "file": str(one.file) if one.file else None, "line": one.line}
-        for one in errors
+        for one in single(error)
     ]
     console.result(
         {
@@ -101,7 +104,7 @@ def look(settings: Settings, console: Console, pipeline: Pipeline, error: UserEr
             "missing": missing,
         }
     )
-    return together(errors) if errors else None
+    return error
 
 
 def _show(console: Console, one: DryStep) -> None:
@@ -147,12 +150,9 @@ def _named(reference: EnvironmentReference | None) -> str:
     return reference.name or reference.image or "a conda file in the pipeline file"
 
 
-def _environment(step: Step, settings: Settings, engine: Engine) -> tuple[str, str, tuple[str, ...]]:
-    """What a step runs in, whether it is there, and what is to be said of it."""
-    from ..environments.references import resolve_environment
-
-    one = resolve_environment(step.environment, settings, engine.name)
+def _environment(step: Step, one: ResolvedEnvironment, engine: Engine) -> tuple[str, str]:
+    """What a step runs in, and whether it is there."""
     if one.definition is None:
-        return _named(step.environment), "", one.notes
+        return _named(step.environment), ""
     there = engine.find(one.definition, one.base_image)
-    return str(shown(one.definition.source)), "there" if there is not None else "to be built", one.notes
+    return str(shown(one.definition.source)), "there" if there is not None else "to be built"

@@ -18,6 +18,7 @@ from .literals import unknown_keys
 from .local_paths import local_path, scheme
 from .notes import Notes
 from .parallel import MODEL_INPUT
+from .problems import Problems
 from .yaml_file import Value, listed, read_yaml, refuse
 
 #: What the input is called that `deploy.debug --data` gives.
@@ -37,19 +38,20 @@ _KEYS = (
 _PLAIN = re.compile(r"[\w.-]+", re.ASCII)
 
 
-def of_batch(root: Value, notes: Notes, assets: LocalAssets, data_is_file: bool) -> Value:
+def of_batch(root: Value, notes: Notes, problems: Problems, assets: LocalAssets, data_is_file: bool) -> Value:
     """The pipeline that a batch deployment starts for its data.
 
     Args:
         root: The deployment's file.
         notes: Takes what is not acted on.
+        problems: Takes what is wrong with single fields.
         assets: Where the files of registered models are looked for.
         data_is_file: Whether the data is one file.
 
     Raises:
-        UserError: It has nothing that could be run here, or is not of the schema's shape; with the line.
+        UserError: It has nothing that could be run here; with the line.
     """
-    for key in unknown_keys(root.mapping("The deployment"), _KEYS, "The deployment", notes.say):
+    for key in unknown_keys(root.mapping("The deployment"), _KEYS, "The deployment", problems, notes.say).others:
         notes.add(key)
     type_ = root.get("type")
     if root.get("component") is not None or root.get("job_definition") is not None:
@@ -61,37 +63,43 @@ def of_batch(root: Value, notes: Notes, assets: LocalAssets, data_is_file: bool)
     if code is None:
         problem = f"The batch deployment {name} has no scoring script: MLflow models are served by Azure's own."
         remedy = "Add `code_configuration` with a script that loads the model: `mlflow.pyfunc.load_model`."
-        raise refuse(root, problem, remedy)
-    settings = _settings(root)
-    script = code.get("scoring_script")
-    if script is None:
-        raise refuse(code, "The `code_configuration` has no `scoring_script`.", "Name the script that has run().")
+        problems.add(root, problem, remedy)
+        code = Value({}, root.file, root.line)
+    elif problems.mapping(code, "`code_configuration`") and code.get("scoring_script") is None:
+        problems.add(code, "The `code_configuration` has no `scoring_script`.", "Name the script that has run().")
+    settings = _settings(root, problems)
 
     def at(data: Any, place: Value = root) -> Value:
         return Value(data, place.file, place.line)
 
-    task = {"type": at("run_function"), "entry_script": script}
+    # Where there is none, that has been told: an empty one is where the code is.
+    task = {"type": at("run_function"), "entry_script": code.get("scoring_script") or at("")}
     if code.get("code") is not None:
         task["code"] = code.data["code"]
     if root.get("environment") is not None:
         task["environment"] = root.data["environment"]
-    if _appends(settings):
+    if _appends(settings, problems):
         file = settings.get("output_file_name")
         file_name = str(file.data) if file is not None else _FILE_NAME
         if not _PLAIN.fullmatch(file_name):
-            raise refuse(file or root, f"`output_file_name` cannot be `{file_name}`.", "Use letters, digits, `-._`.")
+            problem = f"`output_file_name` cannot be `{file_name}`."
+            problems.add(file or root, problem, "Use letters, digits, `-._`.")
+            file_name = _FILE_NAME
         task["append_row_to"] = at("${{outputs." + OUTPUT + "}}/" + file_name, file or root)
     inputs = {DATA: at("${{parent.inputs." + DATA + "}}")}
     declared = {DATA: at({"type": at("uri_file" if data_is_file else "uri_folder")})}
     job: dict[str, Value] = {"type": at("parallel"), "input_data": at("${{inputs." + DATA + "}}"), "task": at(task)}
-    model = _model(root, assets)
+    model = None
+    with problems.kept():
+        model = _model(root, assets)
     if model is not None:
         key = model.data["name"]
         inputs[key] = at({"type": model.data["type"], "path": model.data["path"]}, model)
         job[MODEL_INPUT] = at("${{inputs." + key + "}}")
     job |= {key: settings[key] for key in _SAME if key in settings}
     job["mini_batch_size"] = at(str(settings["mini_batch_size"].data) if "mini_batch_size" in settings else "10")
-    variables = {**_entries(root, "environment_variables"), **_of(settings, "environment_variables")}
+    own = problems.mapping(settings.get("environment_variables"), "`environment_variables`")
+    variables = {**problems.mapping(root.get("environment_variables"), "`environment_variables`"), **own}
     job["environment_variables"] = at(variables)
     job["outputs"] = at({OUTPUT: at("${{parent.outputs." + OUTPUT + "}}")})
     job["inputs"] = at(inputs)
@@ -137,22 +145,22 @@ def _of_component(root: Value) -> Value:
     return Value({"type": Value("pipeline", root.file, root.line), **kept}, root.file, root.line)
 
 
-def _settings(root: Value) -> dict[str, Value]:
+def _settings(root: Value, problems: Problems) -> dict[str, Value]:
     """The settings, which older files have at the top."""
     outer = {key: value for key, value in root.data.items() if key in _SETTINGS and value.data is not None}
-    inner = _entries(root, "settings")
+    inner = problems.mapping(root.get("settings"), "`settings`")
     return {**outer, **{key: value for key, value in inner.items() if value.data is not None}}
 
 
-def _appends(settings: Mapping[str, Value]) -> bool:
+def _appends(settings: Mapping[str, Value], problems: Problems) -> bool:
     action = settings.get("output_action")
     if action is None:
         return True
     # Earlier files write SummaryOnly.
     name = re.sub(r"[^a-z]", "", str(action.data).lower())
     if name not in ("appendrow", "summaryonly"):
-        raise refuse(action, f"`output_action` cannot be `{action.data}`.", "Write append_row or summary_only.")
-    return name == "appendrow"
+        problems.add(action, f"`output_action` cannot be `{action.data}`.", "Write append_row or summary_only.")
+    return name != "summaryonly"
 
 
 def _model(root: Value, assets: LocalAssets) -> Value | None:
@@ -187,9 +195,4 @@ def _name(root: Value) -> str:
 
 def _entries(place: Value, key: str) -> Mapping[str, Value]:
     value = place.get(key)
-    return value.mapping(f"`{key}`") if value is not None else {}
-
-
-def _of(settings: Mapping[str, Value], key: str) -> Mapping[str, Value]:
-    value = settings.get(key)
     return value.mapping(f"`{key}`") if value is not None else {}

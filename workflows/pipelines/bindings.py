@@ -16,7 +16,7 @@ from .literals import DATA_TYPES, Declared, literal_text, literal_type
 from .local_paths import Elsewhere, all_elsewhere, data_path, local_path, scheme
 from .notes import Notes
 from .pipeline_inputs import Given, as_expression, read_given, wrong_binding
-from .problems import Problems
+from .problems import Problems, Told
 from .scope import Broken, LeftOut, Scope
 from .yaml_file import Value, read_yaml, refuse
 
@@ -48,7 +48,8 @@ class Bindings:
 
         What is wrong with one is kept in ``problems``, and the others are looked at all the same.
         """
-        found = {name: self._here(source, name, declared) for name, declared in source.declared.items()}
+        problems = self.problems.of(source.name)
+        found = {name: self._here(source, name, declared, problems) for name, declared in source.declared.items()}
         keep_inputs({name: entry.text for name, entry in found.items() if entry.text is not None})
         return found
 
@@ -61,8 +62,8 @@ class Bindings:
         if self.elsewhere:
             raise all_elsewhere(self.elsewhere)
 
-    def _here(self, source: Source, name: str, declared: Declared) -> Input:
-        with self.problems.of(source.name):
+    def _here(self, source: Source, name: str, declared: Declared, problems: Problems) -> Input:
+        with problems.kept():
             try:
                 return self._input(source, name, declared)
             except Elsewhere as error:
@@ -73,6 +74,8 @@ class Bindings:
     def _input(self, source: Source, name: str, declared: Declared) -> Input:
         what = f"Input `{name}` of step `{source.name}`"
         option = f"{source.name}.{name}"
+        if declared.broken:
+            raise Told
         given = read_given(name, source.given[name]) if name in source.given else Given()
         if option in self.replaced:
             given = Given(given.type, Value(self.replaced[option], None), given.data)

@@ -17,11 +17,11 @@ from .distribution import Layout, read_layout
 from .environment_field import read_environment
 from .expressions import Malformed, expressions, without_expressions
 from .includes import read_includes
-from .job_kinds import PARALLEL, SWEEP, kind_of_job, not_here
-from .literals import Declared, read_declared, read_type, unknown_keys
+from .job_kinds import COMMAND, PARALLEL, SWEEP, kind_of_job, not_here
+from .literals import Declared, Unknown, read_declared, read_type, unknown_keys
 from .local_paths import code_path, local_path, scheme
-from .notes import Notes
-from .parallel import as_command
+from .notes import Notes, Say
+from .parallel import TOLD, as_command
 from .problems import Problems
 from .sweep import first_values
 from .trials import Sweep, read_sweep
@@ -68,6 +68,7 @@ class Source:
         includes: Absolute paths of what lies beside the code.
         compute: As written; None where neither job nor component says.
         whole: Whether all of its code could be found.
+        open: Those of ``inputs`` and ``outputs`` that could not be read: nobody knows what is in them.
         sweep: What its further trials are; None of what is no sweep.
     """
 
@@ -88,6 +89,7 @@ class Source:
     compute: Value | None
     whole: bool = True
     sweep: Sweep | None = None
+    open: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Opened:
         job: The job.
         component: The component's mapping; None where the job has none.
         named: What names it; None where the job has none.
+        broken: Whether its kind, or its component, cannot be read.
     """
 
     name: str
@@ -107,6 +110,7 @@ class Opened:
     job: Value
     component: Value | None
     named: Value | None
+    broken: bool = False
 
     @property
     def what(self) -> str:
@@ -137,8 +141,8 @@ class Components:
     problems: Problems
     assets: LocalAssets
     cloud: bool = False
-    files: dict[Path, Value] = field(default_factory=dict)
-    _declarations: dict[int, tuple[Value, dict[str, Declared]]] = field(default_factory=dict)
+    files: dict[Path, tuple[Value, Problems]] = field(default_factory=dict)
+    _declarations: dict[int, tuple[Value, dict[str, Declared], Problems]] = field(default_factory=dict)
     #: Entries of all steps so far: each of a thousand steps may name a component with a thousand inputs.
     entries: int = 0
 
@@ -147,17 +151,22 @@ class Components:
 
         Raises:
             NotHere: It cannot run on this machine.
-            UserError: It is not of the schema's shape; with the line.
+            UserError: It is no mapping, or there is too much of it; with the line.
         """
-        what = f"Step `{name}`"
+        what, problems = f"Step `{name}`", self.problems.of(name)
         job.mapping(what)
         trial = job.get("trial")
         # A component may have a trial in it as well, but no job has both.
         named = trial if trial is not None else job.get("component")
-        component = self._component(named, what, trial is not None) if named is not None else None
-        kind = kind_of_job(job, component, what)
+        component, kind = None, ""
+        if named is not None:
+            with problems.kept():
+                component = self._component(named, what, trial is not None, problems)
+        with problems.kept():
+            kind = kind_of_job(job, component, what)
         self.count(name, job, component)
-        return Opened(name, kind, job, component, named)
+        broken = not kind or (named is not None and component is None)
+        return Opened(name, kind or COMMAND, job, component, named, broken)
 
     def count(self, name: str, job: Value, component: Value | None) -> None:
         """See that all steps together have not too many entries."""
@@ -170,22 +179,22 @@ class Components:
             raise refuse(job, f"Up to step `{name}` there are more than {_MOST_ENTRIES} entries.", "Simplify them.")
 
     def command(self, opened: Opened, scope: Scope) -> Source:
-        """A command, or a trial of a sweep, with its component.
-
-        What is wrong with fields that nothing else depends on is kept in ``problems``.
+        """A command, or a trial of a sweep, with its component; ``problems`` takes what is wrong with it.
 
         Raises:
             NotHere: It cannot run on this machine.
-            UserError: It is not of the schema's shape; with the line.
         """
+        problems = self.problems.of(opened.name)
         if opened.kind == PARALLEL:
-            opened = self._parallel(opened, scope)
+            opened = self._parallel(opened, scope, problems)
         name, job, component, what = opened.name, opened.job, opened.component, opened.what
         fields = job.mapping(what)
-        self._note_unknown(fields, _JOB, what, name, lenient=False)
+        if not opened.broken:
+            job = self._note_unknown(fields, _JOB, what, name, problems).mended(job)
+            opened = replace(opened, job=job)
         if component is not None:
             known, whose = (*_SHARED, "compute", "environment_variables"), f"The component of step `{name}`"
-            self._note_unknown(component.mapping(what), known, whose, name, lenient=True)
+            self._note_unknown(component.mapping(what), known, whose, name, problems, self.notes.of(name))
             if "command" in fields:
                 text = f"{what} has a command and a component: the component's counts"
                 self.notes.say(text, fields["command"], name)
@@ -200,68 +209,69 @@ class Components:
                 inner = f"{key}.timeout" if key == "limits" and found.get("timeout") else key
                 self.notes.add(inner, name)
         named_code, environment = first("code"), first("environment")
-        code, runs_in, variables, layout, includes, whole = (
-            None,
-            None,
-            dict[str, str](),
-            Layout(),
-            tuple[Path, ...](),
-            False,
-        )
+        code, runs_in, whole = None, None, False
         of_file = component is not None and opened.named is not None and not opened.named.is_mapping
         beside = component.file if of_file and component is not None else None
-        given, bound = _entries(job, "inputs", what), _entries(job, "outputs", what)
-        chosen = first_values(first("search_space"), what) if opened.kind == SWEEP else {}
-        sweep = read_sweep(first, chosen, what) if opened.kind == SWEEP else None
+        given, bound = _entries(job, "inputs", what, problems), _entries(job, "outputs", what, problems)
+        chosen = first_values(first("search_space"), what, problems) if opened.kind == SWEEP else {}
+        sweep = read_sweep(first, chosen, what, problems) if opened.kind == SWEEP else None
         assets = None if self.cloud else self.assets
-        with self.problems.of(name):
+        before = len(problems)
+        with problems.kept():
             code = code_path(named_code, f"step `{name}`") if named_code is not None else None
-            includes = read_includes(first("additional_includes"), beside, code, what)
-            whole = True
-        with self.problems.of(name):
-            runs_in = read_environment(environment, f"step `{name}`", assets) if environment is not None else None
-        with self.problems.of(name):
-            variables = self._variables(job, component, name, scope)
-        with self.problems.of(name):
-            layout = read_layout(first("distribution"), first("resources"), what, name, self.notes, scope.settle)
+        includes = read_includes(first("additional_includes"), beside, code, what, problems)
+        whole = len(problems) == before and not opened.broken
+        with problems.kept():
+            if environment is not None:
+                runs_in = read_environment(environment, f"step `{name}`", problems, assets)
         return Source(
             name,
             opened.kind,
             scope,
             job,
-            _command(opened, chosen),
+            _command(opened, chosen, problems),
             code,
             runs_in,
-            {**self._declared(opened, given), **_of_trial(opened, chosen)},
+            {**self._declared(opened, given, problems), **_of_trial(opened, chosen)},
             {**given, **chosen},
-            self._outputs(opened, bound),
+            self._outputs(opened, bound, problems),
             bound,
-            variables,
-            layout,
+            self._variables(job, component, scope, problems),
+            read_layout(first("distribution"), first("resources"), what, name, self.notes, problems, scope.settle),
             includes,
             first("compute"),
             whole,
             sweep,
+            _open(opened),
         )
 
-    def _parallel(self, opened: Opened, scope: Scope) -> Opened:
+    def _parallel(self, opened: Opened, scope: Scope, problems: Problems) -> Opened:
         """A parallel job as a command."""
         name, what = opened.name, opened.what
         if self.cloud:
             problem = f"{what} is a parallel job, which runs on this machine only."
             raise not_here(opened.job, problem, "Submit it here: --backend local")
         job, component = as_command(
-            opened.job, opened.component, what, scope.settle, lambda field: self.notes.add(field, name)
+            opened.job, opened.component, what, scope.settle, lambda field: self.notes.add(field, name), problems
         )
         return replace(opened, job=job, component=component)
 
     def _note_unknown(
-        self, fields: Mapping[str, Value], known: tuple[str, ...], what: str, name: str, *, lenient: bool
-    ) -> None:
-        for key in unknown_keys(fields, known, what, self.notes.of(name) if lenient else None):
+        self,
+        fields: Mapping[str, Value],
+        known: tuple[str, ...],
+        what: str,
+        name: str,
+        problems: Problems,
+        say: Say | None = None,
+    ) -> Unknown:
+        """Note keys that the schema does not have."""
+        keys = unknown_keys(fields, known, what, problems, say)
+        for key in keys.others:
             self.notes.add(key, name)
+        return keys
 
-    def _component(self, value: Value, what: str, trial: bool) -> Value:
+    def _component(self, value: Value, what: str, trial: bool, problems: Problems) -> Value:
         if value.is_mapping:
             return value
         text = value.text(f"`{'trial' if trial else 'component'}` of {what.lower()}").strip()
@@ -277,23 +287,29 @@ class Components:
                     "Name its file: `component: ./component.yml`.",
                 )
             file = found
+        problems.files.setdefault(file)
         if file not in self.files:
-            self.files[file] = read_yaml(file, "component file", value)
-        return self.files[file]
+            wrong = Problems()
+            self.files[file] = read_yaml(file, "component file", value, wrong.take), wrong
+        root, wrong = self.files[file]
+        problems.take_all(wrong)
+        return root
 
-    def _declared(self, opened: Opened, given: Mapping[str, Value]) -> dict[str, Declared]:
+    def _declared(self, opened: Opened, given: Mapping[str, Value], problems: Problems) -> dict[str, Declared]:
         component, say = opened.declares, self.notes.of(opened.name)
         if component is None:
-            return {name: read_declared(name, value, typed=False, say=say) for name, value in given.items()}
+            return {name: read_declared(name, value, problems, typed=False, say=say) for name, value in given.items()}
         where = f"The component of step `{opened.name}`"
         if id(component) not in self._declarations:
+            wrong = Problems()
             read = {
-                name: read_declared(name, value, typed=True, say=say)
-                for name, value in _entries(component, "inputs", where).items()
+                name: read_declared(name, value, wrong, typed=True, say=say)
+                for name, value in _entries(component, "inputs", where, problems).items()
             }
             # With the component itself: another one could come to have its id.
-            self._declarations[id(component)] = component, read
-        declared = self._declarations[id(component)][1]
+            self._declarations[id(component)] = component, read, wrong
+        _, declared, wrong = self._declarations[id(component)]
+        problems.take_all(wrong)
         for name, value in given.items():
             if name not in declared:
                 say(f"{where} has no input `{name}`, which is not used. {did_you_mean(name, declared)}", value)
@@ -306,51 +322,62 @@ class Components:
             self.notes.say(f"{text}: it is handed over as a file", type_, step)
         return read_type(value, f"Output `{key}`", output=True, control=True) or "uri_folder"
 
-    def _outputs(self, opened: Opened, bound: Mapping[str, Value]) -> dict[str, str]:
+    def _outputs(self, opened: Opened, bound: Mapping[str, Value], problems: Problems) -> dict[str, str]:
         component, name = opened.declares, opened.name
         outputs: dict[str, str] = {}
         if component is not None:
-            for key, value in _entries(component, "outputs", f"The component of step `{name}`").items():
-                outputs[key] = self._output_type(value, key, name)
+            for key, value in _entries(component, "outputs", f"The component of step `{name}`", problems).items():
+                outputs[key] = "uri_folder"
+                with problems.kept():
+                    outputs[key] = self._output_type(value, key, name)
         for key, value in bound.items():
             if component is not None and key not in outputs:
                 text = f"The component of step `{name}` has no output `{key}`. {did_you_mean(key, outputs)}"
                 self.notes.say(text, value, name)
-            type_ = read_type(value, f"Output `{key}`", output=True)
-            outputs[key] = type_ or outputs.get(key, "")
+            outputs.setdefault(key, "")
+            with problems.kept():
+                outputs[key] = read_type(value, f"Output `{key}`", output=True) or outputs[key]
             path = value.get("path")
             if path is not None and not str(path.data).strip().startswith("${{parent."):
                 self.notes.add(f"outputs.{key}.path", name)
         return outputs
 
-    def _variables(self, job: Value, component: Value | None, name: str, scope: Scope) -> dict[str, str]:
-        what = f"Step `{name}`"
+    def _variables(self, job: Value, component: Value | None, scope: Scope, problems: Problems) -> dict[str, str]:
+        name = problems.owner
         variables: dict[str, str] = {}
         for place in (component, job):
-            for key, value in _entries(place, "environment_variables", what).items() if place is not None else ():
-                settled = scope.settle(value)
-                if isinstance(settled.data, (dict, list)):
-                    text = f"environment variable `{key}` of step `{name}` is no text: it is written as JSON"
-                    self.notes.say(text, value, name)
-                    settled = Value(json.dumps(settled.plain(), default=str), settled.file, settled.line)
-                variables[key] = "" if settled.data is None else settled.text(f"Environment variable `{key}`")
-                keep_variables({key: variables[key]})
+            if place is None:
+                continue
+            for key, value in _entries(place, "environment_variables", f"Step `{name}`", problems).items():
+                with problems.kept():
+                    settled = scope.settle(value)
+                    if isinstance(settled.data, (dict, list)):
+                        text = f"environment variable `{key}` of step `{name}` is no text: it is written as JSON"
+                        self.notes.say(text, value, name)
+                        settled = Value(json.dumps(settled.plain(), default=str), settled.file, settled.line)
+                    variables[key] = "" if settled.data is None else settled.text(f"Environment variable `{key}`")
+                    keep_variables({key: variables[key]})
         return variables
 
 
-def _command(opened: Opened, chosen: Mapping[str, Value]) -> Value:
-    """The command's text, with the values of a trial among its inputs."""
+def _command(opened: Opened, chosen: Mapping[str, Value], problems: Problems) -> Value:
+    """The command's text, with the values of a trial among its inputs; an empty one where there is none to be had."""
     name, place = opened.name, opened.component if opened.component is not None else opened.job
     command = place.get("command")
+    nothing = Value("", place.file, place.line)
     if command is None:
-        raise refuse(
-            place, f"{opened.what} has neither a command nor a component.", "Add `command:` or `component: ./x.yml`."
-        )
+        if not opened.broken and (opened.component is not None or opened.job.get("component") is None):
+            remedy = "Add `command:` or `component: ./x.yml`."
+            problems.add(place, f"{opened.what} has neither a command nor a component.", remedy)
+        return nothing
     if not isinstance(command.data, str) or not command.data.strip():
-        raise refuse(command, f"The command of step `{name}` has to be a text.", "Write it after `command: >-`.")
+        if command.data is not TOLD:
+            problems.add(command, f"The command of step `{name}` has to be a text.", "Write it after `command: >-`.")
+        return nothing
     if len(command.data.encode()) > _LONGEST_COMMAND:
         problem = f"The command of step `{name}` is longer than {_LONGEST_COMMAND} bytes, the most that a shell takes."
-        raise refuse(command, problem, "Put it into a script.")
+        problems.add(command, problem, "Put it into a script.")
+        return nothing
     if opened.kind != SWEEP:
         return command
 
@@ -369,6 +396,14 @@ def _of_trial(opened: Opened, chosen: Mapping[str, Value]) -> dict[str, Declared
     return {name: Declared(value) for name, value in chosen.items()} if opened.declares is None else {}
 
 
-def _entries(place: Value, key: str, what: str) -> Mapping[str, Value]:
-    value = place.get(key)
-    return value.mapping(f"`{key}` of {what[0].lower()}{what[1:]}") if value is not None else {}
+def _open(opened: Opened) -> frozenset[str]:
+    """Of which entries nobody knows what is in them."""
+    places = [opened.job, *([opened.component] if opened.component is not None else [])]
+    if opened.broken:
+        return frozenset(("inputs", "outputs"))
+    found = ((key, place.get(key)) for key in ("inputs", "outputs") for place in places)
+    return frozenset(key for key, value in found if value is not None and not value.is_mapping)
+
+
+def _entries(place: Value, key: str, what: str, problems: Problems) -> Mapping[str, Value]:
+    return problems.mapping(place.get(key), f"`{key}` of {what[0].lower()}{what[1:]}")

@@ -156,6 +156,7 @@ class Pipeline:
         notes: What is done differently here, one line each, such as fields that are not acted on.
         skipped: What does not run here.
         asked: Names of the steps that were asked for, in full; empty where all were.
+        files: What it has been read from, absolute, in the order in which they are named.
     """
 
     name: str
@@ -166,3 +167,4 @@ class Pipeline:
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     asked: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..errors import UserError
 from .literals import unknown_keys
 from .notes import Notes
+from .problems import Problems, Told
 from .yaml_file import Value, did_you_mean, refuse
 
 _TYPES = ("pytorch", "mpi", "tensorflow")
@@ -47,9 +48,10 @@ def read_layout(
     what: str,
     name: str,
     notes: Notes,
+    problems: Problems,
     settle: Callable[[Value], Value],
 ) -> Layout:
-    """Read the two fields of a step.
+    """Read the two fields of a step, as far as they are of the schema's shape and of a kind that there is here.
 
     Args:
         distribution: The one.
@@ -57,15 +59,15 @@ def read_layout(
         what: The step in a message.
         name: Its name.
         notes: Takes fields that are not acted on, and what Azure's own check takes although it is nothing.
+        problems: Takes what is wrong.
         settle: Puts the pipeline's input in the place of ``${{parent.inputs.x}}``.
-
-    Raises:
-        UserError: Not of the schema's shape, or a kind that does not exist here; with the line.
     """
 
     def count(place: Value | None, *keys: str) -> int | None:
-        for key in keys:
-            if place is not None and (value := place.get(key)) is not None:
+        key = next((one for one in keys if place is not None and place.get(one) is not None), "")
+        value = place.get(key) if place is not None and key else None
+        if value is not None:
+            with problems.kept():
                 settled = settle(value)
                 if isinstance(settled.data, int) and settled.data < 1 and key != "parameter_server_count":
                     notes.say(f"`{key}` of {what.lower()} is {settled.data}: it is taken as 1", value, name)
@@ -75,31 +77,29 @@ def read_layout(
 
     instances, shm_size, type_, processes = 1, "", "", 1
     if resources is not None:
-        unknown_keys(resources.mapping(f"`resources` of {what.lower()}"), _RESOURCES, f"`resources` of {what.lower()}")
+        whose = f"`resources` of {what.lower()}"
+        resources = unknown_keys(problems.mapping(resources, whose), _RESOURCES, whose, problems).mended(resources)
         instances = count(resources, "instance_count") or 1
         shm = resources.get("shm_size")
-        try:
-            shm_size = memory_size(settle(shm), "`shm_size`") if shm is not None else ""
-        except UserError as error:
-            if shm is None or not isinstance(shm.data, str):
-                raise
-            notes.say(f"{error.problem.rstrip('.')}: the default is taken", shm, name)
+        if shm is not None:
+            with problems.kept():
+                shm_size = _shm_size(shm, name, notes, settle)
         for key in ("docker_args", "properties"):
             if resources.get(key) is not None:
                 notes.add(f"resources.{key}", name)
     if distribution is not None:
-        unknown_keys(distribution.mapping("distribution"), _KEYS, f"`distribution` of {what.lower()}")
+        whose = f"`distribution` of {what.lower()}"
+        distribution = unknown_keys(problems.mapping(distribution, whose), _KEYS, whose, problems).mended(distribution)
         named = distribution.get("type")
-        if named is None:
-            raise refuse(distribution, f"The distribution of {what.lower()} has no type.", "Add `type: pytorch`.")
-        type_ = named.text("`type`").lower()
-        if type_ == "ray":
+        if named is None and distribution.is_mapping:
+            problems.add(distribution, f"The distribution of {what.lower()} has no type.", "Add `type: pytorch`.")
+        type_ = problems.text(named, "`type`").lower()
+        if named is not None and type_ == "ray":
             notes.say(f"{what} is distributed by `ray`: its command is run once, without a cluster", named, name)
             return Layout("", 1, 1, shm_size)
-        if type_ not in _TYPES:
-            raise refuse(
-                named, f"{what} is distributed by `{named.data}`, which cannot run here.", did_you_mean(type_, _TYPES)
-            )
+        if named is not None and type_ and type_ not in _TYPES:
+            problem = f"{what} is distributed by `{named.data}`, which cannot run here."
+            problems.add(named, problem, did_you_mean(type_, _TYPES))
         if type_ == "tensorflow":
             workers = count(distribution, "worker_count") or instances
             processes = max(1, -(-workers // instances))
@@ -108,6 +108,16 @@ def read_layout(
         else:
             processes = count(distribution, "process_count_per_instance", "process_count_per_node") or 1
     return Layout(type_, processes, instances, shm_size)
+
+
+def _shm_size(shm: Value, name: str, notes: Notes, settle: Callable[[Value], Value]) -> str:
+    try:
+        return memory_size(settle(shm), "`shm_size`")
+    except UserError as error:
+        if isinstance(error, Told) or not isinstance(shm.data, str):
+            raise
+        notes.say(f"{error.problem.rstrip('.')}: the default is taken", shm, name)
+        return ""
 
 
 def _count(value: Value, key: str, what: str) -> int:
@@ -128,5 +138,5 @@ def memory_size(value: Value, what: str) -> str:
     """
     text = str(value.data).strip().lower()
     if not re.fullmatch(r"[1-9]\d*[bkmg]?", text):
-        raise refuse(value, f"{what} cannot be `{value.data}`.", "Write a number and b, k, m or g, such as `2g`.")
+        raise refuse(value, f"{what} cannot be `{value.plain()}`.", "Write a number and b, k, m or g, such as `2g`.")
     return text

@@ -11,6 +11,7 @@ from ..redaction import keep_conda
 from .definition import EnvironmentReference
 from .literals import unknown_keys
 from .local_paths import local_path, scheme
+from .problems import Problems
 from .yaml_file import Value, read_yaml, refuse
 
 _KEYS = (
@@ -19,16 +20,20 @@ _KEYS = (
 )
 
 
-def read_environment(value: Value, what: str, assets: LocalAssets | None = None) -> EnvironmentReference | None:
+def read_environment(
+    value: Value, what: str, problems: Problems, assets: LocalAssets | None = None
+) -> EnvironmentReference | None:
     """What a step wants to run in; None where the field is empty.
 
     Args:
         value: The field.
         what: The step in a message.
+        problems: Takes what is wrong with a definition.
         assets: Where the file of a registered name is looked for; None where the workspace knows the name.
 
     Raises:
-        UserError: It is neither a name nor a definition, or names files that are not there; with the line.
+        UserError: It is neither a name nor a definition, defines nothing, or the file that it names cannot be read;
+            with the line.
     """
     if not value.is_mapping:
         text = value.text(f"`environment` of {what}").strip()
@@ -41,10 +46,10 @@ def read_environment(value: Value, what: str, assets: LocalAssets | None = None)
             assert value.file is not None
             return EnvironmentReference(value.file, value.line, name=text)
         value = Value(read_yaml(found, "environment file", value).data, found, 1)
-    return _definition(value, what) if value.data else None
+    return _definition(value, what, problems) if value.data else None
 
 
-def _definition(value: Value, what: str) -> EnvironmentReference:
+def _definition(value: Value, what: str, problems: Problems) -> EnvironmentReference:
     keys = value.mapping("environment")
     wrong = next((keys[key] for key in ("dependencies", "channels") if key in keys), None)
     if wrong is not None:
@@ -53,7 +58,7 @@ def _definition(value: Value, what: str) -> EnvironmentReference:
             f"The environment of {what} is a conda file's content.",
             "Put it under `conda_file:`, and name an `image:`.",
         )
-    unknown_keys(keys, _KEYS, f"The environment of {what}")
+    value = unknown_keys(keys, _KEYS, f"The environment of {what}", problems).mended(value)
     # In files of the preview the image stands under `docker`.
     docker = value.get("docker") or value
     image = docker.get("image")
@@ -61,20 +66,25 @@ def _definition(value: Value, what: str) -> EnvironmentReference:
     conda = value.get("conda_file")
     name = value.get("name")
     if image is None and build is None and conda is None and name is None:
-        raise refuse(
-            value, f"The environment of {what} defines nothing.", "Give it an `image`, `conda_file` or `build`."
-        )
+        problem = f"The environment of {what} defines nothing."
+        raise refuse(value, problem, "Give it an `image`, `conda_file` or `build`.")
     assert value.file is not None
     if conda is not None and conda.is_mapping:
         keep_conda(conda.plain())
-    folder, dockerfile = _build(build, what) if build is not None else (None, None)
+    folder, dockerfile, conda_file = None, None, None
+    if build is not None:
+        with problems.kept(build):
+            folder, dockerfile = _build(build, what)
+    if conda is not None and not conda.is_mapping:
+        with problems.kept(conda):
+            conda_file = _file(conda, f"The conda file of {what}")
     version = value.get("version")
     return EnvironmentReference(
         value.file,
         value.line,
         name=None if name is None else str(name.data) + (f":{version.data}" if version is not None else ""),
-        image=image.text(f"`image` of {what}") if image is not None else None,
-        conda_file=_file(conda, f"The conda file of {what}") if conda is not None and not conda.is_mapping else None,
+        image=problems.text(image, f"`image` of {what}") or None,
+        conda_file=conda_file,
         conda=conda.plain() if conda is not None and conda.is_mapping else None,
         build=folder,
         dockerfile=dockerfile,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..paths import exists
 from .local_paths import local_path, scheme
+from .problems import Problems
 from .yaml_file import Value, read_text, refuse
 
 #: The suffix of the older form: a file beside the component's, with a path on each line.
@@ -14,7 +16,9 @@ SUFFIX = ".additional_includes"
 _TAKEN = ("outputs", "logs")
 
 
-def read_includes(value: Value | None, component: Path | None, code: Path | None, what: str) -> tuple[Path, ...]:
+def read_includes(
+    value: Value | None, component: Path | None, code: Path | None, what: str, problems: Problems
+) -> tuple[Path, ...]:
     """What a step's working folder has beside its code, each under its own name.
 
     Args:
@@ -22,31 +26,36 @@ def read_includes(value: Value | None, component: Path | None, code: Path | None
         component: The component's file, beside which the older form may lie.
         code: The step's source folder or file.
         what: The step in a message.
-
-    Raises:
-        UserError: One is not there, not a path, or called like another one; with the line.
+        problems: Takes those that are not there, no path, or called like another one.
     """
     found: dict[str, Path] = {}
-    for entry in [*_listed(value, what), *_beside(component)]:
-        path = _path(entry, what)
-        if found.get(path.name, path) != path:
-            raise refuse(entry, f"{what} includes two that are called {path.name}.", "Rename one of them.")
-        own = (code / path.name if code.is_dir() else code) if code is not None else None
-        if own is not None and own.name == path.name and exists(own) and not own.samefile(path):
-            raise refuse(
-                entry, f"{what} includes {path.name}, which is in its code already: {own}.", "Take one of the two out."
-            )
-        found[path.name] = path
+    beside = list[Value]()
+    with problems.kept():
+        beside = _beside(component)
+    for entry in [*_listed(value, what, problems), *beside]:
+        with problems.kept():
+            path = _path(entry, what)
+            _check_name(entry, path, found, code, what)
+            found[path.name] = path
     return tuple(found.values())
 
 
-def _listed(value: Value | None, what: str) -> list[Value]:
+def _check_name(entry: Value, path: Path, found: Mapping[str, Path], code: Path | None, what: str) -> None:
+    if found.get(path.name, path) != path:
+        raise refuse(entry, f"{what} includes two that are called {path.name}.", "Rename one of them.")
+    own = (code / path.name if code.is_dir() else code) if code is not None else None
+    if own is not None and own.name == path.name and exists(own) and not own.samefile(path):
+        problem = f"{what} includes {path.name}, which is in its code already: {own}."
+        raise refuse(entry, problem, "Take one of the two out.")
+
+
+def _listed(value: Value | None, what: str, problems: Problems) -> list[Value]:
     if value is None:
         return []
     if not isinstance(value.data, list):
-        raise refuse(
-            value, f"`additional_includes` of {what.lower()} has to be a list.", "Write `- ../path` lines under it."
-        )
+        problem = f"`additional_includes` of {what.lower()} has to be a list."
+        problems.add(value, problem, "Write `- ../path` lines under it.")
+        return []
     return [entry for entry in value.data if isinstance(entry, Value)]
 
 

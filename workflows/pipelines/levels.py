@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import BadValue
 from ..paths import shown
 from .component import Components, Opened
-from .job_kinds import PIPELINE, NotHere
+from .job_kinds import COMMAND, PIPELINE, NotHere
 from .literals import read_type
 from .notes import Notes
 from .pipeline_inputs import read_nested_inputs, read_pipeline_inputs
@@ -30,7 +30,7 @@ class Levels:
         components: Reads jobs.
         replaced: Values of the command line by name of an input.
         skip: Steps and nested pipelines to be left out: full names, or the last part where only one has it.
-        problems: What is wrong, as far as it concerns single steps.
+        problems: Takes what is wrong.
     """
 
     components: Components
@@ -49,20 +49,19 @@ class Levels:
         Args:
             root: The mapping with ``jobs``.
 
-        Raises:
-            UserError: Something is wrong with the whole; what concerns single steps is kept in ``problems``.
-            BadValue: ``skip`` names what there is not.
         """
-        scope = Scope(
-            "", root, read_pipeline_inputs(_entries(root, "inputs"), self.replaced, self._notes), _types(root)
-        )
+        problems = self.problems
+        inputs = read_pipeline_inputs(_entries(root, "inputs", problems), self.replaced, self._notes, problems)
+        scope = Scope("", root, inputs, _types(root, problems), open=_open(root))
         chain = [(root.file, root)] if root.file is not None else []
         self._jobs(root, scope, chain)
         self._check_skip(scope)
         return scope
 
     def _jobs(self, root: Value, scope: Scope, chain: list[tuple[Path, Value]]) -> None:
-        for key, job in _jobs(root).items():
+        problems = self.problems.of(scope.name)
+        jobs = _jobs(root, problems)
+        for key, job in jobs.items():
             name = scope.full(key)
             asked = [text for text in self.skip if name == text or name.endswith(f".{text}")]
             for text in asked:
@@ -71,40 +70,44 @@ class Levels:
             if asked:
                 scope.jobs[key] = LeftOut(name, job)
                 continue
-            with self.problems.of(name):
-                try:
+            before = len(problems)
+            try:
+                with problems.of(name).kept():
                     scope.jobs[key] = self._job(name, job, scope, chain)
-                except NotHere as error:
-                    scope.jobs[key] = LeftOut(name, job, error)
-        with self.problems.of(scope.name):
-            scope.bind_outputs(self._notes)
+            except NotHere as error:
+                scope.jobs[key] = LeftOut(name, job, error)
+                # What else is wrong with it matters as little as the step.
+                del problems.found[before:]
+        scope.bind_outputs(self._notes, problems)
 
     def _job(self, name: str, job: Value, scope: Scope, chain: list[tuple[Path, Value]]) -> Entry:
         opened = self.components.open(name, job)
-        if opened.kind != PIPELINE:
-            return self.components.command(opened, scope)
-        return self._nested(opened, scope, chain)
+        if opened.kind == PIPELINE and not opened.broken:
+            return self._nested(opened, scope, chain)
+        source = self.components.command(replace(opened, kind=COMMAND) if opened.broken else opened, scope)
+        return Broken(name, source) if opened.broken else source
 
     def _nested(self, opened: Opened, outer: Scope, chain: list[tuple[Path, Value]]) -> Scope:
         name, job = opened.name, opened.job
         place = opened.named if opened.named is not None else job
         root = opened.component if opened.component is not None else job
+        problems = self.problems.of(name)
+        given = _entries(job, "inputs", problems)
+        # Without a component the job's inputs are declared by what they are bound to.
+        declared = (
+            _entries(root, "inputs", problems)
+            if root is not job
+            else {key: Value(None, v.file, v.line) for key, v in given.items()}
+        )
+        inputs = read_nested_inputs(declared, given, job, outer, name, self.replaced, self._notes, problems)
+        bound = _entries(job, "outputs", problems)
+        types = _types(root, problems) if root is not job else dict.fromkeys(bound, "")
         if opened.named is not None and not opened.named.is_mapping and root.file is not None:
             _check_chain(chain, root.file, place)
             chain = [*chain, (root.file, place)]
         if name.count(".") >= MOST_LEVELS:
             raise refuse(place, f"There are more than {MOST_LEVELS} pipelines inside each other.", "Simplify them.")
-        given = _entries(job, "inputs")
-        # Without a component the job's inputs are declared by what they are bound to.
-        declared = (
-            _entries(root, "inputs")
-            if root is not job
-            else {key: Value(None, v.file, v.line) for key, v in given.items()}
-        )
-        inputs = read_nested_inputs(declared, given, job, outer, name, self.replaced, self._notes)
-        bound = _entries(job, "outputs")
-        types = _types(root) if root is not job else dict.fromkeys(bound, "")
-        scope = Scope(name, job, inputs, types, bound)
+        scope = Scope(name, job, inputs, types, bound, open=_open(root, *([job] if root is not job else [])))
         self._jobs(root, scope, chain)
         return scope
 
@@ -114,9 +117,10 @@ class Levels:
             if text in found or len(found) == 1:
                 continue
             names = [entry.name for entry in scope.entries()]
+            wrong = BadValue(f"Several steps are called `{text}`.", f"Name one in full: {listed(found)}.")
             if not found:
-                raise BadValue(f"There is no step `{text}` to leave out.", f"The steps there are: {listed(names)}.")
-            raise BadValue(f"Several steps are called `{text}`.", f"Name one in full: {listed(found)}.")
+                wrong = BadValue(f"There is no step `{text}` to leave out.", f"The steps there are: {listed(names)}.")
+            self.problems.take(wrong)
 
 
 def _check_chain(chain: list[tuple[Path, Value]], file: Path, place: Value) -> None:
@@ -131,25 +135,34 @@ def _check_chain(chain: list[tuple[Path, Value]], file: Path, place: Value) -> N
     raise refuse(place, problem, "Take one of these jobs out.")
 
 
-def _entries(place: Value, key: str) -> Mapping[str, Value]:
-    value = place.get(key)
-    return value.mapping(f"`{key}`") if value is not None else {}
+def _open(*places: Value) -> frozenset[str]:
+    """Of which entries nobody knows what is in them."""
+    found = ((key, place.get(key)) for key in ("inputs", "outputs", "jobs") for place in places)
+    return frozenset(key for key, value in found if value is not None and not value.is_mapping)
 
 
-def _types(root: Value) -> dict[str, str]:
-    outputs = _entries(root, "outputs")
-    return {name: read_type(value, f"Output `{name}`", output=True, control=True) for name, value in outputs.items()}
+def _entries(place: Value, key: str, problems: Problems) -> Mapping[str, Value]:
+    return problems.mapping(place.get(key), f"`{key}`")
 
 
-def _jobs(root: Value) -> Mapping[str, Value]:
-    jobs = _entries(root, "jobs")
-    if not jobs:
-        raise refuse(root.get("jobs") or root, "The pipeline has no jobs.", "Add a job under `jobs:`.")
+def _types(root: Value, problems: Problems) -> dict[str, str]:
+    found = {}
+    for name, value in _entries(root, "outputs", problems).items():
+        found[name] = ""
+        with problems.kept():
+            found[name] = read_type(value, f"Output `{name}`", output=True, control=True)
+    return found
+
+
+def _jobs(root: Value, problems: Problems) -> Mapping[str, Value]:
+    jobs = _entries(root, "jobs", problems)
+    if not jobs and "jobs" not in _open(root):
+        problems.add(root.get("jobs") or root, "The pipeline has no jobs.", "Add a job under `jobs:`.")
     folded: dict[str, str] = {}
     for name, job in jobs.items():
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", name):
-            raise refuse(job, f"A job cannot be called `{name}`.", "Use letters, digits, `_` and `-`.")
+            problems.add(job, f"A job cannot be called `{name}`.", "Use letters, digits, `_` and `-`.")
         # Each has a folder, and some file systems do not tell A from a.
         if (other := folded.setdefault(name.lower(), name)) != name:
-            raise refuse(job, f"The jobs `{other}` and `{name}` differ only in case.", "Rename one of them.")
+            problems.add(job, f"The jobs `{other}` and `{name}` differ only in case.", "Rename one of them.")
     return jobs

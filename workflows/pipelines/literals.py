@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from ..errors import UserError
 from .definition import FILE_TYPES, FOLDER_TYPES, LITERAL_TYPES
 from .notes import Say
+from .problems import Problems
 from .yaml_file import Value, close_matches, did_you_mean, kind, listed, refuse
 
 DATA_TYPES = (*FILE_TYPES, *FOLDER_TYPES)
@@ -38,6 +39,7 @@ class Declared:
         min: Smallest value of a number.
         max: Largest value of a number.
         enum: The texts that are permitted; empty for all.
+        broken: Whether something is wrong with it, of which its error tells.
     """
 
     place: Value
@@ -47,6 +49,7 @@ class Declared:
     min: float | None = None
     max: float | None = None
     enum: tuple[str, ...] = ()
+    broken: bool = False
 
 
 def read_type(value: Value, what: str, *, output: bool = False, control: bool = False) -> str:
@@ -76,42 +79,45 @@ def read_type(value: Value, what: str, *, output: bool = False, control: bool = 
     return name
 
 
-def read_declared(name: str, value: Value, *, typed: bool, say: Say | None = None) -> Declared:
-    """What an entry of ``inputs`` declares.
+def read_declared(name: str, value: Value, problems: Problems, *, typed: bool, say: Say | None = None) -> Declared:
+    """What an entry of ``inputs`` declares; ``broken`` where it is not of the schema's shape.
 
     Args:
         name: Its name.
         value: The entry; outside of components it may be a value alone.
+        problems: Takes what is wrong with it.
         typed: Whether it has to name a type, as in a component.
         say: Takes remarks, as in :func:`literal_text`.
-
-    Raises:
-        UserError: It is not of the schema's shape; with the line.
     """
-    what = f"Input `{name}`"
     if not typed and not value.is_mapping:
         return Declared(value)
-    unknown_keys(value.mapping(what), _KEYS, what)
-    type_ = read_type(value, what)
-    if not type_ and typed:
-        raise refuse(
+    before = len(problems)
+    what = f"Input `{name}`"
+    value = unknown_keys(problems.mapping(value, what), _KEYS, what, problems).mended(value)
+    type_ = ""
+    with problems.kept():
+        type_ = read_type(value, what)
+    if value.get("type") is None and typed and value.is_mapping:
+        problems.add(
             value, f"{what} has no type.", f"Give it a `type`, one of {listed((*LITERAL_TYPES, *DATA_TYPES))}."
         )
+    optional, least, most = False, None, None
+    with problems.kept():
+        optional = _truth(value.get("optional"), f"`optional` of {what.lower()}")
+    with problems.kept():
+        least = _bound(value.get("min"), f"`min` of {what.lower()}")
+    with problems.kept():
+        most = _bound(value.get("max"), f"`max` of {what.lower()}")
     enum = value.get("enum")
     if enum is not None and not isinstance(enum.data, list):
-        raise refuse(enum, f"`enum` of {what.lower()} has to be a list.", "Write `[a, b]`.")
-    declared = Declared(
-        value,
-        type_,
-        optional=_truth(value.get("optional"), f"`optional` of {what.lower()}"),
-        default=value.get("default"),
-        min=_bound(value.get("min"), f"`min` of {what.lower()}"),
-        max=_bound(value.get("max"), f"`max` of {what.lower()}"),
-        enum=tuple(str(item.data) for item in enum.data) if enum is not None else (),
-    )
+        problems.add(enum, f"`enum` of {what.lower()} has to be a list.", "Write `[a, b]`.")
+        enum = None
+    texts = tuple(str(item.data) for item in enum.data) if enum is not None else ()
+    declared = Declared(value, type_, optional, value.get("default"), least, most, texts)
     if declared.default is not None and type_ in LITERAL_TYPES:
-        literal_text(declared.default, declared, f"The default of input `{name}`", say)
-    return declared
+        with problems.kept():
+            literal_text(declared.default, declared, f"The default of input `{name}`", say)
+    return replace(declared, broken=True) if len(problems) > before else declared
 
 
 def literal_type(data: Any) -> str:
@@ -213,19 +219,35 @@ def read_truth(settings: Value | None, key: str, default: bool) -> bool:
     return default if value is None else _truth(value, f"`{key}`")
 
 
-def unknown_keys(mapping: Mapping[str, Value], known: tuple[str, ...], what: str, say: Say | None = None) -> list[str]:
-    """Keys that the schema does not have, and that are not like one that it has.
+class Unknown(NamedTuple):
+    """Keys that the schema does not have.
+
+    Attributes:
+        others: Those that are like none that it has.
+        meant: The values of misspelt ones, under the keys of the schema that were meant.
+    """
+
+    others: list[str]
+    meant: dict[str, Value]
+
+    def mended(self, value: Value) -> Value:
+        """The mapping as if nothing in it were misspelt, which is how it is read on."""
+        return Value({**self.meant, **value.data}, value.file, value.line, value.column) if self.meant else value
+
+
+def unknown_keys(
+    mapping: Mapping[str, Value], known: tuple[str, ...], what: str, problems: Problems, say: Say | None = None
+) -> Unknown:
+    """Keys that the schema does not have.
 
     Args:
         mapping: The entries.
         known: The keys of the schema.
         what: The mapping in a message.
-        say: Takes a remark of a misspelt key, where Azure's own check takes one.
-
-    Raises:
-        UserError: A key that looks like a misspelt one.
+        problems: Takes each key that looks like a misspelt one.
+        say: Takes a remark of it instead, where Azure's own check takes such a key.
     """
-    others = list[str]()
+    others, meant = list[str](), dict[str, Value]()
     for key, value in mapping.items():
         if key in known or key.startswith((".", "x-", "_")):
             continue  # a place for anchors
@@ -233,8 +255,10 @@ def unknown_keys(mapping: Mapping[str, Value], known: tuple[str, ...], what: str
         close = close_matches(key, known, 0.75) if len(others) < _MOST_OTHERS else []
         if close and close[0] not in mapping:
             if say is None:
-                raise refuse(value, f"{what} has a key `{key}`, which is none.", f"Did you mean `{close[0]}`?")
-            say(f"{what} has a key `{key}`, which is none (did you mean `{close[0]}`?)", value)
+                meant[close[0]] = value
+                problems.add(value, f"{what} has a key `{key}`, which is none.", f"Did you mean `{close[0]}`?")
+            else:
+                say(f"{what} has a key `{key}`, which is none (did you mean `{close[0]}`?)", value)
             continue
         others.append(key)
-    return others
+    return Unknown(others, meant)

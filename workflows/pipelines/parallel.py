@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from ..errors import UserError
 from ..paths import exists
@@ -17,6 +18,7 @@ from .definition import Step
 from .expressions import Malformed, whole
 from .literals import unknown_keys
 from .local_paths import code_path
+from .problems import Problems
 from .yaml_file import Value, did_you_mean, refuse
 
 #: Of a batch deployment: the input that is its model.
@@ -31,6 +33,8 @@ _TASK = (
     *("output_action", "append_row_file_name"),
 )
 _FUNCTIONS = ("run_function", "function")
+#: In the place of a command that cannot be made, for a reason that has been told.
+TOLD: Any = object()
 _DRIVER = f'"${PARALLEL_DRIVER}"'
 #: Fields that are numbers, and the driver's options for them.
 _NUMBERS: Mapping[str, str] = {
@@ -49,8 +53,9 @@ def as_command(
     what: str,
     settle: Callable[[Value], Value],
     note: Callable[[str], None],
+    problems: Problems,
 ) -> tuple[Value, Value | None]:
-    """A parallel job and its component, with a command in the place of the task.
+    """A parallel job and its component, with a command in the place of the task; :data:`TOLD` where it has none.
 
     Args:
         job: The job.
@@ -58,35 +63,50 @@ def as_command(
         what: The step at the beginning of a message.
         settle: Puts the pipeline's input in the place of ``${{parent.inputs.x}}``.
         note: Takes the name of a field that is not acted on.
-
-    Raises:
-        UserError: It is not of the schema's shape, or cannot run here; with the line.
+        problems: Takes what is not of the schema's shape, or cannot run here.
     """
     places = [job] if component is None else [job, component]
 
     def first(key: str) -> Value | None:
-        return next((settle(value) for value in (place.get(key) for place in places) if value is not None), None)
+        value = next((found for found in (place.get(key) for place in places) if found is not None), None)
+        if value is not None:
+            with problems.kept():
+                return settle(value)
+        return None
 
+    before, given = len(problems), any(place.get("task") is not None for place in places)
     task = first("task")
-    if task is None:
-        raise refuse(places[-1], f"{what} is a parallel job without a `task`.", "Add `task:` with its `entry_script`.")
-    for key in unknown_keys(task.mapping(f"`task` of {what.lower()}"), _TASK, f"The task of {what.lower()}"):
+    if task is None and not given:
+        problem = f"{what} is a parallel job without a `task`."
+        problems.add(places[-1], problem, "Add `task:` with its `entry_script`.")
+    fields, is_task = problems.mapping(task, f"`task` of {what.lower()}"), task is not None and task.is_mapping
+    if task is None or not is_task:
+        task = Value({}, places[-1].file, places[-1].line)
+    keys = unknown_keys(fields, _TASK, f"The task of {what.lower()}", problems)
+    task = keys.mended(task)
+    for key in keys.others:
         note(f"task.{key}")
     named = task.get("type")
     if named is not None and str(named.data).lower() not in _FUNCTIONS:
         problem = f"The task of {what.lower()} is of type `{named.data}`, which cannot run on this machine."
-        raise refuse(named, problem, "Write `type: run_function`.")
-    script = _script(task, what)
+        problems.add(named, problem, "Write `type: run_function`.")
+    script = Value("", task.file, task.line)
+    if task.get("entry_script") is not None:
+        with problems.kept():
+            script = _script(task, what)
+    elif is_task:
+        problems.add(task, f"The task of {what.lower()} has no `entry_script`.", "Name the script that has run().")
     words = ["exec", "python", _DRIVER, "--entry-script", shlex.quote(script.text("`entry_script`"))]
-    words += _input(first("input_data"), places, what)
-    words += _settings(first, settle, what)
-    words += _rows(task, places)
+    with problems.kept():
+        words += _input(first("input_data"), places, what)
+    words += _settings(first, settle, what, problems)
+    words += _rows(task, places, problems)
     model = job.get(MODEL_INPUT)
     words += ["--model", str(model.data)] if model is not None else []
-    arguments = task.get("program_arguments")
-    if arguments is not None:
-        words += ["--", re.sub(r"\\?\n", " ", arguments.text("`program_arguments`")).strip()]
-    command = Value(" ".join(words), script.file, script.line)
+    arguments = problems.text(task.get("program_arguments"), "`program_arguments`")
+    if arguments:
+        words += ["--", re.sub(r"\\?\n", " ", arguments).strip()]
+    command = Value(TOLD if len(problems) > before else " ".join(words), script.file, script.line)
     made = {"command": command, **{key: task.data[key] for key in ("code", "environment") if task.get(key) is not None}}
     changed = [_without(place, note) for place in places]
     changed[-1] = Value({**changed[-1].data, **made}, places[-1].file, places[-1].line)
@@ -127,9 +147,7 @@ def with_one_mini_batch(steps: tuple[Step, ...], number: int, wanted: tuple[str,
 
 def _script(task: Value, what: str) -> Value:
     """The entry script, which is there as far as can be told."""
-    script, named_code = task.get("entry_script"), task.get("code")
-    if script is None:
-        raise refuse(task, f"The task of {what.lower()} has no `entry_script`.", "Name the script that has run().")
+    script, named_code = task.data["entry_script"], task.get("code")
     text = script.text(f"`entry_script` of {what.lower()}").strip().removeprefix("./")
     if named_code is not None:
         code = code_path(named_code, what[0].lower() + what[1:])
@@ -169,52 +187,58 @@ def _input(named: Value | None, places: list[Value], what: str) -> list[str]:
     return ["--input", text, *(["--input-type", shlex.quote(found)] if found else [])]
 
 
-def _settings(first: Callable[[str], Value | None], settle: Callable[[Value], Value], what: str) -> list[str]:
+def _settings(
+    first: Callable[[str], Value | None], settle: Callable[[Value], Value], what: str, problems: Problems
+) -> list[str]:
     words = []
     size, keys, level, retries = (
         first(key) for key in ("mini_batch_size", "partition_keys", "logging_level", "retry_settings")
     )
     if size is not None:
-        words += ["--mini-batch-size", shlex.quote(size.text(f"`mini_batch_size` of {what.lower()}"))]
+        words += ["--mini-batch-size", shlex.quote(problems.text(size, f"`mini_batch_size` of {what.lower()}"))]
     if keys is not None:
         listed = keys.data if isinstance(keys.data, list) else [keys]
-        names = [name for one in listed for name in one.text("`partition_keys`").split(",")]
+        names = [name for one in listed for name in problems.text(one, "`partition_keys`").split(",")]
         words += ["--partition-keys", shlex.quote(",".join(name.strip() for name in names))]
-    words += _numbers(first, _NUMBERS, what)
+    words += _numbers(first, _NUMBERS, what, problems)
     if retries is not None:
-        entries = retries.mapping(f"`retry_settings` of {what.lower()}")
-        settled = {key: settle(value) for key, value in entries.items() if value.data is not None}
-        words += _numbers(settled.get, _RETRIES, what)
+        entries = problems.mapping(retries, f"`retry_settings` of {what.lower()}")
+        settled = {}
+        for key, value in entries.items():
+            with problems.kept():
+                settled[key] = settle(value)
+        words += _numbers(settled.get, _RETRIES, what, problems)
     if level is not None:
-        words += ["--logging-level", shlex.quote(level.text(f"`logging_level` of {what.lower()}"))]
+        words += ["--logging-level", shlex.quote(problems.text(level, f"`logging_level` of {what.lower()}"))]
     return words
 
 
-def _numbers(get: Callable[[str], Value | None], options: Mapping[str, str], what: str) -> list[str]:
+def _numbers(
+    get: Callable[[str], Value | None], options: Mapping[str, str], what: str, problems: Problems
+) -> list[str]:
     words = []
     for key, option in options.items():
         value = get(key)
-        if value is None:
+        if value is None or value.data is None:
             if key == "max_concurrency_per_instance":
                 words += [option, "1"]
             continue
         least = -1 if key in _OPEN else 0 if key == "max_retries" else 1
         text = str(value.data)
         if not text.removeprefix("-").isdecimal() or len(text) > 9 or int(text) < least:
-            raise refuse(
-                value, f"`{key}` of {what.lower()} has to be a whole number from {least}, not `{text}`.", "Correct it."
-            )
+            problem = f"`{key}` of {what.lower()} has to be a whole number from {least}, not `{text}`."
+            problems.add(value, problem, "Correct it.")
         words += [option, text]
     return words
 
 
-def _rows(task: Value, places: list[Value]) -> list[str]:
+def _rows(task: Value, places: list[Value], problems: Problems) -> list[str]:
     """Where rows go, and the folder that the entry script may write to itself."""
     rows = task.get("append_row_to")
     if rows is not None:
-        text = shlex.quote(rows.text("`append_row_to`").strip())
+        text = problems.text(rows, "`append_row_to`")
         # An expression is one word in any case, and between quotes it would not be seen.
-        text = rows.text("`append_row_to`").strip() if "${{" in text else text
+        text = text if "${{" in text else shlex.quote(text)
         return ["--append-row-to", text, "--output", text]
     outputs = [one for place in places if (one := place.get("outputs")) is not None and one.is_mapping]
     names = list(dict.fromkeys(name for one in reversed(outputs) for name in one.data))

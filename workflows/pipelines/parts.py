@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from ..errors import BadValue, UserError
 from .definition import Pipeline
 from .parallel import with_one_mini_batch
+from .parallel_data import check_data
 from .trials import with_trials
 
 #: The last part of a trial's name.
@@ -49,7 +50,8 @@ class Parts:
             named: What has been asked for, trials of sweeps included.
 
         Raises:
-            UserError: It has no sweep, no parallel step, no such trial, or a search space cannot be drawn from.
+            UserError: It has no sweep, no parallel step, no such trial or mini-batch, or a search space cannot be drawn
+                from.
         """
         if self.trials is not None:
             if not any(step.sweep is not None for step in pipeline.steps):
@@ -57,6 +59,8 @@ class Parts:
             pipeline = with_trials(pipeline, self.trials, [name for name in named if _TRIAL.search(name)])
         if self.mini_batch is not None:
             steps = with_one_mini_batch(pipeline.steps, self.mini_batch, pipeline.asked)
+            for step in steps:
+                check_data(step)
             pipeline = replace(pipeline, steps=steps)
         return pipeline
 

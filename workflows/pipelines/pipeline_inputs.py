@@ -12,6 +12,7 @@ from .expressions import Expression, Malformed, whole
 from .literals import DATA_TYPES, Declared, literal_text, read_declared, read_type
 from .local_paths import scheme
 from .notes import Notes, Say
+from .problems import Problems
 from .yaml_file import Value, did_you_mean, refuse
 
 if TYPE_CHECKING:
@@ -75,18 +76,26 @@ def read_given(name: str, value: Value) -> Given:
 
 
 def read_pipeline_inputs(
-    inputs: Mapping[str, Value], replaced: Mapping[str, str], notes: Notes
+    inputs: Mapping[str, Value], replaced: Mapping[str, str], notes: Notes, problems: Problems
 ) -> dict[str, PipelineInput]:
     """The pipeline's own inputs, with those that the command line replaces.
 
-    Raises:
-        UserError: One is not of the schema's shape; with the line.
+    What is wrong with one goes to ``problems``.
     """
     result = {}
     for name, value in inputs.items():
-        declared, given = read_declared(name, value, typed=False, say=notes.say), read_given(name, value)
-        result[name] = _checked(name, name, declared, given, replaced, notes, "the pipeline")
+        declared = read_declared(name, value, problems, typed=False, say=notes.say)
+        result[name] = _broken(name, value)
+        if not declared.broken:
+            with problems.kept():
+                given = read_given(name, value)
+                result[name] = _checked(name, name, declared, given, replaced, notes, "the pipeline")
     return result
+
+
+def _broken(name: str, value: Value) -> PipelineInput:
+    """An input with which something is wrong that has been told."""
+    return PipelineInput(name, Declared(value, broken=True), Given(), name)
 
 
 def read_nested_inputs(
@@ -97,6 +106,7 @@ def read_nested_inputs(
     name: str,
     replaced: Mapping[str, str],
     notes: Notes,
+    problems: Problems,
 ) -> dict[str, PipelineInput]:
     """The inputs of a pipeline that is a job of another one.
 
@@ -108,9 +118,7 @@ def read_nested_inputs(
         name: The job's full name.
         replaced: Values of the command line by ``NAME.INPUT``.
         notes: Takes remarks.
-
-    Raises:
-        UserError: One is not of the schema's shape, bound to what does not exist, or needed and not bound.
+        problems: Takes what is not of the schema's shape, bound to what does not exist, or needed and not bound.
     """
     what = f"pipeline `{name}`"
     for key, value in given.items():
@@ -119,22 +127,26 @@ def read_nested_inputs(
             notes.say(f"the {what} has no input `{key}`, which is not used. {hint}".rstrip("."), value, name)
     result = {}
     for key, value in declared.items():
-        declaration = read_declared(key, value, typed=False, say=notes.of(name))
-        own = read_given(key, value)
-        option = f"{name}.{key}"
-        bound = _bound(key, given[key], outer, what, notes.of(name)) if key in given else None
-        if bound is not None:
-            option = bound.option or option
-            type_ = declaration.type or bound.declared.type or bound.given.type
-            declaration = replace(declaration, type=type_, optional=declaration.optional or bound.declared.optional)
-            if bound.given.value is not None:
-                own = replace(bound.given, type=type_)
-        one = _checked(key, option, declaration, own, replaced, notes, f"the {what}", f"{name}.{key}")
-        if one.given.value is None and not one.declared.optional:
-            place = given.get(key, job)
-            remedy = f"Give it under `inputs` of `{name}`, or: `--input {option}=…`."
-            raise refuse(place, f"Input `{key}` of the {what} is required and has no value.", remedy)
-        result[key] = one
+        declaration = read_declared(key, value, problems, typed=False, say=notes.of(name))
+        result[key] = _broken(key, value)
+        with problems.kept():
+            bound = _bound(key, given[key], outer, what, notes.of(name)) if key in given else None
+            if declaration.broken:
+                continue
+            own = read_given(key, value)
+            option = f"{name}.{key}"
+            if bound is not None:
+                option = bound.option or option
+                type_ = declaration.type or bound.declared.type or bound.given.type
+                declaration = replace(declaration, type=type_, optional=declaration.optional or bound.declared.optional)
+                if bound.given.value is not None:
+                    own = replace(bound.given, type=type_)
+            one = _checked(key, option, declaration, own, replaced, notes, f"the {what}", f"{name}.{key}")
+            if one.given.value is None and not one.declared.optional:
+                place = given.get(key, job)
+                remedy = f"Give it under `inputs` of `{name}`, or: `--input {option}=…`."
+                raise refuse(place, f"Input `{key}` of the {what} is required and has no value.", remedy)
+            result[key] = one
     return result
 
 

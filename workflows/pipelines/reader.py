@@ -19,9 +19,11 @@ from .component import Components, Source
 from .definition import Pipeline, Skipped, Step
 from .expressions import Malformed, expressions
 from .graph import find_cycle, in_order
+from .job_kinds import PARALLEL
 from .levels import Levels
 from .literals import read_truth
 from .notes import Notes
+from .parallel_data import check_data
 from .problems import Problems, together
 from .root import as_pipeline, run_name
 from .scope import Broken, LeftOut, Scope
@@ -57,7 +59,7 @@ def load_pipeline(
 
     Raises:
         UserError: It cannot be read, contradicts itself or the schema, or cannot run on this machine; with the line.
-            Where several things are wrong, all of them are told.
+            Where several things are wrong, all of them are told, in the order of the files.
         BadValue: ``inputs``, ``only`` or ``skip`` has an unknown name, or a value that does not fit.
     """
     pipeline, error = survey(file, inputs, cloud, project=project, only=only, skip=skip)
@@ -75,35 +77,41 @@ def survey(
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
 ) -> tuple[Pipeline, UserError | None]:
-    """As :func:`load_pipeline`, with what is wrong with single steps, or missing for them, beside what there is.
+    """As :func:`load_pipeline`, with all that is wrong, or missing, beside what there is.
 
     Raises:
-        UserError: The file as a whole cannot be read.
-        BadValue: As :func:`load_pipeline`.
+        UserError: There is no pipeline in the file, or a step is asked for that there is not.
     """
     replaced = dict(inputs or {})
     file = Path(os.path.abspath(file))
-    if (in_python := python_file.named(file)) is not None:
-        root, replaced = python_file.build(in_python, replaced)
-    else:
-        root = read_yaml(file, "pipeline file")
     notes, problems = Notes(), Problems()
     assets = LocalAssets(tuple(dict.fromkeys(one for one in (file.parent, project) if one is not None)))
-    if kind_of(root) is BATCH_DEPLOYMENT:
-        root = of_batch(root, notes, assets, Path(replaced.get(DATA, "")).is_file())
-    root = as_pipeline(root, notes)
+    try:
+        if (in_python := python_file.named(file)) is not None:
+            root, replaced = python_file.build(in_python, replaced)
+        else:
+            problems.files[file] = None
+            root = read_yaml(file, "pipeline file", take=problems.take)
+        if kind_of(root) is BATCH_DEPLOYMENT:
+            root = of_batch(root, notes, problems, assets, Path(replaced.get(DATA, "")).is_file())
+        root = as_pipeline(root, notes, problems)
+    except UserError as last:
+        problems.take(last)
+        raise problems.error() or last from last
     scope = Levels(Components(notes, problems, assets, cloud), replaced, skip, problems).read(root)
     replaced = _of_the_only_step(replaced, scope)
-    _check_replaced(replaced, scope)
+    _check_replaced(replaced, scope, problems)
     reading = _Reading(root, scope, Bindings(replaced, notes, problems, assets, cloud), problems)
     asked = chosen(scope, only, problems)
     steps = reading.steps(asked)
-    with problems.of(""):
-        _check_cycle(steps)
-    with problems.of(""):
+    _check_cycles(steps, problems)
+    with problems.kept():
         reading.bindings.check_here()
+    continue_on_failure = True
+    with problems.kept():
+        continue_on_failure = read_truth(root.get("settings"), "continue_on_step_failure", True)
     left = [entry for entry in scope.entries() if isinstance(entry, LeftOut)]
-    error = problems.error([*steps, *reading.bindings.broken] if only else None)
+    error = problems.error([*steps, *asked, *reading.bindings.broken] if only else None)
     if not steps and error is None:
         error = _nothing_left(left, root)
     for one in left:
@@ -115,10 +123,11 @@ def survey(
         file,
         tuple(steps[name] for name in (steps if find_cycle(after) else in_order(after))),
         {name: place for name, place in reading.outputs.items() if place[0] in steps},
-        read_truth(root.get("settings"), "continue_on_step_failure", True),
+        continue_on_failure,
         (*notes.lines(steps), *assets.notes),
         tuple(Skipped(one.name, one.reason) for one in left),
-        asked if only else (),
+        tuple(name for name in asked if name in steps) if only else (),
+        tuple(problems.files),
     )
     return pipeline, error
 
@@ -134,6 +143,9 @@ class _Reading:
 
     def __post_init__(self) -> None:
         self.sources = {one.name: one for one in self.scope.entries() if isinstance(one, Source)}
+        self._broken = {
+            one.name: one.source for one in self.scope.entries() if isinstance(one, Broken) and one.source is not None
+        }
         self.outputs = _outputs(self.scope, self.problems)
         # Steps of one component start the same script.
         self._missing = functools.cache(missing_script)
@@ -142,16 +154,25 @@ class _Reading:
         self._compute = (settings.get("default_compute") if settings is not None else None) or self.root.get("compute")
 
     def steps(self, asked: Sequence[str]) -> dict[str, Step]:
-        """The steps of these names, and those that they need, in the order of the file."""
+        """The steps of these names, and those that they need, in the order of the file.
+
+        Of those in which something is wrong the inputs are looked at, and they are not among them.
+        """
         found: dict[str, Step] = {}
-        waiting = deque(asked)
+        waiting, seen = deque(asked), set[str]()
         while waiting:
             name = waiting.popleft()
-            if name in found or name not in self.sources:
+            if name in seen:
                 continue
-            step = self._step(self.sources[name])
-            found[name] = step
-            waiting.extend(step.after)
+            seen.add(name)
+            if name in self._broken:
+                inputs = self.bindings.resolve(self._broken[name])
+                waiting.extend(item.step for item in inputs.values() if item.step is not None)
+            elif name in self.sources:
+                step = self._step(self.sources[name])
+                found[name] = step
+                waiting.extend(step.after)
+            waiting.extend(one for one in self.bindings.broken if one not in seen)
         return {name: found[name] for name in self.sources if name in found}
 
     def _step(self, source: Source) -> Step:
@@ -161,10 +182,9 @@ class _Reading:
             for name, type_ in source.outputs.items()
         }
         command = source.command.text("command")
-        with self.problems.of(source.name):
-            _check_command(source, command, inputs, outputs, self._missing)
+        _check_command(source, command, inputs, outputs, self._missing, self.problems.of(source.name))
         assert source.command.file is not None
-        return Step(
+        step = Step(
             source.name,
             command,
             source.code,
@@ -184,6 +204,10 @@ class _Reading:
             source.kind,
             source.sweep,
         )
+        if step.kind == PARALLEL:
+            with self.problems.of(source.name).kept():
+                check_data(step)
+        return step
 
     def _compute_of(self, source: Source) -> str:
         """A compute target's name; computes are named only where they matter, so any other shape is none."""
@@ -193,9 +217,9 @@ class _Reading:
             return ""
         try:
             settled = (source.scope if own is not None else self.scope).settle(value)
-        except UserError:
+        except UserError as error:
             if self.bindings.cloud:
-                raise
+                self.problems.of(source.name).take(error)
             return ""
         text = settled.data
         return text.strip().removeprefix("azureml:").partition("@")[0] if isinstance(text, str) else ""
@@ -205,7 +229,7 @@ def _outputs(scope: Scope, problems: Problems) -> dict[str, tuple[str, str]]:
     """Which step writes each of a pipeline's outputs."""
     found = {}
     for name, (job, _) in scope.writers.items():
-        with problems.of(scope.full(job)):
+        with problems.of(scope.full(job)).kept():
             writer, output = scope.written(name, scope.place)
             if isinstance(writer, Source):
                 found[name] = (writer.name, output)
@@ -229,13 +253,15 @@ def _check_command(
     inputs: Mapping[str, object],
     outputs: Mapping[str, object],
     missing: Callable[[str, Path | None, tuple[Path, ...]], str | None],
+    problems: Problems,
 ) -> None:
     """See that a command can be put together, and that the script that it starts is there."""
     what = f"The command of step `{source.name}`"
     try:
         found = expressions(command)
     except Malformed as error:
-        raise refuse(source.command, f"{what} cannot be read: {error}.", "Correct the command.") from error
+        problems.add(source.command, f"{what} cannot be read: {error}.", "Correct the command.")
+        found = []
     for expression in found:
         kind, name = expression.path[0], ".".join(expression.path[1:])
         known = inputs if kind == "inputs" else outputs
@@ -243,13 +269,13 @@ def _check_command(
             remedy = "A command takes `${{inputs.NAME}}` and `${{outputs.NAME}}`."
             if kind == "search_space":
                 remedy = "Only the trial of a sweep has a search space, and only what stands in `search_space`."
-            raise refuse(source.command, f"{what} names `{expression.text}`, which means nothing there.", remedy)
-        if name not in known:
-            raise refuse(
-                source.command, f"{what} names `{expression.text}`, which it does not have.", did_you_mean(name, known)
-            )
-        if kind == "inputs" and not expression.optional and not getattr(inputs[name], "given", True):
-            raise refuse(
+            problems.add(source.command, f"{what} names `{expression.text}`, which means nothing there.", remedy)
+        elif name not in known:
+            if kind not in source.open:
+                problem = f"{what} names `{expression.text}`, which it does not have."
+                problems.add(source.command, problem, did_you_mean(name, known))
+        elif kind == "inputs" and not expression.optional and not getattr(inputs[name], "given", True):
+            problems.add(
                 source.command,
                 f"{what} needs input `{name}`, which is optional and not given.",
                 f"Put it into `$[[ … ]]`, or give it under `inputs` of `{source.name}`.",
@@ -257,17 +283,20 @@ def _check_command(
     script = missing(command, source.code, source.includes) if source.whole else None
     if script is not None:
         where = f"{source.code}" if source.code is not None else "the step, which has no `code`"
-        raise refuse(
-            source.command, f"{what} starts {script}, which is not in {where}.", "Correct `code` or `command`."
-        )
+        problem = f"{what} starts {script}, which is not in {where}."
+        problems.add(source.command, problem, "Correct `code` or `command`.")
 
 
-def _check_cycle(steps: Mapping[str, Step]) -> None:
-    cycle = find_cycle({name: step.after for name, step in steps.items()})
-    if cycle:
+def _check_cycles(steps: Mapping[str, Step], problems: Problems) -> None:
+    """See that no jobs wait for each other; each step is told of once."""
+    after = {name: list(step.after) for name, step in steps.items()}
+    while cycle := find_cycle(after):
         link = next(item for item in steps[cycle[1]].inputs.values() if item.step == cycle[0])
         place = Value(None, link.file, link.line)
-        raise refuse(place, f"The jobs wait for each other: {' → '.join(cycle)}.", "Take one of these bindings out.")
+        problem = f"The jobs wait for each other: {' → '.join(cycle)}."
+        problems.add(place, problem, "Take one of these bindings out.")
+        for name in cycle:
+            after[name] = []
 
 
 def _nothing_left(left: Sequence[LeftOut], root: Value) -> UserError:
@@ -288,7 +317,7 @@ def _of_the_only_step(replaced: Mapping[str, str], scope: Scope) -> dict[str, st
     return {f"{only.name}.{name}" if name in own else name: text for name, text in replaced.items()}
 
 
-def _check_replaced(replaced: Mapping[str, str], scope: Scope) -> None:
+def _check_replaced(replaced: Mapping[str, str], scope: Scope, problems: Problems) -> None:
     entries = list(scope.entries())
     sources = [one for one in entries if isinstance(one, Source)]
     nested = [one for one in entries if isinstance(one, Scope)]
@@ -299,9 +328,9 @@ def _check_replaced(replaced: Mapping[str, str], scope: Scope) -> None:
     # Of these nobody here knows what outputs they have.
     unknown = tuple(f"{one.name}." for one in entries if isinstance(one, (LeftOut, Broken)))
     known = {*scope.inputs, *of_steps, *outputs}
+    if scope.open:
+        return
     for name in replaced:
         if name not in known and not name.startswith(unknown):
-            raise BadValue(
-                f"There is no input `{name}`.",
-                f"Inputs of the pipeline: {listed(scope.inputs)}; of its steps: {listed(of_steps)}.",
-            )
+            remedy = f"Inputs of the pipeline: {listed(scope.inputs)}; of its steps: {listed(of_steps)}."
+            problems.take(BadValue(f"There is no input `{name}`.", remedy))

@@ -13,6 +13,7 @@ from ..assets.kinds import COMPONENTS, JOBS, SCHEDULE, kind_of, wrong_kind
 from .literals import unknown_keys
 from .local_paths import local_path, scheme
 from .notes import Notes
+from .problems import Problems
 from .yaml_file import Value, did_you_mean, read_yaml, refuse
 
 KEYS = (
@@ -29,24 +30,25 @@ _PIPELINE_TYPES = ("pipeline", "pipeline_job", "pipeline_component", "pipelinejo
 _OUTSIDE = ("inputs", "outputs", "name", "version", "display_name", "description", "experiment_name", "tags", "$schema")
 
 
-def as_pipeline(root: Value, notes: Notes) -> Value:
+def as_pipeline(root: Value, notes: Notes, problems: Problems) -> Value:
     """The mapping with ``jobs`` that a file stands for.
 
     Args:
         root: The file's content.
         notes: Takes what is not acted on.
+        problems: Takes what is wrong with single fields.
 
     Raises:
-        UserError: There is no job in it that could be run here, or its keys are not of the schema.
+        UserError: There is no job in it that could be run here.
     """
     kind = kind_of(root)
     if kind is SCHEDULE:
-        return _of_schedule(root, notes)
+        return _of_schedule(root, notes, problems)
     if _is_pipeline(root):
-        return _pipeline(root, notes)
+        return _pipeline(root, notes, problems)
     if kind not in JOBS:
         raise wrong_kind(root, "a pipeline or a job", JOBS)
-    return _of_one(root, kind in COMPONENTS)
+    return _of_one(root, kind in COMPONENTS, problems)
 
 
 def _is_pipeline(root: Value) -> bool:
@@ -55,28 +57,31 @@ def _is_pipeline(root: Value) -> bool:
     return name in _PIPELINE_TYPES or ("jobs" in root.data and not name)
 
 
-def _pipeline(root: Value, notes: Notes) -> Value:
-    for key in unknown_keys(root.mapping("The file"), KEYS, "The pipeline"):
+def _pipeline(root: Value, notes: Notes, problems: Problems) -> Value:
+    keys = unknown_keys(root.mapping("The file"), KEYS, "The pipeline", problems)
+    root = keys.mended(root)
+    for key in keys.others:
         notes.add(key)
     settings = root.get("settings")
     if settings is not None:
-        for key in unknown_keys(settings.mapping("`settings`"), SETTINGS, "`settings`", notes.say):
+        entries = problems.mapping(settings, "`settings`")
+        for key in unknown_keys(entries, SETTINGS, "`settings`", problems, notes.say).others:
             notes.add(f"settings.{key}")
     for key, place in (("identity", root), ("services", root), ("on_init", settings), ("on_finalize", settings)):
         if place is not None and place.get(key) is not None:
             notes.add(key)
     component = root.get("component")
     if root.get("jobs") is None and component is not None:
-        return _with_component(root, component, notes)
+        return _with_component(root, component, notes, problems)
     if root.get("jobs") is None:
         raise refuse(root.data.get("jobs") or root, "The pipeline has no jobs.", "Add a job under `jobs:`.")
     return root
 
 
-def _with_component(root: Value, named: Value, notes: Notes) -> Value:
+def _with_component(root: Value, named: Value, notes: Notes, problems: Problems) -> Value:
     """A pipeline job whose jobs are those of a component."""
     if named.is_mapping:
-        component = as_pipeline(named, notes)
+        component = as_pipeline(named, notes, problems)
     else:
         text = named.text("`component`")
         if scheme(text):
@@ -85,11 +90,14 @@ def _with_component(root: Value, named: Value, notes: Notes) -> Value:
                 f"The pipeline is the registered component `{text}`.",
                 "Name its file: `component: ./pipeline.yml`.",
             )
-        component = as_pipeline(read_yaml(local_path(named, text), "component file", named), notes)
-    inputs = dict(_entries(component, "inputs"))
-    for name, value in _entries(root, "inputs").items():
+        file = local_path(named, text)
+        problems.files.setdefault(file)
+        component = as_pipeline(read_yaml(file, "component file", named, problems.take), notes, problems)
+    inputs = dict(_entries(component, "inputs", problems))
+    for name, value in _entries(root, "inputs", problems).items():
         if name not in inputs:
-            raise refuse(value, f"The component has no input `{name}`.", did_you_mean(name, inputs))
+            problems.add(value, f"The component has no input `{name}`.", did_you_mean(name, inputs))
+            continue
         inputs[name] = _declared_and_given(inputs[name], value)
     own = {key: value for key, value in root.data.items() if key != "component"}
     return Value({**component.data, **own, "inputs": Value(inputs, root.file, root.line)}, root.file, root.line)
@@ -102,10 +110,10 @@ def _declared_and_given(declared: Value, value: Value) -> Value:
     return Value({**entries, **given}, value.file, value.line)
 
 
-def _of_one(root: Value, is_component: bool) -> Value:
+def _of_one(root: Value, is_component: bool, problems: Problems) -> Value:
     """A pipeline around one job, or one component."""
     name = run_name(root, root.file).replace(".", "-")
-    inputs, outputs = _entries(root, "inputs"), _entries(root, "outputs")
+    inputs, outputs = _entries(root, "inputs", problems), _entries(root, "outputs", problems)
 
     def bound(entries: Mapping[str, Value], group: str) -> Value:
         links = {
@@ -125,38 +133,40 @@ def _of_one(root: Value, is_component: bool) -> Value:
     return Value(made, root.file, root.line)
 
 
-def _of_schedule(root: Value, notes: Notes) -> Value:
+def _of_schedule(root: Value, notes: Notes, problems: Problems) -> Value:
     """The job that a schedule starts, with the inputs and settings that it gives to it."""
     created = root.get("create_job")
     if created is None:
         raise refuse(root, "The schedule has no `create_job`.", "Name the job: `create_job: ./job.yml`.")
     notes.add("trigger")
     if not created.is_mapping:
-        return _named_job(created, notes)
+        return _named_job(created, notes, problems)
     job = created.get("job")
     if job is None:
-        return as_pipeline(created, notes)
-    base = as_pipeline(job, notes) if job.is_mapping else _named_job(job, notes)
-    inputs = dict(_entries(base, "inputs"))
-    for name, value in _entries(created, "inputs").items():
+        return as_pipeline(created, notes, problems)
+    base = as_pipeline(job, notes, problems) if job.is_mapping else _named_job(job, notes, problems)
+    inputs = dict(_entries(base, "inputs", problems))
+    for name, value in _entries(created, "inputs", problems).items():
         if name not in inputs:
             notes.say(f"The job has no input `{name}`, which is not used. {did_you_mean(name, inputs)}", value)
             continue
         inputs[name] = _declared_and_given(inputs[name], value)
-    settings = {**_entries(base, "settings"), **_entries(created, "settings")}
+    settings = {**_entries(base, "settings", problems), **_entries(created, "settings", problems)}
     changed = {"inputs": Value(inputs, base.file, base.line), "settings": Value(settings, created.file, created.line)}
     return Value({**base.data, **changed}, base.file, base.line)
 
 
-def _named_job(named: Value, notes: Notes) -> Value:
+def _named_job(named: Value, notes: Notes, problems: Problems) -> Value:
     text = named.text("`job`").strip()
     if scheme(text):
         problem = f"The schedule starts the job `{text}`, which is not on this machine."
         raise refuse(named, problem, "Name its file: `job: ./job.yml`.")
-    root = read_yaml(local_path(named, text), "job file", named)
+    file = local_path(named, text)
+    problems.files.setdefault(file)
+    root = read_yaml(file, "job file", named, problems.take)
     if kind_of(root) is SCHEDULE:
         raise refuse(named, f"{text} is a schedule itself.", "Name a job.")
-    return as_pipeline(root, notes)
+    return as_pipeline(root, notes, problems)
 
 
 def run_name(root: Value, file: Path | None) -> str:
@@ -172,6 +182,5 @@ def run_name(root: Value, file: Path | None) -> str:
     return "pipeline"
 
 
-def _entries(place: Value, key: str) -> Mapping[str, Value]:
-    value = place.get(key)
-    return value.mapping(f"`{key}`") if value is not None else {}
+def _entries(place: Value, key: str, problems: Problems) -> Mapping[str, Value]:
+    return problems.mapping(place.get(key), f"`{key}`")

@@ -11,9 +11,12 @@ from .job_kinds import NotHere
 from .literals import literal_text
 from .notes import Notes
 from .pipeline_inputs import PipelineInput
+from .problems import Problems, Told
 from .yaml_file import Value, did_you_mean, refuse
 
 if TYPE_CHECKING:
+    from typing import TypeGuard
+
     from .component import Source
 
 
@@ -43,9 +46,11 @@ class Broken:
 
     Attributes:
         name: Its full name.
+        source: As much of it as could be read; None where nothing could.
     """
 
     name: str
+    source: Source | None = None
 
 
 Entry = Union["Source", "Scope", LeftOut, Broken]
@@ -63,6 +68,7 @@ class Scope:
         bound: The job's ``outputs``, in the terms of the pipeline around it.
         jobs: Its jobs by their keys.
         writers: Which job writes each of its outputs: the job's key, and that one's output.
+        open: Those of ``inputs``, ``outputs`` and ``jobs`` that could not be read: nobody knows what is in them.
     """
 
     name: str
@@ -72,6 +78,7 @@ class Scope:
     bound: Mapping[str, Value] = field(default_factory=dict)
     jobs: dict[str, Entry] = field(default_factory=dict)
     writers: dict[str, tuple[str, str]] = field(default_factory=dict)
+    open: frozenset[str] = frozenset()
 
     def full(self, job: str) -> str:
         """A job's name in the whole."""
@@ -93,7 +100,12 @@ class Scope:
 
         Raises:
             UserError: It has none of that name.
+            Told: Something is wrong with it.
         """
+        if (name not in self.inputs and "inputs" in self.open) or (
+            name in self.inputs and self.inputs[name].declared.broken
+        ):
+            raise Told
         if name not in self.inputs:
             raise refuse(place, f"{self._what} has no input `{name}`.", did_you_mean(name, self.inputs))
         return self.inputs[name]
@@ -103,13 +115,18 @@ class Scope:
 
         Raises:
             UserError: There is no such job, it has no such output, or none of its own jobs writes it.
+            Told: The jobs, or its outputs, cannot be read.
         """
+        if job not in self.jobs and "jobs" in self.open:
+            raise Told
         if job not in self.jobs:
             raise refuse(place, f"There is no job `{job}`.", did_you_mean(job, self.jobs))
         entry = self.jobs[job]
         if isinstance(entry, (LeftOut, Broken)):
             return entry, output
         outputs = entry.types if isinstance(entry, Scope) else entry.outputs
+        if output not in outputs and "outputs" in entry.open:
+            raise Told
         if output not in outputs:
             raise refuse(place, f"Job `{job}` has no output `{output}`.", did_you_mean(output, outputs))
         if not isinstance(entry, Scope):
@@ -119,6 +136,8 @@ class Scope:
     def written(self, output: str, place: Value) -> tuple[Source | LeftOut | Broken, str]:
         """The step that writes one of this pipeline's own outputs; errors as of :meth:`writer`."""
         if output not in self.writers:
+            if "jobs" in self.open or any("outputs" in one.open for one in self.jobs.values() if _is_read(one)):
+                raise Told
             broken = next((one for one in self.jobs.values() if isinstance(one, Broken)), None)
             if broken is not None:
                 return broken, output
@@ -129,18 +148,22 @@ class Scope:
         job, inner = self.writers[output]
         return self.writer(job, inner, place)
 
-    def bind_outputs(self, notes: Notes) -> None:
+    def bind_outputs(self, notes: Notes, problems: Problems) -> None:
         """Find which job writes each of its outputs.
 
-        Raises:
-            UserError: A job writes one that there is not; with the line.
+        Args:
+            notes: Takes remarks.
+            problems: Takes those that a job writes and that there are not.
         """
         for job, entry in self.jobs.items():
             if isinstance(entry, Broken):
-                continue
-            bound = _entries_of(entry.place) if isinstance(entry, LeftOut) else entry.bound
+                bound = entry.source.bound if entry.source is not None else {}
+            else:
+                bound = _entries_of(entry.place) if isinstance(entry, LeftOut) else entry.bound
+            own = problems.of(self.full(job)) if bound else problems
             for output, value in bound.items():
-                self._bind(job, output, value, notes)
+                with own.kept():
+                    self._bind(job, output, value, notes)
 
     def _bind(self, job: str, output: str, value: Value, notes: Notes) -> None:
         place = value.get("path") or value
@@ -156,6 +179,8 @@ class Scope:
             return
         path = expression.path[1:] if expression.path[0] == "parent" else expression.path
         own = ".".join(path[1:])
+        if path[0] == "outputs" and own not in self.types and "outputs" in self.open:
+            return
         if path[0] != "outputs" or own not in self.types:
             raise refuse(place, f"{self._what} has no output `{own or path[0]}`.", did_you_mean(own, self.types))
         if own in self.writers:
@@ -178,12 +203,18 @@ class Scope:
             return value
         name = ".".join(expression.path[2:])
         found = self.inputs.get(name)
+        if found.declared.broken if found is not None else "inputs" in self.open:
+            raise Told
         given = found.given.value if found is not None else None
         if found is None or given is None or found.given.scope is not None:
             problem = f"{self._what} has no input `{name}` with a value."
             raise refuse(value, problem, did_you_mean(name, self.inputs))
         text = literal_text(given, found.declared, f"Input `{name}`", _silent) if found.declared.type else given.data
         return Value(text, value.file, value.line)
+
+
+def _is_read(entry: Entry) -> TypeGuard[Source | Scope]:
+    return not isinstance(entry, (LeftOut, Broken))
 
 
 def _silent(text: str, place: Value) -> None:

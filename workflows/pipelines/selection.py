@@ -25,7 +25,9 @@ class NoStep(UserError):
 
 
 def chosen(scope: Scope, only: Sequence[str], problems: Problems) -> tuple[str, ...]:
-    """The full names of the steps that are wanted; what they need is not among them.
+    """The full names of the steps that are wanted, also of those in which something is wrong.
+
+    What they need is not among them.
 
     Args:
         scope: The pipeline.
@@ -34,12 +36,13 @@ def chosen(scope: Scope, only: Sequence[str], problems: Problems) -> tuple[str, 
 
     Raises:
         NoStep: There is none of that name.
-        UserError: Several have it; or it cannot run on this machine, or be read.
+        UserError: Several have it; or it cannot run on this machine.
     """
     entries = list(scope.entries())
     names = [entry.name for entry in entries if isinstance(entry, Source)]
+    all_names = [entry.name for entry in entries if isinstance(entry, (Source, Broken))]
     if not only:
-        return tuple(names)
+        return tuple(all_names)
     found: dict[str, None] = {}
     for text in only:
         exact = [entry for entry in entries if entry.name == text]
@@ -56,11 +59,8 @@ def chosen(scope: Scope, only: Sequence[str], problems: Problems) -> tuple[str, 
             if entry.error is not None:
                 raise entry.error
             raise UserError(f"{entry.name} is to be debugged and left out.", "Take it out of --step or of --skip.")
-        if isinstance(entry, Broken):
-            problems.check([entry.name])
         if isinstance(entry, Scope):
-            problems.check([entry.name])
-            found |= dict.fromkeys(name for name in names if name.startswith(f"{entry.name}."))
+            found |= dict.fromkeys(name for name in all_names if name.startswith(f"{entry.name}."))
         else:
             found[entry.name] = None
-    return tuple(name for name in names if name in found)
+    return tuple(name for name in all_names if name in found)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from .problems import Problems
 from .yaml_file import Value, did_you_mean, refuse
 
 #: What the lowest, or for those without an end the middle one is taken from.
@@ -28,20 +29,20 @@ _FIRST: Mapping[str, str] = {
 }
 
 
-def first_values(space: Value | None, what: str) -> dict[str, Value]:
+def first_values(space: Value | None, what: str, problems: Problems) -> dict[str, Value]:
     """The values of one trial: of a choice the first, of a range the lowest, of a normal distribution its middle.
 
     Args:
         space: The ``search_space``; None where there is none.
         what: The step in a message.
-
-    Raises:
-        UserError: A distribution does not exist, or has no values; with the line.
+        problems: Takes distributions that do not exist, or have no values; of these the value is an empty text.
     """
-    if space is None:
-        return {}
-    entries = space.mapping(f"`search_space` of {what.lower()}")
-    return {name: Value(_first(entry, name, what), entry.file, entry.line) for name, entry in entries.items()}
+    found = {}
+    for name, entry in problems.mapping(space, f"`search_space` of {what.lower()}").items():
+        found[name] = Value("", entry.file, entry.line)
+        with problems.kept():
+            found[name] = Value(_first(entry, name, what), entry.file, entry.line)
+    return found
 
 
 def _first(entry: Value, name: str, what: str) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import UserError
 from .definition import Pipeline, Step
+from .problems import Problems
 from .yaml_file import Value, refuse
 
 #: Draws for a trial that is like no other before, after which there is taken to be none.
@@ -55,27 +56,27 @@ class Sweep:
     goal: str
 
 
-def read_sweep(first: Callable[[str], Value | None], chosen: Mapping[str, Value], what: str) -> Sweep:
+def read_sweep(
+    first: Callable[[str], Value | None], chosen: Mapping[str, Value], what: str, problems: Problems
+) -> Sweep:
     """What a sweep's fields say of its trials.
 
     Args:
         first: Gives a field.
         chosen: The values of the first trial.
         what: The step in a message.
-
-    Raises:
-        UserError: The objective is not of the schema's shape; with the line.
+        problems: Takes what is wrong with its objective.
     """
     space, objective = first("search_space"), first("objective")
-    metric, goal = "", "maximize"
-    if objective is not None:
-        objective.mapping(f"`objective` of {what.lower()}")
-        named, wanted = objective.get("primary_metric"), objective.get("goal")
-        metric = named.text("`primary_metric`") if named is not None else ""
-        goal = wanted.text("`goal`").lower() if wanted is not None else goal
-        if goal not in ("minimize", "maximize"):
-            raise refuse(wanted or objective, f"`goal` cannot be `{goal}`.", "Write minimize or maximize.")
-    entries = space.mapping("`search_space`") if space is not None else {}
+    metric, goal = "", ""
+    if objective is not None and problems.mapping(objective, f"`objective` of {what.lower()}"):
+        wanted = objective.get("goal")
+        metric = problems.text(objective.get("primary_metric"), "`primary_metric`")
+        goal = problems.text(wanted, "`goal`").lower()
+        if wanted is not None and goal and goal not in ("minimize", "maximize"):
+            problems.add(wanted, f"`goal` cannot be `{goal}`.", "Write minimize or maximize.")
+    goal = goal or "maximize"
+    entries = space.data if space is not None and space.is_mapping else {}
     values = {name: value.data for name, value in chosen.items()}
     return Sweep(entries, values, first("sampling_algorithm"), metric, goal)
 
@@ -93,14 +94,18 @@ def with_trials(pipeline: Pipeline, count: int, named: Sequence[str] = ()) -> Pi
     Raises:
         UserError: A search space cannot be drawn from, with the line; or there is no such trial.
     """
-    steps, asked, notes = list[Step](), list[str](), list(pipeline.notes)
+    steps, asked, notes, problems = list[Step](), list[str](), list(pipeline.notes), Problems()
     for step in pipeline.steps:
         is_asked = step.name in pipeline.asked
         if step.sweep is None:
             steps.append(step)
             asked += [step.name] if is_asked else []
             continue
-        trials = _trials(step, step.sweep, count)
+        trials = list[Step]()
+        with problems.kept():
+            trials = _trials(step, step.sweep, count)
+        if not trials:
+            continue
         names = tuple(trial.name for trial in trials)
         if len(trials) < count:
             notes.append(
@@ -117,6 +122,7 @@ def with_trials(pipeline: Pipeline, count: int, named: Sequence[str] = ()) -> Pi
         else:
             steps += [trial for trial in trials if trial.name.endswith(tuple(wanted))]
         asked += [name for name in names if not wanted or name.endswith(tuple(wanted))] if is_asked else []
+    problems.check()
     return replace(pipeline, steps=tuple(steps), asked=tuple(asked), notes=tuple(notes))
 
 
@@ -159,7 +165,11 @@ def trial_values(
             if combination not in found:
                 found.append(combination)
         return found[:count]
-    draws = {key: _draw(entry, f"`{key}` in the search space of {what.lower()}") for key, entry in space.items()}
+    draws, problems = {}, Problems()
+    for key, entry in space.items():
+        with problems.kept():
+            draws[key] = _draw(entry, f"`{key}` in the search space of {what.lower()}")
+    problems.check()
     # Not for secrets: the same trials each time.
     source = random.Random(seed)  # noqa: S311
     missed = 0
@@ -189,12 +199,13 @@ def _algorithm(value: Value | None, what: str) -> tuple[str, int]:
 
 def _grid(space: Mapping[str, Value], what: str) -> Iterator[dict[str, Any]]:
     """Every combination, the last parameter changing first."""
-    columns = []
+    columns, problems = [], Problems()
     for key, entry in space.items():
         if _type(entry) != "choice":
             problem = f"`{key}` in the search space of {what.lower()} is no choice, which a grid wants."
-            raise refuse(entry, problem, "Write `type: choice` and its `values`, or sample at random.")
+            problems.add(entry, problem, "Write `type: choice` and its `values`, or sample at random.")
         columns.append(_choices(entry))
+    problems.check()
     for combination in itertools.product(*columns):
         yield dict(zip(space, combination, strict=True))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -137,23 +137,32 @@ def close_matches(name: str, known: Iterable[str], cutoff: float) -> list[str]:
     return difflib.get_close_matches(name, short, 1, cutoff)
 
 
-def read_yaml(file: Path, what: str, named: Value | None = None) -> Value:
+#: Takes what is wrong with one place of a file that is otherwise read.
+Take = Callable[[UserError], None]
+
+
+def _refuse(error: UserError) -> NoReturn:
+    raise error
+
+
+def read_yaml(file: Path, what: str, named: Value | None = None, take: Take = _refuse) -> Value:
     """Read a YAML file whose content is a mapping.
 
     Args:
         file: Its absolute path.
         what: What it is to be, such as ``pipeline file``.
         named: The value that names it, where another file does.
+        take: Takes what is wrong with single keys and scalars, which else is refused.
 
     Raises:
         UserError: It cannot be read, is not YAML, or not a mapping; with the line.
     """
-    return read_node(compose(read_text(file, what, named), shown(file)), file, what)
+    return read_node(compose(read_text(file, what, named), shown(file)), file, what, take)
 
 
-def read_node(node: yaml.Node | None, file: Path, what: str) -> Value:
+def read_node(node: yaml.Node | None, file: Path, what: str, take: Take = _refuse) -> Value:
     """The content of a file whose tree has been made; arguments and errors as of :func:`read_yaml`."""
-    value = Value(None, file, 1) if node is None else Value(_convert(node, file, {}), file, 1)
+    value = Value(None, file, 1) if node is None else Value(_convert(node, file, {}, take), file, 1)
     if value.data is None:
         raise refuse(value, f"{file.name} is empty.", f"Name a {what} with content.")
     if not value.is_mapping:
@@ -186,25 +195,25 @@ def read_text(file: Path, what: str, named: Value | None = None) -> str:
         raise UserError(f"{path.name} is not UTF-8.", "Save it as UTF-8.", file=path, line=line) from error
 
 
-def _convert(node: Any, file: Path, done: dict[int, Any]) -> Any:
+def _convert(node: Any, file: Path, done: dict[int, Any], take: Take) -> Any:
     """A node's data; a node that several aliases name is converted once."""
     if id(node) in done:
         return done[id(node)]
     result: Any
     if isinstance(node, yaml.MappingNode):
-        result = _mapping(node, file, done)
+        result = _mapping(node, file, done, take)
     elif isinstance(node, yaml.SequenceNode):
         result = [
-            Value(_convert(item, file, done), file, item.start_mark.line + 1, item.start_mark.column + 1)
+            Value(_convert(item, file, done, take), file, item.start_mark.line + 1, item.start_mark.column + 1)
             for item in node.value
         ]
     else:
-        result = _scalar(node, file)
+        result = _scalar(node, file, take)
     done[id(node)] = result
     return result
 
 
-def _scalar(node: Any, file: Path) -> Any:
+def _scalar(node: Any, file: Path, take: Take) -> Any:
     if node.tag == _TEXT:
         return node.value
     if node.tag == _NULL:
@@ -215,49 +224,45 @@ def _scalar(node: Any, file: Path) -> Any:
         except yaml.constructor.ConstructorError as error:
             line = node.start_mark.line + 1
             problem = f"{file.name} is not valid YAML: {error.problem}."
-            raise UserError(problem, "Correct that line.", file=shown(file), line=line) from error
-        except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
-            # PyYAML does not look whether a tag fits the text behind it.
-            cause: Exception | None = error
+            take(UserError(problem, "Correct that line.", file=shown(file), line=line))
+            return node.value
+        except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError):
+            pass  # PyYAML does not look whether a tag fits the text behind it.
         finally:
             # It keeps all that it has made, and what it was at when it failed.
             _CONSTRUCTOR.constructed_objects.clear()
             _CONSTRUCTOR.recursive_objects.clear()
-    else:
-        cause = None
     if _RESOLVER.resolve(yaml.ScalarNode, node.value, (True, False)) != node.tag:
         what = str(node.tag).rpartition(":")[2]
         problem = f"What is marked `!!{what}` is none: `{shortened(node.value)}`."
-        raise UserError(problem, "Correct that line.", file=shown(file), line=node.start_mark.line + 1) from cause
+        take(UserError(problem, "Correct that line.", file=shown(file), line=node.start_mark.line + 1))
     # A text that only looks like a number or a date, such as 2021-02-30.
     return node.value
 
 
-def _mapping(node: Any, file: Path, done: dict[int, Any]) -> dict[str, Value]:
+def _mapping(node: Any, file: Path, done: dict[int, Any], take: Take) -> dict[str, Value]:
     own: dict[str, Value] = {}
     merged: dict[str, Value] = {}
     for key, item in node.value:
         line = key.start_mark.line + 1
         if key.tag == _MERGE:
             for source in item.value if isinstance(item, yaml.SequenceNode) else [item]:
-                inherited = _convert(source, file, done)
+                inherited = _convert(source, file, done, take)
                 if not isinstance(inherited, dict):
-                    raise UserError(
-                        "`<<` takes a mapping.", "Name an anchor of a mapping.", file=shown(file), line=line
-                    )
+                    remedy = "Name an anchor of a mapping."
+                    take(UserError("`<<` takes a mapping.", remedy, file=shown(file), line=line))
+                    continue
                 # What was there first counts.
                 for name, value in inherited.items():
                     merged.setdefault(name, value)
             continue
         if not isinstance(key, yaml.ScalarNode):
-            raise UserError("A key has to be a text.", "Correct that line.", file=shown(file), line=line)
+            take(UserError("A key has to be a text.", "Correct that line.", file=shown(file), line=line))
+            continue
         name = str(key.value)
         if name in own:
-            raise UserError(
-                f"`{shortened(name)}` is there twice: in line {own[name].line} and in line {line}.",
-                "Take one of the two out.",
-                file=shown(file),
-                line=line,
-            )
-        own[name] = Value(_convert(item, file, done), file, line, key.start_mark.column + 1)
+            problem = f"`{shortened(name)}` is there twice: in line {own[name].line} and in line {line}."
+            take(UserError(problem, "Take one of the two out.", file=shown(file), line=line))
+            continue
+        own[name] = Value(_convert(item, file, done, take), file, line, key.start_mark.column + 1)
     return {**merged, **own} if merged else own

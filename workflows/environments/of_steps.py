@@ -1,0 +1,68 @@
+"""What the steps of a pipeline run in: all of it found, and all that keeps it from being found, before any is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from ..paths import shown
+from .references import ResolvedEnvironment, resolve_environment
+
+if TYPE_CHECKING:
+    from ..engines.base import Engine
+    from ..pipelines.definition import Step
+    from ..settings import Settings
+
+_TABLE = "gets a table, which run() is given as a pandas DataFrame"
+
+
+def resolve_steps(
+    steps: Sequence[Step], settings: Settings, engine: Engine
+) -> tuple[Mapping[str, ResolvedEnvironment], tuple[UserError, ...]]:
+    """The environments of steps by their names, and what is wrong with those that are not among them.
+
+    Args:
+        steps: The steps.
+        settings: For the default environment and the base image.
+        engine: Where they are to run.
+    """
+    found: dict[str, ResolvedEnvironment] = {}
+    errors: list[UserError] = []
+    for step in steps:
+        try:
+            found[step.name] = _with_pandas(step, resolve_environment(step.environment, settings, engine.name), engine)
+        except UserError as error:
+            errors.append(error)
+    return found, tuple(errors)
+
+
+def _with_pandas(step: Step, one: ResolvedEnvironment, engine: Engine) -> ResolvedEnvironment:
+    """An environment, with a note where a parallel step may lack what its tables need.
+
+    Raises:
+        UserError: It is built already, and lacks it.
+    """
+    from ..pipelines.parallel_data import takes_table
+
+    definition = one.definition
+    if definition is None or not takes_table(step):
+        return one
+    there = engine.find(definition, one.base_image)
+    source = shown(definition.source)
+    if there is not None and engine.name != "docker":
+        if any(Path(there.name).glob("lib/python*/site-packages/pandas/__init__.py")):
+            return one
+        reference = one.reference
+        raise UserError(
+            f"Step `{step.name}` {_TABLE}, and {source} has no pandas.",
+            "Add pandas to the step's environment.",
+            file=shown(reference.file) if reference is not None else shown(step.file),
+            line=reference.line if reference is not None else step.line,
+        )
+    if "pandas" in {*(package.name for package in definition.pip), *(package.name for package in definition.conda)}:
+        return one
+    note = f"step `{step.name}` {_TABLE}: {source} does not name pandas, so one of its packages has to bring it"
+    return replace(one, notes=(*one.notes, note))

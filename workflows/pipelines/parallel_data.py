@@ -1,0 +1,115 @@
+"""The data of parallel steps, looked at before they are started: whether it is empty, and how many mini-batches it has.
+
+What the driver of such a step would say of files that are here already it says before anything is built.
+"""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+from ..debuggee.azureml_parallel_run import mini_batches
+from ..debuggee.azureml_parallel_run import options as command_line
+from ..debuggee.azureml_parallel_run.problems import Problem
+from ..errors import UserError
+from ..paths import shown
+from .commands import PARALLEL_DRIVER
+from .definition import Input, Step
+from .expressions import Malformed, expressions, substitute
+
+#: Mini-batches, and bytes of tables, above which it is left to the driver to count.
+_MOST_COUNTED, _MOST_BYTES = 100_000, 256 << 20
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """How a step's data is cut.
+
+    Attributes:
+        data: The input that is it.
+        options: The driver's options.
+    """
+
+    data: Input
+    options: Any
+
+    def opened(self, scratch: str) -> mini_batches.Input:
+        """The data as the driver opens it, less its partitions.
+
+        Raises:
+            Problem: It cannot be cut so.
+        """
+        size = mini_batches.Size(self.options.mini_batch_size)
+        return mini_batches.Input(str(self.data.path), self.options.input_type, size, (), 1, scratch, _unsaid)
+
+
+def _unsaid(note: str) -> None:
+    """The driver says it when it runs."""
+
+
+def check_data(step: Step) -> None:
+    """See that a parallel step has data, and the mini-batch that is to run alone, as far as its data is here.
+
+    Args:
+        step: The step; of any other kind nothing is looked at.
+
+    Raises:
+        UserError: It has none, or cannot be cut so.
+    """
+    cut = _cut(step)
+    if cut is None:
+        return
+    only = cut.options.only
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            found = cut.opened(scratch)
+            # What has which keys is known when all of it has been read.
+            if cut.options.keys or only > _MOST_COUNTED or (found.is_table and _bytes(cut, only) > _MOST_BYTES):
+                only = 0
+            number = -1
+            for number, _ in enumerate(found.batches()):
+                if number >= only:
+                    return
+    except Problem as error:
+        raise _refuse(cut.data, error.problem, error.remedy) from error
+    raise UserError(
+        f"There is no mini-batch {only} of step `{step.name}`: its input has {number + 1}, from 0 on.",
+        "Name one of these: --mini-batch N",
+    )
+
+
+def takes_table(step: Step) -> bool:
+    """Whether `run()` of a parallel step is known to get pandas DataFrames."""
+    cut = _cut(step)
+    try:
+        return cut is not None and cut.opened("").is_table
+    except Problem:
+        return False
+
+
+def _bytes(cut: _Cut, count: int) -> int:
+    return (mini_batches.Size(cut.options.mini_batch_size).number or mini_batches.DEFAULT_BYTES) * max(0, count)
+
+
+def _cut(step: Step) -> _Cut | None:
+    """How the data of a parallel step is cut; None where it is no such step, or the data is not here yet."""
+    _, driver, rest = step.command.partition(f'"${PARALLEL_DRIVER}"')
+    if not driver:
+        return None
+    values = {f"outputs.{name}": "OUTPUT" for name in step.outputs}
+    for name, one in step.inputs.items():
+        values[f"inputs.{name}"] = shlex.quote(str(one.path)) if one.path is not None else one.text or "INPUT"
+    try:
+        named = expressions(rest.partition(" --input ")[2])[0].path
+        options, _ = command_line.parse(shlex.split(substitute(rest, values.get)))
+    except (Malformed, ValueError, IndexError, Problem):
+        return None  # told where the command is looked at, or by the driver
+    data = step.inputs.get(".".join(named[1:]))
+    return _Cut(data, options) if data is not None and data.path is not None and data.path.is_absolute() else None
+
+
+def _refuse(data: Input, problem: str, remedy: str) -> UserError:
+    file = shown(data.file) if data.file is not None else None
+    return UserError(problem, remedy, file=file, line=data.line or None)
