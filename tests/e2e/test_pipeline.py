@@ -214,7 +214,9 @@ def test_without_children_they_run_undebugged(pipelines: PipelineProject) -> Non
     pipelines.single("import subprocess, sys\nsubprocess.run([sys.executable, 'child.py'], check=True)\n")
     (pipelines.folder / "work" / "child.py").write_text("value = 3\nprint(value)\n")
     debug(pipelines, "--no-children")
-    pipelines.inv("pipeline.inspect", "child.py:2").says("ended before it reached child.py:2")
+    said = pipelines.inv("pipeline.inspect", "child.py:2")
+    said.says("ended before it reached child.py:2")
+    said.says("Child processes are left out of this run (--no-children). With them: inv pipeline.debug")
     assert pipelines.until_final()["status"] == "Completed"
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from workflows.errors import UserError
-from workflows.flows.watching import _see_alive
+from workflows.flows.watching import _see_alive, again
 from workflows.runs import attachable
 from workflows.runs import record as records
 from workflows.runs.record import RUNNING, RunRecord, StepRecord
@@ -64,3 +65,11 @@ def test_a_visit_that_was_over_before_its_hold_has_said_so_is_over(tmp_path: Pat
         lines = [json.dumps({"event": event, "pid": 1, "rank": 0}) + "\n" for event in said.split()]
         run.events(step).write_text("".join(lines))
         assert attachable.of_step(run, step)[0].state == state, said
+
+
+def test_a_batch_deployment_is_debugged_again_by_its_own_command(tmp_path: Path) -> None:
+    run = RunRecord("a-1-abc", 1, "pipeline", "a", tmp_path, tmp_path, "process")
+    assert again(run, "s") == "inv pipeline.debug --step s"
+    assert again(replace(run, options="--deployment b.yml --data d"), "s") == (
+        "inv deploy.debug --deployment b.yml --data d"
+    )

@@ -67,6 +67,8 @@ def again(run: RunRecord, step: str | None = None) -> str:
     if run.single:
         return " ".join(filter(None, ["inv experiment.debug", run.options, run.name]))
     # With what was typed to submit it: without, another pipeline would be run.
+    if run.options.startswith("--deployment "):
+        return f"inv deploy.debug {run.options}"  # a batch deployment, which is one step
     return " ".join(filter(None, ["inv pipeline.debug", run.options, f"--step {step}" if step else ""]))
 
 
@@ -195,6 +197,9 @@ def inspect_step(
             if not found:
                 if isinstance(error, inspection.Lost):
                     _see_alive(run, target.name)
+                elif _without_children(run, target.name):
+                    why = "Child processes are left out of this run (--no-children). With them: "
+                    raise UserError(error.problem, why + again(run, target.name)) from error
                 raise
         except UserError as error:
             if isinstance(error.__cause__, DapError):
@@ -539,6 +544,16 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
         file=shown(place[0]) if place is not None else None,
         line=place[1] if place is not None else None,
     )
+
+
+def _without_children(run: RunRecord, step: str) -> bool:
+    """Whether no debugger is let into what a step's scripts start."""
+    from ..runs import plan
+
+    if run.in_workspace:
+        return False
+    planned = next((one for one in plan.load(run.folder).steps if one.name == step), None)
+    return planned is not None and planned.debug is not None and not planned.debug.children
 
 
 def _why_not_held(run: RunRecord, step: StepRecord) -> list[str]:

@@ -55,8 +55,7 @@ def debug_batch(call: Command, data: str | None, mini_batch: str | None, follow:
     if dry_run:
         flow.dry_run(wanted)
         return
-    # What is typed to run it again is understood by `pipeline.debug`, too, which the run's other tasks are of.
-    words = ["--file", str(shown(file)), *(f"--input={name}={value}" for name, value in wanted.inputs.items())]
+    words = ["--deployment", str(shown(file)), "--data", data]
     run, found = flow.debug(wanted, DebugRequest(), shlex.join([*words, *parts.typed]))
     show_debugged(call, run, found)
     if follow:

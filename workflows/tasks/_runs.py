@@ -23,6 +23,10 @@ END_SECONDS = 3.0
 LOOK_SECONDS = 0.05
 
 
+#: Steps that hold for a debugger that are named.
+_MOST_SHOWN = 8
+
+
 def read_inputs(typed: Sequence[str]) -> dict[str, str]:
     """What was typed after each ``--input``, by name.
 
@@ -306,8 +310,9 @@ def show_debugged(call: Command, run: RunRecord, found: Sequence[Attachable], on
     console.line()
     if found:
         names = list(dict.fromkeys(one.configuration for one in found))
-        more = f" (and {len(names) - 1} more; all of them: the compound)" if len(names) > 1 else ""
-        console.line(f'Press F5 in VS Code: "{names[0]}"{more}')
+        shown = ", ".join(f'"{name}"' for name in names[:_MOST_SHOWN])
+        more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+        console.line(f"Press F5 in VS Code: {shown}{more}{' (all of them: the compound)' if len(names) > 1 else ''}")
         # Of several ranks one alone would go on, and wait for the others.
         sample = sample_location(run, found[0]) if len(found) == 1 else ""
         if sample:
