@@ -32,8 +32,16 @@ def findings(settings: Settings, env: Sequence[str]) -> Iterator[Finding]:
     try:
         found = overlay.described(settings)
     except UserError as error:
-        # Of a file that is wrong nothing else can be said.
+        # Of what is in a file that is wrong nothing else can be said, but of what is not.
         yield from _wrong("deployment", *(error.errors if isinstance(error, SeveralErrors) else (error,)))
+        for name, look in (
+            ("engine", lambda: engines.choose(settings.engine)),
+            ("variables", lambda: variables.named(settings, env)),
+        ):
+            try:
+                look()
+            except UserError as wrong:
+                yield from _wrong(name, wrong)
         return
     settings, deployment = found.settings, found.deployment
     if deployment is not None:
