@@ -31,12 +31,21 @@ def client_environment(
     home.mkdir(parents=True, exist_ok=True)
     found = dict(os.environ if environ is None else environ)
     path = [*filter(None, [found.get("PYTHONPATH")]), str(CLIENT)]
+    if server.url.startswith("https:"):
+        # SDK v2 is led by these two; the name of a cloud would count more.
+        cloud = {
+            "ARM_CLOUD_METADATA_URL": f"{server.url}/metadata/endpoints",
+            "REQUESTS_CA_BUNDLE": str(server.authorities),
+        }
+        found.pop("AZUREML_CURRENT_CLOUD", None)
+    else:
+        cloud = {"AZUREML_CURRENT_CLOUD": "AzureCloud"}
     return {
         **found,
         "HOME": str(home),
         "USERPROFILE": str(home),
         "PYTHONPATH": os.pathsep.join(path),
-        "AZUREML_CURRENT_CLOUD": "AzureCloud",
+        **cloud,
         "AZUREML_DEBUG_TEST_SERVER": server.url,
         "AZUREML_DEBUG_TEST_TOKEN": make_token(token_seconds),
         "AZUREML_DEBUG_TEST_SUBSCRIPTION": server.state.subscription,

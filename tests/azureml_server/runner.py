@@ -78,9 +78,11 @@ class Runner:
     python: The interpreter that runs scripts.
     behaviour: How runs go; looked at whenever it matters.
     site: A folder that comes last on the processes' PYTHONPATH.
+    authorities: A file with the certificates that the server is known by; empty where it has none.
     """
 
-    def __init__(self, state: State, python: str, behaviour: Behaviour, site: Path) -> None:
+    def __init__(self, state: State, python: str, behaviour: Behaviour, site: Path, authorities: str = "") -> None:
+        self._authorities = authorities
         self._state, self._python, self._behaviour, self._site = state, python, behaviour, site
         self._lock = threading.Lock()
         self._processes: dict[str, list[subprocess.Popen[bytes]]] = {}
@@ -302,6 +304,8 @@ class Runner:
             "AZUREML_OUTPUT_DIR": str(work / "outputs"),
             "PYTHONUNBUFFERED": "1",
             "AZUREML_PROCESS_NAME": f"rank_{rank}",
+            # Azure's own certificates need no such thing.
+            **({"REQUESTS_CA_BUNDLE": self._authorities} if self._authorities else {}),
             **self._behaviour.variables,
             **job.variables,
             **rank_variables(job, rank, port),

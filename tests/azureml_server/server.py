@@ -95,7 +95,7 @@ class AzureMLServer:
         self.requests: list[Seen] = []
         #: Requests that no route answers: something is missing here, or the client is a different one.
         self.unknown: list[str] = []
-        self.runner = Runner(self.state, python, self.behaviour, CLIENT)
+        self.runner = Runner(self.state, python, self.behaviour, CLIENT, str(self.authorities) if secure else "")
         registry, assets = Registry(self.state), Assets(self.state)
         self.services = Services(self.state, self.relay)
         parts = (

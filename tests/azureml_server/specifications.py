@@ -79,7 +79,7 @@ class Reader:
 
     def read(self, run: Run, spec: Mapping[str, Any], place: Place) -> Job:
         """A job for a run."""
-        places = self._inputs(spec, place)
+        places = self._inputs(run, spec, place)
         job = Job(run)
         for name in {**(spec.get("componentOutputs") or {}), **(spec.get("outputs") or {})}:
             places["outputs", name] = self._output(run, spec, name, job)
@@ -94,15 +94,25 @@ class Reader:
         _distribution(job, spec)
         return job
 
-    def _inputs(self, spec: Mapping[str, Any], place: Place) -> dict[tuple[str, str], str]:
+    def _inputs(self, run: Run, spec: Mapping[str, Any], place: Place) -> dict[tuple[str, str], str]:
         declared, given = spec.get("componentInputs") or {}, spec.get("inputs") or {}
         found = {}
         for name in {**declared, **given}:
             text = text_of(given.get(name))
             if name not in given:
                 text = text_of(declared[name].get("default"))
-            found["inputs", name] = self._resolved(text, place)
+            found["inputs", name] = self._mounted(run, name, self._resolved(text, place))
         return found
+
+    def _mounted(self, run: Run, name: str, text: str) -> str:
+        """Where data that is mounted lies: below a folder of the input's own, as in Azure, without spaces."""
+        path = Path(text)
+        if not text.startswith(str(self._state.root)) or " " not in text:
+            return text
+        folder = self._state.root / "mounts" / run.id / f"INPUT_{name}"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.symlink_to(path)
+        return str(folder)
 
     def _resolved(self, text: str, place: Place) -> str:
         match = _PARENT.fullmatch(text.strip())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from azureml_projects import python_with_the_sdk
+from azureml_projects import python_with_sdk_v2, python_with_the_sdk
 from azureml_server import AzureMLServer, client_environment, write_configuration
 from pipelines import PipelineProject, make_pipeline_project
 
@@ -22,6 +22,17 @@ def make_workspace_project(
     register_environments(server)
     project.environ |= client_environment(server, home, token_seconds=token_seconds)
     project.environ |= {"AML_BACKEND": "azureml", "AML_COMPUTE_TARGET": "cpu"}
+    return project
+
+
+def make_v2_project(folder: Path, server: AzureMLServer, home: Path) -> PipelineProject:
+    """As :func:`make_workspace_project`, by SDK v2; the server has to be `secure`."""
+    project = make_pipeline_project(folder, "process")
+    project.python = python_with_sdk_v2()
+    write_configuration(server, folder)
+    project.environ |= client_environment(server, home)
+    project.environ |= {"AML_BACKEND": "azureml", "AML_COMPUTE_TARGET": "cpu", "AML_SDK": "v2"}
+    project.environ |= {"AML_AUTH": "azureml_server_credential:ServerCredential"}
     return project
 
 

@@ -10,21 +10,38 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import received
 
 PREFIX = "azureml_debug."
 _PLACE = re.compile(r"(?P<host>[^\s:]+|\[[^\]\s]+\]):(?P<port>[0-9]{1,5})")
 _LINES = re.compile(
-    r"^(?:azureml_debug: (?P<root>source root .+)|Timeout for debug connection: (?P<timeout>\S+)"
-    r"|ip_address: (?P<host>\S+)|debug_port: (?P<port>[0-9]{1,5})|rank: (?P<rank>[0-9]{1,6})"
-    r"|Debugger attached = (?P<attached>True|False))\s*$"
+    r"^(?:azureml_debug: (?P<root>source root .+)|azureml_debug: host key (?P<key>\S+)"
+    r"|Timeout for debug connection: (?P<timeout>\S+)|ip_address: (?P<host>\S+)|debug_port: (?P<port>[0-9]{1,5})"
+    r"|rank: (?P<rank>[0-9]{1,6})|Debugger attached = (?P<attached>True|False))\s*$"
 )
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+#: Fingerprints of one step's containers that are kept.
+_KEYS = 4096
 #: Letters of a tag that are looked at.
 _LETTERS = 20_000
 #: The published lines name no port where a script says itself where it listens.
 PUBLISHED_PORT = 5678
+
+
+class Place(NamedTuple):
+    """Where a gate listens.
+
+    Attributes:
+        host: Its address.
+        port: Its port.
+        inside: Whether that is in its own container only.
+    """
+
+    host: str
+    port: int
+    inside: bool = False
 
 
 @dataclass
@@ -33,13 +50,35 @@ class Said:
 
     Attributes:
         root: The folder with its code on the node; empty while unknown.
-        places: Host and port by rank.
+        places: Host and port of the gates by rank.
+        network: Where the nodes' network leads to those that listen in their own containers, by rank.
         here: Whether nodes may be this machine itself.
+        inside: Whether a gate may listen in its own container only, on 127.0.0.1 there.
+        keys: Fingerprints of the SSH host keys of its containers.
     """
 
     root: str = ""
     places: dict[int, tuple[str, int]] = field(default_factory=dict)
+    network: dict[int, tuple[str, int]] = field(default_factory=dict)
     here: bool = False
+    inside: bool = False
+    keys: set[str] = field(default_factory=set)
+
+    def place(self, rank: int) -> Place | None:
+        """Where a rank can be reached; None while that is not known."""
+        if rank in self.network:
+            return Place(*self.network[rank])
+        known = self.places.get(rank)
+        return Place(*known, inside=self.inside and _is_loopback(known[0])) if known is not None else None
+
+    def node(self, host: str, port: str) -> tuple[str, int] | None:
+        """Where a node says that it listens; None for what no node is."""
+        return node(host, port, self.here or self.inside)
+
+    def hear_keys(self, text: str) -> None:
+        """Take fingerprints."""
+        found = [word for word in text.split() if _FINGERPRINT.fullmatch(word)]
+        self.keys.update(found[: _KEYS - len(self.keys)])
 
 
 @dataclass
@@ -55,12 +94,18 @@ class TagReader:
         found: list[dict[str, Any]] = []
         for name, value in tags.items():
             number = name.removeprefix(PREFIX)
+            if number.startswith("hostkeys.") and isinstance(value, str):
+                self.said.hear_keys(value[:_LETTERS])
+                continue
+            if number.startswith("network.") and isinstance(value, str):
+                self._hear_network(number.removeprefix("network."), value)
+                continue
             if name == number or not re.fullmatch(r"[0-9]{1,6}", number) or not isinstance(value, str):
                 continue
             rank = int(number)
             place, _space, listed = value.partition(" ")
             match = _PLACE.fullmatch(place)
-            told = node(match["host"].strip("[]"), match["port"], self.said.here) if match is not None else None
+            told = self.said.node(match["host"].strip("[]"), match["port"]) if match is not None else None
             if told is not None:
                 self.said.places[rank] = told
             words = [word for word in listed[:_LETTERS].split(",") if re.fullmatch(r"[0-9]{1,10}:[a-z-]{1,30}", word)]
@@ -77,6 +122,21 @@ class TagReader:
                 found.append(event)
             self._seen[rank] = words
         return found
+
+    def _hear_network(self, rank: str, value: str) -> None:
+        match = _PLACE.fullmatch(value)
+        if match is None or not re.fullmatch(r"[0-9]{1,6}", rank):
+            return
+        told = node(match["host"].strip("[]"), match["port"], self.said.here)
+        if told is not None:
+            self.said.network[int(rank)] = told
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def node(host: str, port: str, here: bool = False) -> tuple[str, int] | None:
@@ -141,6 +201,8 @@ class LogReader:
                 continue
             if match["root"]:
                 self.said.root = _root(match["root"].removeprefix("source root ")) or self.said.root
+            elif match["key"]:
+                self.said.hear_keys(match["key"])
             elif match["timeout"]:
                 self._host, self._port, self._rank = "", PUBLISHED_PORT, None
             elif match["host"]:
@@ -164,7 +226,7 @@ class LogReader:
 
     def _waiting(self) -> Iterator[dict[str, Any]]:
         self._pending = False
-        place = node(self._host.strip("[]"), str(self._port or PUBLISHED_PORT), self.said.here)
+        place = self.said.node(self._host.strip("[]"), str(self._port or PUBLISHED_PORT))
         if place is None:
             return
         self._scripts += 1

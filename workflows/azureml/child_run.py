@@ -20,16 +20,14 @@ from ..runs import attachable
 from ..runs import record as records
 from ..runs.plan import PlannedStep
 from ..runs.record import RunRecord, StepRecord
-from .announced import Announcements, Said, TagReader
+from .announced import Announcements, Place, Said, TagReader
 from .child_logs import StepLogs
-from .forwarding import Network, out_of_reach
 from .plan import ChildRun
 from .service import ENDED, PipelineService
+from .ways import LATER, SOON, Ways
 
 #: The service's words for a run whose processes have been started.
 _RUNNING = ("Running", "Finalizing", "CancelRequested", "NotResponding")
-#: Seconds between two attempts to reach a node that cannot be reached.
-_REACH_AGAIN = 15.0
 #: Seconds that tags may come after the log's lines, where what was raised matters.
 _TAGS_LATER = 5.0
 #: Seconds after a step's end for which its logs are asked for again where they cannot be read.
@@ -51,6 +49,7 @@ class FollowedStep:
         token: The run's.
         threads: For what may take a while.
         here: Whether its node may be this machine.
+        ways: Makes the ways to its nodes, of what the step says; without, the network is the only one.
     """
 
     def __init__(
@@ -61,17 +60,22 @@ class FollowedStep:
         service: PipelineService,
         token: str,
         threads: Executor,
+        ways: Callable[[Said], Ways] | None = None,
         here: bool = False,
     ) -> None:
         self.record = record
         self._run, self._planned, self._service, self._threads = run, planned, service, threads
-        self._network, self._token = Network(token), token
+        self._token = token
         self._said = Said(here=here)
+        self._ways = ways(self._said) if ways is not None else Ways("network", None, token)
+        self._said.inside = self._ways.inside
         self._tags = TagReader(self._said)
         self._announcements = Announcements(_TAGS_LATER if run.on_error else 0.0)
         self._logs = StepLogs(run, record, service, self._said, threads)
-        self._forwards: dict[int, tuple[tuple[str, int], Forward | None]] = {}
-        self._reached: dict[tuple[str, int], tuple[float, Future[str]]] = {}
+        self._forwards: dict[int, tuple[Place, Forward | None]] = {}
+        self._reached: dict[tuple[int, Place], tuple[float, Future[str | None]]] = {}
+        #: Ranks of which it has been told that they cannot be reached.
+        self._unreached: set[int] = set()
         self._configured: set[int] = set()
         self._look_at = 0.0
         self._ended = 0.0
@@ -139,6 +143,7 @@ class FollowedStep:
             if forward is not None:
                 forward.close()
         self._forwards.clear()
+        self._ways.close(self.record.run_id)
 
     # Its record
 
@@ -162,7 +167,7 @@ class FollowedStep:
     def _look_at_compute(self, child: ChildRun) -> None:
         """Keep why a step stays queued, as far as its compute tells."""
         if child.status != "Queued":
-            self.record.waits_for = ""
+            self.record.waits_for = self._ways.state
             return
         now = time.monotonic()
         if time.time() - self.record.phases[-1][1] < _QUEUED or now < self._look_at:
@@ -199,6 +204,8 @@ class FollowedStep:
                 events = [event for event in events if event["event"] == "gate-failed"]
             elif rank in self.record.ports:
                 changed |= self._way(rank, reached)
+            if reached:
+                self._unreached.add(rank)
             self._announcements.told(events)
             ready += [
                 self._out_of_reach(event, reached) if reached and event["event"] == "waiting" else event
@@ -215,14 +222,19 @@ class FollowedStep:
 
     def _reach(self, rank: int, until: float) -> str | None:
         """Why a rank's node cannot be reached, empty where it can; None while that is not known."""
-        place = self._said.places.get(rank)
+        place = self._said.place(rank)
         if place is None:
             return None
+        node = rank // self._processes
         now = time.monotonic()
-        asked, found = self._reached.get(place, (0.0, None))
-        if found is None or (found.done() and found.result() and now - asked > _REACH_AGAIN):
-            found = self._threads.submit(out_of_reach, place, self._token)
-            self._reached[place] = (now, found)
+        asked, found = self._reached.get((node, place), (0.0, None))
+        again = found is None
+        if found is not None and found.done():
+            known = found.result()
+            again = known != "" and now - asked > (SOON if known is None else LATER)
+        if again or found is None:
+            found = self._threads.submit(self._ways.out_of_reach, self.record.run_id, node, place)
+            self._reached[node, place] = (now, found)
         try:
             return found.result(timeout=max(0.0, until - time.monotonic()))
         except NotYet:
@@ -231,10 +243,8 @@ class FollowedStep:
     def _look_again(self, save: Callable[[], None]) -> bool:
         """Whether a node that could not be reached can be by now, such as by a VPN that has been started."""
         changed = False
-        for rank, place in list(self._said.places.items()):
-            known = self._reached.get(place)
-            if known is None or not known[1].done() or not known[1].result() or self._reach(rank, 0.0) != "":
-                continue
+        for rank in [rank for rank in self._unreached if self._reach(rank, 0.0) == ""]:
+            self._unreached.discard(rank)
             changed |= self._way(rank, "")
             save()
             self._write([{"event": "waiting", "pid": self._last_pid(rank), "rank": rank}])
@@ -249,36 +259,56 @@ class FollowedStep:
 
     def _way(self, rank: int, reached: str) -> bool:
         """Make the way to a rank's node; whether the record has changed."""
-        record, place = self.record, self._said.places[rank]
+        record, place = self.record, self._said.place(rank)
+        assert place is not None
         before = (dict(record.ports), dict(record.hosts), list(record.mappings))
         if self._said.root and self._planned is not None:
             record.mappings = _mappings(self._planned, self._said.root)
-        if not reached and self._forwards.get(rank, ((), None))[0] != place:
+        if not reached and self._forwards.get(rank, (None, None))[0] != place:
             old = self._forwards.get(rank)
             if old is not None and old[1] is not None:
                 old[1].close()
-            if not self._token:
-                record.hosts[rank], record.ports[rank] = place
+            if not self._token and not place.inside:
+                record.hosts[rank], record.ports[rank] = place.host, place.port
                 self._forwards[rank] = (place, None)
             else:
                 wanted = record.ports[rank]
                 reservations.release([wanted])
                 what = f"{record.name} of {self._run.run_id}"
-                forward = Forward(what, *place, wanted, self._network, frozenset())
+                transport = self._ways.transport(record.run_id, rank // self._processes, place)
+                forward = Forward(what, place.host, place.port, wanted, transport)
                 self._forwards[rank] = (place, forward)
                 record.ports[rank] = forward.local
         return before != (record.ports, record.hosts, record.mappings)
 
+    @property
+    def _processes(self) -> int:
+        """How many of its ranks are on one node."""
+        return self._planned.processes if self._planned is not None else 1
+
     def _out_of_reach(self, event: dict[str, Any], why: str) -> dict[str, Any]:
-        host, port = self._said.places[int(event.get("rank") or 0)]
+        place = self._said.place(int(event.get("rank") or 0))
+        assert place is not None
+        if place.inside:
+            message = f"{self.record.name} holds for a debugger in its container, which is not reached ({why})."
+        else:
+            message = (
+                f"{self.record.name} holds for a debugger on {place.host}:{place.port}, which cannot be reached from "
+                f"this machine ({why}): the compute is in a virtual network."
+            )
         return {
             **event,
             "event": "out-of-reach",
-            "message": f"{self.record.name} holds for a debugger on {host}:{port}, which cannot be reached from this "
-            f"machine ({why}): the compute is in a virtual network.",
+            "message": message,
             "remedy": "Go through a compute instance in it (AML_REMOTE_HOST, --remote), or connect to the network, "
-            f"then: inv pipeline.attach --run {self._run.number}",
+            f"then: inv {self._run.kind}.attach {self._named}",
         }
+
+    @property
+    def _named(self) -> str:
+        """The run, as commands name it."""
+        name = "" if self._run.kind == "pipeline" else f"{self._run.name} "
+        return f"{name}--run {self._run.number}"
 
     def _write(self, events: list[dict[str, Any]]) -> None:
         with open_file(self._announced, "a", encoding="utf-8") as file:

@@ -21,7 +21,7 @@ from ..reading import read_text
 from ..settings import Settings, packaged_defaults
 from .plan import CloudEnvironment
 
-#: What a debugged run takes beside the person's packages: azureml-defaults brings azureml-core, which sets its tags.
+#: What a debugged run takes beside the person's packages, as Azure ML's documentation has it for SDK v1.
 DEFAULTS = "azureml-defaults"
 #: The Python of an environment that asks for none; the latest that every release of azureml-defaults runs on.
 PYTHON = "3.10"

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,12 +25,16 @@ from ..runs import record as records
 from ..runs import store
 from ..runs.record import RunRecord
 from .access import Renewing, first_access, with_sdk
+from .announced import Said
 from .child_run import FollowedStep
 from .errors import explained, passes, retry_after
 from .history import RunHistory
 from .place import load_place
 from .plan import ChildRun
+from .relay.keys import forget_key, load_key
+from .relay.services import RunRelay
 from .service import ENDED, PipelineService
+from .ways import Ways
 
 #: Seconds between two looks while a debugged step is waited for, and otherwise.
 SOON, LATER = 1.0, 3.0
@@ -45,10 +50,18 @@ class Follower:
         run: The run's record.
         service: The run in the workspace.
         token: What the gates of its steps ask for; empty where they ask for nothing.
+        ways: The ways to the nodes of a step.
         here: Whether its nodes may be this machine.
     """
 
-    def __init__(self, run: RunRecord, service: PipelineService, token: str, here: bool = False) -> None:
+    def __init__(
+        self,
+        run: RunRecord,
+        service: PipelineService,
+        token: str,
+        ways: Callable[[Said], Ways],
+        here: bool = False,
+    ) -> None:
         self.run = run
         self._service = service
         self._canceled = False
@@ -58,7 +71,7 @@ class Follower:
         except ValueError:
             planned = {}  # submitted from elsewhere
         self._steps = {
-            step.name: FollowedStep(run, step, planned.get(step.name), service, token, self._threads, here)
+            step.name: FollowedStep(run, step, planned.get(step.name), service, token, self._threads, ways, here)
             for step in run.steps
         }
 
@@ -178,9 +191,20 @@ def main(folder: Path) -> int:
         token = folder / "token"
         with sent_by(f"The workspace {place.workspace}"):
             history = RunHistory(access)
-            service = PipelineService(history, place.run_id, lambda: with_sdk(folder, "cancel"))
+            steps = [step.name for step in run.steps]
+            service = PipelineService(
+                history, place.run_id, lambda: with_sdk(folder, "cancel"), steps, single=place.single
+            )
             secret = token.read_text() if token.exists() else ""
-            Follower(run, service, secret, history.on_this_machine).follow()
+            key = load_key(folder) if place.reach != "network" and any(step.debugged for step in run.steps) else None
+            relay = RunRelay(history, key) if key is not None else None
+            reach = place.reach
+
+            def ways(said: Said) -> Ways:
+                return Ways(reach, relay, secret, lambda: said.keys, history.set_tag)
+
+            Follower(run, service, secret, ways, history.on_this_machine).follow()
+            forget_key(folder)
     except UserError as error:
         # Whoever asks for the run next starts another one, and is told there.
         run.trouble = error.problem.rstrip(".")

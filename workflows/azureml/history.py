@@ -75,6 +75,27 @@ class RunHistory:
         """Whether the workspace itself is on this machine."""
         return self._access.access().on_this_machine
 
+    def token(self) -> str:
+        """A token that holds, for the services that take the same one.
+
+        Raises:
+            UserError: Nobody is signed in any more.
+        """
+        return self._access.access().authorization.rpartition(" ")[2]
+
+    def set_tag(self, run_id: str, name: str, value: str) -> None:
+        """Set a tag of a run. Raises as :meth:`run`."""
+        experiment = words(self.run(run_id).get("experimentId"), "an experiment's id", 300)
+        access = self._access.access()
+        path = f"/experimentids/{quote(experiment, '')}/runs/{quote(run_id, '')}"
+        with self.http.patch(
+            f"{access.history.rstrip('/')}/history/v1.0{access.scope}{path}",
+            json={"runId": run_id, "tags": {name: value}},
+            headers={"Authorization": access.authorization},
+            timeout=bounded.SILENCE_SECONDS,
+        ) as answered:
+            answered.raise_for_status()
+
     def run(self, run_id: str) -> dict[str, Any]:
         """One run.
 

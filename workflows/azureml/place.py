@@ -23,6 +23,9 @@ class Place:
         run_id: The run's id.
         experiment: The experiment that it belongs to.
         page: Its page in the studio.
+        sdk: The SDK that submitted it, ``v1`` or ``v2``, which signs in again and cancels it.
+        single: Whether it is one job, and no pipeline of several.
+        reach: The way to its nodes, as in AML_REACH; ``network`` where it has no ssh services.
     """
 
     subscription_id: str
@@ -32,6 +35,9 @@ class Place:
     run_id: str = ""
     experiment: str = ""
     page: str = ""
+    sdk: str = "v1"
+    single: bool = False
+    reach: str = "network"
 
     def settings(self, settings: Settings) -> Settings:
         """Settings that lead to this workspace, whatever they say by now."""
@@ -41,6 +47,7 @@ class Place:
             resource_group=self.resource_group,
             workspace=self.workspace,
             auth=self.auth,
+            sdk=self.sdk,
         )
 
 

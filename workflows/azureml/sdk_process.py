@@ -16,7 +16,7 @@ from ..background import log
 from ..errors import UserError
 from ..runs import record as records
 from .access import Access
-from .errors import attempt, passes
+from .errors import SIGNING_IN, attempt, passes
 from .place import load_place
 
 
@@ -39,17 +39,26 @@ def _answer(told: Mapping[str, object]) -> None:
 def main(folder: Path, what: str) -> int:
     """Do it; the exit code."""
     from ..settings import resolve
-    from .workspace import connect
 
     run, place = records.load(folder), load_place(folder)
     if run is None or place is None:
         _answer({"problem": f"{folder} is the folder of no run in a workspace."})
         return 1
     try:
-        workspace = connect(place.settings(resolve(run.project)), log)
+        settings = place.settings(resolve(run.project))
+        if place.sdk == "v2":
+            from .v2.workspace import connect
+
+            found = connect(settings, log)
+            access, end = found.access, lambda: found.cancel(place.run_id)
+        else:
+            from .workspace import connect as connect_v1
+
+            workspace = connect_v1(settings, log)
+            access, end = lambda: Access.of(workspace), lambda: cancel(workspace, place.run_id)
         if what == "cancel":
-            attempt(lambda: cancel(workspace, place.run_id), "canceling the run", log)
-        sys.stdout.write(Access.of(workspace).to_json() + "\n")
+            attempt(end, "canceling the run", log)
+        sys.stdout.write(attempt(access, SIGNING_IN, log).to_json() + "\n")
     except UserError as error:
         cause = error.__cause__
         told = {

@@ -6,7 +6,7 @@ what is new.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..received import Refused, name, number, web_address, words
@@ -21,17 +21,28 @@ ENDED = {"Completed": "Completed", "Finished": "Completed", "Failed": "Failed", 
 
 
 class PipelineService:
-    """One pipeline run in a workspace.
+    """One run in a workspace: a pipeline's, or a single job's.
 
     Args:
         history: The workspace's run history.
         run_id: The run's id.
         end: Asks the service to end the run.
+        steps: Names of its steps, of nested pipelines' with theirs in front, where they are known; of a single job,
+            its only one.
+        single: Whether it is a single job.
     """
 
-    def __init__(self, history: RunHistory, run_id: str, end: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        history: RunHistory,
+        run_id: str,
+        end: Callable[[], object],
+        steps: Collection[str] = (),
+        *,
+        single: bool = False,
+    ) -> None:
         self.run_id = run_id
-        self._history, self._end = history, end
+        self._history, self._end, self._steps, self._single = history, end, frozenset(steps), single
 
     def experiment(self) -> str:
         """The experiment's name; two requests."""
@@ -44,25 +55,44 @@ class PipelineService:
         return words(found.get("status"), "a status", 60), message_of(found.get("error"))
 
     def children(self) -> list[ChildRun]:
-        """Every child run; one request for each 500."""
-        found = []
-        for one in self._history.children(self.run_id):
-            properties, tags = part_of(one, "properties"), part_of(one, "tags")
-            run_id = name(one.get("runId"), "a run's id")
-            step = properties.get("azureml.moduleName") or one.get("name") or one.get("displayName")
-            found.append(
-                ChildRun(
-                    step=_step_name(step, run_id),
-                    run_id=run_id,
-                    status=words(one.get("status"), "a status", 60),
-                    tags={key: value for key, value in tags.items() if isinstance(value, str)},
-                    error=message_of(one.get("error")),
-                    reused=str(properties.get("azureml.isreused", "")).lower() == "true",
-                    target=words(one.get("target") or "", "a compute target", 200),
-                )
-            )
-            number(len(found), "a number of child runs", 0, _CHILDREN)
+        """Every child run, also those of nested pipelines; one request for each 500 of one pipeline.
+
+        A single job has none: it is told as the only child of its own.
+        """
+        if self._single:
+            return [self._child(self._history.run(self.run_id), min(self._steps))]
+        found: list[ChildRun] = []
+        self._list(self.run_id, "", found)
         return found
+
+    def _list(self, run_id: str, prefix: str, found: list[ChildRun]) -> None:
+        for one in self._history.children(run_id):
+            child = self._child(one, self._step(one, prefix))
+            if any(step.startswith(f"{child.step}.") for step in self._steps):
+                self._list(child.run_id, f"{child.step}.", found)
+            else:
+                found.append(child)
+            number(len(found), "a number of child runs", 0, _CHILDREN)
+
+    def _step(self, one: Mapping[str, Any], prefix: str) -> str:
+        """The name of a child run's step. SDK v1 tells it as the module's, v2 as the run's display name."""
+        run_id = name(one.get("runId"), "a run's id")
+        told = (part_of(one, "properties").get("azureml.moduleName"), one.get("displayName"), one.get("name"))
+        names = [f"{prefix}{_step_name(value, run_id)}" for value in told if value]
+        known = [one for one in names if one in self._steps or any(s.startswith(f"{one}.") for s in self._steps)]
+        return [*known, *names, f"{prefix}{run_id}"][0]
+
+    def _child(self, one: Mapping[str, Any], step: str) -> ChildRun:
+        properties, tags = part_of(one, "properties"), part_of(one, "tags")
+        return ChildRun(
+            step=step,
+            run_id=name(one.get("runId"), "a run's id"),
+            status=words(one.get("status"), "a status", 60),
+            tags={key: value for key, value in tags.items() if isinstance(value, str)},
+            error=message_of(one.get("error")),
+            reused=str(properties.get("azureml.isreused", "")).lower() == "true",
+            target=words(one.get("target") or "", "a compute target", 200),
+        )
 
     def details(self, run_id: str) -> tuple[Mapping[str, str], str]:
         """Where a child run's logs are read, by their names; and why it failed. One request."""

@@ -36,7 +36,7 @@ def stage(
     folder: Path,
     code: Path | None,
     includes: Sequence[Path],
-    step: Mapping[str, Any],
+    step: Mapping[str, Any] | None,
     debugpy: Path | None,
     name: str,
 ) -> None:
@@ -46,7 +46,7 @@ def stage(
         folder: The folder, which is not there yet.
         code: The step's source folder or file.
         includes: Files and folders that lie beside the code.
-        step: What node.py is told.
+        step: What node.py is told; None where the job itself tells it.
         debugpy: A folder with debugpy for environments that have none; None where the step is not debugged.
         name: The step's name, for messages.
 
@@ -73,8 +73,9 @@ def stage(
     own = folder / OWN
     own.mkdir(FOLDER)
     shutil.copy2(Path(DEBUGGEE) / "node.py", own / "node.py")
-    with open_file(own / "step.json", "w", encoding="utf-8") as file:
-        file.write(json.dumps(dict(step), indent=1, sort_keys=True))
+    if step is not None:
+        with open_file(own / "step.json", "w", encoding="utf-8") as file:
+            file.write(json.dumps(dict(step), indent=1, sort_keys=True))
     if debugpy is not None:
         # One file: snapshots are sent file by file, and debugpy has four hundred.
         _link_or_copy(_bundle(debugpy), own / "debuggee.zip")

@@ -6,7 +6,6 @@ import hashlib
 import io
 import re
 import shutil
-import socket
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -15,27 +14,22 @@ from typing import Any
 
 from .. import received
 from ..backends.base import DebugRequest
-from ..engines.step_variables import rank_settings
 from ..errors import UserError
 from ..interrupts import uninterrupted
 from ..models import ImageRef
 from ..paths import cache_folder
-from ..pipelines.commands import debugged_command, names_own_script, published_option, published_port
+from ..pipelines.commands import debugged_command, published_option
 from ..pipelines.definition import FILE_TYPES, Input, Pipeline, Step
 from ..pipelines.expressions import substitute
 from ..runs.allotment import Allotted, configuration_names
-from ..runs.plan import Plan, PlannedDebug, PlannedStep
+from ..runs.plan import Plan, PlannedStep
 from ..runs.record import IN_WORKSPACE, RunRecord, StepRecord
 from ..settings import Settings
 from .environments import cloud_environment
 from .place import Place, save_place
 from .plan import CloudInput, CloudPipeline, CloudStep
 from .staging import SCRIPT, stage
-
-#: The published port, for nodes where no other one is wanted.
-DEFAULT_PORT = 5678
-#: Ports that a step on a node may try: others may share it.
-TRIES = 20
+from .step_debug import address_towards, debuggee_variables, planned
 
 
 class Submission:
@@ -54,7 +48,8 @@ class Submission:
     """
 
     def __init__(self, pipeline: Pipeline, debug: DebugRequest | None, settings: Settings) -> None:
-        self._pipeline, self._debug, self._settings = pipeline, debug, settings
+        self._pipeline, self._settings = pipeline, settings
+        self.debug = debug
         self._computes = {step.name: self._compute(step) for step in pipeline.steps}
         self._environments = {
             step.name: cloud_environment(
@@ -88,7 +83,8 @@ class Submission:
         """
         from ..environments.debugpy_beside import debugpy_folder
 
-        client = _address_towards(workspace) if self._debug is not None else None
+        history = str(workspace.service_context._get_run_history_url())
+        client = address_towards(history) if self.debug is not None else None
         digest = hashlib.sha256(token.encode()).hexdigest() if token else ""
         for step in self._pipeline.steps:
             ports = self.allotted.get(step.name, {})
@@ -175,7 +171,7 @@ class Submission:
 
     def plan(self) -> Plan:
         """What is submitted, as other commands look it up."""
-        pipeline, debug = self._pipeline, self._debug
+        pipeline, debug = self._pipeline, self.debug
         return Plan(
             tuple(
                 PlannedStep(
@@ -187,17 +183,7 @@ class Submission:
                     processes=step.processes,
                     after=step.after,
                     includes=tuple(map(str, step.includes)),
-                    debug=PlannedDebug(
-                        ports=dict(self.allotted[step.name]),
-                        wait=debug.wait,
-                        timeout=self._settings.debug_timeout,
-                        on_error=debug.on_error,
-                        any_program=False,
-                        children=debug.children,
-                        launched=debug.launched,
-                    )
-                    if debug is not None and step.name in self.allotted
-                    else None,
+                    debug=planned(self.allotted.get(step.name), debug, self._settings),
                 )
                 for step in pipeline.steps
             ),
@@ -208,7 +194,7 @@ class Submission:
     def records(self) -> list[StepRecord]:
         """The steps, as they are before anything is known of them."""
         pipeline = self._pipeline
-        names = configuration_names(pipeline, self.allotted, self._debug)
+        names = configuration_names(pipeline, self.allotted, self.debug)
         found = []
         for step in pipeline.steps:
             ports = dict(self.allotted.get(step.name, {}))
@@ -252,23 +238,12 @@ class Submission:
             "variables": {name: substitute(value, values.get) for name, value in step.variables.items()},
             "files": files,
         }
-        debug = self._debug
+        debug = self.debug
         if debug is not None and ports:
             told["command"] = debugged_command(command, "@azureml_debug:debuggee@/inject/launch.py")
-            wanted = published_port(step.command) or self._settings.debug_port or DEFAULT_PORT
             told["debug"] = {
                 "client": published_option(step.command, "--remote_debug_client_ip") or client,
-                "variables": {
-                    "AZUREML_DEBUGGEE_PORT": str(wanted),
-                    "AZUREML_DEBUGGEE_PORTS": str(TRIES),
-                    **rank_settings(step.ranks, ports, debug.launched),
-                    "AZUREML_DEBUGGEE_WAIT": "1" if debug.wait else "0",
-                    "AZUREML_DEBUGGEE_TIMEOUT": str(self._settings.debug_timeout),
-                    "AZUREML_DEBUGGEE_ON_ERROR": "1" if debug.on_error else "0",
-                    "AZUREML_DEBUGGEE_CHILDREN": "1" if debug.children else "0",
-                    "AZUREML_DEBUGGEE_ANY": "0" if names_own_script(step.command, step.code, step.includes) else "1",
-                    "AZUREML_DEBUGGEE_TOKEN": digest,
-                },
+                "variables": debuggee_variables(step, ports, debug, self._settings, digest),
             }
         return told
 
@@ -287,16 +262,3 @@ def _cloud_input(entry: Input, fetched: Mapping[str, Path]) -> CloudInput:
         line=entry.line,
         option=entry.option,
     )
-
-
-def _address_towards(workspace: Any) -> str | None:
-    """This machine's address on the way to the workspace, by which a node finds its own way back; nothing is sent."""
-    from urllib.parse import urlsplit
-
-    try:
-        host = urlsplit(str(workspace.service_context._get_run_history_url())).hostname
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host, 443))
-            return str(probe.getsockname()[0])
-    except Exception:  # whatever keeps it from being known, the node's own route will do
-        return None

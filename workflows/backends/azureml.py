@@ -22,7 +22,7 @@ from ..background import spawn
 from ..console import Console
 from ..console import Step as Shown
 from ..engines import reservations
-from ..errors import UserError
+from ..errors import BadValue, UserError
 from ..interrupts import uninterrupted
 from ..paths import shown as show
 from ..pipelines.definition import Pipeline
@@ -38,7 +38,11 @@ from ..settings import Settings
 from .base import DebugRequest
 
 if TYPE_CHECKING:
+    from ..azureml.access import Access
     from ..azureml.service import PipelineService
+    from ..azureml.submission import Submission
+    from ..azureml.v2.submission import JobSubmission
+    from ..flows.pipeline import Wanted
 
 KIND = "pipeline"
 FOLLOWER = "workflows.azureml.follower"
@@ -64,6 +68,36 @@ class AzureBackend:
         self._settings = settings
         self._console = console
         self._looked: dict[Path, float] = {}
+        self._connected: tuple[Any, Place] | None = None
+
+    def read(self, wanted: Wanted) -> Pipeline | None:
+        """See :class:`~workflows.backends.base.Backend`; by SDK v2, the workspace is connected to meanwhile."""
+        from ..azureml.choice import chosen_sdk
+
+        if chosen_sdk(self._settings) == "v1":
+            return None
+        from ..azureml.v2.job_file import load
+        from ..azureml.v2.sdk_module import Importing
+        from ..azureml.v2.workspace import require_v2
+
+        if wanted.parts != type(wanted.parts)():
+            raise BadValue(
+                "--trials and --mini-batch are for runs on this machine.",
+                "In a workspace the file says it: `limits`, `mini_batch_size`.",
+            )
+        importing = Importing()
+        with self._console.step("connect") as shown:
+            self._connected = self._connect(shown)
+            require_v2(self._connected[0])
+            shown.text = f"workspace {self._connected[1].workspace}"
+        with self._console.step("read") as shown:
+            shown.waiting("azure-ai-ml to be imported")
+            sdk = importing.wait()
+            file = self._settings.pipeline_file
+            shown.waiting(f"{show(file)}")
+            found = load(file, self._settings.project, sdk, wanted)
+            shown.text = f"{show(file)}, {len(found.steps)} step{'s' if len(found.steps) > 1 else ''}"
+        return found
 
     def submit(
         self,
@@ -73,15 +107,16 @@ class AzureBackend:
         waiting: subprocess.Popen[bytes] | None = None,
     ) -> RunRecord:
         """See :class:`~workflows.backends.base.Backend`."""
-        from ..azureml.submission import Submission
-
         settings, console = self._settings, self._console
-        submission = Submission(pipeline, debug, settings)
+        submission = self._submission(pipeline, debug)
+        debug = submission.debug
         for note in submission.notes:
             console.line(f"  note: {note}")
-        with console.step("connect") as shown:
-            workspace, place = self._connect(shown)
-            shown.text = f"workspace {place.workspace}"
+        if self._connected is None:
+            with console.step("connect") as shown:
+                self._connected = self._connect(shown)
+                shown.text = f"workspace {self._connected[1].workspace}"
+        workspace, place = self._connected
         run: RunRecord | None = None
         try:
             submission.allotted = allot(pipeline, debug, settings.debug_port, console)
@@ -150,16 +185,33 @@ class AzureBackend:
             f"It goes on trying; see: inv pipeline.status --run {run.number}",
         )
 
+    def _submission(self, pipeline: Pipeline, debug: DebugRequest | None) -> Submission | JobSubmission:
+        if self._connected is None:
+            from ..azureml.submission import Submission
+
+            return Submission(pipeline, debug, self._settings)
+        from ..azureml.v2.job_file import LoadedJob
+        from ..azureml.v2.submission import JobSubmission
+
+        assert isinstance(pipeline, LoadedJob)
+        return JobSubmission(pipeline, debug, self._settings)
+
     # The connection
 
     def _connect(self, shown: Shown) -> tuple[Any, Place]:
-        from ..azureml.workspace import connect, find_workspace
+        from ..azureml.choice import chosen_sdk
+        from ..azureml.workspace import find_workspace
 
         shown.waiting("the workspace")
         name = find_workspace(self._settings)
-        workspace = connect(self._settings, shown.detail)
-        place = Place(name.subscription_id, name.resource_group, name.workspace, self._settings.auth)
-        return workspace, place
+        place = Place(
+            name.subscription_id,
+            name.resource_group,
+            name.workspace,
+            self._settings.auth,
+            sdk=chosen_sdk(self._settings),
+        )
+        return connected(self._settings, place, shown), place
 
     def _keep_followed(self, run: RunRecord) -> None:
         """Start a run's follower again where there is none, such as after the machine was restarted."""
@@ -174,9 +226,7 @@ class AzureBackend:
                 run.events(step).unlink(missing_ok=True)
         with self._console.step("connect") as shown:
             # Here and not in the background: what is wrong is told to the person, who may have to sign in.
-            from ..azureml.workspace import connect
-
-            workspace = connect(place.settings(self._settings), shown.detail)
+            workspace = connected(self._settings, place, shown)
             shown.text = f"workspace {place.workspace}"
         _follow(run, workspace)
 
@@ -186,7 +236,7 @@ class AzureBackend:
 
         with self._console.step("connect") as shown:
             workspace, place = self._connect(shown)
-            service = _service(workspace, run_id)
+            service = _service(workspace, replace(place, run_id=run_id))
             try:
                 with sent_by(f"The workspace {place.workspace}"):
                     children = attempt(service.children, f"reading the run {run_id}", shown.detail)
@@ -212,13 +262,15 @@ class AzureBackend:
 
     def _discard(self, run: RunRecord, workspace: Any) -> None:
         """Take away what a submission that failed has made, here and, where it got so far, there."""
-        from ..azureml.errors import attempt
+        from ..azureml.errors import NotThere, attempt
 
         place = load_place(run.folder)
         if place is not None:
-            service = _service(workspace, place.run_id)
+            service = _service(workspace, place)
             try:
                 attempt(service.cancel, "canceling what was begun", self._console.line)
+            except NotThere:
+                pass  # it did not get so far
             except UserError as error:
                 self._console.line(f"  note: the run {place.run_id} may go on ({error.problem}): {place.page}")
         store.end_follower(run)
@@ -233,15 +285,40 @@ def _keep(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _service(workspace: Any, run_id: str) -> PipelineService:
-    """A run as the workspace tells of it, for a process that has the SDK already."""
-    from ..azureml.access import Access, Renewing
+def connected(settings: Settings, place: Place, shown: Shown) -> Any:
+    """The workspace of a place, by the SDK that the place says; raises as that one's own `connect`."""
+    if place.sdk == "v2":
+        from ..azureml.v2.workspace import connect
+
+        return connect(place.settings(settings), shown.detail)
+    from ..azureml.workspace import connect as connect_v1
+
+    return connect_v1(place.settings(settings), shown.detail)
+
+
+def _access(workspace: Any) -> Access:
+    from ..azureml.access import Access
+    from ..azureml.v2.workspace import Workspace
+
+    return workspace.access() if isinstance(workspace, Workspace) else Access.of(workspace)
+
+
+def _service(workspace: Any, place: Place) -> PipelineService:
+    """A run as the workspace tells of it, for a process that is signed in already."""
+    from ..azureml.access import Renewing
     from ..azureml.history import RunHistory
     from ..azureml.sdk_process import cancel
     from ..azureml.service import PipelineService
+    from ..azureml.v2.workspace import Workspace
 
-    history = RunHistory(Renewing(None, lambda: Access.of(workspace)))
-    return PipelineService(history, run_id, lambda: cancel(workspace, run_id))
+    def end() -> None:
+        if isinstance(workspace, Workspace):
+            workspace.cancel(place.run_id)
+        else:
+            cancel(workspace, place.run_id)
+
+    history = RunHistory(Renewing(None, lambda: _access(workspace)))
+    return PipelineService(history, place.run_id, end)
 
 
 def _follow(run: RunRecord, workspace: Any) -> None:
@@ -249,9 +326,7 @@ def _follow(run: RunRecord, workspace: Any) -> None:
 
     It is handed the token that this process has: it needs no SDK before that one ends.
     """
-    from ..azureml.access import Access
-
-    access = Access.of(workspace).to_json().encode()
+    access = _access(workspace).to_json().encode()
     with append_log(run.folder / "runner.log") as log:
         pipe = subprocess.PIPE
         child = spawn(FOLLOWER, [str(run.folder)], cwd=run.folder, stdin=pipe, stdout=log, stderr=log)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..pipelines.definition import Pipeline
 from ..runs.record import RunRecord
+
+if TYPE_CHECKING:
+    from ..flows.pipeline import Wanted
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,16 @@ class Backend(Protocol):
     name: str
     #: Whether its steps may take what lies in the workspace's datastores.
     takes_cloud_data: bool
+
+    def read(self, wanted: Wanted) -> Pipeline | None:
+        """The pipeline of the settings, or as much of it as is wanted, where the backend reads it its own way.
+
+        Returns:
+            None where it is read as for this machine, by :mod:`workflows.pipelines.reader`.
+
+        Raises:
+            UserError: It cannot be run so.
+        """
 
     def submit(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import engines, line_ends, uses
 from ..console import Console
@@ -21,6 +22,9 @@ from ..runs.planned import fetch_inputs, planned_step
 from ..runs.record import RunRecord
 from ..settings import Settings
 from .base import DebugRequest
+
+if TYPE_CHECKING:
+    from ..flows.pipeline import Wanted
 
 KIND = "pipeline"
 #: Seconds that a run's runner has to end its steps by itself.
@@ -42,6 +46,10 @@ class LocalBackend:
     def __init__(self, settings: Settings, console: Console) -> None:
         self._settings = settings
         self._console = console
+
+    def read(self, wanted: Wanted) -> Pipeline | None:
+        """See :class:`~workflows.backends.base.Backend`."""
+        return None
 
     def submit(
         self,

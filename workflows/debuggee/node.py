@@ -2,9 +2,20 @@
 
     python azureml_debug/node.py inputs.data /mnt/…/data outputs.model /mnt/…/model
 
-The service starts scripts, and a step's command is a text for bash. It lies beside this file in step.json,
+With SDK v1 the service starts scripts, and a step's command is a text for bash. It lies beside this file in step.json,
 with ``@azureml_debug:NAME@`` where a path goes that only the node knows; the paths are this script's
-arguments, in pairs. Standard library only, for every Python from 3.6 on.
+arguments, in pairs.
+
+    python azureml_debug/node.py 3<<'END'
+    the command
+    END
+
+With SDK v2 the service itself runs the command, this one, in which it has filled in inputs and outputs everywhere: so
+the step's own is a here-document, which bash hands on byte for byte. It comes on a descriptor of its own, for the
+standard streams are the command's. How it is debugged is in the variable AZUREML_DEBUG_STEP: what lies beside this
+file is the same for every step and run, and is sent once.
+
+Standard library only, for every Python from 3.6 on.
 """
 
 import json
@@ -21,6 +32,8 @@ from typing import Any, Dict, List, Optional  # noqa: F401 - in comments, for Py
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 
+#: How a step of SDK v2 is debugged, as JSON; and the descriptor on which its command comes.
+STEP, COMMAND = "AZUREML_DEBUG_STEP", 3
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 #: Seconds between two looks at what the step's debuggee has announced, and at whether the command has ended.
 LOOK_SECONDS = 0.2
@@ -33,6 +46,9 @@ PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 def main():
     # type: () -> int
     """Do the step; its exit code."""
+    told = os.environ.pop(STEP, None)
+    if told is not None:
+        return _given(json.loads(told))
     with open(os.path.join(FOLDER, "step.json"), "rb") as file:
         step = json.loads(file.read().decode("utf-8"))
     debug = step.get("debug")
@@ -49,11 +65,33 @@ def main():
                 environ["AZUREML_DATAREFERENCE_" + rest] = path
     for name, value in step["variables"].items():
         environ[name] = _filled(value, places)
-    command = [shutil.which("bash") or "/bin/sh", "-c", _filled(step["command"], places)]
+    command = [_shell(), "-c", _filled(step["command"], places)]
     if debug is None:
         sys.stdout.flush()
         os.execve(command[0], command, environ)  # noqa: S606 - the shell is the program
-    return _debugged(command, environ, debug, debuggee)
+    return _debugged([os.fsencode(word) for word in command], environ, debug, debuggee)
+
+
+def _given(debug):
+    # type: (Dict[str, Any]) -> int
+    """Do the command that comes on a descriptor; its exit code."""
+    try:
+        with os.fdopen(COMMAND, "rb") as file:
+            command = file.read()
+    except (IOError, OSError) as error:
+        said = "azureml_debug: the step's command has not come ({}): it was not started by bash\n"
+        sys.stderr.write(said.format(error))
+        return 1
+    # The here-document's last line feed is not the command's.
+    command = command[:-1] if command.endswith(b"\n") else command
+    debuggee = _unpacked()
+    command = command.replace(b"@azureml_debug:debuggee@", os.fsencode(debuggee))
+    return _debugged([os.fsencode(_shell()), b"-c", command], dict(os.environ), debug, debuggee)
+
+
+def _shell():
+    # type: () -> str
+    return shutil.which("bash") or "/bin/sh"
 
 
 def _places(arguments, files):
@@ -96,7 +134,7 @@ def _unpacked():
 
 
 def _debugged(command, environ, debug, debuggee):
-    # type: (List[str], Dict[str, str], Dict[str, Any], str) -> int
+    # type: (List[bytes], Dict[str, str], Dict[str, Any], str) -> int
     """Run the command such that a debugger can be let into its script; its exit code."""
     announced = os.path.join(tempfile.mkdtemp(prefix="azureml-debug-"), "events.jsonl")
     address = address_towards(debug.get("client"))
@@ -117,9 +155,16 @@ def _debugged(command, environ, debug, debuggee):
     sys.stdout.write("azureml_debug: source root {}\n".format(os.getcwd()))
     sys.stdout.flush()
     sys.path.insert(0, debuggee)
+    from azureml_debuggee.host_keys import announce_host_keys  # type: ignore[import-not-found]
+    from azureml_debuggee.network_port import NetworkPorts  # type: ignore[import-not-found]
     from azureml_debuggee.tags import Tags  # type: ignore[import-not-found]
 
     tags = Tags(os.getcwd())
+    ports = None
+    if debug.get("relay"):
+        announce_host_keys(tags)
+        if debug["relay"] == "auto":
+            ports = NetworkPorts(tags, address_towards(debug.get("client")))
     child = subprocess.Popen(command, env=environ)
 
     def forward(number, frame):
@@ -129,7 +174,7 @@ def _debugged(command, environ, debug, debuggee):
     for name in ("SIGTERM", "SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), forward)
-    watcher = threading.Thread(target=_watch, args=(announced, child, tags))
+    watcher = threading.Thread(target=_watch, args=(announced, child, tags, ports))
     watcher.daemon = True
     watcher.start()
     while child.poll() is None:
@@ -137,12 +182,14 @@ def _debugged(command, environ, debug, debuggee):
         time.sleep(LOOK_SECONDS / 4)
     watcher.join(LOOK_SECONDS + 1)
     tags.finish(LAST_SECONDS)
+    if ports is not None:
+        ports.close()
     code = child.returncode
     return code if code >= 0 else 128 - code
 
 
-def _watch(announced, child, tags):
-    # type: (str, subprocess.Popen[bytes], Any) -> None
+def _watch(announced, child, tags, ports):
+    # type: (str, subprocess.Popen[bytes], Any, Any) -> None
     """Tell the tags what is announced, until the command has ended."""
     read = 0
     while True:
@@ -157,9 +204,12 @@ def _watch(announced, child, tags):
         read += len(whole)
         for line in whole.splitlines():
             try:
-                tags.take(json.loads(line.decode("utf-8")))
+                event = json.loads(line.decode("utf-8"))
             except ValueError:
                 continue
+            tags.take(event)
+            if ports is not None:
+                ports.take(event)
         if ended:
             return
         time.sleep(LOOK_SECONDS)

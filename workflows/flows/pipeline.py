@@ -84,6 +84,14 @@ class PipelineFlow:
         Raises:
             UserError: It cannot be run so.
         """
+        from ..pipelines.selection import NoStep
+
+        try:
+            own = self.backend.read(wanted)
+        except NoStep as missing:
+            raise _no_step(missing.name, missing.names, self.settings.pipeline_file, in_editor) from None
+        if own is not None:
+            return own
         pipeline, error = self._survey(wanted, in_editor=in_editor)
         if error is not None:
             raise error
@@ -247,7 +255,7 @@ def _check_request(pipeline: Pipeline, debug: DebugRequest) -> None:
     from ..pipelines.commands import ranks_made
 
     chosen = [step for step in pipeline.steps if not debug.steps or step.name in debug.steps]
-    most = max(step.ranks if step.ranks > 1 else ranks_made(step.command) for step in chosen)
+    most = max((step.ranks if step.ranks > 1 else ranks_made(step.command) for step in chosen), default=1)
     check_rank(debug.rank, most, "the steps have")
 
 

@@ -467,7 +467,11 @@ class _Watch:
                 f"{step.name}, which is {step.phases[-1][0]}{f' ({step.waits_for})' if step.waits_for else ''}"
                 for step in underway
             )
-        running = [step.name for step in self._run.steps if step.status == records.RUNNING]
+        running = [
+            f"{step.name} ({step.waits_for})" if step.waits_for else step.name
+            for step in self._run.steps
+            if step.status == records.RUNNING
+        ]
         wanted = self._only or "a debugged step"
         if self._run.on_error:
             return f"an exception, or the end of the run; {', '.join(running) or 'nothing'} is running"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
-from .websocket_stream import RelayRefused, connect
+from .websocket_stream import NoService, RelayRefused, connect
 
 #: The user of a job's container and of a compute instance.
 USER = "azureuser"
@@ -61,6 +62,11 @@ def as_websocket(address: str) -> str:
     return text
 
 
+def fingerprint(key: bytes) -> str:
+    """A public key's fingerprint, as ``ssh-keygen -l`` shows it."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")
+
+
 class Container:
     """One node's container. Several ranks in it share the connection.
 
@@ -69,10 +75,11 @@ class Container:
         node: The node, counted from 0.
         token: A token for Azure's resource manager that holds.
         key: The run's private key.
-        host_key: The public key that the container has announced of its own accord, as base64; empty where it has not.
+        host_keys: Fingerprints of the keys that the container has announced of its own accord; empty where it has not.
 
     Attributes:
         trouble: Why there is no connection now, in a few words; empty where there is one, or none was asked for.
+        hopeless: Whether that is for good.
     """
 
     def __init__(
@@ -81,10 +88,10 @@ class Container:
         node: int,
         token: Callable[[], str],
         key: Any,
-        host_key: Callable[[], str] = lambda: "",
+        host_keys: Callable[[], Collection[str]] = frozenset,
     ) -> None:
-        self.trouble = ""
-        self._endpoint, self._node, self._token, self._key, self._host_key = endpoint, node, token, key, host_key
+        self.trouble, self.hopeless = "", False
+        self._endpoint, self._node, self._token, self._key, self._host_keys = endpoint, node, token, key, host_keys
         self._lock = threading.Lock()
         self._transport: Any = None
         self._forwards = True
@@ -111,12 +118,14 @@ class Container:
             self._transport = self._connect()
         except (RelayRefused, OSError, EOFError) as error:
             self.trouble = getattr(error, "reason", None) or str(error) or type(error).__name__
+            self.hopeless = isinstance(error, NoService)
         except Exception as error:
             if not type(error).__module__.startswith("paramiko"):
                 raise
             self.trouble = f"SSH through the relay failed: {error}"
         else:
-            self.trouble, self._pause, self._not_before = "", _FIRST_PAUSE, 0.0
+            self.trouble, self.hopeless = "", False
+            self._pause, self._not_before = _FIRST_PAUSE, 0.0
             return True
         self._not_before = time.monotonic() + self._pause
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
@@ -133,8 +142,8 @@ class Container:
             made = paramiko.Transport(stream)
             made.banner_timeout = made.auth_timeout = LOGIN_SECONDS
             made.start_client(timeout=LOGIN_SECONDS)
-            expected, shown = self._host_key(), base64.b64encode(made.get_remote_server_key().asbytes()).decode()
-            if expected and expected != shown:
+            expected, shown = self._host_keys(), fingerprint(made.get_remote_server_key().asbytes())
+            if expected and shown not in expected:
                 raise RelayRefused("what answers is not the job's container: its host key is another one")
             made.auth_publickey(USER, self._key)
             made.set_keepalive(_KEEPALIVE)

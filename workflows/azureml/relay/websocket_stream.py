@@ -31,6 +31,10 @@ class RelayRefused(OSError):
         self.reason, self.status = reason, status
 
 
+class NoService(RelayRefused):
+    """The service that the relay leads to has failed, and does not come."""
+
+
 def connect(address: str, token: str, timeout: float = ANSWER_SECONDS) -> socket.socket:
     """Connect to a websocket.
 

@@ -56,6 +56,25 @@ class Workspace:
         token = self.credential.get_token(self.cloud.scope)
         return Access(self.history, self.cloud.manager, self.scope, f"Bearer {token.token}", float(token.expires_on))
 
+    def client(self) -> Any:
+        """The SDK's client of this workspace; retrying is left to this program, which says so."""
+        from azure.ai.ml import MLClient
+
+        name = self.name
+        return MLClient(
+            self.credential,
+            name.subscription_id,
+            name.resource_group,
+            name.workspace,
+            enable_telemetry=False,
+            show_progress=False,
+            retry_total=0,
+        )
+
+    def page(self, run_id: str) -> str:
+        """A run's page in the studio."""
+        return f"{self.cloud.machine_learning.rstrip('/')}/runs/{run_id}?wsid={self.scope}"
+
     def cancel(self, run_id: str) -> None:
         """Ask for the end of a job.
 

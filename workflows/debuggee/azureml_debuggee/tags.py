@@ -1,12 +1,13 @@
 """Tells the run's record what the debuggee announces: where a debugger is welcome, and in which state.
 
-By tags of the run that this process belongs to (``Run.get_context()`` of azureml-core), in a process that is not
-the person's program, from a thread of its own. The log has the same; so whatever goes wrong here (an
-offline run, no azureml-core, a service that is down) is worth one line, and never the run.
+By tags of the run that this process belongs to, set with the standard library and the run's own token
+(run_history.py), in a process that is not the person's program, from a thread of its own. The log has the same; so
+whatever goes wrong here (an offline run, a service that is down) is worth one line, and never the run.
 
 Run history takes up to 1,000 characters in a tag. ``azureml_debug.RANK`` is
 ``HOST:PORT PID:EVENT,PID:EVENT,…``, of the last events; ``azureml_debug.root`` the folder with the step's code;
-``azureml_debug.error.RANK`` what was raised.
+``azureml_debug.error.RANK`` what was raised; ``azureml_debug.hostkeys.PROCESS`` fingerprints of the SSH host keys of
+the container.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 import queue
 import sys
 import threading
+
+from . import run_history
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -31,11 +34,11 @@ class Tags:
 
     Args:
         root: The folder with the step's code.
-        context: Gives the run; by default azureml-core's.
+        context: Gives the run; by default that which this process's variables name.
     """
 
     def __init__(self, root: str, context: Optional[Callable[[], Any]] = None) -> None:
-        self._root, self._context = root, context or _context
+        self._root, self._context = root, context or run_history.this_run
         self._places: Dict[int, str] = {}
         self._events: Dict[int, List[str]] = {}
         self._wanted: "queue.Queue[Optional[Dict[str, str]]]" = queue.Queue()
@@ -55,6 +58,10 @@ class Tags:
         events = self._events.setdefault(rank, [])
         events.append("{}:{}".format(event.get("pid", 0), kind))
         tags["{}{}".format(PREFIX, rank)] = "{} {}".format(self._places.get(rank, "-"), ",".join(events[-LAST:]))
+        self.put(tags)
+
+    def put(self, tags: Dict[str, str]) -> None:
+        """Further tags, as they are."""
         self._wanted.put(tags)
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="azureml-debuggee-tags", daemon=True)
@@ -103,19 +110,6 @@ class Tags:
                 if self._given_up.wait(pause):
                     return False
         return True
-
-
-def _context() -> Any:
-    """The run that this process belongs to; None for one that no workspace knows."""
-    try:
-        from azureml.core import Run
-    except ImportError:
-        _say("azureml-core is not in this environment, so no tag says where a debugger is welcome; the log does")
-        return None
-    run = Run.get_context()
-    if "OfflineRun" in str(getattr(run, "id", "OfflineRun")):
-        return None
-    return run
 
 
 def _brief(error: BaseException) -> str:

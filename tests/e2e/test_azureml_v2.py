@@ -1,0 +1,252 @@
+"""Jobs of SDK v2 in a workspace, to the breakpoint: the real azure-ai-ml over HTTPS, a real sshd behind a relay."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from azureml_projects import python_with_sdk_v2
+from azureml_server import AzureMLServer
+from pipelines import ADD_LINE, FAMILY, PREPARE_LINE, TELL_LINE, PipelineProject, go_on, session, stop_of, value_of
+from projects import until
+from workspaces import make_v2_project
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[AzureMLServer]:
+    """The workspace, with the behaviour that a test's parameter says."""
+    if os.geteuid():
+        pytest.skip("a container's users are made with mount, which takes root")
+    more = {"python": python_with_sdk_v2(), "layout": "user_logs", **getattr(request, "param", {})}
+    with AzureMLServer(secure=True, **more) as made:
+        yield made
+        processes = [number for run in made.state.runs.values() for number in made.runner.processes(run)]
+    assert not any(map(psutil.pid_exists, processes)), "processes are left"
+    assert made.unknown == []
+
+
+@pytest.fixture
+def project(server: AzureMLServer, tmp_path: Path) -> Iterator[PipelineProject]:
+    made = make_v2_project(tmp_path / "a project", server, tmp_path / "home")
+    yield made
+    made.clean_up()
+
+
+def debug(project: PipelineProject, *arguments: str, **more: str) -> dict[str, Any]:
+    """`pipeline.debug --json`, which has to work."""
+    return project.ok("pipeline.debug", "--json", *arguments, **more).json
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file of a project, without this program's own."""
+    own = (".azureml-debug", ".vscode", "__pycache__")
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not set(own) & set(path.relative_to(folder).parts)
+    }
+
+
+def uploads(server: AzureMLServer) -> list[str]:
+    """The files of code that have been sent so far."""
+    return [one.path for one in server.requests if one.method == "PUT" and one.path.startswith("/snapshots/")]
+
+
+def test_each_step_stops_at_its_breakpoint_through_the_relay_alone(
+    server: AzureMLServer, project: PipelineProject
+) -> None:
+    before = contents(project.folder)
+    result = debug(project)
+    (first,) = result["endpoints"]
+    assert (result["backend"], first["step"], first["host"]) == ("azureml", "prepare", "127.0.0.1")
+    assert project.launch()[f"{FAMILY} (prepare)"]["connect"] == {"host": "127.0.0.1", "port": first["port"]}
+    for step, line, expression, value in (
+        ("prepare", PREPARE_LINE, "numbers", "[1, 2, 3]"),
+        ("add", ADD_LINE, "total", "12"),
+        ("tell", TELL_LINE, "text", "'36'"),
+    ):
+        endpoint = project.until_waiting(step)
+        with session(endpoint, {project.script(step): [line]}) as client:
+            frame = stop_of(client)
+            assert value_of(client, frame, expression) == value
+            go_on(client, frame)
+    assert project.until_final()["status"] == "Completed"
+    assert contents(project.folder) == before
+    steps = server.state.children(result["run_id"])
+    # The gates were never on any network.
+    assert {tags[0].partition(":")[0] for one in steps if (tags := [one.tags["azureml_debug.0"]])} == {"127.0.0.1"}
+    folder = next(path for path in project.runs.iterdir() if path.name.startswith("numbers-"))
+    until(lambda: not (folder / "relay.key").exists(), "the key to be deleted")
+
+
+def test_a_second_submission_sends_no_code(server: AzureMLServer, project: PipelineProject) -> None:
+    project.ok("pipeline.submit")
+    first = uploads(server)
+    assert first
+    project.ok("pipeline.submit")
+    assert uploads(server) == first
+    for number in ("1", "2"):
+        project.ok("pipeline.cancel", "--run", number)
+
+
+AWKWARD = """\
+cat <<'END' > "$TMPDIR/said by $0"
+it's "quoted" $HOME \\n `tick` ${{inputs.factor}}
+END
+printf '%s|' a\\ b '$x' "$((1 + ${{inputs.factor}}))"; echo
+read -r line || echo "no input"
+python work.py "${{inputs.factor}}" 'a  b' --flag=$'tab\\t'
+exit 7
+"""
+
+
+def test_a_command_reaches_bash_byte_for_byte_and_ends_as_it_does(
+    server: AzureMLServer, project: PipelineProject
+) -> None:
+    (project.folder / "work").mkdir()
+    script = project.folder / "work" / "work.py"
+    script.write_text("import sys\nfound = sys.argv[1:]\nprint(found, flush=True)\n")
+    job = {
+        "type": "command",
+        "command": AWKWARD,
+        "code": "./work",
+        "environment": {"image": "python"},
+        "compute": "azureml:cpu",
+        "inputs": {"factor": 3},
+    }
+    file = project.folder / "job.yml"
+    file.write_text(json.dumps(job))
+    (endpoint,) = debug(project, "--pipeline-file", str(file))["endpoints"]
+    with session(endpoint, {script: [3]}) as client:
+        frame = stop_of(client)
+        assert value_of(client, frame, "found") == repr(["3", "a  b", "--flag=tab\t"])
+        go_on(client, frame)
+    status = project.until_final()
+    assert status["status"] == "Failed"
+    (run,) = [one for one in server.state.runs.values() if one.parent is None]
+    assert "exit code: 7" in json.dumps(run.error)
+    log = Path(endpoint["log"]).read_text()
+    assert "a b|$x|4|\nno input\n" in log
+    (said,) = (server.root / "tmp").glob("said by *")
+    assert said.read_text() == 'it\'s "quoted" $HOME \\n `tick` 3\n'
+
+
+@pytest.mark.parametrize("sshd", ["AllowTcpForwarding no"])
+def test_a_container_that_forwards_nothing_is_reached_all_the_same(
+    server: AzureMLServer, project: PipelineProject, sshd: str
+) -> None:
+    server.relay.sshd = sshd
+    (endpoint,) = debug(project, "--step", "prepare")["endpoints"]
+    with session(endpoint, {project.script("prepare"): [PREPARE_LINE]}) as client:
+        frame = stop_of(client)
+        assert value_of(client, frame, "numbers") == "[1, 2, 3]"
+        go_on(client, frame)
+    assert project.until_final()["status"] == "Completed"
+
+
+def test_where_no_service_comes_up_the_network_is_the_way(server: AzureMLServer, project: PipelineProject) -> None:
+    server.relay.missing = "openssh-server is not installed in the image"
+    (endpoint,) = debug(project, "--step", "prepare")["endpoints"]
+    with session(endpoint, {project.script("prepare"): [PREPARE_LINE]}) as client:
+        frame = stop_of(client)
+        assert value_of(client, frame, "numbers") == "[1, 2, 3]"
+        go_on(client, frame)
+    assert project.until_final()["status"] == "Completed"
+    (step,) = server.steps("prepare")
+    assert step.tags["azureml_debug.reach"] == "network"
+    log = next(project.runs.glob("numbers-*/runner.log")).read_text()
+    assert "openssh-server is not installed in the image: the network is tried" in log
+
+
+def test_where_only_the_relay_is_wanted_its_failure_is_said_with_the_log_that_tells(
+    server: AzureMLServer, project: PipelineProject
+) -> None:
+    server.relay.missing = "openssh-server is not installed in the image"
+    result = project.inv("pipeline.debug", AML_REACH="relay")
+    result.says("openssh-server is not installed in the image", "system_logs/interactive_capability")
+    project.ok("pipeline.cancel")
+    assert not [run for run in server.state.runs.values() if "azureml_debug.reach" in run.tags]
+
+
+def test_with_the_network_as_the_only_way_no_service_is_asked_for(
+    server: AzureMLServer, project: PipelineProject
+) -> None:
+    (endpoint,) = debug(project, "--step", "prepare", AML_REACH="network")["endpoints"]
+    with session(endpoint, {project.script("prepare"): [PREPARE_LINE]}) as client:
+        assert value_of(client, stop_of(client), "numbers") == "[1, 2, 3]"
+    assert not [one for one in server.requests if "serviceinstances" in one.path]
+    project.ok("pipeline.cancel")
+
+
+def test_a_service_that_takes_its_time_is_waited_for_with_its_reason(
+    server: AzureMLServer, project: PipelineProject
+) -> None:
+    server.relay.after = 12
+    result = project.ok("pipeline.debug", "--json", "--step", "prepare")
+    assert re.search(r"relay: the job's ssh service is Starting", result.err)
+    project.ok("pipeline.cancel")
+
+
+def test_of_several_ranks_on_one_node_each_stops_through_one_connection(
+    server: AzureMLServer, project: PipelineProject
+) -> None:
+    (project.folder / "work").mkdir()
+    script = project.folder / "work" / "work.py"
+    script.write_text("import os\nrank = int(os.environ['RANK'])\nprint(rank)\n")
+    (project.folder / "job.yml").write_text(
+        "type: command\ncommand: python work.py\ncode: ./work\nenvironment: {image: python}\ncompute: azureml:cpu\n"
+        "distribution: {type: pytorch, process_count_per_instance: 3}\nresources: {instance_count: 1}\n"
+    )
+    debug(project, "--file", str(project.folder / "job.yml"), "--rank", "all")
+
+    def all_waiting() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = project.ok("pipeline.attach", "--json").json["endpoints"]
+        return found if [one["state"] for one in found] == ["waiting"] * 3 else []
+
+    seen = {}
+    for endpoint in until(all_waiting, "all ranks waiting"):
+        with session(endpoint, {script: [3]}) as client:
+            frame = stop_of(client)
+            seen[endpoint["rank"]] = value_of(client, frame, "rank")
+            go_on(client, frame)
+    assert seen == {0: "0", 1: "1", 2: "2"}
+    assert project.until_final()["status"] == "Completed"
+
+
+def test_a_run_whose_follower_was_killed_is_reached_again(server: AzureMLServer, project: PipelineProject) -> None:
+    debug(project, "--step", "prepare")
+    runner = json.loads(next(project.runs.glob("numbers-*/runner.json")).read_text())
+    os.kill(runner["pid"], signal.SIGKILL)
+    (endpoint,) = project.ok("pipeline.attach", "--json").json["endpoints"]
+    with session(endpoint, {project.script("prepare"): [PREPARE_LINE]}) as client:
+        frame = stop_of(client)
+        assert value_of(client, frame, "numbers") == "[1, 2, 3]"
+        go_on(client, frame)
+    assert project.until_final()["status"] == "Completed"
+
+
+def test_what_was_submitted_with_v2_is_cancelled_whatever_is_set_later(
+    server: AzureMLServer, project: PipelineProject
+) -> None:
+    result = debug(project)
+    project.ok("pipeline.cancel", AML_SDK="auto", AML_BACKEND="local")
+    assert server.state.runs[result["run_id"]].status == "Canceled"
+
+
+def test_no_secret_is_written_anywhere_but_in_its_own_file(server: AzureMLServer, project: PipelineProject) -> None:
+    result = project.ok("pipeline.debug", "--step", "prepare")
+    folder = next(project.runs.glob("numbers-*"))
+    token, key = (folder / "token").read_text(), (folder / "relay.key").read_text()
+    assert oct((folder / "relay.key").stat().st_mode & 0o777) == "0o600"
+    files = [path for path in project.folder.rglob("*") if path.is_file() and path.name not in ("token", "relay.key")]
+    everything = result.out + result.err + "".join(path.read_text(errors="replace") for path in files)
+    assert token not in everything and key.splitlines()[1] not in everything
+    assert not [one for one in everything.split() if one.startswith("eyJ")]
+    project.ok("pipeline.cancel")

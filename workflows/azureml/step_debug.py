@@ -1,0 +1,70 @@
+"""What a debugged step on a node is told, whichever SDK submits it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from ..backends.base import DebugRequest
+from ..engines.step_variables import rank_settings
+from ..pipelines.commands import names_own_script, published_port
+from ..pipelines.definition import Step
+from ..runs.plan import PlannedDebug
+from ..settings import Settings
+
+#: The published port, for nodes where no other one is wanted.
+DEFAULT_PORT = 5678
+#: Ports that a step on a node may try: others may share it.
+TRIES = 20
+
+
+def debuggee_variables(
+    step: Step, ports: Mapping[int, int], debug: DebugRequest, settings: Settings, digest: str
+) -> dict[str, str]:
+    """The environment variables of the step's debuggee.
+
+    Args:
+        step: The step.
+        ports: Its debug ports on this machine, by rank.
+        debug: How it is debugged.
+        settings: The settings.
+        digest: SHA-256 in hex of the token that its gates ask for; empty where they ask for none.
+    """
+    return {
+        "AZUREML_DEBUGGEE_PORT": str(published_port(step.command) or settings.debug_port or DEFAULT_PORT),
+        "AZUREML_DEBUGGEE_PORTS": str(TRIES),
+        **rank_settings(step.ranks, ports, debug.launched),
+        "AZUREML_DEBUGGEE_WAIT": "1" if debug.wait else "0",
+        "AZUREML_DEBUGGEE_TIMEOUT": str(settings.debug_timeout),
+        "AZUREML_DEBUGGEE_ON_ERROR": "1" if debug.on_error else "0",
+        "AZUREML_DEBUGGEE_CHILDREN": "1" if debug.children else "0",
+        "AZUREML_DEBUGGEE_ANY": "0" if names_own_script(step.command, step.code, step.includes) else "1",
+        "AZUREML_DEBUGGEE_TOKEN": digest,
+    }
+
+
+def planned(ports: Mapping[int, int] | None, debug: DebugRequest | None, settings: Settings) -> PlannedDebug | None:
+    """How a step is debugged, as other commands look it up; None where it is not."""
+    if debug is None or ports is None:
+        return None
+    return PlannedDebug(
+        ports=dict(ports),
+        wait=debug.wait,
+        timeout=settings.debug_timeout,
+        on_error=debug.on_error,
+        any_program=False,
+        children=debug.children,
+        launched=debug.launched,
+    )
+
+
+def address_towards(service: str) -> str | None:
+    """This machine's address on the way to a service, by which a node finds its own way back; nothing is sent."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((urlsplit(service).hostname or "", 443))
+            return str(probe.getsockname()[0])
+    except OSError:
+        # Whatever keeps it from being known, the node's own route will do.
+        return None

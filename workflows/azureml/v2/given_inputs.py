@@ -1,0 +1,88 @@
+"""``--input``: values for inputs of a loaded job and of its steps, and for outputs of steps that are left out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ...errors import BadValue, UserError
+from ...pipelines.yaml_file import did_you_mean
+from .selection import NEEDED, binding, consumers, jobs_of
+
+_ADDRESS = re.compile(r"azureml:|[a-z][a-z0-9+.-]*://")
+_TRUTHS = {"true": True, "false": False}
+
+
+def give(job: Any, inputs: Mapping[str, str], removed: Collection[str]) -> None:
+    """Give a job what was typed.
+
+    Args:
+        job: The SDK's job; changed.
+        inputs: Texts by ``NAME``, ``STEP.NAME`` or, of a step that is left out, ``STEP.OUTPUT``.
+        removed: The steps that are left out.
+
+    Raises:
+        BadValue: A name is none of the job's, or a value does not fit.
+        UserError: Something that a step that is left out would have given is missing.
+    """
+    jobs = jobs_of(job)
+    for name, text in inputs.items():
+        ports = [(job.inputs, name)] if name in job.inputs else []
+        step, _dot, inner = name.rpartition(".")
+        if not ports and step in jobs and inner in jobs[step].inputs:
+            ports = [(jobs[step].inputs, inner)]
+        if not ports and step in removed:
+            ports = [(node.inputs, taken) for node, taken in consumers(jobs, step, inner)]
+        if not ports and len(jobs) == 1 and not step:
+            (only,) = jobs.values()
+            ports = [(only.inputs, name)] if name in only.inputs else []
+        if not ports:
+            known = [*job.inputs, *(f"{one}.{port}" for one, node in jobs.items() for port in node.inputs)]
+            raise BadValue(f"There is no input {name}.", did_you_mean(name, known))
+        for port, key in ports:
+            setattr(port, key, _value(name, text, port[key]))
+    _see_given(jobs, removed)
+
+
+def _see_given(jobs: Mapping[str, Any], removed: Collection[str]) -> None:
+    missing = {
+        f"{step}.{output}": name
+        for name, node in jobs.items()
+        for port in node.inputs.values()
+        for step, output in NEEDED.findall(str(binding(port)))
+        if step in removed
+    }
+    if missing:
+        needs = ", ".join(f"{output} (for {step})" for output, step in missing.items())
+        typed = " ".join(f"--input {output}=PATH" for output in missing)
+        raise UserError(f"Steps need what those that are left out would have given: {needs}.", f"Give it: {typed}")
+
+
+def _value(name: str, text: str, port: Any) -> Any:
+    """What a text stands for, by what the input is."""
+    from azure.ai.ml import Input
+
+    before = getattr(port, "_data", port)
+    meta = getattr(port, "_meta", None)
+    kind = str(getattr(before, "type", None) or getattr(meta, "type", None) or "")
+    if isinstance(before, bool) or kind == "boolean":
+        if text.lower() not in _TRUTHS:
+            raise BadValue(f"The input {name} is {text}, which is neither true nor false.", "Give one of them.")
+        return _TRUTHS[text.lower()]
+    if kind in ("integer", "number") or (isinstance(before, (int, float)) and not kind):
+        try:
+            return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
+        except ValueError:
+            raise BadValue(f"The input {name} is {text}, which is no number.", "Give a number.") from None
+    is_data = kind not in ("", "string") or (kind == "" and not isinstance(before, str) and os.path.exists(text))
+    if not is_data:
+        return text
+    mode = getattr(before, "mode", None)
+    kind = kind or ("uri_folder" if os.path.isdir(text) else "uri_file")
+    if _ADDRESS.match(text):
+        return Input(type=kind, path=text, mode=mode)
+    if not os.path.exists(text):
+        raise BadValue(f"The input {name} is {text}, which is not there.", "Check the path.")
+    return Input(type=kind, path=os.path.abspath(text), mode=mode)

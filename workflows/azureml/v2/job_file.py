@@ -1,0 +1,202 @@
+"""A job file as azure-ai-ml loads it: its steps as this program knows steps, and the SDK's own job behind them.
+
+What this program would not run itself is the workspace's to run: nothing is refused here that the SDK accepts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...assets.kinds import COMPONENTS, SCHEDULE, kind_of
+from ...pipelines import python_file
+from ...pipelines.definition import Pipeline, Step
+from ...pipelines.root import run_name
+from ...pipelines.yaml_file import Value, read_yaml
+from . import validation
+from .given_inputs import give
+from .sdk_module import quiet
+from .selection import Selection
+
+if TYPE_CHECKING:
+    from ...flows.pipeline import Wanted
+
+#: What a step is of which only the workspace knows how it is run.
+OTHER = "other"
+_DISTRIBUTIONS = ("pytorch", "mpi", "tensorflow")
+#: Places of code that are not on this machine.
+_ELSEWHERE = ("azureml:", "git+", "git://", "http://", "https://")
+
+
+@dataclass(frozen=True)
+class LoadedJob(Pipeline):
+    """A job file that the SDK has loaded.
+
+    Attributes:
+        job: The SDK's job.
+        nodes: The SDK's nodes of the steps that can be debugged, by their names; a job that is no pipeline is its own.
+        undebugged: Why the others cannot be, by name.
+    """
+
+    job: Any = field(default=None, compare=False, repr=False)
+    nodes: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    undebugged: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one job, and no pipeline."""
+        return is_single(self.job)
+
+
+def load(file: Path, project: Path, sdk: Any, wanted: Wanted) -> LoadedJob:
+    """Load a file, and as much of it as is wanted.
+
+    Args:
+        file: The pipeline, job, component or schedule; or ``FILE.py:FUNCTION``, which makes a pipeline.
+        project: The project's folder.
+        sdk: The module ``azure.ai.ml``.
+        wanted: What of it.
+
+    Raises:
+        UserError: It cannot be read, or is not what the SDK takes; with the line.
+    """
+    file = written = Path(os.path.abspath(file))
+    inputs = dict(wanted.inputs)
+    if (in_python := python_file.named(file)) is not None:
+        written, inputs = python_file.build(in_python, inputs)
+    root = read_yaml(written, "pipeline file")
+    with validation.explained(root, file, project), quiet():
+        job = _load(written, root, sdk)
+    name = run_name(root, file)
+    selection = Selection(job, of_job(job, name, file))
+    asked = selection.choose(wanted.only, wanted.skip)
+    give(job, inputs, selection.removed)
+    loaded = replace(of_job(job, name, file), asked=asked)
+    with quiet():
+        validation.check(job, root)
+    return loaded
+
+
+def _load(file: Path, root: Value, sdk: Any) -> Any:
+    kind = kind_of(root)
+    if kind is SCHEDULE:
+        return sdk.load_schedule(str(file)).create_job
+    if kind not in COMPONENTS:
+        return sdk.load_job(str(file))
+    from azure.ai.ml.entities import PipelineJob
+
+    # A component alone is a pipeline of one step.
+    component = sdk.load_component(str(file))
+    name = file.stem if file.stem.isidentifier() else "step"
+    return PipelineJob(jobs={name: component()})
+
+
+def of_job(job: Any, name: str, file: Path) -> LoadedJob:
+    """What is known of a job of the SDK's.
+
+    Args:
+        job: The job.
+        name: Its name, for a run's.
+        file: Where it comes from.
+    """
+    steps, nodes, undebugged = [], {}, {}
+    for step, node in [(name, job)] if is_single(job) else _leaves(job.jobs):
+        reason = _why_not(node)
+        if reason:
+            undebugged[step] = reason
+            steps.append(Step(step, "", None, None, file, 1, kind=OTHER))
+        else:
+            nodes[step] = node
+            steps.append(_command_step(step, node, file))
+    return LoadedJob(name, file, tuple(steps), job=job, nodes=nodes, undebugged=undebugged)
+
+
+def is_single(job: Any) -> bool:
+    """Whether a job of the SDK's is one job, and no pipeline."""
+    return bool(job.type != "pipeline")
+
+
+def component_of(node: Any) -> Any:
+    """What holds a node's code and command: its component, or a job that is no step of a pipeline itself."""
+    component = getattr(node, "component", None)
+    return component if component is not None and not isinstance(component, str) else node
+
+
+def _leaves(jobs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every step, those of nested pipelines with the names of these in front."""
+    for name, node in jobs.items():
+        inner = getattr(getattr(node, "component", None), "jobs", None)
+        if node.type == "pipeline" and inner:
+            yield from _leaves(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name, node
+
+
+def _why_not(node: Any) -> str:
+    """Why a step cannot be debugged; empty where it can."""
+    if node.type != "command":
+        return f"it is of type {node.type}"
+    if isinstance(getattr(node, "component", None), str):
+        return f"its component {node.component} is not on this machine"
+    holder = component_of(node)
+    if not isinstance(holder.command, str) or not holder.command.strip():
+        return "it has no command"
+    code = _code_text(holder)
+    if code.startswith(_ELSEWHERE):
+        return f"its code {code} is not on this machine"
+    if any(not isinstance(one, str) for one in _includes_of(holder)):
+        return "its code includes a package of a feed"
+    return ""
+
+
+def _code_text(holder: Any) -> str:
+    return str(holder.code) if getattr(holder, "code", None) else ""
+
+
+def _includes_of(holder: Any) -> list[Any]:
+    return list(getattr(holder, "additional_includes", None) or [])
+
+
+def _command_step(name: str, node: Any, file: Path) -> Step:
+    holder = component_of(node)
+    base = Path(getattr(holder, "base_path", None) or file.parent)
+    code = _code_text(holder)
+    source = getattr(holder, "_source_path", None)
+    distribution = getattr(node, "distribution", None) or getattr(holder, "distribution", None)
+    kind = str(_value(distribution, "type") or "").lower()
+    resources = getattr(node, "resources", None) or getattr(holder, "resources", None)
+    instances = _count(_value(resources, "instance_count"))
+    processes = _count(_value(distribution, "process_count_per_instance")) if kind != "tensorflow" else 1
+    if kind == "tensorflow":
+        workers = _count(_value(distribution, "worker_count"))
+        servers = _count(_value(distribution, "parameter_server_count"), 0)
+        processes = max(1, -(-(workers + servers) // instances))
+    compute = getattr(node, "compute", None)
+    return Step(
+        name=name,
+        command=holder.command,
+        code=Path(os.path.abspath(base / code)) if code else None,
+        environment=None,
+        file=Path(source) if source else file,
+        line=1,
+        distribution=kind if kind in _DISTRIBUTIONS else "",
+        processes=processes if kind in _DISTRIBUTIONS else 1,
+        instances=instances if kind in _DISTRIBUTIONS else 1,
+        includes=tuple(Path(os.path.abspath(base / one)) for one in _includes_of(holder)),
+        compute=str(compute).removeprefix("azureml:") if isinstance(compute, str) else "",
+    )
+
+
+def _value(holder: Any, name: str) -> Any:
+    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
+
+
+def _count(value: Any, default: int = 1) -> int:
+    """A number of processes or nodes; what only the service knows, such as an expression, counts as the default."""
+    try:
+        return max(default, int(value))
+    except (TypeError, ValueError):
+        return default

@@ -1,0 +1,271 @@
+"""A job on its way to a workspace by SDK v2: what is changed of the steps that are debugged, and the submission.
+
+Of such a step its code folder (a staged copy, with the debuggee), its command (handed to node.py as a here-document),
+its services (one more, for SSH), one environment variable and whether it may be reused are changed; in the SDK's
+objects, never in the person's files. The copies are the same bytes from run to run: code is sent once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ... import received
+from ...backends.base import DebugRequest
+from ...errors import UserError
+from ...interrupts import uninterrupted
+from ...models import ImageRef
+from ...paths import cache_folder, shown
+from ...pipelines.commands import debugged_command, published_option
+from ...pipelines.definition import Step
+from ...runs.allotment import Allotted, configuration_names
+from ...runs.plan import Plan, PlannedStep
+from ...runs.record import IN_WORKSPACE, RunRecord, StepRecord
+from ...settings import Settings
+from ..place import Place, save_place
+from ..relay.keys import make_key
+from ..relay.services import SERVICE
+from ..staging import SCRIPT, stage
+from ..step_debug import address_towards, debuggee_variables, planned
+from .job_file import LoadedJob, component_of
+from .sdk_module import quiet
+from .workspace import Workspace
+
+#: How a step is told how it is debugged; see debuggee/node.py.
+STEP = "AZUREML_DEBUG_STEP"
+_LAUNCHER = "@azureml_debug:debuggee@/inject/launch.py"
+
+
+class JobSubmission:
+    """A job that is to run in a workspace.
+
+    Args:
+        loaded: The job.
+        debug: What is to be debugged of it.
+        settings: The settings.
+
+    Attributes:
+        allotted: Debug ports on this machine by step and rank; to be set before anything is staged.
+
+    Raises:
+        UserError: A step that is to be debugged cannot be.
+    """
+
+    def __init__(self, loaded: LoadedJob, debug: DebugRequest | None, settings: Settings) -> None:
+        self._loaded, self._settings = loaded, settings
+        if debug is not None:
+            debug = replace(debug, steps=self._debuggable(debug.steps))
+        #: What is debugged: steps by name.
+        self.debug = debug
+        self.allotted: Allotted = {}
+
+    def _debuggable(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        loaded = self._loaded
+        for name in asked:
+            if name in loaded.undebugged:
+                raise UserError(
+                    f"The step {name} cannot be debugged in a workspace: {loaded.undebugged[name]}.",
+                    f"Debug another one: {', '.join(loaded.nodes) or 'there is none'}; --no-debug only runs it.",
+                )
+        if not loaded.nodes:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in loaded.undebugged.items())
+            raise UserError(
+                f"No step of {shown(loaded.file)} can be debugged in a workspace ({reasons}).",
+                "Run it without a debugger: inv pipeline.submit --no-debug",
+            )
+        return asked or tuple(loaded.nodes)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is done differently from what the file says."""
+        found = list(self._loaded.notes)
+        if self.debug is not None and not self._loaded.asked:
+            found += [f"{name} is not debugged: {reason}" for name, reason in self._loaded.undebugged.items()]
+        chosen = self._settings.compute_target
+        others = list(dict.fromkeys(one for one in self._computes() if one not in ("", chosen)))
+        if chosen and others:
+            found.append(f"steps run on {chosen}, not on {', '.join(others)} as the pipeline file says")
+        return found
+
+    def _computes(self) -> list[str]:
+        settings = getattr(self._loaded.job, "settings", None)
+        default = getattr(settings, "default_compute", None) or getattr(self._loaded.job, "compute", None)
+        named = [default, *(getattr(node, "compute", None) for node in self._loaded.nodes.values())]
+        return [str(one).removeprefix("azureml:") for one in named if isinstance(one, str)]
+
+    # Staging
+
+    def stage(self, run: RunRecord, token: str, workspace: Workspace) -> None:
+        """Make the copies of the debugged steps' code, and change their nodes.
+
+        Args:
+            run: The run's record, in whose folder they are.
+            token: What the gates of its steps ask for; empty where they ask for nothing. Its digest goes along.
+            workspace: Where it runs.
+
+        Raises:
+            UserError: A step's code cannot be sent.
+        """
+        from ...environments.debugpy_beside import debugpy_folder
+
+        self._choose_compute()
+        if self.debug is None:
+            return
+        key = make_key(run.folder) if self._reach != "network" else ""
+        digest = hashlib.sha256(token.encode()).hexdigest() if token else ""
+        client = address_towards(workspace.history)
+        steps = {step.name: step for step in self._loaded.steps}
+        for name in self.allotted:
+            step, node = steps[name], self._loaded.nodes[name]
+            if step.code is not None and not step.code.exists():
+                raise UserError(
+                    f"The code of step {name} is not there: {shown(step.code)}.",
+                    "Correct `code`.",
+                    file=shown(step.file),
+                )
+            folder = run.folder / "snapshots" / name
+            stage(folder, step.code, step.includes, None, debugpy_folder(cache_folder()), name)
+            self._change(node, step, folder, self._told(step, digest, client), key)
+
+    @property
+    def _reach(self) -> str:
+        return self._settings.reach
+
+    def _choose_compute(self) -> None:
+        chosen, job = self._settings.compute_target, self._loaded.job
+        if not chosen:
+            return
+        if self._loaded.single:
+            job.compute = chosen
+            return
+        job.settings.default_compute = chosen
+        for node in self._loaded.nodes.values():
+            if isinstance(getattr(node, "compute", None), str):
+                node.compute = chosen
+
+    def _change(self, node: Any, step: Step, folder: Path, told: dict[str, Any], key: str) -> None:
+        holder = component_of(node)
+        holder.code, holder.command = str(folder), _handed_on(debugged_command(step.command, _LAUNCHER))
+        if hasattr(holder, "additional_includes"):
+            # They are in the copy.
+            holder.additional_includes = []
+        if holder is not node:
+            # A step that is debugged has to run.
+            holder._is_deterministic = False
+        text = json.dumps(told, sort_keys=True)
+        node.environment_variables = {**(node.environment_variables or {}), STEP: text}
+        if key:
+            from azure.ai.ml.entities import SshJobService
+
+            node.services = {**(node.services or {}), SERVICE: SshJobService(ssh_public_keys=key, nodes="all")}
+
+    def _told(self, step: Step, digest: str, client: str | None) -> dict[str, Any]:
+        """What node.py is told."""
+        debug, settings = self.debug, self._settings
+        assert debug is not None
+        variables = debuggee_variables(step, self.allotted[step.name], debug, settings, digest)
+        if self._reach != "network":
+            # Whoever comes, comes through the container itself: no port is open on the cluster's network.
+            variables |= {"AZUREML_DEBUGGEE_HOST": "127.0.0.1", "AZUREML_DEBUGGEE_ADDRESS": "127.0.0.1"}
+        return {
+            "client": published_option(step.command, "--remote_debug_client_ip") or client,
+            "relay": "" if self._reach == "network" else self._reach,
+            "variables": variables,
+        }
+
+    # Submitting
+
+    def start(self, run: RunRecord, place: Place, workspace: Workspace, report: Callable[[str], None]) -> Place:
+        """Submit it.
+
+        Args:
+            run: The run's record.
+            place: The workspace.
+            workspace: The same.
+            report: Called with each line of progress.
+
+        Returns:
+            Where the run is; also kept in its folder, before anything can interrupt this.
+
+        Raises:
+            UserError: It cannot be submitted.
+        """
+        from ..errors import attempt
+
+        job, name = self._loaded.job, self._loaded.name
+        job.name = f"azureml-debug-{re.sub(r'[^a-z0-9-]+', '-', name.lower()).strip('-')[:30]}-{uuid.uuid4().hex[:12]}"
+        job.experiment_name = job.experiment_name or re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_") or "pipeline"
+        job.tags = {**(job.tags or {}), "azureml_debug.run": run.folder.name}
+        # Its name is known before it is there: interrupted, what there may be of it can be ended.
+        place = replace(
+            place,
+            run_id=job.name,
+            experiment=job.experiment_name,
+            page=workspace.page(job.name),
+            sdk="v2",
+            single=self._loaded.single,
+            reach=self._reach if self.allotted else "network",
+        )
+        report("code and data are sent")
+        with quiet():
+            client = workspace.client()
+            attempt(lambda: self._create(client, run, place), "submitting the job", report)
+        shutil.rmtree(run.folder / "snapshots", ignore_errors=True)
+        return place
+
+    def _create(self, client: Any, run: RunRecord, place: Place) -> None:
+        """Send it; done again with the same name, it is the same job."""
+        save_place(run.folder, place)
+        with received.sent_by(f"The workspace {place.workspace}"):
+            made = client.jobs.create_or_update(self._loaded.job)
+            received.name(made.name, "a job's name")
+        with uninterrupted():
+            run.run_id = made.name
+
+    def plan(self) -> Plan:
+        """What is submitted, as other commands look it up."""
+        debug = self.debug
+        return Plan(
+            tuple(
+                PlannedStep(
+                    name=step.name,
+                    command=step.command,
+                    code=str(step.code) if step.code else None,
+                    image=ImageRef(IN_WORKSPACE, "", "in the workspace"),
+                    ranks=step.ranks,
+                    processes=step.processes,
+                    includes=tuple(map(str, step.includes)),
+                    debug=planned(self.allotted.get(step.name), debug, self._settings),
+                )
+                for step in self._loaded.steps
+            )
+        )
+
+    def records(self) -> list[StepRecord]:
+        """The steps, as they are before anything is known of them."""
+        names = configuration_names(self._loaded, self.allotted, self.debug)
+        return [
+            StepRecord(
+                name=step.name,
+                run_id="",
+                ranks=step.ranks,
+                ports=dict(ports),
+                configurations={rank: names(step.name, rank) for rank in ports},
+            )
+            for step in self._loaded.steps
+            for ports in [self.allotted.get(step.name, {})]
+        ]
+
+
+def _handed_on(command: str) -> str:
+    """A command as a here-document for node.py: bash hands it on byte for byte, once the service has filled it in."""
+    mark = f"AZUREML_DEBUG_{hashlib.sha256(command.encode()).hexdigest()[:16].upper()}"
+    python = "$(command -v python || command -v python3)"
+    return f"\"{python}\" {SCRIPT} 3<<'{mark}'\n{command}\n{mark}"

@@ -1,0 +1,102 @@
+"""The SSH host keys of this container, announced so that whoever comes through the relay can tell it from another one.
+
+A job's ssh service makes them as it comes up, which may be minutes after the command has begun.
+"""
+
+from __future__ import annotations
+
+import base64
+import glob
+import hashlib
+import os
+import re
+import sys
+import threading
+import time
+
+TYPE_CHECKING = False  # As good as typing's, without importing that.
+if TYPE_CHECKING:
+    from typing import Any, List, Set
+
+#: Seconds between two looks, and for which they go on.
+LOOK_SECONDS, SECONDS = 2.0, 900.0
+#: Where OpenSSH has its configuration, and its keys where that names none (sshd(8), sshd_config(5)).
+_CONFIGURATION, _USUAL = "/etc/ssh/sshd_config", "/etc/ssh/ssh_host_*_key"
+_LISTENER = re.compile(r"(?:sshd: )?(?:\S*/)?sshd(?: |$)")
+_NAMED = re.compile(r" -f ?(\S+)")
+#: Fingerprints that are told: a tag holds 1,000 characters.
+_MOST = 16
+
+
+def announce_host_keys(tags: Any) -> None:
+    """Look for them in the background, and tell tags and log of those that come."""
+    thread = threading.Thread(target=_announce, args=(tags,), name="azureml-debuggee-host-keys")
+    thread.daemon = True
+    thread.start()
+
+
+def fingerprints() -> List[str]:
+    """The fingerprints of the keys of every sshd that runs here now, as ``ssh-keygen -l`` shows them.
+
+    Returns:
+        None of them where those of one cannot be read: the relay may lead to that one.
+    """
+    found = set()
+    for configuration in _configurations():
+        keys = _keys(configuration)
+        if not keys:
+            return []
+        found.update(keys)
+    return sorted(found)
+
+
+def _configurations() -> Set[str]:
+    """The configuration file of every sshd of this container."""
+    found = set()
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        if not name.isdigit():
+            continue
+        try:
+            with open("/proc/{}/cmdline".format(name), "rb") as file:
+                line = os.fsdecode(file.read(1 << 16)).replace("\0", " ").strip()
+        except OSError:
+            continue
+        # It shows itself as `sshd: /usr/sbin/sshd -D -f FILE [listener] 0 of 10-100 startups`.
+        if _LISTENER.match(line):
+            named = _NAMED.search(line)
+            found.add(named.group(1) if named else _CONFIGURATION)
+    return found
+
+
+def _keys(configuration: str) -> Set[str]:
+    """The fingerprints of the keys that a configuration names; nothing where one cannot be read."""
+    found = set()
+    try:
+        with open(configuration, encoding="utf-8", errors="replace") as file:
+            lines = [line.split() for line in file.read(1 << 20).splitlines()]
+        named = [line[1] for line in lines if len(line) == 2 and line[0].lower() == "hostkey"]
+        for path in named or glob.glob(_USUAL):
+            with open(path + ".pub", encoding="ascii") as file:
+                key = base64.b64decode(file.read(1 << 16).split()[1])
+            digest = base64.b64encode(hashlib.sha256(key).digest()).decode("ascii").rstrip("=")
+            found.add("SHA256:" + digest)
+    except (OSError, IndexError, ValueError):
+        return set()
+    return found
+
+
+def _announce(tags: Any) -> None:
+    known: List[str] = []
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        try:
+            found = fingerprints()
+        except Exception as error:  # whatever keeps them from being read, the run goes on
+            sys.stderr.write("azureml_debug: no host key can be told ({})\n".format(type(error).__name__))
+            return
+        if found and found != known:
+            known = found
+            tags.put({"azureml_debug.hostkeys.{}".format(os.getpid()): " ".join(found[:_MOST])})
+            sys.stdout.write("".join("azureml_debug: host key {}\n".format(key) for key in found[:_MOST]))
+            sys.stdout.flush()
+        time.sleep(LOOK_SECONDS)
