@@ -97,7 +97,7 @@ def test_a_second_submission_sends_no_code(server: AzureMLServer, project: Pipel
 
 
 AWKWARD = """\
-cat <<'END' > "$TMPDIR/said by $0"
+cat <<'END' > "$TMPDIR/said by the command"
 it's "quoted" $HOME \\n `tick` ${{inputs.factor}}
 END
 printf '%s|' a\\ b '$x' "$((1 + ${{inputs.factor}}))"; echo
@@ -134,7 +134,7 @@ def test_a_command_reaches_bash_byte_for_byte_and_ends_as_it_does(
     assert "exit code: 7" in json.dumps(run.error)
     log = Path(endpoint["log"]).read_text()
     assert "a b|$x|4|\nno input\n" in log
-    (said,) = (server.root / "tmp").glob("said by *")
+    (said,) = (server.root / "tmp").glob("said by the command")
     assert said.read_text() == 'it\'s "quoted" $HOME \\n `tick` 3\n'
 
 

@@ -5,11 +5,14 @@ What this program would not run itself is the workspace's to run: nothing is ref
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from ...assets.kinds import COMPONENTS, SCHEDULE, kind_of
 from ...pipelines import python_file
@@ -63,13 +66,15 @@ def load(file: Path, project: Path, sdk: Any, wanted: Wanted) -> LoadedJob:
     Raises:
         UserError: It cannot be read, or is not what the SDK takes; with the line.
     """
-    file = written = Path(os.path.abspath(file))
-    inputs = dict(wanted.inputs)
+    file = Path(os.path.abspath(file))
+    inputs, source = dict(wanted.inputs), None
     if (in_python := python_file.named(file)) is not None:
-        written, inputs = python_file.build(in_python, inputs)
-    root = read_yaml(written, "pipeline file")
+        root, inputs = python_file.build(in_python, inputs)
+        source = io.StringIO(yaml.safe_dump(root.plain(), sort_keys=False))
+    else:
+        root = read_yaml(file, "pipeline file")
     with validation.explained(root, file, project), quiet():
-        job = _load(written, root, sdk)
+        job = _load(file, root, sdk, source)
     name = run_name(root, file)
     selection = Selection(job, of_job(job, name, file))
     asked = selection.choose(wanted.only, wanted.skip)
@@ -80,7 +85,9 @@ def load(file: Path, project: Path, sdk: Any, wanted: Wanted) -> LoadedJob:
     return loaded
 
 
-def _load(file: Path, root: Value, sdk: Any) -> Any:
+def _load(file: Path, root: Value, sdk: Any, source: io.StringIO | None) -> Any:
+    if source is not None:
+        return sdk.load_job(source, relative_origin=str(file))
     kind = kind_of(root)
     if kind is SCHEDULE:
         return sdk.load_schedule(str(file)).create_job
