@@ -250,3 +250,37 @@ def test_no_secret_is_written_anywhere_but_in_its_own_file(server: AzureMLServer
     assert token not in everything and key.splitlines()[1] not in everything
     assert not [one for one in everything.split() if one.startswith("eyJ")]
     project.ok("pipeline.cancel")
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (["--compute-target", "zzz"], ["There is no compute target zzz", "cpu"]),
+        (["--step", "nothing"], ["There is no step nothing", "prepare, add, tell"]),
+        (["--input", "numbers=nowhere"], ["The input numbers is", "which is not there"]),
+        (["--input", "nothing=1"], ["There is no input nothing", "numbers"]),
+        (["--skip", "prepare"], ["prepare.doubled (for add)", "--input prepare.doubled=PATH"]),
+        (["--trials", "2"], ["for runs on this machine"]),
+    ],
+    ids=lambda value: value[0] if value[0].startswith("--") else "",
+)
+def test_what_cannot_be_submitted_is_told_and_leaves_nothing(
+    server: AzureMLServer, project: PipelineProject, typed: list[str], says: list[str]
+) -> None:
+    result = project.inv("pipeline.debug", *typed)
+    assert result.code in (1, 2) and all(part in result.err for part in says), result.err
+    assert "Traceback" not in result.err and not server.state.runs
+    assert "No pipeline of this project" in project.inv("pipeline.list").out
+
+
+def test_what_the_workspace_lacks_is_told_in_a_line(server: AzureMLServer, project: PipelineProject) -> None:
+    text = project.pipeline.read_text()
+    project.pipeline.write_text(text.replace("AzureML-sklearn-1.0-ubuntu20.04-py38-cpu@latest", "nobody-has-this@latest"))
+    result = project.inv("pipeline.debug")
+    result.says("nobody-has-this")
+    assert "\x1b" not in result.err and not server.state.runs
+
+
+def test_a_legacy_workspace_is_refused_before_anything_is_read(server: AzureMLServer, project: PipelineProject) -> None:
+    server.state.legacy = True
+    project.inv("pipeline.debug").says("v1_legacy_mode", "AML_SDK=v1")

@@ -30,6 +30,7 @@ REACH_PATIENCE = 12.0
 CLOCK_SECONDS = 290.0
 SET_CLOCK = "Set the clock, or have it set from the network (timedatectl set-ntp true)."
 _LONGEST_PAUSE = 20.0
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PASSING = frozenset((408, 429, 500, 502, 503, 504, 530))
 _THEIRS = frozenset(
     ("azureml", "azure", "msrest", "msrestazure", "requests", "urllib3", "adal", "msal", "oauthlib", "http", "jwt")
@@ -269,6 +270,8 @@ def said(error: BaseException) -> str:
     """What the service itself said, or the SDK where there was no answer: one line without secrets."""
     response = _response(error)
     body = getattr(response, "text", "")
+    # A method in azure-core, and an attribute in requests.
+    body = body() if callable(body) else body
     words = _message_in(body if isinstance(body, str) else "")
     if not words:
         for one in chain(error):
@@ -309,12 +312,17 @@ def _message_in(text: str) -> str:
 
 def _text(error: BaseException) -> str:
     message = getattr(error, "message", None)
-    if isinstance(message, str):
-        return message
     try:
-        return str(error)
+        return _own_words(message if isinstance(message, str) else str(error))
     except Exception:  # see the module's docstring
         return type(error).__name__
+
+
+def _own_words(text: str) -> str:
+    """What azure-ai-ml has to say, without the colours, headings and advice that it puts around that."""
+    text = _COLOURS.sub("", text)
+    found = re.search(r"\(x\) (.+?)\s*(?:Resolutions?:|$)", text, re.DOTALL)
+    return found[1] if found else text
 
 
 def _reason(error: BaseException) -> str:

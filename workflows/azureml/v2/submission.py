@@ -29,6 +29,8 @@ from ...runs.allotment import Allotted, configuration_names
 from ...runs.plan import Plan, PlannedStep
 from ...runs.record import IN_WORKSPACE, RunRecord, StepRecord
 from ...settings import Settings
+from ..checks.manager import Manager
+from ..errors import NotAllowed
 from ..place import Place, save_place
 from ..relay.keys import make_key
 from ..relay.services import SERVICE
@@ -36,7 +38,7 @@ from ..staging import SCRIPT, stage
 from ..step_debug import address_towards, debuggee_variables, planned
 from .job_file import LoadedJob, component_of
 from .sdk_module import quiet
-from .workspace import Workspace
+from .workspace import JOBS_VERSION, Workspace
 
 #: How a step is told how it is debugged; see debuggee/node.py.
 STEP = "AZUREML_DEBUG_STEP"
@@ -115,6 +117,7 @@ class JobSubmission:
         """
         from ...environments.debugpy_beside import debugpy_folder
 
+        self._check_compute(workspace)
         self._choose_compute()
         if self.debug is None:
             return
@@ -137,6 +140,30 @@ class JobSubmission:
     @property
     def _reach(self) -> str:
         return self._settings.reach
+
+    def _check_compute(self, workspace: Workspace) -> None:
+        """See that the compute targets are there, before anything is sent; where they may be listed."""
+        access = workspace.access()
+        asked = Manager(access.manager, access.authorization, lambda line: None)
+        try:
+            listed = asked.values(
+                f"{access.scope}/computes", "listing the compute targets", **{"api-version": JOBS_VERSION}
+            )
+        except NotAllowed:
+            return
+        names = [str(one.get("name")) for one in listed]
+        chosen = self._settings.compute_target
+        for name in [chosen] if chosen else self._computes():
+            # An address, or what is no compute of the workspace's own.
+            if "/" in name or name.lower() in ("serverless", "local", *(one.lower() for one in names)):
+                continue
+            raise UserError(
+                f"There is no compute target {name}.",
+                f"Choose one of these with AML_COMPUTE_TARGET or --compute-target: {', '.join(names)}."
+                if names
+                else "Create one in the studio (Compute, Compute clusters), then name it in AML_COMPUTE_TARGET.",
+                file=None if chosen else shown(self._loaded.file),
+            )
 
     def _choose_compute(self) -> None:
         chosen, job = self._settings.compute_target, self._loaded.job
