@@ -275,7 +275,9 @@ def test_what_cannot_be_submitted_is_told_and_leaves_nothing(
 
 def test_what_the_workspace_lacks_is_told_in_a_line(server: AzureMLServer, project: PipelineProject) -> None:
     text = project.pipeline.read_text()
-    project.pipeline.write_text(text.replace("AzureML-sklearn-1.0-ubuntu20.04-py38-cpu@latest", "nobody-has-this@latest"))
+    project.pipeline.write_text(
+        text.replace("AzureML-sklearn-1.0-ubuntu20.04-py38-cpu@latest", "nobody-has-this@latest")
+    )
     result = project.inv("pipeline.debug")
     result.says("nobody-has-this")
     assert "\x1b" not in result.err and not server.state.runs
