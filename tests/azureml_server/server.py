@@ -97,6 +97,8 @@ class AzureMLServer:
         self.unknown: list[str] = []
         self.runner = Runner(self.state, python, self.behaviour, CLIENT, str(self.authorities) if secure else "")
         registry, assets = Registry(self.state), Assets(self.state)
+        #: Assets of SDK v2, of the workspace and of registries.
+        self.assets = assets
         self.services = Services(self.state, self.relay)
         parts = (
             Workspaces(self.state),

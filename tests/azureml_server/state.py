@@ -137,7 +137,14 @@ class State:
         #: The secrets of service principals that sign in here, and what refuses them: an error of AADSTS.
         self.principals: dict[str, str] = {}
         self.sign_in_error = ""
-        #: Datastores, which are all of one container; `key`, or `identity` for one that keeps no key.
+        #: Whether storage is read without a signature or a token, as every test but those of storage itself has it.
+        self.open_storage = True
+        #: Blobs that are in listings under another name than a file here can have.
+        self.listed_only: dict[str, Path] = {}
+        #: Sizes of blobs in listings, where that is not their own.
+        self.sizes: dict[str, int] = {}
+        #: Datastores, which are all of one container; `key`, `identity` for one that keeps no key, or for v2
+        #: `account` for one that gives the account's own, `gen2` or `file` for one of another kind.
         self.datastores = {"workspaceblobstore": "key"}
         #: The steps of each version of a dataset, as they are saved; see :meth:`add_dataset`.
         self.datasets: dict[str, list[list[dict[str, Any]]]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .state import ARTIFACTS, DATASTORE, Compute, State
+from .storage import ACCOUNT_KEY
 from .web import HttpError, Request, Route, not_found, page, route
 
 PROVIDER = "Microsoft.MachineLearningServices"
@@ -241,21 +242,25 @@ class Workspaces:
         return self._v2_datastore(request["datastore"])
 
     def v2_secrets(self, request: Request) -> Any:
+        if self._state.datastores.get(request["datastore"]) == "account":
+            return {"secretsType": "AccountKey", "key": ACCOUNT_KEY}
         return {"secretsType": "Sas", "sasToken": "sv=2024&sig=x"}
 
     def _v2_datastore(self, name: str) -> dict[str, Any]:
+        kind = self._state.datastores.get(name)
+        container = ARTIFACTS if "artifact" in name else DATASTORE
         return {
             "id": f"{self._state.scope}/datastores/{name}",
             "name": name,
             "type": f"{PROVIDER}/workspaces/datastores",
             "properties": {
-                "datastoreType": "AzureBlob",
+                "datastoreType": {"gen2": "AzureDataLakeGen2", "file": "AzureFile"}.get(str(kind), "AzureBlob"),
                 "accountName": "storage",
-                "containerName": ARTIFACTS if "artifact" in name else DATASTORE,
+                "filesystem" if kind == "gen2" else "containerName": container,
                 "endpoint": f"localhost:{self._state.url.rpartition(':')[2]}",
                 "protocol": "https",
                 "isDefault": name == "workspaceblobstore",
-                "credentials": {"credentialType": "AccountKey" if self._state.datastores.get(name) else "None"},
+                "credentials": {"credentialType": "None" if kind in (None, "identity") else "AccountKey"},
             },
         }
 
