@@ -49,6 +49,12 @@ def _seconds(value: str) -> int:
     return int(value)
 
 
+def _megabytes(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or len(value) > 9:
+        raise ValueError("must be a whole number of megabytes")
+    return int(value)
+
+
 def _auth(value: str) -> str:
     own = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
     if value not in ("interactive", "service-principal", "managed-identity") and not re.fullmatch(own, value):
@@ -163,6 +169,12 @@ SETTINGS: tuple[Setting, ...] = (
         _one_of("auto", "v2", "v1"),
     ),
     Setting(
+        "AML_DOWNLOAD_MB",
+        "500",
+        "megabytes of data or of a model that are brought here from a workspace without asking",
+        _megabytes,
+    ),
+    Setting(
         "AML_REACH",
         "auto",
         "the way to a step in a workspace: relay (the job's own ssh service), network, or auto: one after the other",
@@ -233,6 +245,7 @@ class Settings:
     compute_target: str | None
     auth: str
     sdk: str
+    download_mb: int
     reach: str
     remote_host: str | None
     remote_port: int | None

@@ -130,6 +130,10 @@ ELSEWHERE = {
         '"pipeline.debug", "--file", "job.yml"',
     ),
     "inv pipeline.debug --on-error": ("tests/e2e/test_parallel_steps.py", 'debug(parallel, "--on-error")'),
+    "inv deploy.debug --model azureml:churn:2": (
+        "tests/e2e/test_assets_v2_stories.py",
+        '"deploy.debug", "--model", "azureml:net:2"',
+    ),
     "inv test": (".ci/run", "inv test"),
     "inv lint": (".ci/run", "inv lint"),
     "inv bench --quick": (".ci/run", "inv bench --quick"),

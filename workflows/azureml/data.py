@@ -7,7 +7,6 @@ reached by the client that azureml-core brings.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from .. import received
 from ..errors import UserError
 from ..private import open_file
 from ..settings import Settings
-from .data_references import Dataset, Place, parse
+from .brought import Blob
+from .data_references import DATA, Dataset, Place, parse
 from .errors import NotThere, Say, attempt
 from .workspace import connect, find_workspace
 
@@ -29,21 +29,6 @@ _ASSET = received.fields(
 _INSTEAD = "Name where its files lie, azureml://datastores/STORE/paths/PATH, or a local path."
 _FILES = "Microsoft.DPrep.GetDatastoreFilesBlock"
 _BY_HAND = "Copy it to this machine (`az storage blob download-batch --auth-mode login`), and name the local path."
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A file on a datastore.
-
-    Attributes:
-        name: Its path on the datastore.
-        size: Bytes.
-        version: Changes with its content (the blob's ETag).
-    """
-
-    name: str
-    size: int
-    version: str
 
 
 class WorkspaceData:
@@ -82,6 +67,11 @@ class WorkspaceData:
         return found
 
     def _place_of(self, dataset: Dataset) -> Place:
+        if dataset.registry or dataset.label not in ("", "latest") or dataset.collection != DATA or dataset.workspace:
+            raise UserError(
+                f"SDK v1 reads no {dataset.collection} by a name like that of {dataset}.",
+                "Set AML_SDK=v2, or name a dataset of the workspace: azureml:NAME[:VERSION].",
+            )
         try:
             if dataset.version and not dataset.version.isdigit():
                 return self._place_of_asset(dataset)

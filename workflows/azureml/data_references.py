@@ -9,13 +9,22 @@ from ..errors import UserError
 
 SCHEME = "azureml:"
 FORMS = "azureml:DATASET[:VERSION] or azureml://datastores/STORE/paths/PATH"
+#: What a workspace's assets of a kind are called in its addresses.
+DATA, MODELS, ENVIRONMENTS = "data", "models", "environments"
 _ON_DATASTORE = re.compile(
     r"azureml://(?:subscriptions/(?P<subscription>[^/]+)/resourcegroups/(?P<group>[^/]+)"
     r"(?:/providers/Microsoft.MachineLearningServices)?/workspaces/(?P<workspace>[^/]+)/)?"
     r"datastores/(?P<datastore>[^/]+)/paths(?:/(?P<path>.*))?",
     re.IGNORECASE,
 )
-_DATASET = re.compile(r"azureml:(?P<name>[^/:@]+)(?::(?P<version>[^/:@]+)|@latest)?")
+_DATASET = re.compile(r"azureml:(?P<name>[^/:@]+)(?::(?P<version>[^/:@]+)|@(?P<label>[^/:@]+))?")
+_ID = re.compile(
+    r"azureml:/+(?:registries/(?P<registry>[^/]+)/|subscriptions/(?P<subscription>[^/]+)/resourcegroups/(?P<group>[^/]+)"
+    r"(?:/providers/Microsoft.MachineLearningServices)?/workspaces/(?P<workspace>[^/]+)/)?"
+    r"(?P<collection>data|models|environments)/(?P<name>[^/]+)"
+    r"(?:/versions/(?P<version>[^/]+)|/labels/(?P<label>[^/]+))?/?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -39,13 +48,27 @@ class Place:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A registered dataset (or data asset); without a version, the latest."""
+    """A registered dataset, data asset, model or environment; without a version, the latest.
+
+    Attributes:
+        name: Its name.
+        version: Its version; empty for the one with the label.
+        label: ``latest``, or another label; empty for the same as ``latest``.
+        collection: Which kind of asset it is.
+        registry: The registry that it is in; empty for the workspace's own.
+        workspace: Subscription, resource group and workspace, in lower case, where they are named too.
+    """
 
     name: str
     version: str = ""
+    label: str = ""
+    collection: str = DATA
+    registry: str = ""
+    workspace: tuple[str, str, str] | None = None
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.version}" if self.version else self.name
+        label = f"@{self.label}" if self.label not in ("", "latest") else ""
+        return f"{self.name}:{self.version}" if self.version else f"{self.name}{label}"
 
 
 def in_workspace(text: str) -> bool:
@@ -53,18 +76,29 @@ def in_workspace(text: str) -> bool:
     return text.startswith(SCHEME)
 
 
-def parse(text: str) -> Place | Dataset:
+def parse(text: str, collection: str = DATA) -> Place | Dataset:
     """What a text names.
+
+    Args:
+        text: The text.
+        collection: The kind of asset that a short name is one of.
 
     Raises:
         UserError: It is of no form in which data is named.
     """
     found = _ON_DATASTORE.fullmatch(text)
     if found is not None:
-        named = tuple(str(found[part]).lower() for part in ("subscription", "group", "workspace"))
-        workspace = (named[0], named[1], named[2]) if found["workspace"] else None
-        return Place(found["datastore"], (found["path"] or "").strip("/"), workspace)
+        return Place(found["datastore"], (found["path"] or "").strip("/"), _workspace(found))
     found = _DATASET.fullmatch(text)
+    if found is not None:
+        return Dataset(found["name"], found["version"] or "", found["label"] or "", collection)
+    found = _ID.fullmatch(text)
     if found is None:
         raise UserError(f"{text} names no data of a workspace.", f"Write {FORMS}.")
-    return Dataset(found["name"], found["version"] or "")
+    kind, registry = found["collection"].lower(), found["registry"] or ""
+    return Dataset(found["name"], found["version"] or "", found["label"] or "", kind, registry, _workspace(found))
+
+
+def _workspace(found: re.Match[str]) -> tuple[str, str, str] | None:
+    named = tuple(str(found[part]).lower() for part in ("subscription", "group", "workspace"))
+    return (named[0], named[1], named[2]) if found["workspace"] else None

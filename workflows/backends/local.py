@@ -87,11 +87,15 @@ class LocalBackend:
         allotted: dict[str, dict[int, int]],
         waiting: subprocess.Popen[bytes] | None,
     ) -> RunRecord:
+        from ..azureml.by_name import inputs_here
+
         settings, console = self._settings, self._console
         steps = engines.load_steps(engine)
+        # What may be asked about, or refused, comes first.
+        here = inputs_here(settings, console, pipeline.steps)
         images = self._build(pipeline, engine, allotted)
         with console.step("submit") as shown:
-            fetched = fetch_inputs(pipeline.steps, shown.detail)
+            fetched = {**here, **fetch_inputs(pipeline.steps, shown.detail)}
             run = store.new_run(settings.project, KIND, pipeline.name, engine)
             try:
                 run.file, run.options, run.debugged = str(pipeline.file), options, bool(allotted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from ..assets import kinds
@@ -65,7 +66,13 @@ def read_code(problems: Problems, value: Value) -> tuple[Path | None, Path | Non
 
 
 def read_model(
-    problems: Problems, value: Value | None, names: LocalAssets, model_dir: Path | None, *, needed: bool
+    problems: Problems,
+    value: Value | None,
+    names: LocalAssets,
+    model_dir: Path | None,
+    *,
+    needed: bool,
+    bring: Callable[[str], Model] | None = None,
 ) -> Model | None:
     """A deployment's model.
 
@@ -75,6 +82,7 @@ def read_model(
         names: For registered names.
         model_dir: The folder that takes its place, where one was typed or set.
         needed: Whether nothing works without it.
+        bring: Brings a registered model here; None where nothing does.
 
     Returns:
         None where there is none, or another folder takes its place, or something is wrong.
@@ -90,7 +98,7 @@ def read_model(
     with problems.kept(value):
         if value.is_mapping:
             return _inline(problems, value)
-        return _named(problems, value, value.text("`model`").strip(), names)
+        return _named(problems, value, value.text("`model`").strip(), names, bring)
     return None
 
 
@@ -120,7 +128,9 @@ def _inline(problems: Problems, value: Value) -> Model | None:
     return found
 
 
-def _named(problems: Problems, value: Value, text: str, names: LocalAssets) -> Model | None:
+def _named(
+    problems: Problems, value: Value, text: str, names: LocalAssets, bring: Callable[[str], Model] | None
+) -> Model | None:
     file = None if text.startswith("file:") else names.find(text, (kinds.MODEL,), value)
     if file is not None:
         return _inline(problems, read_yaml(file, "model file", value))
@@ -132,6 +142,8 @@ def _named(problems: Problems, value: Value, text: str, names: LocalAssets) -> M
             return _inline(problems, read_yaml(path, "model file", value))
         if exists(path):
             return Model(path)
+    if bring is not None and scheme(text) == "azureml":
+        return bring(text)
     problems.add(value, f"The model `{shortened(text, 200)}` is not on this machine.", _ELSEWHERE)
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from ..debuggee import FOLDER as DEBUGGEE
 from ..errors import BadValue, UserError
 from ..paths import shown
 from ..settings import BY_FIELD, Settings
-from .definition import OnlineDeployment
+from .definition import Model, OnlineDeployment
 from .reader import load_deployment
 
 #: The script by which MLflow serves a model that has no code of its own.
@@ -62,8 +62,12 @@ def _rank(settings: Settings, field: str) -> int:
     return _TYPED if source == BY_FIELD[field].flag else 1 if source == BY_FIELD[field].variable else 0
 
 
-def described(settings: Settings) -> Described:
+def described(settings: Settings, bring: Callable[[str], Model] | None = None) -> Described:
     """The settings with what the deployment's file says, where one is named.
+
+    Args:
+        settings: The settings.
+        bring: Brings a registered model here; None where that is not wanted.
 
     Raises:
         UserError: The file, or what it names, is not as it has to be.
@@ -74,7 +78,7 @@ def described(settings: Settings) -> Described:
     if counts(settings, "model_dir") and model_dir is not None and not model_dir.is_dir():
         # What is wrong with it is said where every model folder is looked at.
         return Described(replace(settings, deployment=None))
-    found = load_deployment(settings.deployment, settings.project, model_dir)
+    found = load_deployment(settings.deployment, settings.project, model_dir, bring)
     if counts(settings, "score_script"):
         found = _with_script(found, settings)
     changed: dict[str, Any] = {}

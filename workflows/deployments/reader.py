@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..pipelines.environment_field import read_environment
 from ..pipelines.yaml_file import Value, did_you_mean, kind, read_yaml
 from ..words import shortened
 from .assets import read_code, read_model, registered_environment
-from .definition import OnlineDeployment, Probe, Route, Routes
+from .definition import Model, OnlineDeployment, Probe, Route, Routes
 from .endpoint import deployment_of
 from .problems import Problems
 from .values import unresolved, variables
@@ -41,13 +41,16 @@ _ELSEWHERE = (
 _WANTED = ("name", "endpoint_name")
 
 
-def load_deployment(file: Path, project: Path, model_dir: Path | None = None) -> OnlineDeployment:
+def load_deployment(
+    file: Path, project: Path, model_dir: Path | None = None, bring: Callable[[str], Model] | None = None
+) -> OnlineDeployment:
     """Read an online deployment.
 
     Args:
         file: Its file, absolute.
         project: The project's folder, in which registered names are looked for.
         model_dir: The folder that takes the model's place, where one was typed or set.
+        bring: Brings a registered model here that no file of the project has the name of; None where nothing does.
 
     Raises:
         UserError: It is none, or something in it is wrong or not on this machine; one error with all of it.
@@ -63,7 +66,7 @@ def load_deployment(file: Path, project: Path, model_dir: Path | None = None) ->
     names = LocalAssets((project, file.parent))
     code, script = _code(problems, root)
     mlflow = code is None
-    model = read_model(problems, root.get("model"), names, model_dir, needed=mlflow)
+    model = read_model(problems, root.get("model"), names, model_dir, needed=mlflow, bring=bring)
     environment, routes = _environment(problems, root, names)
     served = routes is not None
     if code is None and not served and model is not None and not model.is_mlflow and not problems:

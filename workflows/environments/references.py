@@ -116,6 +116,7 @@ def resolve_environment(
     engine: str,
     required: Sequence[str] = (),
     purpose: str = "training",
+    report: Callable[[str], None] = lambda line: None,
 ) -> ResolvedEnvironment:
     """Find what a step, or a service, runs in; nothing is built yet.
 
@@ -125,6 +126,7 @@ def resolve_environment(
         engine: ``docker`` or ``process``.
         required: Requirements added where none of that name is there; nothing is added to an image as it is.
         purpose: ``training`` or ``inference``: whose default environment, and whose Dockerfile.
+        report: Shown what is waited for while a workspace is asked what it has under a name.
 
     Raises:
         UserError: The definition, or a file of it, is missing or cannot be read.
@@ -142,7 +144,18 @@ def resolve_environment(
         if engine == "docker":
             return ResolvedEnvironment(f"image {reference.image}", reference=reference)
         return _default(settings, required, purpose, f"the image {reference.image} is not used without Docker")
-    return _default(settings, required, purpose, f"environment {reference.name} is not on this machine")
+    from ..azureml import by_name
+
+    named, reason = by_name.environment(reference, settings, report)
+    if named is not None:
+        found = resolve_environment(named, settings, engine, required, purpose)
+        return replace(found, notes=(f"environment {reference.name}: as {_where(reference)} has it", *found.notes))
+    reason = f": {reason.rstrip('.')}" if reason else ""
+    return _default(settings, required, purpose, f"environment {reference.name} is not on this machine{reason}")
+
+
+def _where(reference: EnvironmentReference) -> str:
+    return "its registry" if str(reference.name).startswith("azureml://registries/") else "the workspace"
 
 
 def _has_debugpy(definition: EnvironmentDefinition) -> bool:

@@ -224,8 +224,11 @@ def with_registered(settings: Settings, console: Console, config: RunConfig) -> 
     project, typed = settings.project, settings.set_by.get("training_env") == "--training-env"
     if not config.environment or not config.only_named or typed or _folder_of(config, project) is not None:
         return config
-    from ..azureml import registered
+    from ..azureml import by_name, registered
 
+    if by_name.can_bring(settings):
+        # Its name is looked up where every name of an environment is.
+        return config
     name = config.environment.removeprefix("azureml:")
     # SDK v1 knows nothing of registries.
     if name.startswith("//") or not registered.available(settings):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..console import Console
 from ..environments.references import ResolvedEnvironment
 from ..errors import UserError
 from ..models import ImageRef
@@ -81,25 +81,26 @@ def of_configuration(
     return Work(step, shlex.join([config.script, *config.arguments]), file, environment)
 
 
-def of_job(settings: Settings, job: Path, inputs: dict[str, str], engine: str, report: Callable[[str], None]) -> Work:
+def of_job(settings: Settings, console: Console, job: Path, inputs: dict[str, str], engine: str) -> Work:
     """The work of a job file: a command job, a component, or one trial of a sweep.
 
     Args:
         settings: The settings.
+        console: Shown what is fetched.
         job: The file.
         inputs: Values for its inputs by name.
         engine: The engine that will run it.
-        report: Called with each line of progress while inputs are fetched.
 
     Raises:
         UserError: It cannot be read or run, or is more than one step.
     """
+    from ..azureml.by_name import can_bring, inputs_here
     from ..environments.references import resolve_environment
     from ..pipelines.reader import load_pipeline
     from ..pipelines.shown_commands import shown_command
     from ..runs.planned import fetch_inputs, planned_step
 
-    pipeline = load_pipeline(job, inputs, project=settings.project)
+    pipeline = load_pipeline(job, inputs, project=settings.project, brought=can_bring(settings))
     if len(pipeline.steps) != 1:
         raise UserError(
             f"{shown(job)} has {len(pipeline.steps)} steps; an experiment is one.",
@@ -107,13 +108,14 @@ def of_job(settings: Settings, job: Path, inputs: dict[str, str], engine: str, r
         )
     (step,) = pipeline.steps
     environment = resolve_environment(step.environment, settings, engine)
+    fetched = {**inputs_here(settings, console, [step]), **fetch_inputs([step], console.line)}
     words = [
         "--job",
         str(shown(job)),
         *(word for name, text in inputs.items() for word in ("--input", f"{name}={text}")),
     ]
     return Work(
-        planned_step(step, ImageRef(engine, "", ""), None, fetch_inputs(pipeline.steps, report)),
+        planned_step(step, ImageRef(engine, "", ""), None, fetched),
         " ".join(shown_command(step, single=True).split()),
         pipeline.file,
         environment,

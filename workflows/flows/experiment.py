@@ -280,7 +280,7 @@ class ExperimentFlow:
         settings, console = self.settings, self.console
         if options.job is not None:
             engine = self._engine()
-            made = work.of_job(settings, options.job, dict(options.inputs), engine.name, console.line)
+            made = work.of_job(settings, console, options.job, dict(options.inputs), engine.name)
             for note in made.notes:
                 console.line(f"  note: {note}")
             self._check_debug(debug, made.processes)

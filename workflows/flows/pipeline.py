@@ -98,6 +98,7 @@ class PipelineFlow:
         return pipeline
 
     def _survey(self, wanted: Wanted, *, in_editor: bool = False) -> tuple[Pipeline, UserError | None]:
+        from ..azureml.by_name import can_bring
         from ..pipelines.problems import single, together
         from ..pipelines.reader import survey
         from ..pipelines.selection import NoStep
@@ -111,6 +112,7 @@ class PipelineFlow:
                 project=self.settings.project,
                 only=wanted.parts.wholes(wanted.only),
                 skip=wanted.skip,
+                brought=can_bring(self.settings),
             )
             try:
                 found = wanted.parts.of(found, wanted.only)

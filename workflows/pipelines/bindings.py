@@ -31,6 +31,7 @@ class Bindings:
         problems: Takes what is wrong with single inputs.
         assets: Where the files of registered data are looked for.
         cloud: Whether data of the workspace can be had where the steps run.
+        brought: Whether data of the workspace is brought here.
         elsewhere: What is not on this machine.
         broken: Jobs in which something is wrong, and whose outputs a step takes.
     """
@@ -40,6 +41,7 @@ class Bindings:
     problems: Problems
     assets: LocalAssets
     cloud: bool = False
+    brought: bool = False
     elsewhere: list[Elsewhere] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
 
@@ -164,6 +166,8 @@ class Bindings:
             return Input(type_ or "uri_folder", asset=text.strip(), file=value.file, line=value.line, option=option)
         value, text, named = self._asset(value, text)
         type_ = type_ or named
+        if self.brought and scheme(text) == "azureml":
+            return Input(type_ or "uri_folder", asset=text.strip(), file=value.file, line=value.line, option=option)
         if not type_:
             file = scheme(text) in ("http", "https") or (
                 not scheme(text) and exists(local_path(value, text)) and local_path(value, text).is_file()

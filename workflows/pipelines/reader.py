@@ -40,6 +40,7 @@ def load_pipeline(
     project: Path | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
+    brought: bool = False,
 ) -> Pipeline:
     """Read a file of Azure ML's job schema, version 2, and the files that it names.
 
@@ -56,13 +57,14 @@ def load_pipeline(
         only: Steps, or pipelines nested in it, that are wanted: nothing else is run but what they need. A name may be
             the last part of a step's own where only one step has it. Empty for all steps.
         skip: Steps that are not to be run.
+        brought: Whether a workspace's data is brought to this machine for it.
 
     Raises:
         UserError: It cannot be read, contradicts itself or the schema, or cannot run on this machine; with the line.
             Where several things are wrong, all of them are told, in the order of the files.
         BadValue: ``inputs``, ``only`` or ``skip`` has an unknown name, or a value that does not fit.
     """
-    pipeline, error = survey(file, inputs, cloud, project=project, only=only, skip=skip)
+    pipeline, error = survey(file, inputs, cloud, project=project, only=only, skip=skip, brought=brought)
     if error is not None:
         raise error
     return pipeline
@@ -76,6 +78,7 @@ def survey(
     project: Path | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
+    brought: bool = False,
 ) -> tuple[Pipeline, UserError | None]:
     """As :func:`load_pipeline`, with all that is wrong, or missing, beside what there is.
 
@@ -101,7 +104,7 @@ def survey(
     scope = Levels(Components(notes, problems, assets, cloud), replaced, skip, problems).read(root)
     replaced = _of_the_only_step(replaced, scope)
     _check_replaced(replaced, scope, problems)
-    reading = _Reading(root, scope, Bindings(replaced, notes, problems, assets, cloud), problems)
+    reading = _Reading(root, scope, Bindings(replaced, notes, problems, assets, cloud, brought), problems)
     asked = chosen(scope, only, problems)
     steps = reading.steps(asked)
     _check_cycles(steps, problems)

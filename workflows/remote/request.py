@@ -168,8 +168,9 @@ def _pipeline(typed: Typed, named: Path, own: bool, places: Places) -> None:
     from ..pipelines.reader import load_pipeline
 
     replaced = dict(text.split("=", 1) for text in _texts(typed.values.get("input")) if "=" in text)
+    # Whether a workspace's data can be had is for the other machine to say.
     only, skip = (tuple(_texts(typed.values.get(name))) for name in ("step", "skip"))
-    pipeline = load_pipeline(named, replaced, project=places.project, only=only, skip=skip)
+    pipeline = load_pipeline(named, replaced, project=places.project, only=only, skip=skip, brought=True)
     in_python = python_file.named(named)
     if in_python is not None:
         # With the modules and the component files beside it; the SDK builds it there.

@@ -43,7 +43,7 @@ def _of_pipeline(run: RunRecord, file: Path) -> None:
 
     # An experiment's one step is called as the experiment.
     names = () if run.single else [step.name for step in run.steps]
-    for step in load_pipeline(file, cloud=run.in_workspace, project=run.project, only=names).steps:
+    for step in load_pipeline(file, cloud=run.in_workspace, project=run.project, only=names, brought=True).steps:
         if step.environment is not None and step.environment.conda_file is not None:
             _of_conda(step.environment.conda_file)
 

@@ -17,7 +17,7 @@ def planned_step(step: Step, image: ImageRef, debug: PlannedDebug | None, fetche
         step: The step.
         image: What it runs in.
         debug: How it is debugged; None for not at all.
-        fetched: Local files of inputs that lie at an address, by that.
+        fetched: Local files and folders of inputs that lie at an address or in a workspace, by what names them.
     """
     return PlannedStep(
         name=step.name,
@@ -48,6 +48,8 @@ def _planned_best(step: Step) -> PlannedBest | None:
 def _planned_input(entry: Input, fetched: Mapping[str, Path]) -> PlannedInput:
     if entry.url is not None:
         return PlannedInput(path=str(fetched[entry.url]))
+    if entry.asset is not None:
+        return PlannedInput(path=str(fetched[entry.asset]))
     path = str(entry.path) if entry.path is not None else None
     return PlannedInput(text=entry.text, path=path, step=entry.step, output=entry.output)
 

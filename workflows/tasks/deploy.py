@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..flows.deployment import Deployment
     from ..flows.packaging import Source
 
-WORKSPACE = ("subscription_id", "resource_group", "workspace", "auth")
+WORKSPACE = ("subscription_id", "resource_group", "workspace", "auth", "sdk", "download_mb")
 ENVIRONMENT = ("engine", "deployment", "inference_env", "base_image")
 RUN = (
     "score_script",
@@ -38,6 +38,10 @@ ENV_HELP = {
 SOURCE_HELP = {
     "source": "Where the image comes from: local, built here; azureml, packaged by the workspace (local).",
     "model": "With --source azureml: the registered model, NAME or NAME:VERSION.",
+}
+MODEL_HELP = {
+    "model": "A registered model that is brought here, azureml:NAME[:VERSION|@latest], in the model folder's place; "
+    "with --source azureml, the one that is packaged, NAME or NAME:VERSION.",
 }
 GENERATE_HELP = {"generate_dockerfile": "With --source azureml: fetch the build context and build the image here."}
 
@@ -61,10 +65,19 @@ def _described(run: Command, wait: bool = False, source: Source | None = None, e
         overlay.refuse_with_packages(run.settings)
         run.console.line("  note: AML_DEPLOYMENT_FILE does not count with --source azureml")
         return Deployment(run.settings, run.console, wait, True, source, env)
-    found = overlay.described(run.settings)
+    from ..azureml.by_name import model_bringer
+
+    found = overlay.described(run.settings, model_bringer(run.settings, run.console))
     for note in found.notes:
         run.console.line(f"  note: {note}")
     return Deployment(found.settings, run.console, wait, True, None, env, found.deployment)
+
+
+def _with_model(run: Command, model: str) -> None:
+    """Bring a registered model here: from now on it is the model folder of the settings."""
+    from ..azureml.by_name import with_model
+
+    run.settings = with_model(run.settings, run.console, model)
 
 
 def _source(source: str, model: str | None, generate_dockerfile: bool, needs_model: bool = True) -> Source | None:
@@ -141,6 +154,7 @@ def attach_config(run: Command, print: bool = False) -> None:
         "mini_batch": "With --data: run the Nth mini-batch alone, counted from 0 as in Azure ML.",
         **ENV_HELP,
         **SOURCE_HELP,
+        **MODEL_HELP,
         **GENERATE_HELP,
     },
     iterable=["env"],
@@ -171,6 +185,9 @@ def debug(
     if dry_run:
         _dry_run(run, env)
         return
+    if source == "local" and not generate_dockerfile and model is not None and model.startswith("azureml:"):
+        _with_model(run, model)
+        model = None
     chosen = _source(source, model, generate_dockerfile)
     with _held(run):
         deployment = _described(run, wait, source=chosen, env=env)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..flows.experiment import ExperimentFlow
     from ..runs.record import RunRecord
 
-SETTINGS = ("engine", "training_env", "base_image", "debug_port", "debug_timeout")
+SETTINGS = ("engine", "training_env", "base_image", "debug_port", "debug_timeout", "download_mb")
 NAME_HELP = "The experiment's name: letters, digits, - and _."
 RUN_HELP = "The run, by number, id or experiment (its latest run); default: the latest."
 RUN_OPTIONS = {
@@ -45,7 +45,7 @@ RUN_OPTIONS = {
     "script": "The script; its arguments go after `--`. Default: as in the experiment's run configuration.",
     "environment": "Folder of an environment definition, the name of one below env/, or a registered name.",
     "data": "NAME=PATH: the script sees it at $AZUREML_DATAREFERENCE_NAME; may be repeated. PATH may be one of a"
-    " workspace: azureml:DATASET[:VERSION] or azureml://datastores/STORE/paths/PATH.",
+    " workspace: azureml:ASSET[:VERSION|@latest] or azureml://datastores/STORE/paths/PATH.",
     "job": "A command job, component or sweep of Azure ML (.yml): its command, code, inputs and environment are run.",
     "input": "With --job, NAME=PATH or NAME=VALUE: give an input of it; may be repeated.",
     "edit": "Open the run configuration in $EDITOR before the run is started.",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 SUBMIT = (
     *("pipeline_file", "backend", "engine", "training_env", "base_image", "debug_port", "debug_timeout"),
-    *("compute_target", "workspace", "resource_group", "subscription_id", "auth", "sdk", "reach"),
+    *("compute_target", "workspace", "resource_group", "subscription_id", "auth", "sdk", "reach", "download_mb"),
 )
 RUN_HELP = "The run, by id or number; default: the latest."
 #: Metrics and parameters of a step that are shown.

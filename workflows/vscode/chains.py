@@ -87,6 +87,7 @@ def find(settings: Settings, engine: str, wait: bool) -> Found:
     Raises:
         UserError: pipeline.yml, a run configuration or a deployment's file cannot be read.
     """
+    from ..azureml.by_name import can_bring
     from ..deployments import overlay
     from ..experiments import catalog
     from ..pipelines.reader import load_pipeline
@@ -103,7 +104,8 @@ def find(settings: Settings, engine: str, wait: bool) -> Found:
         found.notes.append(_unknown(settings, "score_script", "score.py"))
     steps = engines.load_steps(engine)
     if own_pipeline or nothing:
-        _pipeline(found, load_pipeline(settings.pipeline_file, project=settings.project), settings, steps)
+        pipeline = load_pipeline(settings.pipeline_file, project=settings.project, brought=can_bring(settings))
+        _pipeline(found, pipeline, settings, steps)
     else:
         found.notes.append(_unknown(settings, "pipeline_file", "pipeline.yml"))
     for name in experiments:

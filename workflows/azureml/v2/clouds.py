@@ -21,12 +21,16 @@ class Cloud:
         manager: Address of its resource manager, whose tokens the workspace's services take, too.
         login: Address at which people and programs sign in.
         machine_learning: The audience of a token for Azure ML itself, which submitting a pipeline takes.
+        storage: What storage accounts' names end with, behind ``blob.`` or ``dfs.``; empty where that is not known.
+        registries: Address at which registries are looked up; empty where that is not known.
     """
 
     name: str
     manager: str
     login: str
     machine_learning: str
+    storage: str = ""
+    registries: str = ""
 
     @property
     def scope(self) -> str:
@@ -42,18 +46,24 @@ _KNOWN = {
             "https://management.azure.com",
             "https://login.microsoftonline.com",
             "https://ml.azure.com",
+            "core.windows.net",
+            "https://eastus.api.azureml.ms",
         ),
         Cloud(
             "AzureChinaCloud",
             "https://management.chinacloudapi.cn",
             "https://login.chinacloudapi.cn",
             "https://ml.azure.cn",
+            "core.chinacloudapi.cn",
+            "https://chinaeast2.api.ml.azure.cn",
         ),
         Cloud(
             "AzureUSGovernment",
             "https://management.usgovcloudapi.net",
             "https://login.microsoftonline.us",
             "https://ml.azure.us",
+            "core.usgovcloudapi.net",
+            "https://usgovarizona.api.ml.azure.us",
         ),
     )
 }
@@ -97,11 +107,14 @@ def _told(address: str, named: str | None) -> Cloud | None:
         told: Mapping[str, Any] = one if isinstance(one, dict) else {}
         manager = str(told.get("resourceManager") or "").rstrip("/")
         if manager and (told.get("name") == named if named else manager in address):
-            login = told.get("authentication")
+            login, suffixes = told.get("authentication"), told.get("suffixes")
             return Cloud(
                 str(told.get("name")),
                 web_address(manager, "an address"),
                 web_address(login.get("loginEndpoint") if isinstance(login, dict) else None, "an address"),
                 _KNOWN["AzureCloud"].machine_learning,
+                str(suffixes.get("storage") or "") if isinstance(suffixes, dict) else "",
+                # As azure-ai-ml has it for clouds that it does not know.
+                os.environ.get("REGISTRY_DISCOVERY_ENDPOINT_URL", ""),
             )
     return None

@@ -1,0 +1,126 @@
+"""Names of a workspace's assets in the stories: models, data and environments, brought here when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from ..console import Console
+from ..deployments.definition import Model
+from ..errors import BadValue, UserError
+from ..paths import shown
+from ..pipelines.definition import EnvironmentReference, Step
+from ..settings import BY_FIELD, Settings
+from .data_references import MODELS, Dataset, parse
+
+
+def can_bring(settings: Settings) -> bool:
+    """Whether names are looked up in a workspace: one is named, and SDK v2 speaks to it. Nothing is imported."""
+    from . import sdk
+    from .choice import PACKAGE
+    from .workspace import is_named
+
+    return settings.sdk != "v1" and sdk.version_of(PACKAGE) is not None and is_named(settings)
+
+
+def with_model(settings: Settings, console: Console, text: str) -> Settings:
+    """The settings with a registered model in the model folder's place; it is brought here.
+
+    Args:
+        settings: The settings.
+        console: Shown what is fetched.
+        text: What was typed after ``--model``.
+
+    Raises:
+        BadValue: It names no model.
+        UserError: It cannot be had.
+    """
+    try:
+        named = parse(text, MODELS)
+    except UserError as error:
+        raise BadValue(f"--model is azureml:NAME[:VERSION|@latest], not {text!r}.", "Correct it.") from error
+    if not isinstance(named, Dataset) or named.collection != MODELS:
+        raise BadValue(f"{text} is no model's name.", "Write azureml:NAME, or azureml:NAME:VERSION.")
+    if "model_dir" in settings.set_by and settings.set_by["model_dir"] == BY_FIELD["model_dir"].flag:
+        raise BadValue("--model and --model-dir both say which model it is.", "Leave out one of the two.")
+    _see_v2(settings, text)
+    from .v2.assets_here import bring_model
+
+    got = bring_model(settings, console, text)
+    set_by = {**settings.set_by, "model_dir": BY_FIELD["model_dir"].flag}
+    return replace(settings, model_dir=got.path.parent, set_by=set_by)
+
+
+def _see_v2(settings: Settings, text: str) -> None:
+    """See that SDK v2 is the one that is chosen.
+
+    Raises:
+        UserError: It is not.
+    """
+    from .choice import chosen_sdk
+
+    if chosen_sdk(settings) != "v2":
+        raise UserError(
+            f"{text} is brought here by SDK v2, and v1 is chosen.",
+            "Set AML_SDK=v2, or have the model packaged: --source azureml --model NAME[:VERSION].",
+        )
+
+
+def model_bringer(settings: Settings, console: Console) -> Callable[[str], Model] | None:
+    """What brings a deployment's registered model here; None where no workspace is named, or SDK v1 is chosen."""
+    if not can_bring(settings):
+        return None
+
+    def bring(text: str) -> Model:
+        from .v2.assets_here import bring_model
+
+        got = bring_model(settings, console, text)
+        named = got.location.named
+        return Model(got.path, named.name if named else "", named.version if named else "", "custom_model")
+
+    return bring
+
+
+def inputs_here(settings: Settings, console: Console, steps: Iterable[Step]) -> dict[str, Path]:
+    """The data of steps that a workspace has, brought here; by what names it.
+
+    Raises:
+        UserError: It cannot be had.
+    """
+    wanted = {entry.asset: entry.type for step in steps for entry in step.inputs.values() if entry.asset is not None}
+    if not wanted:
+        return {}
+    from .v2.assets_here import bring_inputs
+
+    return bring_inputs(settings, console, wanted)
+
+
+def environment(
+    reference: EnvironmentReference, settings: Settings, say: Callable[[str], None] = lambda line: None
+) -> tuple[EnvironmentReference | None, str]:
+    """What a workspace, or a registry, has under an environment's name.
+
+    Args:
+        reference: The name, and where it stands.
+        settings: Which workspace.
+        say: Shown what is waited for.
+
+    Returns:
+        Its definition; None where there is nobody to ask, with the reason where it should have been possible.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    if not can_bring(settings) or reference.name is None:
+        return None, ""
+    from .errors import NotThere
+    from .v2.assets_environments import definition
+
+    try:
+        return definition(reference, settings, say), ""
+    except NotThere as error:
+        raise UserError(error.problem, error.remedy, file=shown(reference.file), line=reference.line) from error
+    except UserError as error:
+        # Who is offline goes on with what is here.
+        return None, error.problem

@@ -1,0 +1,252 @@
+"""Where data and models lie: an asset's address turned into a container, a path in it, and whoever may read that."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ...errors import UserError
+from ...received import name, one_line, relative_path
+from ...redaction import keep_address, keep_secret
+from ..data_references import Dataset, Place, parse
+from ..errors import NotAllowed, NotThere, Say
+from ..history import part_of
+from .assets import Asset, Assets
+from .storage import Container, account_of
+from .storage_keys import AccountKey, Anyone, Key, Signature, Token
+
+_JOB = re.compile(
+    r"azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)(?:/paths)?(?:/(?P<path>.*))?", re.IGNORECASE
+)
+_RUN = re.compile(r"runs:/+(?P<job>[^/]+)/(?P<path>.*)")
+_EXPERIMENT_RUN = re.compile(r"azureml://datastores/(?P<store>[^/]+)/(?P<path>ExperimentRun/.*)", re.IGNORECASE)
+#: Files and folders by their containers: ``wasbs`` of blobs, ``abfss`` of Data Lake Storage Gen2.
+_CONTAINER = re.compile(r"(?:wasbs?|abfss?)://(?P<container>[^@/]+)@(?P<host>[^/]+)(?:/(?P<path>.*))?", re.IGNORECASE)
+_BY_HAND = "Copy it to this machine (`az storage blob download-batch --auth-mode login`), and name the local path."
+_ARTIFACTS = "workspaceartifactstore"
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where files lie.
+
+    Attributes:
+        label: What it is called in a message.
+        store: What its container is called in one.
+        path: The path in the container, without slashes at its ends.
+        container: The container; None for a file of the web.
+        url: That one's address.
+        plain: Whether ``*`` and ``?`` in the path are letters.
+        named: What of the workspace it is, with its version; None for a path on a datastore.
+    """
+
+    label: str
+    store: str
+    path: str
+    container: Container | None = None
+    url: str = ""
+    plain: bool = True
+    named: Dataset | None = None
+
+
+class Places:
+    """Finds where assets lie.
+
+    Args:
+        assets: The workspace's.
+        say: Shown what is waited for.
+    """
+
+    def __init__(self, assets: Assets, say: Say) -> None:
+        self.assets, self._say = assets, say
+        self._stores: dict[str, Container] = {}
+
+    def of(self, wanted: Dataset | Place) -> Location:
+        """Where what is named lies.
+
+        Raises:
+            UserError: There is no such asset, or what it is made of is not read from here.
+        """
+        if isinstance(wanted, Place):
+            return self._on_datastore(wanted, plain=False)
+        asset = self.assets.find(wanted)
+        uri = asset.uri("modelUri" if wanted.collection == "models" else "dataUri")
+        self._say(f"the {wanted.collection.removesuffix('s')} {asset.named} lies at {uri.partition('?')[0]}")
+        return self.at(uri, asset)
+
+    def at(self, uri: str, asset: Asset) -> Location:
+        """Where an asset's address leads.
+
+        Raises:
+            UserError: It leads nowhere that is read from here.
+        """
+        named = asset.named
+        found = _located(self._at(uri, asset), named)
+        relative_path(found.path, "an asset's path") if found.path else None
+        return found
+
+    def _at(self, uri: str, asset: Asset) -> Location:
+        if match := _EXPERIMENT_RUN.fullmatch(uri):
+            return self._on_datastore(Place(match["store"], match["path"].strip("/")), plain=True)
+        if match := _JOB.fullmatch(uri):
+            return self._of_job(match["job"], match["output"], (match["path"] or "").strip("/"))
+        if match := _RUN.fullmatch(uri):
+            return self._of_job(match["job"], "artifacts", match["path"].strip("/"))
+        if match := _CONTAINER.fullmatch(uri):
+            return self._in_storage(match["host"], match["container"], match["path"] or "", "", asset)
+        if uri.startswith("azureml:"):
+            place = parse(uri)
+            if isinstance(place, Place):
+                return self._on_datastore(place, plain=True)
+            return self.of(place)
+        parts = urlsplit(uri)
+        if parts.scheme == "https" and account_of(parts.netloc):
+            container, _, path = parts.path.strip("/").partition("/")
+            return self._in_storage(parts.netloc, unquote(container), unquote(path), parts.query, asset)
+        if parts.scheme in ("http", "https") and not asset.named.registry:
+            keep_address(uri)
+            return Location(uri.partition("?")[0], parts.netloc, parts.path.rpartition("/")[2], url=uri)
+        place_, kind = uri.partition("?")[0] or "no address", asset.named.collection.removesuffix("s")
+        raise UserError(f"The {kind} {asset.named} lies at {place_}, which is not read from here.", _BY_HAND)
+
+    def _of_job(self, job: str, output: str, path: str) -> Location:
+        """Where a job has put an output."""
+        name(job, "a job's name")
+        if output in ("artifacts", "default"):
+            below = f"ExperimentRun/dcid.{job}" + (f"/{path}" if path else "")
+            return self._on_datastore(Place(_ARTIFACTS, below), plain=True)
+        told = part_of(self.assets.get(f"jobs/{job}", f"reading the job {job}"), "properties")
+        outputs = told.get("outputs")
+        one = outputs.get(output) if isinstance(outputs, dict) else None
+        uri = one_line((one or {}).get("uri") or "", "an output's address", 8192)
+        place = parse(uri) if uri.startswith("azureml:") else None
+        if not isinstance(place, Place):
+            raise UserError(f"Where the job {job} has put its output {output} is not told.", _BY_HAND)
+        return self._on_datastore(
+            Place(place.datastore, "/".join(filter(None, (place.path, path))), place.workspace), True
+        )
+
+    # Datastores
+
+    def _on_datastore(self, place: Place, plain: bool) -> Location:
+        own = (self.assets.workspace.name.subscription_id, self.assets.workspace.name.resource_group)
+        here = tuple(one.lower() for one in (*own, self.assets.workspace.name.workspace))
+        if place.workspace not in (None, here):
+            there = place.workspace[2] if place.workspace else ""
+            raise UserError(
+                f"{place} lies in the workspace {there}, not in {self.assets.name}.",
+                "Set AML_WORKSPACE and what belongs to it, or copy the data.",
+            )
+        name(place.datastore, "a datastore's name")
+        if place.datastore not in self._stores:
+            self._stores[place.datastore] = self._open(place.datastore)
+        store = self._stores[place.datastore]
+        return Location(str(place), store.what, place.path, store, plain=plain)
+
+    def _open(self, datastore: str) -> Container:
+        try:
+            told = self.assets.get(f"datastores/{datastore}", f"reading the datastore {datastore}")
+        except NotThere as error:
+            listed = self.assets.get("datastores", "listing the datastores").get("value")
+            known = (
+                [str(one.get("name")) for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+            )
+            there = f"Those there are: {', '.join(sorted(known)[:8])}" if known else "It has none that can be listed"
+            raise NotThere(f"There is no datastore {datastore} in the workspace.", f"{there}.") from error
+        about = part_of(told, "properties")
+        kind = str(about.get("datastoreType"))
+        container = about.get("containerName") if kind == "AzureBlob" else about.get("filesystem")
+        if kind not in ("AzureBlob", "AzureDataLakeGen2"):
+            raise UserError(f"The datastore {datastore} is of the kind {kind}, which is not read from here.", _BY_HAND)
+        account = name(about.get("accountName"), "an account's name")
+        suffix = one_line(about.get("endpoint") or self.assets.workspace.cloud.storage, "an endpoint", 200)
+        host = f"{account}.blob.{suffix}"
+        if account_of(host) is None:
+            raise UserError(f"The datastore {datastore} names no storage account: {host}.", _BY_HAND)
+        key = self._key(datastore, about, account)
+        return Container(f"https://{host}", name(container, "a container's name"), key, f"the datastore {datastore}")
+
+    def _key(self, datastore: str, about: dict[str, Any], account: str) -> Key:
+        """Who reads a datastore: its own credential where it keeps one and gives it, else whoever is signed in."""
+        own = Token(self.assets.workspace.credential)
+        told = about.get("credentials")
+        if str((told or {}).get("credentialType", "None")) == "None":
+            return own
+        path = f"datastores/{datastore}/listSecrets"
+
+        def secrets() -> dict[str, Any]:
+            body = {"expirableSecret": True, "expireAfterHours": 1}
+            return self.assets.post(path, body, f"asking for the key of the datastore {datastore}")
+
+        try:
+            found = secrets()
+        except (NotAllowed, NotThere):
+            return own
+        if found.get("sasToken"):
+
+            def query(told: dict[str, Any]) -> str:
+                return one_line(told.get("sasToken") or "", "a signature", 8192)
+
+            return Signature(query(found), lambda: query(secrets()))
+        if found.get("key"):
+            return AccountKey(account, one_line(found["key"], "a key", 8192))
+        if found.get("clientSecret"):
+            return Token(self._principal(told or {}, one_line(found["clientSecret"], "a secret", 8192)))
+        return own
+
+    def _principal(self, told: dict[str, Any], secret: str) -> Any:
+        from .credentials import _see_installed
+
+        _see_installed()
+        from azure.identity import ClientSecretCredential
+
+        keep_secret(secret)
+        tenant, client = (one_line(told.get(key), "an id", 200) for key in ("tenantId", "clientId"))
+        host = self.assets.workspace.cloud.login.partition("://")[2].rstrip("/")
+        return ClientSecretCredential(tenant, client, secret, authority=host)
+
+    # Storage accounts by their addresses
+
+    def _in_storage(self, host: str, container: str, path: str, query: str, asset: Asset) -> Location:
+        account = account_of(host)
+        if account is None:
+            raise UserError(f"{host} is no storage account's address.", _BY_HAND)
+        called, _kind, suffix = account
+        # The same account's files, whichever of its two hosts is named.
+        address = f"https://{host.lower().replace('.dfs.', '.blob.', 1)}"
+        where = f"{address}/{container}"
+        label, store = f"{where}/{path}".rstrip("/"), f"the container {container} of the storage account {called}"
+        if asset.named.registry:
+            reference = self._reference(f"{where}/{path}".rstrip("/"), asset)
+            return Location(label, store, path.strip("/"), Container(address, container, reference, store))
+        key: Key = Signature(query) if "sig=" in query else Anyone(self._signed_in(suffix))
+        return Location(label, store, path.strip("/"), Container(address, container, key, store))
+
+    def _signed_in(self, suffix: str) -> Key | None:
+        """Whoever is signed in, for accounts of this cloud: nobody else is handed a token."""
+        known = self.assets.workspace.cloud.storage.lower()
+        return Token(self.assets.workspace.credential) if known and suffix == known else None
+
+    def _reference(self, uri: str, asset: Asset) -> Key:
+        """Who reads what lies in a registry's own storage."""
+        named = asset.named
+        body = {
+            "assetId": f"azureml://registries/{named.registry}/{named.collection}/{named.name}/versions/{named.version}",
+            "blobUri": uri,
+        }
+        path = f"datarefs/{named.name}/versions/{named.version}"
+
+        def signature() -> str:
+            told = self.assets.post(path, body, f"asking for the files of {named}", named.registry)
+            credential = part_of(told, "blobReferenceForConsumption").get("credential")
+            found = credential.get("sasUri") if isinstance(credential, dict) else None
+            return urlsplit(one_line(found or "", "an address", 8192)).query
+
+        first = signature()
+        return Signature(first, signature) if first else Anyone(self._signed_in(self.assets.workspace.cloud.storage))
+
+
+def _located(found: Location, named: Dataset) -> Location:
+    return Location(found.label, found.store, found.path, found.container, found.url, found.plain, named)
