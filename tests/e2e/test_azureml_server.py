@@ -185,7 +185,7 @@ show(parts=parts, refused=refused)
 
 @pytest.mark.parametrize(
     "server",
-    [{"pauses": {"NotStarted": 0.7, "Queued": 0.7, "Preparing": 0.7}, "build_seconds": 1.0}],
+    [{"pauses": {"NotStarted": 4.0, "Queued": 2.0, "Preparing": 2.0}, "build_seconds": 2.0}],
     indirect=True,
 )
 def test_a_run_goes_through_its_states_and_builds_its_image(client: Client) -> None:

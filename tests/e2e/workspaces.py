@@ -33,10 +33,14 @@ def make_v2_project(folder: Path, server: AzureMLServer, home: Path) -> Pipeline
     project.environ |= client_environment(server, home)
     project.environ |= {"AML_BACKEND": "azureml", "AML_COMPUTE_TARGET": "cpu", "AML_SDK": "v2"}
     project.environ |= {"AML_AUTH": "azureml_server_credential:ServerCredential"}
-    # The service fills in commands; whether it fills in variables as well is not known.
+    without_variables(project)
+    return project
+
+
+def without_variables(project: PipelineProject) -> None:
+    """Take `${{…}}` out of a step's variables: whether the service fills it in there is not known."""
     text = project.pipeline.read_text().replace("&& python tell.py", "&& RESULT=${{inputs.result}} python tell.py")
     project.pipeline.write_text(text.replace("    environment_variables:\n      RESULT: ${{inputs.result}}\n", ""))
-    return project
 
 
 def register_environments(server: AzureMLServer) -> None:
