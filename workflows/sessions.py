@@ -32,6 +32,8 @@ def load(project: Path) -> Service | None:
     values = read_json(session_folder(project, reading=True) / "session.json")
     if values is None or {entry.name for entry in fields(Service)} != set(values):
         return None
+    if isinstance(values["variables"], dict):
+        keep_variables(values["variables"])
     for name in ("project", "session", "score_script", "source"):
         values[name] = Path(values[name])
     try:
@@ -42,8 +44,6 @@ def load(project: Path) -> Service | None:
         if values["project"].is_dir():
             return None
         values["session"] = session_folder(project, reading=True)
-    if isinstance(values["variables"], dict):
-        keep_variables(values["variables"])
     return Service(**values)
 
 

@@ -422,7 +422,7 @@ def test_variables_of_a_service_are_known_once_its_session_was_read(
     from workflows.redaction import scrub
 
     values: dict[str, object] = {entry.name: "" for entry in fields(Service)}
-    values |= {"project": str(tmp_path), "variables": variables}
+    values |= {"project": str(tmp_path), "variables": variables, "ready": {}, "alive": {}}
     write_json(sessions.session_folder(tmp_path) / "session.json", values)
     assert sessions.load(tmp_path) is not None
     assert scrub("bad swordfish123") == ("bad ***" if isinstance(variables, dict) else "bad swordfish123")
