@@ -293,7 +293,7 @@ def explained(address: Address, error: Exception, told: str = "") -> UserError:
             f"Try it by itself: ssh {shlex.quote(address.named)}; it stands in ~/.ssh/config.",
         )
     if isinstance(error, EOFError | paramiko.SSHException) and address.instance is not None and _no_greeting(error):
-        closed = isinstance(error, EOFError) or isinstance(error.__context__, EOFError)
+        closed = isinstance(error, EOFError) or isinstance(error.__context__, EOFError | ConnectionError)
         does = "closes at once" if closed else f"brings no word of an SSH server for {CONNECT_SECONDS} s"
         return UserError(
             f"The websocket to {where} opens and {does}.",
@@ -306,7 +306,7 @@ def explained(address: Address, error: Exception, told: str = "") -> UserError:
         )
     if isinstance(error, paramiko.SSHException):
         text = str(error) or type(error).__name__
-        if isinstance(error.__context__, EOFError) and "banner" in text:
+        if isinstance(error.__context__, EOFError | ConnectionError) and "banner" in text:
             return UserError(
                 f"{where} closes the connection before a word.",
                 "Its SSH server may be turning this address away (MaxStartups, fail2ban, hosts.deny), "
