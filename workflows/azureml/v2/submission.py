@@ -121,7 +121,7 @@ class JobSubmission:
         self._choose_compute()
         if self.debug is None:
             return
-        key = make_key(run.folder) if self._reach != "network" else ""
+        key = make_key(run.folder) if self._settings.reach != "network" else ""
         digest = hashlib.sha256(token.encode()).hexdigest() if token else ""
         client = address_towards(workspace.history)
         steps = {step.name: step for step in self._loaded.steps}
@@ -136,10 +136,6 @@ class JobSubmission:
             folder = run.folder / "snapshots" / name
             stage(folder, step.code, step.includes, None, debugpy_folder(cache_folder()), name)
             self._change(node, step, folder, self._told(step, digest, client), key)
-
-    @property
-    def _reach(self) -> str:
-        return self._settings.reach
 
     def _check_compute(self, workspace: Workspace) -> None:
         """See that the compute targets are there, before anything is sent; where they may be listed."""
@@ -198,12 +194,12 @@ class JobSubmission:
         debug, settings = self.debug, self._settings
         assert debug is not None
         variables = debuggee_variables(step, self.allotted[step.name], debug, settings, digest)
-        if self._reach != "network":
+        if self._settings.reach != "network":
             # Whoever comes, comes through the container itself: no port is open on the cluster's network.
             variables |= {"AZUREML_DEBUGGEE_HOST": "127.0.0.1", "AZUREML_DEBUGGEE_ADDRESS": "127.0.0.1"}
         return {
             "client": published_option(step.command, "--remote_debug_client_ip") or client,
-            "relay": "" if self._reach == "network" else self._reach,
+            "relay": "" if self._settings.reach == "network" else self._settings.reach,
             "variables": variables,
         }
 
@@ -238,7 +234,7 @@ class JobSubmission:
             page=workspace.page(job.name),
             sdk="v2",
             single=self._loaded.single,
-            reach=self._reach if self.allotted else "network",
+            reach=self._settings.reach if self.allotted else "network",
         )
         report("code and data are sent")
         with quiet():
