@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import make_project
+
+from workflows.engines.step_variables import MARK
 
 if TYPE_CHECKING:
     from projects import Project
@@ -49,6 +52,34 @@ def test_prune_removes_what_no_project_uses_and_nothing_else(project: Project, t
     assert used.is_dir()
     assert not any(folder.exists() for folder in (orphaned, unknown, half))
     assert "Nothing is unused" in project.ok("container.prune", **here).out
+
+
+def test_prune_removes_what_a_step_has_installed_once_its_run_has_ended(tmp_path: Path) -> None:
+    folder = make_project(tmp_path / "project", "process")
+    cache = tmp_path / "cache"
+    here = {"XDG_CACHE_HOME": str(cache), "DOCKER_HOST": "unix:///nowhere/docker.sock"}
+    of_environment = cache / "a-file"
+    for run in ("killed-1-abc", "runs-2-abc", "begins-3-abc"):
+        place = cache / "azureml-debug" / "steps" / run / "train"
+        place.mkdir(parents=True)
+        (place / "installed").write_bytes(bytes(2_000_000))
+        of_environment.write_bytes(bytes(9_000_000))
+        (place / "linked").hardlink_to(of_environment)
+    begins = tmp_path / "begins-3-abc"
+    begins.mkdir()
+    marked = {**os.environ, MARK: "runs-2-abc/train"}
+    step = subprocess.Popen(["sleep", "600"], env=marked)
+    runner = subprocess.Popen(["sleep", "600"], cwd=begins)
+    try:
+        dry = folder.ok("container.prune", "--dry-run", "--json", **here).json["removed"]
+        assert dry == [{"name": "packages of a step of killed-1-abc", "bytes": 2_000_000}]
+        assert "2.0 MB was given back" in folder.ok("container.prune", **here).out
+    finally:
+        for process in (step, runner):
+            process.kill()
+            process.wait()
+    assert sorted(path.name for path in (cache / "azureml-debug" / "steps").iterdir()) == [begins.name, "runs-2-abc"]
+    assert of_environment.stat().st_size == 9_000_000
 
 
 def test_list_names_each_service_with_its_state_and_ports(project: Project) -> None:

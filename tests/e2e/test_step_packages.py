@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from dataclasses import replace
@@ -86,6 +87,115 @@ def test_what_a_step_installs_is_there_for_it_and_for_nobody_else(wheels: Steps,
     assert not (cache_folder() / "steps" / wheels.spec.run_id).exists()
 
 
+#: Ways to say it, each for a package of its own: each has to go into the step.
+SPELLINGS = (
+    "pip3 install {}",
+    '"$(dirname "$(command -v python)")/python" -m pip --quiet install --upgrade {}',
+    "env pip install --break-system-packages {}",
+    "python install.py {}",
+    "python -c \"import os; os.system('pip install {}')\"",
+    "pip install --user {}",
+    "sudo -E pip install {}",
+    "sudo python -m pip install {}",
+    '"$VIRTUAL_ENV/bin/python" -m pip install {}',
+    '"$VIRTUAL_ENV/bin/pip" install {}',
+)
+WITH_UV = (
+    "uv pip install --system {}",
+    'uv pip install --python "$(command -v python)" {}',
+    "uv -q pip install -p python {}",
+)
+INSTALL = """import subprocess, sys
+subprocess.run([sys.executable, "-m", "pip", "install", *sys.argv[1:]], check=True)
+"""
+#: As the real one with `env_reset` and `secure_path`: nothing of the step's variables is left.
+SUDO = """#!/bin/sh
+[ "$1" = -E ] && shift
+exec env -i PATH={path} HOME=/nowhere "$@"
+"""
+
+
+@pytest.fixture
+def with_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sudo on the path that forgets the step's variables; with the environment's programs, which it would change."""
+    place = tmp_path / "with sudo"
+    place.mkdir()
+    sudo = place / "sudo"
+    sudo.write_text(SUDO.format(path='"$PATH"'))
+    sudo.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{place}")
+
+
+@pytest.mark.usefixtures("with_sudo")
+def test_however_an_installation_is_spelled_the_environment_keeps_its_bytes(wheels: Steps) -> None:
+    if wheels.engine.name == "docker":
+        pytest.skip("a container has its own files")
+    wheels.write("install.py", INSTALL)
+    ways = (*SPELLINGS, *(WITH_UV if shutil.which("uv") else ()))
+    for number in range(len(ways)):
+        wheel(wheels.code / "wheels", f"way-{number}", code="answer = '1.0'\n")
+    assert run(another(wheels), "python look.py") == 0
+    before, read = contents(wheels), all_bytes(wheels)
+    commands = [way.format(f"--no-index --find-links wheels way-{number}") for number, way in enumerate(ways)]
+    look = "python -c 'import pkgutil; print(sorted(m.name for m in pkgutil.iter_modules() if m.name[:4] == \"way_\"))'"
+    assert run(wheels, "\n".join([*commands, look])) == 0, wheels.log()
+    assert wheels.log().splitlines()[-1] == str(sorted(f"way_{number}" for number in range(len(ways)))), wheels.log()
+    later = another(wheels, f"{wheels.spec.run_id}-2")
+    assert run(later, look) == 0 and later.log().splitlines()[-1] == "[]"
+    later.engine.end_run(later.spec.run_id)
+    assert contents(wheels) == before and all_bytes(wheels) == read
+
+
+def all_bytes(steps: Steps) -> dict[str, str]:
+    """A digest of each file of the environment."""
+    root = Path(steps.spec.image.name)
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (root.rglob("*") if root.is_dir() else ())
+        if path.is_file() and path.suffix != ".pyc"
+    }
+
+
+def test_a_setup_py_that_installs_itself_does_so_in_the_step(wheels: Steps) -> None:
+    if wheels.engine.name == "docker":
+        pytest.skip("a container has its own files")
+    if run(another(wheels), "python -c 'import setuptools'"):
+        pytest.skip("the environment has no setuptools")
+    wheels.write("setup.py", "from setuptools import setup\nsetup(name='mine', version='1', py_modules=['mine'])\n")
+    wheels.write("mine.py", "answer = 1\n")
+    before = all_bytes(wheels)
+    command = "python setup.py -q install --single-version-externally-managed --record done.txt && cat done.txt"
+    assert run(wheels, command) == 0, wheels.log()
+    assert "/steps/" in wheels.log()
+    assert all_bytes(wheels) == before
+
+
+@pytest.mark.parametrize("verb", ["install -y numpy", "env update -f x.yml", "remove numpy"])
+def test_conda_says_why_it_changes_nothing_and_what_does(
+    wheels: Steps, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if wheels.engine.name == "docker":
+        pytest.skip("a container has its own files")
+    what = f"`conda {verb.partition(' -')[0].removesuffix(' numpy')}`"
+    if shutil.which("conda") is None:
+        assert run(wheels, f"conda {verb}") == 127
+        assert f"there is no conda here, so {what} cannot be done" in wheels.log()
+    place = tmp_path / "with conda"
+    place.mkdir()
+    (place / "conda").write_text('#!/bin/sh\necho "conda did $*"\n')
+    (place / "conda").chmod(0o700)
+    monkeypatch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
+    after = another(wheels, f"{wheels.spec.run_id}-2")
+    assert run(after, f"conda {verb}") == 1
+    assert f"{what} is not done" in after.log() and "install them by pip" in after.log()
+    assert "conda did" not in after.log() and len(after.log().splitlines()) == 1
+    refused = after.log()
+    # An environment of one's own is nobody else's.
+    after = another(wheels, f"{wheels.spec.run_id}-3")
+    assert run(after, "conda install -n mine x && conda list") == 0
+    assert after.log().removeprefix(refused) == "conda did install -n mine x\nconda did list\n"
+
+
 def test_a_newer_version_takes_the_place_of_the_environments_and_what_is_uninstalled_is_gone(wheels: Steps) -> None:
     assert run(another(wheels), "true") == 0
     before = contents(wheels)
@@ -148,4 +258,4 @@ def test_a_step_that_installs_nothing_leaves_the_environment_as_the_person_made_
     prefix, site = wheels.log().splitlines()[0].rsplit(" ", 1)
     assert prefix == wheels.spec.image.name
     assert site.startswith(prefix + os.sep)
-    assert wheels.log().split("1\n")[-1].split() == ["interpreter", "lib", "lib64", "pyvenv.cfg"]
+    assert wheels.log().split("1\n")[-1].split() == ["interpreter", "lib", "lib64", "programs", "pyvenv.cfg", "seen"]

@@ -29,6 +29,8 @@ FILL = "azureml_debug_fill.pth"
 PATIENCE = 300.0
 _CHANGING = {"install", "uninstall"}
 _PIP = ("pip._internal.cli.main", "pip._internal.main")
+#: What a setup.py imports, and its commands that change what is installed.
+_SETUP, _SETTING_UP = ("setuptools", "distutils.core"), {"install", "develop"}
 
 
 def begin() -> None:
@@ -71,6 +73,11 @@ class _Pip:
         self._folder, self._names = folder, set(_PIP)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name in _SETUP and _sets_up():
+            python = os.path.join(self._folder, INTERPRETER)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.execv(python, [python, *sys.argv])  # noqa: S606
         if name not in self._names:
             return None
         self._names = set()
@@ -88,6 +95,12 @@ class _Pip:
         return spec
 
 
+def _sets_up() -> bool:
+    """Whether this process is a setup.py that installs its package."""
+    words = getattr(sys, "argv", None) or [""]
+    return os.path.basename(words[0]) == "setup.py" and not _SETTING_UP.isdisjoint(words[1:])
+
+
 def _redirected(original: Any, folder: str) -> Any:
     """The program pip, done by the step's interpreter where it changes what is installed."""
 
@@ -96,6 +109,8 @@ def _redirected(original: Any, folder: str) -> Any:
         if _CHANGING.isdisjoint(words) and not os.path.exists(os.path.join(folder, FILLED)):
             return original(args)
         python = os.path.join(folder, INTERPRETER)
+        # The step's own folder is what a user's would be, which no virtual environment sees.
+        words = [word for word in words if word != "--user"]
         command = [python, *(["-I"] if sys.flags.isolated else []), "-m", "pip", *words]
         sys.stdout.flush()
         sys.stderr.flush()

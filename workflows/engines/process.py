@@ -26,6 +26,7 @@ from ..project import read_json, state_folder, write_json
 from ..runs import identity
 from .base import KEPT_LOG_BYTES, OUTPUT_SECONDS, Unused, service_variables
 from .links import Links
+from .step_programs import ENVIRONMENT
 
 #: Seconds that processes have to end by themselves before they are killed.
 GRACE_SECONDS = 0.5
@@ -274,12 +275,13 @@ class ProcessEngine:
     def unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
         """See :class:`~workflows.engines.base.Engine`."""
         from ..environments.store import list_environments
+        from . import step_packages
 
         return [
             (f"environment {entry.name} {entry.digest[:12]}", entry.size, entry.remove)
             for entry in list_environments(cache_folder())
             if entry.digest not in keep and not _in_use(entry.folder)
-        ]
+        ] + step_packages.left()
 
 
 def _environment(service: Service) -> dict[str, str]:
@@ -377,6 +379,7 @@ def _in_use(folder: Path) -> bool:
             values: dict[str, Any] = process.as_dict(["cmdline", "environ"])
             if any(part.startswith(inside) for part in values["cmdline"] or ()):
                 return True
-            if (values["environ"] or {}).get("VIRTUAL_ENV") == str(folder):
+            own = values["environ"] or {}
+            if str(folder) in (own.get("VIRTUAL_ENV"), own.get(ENVIRONMENT)):
                 return True
     return False

@@ -9,17 +9,25 @@ import contextlib
 import os
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..debuggee import FOLDER as DEBUGGEE
 from ..debuggee.step_packages import FILL, INTERPRETER, NAME, VARIABLE
+from ..environments.virtual import bytes_below
 from ..paths import cache_folder
 from ..private import make_folder
 from ..project import write_bytes
+from . import step_programs
+from .base import Unused
+from .step_variables import MARK
 
 #: What an environment is told by to load the module; the first line that Python runs in every program of a step.
 _HOOK = f"import os; '{VARIABLE}' in os.environ and __import__('{NAME}').begin()\n"
 _HOOK_FILE = "azureml_debug_packages.pth"
+#: In a step's folder: what VIRTUAL_ENV names, and the programs that stand before others.
+_SEEN, _PROGRAMS = "seen", "programs"
 
 
 def prepare(environment: Path, run_id: str, step: str) -> dict[str, str]:
@@ -49,10 +57,26 @@ def prepare(environment: Path, run_id: str, step: str) -> dict[str, str]:
     (folder / "lib64").symlink_to("lib")
     home, target = _base(environment)
     (folder / INTERPRETER).symlink_to(target)
-    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n", "utf-8")
+    settings = f"home = {home}\ninclude-system-site-packages = false\n"
+    (folder / "pyvenv.cfg").write_text(settings, "utf-8")
+    # The same once more for what looks for the Python of VIRTUAL_ENV, such as poetry: in the folder itself, whose
+    # programs come first on the path, that would be the Python of the whole step.
+    seen = folder / _SEEN
+    make_folder(seen / "bin")
+    for program in (environment / "bin").iterdir():
+        (seen / "bin" / program.name).symlink_to(target if program.name.startswith("python") else program)
+    for name in ("lib", "lib64"):
+        (seen / name).symlink_to(folder / "lib")
+    (seen / "pyvenv.cfg").write_text(settings, "utf-8")
+    step_programs.make(folder / _PROGRAMS, os.environ.get("PATH", os.defpath))
     filling = f"import sys; sys.path.append({str(site)!r}); import {NAME}; sys.path.remove({str(site)!r}); "
     (own / FILL).write_text(f"{filling}{NAME}.fill({str(site)!r}, {str(folder)!r})\n", "utf-8")
-    return {VARIABLE: str(folder), "UV_PYTHON": str(folder / INTERPRETER)}
+    return {
+        VARIABLE: str(folder),
+        step_programs.ENVIRONMENT: str(environment),
+        "UV_PYTHON": str(folder / INTERPRETER),
+        "VIRTUAL_ENV": str(seen),
+    }
 
 
 def remove(run_id: str, step: str | None = None) -> None:
@@ -63,9 +87,36 @@ def remove(run_id: str, step: str | None = None) -> None:
         folder.rmdir()
 
 
+def left() -> list[Unused]:
+    """What steps have left whose runs have ended without taking it away: they were killed.
+
+    The bytes are those that nothing else has: most files of such a folder are an environment's, linked.
+    """
+    folders = [folder for folder in (cache_folder() / "steps").glob("*") if folder.is_dir()]
+    living = _living({folder.name for folder in folders}) if folders else set()
+    return [
+        (f"packages of a step of {folder.name}", bytes_below(folder, alone=True), partial(remove, folder.name))
+        for folder in sorted(folders)
+        if folder.name not in living
+    ]
+
+
+def _living(runs: set[str]) -> set[str]:
+    """Those of some runs of which a process still lives: a step's by its mark, the runner by its folder."""
+    import psutil
+
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            values: dict[str, Any] = process.as_dict(["environ", "cmdline", "cwd"])
+            found.add((values["environ"] or {}).get(MARK, "").partition("/")[0])
+            found.update(os.path.basename(word) for word in (values["cwd"] or "", *(values["cmdline"] or ())))
+    return found & runs
+
+
 def programs(variables: dict[str, str]) -> str:
-    """The folder of the programs that a step installs; it is not there before one is."""
-    return os.path.join(variables[VARIABLE], "bin")
+    """What comes first on a step's path: the programs that stand before others, and those that the step installs."""
+    return os.pathsep.join(os.path.join(variables[VARIABLE], name) for name in (_PROGRAMS, "bin"))
 
 
 def _folder(run_id: str) -> Path:

@@ -234,13 +234,19 @@ def _mark(definition: EnvironmentDefinition, folder: Path, digest: str, notes: l
     temporary.replace(folder / MARKER)
 
 
-def bytes_below(folder: Path) -> int:
-    """Bytes of the files below a folder; those that go while it is looked through do not count."""
+def bytes_below(folder: Path, alone: bool = False) -> int:
+    """Bytes of the files below a folder; those that go while it is looked through do not count.
+
+    Args:
+        folder: The folder.
+        alone: Whether files that have further names elsewhere do not count either.
+    """
     total = 0
     for parent, _folders, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(parent, name)).st_size
+                found = os.lstat(os.path.join(parent, name))
+                total += 0 if alone and found.st_nlink > 1 else found.st_size
     return total
 
 

@@ -73,7 +73,7 @@ def _state(service: Service) -> str:
 
 
 def prune(console: Console, here: Path, tag: str, dry_run: bool) -> list[dict[str, object]]:
-    """Remove images and environments that no project uses any more, and containers whose projects were deleted.
+    """Remove images and environments that no project uses any more, and what killed runs and deleted projects left.
 
     Args:
         console: Where it shows itself.

@@ -114,7 +114,7 @@ def list_(run: Command) -> None:
 
 @command(json=True, help={"dry_run": "Show what would be removed, and remove nothing."})
 def prune(run: Command, dry_run: bool = False) -> None:
-    """Remove images and environments that no project uses any more."""
+    """Remove images and environments that no project uses any more, and what killed runs have left."""
     from ..flows.housekeeping import prune as remove
 
     removed = remove(run.console, run.project, run.settings.image_tag, dry_run)
