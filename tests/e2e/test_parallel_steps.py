@@ -306,6 +306,23 @@ def test_the_best_trial_by_what_mlflow_has_logged_feeds_what_follows(sweep: Pipe
     assert (steps / "use/outputs/rows.txt").read_text() == "3"
 
 
+def test_trials_run_as_many_at_once_and_as_long_as_their_limits_say(sweep: PipelineProject) -> None:
+    text = sweep.pipeline.read_text()
+    limits = "limits: {max_total_trials: 2, max_concurrent_trials: 1, trial_timeout: 3}"
+    sweep.pipeline.write_text(text.replace("sampling_algorithm: grid", f"sampling_algorithm: grid\n    {limits}"))
+    script = sweep.folder / "score" / "train.py"
+    script.write_text(TRAIN.replace('raise ValueError("too fast")', "import time\n    time.sleep(600)"))
+    assert "there are no more trials than" in " ".join(
+        sweep.ok("pipeline.submit", "--no-debug", "--trials", "5").out.split()
+    )
+    record = sweep.until_final()
+    assert record["status"] == "Completed"
+    first, second, best = record["steps"][:3]
+    assert (first["status"], second["status"], best["status"]) == ("Completed", "Failed", "Completed")
+    assert second["reason"] == "it ran for longer than 3 s, its `trial_timeout`"
+    assert second["started"] >= first["ended"]
+
+
 def test_a_sweep_all_of_whose_trials_fail_takes_what_needs_it_with_it(sweep: PipelineProject) -> None:
     (sweep.folder / "score" / "train.py").write_text("raise SystemExit(3)\n")
     sweep.ok("pipeline.submit", "--no-debug", "--trials", "2")

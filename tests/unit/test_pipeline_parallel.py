@@ -381,6 +381,39 @@ def test_trials_are_steps_and_the_best_stands_for_the_sweep(tmp_path: Path) -> N
     assert sweep is not None and (sweep.metric, sweep.goal) == ("loss", "minimize")
 
 
+LIMITED = SWEEP.replace(
+    "sampling_algorithm: grid",
+    "sampling_algorithm: {type: random, rule: sobol}\n"
+    "        limits: {max_total_trials: '2', max_concurrent_trials: 1, trial_timeout: 60, timeout: 600}\n"
+    "        early_termination: {type: bandit, slack_factor: 0.1}",
+)
+
+
+def test_the_limits_of_a_sweep_hold_and_what_does_not_is_noted(tmp_path: Path) -> None:
+    found = read(project(tmp_path, {}), LIMITED)
+    assert not any("limits" in note or "early" in note or "sampling" in note for note in found.notes)
+    several = Parts(trials=3).of(found)
+    assert [(step.name, step.seconds) for step in several.steps if step.kind == "trial"] == [
+        ("tune.trial0", 60),
+        ("tune.trial1", 60),
+    ]
+    assert several.notes[len(found.notes) :] == (
+        "`early_termination` of `tune` is not acted on here: every trial goes on to its end",
+        "`limits.timeout` of `tune` is not acted on here; `trial_timeout` is",
+        "`rule` of the sampling of `tune` is not acted on here: its trials are drawn at random",
+        "`max_total_trials` of `tune` is 2: there are no more trials than that",
+    )
+    bayesian = SWEEP.replace("sampling_algorithm: grid", "sampling_algorithm: bayesian")
+    (tmp_path / "bayesian").mkdir()
+    noted = Parts(trials=2).of(read(project(tmp_path / "bayesian", {}), bayesian)).notes
+    assert "the trials of `tune` are drawn at random: what earlier ones have shown does not count here" in noted
+
+
+def test_a_limit_that_is_no_number_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="`max_total_trials` of step `tune` has to be a whole number from 1, not `few`"):
+        read(project(tmp_path, {}), LIMITED.replace("'2'", "few"))
+
+
 def test_a_value_of_the_command_line_is_that_of_every_trial(tmp_path: Path) -> None:
     found = read(project(tmp_path, {}), SWEEP, **{"tune.c": "z"})
     changed = Parts(trials=3).of(found)

@@ -214,7 +214,7 @@ class Components:
         beside = component.file if of_file and component is not None else None
         given, bound = _entries(job, "inputs", what, problems), _entries(job, "outputs", what, problems)
         chosen = first_values(first("search_space"), what, problems) if opened.kind == SWEEP else {}
-        sweep = read_sweep(first, chosen, what, problems) if opened.kind == SWEEP else None
+        sweep = read_sweep(first, chosen, what, scope.settle, problems) if opened.kind == SWEEP else None
         assets = None if self.cloud else self.assets
         before = len(problems)
         with problems.kept():

@@ -101,6 +101,7 @@ class Step:
         kind: ``command``; ``parallel``; ``sweep`` for its only trial, ``trial`` for one of several, and ``best`` for
             what takes the best of these, which are those that it comes ``after``.
         sweep: Of a sweep and of ``best``, what its trials are.
+        seconds: How long it may run where nobody debugs it; 0 for no limit.
         file: The file that holds its command.
         line: Where in that file, counted from 1.
     """
@@ -123,6 +124,7 @@ class Step:
     compute: str = ""
     kind: str = "command"
     sweep: Sweep | None = None
+    seconds: int = 0
 
     @property
     def ranks(self) -> int:

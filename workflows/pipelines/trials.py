@@ -22,6 +22,8 @@ from .yaml_file import Value, refuse
 
 #: Draws for a trial that is like no other before, after which there is taken to be none.
 _DRAWS = 200
+#: What of a sweep's ``limits`` is acted on.
+_LIMITS = ("max_total_trials", "max_concurrent_trials", "trial_timeout")
 #: The numbers that each distribution has.
 _NUMBERS: Mapping[str, tuple[str, ...]] = {
     "choice": (),
@@ -47,6 +49,10 @@ class Sweep:
         algorithm: The ``sampling_algorithm``.
         metric: The ``primary_metric`` by which trials are compared; empty where the file names none.
         goal: ``minimize`` or ``maximize``.
+        most: The ``max_total_trials`` of its ``limits``; 0 for no limit.
+        at_once: The ``max_concurrent_trials``; 0 for no limit.
+        seconds: The ``trial_timeout``; 0 for no limit.
+        remarks: What of several trials is done differently here.
     """
 
     space: Mapping[str, Value]
@@ -54,10 +60,18 @@ class Sweep:
     algorithm: Value | None
     metric: str
     goal: str
+    most: int = 0
+    at_once: int = 0
+    seconds: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 def read_sweep(
-    first: Callable[[str], Value | None], chosen: Mapping[str, Value], what: str, problems: Problems
+    first: Callable[[str], Value | None],
+    chosen: Mapping[str, Value],
+    what: str,
+    settle: Callable[[Value], Value],
+    problems: Problems,
 ) -> Sweep:
     """What a sweep's fields say of its trials.
 
@@ -65,7 +79,8 @@ def read_sweep(
         first: Gives a field.
         chosen: The values of the first trial.
         what: The step in a message.
-        problems: Takes what is wrong with its objective.
+        settle: Puts in what the pipeline's inputs give.
+        problems: Takes what is wrong with its objective and its limits.
     """
     space, objective = first("search_space"), first("objective")
     metric, goal = "", ""
@@ -78,7 +93,44 @@ def read_sweep(
     goal = goal or "maximize"
     entries = space.data if space is not None and space.is_mapping else {}
     values = {name: value.data for name, value in chosen.items()}
-    return Sweep(entries, values, first("sampling_algorithm"), metric, goal)
+    most, at_once, seconds = (_limit(first("limits"), key, what, settle, problems) for key in _LIMITS)
+    remarks = _remarks(first, what)
+    return Sweep(entries, values, first("sampling_algorithm"), metric, goal, most, at_once, seconds, remarks)
+
+
+def _limit(limits: Value | None, key: str, what: str, settle: Callable[[Value], Value], problems: Problems) -> int:
+    """A limit's whole number; 0 where there is none."""
+    with problems.kept():
+        found = problems.mapping(limits, f"`limits` of {what.lower()}").get(key)
+        if found is None:
+            return 0
+        text = str(settle(found).data)
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+            raise refuse(
+                found, f"`{key}` of {what.lower()} has to be a whole number from 1, not `{text}`.", "Correct it."
+            )
+        return int(text)
+    return 0
+
+
+def _remarks(first: Callable[[str], Value | None], what: str) -> tuple[str, ...]:
+    """What Azure does with the trials of a sweep and this program does not."""
+    found, step = [], what.partition(" ")[2]
+    algorithm, limits = first("sampling_algorithm"), first("limits")
+    if first("early_termination") is not None:
+        found.append(f"`early_termination` of {step} is not acted on here: every trial goes on to its end")
+    if limits is not None and limits.is_mapping and limits.get("timeout") is not None:
+        found.append(f"`limits.timeout` of {step} is not acted on here; `trial_timeout` is")
+    if algorithm is not None:
+        named = algorithm.get("type") if algorithm.is_mapping else algorithm
+        if named is not None and str(named.data).lower() == "bayesian":
+            found.append(f"the trials of {step} are drawn at random: what earlier ones have shown does not count here")
+        found += [
+            f"`{key}` of the sampling of {step} is not acted on here: its trials are drawn at random"
+            for key in ("rule", "logbase")
+            if algorithm.is_mapping and (value := algorithm.get(key)) is not None and str(value.data) != "random"
+        ]
+    return tuple(found)
 
 
 def with_trials(pipeline: Pipeline, count: int, named: Sequence[str] = ()) -> Pipeline:
@@ -102,12 +154,17 @@ def with_trials(pipeline: Pipeline, count: int, named: Sequence[str] = ()) -> Pi
             asked += [step.name] if is_asked else []
             continue
         trials = list[Step]()
+        most = min(count, step.sweep.most or count)
         with problems.kept():
-            trials = _trials(step, step.sweep, count)
+            trials = _trials(step, step.sweep, most)
         if not trials:
             continue
         names = tuple(trial.name for trial in trials)
-        if len(trials) < count:
+        if count > 1:
+            notes += step.sweep.remarks
+        if most < count:
+            notes.append(f"`max_total_trials` of `{step.name}` is {most}: there are no more trials than that")
+        if len(trials) < most:
             notes.append(
                 f"the search space of `{step.name}` has no more than {len(trials)} trial{'s' if trials[1:] else ''}"
             )
@@ -134,7 +191,11 @@ def _trials(step: Step, sweep: Sweep, count: int) -> list[Step]:
     for number, values in enumerate(trial_values(space, first, count, sweep.algorithm, f"Step `{step.name}`")):
         changed = {name: replace(step.inputs[name], text=str(value)) for name, value in values.items()}
         inputs = {**step.inputs, **(changed if number else {})}
-        found.append(replace(step, name=f"{step.name}.trial{number}", kind="trial", sweep=None, inputs=inputs))
+        found.append(
+            replace(
+                step, name=f"{step.name}.trial{number}", kind="trial", sweep=None, inputs=inputs, seconds=sweep.seconds
+            )
+        )
     return found
 
 

@@ -51,11 +51,13 @@ class PlannedBest:
         trials: The steps that are its trials.
         metric: The ``primary_metric``.
         goal: ``minimize`` or ``maximize``.
+        at_once: How many of them may run at the same time; 0 for no limit.
     """
 
     trials: tuple[str, ...]
     metric: str
     goal: str
+    at_once: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class PlannedStep:
         literal: Whether command and variables are to be taken as they are, without looking for references.
         metrics: Whether what it logs by azureml-core is kept.
         best: For a sweep of several trials, which are steps of their own: how they are compared. It runs nothing.
+        seconds: How long it may run where nobody debugs it; 0 for no limit.
     """
 
     name: str
@@ -99,6 +102,7 @@ class PlannedStep:
     literal: bool = False
     metrics: bool = False
     best: PlannedBest | None = None
+    seconds: int = 0
 
 
 @dataclass(frozen=True)

@@ -36,13 +36,14 @@ def planned_step(step: Step, image: ImageRef, debug: PlannedDebug | None, fetche
         debug=debug,
         metrics=step.kind == "trial",
         best=_planned_best(step),
+        seconds=step.seconds,
     )
 
 
 def _planned_best(step: Step) -> PlannedBest | None:
     if step.kind != "best" or step.sweep is None:
         return None
-    return PlannedBest(step.after, step.sweep.metric, step.sweep.goal)
+    return PlannedBest(step.after, step.sweep.metric, step.sweep.goal, step.sweep.at_once)
 
 
 def _planned_input(entry: Input, fetched: Mapping[str, Path]) -> PlannedInput:

@@ -62,6 +62,13 @@ class _Running:
     seen: float = 0.0
     listening: set[int] = field(default_factory=set)
     configured: bool = False
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def too_long(self) -> bool:
+        """Whether it runs for longer than it may; what a person stops at breakpoints takes the time that it takes."""
+        seconds = self.planned.seconds
+        return bool(seconds) and self.planned.debug is None and time.monotonic() - self.began > seconds
 
 
 class Runner:
@@ -201,7 +208,7 @@ class Runner:
                 self._skip(step, f"{', '.join(lost)} did not complete")
             elif self._failed and not self._plan.continue_on_failure:
                 self._skip(step, "another step failed, and continue_on_step_failure is false")
-            elif all(other.ended_well for other in before):
+            elif all(other.ended_well for other in before) and not self._enough(planned):
                 found = planned
                 break
             else:
@@ -211,6 +218,14 @@ class Runner:
             self._waiting = [planned for planned in self._waiting if planned.name not in gone]
             self._save_soon()
         return found
+
+    def _enough(self, planned: PlannedStep) -> bool:
+        """Whether as many trials of a sweep run as may at the same time."""
+        sweep = self._trials.get(planned.name)
+        best = self._planned[sweep].best if sweep is not None else None
+        if best is None or not best.at_once:
+            return False
+        return sum(running.planned.name in best.trials for running in self._running) >= best.at_once
 
     def _skip(self, step: StepRecord, reason: str) -> None:
         step.status, step.reason = records.SKIPPED, reason
@@ -352,6 +367,12 @@ class Runner:
     def _look(self) -> None:
         for running in list(self._running):
             code = running.process.poll()
+            if code is None and running.too_long:
+                running.process.end()
+                self._running.remove(running)
+                self._close(running, 124, f"it ran for longer than {running.planned.seconds} s, its `trial_timeout`")
+                self._changed = True
+                continue
             if not running.configured and running.planned.debug is not None:
                 self._look_for_listeners(running, ended=code is not None)
             if code is not None:
@@ -376,14 +397,14 @@ class Runner:
             # launch.json is broken at this moment; `pipeline.attach` writes it later.
             log(str(error))
 
-    def _close(self, running: _Running, code: int) -> None:
+    def _close(self, running: _Running, code: int, reason: str = "") -> None:
         step = running.record
         step.exit_code = code
         step.end()
         step.status = records.FAILED if code else records.COMPLETED
         self._failed = self._failed or bool(code and step.name not in self._trials)
         if code:
-            step.reason = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+            step.reason = reason or (f"ended by signal {-code}" if code < 0 else f"exit code {code}")
         else:
             self._fill_artifacts(running.planned)
         self._save_soon()
