@@ -138,7 +138,7 @@ class Jobs:
             self._state.move(run, "Failed", f"{type(error).__name__}: {error}")
             done()
             return
-        self._services.prepare(run, spec.get("services") or {})
+        job.where = self._services.prepare(run, spec.get("services") or {}, job.nodes)
 
         def finish() -> None:
             self._services.end(run)

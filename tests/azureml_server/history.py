@@ -181,8 +181,9 @@ class History:
             return self._dto(run)
 
     def token(self, request: Request) -> Any:
-        expires = datetime.now(timezone.utc) + timedelta(days=1)
-        return {"token": make_token(run=self._run(request).id), "expiryTimeUtc": expires.isoformat()}
+        seconds = self._state.run_token_seconds
+        expires = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+        return {"token": make_token(seconds, run=self._run(request).id), "expiryTimeUtc": expires.isoformat()}
 
     # Events
 

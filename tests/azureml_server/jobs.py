@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .nodes import Node
 from .state import Run
 
 
@@ -24,6 +26,8 @@ class Job:
         communicator: `mpi`, `pytorch`, `tensorflow`, or empty.
         nodes: Nodes.
         processes: Processes of each node.
+        servers: How many of the processes are TensorFlow's parameter servers: the last ones.
+        where: Its nodes; empty where they are this machine.
         folders: Folders that have to be there first.
     """
 
@@ -36,11 +40,23 @@ class Job:
     communicator: str = ""
     nodes: int = 1
     processes: int = 1
+    servers: int = 0
+    where: list[Node] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
 
     @property
     def ranks(self) -> int:
+        return self.workers + self.servers if self.communicator == "tensorflow" else self.nodes * self.processes
+
+    @property
+    def workers(self) -> int:
         return self.nodes * self.processes
+
+    def node_of(self, rank: int) -> int:
+        """The node that a process is on."""
+        if rank >= self.workers:
+            return (rank - self.workers) % self.nodes
+        return rank // self.processes
 
 
 def read_configuration(job: Job, configuration: Mapping[str, Any]) -> None:
@@ -67,6 +83,8 @@ def rank_variables(job: Job, rank: int, port: int) -> dict[str, str]:
     if not job.communicator:
         return {}
     local, node = rank % job.processes, rank // job.processes
+    if job.communicator == "tensorflow":
+        return {"TF_CONFIG": json.dumps(_cluster(job, rank, port))}
     if job.communicator == "mpi":
         return {
             "OMPI_COMM_WORLD_RANK": str(rank),
@@ -86,3 +104,11 @@ def rank_variables(job: Job, rank: int, port: int) -> dict[str, str]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+
+
+def _cluster(job: Job, rank: int, port: int) -> dict[str, Any]:
+    """Every process's address, and which one this is."""
+    places = [f"10.0.0.{4 + job.node_of(one)}:{port + one}" for one in range(job.ranks)]
+    cluster = {"worker": places[: job.workers], **({"ps": places[job.workers :]} if job.servers else {})}
+    kind, index = ("ps", rank - job.workers) if rank >= job.workers else ("worker", rank)
+    return {"cluster": cluster, "task": {"type": kind, "index": index}, "environment": "cloud"}

@@ -224,7 +224,7 @@ class Runner:
         for rank in range(job.ranks):
             name = layout.single if job.ranks == 1 else layout.ranks.format(rank=rank)
             process = subprocess.Popen(
-                self._command(job),
+                self._command(job, rank, work),
                 cwd=work,
                 env=self._environment(job, rank, port, work),
                 stdin=subprocess.DEVNULL,
@@ -266,10 +266,9 @@ class Runner:
             return ""
         return f"AzureMLCompute job failed.\nJobFailed: Submitted script failed with a non-zero exit code: {bad}"
 
-    def _command(self, job: Job) -> list[str]:
-        if job.command:
-            return ["bash", "-c", job.command]
-        return [self._python, job.script, *job.arguments]
+    def _command(self, job: Job, rank: int, work: Path) -> list[str]:
+        command = ["bash", "-c", job.command] if job.command else [self._python, job.script, *job.arguments]
+        return job.where[job.node_of(rank)].within(work, command) if job.where else command
 
     def _environment(self, job: Job, rank: int, port: int, work: Path) -> dict[str, str]:
         state, run = self._state, job.run
@@ -294,8 +293,8 @@ class Runner:
             "AZUREML_EXPERIMENT_SCOPE": f"{state.scope}/experiments/{run.experiment.name}",
             "AZUREML_WORKSPACE_ID": state.workspace_id,
             "AZUREML_WORKSPACE_SCOPE": state.scope,
-            "AZUREML_RUN_TOKEN": make_token(run=run.id),
-            "AZUREML_RUN_TOKEN_EXPIRY": str(int(time.time()) + 86400),
+            "AZUREML_RUN_TOKEN": make_token(state.run_token_seconds, run=run.id),
+            "AZUREML_RUN_TOKEN_EXPIRY": str(int(time.time() + state.run_token_seconds)),
             "AZUREML_SERVICE_ENDPOINT": state.url,
             "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"{state.url}/discovery",
             "AZUREML_RUN_HISTORY_SERVICE_ENDPOINT": state.url,

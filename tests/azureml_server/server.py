@@ -120,6 +120,7 @@ class AzureMLServer:
         )
         self._routes: list[Route] = [one for part in parts for one in part.routes()]
         self._server: _Server | None = None
+        self._others: list[_Server] = []
         self._thread: threading.Thread | None = None
 
     def start(self) -> AzureMLServer:
@@ -136,7 +137,20 @@ class AzureMLServer:
         self.state.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
+        self.services.on_node = self._listen_on_node
         return self
+
+    def _listen_on_node(self) -> None:
+        """Listen at the same address in the network that this thread is in; it ends with the server."""
+        assert self._server is not None
+        made = _Server(("127.0.0.1", self._server.server_address[1]), _Handler)
+        made.owner = self
+        if self._secure:
+            made.socket = server_context(self.root).wrap_socket(
+                made.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self._others.append(made)
+        threading.Thread(target=made.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
         """End all runs and stop listening."""
@@ -149,6 +163,10 @@ class AzureMLServer:
             self._server.end_connections()
             self._server.server_close()
             self._server = None
+        for other in self._others:
+            other.shutdown()
+            other.end_connections()
+            other.server_close()
         if self._own:
             clear(self.root)
 

@@ -16,12 +16,13 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from .nodes import Node
 from .state import Run, State
 from .tokens import claims_of
 from .web import HttpError, Request, Route, not_found, route
@@ -44,7 +45,9 @@ class Service:
         error: Why it failed.
         properties: What it says of itself once it runs.
         process: Its sshd.
-        node: The name by which the relay knows it.
+        name: The name by which the relay knows it.
+        node: The node that it is on, counted from 0.
+        where: That node; None where it is this machine.
     """
 
     kind: str
@@ -52,7 +55,9 @@ class Service:
     error: str = ""
     properties: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
-    node: str = ""
+    name: str = ""
+    node: int = 0
+    where: Node | None = None
 
 
 @dataclass
@@ -91,8 +96,11 @@ class Services:
     def __init__(self, state: State, relay: Relay) -> None:
         self._state, self._relay = state, relay
         self._lock = threading.Lock()
-        self._services: dict[str, dict[str, Service]] = {}
-        self._nodes: dict[str, int] = {}
+        self._services: dict[str, dict[tuple[str, int], Service]] = {}
+        self._places: dict[tuple[str, int], tuple[Node | None, int]] = {}
+        self._nodes: dict[str, list[Node]] = {}
+        #: Called on each node that is made: makes the workspace listen there.
+        self.on_node: Callable[[], object] = lambda: None
         self._connections: set[socket.socket] = set()
 
     def routes(self) -> list[Route]:
@@ -102,7 +110,11 @@ class Services:
         if request["run"] not in self._state.runs:
             raise not_found(f"Run {request['run']}")
         with self._lock:
-            known = dict(self._services.get(request["run"], {}))
+            known = {
+                name: one
+                for (name, node), one in self._services.get(request["run"], {}).items()
+                if str(node) == request["node"]
+            }
         return {
             "instances": {
                 name: {
@@ -119,18 +131,36 @@ class Services:
 
     def status(self, run: Run, name: str) -> str | None:
         with self._lock:
-            found = self._services.get(run.id, {}).get(name)
+            found = self._services.get(run.id, {}).get((name, 0))
         return found.status if found is not None else None
 
-    def prepare(self, run: Run, wanted: Mapping[str, Mapping[str, Any]]) -> None:
-        """Start what a job asks for, each in its own time."""
+    def prepare(self, run: Run, wanted: Mapping[str, Mapping[str, Any]], count: int = 1) -> list[Node]:
+        """Start what a job asks for, each in its own time.
+
+        Returns:
+            The job's nodes, where it has several and asks for something on them; otherwise none: it is on this machine.
+        """
+        nodes: list[Node] = []
+        if count > 1 and wanted:
+            nodes = [Node(number) for number in range(count)]
+            with self._lock:
+                self._nodes[run.id] = nodes
+            for one in nodes:
+                one.do(self.on_node)
         for name, told in wanted.items():
             kind = str(told.get("jobServiceType") or told.get("job_service_type") or told.get("type") or "")
-            service = Service(kind)
-            with self._lock:
-                self._services.setdefault(run.id, {})[name] = service
             keys = str((told.get("properties") or {}).get("sshPublicKeys", ""))
-            threading.Thread(target=self._start, args=(run, service, keys), daemon=True).start()
+            everywhere = "all" in str(told.get("nodes")).lower()
+            for number in range(count if everywhere else 1):
+                where = nodes[number] if nodes else None
+                service = Service(kind, name=uuid.uuid4().hex, node=number, where=where)
+                with self._lock:
+                    known = self._services.setdefault(run.id, {})
+                    # The relay knows the nodes of one service by one name.
+                    service.name = known[name, 0].name if number else service.name
+                    known[name, number] = service
+                threading.Thread(target=self._start, args=(run, service, keys), daemon=True).start()
+        return nodes
 
     def _start(self, run: Run, service: Service, keys: str) -> None:
         while run.status not in ("Running", "Finalizing") and not run.cancelled.wait(0.02):
@@ -141,16 +171,15 @@ class Services:
         if self._relay.missing or not Path(_SSHD).is_file():
             service.status, service.error = "Failed", self._relay.missing or "sshd is not installed"
             return
-        service.node = uuid.uuid4().hex
         port = self._sshd(service, keys)
         with self._lock:
-            self._nodes[service.node] = port
+            self._places[service.name, service.node] = (service.where, port)
         host = self._state.url.partition("://")[2]
-        service.properties["ProxyEndpoint"] = f"wss://{host}/node/{service.node}-<nodeIndex>"
+        service.properties["ProxyEndpoint"] = f"wss://{host}/node/{service.name}-<nodeIndex>"
         service.status = "Running"
 
     def _sshd(self, service: Service, keys: str) -> int:
-        folder = self._state.root / "ssh" / service.node
+        folder = self._folder(service)
         folder.mkdir(parents=True)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "host")], check=True)
         (folder / "keys").write_text(keys + "\n")
@@ -166,19 +195,23 @@ class Services:
         # A container's own users: this machine has no such user.
         users = ["unshare", "--mount", "sh", "-c", _AS_CONTAINER, str(folder)]
         with (folder / "log").open("ab") as log:
-            sshd = [_SSHD, "-D", "-e", "-f", str(folder / "sshd_config")]
-            service.process = subprocess.Popen([*users, *sshd], stdin=subprocess.DEVNULL, stderr=log)
+            command = [*users, _SSHD, "-D", "-e", "-f", str(folder / "sshd_config")]
+            if service.where is not None:
+                command = service.where.within(folder, command)
+            service.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
+            with contextlib.suppress(OSError), _connect(service.where, port):
                 break
             time.sleep(0.02)
         return port
 
+    def _folder(self, service: Service) -> Path:
+        return self._state.root / "ssh" / f"{service.name}-{service.node}"
+
     def host_key(self, run: Run, name: str) -> str:
         """The public key that a run's sshd shows."""
-        node = self._services[run.id][name].node
-        return (self._state.root / "ssh" / node / "host.pub").read_text()
+        return (self._folder(self._services[run.id][name, 0]) / "host.pub").read_text()
 
     def end(self, run: Run) -> None:
         """The run has ended, and its container with it."""
@@ -191,7 +224,11 @@ class Services:
                 service.process.wait(10)
                 service.process = None
             with self._lock:
-                self._nodes.pop(service.node, None)
+                self._places.pop((service.name, service.node), None)
+        with self._lock:
+            nodes = self._nodes.pop(run.id, [])
+        for node in nodes:
+            node.close()
 
     def close(self) -> None:
         """End all."""
@@ -223,7 +260,7 @@ class Services:
         claims = claims_of((handler.headers.get("Authorization") or "").removeprefix("Bearer "))
         if not isinstance(claims.get("exp"), int) or claims["exp"] < max(time.time(), self._relay.ended):
             raise HttpError(401, "Unauthorized", "No token, or one that has ended.")
-        place = self._place(handler.path.split("?")[0], str(claims.get("oid")))
+        node, place = self._place(handler.path.split("?")[0], str(claims.get("oid")))
         self._relay.shown.append(claims["exp"])
         self._relay.peers.append(handler.client_address[1])
         digest = hashlib.sha1(handler.headers["Sec-WebSocket-Key"].encode() + _HANDSHAKE, usedforsecurity=False)
@@ -241,13 +278,14 @@ class Services:
         with self._lock:
             self._connections.add(handler.connection)
         try:
-            _carry(handler, place)
+            inner = _connect(node, place[1]) if node is not None else socket.create_connection(place)
+            _carry(handler, inner)
         finally:
             with self._lock:
                 self._connections.discard(handler.connection)
 
-    def _place(self, path: str, user: str) -> tuple[str, int]:
-        """Where the SSH server is that a path leads to."""
+    def _place(self, path: str, user: str) -> tuple[Node | None, tuple[str, int]]:
+        """Where the SSH server is that a path leads to, and on which node."""
         if path.startswith("/instance/"):
             name = path.removesuffix(f"{PATH}/port/22").removeprefix("/instance/")
             found = self._state.computes.get(name)
@@ -255,17 +293,22 @@ class Services:
                 raise HttpError(404, "NotFound", "No such instance, or it does not run.")
             if found.owner != user:
                 raise HttpError(403, "Forbidden", "It belongs to somebody else.")
-            return found.sshd
+            return None, found.sshd
         name, _, node = path.partition("/node/")[2].partition("/")[0].rpartition("-")
         with self._lock:
-            port = self._nodes.get(name)
-        if port is None or node != "0" or not path.endswith(PATH):
+            found_place = self._places.get((name, int(node) if node.isdigit() else -1))
+        if found_place is None or not path.endswith(PATH):
             raise HttpError(404, "NotFound", "No such node.")
-        return "127.0.0.1", port
+        return found_place[0], ("127.0.0.1", found_place[1])
 
 
-def _carry(handler: BaseHTTPRequestHandler, place: tuple[str, int]) -> None:
-    """Bytes between a websocket and a place, both ways, until either ends."""
+def _connect(node: Node | None, port: int) -> socket.socket:
+    """A connection to a port of 127.0.0.1, on a node or here."""
+    return node.connect(port) if node is not None else socket.create_connection(("127.0.0.1", port), 0.5)
+
+
+def _carry(handler: BaseHTTPRequestHandler, inner: socket.socket) -> None:
+    """Bytes between a websocket and a connection, both ways, until either ends."""
     lock = threading.Lock()
 
     def send(kind: int, data: bytes) -> None:
@@ -281,7 +324,8 @@ def _carry(handler: BaseHTTPRequestHandler, place: tuple[str, int]) -> None:
             handler.wfile.write(head + data)
             handler.wfile.flush()
 
-    with socket.create_connection(place) as inner:
+    with inner:
+        inner.settimeout(None)
         inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
         def down() -> None:

@@ -141,3 +141,7 @@ def _distribution(job: Job, spec: Mapping[str, Any]) -> None:
     job.communicator = {"pytorch": "pytorch", "mpi": "mpi", "tensorflow": "tensorflow"}.get(str(kind).lower(), "")
     processes = told.get("processCountPerInstance") or told.get("process_count_per_instance") or 1
     job.processes = int(processes) if job.communicator else 1
+    if job.communicator == "tensorflow":
+        workers = told.get("workerCount") or told.get("worker_count") or job.nodes
+        job.processes = max(1, int(workers) // job.nodes)
+        job.servers = int(told.get("parameterServerCount") or told.get("parameter_server_count") or 0)

@@ -114,6 +114,8 @@ class State:
         self.root, self.subscription, self.group, self.workspace = root, subscription, group, workspace
         self.workspace_id = str(uuid.uuid4())
         self.url = ""
+        #: For how many seconds the token holds that a run has for itself.
+        self.run_token_seconds = 86400.0
         self.lock = threading.RLock()
         self.experiments: dict[str, Experiment] = {}
         self.runs: dict[str, Run] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -194,30 +195,85 @@ def test_a_service_that_takes_its_time_is_waited_for_with_its_reason(
     project.ok("pipeline.cancel")
 
 
-def test_of_several_ranks_on_one_node_each_stops_through_one_connection(
+RANKED = """\
+import json, os
+told = {name: os.environ[name] for name in ("RANK", "OMPI_COMM_WORLD_RANK", "TF_CONFIG") if name in os.environ}
+place = os.readlink("/proc/self/ns/net")
+print(told)
+"""
+#: The line of RANKED at which `place` is known.
+RANKED_LINE = 4
+
+
+def all_waiting(project: PipelineProject, count: int) -> list[dict[str, Any]]:
+    """The endpoints of a run once so many hold for their debuggers."""
+
+    def look() -> list[dict[str, Any]]:
+        found = [one for step in project.status()["steps"] for one in step["endpoints"]]
+        return found if [one["state"] for one in found] == ["waiting"] * count else []
+
+    found: list[dict[str, Any]] = until(look, f"{count} ranks waiting")
+    return found
+
+
+def test_ranks_on_several_nodes_stop_through_one_connection_for_each_node(
     server: AzureMLServer, project: PipelineProject
 ) -> None:
+    server.state.computes["cpu"].nodes = 6
     (project.folder / "work").mkdir()
     script = project.folder / "work" / "work.py"
-    script.write_text("import os\nrank = int(os.environ['RANK'])\nprint(rank)\n")
+    script.write_text(RANKED)
+    distributions: dict[str, dict[str, Any]] = {
+        "torch": {"type": "pytorch", "process_count_per_instance": 2},
+        "mpi": {"type": "mpi", "process_count_per_instance": 2},
+        "tf": {"type": "tensorflow", "worker_count": 2, "parameter_server_count": 1},
+    }
+    step = {"command": "python work.py", "code": "./work", "environment": {"image": "python"}}
+    jobs = {
+        name: {**step, "resources": {"instance_count": 2}, "distribution": one} for name, one in distributions.items()
+    }
+    project.pipeline.write_text(json.dumps({"type": "pipeline", "jobs": jobs}))
+    debug(project, "--rank", "all")
+    told: dict[str, dict[int, Any]] = {}
+    places: dict[str, dict[int, str]] = {}
+    for endpoint in all_waiting(project, 11):
+        with session(endpoint, {script: [RANKED_LINE]}) as client:
+            frame = stop_of(client)
+            name, rank = endpoint["step"], endpoint["rank"]
+            told.setdefault(name, {})[rank] = ast.literal_eval(value_of(client, frame, "json.dumps(told)"))
+            places.setdefault(name, {})[rank] = value_of(client, frame, "place")
+            go_on(client, frame)
+    assert project.until_final()["status"] == "Completed"
+    for name, variable in (("torch", "RANK"), ("mpi", "OMPI_COMM_WORLD_RANK")):
+        assert {rank: json.loads(text)[variable] for rank, text in told[name].items()} == {n: str(n) for n in range(4)}
+        nodes = places[name]
+        assert nodes[0] == nodes[1] != nodes[2] == nodes[3]
+    tasks = {rank: json.loads(json.loads(text)["TF_CONFIG"])["task"] for rank, text in told["tf"].items()}
+    assert tasks == {
+        0: {"type": "worker", "index": 0},
+        1: {"type": "worker", "index": 1},
+        2: {"type": "ps", "index": 0},
+    }
+    assert places["tf"][0] == places["tf"][2] != places["tf"][1]
+    # Three jobs on two nodes each.
+    assert len(server.relay.peers) == 6
+
+
+def test_one_rank_of_those_on_several_nodes_is_debugged_alone(server: AzureMLServer, project: PipelineProject) -> None:
+    (project.folder / "work").mkdir()
+    script = project.folder / "work" / "work.py"
+    script.write_text(RANKED)
     (project.folder / "job.yml").write_text(
         "type: command\ncommand: python work.py\ncode: ./work\nenvironment: {image: python}\ncompute: azureml:cpu\n"
-        "distribution: {type: pytorch, process_count_per_instance: 3}\nresources: {instance_count: 1}\n"
+        "distribution: {type: pytorch, process_count_per_instance: 2}\nresources: {instance_count: 2}\n"
     )
-    debug(project, "--file", str(project.folder / "job.yml"), "--rank", "all")
-
-    def all_waiting() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = project.ok("pipeline.attach", "--json").json["endpoints"]
-        return found if [one["state"] for one in found] == ["waiting"] * 3 else []
-
-    seen = {}
-    for endpoint in until(all_waiting, "all ranks waiting"):
-        with session(endpoint, {script: [3]}) as client:
-            frame = stop_of(client)
-            seen[endpoint["rank"]] = value_of(client, frame, "rank")
-            go_on(client, frame)
-    assert seen == {0: "0", 1: "1", 2: "2"}
+    (endpoint,) = debug(project, "--file", str(project.folder / "job.yml"), "--rank", "3")["endpoints"]
+    with session(endpoint, {script: [RANKED_LINE]}) as client:
+        frame = stop_of(client)
+        assert value_of(client, frame, "told['RANK'] + os.environ['NODE_RANK']") == "'31'"
+        go_on(client, frame)
     assert project.until_final()["status"] == "Completed"
+    assert len(server.relay.peers) == 1
 
 
 def test_a_run_whose_follower_was_killed_is_reached_again(server: AzureMLServer, project: PipelineProject) -> None:

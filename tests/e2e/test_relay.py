@@ -78,7 +78,8 @@ def endpoint(server: AzureMLServer, run: Run) -> str | None:
 
 
 def reach(server: AzureMLServer, run: Run, folder: Path, host_key: str = "") -> Container:
-    return Container(lambda: endpoint(server, run), 0, make_token, keys.load_key(folder), lambda: {host_key} - {""})
+    key = keys.load_key(folder)
+    return Container(lambda: endpoint(server, run), 0, lambda refused: make_token(), key, lambda: {host_key} - {""})
 
 
 def say(port: int, data: bytes) -> bytes:

@@ -270,6 +270,9 @@ class Recorded:
         self.tags.update(tags)
         self.set.set()
 
+    def seconds(self) -> None:
+        """Its token never ends."""
+
 
 LISTENING = {"event": "listening", "pid": 7, "host": "10.0.0.4", "port": 5678}
 

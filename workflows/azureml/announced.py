@@ -18,9 +18,11 @@ PREFIX = "azureml_debug."
 _PLACE = re.compile(r"(?P<host>[^\s:]+|\[[^\]\s]+\]):(?P<port>[0-9]{1,5})")
 _LINES = re.compile(
     r"^(?:azureml_debug: (?P<root>source root .+)|azureml_debug: host key (?P<key>\S+)"
+    r"|azureml_debug: node (?P<node>[0-9]{1,5})"
     r"|Timeout for debug connection: (?P<timeout>\S+)|ip_address: (?P<host>\S+)|debug_port: (?P<port>[0-9]{1,5})"
     r"|rank: (?P<rank>[0-9]{1,6})|Debugger attached = (?P<attached>True|False))\s*$"
 )
+_NUMBER = re.compile(r"[0-9]{1,6}")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 #: Fingerprints of one step's containers that are kept.
 _KEYS = 4096
@@ -54,7 +56,8 @@ class Said:
         network: Where the nodes' network leads to those that listen in their own containers, by rank.
         here: Whether nodes may be this machine itself.
         inside: Whether a gate may listen in its own container only, on 127.0.0.1 there.
-        keys: Fingerprints of the SSH host keys of its containers.
+        nodes: The node that a rank is on, counted from 0, where that has been said.
+        keys: Fingerprints of the SSH host keys of its containers, by node.
     """
 
     root: str = ""
@@ -62,7 +65,8 @@ class Said:
     network: dict[int, tuple[str, int]] = field(default_factory=dict)
     here: bool = False
     inside: bool = False
-    keys: set[str] = field(default_factory=set)
+    nodes: dict[int, int] = field(default_factory=dict)
+    keys: dict[int, set[str]] = field(default_factory=dict)
 
     def place(self, rank: int) -> Place | None:
         """Where a rank can be reached; None while that is not known."""
@@ -75,10 +79,11 @@ class Said:
         """Where a node says that it listens; None for what no node is."""
         return node(host, port, self.here or self.inside)
 
-    def hear_keys(self, text: str) -> None:
-        """Take fingerprints."""
-        found = [word for word in text.split() if _FINGERPRINT.fullmatch(word)]
-        self.keys.update(found[: _KEYS - len(self.keys)])
+    def hear_keys(self, node: int, text: str) -> None:
+        """Take a node's fingerprints."""
+        found = {word for word in text.split() if _FINGERPRINT.fullmatch(word)}
+        if sum(map(len, self.keys.values())) + len(found) <= _KEYS:
+            self.keys.setdefault(node, set()).update(found)
 
 
 @dataclass
@@ -94,8 +99,12 @@ class TagReader:
         found: list[dict[str, Any]] = []
         for name, value in tags.items():
             number = name.removeprefix(PREFIX)
-            if number.startswith("hostkeys.") and isinstance(value, str):
-                self.said.hear_keys(value[:_LETTERS])
+            about, _dot, which = number.partition(".")
+            if about == "hostkeys" and _NUMBER.fullmatch(which) and isinstance(value, str):
+                self.said.hear_keys(int(which), value[:_LETTERS])
+                continue
+            if about == "node" and _NUMBER.fullmatch(which) and _NUMBER.fullmatch(str(value)):
+                self.said.nodes[int(which)] = int(str(value))
                 continue
             if number.startswith("network.") and isinstance(value, str):
                 self._hear_network(number.removeprefix("network."), value)
@@ -186,6 +195,7 @@ class LogReader:
     rank: int = 0
     _host: str = ""
     _port: int = 0
+    _node: int = 0
     _rank: int | None = None
     _scripts: int = 0
     _pending: bool = False
@@ -201,8 +211,10 @@ class LogReader:
                 continue
             if match["root"]:
                 self.said.root = _root(match["root"].removeprefix("source root ")) or self.said.root
+            elif match["node"]:
+                self._node = self.said.nodes[self.rank] = int(match["node"])
             elif match["key"]:
-                self.said.hear_keys(match["key"])
+                self.said.hear_keys(self._node, match["key"])
             elif match["timeout"]:
                 self._host, self._port, self._rank = "", PUBLISHED_PORT, None
             elif match["host"]:

@@ -225,7 +225,7 @@ class FollowedStep:
         place = self._said.place(rank)
         if place is None:
             return None
-        node = rank // self._processes
+        node = self._node(rank)
         now = time.monotonic()
         asked, found = self._reached.get((node, place), (0.0, None))
         again = found is None
@@ -275,16 +275,16 @@ class FollowedStep:
                 wanted = record.ports[rank]
                 reservations.release([wanted])
                 what = f"{record.name} of {self._run.run_id}"
-                transport = self._ways.transport(record.run_id, rank // self._processes, place)
+                transport = self._ways.transport(record.run_id, self._node(rank), place)
                 forward = Forward(what, place.host, place.port, wanted, transport)
                 self._forwards[rank] = (place, forward)
                 record.ports[rank] = forward.local
         return before != (record.ports, record.hosts, record.mappings)
 
-    @property
-    def _processes(self) -> int:
-        """How many of its ranks are on one node."""
-        return self._planned.processes if self._planned is not None else 1
+    def _node(self, rank: int) -> int:
+        """The node that a rank is on: the launcher's word, or by how many each node has."""
+        processes = self._planned.processes if self._planned is not None else 1
+        return self._said.nodes.get(rank, rank // processes)
 
     def _out_of_reach(self, event: dict[str, Any], why: str) -> dict[str, Any]:
         place = self._said.place(int(event.get("rank") or 0))

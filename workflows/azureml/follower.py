@@ -201,7 +201,7 @@ def main(folder: Path) -> int:
             reach = place.reach
 
             def ways(said: Said) -> Ways:
-                return Ways(reach, relay, secret, lambda: said.keys, history.set_tag)
+                return Ways(reach, relay, secret, lambda node: said.keys.get(node, ()), history.set_tag)
 
             Follower(run, service, secret, ways, history.on_this_machine).follow()
             forget_key(folder)

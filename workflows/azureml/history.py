@@ -75,13 +75,16 @@ class RunHistory:
         """Whether the workspace itself is on this machine."""
         return self._access.access().on_this_machine
 
-    def token(self) -> str:
+    def token(self, refused: str = "") -> str:
         """A token that holds, for the services that take the same one.
+
+        Args:
+            refused: One that such a service has refused: it is renewed, once for all who ask.
 
         Raises:
             UserError: Nobody is signed in any more.
         """
-        return self._access.access().authorization.rpartition(" ")[2]
+        return self._access.access(f"Bearer {refused}" if refused else "").authorization.rpartition(" ")[2]
 
     def set_tag(self, run_id: str, name: str, value: str) -> None:
         """Set a tag of a run. Raises as :meth:`run`."""

@@ -15,6 +15,7 @@ from ..debuggee.azureml_debuggee.network_port import WANTED
 from ..errors import UserError
 from .announced import Place
 from .forwarding import Inside, Network, out_of_reach
+from .relay.container import Container
 from .relay.services import SERVICE_LOG, RunRelay
 
 #: Seconds that a job's ssh service may take to come up: 30 to 120 are usual.
@@ -32,7 +33,7 @@ class Ways:
         reach: ``auto``, ``relay`` or ``network``.
         relay: The run's relay; None where it has none.
         token: What gates ask for.
-        host_keys: Fingerprints that the step's containers have announced by now.
+        host_keys: Fingerprints that the step's container on a node has announced by now.
         ask: Sets a tag of a job's run, which the job sees.
 
     Attributes:
@@ -44,7 +45,7 @@ class Ways:
         reach: str,
         relay: RunRelay | None,
         token: str,
-        host_keys: Callable[[], Collection[str]] = frozenset,
+        host_keys: Callable[[int], Collection[str]] = lambda node: (),
         ask: Callable[[str, str, str], object] = lambda run_id, name, value: None,
     ) -> None:
         self.state = ""
@@ -59,12 +60,15 @@ class Ways:
         """Whether gates listen in their containers only."""
         return self._relay is not None
 
+    def _container(self, run_id: str, node: int) -> Container:
+        assert self._relay is not None
+        return self._relay.container(run_id, node, lambda: self._host_keys(node))
+
     def transport(self, run_id: str, node: int, place: Place) -> Any:
         """What carries connections to a place; in the place of an SSH transport."""
         if not place.inside:
             return self._network
-        assert self._relay is not None
-        return Inside(self._relay.container(run_id, node, self._host_keys), self._token)
+        return Inside(self._container(run_id, node), self._token)
 
     def out_of_reach(self, run_id: str, node: int, place: Place) -> str | None:
         """Why a gate cannot be reached, empty where it can; None while that may still change soon. It takes a while.
@@ -80,9 +84,8 @@ class Ways:
                 why = f"{self._refusal}; over the network: {why}"
             self.state = ""
             return why
-        assert self._relay is not None
         began = self._began.setdefault((run_id, node), time.monotonic())
-        container = self._relay.container(run_id, node, self._host_keys)
+        container = self._container(run_id, node)
         if container(0.0) is not None:
             inner = Inside(container, self._token).out_of_reach(place[:2])
             self.state = ""

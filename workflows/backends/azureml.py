@@ -95,7 +95,7 @@ class AzureBackend:
             sdk = importing.wait()
             file = self._settings.pipeline_file
             shown.waiting(f"{show(file)}")
-            found = load(file, self._settings.project, sdk, wanted)
+            found = load(file, self._settings.project, sdk, wanted, self._settings.compute_target)
             shown.text = f"{show(file)}, {len(found.steps)} step{'s' if len(found.steps) > 1 else ''}"
         return found
 

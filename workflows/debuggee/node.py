@@ -153,16 +153,21 @@ def _debugged(command, environ, debug, debuggee):
     environ.update(debug["variables"])
     # What a log of this run tells the developer's side, should no tag reach it.
     sys.stdout.write("azureml_debug: source root {}\n".format(os.getcwd()))
-    sys.stdout.flush()
     sys.path.insert(0, debuggee)
     from azureml_debuggee.host_keys import announce_host_keys  # type: ignore[import-not-found]
     from azureml_debuggee.network_port import NetworkPorts  # type: ignore[import-not-found]
+    from azureml_debuggee.ranks import node_of  # type: ignore[import-not-found]
     from azureml_debuggee.tags import Tags  # type: ignore[import-not-found]
 
-    tags = Tags(os.getcwd())
+    node = node_of(environ)
+    if node is not None:
+        sys.stdout.write("azureml_debug: node {}\n".format(node))
+    sys.stdout.flush()
+    tags = Tags(os.getcwd(), node=node)
+    tags.begin()
     ports = None
     if debug.get("relay"):
-        announce_host_keys(tags)
+        announce_host_keys(tags, node or 0)
         if debug["relay"] == "auto":
             ports = NetworkPorts(tags, address_towards(debug.get("client")))
     child = subprocess.Popen(command, env=environ)

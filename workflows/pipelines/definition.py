@@ -94,6 +94,7 @@ class Step:
         distribution: ``pytorch``, ``mpi``, ``tensorflow``, or empty.
         processes: Processes of each instance.
         instances: Instances (nodes).
+        world: How many processes it is over all instances, where not each instance has as many; 0 where it has.
         shm_size: Size of /dev/shm in containers, such as ``2g``; empty for the default.
         after: Steps whose outputs it takes.
         includes: Absolute paths of files and folders that lie beside the code in the working folder.
@@ -118,6 +119,7 @@ class Step:
     distribution: str = ""
     processes: int = 1
     instances: int = 1
+    world: int = 0
     shm_size: str = ""
     after: tuple[str, ...] = ()
     includes: tuple[Path, ...] = ()
@@ -129,7 +131,7 @@ class Step:
     @property
     def ranks(self) -> int:
         """How many processes it is, over all instances."""
-        return self.processes * self.instances
+        return self.world or self.processes * self.instances
 
 
 @dataclass(frozen=True)

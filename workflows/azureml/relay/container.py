@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
+from ...remote import pulse
 from .websocket_stream import NoService, RelayRefused, connect
 
 #: The user of a job's container and of a compute instance.
@@ -18,7 +19,6 @@ USER = "azureuser"
 PATH = "/nbip/v1.0/ws-tcp"
 #: Seconds for SSH's own greeting and login.
 LOGIN_SECONDS = 30.0
-_KEEPALIVE = 30
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 #: What carries a connection where the container's sshd forwards none: bytes between its streams and the port.
 _PIPE = """\
@@ -73,7 +73,7 @@ class Container:
     Args:
         endpoint: Where the relay is, by the service's latest word; None while there is no such service.
         node: The node, counted from 0.
-        token: A token for Azure's resource manager that holds.
+        token: A token for Azure's resource manager that holds; another one than what it is given, which was refused.
         key: The run's private key.
         host_keys: Fingerprints of the keys that the container has announced of its own accord; empty where it has not.
 
@@ -86,7 +86,7 @@ class Container:
         self,
         endpoint: Callable[[], str | None],
         node: int,
-        token: Callable[[], str],
+        token: Callable[[str], str],
         key: Any,
         host_keys: Callable[[], Collection[str]] = frozenset,
     ) -> None:
@@ -94,6 +94,8 @@ class Container:
         self._endpoint, self._node, self._token, self._key, self._host_keys = endpoint, node, token, key, host_keys
         self._lock = threading.Lock()
         self._transport: Any = None
+        #: The token that the relay has refused.
+        self._refused = ""
         self._forwards = True
         self._closed = False
         self._not_before, self._pause = 0.0, _FIRST_PAUSE
@@ -137,7 +139,14 @@ class Container:
         endpoint = self._endpoint()
         if endpoint is None:
             raise RelayRefused("the job's ssh service does not run yet")
-        stream = connect(address_of(endpoint, self._node), self._token())
+        token = self._token(self._refused)
+        try:
+            stream = connect(address_of(endpoint, self._node), token)
+        except RelayRefused as error:
+            # By the relay's clock it may have ended, or it was withdrawn.
+            self._refused = token if error.status == 401 else ""
+            raise
+        self._refused = ""
         try:
             made = paramiko.Transport(stream)
             made.banner_timeout = made.auth_timeout = LOGIN_SECONDS
@@ -146,7 +155,7 @@ class Container:
             if expected and shown not in expected:
                 raise RelayRefused("what answers is not the job's container: its host key is another one")
             made.auth_publickey(USER, self._key)
-            made.set_keepalive(_KEEPALIVE)
+            pulse.watch(made)
         except BaseException:
             stream.close()
             raise

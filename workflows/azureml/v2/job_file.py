@@ -54,7 +54,7 @@ class LoadedJob(Pipeline):
         return is_single(self.job)
 
 
-def load(file: Path, project: Path, sdk: Any, wanted: Wanted) -> LoadedJob:
+def load(file: Path, project: Path, sdk: Any, wanted: Wanted, compute: str | None = None) -> LoadedJob:
     """Load a file, and as much of it as is wanted.
 
     Args:
@@ -62,6 +62,7 @@ def load(file: Path, project: Path, sdk: Any, wanted: Wanted) -> LoadedJob:
         project: The project's folder.
         sdk: The module ``azure.ai.ml``.
         wanted: What of it.
+        compute: The compute target for steps of which the file names none.
 
     Raises:
         UserError: It cannot be read, or is not what the SDK takes; with the line.
@@ -79,6 +80,7 @@ def load(file: Path, project: Path, sdk: Any, wanted: Wanted) -> LoadedJob:
     selection = Selection(job, of_job(job, name, file))
     asked = selection.choose(wanted.only, wanted.skip)
     give(job, inputs, selection.removed)
+    _name_compute(job, compute)
     loaded = replace(of_job(job, name, file), asked=asked)
     with quiet():
         validation.check(job, root)
@@ -99,6 +101,13 @@ def _load(file: Path, root: Value, sdk: Any, source: io.StringIO | None) -> Any:
     component = sdk.load_component(str(file))
     name = file.stem if file.stem.isidentifier() else "step"
     return PipelineJob(jobs={name: component()})
+
+
+def _name_compute(job: Any, compute: str | None) -> None:
+    """Say where a job runs whose file says nothing of it."""
+    holder, name = (job, "compute") if is_single(job) else (job.settings, "default_compute")
+    if compute and holder is not None and not getattr(holder, name, None):
+        setattr(holder, name, compute)
 
 
 def of_job(job: Any, name: str, file: Path) -> LoadedJob:
@@ -177,10 +186,11 @@ def _command_step(name: str, node: Any, file: Path) -> Step:
     resources = getattr(node, "resources", None) or getattr(holder, "resources", None)
     instances = _count(_value(resources, "instance_count"))
     processes = _count(_value(distribution, "process_count_per_instance")) if kind != "tensorflow" else 1
+    world = 0
     if kind == "tensorflow":
-        workers = _count(_value(distribution, "worker_count"))
-        servers = _count(_value(distribution, "parameter_server_count"), 0)
-        processes = max(1, -(-(workers + servers) // instances))
+        world = _count(_value(distribution, "worker_count"), instances)
+        world += _count(_value(distribution, "parameter_server_count"), 0)
+        processes = max(1, -(-world // instances))
     compute = getattr(node, "compute", None)
     return Step(
         name=name,
@@ -192,6 +202,7 @@ def _command_step(name: str, node: Any, file: Path) -> Step:
         distribution=kind if kind in _DISTRIBUTIONS else "",
         processes=processes if kind in _DISTRIBUTIONS else 1,
         instances=instances if kind in _DISTRIBUTIONS else 1,
+        world=world,
         includes=tuple(Path(os.path.abspath(base / one)) for one in _includes_of(holder)),
         compute=str(compute).removeprefix("azureml:") if isinstance(compute, str) else "",
     )
@@ -204,6 +215,6 @@ def _value(holder: Any, name: str) -> Any:
 def _count(value: Any, default: int = 1) -> int:
     """A number of processes or nodes; what only the service knows, such as an expression, counts as the default."""
     try:
-        return max(default, int(value))
+        return max(0 if default == 0 else 1, int(value))
     except (TypeError, ValueError):
         return default

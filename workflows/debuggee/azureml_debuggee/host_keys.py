@@ -28,9 +28,14 @@ _NAMED = re.compile(r" -f ?(\S+)")
 _MOST = 16
 
 
-def announce_host_keys(tags: Any) -> None:
-    """Look for them in the background, and tell tags and log of those that come."""
-    thread = threading.Thread(target=_announce, args=(tags,), name="azureml-debuggee-host-keys")
+def announce_host_keys(tags: Any, node: int = 0) -> None:
+    """Look for them in the background, and tell tags and log of those that come.
+
+    Args:
+        tags: Told of them.
+        node: The node that this is, counted from 0.
+    """
+    thread = threading.Thread(target=_announce, args=(tags, node), name="azureml-debuggee-host-keys")
     thread.daemon = True
     thread.start()
 
@@ -85,7 +90,7 @@ def _keys(configuration: str) -> Set[str]:
     return found
 
 
-def _announce(tags: Any) -> None:
+def _announce(tags: Any, node: int) -> None:
     known: List[str] = []
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
@@ -96,7 +101,7 @@ def _announce(tags: Any) -> None:
             return
         if found and found != known:
             known = found
-            tags.put({"azureml_debug.hostkeys.{}".format(os.getpid()): " ".join(found[:_MOST])})
+            tags.put({"azureml_debug.hostkeys.{}".format(node): " ".join(found[:_MOST])})
             sys.stdout.write("".join("azureml_debug: host key {}\n".format(key) for key in found[:_MOST]))
             sys.stdout.flush()
         time.sleep(LOOK_SECONDS)

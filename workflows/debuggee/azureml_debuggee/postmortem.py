@@ -15,6 +15,7 @@ import threading
 from . import exits, imports, spawned, step, workers
 from .announce import Announcer
 from .errors import describe, with_parts
+from .ranks import rank_of
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class PostMortem:
         self._is_child = False
         #: Whether errors count that have not been in the person's code: a program of others' has its own.
         self._any_error = True
-        self._announce = Announcer(settings.get("AZUREML_DEBUGGEE_EVENTS"), step.rank_of(settings))
+        self._announce = Announcer(settings.get("AZUREML_DEBUGGEE_EVENTS"), rank_of(settings))
         self._one = threading.Lock()
         self._started = False
         self._over = False

@@ -6,9 +6,12 @@ The service tells every process of a job where its run history is, and gives it 
 
 from __future__ import annotations
 
+import base64
+import calendar
 import json
 import os
 import ssl
+import time
 import urllib.request
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Seconds for the service to answer.
 SECONDS = 10.0
+#: Seconds before its end from which a token is renewed, at the most; and between two attempts at that.
+_EARLY, _AGAIN = 3600.0, 60.0
 #: The longest answer that is read, in bytes.
 _LONGEST = 1 << 22
 #: Where the service is told: the first one that is set counts.
@@ -31,11 +36,36 @@ class Run:
     Args:
         address: Its own address.
         run_id: Its id.
-        token: Its token.
+        token: Its token, which is renewed as long as it holds: one that has ended gets no other.
+        expires: When that ends, in seconds since 1970, where the token itself does not say it; None for never.
     """
 
-    def __init__(self, address: str, run_id: str, token: str) -> None:
-        self._address, self._id, self._token = address, run_id, token
+    def __init__(self, address: str, run_id: str, token: str, expires: Optional[float] = None) -> None:
+        self._address, self._id = address, run_id
+        self._token, self._due = "", 0.0
+        self._take(token, expires)
+
+    def seconds(self) -> Optional[float]:
+        """Seconds until its token has to be renewed (:meth:`keep`); None for never."""
+        return max(0.0, self._due - time.time()) if self._due else None
+
+    def keep(self) -> None:
+        """Renew its token where that is due. What fails is tried again, by whoever asks next."""
+        if not self._due or time.time() < self._due:
+            return
+        self._due = time.time() + _AGAIN
+        try:
+            found = self._ask("GET", part="/token")
+        except (OSError, ValueError):
+            return
+        if isinstance(found.get("token"), str) and found["token"]:
+            self._take(found["token"], _moment(found.get("expiryTimeUtc")))
+
+    def _take(self, token: str, expires: Optional[float]) -> None:
+        now = time.time()
+        end = _end_of(token) or expires
+        # One that holds for a moment only is renewed in the middle of that.
+        self._token, self._due = token, end - min(_EARLY, max(0.0, end - now) / 2) if end else 0.0
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; others stay as they are.
@@ -43,6 +73,7 @@ class Run:
         Raises:
             OSError: They could not be set.
         """
+        self.keep()
         self._ask("PATCH", {"runId": self._id, "tags": dict(tags)})
 
     def tags(self) -> Dict[str, str]:
@@ -52,12 +83,13 @@ class Run:
             OSError: They could not be read.
             ValueError: The answer is not what it should be.
         """
+        self.keep()
         found = self._ask("GET").get("tags")
         return found if isinstance(found, dict) else {}
 
-    def _ask(self, method: str, body: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+    def _ask(self, method: str, body: Optional[Dict[str, Any]] = None, part: str = "") -> Dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310 - http or https, see `this_run`
-            self._address,
+            self._address + part,
             None if body is None else json.dumps(body).encode("utf-8"),
             {"Content-Type": "application/json", "Authorization": "Bearer " + self._token},
             method=method,
@@ -82,4 +114,22 @@ def this_run(environ: Optional[Mapping[str, str]] = None) -> Optional[Run]:
     if not (endpoint.startswith(("https://", "http://")) and scope and experiment and run_id and token):
         return None
     address = "{}/history/v1.0{}/experimentids/{}/runs/{}".format(endpoint.rstrip("/"), scope, experiment, run_id)
-    return Run(address, run_id, token)
+    expiry = environ.get("AZUREML_RUN_TOKEN_EXPIRY", "")
+    return Run(address, run_id, token, float(expiry) if expiry.isdigit() else _moment(expiry))
+
+
+def _end_of(token: str) -> Optional[float]:
+    """When a token ends by its own word (RFC 7519, ``exp``); None where it has none."""
+    try:
+        part = token.split(".")[1]
+        return float(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)).decode("utf-8"))["exp"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _moment(text: Any) -> Optional[float]:
+    """A time of the service's, such as ``2026-11-30T08:00:00.1234567Z``, in seconds since 1970."""
+    try:
+        return float(calendar.timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S")))
+    except ValueError:
+        return None

@@ -26,25 +26,14 @@ from __future__ import annotations
 import os
 import sys
 
+from .ranks import rank_of, world_of
+
 # As good as typing.TYPE_CHECKING, without importing that.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, FrozenSet, Iterator, List, MutableMapping, Optional, Sequence, Tuple
 
 OWNER = "AZUREML_DEBUGGEE_OWNER"
-#: Where a rank comes from, in this order: an engine's word, torch, Open MPI, MPICH, PMIx, Slurm, and what launchers
-#: say that start processes on one machine only.
-RANKS = (
-    "AZUREML_DEBUGGEE_RANK",
-    "RANK",
-    "OMPI_COMM_WORLD_RANK",
-    "PMI_RANK",
-    "PMIX_RANK",
-    "SLURM_PROCID",
-    "LOCAL_RANK",
-)
-#: Where their number comes from.
-WORLDS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS", "LOCAL_WORLD_SIZE")
 #: The published options, and whether a value follows.
 OPTIONS = {
     "--remote_debug": False,
@@ -190,25 +179,6 @@ def is_own(program: Program, environment: MutableMapping[str, str]) -> bool:
     if program.kind == "module" and not _safe_path() and is_within(file, os.getcwd()):
         return not is_within(real, prefix)
     return any(is_within(path, folder) for path in (file, real) for folder in folders)
-
-
-def rank_of(environment: MutableMapping[str, str]) -> Optional[int]:
-    """This process's rank among those that a launcher has started."""
-    return _first_number(environment, RANKS)
-
-
-def world_of(environment: MutableMapping[str, str]) -> Optional[int]:
-    """How many ranks there are, as far as a launcher says."""
-    return _first_number(environment, WORLDS)
-
-
-def _first_number(environment: MutableMapping[str, str], names: Sequence[str]) -> Optional[int]:
-    for name in names:
-        try:
-            return int(environment[name])
-        except (KeyError, ValueError):
-            continue
-    return None
 
 
 def is_wanted(rank: Optional[int], environment: MutableMapping[str, str]) -> bool:

@@ -6,8 +6,8 @@ whatever goes wrong here (an offline run, a service that is down) is worth one l
 
 Run history takes up to 1,000 characters in a tag. ``azureml_debug.RANK`` is
 ``HOST:PORT PID:EVENT,PID:EVENT,…``, of the last events; ``azureml_debug.root`` the folder with the step's code;
-``azureml_debug.error.RANK`` what was raised; ``azureml_debug.hostkeys.PROCESS`` fingerprints of the SSH host keys of
-the container.
+``azureml_debug.error.RANK`` what was raised; ``azureml_debug.node.RANK`` the node that a rank is on, counted from 0;
+``azureml_debug.hostkeys.NODE`` fingerprints of the SSH host keys of a node's container.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ class Tags:
     Args:
         root: The folder with the step's code.
         context: Gives the run; by default that which this process's variables name.
+        node: The node that this is, where a launcher says it.
     """
 
-    def __init__(self, root: str, context: Optional[Callable[[], Any]] = None) -> None:
-        self._root, self._context = root, context or run_history.this_run
+    def __init__(self, root: str, context: Optional[Callable[[], Any]] = None, node: Optional[int] = None) -> None:
+        self._root, self._context, self._node = root, context or run_history.this_run, node
         self._places: Dict[int, str] = {}
         self._events: Dict[int, List[str]] = {}
         self._wanted: "queue.Queue[Optional[Dict[str, str]]]" = queue.Queue()
@@ -52,6 +53,8 @@ class Tags:
         if kind == "listening":
             self._places[rank] = "{}:{}".format(event["host"], event["port"])
             tags[PREFIX + "root"] = self._root
+            if self._node is not None:
+                tags["{}node.{}".format(PREFIX, rank)] = str(self._node)
         if kind in ("raised", "gate-failed"):
             said = "{}: {}".format(event["type"], event.get("message", "")) if "type" in event else event["message"]
             tags["{}error.{}".format(PREFIX, rank)] = " ".join(str(said).split())[:200]
@@ -63,6 +66,10 @@ class Tags:
     def put(self, tags: Dict[str, str]) -> None:
         """Further tags, as they are."""
         self._wanted.put(tags)
+        self.begin()
+
+    def begin(self) -> None:
+        """Keep the run's token valid from now on, whenever the first tag comes."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="azureml-debuggee-tags", daemon=True)
             self._thread.start()
@@ -83,7 +90,12 @@ class Tags:
         if run is None:
             return
         while True:
-            tags = self._wanted.get()
+            try:
+                tags = self._wanted.get(timeout=run.seconds())
+            except queue.Empty:
+                # A job may be silent for days, and has to be able to say something after all.
+                run.keep()
+                continue
             ending = False
             while tags is not None:
                 # What has come meanwhile goes along, in one request.
