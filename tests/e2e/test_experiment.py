@@ -253,7 +253,10 @@ def test_ranks_are_debugged_together_or_one_of_them(experiment: ExperimentProjec
         ".azureml/sums.runconfig",
         "script: train.py\nframework: PyTorch\ncommunicator: Gloo\npytorch: {processCount: 3}\n",
     )
-    endpoints = experiment.debug("sums", "--rank", "all")["endpoints"]
+    result = experiment.ok("experiment.debug", "sums", "--rank", "all", "--json")
+    names = ", ".join(f'"{TITLE}: sums (rank {rank})"' for rank in range(3))
+    assert f"Press F5 in VS Code: {names} (all of them: the compound)" in result.err
+    endpoints = result.json["endpoints"]
     assert [endpoint["rank"] for endpoint in endpoints] == [0, 1, 2]
     assert list(experiment.launch()) == [f"{TITLE}: sums (rank {rank})" for rank in range(3)]
     with session(endpoints[2], {experiment.script: [4]}) as client:

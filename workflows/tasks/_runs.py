@@ -297,6 +297,14 @@ def _scripts(command: str) -> list[str]:
     return words
 
 
+def say_f5(console: Console, found: Sequence[Attachable]) -> None:
+    """The launch configurations of what can be attached to, by their names."""
+    names = list(dict.fromkeys(one.configuration for one in found))
+    shown = ", ".join(f'"{name}"' for name in names[:_MOST_SHOWN])
+    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+    console.line(f"Press F5 in VS Code: {shown}{more}{' (all of them: the compound)' if len(names) > 1 else ''}")
+
+
 def show_debugged(call: Command, run: RunRecord, found: Sequence[Attachable], on_error: bool = False) -> None:
     """Say what can be done with a run whose first step holds, and hand over the command's result.
 
@@ -309,10 +317,7 @@ def show_debugged(call: Command, run: RunRecord, found: Sequence[Attachable], on
     console = call.console
     console.line()
     if found:
-        names = list(dict.fromkeys(one.configuration for one in found))
-        shown = ", ".join(f'"{name}"' for name in names[:_MOST_SHOWN])
-        more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-        console.line(f"Press F5 in VS Code: {shown}{more}{' (all of them: the compound)' if len(names) > 1 else ''}")
+        say_f5(console, found)
         # Of several ranks one alone would go on, and wait for the others.
         sample = sample_location(run, found[0]) if len(found) == 1 else ""
         if sample:

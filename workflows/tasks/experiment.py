@@ -25,6 +25,7 @@ from ._runs import (
     read_ranks,
     remark,
     sample_location,
+    say_f5,
     say_where,
     see_free,
     see_success,
@@ -236,8 +237,7 @@ def debug(
     console = call.console
     console.line()
     if found:
-        more = f" (and {len(found) - 1} more; all of them: the compound)" if len(found) > 1 else ""
-        console.line(f'Press F5 in VS Code: "{found[0].configuration}"{more}')
+        say_f5(console, found)
         sample = sample_location(started, found[0]) if len(found) == 1 else ""
         if sample:
             console.line(f"Without editor  inv experiment.inspect {sample} --run {started.number}")
