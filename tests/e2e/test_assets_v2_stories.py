@@ -311,5 +311,10 @@ def test_a_deployments_file_may_name_a_registered_model_and_environment(
     failed.says("There is no environment ours:1", "blue.yml:4")
     conda = own_package(tmp_path / "package", "x")
     server.assets.register("", "environments", "ours", "1", environment(conda=conda))
+    before = len(reads(server))
+    shown = service.ok("deploy.debug", "--deployment", str(file), "--dry-run", "--json").json["findings"]
+    (model,) = [one for one in shown if one["name"] == "model"]
+    assert model["text"].startswith("azureml:net@latest: not looked for here, it would be brought from the workspace")
+    assert model["ok"] is None and len(reads(server)) == before
     result = service.ok("deploy.debug", "--deployment", str(file), "--json")
     assert post(result.json["scoring_url"]) == {"text": "of the workspace"}

@@ -152,6 +152,12 @@ def test_a_registered_model_and_environment_are_files_of_those_names(tmp_path: P
     )
     found = load_deployment(file, tmp_path)
     assert found.model is not None and found.model.path == tmp_path / "model-1" / "model"
+    assert found.routes is None
+    routes = "".join(f"  {name}_route: {{port: 81, path: /{name}}}\n" for name in ("liveness", "readiness", "scoring"))
+    (tmp_path / "scoring.yml").write_text(f"name: scoring\nversion: 2\nimage: some/image\ninference_config:\n{routes}")
+    served = load_deployment(file, tmp_path)
+    assert served.routes is not None and served.ready.text == "GET /readiness on port 81 (`readiness_route`)"
+    assert served.routes.scoring.path == "/scoring" and served.environment is not None
     assert found.environment is not None and found.environment.image == "some/image"
     assert any("azureml:weights@latest" in note for note in found.notes)
     # A folder that is typed takes the model's place, wherever that is.

@@ -82,6 +82,22 @@ def model_bringer(settings: Settings, console: Console) -> Callable[[str], Model
     return bring
 
 
+def model_named(settings: Settings) -> Callable[[str], Model] | None:
+    """The same for a dry run: it says where a model would come from, and brings nothing."""
+    if not can_bring(settings):
+        return None
+
+    def name(text: str) -> Model:
+        found = parse(text, MODELS)
+        named = found if isinstance(found, Dataset) else None
+        where = f"the registry {named.registry}" if named and named.registry else "the workspace"
+        if settings.workspace and not (named and named.registry):
+            where = f"{where} {settings.workspace}"
+        return Model(Path(text), named.name if named else "", named.version if named else "", elsewhere=where)
+
+    return name
+
+
 def inputs_here(settings: Settings, console: Console, steps: Iterable[Step]) -> dict[str, Path]:
     """The data of steps that a workspace has, brought here; by what names it.
 

@@ -30,17 +30,19 @@ class Model:
         name: Its name; empty for one that is defined inline without.
         version: Its version.
         type: ``custom_model``, ``mlflow_model`` or ``triton_model``.
+        elsewhere: Where it would be brought from, where that has not been done; then the path leads nowhere.
     """
 
     path: Path
     name: str = ""
     version: str = ""
     type: str = "custom_model"
+    elsewhere: str = ""
 
     @property
     def is_mlflow(self) -> bool:
         """Whether MLflow can load it."""
-        return (self.path / "MLmodel").is_file()
+        return not self.elsewhere and (self.path / "MLmodel").is_file()
 
     def place(self, root: str = MODELS_ROOT) -> str:
         """The folder of a container that Azure ML gives it to, itself in it."""

@@ -125,7 +125,7 @@ def _code(found: OnlineDeployment) -> Mapping[str, Path]:
 
 
 def _model_dir(found: OnlineDeployment) -> Path | None:
-    if found.model is None:
+    if found.model is None or found.model.elsewhere:
         return None
     return found.model.path if found.model.path.is_dir() else found.model.path.parent
 

@@ -69,7 +69,8 @@ def load_deployment(
     model = read_model(problems, root.get("model"), names, model_dir, needed=mlflow, bring=bring)
     environment, routes = _environment(problems, root, names)
     served = routes is not None
-    if code is None and not served and model is not None and not model.is_mlflow and not problems:
+    served_by_mlflow = model is not None and (model.is_mlflow or bool(model.elsewhere))
+    if code is None and not served and model is not None and not served_by_mlflow and not problems:
         problems.add(
             root.get("model") or root,
             f"Nothing serves {model.path.name}: there is no `code_configuration`, it is no MLflow model (a folder with "

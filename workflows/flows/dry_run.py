@@ -30,7 +30,9 @@ def findings(settings: Settings, env: Sequence[str]) -> Iterator[Finding]:
     """
     found = Described(settings)
     try:
-        found = overlay.described(settings)
+        from ..azureml.by_name import model_named
+
+        found = overlay.described(settings, model_named(settings))
     except UserError as error:
         # Of what is in a file that is wrong nothing else can be said, but of what is not.
         yield from _wrong("deployment", *(error.errors if isinstance(error, SeveralErrors) else (error,)))
@@ -101,11 +103,19 @@ def _model(settings: Settings, deployment: OnlineDeployment | None) -> Iterator[
         text = f"{shown(settings.model_dir)} as AZUREML_MODEL_DIR" if settings.model_dir is not None else "none"
         yield Finding("model", True, text)
         return
+    if model.elsewhere:
+        yield Finding("model", None, f"{model.path}: not looked for here, it would be brought from {model.elsewhere}")
+        return
     named = f"{model.name}{f':{model.version}' if model.version else ''}, " if model.name else ""
     yield Finding("model", True, f"{named}{shown(model.path)} as AZUREML_MODEL_DIR/{model.path.name}")
 
 
 def _environment(settings: Settings, deployment: OnlineDeployment | None, engine: Engine) -> Iterator[Finding]:
+    model = deployment.model if deployment is not None else None
+    by_mlflow = deployment is not None and deployment.code is None and deployment.environment is None
+    if by_mlflow and model is not None and model.elsewhere:
+        yield Finding("environment", None, "that of the model, which MLflow has put beside it")
+        return
     try:
         environment = inference.environment_of(settings, deployment, engine.name)
         built = inference.found(environment, settings, engine)
