@@ -94,7 +94,6 @@ class Step:
         distribution: ``pytorch``, ``mpi``, ``tensorflow``, or empty.
         processes: Processes of each instance.
         instances: Instances (nodes).
-        world: How many processes it is over all instances, where not each instance has as many; 0 where it has.
         shm_size: Size of /dev/shm in containers, such as ``2g``; empty for the default.
         after: Steps whose outputs it takes.
         includes: Absolute paths of files and folders that lie beside the code in the working folder.
@@ -105,6 +104,7 @@ class Step:
         seconds: How long it may run where nobody debugs it; 0 for no limit.
         file: The file that holds its command.
         line: Where in that file, counted from 1.
+        world: How many processes it is over all instances, where not each instance has as many; 0 where it has.
     """
 
     name: str
@@ -119,7 +119,6 @@ class Step:
     distribution: str = ""
     processes: int = 1
     instances: int = 1
-    world: int = 0
     shm_size: str = ""
     after: tuple[str, ...] = ()
     includes: tuple[Path, ...] = ()
