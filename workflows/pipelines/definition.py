@@ -126,6 +126,7 @@ class Step:
     kind: str = "command"
     sweep: Sweep | None = None
     seconds: int = 0
+    world: int = 0
 
     @property
     def ranks(self) -> int:
