@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import engines, sessions, storage
 from ..console import Console
+from ..debugger.readiness import current_worker
 from ..engines.base import Engine
 from ..engines.docker_client import engine_answers
 from ..errors import UserError
@@ -19,6 +20,7 @@ from . import serving
 
 if TYPE_CHECKING:
     from .request import Request
+    from .stacks import Target
 
 
 @dataclass
@@ -91,6 +93,14 @@ class Present:
         """Stop at a line during one request, look, and let it go on; see :func:`.serving.inspect`."""
         service = self._started("First: inv deploy.debug")
         return serving.inspect(service, location, request, expressions, timeout, seen)
+
+    def stack_target(self) -> Target:
+        """The service as one whose stacks can be asked for."""
+        from .stacks import Target
+
+        service = self._started("First: inv deploy.debug")
+        pid = current_worker(service.events) if service.engine == "process" else 0
+        return Target(service.name, None, service.endpoint, pid)
 
     def running(self) -> Service | None:
         """The project's service, if there is one."""

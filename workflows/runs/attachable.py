@@ -100,6 +100,7 @@ class Attachable:
         state: One of the words above.
         error: The exception that it holds at, as announced; or why nobody can be let in.
         limit: Seconds that it holds, at most, where it has said so.
+        pid: Its process id, where it runs; 0 where it has not said so.
     """
 
     run: RunRecord
@@ -108,6 +109,7 @@ class Attachable:
     state: str
     error: dict[str, Any] | None = None
     limit: float | None = None
+    pid: int = 0
 
     @property
     def what(self) -> str:
@@ -210,7 +212,13 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
         given.keep_secrets(run)
     return [
         Attachable(
-            run, step, rank if rank in ranked else None, states[pid], errors.get((rank, pid)), limits.get((rank, pid))
+            run,
+            step,
+            rank if rank in ranked else None,
+            states[pid],
+            errors.get((rank, pid)),
+            limits.get((rank, pid)),
+            pid,
         )
         for rank, states in sorted(ranks.items())
         for pid in [_counting(states)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadValue
 from ._command import Command, command
 from ._dap_client import PRINT_HELP, show_places
+from ._stacks import HELP as STACKS_HELP
 from .container import stop_service
 
 if TYPE_CHECKING:
@@ -277,6 +278,16 @@ def inspect(
         # Whatever becomes of the request.
         if seen:
             run.console.result(seen)
+
+
+@command(json=True, help=STACKS_HELP, iterable=["eval"])
+def stacks(run: Command, eval: list[str], watch: bool = False, all_code: bool = False) -> None:
+    """Show where the service's processes, threads and tasks stand now; nothing is stopped."""
+    from ..flows.stacks import look
+    from ._stacks import show
+
+    target = _deployment(run, held=False).stack_target()
+    run.console.result(show(run.console, lambda: look([target], eval), eval, watch=watch, all_code=all_code))
 
 
 @command(json=True)

@@ -32,6 +32,7 @@ from ._runs import (
     stay,
     submitted,
 )
+from ._stacks import HELP as STACKS_HELP
 
 if TYPE_CHECKING:
     from ..experiments.configure import RunOptions
@@ -292,6 +293,28 @@ def inspect(
     stopped = flow.inspect(found, location, number, list(eval), seconds)
     show(call.console, stopped, code_of(found, call.project))
     call.console.result(stopped)
+
+
+@command(
+    json=True,
+    help={"run": RUN_HELP, "rank": "N or all (default): this rank alone.", **STACKS_HELP},
+    iterable=["eval"],
+)
+def stacks(
+    call: Command,
+    eval: list[str],
+    run: str | None = None,
+    rank: str = "all",
+    watch: bool = False,
+    all_code: bool = False,
+) -> None:
+    """Show where every process, rank, thread and task stands now; nothing is stopped."""
+    from ._stacks import show_run
+
+    number = read_rank(rank)
+    flow = _flow(call)
+    found = flow.find(run)
+    show_run(call.console, flow.refresh, found, found.steps[0], number, eval, watch=watch, all_code=all_code)
 
 
 @command(json=True, help={"all": "Every run; without it the latest ten."})

@@ -28,6 +28,7 @@ from ._runs import (
     stay,
     submitted,
 )
+from ._stacks import HELP as STACKS_HELP
 
 if TYPE_CHECKING:
     from ..backends.base import DebugRequest
@@ -254,6 +255,35 @@ def inspect(
     show(call.console, result, code_of(found, call.project))
     call.console.line("The step goes on: inv pipeline.status")
     call.console.result(result)
+
+
+@command(
+    settings=("backend",),
+    json=True,
+    help={
+        "run": RUN_HELP,
+        "step": "This step alone.",
+        "rank": "N or all (default): this rank alone.",
+        **STACKS_HELP,
+    },
+    iterable=["eval"],
+)
+def stacks(
+    call: Command,
+    eval: list[str],
+    run: str | None = None,
+    step: str | None = None,
+    rank: str = "all",
+    watch: bool = False,
+    all_code: bool = False,
+) -> None:
+    """Show where every process, rank, thread and task stands now; nothing is stopped."""
+    from ._stacks import show_run
+
+    number = read_rank(rank)
+    flow = _flow(call)
+    found = flow.find(run)
+    show_run(call.console, flow.refresh, found, flow.step(found, step), number, eval, watch=watch, all_code=all_code)
 
 
 @command(settings=("backend",), json=True, help={"run": RUN_HELP})

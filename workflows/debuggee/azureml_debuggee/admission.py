@@ -19,7 +19,7 @@ except ImportError:
     from _sha256 import sha256 as _sha256  # type: ignore[import-not-found]  # before Python 3.12
 from typing import Optional, Set
 
-from . import peers
+from . import peers, stack_requests
 from .announce import warn
 from .frames import HEADER_BYTES
 
@@ -32,6 +32,12 @@ _OPENING = b"content-length:"
 _TOKEN = b"AUTH "
 _ACCEPTED = b"OK\n"
 _HEADER = re.compile(rb"content-length:\s*\d{1,9}\r\n(?:[a-z-]+:[^\r\n]*\r\n)*\r\n\{", re.IGNORECASE)
+
+
+def is_welcome(data: bytes) -> Optional[bool]:
+    """Whether the first bytes of a peer are a debugger's, or ask where the program stands; None while that is open."""
+    asks = stack_requests.is_request(data)
+    return speaks_dap(data) if asks is False else asks
 
 
 def speaks_dap(data: bytes) -> Optional[bool]:
@@ -81,7 +87,7 @@ class Admission:
         """Whether what a peer has sent is what a debugger sends, after the token; None while that is open."""
         if self._token_digest and peer not in self._proven:
             if self._open_to_owner and not _TOKEN.startswith(bytes(data[: len(_TOKEN)])):
-                return speaks_dap(bytes(data)) if peers.is_loopback(peer) else False
+                return is_welcome(bytes(data)) if peers.is_loopback(peer) else False
             end = data.find(b"\n")
             if end < 0:
                 # Nothing is told of how much was right: one that is wrong so far waits as long as any other.
@@ -93,7 +99,7 @@ class Admission:
             peer.send(_ACCEPTED)
             self._proven.add(peer)
             del data[: end + 1]
-        return speaks_dap(bytes(data))
+        return is_welcome(bytes(data))
 
     def _is_entitled(self, peer: socket.socket) -> bool:
         """Whether a peer that speaks the protocol may debug this process: its debugger runs code as this user."""

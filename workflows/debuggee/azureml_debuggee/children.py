@@ -11,8 +11,9 @@ import selectors
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set, Tuple
 
+from . import imports
 from .announce import warn
 from .child import AT, ATTENDED
 
@@ -29,6 +30,9 @@ ATTACHING_SECONDS = 30.0
 #: Children with a debugger of their own at the same time; the others run on.
 MOST = 32
 _LINE_BYTES = 4096
+#: Bytes of a child's answer to where it stands, and children that are asked at once.
+_STACKS_BYTES = 2 * 1024 * 1024
+_ASKED = 256
 
 
 class _Child:
@@ -43,6 +47,8 @@ class _Child:
         self.until: Optional[float] = None
         #: The session of a debugger with it, which may end later than the next one begins.
         self.session: Any = None
+        #: Requests for its stacks that it has not answered yet: what is called with the answer, by number.
+        self.asked: Dict[int, Callable[[int, int, Optional[Dict[str, Any]]], None]] = {}
 
 
 class Children:
@@ -193,7 +199,7 @@ class Children:
         except OSError:
             received = b""
         child.unread += received
-        if not received or len(child.unread) > 4 * _LINE_BYTES:
+        if not received or len(child.unread) > (_STACKS_BYTES if child.asked else 4 * _LINE_BYTES):
             self._lose(end)
             return
         *lines, child.unread = child.unread.split(b"\n")
@@ -214,11 +220,45 @@ class Children:
                 self._say(end, "go")
         elif word == "joined" and child.until is not None:
             child.until = time.monotonic() + ATTEND_SECONDS
+        elif word == "stacks":
+            self._take_stacks(child, rest)
         elif word in ("declined", "failed"):
             child.is_joined, child.until = False, None
             if word == "failed":
                 self._announce("child-failed", message=rest)
                 warn(rest)
+
+    # Where they stand
+
+    def ask_for_stacks(
+        self, number: int, text: str, answer: Callable[[int, int, Optional[Dict[str, Any]]], None]
+    ) -> Set[int]:
+        """Ask all children where they stand.
+
+        Args:
+            number: The request's number.
+            text: Its JSON.
+            answer: Called with the number, a child's process id, and what it says; None where it has ended instead.
+
+        Returns:
+            The process ids of those that have been asked.
+        """
+        asked = [(end, child) for end, child in self._children.items() if child.pid][:_ASKED]
+        for end, child in asked:
+            child.asked[number] = answer
+            self._say(end, "stacks {} {}".format(number, text))
+        return {child.pid for _end, child in asked}
+
+    def _take_stacks(self, child: _Child, rest: str) -> None:
+        number, _, text = rest.partition(" ")
+        answer = child.asked.pop(int(number), None) if number.isdigit() else None
+        if answer is None:
+            return
+        try:
+            found = imports.get("json").loads(text)
+        except ValueError:
+            found = None
+        answer(int(number), child.pid, found if isinstance(found, dict) else None)
 
     def _join(self, end: socket.socket, child: _Child) -> bool:
         """Have a child let the debugger in; whether it is to."""
@@ -242,7 +282,9 @@ class Children:
     def _lose(self, end: socket.socket) -> None:
         self._loop.unregister(end)
         end.close()
-        del self._children[end]
+        child = self._children.pop(end)
+        for number, answer in child.asked.items():
+            answer(number, child.pid, None)
 
 
 def _is_of_this_user(end: socket.socket) -> bool:

@@ -11,6 +11,7 @@ event_loop.py         the two threads
 listener.py           the port, and peers of whom nothing is known yet
 admission.py, peers.py which of them may come in
 sessions.py, pair.py  debuggers that have been let in
+stack_requests.py     those who ask where the program stands
 children.py           the program's child processes
 adapter_link.py       the connections to debugpy's adapter
 ===================== ==========================================================
@@ -30,6 +31,7 @@ from .children import Children
 from .event_loop import EventLoop, report_bug
 from .listener import CannotListen, Listener
 from .sessions import Sessions
+from .stack_requests import OPENING, StackRequests
 from .threads import start_untraced
 
 if TYPE_CHECKING:
@@ -88,8 +90,9 @@ class Gate:
         self._loop = EventLoop(self._give_up)
         self._children = Children(self._loop, debugger, announce, children) if children else None
         self._sessions = Sessions(self._loop, debugger, announce, lambda: self.joined.set(), self._children)
+        self._stack_requests = StackRequests(self._loop, self._children)
         admission = Admission(token_digest, open_to_owner)
-        self._listener = Listener(self._loop, (host, port), tries, admission, self._sessions.add)
+        self._listener = Listener(self._loop, (host, port), tries, admission, self._admit)
 
     @property
     def address(self) -> Tuple[str, int]:
@@ -124,6 +127,13 @@ class Gate:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
         start_untraced(self._run, "azureml-debuggee-gate", bound)
+
+    def _admit(self, peer: socket.socket, until: float, data: bytes) -> None:
+        """Take a peer that may come in."""
+        if data.startswith(OPENING):
+            self._stack_requests.add(peer, data)
+        else:
+            self._sessions.add(peer, until, data)
 
     # Listening
 
@@ -176,7 +186,7 @@ class Gate:
 
     def _patience(self) -> float:
         """Seconds until something has to be done without anybody's asking."""
-        moments = self._listener.moments() + self._sessions.moments()
+        moments = self._listener.moments() + self._sessions.moments() + self._stack_requests.moments()
         if self._children is not None:
             moments += self._children.moments()
         return max(0.0, min(HEARTBEAT_SECONDS, min(moments) - time.monotonic())) if moments else HEARTBEAT_SECONDS
@@ -184,6 +194,7 @@ class Gate:
     def _tidy(self, now: float) -> None:
         self._listener.tidy(now)
         self._sessions.tidy(now)
+        self._stack_requests.tidy(now)
         if self._children is not None:
             self._children.tidy(now)
 
@@ -196,7 +207,8 @@ class Gate:
 
     def _sockets(self) -> List[socket.socket]:
         children = [] if self._children is None else self._children.sockets()
-        return [*self._loop.sockets(), *self._listener.sockets(), *self._sessions.sockets(), *children]
+        own = [*self._listener.sockets(), *self._sessions.sockets(), *self._stack_requests.sockets()]
+        return [*self._loop.sockets(), *own, *children]
 
     def _start_over(self) -> None:
         """Listen anew: the program has closed every file descriptor, the gate's among them.
@@ -207,6 +219,7 @@ class Gate:
         for end in self._sockets():
             end.detach()
         self._sessions.clear()
+        self._stack_requests.clear()
         self._listener.clear()
         self._loop.reopen()
         if self._children is not None:
@@ -225,6 +238,7 @@ class Gate:
                 pass
         self._loop.close_after_fork()
         self._sessions.clear_after_fork()
+        self._stack_requests.clear()
         if self._children is not None:
             self._children.clear_after_fork()
         # New ones: the parent's other threads may hold the locks of these.

@@ -2,7 +2,8 @@
 
 The debugged process says ``join`` and how, and ``go`` when the debugger has left, or does not come. The child says
 ``waits`` before it waits, ``joined`` when it can be attached to, ``declined`` where nothing of the step's own code
-runs in it, or ``failed`` and why.
+runs in it, or ``failed`` and why. ``stacks``, a number and what is wanted are answered with ``stacks``, the number
+and where this process stands.
 """
 
 from __future__ import annotations
@@ -58,6 +59,16 @@ class Member:
         elif word == "go":
             self._over = True
             self._leave()
+        elif word == "stacks":
+            number, _, text = rest.partition(" ")
+            # What follows may be for the thread that waits, so it is not kept waiting by an expression.
+            start_untraced(self._tell_stacks, "azureml-debuggee-stacks", number, text)
+
+    def _tell_stacks(self, number: str, text: str) -> None:
+        with imports.own:
+            from . import stack_requests
+        found = stack_requests.look(stack_requests.expressions_in(text) or [])
+        self._link.say("stacks {} {}".format(number, imports.get("json").dumps(found)))
 
     def _join(self, told: List[str]) -> None:
         port, parent, token, client_token = told

@@ -1,0 +1,79 @@
+"""Stacks by py-spy, where an interpreter does not answer: it reads the process's memory from outside.
+
+py-spy is not a dependency: it needs the right to look into the process (its own user and no restriction by
+``kernel.yama.ptrace_scope``, or root). Source: https://github.com/benfred/py-spy, ``py-spy dump --json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+#: Seconds for one look.
+LIMIT_SECONDS = 10.0
+
+
+class CannotLook(Exception):
+    """py-spy is not here, or may not look; the text says which."""
+
+
+def find() -> str | None:
+    """The path of py-spy: beside this Python, or on PATH."""
+    beside = os.path.dirname(sys.executable)
+    return shutil.which("py-spy", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+
+
+def look(pid: int, code: list[str]) -> dict[str, Any]:
+    """The threads of a process of this machine, as :func:`workflows.debugger.stacks.ask` gives them.
+
+    Args:
+        pid: Its id.
+        code: Folders of the person's own code.
+
+    Raises:
+        CannotLook: py-spy is not installed, or not allowed to.
+    """
+    program = find()
+    if program is None:
+        raise CannotLook("py-spy, which looks from outside, is not installed (pip install py-spy)")
+    try:
+        done = subprocess.run(
+            [program, "dump", "--json", "--pid", str(pid)],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        threads = json.loads(done.stdout) if done.returncode == 0 else None
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        raise CannotLook(f"py-spy did not see it: {error}") from error
+    if not isinstance(threads, list):
+        last = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
+        raise CannotLook(f"py-spy may not look at it: {last.strip()}")
+    return {"pid": pid, "process": None, "threads": [_thread(one, code) for one in threads], "tasks": [], "values": {}}
+
+
+def _thread(told: dict[str, Any], code: list[str]) -> dict[str, Any]:
+    frames = [
+        {
+            "file": frame["filename"],
+            "line": frame["line"],
+            "function": frame["name"],
+            "own": any(frame["filename"].startswith(os.path.join(folder, "")) for folder in code)
+            and "site-packages" not in frame["filename"],
+        }
+        for frame in reversed(told.get("frames") or [])
+    ]
+    name = told.get("thread_name") or f"thread {told.get('thread_id')}"
+    return {
+        "name": name,
+        "ident": told.get("thread_id"),
+        "main": name == "MainThread",
+        "paused": False,
+        "frames": frames,
+    }

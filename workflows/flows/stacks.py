@@ -1,0 +1,140 @@
+"""Where everything of a run, or of a service, stands now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from ..debugger import py_spy, stacks
+from ..debugger.stack_groups import Looked, innermost_own, main_frames
+from ..errors import UserError
+from ..models import DebugEndpoint
+from ..runs import attachable
+from ..runs.attachable import Attachable
+from ..runs.record import RUNNING, RunRecord, StepRecord
+from .watching import again
+
+#: Processes that are asked at the same time.
+AT_ONCE = 128
+#: Modules of multiprocessing that are the whole program of a process.
+_PYTHONS_OWN = ("resource_tracker.py", "forkserver.py")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One process that can be asked.
+
+    Attributes:
+        step: Its step; an experiment's or service's name.
+        rank: Its rank; None where the step is one process.
+        endpoint: Where it is asked.
+        pid: Its id where this machine can look at it from outside; 0 where it cannot.
+    """
+
+    step: str
+    rank: int | None
+    endpoint: DebugEndpoint
+    pid: int = 0
+
+
+def targets(run: RunRecord, step: StepRecord | None, rank: int | None) -> list[Target]:
+    """The processes of a run that can be asked.
+
+    Args:
+        run: The run.
+        step: This step alone.
+        rank: This rank alone.
+
+    Raises:
+        UserError: There is none.
+    """
+    steps = [step] if step is not None else run.steps
+    running = [one for one in steps if one.status == RUNNING]
+    if not running:
+        which = f"{step.name} is not running: {step.status}" if step is not None else f"it is over: {run.status}"
+        if not run.final and step is None:
+            which = "no step of it is running"
+        raise UserError(f"There are no stacks of the run {run.run_id}: {which}.", f"Submit it again: {again(run)}")
+    found = [one for some in running for one in attachable.of_step(run, some) if one.open]
+    chosen = [one for one in found if rank is None or (one.rank or 0) == rank]
+    if found and not chosen:
+        ranks = ", ".join(str(one.rank or 0) for one in found)
+        raise UserError(f"Rank {rank} cannot be asked; these can: {ranks}.", f"For all: {again(run)} --rank all")
+    if not chosen:
+        names = ", ".join(one.name for one in running)
+        raise UserError(
+            f"{names} {'runs' if len(running) == 1 else 'run'} without a debug port, by which stacks are asked for.",
+            f"Submit it with one: {again(run)}",
+        )
+    return [Target(one.step.name, one.rank, one.endpoint, _pid(one)) for one in chosen]
+
+
+def _pid(one: Attachable) -> int:
+    # In a container, or on a node, the number means another process.
+    return one.pid if one.run.engine == "process" else 0
+
+
+def left_out(run: RunRecord, step: StepRecord | None) -> list[str]:
+    """Sentences on what is running and cannot be asked."""
+    told = []
+    for one in [step] if step is not None else run.steps:
+        ports = len(one.ports)
+        if one.status == RUNNING and not ports:
+            told.append(f"{one.name} runs without a debug port")
+        elif one.status == RUNNING and one.ranks > ports:
+            told.append(f"{one.ranks - ports} of {one.ranks} ranks of {one.name} have no debug port; with: --rank all")
+    return told
+
+
+def look(chosen: Sequence[Target], expressions: Sequence[str]) -> list[Looked]:
+    """Ask processes where they stand, all at the same time.
+
+    Args:
+        chosen: Which.
+        expressions: What is evaluated in each.
+    """
+    with ThreadPoolExecutor(min(AT_ONCE, max(1, len(chosen)))) as pool:
+        asked: Callable[[Target], list[Looked]] = lambda one: _ask(one, expressions)  # noqa: E731
+        return [looked for some in pool.map(asked, chosen) for looked in some]
+
+
+def _ask(target: Target, expressions: Sequence[str]) -> list[Looked]:
+    try:
+        answer = stacks.ask(target.endpoint, expressions)
+    except stacks.Silent as silent:
+        return [_from_outside(target, str(silent))]
+    except stacks.NoAnswer as error:
+        return [Looked(target.step, target.rank, None, trouble=str(error))]
+    found = [
+        Looked(target.step, target.rank, process, child=number > 0)
+        for number, process in enumerate(answer["processes"])
+        if number == 0 or not _is_pythons_own(process)
+    ]
+    for pid in answer.get("silent", ()):
+        trouble = f"child process {pid} did not answer: C code holds its interpreter"
+        found.append(Looked(target.step, target.rank, None, child=True, trouble=trouble))
+    return found
+
+
+def _is_pythons_own(process: dict[str, Any]) -> bool:
+    """Whether a child process is one that multiprocessing has started for itself."""
+    frames = main_frames(process)
+    return innermost_own(frames) is None and any(
+        "multiprocessing" in PurePath(frame["file"]).parts[-2:] and PurePath(frame["file"]).name in _PYTHONS_OWN
+        for frame in frames
+    )
+
+
+def _from_outside(target: Target, why: str) -> Looked:
+    """What py-spy sees of a process whose interpreter does not answer."""
+    if not target.pid:
+        return Looked(target.step, target.rank, None, trouble=f"{why}, and py-spy cannot look at it from here")
+    code = [str(mapping.local_root) for mapping in target.endpoint.path_mappings]
+    try:
+        process: dict[str, Any] = py_spy.look(target.pid, code)
+    except py_spy.CannotLook as error:
+        return Looked(target.step, target.rank, None, trouble=f"{why}, and {error}")
+    return Looked(target.step, target.rank, process, trouble=f"{why}; this is what py-spy sees")

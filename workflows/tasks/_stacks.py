@@ -1,0 +1,210 @@
+"""Where programs stand, as people read it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke import Exit
+
+from ..errors import UserError
+from ._inspection import SHOWN_CHARACTERS
+from ._quiet import INTERRUPTED
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from ..debugger.stack_groups import Group, Looked
+    from ..runs.record import RunRecord, StepRecord
+
+#: Seconds between two looks with `--watch`.
+WATCH_SECONDS = 1.0
+#: Tasks of one process that are shown.
+SHOWN_TASKS = 10
+HELP = {
+    "eval": "Expression to evaluate in the innermost frame of your own code; it runs in the program. May be repeated.",
+    "watch": "Look again every second, until Ctrl-C.",
+    "all_code": "Show the frames of libraries, too.",
+}
+
+
+def show(
+    console: Console,
+    look: Callable[[], list[Looked]],
+    expressions: Sequence[str],
+    *,
+    watch: bool,
+    all_code: bool,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Show where the processes stand; with ``watch`` again and again.
+
+    Args:
+        console: Where to.
+        look: Asks them.
+        expressions: What was evaluated in each.
+        watch: Whether to look again every second, until Ctrl-C or until nothing runs any more.
+        all_code: Whether frames of libraries are shown.
+        notes: What cannot be asked.
+
+    Returns:
+        The object for ``--json``: that of the last look.
+
+    Raises:
+        UserError: Nothing could be asked.
+    """
+    result: dict[str, Any] = {}
+    while True:
+        try:
+            found = look()
+        except UserError:
+            if not result:
+                raise
+            return result  # It has come to its end while it was watched.
+        result = _as_json(found, expressions)
+        if watch:
+            console.line(f"-- {time.strftime('%H:%M:%S')}")
+        _show_groups(console, found, expressions, all_code)
+        for note in notes:
+            console.line(f"  note: {note}")
+        if not any(one.process is not None for one in found):
+            raise UserError(f"No stack could be read: {found[0].trouble}.", "See whether it still runs, and try again.")
+        if not watch:
+            return result
+        try:
+            time.sleep(WATCH_SECONDS)
+        except KeyboardInterrupt:
+            console.result(result)
+            raise Exit(code=INTERRUPTED) from None
+
+
+def show_run(
+    console: Console,
+    refresh: Callable[[RunRecord], RunRecord],
+    run: RunRecord,
+    step: StepRecord | None,
+    rank: int | None,
+    expressions: Sequence[str],
+    *,
+    watch: bool,
+    all_code: bool,
+) -> None:
+    """Show where the processes of a run stand; see :func:`show`.
+
+    Args:
+        console: Where to.
+        refresh: What is known of a run by now.
+        run: The run.
+        step: This step alone.
+        rank: This rank alone.
+        expressions: What is evaluated in each.
+        watch: Whether to look again every second.
+        all_code: Whether frames of libraries are shown.
+
+    Raises:
+        UserError: Nothing of it can be asked.
+    """
+    from ..flows import stacks
+
+    def look() -> list[Looked]:
+        now = refresh(run)
+        only = now.step(step.name) if step is not None else None
+        return stacks.look(stacks.targets(now, only, rank), expressions)
+
+    notes = stacks.left_out(run, step) if rank is None else []
+    shown = show(console, look, expressions, watch=watch, all_code=all_code, notes=notes)
+    console.result({"run_id": run.run_id, **shown})
+
+
+def _show_groups(console: Console, found: list[Looked], expressions: Sequence[str], all_code: bool) -> None:
+    from ..debugger.stack_groups import group
+
+    groups = group(found)
+    steps = {one.step for one in found}
+    for number, one in enumerate(groups):
+        names = [one.step] if len(steps) > 1 or not one.name else []
+        console.line(f"{', '.join(filter(None, [*names, one.name]))}: {one.summary}{_state(one)}")
+        _show_frames(console, one.frames, all_code)
+        if len(one.members) == 1 or number == 0 or all_code:
+            _show_others(console, one.members[0], all_code)
+    for looked in found:
+        if looked.trouble:
+            name = ", ".join(filter(None, [looked.step, looked.name]))
+            console.line(f"  note: {name}: {looked.trouble}")
+    for expression in expressions:
+        _show_values(console, found, expression)
+
+
+def _state(group: Group) -> str:
+    from ..debugger.stack_groups import main_frames
+
+    process = group.members[0].process or {"threads": []}
+    frames = main_frames(process)
+    paused = any(thread["paused"] for thread in process["threads"] if thread["frames"] is frames)
+    return "  (stopped in a debugger)" if paused else ""
+
+
+def _show_frames(console: Console, frames: Sequence[dict[str, Any]], all_code: bool, indent: str = "  ") -> None:
+    """A stack, innermost first as `inspect` shows it."""
+    from ..paths import shown
+
+    others = 0
+    for frame in reversed(frames):
+        if frame["own"] or all_code:
+            console.line(f"{indent}{frame['function']:<24} {shown(Path(frame['file']))}:{frame['line']}")
+        else:
+            others += 1
+        if frame.get("left_out"):
+            console.line(f"{indent}({frame['left_out']} frames in between)")
+    if others:
+        console.line(f"{indent}({others} frame{'s' if others > 1 else ''} of other code)")
+
+
+def _show_others(console: Console, looked: Looked, all_code: bool) -> None:
+    """The other threads of a process, and its tasks."""
+    from ..debugger.stack_groups import main_frames, place
+
+    process = looked.process
+    if process is None:
+        return
+    main = main_frames(process)
+    for thread in process["threads"]:
+        if thread["frames"] is not main:
+            console.line(f"  thread {thread['name']}: {place(thread['frames'])}")
+            if all_code:
+                _show_frames(console, thread["frames"], all_code, "    ")
+    for task in process["tasks"][:SHOWN_TASKS]:
+        console.line(f"  task {task['name']}{' (running)' if task['running'] else ''}: {place(task['frames'])}")
+    if len(process["tasks"]) > SHOWN_TASKS:
+        console.line(f"  and {len(process['tasks']) - SHOWN_TASKS} more tasks; --json shows all")
+
+
+def _show_values(console: Console, found: list[Looked], expression: str) -> None:
+    """What an expression is in each process; those that differ from the most are marked."""
+    from ..debugger.stack_groups import values
+
+    told = values(found, expression)
+    for number, (text, members) in enumerate(told):
+        differs = len(told) > 1 and number < len(told) - 1
+        names = _names(members)
+        short = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text)} characters)"
+        console.value(f"  {expression} = {short}{f'  ({names})' if names else ''}{'  <- differs' if differs else ''}")
+
+
+def _names(members: Sequence[Looked]) -> str:
+    from ..debugger.stack_groups import ranges
+
+    ranks = sorted(one.rank for one in members if one.rank is not None and not one.child)
+    texts = [f"rank{'s' if ranks[1:] else ''} {ranges(ranks)}"] if ranks else []
+    return ", ".join([*texts, *(one.name for one in members if one.child)])
+
+
+def _as_json(found: Sequence[Looked], expressions: Sequence[str]) -> dict[str, Any]:
+    from ..debugger.stack_groups import group
+
+    groups = [
+        {"step": one.step, "name": one.name, "ranks": one.ranks, "count": len(one.members), "summary": one.summary}
+        for one in group(found)
+    ]
+    return {"groups": groups, "processes": [one.as_json() for one in found]}
