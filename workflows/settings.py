@@ -62,6 +62,14 @@ def _auth(value: str) -> str:
     return value
 
 
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"must be a regular expression ({error})") from error
+    return value
+
+
 def _matching(pattern: str, meaning: str) -> Callable[[str], str]:
     def read(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -151,6 +159,19 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("AML_SCORING_PORT", "8000", "port of the service on 127.0.0.1; 0: a free one", _port),
     Setting("AML_DEBUG_PORT", "5678", "port for debuggers on 127.0.0.1; 0: a free one", _port),
     Setting("AML_DEBUG_TIMEOUT", "300", "seconds that a program waits for a debugger before it goes on", _seconds),
+    Setting(
+        "AML_SNAPSHOT",
+        "on",
+        "on: what fails by an exception leaves a snapshot of its frames and variables beside its logs; or off",
+        _one_of("on", "off"),
+        name="snapshots",
+    ),
+    Setting(
+        "AML_SNAPSHOT_REDACT",
+        "",
+        "regular expression of names whose values are left out of snapshots, beside those that look secret",
+        _pattern,
+    ),
     Setting("AML_PIPELINE_FILE", "", "pipeline, component, job or schedule of Azure ML", path=True),
     Setting("AML_SUBSCRIPTION_ID", "", "the workspace's subscription; or an Azure config.json"),
     Setting("AML_RESOURCE_GROUP", "", "the workspace's resource group"),
@@ -238,6 +259,8 @@ class Settings:
     scoring_port: int
     debug_port: int
     debug_timeout: int
+    snapshots: str
+    snapshot_redact: str | None
     pipeline_file: Path
     subscription_id: str | None
     resource_group: str | None
@@ -255,6 +278,11 @@ class Settings:
     remote_gateway: str | None
     remote_python: str | None
     set_by: Mapping[str, str]
+
+    @property
+    def leaves_snapshots(self) -> bool:
+        """Whether what fails leaves a snapshot."""
+        return self.snapshots == "on"
 
     @property
     def source_root(self) -> Path:

@@ -107,6 +107,8 @@ class LocalBackend:
                     ),
                     pipeline.outputs,
                     pipeline.continue_on_failure,
+                    settings.leaves_snapshots,
+                    settings.snapshot_redact or "",
                 )
                 name = configuration_names(pipeline, allotted, debug)
                 run.steps = submission.step_records(run, plan, steps, name)

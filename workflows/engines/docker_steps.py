@@ -199,6 +199,7 @@ class DockerSteps:
             debuggee=DEBUGGEE_ROOT,
             code=[CODE, WORK, *(seen_at(path, _places(spec)) for path in spec.includes), *_code_links(spec).places],
             events=f"{ANNOUNCE_ROOT}/{spec.events.name}",
+            logs=f"{RUN}/{spec.log().parent.name}",
             uploads=WORK,
             # Inside, the port has to be reachable from where it is published: 127.0.0.1 only.
             listen_host="0.0.0.0",  # noqa: S104

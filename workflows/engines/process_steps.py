@@ -40,7 +40,7 @@ class ProcessSteps:
     def view(self, spec: StepSpec) -> StepView:
         """See :class:`~workflows.engines.steps.StepEngine`."""
         code = spec.code_root
-        if spec.injected and code is not None and os.pathsep in f"{os.path.realpath(code)}{spec.folder}":
+        if spec.is_followed and code is not None and os.pathsep in f"{os.path.realpath(code)}{spec.folder}":
             raise UserError(
                 f"{code} cannot be debugged: the {os.pathsep!r} in its path separates folders in PYTHONPATH.",
                 "Move the project to a folder without one, or use Docker.",
@@ -94,6 +94,7 @@ class ProcessSteps:
             debuggee=DEBUGGEE,
             code=[*code, work, *(seen_at(path, places) for path in spec.includes)],
             events=str(spec.events),
+            logs=str(spec.log().parent),
             uploads=str(spec.folder / "work"),
             listen_host="127.0.0.1",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from ..pipelines.commands import PARALLEL_DRIVER
-from .steps import StepSpec
+from .steps import Snapshots, StepSpec
 
 #: The mark by which every process of a run is found: RUN_ID/STEP.
 MARK = "AZUREML_DEBUGGEE_RUN"
@@ -69,6 +69,7 @@ def injected_variables(
     debuggee: str,
     code: Sequence[str],
     events: str,
+    logs: str,
     uploads: str,
     listen_host: str,
     separator: str = ":",
@@ -81,6 +82,7 @@ def injected_variables(
         debuggee: The debuggee's folder as the step sees it.
         code: Folders of the step's code as the step sees them.
         events: File to announce events in, as the step sees it.
+        logs: The folder of its logs, as the step sees it.
         uploads: The folder of ``outputs`` and ``logs``, as the step sees it.
         listen_host: Address to listen on.
         separator: What stands between two folders of a path there.
@@ -89,6 +91,10 @@ def injected_variables(
         return {}
     path = [f"{debuggee}/inject", *filter(None, [own.get("PYTHONPATH")])]
     injected = {"PYTHONPATH": separator.join(path)}
+    if spec.snapshots is not None:
+        injected |= snapshot_variables(spec.snapshots, logs)
+        # What Python compiles of the debuggee lies beside it.
+        injected["AZUREML_DEBUGGEE_EVENTS"] = events
     if spec.metrics:
         injected["AZUREML_DEBUGGEE_METRICS"] = events.replace("events.jsonl", "metrics.jsonl")
         injected["AZUREML_DEBUGGEE_UPLOADS"] = uploads
@@ -114,6 +120,20 @@ def injected_variables(
         "AZUREML_DEBUGGEE_ON_ERROR": "1" if debug.on_error else "0",
         "AZUREML_DEBUGGEE_ANY": "1" if debug.any_program else "0",
         "AZUREML_DEBUGGEE_CHILDREN": "1" if debug.children else "0",
+    }
+
+
+def snapshot_variables(snapshots: Snapshots, folder: str) -> dict[str, str]:
+    """What has a process leave a snapshot where it fails.
+
+    Args:
+        snapshots: What it is told.
+        folder: Where they go, as the process sees it.
+    """
+    return {
+        "AZUREML_DEBUGGEE_SNAPSHOTS": folder,
+        "AZUREML_DEBUGGEE_STORY": snapshots.story,
+        **({"AZUREML_DEBUGGEE_REDACT": snapshots.redact} if snapshots.redact else {}),
     }
 
 

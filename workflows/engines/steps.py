@@ -35,6 +35,19 @@ class StepDebug:
 
 
 @dataclass(frozen=True)
+class Snapshots:
+    """What a step leaves where it fails by an exception: files ``snapshot-*.json`` beside its logs.
+
+    Attributes:
+        story: ``pipeline`` or ``experiment``.
+        redact: A regular expression of names whose values are left out, beside those that look secret.
+    """
+
+    story: str
+    redact: str = ""
+
+
+@dataclass(frozen=True)
 class Tracking:
     """What mlflow is told of a step.
 
@@ -71,6 +84,7 @@ class StepSpec:
         includes: Absolute paths of files and folders that lie beside the code in the working folder.
         parallel: Whether its command starts the driver of parallel steps.
         tracking: What mlflow is told, for what it logs to be kept in ``mlflow``; None for nothing.
+        snapshots: What it leaves where it fails; None for nothing.
     """
 
     run_id: str
@@ -91,6 +105,7 @@ class StepSpec:
     includes: tuple[Path, ...] = ()
     parallel: bool = False
     tracking: Tracking | None = None
+    snapshots: Snapshots | None = None
 
     @property
     def code_root(self) -> Path | None:
@@ -102,6 +117,11 @@ class StepSpec:
     @property
     def injected(self) -> bool:
         """Whether the debuggee travels into its processes."""
+        return self.is_followed or self.snapshots is not None
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether it is to be debugged, or what it logs is kept."""
         return self.metrics or self.published_options or bool(self.debug and self.debug.ports)
 
     def log(self, rank: int | None = None) -> Path:

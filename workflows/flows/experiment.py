@@ -379,7 +379,11 @@ class ExperimentFlow:
                 children=debug.children,
                 launched=debug.launched,
             )
-        return Plan((work.planned(run.name, image, planned),))
+        return Plan(
+            (work.planned(run.name, image, planned),),
+            snapshots=self.settings.leaves_snapshots,
+            redact=self.settings.snapshot_redact or "",
+        )
 
     def _build(self, run: RunRecord, environment: ResolvedEnvironment, engine: Engine) -> ImageRef:
         """Build the run's environment, or find it built; what is shown is kept with the run."""

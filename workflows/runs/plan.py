@@ -113,11 +113,15 @@ class Plan:
         steps: The steps.
         outputs: The whole run's outputs: name to (step, output).
         continue_on_failure: Whether independent steps go on when one has failed.
+        snapshots: Whether what fails leaves a snapshot.
+        redact: A regular expression of names whose values are left out of it.
     """
 
     steps: tuple[PlannedStep, ...]
     outputs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     continue_on_failure: bool = True
+    snapshots: bool = False
+    redact: str = ""
 
 
 def save(plan: Plan, folder: Path) -> None:
@@ -184,6 +188,9 @@ def load(folder: Path) -> Plan:
         steps=tuple(_step(entry) for entry in values["steps"]),
         outputs={name: (step, output) for name, (step, output) in values["outputs"].items()},
         continue_on_failure=values["continue_on_failure"],
+        # Of a run that was submitted by an older version.
+        snapshots=values.get("snapshots", False),
+        redact=values.get("redact", ""),
     )
 
 

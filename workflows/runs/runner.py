@@ -23,7 +23,7 @@ from ..background import log, spawn
 from ..debuggee import FOLDER as DEBUGGEE
 from ..engines import reservations
 from ..engines.step_variables import step_variables
-from ..engines.steps import StepDebug, StepProcess, StepSpec, Tracking
+from ..engines.steps import Snapshots, StepDebug, StepProcess, StepSpec, Tracking
 from ..engines.work_folder import RUN_FOLDERS
 from ..environments.conda_variables import expanded
 from ..errors import UserError
@@ -328,6 +328,7 @@ class Runner:
             published_options="--remote_debug" in planned.command,
             parallel=PARALLEL_DRIVER in planned.command,
             tracking=Tracking(self.run.name, step.run_id),
+            snapshots=Snapshots(self.run.kind, self._plan.redact) if self._plan.snapshots else None,
         )
 
     def _output(self, step: str, name: str) -> Path:

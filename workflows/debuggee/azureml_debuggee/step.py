@@ -402,7 +402,10 @@ def _once_needed(watch: Callable[[], None]) -> None:
 
 
 def leave_path(inject: str, environment: MutableMapping[str, str]) -> None:
-    """Make PYTHONPATH what it would be without the debuggee, for the program and its children."""
+    """Make PYTHONPATH what it would be without the debuggee, for the program and, but for snapshots, its children."""
+    if environment.get("AZUREML_DEBUGGEE_SNAPSHOTS"):
+        _come_along(inject, environment)
+        return
     path = environment.get("PYTHONPATH")
     if path is None:
         return

@@ -18,8 +18,13 @@ _package.__spec__ = type(sys.__spec__)("azureml_debuggee", None, is_package=True
 sys.modules["azureml_debuggee"] = _package
 # Most often a child of a debugged process, which needs no more than `child`.
 _is_child = bool(os.environ.get("AZUREML_DEBUGGEE_CHILDREN_AT"))
+# Or one that nobody debugs, which is looked at only when it fails.
+_has_snapshots = bool(os.environ.get("AZUREML_DEBUGGEE_SNAPSHOTS"))
+_is_plain = not (_is_child or os.environ.get("AZUREML_DEBUGGEE_CODE") or os.environ.get("AZUREML_DEBUGGEE_METRICS"))
 # Compiled once a step where it has not been where it lies; a program may start thousands of processes.
-_compiled = "{}.{}.pyc".format("child" if _is_child else "step", sys.implementation.cache_tag)
+_compiled = "{}.{}.pyc".format(
+    "child" if _is_child else "failures" if _is_plain else "step", sys.implementation.cache_tag
+)
 _kept = sys.dont_write_bytecode, sys.pycache_prefix
 _mask = os.umask(0o077)
 if os.environ.get("AZUREML_DEBUGGEE_EVENTS") and (
@@ -28,19 +33,27 @@ if os.environ.get("AZUREML_DEBUGGEE_EVENTS") and (
     sys.dont_write_bytecode = False
     sys.pycache_prefix = os.path.join(os.path.dirname(os.environ["AZUREML_DEBUGGEE_EVENTS"]), "bytecode")
 try:
+    if _has_snapshots:
+        from azureml_debuggee import failures as _failures  # type: ignore[import-not-found]
+
+        _failures.watch()
     if _is_child:
         from azureml_debuggee.child import begin as _begin  # type: ignore[import-not-found]
-    else:
+    elif not _is_plain:
         from azureml_debuggee.step import prepare as _begin  # type: ignore[import-not-found]
 finally:
     sys.dont_write_bytecode, sys.pycache_prefix = _kept
     os.umask(_mask)
 
 if os.environ.get("AZUREML_DEBUGGEE_DEBUGPY"):
-    from azureml_debuggee import beside as _beside  # type: ignore[import-not-found]
+    from azureml_debuggee import beside as _beside
 
     _beside.install(os.environ["AZUREML_DEBUGGEE_DEBUGPY"])
-_start = _begin(_inject)
+if _is_plain:
+    _start = None
+    sys.path[:] = [_entry for _entry in sys.path if not _entry or os.path.abspath(_entry) != _inject]
+else:
+    _start = _begin(_inject)
 del sys.modules["sitecustomize"]
 try:
     # With no other there, the ImportError is the one that `site` expects.

@@ -1,0 +1,183 @@
+"""What a snapshot leaves out: values by their names, and those values wherever else they appear.
+
+What is left out is told by the words of a name, so that `tokenizer` and `monkey` stay. The words are the same for
+variables, attributes, keys of dictionaries and options on a command line.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False  # As good as typing's, without importing that.
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterator, List, Optional, Sequence, Set
+
+#: Stands where a value has been left out.
+LEFT_OUT = "<left out: its name looks secret>"
+MASK = "***"
+#: Words of a name that make its value a secret.
+_WORDS = frozenset(
+    (
+        *("password", "passwords", "passwd", "pwd", "passphrase", "token", "tokens", "secret", "secrets", "sas", "pat"),
+        *("credential", "credentials", "creds", "key", "keys", "apikey", "apikeys", "accesskey", "accountkey", "jwt"),
+        *("sharedkey", "privatekey", "connectionstring", "connectionstrings", "connstr", "authorization", "bearer"),
+        *("cookie", "cookies"),
+    )
+)
+#: The same, where two of them stand beside each other.
+_PAIRS = frozenset(("connection string", "connection strings", "conn str", "conn string", "pass word", "pass phrase"))
+#: Words that name much besides secrets: what has such a name is left out, but is not looked for elsewhere.
+_WEAK = frozenset(("key", "keys", "token", "tokens", "pat"))
+#: Words beside which those name secrets alone.
+_STRENGTHENING = frozenset(
+    ["api", "access", "account", "auth", "private", "shared", "signing", "encryption", "bearer", "refresh"]
+)
+#: Endings of a word written without a break, such as `mypassword`.
+_ENDINGS = ("password", "passwd", "secret", "credential", "credentials", "apikey", "connectionstring", "passphrase")
+#: Characters of a name that are looked at.
+_MOST_NAME = 200
+#: Characters that a secret has at least to be looked for elsewhere, and at most; how many are looked for.
+_SHORTEST, _LONGEST, _MOST = 6, 4096, 200
+
+
+class Names:
+    """Tells which names look secret, and keeps what has been left out.
+
+    Args:
+        re: Python's own module of that name.
+        pattern: A regular expression of the person's, for further names; one that is none counts as a text.
+    """
+
+    def __init__(self, re: Any, pattern: str = "") -> None:
+        self._re = re
+        self._split = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+        self._more: Any = None
+        if pattern:
+            try:
+                self._more = re.compile(pattern, re.IGNORECASE)
+            except Exception:
+                self._more = re.compile(re.escape(pattern), re.IGNORECASE)
+        self._known: Dict[str, bool] = {}
+        self._values: Set[str] = set()
+        literal = r"(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")"
+        #: A name, in quotes or not, and the literal that it is given; `==` gives nothing, but tells as much.
+        self._given = re.compile(
+            r"(?<![\w])([\"']?)([A-Za-z_][\w-]{0,100})\1(\s{0,8}(?::[^=:\n\"']{1,60})?(?:==?|:)\s{0,8}[rbfuRBFU]{0,2})("
+            + literal
+            + ")"
+        )
+        #: The same in what is no program: `password=x`, `AccountKey=x;`, `sig=x&`.
+        self._plain = re.compile(r"(?<![\w])([A-Za-z_][\w-]{0,100})(\s?[=:]\s?)([^\s;&,'\"<>]{1,4000})")
+        #: What is a secret by its form.
+        self._forms = re.compile(
+            r"(?<=://)[^\s/:@'\"]{0,200}:[^\s/@'\"]{1,200}(?=@)|(?<=[?&]sig=)[^\s&'\"]{1,500}"
+            r"|(?i:(?<=\bbearer ))[\w.~+/=-]{8,4000}|\beyJ[\w-]{10,2000}\.[\w-]{10,3000}\.[\w-]{0,2000}"
+        )
+
+    def is_secret(self, name: str) -> bool:
+        """Whether a name looks like that of a secret."""
+        name = name[:_MOST_NAME]
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = self._is_secret(name)
+        return known
+
+    def _is_secret(self, name: str) -> bool:
+        if self._more is not None and self._more.search(name):
+            return True
+        words = self.words(name)
+        if not _WORDS.isdisjoint(words) or any(word.endswith(_ENDINGS) for word in words):
+            return True
+        return any("{} {}".format(*pair) in _PAIRS for pair in zip(words, words[1:]))
+
+    def is_weak(self, name: str) -> bool:
+        """Whether a name that looks secret is one of those that also name counts and places."""
+        words = set(self.words(name))
+        return bool(words & _WEAK) and not words & (_WORDS - _WEAK | _STRENGTHENING)
+
+    def words(self, name: str) -> List[str]:
+        """The words of a name, in lower case."""
+        return [word.lower() for word in self._split.findall(name)]
+
+    # What has been left out
+
+    def keep(self, name: str, text: str) -> None:
+        """Remember a value that has been left out, for it to be found in other texts."""
+        text = text.strip()
+        if not _SHORTEST <= len(text) <= _LONGEST or len(self._values) >= _MOST:
+            return
+        # Such as PWD's, or that of a key's file: a place is no secret, and much else is told by it.
+        if text[0] in "/.~" and "\0" not in text and os.path.lexists(text):
+            return
+        is_mixed = any(one.isdigit() for one in text) and any(one.isalpha() for one in text)
+        words = set(self.words(name)) & _WORDS
+        is_weak = bool(words) and words <= _WEAK and len(self.words(name)) == 1
+        # What could be any word of a program stays readable there.
+        if is_mixed or (not is_weak and not text.replace("_", "").replace("-", "").isalpha()) or len(text) >= 20:
+            self._values.add(text)
+
+    def scrubber(self) -> Any:
+        """A function that takes what has been left out out of a text as well."""
+        known = sorted(self._values, key=len, reverse=True)
+        spellings: List[str] = []
+        for text in known:
+            spellings.append(text)
+            escaped = repr(text)[1:-1]
+            if escaped != text:
+                spellings.append(escaped)
+        pattern = self._re.compile("|".join(map(self._re.escape, spellings))) if spellings else None
+        forms = self._forms
+
+        def scrub(text: str) -> str:
+            if pattern is not None:
+                text = pattern.sub(MASK, text)
+            if "://" in text or "sig=" in text or "eyJ" in text or "earer " in text:
+                text = forms.sub(MASK, text)
+            return text
+
+        return scrub
+
+    def line(self, line: str) -> str:
+        """A line of a program without the texts that it gives to secret names."""
+
+        def change(found: Any) -> str:
+            if not self.is_secret(found.group(2)):
+                return str(found.group(0))
+            self.keep(found.group(2), found.group(4)[1:-1])
+            quote = found.group(4)[0]
+            return "{0}{1}{0}{2}{3}{4}{3}".format(found.group(1), found.group(2), found.group(3), quote, MASK)
+
+        return str(self._given.sub(change, line)) if ("'" in line or '"' in line) else line
+
+    def text(self, text: str) -> str:
+        """A message without the values that it gives to secret names."""
+
+        def change(found: Any) -> str:
+            if not self.is_secret(found.group(1)):
+                return str(found.group(0))
+            self.keep(found.group(1), found.group(3))
+            return str(found.group(1)) + str(found.group(2)) + MASK
+
+        return str(self._plain.sub(change, self.line(text))) if ("=" in text or ":" in text) else text
+
+    def arguments(self, arguments: Sequence[str]) -> List[str]:
+        """A command line without the values of secret options."""
+        return list(self._arguments(arguments))
+
+    def _arguments(self, arguments: Sequence[str]) -> Iterator[str]:
+        before: Optional[str] = None
+        for argument in arguments:
+            name, equals, value = argument.partition("=")
+            if before is not None and not argument.startswith("-"):
+                self.keep(before, argument)
+                yield MASK
+                before = None
+                continue
+            before = None
+            if equals and self.is_secret(name):
+                self.keep(name, value)
+                yield name + "=" + MASK
+                continue
+            if argument.startswith("-") and not equals and self.is_secret(argument):
+                before = argument
+            yield argument
