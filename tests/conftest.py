@@ -40,6 +40,9 @@ pytest_plugins = (
 # is kept from one run to the next in a cache of the tests' own.
 for _name in [name for name in os.environ if name.startswith("AML_")]:
     del os.environ[_name]
+# Nor does a shell decide whether every command of a test compiles the whole program, and every worker all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 _user = os.getuid() if hasattr(os, "getuid") else "user"
 _cache = Path(tempfile.gettempdir()) / f"azureml-debug-tests-{_user}"
 os.environ["XDG_CACHE_HOME"] = str(_cache)
