@@ -20,7 +20,7 @@ from .. import storage
 from ..debuggee import FOLDER as DEBUGGEE
 from ..environments.definition import EnvironmentDefinition
 from ..environments.pythons import PythonFacts
-from ..errors import NameTaken, UserError
+from ..errors import NameTaken, PortHeld, UserError
 from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, RegistryLogin, Service, ServiceSpec
 from ..paths import cache_folder
@@ -470,7 +470,8 @@ class DockerEngine:
             raise told from error
         text = str(error.explanation or error)
         if "address already in use" in text or "port is already allocated" in text:
-            raise UserError(
+            raise PortHeld(
+                spec.scoring_port,
                 f"Docker cannot publish a port of the service {spec.name}: {text.rpartition('failed: ')[2] or text}.",
                 "Choose another port: --scoring-port 0.",
             ) from error

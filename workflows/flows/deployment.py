@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import report, sessions, uses
 from ..environments.definition import EnvironmentDefinition, local_files
-from ..errors import NameTaken, UserError
+from ..errors import NameTaken, PortHeld, UserError
 from ..interrupts import uninterrupted
 from ..models import ImageRef, Service, ServiceSpec
 from ..paths import shown
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .packaging import Packaging, Source
 
 CONFIGURATION = "Azure Machine Learning Deployment: Docker Debug"
-#: How often another name is looked for where somebody else is quicker with it.
+#: How often another name, or port, is looked for where somebody else is quicker with it.
 _NAMES = 10
 
 
@@ -354,12 +354,20 @@ class Deployment(Present):
         return service
 
     def _made(self, spec: ServiceSpec, notes: list[str]) -> Service:
+        from ..engines import ports
+
         for _ in range(_NAMES):
             try:
                 return self.engine.create(spec)
+            # Another command, or another program, was quicker since this one looked.
             except NameTaken:
-                # Another project's command was quicker, since this one looked.
                 spec = replace(spec, name=self._specification().container_name(notes))
+            except PortHeld as error:
+                scoring = error.port == spec.scoring_port
+                if (self.settings.scoring_port if scoring else self.settings.debug_port) != 0:
+                    raise
+                (port,) = ports.reserve_free(1)
+                spec = replace(spec, scoring_port=port) if scoring else replace(spec, debug_port=port)
         return self.engine.create(spec)
 
     def _look_first(self, service: Service | None, image: ImageRef) -> None:

@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ..engines.step_variables import step_variables
 from ..engines.steps import Snapshots, StepDebug, StepProcess, StepSpec, Tracking
 from ..engines.work_folder import RUN_FOLDERS
 from ..environments.conda_variables import expanded
-from ..errors import UserError
+from ..errors import PortHeld, UserError
 from ..models import ImageRef
 from ..pipelines.commands import PARALLEL_DRIVER
 from ..pipelines.expressions import Malformed, substitute, with_run
@@ -41,6 +41,8 @@ from .attachable import expected, of_step, write_configurations
 from .plan import Plan, PlannedBest, PlannedStep
 from .record import RunRecord, StepRecord
 
+#: How often a step's ports are chosen.
+_CHOICES = 3
 #: Seconds between two looks at what the steps do.
 LOOK_SECONDS = 0.02
 #: An output that a step need not write to: Azure ML puts there what the step leaves as artifacts.
@@ -260,7 +262,7 @@ class Runner:
                 for name, value in planned.variables.items()
             }
             variables = {**self._of_conda(planned.image, variables), **variables}
-            process = self._engine.start_step(spec, command, step_variables(spec, variables, view.paths))
+            process = self._begun(planned, spec, lambda spec: (command, step_variables(spec, variables, view.paths)))
         except (UserError, Malformed, ValueError, OSError, RuntimeError, MemoryError) as error:
             # ValueError: a NUL in a variable or in the command. RuntimeError: no thread can be started.
             step.status, self._failed = records.FAILED, True
@@ -273,6 +275,25 @@ class Runner:
             self._save_soon()
             return
         self._running.append(_Running(planned, step, process))
+
+    def _begun(
+        self, planned: PlannedStep, spec: StepSpec, told: Callable[[StepSpec], tuple[str, Mapping[str, str]]]
+    ) -> StepProcess:
+        """Start a step, on other ports where another program has been quicker with one since it was chosen.
+
+        Args:
+            planned: The step.
+            spec: The same for the engine.
+            told: Its command and its variables, by what it is for the engine.
+        """
+        for _ in range(_CHOICES - 1):
+            try:
+                return self._engine.start_step(spec, *told(spec))
+            except PortHeld as error:
+                log(f"{error.problem} Another one is chosen.")
+                spec = replace(spec, debug=self._debug(planned, self._steps[planned.name]))
+                self._save()
+        return self._engine.start_step(spec, *told(spec))
 
     def _literal(self, text: str) -> str:
         started = datetime.fromtimestamp(self.run.created, timezone.utc)
