@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from engine_images import OWNER
-from projects import LIMIT, ROOT
+from projects import LIMIT, ROOT, Project
 
 from workflows.engines.docker_client import connect
 from workflows.engines.docker_images import KIND
@@ -195,3 +195,21 @@ def own(images_of_this_process: OwnImages) -> Iterator[OwnImages]:
     yield made
     made.remove_environments()
     assert gone(lambda: made.leftovers() - before), made.leftovers() - before
+
+
+@pytest.fixture
+def image_of_its_own(request: pytest.FixtureRequest) -> Callable[[Project, str], None]:
+    """Have a project's image tagged by a name, which is taken away at the end."""
+
+    def settle(project: Project, tag: str) -> None:
+        project.environ["AML_IMAGE_TAG"] = tag
+
+        def take_away() -> None:
+            project.inv("container.stop")
+            with contextlib.closing(connect()) as client:
+                if client.images.list(tag):
+                    client.api.remove_image(tag, force=True)
+
+        request.addfinalizer(take_away)
+
+    return settle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +102,14 @@ def test_a_deployments_file_alone_leads_to_a_breakpoint_in_its_script(files: Pro
     assert files.ok("container.stop", "--json", AML_DEPLOYMENT_FILE="endpoints/blue.yml").json["stopped"]
 
 
-def test_an_image_that_serves_by_itself_is_stopped_in_its_own_program(files: Project) -> None:
+def test_an_image_that_serves_by_itself_is_stopped_in_its_own_program(
+    files: Project, image_of_its_own: Callable[[Project, str], None]
+) -> None:
     own = "endpoints/own.yml"
     if files.environ["AML_ENGINE"] != "docker":
         files.inv("deploy.debug", "--deployment", own).says("serves by itself", "takes Docker", "AML_ENGINE=docker")
         return
-    files.environ["AML_IMAGE_TAG"] = "debug-that-serves-by-itself:1"
+    image_of_its_own(files, "debug-that-serves-by-itself:1")
     debug = files.debug("--deployment", own)
     assert debug["scoring_url"].endswith("/predict")
     main = files.folder / "endpoints" / "image" / "app" / "main.py"
@@ -127,10 +129,12 @@ def test_an_image_that_serves_by_itself_is_stopped_in_its_own_program(files: Pro
     assert held["scoring_url"].endswith("/predict")
 
 
-def test_an_image_that_never_gets_ready_is_given_up_with_the_end_of_its_log(files: Project) -> None:
+def test_an_image_that_never_gets_ready_is_given_up_with_the_end_of_its_log(
+    files: Project, image_of_its_own: Callable[[Project, str], None]
+) -> None:
     if files.environ["AML_ENGINE"] != "docker":
         pytest.skip("images take Docker")
-    files.environ["AML_IMAGE_TAG"] = "debug-that-is-never-ready:1"
+    image_of_its_own(files, "debug-that-is-never-ready:1")
     text = OWN.replace("/ready", "/nowhere") + "readiness_probe: {initial_delay: 1, period: 1, failure_threshold: 2}\n"
     (files.folder / "endpoints" / "own.yml").write_text(text)
     refused = files.inv("deploy.debug", "--deployment", "endpoints/own.yml")
@@ -169,10 +173,12 @@ threading.Thread(target=server.serve_forever, daemon=True).start()
 """
 
 
-def test_a_probe_says_where_and_how_an_image_is_asked_whether_it_is_ready(files: Project) -> None:
+def test_a_probe_says_where_and_how_an_image_is_asked_whether_it_is_ready(
+    files: Project, image_of_its_own: Callable[[Project, str], None]
+) -> None:
     if files.environ["AML_ENGINE"] != "docker":
         pytest.skip("images take Docker")
-    files.environ["AML_IMAGE_TAG"] = "debug-that-is-probed:1"
+    image_of_its_own(files, "debug-that-is-probed:1")
     (files.folder / "endpoints" / "image" / "app" / "main.py").write_text(READY + APP)
     where = "path: up, port: 9443, scheme: HTTPS, method: head"
     probe = f"{{{where}, period: 1, failure_threshold: 60, success_threshold: 2}}"
@@ -286,10 +292,12 @@ def test_a_model_of_mlflow_without_code_is_served_and_its_own_code_stops(files: 
     assert seen["response"] == {"status": 200, "body": [3, 6]}
 
 
-def test_an_image_with_the_server_runs_as_it_is_and_one_without_is_refused(files: Project) -> None:
+def test_an_image_with_the_server_runs_as_it_is_and_one_without_is_refused(
+    files: Project, image_of_its_own: Callable[[Project, str], None]
+) -> None:
     if files.environ["AML_ENGINE"] != "docker":
         pytest.skip("images take Docker")
-    files.environ["AML_IMAGE_TAG"] = "debug-of-an-image-as-it-is:1"
+    image_of_its_own(files, "debug-of-an-image-as-it-is:1")
     file = files.folder / "endpoints" / "blue.yml"
     named = BLUE.replace("  conda_file: ../model-1/environment/conda.yml\n", "")
     file.write_text(named.replace("nowhere.invalid/azureml/base:latest", "azureml-debug/base:latest"))
