@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from ready import Command, ready
 
 ROOT = Path(__file__).resolve().parents[2]
 #: For what is decided before an engine is asked for anything, or without one: shown once, where it takes least.
@@ -100,16 +101,21 @@ class Project:
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """Type a command and do not wait for it."""
-        child = subprocess.Popen(
-            [*self.prefix, self.python, "-m", "invoke", *arguments],
-            cwd=self.folder,
-            env=self._environment(more),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        environ = self._environment(more)
+        source = None if self.prefix else ready(self.python, ROOT)
+        if source is not None and source.takes(self.folder, environ):
+            child: subprocess.Popen[str] = Command(source, arguments, cwd=self.folder, env=environ)
+        else:
+            child = subprocess.Popen(
+                [*self.prefix, self.python, "-m", "invoke", *arguments],
+                cwd=self.folder,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
         self.children.append(child)
         return child
 

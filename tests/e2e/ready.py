@@ -1,0 +1,178 @@
+"""Commands that begin with the program loaded: copies, by a fork, of a process that has loaded it once.
+
+Most of what a short command takes is Python's start and its imports, and the tests type thousands of them. Such a copy
+does what the command does: in a process, a session, a folder and an environment of its own, behind its own pipes.
+Whatever decides how Python starts, or which modules it loads, has a command started the usual way; see `Ready.takes`.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import functools
+import json
+import os
+import select
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+#: The line that makes a folder's tasks.py one of the program under test.
+LINE = "sys.path.insert(0, {!r})\nfrom workflows import namespace as ns\n"
+#: Start every command the usual way, to look for what the two ways differ in.
+PLAIN = "AZUREML_DEBUG_TEST_PLAIN"
+_DECIDING = ("PYTHON", "LC_", "LD_", "MALLOC_")
+_DECIDING_TOO = ("LANG", "LANGUAGE", "TZ")
+
+
+def _deciding(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that tell how Python starts."""
+    return {name: value for name, value in environ.items() if name.startswith(_DECIDING) or name in _DECIDING_TOO}
+
+
+class Ready:
+    """A process of a Python that has loaded the program, and waits for commands.
+
+    Args:
+        python: The interpreter.
+        root: The program's folder.
+    """
+
+    def __init__(self, python: str, root: Path) -> None:
+        self._deciding = _deciding(os.environ)
+        self._lock = threading.Lock()
+        self._root = str(root)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [python, str(Path(__file__).with_name("ready_process.py")), str(theirs.fileno()), self._root],
+                cwd=root,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self._socket = ours
+        length = ours.recv(4, socket.MSG_WAITALL)
+        assert len(length) == 4 and self._process.stderr, (self._process.stderr or sys.stdin.buffer).read().decode()
+        names = ours.recv(struct.unpack("!I", length)[0], socket.MSG_WAITALL)
+        #: What a file or folder beside tasks.py would hide, if it were not loaded already.
+        self._names = frozenset(names.decode().split())
+
+    def takes(self, folder: Path, environ: Mapping[str, str]) -> bool:
+        """Whether a command in a folder would load the same modules, and Python start in the same way."""
+        if _deciding(environ) != self._deciding:
+            return False
+        try:
+            text = (folder / "tasks.py").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return False
+        if LINE.format(self._root) not in text:
+            return False
+        return self._names.isdisjoint(name.partition(".")[0] for name in os.listdir(folder))
+
+    def begin(self, arguments: Sequence[str], folder: str, environ: Mapping[str, str], streams: Sequence[int]) -> int:
+        """Start a command.
+
+        Args:
+            arguments: What is typed behind `inv`.
+            folder: Where.
+            environ: Its variables, all of them.
+            streams: Descriptors for its standard input, output and error.
+
+        Returns:
+            A descriptor that first has the process's id, and its status once it has ended; eight bytes each.
+        """
+        told, tells = os.pipe()
+        try:
+            wanted = json.dumps({"arguments": list(arguments), "folder": folder, "environ": dict(environ)}).encode()
+            handed = array.array("i", [*streams, tells])
+            with self._lock:
+                self._socket.sendmsg([struct.pack("!I", len(wanted))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, handed)])
+                self._socket.sendall(wanted)
+        except BaseException:
+            os.close(told)
+            raise
+        finally:
+            os.close(tells)
+        return told
+
+    def close(self) -> None:
+        """End it; what it has started goes on."""
+        self._socket.close()
+        self._process.wait(30)
+        assert self._process.stderr
+        self._process.stderr.close()
+
+
+@functools.cache
+def ready(python: str, root: Path) -> Ready | None:
+    """The one of this process; None where there can be none."""
+    if not hasattr(os, "pidfd_open") or os.environ.get(PLAIN):
+        return None
+    import atexit
+
+    made = Ready(python, root)
+    atexit.register(made.close)
+    return made
+
+
+class Command(subprocess.Popen[str]):
+    """A command that a :class:`Ready` has started, as a Popen.
+
+    Args:
+        source: Who starts it.
+        arguments: What is typed behind `inv`.
+        cwd: Where.
+        env: Its variables, all of them.
+    """
+
+    def __init__(self, source: Ready, arguments: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
+        self._source = source
+        self._told = -1
+        pipe = subprocess.PIPE
+        super().__init__(
+            list(arguments), cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+        )
+
+    def _execute_child(
+        self, args: Any, _executable: Any, _preexec: Any, _close: Any, _pass: Any, cwd: Any, env: Any, *others: Any
+    ) -> None:
+        # The first four of the others concern Windows and shells, or the pipes' ends follow them directly.
+        ends = others[3:9]
+        p2cread, _, _, c2pwrite, _, errwrite = ends
+        self._told = self._source.begin(args, str(cwd), env, [p2cread, c2pwrite, errwrite])
+        self.pid = struct.unpack("!q", self._eight())[0]
+        self._child_created = True
+        self._close_pipe_fds(*ends)  # type: ignore[attr-defined]
+
+    def _eight(self) -> bytes:
+        found = os.read(self._told, 8)
+        assert len(found) == 8, "the process that starts commands has ended"
+        return found
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        """As waitpid does, which knows children of this process only."""
+        if wait_flags & os.WNOHANG and not select.select([self._told], [], [], 0)[0]:
+            return 0, 0
+        status = struct.unpack("!q", self._eight())[0]
+        os.close(self._told)
+        self._told = -1
+        return self.pid, status
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None and self._told >= 0:
+            with contextlib.ExitStack() as close:
+                # Another thread that waits will know.
+                if not self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
+                    return None
+                close.callback(self._waitpid_lock.release)  # type: ignore[attr-defined]
+                if self.returncode is None and (found := self._try_wait(os.WNOHANG))[0]:
+                    self._handle_exitstatus(found[1])  # type: ignore[attr-defined]
+        return self.returncode

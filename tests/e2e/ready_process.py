@@ -1,0 +1,121 @@
+"""The process that `ready` starts: loads the program, and becomes a command, by a fork, as often as it is asked to.
+
+`python ready_process.py DESCRIPTOR ROOT`; standard library only, but for what it loads.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import selectors
+import socket
+import struct
+import sys
+from typing import Any
+
+#: What commands load that work on this machine; the rest is loaded by the command that needs it.
+_LEFT_OUT = (
+    "workflows.debuggee.",
+    "workflows.azureml.",
+    "workflows.remote.",
+    "workflows.reference",
+    "workflows.tasks.development",
+)
+
+
+def load(root: str) -> None:
+    """Import what commands import."""
+    sys.path.insert(0, root)
+    sys.argv[1:] = []
+    importlib.import_module("invoke.main")
+    package = importlib.import_module("workflows")
+    assert package.namespace
+    for module in pkgutil.walk_packages(package.__path__, "workflows."):
+        if not module.name.startswith(_LEFT_OUT) and not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    sys.path.remove(root)
+
+
+def received(source: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """The next command, and the descriptors for its streams and its status. At the end of all, this process ends."""
+    fds = array.array("i")
+    head, more, *_ = source.recvmsg(4, socket.CMSG_SPACE(4 * fds.itemsize))
+    if not head:
+        os._exit(0)
+    for _level, _kind, data in more:
+        fds.frombytes(data)
+    left = struct.unpack("!I", head)[0]
+    parts = []
+    while left:
+        part = source.recv(left)
+        parts.append(part)
+        left -= len(part)
+    return json.loads(b"".join(parts)), list(fds)
+
+
+def become(wanted: dict[str, Any], streams: list[int]) -> None:
+    """Make of this copy what a new process of the command is."""
+    os.setsid()
+    for number, fd in enumerate(streams):
+        os.dup2(fd, number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.chdir(wanted["folder"])
+    os.environ.clear()
+    os.environ.update(wanted["environ"])
+    sys.argv = ["-m", *wanted["arguments"]]
+    sys.path[0] = os.getcwd()
+
+
+def serve(source: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Start commands and tell how they end. Returns in each copy, with what that has to become."""
+    events = selectors.DefaultSelector()
+    events.register(source, selectors.EVENT_READ)
+    while True:
+        for key, _ in events.select():
+            if key.data:
+                pid, tells = key.data
+                status = os.waitpid(pid, 0)[1]
+                events.unregister(key.fd)
+                os.close(key.fd)
+                tell(tells, status)
+                os.close(tells)
+                continue
+            wanted, fds = received(source)
+            pid = os.fork()
+            if not pid:
+                return wanted, fds[:3]
+            for fd in fds[:3]:
+                os.close(fd)
+            events.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, fds[3]))
+            tell(fds[3], pid)
+
+
+def tell(descriptor: int, number: int) -> None:
+    """Write a number for a test that may have gone."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(descriptor, struct.pack("!q", number))
+
+
+def main() -> None:
+    """Load, say what has been loaded, serve; a copy goes on as `python -m invoke`."""
+    source = socket.socket(fileno=int(sys.argv[1]))
+    load(sys.argv[2])
+    names = " ".join({name.partition(".")[0] for name in sys.modules} | {"sitecustomize", "usercustomize"}).encode()
+    source.sendall(struct.pack("!I", len(names)) + names)
+    gc.collect()
+    # Copies share what is never looked through.
+    gc.freeze()
+    wanted, streams = serve(source)
+    source.detach()
+    become(wanted, streams)
+    runpy.run_module("invoke", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""A command that begins with the program loaded is the same as one that is started the usual way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import make_project
+from projects import ROOT, Project, until
+from ready import Command, Ready, ready
+
+BEGUN = "import os, sys, time\nopen('begun', 'w').write(f'{os.getpid()} {os.getsid(0)}')\ntime.sleep(60)\n"
+
+
+@pytest.fixture
+def source() -> Ready:
+    found = ready(sys.executable, ROOT)
+    if found is None:
+        pytest.skip("this system's processes have no descriptors")
+    return found
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Project:
+    """A project in which no engine is asked for anything."""
+    return make_project(tmp_path / "a project", "process")
+
+
+def both(project: Project, source: Ready, *arguments: str, **more: str) -> tuple[str, str, int]:
+    """What a command says and how it ends, the same in both ways."""
+    environ = {**os.environ, **project.environ, **more}
+    usual = subprocess.run(
+        [sys.executable, "-m", "invoke", *arguments], cwd=project.folder, env=environ, capture_output=True, text=True
+    )
+    assert source.takes(project.folder, environ)
+    with Command(source, arguments, project.folder, environ) as command:
+        out, err = command.communicate(timeout=60)
+    assert (out, err, command.returncode) == (usual.stdout, usual.stderr, usual.returncode)
+    return out, err, command.returncode
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--list",), ("deploy.inspect", "--help"), ("pipeline.status",), ("container.shell", "--", "x"), ("none",)],
+)
+def test_both_say_the_same(made: Project, source: Ready, words: tuple[str, ...]) -> None:
+    out, err, code = both(made, source, *words)
+    assert (out or err) and code in (0, 1)
+
+
+def test_its_environment_is_its_own(made: Project, source: Ready) -> None:
+    assert "AML_DEBUG_TIMEOUT" in both(made, source, "pipeline.status", AML_DEBUG_TIMEOUT="soon")[1]
+    assert "AML_DEBUG_TIMEOUT" not in both(made, source, "pipeline.status")[1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_signal_ends_it_and_is_its_status(made: Project, source: Ready, number: int, code: int) -> None:
+    tasks = made.folder / "tasks.py"
+    tasks.write_text(tasks.read_text() + BEGUN)
+    begun = made.folder / "begun"
+    with Command(source, ["--list"], made.folder, dict(os.environ)) as command:
+        until(lambda: begun.exists() and " " in begun.read_text(), "its beginning")
+        assert begun.read_text() == f"{command.pid} {command.pid}"
+        assert command.poll() is None
+        command.send_signal(number)
+        assert command.wait(30) == code
+        assert command.poll() == code
+
+
+def test_what_would_start_otherwise_is_started_the_usual_way(made: Project, source: Ready) -> None:
+    environ = dict(os.environ)
+    assert source.takes(made.folder, environ)
+    for name in ("PYTHONPATH", "PYTHONUTF8", "LC_ALL", "TZ"):
+        assert not source.takes(made.folder, {**environ, name: "anything"})
+    for hiding in ("invoke.py", "docker", "sitecustomize.py"):
+        place = made.folder / hiding
+        place.mkdir()
+        assert not source.takes(made.folder, environ)
+        place.rmdir()
+    tasks = made.folder / "tasks.py"
+    tasks.write_text(tasks.read_text().replace(str(ROOT), "/another/clone"))
+    assert not source.takes(made.folder, environ)
+    tasks.unlink()
+    assert not source.takes(made.folder, environ)
