@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import backends
 from ..backends.base import Backend, DebugRequest
@@ -23,6 +23,9 @@ from ..settings import Settings
 from .examples import say_example
 from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, inspect_step, launch_json, until_open
 
+if TYPE_CHECKING:
+    from .from_run import Taken
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -33,12 +36,14 @@ class Wanted:
         only: Steps that are wanted, with what they need; empty for all.
         skip: Steps that are left out.
         parts: What is run of sweeps and parallel steps.
+        taken: What is taken over from an earlier run.
     """
 
     inputs: Mapping[str, str] = field(default_factory=dict)
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     parts: Parts = field(default_factory=Parts)
+    taken: Taken | None = None
 
 
 @dataclass
@@ -71,7 +76,11 @@ class PipelineFlow:
             from ..debugger.launch_json import check
 
             say_example(self.settings, self.console, "pipeline_file", "pipeline.yml")
+            whole = self._whole(wanted.taken) if wanted.taken is not None else None
             pipeline = self.read(wanted, in_editor=debug is not None and debug.name_steps)
+            if wanted.taken is not None:
+                wanted.taken.say(self.console, whole, pipeline)
+                pipeline = wanted.taken.without_notes(pipeline)
             if debug is not None:
                 debug = replace(debug, steps=pipeline.asked)
                 _check_request(pipeline, debug)
@@ -96,6 +105,39 @@ class PipelineFlow:
         if error is not None:
             raise error
         return pipeline
+
+    def _whole(self, taken: Taken) -> Pipeline | None:
+        """The pipeline as its file is now, with the steps that are taken over; None where it cannot be read so.
+
+        Raises:
+            UserError: One of them is not in it any more.
+        """
+        own = {name: text for name, text in taken.wanted.inputs.items() if name not in taken.outputs}
+        try:
+            whole, error = self._survey(replace(taken.wanted, inputs=own, only=(), skip=taken.typed_skip))
+        except UserError:
+            return None  # It is told where it is read as it will run.
+        taken.see_all_there([step.name for step in whole.steps], error)
+        return whole
+
+    def go_on(self, run: str, wanted: Wanted, *, named_file: bool) -> Wanted:
+        """What is to be run, going on from an earlier run; the flow's settings name its file from now on.
+
+        Args:
+            run: The earlier run, by id or number.
+            wanted: What was typed.
+            named_file: Whether a pipeline file was typed, too, which then counts.
+
+        Raises:
+            UserError: It cannot go on from there.
+        """
+        from .from_run import take_over
+
+        taken = take_over(self.find(run), wanted)
+        if not named_file:
+            self.settings = replace(self.settings, pipeline_file=taken.file)
+            self._backend = None
+        return replace(taken.wanted, taken=taken)
 
     def _survey(self, wanted: Wanted, *, in_editor: bool = False) -> tuple[Pipeline, UserError | None]:
         from ..azureml.by_name import can_bring

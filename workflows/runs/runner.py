@@ -322,7 +322,7 @@ class Runner:
         inputs = {}
         for name, entry in planned.inputs.items():
             if entry.path is not None:
-                inputs[name] = self._here(entry.path)
+                inputs[name] = self._untouchable(folder, name, self._here(entry.path))
             elif entry.step is not None and entry.output is not None:
                 inputs[name] = self._output(entry.step, entry.output)
                 if not inputs[name].exists():
@@ -351,6 +351,14 @@ class Runner:
             tracking=Tracking(self.run.name, step.run_id),
             snapshots=Snapshots(self.run.kind, self._plan.redact) if self._plan.snapshots else None,
         )
+
+    def _untouchable(self, folder: Path, name: str, path: Path) -> Path:
+        """An input such that a step that writes to it changes no other run; containers see inputs for reading only."""
+        if self.run.engine != "process" or not path.is_relative_to(self.run.folder.parent):
+            return path
+        from .own_copy import own_copy
+
+        return own_copy(path, folder / "inputs" / name)
 
     def _output(self, step: str, name: str) -> Path:
         """Where an output lies: a folder, or a file in a folder of its own."""

@@ -55,6 +55,8 @@ SUBMIT_HELP = {
     "trials": "N: run the first N trials of each sweep, side by side up to the cores; the best one's outputs are the"
     " sweep's. Default: one trial, with the first or lowest values.",
     "mini_batch": "N: run the Nth mini-batch of a parallel step alone, counted from 0 as in Azure ML.",
+    "from_run": "Go on from this earlier run: its completed steps are taken over, and the others run on their outputs."
+    " With --step, that step alone runs again, on what it really had.",
     "follow": "Stay and stream the logs until the run ends; Ctrl-C leaves it running.",
 }
 LEFT = "The run goes on; inv pipeline.cancel ends it."
@@ -73,6 +75,13 @@ def _wanted(
     from ..pipelines.parts import read_parts
 
     return Wanted(read_inputs(typed), tuple(step), tuple(skip), read_parts(trials, mini_batch))
+
+
+def _going_on(call: Command, flow: PipelineFlow, wanted: Wanted, from_run: str | None) -> Wanted:
+    """What is to be run, going on from an earlier run where one is named."""
+    if from_run is None:
+        return wanted
+    return flow.go_on(from_run, wanted, named_file=call.settings.set_by.get("pipeline_file") == "--pipeline-file")
 
 
 def _request(
@@ -116,13 +125,14 @@ def submit(
     children: bool = True,
     trials: str | None = None,
     mini_batch: str | None = None,
+    from_run: str | None = None,
     follow: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Start a run of the pipeline, which goes on in the background."""
     request = _request(step, rank, on_error, wait, open_port, children) if debug else None
     flow = _flow(call)
-    wanted = _wanted(input, step, skip, trials, mini_batch)
+    wanted = _going_on(call, flow, _wanted(input, step, skip, trials, mini_batch), from_run)
     if dry_run:
         flow.dry_run(wanted)
         return
@@ -156,6 +166,7 @@ def debug(
     children: bool = True,
     trials: str | None = None,
     mini_batch: str | None = None,
+    from_run: str | None = None,
     follow: bool = False,
 ) -> None:
     """Do it all: submit, tail-log, attach."""
@@ -163,7 +174,7 @@ def debug(
     request = _request(step, rank, on_error, wait, open_port, children)
     joined = flow.join(request) if request.name_steps else None
     see_free(joined[1] if joined else ())
-    wanted = _wanted(input, step, skip, trials, mini_batch)
+    wanted = _going_on(call, flow, _wanted(input, step, skip, trials, mini_batch), from_run)
     run, found = joined or flow.debug(wanted, request, _options(call, wanted))
     show_debugged(call, run, found, request.on_error)
     if follow:
@@ -360,10 +371,21 @@ def _options(call: Command, wanted: Wanted) -> str:
     """What has to be typed again for this pipeline and no other one."""
     import shlex
 
+    if wanted.taken is not None:
+        from ..flows.from_run import FLAG
+
+        return shlex.join([*_of_file(call), FLAG, wanted.taken.run.run_id, *_typed(wanted.taken.typed)])
+    return shlex.join([*_of_file(call), *_typed(wanted)])
+
+
+def _typed(wanted: Wanted) -> list[str]:
+    words = [word for name, value in wanted.inputs.items() for word in ("--input", f"{name}={value}")]
+    return [*words, *(word for name in wanted.skip for word in ("--skip", name)), *wanted.parts.typed]
+
+
+def _of_file(call: Command) -> list[str]:
     from ..paths import shown
 
-    words = [word for name, value in wanted.inputs.items() for word in ("--input", f"{name}={value}")]
-    words += [*(word for name in wanted.skip for word in ("--skip", name)), *wanted.parts.typed]
-    if call.settings.set_by.get("pipeline_file") == "--pipeline-file":
-        words = ["--pipeline-file", str(shown(call.settings.pipeline_file)), *words]
-    return shlex.join(words)
+    if call.settings.set_by.get("pipeline_file") != "--pipeline-file":
+        return []
+    return ["--pipeline-file", str(shown(call.settings.pipeline_file))]

@@ -1,0 +1,98 @@
+"""A run that goes on from another: the completed steps' outputs are taken over and never changed."""
+
+from __future__ import annotations
+
+import shutil
+
+from pipelines import ADD, ADD_LINE, PipelineProject
+from projects import ANY_ENGINE, until
+
+#: What a step may do to its input where nothing protects it.
+SPOIL = """
+import os
+for name in os.listdir(folder):
+    os.remove(os.path.join(folder, name))
+open(os.path.join(folder, "new.txt"), "w").close()
+"""
+
+
+def fail(pipelines: PipelineProject, step: str) -> None:
+    """Have a step fail, and a first run end with that."""
+    script = pipelines.script(step)
+    text = script.read_text()
+    script.write_text("raise SystemExit(3)\n" + text)
+    assert pipelines.inv("pipeline.submit", "--no-debug", "--follow").code == 1
+    script.write_text(text)
+
+
+def test_after_a_failure_the_failed_step_runs_on_what_the_others_have_done(pipelines: PipelineProject) -> None:
+    fail(pipelines, "tell")
+    # Whoever ran again would fail.
+    pipelines.script("prepare").write_text("raise SystemExit('not again')\n")
+    done = pipelines.ok("pipeline.submit", "--no-debug", "--follow", "--from-run", "1")
+    assert "Taken over from the run" in done.out and ": prepare, add." in done.out
+    assert "the result is 36" in done.out and "left out" not in done.out
+    assert [step["name"] for step in pipelines.status()["steps"]] == ["tell"]
+    assert pipelines.status()["status"] == "Completed"
+    # The whole again, from a run that itself had taken over: here nothing is left.
+    pipelines.inv("pipeline.submit", "--from-run", "2").says("Every step", "--step NAME")
+
+
+def test_one_step_holds_at_its_first_line_on_what_it_really_had(pipelines: PipelineProject) -> None:
+    fail(pipelines, "tell")
+    before = (pipelines.runs / pipelines.record()["run_id"] / "steps/prepare/data/doubled/doubled.txt").read_bytes()
+    pipelines.script("add").write_text(pipelines.script("add").read_text() + SPOIL)
+    found = pipelines.ok("pipeline.debug", "--json", "--step", "add", "--from-run", "1")
+    assert [endpoint["step"] for endpoint in found.json["endpoints"]] == ["add"]
+    seen = pipelines.ok("pipeline.inspect", f"add.py:{ADD_LINE}", "--json").json
+    assert seen["locals"]["total"] == "12"
+    pipelines.until_final()
+    # In a container its input cannot be written to; without one it is the step's own.
+    kept = pipelines.runs / pipelines.ok("pipeline.list", "--json").json["runs"][-1]["run_id"]
+    assert (kept / "steps/prepare/data/doubled/doubled.txt").read_bytes() == before
+    assert [path.name for path in (kept / "steps/prepare/data/doubled").iterdir()] == ["doubled.txt"]
+
+
+@ANY_ENGINE
+def test_what_has_changed_since_is_said(pipelines: PipelineProject) -> None:
+    fail(pipelines, "tell")
+    text = pipelines.pipeline.read_text()
+    pipelines.pipeline.write_text(text.replace("factor: 3", "factor: 4").replace("echo before", "echo ahead"))
+    said = pipelines.ok("pipeline.submit", "--no-debug", "--follow", "--from-run", "1").out
+    assert "the input factor of add has changed since; it is taken over as it was" in said
+    assert "the command of tell has changed since; it runs with what the file says now" in said
+    assert "of prepare" not in said
+    # The same values that were typed count again, and what is typed now comes first.
+    said = pipelines.ok("pipeline.submit", "--no-debug", "--follow", "--step", "add", "--from-run", "1",
+                        "--input", "factor=5").out  # fmt: skip
+    assert "the input factor of add has changed since; it runs with what the file says now" in said
+    assert "total 12" in said
+
+
+@ANY_ENGINE
+def test_a_run_that_cannot_be_gone_on_from_is_told_in_two_lines(pipelines: PipelineProject) -> None:
+    pipelines.inv("pipeline.submit", "--from-run", "1").says("no run", "inv pipeline")
+    fail(pipelines, "add")
+    data = pipelines.runs / pipelines.record()["run_id"] / "steps/prepare/data/doubled"
+    shutil.move(data, data.with_name("elsewhere"))
+    pipelines.inv("pipeline.submit", "--from-run", "1").says("The output doubled of prepare", "--step prepare")
+    shutil.move(data.with_name("elsewhere"), data)
+    pipelines.inv("pipeline.submit", "--from-run", "1", "--step", "nobody").says("There is no step nobody", "add")
+    text = pipelines.pipeline.read_text()
+    pipelines.pipeline.write_text(text.replace("  prepare:", "  ready:").replace("jobs.prepare", "jobs.ready"))
+    pipelines.inv("pipeline.submit", "--from-run", "1", "--step", "add").says(
+        "prepare of the run", "ready", "--skip NAME"
+    )
+    pipelines.pipeline.rename(pipelines.pipeline.with_name("other.yml"))
+    pipelines.inv("pipeline.submit", "--from-run", "1").says("is gone", "Put it back")
+    pipelines.pipeline.with_name("other.yml").rename(pipelines.pipeline)
+    pipelines.pipeline.write_text(text)
+    pipelines.script("add").write_text("import time\ntime.sleep(600)\n")
+    pipelines.ok("pipeline.submit", "--no-debug", "--from-run", "1")
+    until(lambda: pipelines.step("add")["status"] == "Running", "add to run")
+    pipelines.inv("pipeline.submit", "--from-run", "2").says("is not over: Running", "pipeline.cancel")
+    # From a run that had itself taken over: what that one had is there again.
+    pipelines.ok("pipeline.cancel")
+    pipelines.script("add").write_text("print('third time')\n" + ADD)
+    said = pipelines.ok("pipeline.submit", "--no-debug", "--follow", "--from-run", "2").out
+    assert "third time" in said and "the result is 36" in said

@@ -1,0 +1,288 @@
+"""A run that goes on from another: what that one has done is taken over, and the rest runs on its outputs.
+
+A step that is taken over is left out of the new run, as ``--skip`` does, and its outputs are given to what needs them,
+as ``--input STEP.OUTPUT=PATH`` does. What was typed for the earlier run counts here, too.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from ..paths import shown
+from ..pipelines.definition import Pipeline, Step
+from ..pipelines.parts import read_parts
+from ..redaction import MASK
+from ..runs import plan as plans
+from ..runs.plan import Plan, PlannedStep
+from ..runs.record import RunRecord
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from .pipeline import Wanted
+
+#: The flag, as it is kept among what was typed for a run.
+FLAG = "--from-run"
+#: Names of steps that are shown in one line.
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What goes on from an earlier run.
+
+    Attributes:
+        run: That run.
+        file: Its pipeline file.
+        wanted: What is run now.
+        steps: The steps that are taken over.
+        outputs: Their outputs, by ``STEP.OUTPUT``.
+        typed_skip: The steps that were left out by name.
+        typed: What was typed now.
+    """
+
+    run: RunRecord
+    file: Path
+    wanted: Wanted
+    steps: tuple[str, ...]
+    outputs: Mapping[str, str]
+    typed_skip: tuple[str, ...]
+    typed: Wanted
+
+    @property
+    def line(self) -> str:
+        """What a person is told of it."""
+        names = ", ".join(self.steps[:_SHOWN]) or "nothing"
+        more = f" and {len(self.steps) - _SHOWN} more" if len(self.steps) > _SHOWN else ""
+        return f"Taken over from the run {self.run.run_id}: {names}{more}."
+
+    def see_all_there(self, names: Sequence[str], error: UserError | None) -> None:
+        """See that the pipeline file still has the steps that are taken over.
+
+        Args:
+            names: The steps that it has.
+            error: What is wrong with it; then it may be one of these.
+
+        Raises:
+            UserError: One is not there.
+        """
+        gone = [name for name in self.steps if name not in names]
+        if gone and error is None:
+            raise UserError(
+                f"{gone[0]} of the run {self.run.run_id} is not in {shown(self.file)} any more: {', '.join(names)}.",
+                "If it has another name now, give its outputs by that: --skip NAME --input NAME.OUTPUT=PATH",
+            )
+
+    def say(self, console: Console, whole: Pipeline | None, pipeline: Pipeline) -> None:
+        """Say what is taken over, and what has changed since; see :func:`changes`."""
+        console.line(self.line)
+        for line in changes(self, whole, pipeline):
+            console.line(f"  note: {line}")
+
+    def without_notes(self, pipeline: Pipeline) -> Pipeline:
+        """A pipeline less the notes that say that these steps are left out."""
+        mine = tuple(f"`{name}` is left out" for name in self.steps)
+        return replace(pipeline, notes=tuple(note for note in pipeline.notes if not note.startswith(mine)))
+
+
+def take_over(run: RunRecord, wanted: Wanted) -> Taken:
+    """Find what of an earlier run can be taken over.
+
+    Args:
+        run: The earlier run.
+        wanted: What has been asked for now; with steps by name, these run, else every step that did not complete.
+
+    Raises:
+        UserError: It is not over, it was in a workspace, nothing of it is left to run, or an output that is needed is
+            gone.
+    """
+    if run.in_workspace:
+        raise UserError(
+            f"The run {run.run_id} was in a workspace, and its outputs are not on this machine.",
+            "Download those that are needed, and give them: --skip STEP --input STEP.OUTPUT=PATH",
+        )
+    if not run.final:
+        raise UserError(
+            f"The run {run.run_id} is not over: {run.status}.",
+            f"Wait for it (inv pipeline.tail-log --run {run.number} --follow), or end it: inv pipeline.cancel",
+        )
+    file = Path(run.file.partition(":")[0]) if run.file.endswith(".py") else Path(run.file)
+    if not file.exists():
+        raise UserError(
+            f"The pipeline file of the run {run.run_id} is gone: {shown(file)}.", "Put it back, and try again."
+        )
+    typed = _typed(run, wanted)
+    try:
+        plan = plans.load(run.folder)
+    except ValueError as error:
+        raise UserError(f"The run {run.run_id} has lost its plan.", "Take another run: inv pipeline.list") from error
+    done = [one for one in plan.steps if run.step(one.name).ended_well and not _is_meant(one.name, wanted.only)]
+    if not wanted.only and len(done) == len(plan.steps):
+        raise UserError(
+            f"Every step of the run {run.run_id} has completed, so nothing is left to run.",
+            "Name the step that is to run again: --step NAME",
+        )
+    needed = _needed(plan, done, wanted.only)
+    outputs: dict[str, str] = {}
+    for step in needed:
+        for name, is_file in step.outputs.items():
+            outputs[f"{step.name}.{name}"] = str(_output(run, step, name, is_file))
+    skip = tuple(dict.fromkeys([*typed.skip, *(step.name for step in needed)]))
+    inputs = {**outputs, **typed.inputs}
+    return Taken(
+        run,
+        Path(run.file),
+        replace(typed, inputs=inputs, skip=skip),
+        tuple(step.name for step in needed),
+        outputs,
+        typed.skip,
+        wanted,
+    )
+
+
+def _typed(run: RunRecord, wanted: Wanted) -> Wanted:
+    """What was typed for the earlier run, with what is typed now in front.
+
+    Raises:
+        UserError: It held a secret, which is not kept.
+    """
+    inputs: dict[str, str] = {}
+    skip: list[str] = []
+    parts: dict[str, str | None] = {"--trials": None, "--mini-batch": None}
+    words = iter(shlex.split(run.options))
+    for word in words:
+        value = next(words, "")
+        if word == "--input":
+            name, _, text = value.partition("=")
+            inputs[name] = text
+        elif word == "--skip":
+            skip.append(value)
+        elif word in parts:
+            parts[word] = value
+        elif word == FLAG:
+            # What that one had taken over itself.
+            first = _inherited(run, value, wanted.only)
+            inputs, skip = {**first.inputs, **inputs}, [*first.skip, *skip]
+    lost = [name for name, text in inputs.items() if MASK in text and name not in wanted.inputs]
+    if lost:
+        raise UserError(
+            f"The input {lost[0]} of the run {run.run_id} was a secret, which is not kept.",
+            f"Give it again: --input {lost[0]}=VALUE",
+        )
+    skip = [name for name in skip if not _is_meant(name, wanted.only)]
+    own = wanted.parts if wanted.parts.typed else read_parts(parts["--trials"], parts["--mini-batch"])
+    return replace(wanted, inputs={**inputs, **wanted.inputs}, skip=(*skip, *wanted.skip), parts=own)
+
+
+def _inherited(run: RunRecord, earlier: str, only: Sequence[str]) -> Wanted:
+    """What a run has from the one that it went on from, as if it had been typed.
+
+    Raises:
+        UserError: That one is gone, or is no earlier one.
+    """
+    from ..runs import store
+    from .pipeline import Wanted
+
+    found = store.find_run(run.project, run.kind, earlier)
+    if found.number >= run.number:
+        raise UserError(f"The run {earlier}, which {run.run_id} went on from, is gone.", "Submit the pipeline anew.")
+    typed = _typed(found, Wanted(only=tuple(only)))
+    done = [one for one in plans.load(found.folder).steps if found.step(one.name).ended_well]
+    mine = {step.name for step in run.steps}
+    outputs = {
+        f"{step.name}.{name}": str(_output(found, step, name, is_file))
+        for step in done
+        if step.name not in mine and not _is_meant(step.name, only)
+        for name, is_file in step.outputs.items()
+    }
+    skip = [step.name for step in done if step.name not in mine]
+    return replace(typed, inputs={**typed.inputs, **outputs}, skip=(*typed.skip, *skip))
+
+
+def _is_meant(name: str, only: Sequence[str]) -> bool:
+    """Whether a step is among those that somebody has named, in full, by its last part, or as a pipeline's."""
+    return any(name == one or name.endswith(f".{one}") or name.startswith(f"{one}.") for one in only)
+
+
+def _needed(plan: Plan, done: Iterable[PlannedStep], only: Sequence[str]) -> list[PlannedStep]:
+    """The completed steps that are taken over: all, or those that the named ones come after."""
+    completed = {step.name: step for step in done}
+    if not only:
+        return list(completed.values())
+    after = {step.name: step.after for step in plan.steps}
+    waiting = [step.name for step in plan.steps if _is_meant(step.name, only)]
+    found: set[str] = set()
+    while waiting:
+        for name in after.get(waiting.pop(), ()):
+            if name not in found:
+                found.add(name)
+                if name not in completed:
+                    waiting.append(name)
+    return [step for name, step in completed.items() if name in found]
+
+
+def _output(run: RunRecord, step: PlannedStep, name: str, is_file: bool) -> Path:
+    """Where an output of an earlier run lies.
+
+    Raises:
+        UserError: It is gone.
+    """
+    folder = run.step_folder(step.name) / "data" / name
+    place = folder / name if is_file else folder
+    if not place.exists():
+        raise UserError(
+            f"The output {name} of {step.name} of the run {run.run_id} is gone: {shown(place)}.",
+            f"Have {step.name} run again (--step {step.name}), or give it: --input {step.name}.{name}=PATH",
+        )
+    return place
+
+
+def changes(taken: Taken, whole: Pipeline | None, pipeline: Pipeline) -> list[str]:
+    """What has changed since the earlier run, one line each.
+
+    Args:
+        taken: What is taken over.
+        whole: The pipeline file as it would be without a step left out; None where it cannot be read so.
+        pipeline: What is run now.
+    """
+    before = {step.name: step for step in plans.load(taken.run.folder).steps}
+    now = {step.name: step for step in (whole.steps if whole is not None else ())} | {
+        step.name: step for step in pipeline.steps
+    }
+    told = []
+    for name, earlier in before.items():
+        step = now.get(name)
+        if step is None:
+            if whole is not None and name in taken.steps:
+                told.append(f"{name} is not in the pipeline file any more; its outputs are taken over all the same")
+            continue
+        changed = _changed(earlier, step)
+        if changed:
+            what = "is taken over as it was" if name in taken.steps else "runs with what the file says now"
+            told.append(f"{', '.join(changed)} of {name} {'have' if changed[1:] else 'has'} changed since; it {what}")
+    return told
+
+
+def _changed(earlier: PlannedStep, now: Step) -> list[str]:
+    """Which of a step's particulars are others than they were."""
+    changed = []
+    if earlier.command != now.command:
+        changed.append("the command")
+    texts = {name: entry.text for name, entry in earlier.inputs.items() if entry.text is not None}
+    given = {name: entry.text for name, entry in now.inputs.items() if entry.text is not None}
+    different = sorted(
+        name for name in {*texts, *given} if texts.get(name) != given.get(name) and texts.get(name) != MASK
+    )
+    changed += [f"the input {name}" for name in different]
+    paths = {name: entry.path for name, entry in earlier.inputs.items() if entry.path is not None}
+    others = sorted(
+        name
+        for name, path in paths.items()
+        if name in now.inputs and now.inputs[name].path is not None and str(now.inputs[name].path) != path
+    )
+    changed += [f"the path of the input {name}" for name in others]
+    return changed
