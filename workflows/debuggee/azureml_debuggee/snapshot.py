@@ -12,7 +12,8 @@ from __future__ import annotations
 import gc
 import time
 
-from . import imports, snapshot_files, snapshot_frames, snapshot_program, step
+from . import imports, snapshot_files, snapshot_frames, snapshot_program
+from .ranks import rank_of
 from .snapshot_names import Names
 from .snapshot_values import Values
 
@@ -64,7 +65,7 @@ def write(
                 continue
             if len(data) <= MOST:
                 break
-        return snapshot_files.write(data, step.rank_of(environment) or 0, environment)
+        return snapshot_files.write(data, rank_of(environment) or 0, environment)
     finally:
         if is_collecting:
             gc.enable()
@@ -106,7 +107,7 @@ def _document(
             "story": environment.get(snapshot_files.STORY, ""),
             "run": run,
             "step": name,
-            "rank": step.rank_of(environment) or 0,
+            "rank": rank_of(environment) or 0,
             "request": None,
         },
         "program": snapshot_program.describe(names, program.get("folder", "")),
