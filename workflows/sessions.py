@@ -77,7 +77,14 @@ def _keep_last(service: Service, ended: Ended) -> None:
     write_bytes(last / "service.log", ended.log, private=True)
     write_json(
         last / "ended.json",
-        {"exit_code": ended.exit_code, "name": service.name, "engine": service.engine, "tag": service.tag},
+        {
+            "exit_code": ended.exit_code,
+            "name": service.name,
+            "engine": service.engine,
+            "tag": service.tag,
+            # For what it has left of a failure.
+            "path_mappings": [mapping.as_json() for mapping in service.path_mappings],
+        },
     )
 
 

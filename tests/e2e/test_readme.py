@@ -121,6 +121,15 @@ SCENES = (
 )
 #: Typed somewhere else: the file, and how it stands there.
 ELSEWHERE = {
+    'inv experiment.snapshot --run 1 --eval "rows[:3]"': (
+        "tests/e2e/test_snapshots.py",
+        '"experiment.snapshot", "--run", "1", "--eval", "rows[:3]"',
+    ),
+    "inv experiment.snapshot": ("tests/e2e/test_snapshots.py", '"experiment.snapshot"'),
+    "inv pipeline.snapshot": ("tests/e2e/test_snapshots.py", '"pipeline.snapshot"'),
+    "inv pipeline.snapshot --run ID": ("tests/e2e/test_snapshots.py", '"pipeline.snapshot", "--run", run_id'),
+    "inv deploy.snapshot": ("tests/e2e/test_snapshots.py", '"deploy.snapshot"'),
+    "inv experiment.attach --snapshot": ("tests/e2e/test_snapshots.py", '"experiment.attach", "--snapshot"'),
     "inv deploy.debug --deployment blue.yml": (
         "tests/e2e/test_deploy_files.py",
         '"--deployment", "endpoints/blue.yml"',

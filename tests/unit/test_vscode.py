@@ -45,14 +45,16 @@ def test_every_configuration_is_what_the_debugger_extension_takes(tmp_path: Path
     project = make_project(tmp_path)
     project.ok("vscode.setup", *flags)
     launch, tasks = written(project, "launch.json"), written(project, "tasks.json")
-    assert len(launch["configurations"]) == 1 + 3 + 1 + 3
+    # And one for the snapshots of the service, of each step and of each experiment.
+    assert len(launch["configurations"]) == 1 + 3 + 1 + 3 + (1 + 3 + 2)
     for entry in launch["configurations"]:
         jsonschema.validate(entry, ATTACH_SCHEMA)
     labels = {task["label"] for task in tasks["tasks"]}
     for entry in [*launch["configurations"], *launch["compounds"]]:
         assert entry["preLaunchTask"] in labels
         assert entry.get("postDebugTask", entry["preLaunchTask"]) in labels
-        assert ("postDebugTask" in entry) == ("--stop-after" in flags and entry in launch["configurations"])
+        lives = entry in launch["configurations"] and "Snapshot" not in entry["name"]
+        assert ("postDebugTask" in entry) == ("--stop-after" in flags and lives)
     ports = [entry["connect"]["port"] for entry in launch["configurations"]]
     assert len(set(ports)) == len(ports)
     names = {entry["name"] for entry in launch["configurations"]}

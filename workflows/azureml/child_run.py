@@ -24,6 +24,7 @@ from .announced import Announcements, Place, Said, TagReader
 from .child_logs import StepLogs
 from .plan import ChildRun
 from .service import ENDED, PipelineService
+from .snapshots import bring
 from .ways import LATER, SOON, Ways
 
 #: The service's words for a run whose processes have been started.
@@ -183,9 +184,19 @@ class FollowedStep:
         record.end()
         if record.status == records.FAILED:
             record.reason = _reason(self._logs.error or child.error)
+            self._bring_snapshots(child.run_id)
         elif child.reused:
             record.reason = "an earlier run's result was taken"
         self.close()
+
+    def _bring_snapshots(self, run_id: str) -> None:
+        """Bring what the step has left of its failure; whoever asks for it tries again where that is not to be had."""
+        from requests import RequestException
+
+        try:
+            bring(self._service, self._run, self.record, run_id)
+        except (UserError, OSError, RequestException) as error:
+            log(f"the snapshots of {self.record.name}: {error}")
 
     # Its debugger
 

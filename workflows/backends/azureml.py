@@ -7,12 +7,14 @@ its record, logs and announcements as the workspace tells them, so that every co
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import secrets
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +41,7 @@ from .base import DebugRequest
 
 if TYPE_CHECKING:
     from ..azureml.access import Access
+    from ..azureml.plan import ChildRun
     from ..azureml.service import PipelineService
     from ..azureml.submission import Submission
     from ..azureml.v2.submission import JobSubmission
@@ -185,6 +188,35 @@ class AzureBackend:
             f"It goes on trying; see: inv pipeline.status --run {run.number}",
         )
 
+    def bring_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
+        """See :class:`~workflows.backends.base.Backend`."""
+        from ..azureml.errors import NotThere, attempt
+        from ..azureml.snapshots import bring
+
+        place = load_place(run.folder)
+        if place is None:
+            return
+        with self._console.step("fetch") as shown:
+            service = _service(connected(self._settings, place, shown), place, [step.name for step in run.steps])
+            count = 0
+            with sent_by(f"The workspace {place.workspace}"):
+                children: dict[str, ChildRun] = {}
+                if not all(step.final for step in steps):
+                    # What is known here of a run from elsewhere may be a moment old.
+                    told = attempt(service.children, f"reading the run {run.run_id}", shown.detail)
+                    children = {child.step: child for child in told}
+                for step in steps:
+                    run_id = step.run_id
+                    if not step.final:
+                        child = children.get(step.name)
+                        if child is None or child.status != records.FAILED:
+                            continue
+                        run_id = child.run_id
+                    with contextlib.suppress(NotThere):
+                        doing = f"reading the snapshots of {step.name}"
+                        count += attempt(functools.partial(bring, service, run, step, run_id), doing, shown.detail)
+            shown.text = f"{count or 'no'} snapshot{'' if count == 1 else 's'} of the workspace {place.workspace}"
+
     def _submission(self, pipeline: Pipeline, debug: DebugRequest | None) -> Submission | JobSubmission:
         if self._connected is None:
             from ..azureml.submission import Submission
@@ -303,8 +335,14 @@ def _access(workspace: Any) -> Access:
     return workspace.access() if isinstance(workspace, Workspace) else Access.of(workspace)
 
 
-def _service(workspace: Any, place: Place) -> PipelineService:
-    """A run as the workspace tells of it, for a process that is signed in already."""
+def _service(workspace: Any, place: Place, steps: Sequence[str] = ()) -> PipelineService:
+    """A run as the workspace tells of it, for a process that is signed in already.
+
+    Args:
+        workspace: The workspace, by either SDK.
+        place: The run's place.
+        steps: Names of its steps, where they are known.
+    """
     from ..azureml.access import Renewing
     from ..azureml.history import RunHistory
     from ..azureml.sdk_process import cancel
@@ -318,7 +356,7 @@ def _service(workspace: Any, place: Place) -> PipelineService:
             cancel(workspace, place.run_id)
 
     history = RunHistory(Renewing(None, lambda: _access(workspace)))
-    return PipelineService(history, place.run_id, end)
+    return PipelineService(history, place.run_id, end, steps, single=place.single and bool(steps))
 
 
 def _follow(run: RunRecord, workspace: Any) -> None:

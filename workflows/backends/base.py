@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ..pipelines.definition import Pipeline
-from ..runs.record import RunRecord
+from ..runs.record import RunRecord, StepRecord
 
 if TYPE_CHECKING:
     from ..flows.pipeline import Wanted
@@ -92,3 +93,12 @@ class Backend(Protocol):
 
     def cancel(self, run: RunRecord) -> RunRecord:
         """End everything of a run at once; the run as it is then."""
+
+    def bring_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
+        """Bring what failed steps of a run have left to look at into their folders here, where it is not yet.
+
+        Of a step that is not known to be over, it is asked whether it is.
+
+        Raises:
+            UserError: It cannot be read.
+        """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from ..runs import store, submission
 from ..runs.allotment import all_ports, allot, configuration_names
 from ..runs.plan import Plan, PlannedDebug, PlannedStep
 from ..runs.planned import fetch_inputs, planned_step
-from ..runs.record import RunRecord
+from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings
 from .base import DebugRequest
 
@@ -136,6 +136,9 @@ class LocalBackend:
     def cancel(self, run: RunRecord) -> RunRecord:
         """See :class:`~workflows.backends.base.Backend`."""
         return store.cancel(run, CANCEL_SECONDS)
+
+    def bring_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
+        """See :class:`~workflows.backends.base.Backend`: they have been written here."""
 
     # Before the start
 

@@ -60,7 +60,8 @@ class EditorFlow:
         engine, word = engines.choose(self.settings.engine)
         if word:
             self.console.line(f"Engine: {word}.")
-        found = chains.find(self.settings, engine.name, self.wanted.wait)
+        # A snapshot is opened where it is: not on the machine of somebody who asks from elsewhere.
+        found = chains.find(self.settings, engine.name, self.wanted.wait, snapshots=not report.wanted())
         known = launch_json.configurations(project)
         entries = list(chains.configurations(found, known, self._first_port, project))
         if report.wanted():
@@ -89,7 +90,8 @@ class EditorFlow:
         written_before, tasks_before = tasks_json.written(project), tasks_json.text(project)
         every: list[Chain | Compound] = [*found.chains, *found.compounds]
         before = {chain.name: self._before(chain) for chain in every}
-        after = {chain.name: self._after(chain) for chain in found.chains} if self.wanted.stop_after else {}
+        ended = [chain for chain in found.chains if chain.ending] if self.wanted.stop_after else []
+        after = {chain.name: self._after(chain) for chain in ended}
         tasks = [*before.values(), *after.values()]
         with self.console.step("tasks") as step:
             result = tasks_json.write_tasks(project, tasks)
@@ -133,7 +135,7 @@ class EditorFlow:
 
     def _before(self, chain: Chain | Compound) -> EditorTask:
         argv = [*chain.argv, *(["--remote"] if self.wanted.remote else [])]
-        if self.wanted.follow and isinstance(chain, Chain):
+        if self.wanted.follow and isinstance(chain, Chain) and not chain.past:
             argv.append("--follow")
         return EditorTask(self._label(argv), argv, chain.name, stays="--follow" in argv)
 

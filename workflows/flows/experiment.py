@@ -43,6 +43,7 @@ from .watching import StepFailed, Watching, attach, check_rank, inspect_step, la
 if TYPE_CHECKING:
     from ..experiments.configure import RunOptions
     from ..experiments.work import Work
+    from .snapshots import Found
 
 KIND = "experiment"
 #: Seconds that a run may take to end by itself: a build takes away what it has made.
@@ -221,6 +222,16 @@ class ExperimentFlow:
     ) -> dict[str, Any]:
         """Stop at a line of the script, look, and let it go on."""
         return inspect_step(self._watching, run, location, run.steps[0], rank, expressions, timeout)
+
+    def snapshots(self, run: RunRecord) -> Found:
+        """The snapshots of a run's failure.
+
+        Raises:
+            UserError: There are none; it says why.
+        """
+        from .snapshots import of_run
+
+        return of_run(run, None)
 
     def listing(self, every: bool) -> tuple[dict[str, int], list[RunRecord]]:
         """The experiments with the number of their runs, and the latest runs (or every one)."""

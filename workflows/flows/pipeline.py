@@ -25,6 +25,7 @@ from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, in
 
 if TYPE_CHECKING:
     from .from_run import Taken
+    from .snapshots import Found
 
 
 @dataclass(frozen=True)
@@ -283,6 +284,16 @@ class PipelineFlow:
         """Stop at a line of a step, look, and let it go on."""
         wanted = self.step(run, step)
         return inspect_step(self._watching, run, location, wanted, rank, expressions, timeout)
+
+    def snapshots(self, run: RunRecord, step: str | None) -> Found:
+        """The snapshots of a run's failures; those of a run in a workspace are fetched.
+
+        Raises:
+            UserError: There are none; it says why.
+        """
+        from .snapshots import of_run
+
+        return of_run(run, self.step(run, step), self._backend_of(run).bring_snapshots)
 
     @property
     def _watching(self) -> Watching:

@@ -289,6 +289,8 @@ def _exchange(port: int, request: Request, timeout: float | None, secure: bool =
 
 def _load_error(service: Service, event: dict[str, Any], again: str) -> UserError:
     """What score.py did wrong when it was loaded, at its place."""
+    from . import snapshots
+
     file = event.get("file")
     error = script_error(service.score_script, service.local_path(file) if file else service.score_script, event, again)
     if service.engine == "docker" and f"[Errno {errno.EROFS}]" in error.problem:
@@ -300,6 +302,8 @@ def _load_error(service: Service, event: dict[str, Any], again: str) -> UserErro
     name = str(event.get("message")).strip("'")
     if event.get("type") == "KeyError" and name in os.environ:
         error.remedy = f"{name} is set here, and a service has what is named: inv deploy.debug --env {name}"
+    if snapshots.files_of_service(service.project, service.created):
+        error.remedy = f"{error.remedy.rstrip('.')}; its variables: inv deploy.snapshot"
     return error
 
 

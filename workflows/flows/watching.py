@@ -503,6 +503,7 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
     """The error for a failed step, with the end of its log."""
     from ..logs.ending import tail_lines
     from ..logs.own_line import own_line
+    from . import snapshots
 
     given.keep_secrets(run)
     lines: list[str] = []
@@ -540,10 +541,12 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
             f"{again(run, step.name)}",
             details=lines,
         )
+    left = snapshots.command_of(run, step)
+    variables = f"; its variables: {left}" if left else ""
     return StepFailed(
         f"{'The run' if run.single else 'The step'} {run.run_id if run.single else step.name} failed: "
         f"{(step.reason or str(step.exit_code)).rstrip('.')}.",
-        f"Mend it, then: {again(run, step.name)} (its whole log: {log_command(run, step.name)})",
+        f"Mend it, then: {again(run, step.name)} (its whole log: {log_command(run, step.name)}{variables})",
         details=[*lines, *_why_not_held(run, step)],
         file=shown(place[0]) if place is not None else None,
         line=place[1] if place is not None else None,

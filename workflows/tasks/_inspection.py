@@ -44,11 +44,11 @@ def show(console: Console, result: Mapping[str, Any], code: Iterable[Path]) -> N
     if result["locals"]:
         console.line("Locals")
         for name, value in result["locals"].items():
-            console.value(f"  {name} = {_cut(value)}")
+            console.value(f"  {name} = {cut(value)}")
     if result["values"]:
         console.line("Values")
         for expression, value in result["values"].items():
-            console.value(f"  {expression} = {_cut(value)}")
+            console.value(f"  {expression} = {cut(value)}")
 
 
 def show_response(console: Console, response: Mapping[str, Any]) -> None:
@@ -79,7 +79,7 @@ def _is_own(file: Path, folders: Iterable[Path]) -> bool:
     return False
 
 
-def _cut(value: str) -> str:
+def cut(value: str) -> str:
     """A value short enough to read among others."""
     if len(value) <= SHOWN_CHARACTERS:
         return value

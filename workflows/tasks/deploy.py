@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadValue
 from ._command import Command, command
 from ._dap_client import PRINT_HELP, show_places
+from ._snapshots import SNAPSHOT_HELP, SNAPSHOT_HELPS, Asked, attach_snapshot, look, refuse_remote
 from ._stacks import HELP as STACKS_HELP
 from .container import stop_service
 
@@ -124,11 +125,16 @@ def runsvdir(run: Command) -> None:
         _deployment(run).runsvdir()
 
 
-@command(json=True, help={"print": PRINT_HELP})
-def attach_config(run: Command, print: bool = False) -> None:
+@command(json=True, help={"print": PRINT_HELP, "snapshot": SNAPSHOT_HELP}, before=refuse_remote)
+def attach_config(run: Command, print: bool = False, snapshot: bool = False) -> None:
     """Write the launch configuration of the running service to .vscode/launch.json, or print it."""
     from ..flows.deployment import CONFIGURATION
 
+    if snapshot:
+        from ..flows.snapshots import of_service
+
+        attach_snapshot(run, lambda: of_service(run.settings), None, print)
+        return
     with _held(run):
         deployment = _deployment(run)
         deployment.attach_config(write=not print)
@@ -288,6 +294,16 @@ def stacks(run: Command, eval: list[str], watch: bool = False, all_code: bool = 
 
     target = _deployment(run, held=False).stack_target()
     run.console.result(show(run.console, lambda: look([target], eval), eval, watch=watch, all_code=all_code))
+
+
+@command(json=True, help={name: text for name, text in SNAPSHOT_HELPS.items() if name != "rank"}, iterable=["eval"])
+def snapshot(
+    run: Command, eval: Sequence[str], number: str | None = None, frame: str | None = None, list: bool = False
+) -> None:
+    """Show what the service's last exception has left: the exception, the stack, the variables."""
+    from ..flows.snapshots import of_service
+
+    look(run, lambda: of_service(run.settings), Asked(None, number, frame, tuple(eval), list))
 
 
 @command(json=True)

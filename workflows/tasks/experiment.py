@@ -32,6 +32,17 @@ from ._runs import (
     stay,
     submitted,
 )
+from ._snapshots import (
+    SNAPSHOT_HELP,
+    SNAPSHOT_HELPS,
+    SNAPSHOT_RANK_HELP,
+    Asked,
+    attach_snapshot,
+    look,
+    refuse_remote,
+    say_snapshots,
+    see_no_rank,
+)
 from ._stacks import HELP as STACKS_HELP
 
 if TYPE_CHECKING:
@@ -253,11 +264,27 @@ def debug(
         stay(console, flow.refresh, started)
 
 
-@command(settings=("debug_timeout",), json=True, help={"run": RUN_HELP, "print": PRINT_HELP})
-def attach(call: Command, run: str | None = None, print: bool = False) -> None:
+@command(
+    settings=("debug_timeout",),
+    json=True,
+    help={
+        "run": RUN_HELP,
+        "print": PRINT_HELP,
+        "snapshot": SNAPSHOT_HELP,
+        "rank": f"With --snapshot: {SNAPSHOT_RANK_HELP}",
+    },
+    before=refuse_remote,
+)
+def attach(
+    call: Command, run: str | None = None, print: bool = False, snapshot: bool = False, rank: str | None = None
+) -> None:
     """Write the launch configuration of a debugged run to .vscode/launch.json, or print it."""
     flow = _flow(call)
     chosen = flow.find(run)
+    if snapshot:
+        attach_snapshot(call, lambda: flow.snapshots(chosen), rank, print)
+        return
+    see_no_rank(rank)
     found = flow.tail_log(chosen)
     chosen = flow.refresh(chosen)
     attach_run(call.console, flow.attach, chosen, found, only_print=print)
@@ -315,6 +342,21 @@ def stacks(
     flow = _flow(call)
     found = flow.find(run)
     show_run(call.console, flow.refresh, found, found.steps[0], number, eval, watch=watch, all_code=all_code)
+
+
+@command(json=True, help={**SNAPSHOT_HELPS, "run": RUN_HELP}, iterable=["eval"])
+def snapshot(
+    call: Command,
+    eval: Sequence[str],
+    run: str | None = None,
+    rank: str | None = None,
+    number: str | None = None,
+    frame: str | None = None,
+    list: bool = False,
+) -> None:
+    """Show what a script that failed has left: the exception, the stack, the variables."""
+    flow = _flow(call)
+    look(call, lambda: flow.snapshots(flow.find(run)), Asked(rank, number, frame, tuple(eval), list))
 
 
 @command(json=True, help={"all": "Every run; without it the latest ten."})
@@ -403,6 +445,7 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
     }
     for title, text in rows.items():
         console.line(f"  {title:<10}{text}")
+    say_snapshots(console, found)
     of_mlflow = {"Parameters": logged.params, "Tags": logged.tags, "Properties": logged.properties}
     for title, values in {"Metrics": logged.last(), **of_mlflow}.items():
         if values:

@@ -28,6 +28,17 @@ from ._runs import (
     stay,
     submitted,
 )
+from ._snapshots import (
+    SNAPSHOT_HELP,
+    SNAPSHOT_HELPS,
+    SNAPSHOT_RANK_HELP,
+    Asked,
+    attach_snapshot,
+    look,
+    refuse_remote,
+    say_snapshots,
+    see_no_rank,
+)
 from ._stacks import HELP as STACKS_HELP
 
 if TYPE_CHECKING:
@@ -216,12 +227,32 @@ def tail_log(
 
 
 @command(
-    settings=("backend", "debug_timeout"), json=True, help={"run": RUN_HELP, "step": "This step.", "print": PRINT_HELP}
+    settings=("backend", "debug_timeout"),
+    json=True,
+    help={
+        "run": RUN_HELP,
+        "step": "This step.",
+        "print": PRINT_HELP,
+        "snapshot": SNAPSHOT_HELP,
+        "rank": f"With --snapshot: {SNAPSHOT_RANK_HELP}",
+    },
+    before=refuse_remote,
 )
-def attach(call: Command, run: str | None = None, step: str | None = None, print: bool = False) -> None:
+def attach(
+    call: Command,
+    run: str | None = None,
+    step: str | None = None,
+    print: bool = False,
+    snapshot: bool = False,
+    rank: str | None = None,
+) -> None:
     """Write the launch configurations of a run's steps to .vscode/launch.json, or print them."""
     flow = _flow(call)
     chosen = flow.find(run)
+    if snapshot:
+        attach_snapshot(call, lambda: flow.snapshots(chosen, step), rank, print)
+        return
+    see_no_rank(rank)
     only = flow.step(chosen, step)
     found = flow.tail_log(chosen, only.name if only else None)
     chosen = flow.refresh(chosen)
@@ -297,6 +328,27 @@ def stacks(
     show_run(call.console, flow.refresh, found, flow.step(found, step), number, eval, watch=watch, all_code=all_code)
 
 
+@command(
+    settings=("backend",),
+    json=True,
+    help={**SNAPSHOT_HELPS, "run": RUN_HELP, "step": "The step, where several have failed; default: the first."},
+    iterable=["eval"],
+)
+def snapshot(
+    call: Command,
+    eval: Sequence[str],
+    run: str | None = None,
+    step: str | None = None,
+    rank: str | None = None,
+    number: str | None = None,
+    frame: str | None = None,
+    list: bool = False,
+) -> None:
+    """Show what a step that failed has left: the exception, the stack, the variables."""
+    flow = _flow(call)
+    look(call, lambda: flow.snapshots(flow.find(run), step), Asked(rank, number, frame, tuple(eval), list))
+
+
 @command(settings=("backend",), json=True, help={"run": RUN_HELP})
 def status(call: Command, run: str | None = None) -> None:
     """Show a run and its steps."""
@@ -328,6 +380,7 @@ def status(call: Command, run: str | None = None) -> None:
         if texts:
             console.line(f"  {'':<{width}}  {', '.join(texts[:SHOWN_LOGGED])}")
     console.line(f"Logs and outputs: {shown_path(found.folder)}")
+    say_snapshots(console, found)
     result = found.as_json()
     for entry in result["steps"]:
         entry["endpoints"] = [one.as_json() for one in states[entry["name"]]]

@@ -32,10 +32,12 @@ class Chain:
     Attributes:
         name: The launch configuration.
         argv: The command, after ``inv``.
-        ending: The command that ends what it started.
+        ending: The command that ends what it started; empty for what ends with the session.
         mappings: Path mappings.
         wanted: The port that its own command line asks for; None for whichever is free.
         family: Chains of one family have consecutive ports, as one run of them all has.
+        step: The step, or the experiment, that it debugs; empty for a service.
+        past: Whether it leads to a failure that is over, so that no log grows.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Chain:
     mappings: tuple[PathMapping, ...]
     wanted: int | None = None
     family: str = ""
+    step: str = ""
+    past: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,14 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
 
-def find(settings: Settings, engine: str, wait: bool) -> Found:
+def find(settings: Settings, engine: str, wait: bool, snapshots: bool = False) -> Found:
     """Look what a project has.
 
     Args:
         settings: The settings.
         engine: The engine that will run it.
         wait: Whether a service is to hold before score.py is loaded.
+        snapshots: Whether snapshots of failures are to be opened, too.
 
     Raises:
         UserError: pipeline.yml, a run configuration or a deployment's file cannot be read.
@@ -112,7 +117,32 @@ def find(settings: Settings, engine: str, wait: bool) -> Found:
         _experiment(found, name, settings, steps)
     if not experiments:
         found.notes.append("there is no experiment yet: inv experiment.create NAME, then this again")
+    if snapshots:
+        # Behind all others, whose ports are those that people know.
+        found.chains.extend(_of_failures(found.chains))
     return found
+
+
+def _of_failures(chains: Sequence[Chain]) -> list[Chain]:
+    """What opens the snapshot of a failure of each, of whichever rank it was that failed first."""
+    from ..flows.snapshots import DEPLOYMENT, configuration_name
+
+    found: dict[str, Chain] = {}
+    for chain in chains:
+        story = chain.argv[0].partition(".")[0]
+        argv, name = [f"{story}.attach", "--snapshot"], chain.step
+        if story == "deploy":
+            argv, name = ["deploy.attach-config", "--snapshot"], DEPLOYMENT
+        elif story == "pipeline":
+            argv += ["--step", name]
+        else:
+            argv += ["--run", name]
+        title = configuration_name(name)
+        if title in found and found[title].argv[0] != argv[0]:
+            # A step and an experiment may have one name.
+            title = configuration_name(f"{name} ({story})")
+        found.setdefault(title, Chain(title, argv, (), chain.mappings, past=True))
+    return list(found.values())
 
 
 def _is_own(settings: Settings, name: str) -> bool:
@@ -160,7 +190,7 @@ def _pipeline(found: Found, pipeline: Pipeline, settings: Settings, engine: Step
             base = published_port(step.command)
             wanted = None if base is None else base + rank
             argv = [*command, *which]
-            found.chains.append(Chain(name, argv, ["pipeline.cancel"], mappings, wanted, "pipeline"))
+            found.chains.append(Chain(name, argv, ["pipeline.cancel"], mappings, wanted, "pipeline", step.name))
             names.append(name)
     if len(names) > 1:
         ranks = ["--rank", "all"] if any(step.ranks > 1 for step in pipeline.steps) else []
@@ -190,7 +220,7 @@ def _experiment(found: Found, name: str, settings: Settings, engine: StepEngine)
         which = ["--rank", str(rank)] if ranks > 1 else []
         argv, ending = ["experiment.debug", *which, name], ["experiment.cancel", "--run", name]
         names.append(title(name, rank, ranks))
-        found.chains.append(Chain(names[-1], argv, ending, mappings, None, name))
+        found.chains.append(Chain(names[-1], argv, ending, mappings, None, name, name))
     if len(names) > 1:
         compound = f"Azure Machine Learning Experiment: {name} (all ranks)"
         found.compounds.append(Compound(compound, ["experiment.debug", "--rank", "all", name], names))

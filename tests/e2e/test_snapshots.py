@@ -1,0 +1,211 @@
+"""What a failure has left: shown by a command, opened by a debugger, fetched from a workspace."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from azureml_projects import python_with_sdk_v2
+from azureml_server import AzureMLServer
+from experiments import ExperimentProject, make_experiment_project
+from pages import ROOT, blocks
+from pipelines import make_pipeline_project
+from projects import ANY_ENGINE, Project
+from snapshot_files import failed_training
+from workspaces import make_v2_project
+
+from workflows.debugger.dap import DapClient, DapError
+from workflows.debugger.frames import evaluate, read_locals, read_stack
+from workflows.flows.snapshots import FAMILY
+
+#: Divides by zero, in line 5.
+FAILING = """def train(rows, rate):
+    total = 0
+    for row in rows:
+        total += row
+    return total / rate
+
+
+if __name__ == "__main__":
+    train([1, 2, 3, 4], 0)
+"""
+FAILING_LINE = 5
+#: Leaves a snapshot where a node of a workspace has its logs, and fails.
+KEEPING = """import os
+import shutil
+
+os.makedirs("logs", exist_ok=True)
+shutil.copy("made.json", "logs/snapshot-work-rank0-1.json")
+raise ZeroDivisionError("division by zero")
+"""
+#: Ranks of which the second fails first, and the first a while later; the third does well.
+RANKS = """import os
+import time
+
+rank = int(os.environ["RANK"])
+share = {"rank": rank, "rows": list(range(rank, 10))}
+if rank == 1:
+    share["missing"]
+time.sleep(1)
+if rank == 0:
+    raise RuntimeError(f"rank {rank} was left alone")
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, engine: str) -> Iterator[ExperimentProject]:
+    made = make_experiment_project(tmp_path / "a project", engine)
+    made.write("train.py", FAILING)
+    yield made
+    made.clean_up()
+
+
+def fail(project: Project, *command: str) -> str:
+    """Type a command whose run fails; what it says of it."""
+    result = project.inv(*command)
+    assert result.code == 1, result
+    return result.err
+
+
+def opened(project: Project, *command: str) -> DapClient:
+    """A client of the protocol, attached to what a command has opened for an editor."""
+    result = project.ok(*command, "--json").json
+    entry = project.launch()[result["launch_configuration"]]
+    assert entry["connect"] == result["debug"]
+    client = DapClient.connect("127.0.0.1", entry["connect"]["port"], 10)
+    client.attach(path_mappings=result["path_mappings"], timeout=20)
+    return client
+
+
+def test_a_script_that_failed_is_looked_at_when_it_is_gone(project: ExperimentProject) -> None:
+    project.ok("experiment.create", "sums")
+    said = fail(project, "experiment.run", "sums", "--script", "train.py", "--follow")
+    assert "; its variables: inv experiment.snapshot --run 1)" in said
+    assert "Variables when it failed: inv experiment.snapshot --run 1" in project.ok("experiment.show").out
+    found = project.ok("experiment.snapshot", "--run", "1", "--eval", "rows[:3]", "--eval", "nothing")
+    # The page shows what is shown, but for the time.
+    page = next(block.text for block in blocks(ROOT / "docs" / "snapshots.md") if "--eval" in block.text)
+    for line in page.splitlines()[2:]:
+        assert line in found.out
+    assert "nothing = not recorded: there is no nothing in this frame" in found.out
+    stop = project.ok("experiment.snapshot", "--json", "--frame", "1").json
+    assert stop["stopped"]["function"] == "<module>" and stop["stopped"]["file"] == str(project.folder / "train.py")
+    assert [one["line"] for one in stop["stack"]] == [FAILING_LINE, 9]
+    assert stop["exception"]["type"] == "ZeroDivisionError"
+    refused = project.inv("experiment.snapshot", "--eval", "rows.clear()")
+    assert refused.code == 2 and "nothing in it can be run" in refused.err
+
+
+@ANY_ENGINE
+def test_a_failure_is_opened_as_if_the_program_were_stopped_there(project: ExperimentProject) -> None:
+    project.ok("experiment.create", "sums")
+    fail(project, "experiment.run", "sums", "--script", "train.py", "--follow")
+    with opened(project, "experiment.attach", "--snapshot") as client:
+        assert f"{FAMILY}: sums" in project.launch()
+        stop = client.wait_event("stopped", 10)
+        assert stop.body["text"] == "ZeroDivisionError: division by zero"
+        frame = read_stack(client, stop.body["threadId"])[0]
+        assert (frame.file, frame.line) == (str(project.folder / "train.py"), FAILING_LINE)
+        assert read_locals(client, frame) == {"rows": "[1, 2, 3, 4]", "rate": "0", "total": "10", "row": "4"}
+        assert evaluate(client, frame, "rows[-1]", 5) == "4"
+        with pytest.raises(DapError, match="This is a snapshot"):
+            client.request("next", {"threadId": 1})
+        client.disconnect()
+    (project.folder / "train.py").write_text(f"# edited since\n{FAILING}")
+    shown = project.ok("experiment.snapshot").out
+    assert "note: the file here is not the one that ran" in shown
+    with opened(project, "experiment.attach", "--snapshot") as client:
+        source = client.request("stackTrace", {"threadId": 1})["stackFrames"][0]["source"]
+        assert client.request("source", {"sourceReference": source["sourceReference"]})["content"] == FAILING
+        client.disconnect()
+
+
+@ANY_ENGINE
+def test_where_there_is_no_snapshot_it_says_why(project: ExperimentProject) -> None:
+    project.write("train.py", "print('well')\n")
+    project.run("sums", "--script", "train.py")
+    project.inv("experiment.snapshot").says("has no snapshot: nothing of it has failed, it is Completed")
+    project.write("train.py", "raise SystemExit(3)\n")
+    fail(project, "experiment.run", "sums", "--follow")
+    project.inv("experiment.snapshot").says("its Python did not end by an exception")
+    project.write("train.py", FAILING)
+    project.environ["AML_SNAPSHOT"] = "off"
+    assert "its variables" not in fail(project, "experiment.run", "sums", "--follow")
+    project.inv("experiment.snapshot").says("AML_SNAPSHOT was off")
+    logs = Path(project.record()["folder"]) / "azureml-logs"
+    for content, said in ((b"", "is cut off"), (b'{"format": 3}', "is no snapshot that can be read")):
+        (logs / "snapshot-sums-rank0-1.json").write_bytes(content)
+        project.inv("experiment.snapshot").says(said)
+
+
+@ANY_ENGINE
+def test_of_several_ranks_the_first_that_failed_is_shown(tmp_path: Path, engine: str) -> None:
+    project = make_pipeline_project(tmp_path / "a project", engine)
+    ranks = "distribution: {type: pytorch, process_count_per_instance: 3}"
+    project.single(RANKS, more=ranks)
+    try:
+        said = fail(project, "pipeline.submit", "--no-debug", "--follow")
+        assert "; its variables: inv pipeline.snapshot --run 1)" in said
+        assert "Variables of work when it failed: inv pipeline.snapshot --run 1" in project.ok("pipeline.status").out
+        listed = project.ok("pipeline.snapshot", "--list", "--json").json["snapshots"]
+        first = project.ok("pipeline.snapshot", "--json", "--eval", "share['rank']").json
+        assert first["exception"]["text"] == "'missing'" and first["values"] == {"share['rank']": "1"}
+        assert listed[0]["rank"] == 1
+        if len(listed) > 1:
+            last = project.ok("pipeline.snapshot", "--json", "--rank", "0", "--step", "work").json
+            assert last["exception"]["text"] == "rank 0 was left alone"
+        project.inv("pipeline.snapshot", "--rank", "2").says("Rank 2 of the run", "has left no snapshot")
+        assert project.inv("pipeline.snapshot", "--rank", "all").code == 2
+        project.inv("pipeline.snapshot", "--step", "nowhere").says("There is no step nowhere")
+        with opened(project, "pipeline.attach", "--snapshot", "--rank", "1") as client:
+            assert client.wait_event("stopped", 10).body["text"] == "KeyError: 'missing'"
+            client.disconnect()
+        assert f"{FAMILY}: work" in project.launch()
+    finally:
+        project.clean_up()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[AzureMLServer]:
+    if os.geteuid():
+        pytest.skip("a container's users are made with mount, which takes root")
+    with AzureMLServer(secure=True, python=python_with_sdk_v2(), layout="user_logs") as made:
+        yield made
+        processes = [number for run in made.state.runs.values() for number in made.runner.processes(run)]
+    assert not any(map(psutil.pid_exists, processes)), "processes are left"
+    assert made.unknown == []
+
+
+def test_a_step_that_failed_in_a_workspace_is_looked_at_from_another_machine(
+    server: AzureMLServer, tmp_path: Path
+) -> None:
+    project = make_v2_project(tmp_path / "a project", server, tmp_path / "home")
+    other = make_v2_project(tmp_path / "another machine", server, tmp_path / "home 2")
+    try:
+        project.single(KEEPING)
+        job = {"type": "command", "command": "python work.py", "code": "./work", "environment": {"image": "python"}}
+        job["compute"] = "azureml:cpu"
+        project.pipeline.write_text(json.dumps({"type": "pipeline", "jobs": {"work": job}}))
+        (project.folder / "work" / "made.json").write_text(json.dumps(failed_training().content()))
+        said = fail(project, "pipeline.submit", "--no-debug", "--follow")
+        assert "; its variables: inv pipeline.snapshot --run 1)" in said
+        here = project.ok("pipeline.snapshot", "--json", "--eval", "rate").json
+        assert here["values"] == {"rate": "0"}
+        run_id = project.status()["run_id"]
+        there = other.ok("pipeline.snapshot", "--run", run_id, "--json", "--eval", "rows[1:3]").json
+        assert there["values"] == {"rows[1:3]": "[1, 2]"}
+        # A file that was lost here is had again.
+        Path(there["snapshot"]).unlink()
+        assert other.ok("pipeline.snapshot", "--run", run_id, "--json").json["snapshot"] == there["snapshot"]
+    finally:
+        project.clean_up()
+        other.clean_up()
+
+
+def test_a_service_that_has_not_failed_says_so(project: Project) -> None:
+    project.inv("deploy.snapshot").says("neither init() nor run() of it has raised")
+    project.inv("deploy.attach-config", "--snapshot").says("neither init() nor run() of it has raised")

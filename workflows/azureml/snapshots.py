@@ -1,0 +1,51 @@
+"""The snapshots that a step of a run in a workspace has left among its logs: brought here."""
+
+from __future__ import annotations
+
+import re
+
+from ..private import make_folder
+from ..project import write_bytes
+from ..received import Refused
+from ..runs.record import RunRecord, StepRecord
+from ..snapshots.finding import MOST_FILES
+from ..snapshots.reading import MOST_BYTES
+from .service import PipelineService
+
+#: Their names among a run's logs, in whichever folder; see :data:`workflows.snapshots.finding.PATTERN`.
+_NAMED = re.compile(r"(?:[^/]+/)*(snapshot-[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.json)")
+
+
+def bring(service: PipelineService, run: RunRecord, step: StepRecord, run_id: str = "") -> int:
+    """Fetch the snapshots of a step that are not here yet; how many those are.
+
+    Args:
+        service: The run in the workspace.
+        run: The run.
+        step: The step in it.
+        run_id: The child run's id, where the record does not have it yet.
+
+    Raises:
+        Refused: One is larger than any snapshot, or there are too many.
+        requests.RequestException: They cannot be read now.
+    """
+    addresses, _error = service.details(run_id or step.run_id)
+    found = {match[1]: url for name, url in addresses.items() if (match := _NAMED.fullmatch(name))}
+    if len(found) > MOST_FILES:
+        raise Refused(f"{len(found)} snapshots of one step")
+    folder = run.step_folder(step.name) / "logs"
+    brought = 0
+    for name, url in found.items():
+        if (folder / name).exists():
+            continue
+        content = bytearray()
+        while part := service.read(url, len(content)):
+            content += part
+            if len(content) > MOST_BYTES:
+                raise Refused(f"a snapshot of more than {MOST_BYTES >> 20} MB")
+        if content:
+            make_folder(folder)
+            # Whole or not at all: somebody may be reading them.
+            write_bytes(folder / name, bytes(content), private=True)
+            brought += 1
+    return brought

@@ -1,0 +1,269 @@
+"""The snapshots of a run or of a service: found, chosen, shown to an editor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import sessions
+from ..console import Console
+from ..debugger import launch_json
+from ..engines import ports, reservations
+from ..errors import UserError
+from ..models import DebugEndpoint, PathMapping
+from ..project import read_json
+from ..runs import plan as plans
+from ..runs import record as records
+from ..runs.record import RunRecord, StepRecord
+from ..settings import BY_FIELD, Settings
+from ..snapshots import finding, serving
+from ..snapshots.finding import Kept
+from ..snapshots.model import Snapshot
+from ..snapshots.sources import Sources, mappings_from
+from ..vscode import pressed
+
+FAMILY = "Azure Machine Learning Snapshot"
+#: What a deployment is called in a configuration's name.
+DEPLOYMENT = "deployment"
+#: Folders of a deployment's session that may hold some.
+_OF_SERVICE = ("snapshots", "logs", "announce", "last")
+
+
+def configuration_name(name: str) -> str:
+    """The launch configuration for the snapshots of a step, an experiment, or the deployment."""
+    return f"{FAMILY}: {name}"
+
+
+@dataclass
+class Found:
+    """The snapshots of a run or service.
+
+    Attributes:
+        what: Whose they are, for people.
+        kept: The snapshots.
+        mappings: By file where the code of its step lies here.
+        names: By file the name in a launch configuration.
+        code: Folders that the code may have come from, where no mapping tells.
+        latest: Whether the latest is the one that is meant, and not the first.
+    """
+
+    what: str
+    kept: Kept
+    mappings: dict[Path, tuple[PathMapping, ...]] = field(default_factory=dict)
+    names: dict[Path, str] = field(default_factory=dict)
+    code: tuple[Path, ...] = ()
+    latest: bool = False
+
+    def choose(self, rank: int | None, number: int | None = None) -> Snapshot:
+        """The one that is meant; raises as :func:`workflows.snapshots.finding.choose`."""
+        return finding.choose(self.kept, rank, number, self.what, self.latest)
+
+    def sources(self, snapshot: Snapshot) -> Sources:
+        """Where its files are here."""
+        return Sources(self.mappings.get(snapshot.path, ()), self.guesses(snapshot))
+
+    def guesses(self, snapshot: Snapshot) -> list[PathMapping]:
+        """Where its files may be, where no mapping tells: its working folder held the code."""
+        if self.mappings.get(snapshot.path):
+            return []
+        folders = [snapshot.program.get(name) for name in ("started_in", "folder")]
+        return [PathMapping(one, at) for at in folders if isinstance(at, str) for one in self.code]
+
+    def name(self, snapshot: Snapshot) -> str:
+        """The launch configuration that it is opened by."""
+        return configuration_name(self.names[snapshot.path])
+
+
+def of_run(
+    run: RunRecord,
+    step: StepRecord | None,
+    fetch: Callable[[RunRecord, Sequence[StepRecord]], object] = lambda run, steps: None,
+) -> Found:
+    """Those of a run.
+
+    Args:
+        run: The run.
+        step: This step only.
+        fetch: Brings those of a run in a workspace here.
+
+    Raises:
+        UserError: There are none; it says why.
+    """
+    chosen = [step] if step is not None else list(run.steps)
+    if run.in_workspace:
+        failed = [one for one in chosen if one.status == records.FAILED or not one.final]
+        missing = [one for one in failed if not files_of(run, one)]
+        if missing:
+            fetch(run, missing)
+    files = {path: one for one in chosen for path in files_of(run, one)}
+    if not files:
+        raise _none(run, chosen)
+    found = Found(f"{step.name} of the run {run.run_id}" if step else f"the run {run.run_id}", finding.load(files))
+    found.code = (*_planned_code(run), run.project)
+    for path, one in files.items():
+        found.mappings[path] = one.path_mappings()
+        found.names[path] = run.name if run.single else one.name
+    return found
+
+
+def _planned_code(run: RunRecord) -> list[Path]:
+    """Folders of the code that was submitted; none of a run that was submitted from elsewhere."""
+    try:
+        codes = [Path(step.code) for step in plans.load(run.folder).steps if step.code]
+    except ValueError:
+        return []
+    return list(dict.fromkeys(one if one.is_dir() else one.parent for one in codes))
+
+
+def _planned(run: RunRecord) -> bool:
+    """Whether the run was to leave snapshots; also where that is not known here."""
+    try:
+        return bool(getattr(plans.load(run.folder), "snapshots", False))
+    except ValueError:
+        return True
+
+
+def files_of(run: RunRecord, step: StepRecord) -> list[Path]:
+    """The files of a step."""
+    return finding.files_of_step(run.step_folder(step.name))
+
+
+def command_of(run: RunRecord, step: StepRecord) -> str:
+    """What shows a failed step's variables; empty where there is no snapshot of it."""
+    if not files_of(run, step):
+        return ""
+    named = "" if run.single or sum(one.status == records.FAILED for one in run.steps) < 2 else f" --step {step.name}"
+    return f"inv {run.kind}.snapshot --run {run.number}{named}"
+
+
+def _none(run: RunRecord, steps: Sequence[StepRecord]) -> UserError:
+    """Why there is no snapshot."""
+    show = f"inv {run.kind}.{'show' if run.single else 'status'} --run {run.number}"
+    what = f"The run {run.run_id}" if run.single or len(steps) > 1 else f"{steps[0].name} of the run {run.run_id}"
+    failed = [one for one in steps if one.status == records.FAILED]
+    if not failed:
+        states = f"it is {steps[0].status}" if len(steps) == 1 else f"the run is {run.status}"
+        return UserError(
+            f"{what} has no snapshot: nothing of it has failed, {states}.",
+            f"A snapshot is written where a script ends by an exception; see: {show}",
+        )
+    names = ", ".join(one.name for one in failed)
+    who = "The run" if run.single else names
+    log = f"inv experiment.logs --run {run.number}" if run.single else f"inv pipeline.tail-log --run {run.number}"
+    if not _planned(run):
+        return UserError(
+            f"{who} failed and has no snapshot: AML_SNAPSHOT was off, or the run is older than snapshots are.",
+            f"Set AML_SNAPSHOT=on and run it again; its log: {log}",
+        )
+    return UserError(
+        f"{who} failed and has left no snapshot: its Python did not end by an exception. A signal, sys.exit or "
+        "another program leave none.",
+        f"Look at its log: {log}",
+    )
+
+
+def of_service(settings: Settings) -> Found:
+    """Those of the project's service, and of the last one that failed.
+
+    Raises:
+        UserError: There are none; it says why.
+    """
+    folder = sessions.session_folder(settings.project, reading=True)
+    files = files_of_service(settings.project)
+    if not files:
+        if getattr(settings, "snapshot", True) is False:
+            raise UserError(
+                "The service has no snapshot: AML_SNAPSHOT is off.", "Set AML_SNAPSHOT=on; inv deploy.debug"
+            )
+        raise UserError(
+            "The service has no snapshot: neither init() nor run() of it has raised since it was started.",
+            "One is written when they do; its log: inv container.logs",
+        )
+    service = sessions.load(settings.project)
+    if service is not None:
+        mappings = service.path_mappings
+    else:
+        ended = read_json(folder / "last" / "ended.json") or {}
+        mappings = tuple(mappings_from(ended.get("path_mappings")))
+    found = Found("the service", finding.load(files), latest=True)
+    for path in files:
+        found.mappings[path], found.names[path] = tuple(mappings), DEPLOYMENT
+    return found
+
+
+def files_of_service(project: Path, since: float = 0.0) -> list[Path]:
+    """The files of a project's service.
+
+    Args:
+        project: The project's folder.
+        since: Only those that were written from then on, in seconds since the epoch.
+    """
+    folder = sessions.session_folder(project, reading=True)
+    found = finding.files_in(folder / name for name in _OF_SERVICE)
+    return [path for path in found if path.stat().st_mtime >= since] if since else found
+
+
+# An editor
+
+
+def open_in_editor(
+    settings: Settings, console: Console, found: Found, snapshot: Snapshot, write: bool
+) -> dict[str, Any]:
+    """Start what shows a snapshot to an editor, and write the launch configuration that leads there.
+
+    Args:
+        settings: The settings.
+        console: Where it shows itself.
+        found: Those that there are.
+        snapshot: The one that is shown.
+        write: Whether launch.json is written.
+
+    Raises:
+        UserError: launch.json cannot be edited; its port is held by another program.
+    """
+    project = settings.project
+    launch_json.check(project)
+    name = pressed.name() or found.name(snapshot)
+    mappings = found.mappings.get(snapshot.path, ())
+    known = launch_json.configurations(project).get(name, {})
+    with console.step("attach") as step:
+        port = _port_in(known)
+        if port:
+            # One that still waits there for somebody makes room.
+            serving.end(port)
+        # F5 goes where launch.json says; else any port does, and launch.json gets it.
+        if not pressed.name() and not (port and ports.is_free(port)):
+            port = _first_free(settings)
+        port = serving.start(snapshot.path, mappings, found.guesses(snapshot), port, project)
+        endpoint = DebugEndpoint("127.0.0.1", port, tuple(mappings))
+        outcome = "unchanged"
+        if write:
+            entry = launch_json.attach_configuration(name, endpoint, project)
+            if pressed.name():
+                # VS Code goes by what it has read.
+                entry["pathMappings"] = known.get("pathMappings", entry["pathMappings"])
+            outcome = launch_json.write_configurations(project, [entry])
+        step.text = f".vscode/launch.json {outcome}" if write else f"127.0.0.1:{port}"
+    return {
+        "snapshot": str(snapshot.path),
+        "debug": {"host": "127.0.0.1", "port": port},
+        "path_mappings": [one.as_json() for one in mappings],
+        "launch_configuration": name,
+    }
+
+
+def _port_in(entry: Any) -> int:
+    connect = entry.get("connect") if isinstance(entry, dict) else None
+    port = connect.get("port") if isinstance(connect, dict) else None
+    return port if type(port) is int and 0 < port < 65536 else 0
+
+
+def _first_free(settings: Settings) -> int:
+    """A free port: those of sessions begin a good deal before it. 0 where there is none."""
+    first = (settings.debug_port or int(BY_FIELD["debug_port"].default)) + 1000
+    for port in range(first, min(first + 100, 65536)):
+        if ports.is_free(port) and not reservations.is_reserved(port):
+            return port
+    return 0

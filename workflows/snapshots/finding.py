@@ -1,0 +1,96 @@
+"""Which snapshots there are of a run or a service, and which one is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import UserError
+from .model import Snapshot
+from .reading import read
+
+#: As the writer names them.
+PATTERN = "snapshot-*.json"
+#: Folders of a step that hold its logs.
+LOG_FOLDERS = ("logs", "azureml-logs", "user_logs")
+#: Files that are looked into: a script may write as many as it likes.
+MOST_FILES = 1000
+
+
+@dataclass
+class Kept:
+    """What was found.
+
+    Attributes:
+        snapshots: Those that can be read, the first that failed first.
+        unreadable: Why the others cannot be.
+    """
+
+    snapshots: list[Snapshot] = field(default_factory=list)
+    unreadable: list[UserError] = field(default_factory=list)
+
+
+def files_in(folders: Iterable[Path]) -> list[Path]:
+    """The snapshots' files in folders, by name."""
+    found: list[Path] = []
+    for folder in folders:
+        try:
+            found += sorted(path for path in folder.glob(PATTERN) if path.is_file())
+        except OSError:
+            continue
+    return found[:MOST_FILES]
+
+
+def files_of_step(folder: Path) -> list[Path]:
+    """The snapshots' files of a step.
+
+    Args:
+        folder: The step's own folder.
+    """
+    return files_in(folder / name for name in LOG_FOLDERS)
+
+
+def load(files: Iterable[Path]) -> Kept:
+    """Read all of them; what cannot be read is kept as an error."""
+    kept = Kept()
+    for path in files:
+        try:
+            kept.snapshots.append(read(path))
+        except UserError as error:
+            kept.unreadable.append(error)
+    kept.snapshots.sort(key=lambda one: (one.time, one.rank))
+    return kept
+
+
+def choose(kept: Kept, rank: int | None, number: int | None, what: str, latest: bool = False) -> Snapshot:
+    """The one that is meant: the first that failed, of a rank where one is named.
+
+    Args:
+        kept: All of them, at least one.
+        rank: The rank; None for any.
+        number: Its number in the list, counted from 1; None for any.
+        what: Whose they are, for messages.
+        latest: Whether the latest is meant, not the first.
+
+    Raises:
+        UserError: There is no such one, or none can be read.
+    """
+    if not kept.snapshots:
+        raise kept.unreadable[0]
+    if number is not None:
+        if not 1 <= number <= len(kept.snapshots):
+            raise UserError(
+                f"There is no snapshot {number}: {what} has {len(kept.snapshots)}.", "They are listed by: --list"
+            )
+        return kept.snapshots[number - 1]
+    fitting = [one for one in kept.snapshots if rank in (None, one.rank)]
+    if fitting:
+        return fitting[-1 if latest else 0]
+    ranks = ", ".join(str(one) for one in ranks_of(kept.snapshots))
+    raise UserError(f"Rank {rank} of {what} has left no snapshot.", f"There are some of rank {ranks}: --rank N")
+
+
+def ranks_of(snapshots: Sequence[Snapshot]) -> list[int]:
+    """The ranks that have left one."""
+    return sorted({one.rank for one in snapshots})

@@ -1,0 +1,176 @@
+"""The background process that shows a snapshot to an editor: a debug adapter on 127.0.0.1.
+
+``python -m workflows.snapshots.server``, told on standard input what to do. It ends with the session, and when nobody
+comes. Its first line on standard output is the port, or why there is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..background import log
+from ..debuggee.azureml_debuggee.peers import is_allowed
+from ..debugger.dap_framing import FramingError, MessageReader, encode
+from ..errors import UserError
+from ..models import PathMapping
+from .model import Snapshot
+from .reading import read
+from .session import Session
+from .sources import Sources
+
+MODULE = __name__ if __name__ != "__main__" else "workflows.snapshots.server"
+#: Seconds until somebody has to have attached.
+WAIT_SECONDS = 300.0
+#: Seconds for a client to take what it is sent, and to say the first word.
+_SEND_SECONDS, _GREETING_SECONDS = 30.0, 30.0
+#: Clients at the same time, such as an editor and a test; more are turned away.
+_MOST_CLIENTS = 8
+_CHUNK = 1 << 16
+#: Seconds between two looks whether it is over.
+_SLICE = 0.2
+
+
+class Server:
+    """Serves one snapshot until the last session with it has ended.
+
+    Args:
+        snapshot: What is shown.
+        sources: Makes what finds the files here, for each client.
+        listener: A socket on 127.0.0.1 that listens.
+        wait: Seconds until somebody has to have attached.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        sources: Callable[[], Sources],
+        listener: socket.socket,
+        wait: float = WAIT_SECONDS,
+    ) -> None:
+        self._snapshot, self._sources, self._listener, self._wait = snapshot, sources, listener, wait
+        self._lock = threading.Lock()
+        self._clients = 0
+        self._attached = 0
+        self._over = threading.Event()
+
+    def serve(self) -> bool:
+        """Return when it is over; whether anybody had attached."""
+        threading.Thread(target=self._accept, name="snapshot-accept", daemon=True).start()
+        deadline = time.monotonic() + self._wait
+        try:
+            while not self._over.wait(_SLICE):
+                with self._lock:
+                    if not self._attached and time.monotonic() > deadline:
+                        return False
+            return True
+        finally:
+            self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._over.is_set():
+            try:
+                client, _address = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                full = self._clients >= _MOST_CLIENTS
+                self._clients += 0 if full else 1
+            if full:
+                client.close()
+                continue
+            threading.Thread(target=self._serve, args=(client,), name="snapshot-client", daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        session = Session(self._snapshot, self._sources())
+        counted = False
+        try:
+            with client:
+                # It shows the values of the person's variables: to nobody else on this machine.
+                if not is_allowed(client):
+                    return
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                client.settimeout(_GREETING_SECONDS)
+                reader = MessageReader()
+                while not session.over and (data := client.recv(_CHUNK)):
+                    for message in reader.feed(data):
+                        for answer in session.take(message):
+                            client.sendall(encode(answer))
+                        if session.attached and not counted:
+                            counted = True
+                            # Somebody looks at it for as long as they like.
+                            client.settimeout(None)
+                            with self._lock:
+                                self._attached += 1
+                if session.over:
+                    client.sendall(encode(session.ended()))
+        except (OSError, FramingError) as error:
+            log(f"a client is gone: {error}")
+        except Exception as error:  # one client's message is not to end the others' sessions
+            log(f"a client's message was not understood: {type(error).__name__}: {error}")
+        finally:
+            with self._lock:
+                self._clients -= 1
+                if counted:
+                    self._attached -= 1
+                    if not self._attached:
+                        self._over.set()
+
+
+def listen(port: int) -> socket.socket:
+    """Listen on 127.0.0.1.
+
+    Args:
+        port: The port; 0 for a free one.
+
+    Raises:
+        OSError: It is held.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if hasattr(socket, "SO_REUSEPORT"):  # not Windows, where it would share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(16)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def main() -> None:
+    """Read what to do, say where it can be attached to, and serve."""
+    told: dict[str, Any] = json.loads(sys.stdin.buffer.read())
+    try:
+        snapshot = read(Path(told["snapshot"]))
+        listener = listen(int(told["port"]))
+    except UserError as error:
+        _say({"problem": error.problem, "remedy": error.remedy})
+        return
+    except OSError as error:
+        _say({"held": error.strerror or str(error)})
+        return
+    mappings, guesses = (
+        [PathMapping(Path(local), remote) for local, remote in told[key]] for key in ("mappings", "guesses")
+    )
+    _say({"port": listener.getsockname()[1]})
+    # Whoever reads it goes on at once.
+    with contextlib.suppress(OSError):
+        sys.stdout.close()
+    Server(snapshot, lambda: Sources(mappings, guesses), listener, float(told["wait"])).serve()
+
+
+def _say(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Starts the process that shows a snapshot to an editor, in place of one that still waits on the same port."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..background import spawn
+from ..engines import ports, reservations
+from ..errors import PortHeld, UserError
+from ..models import PathMapping
+from ..project import append_log, state_folder
+from ..runs import identity
+from .server import MODULE, WAIT_SECONDS
+
+#: Seconds for it to say where it listens: it reads and checks the file first.
+START_SECONDS = 30.0
+#: Seconds for an earlier one to end when it is told to.
+_END_SECONDS = 3.0
+_OWNER = "snapshot"
+
+
+def start(
+    snapshot: Path,
+    mappings: Sequence[PathMapping],
+    guesses: Sequence[PathMapping],
+    port: int,
+    project: Path,
+    wait: float = WAIT_SECONDS,
+) -> int:
+    """Start one that outlives this command.
+
+    Args:
+        snapshot: The file.
+        mappings: Where the code of the run lies here.
+        guesses: Where it may lie.
+        port: Where it is to listen; 0 for a free port.
+        project: The project's folder, where its log is.
+        wait: Seconds until somebody has to have attached.
+
+    Returns:
+        The port.
+
+    Raises:
+        UserError: The port is held by another program, or the file cannot be read.
+    """
+    if port:
+        end(port)
+    told = {
+        "snapshot": str(snapshot),
+        "port": port,
+        "mappings": [(str(one.local_root), one.remote_root) for one in mappings],
+        "guesses": [(str(one.local_root), one.remote_root) for one in guesses],
+        "wait": wait,
+    }
+    with append_log(state_folder(project, "snapshots") / "server.log") as complaints:
+        pipe = subprocess.PIPE
+        child = spawn(MODULE, (), cwd=os.path.abspath(os.sep), stdin=pipe, stdout=pipe, stderr=complaints)
+    said = _first_line(child, json.dumps(told).encode())
+    if "port" in said:
+        found = int(said["port"])
+        reservations.reserve([found], of=child.pid, kind=_OWNER)
+        # It is meant to outlive this command, so nobody waits for it.
+        child.returncode = 0
+        return found
+    with contextlib.suppress(OSError):
+        child.kill()
+    child.wait()
+    if "problem" in said:
+        raise UserError(str(said["problem"]), str(said["remedy"]))
+    if "held" in said:
+        name = ports.holder(port)[0] or "another program"
+        raise PortHeld(port, f"Port {port} is held by {name}.", "Stop it, or choose another port in launch.json.")
+    log = state_folder(project, "snapshots") / "server.log"
+    raise UserError("The process that shows the snapshot has not started.", f"Its log: {log}")
+
+
+def _first_line(child: subprocess.Popen[bytes], told: bytes) -> dict[str, Any]:
+    """What it says at first; nothing where it says nothing in time."""
+    assert child.stdin is not None and child.stdout is not None
+    with contextlib.suppress(OSError), child.stdin:
+        child.stdin.write(told)
+    # Windows has no select for pipes.
+    watch = threading.Timer(START_SECONDS, child.kill)
+    watch.daemon = True
+    watch.start()
+    try:
+        with child.stdout:
+            line = child.stdout.readline()
+        found = json.loads(line) if line else {}
+    except ValueError:
+        return {}
+    finally:
+        watch.cancel()
+    return found if isinstance(found, dict) else {}
+
+
+def end(port: int) -> None:
+    """End the one that listens on a port, where it is one of this program's and of this machine."""
+    noted = reservations.note(port)
+    if noted is None or noted.get("kind") != _OWNER or not identity.is_here(noted) or not identity.is_alive(noted):
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(int(noted["pid"]), signal.SIGTERM)
+    deadline = time.monotonic() + _END_SECONDS
+    while identity.is_alive(noted) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    reservations.release([port])

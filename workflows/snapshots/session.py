@@ -1,0 +1,305 @@
+"""One editor's session with a snapshot: what each request of the Debug Adapter Protocol is answered.
+
+Message formats: https://microsoft.github.io/debug-adapter-protocol/specification. No sockets: what is to be sent is
+returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from .arrays import Missing
+from .expression import Evaluator, Refused
+from .model import Raised, Snapshot
+from .sources import Sources, mappings_from, recorded
+from .variables import Opened, letters, stacks
+
+Json = dict[str, Any]
+
+#: What is said to whoever wants the program to go on.
+STILL = "This is a snapshot of a failure: nothing of it runs any more, so there is nothing to step or to continue."
+#: Requests that would have the program do something.
+_MOVES = frozenset(
+    (
+        *("continue", "next", "stepIn", "stepOut", "stepBack", "reverseContinue", "goto", "pause", "restart"),
+        *("restartFrame", "setVariable", "setExpression", "stepInTargets", "gotoTargets", "terminateThreads"),
+    )
+)
+_CAPABILITIES = {
+    "supportsConfigurationDoneRequest": True,
+    "supportsEvaluateForHovers": True,
+    "supportsExceptionInfoRequest": True,
+    "supportsDelayedStackTraceLoading": True,
+    "supportsValueFormattingOptions": False,
+    "supportsSetVariable": False,
+    "supportsTerminateRequest": False,
+    "supportTerminateDebuggee": False,
+}
+#: Inner exceptions of one that are told of, each in the one before.
+_MOST_INNER = 20
+
+
+class Failed(Exception):
+    """A request that is refused; the text is for the person."""
+
+
+class Session:
+    """What a client is answered.
+
+    Args:
+        snapshot: What is looked at.
+        sources: Where its files are here.
+
+    Attributes:
+        attached: Whether the client has attached: then its end is the end of the server.
+        over: Whether the client has said that it goes.
+    """
+
+    def __init__(self, snapshot: Snapshot, sources: Sources) -> None:
+        self.attached = self.over = False
+        self._snapshot, self._sources = snapshot, sources
+        self._opened = Opened(snapshot)
+        self._stacks = stacks(snapshot)
+        #: By number the place of a frame whose recorded lines the client asks for.
+        self._recorded: list[int] = []
+        self._stack_of = {place: one.frames for one in reversed(self._stacks) for place in one.frames}
+        self._lines_from = self._columns_from = 1
+        self._pending: Json | None = None
+        self._number = 0
+
+    def take(self, message: Mapping[str, Any]) -> Iterator[Json]:
+        """What is sent in answer to a message."""
+        if message.get("type") != "request":
+            return
+        command, arguments = str(message.get("command")), message.get("arguments")
+        given = arguments if isinstance(arguments, dict) else {}
+        try:
+            if command in _MOVES:
+                raise Failed(STILL)
+            answer: Callable[[Json], Json | None] | None = getattr(self, f"_on_{command}", None)
+            if answer is None:
+                raise Failed(f"A snapshot has no answer to {command[:100]}.")
+            body = answer(given)
+        except Failed as refused:
+            # `showUser` has VS Code show it where the button was pressed.
+            error = {"id": 1, "format": str(refused).replace("{", "(").replace("}", ")"), "showUser": command in _MOVES}
+            yield self._response(message, {"error": error}, str(refused))
+            return
+        if command in ("attach", "launch"):
+            # Answered once the client is configured, as debugpy does it.
+            self._pending = dict(message)
+            yield self._event("initialized", {})
+            return
+        yield self._response(message, body)
+        if command == "configurationDone" and self._pending is not None:
+            yield self._response(self._pending, None)
+            self._pending = None
+            yield self._stopped()
+
+    # The session
+
+    def _on_initialize(self, given: Json) -> Json:
+        self._lines_from = 0 if given.get("linesStartAt1") is False else 1
+        self._columns_from = 0 if given.get("columnsStartAt1") is False else 1
+        return dict(_CAPABILITIES)
+
+    def _on_attach(self, given: Json) -> None:
+        self.attached = True
+        self._sources.prefer(mappings_from(given.get("pathMappings")))
+
+    _on_launch = _on_attach
+
+    def _on_configurationDone(self, given: Json) -> None:
+        return None
+
+    def _on_disconnect(self, given: Json) -> None:
+        self.over = True
+
+    _on_terminate = _on_disconnect
+
+    def _on_setBreakpoints(self, given: Json) -> Json:
+        wanted = given.get("breakpoints")
+        many = len(wanted) if isinstance(wanted, list) else 0
+        return {"breakpoints": [{"verified": False, "message": "a snapshot runs no line"}] * many}
+
+    def _on_setFunctionBreakpoints(self, given: Json) -> Json:
+        return self._on_setBreakpoints(given)
+
+    def _on_setExceptionBreakpoints(self, given: Json) -> Json:
+        return {}
+
+    # What there is
+
+    def _on_threads(self, given: Json) -> Json:
+        return {"threads": [{"id": number, "name": letters(one.name)} for number, one in enumerate(self._stacks, 1)]}
+
+    def _on_stackTrace(self, given: Json) -> Json:
+        number = _number(given, "threadId")
+        if not 1 <= number <= len(self._stacks):
+            raise Failed("There is no such thread in the snapshot.")
+        places = self._stacks[number - 1].frames
+        start, levels = _number(given, "startFrame"), _number(given, "levels")
+        wanted = places[start : start + levels] if levels else places[start:]
+        return {"stackFrames": [self._frame(place) for place in wanted], "totalFrames": len(places)}
+
+    def _frame(self, place: int) -> Json:
+        frame = self._snapshot.frames[place]
+        name = letters(frame.file.replace("\\", "/").rpartition("/")[2] or frame.file)
+        source: Json = {"name": name, "path": self._sources.path(frame)}
+        if not self._sources.is_same(frame):
+            if place not in self._recorded:
+                self._recorded.append(place)
+            source |= {"sourceReference": self._recorded.index(place) + 1, "origin": "as recorded in the snapshot"}
+            # Where there is a file of that name here, the editor would show that one.
+            source["path"] = frame.file
+        if not frame.own:
+            # The editor goes to the innermost frame that has no such hint.
+            source["presentationHint"] = "deemphasize"
+        return {
+            "id": place + 1,
+            "name": letters(frame.function),
+            "line": frame.line - 1 + self._lines_from,
+            "column": self._columns_from,
+            "source": source,
+            **({} if frame.own else {"presentationHint": "subtle"}),
+        }
+
+    def _on_scopes(self, given: Json) -> Json:
+        place = self._place(given)
+        found: list[Json] = [
+            {
+                "name": "Locals",
+                "presentationHint": "locals",
+                "variablesReference": self._opened.of_frame(place),
+                "namedVariables": len(self._snapshot.frames[place].locals),
+                "expensive": False,
+            }
+        ]
+        stack = next((one for one in self._stacks if one.raised is not None and place in one.frames), None)
+        if stack is not None and stack.raised is not None:
+            number = next(at for at, one in enumerate(self._snapshot.exceptions) if one is stack.raised)
+            found.append(
+                {"name": "Exception", "variablesReference": self._opened.of_exception(number), "expensive": False}
+            )
+        return {"scopes": found}
+
+    def _on_variables(self, given: Json) -> Json:
+        which = given.get("filter")
+        try:
+            listed = self._opened.answer(
+                _number(given, "variablesReference"),
+                _number(given, "start"),
+                _number(given, "count"),
+                which if which in ("named", "indexed") else "",
+            )
+        except LookupError:
+            raise Failed("There is no such variable in the snapshot.") from None
+        return {"variables": listed}
+
+    def _on_evaluate(self, given: Json) -> Json:
+        if "frameId" in given:
+            place = self._place(given)
+        elif self._stacks[0].frames:
+            place = self._stacks[0].frames[0]
+        else:
+            raise Failed("The snapshot has no frame to look it up in.")
+        evaluator = Evaluator(self._snapshot, self._snapshot.frames[place], self._stack_of.get(place, ()))
+        try:
+            found = self._opened.shown(evaluator.value(str(given.get("expression", ""))))
+        except Missing as error:
+            raise Failed(letters(str(error))) from None
+        except Refused as error:
+            raise Failed(letters(f"{error.problem} {error.remedy}")) from None
+        found["result"] = found.pop("value")
+        return found
+
+    def _on_exceptionInfo(self, given: Json) -> Json:
+        number = _number(given, "threadId") or 1
+        raised = self._stacks[number - 1].raised if number <= len(self._stacks) else None
+        if raised is None:
+            raise Failed("This thread has not raised.")
+        return {
+            "exceptionId": letters(raised.name),
+            "description": letters("\n".join([raised.text, *raised.notes])),
+            "breakMode": "unhandled",
+            "details": self._details(raised, 0),
+        }
+
+    def _details(self, raised: Raised, depth: int) -> Json:
+        snapshot = self._snapshot
+        inner = raised.cause if raised.cause is not None else None if raised.suppressed else raised.context
+        lines = []
+        for place in snapshot.stack(raised)[:100][::-1]:
+            frame = snapshot.frames[place]
+            lines.append(f'  File "{self._sources.path(frame)}", line {frame.line}, in {frame.function}')
+            lines += [
+                f"    {frame.lines[at].strip()}" for at in [frame.line - frame.first] if 0 <= at < len(frame.lines)
+            ]
+        found: Json = {
+            "message": letters("\n".join([raised.text, *raised.notes])),
+            "typeName": letters(raised.name),
+            "fullTypeName": letters(f"{raised.module}.{raised.type}" if raised.module else raised.type),
+            "stackTrace": letters("\n".join(lines)),
+        }
+        if inner is not None and depth < _MOST_INNER:
+            found["innerException"] = [self._details(snapshot.exceptions[inner], depth + 1)]
+        return found
+
+    def _on_source(self, given: Json) -> Json:
+        source = given.get("source")
+        number = _number(given, "sourceReference") or _number(
+            source if isinstance(source, dict) else {}, "sourceReference"
+        )
+        if not 1 <= number <= len(self._recorded):
+            raise Failed("There is no such source in the snapshot.")
+        frame = self._snapshot.frames[self._recorded[number - 1]]
+        return {"content": recorded(self._snapshot.frames, frame), "mimeType": "text/x-python"}
+
+    # Parts
+
+    def _place(self, given: Json) -> int:
+        number = _number(given, "frameId")
+        if not 1 <= number <= len(self._snapshot.frames):
+            raise Failed("There is no such frame in the snapshot.")
+        return number - 1
+
+    def _stopped(self) -> Json:
+        raised = self._snapshot.raised
+        body = {
+            "reason": "exception",
+            "threadId": 1,
+            "allThreadsStopped": True,
+            "description": letters(f"Snapshot of {raised.name}"),
+            "text": letters(raised.line),
+        }
+        return self._event("stopped", body)
+
+    def ended(self) -> Json:
+        """The event for a client whose session ends."""
+        return self._event("terminated", {})
+
+    def _event(self, name: str, body: Json) -> Json:
+        self._number += 1
+        return {"seq": self._number, "type": "event", "event": name, "body": body}
+
+    def _response(self, message: Mapping[str, Any], body: Json | None, refused: str = "") -> Json:
+        self._number += 1
+        found: Json = {
+            "seq": self._number,
+            "type": "response",
+            "request_seq": message.get("seq"),
+            "command": message.get("command"),
+            "success": not refused,
+        }
+        if refused:
+            found["message"] = refused
+        if body is not None:
+            found["body"] = body
+        return found
+
+
+def _number(given: Mapping[str, Any], name: str) -> int:
+    """A number that a client has sent; 0 for what is none."""
+    found = given.get(name)
+    return found if type(found) is int and 0 <= found < 1 << 53 else 0

@@ -1,0 +1,236 @@
+"""A snapshot, as people read it; what the tasks of all stories do with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadValue, UserError
+from ._runs import read_rank
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from ..flows.snapshots import Found
+    from ..runs.record import RunRecord
+    from ..snapshots.model import Snapshot
+    from ._command import Command
+
+SNAPSHOT_RANK_HELP = "the rank, where several have failed; default: the first that did."
+SNAPSHOT_HELPS = {
+    "frame": "The frame whose variables are shown, by its number; default: the innermost of your own code.",
+    "eval": "Name, attribute, item or slice to show of what was recorded, such as batch[0].shape; may be repeated.",
+    "rank": SNAPSHOT_RANK_HELP[0].upper() + SNAPSHOT_RANK_HELP[1:],
+    "number": "The snapshot, by its number in --list.",
+    "list": "List the snapshots that there are, in the order of their time.",
+}
+SNAPSHOT_HELP = "Open the failure's snapshot in VS Code, as if stopped at the exception."
+#: Exceptions, notes and lines of one text that are shown.
+_MOST_LINKED, _MOST_NOTES, _MOST_LINES = 10, 10, 20
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was typed: which snapshot, and what of it.
+
+    Attributes:
+        rank: As typed after ``--rank``.
+        number: As typed after ``--number``.
+        frame: As typed after ``--frame``.
+        expressions: As typed after each ``--eval``.
+        listed: Whether ``--list`` was typed.
+    """
+
+    rank: str | None = None
+    number: str | None = None
+    frame: str | None = None
+    expressions: Sequence[str] = ()
+    listed: bool = False
+
+
+def read_number(text: str | None, flag: str) -> int | None:
+    """The number typed after a flag; None where nothing was.
+
+    Raises:
+        BadValue: It is none.
+    """
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise BadValue(f"{flag} must be a number, not {text!r}.", "Correct it.")
+    return int(text)
+
+
+def read_one_rank(text: str | None) -> int | None:
+    """The rank typed after ``--rank``; None where nothing was.
+
+    Raises:
+        BadValue: It is no number.
+    """
+    if text is None:
+        return None
+    number = read_rank(text)
+    if number is None:
+        raise BadValue("One rank's snapshot is shown at a time.", "Name it: --rank N (all of them: --list)")
+    return number
+
+
+def look(call: Command, found: Callable[[], Found], asked: Asked) -> None:
+    """Show one of the snapshots, or list them."""
+    from ..snapshots import expression, looking
+
+    # What was typed is looked at before anything is fetched.
+    rank, frame = read_one_rank(asked.rank), read_number(asked.frame, "--frame")
+    number = read_number(asked.number, "--number")
+    if None not in (rank, number):
+        raise BadValue("--number says which snapshot, and so does --rank.", "Leave out one of the two.")
+    for one in asked.expressions:
+        expression.parse(one)
+    there = found()
+    for error in there.kept.unreadable if there.kept.snapshots else ():
+        call.console.line(f"  note: {error.problem}")
+    if asked.listed:
+        _list(call.console, there)
+        return
+    snapshot = there.choose(rank, number)
+    result = looking.look(snapshot, there.sources(snapshot), frame, asked.expressions)
+    _show(call.console, there, snapshot, result)
+    call.console.result(result)
+
+
+def attach_snapshot(call: Command, found: Callable[[], Found], rank: str | None, only_print: bool) -> None:
+    """Have VS Code open one of the snapshots."""
+    from ..flows.snapshots import open_in_editor
+    from ._dap_client import show_places
+
+    number = read_one_rank(rank)
+    there = found()
+    result = open_in_editor(call.settings, call.console, there, there.choose(number), not only_print)
+    if only_print:
+        show_places(call.console, result)
+    else:
+        call.console.line(f'Press F5 in VS Code: "{result["launch_configuration"]}"')
+    call.console.result(result)
+    call.ready()
+
+
+def say_snapshots(console: Console, run: RunRecord) -> None:
+    """Name the command for what each failed step of a run has left."""
+    from ..flows.snapshots import command_of
+    from ..runs.record import FAILED
+
+    for step in run.steps:
+        command = command_of(run, step) if step.status == FAILED else ""
+        if command:
+            console.line(f"Variables{'' if run.single else f' of {step.name}'} when it failed: {command}")
+
+
+def see_no_rank(rank: str | None) -> None:
+    """See that no rank was typed for what is of all of them.
+
+    Raises:
+        BadValue: One was.
+    """
+    if rank is not None:
+        raise BadValue("--rank says which rank's snapshot is opened.", "Leave it out, or type --snapshot too.")
+
+
+def refuse_remote(call: Command, values: dict[str, Any]) -> bool:
+    """With ``--remote``: the file is on the other machine, and the editor is here.
+
+    Raises:
+        UserError: A snapshot is to be opened in the editor.
+    """
+    if values.get("snapshot"):
+        raise UserError(
+            "--snapshot opens a file of the machine that it is typed on, so not with --remote.",
+            f"What it holds is shown by: inv {call.name.partition('.')[0]}.snapshot --remote",
+        )
+    return False
+
+
+def _list(console: Console, found: Found) -> None:
+    from ..snapshots.looking import summary
+    from ._inspection import cut
+
+    snapshots = found.kept.snapshots
+    if not snapshots:
+        raise found.kept.unreadable[0]
+    rows = [summary(one, found.sources(one)) for one in snapshots]
+    for number, (one, row) in enumerate(zip(snapshots, rows, strict=True), 1):
+        stopped = row["stopped"]
+        place = f"{Path(stopped['file']).name}:{stopped['line']}" if stopped else ""
+        process = f", {one.process}" if one.process else ""
+        console.line(f"{number:>3}  {one.step or 'service'}, rank {one.rank}{process}  {one.when}  {place}")
+        console.value(f"     {cut(_first_line(one.raised.line))}")
+    console.result({"snapshots": rows})
+
+
+def _show(console: Console, found: Found, snapshot: Snapshot, result: dict[str, Any]) -> None:
+    from ..paths import shown
+    from ..snapshots.looking import levels
+    from ._inspection import cut
+
+    raised, sources = snapshot.raised, found.sources(snapshot)
+    others = len(found.kept.snapshots) - 1
+    which = f", rank {snapshot.rank}" if snapshot.rank or others else ""
+    process = f", {snapshot.process}" if snapshot.process else ""
+    thread = f", thread {snapshot.thread}" if snapshot.thread not in ("", "MainThread") else ""
+    console.line(f"{snapshot.step or found.what}{which}{process}{thread}, {snapshot.when}")
+    _show_text(console, raised.line, "")
+    for note in raised.notes[:_MOST_NOTES]:
+        _show_text(console, note, "  ")
+    known = levels(snapshot)
+    number, stopped = result["frame"], result["stopped"]
+    if stopped is not None:
+        console.line(f"Raised in {stopped['function']} at {shown(Path(stopped['file']))}:{stopped['line']}")
+        if not stopped["same_source"]:
+            console.line("  note: the file here is not the one that ran")
+    links = [None, *list(snapshot.chain())[:_MOST_LINKED]]
+    for link in links:
+        if link is not None:
+            one = snapshot.exceptions[link.place]
+            console.value(f"{_HOW[link.how]} {cut(_first_line(one.line))}")
+        other = 0
+        for at, level in enumerate(known):
+            if level.link != link:
+                continue
+            frame = snapshot.frames[level.place]
+            if not frame.own and at != number:
+                other += 1
+                continue
+            mark = ">" if at == number else " "
+            place = f"{shown(Path(sources.path(frame)))}:{frame.line}"
+            console.line(f"{mark} {at:>3}  {frame.function:<24} {place}")
+        if other:
+            console.line(f"       ({other} frame{'s' if other > 1 else ''} of other code)")
+    for title in ("locals", "values"):
+        if result[title]:
+            console.line(title.capitalize())
+        for name, value in result[title].items():
+            console.value(f"  {name} = {cut(value)}")
+    if snapshot.left_out:
+        console.line("Left out")
+    for sentence in snapshot.left_out[:_MOST_LINES]:
+        console.line(f"  {sentence}")
+    if others:
+        more = f"{others} more snapshot{'s' if others > 1 else ''}"
+        console.line(f"({more}: --list, --number N)")
+
+
+_HOW = {"cause": "Caused by", "while handling": "While handling", "in the group": "In the group"}
+
+
+def _show_text(console: Console, text: str, before: str) -> None:
+    from ._inspection import cut
+
+    lines = text.splitlines() or [""]
+    for line in lines[:_MOST_LINES]:
+        console.value(f"{before}{cut(line)}")
+    if len(lines) > _MOST_LINES:
+        console.line(f"{before}({len(lines) - _MOST_LINES} more lines; --json shows all)")
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.splitlines()), "")
