@@ -236,7 +236,11 @@ def test_ranks_on_several_nodes_stop_through_one_connection_for_each_node(
     debug(project, "--rank", "all")
     told: dict[str, dict[int, Any]] = {}
     places: dict[str, dict[int, str]] = {}
-    for endpoint in all_waiting(project, 11):
+    waiting = all_waiting(project, 11)
+    # Where all of them stand comes home by the same way.
+    (group,) = project.ok("pipeline.stacks", "--step", "torch", "--json").json["groups"]
+    assert group["ranks"] == [0, 1, 2, 3] and group["summary"] == "held for a debugger before its first line"
+    for endpoint in waiting:
         with session(endpoint, {script: [RANKED_LINE]}) as client:
             frame = stop_of(client)
             name, rank = endpoint["step"], endpoint["rank"]

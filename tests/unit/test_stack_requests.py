@@ -210,7 +210,7 @@ def frame(file: str, line: int, function: str, own: bool) -> dict[str, Any]:
 
 
 def process(*frames: dict[str, Any], values: dict[str, Any] | None = None) -> dict[str, Any]:
-    thread = {"name": "MainThread", "ident": 1, "main": True, "paused": False, "frames": list(frames)}
+    thread = {"name": "MainThread", "ident": 1, "main": True, "paused": False, "holds": False, "frames": list(frames)}
     return {"pid": 1, "process": None, "threads": [thread], "tasks": [], "values": values or {}}
 
 

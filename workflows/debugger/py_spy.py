@@ -75,5 +75,6 @@ def _thread(told: dict[str, Any], code: list[str]) -> dict[str, Any]:
         "ident": told.get("thread_id"),
         "main": name == "MainThread",
         "paused": False,
+        "holds": False,
         "frames": frames,
     }

@@ -62,6 +62,9 @@ class Group:
     @property
     def summary(self) -> str:
         """The function that is called, and the person's own line that calls it: ``all_reduce < train.py:88``."""
+        main = main_thread(self.members[0].process or {"threads": []}) if self.members else None
+        if main is not None and main["holds"] and innermost_own(self.frames) is None:
+            return "held for a debugger before its first line"
         return place(self.frames)
 
     @property
@@ -96,10 +99,16 @@ def ranges(numbers: Sequence[int]) -> str:
     return ", ".join(texts)
 
 
+def main_thread(process: dict[str, Any]) -> dict[str, Any] | None:
+    """A process's main thread; its first thread where that is not seen, and None where none is."""
+    threads: list[dict[str, Any]] = process["threads"]
+    return next((one for one in threads if one["main"]), threads[0] if threads else None)
+
+
 def main_frames(process: dict[str, Any]) -> list[dict[str, Any]]:
-    """The stack of a process's main thread; of its first thread where that has none."""
-    threads = process["threads"]
-    return next((one["frames"] for one in threads if one["main"]), threads[0]["frames"] if threads else [])
+    """The stack of that thread."""
+    main = main_thread(process)
+    return main["frames"] if main is not None else []
 
 
 def innermost_own(frames: Sequence[dict[str, Any]]) -> int | None:

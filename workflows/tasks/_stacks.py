@@ -137,12 +137,13 @@ def _show_groups(console: Console, found: list[Looked], expressions: Sequence[st
 
 
 def _state(group: Group) -> str:
-    from ..debugger.stack_groups import main_frames
+    from ..debugger.stack_groups import main_thread
 
-    process = group.members[0].process or {"threads": []}
-    frames = main_frames(process)
-    paused = any(thread["paused"] for thread in process["threads"] if thread["frames"] is frames)
-    return "  (stopped in a debugger)" if paused else ""
+    main = main_thread(group.members[0].process or {"threads": []})
+    if main is not None and main["paused"]:
+        return "  (stopped in a debugger)"
+    held = main is not None and main["holds"] and "held for" not in group.summary
+    return "  (held for a debugger)" if held else ""
 
 
 def _show_frames(console: Console, frames: Sequence[dict[str, Any]], all_code: bool, indent: str = "  ") -> None:

@@ -62,6 +62,10 @@ class Places:
         """Whether a thread in this function has been stopped by a debugger."""
         return code.co_name in _SUSPENDED and self.of(code.co_filename)[1]
 
+    def is_hold(self, code: Any) -> bool:
+        """Whether a thread in this function is held until a debugger attaches (session.py, postmortem.py)."""
+        return code.co_name == "hold" and self.of(code.co_filename)[1]
+
 
 def collect(expressions: List[str]) -> Dict[str, Any]:
     """Look at this process.
@@ -109,9 +113,10 @@ def _threads(places: Places) -> Tuple[List[Dict[str, Any]], Dict[Any, Any], List
         frames = _walk(frame)
         loops += [loop for one in frames for loop in _loop_of(one)]
         waits = [number for number, one in enumerate(frames) if places.is_suspension(one.f_code)]
-        # What pydevd waits with is a frame of Python's library.
-        shown = [one for one in frames[waits[-1] if waits else 0 :] if not places.of(one.f_code.co_filename)[1]]
-        if not shown:
+        held = [number for number, one in enumerate(frames) if places.is_hold(one.f_code)]
+        # What is waited with is a frame of Python's library.
+        shown = [one for one in frames[max([0, *waits, *held]) :] if not places.of(one.f_code.co_filename)[1]]
+        if not shown and not held:
             continue  # one of the debugger's own
         for one in shown:
             if places.of(one.f_code.co_filename)[0]:
@@ -123,6 +128,7 @@ def _threads(places: Places) -> Tuple[List[Dict[str, Any]], Dict[Any, Any], List
                 "ident": ident,
                 "main": ident == main,
                 "paused": bool(waits),
+                "holds": bool(held),
                 "frames": _described(shown, places),
             }
         )
