@@ -174,10 +174,10 @@ def test_a_table_arrives_as_data_frames_of_the_size_that_is_asked_for(parallel: 
 
 
 def test_a_batch_deployment_is_debugged_as_it_is(parallel: PipelineProject) -> None:
-    (parallel.folder / "model").mkdir()
-    (parallel.folder / "model" / "factor").write_text("3")
+    (parallel.folder / "its model").mkdir()
+    (parallel.folder / "its model" / "factor").write_text("3")
     text = BATCH.replace("    factor = ", "    model = os.environ['AZUREML_MODEL_DIR']\n    factor = ").replace(
-        "parser.parse_known_args()[0].factor", "int(open(os.path.join(model, 'model', 'factor')).read())"
+        "parser.parse_known_args()[0].factor", "int(open(os.path.join(model, 'its model', 'factor')).read())"
     )
     script(parallel).write_text(text)
     file = parallel.folder / "deployment.yml"
@@ -187,7 +187,7 @@ def test_a_batch_deployment_is_debugged_as_it_is(parallel: PipelineProject) -> N
         name: doubling
         endpoint_name: numbers
         type: model
-        model: {path: model}
+        model: {path: ./its model}
         code_configuration: {code: score, scoring_script: batch.py}
         compute: azureml:cluster
         settings: {mini_batch_size: 3, output_action: append_row, output_file_name: rows.csv}

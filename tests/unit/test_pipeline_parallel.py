@@ -269,6 +269,16 @@ def test_a_batch_deployment_is_a_parallel_step_for_its_data(tmp_path: Path) -> N
     assert step.environment is not None and step.environment.image == "some/image:1"
 
 
+@pytest.mark.parametrize("name", ["data", "Mödel eins"])
+def test_a_model_whose_name_no_input_can_have_keeps_it(tmp_path: Path, name: str) -> None:
+    folder = project(tmp_path, {f"{name}/weights": ""})
+    step = read(folder, BATCH.replace("./model", f"./{name}"), data=str(tmp_path / "data" / "x.txt")).steps[0]
+    assert step.inputs["model"].path == folder / name
+    assert step.inputs["data"].path == tmp_path / "data" / "x.txt"
+    known, _ = options(step.command)
+    assert (known["--model"], known["--model-name"]) == ("${{inputs.model}}", name)
+
+
 def test_settings_of_the_newer_schema_and_summary_only(tmp_path: Path) -> None:
     old = textwrap.dedent(BATCH)
     head, settings = old.split("max_concurrency_per_instance")

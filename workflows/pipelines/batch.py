@@ -17,7 +17,7 @@ from .definition import LITERAL_TYPES
 from .literals import unknown_keys
 from .local_paths import local_path, scheme
 from .notes import Notes
-from .parallel import MODEL_INPUT
+from .parallel import MODEL_INPUT, MODEL_NAME
 from .problems import Problems
 from .yaml_file import Value, listed, read_yaml, refuse
 
@@ -96,6 +96,8 @@ def of_batch(root: Value, notes: Notes, problems: Problems, assets: LocalAssets,
         key = model.data["name"]
         inputs[key] = at({"type": model.data["type"], "path": model.data["path"]}, model)
         job[MODEL_INPUT] = at("${{inputs." + key + "}}")
+        if key != model.data["called"]:
+            job[MODEL_NAME] = at(model.data["called"])
     job |= {key: settings[key] for key in _SAME if key in settings}
     job["mini_batch_size"] = at(str(settings["mini_batch_size"].data) if "mini_batch_size" in settings else "10")
     own = problems.mapping(settings.get("environment_variables"), "`environment_variables`")
@@ -181,9 +183,10 @@ def _model(root: Value, assets: LocalAssets) -> Value | None:
     if path is None:
         raise refuse(place, "The model has no `path`.", "Name its folder or file: `path: ./model`.")
     local = local_path(path, path.text("The path of the model"))
-    name = local.name if _PLAIN.fullmatch(local.name) else "model"
+    # Inputs have names of letters, and one of them is the data.
+    name = local.name if _PLAIN.fullmatch(local.name) and local.name != DATA else "model"
     type_ = "uri_file" if exists(local) and not local.is_dir() else "uri_folder"
-    values = {"path": path, "type": Value(type_, path.file, path.line), "name": name}
+    values = {"path": path, "type": Value(type_, path.file, path.line), "name": name, "called": local.name}
     return Value(values, path.file, path.line)
 
 

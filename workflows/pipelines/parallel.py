@@ -23,10 +23,12 @@ from .yaml_file import Value, did_you_mean, refuse
 
 #: Of a batch deployment: the input that is its model.
 MODEL_INPUT = "model_input"
+#: What the model is called, where its input cannot be called so.
+MODEL_NAME = "model_called"
 #: What a parallel job has and a command has not.
 FIELDS = (
     *("task", "input_data", "mini_batch_size", "partition_keys", "mini_batch_error_threshold", "error_threshold"),
-    *("max_concurrency_per_instance", "logging_level", "retry_settings", MODEL_INPUT),
+    *("max_concurrency_per_instance", "logging_level", "retry_settings", MODEL_INPUT, MODEL_NAME),
 )
 _TASK = (
     *("type", "code", "entry_script", "program_arguments", "environment", "append_row_to", "model", "model_name"),
@@ -103,6 +105,8 @@ def as_command(
     words += _rows(task, places, problems)
     model = job.get(MODEL_INPUT)
     words += ["--model", str(model.data)] if model is not None else []
+    called = job.get(MODEL_NAME)
+    words += ["--model-name", shlex.quote(str(called.data))] if called is not None else []
     arguments = problems.text(task.get("program_arguments"), "`program_arguments`")
     if arguments:
         words += ["--", re.sub(r"\\?\n", " ", arguments).strip()]

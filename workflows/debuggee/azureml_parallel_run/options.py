@@ -46,6 +46,7 @@ def parse(arguments: List[str]) -> Tuple[argparse.Namespace, List[str]]:
     parser.add_argument("--append-row-to", default="")
     parser.add_argument("--output", default="")
     parser.add_argument("--model", default="")
+    parser.add_argument("--model-name", default="")
     parser.add_argument("--only", type=int, default=-1)
     options = parser.parse_args(own)
     if not 0 < options.timeout <= 259200:

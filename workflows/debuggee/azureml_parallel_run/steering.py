@@ -161,7 +161,7 @@ class Driver:
             variables["AZUREML_BI_OUTPUT_PATH"] = output if os.path.isdir(output) else os.path.dirname(output)
         if self._options.model:
             # As in Azure: the folder that contains what has been given as the model.
-            variables["AZUREML_MODEL_DIR"] = os.path.dirname(os.path.abspath(self._options.model))
+            variables["AZUREML_MODEL_DIR"] = self._model_folder()
         worker = Worker(
             name,
             {"script": os.path.abspath(self._options.entry_script), "arguments": self._arguments},
@@ -176,6 +176,17 @@ class Driver:
         self._workers.append(worker)
         for handle in worker.handles:
             self._selector.register(handle, selectors.EVENT_READ, worker)
+
+    def _model_folder(self) -> str:
+        """The folder that contains the model, by the name that it has in the deployment's file."""
+        model, name = os.path.abspath(self._options.model), str(self._options.model_name)
+        if not name:
+            return str(os.path.dirname(model))
+        folder = os.path.join(self._scratch, "model")
+        if not os.path.isdir(folder):
+            os.mkdir(folder)
+            os.symlink(model, os.path.join(folder, name))
+        return folder
 
     def _look(self) -> None:
         """Wait until something happens, and see to it."""
