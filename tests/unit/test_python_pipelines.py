@@ -129,6 +129,35 @@ def test_a_function_that_returns_a_pipeline_and_a_pipeline_itself_do_as_well(fol
     assert str(folder / "nowhere") in told.problem
 
 
+def test_truth_values_are_the_words_that_azure_gets(folder: Path, sdk: None) -> None:
+    flagged = """
+
+tell = command(name="tell", command="echo ${{inputs.flag}}", inputs={"flag": True}, environment="azureml:any@latest")
+
+
+@dsl.pipeline()
+def inside(flag: bool):
+    told = tell(flag=flag)
+    other = tell(flag=False)
+
+
+@dsl.pipeline()
+def flags(flag: bool = True):
+    by_default = tell()
+    given = tell(flag=flag)
+    nested = inside(flag=True)
+"""
+    (folder / "make.py").write_text(MAKE + flagged)
+    found = load_pipeline(folder / "make.py:flags", {})
+    assert {step.name: step.inputs["flag"].text for step in found.steps} == {
+        "by_default": "True",
+        "given": "True",
+        "nested.told": "True",
+        "nested.other": "False",
+    }
+    assert not any("boolean" in note for note in found.notes)
+
+
 def test_nested_pipelines_have_their_parameters_without_an_annotation_as_inputs(folder: Path, sdk: None) -> None:
     nested = """
 

@@ -91,6 +91,7 @@ def _built(told: dict[str, Any]) -> dict[str, Any]:
             + (", or SDK v1's steps or Pipeline." if first is not None else "."),
         )
     job = found._to_dict()
+    _write_truths(found, job)
     _declare(job)
     return {"job": job, "used": used, "places": dict(_places(found))}
 
@@ -157,6 +158,21 @@ def _sdk_v1() -> Any:
     spec.loader.exec_module(module)
     module.prepare()
     return module
+
+
+def _write_truths(pipeline: Any, written: Any) -> None:
+    """Put True and False back where the SDK has written 1 and 0: to Azure it sends the words."""
+    entries = written.get("inputs") if isinstance(written, dict) else None
+    for name, one in (getattr(pipeline, "inputs", None) or {}).items():
+        value = getattr(one, "_data", None)
+        if isinstance(value, bool) and isinstance(entries, dict) and name in entries:
+            entries[name] = value
+    jobs = getattr(pipeline, "jobs", None)
+    for name, node in (jobs if isinstance(jobs, dict) else {}).items():
+        inner = (written.get("jobs") or {}).get(name) if isinstance(written, dict) else None
+        if isinstance(inner, dict):
+            _write_truths(node, inner)
+            _write_truths(getattr(node, "component", None), inner.get("component"))
 
 
 def _declare(pipeline: dict[str, Any]) -> None:
