@@ -129,6 +129,46 @@ def test_a_nested_pipeline_may_be_written_into_its_job_or_be_a_job_file(load: Lo
     }
 
 
+NESTED_SETTINGS = """\
+type: pipeline
+settings: {default_compute: azureml:c, continue_on_step_failure: false}
+jobs:
+  only:
+    type: pipeline
+    component: ./settled.yml
+    compute: azureml:c
+    settings: {default_compute: azureml:other, force_rerun: true}
+"""
+SETTLED = """\
+type: pipeline
+name: settled
+version: 1
+is_deterministic: false
+inputs: {n: {type: integer, default: 1}}
+settings: {default_compute: azureml:c, continue_on_step_failure: true}
+limits: {timeout: 60}
+jobs:
+  a: {command: ls, limits: {timeout: 5}}
+"""
+
+
+def test_what_a_nested_pipeline_says_of_its_own_run_is_noted_and_never_refused(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "settled.yml").write_text(SETTLED)
+    found = load(NESTED_SETTINGS)
+    assert not found.continue_on_failure
+    assert found.notes == (
+        "`limits` is not acted on here (only)",
+        "`settings.continue_on_step_failure` is not acted on here (only)",
+        "`limits.timeout` is not acted on here (only.a)",
+    )
+    # Alone it is the run itself.
+    alone = load_pipeline(tmp_path / "settled.yml")
+    assert alone.continue_on_failure and [step.name for step in alone.steps] == ["a"]
+    assert alone.notes == ("`limits` is not acted on here", "`limits.timeout` is not acted on here (a)")
+    named = "type: pipeline\ncomponent: ./settled.yml\nsettings: {continue_on_step_failure: false}\n"
+    assert [step.name for step in load(named).steps] == ["a"] and not load(named).continue_on_failure
+
+
 def test_one_component_used_twice_is_two_sets_of_steps(nested: Load) -> None:
     text = "type: pipeline\njobs:\n"
     for name, epochs in (("first", 4), ("second", 5)):

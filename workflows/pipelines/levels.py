@@ -107,9 +107,20 @@ class Levels:
             chain = [*chain, (root.file, place)]
         if name.count(".") >= MOST_LEVELS:
             raise refuse(place, f"There are more than {MOST_LEVELS} pipelines inside each other.", "Simplify them.")
+        for one in (root,) if root is job else (root, job):
+            self._note_settings(one, name)
         scope = Scope(name, job, inputs, types, bound, open=_open(root, *([job] if root is not job else [])))
         self._jobs(root, scope, chain)
         return scope
+
+    def _note_settings(self, place: Value, name: str) -> None:
+        """Note what a nested pipeline says of its own run: it is part of the whole's."""
+        if place.get("limits") is not None:
+            self._notes.add("limits", name)
+        settings = place.get("settings")
+        for key in ("continue_on_step_failure", "on_init", "on_finalize"):
+            if settings is not None and settings.is_mapping and settings.get(key) is not None:
+                self._notes.add(f"settings.{key}", name)
 
     def _check_skip(self, scope: Scope) -> None:
         for text in self.skip:
