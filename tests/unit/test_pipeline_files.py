@@ -74,6 +74,11 @@ def test_a_command_job_is_a_pipeline_of_one_step(load: Load, tmp_path: Path) -> 
     assert (step.inputs["a"].line, pipeline.notes) == (7, ())
 
 
+def test_an_input_of_a_job_may_have_a_name_with_a_space(load: Load) -> None:
+    found = load("type: command\ncommand: echo \"${{inputs['b c']}}\"\nenvironment: azureml:x:1\ninputs: {b c: 1}\n")
+    assert texts(found) == {"b c": "1"} and found.notes == ()
+
+
 @pytest.mark.parametrize("name", ["a", "My-job.a"])
 def test_inputs_of_a_job_are_replaced_as_those_of_a_pipeline(load: Load, name: str) -> None:
     assert texts(load(JOB, {name: "0.7"}))["a"] == "0.7"

@@ -274,7 +274,7 @@ def _requests(problems: Problems, value: Value | None) -> None:
 
 def _noted(problems: Problems, root: Value, key: str) -> None:
     value = root.get(key)
-    if value is None or (key == "instance_count" and value.data == 1):
+    if value is None or (key == "instance_count" and str(value.data).strip() == "1"):
         return
     if key in ("instance_count", "scale_settings"):
         problems.notes.append(f"`{key}`: one instance runs here")

@@ -116,9 +116,11 @@ def _of_one(root: Value, is_component: bool, problems: Problems) -> Value:
     inputs, outputs = _entries(root, "inputs", problems), _entries(root, "outputs", problems)
 
     def bound(entries: Mapping[str, Value], group: str) -> Value:
-        links = {
-            key: Value("${{parent." + group + "." + key + "}}", one.file, one.line) for key, one in entries.items()
-        }
+        def link(key: str) -> str:
+            quote = '"' if "'" in key else "'"
+            return "${{parent." + group + "[" + quote + key + quote + "]}}"
+
+        links = {key: Value(link(key), one.file, one.line) for key, one in entries.items()}
         place = root.get(group) or root
         return Value(links, place.file, place.line)
 
