@@ -121,7 +121,9 @@ SETTINGS: tuple[Setting, ...] = (
         "docker, process, or auto: Docker when an engine answers, else processes on this machine",
         _one_of("auto", "docker", "process"),
     ),
-    Setting("AML_BACKEND", "local", "where pipelines run: local or azureml", _one_of("local", "azureml")),
+    Setting(
+        "AML_BACKEND", "local", "where pipelines and experiments run: local or azureml", _one_of("local", "azureml")
+    ),
     Setting("AML_SCORE_SCRIPT", "", "entry script; its folder is what the service runs", path=True),
     Setting(
         "AML_SOURCE_DIR",

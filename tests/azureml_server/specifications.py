@@ -15,6 +15,7 @@ from .state import ARTIFACTS, DATASTORE, Run, State
 _PLACE = re.compile(r"\$\{\{\s*(inputs|outputs)\.([\w.-]+)\s*\}\}")
 _OPTIONAL = re.compile(r"\$\[\[(.*?)\]\]", re.DOTALL)
 _PARENT = re.compile(r"\$\{\{\s*parent\.(inputs|outputs|jobs)\.([\w-]+)(?:\.outputs\.([\w-]+))?\s*\}\}")
+_ASSET = re.compile(r"/data/([^/]+)/versions/([^/]+)$")
 _DATASTORE = re.compile(r"azureml:/*(?:.*/)?datastores/([^/]+)/(?:paths/)?(.*)")
 
 
@@ -118,6 +119,9 @@ class Reader:
         match = _PARENT.fullmatch(text.strip())
         if match is not None:
             text = place.inputs.get(match[2], "") if match[1] == "inputs" else place.outputs[match[2], match[3]]
+        asset = _ASSET.search(text)
+        if asset is not None:
+            text = str(self._assets.properties("data", text)["dataUri"])
         path = path_of(self._state, text)
         return str(path) if path is not None else text
 

@@ -11,26 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from azureml_projects import python_with_sdk_v2
 from azureml_server import AzureMLServer
 from pipelines import ADD_LINE, FAMILY, PREPARE_LINE, TELL_LINE, PipelineProject, go_on, session, stop_of, value_of
 from projects import until
-from workspaces import make_v2_project
+from workspaces import make_v2_project, workspace_of_v2
 
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> Iterator[AzureMLServer]:
     """The workspace, with the behaviour that a test's parameter says."""
-    if os.geteuid():
-        pytest.skip("a container's users are made with mount, which takes root")
-    more = {"python": python_with_sdk_v2(), "layout": "user_logs", **getattr(request, "param", {})}
-    with AzureMLServer(secure=True, **more) as made:
+    with workspace_of_v2(**getattr(request, "param", {})) as made:
         yield made
-        processes = [number for run in made.state.runs.values() for number in made.runner.processes(run)]
-    assert not any(map(psutil.pid_exists, processes)), "processes are left"
-    assert made.unknown == []
 
 
 @pytest.fixture

@@ -143,6 +143,15 @@ ELSEWHERE = {
         "tests/e2e/test_assets_v2_stories.py",
         '"deploy.debug", "--model", "azureml:net:2"',
     ),
+    "inv experiment.debug churn --backend azureml --compute-target cpu --script train.py"
+    " --data customers=azureml:customers:3": (
+        "tests/e2e/test_azureml_v2_experiment.py",
+        'THERE = ("--backend", "azureml", "--compute-target", "cpu")',
+    ),
+    "inv experiment.debug try --backend azureml --compute-target cpu --script train.py": (
+        "tests/e2e/test_azureml_v2_experiment.py",
+        '"experiment.debug", "sums", *THERE',
+    ),
     "inv test": (".ci/run", "inv test"),
     "inv lint": (".ci/run", "inv lint"),
     "inv bench --quick": (".ci/run", "inv bench --quick"),

@@ -19,7 +19,13 @@ _ANSWER_BYTES = 64 << 20
 _ERROR_BYTES = 1 << 16
 
 
-def answer(http: Any, address: str, authorization: str, parameters: Mapping[str, str]) -> bytes:
+def answer(
+    http: Any,
+    address: str,
+    authorization: str,
+    parameters: Mapping[str, str],
+    body: Mapping[str, object] | None = None,
+) -> bytes:
     """What a service answers to a question.
 
     Args:
@@ -27,6 +33,7 @@ def answer(http: Any, address: str, authorization: str, parameters: Mapping[str,
         address: The question.
         authorization: The header that says who asks.
         parameters: What is added to the address.
+        body: What is sent along, of questions that are asked by POST.
 
     Raises:
         Refused: The address is none of http or https, or the answer is too large.
@@ -37,7 +44,8 @@ def answer(http: Any, address: str, authorization: str, parameters: Mapping[str,
     web_address(address, "an address")
     headers = {"Authorization": authorization, "Accept": "application/json"}
     until = time.monotonic() + WHOLE_SECONDS
-    with http.get(address, params=parameters, headers=headers, timeout=SILENCE_SECONDS, stream=True) as found:
+    sent = {"params": parameters, "headers": headers, "timeout": SILENCE_SECONDS, "stream": True}
+    with http.get(address, **sent) if body is None else http.post(address, json=dict(body), **sent) as found:
         most = _ANSWER_BYTES if found.ok else _ERROR_BYTES
         content = bytearray()
         for chunk in found.iter_content(_CHUNK):
@@ -92,7 +100,12 @@ def part(http: Any, address: str, offset: int, most: int = PART_BYTES) -> bytes:
 
 
 def download(
-    http: Any, address: str, target: BinaryIO, most: int = MOST_BYTES, room: Callable[[int], None] = lambda size: None
+    http: Any,
+    address: str,
+    target: BinaryIO,
+    most: int = MOST_BYTES,
+    room: Callable[[int], None] = lambda size: None,
+    took: Callable[[int], None] = lambda size: None,
 ) -> int:
     """Write what is at an address into a file; how many bytes that were.
 
@@ -102,6 +115,7 @@ def download(
         target: The file, open for writing.
         most: How many there can be.
         room: Told how many more are to come, before they do.
+        took: Told of each part that has come, how many bytes it has.
 
     Raises:
         Refused: The address is none of http or https, or there is more.
@@ -118,4 +132,5 @@ def download(
             if count > most:
                 raise Refused(f"more than {most:,} bytes of one file")
             target.write(chunk)
+            took(len(chunk))
     return count

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,10 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ..console import Console, Step, show
 from ..errors import UserError
 from ..ignoring import MOST_WILDCARDS, has_many_wildcards
 from ..paths import cache_folder
 from ..received import Refused, distinct, relative_path
+from ..settings import Settings
 from ..words import in_bytes
 
 _WILD = re.compile(r"[*?]")
@@ -142,6 +145,38 @@ def _pattern(path: str) -> str:
 def listing_of(files: dict[str, Blob], *more: object) -> str:
     """A name that changes with any of the files."""
     return digest([*more, *([inside, blob.size, blob.version] for inside, blob in files.items())])
+
+
+def agree(
+    settings: Settings, console: Console, step: Step, label: str, size: int, folder: Path, where: str = ""
+) -> None:
+    """Have somebody agree to a large download.
+
+    Args:
+        settings: How much may come unasked.
+        console: Where somebody is asked.
+        step: What is under way.
+        label: What is downloaded.
+        size: Bytes.
+        folder: Where it goes.
+        where: Where it lies.
+
+    Raises:
+        UserError: Nobody is there, or somebody does not.
+    """
+    most = settings.download_mb * 1_000_000
+    if size <= most:
+        return
+    problem = f"{label} has {in_bytes(size)}{f' ({where})' if where else ''}"
+    limit = f"--download-mb {-(-size // 1_000_000)}, or AML_DOWNLOAD_MB"
+    if not (sys.stdin is not None and sys.stdin.isatty() and console.terminal):
+        raise UserError(
+            f"{problem}, and more than {in_bytes(most)} are not downloaded without asking.", f"Allow it: {limit}."
+        )
+    step.close()
+    show(f"{problem}. Download it to {folder}? [y/N] ", console.stream)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UserError(f"{label} was not downloaded.", f"Do without, or allow it: {limit}.")
 
 
 def see_room(label: str, size: int, folder: Path) -> None:

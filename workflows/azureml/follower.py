@@ -33,6 +33,7 @@ from .place import load_place
 from .plan import ChildRun
 from .relay.keys import forget_key, load_key
 from .relay.services import RunRelay
+from .run_metrics import RunMetrics
 from .service import ENDED, PipelineService
 from .ways import Ways
 
@@ -52,6 +53,7 @@ class Follower:
         token: What the gates of its steps ask for; empty where they ask for nothing.
         ways: The ways to the nodes of a step.
         here: Whether its nodes may be this machine.
+        logged: Keeps what the run has logged: told whether it has ended, it says whether it has done what it can.
     """
 
     def __init__(
@@ -61,9 +63,10 @@ class Follower:
         token: str,
         ways: Callable[[Said], Ways],
         here: bool = False,
+        logged: Callable[[bool], bool] = lambda ended: True,
     ) -> None:
         self.run = run
-        self._service = service
+        self._service, self._logged = service, logged
         self._canceled = False
         self._threads = ThreadPoolExecutor(max_workers=16)
         try:
@@ -109,6 +112,8 @@ class Follower:
             self._service.cancel()
             self._canceled = True
         changed = self._look_at_steps()
+        if any(step.busy for step in self._steps.values()):
+            self._logged(False)
         ended = all(step.record.final for step in self._steps.values())
         # Where no step runs, the run itself tells: it may have failed before one was started.
         if ended or not any(step.busy for step in self._steps.values()):
@@ -116,7 +121,7 @@ class Follower:
             if status in ENDED:
                 # What its last steps came to is newer than what was read of them just before.
                 changed |= self._look_at_steps()
-                if not any(step.busy for step in self._steps.values()):
+                if not any(step.busy for step in self._steps.values()) and self._logged(True):
                     self._close(ENDED[status], reason)
                     return True
             elif self.run.status == records.NOT_STARTED and status not in ("NotStarted", "Queued"):
@@ -203,7 +208,9 @@ def main(folder: Path) -> int:
             def ways(said: Said) -> Ways:
                 return Ways(reach, relay, secret, lambda node: said.keys.get(node, ()), history.set_tag)
 
-            Follower(run, service, secret, ways, history.on_this_machine).follow()
+            metrics = RunMetrics(history, place.run_id, run.metrics)
+            logged: dict[str, Callable[[bool], bool]] = {"logged": metrics.look} if run.single else {}
+            Follower(run, service, secret, ways, history.on_this_machine, **logged).follow()
             forget_key(folder)
     except UserError as error:
         # Whoever asks for the run next starts another one, and is told there.

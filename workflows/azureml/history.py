@@ -1,7 +1,7 @@
-"""Plain requests to a workspace's run history service, without any SDK.
+"""Plain requests to a workspace's run history service and its neighbours, those of metrics and artifacts; no SDK's.
 
-Routes as SDK v2 uses them (azure-ai-ml 1.35, ``_restclient/runhistory``); they answer for what either SDK has
-submitted.
+Routes as SDK v2 uses them (azure-ai-ml 1.35, ``_restclient/runhistory``), those of metrics and artifacts as
+azureml-core 1.61 does (``_restclient/operations``); they answer for what either SDK has submitted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from ..received import Refused, message, one_line, words
+from ..received import Refused, message, one_line, relative_path, web_address, words
 from . import bounded
 from .access import Access, Renewing
 
@@ -156,24 +156,94 @@ class RunHistory:
             )
         return found
 
-    def _history(self, path: str, parameters: dict[str, str] | None = None) -> dict[str, Any]:
+    # Metrics and artifacts
+
+    def metrics(self, run_id: str) -> Iterator[str]:
+        """The names of the metrics that a run has logged. Raises as :meth:`run`."""
+        body: dict[str, object] = {}
+        for _ in range(_PAGES):
+            found = self._service(f"metric/v2.0{{}}/runs/{quote(run_id, '')}/list", body=body)
+            for one in _values(found):
+                yield words(part_of(one, "metricKey").get("name"), "a metric's name", 300)
+            token = found.get("continuationToken")
+            if not isinstance(token, str) or not token:
+                return
+            body = {"continuationToken": token}
+        raise Refused(f"more than {_PAGES} pages of metrics")
+
+    def metric(self, run_id: str, name: str) -> list[dict[str, Any]]:
+        """What was logged of a metric, in the order in which it was: values by column. Raises as :meth:`run`."""
+        found = self._service(f"metric/v2.0{{}}/runs/{quote(run_id, '')}/full", body={"metricName": name})
+        return [part_of(one, "data") for one in _values(found)]
+
+    def job(self, run_id: str, version: str) -> dict[str, Any]:
+        """A job of SDK v2, as the resource manager tells of it in a version of its interface. Raises as :meth:`run`."""
+
         def address(access: Access) -> str:
-            return f"{access.history.rstrip('/')}/history/v1.0{access.scope}{path}"
+            return f"{access.manager.rstrip('/')}{access.scope}/jobs/{quote(run_id, '')}"
 
-        return self._get(address, parameters)
+        return part_of(self._get(address, {"api-version": version}), "properties")
 
-    def _get(self, address: Callable[[Access], str], parameters: dict[str, str] | None = None) -> dict[str, Any]:
+    def artifacts(self, container: str, folder: str) -> Iterator[tuple[str, str]]:
+        """The files of a run below one of its folders: the path of each, and where it is read.
+
+        Args:
+            container: The run's, see ``dataContainerId``.
+            folder: The folder, such as ``outputs``.
+
+        Raises: As :meth:`run`.
+        """
+        path = f"artifact/v2.0{{}}/artifacts/prefix/contentinfo/ExperimentRun/{quote(container, '')}/{quote(folder)}"
+        parameters: dict[str, str] = {}
+        for _ in range(_PAGES):
+            found = self._service(path, parameters)
+            for one in _values(found):
+                yield relative_path(one.get("path"), "a file's path"), web_address(one.get("contentUri"), "an address")
+            token = found.get("continuationToken")
+            if not isinstance(token, str) or not token:
+                return
+            parameters = {"continuationToken": token}
+        raise Refused(f"more than {_PAGES} pages of files")
+
+    def _history(self, path: str, parameters: dict[str, str] | None = None) -> dict[str, Any]:
+        return self._service(f"history/v1.0{{}}{path}", parameters)
+
+    def _service(
+        self, path: str, parameters: dict[str, str] | None = None, body: Mapping[str, object] | None = None
+    ) -> dict[str, Any]:
+        """What one of the services answers; ``{}`` in the path is where the workspace's goes."""
+
+        def address(access: Access) -> str:
+            before, _, after = path.partition("{}")
+            return f"{access.history.rstrip('/')}/{before}{access.scope}{after}"
+
+        return self._get(address, parameters, body)
+
+    def _get(
+        self,
+        address: Callable[[Access], str],
+        parameters: dict[str, str] | None = None,
+        body: Mapping[str, object] | None = None,
+    ) -> dict[str, Any]:
         import requests
+
+        def ask(access: Access) -> bytes:
+            return bounded.answer(self.http, address(access), access.authorization, parameters or {}, body)
 
         access = self._access.access()
         try:
-            content = bounded.answer(self.http, address(access), access.authorization, parameters or {})
+            content = ask(access)
         except requests.HTTPError as error:
             if error.response is None or error.response.status_code != 401:
                 raise
-            access = self._access.access(refused=access.authorization)
-            content = bounded.answer(self.http, address(access), access.authorization, parameters or {})
+            content = ask(self._access.access(refused=access.authorization))
         return message(content, "an answer")
+
+
+def _values(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The entries of a page."""
+    found = answer.get("value")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def part_of(values: Mapping[str, Any], name: str) -> dict[str, Any]:

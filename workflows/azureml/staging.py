@@ -27,7 +27,10 @@ OWN = "azureml_debug"
 SCRIPT = f"{OWN}/node.py"
 #: What snapshots may hold: https://learn.microsoft.com/azure/machine-learning/how-to-save-write-experiment-files
 LIMIT_BYTES = 300 * 1024 * 1024
-_NEVER = frozenset({".git", "__pycache__", ".azureml-debug", ".ipynb_checkpoints"})
+#: `.vscode` changes with every session, and what has changed is sent again.
+_NEVER = frozenset({".git", "__pycache__", ".azureml-debug", ".ipynb_checkpoints", ".vscode"})
+#: In the folder of a virtual environment, which is of use on this machine only.
+_VIRTUAL = "pyvenv.cfg"
 #: Files that stay here as well: `.env` holds secrets, also those of this program.
 _KEPT_HERE = frozenset({".amlignore", ".gitignore", ".env"})
 
@@ -48,6 +51,7 @@ def stage(
         includes: Files and folders that lie beside the code.
         step: What node.py is told; None where the job itself tells it.
         debugpy: A folder with debugpy for environments that have none; None where the step is not debugged.
+            Without either, nothing goes beside the code.
         name: The step's name, for messages.
 
     Raises:
@@ -70,6 +74,10 @@ def stage(
                 f"The code of step {name} is larger than the {LIMIT_BYTES >> 20} MB that Azure ML takes.",
                 f"List what the step does not need in {_ignore_file(code)}; data belongs into `inputs`.",
             )
+    # Everything that is here is meant to go.
+    touch(folder / ".amlignore")
+    if step is None and debugpy is None:
+        return
     own = folder / OWN
     own.mkdir(FOLDER)
     shutil.copy2(Path(DEBUGGEE) / "node.py", own / "node.py")
@@ -79,8 +87,6 @@ def stage(
     if debugpy is not None:
         # One file: snapshots are sent file by file, and debugpy has four hundred.
         _link_or_copy(_bundle(debugpy), own / "debuggee.zip")
-    # Everything that is here is meant to go.
-    touch(folder / ".amlignore")
 
 
 def _bundle(debugpy: Path) -> Path:
@@ -141,7 +147,7 @@ def _walk(root: Path, inner: Path) -> Iterator[tuple[Path, Path]]:
     seen: set[str] = set()
     for place, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(place)
-        if real in seen:
+        if real in seen or (_VIRTUAL in files and place != os.fspath(root)):
             folders.clear()
             continue
         seen.add(real)

@@ -1,4 +1,4 @@
-"""The backend of an Azure ML workspace: pipelines are submitted there, and followed from here.
+"""The backend of an Azure ML workspace: pipelines and experiments are submitted there, and followed from here.
 
 A run has a folder here as one of this machine has: a follower in the background (azureml/follower.py) keeps
 its record, logs and announcements as the workspace tells them, so that every command reads files of this machine.
@@ -14,7 +14,7 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,13 +41,14 @@ from .base import DebugRequest
 
 if TYPE_CHECKING:
     from ..azureml.access import Access
+    from ..azureml.history import RunHistory
     from ..azureml.plan import ChildRun
     from ..azureml.service import PipelineService
     from ..azureml.submission import Submission
+    from ..azureml.v2.job_file import LoadedJob
     from ..azureml.v2.submission import JobSubmission
     from ..flows.pipeline import Wanted
 
-KIND = "pipeline"
 FOLLOWER = "workflows.azureml.follower"
 #: Seconds for the workspace to end a run, before this goes on without it.
 CANCEL_SECONDS = 60.0
@@ -57,19 +58,21 @@ ALIVE_SECONDS = 1.0
 
 
 class AzureBackend:
-    """Runs pipelines in a workspace.
+    """Runs pipelines, or experiments, in a workspace.
 
     Args:
         settings: The settings.
         console: Where steps show themselves.
+        kind: ``pipeline`` or ``experiment``.
     """
 
     name = "azureml"
     takes_cloud_data = True
 
-    def __init__(self, settings: Settings, console: Console) -> None:
+    def __init__(self, settings: Settings, console: Console, kind: str = "pipeline") -> None:
         self._settings = settings
         self._console = console
+        self._kind = kind
         self._looked: dict[Path, float] = {}
         self._connected: tuple[Any, Place] | None = None
 
@@ -80,14 +83,30 @@ class AzureBackend:
         if chosen_sdk(self._settings) == "v1":
             return None
         from ..azureml.v2.job_file import load
-        from ..azureml.v2.sdk_module import Importing
-        from ..azureml.v2.workspace import require_v2
 
         if wanted.parts != type(wanted.parts)():
             raise BadValue(
                 "--trials and --mini-batch are for runs on this machine.",
                 "In a workspace the file says it: `limits`, `mini_batch_size`.",
             )
+        file = self._settings.pipeline_file
+        return self.loaded(
+            file, lambda sdk, _: load(file, self._settings.project, sdk, wanted, self._settings.compute_target)
+        )
+
+    def loaded(self, file: Path, load: Callable[[Any, Any], LoadedJob]) -> LoadedJob:
+        """A job of SDK v2, which is imported while the workspace is connected to.
+
+        Args:
+            file: What it is loaded from, to be shown.
+            load: Loads it, of the module ``azure.ai.ml`` and the workspace.
+
+        Raises:
+            UserError: The workspace cannot be reached or takes no jobs of SDK v2, or what ``load`` raises.
+        """
+        from ..azureml.v2.sdk_module import Importing
+        from ..azureml.v2.workspace import require_v2
+
         importing = Importing()
         with self._console.step("connect") as shown:
             self._connected = self._connect(shown)
@@ -96,10 +115,10 @@ class AzureBackend:
         with self._console.step("read") as shown:
             shown.waiting("azure-ai-ml to be imported")
             sdk = importing.wait()
-            file = self._settings.pipeline_file
             shown.waiting(f"{show(file)}")
-            found = load(file, self._settings.project, sdk, wanted, self._settings.compute_target)
-            shown.text = f"{show(file)}, {len(found.steps)} step{'s' if len(found.steps) > 1 else ''}"
+            found = load(sdk, self._connected[0])
+            ending = "" if found.experiment else f", {len(found.steps)} step{'s' if len(found.steps) > 1 else ''}"
+            shown.text = f"{show(file)}{ending}"
         return found
 
     def submit(
@@ -124,7 +143,8 @@ class AzureBackend:
         try:
             submission.allotted = allot(pipeline, debug, settings.debug_port, console)
             with console.step("submit") as shown:
-                run = store.new_run(settings.project, KIND, pipeline.name, IN_WORKSPACE)
+                run = store.new_run(settings.project, self._kind, pipeline.name, IN_WORKSPACE)
+                run.command = getattr(pipeline, "shown", "")
                 run.file, run.options, run.debugged = str(pipeline.file), options, bool(submission.allotted)
                 run.on_error = bool(debug and debug.on_error)
                 token = secrets.token_urlsafe(32) if debug is not None and not debug.open_port else ""
@@ -138,7 +158,8 @@ class AzureBackend:
                 records.save(run)
                 _follow(run, workspace)
                 ending = "s" if len(run.steps) > 1 else ""
-                shown.text = f"run {run.run_id}, {len(run.steps)} step{ending} of {show(pipeline.file)}"
+                what = f"{len(run.steps)} step{ending} of {show(pipeline.file)}"
+                shown.text = f"run {run.run_id}, {run.command if run.single else what}"
             console.line(f"  {place.page}")
         except BaseException:
             with uninterrupted():
@@ -150,12 +171,12 @@ class AzureBackend:
 
     def runs(self) -> list[RunRecord]:
         """See :class:`~workflows.backends.base.Backend`."""
-        return store.all_runs(self._settings.project, KIND)
+        return store.all_runs(self._settings.project, self._kind)
 
     def find(self, wanted: str | None) -> RunRecord:
         """See :class:`~workflows.backends.base.Backend`; by its id also one that was submitted from elsewhere."""
         try:
-            return self.refresh(store.find_run(self._settings.project, KIND, wanted))
+            return self.refresh(store.find_run(self._settings.project, self._kind, wanted))
         except UserError:
             if not wanted or not re.fullmatch(r"[\w-]{20,}", wanted):
                 raise
@@ -185,7 +206,7 @@ class AzureBackend:
         raise UserError(
             f"The workspace was asked to cancel the run {run.run_id} and has not done so in {CANCEL_SECONDS:.0f} s"
             f"{': ' + run.trouble if run.trouble else ''}.",
-            f"It goes on trying; see: inv pipeline.status --run {run.number}",
+            f"It goes on trying; see: inv {'experiment.show' if run.single else 'pipeline.status'} --run {run.number}",
         )
 
     def bring_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
@@ -216,6 +237,18 @@ class AzureBackend:
                         doing = f"reading the snapshots of {step.name}"
                         count += attempt(functools.partial(bring, service, run, step, run_id), doing, shown.detail)
             shown.text = f"{count or 'no'} snapshot{'' if count == 1 else 's'} of the workspace {place.workspace}"
+
+    def history(self, run: RunRecord, shown: Shown) -> RunHistory:
+        """The run history of a run's workspace.
+
+        Raises:
+            UserError: It cannot be reached, or nothing here says which it is.
+        """
+        place = load_place(run.folder)
+        if place is None:
+            raise UserError(f"Where the run {run.run_id} is, is not known here.", "See https://ml.azure.com.")
+        shown.waiting(f"the workspace {place.workspace}")
+        return _history(connected(self._settings, place, shown))
 
     def _submission(self, pipeline: Pipeline, debug: DebugRequest | None) -> Submission | JobSubmission:
         if self._connected is None:
@@ -279,7 +312,7 @@ class AzureBackend:
                     "The runs there are: inv pipeline.list",
                 ) from error
             shown.text = f"run {run_id} of the workspace {place.workspace}"
-        run = store.new_run(self._settings.project, KIND, experiment, IN_WORKSPACE)
+        run = store.new_run(self._settings.project, self._kind, experiment, IN_WORKSPACE)
         run.run_id = run_id
         # Each has a folder here; of several of one name the last counts, as for who follows them.
         steps = {child.step: child for child in children}
@@ -343,8 +376,6 @@ def _service(workspace: Any, place: Place, steps: Sequence[str] = ()) -> Pipelin
         place: The run's place.
         steps: Names of its steps, where they are known.
     """
-    from ..azureml.access import Renewing
-    from ..azureml.history import RunHistory
     from ..azureml.sdk_process import cancel
     from ..azureml.service import PipelineService
     from ..azureml.v2.workspace import Workspace
@@ -355,8 +386,15 @@ def _service(workspace: Any, place: Place, steps: Sequence[str] = ()) -> Pipelin
         else:
             cancel(workspace, place.run_id)
 
-    history = RunHistory(Renewing(None, lambda: _access(workspace)))
-    return PipelineService(history, place.run_id, end, steps, single=place.single and bool(steps))
+    single = place.single and bool(steps)
+    return PipelineService(_history(workspace), place.run_id, end, steps, single=single)
+
+
+def _history(workspace: Any) -> RunHistory:
+    from ..azureml.access import Renewing
+    from ..azureml.history import RunHistory
+
+    return RunHistory(Renewing(None, lambda: _access(workspace)))
 
 
 def _follow(run: RunRecord, workspace: Any) -> None:

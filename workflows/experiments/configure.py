@@ -92,7 +92,8 @@ def configure(settings: Settings, console: Console, name: str, options: RunOptio
         edit(path)
         config = runconfig.read(path)
         check(config, project)
-    ignored = list(config.ignored)
+    # A compute target is where it runs in a workspace.
+    ignored = [name for name in config.ignored if name != "target" or settings.backend != "azureml"]
     if config.node_count > 1 and not config.distribution:
         ignored.append("nodeCount")
     if ignored:
@@ -250,17 +251,32 @@ def with_registered(settings: Settings, console: Console, config: RunConfig) -> 
     )
 
 
-def resolved_environment(settings: Settings, config: RunConfig, name: str, engine: str) -> ResolvedEnvironment:
-    """What a run is to be run in; nothing is built yet.
+@dataclass(frozen=True)
+class WantedEnvironment:
+    """What a run configuration asks to run in.
+
+    Attributes:
+        reference: What it says; None for the training environment of the settings.
+        settings: The settings, with the folder that it names as training environment.
+        notes: What of it does not count, one line each.
+    """
+
+    reference: EnvironmentReference | None
+    settings: Settings
+    notes: tuple[str, ...] = ()
+
+
+def wanted_environment(settings: Settings, config: RunConfig, name: str, *, images: bool) -> WantedEnvironment:
+    """What a run is to be run in, as its run configuration says it.
 
     Args:
         settings: For the default environment and the base image.
         config: The run configuration.
         name: The experiment's name.
-        engine: ``docker`` or ``process``.
+        images: Whether it can be run in an image.
 
     Raises:
-        UserError: Its definition is missing or cannot be read.
+        UserError: A file of it is missing.
     """
     project, typed = settings.project, settings.set_by.get("training_env") == "--training-env"
     image = config.base_image if config.use_docker else ""
@@ -270,18 +286,18 @@ def resolved_environment(settings: Settings, config: RunConfig, name: str, engin
         if "training_env" in settings.set_by and settings.training_env != folder:
             notes = [f"the run configuration names {shown(folder)}, so AML_TRAINING_ENV is not used"]
         there = replace(settings, training_env=folder, base_image=image or settings.base_image)
-        return _noted(resolve_environment(None, there, engine), notes)
+        return WantedEnvironment(None, there, tuple(notes))
     if typed:
-        return resolve_environment(None, settings, engine)
-    if config.base_dockerfile and config.user_managed and engine == "docker":
+        return WantedEnvironment(None, settings)
+    if config.base_dockerfile and config.user_managed and images:
         context = _context(config.base_dockerfile)
         built = EnvironmentReference(*_named_at(config, name, project), build=context, dockerfile="Dockerfile")
-        return resolve_environment(built, settings, engine)
+        return WantedEnvironment(built, settings)
     notes = ["baseDockerfile is not built here"] if config.base_dockerfile else []
     file, line = _named_at(config, name, project)
     reference = None
     if config.user_managed:
-        if image and engine == "docker":
+        if image and images:
             reference = EnvironmentReference(file, line, image=image)
         else:
             reference = EnvironmentReference(file, line, name="with userManagedDependencies")
@@ -306,7 +322,23 @@ def resolved_environment(settings: Settings, config: RunConfig, name: str, engin
     elif config.environment:
         version = f":{config.environment_version}" if config.environment_version else ""
         reference = EnvironmentReference(file, line, name=f"{config.environment}{version}")
-    return _noted(resolve_environment(reference, settings, engine), notes)
+    return WantedEnvironment(reference, settings, tuple(notes))
+
+
+def resolved_environment(settings: Settings, config: RunConfig, name: str, engine: str) -> ResolvedEnvironment:
+    """What a run is to be run in on this machine; nothing is built yet.
+
+    Args:
+        settings: For the default environment and the base image.
+        config: The run configuration.
+        name: The experiment's name.
+        engine: ``docker`` or ``process``.
+
+    Raises:
+        UserError: Its definition is missing or cannot be read.
+    """
+    wanted = wanted_environment(settings, config, name, images=engine == "docker")
+    return _noted(resolve_environment(wanted.reference, wanted.settings, engine), wanted.notes)
 
 
 def _named_at(config: RunConfig, name: str, project: Path) -> tuple[Path, int]:

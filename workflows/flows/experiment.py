@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,16 +34,18 @@ from ..reading import read_bytes
 from ..redaction import LineScrubber, scrub
 from ..runs import attachable, begun, store, submission
 from ..runs import record as records
+from ..runs.allotment import experiment_names
 from ..runs.attachable import Attachable
 from ..runs.plan import Plan, PlannedDebug
 from ..runs.record import RunRecord
 from ..runs.warm import warmed
 from ..settings import Settings
-from .watching import StepFailed, Watching, attach, check_rank, inspect_step, launch_json, until_open
+from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, inspect_step, launch_json, until_open
 
 if TYPE_CHECKING:
     from ..experiments.configure import RunOptions
     from ..experiments.work import Work
+    from .experiment_workspace import WorkspaceRuns
     from .snapshots import Found
 
 KIND = "experiment"
@@ -68,6 +71,13 @@ class ExperimentFlow:
     settings: Settings
     console: Console
 
+    @functools.cached_property
+    def workspace(self) -> WorkspaceRuns:
+        """Runs in the workspace."""
+        from .experiment_workspace import WorkspaceRuns
+
+        return WorkspaceRuns(self.settings, self.console)
+
     # The chain
 
     def create(self, name: str) -> None:
@@ -80,7 +90,7 @@ class ExperimentFlow:
             step.text = f"experiment {name}"
 
     def submit(self, name: str, options: RunOptions, debug: DebugRequest | None, created: bool = False) -> RunRecord:
-        """Build the environment and start a run, which goes on by itself.
+        """Build the environment and start a run, which goes on by itself; or have the workspace do so.
 
         Args:
             name: The experiment.
@@ -92,8 +102,24 @@ class ExperimentFlow:
             UserError: It cannot be started. Of its processes nothing is left then; the build's log is kept.
         """
         catalog.require(self.settings.project, name)
+        if self.settings.backend == "azureml":
+            return self._submit_to_workspace(name, options, debug, created)
         with warmed(self.settings.engine) as waiting:
             return self._submit(name, options, debug, waiting, created)
+
+    def _submit_to_workspace(
+        self, name: str, options: RunOptions, debug: DebugRequest | None, created: bool
+    ) -> RunRecord:
+        if debug is not None:
+            from ..debugger.launch_json import check
+
+            check(self.settings.project)
+            self._check_session(name)
+        with self._undone(name, options):
+            run = self.workspace.submit(name, options, debug)
+        if created:
+            self._say_created(name)
+        return run
 
     def _submit(
         self,
@@ -103,22 +129,8 @@ class ExperimentFlow:
         waiting: subprocess.Popen[bytes],
         created: bool,
     ) -> RunRecord:
-        path = catalog.runconfig_path(self.settings.project, name)
-        folder_was, file_was = path.parent.is_dir(), path.exists()
-        before = read_bytes(path) if path.is_file() else None
-        try:
+        with self._undone(name, options):
             run, work, engine = self._prepared(name, options, debug)
-        except BaseException:
-            if not file_was and not options.edit and not store.count_runs(self.settings.project)[name]:
-                # Nothing was run with it, and what was typed in vain is not to be repeated.
-                with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
-                    if not folder_was:
-                        path.parent.rmdir()
-            elif before is not None and not options.edit and read_bytes(path) != before:
-                write_bytes(path, before)
-                self.console.line(f"  note: {shown(path)} is as it was before")
-            raise
         if created:
             self._say_created(name)
         started = False
@@ -140,6 +152,26 @@ class ExperimentFlow:
                     _end_failed(run, error)
             raise
         return run
+
+    @contextlib.contextmanager
+    def _undone(self, name: str, options: RunOptions) -> Iterator[None]:
+        """Have the run configuration as it was where no run can be made of it."""
+        path = catalog.runconfig_path(self.settings.project, name)
+        folder_was, file_was = path.parent.is_dir(), path.exists()
+        before = read_bytes(path) if path.is_file() else None
+        try:
+            yield
+        except BaseException:
+            if not file_was and not options.edit and not store.count_runs(self.settings.project)[name]:
+                # Nothing was run with it, and what was typed in vain is not to be repeated.
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+                    if not folder_was:
+                        path.parent.rmdir()
+            elif before is not None and not options.edit and read_bytes(path) != before:
+                write_bytes(path, before)
+                self.console.line(f"  note: {shown(path)} is as it was before")
+            raise
 
     def run(self, name: str, options: RunOptions) -> RunRecord:
         """Start a run without a debugger; raises as :meth:`submit`.
@@ -176,7 +208,8 @@ class ExperimentFlow:
             run = self.refresh(run)
             if found:
                 self.attach(run, found, before)
-        except StepFailed:
+        except (StepFailed, StillWaiting):
+            # A node that took minutes to come may be reached yet.
             raise
         except BaseException:
             self.cancel(run)
@@ -207,15 +240,43 @@ class ExperimentFlow:
 
     def find(self, wanted: str | None) -> RunRecord:
         """The run that is meant; the latest without a word."""
-        return store.find_run(self.settings.project, KIND, wanted)
+        found = store.find_run(self.settings.project, KIND, wanted)
+        return self.refresh(found) if found.in_workspace else found
 
     def refresh(self, run: RunRecord) -> RunRecord:
-        """What is known of a run by now."""
-        return store.refresh(run)
+        """What is known of a run by now, wherever it runs and whatever the settings say of the next one."""
+        return self.workspace.backend.refresh(run) if run.in_workspace else store.refresh(run)
 
     def cancel(self, run: RunRecord) -> RunRecord:
         """End a run at once, wherever it stands."""
-        return store.cancel(run, CANCEL_SECONDS)
+        return self.workspace.backend.cancel(run) if run.in_workspace else store.cancel(run, CANCEL_SECONDS)
+
+    def in_workspace(self, run: RunRecord) -> dict[str, str]:
+        """What there is to say of where a run is in the workspace, by title; nothing where it is on this machine."""
+        if not run.in_workspace:
+            return {}
+        from ..azureml.place import load_place
+
+        place, step = load_place(run.folder), run.steps[0]
+        found = {"page": place.page} if place is not None else {}
+        if step.phases and not run.final:
+            found["state"] = f"{step.phases[-1][0]}{f' ({step.waits_for})' if step.waits_for else ''}"
+        return found
+
+    def not_logged(self, run: RunRecord) -> str:
+        """Why the metrics of a run in a workspace are not known here, or not all; empty where they are."""
+        if not run.in_workspace:
+            return ""
+        from ..azureml.run_metrics import note
+
+        try:
+            return note(run.metrics).read_text(encoding="utf-8")
+        except OSError:
+            return ""
+
+    def bring_outputs(self, run: RunRecord) -> dict[str, str]:
+        """Have what a run has written in its folder; see :meth:`.WorkspaceRuns.bring_outputs`."""
+        return self.workspace.bring_outputs(run) if run.in_workspace else {}
 
     def inspect(
         self, run: RunRecord, location: str, rank: int | None, expressions: list[str], timeout: float
@@ -224,13 +285,15 @@ class ExperimentFlow:
         return inspect_step(self._watching, run, location, run.steps[0], rank, expressions, timeout)
 
     def snapshots(self, run: RunRecord) -> Found:
-        """The snapshots of a run's failure.
+        """The snapshots of a run's failure; those of a run in a workspace are fetched.
 
         Raises:
             UserError: There are none; it says why.
         """
         from .snapshots import of_run
 
+        if run.in_workspace:
+            return of_run(run, None, self.workspace.backend.bring_snapshots)
         return of_run(run, None)
 
     def listing(self, every: bool) -> tuple[dict[str, int], list[RunRecord]]:
@@ -270,7 +333,8 @@ class ExperimentFlow:
                 # As far as it is known: the image comes with the build.
                 ports = self._ports(work, debug)
                 plan = self._plan(run, work, ImageRef(engine.name, "", ""), debug, ports)
-                run.steps = submission.step_records(run, plan, engines.load_steps(engine.name), _titles(work, ports))
+                names = experiment_names(work.step.ranks, ports)
+                run.steps = submission.step_records(run, plan, engines.load_steps(engine.name), names)
                 (run.folder / "azureml-logs").mkdir(FOLDER)
                 store.note_runner(run.folder, os.getpid())
                 records.save(run)
@@ -429,6 +493,8 @@ class ExperimentFlow:
 
 def control_log(run: RunRecord) -> Path:
     """The log of the build, where Azure has it."""
+    if run.in_workspace:
+        return run.build_log(run.steps[0])
     return run.folder / "azureml-logs" / "60_control_log.txt"
 
 
@@ -510,19 +576,6 @@ def _copy_all(found: Sequence[tuple[str, Path]], folder: Path) -> None:
 def rank_count(config: RunConfig) -> int:
     """How many processes a run of it is, over all nodes."""
     return config.processes * config.node_count if config.distribution else 1
-
-
-def _titles(work: Work, ports: Mapping[int, int]) -> Callable[[str, int], str]:
-    """The name of the launch configuration of one rank of a run."""
-    # More than one port, or another than the first: the script makes the ranks itself.
-    ranks = max([work.step.ranks, *(rank + 1 for rank in ports)])
-    return lambda name, rank: title(name, rank, ranks)
-
-
-def title(name: str, rank: int, ranks: int) -> str:
-    """The name of the launch configuration of one rank."""
-    base = f"Azure Machine Learning Experiment: {name}"
-    return base if ranks == 1 else f"{base} (rank {rank})"
 
 
 def _end_failed(run: RunRecord, error: BaseException) -> None:

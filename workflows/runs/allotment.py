@@ -76,3 +76,21 @@ def configuration_names(
         return configuration_name(step if several or ranks[step] > 1 else None, rank if ranks[step] > 1 else None)
 
     return name
+
+
+def experiment_names(ranks: int, ports: Mapping[int, int]) -> Callable[[str, int], str]:
+    """The name of the launch configuration of one rank of an experiment's run.
+
+    Args:
+        ranks: Its processes.
+        ports: Its debug ports by rank.
+    """
+    # More than one port, or another than the first: the script makes the ranks itself.
+    most = max([ranks, *(rank + 1 for rank in ports)])
+    return lambda name, rank: title(name, rank, most)
+
+
+def title(name: str, rank: int, ranks: int) -> str:
+    """The name of the launch configuration of one rank of an experiment."""
+    base = f"Azure Machine Learning Experiment: {name}"
+    return base if ranks == 1 else f"{base} (rank {rank})"

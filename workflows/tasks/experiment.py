@@ -1,4 +1,4 @@
-"""Debugging an experiment: a training script, in its container, on this machine."""
+"""Debugging an experiment: a training script, in its container, on this machine or in a workspace."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ if TYPE_CHECKING:
     from ..flows.experiment import ExperimentFlow
     from ..runs.record import RunRecord
 
-SETTINGS = ("engine", "training_env", "base_image", "debug_port", "debug_timeout", "download_mb")
+SETTINGS = (
+    *("backend", "engine", "training_env", "base_image", "debug_port", "debug_timeout", "download_mb"),
+    *("compute_target", "workspace", "resource_group", "subscription_id", "auth", "sdk", "reach"),
+)
 NAME_HELP = "The experiment's name: letters, digits, - and _."
 RUN_HELP = "The run, by number, id or experiment (its latest run); default: the latest."
 RUN_OPTIONS = {
@@ -435,6 +438,8 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
     states = attachable.of_run(found)
     said = remark(states, found.steps[0].reason or found.reason)
     console.line(f"{found.run_id}  {found.status}{f': {said}' if said else ''}")
+    if found.trouble:
+        console.line(f"  as last heard: the workspace: {found.trouble}")
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.created))
     rows = {
         "script": found.command,
@@ -442,6 +447,7 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
         "started": f"{started}, took {_took(found)}{'' if found.final else ' so far'}",
         "debugged": "on error" if found.on_error else "yes" if found.debugged else "no",
         "folder": str(short(found.folder)),
+        **flow.in_workspace(found),
     }
     for title, text in rows.items():
         console.line(f"  {title:<10}{text}")
@@ -453,6 +459,8 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
         for name, value in values.items():
             count = logged.count(name) if title == "Metrics" else 1
             console.line(f"  {name} = {shown(value)}{f'  (last of {count})' if count > 1 else ''}")
+    if not_read := flow.not_logged(found):
+        console.line(f"  note: metrics: {not_read}")
     if logged.nested:
         console.line("Nested runs")
     for one in logged.nested[:SHOWN_NESTED]:
@@ -514,8 +522,9 @@ def logs(call: Command, run: str | None = None, build: bool = False, follow: boo
         return
     paths = [(place, path) for place, path in found.logs(step) if number in (None, place or 0)]
     if not any(path.exists() for _place, path in paths):
+        state = step.phases[-1][0] if step.phases and not found.final else found.status
         raise UserError(
-            f"The script of the run {found.run_id} has not been started: {found.status}.",
+            f"The script of the run {found.run_id} has not been started: {state}.",
             f"See the build's log: inv experiment.logs --run {found.number} --build",
         )
     show_logs(call.console, paths)
@@ -523,6 +532,7 @@ def logs(call: Command, run: str | None = None, build: bool = False, follow: boo
 
 
 @command(
+    settings=("download_mb",),
     json=True,
     help={
         "run": RUN_HELP,
@@ -535,7 +545,9 @@ def outputs(call: Command, run: str | None = None, open: str | None = None, copy
     from ..flows import experiment as flows
     from ..paths import shown
 
-    found = _flow(call).find(run)
+    flow = _flow(call)
+    found = flow.find(run)
+    named = flow.bring_outputs(found)
     written = flows.outputs(found)
     result: dict[str, object] = {
         "run_id": found.run_id,
@@ -562,6 +574,10 @@ def outputs(call: Command, run: str | None = None, open: str | None = None, copy
             call.console.line(f"The run {found.run_id} has written nothing to outputs or logs.")
         for line in _rows(written):
             call.console.line(line)
+        for name, place in named.items():
+            call.console.line(f"{name} is in the workspace: {place}")
+    if named:
+        result["in_workspace"] = named
     call.console.result(result)
 
 

@@ -207,7 +207,8 @@ def _typed_file(settings: Settings) -> list[str]:
 
 def _experiment(found: Found, name: str, settings: Settings, engine: StepEngine) -> None:
     from ..experiments import catalog, runconfig
-    from ..flows.experiment import rank_count, title
+    from ..flows.experiment import rank_count
+    from ..runs.allotment import title
 
     path = catalog.runconfig_path(settings.project, name)
     if not path.exists():

@@ -54,16 +54,17 @@ class Assets:
     Args:
         settings: Which workspace, and who signs in.
         say: Shown what is waited for.
+        workspace: That workspace, where it has been reached already.
 
     Raises:
         UserError: It cannot be reached; see :func:`~workflows.azureml.v2.workspace.connect`.
     """
 
-    def __init__(self, settings: Settings, say: Say) -> None:
+    def __init__(self, settings: Settings, say: Say, workspace: Workspace | None = None) -> None:
         self._say = say
         named = find_workspace(settings)
         self._own = (named.subscription_id.lower(), named.resource_group.lower(), named.workspace.lower())
-        self.workspace: Workspace = connect(settings, say)
+        self.workspace: Workspace = workspace or connect(settings, say)
         #: Which workspace it is.
         self.name = str(self.workspace.name)
         self._http = requests.Session()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ...console import Console, Step, show
+from ...console import Console, Step
 from ...errors import UserError
 from ...private import make_folder
 from ...received import sent_by
@@ -104,7 +103,7 @@ class Here:
             part = whole.with_name(f"{whole.name}.part")
             if not part.is_dir():
                 brought.see_room(location.label, size, root)
-            self._ask(location, name, size)
+            brought.agree(self._settings, self._console, self._step, name, size, root, location.label)
             with brought.alone(root / f"{folder.name}.lock", self._step.waiting):
                 if whole.is_dir():
                     return Brought(target, size, True, location)
@@ -146,26 +145,6 @@ class Here:
         except UserError as error:
             raise UserError(error.problem, "Download it where there is a network, and name the local path.") from error
         return Brought(path, path.stat().st_size, False, location)
-
-    def _ask(self, location: Location, name: str, size: int) -> None:
-        """Have somebody agree to a large download.
-
-        Raises:
-            UserError: Nobody is there, or somebody does not.
-        """
-        most = self._settings.download_mb * 1_000_000
-        if size <= most:
-            return
-        problem = f"{name} has {in_bytes(size)} ({location.label})"
-        limit = f"--download-mb {-(-size // 1_000_000)}, or AML_DOWNLOAD_MB"
-        if not (sys.stdin is not None and sys.stdin.isatty() and self._console.terminal):
-            raise UserError(
-                f"{problem}, and more than {in_bytes(most)} are not downloaded without asking.", f"Allow it: {limit}."
-            )
-        self._step.close()
-        show(f"{problem}. Download it to {brought.root()}? [y/N] ", self._console.stream)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise UserError(f"{name} was not downloaded.", f"Name a local path; without a question: {limit}.")
 
 
 def bring_data(

@@ -42,7 +42,11 @@ def give(job: Any, inputs: Mapping[str, str], removed: Collection[str]) -> None:
             known = [*job.inputs, *(f"{one}.{port}" for one, node in jobs.items() for port in node.inputs)]
             raise BadValue(f"There is no input {name}.", did_you_mean(name, known))
         for port, key in ports:
-            setattr(port, key, _value(name, text, port[key]))
+            value = _value(name, text, port[key])
+            setattr(port, key, value)
+            if port is getattr(job, "inputs", None) and (own := getattr(job, "_job_inputs", None)) is not None:
+                # A job that is no step of a pipeline is submitted with these.
+                own[key] = value
     _see_given(jobs, removed)
 
 

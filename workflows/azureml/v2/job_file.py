@@ -42,11 +42,17 @@ class LoadedJob(Pipeline):
         job: The SDK's job.
         nodes: The SDK's nodes of the steps that can be debugged, by their names; a job that is no pipeline is its own.
         undebugged: Why the others cannot be, by name.
+        experiment: The experiment that it is a run of; empty for what was given as a pipeline.
+        shown: That one's command as people see it.
+        needs_compute: Whether it does not run without one.
     """
 
     job: Any = field(default=None, compare=False, repr=False)
     nodes: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     undebugged: Mapping[str, str] = field(default_factory=dict)
+    experiment: str = ""
+    shown: str = ""
+    needs_compute: bool = False
 
     @property
     def single(self) -> bool:

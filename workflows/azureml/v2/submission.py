@@ -25,7 +25,7 @@ from ...models import ImageRef
 from ...paths import cache_folder, shown
 from ...pipelines.commands import debugged_command, published_option
 from ...pipelines.definition import Step
-from ...runs.allotment import Allotted, configuration_names
+from ...runs.allotment import Allotted, configuration_names, experiment_names
 from ...runs.plan import Plan, PlannedStep
 from ...runs.record import IN_WORKSPACE, RunRecord, StepRecord
 from ...settings import Settings
@@ -76,6 +76,12 @@ class JobSubmission:
                     f"The step {name} cannot be debugged in a workspace: {loaded.undebugged[name]}.",
                     f"Debug another one: {', '.join(loaded.nodes) or 'there is none'}; --no-debug only runs it.",
                 )
+        if not loaded.nodes and loaded.experiment:
+            (reason,) = loaded.undebugged.values()
+            raise UserError(
+                f"{shown(loaded.file)} cannot be debugged in a workspace: {reason}.",
+                f"Run it without a debugger: inv experiment.run {loaded.experiment} --job {shown(loaded.file)}",
+            )
         if not loaded.nodes:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in loaded.undebugged.items())
             raise UserError(
@@ -93,7 +99,10 @@ class JobSubmission:
         chosen = self._settings.compute_target
         others = list(dict.fromkeys(one for one in self._computes() if one not in ("", chosen)))
         if chosen and others:
-            found.append(f"steps run on {chosen}, not on {', '.join(others)} as the pipeline file says")
+            which, what = (
+                ("it runs", shown(self._loaded.file)) if self._loaded.experiment else ("steps run", "the pipeline file")
+            )
+            found.append(f"{which} on {chosen}, not on {', '.join(others)} as {what} says")
         return found
 
     def _computes(self) -> list[str]:
@@ -119,14 +128,19 @@ class JobSubmission:
 
         self._check_compute(workspace)
         self._choose_compute()
-        if self.debug is None:
+        # An experiment's code is mostly the project's folder, where this program's own files are as well.
+        staged = list(self.allotted) or (list(self._loaded.nodes) if self._loaded.experiment else [])
+        if not staged:
             return
-        key = make_key(run.folder) if self._settings.reach != "network" else ""
+        debugged = self.debug is not None
+        key = make_key(run.folder) if debugged and self._settings.reach != "network" else ""
         digest = hashlib.sha256(token.encode()).hexdigest() if token else ""
         client = address_towards(workspace.history)
         steps = {step.name: step for step in self._loaded.steps}
-        for name in self.allotted:
+        for name in staged:
             step, node = steps[name], self._loaded.nodes[name]
+            if step.code is None and not debugged:
+                continue
             if step.code is not None and not step.code.exists():
                 raise UserError(
                     f"The code of step {name} is not there: {shown(step.code)}.",
@@ -134,8 +148,11 @@ class JobSubmission:
                     file=shown(step.file),
                 )
             folder = run.folder / "snapshots" / name
-            stage(folder, step.code, step.includes, None, debugpy_folder(cache_folder()), name)
-            self._change(node, step, folder, self._told(step, digest, client), key)
+            stage(folder, step.code, step.includes, None, debugpy_folder(cache_folder()) if debugged else None, name)
+            if debugged:
+                self._change(node, step, folder, self._told(step, digest, client), key)
+            else:
+                component_of(node).code = str(folder)
 
     def _check_compute(self, workspace: Workspace) -> None:
         """See that the compute targets are there, before anything is sent; where they may be listed."""
@@ -149,7 +166,13 @@ class JobSubmission:
             return
         names = [str(one.get("name")) for one in listed]
         chosen = self._settings.compute_target
-        for name in [chosen] if chosen else self._computes():
+        wanted = [chosen] if chosen else self._computes()
+        if not wanted and self._loaded.needs_compute:
+            raise UserError(
+                f"The experiment {self._loaded.experiment} has no compute target in the workspace.",
+                f"Name it with --compute-target or AML_COMPUTE_TARGET: {', '.join(names) or 'there is none yet'}.",
+            )
+        for name in wanted:
             # An address, or what is no compute of the workspace's own.
             if "/" in name or name.lower() in ("serverless", "local", *(one.lower() for one in names)):
                 continue
@@ -224,7 +247,12 @@ class JobSubmission:
 
         job, name = self._loaded.job, self._loaded.name
         job.name = f"azureml-debug-{re.sub(r'[^a-z0-9-]+', '-', name.lower()).strip('-')[:30]}-{uuid.uuid4().hex[:12]}"
-        job.experiment_name = job.experiment_name or re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_") or "pipeline"
+        job.experiment_name = (
+            self._loaded.experiment
+            or job.experiment_name
+            or re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")
+            or "pipeline"
+        )
         job.tags = {**(job.tags or {}), "azureml_debug.run": run.folder.name}
         # Its name is known before it is there: interrupted, what there may be of it can be ended.
         place = replace(
@@ -274,6 +302,9 @@ class JobSubmission:
     def records(self) -> list[StepRecord]:
         """The steps, as they are before anything is known of them."""
         names = configuration_names(self._loaded, self.allotted, self.debug)
+        if self._loaded.experiment:
+            (step,) = self._loaded.steps
+            names = experiment_names(step.ranks, self.allotted.get(step.name, {}))
         return [
             StepRecord(
                 name=step.name,
