@@ -108,7 +108,8 @@ def _change_server(module: "Any") -> None:
 
     def __init__(self: "Any", ex: "Any", *arguments: "Any", **options: "Any") -> None:
         begin(self, ex, *arguments, **options)
-        write(ex, getattr(ex, "__traceback__", None), every=True)
+        traceback: Any = BaseException.__dict__["__traceback__"]
+        write(ex, traceback.__get__(ex), every=True)
 
     module.UserScriptException.__init__ = __init__
 

@@ -120,14 +120,32 @@ def _document(
         "left_out": said,
     }
     document["seconds"] = round(time.monotonic() - begun, 3)
-    scrubbed: Dict[str, Any] = _scrubbed(document, names.scrubber())
+    scrub = names.scrubber()
+    scrubbed: Dict[str, Any] = _scrubbed(document, lambda text: scrub(names.text(text)))
+    # What a program says of itself is no message: `token = next(tokens)` gives nothing away.
+    for entry, left in zip(scrubbed["frames"], document["frames"]):
+        entry["source"]["lines"] = [scrub(line) for line in left["source"]["lines"]]
     return scrubbed
 
 
 #: Keys whose texts are no values: names and places.
 _OWN_TEXTS = frozenset(
     (
-        *("format", "version", "written", "kind", "type", "module", "function", "class", "file", "real", "folder"),
+        *(
+            "format",
+            "version",
+            "written",
+            "kind",
+            "type",
+            "module",
+            "function",
+            "class",
+            "file",
+            "real",
+            "folder",
+            "lines",
+            "left_out",
+        ),
         *(
             "started_in",
             "executable",

@@ -11,7 +11,7 @@ import time
 
 from . import snapshot_types
 from .snapshot_names import LEFT_OUT
-from .snapshot_types import is_a, plain
+from .snapshot_types import is_a, is_exactly, plain
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ class Arrays:
 
     def _of_generic(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
         number = self._generic.item(value)
-        text = repr(number) if type(number) in (int, float, bool, complex, str, bytes) else "<{}>".format(shape.name)
+        text = repr(number) if is_exactly(number, int, float, bool, complex, str, bytes) else "<{}>".format(shape.name)
         found: Dict[str, Any] = {"kind": "scalar", "text": text[:1000]}
-        if type(number) in (int, float, bool) and number == number and number not in (float("inf"), float("-inf")):
+        if is_exactly(number, int, float, bool) and number == number and number not in (float("inf"), float("-inf")):
             found["value"] = number if abs(number) < 2**53 or type(number) is float else None
         return found
 
@@ -121,7 +121,7 @@ class Arrays:
             if is_a(type(value), self._numpy.get("memmap") or Arrays):
                 return False
             inner = base.__get__(value)
-            if inner is None or type(inner) in (bytes, bytearray):
+            if inner is None or is_exactly(inner, bytes, bytearray):
                 return True
             if self._tensor is not None and is_a(type(inner), self._tensor):
                 return True
@@ -287,7 +287,7 @@ def _label(value: Any) -> str:
         return value[:100]
     return (
         repr(value)[:100]
-        if value is None or type(value) in (int, float, bool)
+        if value is None or is_exactly(value, int, float, bool)
         else "<{}>".format(snapshot_types.class_name(type(value)))
     )
 

@@ -8,7 +8,7 @@ import time
 from itertools import islice
 
 from . import imports, snapshot_program, snapshot_types
-from .snapshot_types import is_a, is_text, plain
+from .snapshot_types import is_a, is_exactly, is_text, plain
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def _variables(frame: Any) -> Iterator[Tuple[str, Any]]:
     found: Any = frame.f_locals
     if is_a(type(found), dict):
         pairs = list(islice(dict.items(found), _VARIABLES))
-    elif type(found).__name__ == "FrameLocalsProxy" and type(found).__module__ == "builtins":
+    elif snapshot_types.class_name(type(found)) == "builtins.FrameLocalsProxy":
         pairs = list(found.items())[:_VARIABLES]
     else:
         return  # A namespace of the person's own making.
@@ -344,7 +344,7 @@ def described(found: List[Dict[str, Any]], values: Values, names: Names) -> List
         values.read()
         attributes = snapshot_types.Shape(kind).entries(error) or {}
         notes: Any = dict.get(attributes, "__notes__")
-        texts = [plain(note) for note in notes[:50] if is_text(note)] if type(notes) in (list, tuple) else []
+        texts = [plain(note) for note in notes[:50] if is_text(note)] if is_exactly(notes, list, tuple) else []
         entry = {
             "type": snapshot_types.short_name(kind),
             "module": snapshot_types.module_name(kind),
@@ -374,7 +374,7 @@ def _text(error: Any, values: Values) -> str:
         if is_text(message):
             place = " ({}, line {})".format(os.path.basename(plain(file)), line) if is_text(file) else ""
             return plain(message)[:2000] + place
-    if kind in (UnicodeDecodeError, UnicodeEncodeError):
+    if is_exactly(error, UnicodeDecodeError, UnicodeEncodeError):
         encoding, reason = (kind.__dict__[name].__get__(error) for name in ("encoding", "reason"))
         if type(encoding) is str and type(reason) is str:
             return str(error)[:2000]

@@ -66,8 +66,10 @@ class Names:
             + literal
             + ")"
         )
+        self._literal = re.compile(literal)
         #: The same in what is no program: `password=x`, `AccountKey=x;`, `sig=x&`.
-        self._plain = re.compile(r"(?<![\w])([A-Za-z_][\w-]{0,100})(\s?[=:]\s?)([^\s;&,'\"<>]{1,4000})")
+        self._plain = re.compile(r"(?<![\w])([A-Za-z_][\w-]{0,100})\s?[=:]\s?")
+        self._word = re.compile(r"[^\s;&,'\"<>]{1,4000}")
         #: What is a secret by its form.
         self._forms = re.compile(
             r"(?<=://)[^\s/:@'\"]{0,200}:[^\s/@'\"]{1,200}(?=@)|(?<=[?&]sig=)[^\s&'\"]{1,500}"
@@ -147,18 +149,27 @@ class Names:
             quote = found.group(4)[0]
             return "{0}{1}{0}{2}{3}{4}{3}".format(found.group(1), found.group(2), found.group(3), quote, MASK)
 
-        return str(self._given.sub(change, line)) if ("'" in line or '"' in line) else line
+        if "'" not in line and '"' not in line:
+            return line
+        line = str(self._given.sub(change, line))
+        return str(self._literal.sub(lambda found: self._without_plain(found.group(0)), line)) if "=" in line else line
 
     def text(self, text: str) -> str:
         """A message without the values that it gives to secret names."""
+        return self._without_plain(self.line(text)) if ("=" in text or ":" in text) else text
 
-        def change(found: Any) -> str:
-            if not self.is_secret(found.group(1)):
-                return str(found.group(0))
-            self.keep(found.group(1), found.group(3))
-            return str(found.group(1)) + str(found.group(2)) + MASK
-
-        return str(self._plain.sub(change, self.line(text))) if ("=" in text or ":" in text) else text
+    def _without_plain(self, text: str) -> str:
+        parts: List[str] = []
+        done = 0
+        for found in self._plain.finditer(text):
+            if found.start() < done or not self.is_secret(found.group(1)):
+                continue
+            value = self._word.match(text, found.end())
+            if value is not None and value.group(0) != MASK:
+                self.keep(found.group(1), value.group(0))
+                parts += [text[done : found.end()], MASK]
+                done = value.end()
+        return "".join([*parts, text[done:]])
 
     def arguments(self, arguments: Sequence[str]) -> List[str]:
         """A command line without the values of secret options."""

@@ -106,7 +106,7 @@ def _time(value: Any, shape: Shape) -> Optional[Dict[str, Any]]:
         for field in fields:
             reader: Any = readers.get(field)
             # Python's own, written in C; the one that is written in Python has properties.
-            if type(reader) not in (snapshot_types.GETSET, snapshot_types.MEMBER):
+            if not snapshot_types.is_exactly(reader, snapshot_types.GETSET, snapshot_types.MEMBER):
                 return None
             numbers.append(int(type(reader).__get__(reader, value, wanted)))
         shown = "{}({})".format(snapshot_types.short_name(shape.kind), ", ".join(map(str, numbers)))

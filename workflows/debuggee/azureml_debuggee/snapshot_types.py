@@ -44,6 +44,12 @@ def is_a(kind: type, wanted: type) -> bool:
     return any(one is wanted for one in _mro_of(kind))
 
 
+def is_exactly(value: Any, *wanted: type) -> bool:
+    """Whether a value is of one of these classes itself; `in` would ask its class what it equals."""
+    kind = type(value)
+    return any(kind is one for one in wanted)
+
+
 def is_text(value: Any) -> bool:
     """Whether a value is a text, or of a class that comes from it."""
     return type(value) is str or is_a(type(value), str)

@@ -13,7 +13,7 @@ from itertools import islice
 
 from . import snapshot_arrays, snapshot_scalars, snapshot_types
 from .snapshot_names import LEFT_OUT
-from .snapshot_types import MODULE, is_a, is_text, plain
+from .snapshot_types import MODULE, is_a, is_exactly, is_text, plain
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -225,7 +225,8 @@ class Values:
             return
         attributes, more = shape.attributes(value)
         if is_a(shape.kind, tuple):
-            attributes = [*self._fields(value, shape), *attributes]
+            elements = tuple.__getitem__(value, slice(0, ELEMENTS[0]))
+            attributes = [*zip(self._fields(shape), elements), *attributes]
         recorded = [(name, self.enter(one, name, depth + 1)) for name, one in attributes]
         if recorded or not is_read:
             entry["attributes"] = [[name, index] for name, index in recorded]
@@ -235,13 +236,12 @@ class Values:
         if not is_read:
             entry["text"] = snapshot_scalars.object_text(value, shape, dict(attributes))
 
-    def _fields(self, value: Any, shape: Shape) -> List[Tuple[str, Any]]:
-        """The elements of a named tuple, with their names."""
+    def _fields(self, shape: Shape) -> List[str]:
+        """The names of a named tuple's elements; none where it has none."""
         for kind in shape.lineage:
             for name, fields in snapshot_types.class_entries(kind):
-                if name == "_fields" and type(fields) is tuple:
-                    elements = tuple.__getitem__(value, slice(0, len(fields)))
-                    return [(one, element) for one, element in zip(fields, elements) if type(one) is str]
+                if name == "_fields" and type(fields) is tuple and all(type(one) is str for one in fields):
+                    return list(fields)
         return []
 
     def _reader(
@@ -256,10 +256,13 @@ class Values:
                 return True
             items: List[List[Optional[int]]] = []
             # A pair such as ("Authorization", "Bearer …") is a name and its value.
-            is_pair = kind in ("tuple", "list") and count == 2 and is_text(elements[0]) if elements else False
+            named: Dict[int, str] = {}
+            if kind in ("tuple", "list") and count == 2 and elements:
+                named = {1: _as_name(elements[0])}
+            if kind == "tuple" and type(value) is not tuple:
+                named = dict(enumerate(self._fields(self._shapes.of(value)))) or named
             for number, element in enumerate(elements):
-                name = plain(elements[0])[:200] if is_pair and number == 1 else ""
-                index = self.enter(element, name, depth + 1)
+                index = self.enter(element, named.get(number, ""), depth + 1)
                 if index is None:
                     self.unread += len(elements) - number - 1
                     break
@@ -297,7 +300,7 @@ class Values:
         """Whether elements are ``NAME=value``, as programs are started with."""
         found = 0
         for element in elements[:50] if len(elements) >= 4 else ():
-            if type(element) not in (str, bytes):
+            if not is_exactly(element, str, bytes):
                 return False
             name = _as_name(element[:100]).partition("=")[0]
             found += name in self._variables
@@ -342,7 +345,7 @@ class Values:
         elif depth and is_a(kind, tuple):
             for one in tuple.__getitem__(value, slice(0, 50)):
                 self._keep(name, one, depth - 1)
-        elif depth and kind not in _SCALARS:
+        elif depth and not is_exactly(value, *_SCALARS):
             for _, one in self._shapes.of(value).attributes(value)[0]:
                 self._keep(name, one, depth - 1)
 
