@@ -135,6 +135,19 @@ class Serving:
 
 
 @dataclass(frozen=True)
+class Snapshots:
+    """What a program leaves where it fails by an exception: files ``snapshot-*.json`` beside its logs.
+
+    Attributes:
+        story: ``pipeline``, ``experiment`` or ``deployment``.
+        redact: A regular expression of names whose values are left out, beside those that look secret.
+    """
+
+    story: str
+    redact: str = ""
+
+
+@dataclass(frozen=True)
 class ServiceSpec:
     """What an engine needs to know to make a service.
 
@@ -161,6 +174,7 @@ class ServiceSpec:
         debug_port: Port on 127.0.0.1 that welcomes a debugger.
         wait: Hold for a debugger before score.py is loaded.
         debug_timeout: Seconds that the program waits for a debugger.
+        snapshots: What it leaves where it fails; None for nothing.
     """
 
     project: Path
@@ -185,6 +199,7 @@ class ServiceSpec:
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     conda_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     conda_file: Path = Path("conda.yml")
+    snapshots: Snapshots | None = None
 
 
 @dataclass(frozen=True)

@@ -71,10 +71,10 @@ def _body(base: type, left: tuple[str, ...] = ()) -> dict[str, Any]:
 class _Meta(type):
     """A class of classes that is asked nothing."""
 
-    __getattribute__ = _recording("metaclass.__getattribute__")  # type: ignore[assignment]
-    __eq__ = _recording("metaclass.__eq__")  # type: ignore[assignment]
-    __hash__ = _recording("metaclass.__hash__")  # type: ignore[assignment]
-    __repr__ = _recording("metaclass.__repr__")  # type: ignore[assignment]
+    __getattribute__ = _recording("metaclass.__getattribute__")
+    __eq__ = _recording("metaclass.__eq__")
+    __hash__ = _recording("metaclass.__hash__")
+    __repr__ = _recording("metaclass.__repr__")
     __instancecheck__ = _recording("metaclass.__instancecheck__")
     __subclasscheck__ = _recording("metaclass.__subclasscheck__")
 
@@ -140,7 +140,7 @@ class _Maker:
             lambda: decimal.Decimal(number),
             lambda: pathlib.PurePosixPath("/a", str(number)),
             lambda: Colour.RED,
-            lambda: chance.choice([len, make, [].append, int, Colour, types, functools.partial(make, number)]),
+            lambda: chance.choice([len, make, [].append, int, Colour, types, functools.partial(print, number)]),
             lambda: (one for one in [number]),
             lambda: memoryview(bytes(3)),
             lambda: iter([number]),
@@ -193,7 +193,7 @@ class _Maker:
         if kind == 7:
             return List(elements)
         if kind == 8:
-            hostile = dict.__new__(Dict)
+            hostile: Any = dict.__new__(Dict)
             for number, one in enumerate(elements):
                 dict.__setitem__(hostile, number, one)
             return hostile

@@ -51,6 +51,7 @@ def _read_displaced():
 
 _load_debuggee()
 from azureml_debuggee import errors as _errors  # noqa: E402
+from azureml_debuggee import failures as _failures  # noqa: E402
 from azureml_debuggee import session as _sessions  # noqa: E402
 from azureml_debuggee.announce import Announcer  # noqa: E402
 
@@ -85,6 +86,8 @@ def post_fork(server, worker):
     """In the worker, before score.py: open the gate, and hold if that was asked for."""
     _call_theirs("post_fork", server, worker)
     _announce("worker", master=os.getppid())
+    if os.environ.get("AZUREML_DEBUGGEE_SNAPSHOTS"):
+        _failures.watch()
     try:
         session = _sessions.start()
     except ImportError as error:

@@ -14,6 +14,7 @@ from ..environments.pythons import PythonFacts
 from ..errors import UserError
 from ..models import Ended, ImageRef, Service, ServiceSpec
 from .links import Links
+from .snapshots import snapshot_variables
 
 #: What an unused image or environment gives back: name, bytes, and how to remove it.
 Unused = tuple[str, int, Callable[[], None]]
@@ -175,6 +176,7 @@ def service_variables(
         "AZUREML_DEBUGGEE_TIMEOUT": str(spec.debug_timeout),
         "AZUREML_DEBUGGEE_WAIT": "1" if spec.wait else "0",
         "AZUREML_DEBUGGEE_PROJECT": str(project),
+        **snapshot_variables(spec.snapshots, os.path.dirname(events)),
     }
     if bind:
         ours["AZUREML_DEBUGGEE_BIND"] = bind

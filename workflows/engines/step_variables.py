@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from ..pipelines.commands import PARALLEL_DRIVER
-from .steps import Snapshots, StepSpec
+from .snapshots import snapshot_variables
+from .steps import StepSpec
 
 #: The mark by which every process of a run is found: RUN_ID/STEP.
 MARK = "AZUREML_DEBUGGEE_RUN"
@@ -120,20 +121,6 @@ def injected_variables(
         "AZUREML_DEBUGGEE_ON_ERROR": "1" if debug.on_error else "0",
         "AZUREML_DEBUGGEE_ANY": "1" if debug.any_program else "0",
         "AZUREML_DEBUGGEE_CHILDREN": "1" if debug.children else "0",
-    }
-
-
-def snapshot_variables(snapshots: Snapshots, folder: str) -> dict[str, str]:
-    """What has a process leave a snapshot where it fails.
-
-    Args:
-        snapshots: What it is told.
-        folder: Where they go, as the process sees it.
-    """
-    return {
-        "AZUREML_DEBUGGEE_SNAPSHOTS": folder,
-        "AZUREML_DEBUGGEE_STORY": snapshots.story,
-        **({"AZUREML_DEBUGGEE_REDACT": snapshots.redact} if snapshots.redact else {}),
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ..models import ImageRef, PathMapping
+from ..models import ImageRef, PathMapping, Snapshots
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,6 @@ class StepDebug:
     any_program: bool = False
     children: bool = True
     launched: str = "0"
-
-
-@dataclass(frozen=True)
-class Snapshots:
-    """What a step leaves where it fails by an exception: files ``snapshot-*.json`` beside its logs.
-
-    Attributes:
-        story: ``pipeline`` or ``experiment``.
-        redact: A regular expression of names whose values are left out, beside those that look secret.
-    """
-
-    story: str
-    redact: str = ""
 
 
 @dataclass(frozen=True)

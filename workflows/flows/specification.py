@@ -18,7 +18,7 @@ from ..engines.docker_client import engine_answers
 from ..environments import local_packages
 from ..environments.references import ResolvedEnvironment
 from ..errors import UserError
-from ..models import Check, ImageRef, Service, ServiceSpec, Serving
+from ..models import Check, ImageRef, Service, ServiceSpec, Serving, Snapshots
 from ..paths import shown
 from ..settings import Settings, packaged_defaults
 from . import variables
@@ -104,6 +104,7 @@ class Specification:
             runit=_runit(settings),
             wait=self.wait,
             debug_timeout=settings.debug_timeout,
+            snapshots=Snapshots("deployment", settings.snapshot_redact or "") if settings.leaves_snapshots else None,
             **chosen,
         )
 

@@ -23,11 +23,11 @@ from ..background import log, spawn
 from ..debuggee import FOLDER as DEBUGGEE
 from ..engines import reservations
 from ..engines.step_variables import step_variables
-from ..engines.steps import Snapshots, StepDebug, StepProcess, StepSpec, Tracking
+from ..engines.steps import StepDebug, StepProcess, StepSpec, Tracking
 from ..engines.work_folder import RUN_FOLDERS
 from ..environments.conda_variables import expanded
 from ..errors import PortHeld, UserError
-from ..models import ImageRef
+from ..models import ImageRef, Snapshots
 from ..pipelines.commands import PARALLEL_DRIVER
 from ..pipelines.expressions import Malformed, substitute, with_run
 from ..private import make_folder, open_file

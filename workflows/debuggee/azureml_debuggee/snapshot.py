@@ -99,7 +99,7 @@ def _document(
         reason = "behind the limit of time (1 s)" if values.late else "behind the size limit (2 MB)"
         said.append("{:,} values {}".format(values.unread, reason))
     said.extend("{}: its name looks secret".format(one) for one in list(values.secrets)[:100])
-    document = {
+    document: Dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "written": snapshot_program.now(),

@@ -79,6 +79,7 @@ class _Worker:
             self._tell("fatal", problem=error.args[0], remedy=error.args[1])
             return
         except BaseException as error:
+            _leave_snapshot(error)
             self._tell("fatal", **self._described(error))
             self._let_out(error)
             return
@@ -133,6 +134,7 @@ class _Worker:
             if type(error).__module__ == "azureml_parallel_run.problems":
                 self._tell("fatal", problem=str(error), remedy=getattr(error, "remedy", ""))
                 return False
+            _leave_snapshot(error)
             self._tell("failed", **self._described(error))
             return self._let_out(error)
         self._tell("done", items=items, results=results, seconds=seconds, header=header)
@@ -194,9 +196,20 @@ class _Worker:
 
     def _let_out(self, error: BaseException) -> bool:
         """Let an exception end the process where a debugger is to see it; else the worker goes on."""
-        if os.environ.get("AZUREML_DEBUGGEE_ON_ERROR") == "1" and os.environ.get("AZUREML_DEBUGGEE_PORT"):
+        if _lets_out():
             raise error.with_traceback(_own(error))
         return isinstance(error, Exception)
+
+
+def _lets_out() -> bool:
+    return os.environ.get("AZUREML_DEBUGGEE_ON_ERROR") == "1" and bool(os.environ.get("AZUREML_DEBUGGEE_PORT"))
+
+
+def _leave_snapshot(error: BaseException) -> None:
+    """Leave a snapshot of an error that the worker survives; one that ends it leaves it as any other does."""
+    failures = sys.modules.get("azureml_debuggee.failures")
+    if failures is not None and not _lets_out():
+        failures.write(error, _own(error))
 
 
 def _own(error: BaseException) -> Any:
