@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from ..backends.base import DebugRequest
+from ..engines.snapshots import snapshot_variables
 from ..engines.step_variables import rank_settings
+from ..models import Snapshots
 from ..pipelines.commands import names_own_script, published_port
 from ..pipelines.definition import Step
 from ..runs.plan import PlannedDebug
@@ -41,7 +43,16 @@ def debuggee_variables(
         "AZUREML_DEBUGGEE_CHILDREN": "1" if debug.children else "0",
         "AZUREML_DEBUGGEE_ANY": "0" if names_own_script(step.command, step.code, step.includes) else "1",
         "AZUREML_DEBUGGEE_TOKEN": digest,
+        **_snapshot_variables(step, settings),
     }
+
+
+def _snapshot_variables(step: Step, settings: Settings) -> dict[str, str]:
+    """What has a step leave a snapshot where it fails; node.py knows the folder."""
+    if not settings.leaves_snapshots:
+        return {}
+    told = snapshot_variables(Snapshots("pipeline", settings.snapshot_redact or ""), "")
+    return {**{name: value for name, value in told.items() if value}, "AZUREML_DEBUGGEE_STEP": step.name}
 
 
 def planned(ports: Mapping[int, int] | None, debug: DebugRequest | None, settings: Settings) -> PlannedDebug | None:

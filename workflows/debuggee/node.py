@@ -151,6 +151,12 @@ def _debugged(command, environ, debug, debuggee):
         PYDEVD_RESOLVE_SYMLINKS="1",
     )
     environ.update(debug["variables"])
+    if "AZUREML_DEBUGGEE_STORY" in environ:
+        # What the service keeps of a step, also of one that fails.
+        # https://learn.microsoft.com/azure/machine-learning/how-to-save-write-experiment-files
+        environ["AZUREML_DEBUGGEE_SNAPSHOTS"] = os.path.join(os.getcwd(), "logs")
+        if not os.path.isdir(environ["AZUREML_DEBUGGEE_SNAPSHOTS"]):
+            os.mkdir(environ["AZUREML_DEBUGGEE_SNAPSHOTS"])
     # What a log of this run tells the developer's side, should no tag reach it.
     sys.stdout.write("azureml_debug: source root {}\n".format(os.getcwd()))
     sys.path.insert(0, debuggee)
