@@ -387,6 +387,12 @@ def test_trials_are_steps_and_the_best_stands_for_the_sweep(tmp_path: Path) -> N
         ("use", "command", ("tune",)),
     ]
     assert [step.inputs["c"].text for step in found.steps[:2]] == ["a", "b"]
+    several = SWEEP.replace(
+        'command: "echo', 'distribution: {type: pytorch, process_count_per_instance: 2}, command: "echo'
+    )
+    (tmp_path / "ranks").mkdir()
+    ranks = Parts(trials=2).of(read(project(tmp_path / "ranks", {}), several)).steps
+    assert [step.ranks for step in ranks] == [2, 2, 1, 1]
     sweep = found.steps[2].sweep
     assert sweep is not None and (sweep.metric, sweep.goal) == ("loss", "minimize")
 
@@ -420,8 +426,11 @@ def test_the_limits_of_a_sweep_hold_and_what_does_not_is_noted(tmp_path: Path) -
 
 
 def test_a_limit_that_is_no_number_is_refused_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="`max_total_trials` of step `tune` has to be a whole number from 1, not `few`"):
+    with pytest.raises(UserError, match="`max_total_trials` of step `tune` has to be a whole number, not `few`"):
         read(project(tmp_path, {}), LIMITED.replace("'2'", "few"))
+    (tmp_path / "other").mkdir()
+    noted = Parts(trials=2).of(read(project(tmp_path / "other", {}), LIMITED.replace("'2'", "-1"))).notes
+    assert "`max_total_trials: -1` of `tune` is not acted on here" in noted
 
 
 def test_a_value_of_the_command_line_is_that_of_every_trial(tmp_path: Path) -> None:

@@ -93,24 +93,30 @@ def read_sweep(
     goal = goal or "maximize"
     entries = space.data if space is not None and space.is_mapping else {}
     values = {name: value.data for name, value in chosen.items()}
-    most, at_once, seconds = (_limit(first("limits"), key, what, settle, problems) for key in _LIMITS)
-    remarks = _remarks(first, what)
+    limits = [_limit(first("limits"), key, what, settle, problems) for key in _LIMITS]
+    most, at_once, seconds = (number for number, _ in limits)
+    remarks = (*_remarks(first, what), *(remark for _, remark in limits if remark))
     return Sweep(entries, values, first("sampling_algorithm"), metric, goal, most, at_once, seconds, remarks)
 
 
-def _limit(limits: Value | None, key: str, what: str, settle: Callable[[Value], Value], problems: Problems) -> int:
-    """A limit's whole number; 0 where there is none."""
+def _limit(
+    limits: Value | None, key: str, what: str, settle: Callable[[Value], Value], problems: Problems
+) -> tuple[int, str]:
+    """A limit's whole number, 0 where there is none; and a remark where it is none that could be."""
     with problems.kept():
         found = problems.mapping(limits, f"`limits` of {what.lower()}").get(key)
-        if found is None:
-            return 0
-        text = str(settle(found).data)
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
-            raise refuse(
-                found, f"`{key}` of {what.lower()} has to be a whole number from 1, not `{text}`.", "Correct it."
-            )
-        return int(text)
-    return 0
+        if found is None or found.data is None:
+            return 0, ""
+        given = settle(found).data
+        try:
+            number = int(given)
+        except (TypeError, ValueError, OverflowError):
+            problem = f"`{key}` of {what.lower()} has to be a whole number, not `{found.plain()}`."
+            raise refuse(found, problem, "Correct that line.") from None
+        if 0 < number < 10**9:
+            return number, ""
+        return 0, f"`{key}: {number}` of {what.partition(' ')[2]} is not acted on here"
+    return 0, ""
 
 
 def _remarks(first: Callable[[str], Value | None], what: str) -> tuple[str, ...]:
@@ -173,6 +179,7 @@ def with_trials(pipeline: Pipeline, count: int, named: Sequence[str] = ()) -> Pi
             if not any(name.endswith(text) for name in names):
                 raise UserError(f"There is no trial {text}.", f"The trials of {step.name} are: {', '.join(names)}")
         best = replace(step, kind="best", command="", code=None, inputs={}, includes=(), after=names)
+        best = replace(best, distribution="", processes=1, instances=1, world=0)
         needed = any(step.name in other.after for other in pipeline.steps)
         if not wanted or needed:
             steps += [*trials, best]
