@@ -328,9 +328,18 @@ def test_on_error_holds_whichever_rank_raises_and_the_log_is_shown_once(pipeline
     pipelines.single("import os\nif os.environ['RANK'] == '3':\n    raise ValueError('the third')\n", more=RANKS)
     (endpoint,) = debug(pipelines, "--on-error")["endpoints"]
     assert endpoint["rank"] == 3 and endpoint["error"] == "ValueError: the third"
-    looked = pipelines.ok("pipeline.inspect", "work.py:1")
-    assert "Stopped in <module> at work/work.py:3" in looked.out
-    assert "it holds where it has raised, which work.py:1 is not part of" in looked.out
+    pipelines.inv("pipeline.inspect", "work.py:1").says(
+        "work holds at ValueError: the third in work.py:3, which work.py:1 is not part of.",
+        "It holds on. To see it: inv pipeline.inspect --run 1 --step work --rank 3",
+    )
+    looked = pipelines.ok("pipeline.inspect")
+    assert "ValueError: the third\nStopped in <module> at work/work.py:3" in looked.out
+    assert "to let it go: inv pipeline.inspect --run 1 --step work --rank 3 --release" in looked.out
+    for arguments in (("--eval", "os.environ['RANK']"), ("--release", "--rank", "3", "--eval", "os.environ['RANK']")):
+        seen = pipelines.ok("pipeline.inspect", "--json", *arguments).json
+        assert seen["exception"] == {"type": "ValueError", "message": "the third"}
+        assert seen["values"] == {"os.environ['RANK']": "'3'"}
+        assert seen["holds"] == (arguments[0] == "--eval")
     pipelines.until_final()
     followed = pipelines.inv("pipeline.tail-log", "--follow")
     followed.says("The step work failed")

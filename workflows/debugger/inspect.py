@@ -33,8 +33,6 @@ ATTACH_TIMEOUT = 60.0
 _RELEASE_TIMEOUT = 5.0
 _TRIGGER_DONE = "trigger done"  # Our own event, in the same queue as the adapter's.
 _ENDINGS = ("terminated", "exited")
-#: Exceptions of one group that are looked through.
-_MOST_PARTS = 1000
 
 
 class Ended(UserError):
@@ -56,6 +54,7 @@ class Inspection:
         values: ``repr`` of each expression's value, or the text of the error that it raised.
         trigger_result: What the trigger returned once the program had gone on.
         child: The process id of the child process that stopped; None where the program itself did.
+        exception: ``type`` and ``message`` of the exception at which it stopped; None where it was a line.
     """
 
     stopped: Frame
@@ -64,6 +63,7 @@ class Inspection:
     values: Mapping[str, str]
     trigger_result: Any = field(default=None)
     child: int | None = None
+    exception: Mapping[str, str] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The part that ``--json`` shows; the trigger's result is for the caller to add."""
@@ -73,7 +73,35 @@ class Inspection:
             "locals": dict(self.locals),
             "values": dict(self.values),
             **({} if self.child is None else {"child": self.child}),
+            **({} if self.exception is None else {"exception": dict(self.exception)}),
         }
+
+
+def _late(place: str, timeout: float) -> tuple[str, str]:
+    return (
+        f"{place} was not reached within {timeout:g} s",
+        f"Choose a line that runs, or allow more time: --timeout {2 * timeout:g}",
+    )
+
+
+def _ended(place: str, summary: str) -> tuple[str, str]:
+    return (
+        f"{place} was not reached, the request ended without it: {summary}",
+        "Choose a line that this request runs; to reach imports and init: inv deploy.debug --wait",
+    )
+
+
+@dataclass(frozen=True)
+class Words:
+    """The two lines of the error where a stop does not come.
+
+    Attributes:
+        late: It has not come in time: of the place, and the seconds.
+        ended: The trigger has ended without it: of the place, and how it has ended.
+    """
+
+    late: Callable[[str, float], tuple[str, str]] = _late
+    ended: Callable[[str, str], tuple[str, str]] = _ended
 
 
 def inspect_stop(
@@ -87,6 +115,7 @@ def inspect_stop(
     summarize: Callable[[Any], tuple[str, Sequence[str]]] = lambda value: (str(value), ()),
     seen: Callable[[Inspection], None] = lambda found: None,
     attach_timeout: float = ATTACH_TIMEOUT,
+    words: Words = Words(),
 ) -> Inspection:
     """Stop at a line once, read the frame, and let the program go on, whatever happens.
 
@@ -103,6 +132,7 @@ def inspect_stop(
             reached.
         seen: Called with what was seen once the program has been let go on, before the trigger's end is waited for.
         attach_timeout: Seconds for connecting and attaching.
+        words: What is said where the line is not reached.
 
     Raises:
         UserError: The line was not reached; an editor is attached already; nothing answers, or not as a
@@ -125,15 +155,15 @@ def inspect_stop(
         )[path][0]
 
     with (
-        _as_user_errors(where),
+        as_user_errors(where),
         DapClient.connect(endpoint.host, endpoint.port, attach_timeout) as client,
     ):
         try:
             breakpoint_ = attach(client, None)
             _require_file(breakpoint_, path, endpoint)
             with ChildSessions(client, endpoint, attach, attach_timeout) as children:
-                running = _Trigger(trigger, client) if trigger else None
-                stop = _wait_for_stop(
+                running = Trigger(trigger, client) if trigger else None
+                stop = wait_for_stop(
                     client,
                     children,
                     lambda stop, event: _is_hit(stop.client, event, stop.breakpoint_ or breakpoint_),
@@ -141,9 +171,10 @@ def inspect_stop(
                     running,
                     timeout,
                     summarize,
+                    words,
                 )
                 try:
-                    found = _read_stop(stop.client, stop.thread, expressions, timeout)
+                    found = read_stop(stop.client, stop.thread, expressions, timeout)
                 finally:
                     _go_on(stop.client, path, stop.thread)
                 found = replace(found, child=stop.child)
@@ -156,75 +187,7 @@ def inspect_stop(
     return replace(found, trigger_result=result)
 
 
-def inspect_exception(
-    endpoint: DebugEndpoint, source: Path, line: int, expressions: Sequence[str], timeout: float
-) -> Inspection:
-    """Look at the exception at which a program holds, and let it end.
-
-    The frame that is read is the one at ``source`` and ``line``; where the stack has none of these, the
-    innermost.
-
-    Args:
-        endpoint: Where the program welcomes a debugger, and its path mappings.
-        source: A file, an absolute local path.
-        line: Counted from 1.
-        expressions: Evaluated in the frame, in this order.
-        timeout: Seconds, each, for the stop to come and to evaluate an expression.
-
-    Raises:
-        UserError: As :func:`inspect_stop`.
-    """
-    where = f"{endpoint.host}:{endpoint.port}"
-    with _as_user_errors(where), DapClient.connect(endpoint.host, endpoint.port, ATTACH_TIMEOUT) as client:
-        found: Inspection | None = None
-        try:
-            client.attach(
-                path_mappings=[mapping.as_json() for mapping in endpoint.path_mappings],
-                just_my_code=False,
-                sub_process=False,
-                timeout=ATTACH_TIMEOUT,
-            )
-            real = source.resolve()
-
-            def is_meant(frame: Frame) -> bool:
-                return frame.line == line and Path(frame.file).resolve() == real
-
-            # A group of exceptions is followed by those in it, each with its own frames.
-            for number in range(_MOST_PARTS):
-                stop = _wait_for_stop(
-                    client,
-                    None,
-                    lambda stop, event: event.body.get("reason") == "exception",
-                    "the exception",
-                    None,
-                    timeout,
-                    lambda value: (str(value), ()),
-                )
-                seen = _read_stop(client, stop.thread, expressions, timeout, choose=is_meant)
-                found = found or seen
-                if any(map(is_meant, seen.stack)):
-                    return seen
-                info = client.request("exceptionInfo", {"threadId": stop.thread}) if number == 0 else {}
-                # Behind the name pydevd may say more.
-                if number == 0 and not str(info.get("exceptionId")).split(" ")[0].endswith("ExceptionGroup"):
-                    break
-                try:
-                    client.request("continue", {"threadId": stop.thread})
-                except DapError:
-                    break
-            assert found is not None
-            return found
-        except (UserError, DapClosed):
-            if found is None:
-                raise
-            return found
-        finally:
-            # Lets the program go on to its end.
-            with contextlib.suppress(DapError):
-                client.disconnect(terminate=False, timeout=_RELEASE_TIMEOUT)
-
-
-class _Trigger:
+class Trigger:
     """The trigger at work in a thread, which reports its end among the debugger's events."""
 
     def __init__(self, function: Callable[[], Any], client: DapClient) -> None:
@@ -262,7 +225,7 @@ class _Trigger:
 
 
 @dataclass(frozen=True)
-class _Stop:
+class Stop:
     """Where something has stopped: the session, the thread, and for a child its process id and breakpoint."""
 
     client: DapClient
@@ -271,15 +234,16 @@ class _Stop:
     breakpoint_: Json | None = None
 
 
-def _wait_for_stop(
+def wait_for_stop(
     client: DapClient,
     children: ChildSessions | None,
-    is_ours: Callable[[_Stop, DapEvent], bool],
+    is_ours: Callable[[Stop, DapEvent], bool],
     place: str,
-    running: _Trigger | None,
+    running: Trigger | None,
     timeout: float,
     summarize: Callable[[Any], tuple[str, Sequence[str]]],
-) -> _Stop:
+    words: Words,
+) -> Stop:
     """Wait for the stop that ``is_ours`` accepts; others, such as ``breakpoint()``, are let go on."""
     deadline = time.monotonic() + timeout
     names = ("stopped", _TRIGGER_DONE, *_ENDINGS, *((ANNOUNCED, STOPPED) if children is not None else ()))
@@ -287,28 +251,20 @@ def _wait_for_stop(
         try:
             event = client.wait_event(names, max(0.0, deadline - time.monotonic()))
         except DapTimeout:
-            raise UserError(
-                f"{place} was not reached within {timeout:g} s",
-                f"Choose a line that runs, or allow more time: --timeout {2 * timeout:g}",
-            ) from None
+            raise UserError(*words.late(place, timeout)) from None
         if event.name == _TRIGGER_DONE and running is not None:
-            words, lines = summarize(running.result(0.0))
-            summary = " ".join(words.split())
-            raise UserError(
-                f"{place} was not reached, the request ended without it: {summary[:200]}",
-                "Choose a line that this request runs; to reach imports and init: inv deploy.debug --wait",
-                details=lines,
-            )
+            summary, lines = summarize(running.result(0.0))
+            raise UserError(*words.ended(place, " ".join(summary.split())[:200]), details=lines)
         if event.name in _ENDINGS:
             raise Ended(f"the program ended before it reached {place}", "Look at its log, then start it again.")
         if children is not None and event.name == ANNOUNCED:
             children.follow(event)
             continue
-        stop = _Stop(client, int(event.body.get("threadId", 0)))
+        stop = Stop(client, int(event.body.get("threadId", 0)))
         if children is not None and event.name == STOPPED:
             seen = children.stop_of(event)
             event = seen.event
-            stop = _Stop(seen.client, int(event.body.get("threadId", 0)), seen.pid, seen.breakpoint_)
+            stop = Stop(seen.client, int(event.body.get("threadId", 0)), seen.pid, seen.breakpoint_)
         # A child may end at any moment, which ends no more than its session.
         with contextlib.nullcontext() if stop.child is None else contextlib.suppress(DapError):
             if is_ours(stop, event):
@@ -329,7 +285,7 @@ def _is_hit(client: DapClient, event: DapEvent, breakpoint_: Json) -> bool:
     return [(_base(frame.file), frame.line) for frame in top] == [(file, breakpoint_.get("line"))]
 
 
-def _read_stop(
+def read_stop(
     client: DapClient,
     thread: int,
     expressions: Sequence[str],
@@ -385,7 +341,7 @@ def _base(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _as_user_errors(where: str) -> Iterator[None]:
+def as_user_errors(where: str) -> Iterator[None]:
     """What can go wrong with a debugger, in two lines."""
     again = "Start the program again and look at its log."
     try:

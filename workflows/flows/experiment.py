@@ -279,10 +279,16 @@ class ExperimentFlow:
         return self.workspace.bring_outputs(run) if run.in_workspace else {}
 
     def inspect(
-        self, run: RunRecord, location: str, rank: int | None, expressions: list[str], timeout: float
+        self,
+        run: RunRecord,
+        location: str | None,
+        rank: int | None,
+        expressions: list[str],
+        timeout: float,
+        release: bool = False,
     ) -> dict[str, Any]:
-        """Stop at a line of the script, look, and let it go on."""
-        return inspect_step(self._watching, run, location, run.steps[0], rank, expressions, timeout)
+        """Look at a line of the script, or at where it holds; see :func:`.watching.inspect_step`."""
+        return inspect_step(self._watching, run, location, run.steps[0], rank, expressions, timeout, release)
 
     def snapshots(self, run: RunRecord) -> Found:
         """The snapshots of a run's failure; those of a run in a workspace are fetched.

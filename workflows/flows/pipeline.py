@@ -279,11 +279,18 @@ class PipelineFlow:
         return run.step(fitting[0])
 
     def inspect(
-        self, run: RunRecord, location: str, step: str | None, rank: int | None, expressions: list[str], timeout: float
+        self,
+        run: RunRecord,
+        location: str | None,
+        step: str | None,
+        rank: int | None,
+        expressions: list[str],
+        timeout: float,
+        release: bool = False,
     ) -> dict[str, Any]:
-        """Stop at a line of a step, look, and let it go on."""
+        """Look at a line of a step, or at what holds; see :func:`.watching.inspect_step`."""
         wanted = self.step(run, step)
-        return inspect_step(self._watching, run, location, wanted, rank, expressions, timeout)
+        return inspect_step(self._watching, run, location, wanted, rank, expressions, timeout, release)
 
     def snapshots(self, run: RunRecord, step: str | None) -> Found:
         """The snapshots of a run's failures; those of a run in a workspace are fetched.

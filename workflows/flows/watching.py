@@ -8,7 +8,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -140,13 +140,34 @@ class StepFailed(UserError):
 def inspect_step(
     watching: Watching,
     run: RunRecord,
-    location: str,
+    location: str | None,
     wanted: StepRecord | None,
     rank: int | None,
     expressions: list[str],
     timeout: float,
+    release: bool = False,
 ) -> dict[str, Any]:
-    """Stop at a line of a step, look, and let it go on."""
+    """Stop at a line of a step, look, and let it go on; or look at the exception at which it holds.
+
+    Args:
+        watching: How to watch.
+        run: The run.
+        location: ``FILE:LINE``; None for whatever holds at an exception, which then holds on.
+        wanted: The step; None for that of the file, or the first that holds.
+        rank: The rank; None for any.
+        expressions: What to evaluate.
+        timeout: Seconds for the stop to come.
+        release: Whether what holds at an exception is let go after the look.
+
+    Raises:
+        UserError: Nothing stops or holds there, and so on.
+    """
+    from . import held
+
+    if location is None:
+        held.check(run)
+        _check_rank(run, [wanted] if wanted else [step for step in run.steps if step.debugged], rank)
+        return held.inspect(watching, run, None, _found(watching, run, wanted, rank), expressions, timeout, release)
     from ..debugger import inspect as inspection
     from ..debugger.dap_connection import DapError
 
@@ -159,34 +180,13 @@ def inspect_step(
     target = wanted or _step_of(run, source)
     if rank is None and not run.on_error:
         rank = min(target.ports, default=0)
-    if rank is not None and target.ports and rank not in target.ports:
-        ranks = ", ".join(map(str, target.ports))
-        raise UserError(
-            f"Rank {rank} of {target.name} is not debugged in this run; debugged: {ranks}.",
-            f"For this one: {again(run, target.name)} --rank {rank}",
-        )
-    with watching.console.step("tail-log") as shown:
-        found = _Watch(watching, run, target.name, rank).until_open(shown)
-        if not found:
-            raise UserError(f"No step of the run {run.run_id} has raised.", f"Submit it again: {again(run)}")
-        shown.text = summary(found, watching.limit)
+    _check_rank(run, [target], rank)
+    found = _found(watching, run, target, rank)
     one = found[0]
-    others = [
-        str(other.rank)
-        for other in attachable.of_step(one.run, one.step)
-        if other.rank != one.rank and other.state == attachable.WAITING
-    ]
-    if others:
-        which = f"ranks {', '.join(others)} hold too" if others[1:] else f"rank {others[0]} holds too"
-        watching.console.line(
-            f"  note: {which}; a script that waits for {'them' if others[1:] else 'it'} goes no further"
-        )
     if one.error is not None and "message" in one.error and run.on_error:
-        seen = inspection.inspect_exception(one.endpoint, source, line, expressions, timeout)
-        stopped = seen.stopped
-        if stopped.line != line or Path(stopped.file).resolve() != source.resolve():
-            watching.console.line(f"  note: it holds where it has raised, which {source.name}:{line} is not part of")
-        return replace(seen, child=one.child).as_json()
+        return held.inspect(watching, run, (source, line), found, expressions, timeout, True)
+    if release:
+        raise held.nothing(run)
     while True:
         try:
             stop = inspection.inspect_stop(found[0].endpoint, source, line, expressions, trigger=None, timeout=timeout)
@@ -205,6 +205,40 @@ def inspect_step(
             if isinstance(error.__cause__, DapError):
                 _see_alive(run, target.name)
             raise
+
+
+def _check_rank(run: RunRecord, steps: Sequence[StepRecord], rank: int | None) -> None:
+    """See that one of the steps has this rank debugged."""
+    if rank is None or any(not step.ports or rank in step.ports for step in steps):
+        return
+    target = steps[0]
+    ranks = ", ".join(map(str, target.ports))
+    raise UserError(
+        f"Rank {rank} of {target.name} is not debugged in this run; debugged: {ranks}.",
+        f"For this one: {again(run, target.name)} --rank {rank}",
+    )
+
+
+def _found(watching: Watching, run: RunRecord, target: StepRecord | None, rank: int | None) -> list[Attachable]:
+    """What can be looked at, with a word about what else holds."""
+    name = target.name if target is not None else None
+    with watching.console.step("tail-log") as shown:
+        found = _Watch(watching, run, name, rank).until_open(shown)
+        if not found:
+            raise UserError(f"No step of the run {run.run_id} has raised.", f"Submit it again: {again(run)}")
+        shown.text = summary(found, watching.limit)
+    one = found[0]
+    others = [
+        str(other.rank)
+        for other in attachable.of_step(one.run, one.step)
+        if other.rank != one.rank and other.state == attachable.WAITING
+    ]
+    if others:
+        which = f"ranks {', '.join(others)} hold too" if others[1:] else f"rank {others[0]} holds too"
+        watching.console.line(
+            f"  note: {which}; a script that waits for {'them' if others[1:] else 'it'} goes no further"
+        )
+    return found
 
 
 def _script_folder(run: RunRecord) -> str:

@@ -229,10 +229,15 @@ def _path_in(text: str, kind: str) -> Path | None:
 def argv(typed: Typed, places: Places) -> list[str]:
     """What follows ``python -m invoke`` there; the project's folder there has to be known."""
     words = [typed.name]
+    #: Those that may have a value and have none: the next word would be taken for it.
+    last = []
     for name, value in typed.values.items():
         if name in typed.positional or name == _VARIABLES or value == typed.defaults.get(name):
             continue
         flag = "--" + name.replace("_", "-").rstrip("-")
+        if value is True and typed.defaults.get(name) is None:
+            last.append(flag)
+            continue
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
             continue
@@ -246,7 +251,9 @@ def argv(typed: Typed, places: Places) -> list[str]:
     if typed.as_json:
         words.append("--json")
     for name in typed.positional:
-        words.append(_translated(str(typed.values[name]), typed.kinds.get(name), places))
+        if typed.values[name] is not None:
+            words.append(_translated(str(typed.values[name]), typed.kinds.get(name), places))
+    words += last
     if typed.remainder is not None:
         words += ["--", *typed.remainder]
     return words

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 from invoke import Argument, Task
@@ -12,7 +14,7 @@ class Flag(Argument):
     """One flag, of which a deep copy has everything in common but the values that are typed."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Flag:
-        copied = Flag.__new__(Flag)
+        copied = type(self).__new__(type(self))
         copied.__dict__.update(self.__dict__)
         # Lists are added to in place.
         for name in ("raw_value", "_value"):
@@ -22,8 +24,42 @@ class Flag(Argument):
         return copied
 
 
+class OptionalFlag(Flag):
+    """An argument without a flag that may be left out."""
+
+    @property
+    def value(self) -> Any:
+        """As of any argument.
+
+        Invoke asks by it both whether a word may still be this argument's and whether that is missing in the end: who
+        asks tells which.
+        """
+        found = self._value if self._value is not None else self.default
+        return "" if found is None and _is_asked_by("complete_context", "check_ambiguity") else found
+
+    @value.setter
+    def value(self, text: str) -> None:
+        self.set_value(text, cast=True)
+
+
+def _is_asked_by(*names: str) -> bool:
+    frame = sys._getframe(2)
+    # Between the two are a property and, before Python 3.12, a list comprehension.
+    for _ in range(3):
+        if frame is None or frame.f_code.co_name in names:
+            return frame is not None
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
 class FlagTask(Task[Any]):
-    """A task whose arguments are :class:`Flag`."""
+    """A task whose arguments are :class:`Flag`.
+
+    Attributes:
+        may_lack: Arguments without a flag that may be left out.
+    """
+
+    may_lack: Sequence[str] = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlagTask:
         copied = copy.copy(self)
@@ -36,5 +72,5 @@ class FlagTask(Task[Any]):
         """Its arguments, as Invoke makes them."""
         arguments = super().get_arguments(ignore_unknown_help)
         for argument in arguments:
-            argument.__class__ = Flag
+            argument.__class__ = OptionalFlag if argument.name in self.may_lack else Flag
         return arguments

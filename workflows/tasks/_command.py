@@ -86,6 +86,7 @@ def command(
     help: Mapping[str, str] | None = None,
     iterable: Sequence[str] = (),
     positional: Sequence[str] = (),
+    optional: Sequence[str] = (),
     paths: Mapping[str, str] | None = None,
     before: Callable[[Command, dict[str, Any]], bool] | None = None,
     after: Callable[[Command, dict[str, Any]], None] | None = None,
@@ -99,7 +100,8 @@ def command(
         json: Whether the task has ``--json``.
         help: Explanations of the function's own flags.
         iterable: Flags that may be repeated.
-        positional: Arguments without a flag.
+        positional: Arguments without a flag; one whose default is None may be left out.
+        optional: Flags that may stand without their value.
         paths: Which of the function's own flags name files, and how; see :mod:`workflows.remote.request`.
         before: With ``--remote``: what is done here first. It may change the flags' values; whether what came
             after ``--`` is done with, too.
@@ -180,9 +182,12 @@ def command(
             help=explained,
             iterable=list(iterable),
             positional=list(positional),
+            optional=list(optional),
             auto_shortflags=False,
             klass=FlagTask,
         )(body)
+        assert isinstance(made, FlagTask)
+        made.may_lack = [one.name for one in own if one.name in positional and one.default is None]
         return made
 
     return decorate

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ._command import Command
 
 
+#: For `inspect` of a run.
+LOCATION_HELP = "FILE:LINE to stop at, such as train.py:21; without one, the exception at which it holds is shown."
+RELEASE_HELP = "Let what holds at an exception go on to its end, once it has been shown."
+
 #: Seconds that a step may take to end after its script has.
 END_SECONDS = 3.0
 LOOK_SECONDS = 0.05
@@ -322,6 +326,8 @@ def show_debugged(call: Command, run: RunRecord, found: Sequence[Attachable], on
         sample = sample_location(run, found[0]) if len(found) == 1 else ""
         if sample:
             console.line(f"Without editor  inv pipeline.inspect {sample} --run {run.number}")
+            if found[0].what:
+                console.line(f"Only look       inv pipeline.inspect --run {run.number}  (it holds on)")
         console.line(f"The steps       inv pipeline.status --run {run.number}")
         console.line(f"Their logs      inv pipeline.tail-log --run {run.number} --follow")
         console.line(f"End it          inv pipeline.cancel --run {run.number}")

@@ -18,6 +18,8 @@ from ._command import Command, command
 from ._dap_client import PRINT_HELP
 from ._quiet import INTERRUPTED
 from ._runs import (
+    LOCATION_HELP,
+    RELEASE_HELP,
     attach_run,
     cancel_run,
     read_inputs,
@@ -256,6 +258,8 @@ def debug(
         sample = sample_location(started, found[0]) if len(found) == 1 else ""
         if sample:
             console.line(f"Without editor  inv experiment.inspect {sample} --run {started.number}")
+            if found[0].what:
+                console.line(f"Only look       inv experiment.inspect --run {started.number}  (it holds on)")
         console.line(f"Its log         inv experiment.logs --run {started.number} --follow")
         console.line(f"End it          inv experiment.cancel --run {started.number}")
     else:
@@ -297,7 +301,8 @@ def attach(
     settings=("debug_timeout",),
     json=True,
     help={
-        "location": "FILE:LINE to stop at, such as train.py:21.",
+        "location": LOCATION_HELP,
+        "release": RELEASE_HELP,
         "run": RUN_HELP,
         "rank": "The rank of a distributed script, where several are debugged.",
         "eval": "Expression to evaluate at the stop; may be repeated.",
@@ -309,9 +314,15 @@ def attach(
     interrupted=LEFT,
 )
 def inspect(
-    call: Command, location: str, eval: list[str], run: str | None = None, rank: str | None = None, timeout: str = "60"
+    call: Command,
+    eval: list[str],
+    location: str | None = None,
+    run: str | None = None,
+    rank: str | None = None,
+    timeout: str = "60",
+    release: bool = False,
 ) -> None:
-    """Stop at a line of the script, show stack and values, let it go on: no editor needed."""
+    """Stop at a line of the script, or look at where it holds; show stack and values: no editor needed."""
     from ._inspection import code_of, read_timeout, show
 
     number = read_rank(rank) if rank is not None else None
@@ -320,7 +331,7 @@ def inspect(
     seconds = read_timeout(timeout)
     flow = _flow(call)
     found = flow.find(run)
-    stopped = flow.inspect(found, location, number, list(eval), seconds)
+    stopped = flow.inspect(found, location, number, list(eval), seconds, release)
     show(call.console, stopped, code_of(found, call.project))
     call.console.result(stopped)
 

@@ -14,6 +14,8 @@ from ._command import Command, command
 from ._dap_client import PRINT_HELP
 from ._quiet import INTERRUPTED
 from ._runs import (
+    LOCATION_HELP,
+    RELEASE_HELP,
     attach_run,
     cancel_run,
     follow_run,
@@ -263,7 +265,8 @@ def attach(
     settings=("backend", "debug_timeout"),
     json=True,
     help={
-        "location": "FILE:LINE to stop at, such as train.py:21.",
+        "location": LOCATION_HELP,
+        "release": RELEASE_HELP,
         "run": RUN_HELP,
         "step": "The step, where its script's name does not tell.",
         "rank": "The rank of a distributed step, where several are debugged.",
@@ -277,14 +280,15 @@ def attach(
 )
 def inspect(
     call: Command,
-    location: str,
     eval: list[str],
+    location: str | None = None,
     run: str | None = None,
     step: str | None = None,
     rank: str | None = None,
     timeout: str = "60",
+    release: bool = False,
 ) -> None:
-    """Stop at a line of a step, show stack and values, let it go on: no editor needed."""
+    """Stop at a line of a step, or look at where it holds; show stack and values: no editor needed."""
     from ._inspection import code_of, read_timeout, show
 
     number = read_rank(rank) if rank is not None else None
@@ -293,9 +297,10 @@ def inspect(
     seconds = read_timeout(timeout)
     flow = _flow(call)
     found = flow.find(run)
-    result = flow.inspect(found, location, step, number, list(eval), seconds)
+    result = flow.inspect(found, location, step, number, list(eval), seconds, release)
     show(call.console, result, code_of(found, call.project))
-    call.console.line("The step goes on: inv pipeline.status")
+    if not result.get("holds"):
+        call.console.line("The step goes on: inv pipeline.status")
     call.console.result(result)
 
 

@@ -11,6 +11,7 @@ import atexit
 import os
 import sys
 import threading
+import time
 
 from . import exits, imports, spawned, step, workers
 from .announce import Announcer
@@ -21,6 +22,9 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, MutableMapping, Optional, Sequence, Set, Tuple
 
+
+#: Seconds that a debugger may take to leave once it has said that it is about to.
+LEAVING_SECONDS = 10.0
 
 #: This process's watch, once there is one.
 _watch: Optional[PostMortem] = None
@@ -56,6 +60,20 @@ def watch_spawned(settings: MutableMapping[str, str], folders: Sequence[str], de
     (_watch or install(settings, folders, debugs_itself)).begin_child()
 
 
+def hold_again(again: bool = True) -> bool:
+    """For a debugger that only looks: where the program holds now, it is to hold once more when the debugger has left.
+
+    Args:
+        again: False takes it back.
+
+    Returns:
+        True: that is what is going to happen.
+    """
+    if _watch is not None:
+        _watch.again = again
+    return _watch is not None
+
+
 class PostMortem:
     """The watch over one process."""
 
@@ -73,6 +91,8 @@ class PostMortem:
         self._started = False
         self._over = False
         self._seen: List[BaseException] = []
+        #: Whether the hold that there is is to be followed by another one.
+        self.again = False
         #: Threads that hold: an error in what a debugger evaluates there is nobody's.
         self._holding: Set[int] = set()
 
@@ -170,11 +190,14 @@ class PostMortem:
                 session.gate.is_held, session.silent_without_gate = step.is_held, True
                 session.gate.start()
         followed = session.debugger.attached() and session.debugger.stops_at_uncaught()
-        if session.hold() and not followed:
+        while session.hold() and not followed:
+            self.again = False
             for number, one in enumerate(with_parts(error[1].with_traceback(error[2]))):
                 if number and not session.debugger.attached():
                     break
                 session.debugger.stop_at_error((type(one), one, one.__traceback__))
+            if not self.again or not _left(session):
+                break
 
     def _say_raised(self, value: BaseException) -> None:
         more: Dict[str, Any] = {"process": _process_name()} if self._is_child else {}
@@ -241,6 +264,16 @@ class PostMortem:
             return bootstrap(process, *arguments, **options)
 
         return _bootstrap
+
+
+def _left(session: Any) -> bool:
+    """Whether the debugger leaves, as it has said."""
+    deadline = time.monotonic() + LEAVING_SECONDS
+    while session.debugger.attached():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _process_name() -> str:

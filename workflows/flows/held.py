@@ -1,0 +1,81 @@
+"""A run's step that holds at an exception: looked at as often as one likes, and let go when it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..runs.attachable import Attachable
+from ..runs.record import RunRecord
+
+if TYPE_CHECKING:
+    from .watching import Watching
+
+
+def check(run: RunRecord) -> None:
+    """See that a run may hold at an exception.
+
+    Raises:
+        UserError: It was not debugged with ``--on-error``.
+    """
+    if not run.on_error:
+        raise nothing(run)
+
+
+def nothing(run: RunRecord) -> UserError:
+    """The error for a run of which nothing holds at an exception."""
+    return UserError(
+        f"Nothing of the run {run.run_id} holds at an exception.",
+        f"Name a line to stop at: inv {run.kind}.inspect FILE:LINE; to hold at errors: inv {run.kind}.debug --on-error",
+    )
+
+
+def inspect(
+    watching: Watching,
+    run: RunRecord,
+    place: tuple[Path, int] | None,
+    found: Sequence[Attachable],
+    expressions: Sequence[str],
+    timeout: float,
+    release: bool,
+) -> dict[str, Any]:
+    """Look at the exception at which a step holds.
+
+    Args:
+        watching: How to watch.
+        run: The run.
+        place: The file and line whose frame is shown; None for the innermost of the person's own code.
+        found: What holds; the first is looked at.
+        expressions: What to evaluate.
+        timeout: Seconds for the debugger to see the exception.
+        release: Whether it is let go after that.
+
+    Raises:
+        UserError: The place is not part of the stack, and the step holds on; or nothing holds at an exception.
+    """
+    from ..debugger.raised import inspect_hold
+
+    one = found[0]
+    if not one.what:
+        raise nothing(run)
+    hold = inspect_hold(one.endpoint, place, expressions, timeout, release=release)
+    which = "" if one.rank is None else f" --rank {one.rank}"
+    look = f"inv {run.kind}.inspect --run {run.number}{which}"
+    if not run.single:
+        look = f"inv {run.kind}.inspect --run {run.number} --step {one.step.name}{which}"
+    if not hold.is_part and place is not None:
+        stopped = hold.seen.stopped
+        raise UserError(
+            f"{one.step.name} holds at {one.what} in {Path(stopped.file).name}:{stopped.line}, which "
+            f"{place[0].name}:{place[1]} is not part of.",
+            f"It holds on. To see it: {look}"
+            if hold.holds
+            else "It has been let go: it was begun by an older version.",
+        )
+    if hold.holds:
+        seconds = f", up to {one.limit:g} s" if one.limit is not None else ""
+        watching.console.line(f"  note: {one.step.name} holds on{seconds}; to let it go: {look} --release")
+    return {**replace(hold.seen, child=one.child).as_json(), "holds": hold.holds}
