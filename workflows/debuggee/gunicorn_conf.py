@@ -51,6 +51,7 @@ def _read_displaced():
 
 _load_debuggee()
 from azureml_debuggee import errors as _errors  # noqa: E402
+from azureml_debuggee import failed_requests as _failed_requests  # noqa: E402
 from azureml_debuggee import failures as _failures  # noqa: E402
 from azureml_debuggee import session as _sessions  # noqa: E402
 from azureml_debuggee.announce import Announcer  # noqa: E402
@@ -58,6 +59,8 @@ from azureml_debuggee.announce import Announcer  # noqa: E402
 _theirs = _read_displaced()
 globals().update(_theirs)
 _announce = Announcer(os.environ.get("AZUREML_DEBUGGEE_EVENTS"))
+#: The debuggee of this worker, once there is one.
+_session = None
 
 #: A control socket under the user's home is of no use here, and two services would share it.
 control_socket_disable = True
@@ -84,12 +87,13 @@ def on_starting(server):
 
 def post_fork(server, worker):
     """In the worker, before score.py: open the gate, and hold if that was asked for."""
+    global _session
     _call_theirs("post_fork", server, worker)
     _announce("worker", master=os.getppid())
     if os.environ.get("AZUREML_DEBUGGEE_SNAPSHOTS"):
         _failures.watch()
     try:
-        session = _sessions.start()
+        session = _session = _sessions.start()
     except ImportError as error:
         _announce("gate-failed", message="debugpy cannot be used in this environment: {}".format(error))
         return
@@ -108,6 +112,14 @@ def post_fork(server, worker):
 
 def post_worker_init(worker):
     """In the worker, with score.py loaded and its init done."""
+    events = os.environ.get("AZUREML_DEBUGGEE_EVENTS")
+    if events:
+        try:
+            folder = os.path.join(os.path.dirname(events), "requests")
+            _failed_requests.watch(worker, _failed_requests.Keeper(folder, _place, _stop_at, _announce))
+        except Exception:
+            # A server that is made in another way; what it serves matters more.
+            traceback.print_exc()
     _call_theirs("post_worker_init", worker)
     _announce("loaded")
 
@@ -124,6 +136,12 @@ def child_exit(server, worker):
     """In the master, when a worker has ended that had not refused to boot."""
     _announce("worker-exited", worker=worker.pid)
     _call_theirs("child_exit", server, worker)
+
+
+def _stop_at(error):
+    """Have the debugger that is attached see an exception."""
+    if _session is not None and _session.debugger.attached():
+        _session.debugger.stop_at_error((type(error), error, error.__traceback__))
 
 
 def _describe(error):

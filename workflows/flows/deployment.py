@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from ..interrupts import uninterrupted
 from ..models import ImageRef, Service, ServiceSpec
 from ..paths import shown
 from ..private import make_folder, open_file
-from . import copies, entry, inference, serving, variables
+from . import copies, entry, failed_requests, inference, serving, variables
 from .examples import say_example
 from .inference import REQUIRED as REQUIRED
 from .present import Present
@@ -344,6 +345,8 @@ class Deployment(Present):
         make_folder(announce)
         with open_file(announce / "events.jsonl", "wb"):
             pass
+        # Those of a service that nothing tells of any more.
+        shutil.rmtree(announce / failed_requests.FOLDER, ignore_errors=True)
         try:
             service = self._made(spec, notes)
             sessions.save(service)

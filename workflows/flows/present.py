@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .. import engines, sessions, storage
@@ -16,10 +16,11 @@ from ..errors import UserError
 from ..interrupts import uninterrupted
 from ..models import Ended, Service
 from ..settings import Settings
-from . import serving
+from ..words import in_bytes
 
 if TYPE_CHECKING:
-    from .request import Request
+    from .failed_requests import FailedRequest
+    from .inspected import Look
     from .stacks import Target
 
 
@@ -82,17 +83,40 @@ class Present:
             self.console.line("Took away a service of this project that no file told of.")
         return found
 
-    def inspect(
-        self,
-        location: str,
-        request: Request,
-        expressions: list[str],
-        timeout: float,
-        seen: Callable[[dict[str, Any]], None],
-    ) -> dict[str, Any]:
-        """Stop at a line during one request, look, and let it go on; see :func:`.serving.inspect`."""
+    def inspect(self, look: Look, failed: int | None, seen: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Stop during one request, look, and let it go on; see :func:`.inspected.inspect`.
+
+        Args:
+            look: What is wanted.
+            failed: Post the kept request of this number in place of the one in ``look``; 0 for the latest.
+            seen: Called with what was seen at the stop.
+        """
+        from . import failed_requests, inspected
+
         service = self._started("First: inv deploy.debug")
-        return serving.inspect(service, location, request, expressions, timeout, seen)
+        if failed is not None:
+            self._check_keeps(service)
+            one = failed_requests.chosen(service, failed or None)
+            look = replace(look, request=failed_requests.again(one), number=one.number)
+            self.console.line(f"Request {one.number}: {one.method} {one.route}, {in_bytes(one.bytes)}")
+            if failed_requests.is_of_former_code(one, service):
+                self.console.line(f"  note: {service.score_script.name} was loaded anew since this request failed")
+        return inspected.inspect(service, look, seen)
+
+    def failed_requests(self) -> tuple[Service, list[FailedRequest]]:
+        """The service, which may have ended, and the requests to it that failed."""
+        from . import failed_requests
+
+        service = self._known("First: inv deploy.debug")
+        self._check_keeps(service)
+        return service, failed_requests.kept(service)
+
+    def _check_keeps(self, service: Service) -> None:
+        if service.by_itself:
+            raise UserError(
+                "The image of this service serves by itself, so its failed requests are not kept.",
+                "Post one and stop where it raises: inv deploy.inspect --on-error --request FILE",
+            )
 
     def stack_target(self) -> Target:
         """The service as one whose stacks can be asked for."""

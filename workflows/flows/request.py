@@ -9,13 +9,23 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from ..errors import BadValue, UserError
 from ..paths import absolute
 
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
 #: What the server's /score answers.
 METHODS = ("POST", "GET", "OPTIONS")
+#: What the debuggee calls a request's wishes; see :mod:`workflows.debuggee.azureml_debuggee.failed_requests`.
+WISHES = "X-AzureML-Debuggee"
+#: Headers about how one request was sent, and no part of it.
+_OF_ONE_CONNECTION = frozenset(
+    ("connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding")
+)
 _MULTIPART, _FORM = "multipart/form-data", "application/x-www-form-urlencoded"
 _TYPE = re.compile(r"[\w.+-]+/[\w.+*-]+(?:\s*;[ -~]*)?", re.ASCII)
 
@@ -29,12 +39,41 @@ class Request:
         path: With the query.
         body: The body; None for none.
         content_type: The body's, where there is one.
+        headers: Of one that was sent before, all of them; its path is then whole. None for one that was typed.
+        wishes: What the debuggee is asked for; the program does not see it.
     """
 
     method: str = "POST"
     path: str = "/score"
     body: bytes | None = b"{}"
     content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] | None = None
+    wishes: tuple[str, ...] = ()
+
+    def send_as_it_was(self, connection: HTTPConnection) -> None:
+        """Send it with the headers that it had, and none of this client's own.
+
+        Raises:
+            OSError: It could not be sent.
+        """
+        body = self.body or b""
+        headers = self.headers or ()
+        names = {name.lower() for name, _value in headers}
+        is_chunked = "transfer-encoding" in names
+        connection.putrequest(self.method, self.path, skip_host="host" in names, skip_accept_encoding=True)
+        for name, value in headers:
+            if name.lower() not in _OF_ONE_CONNECTION:
+                connection.putheader(name, value.encode("latin-1", "replace"))
+        if is_chunked:
+            connection.putheader("Transfer-Encoding", "chunked")
+        elif body or "content-length" in names:
+            connection.putheader("Content-Length", str(len(body)))
+        if self.wishes:
+            connection.putheader(WISHES, ", ".join(self.wishes))
+        if is_chunked:
+            connection.endheaders([body] if body else [], encode_chunked=True)
+        else:
+            connection.endheaders(body)
 
 
 def read(

@@ -1,4 +1,4 @@
-"""A running service: when it serves, a new score.py in it, a look at a line of it."""
+"""A running service: when it serves, a new score.py in it, what it answers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import errno
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..models import Check, Service
 from ..paths import shown
 from . import by_itself, imports
-from .request import Request
+from .request import WISHES, Request
 
 #: What puts mended code into a service that is there.
 RELOAD = "inv deploy.reload"
@@ -34,8 +34,6 @@ START_SECONDS, LOAD_SECONDS = 120, 3600
 HEALTH_SECONDS = 30
 #: Seconds for the server's master to end after its worker could not be loaded.
 END_SECONDS = 5
-#: Lines of an answer that tells of an error.
-ANSWER_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -228,7 +226,7 @@ def get(service: Service, path: str, timeout: float) -> int:
     Raises:
         OSError: It could not be sent, or nothing came back in time.
     """
-    return _exchange(service.scoring_port, Request("GET", path, None, ""), timeout)[0]
+    return exchange(service.scoring_port, Request("GET", path, None, ""), timeout)[0]
 
 
 def ready_status(service: Service, timeout: float) -> int:
@@ -252,10 +250,10 @@ def ask(check: Check, port: int, timeout: float) -> tuple[int, bytes]:
         OSError: Nothing came back in time.
     """
     request = Request(check.method, check.path, None, "")
-    return _exchange(port, request, timeout, secure=check.scheme == "https")[:2]
+    return exchange(port, request, timeout, secure=check.scheme == "https")[:2]
 
 
-def _exchange(port: int, request: Request, timeout: float | None, secure: bool = False) -> tuple[int, bytes, str]:
+def exchange(port: int, request: Request, timeout: float | None, secure: bool = False) -> tuple[int, bytes, str]:
     """One request to a service: status, body and content type of the response.
 
     Args:
@@ -277,8 +275,13 @@ def _exchange(port: int, request: Request, timeout: float | None, secure: bool =
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         connection = HTTPSConnection("127.0.0.1", port, timeout=timeout, context=context)
     try:
-        headers = {"Content-Type": request.content_type} if request.content_type else {}
-        connection.request(request.method, request.path, request.body, headers)
+        if request.headers is None:
+            headers = {"Content-Type": request.content_type} if request.content_type else {}
+            if request.wishes:
+                headers[WISHES] = ", ".join(request.wishes)
+            connection.request(request.method, request.path, request.body, headers)
+        else:
+            request.send_as_it_was(connection)
         response = connection.getresponse()
         return response.status, response.read(), response.headers.get_content_type()
     except HTTPException as error:
@@ -377,109 +380,3 @@ def _last_lines(service: Service, engine: Engine) -> list[str]:
     except Exception:
         # Whatever keeps the log from being read, the message counts.
         return []
-
-
-def inspect(
-    service: Service,
-    location: str,
-    request: Request,
-    expressions: list[str],
-    timeout: float,
-    seen: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
-    """Stop at a line while one request runs, look at it, let it go on.
-
-    Args:
-        service: The running service.
-        location: ``FILE:LINE``.
-        request: What is sent to /score.
-        expressions: What to evaluate at the stop.
-        timeout: Seconds for the stop to come, and for the response after it.
-        seen: Called with what was seen at the stop, before the response is waited for.
-
-    Raises:
-        BadValue: The location cannot be read.
-        UserError: The line is not reached, another debugger is attached, and so on.
-    """
-    from ..debugger import inspect as inspection
-
-    name, line = inspection.parse_location(location)
-    source = inspection.resolve_source(name, cwd=Path.cwd(), roots=[service.score_script.parent, service.source])
-    inspection.check_line(source, line)
-    holds = [e["event"] for e in read_events(service.events) if e["event"] in ("waiting", "loaded", "attached")]
-    if holds[-1:] == ["loaded"] or not holds:
-        _let_others_finish(service)
-    found = inspection.inspect_stop(
-        service.endpoint,
-        source,
-        line,
-        expressions,
-        trigger=_poster(service, request),
-        timeout=timeout,
-        summarize=_summary,
-        seen=lambda stop: seen(stop.as_json()),
-    )
-    result: dict[str, Any] = found.as_json()
-    result["response"] = found.trigger_result
-    return result
-
-
-def _summary(response: dict[str, Any]) -> tuple[str, list[str]]:
-    """A response in the error for a line that it did not reach: a few words, and what it says of an error."""
-    text = f"it was answered with {response['status']}"
-    if response["status"] >= 500:
-        text += "; inv container.logs shows the traceback"
-    return text, answer_lines(response) if response["status"] >= 400 else []
-
-
-def answer_lines(response: Mapping[str, Any]) -> list[str]:
-    """The last lines of what a service has answered, as people read them."""
-    import json
-
-    body = response["body"]
-    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
-    return [line for line in text.splitlines() if line.strip()][-ANSWER_LINES:]
-
-
-def _let_others_finish(service: Service) -> None:
-    """Have requests answered that were sent before: the first stop must belong to ours."""
-    try:
-        ready_status(service, timeout=10)
-    except ConnectionRefusedError as error:
-        raise UserError(
-            "The service is down, or just starting.", "Look at inv container.logs, or: inv deploy.reload"
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"The service does not answer {service.ready.text}: it is busy, or a debugger has paused it.",
-            "Let the debugger go on (F5) or disconnect it (Shift+F5), or: inv deploy.reload",
-        ) from error
-
-
-def _poster(service: Service, request: Request) -> Callable[[], dict[str, Any]]:
-    _path, query, rest = request.path.partition("?")
-    request = replace(request, path=service.scoring_path + query + rest)
-
-    def post() -> dict[str, Any]:
-        import json
-
-        if service.by_itself:
-            # Held before its first line, nothing of it listens yet.
-            by_itself.wait_for_answer(service)
-        try:
-            # How long is to be waited is counted from the stop on, and not here.
-            status, content, kind = _exchange(service.scoring_port, request, timeout=None)
-        except OSError as error:
-            raise UserError(
-                f"The request to {service.scoring_url} got no answer: {error}.", "Look at: inv container.logs"
-            ) from error
-        try:
-            text = content.decode()
-        except UnicodeDecodeError:
-            return {"status": status, "body": f"<{len(content)} bytes of {kind or 'an unknown kind'}>"}
-        try:
-            return {"status": status, "body": json.loads(text)}
-        except ValueError:
-            return {"status": status, "body": text}
-
-    return post

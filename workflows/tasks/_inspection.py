@@ -31,6 +31,8 @@ def show(console: Console, result: Mapping[str, Any], code: Iterable[Path]) -> N
 
     stopped = result["stopped"]
     process = f", child process {result['child']}" if "child" in result else ""
+    if "exception" in result:
+        console.value(cut(": ".join(filter(None, result["exception"].values()))))
     console.line(f"Stopped in {stopped['function']} at {shown(Path(stopped['file']))}:{stopped['line']}{process}")
     folders = [Path(stopped["file"]).parent, *code]
     others = 0
@@ -53,7 +55,7 @@ def show(console: Console, result: Mapping[str, Any], code: Iterable[Path]) -> N
 
 def show_response(console: Console, response: Mapping[str, Any]) -> None:
     """Show what a service has answered; of an error the last lines."""
-    from ..flows.serving import answer_lines
+    from ..flows.inspected import answer_lines
 
     lines = answer_lines(response) if response["status"] >= 400 else []
     if len(lines) > 1:
@@ -114,3 +116,19 @@ def read_timeout(text: str) -> float:
     if not text.isascii() or not text.isdigit() or len(text) > 7 or not int(text):
         raise BadValue(f"--timeout must be a whole number of seconds, not {text!r}.", "Correct it.")
     return float(text)
+
+
+def read_failed(typed: object) -> int | None:
+    """The number typed after ``--failed``: 0 where the flag stands alone, None without it.
+
+    Raises:
+        BadValue: It is no number.
+    """
+    if typed is None or typed is False:
+        return None
+    if typed is True:
+        return 0
+    text = str(typed)
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not int(text):
+        raise BadValue(f"--failed must be the number of a request, not {text!r}.", "Their list: inv deploy.requests")
+    return int(text)

@@ -240,7 +240,9 @@ def reload(run: Command) -> None:
 @command(
     json=True,
     help={
-        "location": "FILE:LINE to stop at, such as score.py:21.",
+        "location": "FILE:LINE to stop at, such as score.py:21; without one: --on-error or --failed.",
+        "on_error": "Stop where the request raises, with no line named.",
+        "failed": "Post a request that failed again, the one of this number in deploy.requests, or the latest.",
         "request": "File whose content is posted to /score, of any kind; without one, an empty JSON object.",
         "content_type": "The request's content type; else JSON where it is JSON, or what the file's name says.",
         "form": "Form data in place of a file: NAME=VALUE or NAME=@FILE; may be repeated.",
@@ -251,35 +253,52 @@ def reload(run: Command) -> None:
     },
     iterable=["eval", "form", "query"],
     positional=["location"],
+    optional=["failed"],
     paths={"location": "file:line", "request": "path", "form": "name=@path"},
     interrupted="The program goes on.",
 )
 def inspect(
     run: Command,
-    location: str,
     eval: list[str],
     form: list[str],
     query: list[str],
+    location: str | None = None,
+    on_error: bool = False,
+    failed: str | None = None,
     request: str | None = None,
     content_type: str | None = None,
     method: str | None = None,
     timeout: str = "60",
 ) -> None:
-    """Stop at a line during a request, show stack, values and response: no editor needed."""
+    """Stop at a line during a request, or where it raises; show stack, values and response: no editor needed."""
+    from ..flows.inspected import Look, not_given
     from ..flows.request import read
-    from ._inspection import read_timeout, show, show_response
+    from ._inspection import read_failed, read_timeout, show, show_response
 
+    limit, number = read_timeout(timeout), read_failed(failed)
+    typed = (request, content_type, method, *form, *query)
+    is_given = number is not None or any(typed)
+    if number is not None and any(typed):
+        raise BadValue("--failed posts a request that is kept.", "Leave out what says another one.")
+    if location is not None and on_error:
+        raise BadValue("One stop at a time: at a line, or with --on-error where the request raises.", "Leave out one.")
+    if location is None and not on_error and number is None:
+        raise BadValue(
+            "Nothing says where to stop.", "Name a line, such as score.py:21, or: --on-error --request FILE, --failed"
+        )
     seen: dict[str, Any] = {}
 
     def show_stop(stop: dict[str, Any]) -> None:
         seen.update(stop, response=None)
         show(run.console, stop, [run.settings.project])
 
-    limit = read_timeout(timeout)
     sent = read(Path(request) if request else None, content_type, method, form, query)
+    look = Look(location, sent, tuple(eval), limit, is_given)
     try:
-        seen = _deployment(run, held=False).inspect(location, sent, list(eval), limit, show_stop)
+        seen = _deployment(run, held=False).inspect(look, number, show_stop)
         show_response(run.console, seen["response"])
+        if not is_given and (error := not_given(seen["response"])):
+            raise error
     finally:
         # Whatever becomes of the request.
         if seen:
@@ -304,6 +323,19 @@ def snapshot(
     from ..flows.snapshots import of_service
 
     look(run, lambda: of_service(run.settings), Asked(None, number, frame, tuple(eval), list))
+
+
+@command(json=True)
+def requests(run: Command) -> None:
+    """List the requests to the service that failed; deploy.inspect --failed N posts one again."""
+    service, found = _deployment(run).failed_requests()
+    for one in found:
+        run.console.value(one.as_text(service))
+    if found:
+        run.console.line(f"Look at one    inv deploy.inspect --failed {found[-1].number}")
+    else:
+        run.console.line("No request to the service has failed since it was started.")
+    run.console.result({"requests": [one.as_json(service) for one in found]})
 
 
 @command(json=True)

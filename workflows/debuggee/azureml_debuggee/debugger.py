@@ -82,6 +82,12 @@ def _name_files(trace: Any) -> None:
         pass  # An unknown pydevd.
 
 
+def _hidden_files() -> Tuple[str, ...]:
+    """Files of this package that pydevd is to leave alone, as it does with its own: the program's code calls them."""
+    keeper = os.path.join(os.path.dirname(os.path.abspath(__file__)), "failed_requests.py")
+    return (*forks.FILES, *{keeper, os.path.realpath(keeper)})
+
+
 #: What pydevd has to understand to be connected to an adapter that this program has started.
 _CONNECTING = {
     "suspend": False,
@@ -250,9 +256,9 @@ class Debugger:
         # Children are told by this program, not by pydevd, which would keep those waiting that nobody attends to.
         api.configure(subProcess=False)
         settings = dict(_CONNECTING, **more)
-        settings["dont_trace_start_patterns"] = forks.FILES
+        settings["dont_trace_start_patterns"] = _hidden_files()
         if getattr(api, "hide_debugpy_internals", lambda: True)():
-            settings["dont_trace_start_patterns"] = (self._folder(), *forks.FILES)
+            settings["dont_trace_start_patterns"] = (self._folder(), *_hidden_files())
             settings["dont_trace_end_patterns"] = ("debugpy_launcher.py",)
         port, settings["access_token"], settings["client_access_token"] = way_in
         api._settrace(host="127.0.0.1", port=port, **settings)

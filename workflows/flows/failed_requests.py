@@ -1,0 +1,177 @@
+"""Requests to a debugged service that failed: kept by its debuggee in the session's folder, listed, posted again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..debugger.readiness import current_worker
+from ..errors import UserError
+from ..models import Service
+from ..paths import shown
+from ..project import read_json
+from ..words import in_bytes
+from .request import Request
+
+#: In the folder of the service's announcements, with which it comes and goes.
+FOLDER = "requests"
+#: Of each body the debuggee keeps so many bytes.
+MOST_BYTES = 10 * 1000 * 1000
+LISTED = "inv deploy.requests"
+
+
+@dataclass(frozen=True)
+class FailedRequest:
+    """A request that a service answered with an error of its own.
+
+    Attributes:
+        number: Counted from 1 since the service was started.
+        time: When it was answered, in seconds since the epoch.
+        method: HTTP's method.
+        path: With the query.
+        headers: But for those with credentials.
+        bytes: Of its body.
+        whole: Whether all of the body is kept.
+        status: The answer's.
+        error: ``type``, ``message``, ``file``, ``line`` and ``traceback`` of what was raised; None where nothing was.
+        worker: The process id, where the service runs, of the worker that it failed in.
+        body: Where its body is kept.
+    """
+
+    number: int
+    time: float
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    bytes: int
+    whole: bool
+    status: int
+    error: dict[str, Any] | None
+    worker: int
+    body: Path
+
+    @property
+    def route(self) -> str:
+        """The path without its query, which may hold a key."""
+        return self.path.partition("?")[0]
+
+    @property
+    def exception(self) -> str:
+        """What was raised, in one line; empty where nothing was."""
+        if self.error is None:
+            return ""
+        message = " ".join(str(self.error.get("message") or "").split())
+        return f"{self.error.get('type')}: {message}" if message else str(self.error.get("type"))
+
+    def place(self, service: Service) -> tuple[Path, int] | None:
+        """Where in the person's own code it was raised, on this machine; None where nobody knows."""
+        file, line = (self.error or {}).get("file"), (self.error or {}).get("line")
+        return (service.local_path(str(file)), line) if file and isinstance(line, int) else None
+
+    def as_json(self, service: Service) -> dict[str, Any]:
+        """What ``--json`` shows of it."""
+        place = self.place(service)
+        return {
+            "number": self.number,
+            "time": self.time,
+            "method": self.method,
+            "route": self.route,
+            "status": self.status,
+            "bytes": self.bytes,
+            "whole": self.whole,
+            "exception": self.exception or None,
+            "file": str(place[0]) if place else None,
+            "line": place[1] if place else None,
+        }
+
+    def as_text(self, service: Service) -> str:
+        """A line of the list."""
+        when = time.strftime("%H:%M:%S", time.localtime(self.time))
+        place = self.place(service)
+        at = f" ({shown(place[0])}:{place[1]})" if place else ""
+        size = in_bytes(self.bytes) + ("" if self.whole else ", cut off")
+        said = self.exception[:200] or "(nothing was raised)"
+        return f"{self.number:>4}  {when}  {self.method} {self.route}  {self.status}  {size:>10}  {said}{at}"
+
+
+def kept(service: Service) -> list[FailedRequest]:
+    """The failed requests that are kept of a service, the oldest first."""
+    found = []
+    folder = service.events.parent / FOLDER
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        # One that is just being taken away for a newer one is gone.
+        request = _read(path)
+        if request is not None:
+            found.append(request)
+    return sorted(found, key=lambda one: one.number)
+
+
+def _read(path: Path) -> FailedRequest | None:
+    values = read_json(path)
+    try:
+        assert values is not None
+        return FailedRequest(
+            number=int(values["number"]),
+            time=float(values["time"]),
+            method=str(values["method"]),
+            path=str(values["path"]),
+            headers=tuple((str(name), str(value)) for name, value in values["headers"]),
+            bytes=int(values["bytes"]),
+            whole=bool(values["whole"]),
+            status=int(values["status"]),
+            error=values["error"] if isinstance(values["error"], dict) else None,
+            worker=int(values["worker"]),
+            body=path.with_suffix(".body"),
+        )
+    except (AssertionError, LookupError, TypeError, ValueError):
+        return None
+
+
+def chosen(service: Service, number: int | None) -> FailedRequest:
+    """A kept request; by default the latest.
+
+    Raises:
+        UserError: There is none, or none of this number.
+    """
+    found = kept(service)
+    if not found:
+        raise UserError(
+            "No request to the service has failed since it was started.", "Post one: --on-error --request FILE"
+        )
+    if number is None:
+        return found[-1]
+    one = next((one for one in found if one.number == number), None)
+    if one is None:
+        numbers = f"{found[0].number} to {found[-1].number}" if found[1:] else str(found[0].number)
+        raise UserError(f"No failed request {number} is kept; there is {numbers}.", f"Their list: {LISTED}")
+    return one
+
+
+def again(one: FailedRequest) -> Request:
+    """The request as it came, to be posted once more.
+
+    Raises:
+        UserError: Its body is not kept, or not all of it.
+    """
+    if not one.whole:
+        why = (
+            f"is larger than the {in_bytes(MOST_BYTES)} that are kept" if one.bytes > MOST_BYTES else "did not all come"
+        )
+        raise UserError(
+            f"The body of request {one.number} ({in_bytes(one.bytes)}) {why}, so it cannot be posted again.",
+            "Post it from its file: inv deploy.inspect --on-error --request FILE",
+        )
+    try:
+        body = one.body.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"The body of request {one.number} cannot be read: {error.strerror or error}.", f"Choose another: {LISTED}"
+        ) from error
+    return Request(one.method, one.path, body, "", headers=one.headers)
+
+
+def is_of_former_code(one: FailedRequest, service: Service) -> bool:
+    """Whether the service has loaded its code anew since a request failed."""
+    return current_worker(service.events) not in (0, one.worker)
