@@ -68,7 +68,8 @@ def prepare(environment: Path, run_id: str, step: str) -> dict[str, str]:
     for name in ("lib", "lib64"):
         (seen / name).symlink_to(folder / "lib")
     (seen / "pyvenv.cfg").write_text(settings, "utf-8")
-    step_programs.make(folder / _PROGRAMS, os.environ.get("PATH", os.defpath))
+    others = os.pathsep.join([str(environment / "bin"), os.environ.get("PATH", os.defpath)])
+    step_programs.make(folder / _PROGRAMS, others)
     filling = f"import sys; sys.path.append({str(site)!r}); import {NAME}; sys.path.remove({str(site)!r}); "
     (own / FILL).write_text(f"{filling}{NAME}.fill({str(site)!r}, {str(folder)!r})\n", "utf-8")
     return {

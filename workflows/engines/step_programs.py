@@ -14,8 +14,7 @@ from ..private import make_folder
 
 #: Names the environment that a step must not change.
 ENVIRONMENT = "AZUREML_DEBUGGEE_ENVIRONMENT"
-_CONDA = ("conda", "mamba", "micromamba")
-_OTHERS = ("sudo", "uv")
+_NAMES = ("conda", "mamba", "micromamba", "sudo", "uv")
 _SCRIPT = """#!/bin/sh
 name=${0##*/} here=${0%/*} rest=
 set -f; IFS=:
@@ -42,10 +41,6 @@ conda|mamba|micromamba)
         esac
     done
     instead="Add the packages to the environment's conda file, or install them by pip, which goes into this step alone."
-    if [ -z "$real" ]; then
-        say "there is no $name here, so \\`$name $verb\\` cannot be done. $instead"
-        exit 127
-    fi
     case $verb in
     install|update|upgrade|remove|uninstall|"env update"|"env remove")
         if [ -z "$other" ]; then
@@ -112,8 +107,8 @@ def make(folder: Path, path: str) -> None:
 
     Args:
         folder: The folder.
-        path: The path that the step has otherwise: what is not on it gets no program in front, but for conda's, which
-            say why they are not here.
+        path: The path that the step has otherwise: what is not on it gets no program in front, so that a script which
+            looks for one finds none.
 
     Raises:
         OSError: They cannot be put there.
@@ -122,5 +117,6 @@ def make(folder: Path, path: str) -> None:
     script = folder / ".program"
     script.write_text(_SCRIPT, "utf-8")
     script.chmod(0o700)
-    for name in (*_CONDA, *(one for one in _OTHERS if shutil.which(one, path=path))):
-        os.symlink(script.name, folder / name)
+    for name in _NAMES:
+        if shutil.which(name, path=path):
+            os.symlink(script.name, folder / name)
