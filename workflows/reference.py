@@ -46,6 +46,9 @@ def reference() -> str:
         for context in contexts:
             if str(context.name).startswith(f"{name}."):
                 lines += _task(context, inspect.getdoc(namespace[context.name]) or "")
+    for context in contexts:
+        if "." not in str(context.name):
+            lines += ["### At the top", "", *_task(context, inspect.getdoc(namespace[context.name]) or "")]
     return "\n".join(lines)
 
 

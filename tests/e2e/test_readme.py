@@ -162,6 +162,7 @@ ELSEWHERE = {
 #: Those of this program's own developers that measure for many minutes, or run tests once more.
 NOT_TYPED = (
     "inv bench",
+    "inv doctor",
     "inv bench.pipeline",
     "inv bench.growth",
     "inv test --quick",

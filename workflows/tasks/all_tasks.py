@@ -5,6 +5,7 @@ from __future__ import annotations
 from invoke import Collection
 
 from . import _quiet, azureml, container, deploy, experiment, pipeline, remote, vscode
+from .doctor import doctor
 
 MODULES = (deploy, container, pipeline, experiment, remote, azureml, vscode)
 
@@ -14,6 +15,7 @@ def collected() -> Collection:
     made = Collection()
     for module in MODULES:
         made.add_collection(Collection.from_module(module))
+    made.add_task(doctor)
     return made
 
 

@@ -1,0 +1,17 @@
+"""A look at all that the program stands on."""
+
+from __future__ import annotations
+
+from ._command import Command, command
+
+
+@command(json=True)
+def doctor(run: Command) -> None:
+    """Show what works here, one line each, and what to do about the rest."""
+    from invoke import Exit
+
+    from ..doctor import findings
+    from ..findings import show
+
+    if not show(run.console, findings(run.settings)):
+        raise Exit(code=1)
