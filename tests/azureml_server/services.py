@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -102,6 +102,7 @@ class Services:
         #: Called on each node that is made: makes the workspace listen there.
         self.on_node: Callable[[], object] = lambda: None
         self._connections: set[socket.socket] = set()
+        self._silent = threading.Event()
 
     def routes(self) -> list[Route]:
         return [route("GET", "/history/v1.0{ws}/runs/{run}/serviceinstances/{node}", self.instances)]
@@ -245,6 +246,15 @@ class Services:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """For as long, nothing comes through the websockets, which stay open."""
+        self._silent.set()
+        try:
+            yield
+        finally:
+            self._silent.clear()
+
     # The relay
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
@@ -279,7 +289,7 @@ class Services:
             self._connections.add(handler.connection)
         try:
             inner = _connect(node, place[1]) if node is not None else socket.create_connection(place)
-            _carry(handler, inner)
+            _carry(handler, inner, self._silent)
         finally:
             with self._lock:
                 self._connections.discard(handler.connection)
@@ -307,8 +317,8 @@ def _connect(node: Node | None, port: int) -> socket.socket:
     return node.connect(port) if node is not None else socket.create_connection(("127.0.0.1", port), 0.5)
 
 
-def _carry(handler: BaseHTTPRequestHandler, inner: socket.socket) -> None:
-    """Bytes between a websocket and a connection, both ways, until either ends."""
+def _carry(handler: BaseHTTPRequestHandler, inner: socket.socket, silent: threading.Event) -> None:
+    """Bytes between a websocket and a connection, both ways, until either ends; held back while it is silent."""
     lock = threading.Lock()
 
     def send(kind: int, data: bytes) -> None:
@@ -320,6 +330,8 @@ def _carry(handler: BaseHTTPRequestHandler, inner: socket.socket) -> None:
             head += b"\x7e" + struct.pack(">H", size)
         else:
             head += b"\x7f" + struct.pack(">Q", size)
+        while silent.is_set():
+            time.sleep(0.02)
         with lock:
             handler.wfile.write(head + data)
             handler.wfile.flush()

@@ -22,6 +22,7 @@ from workflows.azureml.history import RunHistory
 from workflows.azureml.relay import container, keys, websocket_stream
 from workflows.azureml.relay.container import Container
 from workflows.azureml.relay.websocket_stream import RelayRefused
+from workflows.remote import pulse
 from workflows.remote.forwarding import Forward
 
 
@@ -140,6 +141,61 @@ def test_a_container_with_another_host_key_is_not_let_in(server: AzureMLServer, 
     assert other(0.5) is None
     assert "host key" in other.trouble
     other.close()
+
+
+def test_a_connection_ends_once_the_container_announces_another_host_key(server: AzureMLServer, tmp_path: Path) -> None:
+    run = job(server, keys.make_key(tmp_path))
+    announced: set[str] = set()
+    key = keys.load_key(tmp_path)
+    node = Container(lambda: endpoint(server, run), 0, lambda refused: make_token(), key, lambda: announced)
+    assert node(20) is node
+    announced.add("SHA256:" + "A" * 43)
+    assert node(0.3) is None and "host key" in node.trouble
+    node.close()
+
+
+def test_a_token_that_the_relay_refuses_is_renewed(server: AzureMLServer, tmp_path: Path) -> None:
+    run = job(server, keys.make_key(tmp_path))
+    asked: list[str] = []
+
+    def token(refused: str) -> str:
+        asked.append(refused)
+        return make_token(3600 if refused else 60)
+
+    # By the relay's own word it ended, whatever it says of itself.
+    server.relay.ended = time.time() + 600
+    node = Container(lambda: endpoint(server, run), 0, token, keys.load_key(tmp_path))
+    assert node(20) is node
+    assert asked[0] == "" and asked[1].count(".") == 2
+    node.close()
+
+
+def test_a_websocket_that_closes_at_once_is_told_and_tried_again(server: AzureMLServer, tmp_path: Path) -> None:
+    run = job(server, keys.make_key(tmp_path))
+    server.relay.closes = True
+    node = reach(server, run, tmp_path)
+    assert node(1) is None
+    assert node.trouble == "the relay has closed the connection at once"
+    server.relay.closes = False
+    assert node(30) is node
+    node.close()
+
+
+def test_a_link_that_falls_silent_is_given_up(
+    server: AzureMLServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(pulse, "SILENT_SECONDS", 1.5)
+    run = job(server, keys.make_key(tmp_path))
+    node = reach(server, run, tmp_path)
+    assert node(20) is node
+    with server.services.silent():
+        deadline = time.monotonic() + 20
+        while node._transport.is_active():
+            assert time.monotonic() < deadline, "nobody notices"
+            time.sleep(0.1)
+    assert node(30) is node
+    node.close()
 
 
 def test_somebody_elses_key_opens_nothing(server: AzureMLServer, tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ class FollowedStep:
         #: Ranks of which it has been told that they cannot be reached.
         self._unreached: set[int] = set()
         self._configured: set[int] = set()
+        self._prepared: dict[int, Future[None]] = {}
         self._look_at = 0.0
         self._ended = 0.0
         folder = run.step_folder(record.name)
@@ -101,9 +102,18 @@ class FollowedStep:
         """Whether it is worth while to look again soon."""
         if self.record.final:
             return False
-        if self.record.debugged and len(self._configured) < len(self.record.ports):
+        if self.record.debugged and self._left > 0:
             return True
         return self._logs.growing
+
+    @property
+    def awaited(self) -> bool:
+        """Whether its processes run and somebody waits for one of them to say where it listens."""
+        return self.record.status == records.RUNNING and self._ended == 0 and self._left > 0
+
+    @property
+    def _left(self) -> int:
+        return len(self.record.ports) - len(self._configured)
 
     def take(self, child: ChildRun, save: Callable[[], None]) -> bool:
         """What the workspace says of it now; whether the record has changed.
@@ -121,6 +131,8 @@ class FollowedStep:
         ended = child.status in ENDED
         if self.record.status == records.RUNNING or ended or "prepar" in child.status.lower():
             self._announcements.log(self._logs.read(child.run_id, ended), time.monotonic())
+        if self.awaited:
+            self._prepare()
         self._announcements.tags(self._tags.read(child.tags))
         changed |= self._announce(save)
         if ended:
@@ -230,6 +242,13 @@ class FollowedStep:
             self._write(ready)
             self._configure()
         return changed
+
+    def _prepare(self) -> None:
+        """Have the connections made by the time that the gates are there."""
+        for node in {self._node(rank) for rank in self.record.ports if self._said.place(rank) is None}:
+            known = self._prepared.get(node)
+            if known is None or known.done():
+                self._prepared[node] = self._threads.submit(self._ways.prepare, self.record.run_id, node)
 
     def _reach(self, rank: int, until: float) -> str | None:
         """Why a rank's node cannot be reached, empty where it can; None while that is not known."""

@@ -37,8 +37,8 @@ from .run_metrics import RunMetrics
 from .service import ENDED, PipelineService
 from .ways import Ways
 
-#: Seconds between two looks while a debugged step is waited for, and otherwise.
-SOON, LATER = 1.0, 3.0
+#: Seconds between two looks while a process that runs is waited for, while something else is, and otherwise.
+NOW, SOON, LATER = 0.5, 1.0, 3.0
 #: Seconds for which the workspace may fail without this giving up; the run goes on there all the same.
 PATIENCE = 12 * 3600.0
 _LONGEST_PAUSE = 30.0
@@ -89,7 +89,7 @@ class Follower:
                 try:
                     if self._look():
                         return
-                    failing, pause = 0.0, SOON if self._expects() else LATER
+                    failing, pause = 0.0, self._pause()
                     self._trouble("")
                 except Exception as error:
                     told = explained(error, "following the run")
@@ -148,6 +148,11 @@ class Follower:
     def _expects(self) -> bool:
         """Whether somebody may be waiting for a debugged step to say where it listens, or sees a log grow."""
         return any(step.expects for step in self._steps.values())
+
+    def _pause(self) -> float:
+        if any(step.awaited for step in self._steps.values()):
+            return NOW
+        return SOON if self._expects() else LATER
 
     def _rest(self, until: float) -> None:
         """Wait for the next round; somebody who wants the run to end is heard at once."""

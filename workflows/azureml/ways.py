@@ -70,6 +70,12 @@ class Ways:
             return self._network
         return Inside(self._container(run_id, node), self._token)
 
+    def prepare(self, run_id: str, node: int) -> None:
+        """Connect to a node's container before its gate is there; it may take seconds."""
+        if self.inside:
+            container = self._container(run_id, node)
+            self.state = "" if container(0.0) is not None else f"relay: {container.trouble}"
+
     def out_of_reach(self, run_id: str, node: int, place: Place) -> str | None:
         """Why a gate cannot be reached, empty where it can; None while that may still change soon. It takes a while.
 

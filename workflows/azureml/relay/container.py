@@ -17,6 +17,7 @@ from .websocket_stream import NoService, RelayRefused, connect
 USER = "azureuser"
 #: Below a service's address, the path at which the relay opens websockets.
 PATH = "/nbip/v1.0/ws-tcp"
+_OTHER_KEY = "what answers is not the job's container: its host key is another one"
 #: Seconds for SSH's own greeting and login.
 LOGIN_SECONDS = 30.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
@@ -96,6 +97,8 @@ class Container:
         self._transport: Any = None
         #: The token that the relay has refused.
         self._refused = ""
+        #: The fingerprint of the key that the other side has shown.
+        self._shown = ""
         self._forwards = True
         self._closed = False
         self._not_before, self._pause = 0.0, _FIRST_PAUSE
@@ -105,7 +108,7 @@ class Container:
         until = time.monotonic() + patience
         while not self._closed:
             with self._lock:
-                if self._transport is not None and self._transport.is_active():
+                if self._transport is not None and self._transport.is_active() and self._is_its_own():
                     return self
                 if time.monotonic() >= self._not_before and self._try():
                     return self
@@ -114,12 +117,22 @@ class Container:
             time.sleep(0.1)
         return None
 
+    def _is_its_own(self) -> bool:
+        """Whether what answered is the container, as far as that has announced its keys by now."""
+        expected = self._host_keys()
+        if not expected or self._shown in expected:
+            return True
+        self._transport.close()
+        self.trouble = _OTHER_KEY
+        return False
+
     def _try(self) -> bool:
         """Connect once; where that fails, the next attempt comes after a pause that grows."""
         try:
             self._transport = self._connect()
         except (RelayRefused, OSError, EOFError) as error:
-            self.trouble = getattr(error, "reason", None) or str(error) or type(error).__name__
+            closed = "the relay has closed the connection at once" if isinstance(error, EOFError) else ""
+            self.trouble = closed or getattr(error, "reason", None) or str(error) or type(error).__name__
             self.hopeless = isinstance(error, NoService)
         except Exception as error:
             if not type(error).__module__.startswith("paramiko"):
@@ -151,9 +164,9 @@ class Container:
             made = paramiko.Transport(stream)
             made.banner_timeout = made.auth_timeout = LOGIN_SECONDS
             made.start_client(timeout=LOGIN_SECONDS)
-            expected, shown = self._host_keys(), fingerprint(made.get_remote_server_key().asbytes())
-            if expected and shown not in expected:
-                raise RelayRefused("what answers is not the job's container: its host key is another one")
+            expected, self._shown = self._host_keys(), fingerprint(made.get_remote_server_key().asbytes())
+            if expected and self._shown not in expected:
+                raise RelayRefused(_OTHER_KEY)
             made.auth_publickey(USER, self._key)
             pulse.watch(made)
         except BaseException:
