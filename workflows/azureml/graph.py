@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import UserError
 from .plan import CloudEnvironment, CloudInput, CloudPipeline, CloudStep
+from .submitted import no_compute
 
 _DATASTORE = re.compile(
     r"azureml://(?:subscriptions/[^/]+/resourcegroups/[^/]+/(?:providers/[^/]+/)?workspaces/[^/]+/)?"
@@ -64,15 +65,8 @@ def _check_computes(workspace: Any, pipeline: CloudPipeline) -> None:
     there = {name.lower(): compute for name, compute in workspace.compute_targets.items()}
     for step in pipeline.steps:
         if step.compute.lower() not in there:
-            names = ", ".join(f"{compute.name} ({compute.type})" for compute in there.values())
-            raise UserError(
-                f"There is no compute target {step.compute}, which step {step.name} is to run on.",
-                f"Choose one of these with AML_COMPUTE_TARGET or --compute-target: {names}."
-                if names
-                else "Create one in the studio (Compute, Compute clusters), then name it in AML_COMPUTE_TARGET.",
-                file=None if step.file is None else str(step.file),
-                line=step.line or None,
-            )
+            names = [f"{compute.name} ({compute.type})" for compute in there.values()]
+            raise no_compute(step.compute, names, step.name, step.file, step.line)
 
 
 class _Graph:

@@ -16,20 +16,20 @@ from .. import received
 from ..backends.base import DebugRequest
 from ..errors import UserError
 from ..interrupts import uninterrupted
-from ..models import ImageRef
 from ..paths import cache_folder
 from ..pipelines.commands import debugged_command, published_option
 from ..pipelines.definition import FILE_TYPES, Input, Pipeline, Step
 from ..pipelines.expressions import substitute
-from ..runs.allotment import Allotted, configuration_names
-from ..runs.plan import Plan, PlannedStep
-from ..runs.record import IN_WORKSPACE, RunRecord, StepRecord
+from ..runs.allotment import Allotted
+from ..runs.plan import Plan
+from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings
 from .environments import cloud_environment
 from .place import Place, save_place
 from .plan import CloudInput, CloudPipeline, CloudStep
 from .staging import SCRIPT, stage
-from .step_debug import address_towards, debuggee_variables, planned
+from .step_debug import address_towards, debuggee_variables
+from .submitted import plan_of, records_of
 
 
 class Submission:
@@ -171,44 +171,12 @@ class Submission:
 
     def plan(self) -> Plan:
         """What is submitted, as other commands look it up."""
-        pipeline, debug = self._pipeline, self.debug
-        return Plan(
-            tuple(
-                PlannedStep(
-                    name=step.name,
-                    command=step.command,
-                    code=str(step.code) if step.code else None,
-                    image=ImageRef(IN_WORKSPACE, "", self._environments[step.name].name),
-                    ranks=step.ranks,
-                    processes=step.processes,
-                    after=step.after,
-                    includes=tuple(map(str, step.includes)),
-                    debug=planned(self.allotted.get(step.name), debug, self._settings),
-                )
-                for step in pipeline.steps
-            ),
-            pipeline.outputs,
-            pipeline.continue_on_failure,
-        )
+        names = {name: environment.name for name, environment in self._environments.items()}
+        return plan_of(self._pipeline, self.allotted, self.debug, self._settings, names)
 
     def records(self) -> list[StepRecord]:
         """The steps, as they are before anything is known of them."""
-        pipeline = self._pipeline
-        names = configuration_names(pipeline, self.allotted, self.debug)
-        found = []
-        for step in pipeline.steps:
-            ports = dict(self.allotted.get(step.name, {}))
-            found.append(
-                StepRecord(
-                    name=step.name,
-                    run_id="",
-                    ranks=step.ranks,
-                    ports=ports,
-                    configurations={rank: names(step.name, rank) for rank in ports},
-                    after=list(step.after),
-                )
-            )
-        return found
+        return records_of(self._pipeline, self.allotted, self.debug)
 
     def _compute(self, step: Step) -> str:
         """The compute target's name: the setting's, which knows the workspace, before the file's."""

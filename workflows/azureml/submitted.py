@@ -1,0 +1,93 @@
+"""What both SDKs' submissions have in common: how a run is kept here, and the words for a compute that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ..backends.base import DebugRequest
+from ..errors import UserError
+from ..models import ImageRef
+from ..paths import shown
+from ..pipelines.definition import Pipeline
+from ..runs.allotment import Allotted, configuration_names
+from ..runs.plan import Plan, PlannedStep
+from ..runs.record import IN_WORKSPACE, StepRecord
+from ..settings import Settings
+from .step_debug import planned
+
+_THERE = "in the workspace"
+
+
+def plan_of(
+    pipeline: Pipeline,
+    allotted: Allotted,
+    debug: DebugRequest | None,
+    settings: Settings,
+    environments: Mapping[str, str] | None = None,
+) -> Plan:
+    """What is submitted, as other commands look it up.
+
+    Args:
+        pipeline: The pipeline.
+        allotted: Debug ports on this machine by step and rank.
+        debug: What is debugged of it.
+        settings: The settings.
+        environments: Names of the steps' environments, where they are known.
+    """
+    return Plan(
+        tuple(
+            PlannedStep(
+                name=step.name,
+                command=step.command,
+                code=str(step.code) if step.code else None,
+                image=ImageRef(IN_WORKSPACE, "", (environments or {}).get(step.name, _THERE)),
+                ranks=step.ranks,
+                processes=step.processes,
+                after=step.after,
+                includes=tuple(map(str, step.includes)),
+                debug=planned(allotted.get(step.name), debug, settings),
+            )
+            for step in pipeline.steps
+        ),
+        pipeline.outputs,
+        pipeline.continue_on_failure,
+    )
+
+
+def records_of(pipeline: Pipeline, allotted: Allotted, debug: DebugRequest | None) -> list[StepRecord]:
+    """The steps, as they are before anything is known of them."""
+    names = configuration_names(pipeline, allotted, debug)
+    return [
+        StepRecord(
+            name=step.name,
+            run_id="",
+            ranks=step.ranks,
+            ports=dict(ports),
+            configurations={rank: names(step.name, rank) for rank in ports},
+            after=list(step.after),
+        )
+        for step in pipeline.steps
+        for ports in [allotted.get(step.name, {})]
+    ]
+
+
+def no_compute(name: str, there: Iterable[str], step: str = "", file: Path | None = None, line: int = 0) -> UserError:
+    """A compute target that a workspace does not have.
+
+    Args:
+        name: The one that is wanted.
+        there: Those that it has.
+        step: The step that is to run on it, where that is known.
+        file: The file that names it.
+        line: Where in that file, counted from 1.
+    """
+    names = ", ".join(there)
+    return UserError(
+        f"There is no compute target {name}{f', which step {step} is to run on' if step else ''}.",
+        f"Choose one of these with AML_COMPUTE_TARGET or --compute-target: {names}."
+        if names
+        else "Create one in the studio (Compute, Compute clusters), then name it in AML_COMPUTE_TARGET.",
+        file=shown(file) if file is not None else None,
+        line=line or None,
+    )
