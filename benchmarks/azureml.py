@@ -5,16 +5,20 @@ The workspace is that of the tests (tests/azureml_server): the real SDK, over HT
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .harness import ROOT, Bench, LeftOut, new_project
-from .measure import run
+from .measure import run, seconds
 
 #: Not `times`: no side is somebody else's.
 TIMES_AS_MANY = "times as many"
@@ -23,6 +27,9 @@ TIMES, RANKS, FEW_RANKS = 10, 64, 4
 SHORT, LONG = 60 * 25, 60 * 25_000
 #: In so many parts, four a second.
 PARTS, FEW_PARTS = 60, 12
+#: Round trips of DAP.
+TRIPS = 300
+LOOP = "import time\nwhile True:\n    time.sleep(0.01)\n"
 TALK = """\
 import sys, time
 for part in range(PARTS):
@@ -32,28 +39,78 @@ for part in range(PARTS):
 """
 
 
+@dataclass(frozen=True)
+class Side:
+    """A workspace, and what is typed towards it.
+
+    Attributes:
+        server: The workspace.
+        name: How figures begin.
+        log: The log of a process that is alone.
+        inv: The command that types.
+        project: The project's folder.
+        environ: Its environment.
+    """
+
+    server: Any
+    name: str
+    log: str
+    inv: tuple[str, ...]
+    project: Path
+    environ: dict[str, str]
+
+    def run(self, *arguments: str, **more: str) -> str:
+        """Type a command."""
+        return run([*self.inv, *arguments], self.project, {**self.environ, **more})
+
+
 def main(bench: Bench) -> None:
-    """Measure the launch configuration and the requests."""
+    """Measure the launch configuration, the requests, and the way through the relay."""
     sys.path[:0] = [str(ROOT / "tests")]
+    with _side("azureml.core", "AZUREML_DEBUG_TEST_SDK", "v1", bench.quick) as side:
+        _both(bench, side)
+    if os.name != "posix" or os.geteuid():
+        raise LeftOut("the ssh service of a job is made with mount, which takes root")
+    with _side("azure.ai.ml", "AZUREML_DEBUG_TEST_SDK_V2", "v2", bench.quick) as side:
+        _both(bench, side)
+        with bench.part("the relay"):
+            through_the_relay(bench, side)
+
+
+def _both(bench: Bench, side: Side) -> None:
+    with bench.part(f"until a step can be attached to, by SDK {side.environ['AML_SDK']}"):
+        until_attachable(bench, side)
+    with bench.part(f"ranks, by SDK {side.environ['AML_SDK']}"):
+        many_ranks(bench, side)
+
+
+@contextlib.contextmanager
+def _side(module: str, variable: str, sdk: str, quick: bool) -> Iterator[Side]:
+    """A workspace that is spoken to by one of the SDKs."""
     from azureml_server import AzureMLServer, client_environment, write_configuration
 
     python = sys.executable
-    if importlib.util.find_spec("azureml") is None or importlib.util.find_spec("azureml.core") is None:
-        python = os.environ.get("AZUREML_DEBUG_TEST_SDK", "")
+    package = module.partition(".")[0]
+    if importlib.util.find_spec(package) is None or importlib.util.find_spec(module) is None:
+        python = os.environ.get(variable, "")
     if not python:
-        raise LeftOut("azureml-core is not installed, and AZUREML_DEBUG_TEST_SDK is not set")
-    with tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder, AzureMLServer(python=python) as server:
-        project = new_project(
-            Path(folder) / "project", {"work/work.py": TALK.replace("PARTS", str(FEW_PARTS if bench.quick else PARTS))}
-        )
+        raise LeftOut(f"{module} is not installed, and {variable} is not set")
+    layout = "user_logs" if sdk == "v2" else "azureml-logs"
+    with (
+        tempfile.TemporaryDirectory(prefix="azureml-debug-bench-") as folder,
+        AzureMLServer(python=python, secure=sdk == "v2", layout=layout) as server,
+    ):
+        talk = TALK.replace("PARTS", str(FEW_PARTS if quick else PARTS))
+        project = new_project(Path(folder) / "project", {"work/work.py": talk, "work/loop.py": LOOP})
         write_configuration(server, project)
         environ = client_environment(server, Path(folder) / "home", {})
         environ |= {"AML_BACKEND": "azureml", "AML_COMPUTE_TARGET": "cpu", "AML_PIPELINE_FILE": "pipeline.yml"}
-        environ["AML_DEBUG_PORT"] = "0"
-        with bench.part("until a step can be attached to"):
-            until_attachable(bench, server, [python, "-m", "invoke"], project, environ)
-        with bench.part("ranks"):
-            many_ranks(bench, server, [python, "-m", "invoke"], project, environ)
+        environ |= {"AML_DEBUG_PORT": "0", "AML_SDK": sdk}
+        if sdk == "v2":
+            environ["AML_AUTH"] = "azureml_server_credential:ServerCredential"
+        name = "in a workspace" if sdk == "v1" else "in a workspace, by SDK v2"
+        log = "user_logs/std_log.txt" if sdk == "v2" else "azureml-logs/70_driver_log.txt"
+        yield Side(server, name, log, (python, "-m", "invoke"), project, environ)
 
 
 def _write_pipeline(project: Path, command: str, more: str = "") -> None:
@@ -63,55 +120,85 @@ def _write_pipeline(project: Path, command: str, more: str = "") -> None:
     )
 
 
-def until_attachable(bench: Bench, server: Any, inv: list[str], project: Path, environ: dict[str, str]) -> None:
+def until_attachable(bench: Bench, side: Side) -> None:
     """From the line in the service's log to the launch configuration on disk."""
-    _write_pipeline(project, "python work.py 1500")
+    server = side.server
+    _write_pipeline(side.project, "python work.py 1500")
     gaps = []
     # No compute starts a step at once; a follower has begun to follow by then.
     server.behaviour.pauses = {"Queued": 4.0}
     for _ in range(bench.times(TIMES)):
-        configurations = project / ".vscode" / "launch.json"
+        configurations = side.project / ".vscode" / "launch.json"
         configurations.unlink(missing_ok=True)
-        run([*inv, "pipeline.submit"], project, environ)
-        child = server.steps("work")[-1]
-        log = server.state.artifact(child, "azureml-logs/70_driver_log.txt")
+        side.run("pipeline.submit")
         deadline = time.monotonic() + 120
+        while not server.steps("work") and time.monotonic() < deadline:
+            time.sleep(0.005)
+        log = server.state.artifact(server.steps("work")[-1], side.log)
         while not (log.exists() and b"debug_port" in log.read_bytes()) and time.monotonic() < deadline:
             time.sleep(0.005)
         said = time.time()
         while not configurations.exists() and time.monotonic() < deadline:
             time.sleep(0.005)
         gaps.append(configurations.stat().st_mtime - said)
-        run([*inv, "pipeline.cancel"], project, environ)
-    bench.figure("in a workspace: from the line in the service's log to launch.json", gaps, "s", 1.0)
+        side.run("pipeline.cancel")
+    bench.figure(f"{side.name}: from the line in the service's log to launch.json", gaps, "s", 1.0)
 
 
-def many_ranks(bench: Bench, server: Any, inv: list[str], project: Path, environ: dict[str, str]) -> None:
+def many_ranks(bench: Bench, side: Side) -> None:
     """The requests that following many ranks takes, with little and with much in their logs."""
-    ranks = FEW_RANKS if bench.quick else RANKS
+    server, ranks = side.server, FEW_RANKS if bench.quick else RANKS
     found = {}
     server.behaviour.pauses = {}
     for size in (SHORT, LONG):
         more = f"    distribution: {{type: mpi, process_count_per_instance: {ranks}}}\n"
-        _write_pipeline(project, f"python work.py {size}", more)
+        _write_pipeline(side.project, f"python work.py {size}", more)
         begin = len(server.requests)
-        run([*inv, "pipeline.submit", "--no-debug", "--follow"], project, environ)
+        side.run("pipeline.submit", "--no-debug", "--follow")
         child = server.steps("work")[-1]
         started, ended = (next(at for word, at in child.history if word == one) for one in ("Running", "Finalizing"))
         seen = [one for one in server.requests[begin:] if one.method == "GET"]
-        logs = [one for one in seen if "70_driver_log" in one.path]
+        logs = [one for one in seen if "70_driver_log" in one.path or "std_log" in one.path]
         found[size] = (len(seen), sum(one.size for one in logs), ended - started)
     (few, _small, short), (many, fetched, long) = found[SHORT], found[LONG]
     bench.figure(
-        f"in a workspace: requests a second to follow {ranks} ranks, with 1.5 MB of log each by 1.5 kB each",
+        f"{side.name}: requests a second to follow {ranks} ranks, with 1.5 MB of log each by 1.5 kB each",
         [(many / long) / (few / short)],
         TIMES_AS_MANY,
         1.25,
         note=f"{many} and {few} requests",
     )
     bench.figure(
-        f"in a workspace: bytes fetched of {ranks} logs by bytes in them",
+        f"{side.name}: bytes fetched of {ranks} logs by bytes in them",
         [fetched / (ranks * LONG)],
         TIMES_AS_MANY,
         1.05,
+    )
+
+
+def through_the_relay(bench: Bench, side: Side) -> None:
+    """One DAP round trip through the relay, and one straight to the gate."""
+    from workflows.debugger.dap import DapClient
+
+    _write_pipeline(side.project, "python loop.py")
+    with contextlib.ExitStack() as ending:
+        clients = {}
+        for way, typed in (("relay", ()), ("network", ("--open-port",))):
+            told = json.loads(side.run("pipeline.debug", "--json", *typed, AML_REACH=way).splitlines()[-1])
+            ending.callback(side.run, "pipeline.cancel", "--run", told["run_id"])
+            (endpoint,) = told["endpoints"]
+            client = DapClient.connect(endpoint["host"], endpoint["port"], 20)
+            ending.callback(client.disconnect)
+            client.attach(timeout=60)
+            clients[way] = client
+
+        def trip(way: str) -> Callable[[], float]:
+            return lambda: seconds(lambda: clients[way].request("threads", {}, 20)) * 1000
+
+        samples = bench.measure(TRIPS, ours=trip("relay"), direct=trip("network"))
+    bench.figure(
+        f"{side.name}: what the relay adds to one round trip of DAP",
+        samples.differences("ours", "direct"),
+        "ms",
+        10.0,
     )

@@ -15,6 +15,9 @@ from .state import ENDED, Run, State
 from .web import HttpError, Request, Response, Route, answer, not_found, page, route
 
 _NEEDS = re.compile(r"\$\{\{\s*parent\.jobs\.([\w-]+)\.")
+_WHOLE_OUTPUT = re.compile(r"\$\{\{\s*parent\.outputs\.([\w-]+)\s*\}\}")
+#: Steps that have runs of their own below them, and what run history calls those steps.
+_KINDS = {"pipeline": "azureml.PipelineRun", "sweep": "azureml.HyperDriveRun"}
 
 
 class Jobs:
@@ -146,12 +149,13 @@ class Jobs:
 
         self._runner.start(job, finish)
 
-    def _work(self, run: Run, spec: dict[str, Any]) -> None:
+    def _work(self, run: Run, spec: dict[str, Any], place: Place | None = None, default: Any = None) -> None:
         """The steps of a pipeline: each as soon as those that it needs have completed."""
         steps = {name: self._reader.whole(step) for name, step in spec["jobs"].items()}
-        default = (spec.get("settings") or {}).get("default_compute")
+        default = (spec.get("settings") or {}).get("default_compute") or default
         needs = {name: set(_NEEDS.findall(repr(step.get("inputs") or {}))) for name, step in steps.items()}
-        place = Place({name: text_of(value) for name, value in (spec.get("inputs") or {}).items()})
+        if place is None:
+            place = Place({name: text_of(value) for name, value in (spec.get("inputs") or {}).items()})
         children: dict[str, Run] = {}
         events: dict[str, threading.Event] = {}
         self._state.move(run, "Running")
@@ -165,19 +169,71 @@ class Jobs:
                     continue
                 for other in needs[name]:
                     place.outputs |= {(other, key): value for key, value in children[other].outputs.items()}
-                child = self._state.add_run(
-                    str(uuid.uuid4()), run.experiment.name, parent=run.id, type="azureml.StepRun", name=name
-                )
-                child.properties |= {"azureml.pipelinerunid": run.id, "azureml.moduleName": name}
-                children[name], events[name] = child, threading.Event()
-                self._specifications[child.id] = {**step, "jobType": "Command", "displayName": name}
-                self._begin(child, {"computeId": default, **step}, place, events[name])
+                children[name], events[name] = self._child(run, name, step), threading.Event()
+                self._begin_step(children[name], step, place, default, events[name])
             run.cancelled.wait(0.05)
         for child in children.values():
             if child.status not in ENDED:
                 self._runner.cancel(child)
         for event in events.values():
             event.wait(10)
+        for name, step in steps.items():
+            for port, bound in (step.get("outputs") or {}).items():
+                match = _WHOLE_OUTPUT.fullmatch(text_of(bound).strip())
+                if match is not None and name in children and port in children[name].outputs:
+                    run.outputs[match[1]] = children[name].outputs[port]
+        self._finish(run, children)
+
+    def _child(self, run: Run, name: str, step: dict[str, Any]) -> Run:
+        kind = _KINDS.get(_kind(step), "azureml.StepRun")
+        child = self._state.add_run(str(uuid.uuid4()), run.experiment.name, parent=run.id, type=kind, name=name)
+        child.properties |= {"azureml.pipelinerunid": run.id, "azureml.moduleName": name}
+        self._specifications[child.id] = {**step, "jobType": "Command", "displayName": name}
+        return child
+
+    def _begin_step(self, child: Run, step: dict[str, Any], place: Place, default: Any, done: threading.Event) -> None:
+        """Begin a step; one that has steps of its own is over when they are."""
+        kind = _kind(step)
+        if kind not in _KINDS:
+            self._begin(child, {"computeId": default, **step}, place, done)
+            return
+
+        def work() -> None:
+            try:
+                if kind == "pipeline":
+                    self._work(child, step, Place(self._reader.values(step, place)), default)
+                else:
+                    self._sweep(child, step, place, default)
+            except Exception as error:
+                self._state.move(child, "Failed", f"{type(error).__name__}: {error}")
+            finally:
+                done.set()
+
+        self._runner.adopt(threading.Thread(target=work, name=f"run {child.id}", daemon=True))
+
+    def _sweep(self, run: Run, step: dict[str, Any], place: Place, default: Any) -> None:
+        """The trials of a sweep, one after the other; its outputs are those of the first."""
+        trial = step["trial"]
+        trial = self._reader.whole({"componentId": trial} if isinstance(trial, str) else trial)
+        limits = step.get("limits") or {}
+        count = int(limits.get("max_total_trials") or limits.get("maxTotalTrials") or 1)
+        space = step.get("search_space") or step.get("searchSpace") or {}
+        children: dict[str, Run] = {}
+        self._state.move(run, "Running")
+        for number in range(count):
+            chosen = {name: _value(told, number) for name, told in space.items()}
+            spec = {"computeId": default, **trial, "inputs": {**(step.get("inputs") or {}), **chosen}}
+            spec["outputs"] = step.get("outputs") or {}
+            child = self._child(run, f"{run.name}_{number}", {**trial, "type": "command"})
+            children[child.id] = child
+            event = threading.Event()
+            self._begin(child, spec, place, event)
+            while not event.wait(0.05):
+                if run.cancelled.is_set():
+                    self._runner.cancel(child)
+            if child.status != "Completed":
+                break
+        run.outputs.update(next(iter(children.values())).outputs)
         self._finish(run, children)
 
     def _finish(self, run: Run, children: dict[str, Run]) -> None:
@@ -193,3 +249,14 @@ class Jobs:
 
 def _compute(spec: dict[str, Any]) -> str:
     return str(spec.get("computeId") or spec.get("compute") or "").removeprefix("azureml:").rpartition("/")[2]
+
+
+def _kind(step: dict[str, Any]) -> str:
+    return "pipeline" if step.get("jobs") else str(step.get("type") or "").lower()
+
+
+def _value(told: Any, number: int) -> Any:
+    """A trial's value of a parameter: of a choice the next one, else the lowest."""
+    kind, arguments = (told[0], told[1]) if isinstance(told, list) else (told.get("type"), [told.get("values")])
+    values = arguments[0] if isinstance(arguments[0], list) else arguments
+    return values[number % len(values)] if kind == "choice" else values[0]

@@ -70,7 +70,7 @@ class Reader:
         return {
             **{
                 name: component[name]
-                for name in ("command", "environment", "code", "distribution")
+                for name in ("command", "environment", "code", "distribution", "jobs")
                 if name in component
             },
             **spec,
@@ -95,15 +95,17 @@ class Reader:
         _distribution(job, spec)
         return job
 
-    def _inputs(self, run: Run, spec: Mapping[str, Any], place: Place) -> dict[tuple[str, str], str]:
+    def values(self, spec: Mapping[str, Any], place: Place) -> dict[str, str]:
+        """A step's inputs, each a value or where its data lies."""
         declared, given = spec.get("componentInputs") or {}, spec.get("inputs") or {}
-        found = {}
-        for name in {**declared, **given}:
-            text = text_of(given.get(name))
-            if name not in given:
-                text = text_of(declared[name].get("default"))
-            found["inputs", name] = self._mounted(run, name, self._resolved(text, place))
-        return found
+        texts = {
+            name: text_of(given[name] if name in given else declared[name].get("default"))
+            for name in {**declared, **given}
+        }
+        return {name: self._resolved(text, place) for name, text in texts.items()}
+
+    def _inputs(self, run: Run, spec: Mapping[str, Any], place: Place) -> dict[tuple[str, str], str]:
+        return {("inputs", name): self._mounted(run, name, text) for name, text in self.values(spec, place).items()}
 
     def _mounted(self, run: Run, name: str, text: str) -> str:
         """Where data that is mounted lies: below a folder of the input's own, as in Azure, without spaces."""
@@ -127,8 +129,9 @@ class Reader:
 
     def _output(self, run: Run, spec: Mapping[str, Any], name: str, job: Job) -> str:
         given = (spec.get("outputs") or {}).get(name)
-        told = {**(spec.get("componentOutputs") or {}).get(name, {}), **(given if isinstance(given, dict) else {})}
-        file = "uri_file" in (told.get("type"), told.get("jobOutputType"))
+        # What is bound to an output of the pipeline is of the type `literal` there.
+        told = [(spec.get("componentOutputs") or {}).get(name, {}), given if isinstance(given, dict) else {}]
+        file = any("uri_file" in (one.get("type"), one.get("jobOutputType")) for one in told)
         address = f"azureml://datastores/workspaceblobstore/paths/azureml/{run.id}/{name}{'' if file else '/'}"
         path = path_of(self._state, address)
         assert path is not None

@@ -338,3 +338,126 @@ def test_what_the_workspace_lacks_is_told_in_a_line(server: AzureMLServer, proje
 def test_a_legacy_workspace_is_refused_before_anything_is_read(server: AzureMLServer, project: PipelineProject) -> None:
     server.state.legacy = True
     project.inv("pipeline.debug").says("v1_legacy_mode", "AML_SDK=v1")
+
+
+INNER = """\
+$schema: https://azuremlschemas.azureedge.net/latest/pipelineComponent.schema.json
+type: pipeline
+name: inner
+version: "1"
+inputs:
+  data: {type: uri_folder}
+  factor: {type: integer}
+outputs:
+  result: {type: uri_file}
+jobs:
+  twice:
+    command: python prepare.py --data ${{inputs.data}} --doubled ${{outputs.doubled}}
+    code: ./prepare
+    environment: {image: python}
+    inputs: {data: "${{parent.inputs.data}}"}
+    outputs: {doubled: {type: uri_folder}}
+  total:
+    command: python add.py ${{inputs.numbers}} ${{inputs.factor}} ${{outputs.result}}
+    code: ./add
+    environment: {image: python}
+    inputs: {numbers: "${{parent.jobs.twice.outputs.doubled}}", factor: "${{parent.inputs.factor}}"}
+    outputs: {result: "${{parent.outputs.result}}"}
+"""
+TRIAL = """\
+type: command
+name: trial
+version: "1"
+command: python add.py ${{inputs.numbers}} ${{inputs.factor}} found.txt
+code: ./add
+environment: {image: python}
+inputs:
+  numbers: {type: uri_folder}
+  factor: {type: integer}
+"""
+OUTER = """\
+type: pipeline
+settings: {default_compute: azureml:cpu}
+inputs:
+  numbers: {type: uri_folder, path: "./some data"}
+jobs:
+  outer:
+    type: pipeline
+    component: ./inner.yml
+    inputs: {data: "${{parent.inputs.numbers}}", factor: 3}
+  search:
+    type: sweep
+    trial: ./trial.yml
+    inputs: {numbers: "${{parent.inputs.numbers}}"}
+    search_space:
+      factor: {type: choice, values: [2, 5]}
+    sampling_algorithm: grid
+    objective: {goal: maximize, primary_metric: result}
+    limits: {max_total_trials: 2}
+  tell:
+    command: RESULT=${{inputs.result}} python tell.py
+    code: ./tell
+    environment: {image: python}
+    inputs: {result: "${{parent.jobs.outer.outputs.result}}"}
+"""
+
+
+@pytest.fixture
+def nested(project: PipelineProject) -> PipelineProject:
+    """A pipeline with one in it, and a sweep."""
+    (project.folder / "inner.yml").write_text(INNER)
+    (project.folder / "trial.yml").write_text(TRIAL)
+    project.pipeline.write_text(OUTER)
+    return project
+
+
+def test_a_step_of_a_nested_pipeline_stops_at_its_breakpoint(server: AzureMLServer, nested: PipelineProject) -> None:
+    (nested.folder / "some data" / "doubled.txt").write_text("1 2")
+    (endpoint,) = debug(nested, "--step", "outer.total")["endpoints"]
+    assert endpoint["step"] == "outer.total"
+    with session(endpoint, {nested.script("add"): [ADD_LINE]}) as client:
+        frame = stop_of(client)
+        assert value_of(client, frame, "total") == "12"
+        go_on(client, frame)
+    status = nested.until_final()
+    assert status["status"] == "Completed", [(run.name, run.status, run.error) for run in server.state.runs.values()]
+    assert {step["name"] for step in status["steps"]} == {"outer.twice", "outer.total"}
+
+
+def test_what_is_left_to_azure_runs_beside_what_is_debugged(server: AzureMLServer, nested: PipelineProject) -> None:
+    (nested.folder / "some data" / "doubled.txt").write_text("1 2")
+    nested.ok("pipeline.submit", "--no-debug", "--follow")
+    trials = [run for run in server.state.runs.values() if (run.name or "").startswith("search_")]
+    logs = ["".join(server.state.artifact(run, "user_logs/std_log.txt").read_text()) for run in trials]
+    assert logs == ["total 3\n", "total 3\n"]
+    assert Path(nested.step("tell")["log"]).read_text().startswith("the result is 36")
+
+
+def test_a_dry_run_shows_what_would_be_submitted_without_the_network(
+    server: AzureMLServer, nested: PipelineProject
+) -> None:
+    asked = len(server.requests)
+    found = nested.ok("pipeline.submit", "--dry-run", "--json", "--rank", "all")
+    steps = {one["step"]: one for one in found.json["steps"]}
+    assert set(steps) == {"outer.twice", "outer.total", "search", "tell"}
+    assert (
+        steps["outer.total"]["compute"] == "cpu"
+        and steps["outer.total"]["inputs"]["factor"] == "${{parent.inputs.factor}}"
+    )
+    assert steps["tell"]["debugged"]["way"].startswith("through the relay")
+    assert steps["search"]["not_debugged"] == "it is of type sweep, and left to Azure"
+    assert re.search(r"\n  debugger +none: it is of type sweep, and left to Azure\n", found.err)
+    # The SDK reads which cloud it is in, where a variable names that.
+    assert {one.path for one in server.requests[asked:]} <= {"/metadata/endpoints"}
+    assert not list(nested.runs.glob("*"))
+
+
+def test_a_dry_run_names_all_that_keeps_a_job_from_being_submitted(nested: PipelineProject) -> None:
+    nested.pipeline.write_text(OUTER.replace("settings: {default_compute: azureml:cpu}\n", ""))
+    (nested.folder / "config.json").unlink()
+    found = nested.inv("pipeline.submit", "--dry-run", "--json", "--rank", "3", AML_COMPUTE_TARGET="")
+    problems = [one["problem"] for one in found.json["missing"]]
+    assert found.code == 1 and len(found.json["steps"]) == 4
+    assert "No Azure ML workspace is named." in problems
+    assert any("There is no rank 3" in one for one in problems), problems
+    assert any("jobs.tell.compute" in one for one in problems), problems

@@ -21,15 +21,26 @@ CURATED = "AzureML-sklearn-1.0-ubuntu20.04-py38-cpu"
 
 
 @contextmanager
-def workspace_of_v2(**more: Any) -> Iterator[AzureMLServer]:
-    """A workspace for SDK v2, with a real sshd in its jobs' containers; in the end nothing of a job is left."""
-    if os.geteuid():
-        pytest.skip("a container's users are made with mount, which takes root")
-    with AzureMLServer(secure=True, **{"python": python_with_sdk_v2(), "layout": "user_logs", **more}) as made:
+def workspace(**more: Any) -> Iterator[AzureMLServer]:
+    """A workspace that leaves no processes, and was asked nothing that it does not know.
+
+    Args:
+        **more: See :class:`~azureml_server.AzureMLServer`.
+    """
+    with AzureMLServer(**more) as made:
         yield made
         processes = [number for run in made.state.runs.values() for number in made.runner.processes(run)]
     assert not any(map(psutil.pid_exists, processes)), "processes are left"
     assert made.unknown == []
+
+
+@contextmanager
+def workspace_of_v2(**more: Any) -> Iterator[AzureMLServer]:
+    """As :func:`workspace`, for SDK v2, with a real sshd in its jobs' containers."""
+    if os.geteuid():
+        pytest.skip("a container's users are made with mount, which takes root")
+    with workspace(secure=True, **{"python": python_with_sdk_v2(), "layout": "user_logs", **more}) as made:
+        yield made
 
 
 def make_workspace_project(

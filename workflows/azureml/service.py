@@ -16,6 +16,8 @@ from .plan import ChildRun
 
 #: Child runs of one run, and logs of one child run, at the most.
 _CHILDREN, _LOGS = 10_000, 10_000
+#: What the service calls a pipeline's run.
+_PIPELINES = ("azureml.PipelineRun", "azureml.StepRun")
 #: Words of the service for a run that is over, as ours.
 ENDED = {"Completed": "Completed", "Finished": "Completed", "Failed": "Failed", "Canceled": "Canceled"}
 
@@ -48,6 +50,13 @@ class PipelineService:
         """The experiment's name; two requests."""
         known = words(self._history.run(self.run_id).get("experimentId"), "an experiment's id", 300)
         return words(self._history.experiment(known).get("name"), "an experiment's name", 300)
+
+    def single_job(self) -> str:
+        """The name of the run's only step where it is a single job; empty where it is a pipeline. One request."""
+        found = self._history.run(self.run_id)
+        if words(found.get("runType") or "", "a type of run", 100) in _PIPELINES:
+            return ""
+        return _step_name(found.get("displayName") or self.run_id, self.run_id)
 
     def status(self) -> tuple[str, str]:
         """The run's own status, and why it failed; one request."""

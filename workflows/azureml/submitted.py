@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ..backends.base import DebugRequest
@@ -55,9 +55,21 @@ def plan_of(
     )
 
 
-def records_of(pipeline: Pipeline, allotted: Allotted, debug: DebugRequest | None) -> list[StepRecord]:
-    """The steps, as they are before anything is known of them."""
-    names = configuration_names(pipeline, allotted, debug)
+def records_of(
+    pipeline: Pipeline,
+    allotted: Allotted,
+    debug: DebugRequest | None,
+    names: Callable[[str, int], str] | None = None,
+) -> list[StepRecord]:
+    """The steps, as they are before anything is known of them.
+
+    Args:
+        pipeline: The pipeline.
+        allotted: Debug ports on this machine by step and rank.
+        debug: What is debugged of it.
+        names: The name of the launch configuration for a step and a rank; by default a pipeline's.
+    """
+    names = names or configuration_names(pipeline, allotted, debug)
     return [
         StepRecord(
             name=step.name,

@@ -37,7 +37,7 @@ from ..runs import record as records
 from ..runs.allotment import all_ports, allot
 from ..runs.record import IN_WORKSPACE, RunRecord, StepRecord
 from ..settings import Settings
-from .base import DebugRequest
+from .base import DebugRequest, DryJob
 
 if TYPE_CHECKING:
     from ..azureml.access import Access
@@ -78,17 +78,10 @@ class AzureBackend:
 
     def read(self, wanted: Wanted) -> Pipeline | None:
         """See :class:`~workflows.backends.base.Backend`; by SDK v2, the workspace is connected to meanwhile."""
-        from ..azureml.choice import chosen_sdk
-
-        if chosen_sdk(self._settings) == "v1":
+        if not self._by_v2(wanted):
             return None
         from ..azureml.v2.job_file import load
 
-        if wanted.parts != type(wanted.parts)():
-            raise BadValue(
-                "--trials and --mini-batch are for runs on this machine.",
-                "In a workspace the file says it: `limits`, `mini_batch_size`.",
-            )
         file = self._settings.pipeline_file
         return self.loaded(
             file, lambda sdk, _: load(file, self._settings.project, sdk, wanted, self._settings.compute_target)
@@ -120,6 +113,40 @@ class AzureBackend:
             ending = "" if found.experiment else f", {len(found.steps)} step{'s' if len(found.steps) > 1 else ''}"
             shown.text = f"{show(file)}{ending}"
         return found
+
+    def _by_v2(self, wanted: Wanted) -> bool:
+        """Whether SDK v2 reads the pipeline."""
+        from ..azureml.choice import chosen_sdk
+
+        if chosen_sdk(self._settings) == "v1":
+            return False
+        if wanted.parts != type(wanted.parts)():
+            raise BadValue(
+                "--trials and --mini-batch are for runs on this machine.",
+                "In a workspace the file says it: `limits`, `mini_batch_size`.",
+            )
+        return True
+
+    def dry_run(self, wanted: Wanted, debug: DebugRequest | None) -> DryJob | None:
+        """See :class:`~workflows.backends.base.Backend`."""
+        if not self._by_v2(wanted):
+            return None
+        from ..azureml.v2.dry_run import look
+        from ..azureml.v2.job_file import survey
+        from ..azureml.v2.sdk_module import Importing
+
+        settings = self._settings
+        with self._console.step("read") as shown:
+            shown.waiting("azure-ai-ml to be imported")
+            sdk = Importing().wait()
+            shown.waiting(f"{show(settings.pipeline_file)}")
+            loaded: LoadedJob | None = None
+            try:
+                loaded, error = survey(settings.pipeline_file, settings.project, sdk, wanted, settings.compute_target)
+            except UserError as wrong:
+                error = wrong
+            shown.text = f"{show(settings.pipeline_file)}"
+        return look(settings.pipeline_file, loaded, error, debug, settings)
 
     def submit(
         self,
@@ -305,6 +332,12 @@ class AzureBackend:
             try:
                 with sent_by(f"The workspace {place.workspace}"):
                     children = attempt(service.children, f"reading the run {run_id}", shown.detail)
+                    if not children and (
+                        name := attempt(service.single_job, f"reading the run {run_id}", shown.detail)
+                    ):
+                        place = replace(place, single=True)
+                        service = _service(workspace, replace(place, run_id=run_id), [name])
+                        children = attempt(service.children, f"reading the run {run_id}", shown.detail)
                     experiment = attempt(service.experiment, f"reading the run {run_id}", shown.detail)
             except NotThere as error:
                 raise UserError(
@@ -321,7 +354,7 @@ class AzureBackend:
         save_place(run.folder, replace(place, run_id=run_id))
         _follow(run, workspace)
         self._console.line(
-            "  note: it was submitted from elsewhere, where its token is: it cannot be debugged from here"
+            "  note: it was submitted from elsewhere, where its token and key are: it cannot be debugged from here"
         )
         return run
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ..pipelines.definition import Pipeline
+from ..errors import UserError
+from ..pipelines.definition import Pipeline, Step
 from ..runs.record import RunRecord, StepRecord
 
 if TYPE_CHECKING:
@@ -42,6 +44,46 @@ class DebugRequest:
         return "all" if self.rank is None else str(self.rank)
 
 
+@dataclass(frozen=True)
+class DryJobStep:
+    """One step of a job as it would be submitted.
+
+    Attributes:
+        step: The step.
+        environment: As the file names it.
+        compute: The compute target; empty where none is named.
+        without: Why no debugger would be let in; empty where one would.
+        ranks: The ranks that would be debugged.
+        way: How they would be reached.
+        inputs: What each input is bound to.
+    """
+
+    step: Step
+    environment: str
+    compute: str
+    without: str = ""
+    ranks: tuple[int, ...] = ()
+    way: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DryJob:
+    """A job as it would be submitted.
+
+    Attributes:
+        file: The file.
+        steps: Its steps.
+        notes: What is worth knowing.
+        errors: All that keeps it from being submitted.
+    """
+
+    file: Path
+    steps: tuple[DryJobStep, ...]
+    notes: tuple[str, ...]
+    errors: tuple[UserError, ...]
+
+
 class Backend(Protocol):
     """Runs pipelines and tells of them."""
 
@@ -57,6 +99,16 @@ class Backend(Protocol):
 
         Raises:
             UserError: It cannot be run so.
+        """
+
+    def dry_run(self, wanted: Wanted, debug: DebugRequest | None) -> DryJob | None:
+        """What would be submitted, where the backend reads the pipeline its own way; nothing is sent.
+
+        Returns:
+            None where it is read as for this machine.
+
+        Raises:
+            UserError: Nothing can be said of it.
         """
 
     def submit(

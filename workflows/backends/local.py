@@ -51,6 +51,9 @@ class LocalBackend:
         """See :class:`~workflows.backends.base.Backend`."""
         return None
 
+    def dry_run(self, wanted: Wanted, debug: DebugRequest | None) -> None:
+        """See :class:`~workflows.backends.base.Backend`."""
+
     def submit(
         self,
         pipeline: Pipeline,

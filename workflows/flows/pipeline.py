@@ -13,7 +13,7 @@ from ..backends.base import Backend, DebugRequest
 from ..console import Console
 from ..errors import UserError
 from ..paths import shown
-from ..pipelines.definition import Pipeline
+from ..pipelines.definition import Pipeline, Step
 from ..pipelines.parts import Parts
 from ..runs import begun
 from ..runs.attachable import Attachable, names_of
@@ -84,7 +84,8 @@ class PipelineFlow:
                 pipeline = wanted.taken.without_notes(pipeline)
             if debug is not None:
                 debug = replace(debug, steps=pipeline.asked)
-                _check_request(pipeline, debug)
+                chosen = [step for step in pipeline.steps if not debug.steps or step.name in debug.steps]
+                _check_rank(chosen, debug.rank)
                 check(self.settings.project)
             return backend.submit(pipeline, debug, options, waiting)
 
@@ -165,15 +166,33 @@ class PipelineFlow:
         except NoStep as error:
             raise _no_step(error.name, error.names, file, in_editor) from None
 
-    def dry_run(self, wanted: Wanted) -> None:
+    def dry_run(self, wanted: Wanted, debug: DebugRequest | None = None) -> None:
         """Show what a run would do.
+
+        Args:
+            wanted: What of the pipeline.
+            debug: What is to be debugged of it.
 
         Raises:
             UserError: It could not be run; all that is missing or wrong is told.
         """
-        from .pipeline_dry_run import look
+        from ..pipelines.selection import NoStep
+        from .pipeline_dry_run import look, show_job
 
         say_example(self.settings, self.console, "pipeline_file", "pipeline.yml")
+        try:
+            job = self.backend.dry_run(wanted, debug)
+        except NoStep as missing:
+            raise _no_step(missing.name, missing.names, self.settings.pipeline_file) from None
+        if job is not None:
+            try:
+                _check_rank([one.step for one in job.steps if one.ranks], debug.rank if debug is not None else None)
+            except UserError as wrong:
+                job = replace(job, errors=(*job.errors, wrong))
+            error = show_job(self.console, job)
+            if error is not None:
+                raise error
+            return
         error = look(self.settings, self.console, *self._survey(wanted))
         if error is not None:
             raise error
@@ -313,12 +332,11 @@ def _has_rank(step: StepRecord, rank: int | None) -> bool:
     return rank in step.ports or (step.ranks == 1 and [*step.ports] == [0])
 
 
-def _check_request(pipeline: Pipeline, debug: DebugRequest) -> None:
+def _check_rank(chosen: Sequence[Step], rank: int | None) -> None:
     from ..pipelines.commands import ranks_made
 
-    chosen = [step for step in pipeline.steps if not debug.steps or step.name in debug.steps]
     most = max((step.ranks if step.ranks > 1 else ranks_made(step.command) for step in chosen), default=1)
-    check_rank(debug.rank, most, "the steps have")
+    check_rank(rank, most, "the steps have")
 
 
 def _no_step(name: str, names: Sequence[str], file: Path | None = None, in_editor: bool = False) -> UserError:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .. import engines
+from ..backends.base import DryJob, DryJobStep
 from ..console import Console
 from ..engines.base import Engine
 from ..environments.of_steps import resolve_steps
@@ -89,29 +91,77 @@ def look(settings: Settings, console: Console, pipeline: Pipeline, error: UserEr
         _show(console, one)
     for left in pipeline.skipped:
         console.line(f"{left.name}  left out")
+    left_out = [{"step": one.name, "reason": one.reason} for one in pipeline.skipped]
+    _result(console, pipeline.file, [one.as_json() for one in steps], left_out, list(notes), error)
+    return error
+
+
+def show_job(console: Console, job: DryJob) -> UserError | None:
+    """Show what would be submitted to a workspace.
+
+    Args:
+        console: Where it is shown.
+        job: What would be.
+
+    Returns:
+        Everything that keeps it from being submitted; None where nothing does.
+    """
+    error = together(job.errors, [job.file]) if job.errors else None
+    for one in job.steps:
+        _show_submitted(console, one)
+    _result(console, job.file, [_submitted(one) for one in job.steps], [], list(job.notes), error)
+    return error
+
+
+def _submitted(one: DryJobStep) -> dict[str, Any]:
+    step = one.step
+    return {
+        "step": step.name,
+        "kind": step.kind,
+        "command": step.command,
+        "code": str(step.code) if step.code else None,
+        "environment": one.environment,
+        "inputs": dict(one.inputs),
+        "processes": step.ranks,
+        "compute": one.compute or None,
+        "debugged": {"ranks": list(one.ranks), "way": one.way} if one.ranks else None,
+        "not_debugged": one.without or None,
+    }
+
+
+def _show_submitted(console: Console, one: DryJobStep) -> None:
+    step = one.step
+    rows = []
+    if step.command:
+        rows.append(("command", scrub(step.command.strip())))
+        rows.append(("code", str(shown(step.code)) if step.code else "none"))
+        rows.append(("environment", one.environment))
+    rows.append(("compute", one.compute or "the workspace's choice"))
+    rows += [(f"input {name}", scrub(text)) for name, text in one.inputs.items()]
+    ranks = f"rank{'s' if len(one.ranks) > 1 else ''} {', '.join(map(str, one.ranks))}, " if step.ranks > 1 else ""
+    rows.append(("debugger", f"{ranks}{one.way}" if one.ranks else f"none: {one.without}"))
+    _print(console, step, rows)
+
+
+def _result(
+    console: Console,
+    file: Path,
+    steps: list[dict[str, Any]],
+    left_out: list[dict[str, str]],
+    notes: list[str],
+    error: UserError | None,
+) -> None:
     for note in notes:
         console.line(f"  note: {note}")
     missing = [
         {"problem": one.problem, "remedy": one.remedy, "file": str(one.file) if one.file else None, "line": one.line}
         for one in single(error)
     ]
-    console.result(
-        {
-            "file": str(pipeline.file),
-            "steps": [one.as_json() for one in steps],
-            "skipped": [{"step": one.name, "reason": one.reason} for one in pipeline.skipped],
-            "notes": list(notes),
-            "missing": missing,
-        }
-    )
-    return error
+    console.result({"file": str(file), "steps": steps, "skipped": left_out, "notes": notes, "missing": missing})
 
 
 def _show(console: Console, one: DryStep) -> None:
     step = one.step
-    after = f"  after {', '.join(step.after)}" if step.after else ""
-    ranks = f"  {step.ranks} processes" if step.ranks > 1 else ""
-    console.line(f"{step.name}{after}{ranks}")
     if step.kind == "best" and step.sweep is not None:
         metric = f"`{step.sweep.metric}`, {step.sweep.goal}" if step.sweep.metric else "the order of the trials"
         rows = [("outputs", f"those of the best trial by {metric}")]
@@ -122,6 +172,14 @@ def _show(console: Console, one: DryStep) -> None:
     for name, (text, source) in one.inputs.items():
         rows.append((f"input {name}", scrub(text) + (f"  ({source})" if source else "")))
     rows += [(f"output {name}", type_) for name, type_ in step.outputs.items()]
+    _print(console, step, rows)
+
+
+def _print(console: Console, step: Step, rows: Sequence[tuple[str, str]]) -> None:
+    """A step, and what is to be said of it."""
+    after = f"  after {', '.join(step.after)}" if step.after else ""
+    ranks = f"  {step.ranks} processes" if step.ranks > 1 else ""
+    console.line(f"{step.name}{after}{ranks}")
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         # A command of several lines keeps them: joined, they would be another command.

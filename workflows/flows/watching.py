@@ -408,6 +408,11 @@ class _Watch:
                     f"inv pipeline.attach --run {run.number}",
                 )
         waited = [step for step in run.steps if step.debugged and self._only in (None, step.name)]
+        if not waited and run.in_workspace and not run.file:
+            raise UserError(
+                f"The run {run.run_id} was submitted from elsewhere, where its token and key are.",
+                "Attach there; from here it can be followed (inv pipeline.tail-log --follow) and cancelled.",
+            )
         if not waited:
             raise UserError(f"Nothing is debugged in the run {run.run_id}.", f"Submit it with a debugger: {again(run)}")
         if all(step.final for step in waited):

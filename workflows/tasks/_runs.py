@@ -223,9 +223,10 @@ def see_success(run: RunRecord, step: str | None = None) -> None:
         error = step_failed(run, failed)
         error.details = ()
         raise error
-    status = chosen[0].status if step is not None else run.status
-    if status in (records.CANCELED, records.INTERRUPTED, records.SKIPPED):
-        raise UserError(f"The run {run.run_id} is over: {status}.", f"Submit it again: {again(run)}")
+    over = chosen[0] if step is not None else run
+    if over.status in (records.CANCELED, records.INTERRUPTED, records.SKIPPED):
+        why = f", {over.reason}" if over.reason else ""
+        raise UserError(f"The run {run.run_id} is over: {over.status}{why}.", f"Submit it again: {again(run)}")
 
 
 def follow_run(

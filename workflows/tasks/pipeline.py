@@ -147,7 +147,7 @@ def submit(
     flow = _flow(call)
     wanted = _going_on(call, flow, _wanted(input, step, skip, trials, mini_batch), from_run)
     if dry_run:
-        flow.dry_run(wanted)
+        flow.dry_run(wanted, request)
         return
     run = flow.submit(wanted, request, _options(call, wanted))
     call.console.line()

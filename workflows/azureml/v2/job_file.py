@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ...assets.kinds import COMPONENTS, SCHEDULE, kind_of
+from ...errors import UserError
 from ...pipelines import python_file
 from ...pipelines.definition import Pipeline, Step
 from ...pipelines.root import run_name
@@ -61,7 +62,17 @@ class LoadedJob(Pipeline):
 
 
 def load(file: Path, project: Path, sdk: Any, wanted: Wanted, compute: str | None = None) -> LoadedJob:
-    """Load a file, and as much of it as is wanted.
+    """Load a file, and as much of it as is wanted, which is what the SDK takes; see :func:`survey`."""
+    found, error = survey(file, project, sdk, wanted, compute)
+    if error is not None:
+        raise error
+    return found
+
+
+def survey(
+    file: Path, project: Path, sdk: Any, wanted: Wanted, compute: str | None = None
+) -> tuple[LoadedJob, UserError | None]:
+    """Load a file, and as much of it as is wanted; and what the SDK's own check finds wrong with that.
 
     Args:
         file: The pipeline, job, component or schedule; or ``FILE.py:FUNCTION``, which makes a pipeline.
@@ -71,7 +82,7 @@ def load(file: Path, project: Path, sdk: Any, wanted: Wanted, compute: str | Non
         compute: The compute target for steps of which the file names none.
 
     Raises:
-        UserError: It cannot be read, or is not what the SDK takes; with the line.
+        UserError: It cannot be read at all; with the line.
     """
     file = Path(os.path.abspath(file))
     inputs, source = dict(wanted.inputs), None
@@ -88,9 +99,12 @@ def load(file: Path, project: Path, sdk: Any, wanted: Wanted, compute: str | Non
     give(job, inputs, selection.removed)
     _name_compute(job, compute)
     loaded = replace(of_job(job, name, file), asked=asked)
-    with quiet():
-        validation.check(job, root)
-    return loaded
+    try:
+        with quiet():
+            validation.check(job, root)
+    except UserError as error:
+        return loaded, error
+    return loaded, None
 
 
 def _load(file: Path, root: Value, sdk: Any, source: io.StringIO | None) -> Any:

@@ -21,13 +21,12 @@ from ... import received
 from ...backends.base import DebugRequest
 from ...errors import UserError
 from ...interrupts import uninterrupted
-from ...models import ImageRef
 from ...paths import cache_folder, shown
 from ...pipelines.commands import debugged_command, published_option
 from ...pipelines.definition import Step
-from ...runs.allotment import Allotted, configuration_names, experiment_names
-from ...runs.plan import Plan, PlannedStep
-from ...runs.record import IN_WORKSPACE, RunRecord, StepRecord
+from ...runs.allotment import Allotted, experiment_names
+from ...runs.plan import Plan
+from ...runs.record import RunRecord, StepRecord
 from ...settings import Settings
 from ..checks.manager import Manager
 from ..errors import NotAllowed
@@ -35,7 +34,8 @@ from ..place import Place, save_place
 from ..relay.keys import make_key
 from ..relay.services import SERVICE
 from ..staging import SCRIPT, stage
-from ..step_debug import address_towards, debuggee_variables, planned
+from ..step_debug import address_towards, debuggee_variables
+from ..submitted import no_compute, plan_of, records_of
 from .job_file import LoadedJob, component_of
 from .sdk_module import quiet
 from .workspace import JOBS_VERSION, Workspace
@@ -176,13 +176,7 @@ class JobSubmission:
             # An address, or what is no compute of the workspace's own.
             if "/" in name or name.lower() in ("serverless", "local", *(one.lower() for one in names)):
                 continue
-            raise UserError(
-                f"There is no compute target {name}.",
-                f"Choose one of these with AML_COMPUTE_TARGET or --compute-target: {', '.join(names)}."
-                if names
-                else "Create one in the studio (Compute, Compute clusters), then name it in AML_COMPUTE_TARGET.",
-                file=None if chosen else shown(self._loaded.file),
-            )
+            raise no_compute(name, names, file=None if chosen else self._loaded.file)
 
     def _choose_compute(self) -> None:
         chosen, job = self._settings.compute_target, self._loaded.job
@@ -282,40 +276,15 @@ class JobSubmission:
 
     def plan(self) -> Plan:
         """What is submitted, as other commands look it up."""
-        debug = self.debug
-        return Plan(
-            tuple(
-                PlannedStep(
-                    name=step.name,
-                    command=step.command,
-                    code=str(step.code) if step.code else None,
-                    image=ImageRef(IN_WORKSPACE, "", "in the workspace"),
-                    ranks=step.ranks,
-                    processes=step.processes,
-                    includes=tuple(map(str, step.includes)),
-                    debug=planned(self.allotted.get(step.name), debug, self._settings),
-                )
-                for step in self._loaded.steps
-            )
-        )
+        return plan_of(self._loaded, self.allotted, self.debug, self._settings)
 
     def records(self) -> list[StepRecord]:
         """The steps, as they are before anything is known of them."""
-        names = configuration_names(self._loaded, self.allotted, self.debug)
         if self._loaded.experiment:
             (step,) = self._loaded.steps
             names = experiment_names(step.ranks, self.allotted.get(step.name, {}))
-        return [
-            StepRecord(
-                name=step.name,
-                run_id="",
-                ranks=step.ranks,
-                ports=dict(ports),
-                configurations={rank: names(step.name, rank) for rank in ports},
-            )
-            for step in self._loaded.steps
-            for ports in [self.allotted.get(step.name, {})]
-        ]
+            return records_of(self._loaded, self.allotted, self.debug, names)
+        return records_of(self._loaded, self.allotted, self.debug)
 
 
 def _handed_on(command: str) -> str:
