@@ -293,7 +293,10 @@ def test_a_script_that_is_not_debugged_is_left_alone_but_for_its_metrics(tmp_pat
         "print([name for name in os.environ if name == 'AZUREML_DEBUGGEE_OWNER'], 'debugpy' in sys.modules, sys.argv)\n"
     )
     out = run_script(tmp_path, script).splitlines()
-    assert out == ["['azureml_debuggee', 'azureml_debuggee.late', 'azureml_debuggee.step']", "[] False ['script.py']"]
+    assert out == [
+        "['azureml_debuggee', 'azureml_debuggee.late', 'azureml_debuggee.ranks', 'azureml_debuggee.step']",
+        "[] False ['script.py']",
+    ]
 
 
 def test_only_the_end_of_a_long_file_is_read_for_the_last_values(tmp_path: Path) -> None:
