@@ -386,6 +386,49 @@ class Editor:
         box.press("Enter")
         box.wait_for(state="hidden")
 
+    def open_variable(self, name: str) -> None:
+        """Open what is in a variable."""
+        row = self.page.locator(".debug-variables .monaco-list-row").filter(
+            has=self.page.locator(".name", has_text=re.compile(rf"^{re.escape(name)}\b"))
+        )
+        row.first.locator(".monaco-tl-twistie").click()
+
+    def until_row(self, text: str) -> None:
+        """Wait until the Variables pane has a row with a text."""
+        rows = self.page.locator(".debug-variables .monaco-list-row")
+        self._until(lambda: any(text in row for row in rows.all_inner_texts()), f"a row {text}")
+
+    def watch(self, expression: str, value: str) -> None:
+        """Add a watch, and wait until its value is shown."""
+        self.command("Debug: Focus on Watch View")
+        pane = self.page.locator(".pane", has=self.page.locator(".debug-watch"))
+        pane.locator(".pane-header").hover()
+        pane.locator("a.action-label[aria-label='Add Expression']").click()
+        box = self.page.locator(".debug-watch .inputBoxContainer input:visible")
+        box.wait_for()
+        box.fill(expression)
+        box.press("Enter")
+        rows = self.page.locator(".debug-watch .monaco-list-row")
+
+        def is_shown() -> bool:
+            return any(expression in row and value in row for row in rows.all_inner_texts())
+
+        self._until(is_shown, f"{expression} = {value} (of {rows.all_inner_texts()})")
+
+    def until_exception(self, *parts: str) -> None:
+        """Wait until what was raised is shown in the file."""
+        box = self.page.locator(".exception-widget")
+
+        def is_shown() -> bool:
+            text = box.first.inner_text() if box.count() else ""
+            return all(part in text.replace("\u00a0", " ") for part in parts)
+
+        self._until(is_shown, f"an exception with {parts}")
+
+    def until_notification(self, text: str) -> None:
+        """Wait until a notification, or a dialog, says something."""
+        self._until(lambda: text in self.notifications(), f"a notification {text}")
+
     def until_running(self, seconds: float = SECONDS) -> None:
         """Wait until no thread is stopped."""
         self._until(lambda: self._stop() is None, "the program going on", seconds)

@@ -19,7 +19,7 @@ from pipelines import ADD_LINE, FAMILY, PREPARE_LINE, TELL_LINE, PipelineProject
 from projects import PLAIN, PLAIN_LINE, post, until
 from remotes import remote_project
 
-from workflows.engines.ports import any_free
+from workflows.engines.ports import any_free, is_free
 
 DEPLOYMENT = "Azure Machine Learning Deployment: Docker Debug"
 
@@ -165,6 +165,49 @@ def test_f5_debugs_an_experiment(workbench: Workbench, project: PipelineProject,
         assert project.until_final()["status"] == "Completed"
         (log,) = project.runs.glob("*/azureml-logs/70_driver_log.txt")
         assert "total 5" in log.read_text()
+
+
+FAILURE = "Azure Machine Learning Snapshot: sums"
+#: Fails in a function of its own, called from a list that is long enough to be shown in pages.
+FAILING = """import json
+
+
+def train(rows, rate):
+    total = sum(rows)
+    return total / rate
+
+
+train(json.loads("[" + "7, " * 250 + "249]"), 0)
+"""
+
+
+@pytest.mark.parametrize("engine", ["process"], indirect=True)
+def test_f5_opens_a_failure_as_if_the_program_were_stopped_there(
+    workbench: Workbench, project: PipelineProject
+) -> None:
+    (project.folder / "train.py").write_text(FAILING)
+    project.ok("vscode.setup")
+    assert project.inv("experiment.run", "sums", "--follow").code == 1
+    with workbench.open(project.folder, "snapshot") as editor:
+        editor.start(FAILURE)
+        stop = editor.stopped("train.py", 6)
+        assert stop.function == "train"
+        editor.until_variable("total", "1999")
+        assert editor.variables()["rows"].startswith("[7, 7, 7")
+        editor.until_exception("ZeroDivisionError", "division by zero")
+        editor.watch("rows[-1]", "249")
+        editor.watch("len(rows)", "nothing in it can be run")
+        editor.picture("stopped at a failure")
+        editor.open_variable("rows")
+        # A long list comes in pages.
+        editor.until_row("[100..199]")
+        editor.press("F10")
+        editor.until_notification("This is a snapshot of a failure: nothing of it runs any more")
+        assert editor.stopped("train.py", 6) == stop
+        editor.stop()
+        editor.until_over()
+    port = project.launch()[FAILURE]["connect"]["port"]
+    until(lambda: is_free(port), "the end of what served the editor")
 
 
 @pytest.mark.parametrize("engine", ["process"], indirect=True)

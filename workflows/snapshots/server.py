@@ -99,7 +99,19 @@ class Server:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 client.settimeout(_GREETING_SECONDS)
                 reader = MessageReader()
-                while not session.over and (data := client.recv(_CHUNK)):
+                while not session.over:
+                    if session.stops_at is not None:
+                        client.settimeout(max(0.001, session.stops_at - time.monotonic()))
+                    try:
+                        data = client.recv(_CHUNK)
+                    except TimeoutError:
+                        if session.stops_at is None:
+                            raise
+                        client.settimeout(None)
+                        client.sendall(encode(session.stopped()))
+                        continue
+                    if not data:
+                        break
                     for message in reader.feed(data):
                         for answer in session.take(message):
                             client.sendall(encode(answer))

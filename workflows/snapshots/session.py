@@ -6,6 +6,7 @@ returned.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -30,12 +31,16 @@ _CAPABILITIES = {
     "supportsConfigurationDoneRequest": True,
     "supportsEvaluateForHovers": True,
     "supportsExceptionInfoRequest": True,
-    "supportsDelayedStackTraceLoading": True,
+    # Where VS Code fetches the first frame alone, it may fetch all meanwhile, and then shows no exception at its line.
+    "supportsDelayedStackTraceLoading": False,
     "supportsValueFormattingOptions": False,
     "supportsSetVariable": False,
     "supportsTerminateRequest": False,
     "supportTerminateDebuggee": False,
 }
+#: Seconds from a client's being configured to the stop, and from its first question for threads. VS Code asks for them
+#: once it is configured; told of a stop meanwhile, it fetches the stack twice and shows no exception at its line.
+STOP_LATER, STOP_SOON = 0.5, 0.1
 #: Inner exceptions of one that are told of, each in the one before.
 _MOST_INNER = 20
 
@@ -54,10 +59,13 @@ class Session:
     Attributes:
         attached: Whether the client has attached: then its end is the end of the server.
         over: Whether the client has said that it goes.
+        stops_at: When the client is to be told that the program has stopped, by the monotonic clock; None where it
+            has been, or is not to be yet.
     """
 
     def __init__(self, snapshot: Snapshot, sources: Sources) -> None:
         self.attached = self.over = False
+        self.stops_at: float | None = None
         self._snapshot, self._sources = snapshot, sources
         self._opened = Opened(snapshot)
         self._stacks = stacks(snapshot)
@@ -95,7 +103,9 @@ class Session:
         if command == "configurationDone" and self._pending is not None:
             yield self._response(self._pending, None)
             self._pending = None
-            yield self._stopped()
+            self.stops_at = time.monotonic() + STOP_LATER
+        if command == "threads" and self.stops_at is not None:
+            self.stops_at = min(self.stops_at, time.monotonic() + STOP_SOON)
 
     # The session
 
@@ -264,7 +274,9 @@ class Session:
             raise Failed("There is no such frame in the snapshot.")
         return number - 1
 
-    def _stopped(self) -> Json:
+    def stopped(self) -> Json:
+        """The event that says where the program stands; due at ``stops_at``."""
+        self.stops_at = None
         raised = self._snapshot.raised
         body = {
             "reason": "exception",
