@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -10,6 +11,9 @@ from .models import Check, Ended, Service
 from .private import make_folder
 from .project import read_json, state_folder, write_bytes, write_json
 from .redaction import keep_variables
+
+#: What a service leaves of its failures.
+SNAPSHOTS = "snapshot-*.json"
 
 
 def session_folder(project: Path, *, reading: bool = False) -> Path:
@@ -66,9 +70,25 @@ def forget(service: Service, ended: Ended) -> OSError | None:
             # Half of it would be taken for the whole.
             shutil.rmtree(service.session / "last", ignore_errors=True)
             why = error
+    _keep_snapshots(service)
     shutil.rmtree(service.session / "announce", ignore_errors=True)
     (service.session / "session.json").unlink(missing_ok=True)
     return why
+
+
+def snapshot_folder(project: Path, service: Service | None) -> Path:
+    """Where the snapshots are that a service has left when it failed; without one, those of the last that ended."""
+    return session_folder(project, reading=True) / "last" if service is None else service.session / "announce"
+
+
+def _keep_snapshots(service: Service) -> None:
+    """Keep what the service has left of its failures in the place of what the one before it left."""
+    last = service.session / "last"
+    for path in last.glob(SNAPSHOTS):
+        path.unlink(missing_ok=True)
+    for path in (service.session / "announce").glob(SNAPSHOTS):
+        with contextlib.suppress(OSError):
+            path.replace(last / path.name)
 
 
 def _keep_last(service: Service, ended: Ended) -> None:

@@ -14,7 +14,7 @@ from azureml_server import AzureMLServer
 from experiments import ExperimentProject, make_experiment_project
 from pages import ROOT, blocks
 from pipelines import make_pipeline_project
-from projects import ANY_ENGINE, Project
+from projects import ANY_ENGINE, Project, post, until
 from snapshot_files import failed_training
 from workspaces import make_v2_project
 
@@ -206,6 +206,50 @@ def test_a_step_that_failed_in_a_workspace_is_looked_at_from_another_machine(
         other.clean_up()
 
 
-def test_a_service_that_has_not_failed_says_so(project: Project) -> None:
+#: Fails in line 7 for a request without rows, or when it is loaded if a variable says so.
+SCORE = """import json
+import os
+
+rate = 2
+
+def share(rows):
+    return sum(rows) / len(rows)
+
+def init():
+    share([1] if "BROKEN" not in os.environ else [])
+
+def run(raw_data):
+    rows = json.loads(raw_data)["data"]
+    return {"share": share(rows)}
+"""
+
+
+def test_what_a_service_failed_with_is_looked_at(project: ExperimentProject) -> None:
+    project.write("service/score.py", SCORE)
+    project.environ |= {"AML_SCORE_SCRIPT": "service/score.py", "AML_SCORING_PORT": "0", "AML_DEBUG_PORT": "0"}
+    project.environ["AML_CONTAINER_NAME"] = f"snapshots-{os.getpid()}"
     project.inv("deploy.snapshot").says("neither init() nor run() of it has raised")
-    project.inv("deploy.attach-config", "--snapshot").says("neither init() nor run() of it has raised")
+    try:
+        failed = project.inv("deploy.debug", "--env", "BROKEN=1")
+        failed.says("service/score.py:7: error: ZeroDivisionError", "; its variables: inv deploy.snapshot")
+        stop = project.ok("deploy.snapshot", "--json", "--eval", "rows").json
+        assert stop["values"] == {"rows": "[]"} and stop["stopped"]["file"] == str(project.score)
+        url = project.ok("deploy.debug", "--json").json["scoring_url"]
+        project.inv("deploy.snapshot").says("neither init() nor run() of it has raised")
+        for number in (1, 2):
+            with pytest.raises(AssertionError, match="500"):
+                post(url, {"data": [], "number": number})
+        until(lambda: len(project.ok("deploy.snapshot", "--list", "--json").json["snapshots"]) == 2, "both snapshots")
+        stop = project.ok("deploy.snapshot", "--json", "--frame", "1", "--eval", "raw_data").json
+        assert '"number": 2' in stop["values"]["raw_data"], "the latest"
+        first = project.ok("deploy.snapshot", "--number", "1", "--frame", "1", "--eval", "raw_data").out
+        assert '"number": 1' in first
+        with opened(project, "deploy.attach-config", "--snapshot") as client:
+            assert client.wait_event("stopped", 10).body["text"] == "ZeroDivisionError: division by zero"
+            frame = read_stack(client, 1)[0]
+            assert (frame.file, frame.line, read_locals(client, frame)) == (str(project.score), 7, {"rows": "[]"})
+            client.disconnect()
+        project.ok("container.stop")
+        assert "ZeroDivisionError" in project.ok("deploy.snapshot").out
+    finally:
+        project.inv("container.stop")

@@ -305,7 +305,7 @@ def _load_error(service: Service, event: dict[str, Any], again: str) -> UserErro
     name = str(event.get("message")).strip("'")
     if event.get("type") == "KeyError" and name in os.environ:
         error.remedy = f"{name} is set here, and a service has what is named: inv deploy.debug --env {name}"
-    if snapshots.files_of_service(service.project, service.created):
+    if snapshots.files_of_service(service.project):
         error.remedy = f"{error.remedy.rstrip('.')}; its variables: inv deploy.snapshot"
     return error
 

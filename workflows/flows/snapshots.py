@@ -27,8 +27,6 @@ from ..vscode import pressed
 FAMILY = "Azure Machine Learning Snapshot"
 #: What a deployment is called in a configuration's name.
 DEPLOYMENT = "deployment"
-#: Folders of a deployment's session that may hold some.
-_OF_SERVICE = ("snapshots", "logs", "announce", "last")
 
 
 def configuration_name(name: str) -> str:
@@ -120,7 +118,7 @@ def _planned_code(run: RunRecord) -> list[Path]:
 def _planned(run: RunRecord) -> bool:
     """Whether the run was to leave snapshots; also where that is not known here."""
     try:
-        return bool(getattr(plans.load(run.folder), "snapshots", False))
+        return plans.load(run.folder).snapshots
     except ValueError:
         return True
 
@@ -193,16 +191,9 @@ def of_service(settings: Settings) -> Found:
     return found
 
 
-def files_of_service(project: Path, since: float = 0.0) -> list[Path]:
-    """The files of a project's service.
-
-    Args:
-        project: The project's folder.
-        since: Only those that were written from then on, in seconds since the epoch.
-    """
-    folder = sessions.session_folder(project, reading=True)
-    found = finding.files_in(folder / name for name in _OF_SERVICE)
-    return [path for path in found if path.stat().st_mtime >= since] if since else found
+def files_of_service(project: Path) -> list[Path]:
+    """The files of a project's service, or of the last one that ended."""
+    return finding.files_in([sessions.snapshot_folder(project, sessions.load(project))])
 
 
 # An editor

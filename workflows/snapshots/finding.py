@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from ..sessions import SNAPSHOTS
 from .model import Snapshot
 from .reading import read
 
 #: As the writer names them.
-PATTERN = "snapshot-*.json"
+PATTERN = SNAPSHOTS
 #: Folders of a step that hold its logs.
 LOG_FOLDERS = ("logs", "azureml-logs", "user_logs")
 #: Files that are looked into: a script may write as many as it likes.
