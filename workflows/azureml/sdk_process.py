@@ -10,26 +10,13 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..background import log
 from ..errors import UserError
 from ..runs import record as records
-from .access import Access
+from .connected import connect
 from .errors import SIGNING_IN, attempt, passes
 from .place import load_place
-
-
-def cancel(workspace: Any, run_id: str) -> None:
-    """Ask the service to end a pipeline's run, by SDK v1.
-
-    Args:
-        workspace: The SDK's workspace.
-        run_id: The run's id.
-    """
-    from azureml.pipeline.core import PipelineRun
-
-    PipelineRun(workspace.get_run(run_id).experiment, run_id).cancel()
 
 
 def _answer(told: Mapping[str, object]) -> None:
@@ -45,20 +32,10 @@ def main(folder: Path, what: str) -> int:
         _answer({"problem": f"{folder} is the folder of no run in a workspace."})
         return 1
     try:
-        settings = place.settings(resolve(run.project))
-        if place.sdk == "v2":
-            from .v2.workspace import connect
-
-            found = connect(settings, log)
-            access, end = found.access, lambda: found.cancel(place.run_id)
-        else:
-            from .workspace import connect as connect_v1
-
-            workspace = connect_v1(settings, log)
-            access, end = lambda: Access.of(workspace), lambda: cancel(workspace, place.run_id)
+        workspace = connect(resolve(run.project), place, log)
         if what == "cancel":
-            attempt(end, "canceling the run", log)
-        sys.stdout.write(attempt(access, SIGNING_IN, log).to_json() + "\n")
+            attempt(lambda: workspace.cancel(place.run_id), "canceling the run", log)
+        sys.stdout.write(attempt(workspace.access, SIGNING_IN, log).to_json() + "\n")
     except UserError as error:
         cause = error.__cause__
         told = {

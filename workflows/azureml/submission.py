@@ -24,6 +24,7 @@ from ..runs.allotment import Allotted
 from ..runs.plan import Plan
 from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings
+from .connected import ByV1
 from .environments import cloud_environment
 from .place import Place, save_place
 from .plan import CloudInput, CloudPipeline, CloudStep
@@ -70,20 +71,20 @@ class Submission:
         found += [one.note for one in self._environments.values() if one.note]
         return list(dict.fromkeys(found))
 
-    def stage(self, run: RunRecord, token: str, workspace: Any) -> None:
+    def stage(self, run: RunRecord, token: str, workspace: ByV1) -> None:
         """Make the folders that become the steps' snapshots.
 
         Args:
             run: The run's record, in whose folder they are.
             token: What the gates of its steps ask for; empty where they ask for nothing. Its digest goes along.
-            workspace: The SDK's.
+            workspace: The workspace.
 
         Raises:
             UserError: A step's code cannot be sent.
         """
         from ..environments.debugpy_beside import debugpy_folder
 
-        history = str(workspace.service_context._get_run_history_url())
+        history = str(workspace.sdk.service_context._get_run_history_url())
         client = address_towards(history) if self.debug is not None else None
         digest = hashlib.sha256(token.encode()).hexdigest() if token else ""
         for step in self._pipeline.steps:
@@ -97,13 +98,13 @@ class Submission:
                 step.name,
             )
 
-    def start(self, run: RunRecord, place: Place, workspace: Any, report: Callable[[str], None]) -> Place:
+    def start(self, run: RunRecord, place: Place, workspace: ByV1, report: Callable[[str], None]) -> Place:
         """Submit what is staged.
 
         Args:
             run: The run's record.
             place: The workspace.
-            workspace: The SDK's.
+            workspace: The workspace.
             report: Called with each line of progress.
 
         Returns:
@@ -153,12 +154,12 @@ class Submission:
 
         # What the SDK prints of each step is said by this program's own lines.
         with redirect_stdout(io.StringIO()):
-            made = attempt(lambda: graph.prepare(workspace, submitted, report), "preparing the pipeline", report)
+            made = attempt(lambda: graph.prepare(workspace.sdk, submitted, report), "preparing the pipeline", report)
 
             def start() -> Place:
                 # Interrupted, it would leave a run that nobody here knows.
                 with uninterrupted():
-                    run_id, page = graph.start(workspace, submitted, made)
+                    run_id, page = graph.start(workspace.sdk, submitted, made)
                     received.name(run_id, "a run's id")
                     started = replace(place, run_id=run_id, experiment=submitted.experiment, page=page)
                     save_place(run.folder, started)

@@ -16,9 +16,11 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..azureml.connected import Connected, connect
 from ..azureml.place import Place, load_place, save_place
 from ..background import spawn
 from ..console import Console
@@ -40,7 +42,6 @@ from ..settings import Settings
 from .base import DebugRequest, DryJob
 
 if TYPE_CHECKING:
-    from ..azureml.access import Access
     from ..azureml.history import RunHistory
     from ..azureml.plan import ChildRun
     from ..azureml.service import PipelineService
@@ -245,7 +246,7 @@ class AzureBackend:
         if place is None:
             return
         with self._console.step("fetch") as shown:
-            service = _service(connected(self._settings, place, shown), place, [step.name for step in run.steps])
+            service = _service(connect(self._settings, place, shown.detail), place, [step.name for step in run.steps])
             count = 0
             with sent_by(f"The workspace {place.workspace}"):
                 children: dict[str, ChildRun] = {}
@@ -275,7 +276,7 @@ class AzureBackend:
         if place is None:
             raise UserError(f"Where the run {run.run_id} is, is not known here.", "See https://ml.azure.com.")
         shown.waiting(f"the workspace {place.workspace}")
-        return _history(connected(self._settings, place, shown))
+        return _history(connect(self._settings, place, shown.detail))
 
     def _submission(self, pipeline: Pipeline, debug: DebugRequest | None) -> Submission | JobSubmission:
         if self._connected is None:
@@ -303,7 +304,7 @@ class AzureBackend:
             self._settings.auth,
             sdk=chosen_sdk(self._settings),
         )
-        return connected(self._settings, place, shown), place
+        return connect(self._settings, place, shown.detail), place
 
     def _keep_followed(self, run: RunRecord) -> None:
         """Start a run's follower again where there is none, such as after the machine was restarted."""
@@ -318,7 +319,7 @@ class AzureBackend:
                 run.events(step).unlink(missing_ok=True)
         with self._console.step("connect") as shown:
             # Here and not in the background: what is wrong is told to the person, who may have to sign in.
-            workspace = connected(self._settings, place, shown)
+            workspace = connect(self._settings, place, shown.detail)
             shown.text = f"workspace {place.workspace}"
         _follow(run, workspace)
 
@@ -358,7 +359,7 @@ class AzureBackend:
         )
         return run
 
-    def _discard(self, run: RunRecord, workspace: Any) -> None:
+    def _discard(self, run: RunRecord, workspace: Connected) -> None:
         """Take away what a submission that failed has made, here and, where it got so far, there."""
         from ..azureml.errors import NotThere, attempt
 
@@ -383,59 +384,34 @@ def _keep(path: Path, text: str) -> None:
         file.write(text)
 
 
-def connected(settings: Settings, place: Place, shown: Shown) -> Any:
-    """The workspace of a place, by the SDK that the place says; raises as that one's own `connect`."""
-    if place.sdk == "v2":
-        from ..azureml.v2.workspace import connect
-
-        return connect(place.settings(settings), shown.detail)
-    from ..azureml.workspace import connect as connect_v1
-
-    return connect_v1(place.settings(settings), shown.detail)
-
-
-def _access(workspace: Any) -> Access:
-    from ..azureml.access import Access
-    from ..azureml.v2.workspace import Workspace
-
-    return workspace.access() if isinstance(workspace, Workspace) else Access.of(workspace)
-
-
-def _service(workspace: Any, place: Place, steps: Sequence[str] = ()) -> PipelineService:
+def _service(workspace: Connected, place: Place, steps: Sequence[str] = ()) -> PipelineService:
     """A run as the workspace tells of it, for a process that is signed in already.
 
     Args:
-        workspace: The workspace, by either SDK.
+        workspace: The workspace.
         place: The run's place.
         steps: Names of its steps, where they are known.
     """
-    from ..azureml.sdk_process import cancel
     from ..azureml.service import PipelineService
-    from ..azureml.v2.workspace import Workspace
-
-    def end() -> None:
-        if isinstance(workspace, Workspace):
-            workspace.cancel(place.run_id)
-        else:
-            cancel(workspace, place.run_id)
 
     single = place.single and bool(steps)
+    end = partial(workspace.cancel, place.run_id)
     return PipelineService(_history(workspace), place.run_id, end, steps, single=single)
 
 
-def _history(workspace: Any) -> RunHistory:
+def _history(workspace: Connected) -> RunHistory:
     from ..azureml.access import Renewing
     from ..azureml.history import RunHistory
 
-    return RunHistory(Renewing(None, lambda: _access(workspace)))
+    return RunHistory(Renewing(None, workspace.access))
 
 
-def _follow(run: RunRecord, workspace: Any) -> None:
+def _follow(run: RunRecord, workspace: Connected) -> None:
     """Start a run's follower and let it go its own way, whatever becomes of this process and its terminal.
 
     It is handed the token that this process has: it needs no SDK before that one ends.
     """
-    access = _access(workspace).to_json().encode()
+    access = workspace.access().to_json().encode()
     with append_log(run.folder / "runner.log") as log:
         pipe = subprocess.PIPE
         child = spawn(FOLLOWER, [str(run.folder)], cwd=run.folder, stdin=pipe, stdout=log, stderr=log)
