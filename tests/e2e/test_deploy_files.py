@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from deployment_files import BLUE, OWN, SCORE, SCORE_LINE, make
-from projects import Project, post
+from projects import ANY_ENGINE, Project, post
 
 from workflows.debugger.dap import DapClient
 
@@ -208,6 +208,19 @@ def test_what_a_deployment_would_run_is_shown_and_nothing_is_made(files: Project
     assert missing.code == 1 and not json.loads(missing.out.splitlines()[-1])["ok"]
     wrong = [one["text"] for one in missing.json["findings"] if one["ok"] is False]
     assert [text.partition(": error: ")[0] for text in wrong] == ["endpoints/blue.yml:5:3", "endpoints/blue.yml:8:3"]
+
+
+@ANY_ENGINE
+def test_a_registered_model_that_a_workspace_would_give_says_what_is_missing_for_that(files: Project) -> None:
+    text = BLUE.replace("model:\n  path: ../model-1/model\n", "model: azureml:weights:1\n")
+    (files.folder / "endpoints" / "blue.yml").write_text(text)
+    named = ["deploy.debug", "--dry-run", "--deployment", "endpoints/blue.yml"]
+    assert "would bring it" not in files.inv(*named).out
+    files.environ |= {"AML_WORKSPACE": "ours", "AML_SDK": "v1"}
+    refused = files.inv(*named)
+    assert refused.code == 1 and "endpoints/blue.yml:4" in refused.out
+    told = " ".join(refused.out.split())
+    assert "SDK v2 would bring it from the workspace, and AML_SDK=v1 is chosen. Set AML_SDK=v2. Or name" in told
 
 
 def test_a_wrong_file_is_refused_before_anything_is_built(files: Project) -> None:

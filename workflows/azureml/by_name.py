@@ -68,9 +68,9 @@ def _see_v2(settings: Settings, text: str) -> None:
 
 
 def model_bringer(settings: Settings, console: Console) -> Callable[[str], Model] | None:
-    """What brings a deployment's registered model here; None where no workspace is named, or SDK v1 is chosen."""
+    """What brings a deployment's registered model here, or says why it cannot; None where no workspace is named."""
     if not can_bring(settings):
-        return None
+        return _no_bringer(settings)
 
     def bring(text: str) -> Model:
         from .v2.assets_here import bring_model
@@ -82,10 +82,31 @@ def model_bringer(settings: Settings, console: Console) -> Callable[[str], Model
     return bring
 
 
+def _no_bringer(settings: Settings) -> Callable[[str], Model] | None:
+    """What says why a workspace that is named cannot give a model; None where none is named."""
+    from . import sdk
+    from .choice import PACKAGE
+    from .workspace import is_named
+
+    if not is_named(settings):
+        return None
+
+    def refuse(text: str) -> Model:
+        v1 = settings.sdk == "v1"
+        why = "AML_SDK=v1 is chosen" if v1 else f"{PACKAGE} is not installed"
+        remedy = "Set AML_SDK=v2" if v1 else f"Install the extra: {sdk.install_command('v2')}"
+        raise UserError(
+            f"The model `{text}` is not on this machine. SDK v2 would bring it from the workspace, and {why}.",
+            f"{remedy}. Or name its folder: --model-dir FOLDER",
+        )
+
+    return refuse
+
+
 def model_named(settings: Settings) -> Callable[[str], Model] | None:
     """The same for a dry run: it says where a model would come from, and brings nothing."""
     if not can_bring(settings):
-        return None
+        return _no_bringer(settings)
 
     def name(text: str) -> Model:
         found = parse(text, MODELS)

@@ -143,7 +143,14 @@ def _named(
         if exists(path):
             return Model(path)
     if bring is not None and scheme(text) == "azureml":
-        return bring(text)
+        try:
+            return bring(text)
+        except UserError as error:
+            # It is told where the name stands, unless more than two lines belong to it.
+            if error.file is not None or error.details:
+                raise
+            problems.add(value, error.problem, error.remedy)
+            return None
     problems.add(value, f"The model `{shortened(text, 200)}` is not on this machine.", _ELSEWHERE)
     return None
 
