@@ -18,6 +18,10 @@ SUBJECTS = {
     "pipeline": ("pipeline", "Measure the pipeline story against scripts started by hand under debugpy."),
     "children": ("children", "Measure a step that starts many children against the same script started plainly."),
     "experiment": ("experiment", "Measure the experiment story against a bare docker run of debugpy."),
+    "postmortem": (
+        "postmortem",
+        "Measure what a failure leaves against coredumpy, and what that costs a run without one.",
+    ),
     "remote": ("remote", "Measure --remote against the same typed there, against rsync, and against no tunnel."),
     "azureml": ("azureml", "Measure following a run in a workspace: time to the launch configuration, requests."),
     "following": ("following", "Measure following a log against tail -f."),
