@@ -13,6 +13,7 @@ from debuggee_harness import EVERY
 from step_harness import INJECT, lay_out, run, version
 
 Json = dict[str, Any]
+TORCH = os.environ.get("AZUREML_DEBUG_TEST_TORCH", "")
 WORK = """
     import sys, threading, time
 
@@ -211,6 +212,15 @@ def test_each_rank_leaves_its_own(tmp_path: Path) -> None:
     assert [one["where"]["rank"] for one in snapshots(tmp_path)] == [0, 1, 2]
 
 
+def test_a_python_that_ignores_its_environment_leaves_one_as_well(tmp_path: Path) -> None:
+    code = lay_out(tmp_path, {"work.py": WORK})
+    bare = run(code, "{python} -I work.py main", sys.executable, {})
+    assert run(code, "{python} -I {launcher} work.py main", sys.executable, variables(tmp_path)) == bare
+    (snapshot,) = snapshots(tmp_path)
+    assert snapshot["frames"][snapshot["exceptions"][0]["frames"][0]]["function"] == "<module>"
+    assert snapshot["program"]["argv"] == ["work.py", "main"]
+
+
 def test_what_others_run_leaves_none(tmp_path: Path) -> None:
     code = lay_out(tmp_path, {"broken.json": "{"})
     assert run(code, "{python} -m json.tool nothing.json", sys.executable, variables(tmp_path))[0] != 0
@@ -284,20 +294,27 @@ def test_names_that_look_secret_are_left_out_at_every_depth_and_those_of_a_patte
     assert snapshot["program"]["argv"][1:] == ["--password", "***", "--token=***"]
 
 
-def test_arrays_and_tables_are_described_and_nothing_is_imported_for_them(tmp_path: Path) -> None:
-    numpy = pytest.importorskip("numpy")
-    pandas = pytest.importorskip("pandas")
-    assert numpy and pandas
+@pytest.mark.skipif(not TORCH, reason="AZUREML_DEBUG_TEST_TORCH names no Python with torch, pandas and debugpy")
+def test_tensors_arrays_and_tables_are_described_and_none_of_them_does_harm(tmp_path: Path) -> None:
     code = lay_out(
         tmp_path,
         {
             "work.py": """
-            import numpy, pandas
+            import numpy, pandas, torch
+            class Hostile(torch.Tensor):
+                @classmethod
+                def __torch_function__(cls, *arguments, **options):
+                    print("called")
+                    raise RuntimeError
             def work():
-                batch = numpy.zeros((2, 3)); batch[0, 1] = numpy.nan; batch[1, 2] = numpy.inf
+                batch = torch.zeros(2, 3); batch[0, 1] = float("nan"); batch[1, 2] = float("inf")
+                hostile = torch.zeros(2).as_subclass(Hostile)
+                freed = torch.zeros(1000)
+                freed.untyped_storage().resize_(0)
+                elsewhere = torch.zeros(3, device="meta")
                 large = numpy.zeros(20_000_000, dtype="float32")
-                counts = numpy.arange(4)
-                single = numpy.float32(0.5)
+                counts, single = numpy.arange(4), numpy.float32(0.5)
+                named = numpy.array([("a-token-123", 1)], dtype=[("token", "U20"), ("x", "i4")])
                 mapped = numpy.memmap("data.bin", dtype="u1", mode="w+", shape=(4096 * 4,))
                 open("data.bin", "wb").close()  # What it was mapped from has gone.
                 houses = pandas.DataFrame({"price": [1.5, None], "token": ["a-token-123", "b"]}, index=["a", "b"])
@@ -307,20 +324,21 @@ def test_arrays_and_tables_are_described_and_nothing_is_imported_for_them(tmp_pa
             """
         },
     )
-    run(code, "{python} work.py", sys.executable, variables(tmp_path))
+    assert run(code, "{python} work.py", TORCH, variables(tmp_path))[:2] == (1, [])
     (snapshot,) = snapshots(tmp_path)
     found = locals_of(snapshot, "work")
     batch = found["batch"]
-    assert (batch["kind"], batch["shape"], batch["dtype"], batch["device"]) == ("array", [2, 3], "float64", "cpu")
+    assert (batch["kind"], batch["shape"], batch["dtype"], batch["device"]) == ("array", [2, 3], "float32", "cpu")
     assert (batch["nan"], batch["inf"], len(batch["items"])) == (1, 1, 6)
+    assert found["hostile"]["shape"] == [2] and found["freed"]["shape"] == [1000] and found["freed"]["items"] == []
+    assert (found["elsewhere"]["device"], found["elsewhere"]["nan"]) == ("meta", None)
     assert found["large"]["nan"] is None and found["large"]["more"] == 20_000_000 - 20
     assert found["counts"]["nan"] is None and found["single"]["text"] == "0.5"
     assert found["mapped"]["shape"] == [16384] and found["mapped"]["items"] == []
     houses = found["houses"]
     assert (houses["kind"], houses["shape"]) == ("table", [2, 2]) and houses["columns"][0] == ["price", "float64"]
     assert len(houses["items"]) == 2 and "a-token-123" not in json.dumps(snapshot)
-    assert found["prices"]["shape"] == [2]
-    assert snapshot["packages"]["numpy"] == numpy.__version__
+    assert found["prices"]["shape"] == [2] and {"numpy", "pandas", "torch"} <= set(snapshot["packages"])
 
 
 def test_an_array_of_a_library_that_only_looks_like_one_is_an_object(tmp_path: Path) -> None:

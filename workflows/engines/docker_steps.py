@@ -101,7 +101,7 @@ class DockerSteps:
     def start_step(self, spec: StepSpec, command: str, variables: Mapping[str, str]) -> StepProcess:
         """See :class:`~workflows.engines.steps.StepEngine`."""
         make_folders(spec)
-        if spec.debug is not None:
+        if spec.injected:
             command = debugged_command(command, f"{DEBUGGEE_ROOT}/inject/launch.py")
         for rank in range(spec.ranks):
             # Ours, so that whoever follows it need not wait for the container.

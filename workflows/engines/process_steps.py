@@ -99,7 +99,7 @@ class ProcessSteps:
             listen_host="127.0.0.1",
         )
         master = ports.any_free(frozenset(spec.debug.ports.values() if spec.debug else ())) if spec.ranks > 1 else 0
-        if spec.debug is not None:
+        if spec.injected:
             command = debugged_command(command, f"{DEBUGGEE}/inject/launch.py")
         children: list[subprocess.Popen[bytes]] = []
         try:

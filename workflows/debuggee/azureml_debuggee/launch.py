@@ -24,6 +24,10 @@ def run(inject: str) -> None:
         program = Program("script", sys.argv[0])
     else:
         raise SystemExit("launch.py: no script")
+    if os.environ.get("AZUREML_DEBUGGEE_SNAPSHOTS"):
+        from . import failures
+
+        failures.watch()
     start = prepare(inject, program)
     _set_path(program)
     if start is not None:

@@ -17,6 +17,7 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple
 
+    from .snapshot_names import Names
     from .snapshot_types import Shape
 
     Enter = Callable[[Any, str, int], Optional[int]]
@@ -34,11 +35,11 @@ class Arrays:
 
     Args:
         until: When there is no more time, on the monotonic clock.
-        is_secret: Whether a name looks like that of a secret.
+        names: Tells what is left out.
     """
 
-    def __init__(self, until: float, is_secret: Callable[[str], bool]) -> None:
-        self._until, self._is_secret = until, is_secret
+    def __init__(self, until: float, names: Names) -> None:
+        self._until, self._names, self._is_secret = until, names, names.is_secret
         modules = sys.modules
         self._numpy = snapshot_types.module_entries(modules.get("numpy"))
         self._array: Any = _of_c(self._numpy.get("ndarray"))
@@ -106,7 +107,10 @@ class Arrays:
             return found
         view = self._array.view(value, self._array)
         first = view.reshape(-1)[:ELEMENTS] if view.flags.c_contiguous else view.flat[:ELEMENTS]
-        if not any(map(self._is_secret, kind.names or ())):
+        secrets = [field for field in kind.names or () if self._is_secret(field)]
+        for field in secrets:
+            self._left_out(field, first[field].tolist())
+        if not secrets:
             indices = (enter(one, "", depth + 1) for one in first.tolist())
             found["items"] = [[None, index] for index in indices if index is not None]
         found["more"] = count - len(found["items"])
@@ -229,7 +233,7 @@ class Arrays:
         columns = [head.iloc[:, number] for number in range(len(labels))]
         found["columns"] = [[label, str(column.dtype)] for label, column in zip(labels, columns)]
         texts = [
-            [LEFT_OUT] * len(column) if self._is_secret(label) else column.tolist()
+            self._left_out(label, column.tolist()) if self._is_secret(label) else column.tolist()
             for label, column in zip(labels, columns)
         ]
         rows = zip(*texts) if columns else ()
@@ -250,10 +254,17 @@ class Arrays:
         head = self._iloc(self._series)(value)[: ELEMENTS // 2]
         found["columns"] = [[_label(dict.get(entries, "_name")), str(head.dtype)]]
         is_secret = self._is_secret(found["columns"][0][0])
-        elements = [LEFT_OUT] * len(head) if is_secret else head.tolist()
+        elements = self._left_out(found["columns"][0][0], head.tolist()) if is_secret else head.tolist()
         found["items"] = self._rows(head.index.tolist(), elements, enter, depth)
         found["more"] = found["shape"][0] - len(found["items"])
         return found
+
+    def _left_out(self, name: str, elements: List[Any]) -> List[Any]:
+        """What stands for the elements of a column that is left out by its name."""
+        for one in elements:
+            if type(one) is str:
+                self._names.keep(name, one)
+        return [LEFT_OUT] * len(elements)
 
     def _iloc(self, kind: Any) -> Any:
         """What takes rows and columns of a table by their numbers."""

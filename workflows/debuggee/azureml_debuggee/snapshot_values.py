@@ -77,7 +77,7 @@ class Values:
         self._variables = frozenset(
             os.fsdecode(name) for name in (data if type(data) is dict else {}) if type(name) in (str, bytes)
         )
-        self._arrays = snapshot_arrays.Arrays(until, names.is_secret)
+        self._arrays = snapshot_arrays.Arrays(until, names)
         self._readers = self._known_readers()
 
     def _known_readers(self) -> Dict[int, Callable[[Any, Dict[str, Any], int], bool]]:
@@ -162,7 +162,10 @@ class Values:
     def finish(self) -> None:
         """Give every container a text, of the elements that have been recorded."""
         for entry in reversed(self.entries):
-            if "text" not in entry:
+            if "text" not in entry and "items" not in entry:
+                # There was no room, or no time, to look into it.
+                entry["kind"], entry["text"] = "opaque", "<{} ...>".format(entry["type"])
+            elif "text" not in entry:
                 entry["text"] = self._brief_of(entry)
 
     # Parts
