@@ -102,7 +102,7 @@ class Project:
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """Type a command and do not wait for it."""
         environ = self._environment(more)
-        source = None if self.prefix else ready(self.python, ROOT)
+        source = None if self.prefix else ready(self.python, ROOT, environ)
         if source is not None and source.takes(self.folder, environ):
             child: subprocess.Popen[str] = Command(source, arguments, cwd=self.folder, env=environ)
         else:

@@ -27,7 +27,11 @@ LINE = "sys.path.insert(0, {!r})\nfrom workflows import namespace as ns\n"
 #: Start every command the usual way, to look for what the two ways differ in.
 PLAIN = "AZUREML_DEBUG_TEST_PLAIN"
 _DECIDING = ("PYTHON", "LC_", "LD_", "MALLOC_")
-_DECIDING_TOO = ("LANG", "LANGUAGE", "TZ")
+_DECIDING_TOO = ("LANG", "LANGUAGE", "TZ", "AZUREML_DEBUG_TEST_SIGN_IN")
+#: What leads an SDK to the server of a test.
+CLIENT = Path(__file__).resolve().parents[1] / "azureml_server" / "client"
+#: The Pythons that have an SDK as well, by the variable that names each, and the SDK.
+_SDKS = {"AZUREML_DEBUG_TEST_SDK": "v1", "AZUREML_DEBUG_TEST_SDK_V2": "v2"}
 
 
 def _deciding(environ: Mapping[str, str]) -> dict[str, str]:
@@ -41,17 +45,22 @@ class Ready:
     Args:
         python: The interpreter.
         root: The program's folder.
+        deciding: The variables that tell how Python starts.
+        sdk: The SDK that is loaded as well: `v1` or `v2`.
     """
 
-    def __init__(self, python: str, root: Path) -> None:
-        self._deciding = _deciding(os.environ)
+    def __init__(self, python: str, root: Path, deciding: Mapping[str, str], sdk: str = "") -> None:
+        self._deciding = dict(deciding)
         self._lock = threading.Lock()
         self._root = str(root)
         ours, theirs = socket.socketpair()
         with theirs:
+            begins = str(Path(__file__).with_name("ready_process.py"))
             self._process = subprocess.Popen(
-                [python, str(Path(__file__).with_name("ready_process.py")), str(theirs.fileno()), self._root],
+                [python, begins, str(theirs.fileno()), self._root, *filter(None, [sdk])],
                 cwd=root,
+                # What leads to the server of a test is set up as for one, and asks for its address when it is used.
+                env={**os.environ, **deciding, "AZUREML_DEBUG_TEST_SERVER": "https://none.invalid"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -75,7 +84,9 @@ class Ready:
             return False
         if LINE.format(self._root) not in text:
             return False
-        return self._names.isdisjoint(name.partition(".")[0] for name in os.listdir(folder))
+        here = (name for name in os.listdir(folder) if name.partition(".")[0] in self._names)
+        # A folder that is no package hides nothing.
+        return not any(name.endswith((".py", ".so")) or (folder / name / "__init__.py").exists() for name in here)
 
     def begin(self, arguments: Sequence[str], folder: str, environ: Mapping[str, str], streams: Sequence[int]) -> int:
         """Start a command.
@@ -111,14 +122,32 @@ class Ready:
         self._process.stderr.close()
 
 
-@functools.cache
-def ready(python: str, root: Path) -> Ready | None:
-    """The one of this process; None where there can be none."""
+def ready(python: str, root: Path, environ: Mapping[str, str]) -> Ready | None:
+    """The one of this process for a Python and an environment; None where a command is started the usual way.
+
+    Args:
+        python: The interpreter.
+        root: The program's folder.
+        environ: The command's environment.
+    """
     if not hasattr(os, "pidfd_open") or os.environ.get(PLAIN):
         return None
+    own, wanted = _deciding(os.environ), _deciding(environ)
+    sdk = next((version for name, version in _SDKS.items() if python == os.environ.get(name)), "")
+    if sdk:
+        path = [*filter(None, [own.get("PYTHONPATH")]), str(CLIENT)]
+        own["PYTHONPATH"] = os.pathsep.join(path)
+        wanted.pop("AZUREML_DEBUG_TEST_SIGN_IN", None)
+    if own != wanted or not (sdk or python == sys.executable):
+        return None
+    return _ready(python, root, frozenset(_deciding(environ).items()), sdk)
+
+
+@functools.cache
+def _ready(python: str, root: Path, deciding: frozenset[tuple[str, str]], sdk: str) -> Ready:
     import atexit
 
-    made = Ready(python, root)
+    made = Ready(python, root, dict(deciding), sdk)
     atexit.register(made.close)
     return made
 

@@ -1,6 +1,6 @@
 """The process that `ready` starts: loads the program, and becomes a command, by a fork, as often as it is asked to.
 
-`python ready_process.py DESCRIPTOR ROOT`; standard library only, but for what it loads.
+`python ready_process.py DESCRIPTOR ROOT [SDK]`; standard library only, but for what it loads.
 """
 
 from __future__ import annotations
@@ -29,17 +29,23 @@ _LEFT_OUT = (
 )
 
 
-def load(root: str) -> None:
-    """Import what commands import."""
+def load(root: str, sdk: str = "") -> None:
+    """Import what commands import, and the SDK as the program does."""
     sys.path.insert(0, root)
-    sys.argv[1:] = []
     importlib.import_module("invoke.main")
     package = importlib.import_module("workflows")
     assert package.namespace
     for module in pkgutil.walk_packages(package.__path__, "workflows."):
         if not module.name.startswith(_LEFT_OUT) and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    if sdk == "v1":
+        importlib.import_module("workflows.azureml.sdk").load()
+    elif sdk == "v2":
+        importlib.import_module("workflows.azureml.v2.sdk_module").Importing().wait()
+        importlib.import_module("azure.identity")
     sys.path.remove(root)
+    # A fork takes none but its own thread along.
+    assert len(os.listdir("/proc/self/task")) == 1
 
 
 def received(source: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -104,8 +110,10 @@ def tell(descriptor: int, number: int) -> None:
 
 def main() -> None:
     """Load, say what has been loaded, serve; a copy goes on as `python -m invoke`."""
-    source = socket.socket(fileno=int(sys.argv[1]))
-    load(sys.argv[2])
+    descriptor, *told = sys.argv[1:]
+    sys.argv[1:] = []
+    source = socket.socket(fileno=int(descriptor))
+    load(*told)
     names = " ".join({name.partition(".")[0] for name in sys.modules} | {"sitecustomize", "usercustomize"}).encode()
     source.sendall(struct.pack("!I", len(names)) + names)
     gc.collect()

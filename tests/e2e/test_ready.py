@@ -18,7 +18,7 @@ BEGUN = "import os, sys, time\nopen('begun', 'w').write(f'{os.getpid()} {os.gets
 
 @pytest.fixture
 def source() -> Ready:
-    found = ready(sys.executable, ROOT)
+    found = ready(sys.executable, ROOT, os.environ)
     if found is None:
         pytest.skip("this system's processes have no descriptors")
     return found
@@ -76,11 +76,13 @@ def test_what_would_start_otherwise_is_started_the_usual_way(made: Project, sour
     assert source.takes(made.folder, environ)
     for name in ("PYTHONPATH", "PYTHONUTF8", "LC_ALL", "TZ"):
         assert not source.takes(made.folder, {**environ, name: "anything"})
-    for hiding in ("invoke.py", "docker", "sitecustomize.py"):
+    for hiding in ("invoke.py", "docker/__init__.py", "sitecustomize.py"):
         place = made.folder / hiding
-        place.mkdir()
+        place.parent.mkdir(exist_ok=True)
+        place.touch()
         assert not source.takes(made.folder, environ)
-        place.rmdir()
+        place.unlink()
+        assert source.takes(made.folder, environ)
     tasks = made.folder / "tasks.py"
     tasks.write_text(tasks.read_text().replace(str(ROOT), "/another/clone"))
     assert not source.takes(made.folder, environ)

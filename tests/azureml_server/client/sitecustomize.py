@@ -14,7 +14,10 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-SERVER = os.environ.get("AZUREML_DEBUG_TEST_SERVER", "")
+
+def _server() -> str:
+    """The server of this process; a fork of it may have another one."""
+    return os.environ.get("AZUREML_DEBUG_TEST_SERVER", "")
 
 
 def _storage(module: ModuleType) -> None:
@@ -23,7 +26,7 @@ def _storage(module: ModuleType) -> None:
     original = client.__init__
 
     def __init__(self: Any, account_url: str, credential: Any = None, **more: Any) -> None:
-        original(self, SERVER if ".blob." in account_url else account_url, credential, **more)
+        original(self, _server() if ".blob." in account_url else account_url, credential, **more)
 
     client.__init__ = __init__
 
@@ -33,7 +36,7 @@ def _keys(module: ModuleType) -> None:
     original = module.make_http_request
 
     def make_http_request(method: str, url: str, *arguments: Any, **more: Any) -> Any:
-        return original(method, url.replace("https://management.azure.com", SERVER), *arguments, **more)
+        return original(method, url.replace("https://management.azure.com", _server()), *arguments, **more)
 
     module.make_http_request = make_http_request  # type: ignore[attr-defined]
 
@@ -118,7 +121,7 @@ def _resolve_names() -> None:
     socket.getaddrinfo = getaddrinfo
 
 
-if SERVER:
+if _server():
     _resolve_names()
     sys.meta_path.insert(0, _Finder())
 _next()
