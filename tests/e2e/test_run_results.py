@@ -79,10 +79,13 @@ def test_what_a_run_has_written_is_here_and_what_its_connection_cut_short_is_rea
     assert bring(run, history) == {"outputs/a b/model.txt": "x" * 300_000, "logs/told.txt": "told"}
     assert cut.hit == 1 and not run_outputs.is_here(run)
     # Of a run that goes on they are read anew; what is not there any more goes.
+    snapshot = run.folder / "logs" / "snapshot-sums-rank0-1.json"
+    snapshot.write_text("{}")
     write(server, "logs/told.txt", "told more")
     server.state.artifact(server.state.runs[RUN], "outputs/a b/model.txt").unlink()
     run.status = "Completed"
-    assert bring(run, history) == {"logs/told.txt": "told more"} and run_outputs.is_here(run)
+    assert bring(run, history) == {"logs/told.txt": "told more", f"logs/{snapshot.name}": "{}"}
+    assert run_outputs.is_here(run)
 
 
 def test_what_cannot_be_had_whole_leaves_what_was_here_before(

@@ -17,6 +17,7 @@ from ..private import make_folder, open_file, touch
 from ..received import distinct, size, words
 from ..runs.record import RunRecord
 from ..settings import Settings
+from ..snapshots.finding import PATTERN
 from ..words import in_bytes
 from . import bounded, brought
 from .errors import NotThere, Say, attempt
@@ -76,7 +77,8 @@ def bring(settings: Settings, console: Console, step: Step, run: RunRecord, hist
         brought.see_room(label, total, run.folder)
         try:
             make_folder(part)
-            _fetch(run, files, part, history, brought.Progress(step.detail, run.name, len(files), total))
+            if files:
+                _fetch(run, files, part, history, brought.Progress(step.detail, run.name, len(files), total))
             with uninterrupted():
                 _replace(run.folder, part)
                 if final:
@@ -114,7 +116,6 @@ def _listed(run: RunRecord, history: RunHistory, say: Say) -> list[_File]:
             continue
         named |= {name: address for name, address in found if name.startswith(f"{folder}/")}
     distinct(named, "a file's path")
-    say(f"{len(named)} file{'' if len(named) == 1 else 's'}")
 
     sizes: dict[str, int] = {}
 
@@ -202,7 +203,11 @@ def _fetch(run: RunRecord, files: Sequence[_File], part: Path, history: RunHisto
 
 
 def _replace(folder: Path, part: Path) -> None:
-    """Put what has come in the place of what was here."""
+    """Put what has come in the place of what was here; snapshots may have come another way, and stay."""
+    for path in (folder / "logs").glob(PATTERN):
+        if not (part / "logs" / path.name).exists():
+            make_folder(part / "logs")
+            os.replace(path, part / "logs" / path.name)
     for name in FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
         if (part / name).exists():

@@ -185,6 +185,9 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
     if events:
         run, step = records.renewed(run, step)
     ranked = set(step.ports) if step.ranks > 1 else {event["rank"] for event in events if event.get("rank") is not None}
+    if run.in_workspace and step.ranks == 1 and [*step.ports] == [0]:
+        # A tag of a run has a rank in its name, of one process, too.
+        ranked.clear()
     for event in events:
         rank, pid, kind = int(event.get("rank") or 0), int(event.get("pid") or 0), event["event"]
         if rank not in step.ports:

@@ -518,9 +518,16 @@ def logs(call: Command, run: str | None = None, build: bool = False, follow: boo
         from ..logs.following import follow as following
 
         def built() -> bool:
-            return not follow or flow.refresh(found).status != records.PREPARING
+            now = flow.refresh(found)
+            if now.in_workspace:
+                return not follow or now.steps[0].status not in (records.NOT_STARTED, records.PREPARING)
+            return not follow or now.status != records.PREPARING
 
         stream(call.console, following(control_log(found), built))
+        if found.in_workspace and not control_log(found).exists():
+            call.console.line(
+                "The workspace has built no environment for it: it was there, or its log is not there yet."
+            )
         return
     if follow:
         try:
