@@ -92,6 +92,7 @@ def test_one_step_alone_runs_whatever_is_wrong_with_the_others(load: Load) -> No
         "{type: pipeline, component: 'azureml:nowhere:1'}",
         "{command: ls, code: 'git+https://example.org/a.git'}",
         "{component: {type: spark}}",
+        "{type: parallel, input_data: '${{inputs.d}}', task: {type: model, model: 'azureml:net:1'}}",
     ],
 )
 def test_each_kind_that_cannot_run_here_is_left_out(load: Load, job: str) -> None:

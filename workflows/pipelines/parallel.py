@@ -16,6 +16,7 @@ from ..paths import exists
 from .commands import PARALLEL_DRIVER
 from .definition import Step
 from .expressions import Malformed, whole
+from .job_kinds import not_here
 from .literals import unknown_keys
 from .local_paths import code_path
 from .problems import Problems
@@ -23,6 +24,7 @@ from .yaml_file import Value, did_you_mean, refuse
 
 #: Of a batch deployment: the input that is its model.
 MODEL_INPUT = "model_input"
+_ITSELF = "Give it an `entry_script` that loads the model, and `type: run_function`."
 #: What the model is called, where its input cannot be called so.
 MODEL_NAME = "model_called"
 #: What a parallel job has and a command has not.
@@ -89,6 +91,8 @@ def as_command(
     for key in keys.others:
         note(f"task.{key}")
     named = task.get("type")
+    if named is not None and str(named.data).lower() == "model":
+        raise not_here(named, f"The task of {what.lower()} is of type `model`, which Azure itself serves.", _ITSELF)
     if named is not None and str(named.data).lower() not in _FUNCTIONS:
         problem = f"The task of {what.lower()} is of type `{named.data}`, which cannot run on this machine."
         problems.add(named, problem, "Write `type: run_function`.")
