@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
 import stat
 import time
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from disks import fill, mounted, what_is_missing
 from projects import ANY_ENGINE, PLAIN, PLAIN_LINE, Project, post, until
 
 SCORE = '''"""Takes the request itself, and what it is told to do with it."""
@@ -271,3 +273,27 @@ def test_answers_are_what_they_are_without_it(project: Project, monkeypatch: pyt
     assert answers() == watched
     time.sleep(0.2)
     assert len(listed(project)) == count
+
+
+@ANY_ENGINE
+def test_on_a_full_disk_a_failed_request_is_answered_and_nothing_of_it_is_left(
+    project: Project, request: pytest.FixtureRequest
+) -> None:
+    if missing := what_is_missing():
+        pytest.skip(missing)
+    url = project.debug()["scoring_url"]
+    assert send(url, b"{}")[0] == 500
+    record(project, 1)
+    folder = project.state / "announce" / "requests"
+    mounting = mounted(folder.with_name("other"), "size=64k")
+    disk = mounting.__enter__()
+    request.addfinalizer(lambda: mounting.__exit__(None, None, None))
+    shutil.rmtree(folder)
+    folder.symlink_to(disk)
+    filler = fill(disk, 8192)
+    assert send(url, b"x" * 20_000)[0] == 500
+    until(lambda: "a request that failed could not be kept" in project.ok("container.logs").out, "a word in the log")
+    assert [path.name for path in folder.iterdir()] == [filler.name]
+    filler.unlink()
+    assert send(url, b"{}")[0] == 500
+    record(project, 1)

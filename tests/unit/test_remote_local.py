@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,9 @@ def test_a_task_is_typed_there_with_the_paths_of_there(project: Path, tmp_path: 
         "pipeline.inspect", "--eval=x + 1", "--eval=-y", "--no-wait", f"--data=n={carried}", "--data=m=word",
         "--debug-port=6000", "--json", "/home/azureuser/azureml-debug/p/a.py:3", "--", "--a", "b c",
     ]  # fmt: skip
+    # A flag that may have a value, and has none, comes last: nothing is to be taken for it.
+    alone = replace(typed, values={"location": None, "failed": True}, defaults={"failed": None}, remainder=None)
+    assert request.argv(alone, places) == ["pipeline.inspect", "--debug-port=6000", "--json", "--failed"]
     handed = request.environ(typed, settings, places)
     assert handed == {"AML_MODEL_DIR": carried, "AML_ENGINE": "process"}
     assert places.here(f"{carried}/x.csv") == str(tmp_path / "outside data" / "x.csv")

@@ -87,16 +87,20 @@ def inspect_hold(
                 timeout=ATTACH_TIMEOUT,
             )
             # A group of exceptions is followed by those in it, each with its own frames.
+            parts = 0
             for number in range(_MOST_PARTS):
                 stop = _wait_for_exception(client, None, timeout, lambda value: (str(value), ()), Words())
                 if number == 0:
                     # Before anything else, so that a look that is broken off uses nothing up.
-                    holds = _has_hold_again(client, stop)
+                    parts = _hold_again(client, stop)
+                    holds = parts > 0
                 choose = is_meant if wanted is not None else _own(endpoint.path_mappings)
                 seen = _read(client, stop, expressions, timeout, choose)
                 found = found or seen
                 if any(map(is_meant, seen.stack)):
                     found, is_part = seen, True
+                    break
+                if number + 1 == parts:
                     break
                 if number == 0 and not (found.exception or {}).get("type", "").endswith("ExceptionGroup"):
                     break
@@ -106,7 +110,7 @@ def inspect_hold(
                     break
             assert found is not None
             if holds and is_part and release:
-                holds = not _has_hold_again(client, stop, "False")
+                holds = not _hold_again(client, stop, "False")
         except (UserError, DapClosed):
             if found is None:
                 raise
@@ -214,13 +218,18 @@ def _own(mappings: Sequence[PathMapping]) -> Callable[[Frame], bool]:
     return is_own
 
 
-def _has_hold_again(client: DapClient, stop: Stop, wanted: str = "") -> bool:
-    """Have the program hold once more after this, or not; whether it was understood."""
+def _hold_again(client: DapClient, stop: Stop, wanted: str = "") -> int:
+    """Have the program hold once more after this, or not.
+
+    Returns:
+        How many exceptions this hold shows; 0 where it was not understood.
+    """
     expression = _KEEP.replace("()", f"({wanted})")
     try:
         frames = client.request("stackTrace", {"threadId": stop.thread, "startFrame": 0, "levels": 1})
         arguments = {"expression": expression, "frameId": frames["stackFrames"][0]["id"], "context": "watch"}
-        return str(client.request("evaluate", arguments).get("result")) == "True"
+        text = str(client.request("evaluate", arguments).get("result"))
     except (DapError, LookupError):
-        # A program that was started by an older version of this one.
-        return False
+        return 0
+    # A program that was begun by an older version of this one does not know it.
+    return int(text) if text.isdigit() else 0

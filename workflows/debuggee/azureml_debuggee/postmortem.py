@@ -60,18 +60,19 @@ def watch_spawned(settings: MutableMapping[str, str], folders: Sequence[str], de
     (_watch or install(settings, folders, debugs_itself)).begin_child()
 
 
-def hold_again(again: bool = True) -> bool:
+def hold_again(again: bool = True) -> int:
     """For a debugger that only looks: where the program holds now, it is to hold once more when the debugger has left.
 
     Args:
         again: False takes it back.
 
     Returns:
-        True: that is what is going to happen.
+        How many exceptions this hold shows, of a group more than one; 0 where nothing holds.
     """
-    if _watch is not None:
-        _watch.again = again
-    return _watch is not None
+    if _watch is None:
+        return 0
+    _watch.again = again
+    return _watch.parts
 
 
 class PostMortem:
@@ -93,6 +94,8 @@ class PostMortem:
         self._seen: List[BaseException] = []
         #: Whether the hold that there is is to be followed by another one.
         self.again = False
+        #: How many exceptions it shows.
+        self.parts = 0
         #: Threads that hold: an error in what a debugger evaluates there is nobody's.
         self._holding: Set[int] = set()
 
@@ -190,9 +193,10 @@ class PostMortem:
                 session.gate.is_held, session.silent_without_gate = step.is_held, True
                 session.gate.start()
         followed = session.debugger.attached() and session.debugger.stops_at_uncaught()
+        parts = [*with_parts(error[1].with_traceback(error[2]))]
         while session.hold() and not followed:
-            self.again = False
-            for number, one in enumerate(with_parts(error[1].with_traceback(error[2]))):
+            self.again, self.parts = False, len(parts)
+            for number, one in enumerate(parts):
                 if number and not session.debugger.attached():
                     break
                 session.debugger.stop_at_error((type(one), one, one.__traceback__))
