@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from debuggee_harness import EVERY
-from step_harness import INJECT, lay_out, run, version
+from step_harness import INJECT, announced, lay_out, run, step_variables, version
 
 Json = dict[str, Any]
 TORCH = os.environ.get("AZUREML_DEBUG_TEST_TORCH", "")
@@ -219,6 +219,19 @@ def test_a_python_that_ignores_its_environment_leaves_one_as_well(tmp_path: Path
     (snapshot,) = snapshots(tmp_path)
     assert snapshot["frames"][snapshot["exceptions"][0]["frames"][0]]["function"] == "<module>"
     assert snapshot["program"]["argv"] == ["work.py", "main"]
+
+
+@pytest.mark.parametrize(
+    ("way", "more"), [("spawn", {}), ("main", {"ON_ERROR": "1"}), ("spawn", {"ON_ERROR": "1", "CHILDREN": "1"})]
+)
+def test_what_is_debugged_leaves_one_and_holds_all_the_same(way: str, more: dict[str, str], tmp_path: Path) -> None:
+    code = lay_out(tmp_path, {"work.py": WORK})
+    events = tmp_path / "events.jsonl"
+    debugged = step_variables(code, TIMEOUT="1", WAIT="0", EVENTS=str(events), **more)
+    run(code, "{python} work.py " + way, sys.executable, {**debugged, **variables(tmp_path)})
+    (snapshot,) = snapshots(tmp_path)
+    assert snapshot["program"]["process"] == ("child 7" if way == "spawn" else "MainProcess")
+    assert len(announced(events, "waiting")) == len(more.get("ON_ERROR", ""))
 
 
 def test_what_others_run_leaves_none(tmp_path: Path) -> None:
