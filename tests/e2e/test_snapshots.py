@@ -15,7 +15,6 @@ from experiments import ExperimentProject, make_experiment_project
 from pages import ROOT, blocks
 from pipelines import make_pipeline_project
 from projects import ANY_ENGINE, Project, post, until
-from snapshot_files import failed_training
 from workspaces import make_v2_project
 
 from workflows.debugger.dap import DapClient, DapError
@@ -34,14 +33,6 @@ if __name__ == "__main__":
     train([1, 2, 3, 4], 0)
 """
 FAILING_LINE = 5
-#: Leaves a snapshot where a node of a workspace has its logs, and fails.
-KEEPING = """import os
-import shutil
-
-os.makedirs("logs", exist_ok=True)
-shutil.copy("made.json", "logs/snapshot-work-rank0-1.json")
-raise ZeroDivisionError("division by zero")
-"""
 #: Ranks of which the second fails first, and the first a while later; the third does well.
 RANKS = """import os
 import time
@@ -186,18 +177,18 @@ def test_a_step_that_failed_in_a_workspace_is_looked_at_from_another_machine(
     project = make_v2_project(tmp_path / "a project", server, tmp_path / "home")
     other = make_v2_project(tmp_path / "another machine", server, tmp_path / "home 2")
     try:
-        project.single(KEEPING)
+        project.single(FAILING)
         job = {"type": "command", "command": "python work.py", "code": "./work", "environment": {"image": "python"}}
         job["compute"] = "azureml:cpu"
         project.pipeline.write_text(json.dumps({"type": "pipeline", "jobs": {"work": job}}))
-        (project.folder / "work" / "made.json").write_text(json.dumps(failed_training().content()))
-        said = fail(project, "pipeline.submit", "--no-debug", "--follow")
+        said = fail(project, "pipeline.submit", "--no-wait", "--follow")
         assert "; its variables: inv pipeline.snapshot --run 1)" in said
-        here = project.ok("pipeline.snapshot", "--json", "--eval", "rate").json
-        assert here["values"] == {"rate": "0"}
+        here = project.ok("pipeline.snapshot", "--json", "--eval", "total").json
+        assert here["values"] == {"total": "10"} and here["stopped"]["same_source"]
+        assert here["stopped"]["file"] == str(project.folder / "work" / "work.py")
         run_id = project.status()["run_id"]
         there = other.ok("pipeline.snapshot", "--run", run_id, "--json", "--eval", "rows[1:3]").json
-        assert there["values"] == {"rows[1:3]": "[1, 2]"}
+        assert there["values"] == {"rows[1:3]": "[2, 3]"} and there["stopped"]["line"] == FAILING_LINE
         # A file that was lost here is had again.
         Path(there["snapshot"]).unlink()
         assert other.ok("pipeline.snapshot", "--run", run_id, "--json").json["snapshot"] == there["snapshot"]
