@@ -123,6 +123,8 @@ def test_where_there_is_no_snapshot_it_says_why(project: ExperimentProject) -> N
     project.write("train.py", "raise SystemExit(3)\n")
     fail(project, "experiment.run", "sums", "--follow")
     project.inv("experiment.snapshot").says("its Python did not end by an exception")
+    (Path(project.record()["folder"]) / "azureml-logs" / ".snapshot-sums-rank0-1ab.1.partial").write_text("{")
+    project.inv("experiment.snapshot").says("was killed while its snapshot was being written")
     project.write("train.py", FAILING)
     project.environ["AML_SNAPSHOT"] = "off"
     assert "its variables" not in fail(project, "experiment.run", "sums", "--follow")

@@ -155,6 +155,10 @@ def _none(run: RunRecord, steps: Sequence[StepRecord]) -> UserError:
             f"{who} failed and has no snapshot: AML_SNAPSHOT was off, or the run is older than snapshots are.",
             f"Set AML_SNAPSHOT=on and run it again; its log: {log}",
         )
+    if any(finding.was_cut_off(run.step_folder(one.name)) for one in failed):
+        return UserError(
+            f"{who} failed, and was killed while its snapshot was being written.", f"Look at its log: {log}"
+        )
     return UserError(
         f"{who} failed and has left no snapshot: its Python did not end by an exception. A signal, sys.exit or "
         "another program leave none.",

@@ -13,6 +13,7 @@ from .reading import read
 
 #: As the writer names them.
 PATTERN = SNAPSHOTS
+_PARTIAL = ".snapshot-*.partial"
 #: Folders of a step that hold its logs.
 LOG_FOLDERS = ("logs", "azureml-logs", "user_logs")
 #: Files that are looked into: a script may write as many as it likes.
@@ -50,6 +51,15 @@ def files_of_step(folder: Path) -> list[Path]:
         folder: The step's own folder.
     """
     return files_in(folder / name for name in LOG_FOLDERS)
+
+
+def was_cut_off(folder: Path) -> bool:
+    """Whether a process of a step was killed while it wrote a snapshot: what it had written is named otherwise.
+
+    Args:
+        folder: The step's own folder.
+    """
+    return any(any((folder / name).glob(_PARTIAL)) for name in LOG_FOLDERS)
 
 
 def load(files: Iterable[Path]) -> Kept:
