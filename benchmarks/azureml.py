@@ -84,15 +84,19 @@ def _both(bench: Bench, side: Side) -> None:
         many_ranks(bench, side)
 
 
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a package that it is in
+        return False
+
+
 @contextlib.contextmanager
 def _side(module: str, variable: str, sdk: str, quick: bool) -> Iterator[Side]:
     """A workspace that is spoken to by one of the SDKs."""
     from azureml_server import AzureMLServer, client_environment, write_configuration
 
-    python = sys.executable
-    package = module.partition(".")[0]
-    if importlib.util.find_spec(package) is None or importlib.util.find_spec(module) is None:
-        python = os.environ.get(variable, "")
+    python = sys.executable if _is_installed(module) else os.environ.get(variable, "")
     if not python:
         raise LeftOut(f"{module} is not installed, and {variable} is not set")
     layout = "user_logs" if sdk == "v2" else "azureml-logs"
