@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from snapshot_files import SOURCE, Builder, failed_training
 
+from workflows.console import Console
 from workflows.errors import BadValue, UserError
 from workflows.models import PathMapping
 from workflows.snapshots import finding, looking, reading
 from workflows.snapshots.expression import Evaluator, parse
 from workflows.snapshots.model import Snapshot
 from workflows.snapshots.sources import Sources, recorded
+from workflows.tasks._snapshots import _show_stack
 
 
 def made(tmp_path: Path, builder: Builder | None = None) -> Snapshot:
@@ -231,6 +233,19 @@ def test_source_is_the_local_file_only_while_it_is_the_one_that_ran(tmp_path: Pa
     assert Sources(nested).local("/p/runs/1/work/a.py") == str(code / "a.py")
     assert Sources(nested).local("/p/a.py") == "/p/a.py"
     assert Sources([PathMapping(code, "C:\\work")]).local("C:\\work\\a\\b.py") == str(code / "a" / "b.py")
+
+
+def test_of_a_recursion_the_first_frames_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    builder = Builder()
+    deep = [builder.frame("/x.py", 3, "deep", {}) for _ in range(150)]
+    start = builder.frame("/x.py", 9, "main", {})
+    builder.raised("ValueError", "one\x1b[31m", [start, *deep])
+    snapshot = made(tmp_path, builder)
+    _show_stack(Console(), snapshot, Sources([]), None, 100)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["0", "deep"], ["1", "deep"], ["2", "deep"], [">", "100"], ["(and", "146"], ["150", "main"],
+    ]  # fmt: skip
 
 
 def test_recorded_lines_keep_their_numbers(tmp_path: Path) -> None:

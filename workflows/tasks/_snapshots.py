@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ..console import Console
     from ..flows.snapshots import Found
     from ..runs.record import RunRecord
-    from ..snapshots.model import Snapshot
+    from ..snapshots.model import Linked, Snapshot
+    from ..snapshots.sources import Sources
     from ._command import Command
 
 SNAPSHOT_RANK_HELP = "the rank, where several have failed; default: the first that did."
@@ -28,6 +29,8 @@ SNAPSHOT_HELPS = {
 SNAPSHOT_HELP = "Open the failure's snapshot in VS Code, as if stopped at the exception."
 #: Exceptions, notes and lines of one text that are shown.
 _MOST_LINKED, _MOST_NOTES, _MOST_LINES = 10, 10, 20
+#: Frames of one stack that are shown, and of a recursion.
+_MOST_FRAMES, _MOST_ALIKE = 40, 3
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,6 @@ def _list(console: Console, found: Found) -> None:
 
 def _show(console: Console, found: Found, snapshot: Snapshot, result: dict[str, Any]) -> None:
     from ..paths import shown
-    from ..snapshots.looking import levels
     from ._inspection import cut
 
     raised, sources = snapshot.raised, found.sources(snapshot)
@@ -181,30 +183,18 @@ def _show(console: Console, found: Found, snapshot: Snapshot, result: dict[str, 
     _show_text(console, raised.line, "")
     for note in raised.notes[:_MOST_NOTES]:
         _show_text(console, note, "  ")
-    known = levels(snapshot)
     number, stopped = result["frame"], result["stopped"]
     if stopped is not None:
         console.line(f"Raised in {stopped['function']} at {shown(Path(stopped['file']))}:{stopped['line']}")
         if not stopped["same_source"]:
             console.line("  note: the file here is not the one that ran")
-    links = [None, *list(snapshot.chain())[:_MOST_LINKED]]
-    for link in links:
+    for link in [None, *list(snapshot.chain())[:_MOST_LINKED]]:
         if link is not None:
             one = snapshot.exceptions[link.place]
             console.value(f"{_HOW[link.how]} {cut(_first_line(one.line))}")
-        other = 0
-        for at, level in enumerate(known):
-            if level.link != link:
-                continue
-            frame = snapshot.frames[level.place]
-            if not frame.own and at != number:
-                other += 1
-                continue
-            mark = ">" if at == number else " "
-            place = f"{shown(Path(sources.path(frame)))}:{frame.line}"
-            console.line(f"{mark} {at:>3}  {frame.function:<24} {place}")
-        if other:
-            console.line(f"       ({other} frame{'s' if other > 1 else ''} of other code)")
+            for note in one.notes[:_MOST_NOTES]:
+                _show_text(console, note, "  ")
+        _show_stack(console, snapshot, sources, link, number)
     for title in ("locals", "values"):
         if result[title]:
             console.line(title.capitalize())
@@ -217,6 +207,48 @@ def _show(console: Console, found: Found, snapshot: Snapshot, result: dict[str, 
     if others:
         more = f"{others} more snapshot{'s' if others > 1 else ''}"
         console.line(f"({more}: --list, --number N)")
+
+
+def _show_stack(
+    console: Console, snapshot: Snapshot, sources: Sources, link: Linked | None, chosen: int | None
+) -> None:
+    """Show the frames of one exception: the person's own, of a recursion the first ones."""
+    from ..paths import shown
+    from ..snapshots.looking import levels
+
+    other = again = folded = lines = left = 0
+    before: tuple[str, int, str] | None = None
+
+    def end_recursion() -> None:
+        if folded:
+            console.line(f"       (and {folded} more of the same)")
+
+    for at, level in enumerate(levels(snapshot)):
+        if level.link != link:
+            continue
+        frame = snapshot.frames[level.place]
+        if not frame.own and at != chosen:
+            other += 1
+            continue
+        place = (frame.file, frame.line, frame.function)
+        if place != before:
+            end_recursion()
+            again, folded, before = 0, 0, place
+        again += 1
+        if at != chosen and again > _MOST_ALIKE:
+            folded += 1
+            continue
+        if at != chosen and lines >= _MOST_FRAMES:
+            left += 1
+            continue
+        lines += 1
+        mark = ">" if at == chosen else " "
+        console.line(f"{mark} {at:>3}  {frame.function:<24} {shown(Path(sources.path(frame)))}:{frame.line}")
+    end_recursion()
+    if left:
+        console.line(f"       ({left} more; --json shows all)")
+    if other:
+        console.line(f"       ({other} frame{'s' if other > 1 else ''} of other code)")
 
 
 _HOW = {"cause": "Caused by", "while handling": "While handling", "in the group": "In the group"}
