@@ -12,9 +12,11 @@ import pytest
 from azureml_projects import python_with_sdk_v2
 from azureml_server import AzureMLServer
 from experiments import ExperimentProject, make_experiment_project
+from hosts import Hosts
 from pages import ROOT, blocks
 from pipelines import make_pipeline_project
 from projects import ANY_ENGINE, Project, post, until
+from remotes import remote_project
 from workspaces import make_v2_project
 
 from workflows.debugger.dap import DapClient, DapError
@@ -113,6 +115,19 @@ def test_a_failure_is_opened_as_if_the_program_were_stopped_there(project: Exper
         source = client.request("stackTrace", {"threadId": 1})["stackFrames"][0]["source"]
         assert client.request("source", {"sourceReference": source["sourceReference"]})["content"] == FAILING
         client.disconnect()
+
+
+def test_a_failure_on_the_other_machine_is_looked_at_from_here(tmp_path: Path, hosts: Hosts) -> None:
+    with remote_project(tmp_path / "a project", hosts, hosts.instance) as project:
+        (project.folder / "train.py").write_text(FAILING)
+        project.ok("experiment.create", "--remote", "sums")
+        said = fail(project, "experiment.run", "--remote", "sums", "--script", "train.py", "--follow")
+        assert "its variables: inv experiment.snapshot --remote --run 1)" in said
+        found = project.remote("experiment.snapshot", "--frame", "0", "--eval", "rows[:2]", "--eval", "rate")
+        assert found["values"] == {"rows[:2]": "[1, 2]", "rate": "0"}
+        assert project.inv("experiment.snapshot", "--remote", "--eval", "len(rows)").code == 2
+        assert len(project.remote("experiment.snapshot", "--list")["snapshots"]) == 1
+        project.inv("experiment.attach", "--remote", "--snapshot").says("so not with --remote", "experiment.snapshot")
 
 
 @ANY_ENGINE
