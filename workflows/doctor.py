@@ -85,13 +85,13 @@ def _version(package: str) -> str | None:
 
 
 def _engine(settings: Settings) -> Iterator[Finding]:
-    from .engines.docker_client import engine_answers, may_be_used
+    from .engines.docker_client import engine_answers, engine_version, may_be_used
 
     wanted = settings.engine
     if wanted == "process":
         yield Finding("engine", True, "processes on this machine, as AML_ENGINE says")
     elif engine_answers():
-        yield Finding("engine", True, f"Docker {_docker_version()} answers")
+        yield Finding("engine", True, f"Docker {engine_version()} answers")
     elif wanted == "docker":
         why = "does not answer" if may_be_used() else "may not be used by you"
         yield Finding(
@@ -100,16 +100,6 @@ def _engine(settings: Settings) -> Iterator[Finding]:
     else:
         why = "No Docker engine answers" if may_be_used() else "You may not use the Docker engine"
         yield Finding("engine", True, f"{why}: processes on this machine are used")
-
-
-def _docker_version() -> str:
-    from .engines import docker_client, docker_errors
-
-    client = docker_client.connect()
-    try:
-        return str(client.version().get("Version", ""))
-    except docker_errors.DockerException:
-        return "of an unknown version"
 
 
 def _base_image(settings: Settings) -> Iterator[Finding]:

@@ -159,6 +159,20 @@ def _load_sdk(host: str) -> None:
         del sys.modules[transport]
 
 
+def engine_version() -> str:
+    """The engine's version, as people know it; empty where it does not say.
+
+    Raises:
+        UserError: As :func:`connect`.
+    """
+    from docker.errors import DockerException
+
+    try:
+        return str(connect().version().get("Version", ""))
+    except DockerException:
+        return ""
+
+
 def engine_answers(timeout: float = 2.0) -> bool:
     """Whether a Docker engine answers, found out quickly and without the SDK where possible.
 
