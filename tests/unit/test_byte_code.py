@@ -47,6 +47,7 @@ def test_what_is_compiled_beside_the_debuggee_is_used_and_otherwise_it_is_once_a
         "PYTHONPATH": str(debuggee / "inject"),
         "PYTHONDONTWRITEBYTECODE": "1",
         "AZUREML_DEBUGGEE_EVENTS": str(announced / "events.jsonl"),
+        "AZUREML_DEBUGGEE_CODE": str(tmp_path / "code"),
     }
     loaded = "import sys; print(sys.modules['azureml_debuggee.step'].__cached__)"
     assert run(tmp_path, "-c", loaded, **variables).startswith(str(announced))
