@@ -1,10 +1,12 @@
-"""What a failure costs that leaves something to look at, against coredumpy, and what that costs a run without one."""
+"""What a failure costs that leaves something to look at, against coredumpy; a run without one; stacks of many ranks."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from workflows.debuggee import FOLDER
@@ -13,7 +15,7 @@ from workflows.paths import cache_folder
 from .harness import INV, ROOT, Bench, LeftOut, new_project
 from .measure import run
 
-ROUNDS, RUNS = 3, 8
+ROUNDS, RUNS, RANKS = 3, 8, 64
 COREDUMPY = "coredumpy==0.5.0"
 #: Writes what is left of a frame with a list of a million numbers, and says what that took.
 FAILS = """\
@@ -72,6 +74,15 @@ jobs:
     environment: azureml:any@latest
     command: python works.py {count}
 """
+RANKED = """\
+type: pipeline
+jobs:
+  work:
+    code: ./work
+    environment: azureml:any@latest
+    distribution: {{type: pytorch, process_count_per_instance: {ranks}}}
+    command: python work.py
+"""
 
 
 def main(bench: Bench) -> None:
@@ -81,6 +92,8 @@ def main(bench: Bench) -> None:
             writing(bench, Path(folder))
         with bench.part("a run without a failure"):
             running(bench, Path(folder))
+        with bench.part("stacks"):
+            looking(bench, Path(folder))
 
 
 def writing(bench: Bench, folder: Path) -> None:
@@ -117,6 +130,32 @@ def running(bench: Bench, folder: Path) -> None:
     found = bench.measure(RUNS, on=lambda: took("on"), off=lambda: took("off"))
     note = "seconds of CPU from the start of Python to the end of the script, which nobody debugs"
     bench.ratio("a step with AML_SNAPSHOT=on", "off", found, 1.01, ours="on", theirs="off", note=note)
+
+
+def looking(bench: Bench, folder: Path) -> None:
+    """Where many ranks stand, which all wait."""
+    ranks = 4 if bench.quick else RANKS
+    project = new_project(
+        folder / "ranks",
+        {"work/work.py": "import time\ntime.sleep(600)\n", "pipeline.yml": RANKED.format(ranks=ranks)},
+    )
+    environ = {"AML_ENGINE": "process", "AML_PIPELINE_FILE": "pipeline.yml", "AML_DEBUG_PORT": "0"}
+    run([*INV, "pipeline.debug", "--rank", "all", "--no-wait"], project, environ)
+    try:
+
+        def ours() -> float:
+            began = time.monotonic()
+            shown = run([*INV, "pipeline.stacks", "--json"], project, environ)
+            took = time.monotonic() - began
+            answered = [one for one in json.loads(shown.splitlines()[-1])["processes"] if "threads" in one]
+            assert len(answered) == ranks, f"{len(answered)} of {ranks} ranks answered"
+            return took
+
+        ours()
+        found = bench.measure(RUNS, ours=ours)
+        bench.figure(f"`stacks` of {ranks} ranks", found, "s", 2.0, note="with the start of inv")
+    finally:
+        run([*INV, "pipeline.cancel"], project, environ)
 
 
 def _took(shown: str) -> float:

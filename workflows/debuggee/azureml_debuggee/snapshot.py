@@ -98,7 +98,7 @@ def _document(
     if values.unread:
         reason = "behind the limit of time (1 s)" if values.late else "behind the size limit (2 MB)"
         said.append("{:,} values {}".format(values.unread, reason))
-    said.extend("{}: its name looks secret".format(one) for one in list(values.secrets)[:100])
+    said.extend("{} (its name looks secret)".format(one) for one in list(values.secrets)[:100])
     document: Dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
