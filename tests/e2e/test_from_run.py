@@ -54,6 +54,23 @@ def test_one_step_holds_at_its_first_line_on_what_it_really_had(pipelines: Pipel
 
 
 @ANY_ENGINE
+def test_a_step_runs_again_with_the_code_that_it_had(pipelines: PipelineProject) -> None:
+    fail(pipelines, "tell")
+    kept = pipelines.runs / pipelines.record()["run_id"] / "steps" / "add" / "code" / "add.py"
+    assert kept.read_text() == ADD
+    pipelines.script("add").write_text("print('edited since')\n" + ADD)
+    again = ("pipeline.submit", "--no-debug", "--follow", "--step", "add", "--from-run", "1")
+    assert "edited since" in pipelines.ok(*again).out
+    said = pipelines.ok(*again, "--code-of-run").out
+    assert "total 12" in said and "edited since" not in said
+    # What it writes beside its script stays in its own run.
+    assert [path.name for path in kept.parent.iterdir()] == ["add.py"]
+    pipelines.inv("pipeline.submit", "--code-of-run").says("--code-of-run needs the run", "--from-run RUN", code=2)
+    shutil.rmtree(kept.parent)
+    pipelines.inv(*again, "--code-of-run").says("was not kept", "Take --code-of-run away")
+
+
+@ANY_ENGINE
 def test_what_has_changed_since_is_said(pipelines: PipelineProject) -> None:
     fail(pipelines, "tell")
     text = pipelines.pipeline.read_text()

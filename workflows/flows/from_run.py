@@ -18,6 +18,7 @@ from ..pipelines.definition import Pipeline, Step
 from ..pipelines.parts import read_parts
 from ..redaction import MASK
 from ..runs import plan as plans
+from ..runs.own_copy import KEPT_BYTES, kept_code
 from ..runs.plan import Plan, PlannedStep
 from ..runs.record import RunRecord
 
@@ -43,6 +44,7 @@ class Taken:
         outputs: Their outputs, by ``STEP.OUTPUT``.
         typed_skip: The steps that were left out by name.
         typed: What was typed now.
+        code: Whether the steps that run have the code of that run, too.
     """
 
     run: RunRecord
@@ -52,6 +54,7 @@ class Taken:
     outputs: Mapping[str, str]
     typed_skip: tuple[str, ...]
     typed: Wanted
+    code: bool = False
 
     @property
     def line(self) -> str:
@@ -83,18 +86,39 @@ class Taken:
         for line in changes(self, whole, pipeline):
             console.line(f"  note: {line}")
 
+    def with_its_code(self, pipeline: Pipeline) -> Pipeline:
+        """A pipeline whose steps run the code that they had in the earlier run.
+
+        Raises:
+            UserError: That of one was not kept.
+        """
+        steps = []
+        for step in pipeline.steps:
+            if step.code is not None:
+                kept = kept_code(self.run.step_folder(step.name))
+                if not kept.is_dir():
+                    raise UserError(
+                        f"The code that {step.name} had in the run {self.run.run_id} was not kept.",
+                        f"Up to {KEPT_BYTES >> 20} MB of a step that was started are. Take --code-of-run away for the "
+                        "code that is here.",
+                    )
+                step = replace(step, code=kept / step.code.name if step.code.is_file() else kept)
+            steps.append(step)
+        return replace(pipeline, steps=tuple(steps))
+
     def without_notes(self, pipeline: Pipeline) -> Pipeline:
         """A pipeline less the notes that say that these steps are left out."""
         mine = tuple(f"`{name}` is left out" for name in self.steps)
         return replace(pipeline, notes=tuple(note for note in pipeline.notes if not note.startswith(mine)))
 
 
-def take_over(run: RunRecord, wanted: Wanted) -> Taken:
+def take_over(run: RunRecord, wanted: Wanted, *, code: bool = False) -> Taken:
     """Find what of an earlier run can be taken over.
 
     Args:
         run: The earlier run.
         wanted: What has been asked for now; with steps by name, these run, else every step that did not complete.
+        code: Whether they run the code that they had then.
 
     Raises:
         UserError: It is not over, it was in a workspace, nothing of it is left to run, or an output that is needed is
@@ -141,6 +165,7 @@ def take_over(run: RunRecord, wanted: Wanted) -> Taken:
         outputs,
         typed.skip,
         wanted,
+        code,
     )
 
 

@@ -82,6 +82,7 @@ class PipelineFlow:
             if wanted.taken is not None:
                 wanted.taken.say(self.console, whole, pipeline)
                 pipeline = wanted.taken.without_notes(pipeline)
+                pipeline = wanted.taken.with_its_code(pipeline) if wanted.taken.code else pipeline
             if debug is not None:
                 debug = replace(debug, steps=pipeline.asked)
                 chosen = [step for step in pipeline.steps if not debug.steps or step.name in debug.steps]
@@ -122,20 +123,21 @@ class PipelineFlow:
         taken.see_all_there([step.name for step in whole.steps], error)
         return whole
 
-    def go_on(self, run: str, wanted: Wanted, *, named_file: bool) -> Wanted:
+    def go_on(self, run: str, wanted: Wanted, *, named_file: bool, code: bool) -> Wanted:
         """What is to be run, going on from an earlier run; the flow's settings name its file from now on.
 
         Args:
             run: The earlier run, by id or number.
             wanted: What was typed.
             named_file: Whether a pipeline file was typed, too, which then counts.
+            code: Whether the steps run the code that they had then.
 
         Raises:
             UserError: It cannot go on from there.
         """
         from .from_run import take_over
 
-        taken = take_over(self.find(run), wanted)
+        taken = take_over(self.find(run), wanted, code=code)
         if not named_file:
             self.settings = replace(self.settings, pipeline_file=taken.file)
             self._backend = None

@@ -1,4 +1,4 @@
-"""Outputs of an earlier run as a step's inputs, without a container that protects them."""
+"""What one run has of another's: outputs that are a step's inputs, and the code that a step had."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from pathlib import Path
 
 from ..private import make_folder
 
+#: Folders that no step needs to run again: of tools, and of this program.
+_NOT_CODE = frozenset({".git", ".hg", "__pycache__", ".azureml-debug", ".ipynb_checkpoints", ".vscode", "node_modules"})
+#: Files and bytes up to which a step's code is kept; what is larger holds data, too.
+KEPT_FILES, KEPT_BYTES = 2000, 20 * 1024 * 1024
 #: Bytes up to which data is copied; above that the files are linked to, and only their folders are the step's own.
 COPIED_BYTES = 500 * 1024 * 1024
 
@@ -56,3 +60,54 @@ def _size(source: Path) -> int:
         if total > COPIED_BYTES:
             break
     return total
+
+
+def kept_code(folder: Path) -> Path:
+    """Where a step's code is kept, in the folder of that step."""
+    return folder / "code"
+
+
+def keep_code(code: Path, folder: Path) -> None:
+    """Keep a step's code as it is now, unless it is large; what is kept is whole.
+
+    Args:
+        code: A folder, or one file.
+        folder: The step's folder in its run.
+
+    Raises:
+        OSError: It cannot be read, or the disk is full. Nothing is kept then.
+    """
+    files = _code_files(code)
+    if files is None:
+        return
+    target = kept_code(folder)
+    part = target.with_name("code.part")
+    try:
+        make_folder(part)
+        for path in files:
+            place = part / (path.relative_to(code) if code.is_dir() else path.name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, place, follow_symlinks=True)
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _code_files(code: Path) -> list[Path] | None:
+    """The files of a step's code; None where they are too many, or too large."""
+    if code.is_file():
+        return [code] if code.stat().st_size <= KEPT_BYTES else None
+    found: list[Path] = []
+    size = 0
+    for place, folders, names in os.walk(code):
+        folders[:] = [
+            name for name in folders if name not in _NOT_CODE and not (Path(place, name) / "pyvenv.cfg").exists()
+        ]
+        for name in names:
+            path = Path(place, name)
+            if path.is_file():
+                found.append(path)
+                size += path.stat().st_size
+        if len(found) > KEPT_FILES or size > KEPT_BYTES:
+            return None
+    return found

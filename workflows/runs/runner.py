@@ -275,6 +275,18 @@ class Runner:
             self._save_soon()
             return
         self._running.append(_Running(planned, step, process))
+        self._keep_code(planned)
+
+    def _keep_code(self, planned: PlannedStep) -> None:
+        """Keep the code that a step of a pipeline was started with, so that it can run again on that."""
+        if planned.code is None or self.run.single:
+            return
+        from .own_copy import keep_code
+
+        try:
+            keep_code(self._here(planned.code), self.run.step_folder(planned.name))
+        except (OSError, shutil.Error) as error:
+            log(f"the code of {planned.name} cannot be kept: {error}")
 
     def _begun(
         self, planned: PlannedStep, spec: StepSpec, told: Callable[[StepSpec], tuple[str, Mapping[str, str]]]
@@ -336,7 +348,7 @@ class Runner:
             project=self.run.project,
             folder=folder,
             image=planned.image,
-            code=self._here(planned.code) if planned.code else None,
+            code=self._code(planned, folder) if planned.code else None,
             includes=tuple(map(self._here, planned.includes)),
             inputs=inputs,
             outputs={name: (self._output(planned.name, name), is_file) for name, is_file in planned.outputs.items()},
@@ -359,6 +371,16 @@ class Runner:
         from .own_copy import own_copy
 
         return own_copy(path, folder / "inputs" / name)
+
+    def _code(self, planned: PlannedStep, folder: Path) -> Path:
+        """A step's code; where it is an earlier run's, a copy, which the step may write to."""
+        assert planned.code is not None
+        code = self._here(planned.code)
+        if not code.is_relative_to(self.run.folder.parent):
+            return code
+        from .own_copy import own_copy
+
+        return own_copy(code, folder / "code-taken-over")
 
     def _output(self, step: str, name: str) -> Path:
         """Where an output lies: a folder, or a file in a folder of its own."""

@@ -70,6 +70,7 @@ SUBMIT_HELP = {
     "mini_batch": "N: run the Nth mini-batch of a parallel step alone, counted from 0 as in Azure ML.",
     "from_run": "Go on from this earlier run: its completed steps are taken over, and the others run on their outputs."
     " With --step, that step alone runs again, on what it really had.",
+    "code_of_run": "With --from-run: run the code that the steps had then, not the one that is here.",
     "follow": "Stay and stream the logs until the run ends; Ctrl-C leaves it running.",
 }
 LEFT = "The run goes on; inv pipeline.cancel ends it."
@@ -90,11 +91,14 @@ def _wanted(
     return Wanted(read_inputs(typed), tuple(step), tuple(skip), read_parts(trials, mini_batch))
 
 
-def _going_on(call: Command, flow: PipelineFlow, wanted: Wanted, from_run: str | None) -> Wanted:
+def _going_on(call: Command, flow: PipelineFlow, wanted: Wanted, from_run: str | None, code: bool) -> Wanted:
     """What is to be run, going on from an earlier run where one is named."""
     if from_run is None:
+        if code:
+            raise BadValue("--code-of-run needs the run whose code is meant.", "Name it: --from-run RUN")
         return wanted
-    return flow.go_on(from_run, wanted, named_file=call.settings.set_by.get("pipeline_file") == "--pipeline-file")
+    named = call.settings.set_by.get("pipeline_file") == "--pipeline-file"
+    return flow.go_on(from_run, wanted, named_file=named, code=code)
 
 
 def _request(
@@ -139,13 +143,14 @@ def submit(
     trials: str | None = None,
     mini_batch: str | None = None,
     from_run: str | None = None,
+    code_of_run: bool = False,
     follow: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Start a run of the pipeline, which goes on in the background."""
     request = _request(step, rank, on_error, wait, open_port, children) if debug else None
     flow = _flow(call)
-    wanted = _going_on(call, flow, _wanted(input, step, skip, trials, mini_batch), from_run)
+    wanted = _going_on(call, flow, _wanted(input, step, skip, trials, mini_batch), from_run, code_of_run)
     if dry_run:
         flow.dry_run(wanted, request)
         return
@@ -180,6 +185,7 @@ def debug(
     trials: str | None = None,
     mini_batch: str | None = None,
     from_run: str | None = None,
+    code_of_run: bool = False,
     follow: bool = False,
 ) -> None:
     """Do it all: submit, tail-log, attach."""
@@ -187,7 +193,7 @@ def debug(
     request = _request(step, rank, on_error, wait, open_port, children)
     joined = flow.join(request) if request.name_steps else None
     see_free(joined[1] if joined else ())
-    wanted = _going_on(call, flow, _wanted(input, step, skip, trials, mini_batch), from_run)
+    wanted = _going_on(call, flow, _wanted(input, step, skip, trials, mini_batch), from_run, code_of_run)
     run, found = joined or flow.debug(wanted, request, _options(call, wanted))
     show_debugged(call, run, found, request.on_error)
     if follow:
