@@ -59,7 +59,7 @@ class DapClient(DapConnection):
         self,
         *,
         path_mappings: Iterable[Mapping[str, str]] = (),
-        breakpoints: Mapping[str, Sequence[int]] | None = None,
+        breakpoints: Mapping[str, Sequence[int | Json]] | None = None,
         exception_filters: Sequence[str] = (),
         just_my_code: bool = True,
         sub_process: bool = False,
@@ -70,7 +70,7 @@ class DapClient(DapConnection):
 
         Args:
             path_mappings: ``localRoot`` and ``remoteRoot``, absolute; the first that matches wins.
-            breakpoints: Lines, counted from 1, by local path.
+            breakpoints: Lines, counted from 1, or the protocol's own breakpoints, by local path.
             exception_filters: debugpy's ``raised``, ``uncaught``, ``userUnhandled``.
             just_my_code: Leave out libraries.
             sub_process: Announce children (``debugpyAttach``), which wait until someone attaches.
@@ -109,9 +109,10 @@ class DapClient(DapConnection):
         self.wait_response(attaching, left())
         return result
 
-    def set_breakpoints(self, path: str, lines: Sequence[int], timeout: float = REQUEST_TIMEOUT) -> list[Json]:
+    def set_breakpoints(self, path: str, lines: Sequence[int | Json], timeout: float = REQUEST_TIMEOUT) -> list[Json]:
         """Replace the breakpoints of one file; no lines remove them all. Raises as :meth:`request`."""
-        arguments = {"source": {"path": path}, "breakpoints": [{"line": line} for line in lines]}
+        wanted = [{"line": line} if isinstance(line, int) else line for line in lines]
+        arguments = {"source": {"path": path}, "breakpoints": wanted}
         return list(self.request("setBreakpoints", arguments, timeout).get("breakpoints", []))
 
     def disconnect(self, terminate: bool = False, timeout: float = REQUEST_TIMEOUT) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from workflows.debugger.dap import (
     Json,
 )
 from workflows.debugger.frames import Frame, evaluate, read_locals, read_stack
-from workflows.debugger.locations import check_line, parse_location, resolve_source
+from workflows.debugger.locations import ALWAYS, Condition, check_line, parse_location, resolve_source
 from workflows.errors import UserError
 from workflows.models import DebugEndpoint, PathMapping
 
@@ -116,6 +117,7 @@ def inspect_stop(
     seen: Callable[[Inspection], None] = lambda found: None,
     attach_timeout: float = ATTACH_TIMEOUT,
     words: Words = Words(),
+    condition: Condition = ALWAYS,
 ) -> Inspection:
     """Stop at a line once, read the frame, and let the program go on, whatever happens.
 
@@ -133,10 +135,11 @@ def inspect_stop(
         seen: Called with what was seen once the program has been let go on, before the trigger's end is waited for.
         attach_timeout: Seconds for connecting and attaching.
         words: What is said where the line is not reached.
+        condition: At which of the times that the line runs.
 
     Raises:
-        UserError: The line was not reached; an editor is attached already; nothing answers, or not as a
-            debugger; the program has no such file, or ended. What the trigger raises passes through.
+        UserError: The line was not reached; the condition raises; an editor is attached already; nothing answers, or
+            not as a debugger; the program has no such file, or ended. What the trigger raises passes through.
     """
     where = f"{endpoint.host}:{endpoint.port}"
     place = f"{source.name}:{line}"
@@ -146,7 +149,7 @@ def inspect_stop(
         """Begin a session with the program or a child of its; the breakpoint."""
         return session.attach(
             path_mappings=[mapping.as_json() for mapping in endpoint.path_mappings],
-            breakpoints={path: [line]},
+            breakpoints={path: [condition.breakpoint_at(line)]},
             # A line in a library is as good as any other.
             just_my_code=False,
             sub_process=True,
@@ -163,10 +166,14 @@ def inspect_stop(
             _require_file(breakpoint_, path, endpoint)
             with ChildSessions(client, endpoint, attach, attach_timeout) as children:
                 running = Trigger(trigger, client) if trigger else None
+                passed = itertools.count()
                 stop = wait_for_stop(
                     client,
                     children,
-                    lambda stop, event: _is_hit(stop.client, event, stop.breakpoint_ or breakpoint_),
+                    lambda stop, event: (
+                        _is_hit(stop.client, event, stop.breakpoint_ or breakpoint_)
+                        and next(passed) >= condition.counted
+                    ),
                     place,
                     running,
                     timeout,
@@ -174,9 +181,13 @@ def inspect_stop(
                     words,
                 )
                 try:
-                    found = read_stop(stop.client, stop.thread, expressions, timeout)
+                    # debugpy stops as well where a condition raises.
+                    check = [f"bool({condition.when})"] if condition.when else []
+                    found = read_stop(stop.client, stop.thread, [*expressions, *check], timeout)
                 finally:
                     _go_on(stop.client, path, stop.thread)
+                if check:
+                    found = _see_true(found, condition.when, place)
                 found = replace(found, child=stop.child)
                 seen(found)
                 result = running.result(timeout) if running else None
@@ -185,6 +196,19 @@ def inspect_stop(
             with contextlib.suppress(DapError):
                 client.disconnect(terminate=False, timeout=_RELEASE_TIMEOUT)
     return replace(found, trigger_result=result)
+
+
+def _see_true(found: Inspection, when: str, place: str) -> Inspection:
+    """A stop without the condition's own value.
+
+    Raises:
+        UserError: The condition has raised.
+    """
+    values = dict(found.values)
+    told = values.pop(f"bool({when})")
+    if told != "True":
+        raise UserError(f"--when {when} raises at {place}: {told}", "Correct it. The program goes on.")
+    return replace(found, values=values)
 
 
 class Trigger:

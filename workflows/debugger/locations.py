@@ -6,13 +6,75 @@ import os
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
+from typing import Any
 
 from workflows.errors import BadValue, UserError
 from workflows.reading import read_bytes
 
+#: pydevd's function for watches. It is loaded with pydevd itself.
+_EVALUATED = "__import__('sys').modules['_pydevd_bundle.pydevd_vars'].eval_in_context"
+#: Digits of a number of hits.
+_MOST_DIGITS = 9
 _FORM = "Write it as FILE:LINE, for example score.py:42."
+
+
+@dataclass(frozen=True)
+class Condition:
+    """When a breakpoint stops the program.
+
+    Attributes:
+        when: A Python expression that has to be true; empty for always.
+        hits: At which time of all that this is so, counted from 1; 0 for each.
+    """
+
+    when: str = ""
+    hits: int = 0
+
+    def breakpoint_at(self, line: int) -> dict[str, Any]:
+        """The breakpoint as the Debug Adapter Protocol has it (SourceBreakpoint).
+
+        debugpy passes over an expression that raises, and does not even say so of a name that is not there. So it is
+        evaluated by the function that debugpy has for its own watches, which gives an object in place of an error:
+        the program stops, and the error can be read. Of an expression and a number of hits debugpy takes but one
+        (pydevd.handle_breakpoint_condition in 1.8.22); then hits are counted here.
+        """
+        if not self.when:
+            return {"line": line, **({"hitCondition": f"== {self.hits}"} if self.hits else {})}
+        return {"line": line, "condition": f"{_EVALUATED}({self.when!r}, globals(), locals())"}
+
+    @property
+    def counted(self) -> int:
+        """How many stops are passed over here, before the one that is meant."""
+        return max(0, self.hits - 1) if self.when else 0
+
+
+#: Each time.
+ALWAYS = Condition()
+
+
+def read_condition(when: str | None, hits: str | None) -> Condition:
+    """What was typed after ``--when`` and ``--hits``.
+
+    Raises:
+        BadValue: One cannot be read.
+    """
+    text = (when or "").strip()
+    if when is not None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                compile(text, "<--when>", "eval", dont_inherit=True)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            why = error.msg if isinstance(error, SyntaxError) else str(error)
+            raise BadValue(f"--when must be a Python expression, not {text!r}: {why}.", "Correct it.") from error
+    if hits is None:
+        return Condition(text)
+    if not hits.isascii() or not hits.isdigit() or len(hits) > _MOST_DIGITS or not int(hits):
+        raise BadValue(f"--hits must be a whole number from 1 on, not {hits!r}.", "Correct it.")
+    return Condition(text, int(hits))
 
 
 def parse_location(text: str) -> tuple[str, int]:

@@ -43,6 +43,7 @@ from ..settings import Settings
 from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, inspect_step, launch_json, until_open
 
 if TYPE_CHECKING:
+    from ..debugger.locations import Condition
     from ..experiments.configure import RunOptions
     from ..experiments.work import Work
     from .experiment_workspace import WorkspaceRuns
@@ -286,9 +287,10 @@ class ExperimentFlow:
         expressions: list[str],
         timeout: float,
         release: bool = False,
+        condition: Condition | None = None,
     ) -> dict[str, Any]:
         """Look at a line of the script, or at where it holds; see :func:`.watching.inspect_step`."""
-        return inspect_step(self._watching, run, location, run.steps[0], rank, expressions, timeout, release)
+        return inspect_step(self._watching, run, location, run.steps[0], rank, expressions, timeout, release, condition)
 
     def snapshots(self, run: RunRecord) -> Found:
         """The snapshots of a run's failure; those of a run in a workspace are fetched.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..debugger.inspect import Inspection, Words
+from ..debugger.locations import ALWAYS, Condition
 from ..debugger.readiness import Events, read_events
 from ..errors import UserError
 from ..models import Service
@@ -37,6 +38,7 @@ class Look:
         timeout: Seconds for the stop to come, and for the response after it.
         is_given: Whether the person has said what to send.
         number: Of a request that was kept, its number.
+        condition: At which of the times that the line runs.
     """
 
     location: str | None
@@ -45,6 +47,7 @@ class Look:
     timeout: float = 60.0
     is_given: bool = True
     number: int | None = None
+    condition: Condition = ALWAYS
 
 
 def inspect(service: Service, look: Look, seen: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -86,6 +89,7 @@ def inspect(service: Service, look: Look, seen: Callable[[dict[str, Any]], None]
             summarize=posting.summary,
             seen=show,
             words=Words() if look.is_given else Words(ended=_nothing_given),
+            condition=look.condition,
         )
     else:
         found = inspect_raised(

@@ -24,6 +24,7 @@ from .examples import say_example
 from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, inspect_step, launch_json, until_open
 
 if TYPE_CHECKING:
+    from ..debugger.locations import Condition
     from .from_run import Taken
     from .snapshots import Found
 
@@ -308,10 +309,11 @@ class PipelineFlow:
         expressions: list[str],
         timeout: float,
         release: bool = False,
+        condition: Condition | None = None,
     ) -> dict[str, Any]:
         """Look at a line of a step, or at what holds; see :func:`.watching.inspect_step`."""
         wanted = self.step(run, step)
-        return inspect_step(self._watching, run, location, wanted, rank, expressions, timeout, release)
+        return inspect_step(self._watching, run, location, wanted, rank, expressions, timeout, release, condition)
 
     def snapshots(self, run: RunRecord, step: str | None) -> Found:
         """The snapshots of a run's failures; those of a run in a workspace are fetched.

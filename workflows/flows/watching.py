@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import report, storage
 from ..console import Console, Step
@@ -22,6 +22,9 @@ from ..runs import record as records
 from ..runs.attachable import Attachable
 from ..runs.record import RunRecord, StepRecord
 from .phases import PhaseLines
+
+if TYPE_CHECKING:
+    from ..debugger.locations import Condition
 
 #: Seconds between two looks at the announcements, which are a small local file.
 LOOK_SECONDS = 0.01
@@ -146,6 +149,7 @@ def inspect_step(
     expressions: list[str],
     timeout: float,
     release: bool = False,
+    condition: Condition | None = None,
 ) -> dict[str, Any]:
     """Stop at a line of a step, look, and let it go on; or look at the exception at which it holds.
 
@@ -158,6 +162,7 @@ def inspect_step(
         expressions: What to evaluate.
         timeout: Seconds for the stop to come.
         release: Whether what holds at an exception is let go after the look.
+        condition: At which of the times that the line runs; None for the first.
 
     Raises:
         UserError: Nothing stops or holds there, and so on.
@@ -170,6 +175,7 @@ def inspect_step(
         return held.inspect(watching, run, None, _found(watching, run, wanted, rank), expressions, timeout, release)
     from ..debugger import inspect as inspection
     from ..debugger.dap_connection import DapError
+    from ..debugger.locations import ALWAYS
 
     name, line = inspection.parse_location(location)
     steps = [wanted] if wanted else [entry for entry in run.steps if entry.debugged]
@@ -189,7 +195,15 @@ def inspect_step(
         raise held.nothing(run)
     while True:
         try:
-            stop = inspection.inspect_stop(found[0].endpoint, source, line, expressions, trigger=None, timeout=timeout)
+            stop = inspection.inspect_stop(
+                found[0].endpoint,
+                source,
+                line,
+                expressions,
+                trigger=None,
+                timeout=timeout,
+                condition=condition or ALWAYS,
+            )
             return stop.as_json()
         except (inspection.Ended, inspection.Lost) as error:
             # A step may start several scripts, one after the other, and a script may become another by an exec.

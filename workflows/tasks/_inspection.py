@@ -15,6 +15,10 @@ from ..reading import read_bytes
 if TYPE_CHECKING:
     from ..runs.record import RunRecord
 
+CONDITION_HELP = {
+    "when": "Stop only where this expression is true.",
+    "hits": "N: stop at the Nth time that the line runs (with --when: that this is so), in one process.",
+}
 #: Characters of a value that are shown.
 SHOWN_CHARACTERS = 300
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadValue
 from ._command import Command, command
 from ._dap_client import PRINT_HELP, show_places
+from ._inspection import CONDITION_HELP
 from ._snapshots import SNAPSHOT_HELP, SNAPSHOT_HELPS, Asked, attach_snapshot, look, refuse_remote
 from ._stacks import HELP as STACKS_HELP
 from .container import stop_service
@@ -249,6 +250,7 @@ def reload(run: Command) -> None:
         "query": "NAME=VALUE behind the address; may be repeated.",
         "method": "POST, GET or OPTIONS (POST).",
         "eval": "Expression to evaluate at the stop; may be repeated.",
+        **CONDITION_HELP,
         "timeout": "Seconds to wait for the stop, and for the response after it (60).",
     },
     iterable=["eval", "form", "query"],
@@ -269,8 +271,11 @@ def inspect(
     content_type: str | None = None,
     method: str | None = None,
     timeout: str = "60",
+    when: str | None = None,
+    hits: str | None = None,
 ) -> None:
     """Stop at a line during a request, or where it raises; show stack, values and response: no editor needed."""
+    from ..debugger.locations import read_condition
     from ..flows.inspected import Look, not_given
     from ..flows.request import read
     from ._inspection import read_failed, read_timeout, show, show_response
@@ -286,6 +291,9 @@ def inspect(
         raise BadValue(
             "Nothing says where to stop.", "Name a line, such as score.py:21, or: --on-error --request FILE, --failed"
         )
+    condition = read_condition(when, hits)
+    if location is None and (when is not None or hits is not None):
+        raise BadValue("--when and --hits are for a line.", "Name one, such as score.py:21.")
     seen: dict[str, Any] = {}
 
     def show_stop(stop: dict[str, Any]) -> None:
@@ -293,7 +301,7 @@ def inspect(
         show(run.console, stop, [run.settings.project])
 
     sent = read(Path(request) if request else None, content_type, method, form, query)
-    look = Look(location, sent, tuple(eval), limit, is_given)
+    look = Look(location, sent, tuple(eval), limit, is_given, condition=condition)
     try:
         seen = _deployment(run, held=False).inspect(look, number, show_stop)
         show_response(run.console, seen["response"])

@@ -16,6 +16,7 @@ from ..paths import absolute
 from ..words import in_words
 from ._command import Command, command
 from ._dap_client import PRINT_HELP
+from ._inspection import CONDITION_HELP
 from ._quiet import INTERRUPTED
 from ._runs import (
     LOCATION_HELP,
@@ -306,6 +307,7 @@ def attach(
         "run": RUN_HELP,
         "rank": "The rank of a distributed script, where several are debugged.",
         "eval": "Expression to evaluate at the stop; may be repeated.",
+        **CONDITION_HELP,
         "timeout": "Seconds to wait for the stop (60).",
     },
     iterable=["eval"],
@@ -321,17 +323,22 @@ def inspect(
     rank: str | None = None,
     timeout: str = "60",
     release: bool = False,
+    when: str | None = None,
+    hits: str | None = None,
 ) -> None:
     """Stop at a line of the script, or look at where it holds; show stack and values: no editor needed."""
+    from ..debugger.locations import read_condition
     from ._inspection import code_of, read_timeout, show
 
     number = read_rank(rank) if rank is not None else None
     if rank is not None and number is None:
         raise BadValue("One rank is inspected at a time.", "Name it: --rank N")
-    seconds = read_timeout(timeout)
+    seconds, condition = read_timeout(timeout), read_condition(when, hits)
+    if location is None and (when is not None or hits is not None):
+        raise BadValue("--when and --hits are for a line.", "Name one, such as train.py:21.")
     flow = _flow(call)
     found = flow.find(run)
-    stopped = flow.inspect(found, location, number, list(eval), seconds, release)
+    stopped = flow.inspect(found, location, number, list(eval), seconds, release, condition)
     show(call.console, stopped, code_of(found, call.project))
     call.console.result(stopped)
 

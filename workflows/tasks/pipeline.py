@@ -12,6 +12,7 @@ from ..errors import BadValue, UserError
 from ..words import in_words
 from ._command import Command, command
 from ._dap_client import PRINT_HELP
+from ._inspection import CONDITION_HELP
 from ._quiet import INTERRUPTED
 from ._runs import (
     LOCATION_HELP,
@@ -277,6 +278,7 @@ def attach(
         "step": "The step, where its script's name does not tell.",
         "rank": "The rank of a distributed step, where several are debugged.",
         "eval": "Expression to evaluate at the stop; may be repeated.",
+        **CONDITION_HELP,
         "timeout": "Seconds to wait for the stop (60).",
     },
     iterable=["eval"],
@@ -293,17 +295,22 @@ def inspect(
     rank: str | None = None,
     timeout: str = "60",
     release: bool = False,
+    when: str | None = None,
+    hits: str | None = None,
 ) -> None:
     """Stop at a line of a step, or look at where it holds; show stack and values: no editor needed."""
+    from ..debugger.locations import read_condition
     from ._inspection import code_of, read_timeout, show
 
     number = read_rank(rank) if rank is not None else None
     if rank is not None and number is None:
         raise BadValue("One rank is inspected at a time.", "Name it: --rank N")
-    seconds = read_timeout(timeout)
+    seconds, condition = read_timeout(timeout), read_condition(when, hits)
+    if location is None and (when is not None or hits is not None):
+        raise BadValue("--when and --hits are for a line.", "Name one, such as train.py:21.")
     flow = _flow(call)
     found = flow.find(run)
-    result = flow.inspect(found, location, step, number, list(eval), seconds, release)
+    result = flow.inspect(found, location, step, number, list(eval), seconds, release, condition)
     show(call.console, result, code_of(found, call.project))
     if not result.get("holds"):
         call.console.line("The step goes on: inv pipeline.status")
