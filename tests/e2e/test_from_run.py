@@ -113,3 +113,56 @@ def test_a_run_that_cannot_be_gone_on_from_is_told_in_two_lines(pipelines: Pipel
     pipelines.script("add").write_text("print('third time')\n" + ADD)
     said = pipelines.ok("pipeline.submit", "--no-debug", "--follow", "--from-run", "2").out
     assert "third time" in said and "the result is 36" in said
+
+
+@ANY_ENGINE
+def test_of_several_runs_each_step_is_what_did_it_last(pipelines: PipelineProject) -> None:
+    fail(pipelines, "tell")
+    # The same again, and with another factor.
+    pipelines.ok("pipeline.submit", "--no-debug", "--follow", "--from-run", "1", "--step", "add",
+                 "--input", "factor=5")  # fmt: skip
+    said = pipelines.ok("pipeline.submit", "--no-debug", "--follow", "--from-run", "2", "--step", "tell").out
+    assert ": prepare, add." not in said and ": add." in said and "left out" not in said
+    assert "the result is 60" in said
+    said = pipelines.ok("pipeline.submit", "--no-debug", "--from-run", "2", "--step", "add", "--dry-run").out
+    assert ": prepare." in said and "`--skip` names" not in said
+    # The first is gone, and what it had done with it.
+    first = min(pipelines.runs.glob("*-1-*"))
+    shutil.move(first, pipelines.folder / "elsewhere")
+    pipelines.inv("pipeline.submit", "--from-run", "2", "--step", "add").says("went on from, is gone", "anew")
+    shutil.move(pipelines.folder / "elsewhere", first)
+    (first / "plan.json").unlink()
+    pipelines.inv("pipeline.submit", "--from-run", "2", "--step", "add").says("has lost its plan", "inv pipeline.list")
+
+
+SWEEP = """\
+type: pipeline
+jobs:
+  tune:
+    type: sweep
+    outputs: {model: {type: uri_folder}}
+    search_space: {rate: {type: choice, values: [1, 2]}}
+    sampling_algorithm: grid
+    objective: {goal: minimize, primary_metric: loss}
+    limits: {max_total_trials: 2}
+    trial:
+      command: echo ${{search_space.rate}} > ${{outputs.model}}/rate
+      environment: azureml:e@latest
+  tell:
+    command: cat ${{inputs.model}}/rate; exit CODE
+    inputs: {model: "${{parent.jobs.tune.outputs.model}}"}
+    environment: azureml:e@latest
+"""
+
+
+@ANY_ENGINE
+def test_a_sweep_of_several_trials_is_taken_over_as_one(pipelines: PipelineProject) -> None:
+    pipelines.pipeline.write_text(SWEEP.replace("CODE", "3"))
+    assert pipelines.inv("pipeline.submit", "--no-debug", "--follow", "--trials", "2").code == 1
+    pipelines.pipeline.write_text(SWEEP.replace("CODE", "0"))
+    said = pipelines.ok("pipeline.submit", "--no-debug", "--follow", "--from-run", "1").out
+    assert ": tune." in said
+    assert [step["name"] for step in pipelines.status()["steps"]] == ["tell"]
+    # The sweep itself has as many trials as it had, also from a run that had taken it over.
+    pipelines.ok("pipeline.submit", "--no-debug", "--follow", "--from-run", "2", "--step", "tune")
+    assert [step["name"] for step in pipelines.status()["steps"]] == ["tune.trial0", "tune.trial1", "tune"]

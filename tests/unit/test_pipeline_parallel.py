@@ -223,6 +223,14 @@ def test_a_mini_batch_of_what_has_none_is_refused(tmp_path: Path) -> None:
         Parts(mini_batch=0).of(read(project(tmp_path, {}), text))
     with pytest.raises(UserError, match="Trials are asked for, and no step is a sweep"):
         Parts(trials=2).of(read(tmp_path, text))
+    # What was typed for an earlier run may be about what does not run again.
+    assert Parts(2, 0, kept=True).of(read(tmp_path, text)) == read(tmp_path, text)
+
+
+def test_a_mini_batch_of_a_step_that_has_none_is_of_the_one_that_it_needs(tmp_path: Path) -> None:
+    found = read(project(tmp_path, {}), textwrap.dedent(JOB) + "  tell: {command: echo}\n")
+    only = Parts(mini_batch=0).of(replace(found, asked=("tell",)))
+    assert {step.name: "--only 0" in step.command for step in only.steps} == {"score": True, "tell": False}
 
 
 # Batch deployments

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..errors import UserError
 from ..paths import shown
 from ..pipelines.definition import Pipeline, Step
-from ..pipelines.parts import read_parts
+from ..pipelines.parts import Parts, read_parts
 from ..redaction import MASK
 from ..runs import plan as plans
 from ..runs.own_copy import KEPT_BYTES, kept_code
@@ -41,6 +41,7 @@ class Taken:
         file: Its pipeline file.
         wanted: What is run now.
         steps: The steps that are taken over.
+        inherited: The outputs, by step, of what that run itself had taken over.
         outputs: Their outputs, by ``STEP.OUTPUT``.
         typed_skip: The steps that were left out by name.
         typed: What was typed now.
@@ -51,16 +52,26 @@ class Taken:
     file: Path
     wanted: Wanted
     steps: tuple[str, ...]
+    inherited: Mapping[str, Sequence[str]]
     outputs: Mapping[str, str]
     typed_skip: tuple[str, ...]
     typed: Wanted
     code: bool = False
 
     @property
-    def line(self) -> str:
-        """What a person is told of it."""
-        names = ", ".join(self.steps[:_SHOWN]) or "nothing"
-        more = f" and {len(self.steps) - _SHOWN} more" if len(self.steps) > _SHOWN else ""
+    def all_steps(self) -> tuple[str, ...]:
+        """The steps of that run and of those before it."""
+        return (*self.inherited, *self.steps)
+
+    def line(self, pipeline: Pipeline) -> str:
+        """What a person is told of it; of a step that was asked for, what it needs."""
+        used = {str(entry.path) for step in pipeline.steps for entry in step.inputs.values() if entry.path is not None}
+        by_step = {name: list(self.inherited.get(name, ())) for name in self.all_steps}
+        for output, path in self.outputs.items():
+            by_step[output.rpartition(".")[0]].append(path)
+        steps = [name for name in self.all_steps if not self.wanted.only or used & {*by_step[name]}]
+        names = ", ".join(steps[:_SHOWN]) or "nothing"
+        more = f" and {len(steps) - _SHOWN} more" if len(steps) > _SHOWN else ""
         return f"Taken over from the run {self.run.run_id}: {names}{more}."
 
     def see_all_there(self, names: Sequence[str], error: UserError | None) -> None:
@@ -73,7 +84,7 @@ class Taken:
         Raises:
             UserError: One is not there.
         """
-        gone = [name for name in self.steps if name not in names]
+        gone = [name for name in self.all_steps if name not in names]
         if gone and error is None:
             raise UserError(
                 f"{gone[0]} of the run {self.run.run_id} is not in {shown(self.file)} any more: {', '.join(names)}.",
@@ -82,7 +93,7 @@ class Taken:
 
     def say(self, console: Console, whole: Pipeline | None, pipeline: Pipeline) -> None:
         """Say what is taken over, and what has changed since; see :func:`changes`."""
-        console.line(self.line)
+        console.line(self.line(pipeline))
         for line in changes(self, whole, pipeline):
             console.line(f"  note: {line}")
 
@@ -108,7 +119,7 @@ class Taken:
 
     def without_notes(self, pipeline: Pipeline) -> Pipeline:
         """A pipeline less the notes that say that these steps are left out."""
-        mine = tuple(f"`{name}` is left out" for name in self.steps)
+        mine = tuple(f"`{name}` is left out" for name in self.all_steps if name not in self.typed_skip)
         return replace(pipeline, notes=tuple(note for note in pipeline.notes if not note.startswith(mine)))
 
 
@@ -139,18 +150,15 @@ def take_over(run: RunRecord, wanted: Wanted, *, code: bool = False) -> Taken:
         raise UserError(
             f"The pipeline file of the run {run.run_id} is gone: {shown(file)}.", "Put it back, and try again."
         )
-    typed = _typed(run, wanted)
-    try:
-        plan = plans.load(run.folder)
-    except ValueError as error:
-        raise UserError(f"The run {run.run_id} has lost its plan.", "Take another run: inv pipeline.list") from error
+    typed, inherited = _typed(run, wanted)
+    plan = _plan(run)
     done = [one for one in plan.steps if run.step(one.name).ended_well and not _is_meant(one.name, wanted.only)]
     if not wanted.only and len(done) == len(plan.steps):
         raise UserError(
             f"Every step of the run {run.run_id} has completed, so nothing is left to run.",
             "Name the step that is to run again: --step NAME",
         )
-    needed = _needed(plan, done, wanted.only)
+    needed = _needed(plan, _no_trials(plan, done), wanted.only)
     outputs: dict[str, str] = {}
     for step in needed:
         for name, is_file in step.outputs.items():
@@ -162,21 +170,37 @@ def take_over(run: RunRecord, wanted: Wanted, *, code: bool = False) -> Taken:
         Path(run.file),
         replace(typed, inputs=inputs, skip=skip),
         tuple(step.name for step in needed),
+        inherited,
         outputs,
-        typed.skip,
+        tuple(name for name in typed.skip if name not in inherited),
         wanted,
         code,
     )
 
 
-def _typed(run: RunRecord, wanted: Wanted) -> Wanted:
-    """What was typed for the earlier run, with what is typed now in front.
+def _plan(run: RunRecord) -> Plan:
+    try:
+        return plans.load(run.folder)
+    except ValueError as error:
+        raise UserError(f"The run {run.run_id} has lost its plan.", "Take another run: inv pipeline.list") from error
+
+
+def _no_trials(plan: Plan, steps: Iterable[PlannedStep]) -> list[PlannedStep]:
+    """Steps less the trials of sweeps: of a sweep all is taken over, or nothing."""
+    trials = {name for step in plan.steps if step.best is not None for name in step.best.trials}
+    return [step for step in steps if step.name not in trials]
+
+
+def _typed(run: RunRecord, wanted: Wanted) -> tuple[Wanted, dict[str, list[str]]]:
+    """What was typed for the earlier run, with what is typed now in front, and what that run had taken over itself.
 
     Raises:
         UserError: It held a secret, which is not kept.
     """
     inputs: dict[str, str] = {}
     skip: list[str] = []
+    inherited: dict[str, list[str]] = {}
+    before = Parts()
     parts: dict[str, str | None] = {"--trials": None, "--mini-batch": None}
     words = iter(shlex.split(run.options))
     for word in words:
@@ -190,8 +214,13 @@ def _typed(run: RunRecord, wanted: Wanted) -> Wanted:
             parts[word] = value
         elif word == FLAG:
             # What that one had taken over itself.
-            first = _inherited(run, value, wanted.only)
-            inputs, skip = {**first.inputs, **inputs}, [*first.skip, *skip]
+            first, inherited = _inherited(run, value, wanted.only)
+            before = first.parts
+            # What this run has done again is its own.
+            again = {step.name for step in run.steps} & {*first.skip}
+            inherited = {name: paths for name, paths in inherited.items() if name not in again}
+            older = {name: text for name, text in first.inputs.items() if name.rpartition(".")[0] not in again}
+            inputs, skip = {**older, **inputs}, [*(name for name in first.skip if name not in again), *skip]
     lost = [name for name, text in inputs.items() if MASK in text and name not in wanted.inputs]
     if lost:
         raise UserError(
@@ -199,11 +228,14 @@ def _typed(run: RunRecord, wanted: Wanted) -> Wanted:
             f"Give it again: --input {lost[0]}=VALUE",
         )
     skip = [name for name in skip if not _is_meant(name, wanted.only)]
-    own = wanted.parts if wanted.parts.typed else read_parts(parts["--trials"], parts["--mini-batch"])
-    return replace(wanted, inputs={**inputs, **wanted.inputs}, skip=(*skip, *wanted.skip), parts=own)
+    own = wanted.parts
+    if not own.typed:
+        own = read_parts(parts["--trials"], parts["--mini-batch"])
+        own = replace(own if own.typed else before, kept=True)
+    return replace(wanted, inputs={**inputs, **wanted.inputs}, skip=(*skip, *wanted.skip), parts=own), inherited
 
 
-def _inherited(run: RunRecord, earlier: str, only: Sequence[str]) -> Wanted:
+def _inherited(run: RunRecord, earlier: str, only: Sequence[str]) -> tuple[Wanted, dict[str, list[str]]]:
     """What a run has from the one that it went on from, as if it had been typed.
 
     Raises:
@@ -212,20 +244,24 @@ def _inherited(run: RunRecord, earlier: str, only: Sequence[str]) -> Wanted:
     from ..runs import store
     from .pipeline import Wanted
 
-    found = store.find_run(run.project, run.kind, earlier)
+    gone = UserError(f"The run {earlier}, which {run.run_id} went on from, is gone.", "Submit the pipeline anew.")
+    try:
+        found = store.find_run(run.project, run.kind, earlier)
+    except UserError:
+        raise gone from None
     if found.number >= run.number:
-        raise UserError(f"The run {earlier}, which {run.run_id} went on from, is gone.", "Submit the pipeline anew.")
-    typed = _typed(found, Wanted(only=tuple(only)))
-    done = [one for one in plans.load(found.folder).steps if found.step(one.name).ended_well]
+        raise gone
+    typed, taken = _typed(found, Wanted(only=tuple(only)))
+    plan = _plan(found)
     mine = {step.name for step in run.steps}
-    outputs = {
-        f"{step.name}.{name}": str(_output(found, step, name, is_file))
-        for step in done
-        if step.name not in mine and not _is_meant(step.name, only)
-        for name, is_file in step.outputs.items()
-    }
-    skip = [step.name for step in done if step.name not in mine]
-    return replace(typed, inputs={**typed.inputs, **outputs}, skip=(*typed.skip, *skip))
+    outputs: dict[str, str] = {}
+    for step in _no_trials(plan, plan.steps):
+        if found.step(step.name).ended_well and step.name not in mine and not _is_meant(step.name, only):
+            own = {f"{step.name}.{name}": str(_output(found, step, name, one)) for name, one in step.outputs.items()}
+            outputs |= own
+            taken[step.name] = [*own.values()]
+    skip = [name for name in taken if name not in typed.skip]
+    return replace(typed, inputs={**typed.inputs, **outputs}, skip=(*typed.skip, *skip)), taken
 
 
 def _is_meant(name: str, only: Sequence[str]) -> bool:
@@ -236,7 +272,9 @@ def _is_meant(name: str, only: Sequence[str]) -> bool:
 def _needed(plan: Plan, done: Iterable[PlannedStep], only: Sequence[str]) -> list[PlannedStep]:
     """The completed steps that are taken over: all, or those that the named ones come after."""
     completed = {step.name: step for step in done}
-    if not only:
+    names = [step.name for step in plan.steps]
+    if not all(any(_is_meant(name, [one]) for name in names) for one in only or [""]):
+        # All, or what has not been in this run and may need whatever was.
         return list(completed.values())
     after = {step.name: step.after for step in plan.steps}
     waiting = [step.name for step in plan.steps if _is_meant(step.name, only)]

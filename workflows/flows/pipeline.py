@@ -196,7 +196,12 @@ class PipelineFlow:
             if error is not None:
                 raise error
             return
-        error = look(self.settings, self.console, *self._survey(wanted))
+        whole = self._whole(wanted.taken) if wanted.taken is not None else None
+        found, error = self._survey(wanted)
+        if wanted.taken is not None:
+            wanted.taken.say(self.console, whole, found)
+            found = wanted.taken.without_notes(found)
+        error = look(self.settings, self.console, found, error)
         if error is not None:
             raise error
 

@@ -137,12 +137,14 @@ def with_one_mini_batch(steps: tuple[Step, ...], number: int, wanted: tuple[str,
     Args:
         steps: All of them.
         number: The mini-batch, from 0.
-        wanted: Names of the steps that are debugged; empty for all.
+        wanted: Names of the steps that are debugged; empty for all. Where none of them is parallel, it is one that they
+            need.
 
     Raises:
         UserError: None of them is parallel, or several are.
     """
-    named = [step.name for step in steps if is_parallel(step) and (not wanted or step.name in wanted)]
+    parallel = [step.name for step in steps if is_parallel(step)]
+    named = [name for name in parallel if name in wanted] or parallel
     if not named:
         whose = f"the step {wanted[0]}" if len(wanted) == 1 else "a step of this pipeline"
         raise UserError(

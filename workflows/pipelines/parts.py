@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import BadValue, UserError
 from .definition import Pipeline
-from .parallel import with_one_mini_batch
+from .parallel import is_parallel, with_one_mini_batch
 from .parallel_data import check_data
 from .trials import with_trials
 
@@ -25,10 +25,12 @@ class Parts:
     Attributes:
         trials: Trials of each sweep; None for one, which then is the step itself.
         mini_batch: The mini-batch that is run alone, from 0; None for all.
+        kept: Whether it was typed for an earlier run, of which the sweep or the parallel step may not run again.
     """
 
     trials: int | None = None
     mini_batch: int | None = None
+    kept: bool = False
 
     @property
     def typed(self) -> tuple[str, ...]:
@@ -53,11 +55,12 @@ class Parts:
             UserError: It has no sweep, no parallel step, no such trial or mini-batch, or a search space cannot be drawn
                 from.
         """
-        if self.trials is not None:
-            if not any(step.sweep is not None for step in pipeline.steps):
+        has_sweep = any(step.sweep is not None for step in pipeline.steps)
+        if self.trials is not None and (has_sweep or not self.kept):
+            if not has_sweep:
                 raise UserError("Trials are asked for, and no step is a sweep.", "Take --trials away.")
             pipeline = with_trials(pipeline, self.trials, [name for name in named if _TRIAL.search(name)])
-        if self.mini_batch is not None:
+        if self.mini_batch is not None and (any(map(is_parallel, pipeline.steps)) or not self.kept):
             steps = with_one_mini_batch(pipeline.steps, self.mini_batch, pipeline.asked)
             for step in steps:
                 check_data(step)
