@@ -6,16 +6,23 @@ import hashlib
 import json
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from debuggee_harness import BOTH, CHILD, EVERY, LIMIT, Child, evaluate, line_of, stopped, until
+from invoke import Exit
 
+from workflows.console import Console
 from workflows.debuggee.azureml_debuggee.stack_requests import is_request
 from workflows.debugger import stacks
 from workflows.debugger.stack_groups import Group, Looked, group, ranges, values
+from workflows.errors import BadValue, UserError
+from workflows.flows.stacks import look as look_at
 from workflows.models import DebugEndpoint, PathMapping
+from workflows.tasks import _stacks
+from workflows.tasks._stacks import show
 
 OWN = {"AZUREML_DEBUGGEE_CODE": str(CHILD)}
 
@@ -255,3 +262,78 @@ def test_a_stack_that_ends_in_own_code_or_has_none_is_named() -> None:
 def test_ranks_are_named_briefly() -> None:
     assert ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
     assert ranges([3]) == "3" and ranges([]) == ""
+
+
+# Shown ----------------------------------------------------------------------------------------------
+
+
+def ranks_with(*told: str, step: str = "train") -> list[Looked]:
+    return [
+        Looked(step, rank, process(frame("/code/a.py", 1, "f", True), values={"x": {"value": value}}))
+        for rank, value in enumerate(told)
+    ]
+
+
+def test_a_value_is_marked_where_most_have_another_and_each_step_is_for_itself(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for found, marked in (
+        (ranks_with("1", "1", "2"), ["x = 2  (rank 2)"]),
+        (ranks_with("1", "2", "3"), []),
+        ([*ranks_with("1", "1"), *ranks_with("5", "5", step="score")], []),
+        ([*ranks_with("1", "1"), *ranks_with("5", "5", "1", step="score")], ["score: x = 1  (rank 2)"]),
+    ):
+        show(Console(), lambda found=found: found, ["x"], watch=False, all_code=False)  # type: ignore[misc]
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.partition("  <-")[0].strip() for line in lines if "<- differs" in line] == marked
+
+
+def test_what_is_watched_ends_well_where_the_program_ends_while_it_is_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_stacks, "WATCH_SECONDS", 0.0)
+    ended = [Looked("train", 0, None, trouble="the program has just ended")]
+    looks = [ranks_with("1"), ended]
+
+    def look() -> list[Looked]:
+        if not looks:
+            raise UserError("It is over.", "Again.")
+        return looks.pop(0)
+
+    show(Console(as_json=True), look, [], watch=True, all_code=False, run_id="a-1")
+    seen = capsys.readouterr()
+    told = json.loads(seen.out)
+    assert told["run_id"] == "a-1" and [one["rank"] for one in told["processes"]] == [0]
+    assert "the program has just ended" in seen.err
+    # Where nothing has been seen yet there is nothing to watch.
+    looks = [ended]
+    with pytest.raises(UserError, match="No stack could be read"):
+        show(Console(as_json=True), look, [], watch=True, all_code=False)
+
+
+@pytest.mark.parametrize("interrupted", ["look", "pause"])
+def test_ctrl_c_gives_the_last_look_with_its_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, interrupted: str
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_stacks, "WATCH_SECONDS", 0.0)
+    if interrupted == "pause":
+        monkeypatch.setattr(time, "sleep", interrupt)
+    looks = [ranks_with("1")]
+
+    def look() -> list[Looked]:
+        if not looks:
+            interrupt()
+        return looks.pop()
+
+    with pytest.raises(Exit) as ended:
+        show(Console(as_json=True), look, [], watch=True, all_code=False, run_id="a-1")
+    assert ended.value.code == 130 and json.loads(capsys.readouterr().out)["run_id"] == "a-1"
+
+
+@pytest.mark.parametrize(("expression", "said"), [(" ", "is empty"), ("x" * 70_000, "is too long")])
+def test_an_expression_that_cannot_be_asked_for_is_refused(expression: str, said: str) -> None:
+    with pytest.raises(BadValue, match=said):
+        look_at([], [expression])

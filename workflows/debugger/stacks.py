@@ -11,12 +11,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import BadValue
 from ..models import DebugEndpoint, PathMapping
 
 #: Seconds after which an interpreter counts as one that C code holds.
 ANSWER_SECONDS = 2.0
 #: Seconds for the connection; a tunnel or a relay may have to be opened first.
 CONNECT_SECONDS = 10.0
+#: Bytes of all expressions together; the debuggee takes no longer requests.
+MOST_EXPRESSIONS = 60 * 1024
 #: Bytes of an answer.
 MOST_BYTES = 64 * 1024 * 1024
 
@@ -27,6 +30,19 @@ class NoAnswer(Exception):
 
 class Silent(NoAnswer):
     """It listens and does not answer: C code holds its interpreter."""
+
+
+def check(expressions: Sequence[str]) -> None:
+    """See that expressions can be asked for.
+
+    Raises:
+        BadValue: One is empty, or they are too long.
+    """
+    if not all(one.strip() for one in expressions):
+        raise BadValue("--eval is empty.", "Give it an expression, such as: --eval step")
+    size = len(json.dumps(list(expressions)))
+    if size > MOST_EXPRESSIONS:
+        raise BadValue(f"--eval is too long: {size} bytes; {MOST_EXPRESSIONS} are taken.", "Ask for less at a time.")
 
 
 def ask(endpoint: DebugEndpoint, expressions: Sequence[str], seconds: float = ANSWER_SECONDS) -> dict[str, Any]:

@@ -95,7 +95,11 @@ def look(chosen: Sequence[Target], expressions: Sequence[str]) -> list[Looked]:
     Args:
         chosen: Which.
         expressions: What is evaluated in each.
+
+    Raises:
+        BadValue: They cannot be asked for.
     """
+    stacks.check(expressions)
     with ThreadPoolExecutor(min(AT_ONCE, max(1, len(chosen)))) as pool:
         asked: Callable[[Target], list[Looked]] = lambda one: _ask(one, expressions)  # noqa: E731
         return [looked for some in pool.map(asked, chosen) for looked in some]

@@ -37,8 +37,9 @@ def show(
     watch: bool,
     all_code: bool,
     notes: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Show where the processes stand; with ``watch`` again and again.
+    run_id: str = "",
+) -> None:
+    """Show where the processes stand; with ``watch`` again and again. What ``--json`` gets is the last look's.
 
     Args:
         console: Where to.
@@ -47,36 +48,39 @@ def show(
         watch: Whether to look again every second, until Ctrl-C or until nothing runs any more.
         all_code: Whether frames of libraries are shown.
         notes: What cannot be asked.
-
-    Returns:
-        The object for ``--json``: that of the last look.
+        run_id: The run, where it is one.
 
     Raises:
         UserError: Nothing could be asked.
     """
     result: dict[str, Any] = {}
-    while True:
-        try:
-            found = look()
-        except UserError:
-            if not result:
-                raise
-            return result  # It has come to its end while it was watched.
-        result = _as_json(found, expressions)
-        if watch:
-            console.line(f"-- {time.strftime('%H:%M:%S')}")
-        _show_groups(console, found, expressions, all_code)
-        for note in notes:
-            console.line(f"  note: {note}")
-        if not any(one.process is not None for one in found):
-            raise UserError(f"No stack could be read: {found[0].trouble}.", "See whether it still runs, and try again.")
-        if not watch:
-            return result
-        try:
+    try:
+        while True:
+            try:
+                found = look()
+            except UserError:
+                if not result:
+                    raise
+                break  # It has come to its end while it was watched.
+            if watch:
+                console.line(f"-- {time.strftime('%H:%M:%S')}")
+            _show_groups(console, found, expressions, all_code)
+            for note in notes:
+                console.line(f"  note: {note}")
+            if any(one.process is not None for one in found):
+                result = {**({"run_id": run_id} if run_id else {}), **_as_json(found)}
+            elif not result:
+                why = f"No stack could be read: {found[0].trouble}."
+                raise UserError(why, "See whether it still runs, and try again.")
+            # While it is watched it may be seen at its very end, or held by C code for a while.
+            if not watch:
+                break
             time.sleep(WATCH_SECONDS)
-        except KeyboardInterrupt:
+    except KeyboardInterrupt:
+        if result:
             console.result(result)
-            raise Exit(code=INTERRUPTED) from None
+        raise Exit(code=INTERRUPTED) from None
+    console.result(result)
 
 
 def show_run(
@@ -113,8 +117,7 @@ def show_run(
         return stacks.look(stacks.targets(now, only, rank), expressions)
 
     notes = stacks.left_out(run, step) if rank is None else []
-    shown = show(console, look, expressions, watch=watch, all_code=all_code, notes=notes)
-    console.result({"run_id": run.run_id, **shown})
+    show(console, look, expressions, watch=watch, all_code=all_code, notes=notes, run_id=run.run_id)
 
 
 def _show_groups(console: Console, found: list[Looked], expressions: Sequence[str], all_code: bool) -> None:
@@ -133,7 +136,9 @@ def _show_groups(console: Console, found: list[Looked], expressions: Sequence[st
             name = ", ".join(filter(None, [looked.step, looked.name]))
             console.line(f"  note: {name}: {looked.trouble}")
     for expression in expressions:
-        _show_values(console, found, expression)
+        for step in dict.fromkeys(one.step for one in found):
+            alike = [one for one in found if one.step == step]
+            _show_values(console, alike, expression, f"{step}: " if len(steps) > 1 else "")
 
 
 def _state(group: Group) -> str:
@@ -181,16 +186,18 @@ def _show_others(console: Console, looked: Looked, all_code: bool) -> None:
         console.line(f"  and {len(process['tasks']) - SHOWN_TASKS} more tasks; --json shows all")
 
 
-def _show_values(console: Console, found: list[Looked], expression: str) -> None:
-    """What an expression is in each process; those that differ from the most are marked."""
+def _show_values(console: Console, found: list[Looked], expression: str, before: str) -> None:
+    """What an expression is in each process of a step; those that differ from the most are marked."""
     from ..debugger.stack_groups import values
 
     told = values(found, expression)
-    for number, (text, members) in enumerate(told):
-        differs = len(told) > 1 and number < len(told) - 1
+    for text, members in told:
+        # Where all differ, as process ids do, none is the odd one.
+        differs = len(members) < len(told[-1][1])
         names = _names(members)
         short = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text)} characters)"
-        console.value(f"  {expression} = {short}{f'  ({names})' if names else ''}{'  <- differs' if differs else ''}")
+        who = f"  ({names})" if names else ""
+        console.value(f"  {before}{expression} = {short}{who}{'  <- differs' if differs else ''}")
 
 
 def _names(members: Sequence[Looked]) -> str:
@@ -201,7 +208,7 @@ def _names(members: Sequence[Looked]) -> str:
     return ", ".join([*texts, *(one.name for one in members if one.child)])
 
 
-def _as_json(found: Sequence[Looked], expressions: Sequence[str]) -> dict[str, Any]:
+def _as_json(found: Sequence[Looked]) -> dict[str, Any]:
     from ..debugger.stack_groups import group
 
     groups = [

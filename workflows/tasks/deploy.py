@@ -320,7 +320,7 @@ def stacks(run: Command, eval: list[str], watch: bool = False, all_code: bool = 
     from ._stacks import show
 
     target = _deployment(run, held=False).stack_target()
-    run.console.result(show(run.console, lambda: look([target], eval), eval, watch=watch, all_code=all_code))
+    show(run.console, lambda: look([target], eval), eval, watch=watch, all_code=all_code)
 
 
 @command(json=True, help={name: text for name, text in SNAPSHOT_HELPS.items() if name != "rank"}, iterable=["eval"])
