@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CONDITION_HELP = {
     "when": "Stop only where this expression is true.",
-    "hits": "N: stop at the Nth time that the line runs (with --when: that this is so), in one process.",
+    "hits": "N: stop at the Nth time that the line runs, in each process; with --when at the Nth that it is true.",
 }
 #: Characters of a value that are shown.
 SHOWN_CHARACTERS = 300
