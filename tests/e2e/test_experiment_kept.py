@@ -257,4 +257,4 @@ def test_what_the_script_logs_by_the_sdk_is_kept_and_the_sdk_reads_the_run_confi
     assert listed["metrics"]["loss"] == 0.05 and listed["tags"] == {"model": "small one"}
     files = {entry["name"]: entry["path"] for entry in experiment.ok("experiment.outputs", "--json").json["files"]}
     assert Path(files["outputs/results/here.txt"]).read_text() == "a result"
-    experiment.inv("experiment.show", "--plot", "los").says("no metric los", "loss")
+    experiment.inv("experiment.show", "--plot", "los").says("no numeric metric los", "loss")

@@ -195,7 +195,7 @@ def test_the_latest_twenty_are_kept_of_each_body_ten_megabytes(project: Project)
     until(lambda: len([*folder.iterdir()]) == 40, "the oldest being taken away")
     assert [one["number"] for one in listed(project)] == [*range(6, 26)]
     project.inv("deploy.inspect", "--failed", "5").says(
-        "No failed request 5 is kept; there is 6 to 25", "deploy.requests"
+        "Failed request 5 is not kept; kept: 6 to 25", "deploy.requests"
     )
     assert project.inv("deploy.inspect", "--failed=0").code == 2
     big = b"x" * 10_000_001

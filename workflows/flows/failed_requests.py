@@ -145,7 +145,7 @@ def chosen(service: Service, number: int | None) -> FailedRequest:
     one = next((one for one in found if one.number == number), None)
     if one is None:
         numbers = f"{found[0].number} to {found[-1].number}" if found[1:] else str(found[0].number)
-        raise UserError(f"No failed request {number} is kept; there is {numbers}.", f"Their list: {LISTED}")
+        raise UserError(f"Failed request {number} is not kept; kept: {numbers}.", f"List them: {LISTED}")
     return one
 
 

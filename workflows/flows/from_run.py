@@ -70,7 +70,9 @@ class Taken:
         for output, path in self.outputs.items():
             by_step[output.rpartition(".")[0]].append(path)
         steps = [name for name in self.all_steps if not self.wanted.only or used & {*by_step[name]}]
-        names = ", ".join(steps[:_SHOWN]) or "nothing"
+        if not steps:
+            return f"Nothing is taken over from the run {self.run.run_id}."
+        names = ", ".join(steps[:_SHOWN])
         more = f" and {len(steps) - _SHOWN} more" if len(steps) > _SHOWN else ""
         return f"Taken over from the run {self.run.run_id}: {names}{more}."
 

@@ -65,9 +65,10 @@ def targets(run: RunRecord, step: StepRecord | None, rank: int | None) -> list[T
         raise UserError(f"Rank {rank} cannot be asked; these can: {ranks}.", f"For all: {again(run)} --rank all")
     if not chosen:
         names = ", ".join(one.name for one in running)
+        batch = run.options.startswith("--deployment ")
         raise UserError(
-            f"{names} {'runs' if len(running) == 1 else 'run'} without a debug port, by which stacks are asked for.",
-            f"Submit it with one: {again(run)}",
+            f"{names} {'runs' if len(running) == 1 else 'run'} without a debug port, and stacks are read through it.",
+            f"Start it again with one: {again(run)}{'' if batch else ' --no-wait'}",
         )
     return [Target(one.step.name, one.rank, one.endpoint, _pid(one)) for one in chosen]
 

@@ -75,6 +75,16 @@ def again(run: RunRecord, step: str | None = None) -> str:
     return " ".join(filter(None, ["inv pipeline.debug", run.options, f"--step {step}" if step else ""]))
 
 
+def _on_what_was_left(run: RunRecord, step: str) -> str:
+    # The steps before it need not run again.
+    completed = any(one.status == records.COMPLETED for one in run.steps)
+    if run.single or run.in_workspace or run.options.startswith("--deployment ") or not completed:
+        return again(run, step)
+    if "--from-run" in run.options:
+        return again(run, step)
+    return f"{again(run, step)} --from-run {run.number}"
+
+
 def log_command(run: RunRecord, step: str) -> str:
     """What to type to see a step's whole log."""
     if run.single:
@@ -599,7 +609,8 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
     return StepFailed(
         f"{'The run' if run.single else 'The step'} {run.run_id if run.single else step.name} failed: "
         f"{(step.reason or str(step.exit_code)).rstrip('.')}.",
-        f"Mend it, then: {again(run, step.name)} (its whole log: {log_command(run, step.name)}{variables})",
+        f"Correct it, then: {_on_what_was_left(run, step.name)} "
+        f"(its whole log: {log_command(run, step.name)}{variables})",
         details=[*lines, *_why_not_held(run, step)],
         file=shown(place[0]) if place is not None else None,
         line=place[1] if place is not None else None,

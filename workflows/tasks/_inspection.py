@@ -134,5 +134,5 @@ def read_failed(typed: object) -> int | None:
         return 0
     text = str(typed)
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not int(text):
-        raise BadValue(f"--failed must be the number of a request, not {text!r}.", "Their list: inv deploy.requests")
+        raise BadValue(f"--failed must be the number of a request, not {text!r}.", "List them: inv deploy.requests")
     return int(text)

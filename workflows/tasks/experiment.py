@@ -445,9 +445,9 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
         what = (
             f"Those there are: {', '.join(names)}"
             if names
-            else "Its script has logged none, by mlflow or azureml-core's run."
+            else "Its script has logged none. Log it with mlflow or with azureml-core's run."
         )
-        raise UserError(f"The run {found.run_id} has no metric {plot} of numbers.", what)
+        raise UserError(f"The run {found.run_id} has no numeric metric {plot}.", what)
     console = call.console
     if run is None:
         from ..remote import latest

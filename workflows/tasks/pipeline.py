@@ -148,7 +148,7 @@ def submit(
     follow: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Start a run of the pipeline, which goes on in the background."""
+    """Start a run of the pipeline in the background; each step holds for a debugger, unless --no-debug."""
     request = _request(step, rank, on_error, wait, open_port, children) if debug else None
     flow = _flow(call)
     wanted = _going_on(call, flow, _wanted(input, step, skip, trials, mini_batch), from_run, code_of_run)
@@ -160,6 +160,8 @@ def submit(
     call.console.line(f"Its log   inv pipeline.tail-log --run {run.number}")
     if request is not None:
         call.console.line(f"Attach    inv pipeline.attach --run {run.number}")
+        if request.wait and not request.on_error:
+            call.console.line("Steps hold for a debugger; at full speed: --no-wait, without one: --no-debug")
     call.console.result(submitted(call.console, run, []))
     if follow:
         stay(call.console, flow.refresh, run)

@@ -228,7 +228,7 @@ class Driver:
         else:
             sys.stderr.write(event["traceback"])
             place = " ({})".format(event["place"]) if event["place"] else ""
-            raise Problem("The entry script cannot be used: {}{}".format(event["message"], place), "Mend it.")
+            raise Problem("The entry script cannot be used: {}{}".format(event["message"], place), "Correct it.")
 
     def _fail(self, worker: Worker, event: Dict[str, Any]) -> None:
         """A mini-batch has failed: try it again, or count it."""
