@@ -154,7 +154,7 @@ def _caches(settings: Settings) -> Iterator[Finding]:
     named = sorted(one for one in folder.iterdir() if one.is_dir() and not one.is_symlink())
     counted = [(one.name, *_counted(one, seen)) for one in named]
     texts = [f"{name} {'over ' if cut else ''}{in_bytes(size)}" for name, size, cut in counted if size > SHOWN_BYTES]
-    yield Finding("caches", True, f"{folder}: {', '.join(texts) or 'empty'}", "To remove unused ones: inv container.prune")
+    yield Finding("caches", True, f"{folder}: {', '.join(texts) or 'empty'}", "Remove unused ones: inv container.prune")
 
 
 def _counted(folder: Path, seen: set[tuple[int, int]]) -> tuple[int, bool]:
@@ -205,7 +205,7 @@ def _editor(settings: Settings) -> Iterator[Finding]:
     there = [one for one in folders if one.is_dir()]
     program = shutil.which("code") or shutil.which("code-insiders") or shutil.which("codium")
     if program is None and not there:
-        yield Finding("editor", True, "VS Code was not found; the inspect tasks work without it, and any DAP client can attach")
+        yield Finding("editor", True, "no VS Code found; the inspect tasks need none, and any DAP client can attach")
         return
     versions = sorted(
         version

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from workflows.errors import UserError
-from workflows.flows.watching import _see_alive, again
+from workflows.flows.watching import _see_alive, again, again_on_what_was_left
 from workflows.runs import attachable
 from workflows.runs import record as records
 from workflows.runs.record import RUNNING, RunRecord, StepRecord
@@ -74,3 +74,13 @@ def test_a_batch_deployment_is_debugged_again_by_its_own_command(tmp_path: Path)
     assert again(replace(run, options="--deployment b.yml --data d"), "s") == (
         "inv deploy.debug --deployment b.yml --data d"
     )
+
+
+def test_a_failed_step_is_run_again_on_what_the_steps_before_it_left(tmp_path: Path) -> None:
+    failed = StepRecord(name="train", run_id="", status="Failed")
+    run = RunRecord("a-2-abc", 2, "pipeline", "a", tmp_path, tmp_path, "process", steps=[failed])
+    assert again_on_what_was_left(run, "train") == "inv pipeline.debug --step train"
+    run.steps.insert(0, StepRecord(name="prepare", run_id="", status="Completed"))
+    assert again_on_what_was_left(run, "train") == "inv pipeline.debug --step train --from-run 2"
+    going_on = replace(run, options="--from-run a-1-abc")
+    assert again_on_what_was_left(going_on, "train") == "inv pipeline.debug --from-run a-1-abc --step train"

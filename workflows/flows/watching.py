@@ -75,8 +75,8 @@ def again(run: RunRecord, step: str | None = None) -> str:
     return " ".join(filter(None, ["inv pipeline.debug", run.options, f"--step {step}" if step else ""]))
 
 
-def _on_what_was_left(run: RunRecord, step: str) -> str:
-    # The steps before it need not run again.
+def again_on_what_was_left(run: RunRecord, step: str) -> str:
+    """What to type to debug a failed step once more, without the steps that have completed."""
     completed = any(one.status == records.COMPLETED for one in run.steps)
     if run.single or run.in_workspace or run.options.startswith("--deployment ") or not completed:
         return again(run, step)
@@ -601,7 +601,7 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
         return StepFailed(
             f"The {'run' if run.single else 'step'} {step.name} failed: the package {missing[1]} is not installed.",
             f"Add it to {folder} of your project (a new file will do), or to the step's own conda file, then: "
-            f"{again(run, step.name)}",
+            f"{again_on_what_was_left(run, step.name)}",
             details=lines,
         )
     left = snapshots.command_of(run, step)
@@ -609,7 +609,7 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
     return StepFailed(
         f"{'The run' if run.single else 'The step'} {run.run_id if run.single else step.name} failed: "
         f"{(step.reason or str(step.exit_code)).rstrip('.')}.",
-        f"Correct it, then: {_on_what_was_left(run, step.name)} "
+        f"Correct it, then: {again_on_what_was_left(run, step.name)} "
         f"(its whole log: {log_command(run, step.name)}{variables})",
         details=[*lines, *_why_not_held(run, step)],
         file=shown(place[0]) if place is not None else None,
