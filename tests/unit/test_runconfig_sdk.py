@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,23 +71,61 @@ if separate:  # last, since it changes what has been loaded
 """
 
 
-@pytest.fixture
-def sdk(tmp_path: Path) -> Callable[..., Any]:
-    """Run a text with the SDK in a Python that has it."""
+#: Imports the SDK once, and runs each text that it is handed, with what the text prints as the answer.
+ANSWERS = """
+import contextlib, io, json, sys, traceback
+import azureml.core.runconfig, azureml.core.conda_dependencies
+for line in sys.stdin:
+    said, failed = io.StringIO(), ""
+    try:
+        with contextlib.redirect_stdout(said):
+            exec(json.loads(line), {"__name__": "__main__"})
+    except Exception:
+        failed = traceback.format_exc()
+    print("=", json.dumps([said.getvalue(), failed]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[bool], subprocess.Popen[str]]]:
+    """A process with the SDK for each encoding: to import it takes longer than what it is asked for."""
     python = os.environ.get("AZUREML_DEBUG_TEST_SDK")
     if not python:
         missing("AZUREML_DEBUG_TEST_SDK names no Python with azureml-core")
-    home = tmp_path / "home"
-    home.mkdir()
+    environ = {**os.environ, "HOME": str(tmp_path_factory.mktemp("home")), "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    with contextlib.ExitStack() as running:
+
+        @functools.cache
+        def process(utf8: bool) -> subprocess.Popen[str]:
+            started = subprocess.Popen(
+                [str(python), "-c", ANSWERS],
+                env={**environ, "PYTHONUTF8": str(int(utf8))},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            running.enter_context(started)
+            running.callback(started.kill)
+            return started
+
+        yield process
+
+
+@pytest.fixture
+def sdk(processes: Callable[[bool], subprocess.Popen[str]]) -> Callable[..., Any]:
+    """Run a text with the SDK in a Python that has it."""
 
     def run(text: str, path: Path, separate: bool = False) -> Any:
         given = f"project, name, separate = {str(path.parent.parent)!r}, {path.name!r}, {separate}\n"
         # The SDK opens files in the encoding of the machine, which may be any; in most it cannot save our letters.
-        utf8 = "1" if text == LOAD and separate else "0"
-        environ = {**os.environ, "HOME": str(home), "LC_ALL": "C", "PYTHONUTF8": utf8, "PYTHONCOERCECLOCALE": "0"}
-        done = subprocess.run([str(python), "-c", given + text], env=environ, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.strip().splitlines()[-1]) if text == LOAD else None
+        process = processes(text == LOAD and separate)
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps(given + text) + "\n")
+        process.stdin.flush()
+        answer = next(line for line in process.stdout if line.startswith("= "))
+        said, failed = json.loads(answer[2:])
+        assert not failed, failed
+        return json.loads(said.strip().splitlines()[-1]) if text == LOAD else None
 
     return run
 
