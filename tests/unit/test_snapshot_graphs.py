@@ -17,6 +17,8 @@ from workflows.debuggee.azureml_debuggee import failures
 Json = dict[str, Any]
 #: Values for each snapshot: as many variables as a frame has.
 EACH = 50
+#: Values of the whole suite; `--hostile N` makes N where that is more.
+VALUES = 2_000
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_no_code_of_generated_values_runs_and_none_of_them_does_harm(
 ) -> None:
     chance = random.Random(hostile.seed)
     slowest = 0.0
-    for _ in range(max(10_000, hostile.count) // EACH):
+    for _ in range(max(VALUES, hostile.count) // EACH):
         values = [graphs.make(chance) for _ in range(EACH)]
         graphs.CALLED.clear()
         error = failing(values)
