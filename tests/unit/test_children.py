@@ -6,12 +6,13 @@ import contextlib
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Hostile
-from debuggee_harness import LIMIT, free_port, interpreters, line_of, name_of, until
+from debuggee_harness import BOTH, EVERY, LIMIT, free_port, line_of, until
 from step_harness import Step, debugpy_of
 from users import OTHER, needs_users
 
@@ -22,14 +23,14 @@ from workflows.models import DebugEndpoint
 
 #: Forks of the whole suite; `--hostile N` makes N.
 FORKS = 15
-EVERY = pytest.mark.parametrize("python", interpreters(), ids=name_of)
 
 WORK = """
 def work(number):
     y = number * 2  # LINE child
     return y
 """
-#: Each starts children that run `work`, which prints what the child has made of 21.
+#: Each starts children that run `work`, which prints what the child has made of 21. Those of a group are tried by one
+#: step, one after the other.
 PROGRAMS = {
     "subprocess": """
         import subprocess, sys
@@ -137,6 +138,12 @@ PROGRAMS = {
         """,
 }  # fmt: skip
 
+#: The programs of one step: those after a fork wait for any child, and multiprocessing has children that stay.
+GROUPS = {
+    "started by Python's own modules": [*PROGRAMS][: [*PROGRAMS].index("multiprocessing by fork")],
+    "of multiprocessing": [*PROGRAMS][[*PROGRAMS].index("multiprocessing by fork") :],
+}
+
 
 def has_debugpy(python: str) -> bool:
     """Whether there is no such Python, or it has debugpy."""
@@ -203,16 +210,22 @@ def next_stop(client: DapClient, children: ChildSessions, itself: bool = False) 
             return None
 
 
-@EVERY
-@pytest.mark.parametrize("how", PROGRAMS)
-def test_a_breakpoint_is_hit_in_a_child(python: str, how: str, tmp_path: Path) -> None:
-    with begin(tmp_path, PROGRAMS[how], python, DEBUGPY=debugpy_of(python)) as step:
+@BOTH
+@pytest.mark.parametrize("ways", GROUPS)
+def test_a_breakpoint_is_hit_in_a_child(python: str, ways: str, tmp_path: Path) -> None:
+    programs = {how: textwrap.dedent(PROGRAMS[how]).strip() for how in GROUPS[ways]}
+    source = "".join(f"print({how!r}, flush=True)\n{text}\n" for how, text in programs.items())
+    # What multiprocessing spawns imports the script.
+    source = 'if __name__ == "__main__":\n' + textwrap.indent(source, "    ")
+    with begin(tmp_path, source, python, DEBUGPY=debugpy_of(python)) as step:
         with session(step) as (client, children):
-            pid = next_stop(client, children)
-            assert pid not in (None, step.process.pid)
+            for how in programs:
+                pid = next_stop(client, children)
+                assert pid not in (None, step.process.pid), how
             assert next_stop(client, children) is None
         assert step.ended() == 0
-        assert step.lines[-1] == "made 42"
+        said = [line for line in step.lines if line in programs or line.startswith("made")]
+        assert said == [line for how in programs for line in (how, "made 42")]
         assert step.errors() == ""
         assert list(tmp_path.glob("azureml-debuggee-*")) == []
 
@@ -246,7 +259,7 @@ def test_a_debugger_that_comes_later_stops_in_children_that_run_already(python: 
         assert step.errors() == ""
 
 
-@EVERY
+@BOTH
 @pytest.mark.parametrize("wants", [True, False])
 def test_a_child_that_nobody_attends_to_runs_on(python: str, wants: bool, tmp_path: Path) -> None:
     source = """
@@ -264,7 +277,7 @@ def test_a_child_that_nobody_attends_to_runs_on(python: str, wants: bool, tmp_pa
         assert step.errors().count("no debugger has attached to it") == int(wants)
 
 
-@EVERY
+@BOTH
 def test_processes_that_a_launcher_starts_side_by_side_are_debugged_behind_one_port(
     python: str, tmp_path: Path
 ) -> None:
@@ -341,7 +354,7 @@ def test_many_children_at_once_all_run_to_their_end(tmp_path: Path) -> None:
         assert count > 0
 
 
-@EVERY
+@BOTH
 def test_a_child_that_dies_while_it_is_attached_ends_only_its_own_session(python: str, tmp_path: Path) -> None:
     source = """
         import os, subprocess, sys, worker
@@ -359,7 +372,7 @@ def test_a_child_that_dies_while_it_is_attached_ends_only_its_own_session(python
         assert step.lines[-1] == "made 42"
 
 
-@EVERY
+@BOTH
 def test_a_child_that_closes_every_descriptor_keeps_its_files(python: str, tmp_path: Path) -> None:
     source = """
         import os, worker
@@ -488,7 +501,7 @@ def test_a_child_of_another_user_runs_on_undebugged(tmp_path: Path) -> None:
 
 
 @needs_users
-@EVERY
+@BOTH
 @pytest.mark.parametrize("when", ["before", "while attached"])
 def test_a_child_that_changes_its_user_ends_as_it_would_have(python: str, when: str, tmp_path: Path) -> None:
     change = f"os.setgid({OTHER}); os.setuid({OTHER})"
