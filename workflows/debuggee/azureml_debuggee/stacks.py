@@ -67,6 +67,12 @@ class Places:
         return code.co_name == "hold" and self.of(code.co_filename)[1]
 
 
+def own_code() -> List[str]:
+    """The places of the step's own code; of a service that Azure's server runs, its source folder."""
+    named = step.code_folders(os.environ)
+    return named or step.code_folders({"AZUREML_DEBUGGEE_CODE": os.environ.get("AML_APP_ROOT", "")})
+
+
 def collect(expressions: List[str]) -> Dict[str, Any]:
     """Look at this process.
 
@@ -78,7 +84,7 @@ def collect(expressions: List[str]) -> Dict[str, Any]:
         ``pid``, ``process`` (multiprocessing's name; None where that is not loaded), ``threads`` and ``tasks`` (each
         with its ``frames``, outermost first), and ``values`` by expression.
     """
-    places = Places(step.code_folders(os.environ))
+    places = Places(own_code())
     threads, own, loops = _threads(places)
     main = next((thread["ident"] for thread in threads if thread["main"]), None)
     frame = own.get(main) or next(iter(own.values()), None)
