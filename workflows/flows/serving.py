@@ -332,8 +332,8 @@ def script_error(script: Path, place: Path, event: Mapping[str, Any], again: str
         remedy += " (the whole traceback: inv container.logs)"
     if kind == "ModuleNotFoundError":
         remedy = (
-            "Correct the import, or add the package to requirements.txt or conda.yml of the inference environment, "
-            f"then: {'inv deploy.debug' if again == RELOAD else again}"
+            "Correct the import, or add the package to requirements.txt or conda.yml of the inference environment "
+            f"(env/inference, unless you name another), then: {'inv deploy.debug' if again == RELOAD else again}"
         )
     return UserError(f"{kind}: {message}", remedy, file=shown(place), line=event.get("line"))
 
