@@ -18,7 +18,7 @@ Json = dict[str, Any]
 #: Values for each snapshot: as many variables as a frame has.
 EACH = 50
 #: Values of the whole suite; `--hostile N` makes N where that is more.
-VALUES = 2_000
+VALUES = 10_000
 
 
 @pytest.fixture
