@@ -259,5 +259,9 @@ def test_what_a_service_failed_with_is_looked_at(project: ExperimentProject) -> 
             client.disconnect()
         project.ok("container.stop")
         assert "ZeroDivisionError" in project.ok("deploy.snapshot").out
+        project.environ["AML_SNAPSHOT"] = "off"
+        project.ok("deploy.debug")
+        del project.environ["AML_SNAPSHOT"]
+        project.inv("deploy.snapshot").says("AML_SNAPSHOT was off", "AML_SNAPSHOT=on")
     finally:
         project.inv("container.stop")

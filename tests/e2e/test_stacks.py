@@ -111,7 +111,7 @@ def test_a_service_shows_where_its_request_stands(project: Project) -> None:
     shown = until(look, "the request in slow()")
     # What the service's own code is, is known: its frames are shown, and its names can be asked for.
     shown_frames = [line.split() for line in shown.splitlines() if "score.py:" in line]
-    assert ["slow", "run"] == [words[0] for words in shown_frames[1:]]
+    assert [words[0] for words in shown_frames[1:]] == ["slow", "run"]
     assert "end > 0 = True" in shown
     (project.score.parent / "go").touch()
     assert request.finish() == {"answer": 60}

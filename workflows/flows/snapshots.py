@@ -175,9 +175,12 @@ def of_service(settings: Settings) -> Found:
     folder = sessions.session_folder(settings.project, reading=True)
     files = files_of_service(settings.project)
     if not files:
-        if getattr(settings, "snapshot", True) is False:
+        service = sessions.load(settings.project)
+        if not (settings.leaves_snapshots if service is None else "AZUREML_DEBUGGEE_SNAPSHOTS" in service.variables):
+            when = "is" if service is None else "was"
             raise UserError(
-                "The service has no snapshot: AML_SNAPSHOT is off.", "Set AML_SNAPSHOT=on; inv deploy.debug"
+                f"The service has no snapshot: AML_SNAPSHOT {when} off.",
+                "Set AML_SNAPSHOT=on, and then: inv deploy.debug",
             )
         raise UserError(
             "The service has no snapshot: neither init() nor run() of it has raised since it was started.",
