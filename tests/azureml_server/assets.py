@@ -172,6 +172,8 @@ class Assets:
         parts = reference.removeprefix("azureml:").rstrip("/").split("/")
         with self._state.lock:
             found = self._assets.get((kind, parts[-3], parts[-1])) if len(parts) > 3 else None
+            if reference.startswith("azureml://registries/") and len(parts) > 5:
+                found = self._registered.get((parts[-5], kind, parts[-3], parts[-1]))
         if found is None:
             raise HttpError(400, "UserError", f"There is no {kind} {reference} in the workspace.")
         properties: dict[str, Any] = found["properties"]

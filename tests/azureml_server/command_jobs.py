@@ -64,6 +64,10 @@ class Jobs:
             self._begin(run, spec, Place({key: text_of(value) for key, value in (spec.get("inputs") or {}).items()}))
         return answer(self._dto(run), 201)
 
+    def specification(self, name: str) -> dict[str, Any]:
+        """For tests: what was submitted as a job, as it was received."""
+        return self._specifications[name]
+
     def _see_compute(self, spec: dict[str, Any]) -> None:
         name = _compute(spec)
         if name and name not in self._state.computes:

@@ -100,6 +100,8 @@ class AzureMLServer:
         #: Assets of SDK v2, of the workspace and of registries.
         self.assets = assets
         self.services = Services(self.state, self.relay)
+        #: Jobs of SDK v2.
+        self.jobs = Jobs(self.state, self.runner, assets, self.services)
         parts = (
             Workspaces(self.state),
             SignIn(self.state),
@@ -115,7 +117,7 @@ class AzureMLServer:
             Packages(self.state, registry, lambda: self.behaviour.package_fails),
             registry,
             assets,
-            Jobs(self.state, self.runner, assets, self.services),
+            self.jobs,
             self.services,
         )
         self._routes: list[Route] = [one for part in parts for one in part.routes()]

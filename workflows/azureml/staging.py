@@ -42,6 +42,7 @@ def stage(
     step: Mapping[str, Any] | None,
     debugpy: Path | None,
     name: str,
+    limit: int | None = LIMIT_BYTES,
 ) -> None:
     """Fill a folder with what a step's snapshot is to hold.
 
@@ -53,6 +54,7 @@ def stage(
         debugpy: A folder with debugpy for environments that have none; None where the step is not debugged.
             Without either, nothing goes beside the code.
         name: The step's name, for messages.
+        limit: Bytes that the code may have; None where that is for others to say.
 
     Raises:
         UserError: The code is more than a snapshot may hold, or takes the name of what goes beside it.
@@ -61,7 +63,7 @@ def stage(
     folder.mkdir(FOLDER)
     total = count = 0
     for source, inner in _files(code, includes):
-        if inner.parts[0] == OWN:
+        if inner.parts[0] == OWN and (step is not None or debugpy is not None):
             raise UserError(
                 f"The code of step {name} has a folder {OWN}, which this program puts beside it.", "Rename it."
             )
@@ -69,9 +71,9 @@ def stage(
         make_folder(target.parent)
         _link_or_copy(source, target)
         total, count = total + source.stat().st_size, count + 1
-        if total > LIMIT_BYTES:
+        if limit is not None and total > limit:
             raise UserError(
-                f"The code of step {name} is larger than the {LIMIT_BYTES >> 20} MB that Azure ML takes.",
+                f"The code of step {name} is larger than the {limit >> 20} MB that Azure ML takes.",
                 f"List what the step does not need in {_ignore_file(code)}; data belongs into `inputs`.",
             )
     # Everything that is here is meant to go.

@@ -16,6 +16,7 @@ import yaml
 
 from ...assets.kinds import COMPONENTS, SCHEDULE, kind_of
 from ...errors import UserError
+from ...paths import shown
 from ...pipelines import python_file
 from ...pipelines.definition import Pipeline, Step
 from ...pipelines.root import run_name
@@ -112,7 +113,7 @@ def _load(file: Path, root: Value, sdk: Any, source: io.StringIO | None) -> Any:
         return sdk.load_job(source, relative_origin=str(file))
     kind = kind_of(root)
     if kind is SCHEDULE:
-        return sdk.load_schedule(str(file)).create_job
+        return _scheduled(file)
     if kind not in COMPONENTS:
         return sdk.load_job(str(file))
     from azure.ai.ml.entities import PipelineJob
@@ -121,6 +122,21 @@ def _load(file: Path, root: Value, sdk: Any, source: io.StringIO | None) -> Any:
     component = sdk.load_component(str(file))
     name = file.stem if file.stem.isidentifier() else "step"
     return PipelineJob(jobs={name: component()})
+
+
+def _scheduled(file: Path) -> Any:
+    """The job that a schedule begins."""
+    # The package's own module has all of these functions but this one.
+    from azure.ai.ml.entities._load_functions import load_schedule
+
+    job = load_schedule(str(file)).create_job
+    if isinstance(job, str):
+        raise UserError(
+            f"{shown(file)} schedules {job}, whose definition is not here.",
+            "Name the file of that job.",
+            file=shown(file),
+        )
+    return job
 
 
 def _name_compute(job: Any, compute: str | None) -> None:
@@ -159,6 +175,18 @@ def component_of(node: Any) -> Any:
     """What holds a node's code and command: its component, or a job that is no step of a pipeline itself."""
     component = getattr(node, "component", None)
     return component if component is not None and not isinstance(component, str) else node
+
+
+def holders_of(loaded: LoadedJob) -> Iterator[tuple[str, Any]]:
+    """What holds the code of each step, debugged or not, that is defined on this machine."""
+    job = loaded.job
+    for name, node in [(loaded.steps[0].name, job)] if is_single(job) else _leaves(job.jobs):
+        # Of an AutoML job there is no code.
+        if node.type not in ("command", "parallel", "spark", "sweep"):
+            continue
+        holder = node.trial if node.type == "sweep" else getattr(node, "component", None) or node
+        if not isinstance(holder, str):
+            yield name, holder
 
 
 def _leaves(jobs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

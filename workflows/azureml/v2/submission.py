@@ -37,6 +37,7 @@ from ..staging import SCRIPT, stage
 from ..step_debug import address_towards, debuggee_variables
 from ..submitted import no_compute, plan_of, records_of
 from .job_file import LoadedJob, component_of
+from .kept_here import Kept, kept_here
 from .sdk_module import quiet
 from .workspace import JOBS_VERSION, Workspace
 
@@ -67,6 +68,10 @@ class JobSubmission:
         #: What is debugged: steps by name.
         self.debug = debug
         self.allotted: Allotted = {}
+        # An experiment's code is mostly the project's folder, where this program's own files are as well.
+        staged = debug.steps if debug is not None else tuple(loaded.nodes) if loaded.experiment else ()
+        self._staged = staged
+        self._kept: list[Kept] = kept_here(loaded, staged)
 
     def _debuggable(self, asked: tuple[str, ...]) -> tuple[str, ...]:
         loaded = self._loaded
@@ -93,7 +98,7 @@ class JobSubmission:
     @property
     def notes(self) -> list[str]:
         """What is done differently from what the file says."""
-        found = list(self._loaded.notes)
+        found = [*self._loaded.notes, *(one.note for one in self._kept)]
         if self.debug is not None and not self._loaded.asked:
             found += [f"{name} is not debugged: {reason}" for name, reason in self._loaded.undebugged.items()]
         chosen = self._settings.compute_target
@@ -128,16 +133,16 @@ class JobSubmission:
 
         self._check_compute(workspace)
         self._choose_compute()
-        # An experiment's code is mostly the project's folder, where this program's own files are as well.
-        staged = list(self.allotted) or (list(self._loaded.nodes) if self._loaded.experiment else [])
-        if not staged:
+        for kept in self._kept:
+            kept.stage(run.folder / "snapshots" / kept.step)
+        if not self._staged:
             return
         debugged = self.debug is not None
         key = make_key(run.folder) if debugged and self._settings.reach != "network" else ""
         digest = hashlib.sha256(token.encode()).hexdigest() if token else ""
         client = address_towards(workspace.history)
         steps = {step.name: step for step in self._loaded.steps}
-        for name in staged:
+        for name in self._staged:
             step, node = steps[name], self._loaded.nodes[name]
             if step.code is None and not debugged:
                 continue

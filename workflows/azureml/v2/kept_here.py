@@ -1,0 +1,136 @@
+"""What must not leave this machine with the code of a step that is not debugged.
+
+The SDK sends such a step's folders itself, with all that no ignore file names. Where it would send this program's own
+files (tokens and keys of runs) or `.env`, it is given a copy without them; the person's folders stay as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...private import make_folder
+from ...project import STATE_FOLDER
+from ..staging import stage
+from .job_file import LoadedJob, holders_of
+
+_IGNORE_FILES = (".amlignore", ".gitignore")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Folders of one step that hold what stays here.
+
+    Attributes:
+        step: The step's name.
+        holder: The SDK's object that has its code.
+        code: Its code folder, where that is one of them.
+        includes: Those of its additional includes that are, by their number.
+        names: What stays here.
+    """
+
+    step: str
+    holder: Any = field(compare=False, repr=False)
+    code: Path | None
+    includes: Mapping[int, Path]
+    names: tuple[str, ...]
+
+    @property
+    def note(self) -> str:
+        """What is done differently from what the file says."""
+        return f"the code of {self.step} is sent without {' and '.join(self.names)}, which may hold keys and passwords"
+
+    def stage(self, folder: Path) -> None:
+        """Give the SDK copies without them.
+
+        Args:
+            folder: Where the copies go; it is not there yet.
+
+        Raises:
+            UserError: A file cannot be read.
+        """
+        if self.code is not None:
+            self._copy(self.code, folder / "code")
+            self.holder.code = str(folder / "code")
+        if self.includes:
+            named = list(self.holder.additional_includes)
+            for number, source in self.includes.items():
+                copy = folder / str(number) / source.name
+                self._copy(source, copy)
+                # What ends in .zip is the folder of that name, packed by the SDK.
+                named[number] = f"{copy}.zip" if Path(named[number]).name != source.name else str(copy)
+            self.holder.additional_includes = named
+
+    def _copy(self, source: Path, folder: Path) -> None:
+        make_folder(folder.parent)
+        stage(folder, source, (), None, None, self.step, limit=None)
+        (folder / ".amlignore").unlink()
+        for name in _IGNORE_FILES:
+            # The SDK goes by those of the code in the additional includes, too.
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+
+
+def kept_here(loaded: LoadedJob, staged: tuple[str, ...]) -> list[Kept]:
+    """The steps whose code the SDK would send with what has to stay here.
+
+    Args:
+        loaded: The job, all of whose steps are looked at, those of nested pipelines and trials among them.
+        staged: The steps that are sent as copies anyway.
+    """
+    found, seen = [], set[int]()
+    for step, holder in holders_of(loaded):
+        if step in staged or id(holder) in seen:
+            continue
+        seen.add(id(holder))
+        base = Path(getattr(holder, "base_path", None) or loaded.file.parent)
+        names: set[str] = set()
+        code, includes = getattr(holder, "code", None), {}
+        folder = Path(os.path.abspath(base / str(code))) if isinstance(code, (str, Path)) and str(code) else None
+        within = set(_private(folder)) if folder is not None else set()
+        names |= within
+        for number, include in enumerate(getattr(holder, "additional_includes", None) or []):
+            if isinstance(include, str):
+                place = Path(os.path.abspath(base / include))
+                if place.suffix == ".zip" and not place.exists():
+                    place = place.with_suffix("")
+                if inside := set(_private(place)):
+                    includes[number] = place
+                    names |= inside
+        if names:
+            found.append(Kept(step, holder, folder if within else None, includes, tuple(sorted(names))))
+    return found
+
+
+def _private(root: Path) -> Iterator[str]:
+    """The names below a folder of what has to stay here, and that no ignore file keeps here."""
+    root = Path(os.path.realpath(root))
+    excluded = _excluded(root)
+    seen: set[str] = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        if ".env" in files and not excluded(os.path.join(place, ".env")):
+            yield ".env"
+        if STATE_FOLDER in Path(os.path.relpath(place, root)).parts and not all(
+            excluded(os.path.join(place, name)) for name in files
+        ):
+            yield STATE_FOLDER
+
+
+def _excluded(root: Path) -> Callable[[str], bool]:
+    """What the SDK leaves out of a folder, as the SDK itself decides it."""
+    try:
+        from azure.ai.ml._utils._asset_utils import get_ignore_file
+    except ImportError:
+        # Another release: a copy too many does no harm.
+        return lambda path: False
+    found = get_ignore_file(root)
+    return lambda path: bool(found.is_file_excluded(path))
