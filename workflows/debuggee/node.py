@@ -6,13 +6,14 @@ With SDK v1 the service starts scripts, and a step's command is a text for bash.
 with ``@azureml_debug:NAME@`` where a path goes that only the node knows; the paths are this script's
 arguments, in pairs.
 
-    python azureml_debug/node.py 3<<'END'
+    exec python azureml_debug/node.py "$0" 3<<'END'
     the command
     END
 
 With SDK v2 the service itself runs the command, this one, in which it has filled in inputs and outputs everywhere: so
 the step's own is a here-document, which bash hands on byte for byte. It comes on a descriptor of its own, for the
-standard streams are the command's. How it is debugged is in the variable AZUREML_DEBUG_STEP: what lies beside this
+standard streams are the command's. The argument is the name under which the service's own shell runs: it stands in
+front of what a shell says. How it is debugged is in the variable AZUREML_DEBUG_STEP: what lies beside this
 file is the same for every step and run, and is sent once.
 
 Standard library only, for every Python from 3.6 on.
@@ -86,7 +87,8 @@ def _given(debug):
     command = command[:-1] if command.endswith(b"\n") else command
     debuggee = _unpacked()
     command = command.replace(b"@azureml_debug:debuggee@", os.fsencode(debuggee))
-    return _debugged([os.fsencode(_shell()), b"-c", command], dict(os.environ), debug, debuggee)
+    name = sys.argv[1] if len(sys.argv) > 1 else _shell()
+    return _debugged([os.fsencode(name), b"-c", command], dict(os.environ), debug, debuggee)
 
 
 def _shell():
@@ -176,7 +178,7 @@ def _debugged(command, environ, debug, debuggee):
         announce_host_keys(tags, node or 0)
         if debug["relay"] == "auto":
             ports = NetworkPorts(tags, address_towards(debug.get("client")))
-    child = subprocess.Popen(command, env=environ)
+    child = subprocess.Popen(command, executable=_shell(), env=environ)
 
     def forward(number, frame):
         # type: (int, Any) -> None
@@ -196,7 +198,23 @@ def _debugged(command, environ, debug, debuggee):
     if ports is not None:
         ports.close()
     code = child.returncode
+    if code < 0:
+        _end_by(-code)
     return code if code >= 0 else 128 - code
+
+
+def _end_by(number):
+    # type: (int) -> None
+    """End by a signal, as the command has ended: whoever started this sees what it would see without it."""
+    import resource
+
+    sys.stdout.flush()
+    # What there is to see of it is the command's own.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    # The first process of a container outlives it, and then says it by its exit code.
+    os.kill(os.getpid(), number)
 
 
 def _watch(announced, child, tags, ports):

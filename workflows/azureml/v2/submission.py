@@ -296,4 +296,5 @@ def _handed_on(command: str) -> str:
     """A command as a here-document for node.py: bash hands it on byte for byte, once the service has filled it in."""
     mark = f"AZUREML_DEBUG_{hashlib.sha256(command.encode()).hexdigest()[:16].upper()}"
     python = "$(command -v python || command -v python3)"
-    return f"\"{python}\" {SCRIPT} 3<<'{mark}'\n{command}\n{mark}"
+    # In the shell's place: a signal reaches it, and its end is the step's.
+    return f'exec "{python}" {SCRIPT} "$0" 3<<\'{mark}\'\n{command}\n{mark}'
