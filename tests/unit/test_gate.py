@@ -12,7 +12,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from debuggee_harness import CHILD, EVERY, LIMIT, Child, Mortal, evaluate, leave, line_of, reset, resume, stopped, until
+from debuggee_harness import (
+    BOTH,
+    CHILD,
+    EVERY,
+    LIMIT,
+    Child,
+    Mortal,
+    evaluate,
+    leave,
+    line_of,
+    reset,
+    resume,
+    stopped,
+    until,
+)
 from gate_peers import INITIALIZE, abuse, attaches, gate_seconds
 
 from workflows.debuggee.azureml_debuggee.admission import speaks_dap
@@ -77,7 +91,7 @@ def test_attach_stop_detach_and_attach_again_at_full_speed_in_between(python: st
         assert child.errors() == ""
 
 
-@EVERY
+@BOTH
 def test_a_thousand_abusive_peers_before_and_during_a_session_do_no_harm(python: str, tmp_path: Path) -> None:
     with Child(tmp_path, python) as child:
         threads, descriptors, megabytes = child.ask("[threads(), descriptors(), megabytes()]")
@@ -255,7 +269,7 @@ def test_a_program_that_closes_every_descriptor_gets_its_gate_back(child: Child)
     assert child.ask("[file.write(b'x') for file in own]") == [1] * 12
 
 
-@EVERY
+@BOTH
 def test_a_program_that_closes_every_descriptor_after_a_debugger_was_there_keeps_its_later_files(
     python: str, tmp_path: Path
 ) -> None:

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 from conftest import missing
-from debuggee_harness import BOTH, CHILD, EVERY, LIMIT, Child, free_port, line_of, stopped
+from debuggee_harness import BOTH, CHILD, LIMIT, Child, free_port, line_of, stopped
 from gate_peers import ASKS, INITIALIZE, TOKEN, abuse, adapters, forwarded, silent
 
 from workflows.debugger.dap import DapClient, DapError
 
 
-@EVERY
+@BOTH
 def test_with_the_token_a_debugger_gets_in_and_without_it_nobody(python: str, tmp_path: Path) -> None:
     with Child(tmp_path, python, variables=ASKS) as child:
         wrong = [INITIALIZE, b"AUTH wrong\n" + INITIALIZE, f"AUTH {TOKEN[:-1]}x\n".encode() + INITIALIZE]
@@ -157,7 +157,7 @@ def listeners(pids: list[str]) -> set[int]:
     return {int(row[1].rpartition(":")[2], 16) for row in listening}
 
 
-@EVERY
+@BOTH
 def test_debugpys_own_ports_are_no_way_around_the_gate(python: str, tmp_path: Path) -> None:
     body = b'{"seq":1,"type":"request","command":"initialize","arguments":{"adapterID":"debugpy"}}'
     message = b"Content-Length: %d\r\n\r\n" % len(body) + body
