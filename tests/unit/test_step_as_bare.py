@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from debuggee_harness import EVERY
+from debuggee_harness import EVERY, interpreters
 from step_harness import INJECT, LAUNCHER, NO_LATE_THREADS, announced, debugpy_of, lay_out, run, step_variables, version
 
 from workflows.pipelines.commands import debugged_command
@@ -162,12 +162,15 @@ def test_a_program_sees_and_does_what_it_would_without(python: str, command: str
     bare = run(code, command.replace("$PYTHONPATH:", ""), python, {})
     anything = str(int(" - <" in command or "-c '" in command))
     variables = step_variables(code, EVENTS=str(events), WAIT="0", ANY=anything)
-    assert run(code, command, python, variables) == bare
     children = {**variables, "AZUREML_DEBUGGEE_CHILDREN": "1"}
     assert run(code, command, python, children) == bare
+    # What differs between versions of Python is seen with the children, and the rest at both ends of them.
+    ends = python in (interpreters()[0], interpreters()[-1])
+    if ends:
+        assert run(code, command, python, variables) == bare
     # It was there, unless there is nothing to debug, or nothing of the step's own.
     assert bool(announced(events, "listening")) is ("missing" not in command and anything == "0")
-    if "hooked" in command and version(python) in NO_LATE_THREADS:
+    if not ends or ("hooked" in command and version(python) in NO_LATE_THREADS):
         return
     on_error = step_variables(code, ON_ERROR="1", TIMEOUT="0", ANY=anything)
     status, output, errors = run(code, command, python, on_error)
