@@ -286,10 +286,10 @@ def test_what_is_wrong_with_a_pipeline_is_told_at_the_line_that_makes_the_step(f
     (folder / "broken.yml").write_text("$schema: 3\ntype: command\ncommand: [\n")
     raw = {"raw": "pipelines/data"}
     expected = {
-        "wrong_folder": ("nowhere", "    far = broken("),
         "never_bound": ("`trained`", "    trained = train(rate=rate)"),
         "unknown_input": ("unknown_input fails: ", "    loaded = load(raws=raw)"),
         "broken_file": ("broken_file fails: ", "    loaded = load_component("),
+        # Of wrong_folder, which both of them call.
         "at_once": ("nowhere", "    far = broken("),
         "built": ("nowhere", "    far = broken("),
     }
