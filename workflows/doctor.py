@@ -36,6 +36,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     """
     for look in (
         _program,
+        _files,
         _launch_json,
         _engine,
         _base_image,
@@ -62,6 +63,28 @@ def _program(settings: Settings) -> Iterator[Finding]:
     yield Finding("Python", True, f"{platform.python_version()}, {sys.executable}; {system}")
     if uv is None:
         yield Finding("uv", None, "not installed: pip builds environments, which takes longer", "pip install uv")
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    """Files and folders that settings name."""
+    for name, field in (
+        ("score script", "score_script"),
+        ("pipeline", "pipeline_file"),
+        ("model", "model_dir"),
+        ("deployment", "deployment"),
+        ("environment", "inference_env"),
+        ("environment", "training_env"),
+    ):
+        source, value = settings.set_by.get(field), getattr(settings, field)
+        if not source or not value:
+            continue
+        # A pipeline in Python is named with its function.
+        text = str(value)
+        path = Path(f"{text.partition('.py:')[0]}.py" if ".py:" in text else text)
+        if path.exists():
+            yield Finding(name, True, f"{shown(path)}, as {source} says")
+        else:
+            yield Finding(name, None, f"{shown(path)} is not there", f"Correct {source}.")
 
 
 def _launch_json(settings: Settings) -> Iterator[Finding]:
