@@ -199,13 +199,16 @@ def test_code_is_sent_without_secrets_whatever_kind_of_step_it_is_of(
     more = (
         "  lib: {type: command, component: './with lib.yml'}\n"
         "  kept: {command: python work.py, code: ./kept, environment: {image: python}}\n"
+        "  built: {command: python work.py, code: ./work, environment: {build: {path: .}}}\n"
     )
+    (project.folder / "Dockerfile").write_text("FROM python\n")
     (project.folder / "every.yml").write_text(EVERY_KIND + more)
     before = {path: path.read_bytes() for path in project.folder.glob("*") if path.is_file()}
     typed = ("--no-debug", "--no-wait", "--file", str(project.folder / "every.yml"))
     result = project.ok("pipeline.submit", *typed)
     first = sent(server)
-    assert not secrets_in(first)
+    everything = [one.path for one in server.requests if one.method == "PUT"]
+    assert not secrets_in(everything) and any(path.partition("?")[0].endswith("/Dockerfile") for path in everything)
     for step in ("outer.deep", "spark", "batches", "search"):
         assert f"note: the code of {step} is sent without .azureml-debug and .env" in result.out
     assert "note: the code of lib is sent without .env" in result.out and "code of kept" not in result.out
@@ -219,6 +222,13 @@ def test_code_is_sent_without_secrets_whatever_kind_of_step_it_is_of(
     assert sent(server) == first
     end(project)
     assert {path: path.read_bytes() for path in before} == before
+    # A debugged step's code is a copy anyway; what its environment is built of is sent by the SDK.
+    job: dict[str, Any] = {"type": "command", "command": "python work.py", "code": "./work", "compute": "azureml:cpu"}
+    job["environment"] = {"build": {"path": "."}}
+    (project.folder / "job.yml").write_text(json.dumps(job))
+    project.ok("pipeline.debug", "--file", str(project.folder / "job.yml"))
+    assert not secrets_in([one.path for one in server.requests if one.method == "PUT"])
+    end(project)
 
 
 @pytest.mark.parametrize("file", ["every.yml", "schedule.yml"])

@@ -177,8 +177,8 @@ def component_of(node: Any) -> Any:
     return component if component is not None and not isinstance(component, str) else node
 
 
-def holders_of(loaded: LoadedJob) -> Iterator[tuple[str, Any]]:
-    """What holds the code of each step, debugged or not, that is defined on this machine."""
+def holders_of(loaded: LoadedJob) -> Iterator[tuple[str, Any, Any]]:
+    """Name, node, and what holds the code of each step, debugged or not, that is defined on this machine."""
     job = loaded.job
     for name, node in [(loaded.steps[0].name, job)] if is_single(job) else _leaves(job.jobs):
         # Of an AutoML job there is no code.
@@ -186,7 +186,7 @@ def holders_of(loaded: LoadedJob) -> Iterator[tuple[str, Any]]:
             continue
         holder = node.trial if node.type == "sweep" else getattr(node, "component", None) or node
         if not isinstance(holder, str):
-            yield name, holder
+            yield name, node, holder
 
 
 def _leaves(jobs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

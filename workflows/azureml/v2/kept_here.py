@@ -28,15 +28,19 @@ class Kept:
     Attributes:
         step: The step's name.
         holder: The SDK's object that has its code.
+        node: The SDK's node of the step.
         code: Its code folder, where that is one of them.
         includes: Those of its additional includes that are, by their number.
+        context: The folder that its environment is built of, where that is one of them.
         names: What stays here.
     """
 
     step: str
     holder: Any = field(compare=False, repr=False)
+    node: Any = field(compare=False, repr=False)
     code: Path | None
     includes: Mapping[int, Path]
+    context: Path | None
     names: tuple[str, ...]
 
     @property
@@ -65,6 +69,19 @@ class Kept:
                 named[number] = f"{copy}.zip" if Path(named[number]).name != source.name else str(copy)
             self.holder.additional_includes = named
 
+        if self.context is not None:
+            from azure.ai.ml.entities import BuildContext, Environment
+
+            copy, build = folder / "context", self.holder.environment.build
+            self._copy(self.context, copy)
+            # Its name is made of what it holds.
+            build = BuildContext(path=str(copy), dockerfile_path=build.dockerfile_path)
+            made = Environment(build=build)
+            self.holder.environment = made
+            # A command job has it beside its component, too.
+            if getattr(getattr(self.node, "environment", None), "build", None) is not None:
+                self.node.environment = made
+
     def _copy(self, source: Path, folder: Path) -> None:
         make_folder(folder.parent)
         stage(folder, source, (), None, None, self.step, limit=None)
@@ -80,20 +97,24 @@ def kept_here(loaded: LoadedJob, staged: tuple[str, ...]) -> list[Kept]:
 
     Args:
         loaded: The job, all of whose steps are looked at, those of nested pipelines and trials among them.
-        staged: The steps that are sent as copies anyway.
+        staged: The steps whose code is sent as a copy anyway; what their environments are built of is not.
     """
     found, seen = [], set[int]()
-    for step, holder in holders_of(loaded):
-        if step in staged or id(holder) in seen:
+    for step, node, holder in holders_of(loaded):
+        if id(holder) in seen:
             continue
         seen.add(id(holder))
         base = Path(getattr(holder, "base_path", None) or loaded.file.parent)
         names: set[str] = set()
-        code, includes = getattr(holder, "code", None), {}
+        code: Any = None
+        named: list[Any] = []
+        includes: dict[int, Path] = {}
+        if step not in staged:
+            code, named = getattr(holder, "code", None), getattr(holder, "additional_includes", None) or []
         folder = Path(os.path.abspath(base / str(code))) if isinstance(code, (str, Path)) and str(code) else None
         within = set(_private(folder)) if folder is not None else set()
         names |= within
-        for number, include in enumerate(getattr(holder, "additional_includes", None) or []):
+        for number, include in enumerate(named):
             if isinstance(include, str):
                 place = Path(os.path.abspath(base / include))
                 if place.suffix == ".zip" and not place.exists():
@@ -101,9 +122,23 @@ def kept_here(loaded: LoadedJob, staged: tuple[str, ...]) -> list[Kept]:
                 if inside := set(_private(place)):
                     includes[number] = place
                     names |= inside
+        context = _context(holder, base)
+        if context is not None and (inside := set(_private(context))):
+            names |= inside
+        else:
+            context = None
         if names:
-            found.append(Kept(step, holder, folder if within else None, includes, tuple(sorted(names))))
+            found.append(Kept(step, holder, node, folder if within else None, includes, context, tuple(sorted(names))))
     return found
+
+
+def _context(holder: Any, base: Path) -> Path | None:
+    """The folder of this machine that an environment without a name is built of."""
+    environment = getattr(holder, "environment", None)
+    path = getattr(getattr(environment, "build", None), "path", None)
+    if not isinstance(path, (str, Path)) or "://" in str(path) or not getattr(environment, "_is_anonymous", False):
+        return None
+    return Path(os.path.abspath(Path(getattr(environment, "base_path", None) or base) / path))
 
 
 def _private(root: Path) -> Iterator[str]:

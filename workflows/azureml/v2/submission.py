@@ -134,7 +134,7 @@ class JobSubmission:
         self._check_compute(workspace)
         self._choose_compute()
         for kept in self._kept:
-            kept.stage(run.folder / "snapshots" / kept.step)
+            kept.stage(run.folder / "snapshots" / "kept here" / kept.step)
         if not self._staged:
             return
         debugged = self.debug is not None
