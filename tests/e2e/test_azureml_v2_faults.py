@@ -23,8 +23,8 @@ from workflows.debugger.dap import DapClosed, DapError
 LOOP = "import time\ncount = 0\nwhile True:\n    count += 1\n    time.sleep(0.05)\n"
 #: The line of LOOP that it comes to again and again.
 LOOP_LINE = 5
-#: Seconds after which a silent link is given up, and a little more.
-SILENT = 36.0
+#: Seconds after which a silent link is given up in these tests.
+SILENT = 6.0
 
 
 @pytest.fixture
@@ -77,14 +77,17 @@ def attached_until_it_ends(project: PipelineProject, endpoint: dict[str, Any], e
 def test_the_same_port_leads_to_the_step_after_sleep_a_lost_relay_and_the_end_of_the_token(
     server: AzureMLServer, project: PipelineProject
 ) -> None:
-    project.environ["AZUREML_DEBUG_TEST_TOKEN_SECONDS"] = "30"
+    project.environ["AZUREML_DEBUG_TEST_SILENT_SECONDS"] = str(SILENT)
+    project.environ["AZUREML_DEBUG_TEST_TOKEN_SECONDS"] = "10"
     (endpoint,) = project.ok("pipeline.debug", "--json").json["endpoints"]
     counts = [stops(project, endpoint)]
-    # The laptop sleeps for longer than a silent link is waited for.
+    # The laptop sleeps for longer than a silent link is waited for, so that there is another one afterwards.
+    links = len(server.relay.shown)
     os.kill(follower(project), signal.SIGSTOP)
-    time.sleep(SILENT)
+    time.sleep(SILENT + 3)
     os.kill(follower(project), signal.SIGCONT)
     counts.append(until(lambda: attempt(project, endpoint), "the port to lead there after the sleep"))
+    assert len(server.relay.shown) > links
 
     def lose() -> None:
         server.relay.answer = 503

@@ -1,7 +1,8 @@
 """Points the real SDK at the server that AZUREML_DEBUG_TEST_SERVER names, where the SDK itself names Azure's hosts.
 
 It changes modules as they are imported, and imports none by itself, so that a process that does without the SDK is
-none the slower. The authentication classes are changed only where AZUREML_DEBUG_TEST_SIGN_IN asks for it.
+none the slower; but a part of the program where AZUREML_DEBUG_TEST_SILENT_SECONDS is set. The authentication classes
+are changed only where AZUREML_DEBUG_TEST_SIGN_IN asks for it.
 """
 
 from __future__ import annotations
@@ -125,3 +126,10 @@ if _server():
     _resolve_names()
     sys.meta_path.insert(0, _Finder())
 _next()
+
+if "AZUREML_DEBUG_TEST_SILENT_SECONDS" in os.environ:
+    # What gives up a silent link does so sooner, wherever it runs.
+    from workflows.remote import pulse
+
+    pulse.SILENT_SECONDS = float(os.environ["AZUREML_DEBUG_TEST_SILENT_SECONDS"])
+    pulse.ASK_SECONDS = pulse.SILENT_SECONDS / 6
