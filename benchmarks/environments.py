@@ -1,7 +1,8 @@
 """Building the example's environment cold, against `docker build` and `pip install` of the same packages.
 
-Cold: every side begins with empty caches of its own, on this machine and in the engine. That takes minutes, so the
-rounds are few.
+Cold: every side begins with empty caches of its own, on this machine and in the engine, and once the disk has come to
+rest: each side deletes thousands of files afterwards, which the disk is at work on for seconds. That takes minutes, so
+the rounds are few.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from workflows.errors import UserError
 
 from .harness import INV, ROOT, Bench, docker, new_project
-from .measure import run, seconds
+from .measure import run, seconds, settle
 
 TIMES = 3
 #: Seconds for one build; only reached when something is broken.
@@ -76,6 +77,7 @@ class Builds:
         """`deploy.build` on this machine itself."""
         cache = self._empty()
         environ = {**self._environ, **_caches(cache), "AML_ENGINE": "process"}
+        settle()
         took = seconds(lambda: run([*INV, "deploy.build"], self._project, environ, timeout=LIMIT))
         shutil.rmtree(cache)
         return took
@@ -89,6 +91,7 @@ class Builds:
             install = [str(folder / "bin/python"), "-m", "pip", "install", "-q", "--no-cache-dir", "-r"]
             run([*install, str(self._definition / "requirements.txt")], self._folder, timeout=LIMIT)
 
+        settle()
         took = seconds(build)
         shutil.rmtree(folder.parent)
         return took
@@ -103,6 +106,7 @@ class Builds:
         (self._definition / "Dockerfile").write_text("\n".join(fresh) + "\n")
         environ = {**self._environ, **_caches(cache), "AML_ENGINE": "docker"}
         said: list[str] = []
+        settle()
         took = seconds(lambda: said.append(run([*INV, "deploy.build"], self._project, environ, timeout=LIMIT)))
         built = re.search(r"(\S+) \(built\)", said[0])
         if built is None:
@@ -127,6 +131,7 @@ class Builds:
         (folder / "Dockerfile").write_text(DOCKERFILE.format(base=base, round=number))
         tag = f"azureml-debug-bench-plain:{number}"
         build = ["docker", "build", "-q", "--build-arg", "PIP_INDEX_URL", "-t", tag, "."]
+        settle()
         took = seconds(lambda: run(build, folder, timeout=LIMIT))
         run(["docker", "rmi", tag], folder)
         shutil.rmtree(folder)

@@ -15,6 +15,8 @@ from workflows.errors import UserError
 
 #: Seconds for one command; only reached when something is broken.
 LIMIT = 300.0
+#: Seconds that the disk may take to come to rest; a machine on which others work never does.
+SETTLE_SECONDS = 20.0
 
 
 def run(command: Sequence[str], cwd: Path, environ: Mapping[str, str] | None = None, *, timeout: float = LIMIT) -> str:
@@ -65,6 +67,34 @@ def seconds(action: Callable[[], object]) -> float:
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
+
+
+def settle() -> None:
+    """Wait until the disk has come to rest: what another side has written or deleted is on its way for seconds.
+
+    Only Linux tells; elsewhere what has been written is waited for.
+    """
+    if hasattr(os, "sync"):
+        os.sync()
+    deadline = time.monotonic() + SETTLE_SECONDS
+    before = _disk_work()
+    while time.monotonic() < deadline:
+        time.sleep(1.0)
+        now = _disk_work()
+        if now == before:
+            return
+        before = now
+
+
+def _disk_work() -> list[tuple[str, str]]:
+    """How much each disk has written and discarded so far."""
+    # Source: the kernel's documentation, "I/O statistics fields".
+    try:
+        lines = Path("/proc/diskstats").read_text().splitlines()
+    except OSError:
+        return []
+    rows = [line.split() for line in lines]
+    return [(row[7], row[14]) for row in rows if len(row) > 14]
 
 
 def load() -> float:
