@@ -10,6 +10,8 @@ from ..private import make_folder
 
 #: Folders that no step needs to run again: of tools, and of this program.
 _NOT_CODE = frozenset({".git", ".hg", "__pycache__", ".azureml-debug", ".ipynb_checkpoints", ".vscode", "node_modules"})
+#: Modes of code that a step runs: of folders and programs, and of other files. Their run's folder is nobody else's.
+_PROGRAM, _TEXT = 0o755, 0o644
 #: Files and bytes up to which a step's code is kept; what is larger holds data, too.
 KEPT_FILES, KEPT_BYTES = 2000, 20 * 1024 * 1024
 #: Bytes up to which data is copied; above that the files are linked to, and only their folders are the step's own.
@@ -62,6 +64,23 @@ def _size(source: Path) -> int:
     return total
 
 
+def code_again(kept: Path, target: Path) -> Path:
+    """A copy of code that was kept, for one step; a container's user may read it.
+
+    Raises:
+        OSError: As :func:`own_copy`.
+    """
+    copied = own_copy(kept, target)
+    for place, folders, names in os.walk(target):
+        for name in folders:
+            os.chmod(os.path.join(place, name), _PROGRAM)
+        for name in names:
+            path = os.path.join(place, name)
+            os.chmod(path, _PROGRAM if os.stat(path).st_mode & 0o100 else _TEXT)
+    os.chmod(target, _PROGRAM)
+    return copied
+
+
 def kept_code(folder: Path) -> Path:
     """Where a step's code is kept, in the folder of that step."""
     return folder / "code"
@@ -86,8 +105,10 @@ def keep_code(code: Path, folder: Path) -> None:
         make_folder(part)
         for path in files:
             place = part / (path.relative_to(code) if code.is_dir() else path.name)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, place, follow_symlinks=True)
+            make_folder(place.parent)
+            shutil.copyfile(path, place)
+            # As all that is kept of a run: nobody else's.
+            os.chmod(place, 0o700 if path.stat().st_mode & 0o100 else 0o600)
         part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -378,9 +378,9 @@ class Runner:
         code = self._here(planned.code)
         if not code.is_relative_to(self.run.folder.parent):
             return code
-        from .own_copy import own_copy
+        from .own_copy import code_again
 
-        return own_copy(code, folder / "code-taken-over")
+        return code_again(code, folder / "code-taken-over")
 
     def _output(self, step: str, name: str) -> Path:
         """Where an output lies: a folder, or a file in a folder of its own."""
