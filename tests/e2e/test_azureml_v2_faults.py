@@ -175,8 +175,14 @@ def test_a_second_laptop_sees_a_job_and_ends_it_and_the_first_is_told(
     try:
         refused = other.inv("pipeline.attach", "--run", first["run_id"])
         refused.says("was submitted from elsewhere, where its token and key are", "Attach there")
-        (step,) = other.status(first["run_id"])["steps"]
-        assert (step["name"], step["status"]) == ("loop", "Running")
+
+        def seen() -> dict[str, Any]:
+            (found,) = other.status(first["run_id"])["steps"]
+            assert found["name"] == "loop"
+            return found if found["status"] == "Running" else {}
+
+        # What it has adopted it knows once its follower has asked.
+        step = until(seen, "the job running")
         until(lambda: Path(step["log"]).exists() and "begun" in Path(step["log"]).read_text(), "the log")
         # The first one's session is none of the second's business.
         assert stops(project, first["endpoints"][0]) > 0
