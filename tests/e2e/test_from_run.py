@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 from pipelines import ADD, ADD_LINE, PipelineProject
 from projects import ANY_ENGINE, until
@@ -68,6 +69,24 @@ def test_a_step_runs_again_with_the_code_that_it_had(pipelines: PipelineProject)
     pipelines.inv("pipeline.submit", "--code-of-run").says("--code-of-run needs the run", "--from-run RUN", code=2)
     shutil.rmtree(kept.parent)
     pipelines.inv(*again, "--code-of-run").says("was not kept", "Take --code-of-run away")
+
+
+@ANY_ENGINE
+def test_an_input_typed_in_another_folder_is_the_same_one_later(pipelines: PipelineProject) -> None:
+    # Each folder has one of that name.
+    for place, text in ((pipelines.folder, "1"), (pipelines.folder / "below", "10 20")):
+        (place / "mine").mkdir(parents=True)
+        (place / "mine" / "numbers.txt").write_text(text)
+    script = pipelines.script("add")
+    text = script.read_text()
+    script.write_text("raise SystemExit(3)\n" + text)
+    below = replace(pipelines, folder=pipelines.folder / "below")
+    typed = ("--no-debug", "--follow", "--input", "numbers=mine")
+    assert below.inv("pipeline.submit", *typed).code == 1
+    script.write_text(text)
+    assert "total 60" in pipelines.ok("pipeline.submit", "--no-debug", "--follow", "--from-run", "1").out
+    again = ("pipeline.submit", "--no-debug", "--follow", "--from-run", "1", "--step", "prepare")
+    assert "doubled [10, 20, 10, 20]" in pipelines.ok(*again).out
 
 
 @ANY_ENGINE

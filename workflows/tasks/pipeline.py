@@ -45,6 +45,8 @@ from ._snapshots import (
 from ._stacks import HELP as STACKS_HELP
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..backends.base import DebugRequest
     from ..flows.pipeline import PipelineFlow, Wanted
 
@@ -447,13 +449,23 @@ def _options(call: Command, wanted: Wanted) -> str:
     if wanted.taken is not None:
         from ..flows.from_run import FLAG
 
-        return shlex.join([*_of_file(call), FLAG, wanted.taken.run.run_id, *_typed(wanted.taken.typed)])
-    return shlex.join([*_of_file(call), *_typed(wanted)])
+        return shlex.join([*_of_file(call), FLAG, wanted.taken.run.run_id, *_typed(wanted.taken.typed, call.project)])
+    return shlex.join([*_of_file(call), *_typed(wanted, call.project)])
 
 
-def _typed(wanted: Wanted) -> list[str]:
-    words = [word for name, value in wanted.inputs.items() for word in ("--input", f"{name}={value}")]
+def _typed(wanted: Wanted, project: Path) -> list[str]:
+    values = {name: _from_anywhere(value, project) for name, value in wanted.inputs.items()}
+    words = [word for name, value in values.items() for word in ("--input", f"{name}={value}")]
     return [*words, *(word for name in wanted.skip for word in ("--skip", name)), *wanted.parts.typed]
+
+
+def _from_anywhere(value: str, project: Path) -> str:
+    """An input as it means the same in every folder: a path that was typed below the project is made whole."""
+    import os
+
+    if os.path.isabs(value) or not os.path.exists(value) or os.path.realpath(os.curdir) == os.path.realpath(project):
+        return value
+    return os.path.abspath(value)
 
 
 def _of_file(call: Command) -> list[str]:
