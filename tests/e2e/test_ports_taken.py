@@ -16,7 +16,7 @@ QUICKER = """
 import socket, sys
 taken = []
 def hook(event, arguments):
-    if event == "socket.bind" and not taken and sys._getframe(1).f_code.co_filename.endswith("forwarders.py"):
+    if event == "socket.bind" and not taken and sys._getframe(2).f_code.co_filename.endswith("forwarders.py"):
         taken.append(socket.socket())
         taken[0].bind(arguments[1])
         taken[0].listen()

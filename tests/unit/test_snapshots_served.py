@@ -19,10 +19,10 @@ from workflows.debugger.frames import evaluate, read_locals, read_stack
 from workflows.engines import reservations
 from workflows.engines.ports import any_free
 from workflows.errors import PortHeld, UserError
+from workflows.loopback import listen
 from workflows.models import PathMapping
 from workflows.runs import identity
 from workflows.snapshots import serving
-from workflows.snapshots.server import listen
 
 Serve = Callable[..., int]
 
@@ -219,7 +219,7 @@ def test_another_one_takes_the_place_of_one_that_still_waits(serve: Serve) -> No
 
 
 def test_a_port_of_another_program_is_left_alone(serve: Serve, tmp_path: Path) -> None:
-    with listen(any_free(frozenset())) as taken:
+    with listen(any_free(frozenset()), 16) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PortHeld, match=str(port)):
             serve(port=port)

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .. import loopback
 from ..background import spawn
 from ..errors import PortHeld, UserError
 from ..forwarder import MODULE
@@ -56,14 +57,9 @@ def listen(port: int, what: str) -> socket.socket:
     Raises:
         UserError: Another program holds it, or only root may listen there.
     """
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        if hasattr(socket, "SO_REUSEPORT"):  # not Windows, where it would share the port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        listener.listen(128)
+        return loopback.listen(port, 128)
     except OSError as error:
-        listener.close()
         if error.errno in (errno.EACCES, errno.EPERM):
             raise UserError(f"Only root may listen on port {port}.", "Choose a port from 1024 on.") from error
         name = ports.holder(port)[0] or "another program"
@@ -72,7 +68,6 @@ def listen(port: int, what: str) -> socket.socket:
             f"Port {port} of {what} is held by {name}.",
             "Stop it, or choose another port: --debug-port 0 for a free one.",
         ) from error
-    return listener
 
 
 def start(listener: socket.socket, told: dict[str, Any], log: Path) -> None:

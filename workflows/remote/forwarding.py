@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..debuggee.azureml_debuggee.peers import is_allowed
+from ..loopback import listen
 
 #: Seconds that somebody who connects waits for a connection that is just coming back.
 PATIENCE = 15.0
@@ -188,18 +189,11 @@ def _listen(wanted: int, avoid: frozenset[int]) -> socket.socket:
         if port and (port in avoid or is_reserved(port)):
             port = port + 1 if port < 65535 else 1024
             continue
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            if hasattr(socket, "SO_REUSEPORT"):  # not Windows, where it would share the port
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(("127.0.0.1", port))
-            listener.listen(64)
+            return listen(port, 64)
         except OSError:
-            listener.close()
             if not port:
                 raise
             # A low port may be root's.
             port = port + 1 if 1024 <= port < 65535 else 1024
-            continue
-        return listener
     raise OSError("no port is free")

@@ -20,12 +20,15 @@ from ..background import log
 from ..debuggee.azureml_debuggee.peers import is_allowed
 from ..debugger.dap_framing import FramingError, MessageReader, encode
 from ..errors import UserError
+from ..loopback import listen
 from ..models import PathMapping
 from .model import Snapshot
 from .reading import read
 from .session import Session
 from .sources import Sources
 
+#: Connections that the system keeps until they are accepted.
+_BACKLOG = 16
 MODULE = __name__ if __name__ != "__main__" else "workflows.snapshots.server"
 #: Seconds until somebody has to have attached.
 WAIT_SECONDS = 300.0
@@ -136,33 +139,12 @@ class Server:
                         self._over.set()
 
 
-def listen(port: int) -> socket.socket:
-    """Listen on 127.0.0.1.
-
-    Args:
-        port: The port; 0 for a free one.
-
-    Raises:
-        OSError: It is held.
-    """
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        if hasattr(socket, "SO_REUSEPORT"):  # not Windows, where it would share the port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        listener.listen(16)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
 def main() -> None:
     """Read what to do, say where it can be attached to, and serve."""
     told: dict[str, Any] = json.loads(sys.stdin.buffer.read())
     try:
         snapshot = read(Path(told["snapshot"]))
-        listener = listen(int(told["port"]))
+        listener = listen(int(told["port"]), _BACKLOG)
     except UserError as error:
         _say({"problem": error.problem, "remedy": error.remedy})
         return
