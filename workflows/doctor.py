@@ -8,10 +8,10 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from importlib import metadata
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .azureml.sdk import version_of
 from .errors import UserError
 from .findings import Finding
 from .paths import cache_folder, home_folder, shown
@@ -34,32 +34,33 @@ def findings(settings: Settings) -> Iterator[Finding]:
     Args:
         settings: The project's settings.
     """
-    for look in (
-        _program,
-        _files,
-        _launch_json,
-        _engine,
-        _base_image,
-        _ports,
-        _disk,
-        _caches,
-        _conda,
-        _sdks,
-        _workspace,
-        _editor,
-        _ssh,
-    ):
+    looks: dict[str, Callable[[Settings], Iterator[Finding]]] = {
+        "program": _program,
+        "files": _files,
+        "launch.json": _launch_json,
+        "engine": _engine,
+        "base image": _base_image,
+        "ports": _ports,
+        "disk": _disk,
+        "caches": _caches,
+        "conda": _conda,
+        "SDKs": _sdks,
+        "workspace": _workspace,
+        "editor": _editor,
+        "SSH": _ssh,
+    }
+    for name, look in looks.items():
         try:
             yield from look(settings)
         except UserError as error:
-            yield Finding(look.__name__.strip("_").replace("_", " "), False, error.problem, error.remedy)
+            yield Finding(name, False, error.problem, error.remedy)
 
 
 def _program(settings: Settings) -> Iterator[Finding]:
-    version = _version("azureml-debug") or "a clone that is not installed"
+    version = version_of("azureml-debug") or "a clone that is not installed"
     system = f"{platform.system()} {platform.release()}, {platform.machine()}"
     yield Finding("program", True, f"azureml-debug {version}, {shown(settings.project)}")
-    uv = _version("uv")
+    uv = version_of("uv")
     yield Finding("Python", True, f"{platform.python_version()}, {sys.executable}; {system}")
     if uv is None:
         yield Finding("uv", None, "not installed: pip builds environments, which takes longer", "pip install uv")
@@ -91,20 +92,9 @@ def _launch_json(settings: Settings) -> Iterator[Finding]:
     from .debugger.launch_json import check
 
     launch = settings.project / ".vscode" / "launch.json"
-    if not launch.exists():
-        return
-    try:
+    if launch.exists():
         check(settings.project)
         yield Finding("launch.json", True, f"{shown(launch)} can be edited")
-    except UserError as error:
-        yield Finding("launch.json", False, error.problem, error.remedy)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _engine(settings: Settings) -> Iterator[Finding]:
@@ -206,7 +196,7 @@ def _conda(settings: Settings) -> Iterator[Finding]:
 def _sdks(settings: Settings) -> Iterator[Finding]:
     from .azureml.choice import chosen_sdk
 
-    there = [f"{name} {version}" for name in ("azure-ai-ml", "azureml-core") if (version := _version(name))]
+    there = [f"{name} {version}" for name in ("azure-ai-ml", "azureml-core") if (version := version_of(name))]
     if not there:
         needed = settings.backend == "azureml" or settings.workspace
         remedy = "pip install 'azureml-debug[azureml]'" if needed else ""
