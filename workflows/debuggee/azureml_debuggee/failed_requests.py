@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 
-from . import imports
+from . import imports, whole_file
 from .announce import warn
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
@@ -217,7 +217,7 @@ class Keeper:
             ]
             try:
                 for suffix, content in written:
-                    _write(os.path.join(self._folder, "{:06d}{}".format(number, suffix)), content)
+                    whole_file.write(os.path.join(self._folder, "{:06d}{}".format(number, suffix)), content)
             except BaseException:
                 _remove(self._folder, number)
                 raise
@@ -333,26 +333,6 @@ def _headers(environ: Dict[str, Any]) -> List[Tuple[str, str]]:
         if name.lower() not in SECRET_HEADERS and value:
             found.append((name, str(value)))
     return found
-
-
-def _write(path: str, content: bytes) -> None:
-    """Write a file for this user alone, which is there whole or not at all."""
-    made = path + ".new"
-    handle = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
-    try:
-        try:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[os.write(handle, rest) :]
-        finally:
-            os.close(handle)
-        os.replace(made, path)
-    except BaseException:
-        try:
-            os.unlink(made)
-        except OSError:
-            pass
-        raise
 
 
 def _remove(folder: str, number: int) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 
+from . import whole_file
+
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import List, Mapping, Optional
@@ -56,24 +58,7 @@ def write(data: bytes, rank: int, environment: Mapping[str, str]) -> Optional[st
         number += 1
         if number > 1000:
             return None
-    partial = os.path.join(folder, ".{}{}.{}.partial".format(begin, os.urandom(4).hex(), number))
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
-    try:
-        try:
-            if hasattr(os, "fchmod"):
-                os.fchmod(handle, 0o600)  # Whatever the program's mask is.
-            left = memoryview(data)
-            while left:
-                left = left[os.write(handle, left) :]
-        finally:
-            os.close(handle)
-        os.replace(partial, path)
-    except BaseException:
-        try:
-            os.unlink(partial)
-        except OSError:
-            pass
-        raise
+    whole_file.write(path, data)
     if story == "deployment":
         _keep_last(folder)
     return path
