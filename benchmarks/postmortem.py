@@ -12,6 +12,7 @@ from pathlib import Path
 from workflows.debuggee import FOLDER
 from workflows.paths import cache_folder
 
+from . import ranks as ranks_bench
 from .harness import INV, ROOT, Bench, LeftOut, new_project
 from .measure import run
 
@@ -74,15 +75,6 @@ jobs:
     environment: azureml:any@latest
     command: python works.py {count}
 """
-RANKED = """\
-type: pipeline
-jobs:
-  work:
-    code: ./work
-    environment: azureml:any@latest
-    distribution: {{type: pytorch, process_count_per_instance: {ranks}}}
-    command: python work.py
-"""
 
 
 def main(bench: Bench) -> None:
@@ -137,9 +129,9 @@ def looking(bench: Bench, folder: Path) -> None:
     ranks = 4 if bench.quick else RANKS
     project = new_project(
         folder / "ranks",
-        {"work/work.py": "import time\ntime.sleep(600)\n", "pipeline.yml": RANKED.format(ranks=ranks)},
+        {"work/work.py": "import time\ntime.sleep(600)\n", "pipeline.yml": ranks_bench.PIPELINE.format(ranks=ranks)},
     )
-    environ = {"AML_ENGINE": "process", "AML_PIPELINE_FILE": "pipeline.yml", "AML_DEBUG_PORT": "0"}
+    environ = ranks_bench.ENVIRON
     run([*INV, "pipeline.debug", "--rank", "all", "--no-wait"], project, environ)
     try:
 
