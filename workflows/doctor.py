@@ -68,6 +68,8 @@ def _program(settings: Settings) -> Iterator[Finding]:
 
 def _files(settings: Settings) -> Iterator[Finding]:
     """Files and folders that settings name."""
+    from .pipelines import python_file
+
     for name, field in (
         ("score script", "score_script"),
         ("pipeline", "pipeline_file"),
@@ -79,9 +81,8 @@ def _files(settings: Settings) -> Iterator[Finding]:
         source, value = settings.set_by.get(field), getattr(settings, field)
         if not source or not value:
             continue
-        # A pipeline in Python is named with its function.
-        text = str(value)
-        path = Path(f"{text.partition('.py:')[0]}.py" if ".py:" in text else text)
+        in_python = python_file.named(value) if field == "pipeline_file" else None
+        path = in_python.file if in_python is not None else value
         if path.exists():
             yield Finding(name, True, f"{shown(path)}, as {source} says")
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 
+from azureml_projects import python_with_sdk_v2
 from pipelines import ADD, ADD_LINE, PipelineProject
 from projects import ANY_ENGINE, until
 
@@ -87,6 +88,33 @@ def test_an_input_typed_in_another_folder_is_the_same_one_later(pipelines: Pipel
     assert "total 60" in pipelines.ok("pipeline.submit", "--no-debug", "--follow", "--from-run", "1").out
     again = ("pipeline.submit", "--no-debug", "--follow", "--from-run", "1", "--step", "prepare")
     assert "doubled [10, 20, 10, 20]" in pipelines.ok(*again).out
+
+
+#: Two steps, of which the second fails.
+IN_PYTHON = """
+from azure.ai.ml import Input, Output, command, dsl
+
+@dsl.pipeline()
+def built():
+    made = {"environment": "azureml:any@1", "compute": "cpu"}
+    one = command(name="one", command="echo 5 > ${{outputs.o}}/x", outputs={"o": Output(type="uri_folder")}, **made)()
+    command(name="two", command="cat ${{inputs.i}}/x; exit 3", inputs={"i": Input(type="uri_folder")}, **made)(
+        i=one.outputs.o
+    )
+"""
+
+
+@ANY_ENGINE
+def test_a_pipeline_in_python_is_gone_on_from_as_a_file_is(pipelines: PipelineProject) -> None:
+    pipelines.python = python_with_sdk_v2()
+    (pipelines.folder / "make.py").write_text(IN_PYTHON)
+    typed = ("pipeline.submit", "--no-debug", "--follow")
+    assert pipelines.inv(*typed, "--pipeline-file", "make.py:built").code == 1
+    again = pipelines.inv(*typed, "--from-run", "1")
+    assert again.code == 1 and "Taken over from the run" in again.out and ": one." in again.out
+    assert [step["name"] for step in pipelines.status()["steps"]] == ["two"]
+    (pipelines.folder / "make.py").unlink()
+    pipelines.inv(*typed, "--from-run", "1").says("is gone: make.py.", "Put it back")
 
 
 @ANY_ENGINE

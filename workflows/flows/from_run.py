@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..paths import shown
+from ..pipelines import python_file
 from ..pipelines.definition import Pipeline, Step
 from ..pipelines.parts import Parts, read_parts
 from ..redaction import MASK
@@ -147,7 +148,8 @@ def take_over(run: RunRecord, wanted: Wanted, *, code: bool = False) -> Taken:
             f"The run {run.run_id} is not over: {run.status}.",
             f"Wait for it (inv pipeline.tail-log --run {run.number} --follow), or end it: inv pipeline.cancel",
         )
-    file = Path(run.file.partition(":")[0]) if run.file.endswith(".py") else Path(run.file)
+    in_python = python_file.named(Path(run.file))
+    file = in_python.file if in_python is not None else Path(run.file)
     if not file.exists():
         raise UserError(
             f"The pipeline file of the run {run.run_id} is gone: {shown(file)}.", "Put it back, and try again."
