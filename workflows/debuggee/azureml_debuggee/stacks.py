@@ -26,8 +26,6 @@ VALUE_CHARACTERS = 4000
 #: Functions of pydevd in which a thread waits while a debugger has stopped it.
 _SUSPENDED = frozenset(("do_wait_suspend", "_do_wait_suspend"))
 
-_Frame = Tuple[str, int, str]
-
 
 class Places:
     """Which files are the step's own code, and which are the debugger's.
