@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import array
+import atexit
 import contextlib
 import gc
 import importlib
@@ -17,6 +18,7 @@ import selectors
 import socket
 import struct
 import sys
+import threading
 from typing import Any
 
 #: What commands load that work on this machine; the rest is loaded by the command that needs it.
@@ -108,6 +110,19 @@ def tell(descriptor: int, number: int) -> None:
         os.write(descriptor, struct.pack("!q", number))
 
 
+def end(code: int) -> None:
+    """End this copy as Python does, but keep the modules: to take them down copies all that is shared with others."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            # Python has its own words and code for it.
+            sys.exit(code)
+    os._exit(code & 0xFF)
+
+
 def main() -> None:
     """Load, say what has been loaded, serve; a copy goes on as `python -m invoke`."""
     descriptor, *told = sys.argv[1:]
@@ -122,7 +137,14 @@ def main() -> None:
     wanted, streams = serve(source)
     source.detach()
     become(wanted, streams)
-    runpy.run_module("invoke", run_name="__main__", alter_sys=True)
+    code = 0
+    try:
+        runpy.run_module("invoke", run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        if not isinstance(error.code, int | None):
+            raise
+        code = error.code or 0
+    end(code)
 
 
 if __name__ == "__main__":

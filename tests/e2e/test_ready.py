@@ -52,6 +52,21 @@ def test_both_say_the_same(made: Project, source: Ready, words: tuple[str, ...])
     assert (out or err) and code in (0, 1)
 
 
+ENDING = """import atexit, threading, time
+atexit.register(print, "at exit", end="")
+threading.Thread(target=lambda: (time.sleep(0.1), print("a thread"))).start()
+"""
+
+
+@pytest.mark.parametrize("ends", ["", "raise SystemExit(300)", "raise SystemExit('words')"])
+def test_it_ends_as_python_does(made: Project, source: Ready, ends: str) -> None:
+    tasks = made.folder / "tasks.py"
+    tasks.write_text(f"{tasks.read_text()}{ENDING}{ends}\n")
+    out, _, code = both(made, source, "--list")
+    assert out.endswith("a thread\nat exit")
+    assert code == (300 & 0xFF if "300" in ends else bool(ends))
+
+
 def test_its_environment_is_its_own(made: Project, source: Ready) -> None:
     assert "AML_DEBUG_TIMEOUT" in both(made, source, "pipeline.status", AML_DEBUG_TIMEOUT="soon")[1]
     assert "AML_DEBUG_TIMEOUT" not in both(made, source, "pipeline.status")[1]
