@@ -1,4 +1,4 @@
-"""Writes benchmarks/README.md and the plots from what was measured."""
+"""Writes benchmarks/README.md, docs/performance.md and the plots from what was measured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ What is compared ran in one run, in turn, so that a busy moment met all sides. A
 brackets is where the middle half of its rounds lay; of a comparison these are the ratios of each round. *Load* is the
 load average of the machine when the figure's first round began and when its last one ended.
 """
-SIDE_BY_SIDE, GROWTH = "side-by-side.svg", "growth.svg"
+SUMMARY_HEAD = """\
+# How fast it is
+
+`inv bench` measures this program and what people would use instead, in one run and in turn, and writes this page. Do
+not edit it. A time is a median. [All figures](../benchmarks/README.md) come with spread, limit and the machine's load.
+
+![Each figure as a share of what it is compared with](../benchmarks/side-by-side.svg)
+"""
+SIDE_BY_SIDE, GROWTH, SUMMARY = "side-by-side.svg", "growth.svg", "../docs/performance.md"
 
 
 def amount(value: float, unit: str) -> str:
@@ -57,8 +65,7 @@ def page(found: Mapping[str, Results]) -> str:
     """The page, from the results of each subject by its name."""
     lines = [HEAD, f"![Each figure as a share of what it is compared with]({SIDE_BY_SIDE})", ""]
     for name, results in found.items():
-        machine = ", ".join(f"{what} {value}" for what, value in results.machine.items())
-        lines += [f"## {name}", "", f"Measured with: {machine}.", ""]
+        lines += [f"## {name}", "", f"Measured with: {_machine(results)}.", ""]
         if results.figures:
             lines += ["| figure | against | ours | the other | result | limit | kept | rounds | load |"]
             lines += ["|---|---|---|---|---|---|---|---|---|", *map(_row, results.figures), ""]
@@ -68,6 +75,30 @@ def page(found: Mapping[str, Results]) -> str:
         lines += [f"Left out: {reason}\n" for reason in results.left_out]
     if any(results.growths for results in found.values()):
         lines += ["## How costs grow", "", f"![Costs by the size of the work, both logarithmic]({GROWTH})", ""]
+    return "\n".join(lines)
+
+
+def _machine(results: Results) -> str:
+    return ", ".join(f"{what} {value}" for what, value in results.machine.items())
+
+
+def summary(found: Mapping[str, Results]) -> str:
+    """The page of what is compared with something else, from the results of each subject by its name."""
+    lines = [SUMMARY_HEAD, "| what | against | ours | the other | ratio | limit | load |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    machines: dict[str, None] = {}
+    for results in found.values():
+        compared = [figure for figure in results.figures if figure.unit == TIMES and len(figure.sides) > 1]
+        if compared:
+            machines[_machine(results)] = None
+        for figure in compared:
+            ours, other = (amount(side.median, figure.side_unit) for side in list(figure.sides.values())[:2])
+            limit = "" if figure.limit is None else f"{'≥' if figure.at_least else '≤'} {figure.limit:g}"
+            load = " → ".join(f"{one:g}" for one in figure.load)
+            cells = [figure.what, figure.against, ours, other, f"{figure.value.median:.3g}", limit, load]
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    lines += ["", "*Load* is the load average of the machine at the figure's begin and end."]
+    lines += [f"Measured with {'; '.join(machines)}." if machines else "", ""]
     return "\n".join(lines)
 
 
@@ -81,7 +112,7 @@ def render(folder: Path, subjects: Sequence[str]) -> dict[str, str]:
     found = {name: Results.read(folder / f"{name}.json") for name in subjects if (folder / f"{name}.json").exists()}
     figures = [figure for results in found.values() for figure in results.figures]
     grown = [growth for results in found.values() for growth in results.growths]
-    made = {"README.md": page(found), SIDE_BY_SIDE: side_by_side(figures)}
+    made = {"README.md": page(found), SUMMARY: summary(found), SIDE_BY_SIDE: side_by_side(figures)}
     if grown:
         made[GROWTH] = growths(grown)
     return made

@@ -47,13 +47,13 @@ def _measure(names: tuple[str, ...], quick: bool) -> None:
 
 @task(default=True, name="all", help=HELP)
 def all_(_context: Context, quick: bool = False) -> None:
-    """Measure everything but growth, and write benchmarks/*.json, README.md and the plots."""
+    """Measure everything but growth, and write benchmarks/*.json, the pages and the plots."""
     _measure(tuple(SUBJECTS), quick)
 
 
 @task
 def page(_context: Context) -> None:
-    """Write benchmarks/README.md and the plots from benchmarks/*.json."""
+    """Write benchmarks/README.md, docs/performance.md and the plots from benchmarks/*.json."""
     from . import harness
     from . import page as pages
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pages import blocks
 from projects import ROOT, post
 
 #: Somebody who is not root and has no entry in the list of users.
@@ -160,9 +161,9 @@ def _debugs(person: Person, engine: str, **more: str) -> None:
 
 
 def readme_commands() -> list[str]:
-    """The commands in the README's first code block."""
-    block = (ROOT / "README.md").read_text().split("```")[1]
-    return [line for line in block.splitlines()[1:] if line]
+    """What the README has a person type in a clone."""
+    (block,) = [block for block in blocks(ROOT / "README.md") if "install -e" in block.text]
+    return block.text.splitlines()
 
 
 def test_clone_and_wheel_carry_the_environment_definitions(person: Person) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from experiments import make_experiment_project
 from hosts import Hosts
 from pages import PAGES, blocks, commands
 from projects import PLAIN, ROOT, Project, Result, cache_of_its_own, quiet_port, until
+from recording import Typed, draw, read
 from remotes import remote_project
 from test_azureml_deploy import workspace  # noqa: F401
 from workspaces import make_workspace_project
@@ -127,6 +131,7 @@ ELSEWHERE = {
     ),
     "inv experiment.snapshot": ("tests/e2e/test_snapshots.py", '"experiment.snapshot"'),
     "inv pipeline.snapshot": ("tests/e2e/test_snapshots.py", '"pipeline.snapshot"'),
+    "inv pipeline.stacks": ("tests/e2e/test_stacks.py", '"pipeline.stacks"'),
     "inv pipeline.snapshot --run ID": ("tests/e2e/test_snapshots.py", '"pipeline.snapshot", "--run", run_id'),
     "inv deploy.snapshot": ("tests/e2e/test_snapshots.py", '"deploy.snapshot"'),
     "inv experiment.attach --snapshot": ("tests/e2e/test_snapshots.py", '"experiment.attach", "--snapshot"'),
@@ -172,6 +177,11 @@ NOT_TYPED = (
 )
 
 
+#: What the README's recording types, and where it lies.
+RECORDED = ("inv deploy.debug", "inv deploy.inspect score.py:34 --request examples/deployment/sample.json")
+RECORDING = ROOT / "docs" / "images" / "first-run.svg"
+
+
 def typed(lines: str) -> list[tuple[str, ...]]:
     return [tuple(shlex.split(line)[1:]) for line in lines.strip().splitlines()]
 
@@ -210,16 +220,15 @@ def type_all(project: Project, lines: str, **instead: str) -> dict[str, Result]:
 
 
 def shown_by(command: str) -> list[str]:
-    """The lines that the README shows below a command."""
-    for block in blocks(ROOT / "README.md"):
-        first, *lines = block.text.rstrip("\n").splitlines()
-        if first == f"$ {command}":
-            return [line for line in lines if line]
-    raise AssertionError(f"the README does not show {command}")
+    """The lines that the README and the other pages show below a command."""
+    shown = [block.text.rstrip("\n").splitlines() for page in PAGES for block in blocks(page) if block.text.strip()]
+    lines = [line for first, *rest in shown if first == f"$ {command}" for line in rest if line]
+    assert lines, f"no page shows what {command} prints"
+    return lines
 
 
 def resembles(line: str, shown: str) -> bool:
-    """Whether a line is one that the README shows, but for numbers, names made of them, and the width of gaps.
+    """Whether a line is one that a page shows, but for numbers, names made of them, and the width of gaps.
 
     What it shows as reused may be built here.
     """
@@ -262,8 +271,32 @@ def test_the_commands_for_a_deployed_model(clone: Project) -> None:
     shown = "inv deploy.inspect score.py:34 --request examples/deployment/sample.json --eval 'distances[\"setosa\"]'"
     assert_shown(found[shown], shown_by(shown))
     clone.ok("deploy.debug")
-    (again,) = [block for block in blocks(ROOT / "README.md") if block.text.startswith("Engine: ")]
-    assert_shown(clone.ok("deploy.debug"), again.text.splitlines())
+    assert_shown(clone.ok("deploy.debug"), shown_by("inv deploy.debug"))
+
+
+def test_the_recording_shows_what_its_commands_print(clone: Project) -> None:
+    name = "AZUREML_DEBUG_TEST_README"
+    clone.ok("deploy.debug")
+    session = []
+    for command in RECORDED:
+        begun = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", *shlex.split(command)[1:]],
+            cwd=clone.folder, env={**os.environ, **clone.environ},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        # What is waited for is said on a busy machine only.
+        lines = [line for line in done.stdout.splitlines() if line and ": waiting for " not in line]
+        session.append(Typed(command, lines, time.monotonic() - begun))
+    if os.environ.get(name):
+        RECORDING.write_text(draw("A terminal: inv deploy.debug, then inv deploy.inspect", session), encoding="utf-8")
+    shown = read(RECORDING.read_text(encoding="utf-8"))
+    assert [command for command, _ in shown] == [one.command for one in session]
+    for (_, lines), one in zip(shown, session, strict=True):
+        for line in lines:
+            fits = any(resembles(printed[: len(line)], line) or resembles(printed, line) for printed in one.lines)
+            assert fits, f"{line}\nis stale: set {name}=1 and run this again\n" + "\n".join(one.lines)
 
 
 def test_the_command_that_writes_the_reference(clone: Project) -> None:

@@ -52,6 +52,37 @@ def test_every_task_and_setting_that_a_page_names_exists(page: Path) -> None:
     assert set(re.findall(r"\b(?:AML|AZURE)_[A-Z_]*[A-Z]\b", text)) - settings == set()
 
 
+#: A link of Markdown: what it leads to.
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """The parts of a page that links lead to, by the names that GitHub gives to headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(page: Path) -> list[tuple[Path, str]]:
+    """The files that a page links to, each with the part of it."""
+    found = [link.partition("#") for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
+    return [((page.parent / file).resolve() if file else page, part) for file, _, part in found]
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "docs" / "reference.md"], ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    broken = [f"{file}#{part}" for file, part in links(page) if not file.exists()]
+    broken += [f"{file}#{part}" for file, part in links(page) if part and part not in anchors(file)]
+    assert broken == []
+
+
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    readme = ROOT / "README.md"
+    assert len(readme.read_text(encoding="utf-8").splitlines()) <= 130
+    found = {file for file, _part in links(readme)}
+    nearly = {file for page in found if page.suffix == ".md" for file, _part in links(page)}
+    assert set((ROOT / "docs").glob("*.md")) - found - nearly == set()
+
+
 def test_a_command_that_does_not_exist_is_noticed(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("`inv --list`\n```\n$ inv deploy.debug --nowhere\nStop   inv deploy.halt\n```\n")
