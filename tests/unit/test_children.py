@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ from debuggee_harness import BOTH, EVERY, LIMIT, free_port, line_of, until
 from step_harness import Step, debugpy_of
 from users import OTHER, needs_users
 
-from workflows.debugger.children import ANNOUNCED, STOPPED, ChildSessions
-from workflows.debugger.dap import DapClient, Json
+from workflows.debugger.dap import DapClient
+from workflows.debugger.sessions import Breakpoint, DebugSession
 from workflows.engines.ports import any_free
 from workflows.models import DebugEndpoint
 
@@ -168,46 +167,28 @@ def write_worker(step: Step) -> None:
     )
 
 
-@contextlib.contextmanager
-def session(step: Step, port: int | None = None) -> Iterator[tuple[DapClient, ChildSessions]]:
+def session(step: Step, port: int | None = None) -> DebugSession:
     """A debugger with a breakpoint in the worker, there and in the children."""
-    path = str(step.code / "worker.py")
     endpoint = DebugEndpoint("127.0.0.1", port or step.port, ())
-
-    def attach(client: DapClient, child: int | None) -> Json:
-        return client.attach(
-            breakpoints={path: [3]}, just_my_code=False, sub_process=True, sub_process_id=child, timeout=LIMIT
-        )[path][0]
-
-    with DapClient.connect(endpoint.host, endpoint.port, LIMIT) as client:
-        attach(client, None)
-        with ChildSessions(client, endpoint, attach, LIMIT) as children:
-            yield client, children
-        client.disconnect(timeout=LIMIT)
+    return DebugSession(endpoint, breakpoints=[Breakpoint(str(step.code / "worker.py"), 3)], timeout=LIMIT)
 
 
-def next_stop(client: DapClient, children: ChildSessions, itself: bool = False) -> int | None:
-    """Attach to children until one stops, and let it go on: its process id; None where the program ended before.
+def next_stop(client: DebugSession, itself: bool = False) -> int | None:
+    """Wait until a child stops, and let it go on: its process id; None where the program ended before.
 
     With ``itself`` the program may stop as well: 0.
     """
     while True:
-        event = client.wait_event((ANNOUNCED, STOPPED, "stopped", "terminated"), LIMIT)
-        if event.name == ANNOUNCED:
-            children.follow(event)
-        elif event.name == STOPPED:
-            stop = children.stop_of(event)
-            thread = stop.event.body["threadId"]
-            frame = stop.client.request("stackTrace", {"threadId": thread, "levels": 1}, LIMIT)["stackFrames"][0]
-            assert (frame["name"], frame["line"]) == ("work", 3)
-            stop.client.request("continue", {"threadId": thread}, LIMIT)
-            return stop.pid
-        elif event.name == "stopped":
-            assert itself, "the program itself stopped"
-            client.request("continue", {"threadId": event.body["threadId"]}, LIMIT)
-            return 0
-        else:
+        happening = client.wait(LIMIT)
+        assert happening is not None, "nothing stopped"
+        if happening.kind == "ended":
             return None
+        stop = happening.stop
+        if stop is not None:
+            assert itself or stop.child is not None, "the program itself stopped"
+            assert stop.child is None or (stop.frame.function, stop.frame.line) == ("work", 3)
+            client.go_on(stop)
+            return stop.child or 0
 
 
 @BOTH
@@ -218,11 +199,11 @@ def test_a_breakpoint_is_hit_in_a_child(python: str, ways: str, tmp_path: Path) 
     # What multiprocessing spawns imports the script.
     source = 'if __name__ == "__main__":\n' + textwrap.indent(source, "    ")
     with begin(tmp_path, source, python, DEBUGPY=debugpy_of(python)) as step:
-        with session(step) as (client, children):
+        with session(step) as client:
             for how in programs:
-                pid = next_stop(client, children)
+                pid = next_stop(client)
                 assert pid not in (None, step.process.pid), how
-            assert next_stop(client, children) is None
+            assert next_stop(client) is None
         assert step.ended() == 0
         said = [line for line in step.lines if line in programs or line.startswith("made")]
         assert said == [line for how in programs for line in (how, "made 42")]
@@ -248,10 +229,10 @@ def test_a_debugger_that_comes_later_stops_in_children_that_run_already(python: 
     with begin(tmp_path, source, python, WAIT="0") as step:
         step.said("begun")
         for _ in range(2):
-            with session(step) as (client, children):
+            with session(step) as client:
                 pids: set[int] = set()
                 while len(pids) < 2:
-                    stopped = next_stop(client, children)
+                    stopped = next_stop(client)
                     assert stopped is not None
                     pids.add(stopped)
         step.tell("")
@@ -294,8 +275,8 @@ def test_processes_that_a_launcher_starts_side_by_side_are_debugged_behind_one_p
     more = {"WAIT": "1", "CHILDREN": "1", "TIMEOUT": "60", "PORT": str(any_free(frozenset()))}
     with Step(tmp_path, "{python} ../launch.py", python, source, **more) as step:
         write_worker(step)
-        with session(step) as (client, children):
-            pids = {next_stop(client, children, itself=True) for _ in range(3)}
+        with session(step) as client:
+            pids = {next_stop(client, itself=True) for _ in range(3)}
             assert len(pids) == 3, step.errors()
         assert step.ended() == 0
         assert step.lines.count("made 42") == 3
@@ -328,10 +309,10 @@ def test_the_ranks_that_a_launcher_makes_are_debugged_as_asked(ranks: str, made:
         with contextlib.ExitStack() as sessions:
             pids = set()
             for rank in own:
-                client, children = sessions.enter_context(session(step, port=port + rank))
+                client = sessions.enter_context(session(step, port=port + rank))
                 # What has no port of its own is debugged behind the first one.
                 for _ in range(1 + (len(wanted) - len(own) if rank == 0 else 0)):
-                    pids.add((rank, next_stop(client, children, itself=True)))
+                    pids.add((rank, next_stop(client, itself=True)))
             assert len(pids) == len(wanted)
         assert step.ended() == 0
         assert sorted(line for line in step.lines if line.endswith("over")) == [f"rank {r} over" for r in range(3)]
@@ -345,9 +326,9 @@ def test_many_children_at_once_all_run_to_their_end(tmp_path: Path) -> None:
         assert [child.wait() for child in children] == [0] * 200
         """
     with begin(tmp_path, source) as step:
-        with session(step) as (client, children):
+        with session(step) as client:
             count = 0
-            while next_stop(client, children) is not None:
+            while next_stop(client) is not None:
                 count += 1
         assert step.ended() == 0
         assert step.lines.count("made 42") == 200
@@ -365,9 +346,9 @@ def test_a_child_that_dies_while_it_is_attached_ends_only_its_own_session(python
         subprocess.run([sys.executable, "worker.py"], check=True)
         """
     with begin(tmp_path, source, python) as step:
-        with session(step) as (client, children):
-            assert {next_stop(client, children), next_stop(client, children)}.isdisjoint({None, step.process.pid})
-            assert next_stop(client, children) is None
+        with session(step) as client:
+            assert {next_stop(client), next_stop(client)}.isdisjoint({None, step.process.pid})
+            assert next_stop(client) is None
         assert step.ended() == 0
         assert step.lines[-1] == "made 42"
 
@@ -391,9 +372,9 @@ def test_a_child_that_closes_every_descriptor_keeps_its_files(python: str, tmp_p
         assert os.wait()[1] == 0
         """
     with begin(tmp_path, source, python) as step:
-        with session(step) as (client, children):
-            assert next_stop(client, children) is not None
-            assert next_stop(client, children) is None
+        with session(step) as client:
+            assert next_stop(client) is not None
+            assert next_stop(client) is None
         assert step.ended() == 0
         assert step.lines[-1] == "kept"
 
@@ -449,20 +430,12 @@ def test_a_program_that_forks_children_is_debugged_to_its_end(
         """
     with begin(tmp_path, source, python) as step:
         endpoint, paths = DebugEndpoint("127.0.0.1", step.port, ()), (step.code / "worker.py", step.script)
-        lines = {str(paths[0]): [3], str(paths[1]): [line_of("forked", step.script)]}
-
-        def attach(client: DapClient, child: int | None) -> Json:
-            return client.attach(breakpoints=lines, sub_process=attends, sub_process_id=child, timeout=LIMIT)[
-                str(paths[0])
-            ][0]
-
-        with DapClient.connect(endpoint.host, endpoint.port, LIMIT) as client:
-            attach(client, None)
-            with ChildSessions(client, endpoint, attach, LIMIT) as children:
-                stops = [next_stop(client, children, itself=True) for _ in range(forks * (1 + attends))]
-                assert stops.count(0) == forks and len(set(stops)) == 1 + forks * attends
-            client.wait_event("terminated", LIMIT)
-            client.disconnect(timeout=LIMIT)
+        places = [Breakpoint(str(paths[0]), 3), Breakpoint(str(paths[1]), line_of("forked", step.script))]
+        # Libraries left out, as an editor does.
+        with DebugSession(endpoint, breakpoints=places, just_my_code=True, children=attends, timeout=LIMIT) as client:
+            stops = [next_stop(client, itself=True) for _ in range(forks * (1 + attends))]
+            assert stops.count(0) == forks and len(set(stops)) == 1 + forks * attends
+            assert next_stop(client) is None
         assert step.ended() == 0
         assert step.lines[-1] == f"forked {forks}"
 
@@ -478,8 +451,8 @@ def test_a_child_of_a_python_without_debugpy_runs_on_and_it_is_said(tmp_path: Pa
             subprocess.run(["{BARE}", "worker.py"], check=True)
         """
     with begin(tmp_path, source) as step:
-        with session(step) as (client, children):
-            assert next_stop(client, children) is None
+        with session(step) as client:
+            assert next_stop(client) is None
         assert step.ended() == 0
         assert step.lines.count("made 42") == 2
         lines = step.errors().splitlines()
@@ -494,8 +467,8 @@ def test_a_child_of_another_user_runs_on_undebugged(tmp_path: Path) -> None:
         subprocess.run(["{BARE}", "-c", "print('made', 42)"], check=True, user={OTHER})
         """
     with begin(tmp_path, source) as step:
-        with session(step) as (client, children):
-            assert next_stop(client, children) is None
+        with session(step) as client:
+            assert next_stop(client) is None
         assert step.ended() == 0
         assert step.lines[-1] == "made 42"
 
@@ -516,9 +489,9 @@ def test_a_child_that_changes_its_user_ends_as_it_would_have(python: str, when: 
         assert os.wait()[1] == 0
         """
     with begin(tmp_path, source, python) as step:
-        with session(step) as (client, children):
+        with session(step) as client:
             stops = 0
-            while next_stop(client, children) is not None:
+            while next_stop(client) is not None:
                 stops += 1
         # From the moment of the fork on it is one that the debugger is in.
         assert stops == (2 if when != "before" else 1)
@@ -528,7 +501,7 @@ def test_a_child_that_changes_its_user_ends_as_it_would_have(python: str, when: 
 
 def test_without_children_they_are_plain_processes(tmp_path: Path) -> None:
     with begin(tmp_path, PROGRAMS["subprocess"], CHILDREN="0") as step:
-        with session(step) as (client, children):
-            assert next_stop(client, children) is None
+        with session(step) as client:
+            assert next_stop(client) is None
         assert step.ended() == 0
         assert step.lines[-1] == "made 42"

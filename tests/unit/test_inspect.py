@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from dap_children import Debuggee, debuggee, fake_peer
 
-from workflows.debugger import inspect as inspection
 from workflows.debugger.dap import DapClient
 from workflows.debugger.inspect import Inspection, check_line, inspect_stop, parse_location, resolve_source
+from workflows.debugger.sessions import session as sessions_of
 from workflows.errors import BadValue, UserError
 from workflows.models import DebugEndpoint, PathMapping
 
@@ -271,7 +271,7 @@ def test_nothing_listening_is_said() -> None:
 
 
 def test_a_silent_port_is_said_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "_RELEASE_TIMEOUT", 0.5)
+    monkeypatch.setattr(sessions_of, "RELEASE_TIMEOUT", 0.5)
     with fake_peer(lambda connection: None) as port, pytest.raises(UserError, match="does not answer"):
         # It returns: the farewell is bounded as well.
         inspect_stop(endpoint(port), Path("/x.py"), 1, [], trigger=lambda: pytest.fail(), timeout=1, attach_timeout=0.5)
@@ -294,7 +294,7 @@ def test_a_port_that_closes_and_one_that_is_no_debugger_are_said() -> None:
 
 def test_a_program_is_let_go_on_when_an_expression_never_ends(program: Debuggee, source: Path) -> None:
     answer: list[str] = []
-    with pytest.raises(UserError, match="no response to evaluate within 1 s"):
+    with pytest.raises(UserError, match="did not end within 1 s"):
         inspect(
             program,
             source,
@@ -321,7 +321,7 @@ def test_a_program_is_let_go_on_when_reading_is_interrupted(
     def fail(*_: object) -> None:
         raise interruption
 
-    monkeypatch.setattr(inspection, "read_locals", fail)
+    monkeypatch.setattr(sessions_of, "read_locals", fail)
     with pytest.raises(interruption if isinstance(interruption, type) else UserError):
         inspect(program, source, trigger=trigger)
     assert returned.wait(5)

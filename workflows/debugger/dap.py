@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from workflows.debugger.dap_connection import (
     REQUEST_TIMEOUT,
@@ -61,6 +61,7 @@ class DapClient(DapConnection):
         path_mappings: Iterable[Mapping[str, str]] = (),
         breakpoints: Mapping[str, Sequence[int | Json]] | None = None,
         exception_filters: Sequence[str] = (),
+        before_start: Callable[[], None] = lambda: None,
         just_my_code: bool = True,
         sub_process: bool = False,
         sub_process_id: int | None = None,
@@ -72,6 +73,7 @@ class DapClient(DapConnection):
             path_mappings: ``localRoot`` and ``remoteRoot``, absolute; the first that matches wins.
             breakpoints: Lines, counted from 1, or the protocol's own breakpoints, by local path.
             exception_filters: debugpy's ``raised``, ``uncaught``, ``userUnhandled``.
+            before_start: Called when breakpoints can be set, before a program that waits for a debugger goes on.
             just_my_code: Leave out libraries.
             sub_process: Announce children (``debugpyAttach``), which wait until someone attaches.
             sub_process_id: The process id of a child that was announced, in a session of its own.
@@ -105,6 +107,7 @@ class DapClient(DapConnection):
         for path, lines in (breakpoints or {}).items():
             result[path] = self.set_breakpoints(path, lines, left())
         self.request("setExceptionBreakpoints", {"filters": list(exception_filters)}, left())
+        before_start()
         self.request("configurationDone", None, left())
         self.wait_response(attaching, left())
         return result

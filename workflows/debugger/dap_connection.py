@@ -163,14 +163,14 @@ class DapConnection:
 
     def wait_event(
         self,
-        name: str | Collection[str],
+        name: str | Collection[str] | None,
         timeout: float,
         predicate: Callable[[DapEvent], bool] | None = None,
     ) -> DapEvent:
         """Wait for an event, which is then taken out of the queue; the others stay in it.
 
         Args:
-            name: The event's name, or several of which any will do.
+            name: The event's name, or several of which any will do; None for every event.
             timeout: Seconds.
             predicate: Which of them; by default the first.
 
@@ -178,16 +178,16 @@ class DapConnection:
             DapTimeout: None came within ``timeout``.
             DapClosed: The connection is gone, and none had come before.
         """
-        names = (name,) if isinstance(name, str) else tuple(name)
+        names = (name,) if isinstance(name, str) else tuple(name or ())
 
         def take() -> DapEvent | None:
             for event in self._events:
-                if event.name in names and (predicate is None or predicate(event)):
+                if (name is None or event.name in names) and (predicate is None or predicate(event)):
                     self._events.remove(event)
                     return event
             return None
 
-        return self._wait(take, timeout, f"event {' or '.join(names)}")
+        return self._wait(take, timeout, f"event {' or '.join(names)}".strip())
 
     def post(self, event: DapEvent) -> None:
         """Put an event of one's own into the queue, so that one wait serves for both kinds."""

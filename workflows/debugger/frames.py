@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from workflows.debugger.dap import DapClient, DapClosed, DapError, DapTimeout
+from workflows.debugger.dap import DapClient, DapClosed, DapError, DapTimeout, Json
 
 _PAGE = 500
 
@@ -13,6 +14,8 @@ _PAGE = 500
 _ALL_GROUPS = {"special variables", "protected variables", "function variables", "class variables"}
 _GROUPS_OF_LOCALS = {"protected variables", "function variables", "class variables"}
 _GROUPS_OF_MODULE = {"protected variables"}
+#: What debugpy shows in a container besides what is in it.
+_ADDED = {"len()"}
 
 
 @dataclass(frozen=True)
@@ -36,18 +39,48 @@ class Frame:
         return {"file": self.file, "line": self.line, "function": self.function}
 
 
-def read_stack(client: DapClient, thread: int, levels: int = 0) -> list[Frame]:
+@dataclass(frozen=True)
+class Variable:
+    """A variable, or something in one.
+
+    Attributes:
+        name: Its name, or its key or index.
+        value: The beginning of its ``repr``.
+        type: The name of its type.
+        length: Characters of the whole ``repr`` that debugpy gives.
+        is_container: Whether there is something in it.
+        children: What is in it, as far as it was opened.
+        total: How many there are in it, where it was opened.
+    """
+
+    name: str
+    value: str
+    type: str = ""
+    length: int = 0
+    is_container: bool = False
+    children: tuple[Variable, ...] = ()
+    total: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """What is known of it; ``value`` alone where that is all."""
+        more = {"length": self.length} if self.length > len(self.value) else {}
+        inside = {"children": [one.as_json() for one in self.children], "total": self.total} if self.total else {}
+        return {"name": self.name, "type": self.type, "value": self.value, **more, **inside}
+
+
+def read_stack(client: DapClient, thread: int, levels: int = 0, start: int = 0) -> list[Frame]:
     """The frames of a stopped thread, the innermost first.
 
     Args:
         client: An attached client.
         thread: The adapter's number of the thread.
         levels: How many frames; 0 is all of them.
+        start: How many of the innermost to pass over.
 
     Raises:
         DapError: As :meth:`DapClient.request`; the same for the other functions here.
     """
-    arguments = {"threadId": thread, "startFrame": 0, "levels": levels}
+    arguments = {"threadId": thread, "startFrame": start, "levels": levels}
     frames = []
     for frame in client.request("stackTrace", arguments).get("stackFrames", []):
         file = (frame.get("source") or {}).get("path") or ""
@@ -66,11 +99,60 @@ def read_locals(client: DapClient, frame: Frame) -> dict[str, str]:
     In a module's frame its functions, classes and dunders are left out; in a function's frame they are
     variables like any other, except dunders.
     """
-    groups = _GROUPS_OF_MODULE if frame.function == "<module>" else _GROUPS_OF_LOCALS
+    reference = _locals_of(client, frame)
+    return (
+        {} if reference is None else {e["name"]: str(e["value"]) for e in _variables(client, reference, _groups(frame))}
+    )
+
+
+def read_variables(
+    client: DapClient, frame: Frame, start: int, count: int, depth: int, characters: int
+) -> list[Variable]:
+    """A page of a frame's variables, as :func:`read_locals` has them, with what is in them.
+
+    Args:
+        client: An attached client.
+        frame: The frame.
+        start: How many to pass over.
+        count: How many at most, here and in each container.
+        depth: So deep containers are opened.
+        characters: So many of each value are kept.
+    """
+    reference = _locals_of(client, frame)
+    found = [] if reference is None else _variables(client, reference, _groups(frame))
+    return [_opened(client, entry, count, depth, characters) for entry in found[start : start + count]]
+
+
+def _groups(frame: Frame) -> set[str]:
+    return _GROUPS_OF_MODULE if frame.function == "<module>" else _GROUPS_OF_LOCALS
+
+
+def _locals_of(client: DapClient, frame: Frame) -> int | None:
     for scope in client.request("scopes", {"frameId": frame.number}).get("scopes", []):
         if scope.get("presentationHint") == "locals" or scope.get("name") == "Locals":
-            return _variables(client, int(scope["variablesReference"]), groups)
-    return {}
+            return int(scope["variablesReference"])
+    return None
+
+
+def _opened(client: DapClient, entry: Json, count: int, depth: int, characters: int) -> Variable:
+    """A variable with what is in it. What debugpy adds to a container, such as ``len()``, is left out."""
+    value, reference = str(entry["value"]), int(entry.get("variablesReference") or 0)
+    children: tuple[Variable, ...] = ()
+    total = 0
+    if reference and depth > 0:
+        # Not "protected variables" and the like: what is in a container is its items, or its attributes.
+        inner = [e for e in _variables(client, reference, set()) if e["name"] not in _ADDED]
+        total = len(inner)
+        children = tuple(_opened(client, one, count, depth - 1, characters) for one in inner[:count])
+    return Variable(
+        str(entry["name"]),
+        value[:characters],
+        str(entry.get("type") or ""),
+        len(value),
+        bool(reference),
+        children,
+        total,
+    )
 
 
 def evaluate(client: DapClient, frame: Frame, expression: str, timeout: float) -> str:
@@ -92,9 +174,9 @@ def evaluate(client: DapClient, frame: Frame, expression: str, timeout: float) -
         return str(error)
 
 
-def _variables(client: DapClient, reference: int, groups: set[str]) -> dict[str, str]:
+def _variables(client: DapClient, reference: int, groups: set[str]) -> list[Json]:
     """All variables behind ``reference``, with the content of ``groups`` in place of the groups."""
-    found: dict[str, str] = {}
+    found: dict[str, Json] = {}
     seen: set[str] = set()
     while True:
         arguments = {"variablesReference": reference, "start": len(seen), "count": _PAGE}
@@ -105,10 +187,11 @@ def _variables(client: DapClient, reference: int, groups: set[str]) -> dict[str,
             name = str(entry["name"])
             # Groups have no type; a variable could be called so in a frame made by exec().
             if name not in _ALL_GROUPS or entry.get("type"):
-                found[name] = str(entry["value"])
+                found[name] = entry
             elif name in groups:
-                found.update(_variables(client, int(entry["variablesReference"]), groups))
+                inner = _variables(client, int(entry["variablesReference"]), groups)
+                found.update((one["name"], one) for one in inner)
         # debugpy 1.8.22 takes no notice of start and count and sends all: more than was asked for,
         # or the same again.
         if len(page) != _PAGE or not fresh:
-            return found
+            return list(found.values())

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from workflows.debugger.dap import DapClient, DapClosed, DapError, DapEvent
 from workflows.debugger.frames import Frame
-from workflows.debugger.inspect import (
-    _RELEASE_TIMEOUT,
-    ATTACH_TIMEOUT,
-    Inspection,
-    Stop,
-    Trigger,
-    Words,
-    as_user_errors,
-    read_stop,
-    wait_for_stop,
-)
+from workflows.debugger.inspect import Inspection, Trigger, Words, read_stop, wait_for_stop
+from workflows.debugger.sessions import DebugSession, Stop
 from workflows.errors import UserError
 from workflows.models import DebugEndpoint, PathMapping
 
@@ -70,32 +59,25 @@ def inspect_hold(
     Raises:
         UserError: As :func:`~workflows.debugger.inspect.inspect_stop`.
     """
-    where = f"{endpoint.host}:{endpoint.port}"
     wanted = None if place is None else (place[0].resolve(), place[1])
 
     def is_meant(frame: Frame) -> bool:
         return wanted is None or (frame.line == wanted[1] and Path(frame.file).resolve() == wanted[0])
 
-    with as_user_errors(where), DapClient.connect(endpoint.host, endpoint.port, ATTACH_TIMEOUT) as client:
-        found: Inspection | None = None
-        is_part = holds = False
-        try:
-            client.attach(
-                path_mappings=[mapping.as_json() for mapping in endpoint.path_mappings],
-                just_my_code=False,
-                sub_process=False,
-                timeout=ATTACH_TIMEOUT,
-            )
+    found: Inspection | None = None
+    is_part = holds = False
+    try:
+        with DebugSession(endpoint, children=False) as session:
             # A group of exceptions is followed by those in it, each with its own frames.
             parts = 0
             for number in range(_MOST_PARTS):
-                stop = _wait_for_exception(client, None, timeout, lambda value: (str(value), ()), Words())
+                stop = _wait_for_exception(session, None, timeout, lambda value: (str(value), ()), Words())
                 if number == 0:
                     # Before anything else, so that a look that is broken off uses nothing up.
-                    parts = _hold_again(client, stop)
+                    parts = _hold_again(session, stop)
                     holds = parts > 0
-                choose = is_meant if wanted is not None else _own(endpoint.path_mappings)
-                seen = _read(client, stop, expressions, timeout, choose)
+                choose = is_meant if wanted is not None else own_code(endpoint.path_mappings)
+                seen = read_stop(session, stop, expressions, timeout, choose)
                 found = found or seen
                 if any(map(is_meant, seen.stack)):
                     found, is_part = seen, True
@@ -104,20 +86,13 @@ def inspect_hold(
                     break
                 if number == 0 and not (found.exception or {}).get("type", "").endswith("ExceptionGroup"):
                     break
-                try:
-                    client.request("continue", {"threadId": stop.thread})
-                except DapError:
-                    break
-            assert found is not None
+                session.go_on(stop)
             if holds and is_part and release:
-                holds = not _hold_again(client, stop, "False")
-        except (UserError, DapClosed):
-            if found is None:
-                raise
-        finally:
-            # Lets the program go on, to its end or to its next hold.
-            with contextlib.suppress(DapError):
-                client.disconnect(terminate=False, timeout=_RELEASE_TIMEOUT)
+                holds = not _hold_again(session, stop, "False")
+    except UserError:
+        if found is None:
+            raise
+    assert found is not None
     return Hold(found, is_part, holds)
 
 
@@ -148,62 +123,34 @@ def inspect_raised(
     Raises:
         UserError: As :func:`~workflows.debugger.inspect.inspect_stop`.
     """
-    where = f"{endpoint.host}:{endpoint.port}"
     filters = ("userUnhandled", "uncaught") if by_debugger else ()
-    with as_user_errors(where), DapClient.connect(endpoint.host, endpoint.port, ATTACH_TIMEOUT) as client:
+    # What is own code is asked only where the debugger looks.
+    with DebugSession(endpoint, filters=filters, just_my_code=by_debugger, children=False) as session:
+        running = Trigger(trigger, session)
+        stop = _wait_for_exception(session, running, timeout, summarize, words)
         try:
-            client.attach(
-                path_mappings=[mapping.as_json() for mapping in endpoint.path_mappings],
-                exception_filters=filters,
-                # What is own code is asked only where the debugger looks.
-                just_my_code=by_debugger,
-                sub_process=False,
-                timeout=ATTACH_TIMEOUT,
-            )
-            running = Trigger(trigger, client)
-            stop = _wait_for_exception(client, running, timeout, summarize, words)
-            try:
-                found = _read(client, stop, expressions, timeout, _own(endpoint.path_mappings))
-            finally:
-                with contextlib.suppress(DapError):
-                    # It may be raised again on its way out.
-                    removing = client.send("setExceptionBreakpoints", {"filters": []})
-                    going_on = client.send("continue", {"threadId": stop.thread})
-                    client.wait_response(removing, _RELEASE_TIMEOUT)
-                    client.wait_response(going_on, _RELEASE_TIMEOUT)
-            seen(found)
-            result = running.result(timeout)
+            found = read_stop(session, stop, expressions, timeout, own_code(endpoint.path_mappings))
         finally:
-            with contextlib.suppress(DapError):
-                client.disconnect(terminate=False, timeout=_RELEASE_TIMEOUT)
+            # It may be raised again on its way out.
+            session.release()
+        seen(found)
+        result = running.result(timeout)
     return replace(found, trigger_result=result)
 
 
 def _wait_for_exception(
-    client: DapClient,
+    session: DebugSession,
     running: Trigger | None,
     timeout: float,
     summarize: Callable[[Any], tuple[str, Sequence[str]]],
     words: Words,
 ) -> Stop:
-    def is_exception(stop: Stop, event: DapEvent) -> bool:
-        return event.body.get("reason") == "exception"
-
-    return wait_for_stop(client, None, is_exception, "the exception", running, timeout, summarize, words)
-
-
-def _read(
-    client: DapClient, stop: Stop, expressions: Sequence[str], timeout: float, choose: Callable[[Frame], bool]
-) -> Inspection:
-    """What a stop at an exception shows."""
-    info = client.request("exceptionInfo", {"threadId": stop.thread})
-    # Behind the name pydevd may say where the program really is.
-    kind = str(info.get("exceptionId") or "").split(" ")[0]
-    exception = {"type": kind, "message": str(info.get("description") or "")}
-    return replace(read_stop(client, stop.thread, expressions, timeout, choose=choose), exception=exception)
+    return wait_for_stop(
+        session, lambda stop: stop.exception is not None, "the exception", running, timeout, summarize, words
+    )
 
 
-def _own(mappings: Sequence[PathMapping]) -> Callable[[Frame], bool]:
+def own_code(mappings: Sequence[PathMapping]) -> Callable[[Frame], bool]:
     """Whether a frame is of the person's own code."""
     roots = [root for mapping in mappings for root in (mapping.local_root, mapping.local_root.resolve())]
 
@@ -218,18 +165,15 @@ def _own(mappings: Sequence[PathMapping]) -> Callable[[Frame], bool]:
     return is_own
 
 
-def _hold_again(client: DapClient, stop: Stop, wanted: str = "") -> int:
+def _hold_again(session: DebugSession, stop: Stop, wanted: str = "") -> int:
     """Have the program hold once more after this, or not.
 
     Returns:
         How many exceptions this hold shows; 0 where it was not understood.
     """
-    expression = _KEEP.replace("()", f"({wanted})")
     try:
-        frames = client.request("stackTrace", {"threadId": stop.thread, "startFrame": 0, "levels": 1})
-        arguments = {"expression": expression, "frameId": frames["stackFrames"][0]["id"], "context": "watch"}
-        text = str(client.request("evaluate", arguments).get("result"))
-    except (DapError, LookupError):
+        text = session.evaluate(stop, _KEEP.replace("()", f"({wanted})"))
+    except UserError:
         return 0
     # A program that was begun by an older version of this one does not know it.
     return int(text) if text.isdigit() else 0

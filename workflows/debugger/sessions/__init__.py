@@ -1,0 +1,19 @@
+"""Debug sessions that stay: what a look in one command and a client that comes back again and again stand on."""
+
+from workflows.debugger.sessions.errors import Ended, Lost, as_user_errors
+from workflows.debugger.sessions.model import Breakpoint, Function, Happening, Placed, Stop, as_mapped
+from workflows.debugger.sessions.session import ATTACH_TIMEOUT, DebugSession
+
+__all__ = [
+    "ATTACH_TIMEOUT",
+    "Breakpoint",
+    "DebugSession",
+    "Ended",
+    "Function",
+    "Happening",
+    "Lost",
+    "Placed",
+    "Stop",
+    "as_mapped",
+    "as_user_errors",
+]

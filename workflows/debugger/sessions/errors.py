@@ -1,0 +1,50 @@
+"""What can go wrong with a debugger, in two lines."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from workflows.debugger.dap import DapClosed, DapError, DapTimeout, DapUnreachable
+from workflows.errors import UserError
+
+
+class Ended(UserError):
+    """The program ended before what was waited for."""
+
+
+class Lost(UserError):
+    """The program closed the connection without a word: it has been killed, or has become another by an exec."""
+
+
+class EvaluationTimeout(DapTimeout):
+    """An expression did not end in time."""
+
+
+@contextlib.contextmanager
+def as_user_errors(where: str) -> Iterator[None]:
+    """Raise what goes wrong with the debugger at ``where`` (host:port) as :class:`UserError`."""
+    again = "Start the program again and look at its log."
+    try:
+        yield
+    except DapUnreachable as error:
+        raise UserError(
+            f"no debugger can be reached on {where}: {error}",
+            "Start the program with debugging first.",
+        ) from error
+    except EvaluationTimeout as error:
+        raise UserError(str(error), "Ask for less. The program goes on.") from error
+    except DapTimeout as error:
+        raise UserError(f"the debugger on {where} does not answer: {error}", again) from error
+    except DapClosed as error:
+        raise Lost(f"lost the debugger on {where}: {error.reason}", again) from error
+    except DapError as error:
+        if "already being debugged" in str(error):
+            raise UserError(
+                f"an editor is already attached to the program on {where}",
+                "Disconnect it (Shift+F5 in VS Code) and try again.",
+            ) from error
+        # The words of debugpy 1.8.22's adapter for a program that is gone.
+        if "disconnected unexpectedly" in str(error) or str(error) == "No more messages":
+            raise UserError(f"the program behind {where} ended while it was looked at", again) from error
+        raise UserError(f"the debugger on {where} refused: {error}", again) from error

@@ -1,0 +1,475 @@
+"""A debug session that stays: breakpoints set at any time, what happens told in order, nothing left paused."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from types import TracebackType
+
+from workflows.debugger.children import ANNOUNCED, ChildSessions
+from workflows.debugger.dap import REQUEST_TIMEOUT, DapClient, DapClosed, DapError, DapEvent, DapTimeout
+from workflows.debugger.frames import Frame, Variable, read_locals, read_stack, read_variables
+from workflows.debugger.sessions import model, modules
+from workflows.debugger.sessions.errors import as_user_errors
+from workflows.debugger.sessions.model import Breakpoint, Function, Happening, Placed, Stop
+from workflows.debugger.sessions.peer import RELEASE_TIMEOUT, Peer, require_file
+from workflows.errors import UserError
+from workflows.models import DebugEndpoint
+
+ATTACH_TIMEOUT = 60.0
+"""Seconds for connecting and attaching: a program whose C code holds the GIL was seen to need 30."""
+
+#: What is kept of values and outputs that nobody has taken yet; stops are always kept.
+_MOST_WAITING = 20_000
+_ENDINGS = ("terminated", "exited")
+_SILENCE = 3600.0
+_STEPS = {"over": "next", "into": "stepIn", "out": "stepOut"}
+# On Windows a wait on a lock cannot be interrupted by Ctrl-C: wait in slices of this many seconds.
+_SLICE = 0.5
+
+
+class DebugSession:
+    """A session with a program and its children. A context manager; any thread may call, one may wait.
+
+    What goes wrong is raised as :class:`UserError`, by every method. At the end all breakpoints are taken away, and
+    everything goes on.
+
+    Args:
+        endpoint: Where the program welcomes a debugger, and its path mappings.
+        breakpoints: Set before a program that waits for a debugger goes on.
+        filters: debugpy's ``raised``, ``uncaught``, ``userUnhandled``.
+        types: Exceptions that stop it where they are raised, by the names under which it knows them.
+        just_my_code: Leave out libraries.
+        children: Debug child processes, too.
+        timeout: Seconds for connecting and attaching.
+
+    Raises:
+        UserError: An editor is attached already; nothing answers, or not as a debugger; the program has no such file
+            or function.
+    """
+
+    def __init__(
+        self,
+        endpoint: DebugEndpoint,
+        *,
+        breakpoints: Iterable[Breakpoint | Function] = (),
+        filters: Sequence[str] = (),
+        types: Sequence[str] = (),
+        just_my_code: bool = False,
+        children: bool = True,
+        timeout: float = ATTACH_TIMEOUT,
+    ) -> None:
+        self.endpoint = endpoint
+        self.where = f"{endpoint.host}:{endpoint.port}"
+        self._just_my_code, self._timeout = just_my_code, timeout
+        self._exceptions = model.exception_filters(types, filters)
+        #: Held while breakpoints are changed, and while is found out which one was hit.
+        self._changing = threading.RLock()
+        self._numbers = itertools.count(1)
+        self._placed: dict[int, Placed] = {}
+        #: How often the condition of a breakpoint was true; debugpy counts only where there is none.
+        self._passed: dict[int, int] = {}
+        self._peers: dict[int | None, Peer] = {}
+        self._changed = threading.Condition()
+        self._happenings: deque[Happening] = deque()
+        self._dropped = 0
+        self._over: Happening | None = None
+        self._is_closing = False
+        self._children: ChildSessions | None = None
+        with self._errors():
+            client = DapClient.connect(endpoint.host, endpoint.port, timeout)
+            try:
+                program = Peer(client, None)
+                self._peers[None] = program
+                wanted = list(breakpoints)
+                program.attach(endpoint, lambda: self._add_first(wanted), just_my_code, children, timeout)
+                if children:
+                    self._children = ChildSessions(endpoint, self._begin_child, self._on_child, timeout)
+                threading.Thread(target=self._listen, args=(client,), name="debug-session", daemon=True).start()
+            except BaseException:
+                self.close()
+                raise
+
+    def __enter__(self) -> DebugSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session. What is paused goes on, and all breakpoints are gone."""
+        self._is_closing = True
+        try:
+            if self._children is not None:
+                self._children.close()
+        finally:
+            with contextlib.suppress(DapError):
+                self._peers[None].client.disconnect(terminate=False, timeout=RELEASE_TIMEOUT)
+            with self._changed:
+                self._over = self._over or Happening(model.LOST, text="the session is closed")
+                self._changed.notify_all()
+
+    # Breakpoints
+
+    @property
+    def breakpoints(self) -> list[Placed]:
+        """What is set, in the order in which it was."""
+        with self._changing:
+            return list(self._placed.values())
+
+    def add(self, *wanted: Breakpoint | Function) -> list[Placed]:
+        """Set breakpoints besides those that there are, in the program and its children, also while it runs.
+
+        Raises:
+            UserError: The program has no such file or function. None of them is set then.
+        """
+        with self._errors(), self._changing:
+            return self._add(wanted)
+
+    def remove(self, *numbers: int) -> None:
+        """Take breakpoints away; those that are gone already are passed over."""
+        with self._errors(), self._changing:
+            gone = [self._placed.pop(number) for number in numbers if number in self._placed]
+            self._put({placed.breakpoint.file for placed in gone})
+
+    def set_exceptions(self, *, types: Sequence[str] = (), filters: Sequence[str] = ()) -> None:
+        """At which exceptions to stop from now on, as of the class."""
+        with self._errors(), self._changing:
+            self._exceptions = model.exception_filters(types, filters)
+            for peer in self._others_last():
+                with self._ending(peer):
+                    peer.client.request("setExceptionBreakpoints", self._exceptions)
+
+    def _add_first(self, wanted: Sequence[Breakpoint | Function]) -> None:
+        with self._changing:
+            self._peers[None].client.request("setExceptionBreakpoints", self._exceptions)
+            self._add(wanted)
+
+    def _add(self, wanted: Iterable[Breakpoint | Function]) -> list[Placed]:
+        program = self._peers[None]
+        new = []
+        for one in wanted:
+            found = modules.find(program, one, self._timeout) if isinstance(one, Function) else one
+            new.append(Placed(next(self._numbers), found, found.line))
+        self._placed.update((placed.number, placed) for placed in new)
+        try:
+            self._put({placed.breakpoint.file for placed in new})
+        except BaseException:
+            for placed in new:
+                self._placed.pop(placed.number, None)
+            # Once more without them, as far as that is possible.
+            with contextlib.suppress(DapError, UserError):
+                self._put({placed.breakpoint.file for placed in new})
+            raise
+        return [self._placed[placed.number] for placed in new]
+
+    def _put(self, paths: Iterable[str]) -> None:
+        """Have every process know the breakpoints of these files."""
+        for path in sorted(paths):
+            wanted = [placed for placed in self._placed.values() if placed.breakpoint.file == path]
+            for peer in self._others_last():
+                with self._ending(peer):
+                    views = peer.put(path, wanted, REQUEST_TIMEOUT)
+                    if peer.child is not None:
+                        continue
+                    for placed, view in zip(wanted, views, strict=False):
+                        require_file(view, path, self.endpoint)
+                        line = int(view.get("line") or placed.line)
+                        message = "" if view.get("verified", True) else str(view.get("message", ""))
+                        self._placed[placed.number] = replace(placed, line=line, message=message)
+
+    def _others_last(self) -> list[Peer]:
+        return list(self._peers.values())
+
+    # What happens
+
+    def wait(self, timeout: float) -> Happening | None:
+        """The next that happens, or has happened since the last one was taken; None where nothing does in time.
+
+        Once the program has ended or is lost, that is told again and again.
+
+        Args:
+            timeout: Seconds.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                if self._happenings:
+                    return self._happenings.popleft()
+                if self._over is not None:
+                    return self._over
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return None
+                self._changed.wait(min(left, _SLICE))
+
+    def post(self, happening: Happening) -> None:
+        """Put something of one's own among what happens, so that one wait serves for both."""
+        with self._changed:
+            if happening.kind in (model.LOGGED, model.OUTPUT):
+                if len(self._happenings) >= _MOST_WAITING:
+                    self._dropped += 1
+                    return
+                happening, self._dropped = replace(happening, dropped=self._dropped), 0
+            self._happenings.append(happening)
+            self._changed.notify_all()
+
+    @property
+    def stops(self) -> list[Stop]:
+        """What stands at this moment: the program, its children."""
+        return [peer.stop for peer in list(self._peers.values()) if peer.stop is not None]
+
+    # Going on
+
+    def go_on(self, stop: Stop) -> None:
+        """Let what has stopped run."""
+        self._go_on(stop, "continue")
+
+    def step(self, stop: Stop, how: str = "over") -> None:
+        """Let it run to the next line: ``over``, ``into`` or ``out``. The stop there is waited for as any other."""
+        self._go_on(stop, _STEPS[how])
+
+    def pause(self, child: int | None = None) -> None:
+        """Stop the program, or a child of its, wherever it is; the stop comes with its next line of Python."""
+        with self._errors():
+            peer = self._peer(child)
+            threads = peer.client.request("threads").get("threads", [])
+            if threads:
+                peer.client.request("pause", {"threadId": threads[0]["id"]})
+
+    def release(self) -> None:
+        """Take all breakpoints away and let everything go on, with the session still there."""
+        with self._changing:
+            paths = {placed.breakpoint.file for placed in self._placed.values()}
+            self._placed.clear()
+            self._exceptions = model.exception_filters((), ())
+            for peer in self._others_last():
+                peer.release(paths)
+
+    def _go_on(self, stop: Stop, command: str) -> None:
+        with self._errors():
+            peer = self._stopped(stop)
+            peer.stop = None
+            peer.go_on(stop, command)
+
+    # Looking
+
+    def stack(self, stop: Stop, start: int = 0, count: int = 0) -> list[Frame]:
+        """The frames of what has stopped, the innermost first; ``count`` 0 is all."""
+        with self._errors():
+            return read_stack(self._stopped(stop).client, stop.thread, count, start)
+
+    def locals(self, stop: Stop, frame: Frame | None = None) -> dict[str, str]:
+        """``repr`` of all variables of a frame, by name; the innermost where none is named."""
+        with self._errors():
+            return read_locals(self._stopped(stop).client, frame or stop.frame)
+
+    def variables(
+        self,
+        stop: Stop,
+        frame: Frame | None = None,
+        *,
+        start: int = 0,
+        count: int = 100,
+        depth: int = 0,
+        characters: int = 1000,
+    ) -> list[Variable]:
+        """A page of a frame's variables, with what is in them.
+
+        Args:
+            stop: Where it stands.
+            frame: The frame; the innermost where none is named.
+            start: How many to pass over.
+            count: How many at most, here and in each container.
+            depth: So deep containers are opened.
+            characters: So many of each value are kept.
+        """
+        with self._errors():
+            client = self._stopped(stop).client
+            return read_variables(client, frame or stop.frame, start, count, depth, characters)
+
+    def evaluate(
+        self, stop: Stop, expression: str, frame: Frame | None = None, timeout: float = REQUEST_TIMEOUT
+    ) -> str:
+        """``repr`` of an expression's value in a frame, or type and text of the error that it raises.
+
+        Raises:
+            UserError: It did not end within ``timeout`` seconds; it is interrupted, where it runs Python.
+        """
+        with self._errors():
+            return self._stopped(stop).evaluate(frame or stop.frame, expression, timeout)
+
+    def set_variable(
+        self, stop: Stop, name: str, expression: str, frame: Frame | None = None, timeout: float = REQUEST_TIMEOUT
+    ) -> str:
+        """Give a name, an attribute or an item another value. Returns the ``repr`` of that.
+
+        Raises:
+            UserError: It cannot be set to that.
+        """
+        with self._errors():
+            peer = self._stopped(stop)
+            where = frame or stop.frame
+            arguments = {"expression": name, "value": expression, "frameId": where.number}
+            try:
+                found = peer.client.request("setExpression", arguments, timeout)
+            except (DapTimeout, DapClosed):
+                raise
+            except DapError as error:
+                # It says no more than that it failed.
+                why = peer.evaluate(where, expression, timeout)
+                raise UserError(f"{name} cannot be set to {expression}: {why}", "Correct it.") from error
+            return str(found.get("value", ""))
+
+    def see_alive(self, stop: Stop) -> None:
+        """See that what has stopped is still there.
+
+        Raises:
+            UserError: It has ended.
+        """
+        with self._errors():
+            self._stopped(stop).client.request("threads")
+
+    # Inside
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        with as_user_errors(self.where):
+            yield
+
+    def _ending(self, peer: Peer) -> contextlib.AbstractContextManager[None]:
+        """A child may end at any moment, which ends no more than its session."""
+        return contextlib.nullcontext() if peer.child is None else contextlib.suppress(DapError)
+
+    def _peer(self, child: int | None) -> Peer:
+        peer = self._peers.get(child)
+        if peer is None:
+            raise UserError(f"child process {child} has ended", "Wait for another one.")
+        return peer
+
+    def _stopped(self, stop: Stop) -> Peer:
+        peer = self._peer(stop.child)
+        if peer.stop is not stop:
+            raise UserError("the program has gone on since that stop", "Wait for the next one, or pause it.")
+        return peer
+
+    def _listen(self, client: DapClient) -> None:
+        """In a thread of its own: hear what the program says, in order."""
+        program = self._peers[None]
+        while True:
+            try:
+                event = client.wait_event(None, _SILENCE)
+            except DapTimeout:
+                continue
+            except DapClosed as error:
+                self._end(model.LOST, error.reason)
+                return
+            if event.name == ANNOUNCED and self._children is not None:
+                self._children.follow(event)
+            elif event.name in _ENDINGS:
+                self._end(model.ENDED)
+                return
+            else:
+                self._hear(program, event)
+
+    def _end(self, kind: str, text: str = "") -> None:
+        with self._changed:
+            self._over = self._over or Happening(kind, text=text)
+            self._changed.notify_all()
+
+    def _hear(self, peer: Peer, event: DapEvent) -> None:
+        if event.name == "stopped":
+            # It may end at any moment; that is heard of by another event.
+            with contextlib.suppress(DapError):
+                self._on_stop(peer, event)
+        elif event.name == "output":
+            text = str(event.body.get("output", ""))
+            logged = model.read_logged(text, peer.child)
+            if logged is not None:
+                self.post(logged)
+            elif event.body.get("category") != "telemetry":
+                self.post(Happening(model.OUTPUT, child=peer.child, text=text))
+        elif event.name == "continued":
+            self.post(Happening(model.CONTINUED, child=peer.child))
+
+    def _on_stop(self, peer: Peer, event: DapEvent) -> None:
+        # Whoever sets breakpoints waits for the adapter's numbers of them.
+        with self._changing:
+            stop = peer.read_stop(event)
+            placed = self._placed.get(stop.breakpoint or 0)
+        if placed is not None and not self._is_meant(peer, stop, placed):
+            peer.go_on(stop)
+            return
+        peer.stop = stop
+        self.post(Happening(model.STOPPED, child=peer.child, stop=stop))
+
+    def _is_meant(self, peer: Peer, stop: Stop, placed: Placed) -> bool:
+        """Whether a stop is one that was asked for."""
+        wanted = placed.breakpoint
+        if wanted.function and stop.frame.function != wanted.function:
+            return False
+        when = wanted.condition.when
+        if when:
+            # debugpy stops as well where a condition raises.
+            told = peer.evaluate(stop.frame, f"bool({when})", self._timeout)
+            if told != "True":
+                self._on_condition(placed, f"--when {when} raises at {_place(placed)}: {told}", peer)
+                return False
+        with self._changing:
+            self._passed[placed.number] = self._passed.get(placed.number, 0) + 1
+            return self._passed[placed.number] > wanted.condition.counted
+
+    def _on_condition(self, placed: Placed, text: str, peer: Peer) -> None:
+        """A condition has raised: it would at each time, so the breakpoint goes."""
+        with contextlib.suppress(UserError):
+            self.remove(placed.number)
+        self.post(Happening(model.CONDITION, child=peer.child, breakpoint=placed.number, text=text, is_error=True))
+
+    # Children
+
+    def _begin_child(self, client: DapClient, pid: int) -> None:
+        """In a thread of its own: attach to a child."""
+        peer = Peer(client, pid)
+
+        def put() -> None:
+            # From here on it is told of changes.
+            with self._changing:
+                self._peers[pid] = peer
+                client.request("setExceptionBreakpoints", self._exceptions)
+                files = {placed.breakpoint.file for placed in self._placed.values()}
+                for path in files:
+                    wanted = [placed for placed in self._placed.values() if placed.breakpoint.file == path]
+                    peer.put(path, wanted, REQUEST_TIMEOUT)
+
+        try:
+            peer.attach(self.endpoint, put, self._just_my_code, True, self._timeout)
+        except BaseException:
+            self._forget(peer)
+            raise
+
+    def _on_child(self, pid: int, event: DapEvent | None) -> None:
+        peer = self._peers.get(pid)
+        if peer is None:
+            return
+        if event is None:
+            self._forget(peer)
+        else:
+            self._hear(peer, event)
+
+    def _forget(self, peer: Peer) -> None:
+        with self._changing:
+            if self._peers.get(peer.child) is peer:
+                del self._peers[peer.child]
+
+
+def _place(placed: Placed) -> str:
+    from pathlib import PurePath
+
+    return f"{PurePath(placed.breakpoint.file).name}:{placed.breakpoint.line}"
