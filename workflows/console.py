@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from . import report
+from . import command_name, report
 from .terminal import Output, escaped, plain, printable
 from .words import in_words
 
@@ -34,8 +34,11 @@ _TASK = re.compile(r"\binv ((?:deploy|container|pipeline|experiment)\.[a-z-]+)")
 
 
 def as_typed(text: str) -> str:
-    """A text with commands in it as they have to be typed: with ``--remote`` where this one came from elsewhere."""
-    return "\n".join(map(_remotely, text.split("\n"))) if report.wanted() else text
+    """A text with commands in it as they have to be typed.
+
+    They are those of the program that this one was typed with, and have ``--remote`` where it came from elsewhere.
+    """
+    return command_name.named("\n".join(map(_remotely, text.split("\n"))) if report.wanted() else text)
 
 
 def _remotely(line: str) -> str:

@@ -16,6 +16,7 @@ from .errors import UserError
 from .findings import Finding
 from .paths import cache_folder, home_folder, shown
 from .settings import Settings
+from .version import __version__
 from .words import in_bytes
 
 #: Bytes of free disk below which there is a warning: an environment with torch takes 6 GB.
@@ -57,9 +58,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _program(settings: Settings) -> Iterator[Finding]:
-    version = version_of("azureml-debug") or "a clone that is not installed"
     system = f"{platform.system()} {platform.release()}, {platform.machine()}"
-    yield Finding("program", True, f"azureml-debug {version}, {shown(settings.project)}")
+    yield Finding("program", True, f"azureml-debug {__version__}, {shown(settings.project)}")
     uv = version_of("uv")
     yield Finding("Python", True, f"{platform.python_version()}, {sys.executable}; {system}")
     if uv is None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,9 +14,40 @@ from typing import IO, Any
 
 from .errors import UserError
 from .private import close_folder, make_folder, open_file, opener
-from .reading import read_text
+from .reading import read_bytes, read_text
 
 STATE_FOLDER = ".azureml-debug"
+
+
+def find(folder: Path) -> Path:
+    """The project that a folder belongs to, for a command that needs no tasks.py.
+
+    It is the folder, or the first one above it, that has the program's own files or a tasks.py with its tasks. The
+    search ends at the root of a git repository and below the home folder; without any, the folder itself is it.
+    """
+    from .paths import home_folder
+
+    folder = folder.resolve()
+    try:
+        home: Path | None = home_folder().resolve()
+    except UserError:
+        home = None
+    for place in (folder, *folder.parents):
+        if place == home and place != folder:
+            break
+        if (place / STATE_FOLDER).is_dir() or _has_tasks(place / "tasks.py"):
+            return place
+        if (place / ".git").exists():
+            break
+    return folder
+
+
+def _has_tasks(file: Path) -> bool:
+    """Whether a tasks.py has the program's tasks in it; Celery's, and others, have this name, too."""
+    try:
+        return re.search(rb"^\s*(?:from|import) +workflows\b", read_bytes(file), re.MULTILINE) is not None
+    except OSError:
+        return False
 
 
 def state_folder(project: Path, *parts: str, reading: bool = False) -> Path:

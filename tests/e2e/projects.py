@@ -81,6 +81,8 @@ class Project:
     prefix: tuple[str, ...] = ()
     #: The interpreter that runs the program.
     python: str = sys.executable
+    #: The module that Python runs for a command: `workflows` for `azureml-debug`.
+    module: str = "invoke"
 
     @property
     def score(self) -> Path:
@@ -102,12 +104,12 @@ class Project:
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """Type a command and do not wait for it."""
         environ = self._environment(more)
-        source = None if self.prefix else ready(self.python, ROOT, environ)
+        source = None if self.prefix or self.module != "invoke" else ready(self.python, ROOT, environ)
         if source is not None and source.takes(self.folder, environ):
             child: subprocess.Popen[str] = Command(source, arguments, cwd=self.folder, env=environ)
         else:
             child = subprocess.Popen(
-                [*self.prefix, self.python, "-m", "invoke", *arguments],
+                [*self.prefix, self.python, "-m", self.module, *arguments],
                 cwd=self.folder,
                 env=environ,
                 stdin=subprocess.DEVNULL,

@@ -231,8 +231,11 @@ def test_what_a_terminal_shows_of_ctrl_c_is_not_taken_for_a_part_of_the_file() -
 
 def test_what_python_and_invoke_refuse_is_a_problem_too(tmp_path: Path) -> None:
     project = make_project(tmp_path)
-    assert [one[2] for one in problems(project.inv("deploy.debgu").err)] == ["No idea what 'deploy.debgu' is!"]
-    assert [one[2] for one in problems(project.inv("deploy.debug", "--folow").err)] == ["No idea what '--folow' is!"]
+    for words, hint in [
+        (["deploy.debgu"], "Did you mean deploy.debug?"),
+        (["deploy.debug", "--folow"], "Did you mean --follow?"),
+    ]:
+        assert problems(project.inv(*words, AZUREML_DEBUG_F5="x").err) == [("tasks.py", 1, hint)]
     (project.folder / "tasks.py").unlink()
     assert [one[2] for one in problems(project.inv("deploy.debug").err)] == ["Can't find any collection named 'tasks'!"]
     # Without its packages, as an environment that is not the project's.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from workflows import command_name
 from workflows.debugger import entries as shared
 from workflows.debugger import jsonc
 from workflows.debugger.entries import Result, put, require_array, value_at
@@ -20,7 +21,7 @@ _FRESH = {"version": "0.2.0", "configurations": []}
 
 #: Ours where they name a task of ours; a task of the user's own stays.
 _TASKS = ("preLaunchTask", "postDebugTask")
-OUR_TASKS = "inv "
+OUR_TASKS = command_name.LABELS
 _OURS = ("name", "type", "request", "connect", "pathMappings")
 # debugpy refuses these beside "connect"; the published pages still show the first two.
 _CONTRADICTORY = ("host", "port", "listen", "processId")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import engines, report
+from .. import command_name, engines, report
 from ..console import Console
 from ..debugger import launch_json
 from ..settings import BY_FIELD, Settings
@@ -146,7 +146,7 @@ class EditorFlow:
 
     def _label(self, argv: Sequence[str], more: str = "") -> str:
         """What is typed; with a word more where the person has a task of that name."""
-        label = " ".join(["inv", *argv]) + more
+        label = " ".join([command_name.typed(), *argv]) + more
         return f"{label} (F5)" if label in self._taken else label
 
     @functools.cached_property

@@ -46,8 +46,11 @@ def read_source(source: str, model: str | None, generate_dockerfile: bool, needs
         raise BadValue(f"--source is local or azureml, not {source!r}.", "Correct the value after --source.")
     if source == "local":
         if model is not None or generate_dockerfile:
-            flag = "--model" if model is not None else "--generate-dockerfile"
-            raise BadValue(f"{flag} goes with --source azureml.", f"Add --source azureml, or leave out {flag}.")
+            if model is not None:
+                problem = "--model goes with --source azureml."
+                raise BadValue(problem, "Add --source azureml; a model's folder here is named by --model-dir FOLDER.")
+            problem = "--generate-dockerfile goes with --source azureml."
+            raise BadValue(problem, "Add --source azureml, or leave out --generate-dockerfile.")
         return None
     if model is None and needs_model:
         raise BadValue("--source azureml needs a model.", "Add --model NAME or --model NAME:VERSION.")

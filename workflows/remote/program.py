@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..settings import packaged_defaults
+from ..version import __version__
 from .local_files import LocalFile, below
 
 #: The name under which the program is installed.
@@ -54,7 +55,6 @@ def program(project: Path) -> Program:
 
     try:
         required = importlib.metadata.requires(DISTRIBUTION) or []
-        version = importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
             f"{DISTRIBUTION} is not installed here, so it is not known what it needs on the other machine.",
@@ -63,8 +63,8 @@ def program(project: Path) -> Program:
     requirements = tuple(sorted(one for one in required if "extra ==" not in one))
     package = Path(__file__).resolve().parents[1]
     if package.parent == project.resolve():
-        return Program(version, requirements, ())
-    return Program(version, requirements, tuple(_files(package)))
+        return Program(__version__, requirements, ())
+    return Program(__version__, requirements, tuple(_files(package)))
 
 
 def _files(package: Path) -> list[LocalFile]:

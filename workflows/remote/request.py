@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -227,12 +228,13 @@ def _path_in(text: str, kind: str) -> Path | None:
 
 
 def argv(typed: Typed, places: Places) -> list[str]:
-    """What follows ``python -m invoke`` there; the project's folder there has to be known."""
+    """What follows the command there; the project's folder there has to be known."""
     words = [typed.name]
+    given = list(takewhile(lambda name: typed.values[name] is not None, typed.positional))
     #: Those that may have a value and have none: the next word would be taken for it.
     last = []
     for name, value in typed.values.items():
-        if name in typed.positional or name == _VARIABLES or value == typed.defaults.get(name):
+        if name in given or name == _VARIABLES or value == typed.defaults.get(name):
             continue
         flag = "--" + name.replace("_", "-").rstrip("-")
         if value is True and typed.defaults.get(name) is None:
@@ -250,9 +252,7 @@ def argv(typed: Typed, places: Places) -> list[str]:
         words.append(f"{BY_FIELD[name].flag}={_translated(text, kind, places)}")
     if typed.as_json:
         words.append("--json")
-    for name in typed.positional:
-        if typed.values[name] is not None:
-            words.append(_translated(str(typed.values[name]), typed.kinds.get(name), places))
+    words += [_translated(str(typed.values[name]), typed.kinds.get(name), places) for name in given]
     words += last
     if typed.remainder is not None:
         words += ["--", *typed.remainder]

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from .. import command_name
 from .. import report as reports
 from ..console import Console
 from ..errors import UserError
@@ -248,7 +249,7 @@ class RemoteTask:
             "task": f"{time.strftime('%Y%m%d-%H%M%S')}-{self._task}",
             "root": self.places.root,
             "cwd": request.folder(self.places),
-            "argv": [python, "-m", "invoke", *request.argv(typed, self.places)],
+            "argv": [python, "-m", command_name.module(), *request.argv(typed, self.places)],
             "environ": environ,
             "tty": terminal,
             "interactive": typed.name in _TALKING and terminal is not None and person.can_type(),

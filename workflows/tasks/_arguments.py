@@ -5,13 +5,20 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 from invoke import Argument, Task
 
 
 class Flag(Argument):
-    """One flag, of which a deep copy has everything in common but the values that are typed."""
+    """One flag, of which a deep copy has everything in common but the values that are typed.
+
+    Attributes:
+        task: The task that it belongs to.
+    """
+
+    task: FlagTask
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Flag:
         copied = type(self).__new__(type(self))
@@ -24,32 +31,44 @@ class Flag(Argument):
         return copied
 
 
-class OptionalFlag(Flag):
-    """An argument without a flag that may be left out."""
+class WordFlag(Flag):
+    """An argument that is given as a word, without its flag.
+
+    Attributes:
+        may_lack: Whether it may be left out.
+    """
+
+    may_lack: bool
 
     @property
     def value(self) -> Any:
         """As of any argument.
 
-        Invoke asks by it both whether a word may still be this argument's and whether that is missing in the end: who
-        asks tells which.
+        Invoke asks by it both whether the next word is this argument's and whether it is missing in the end: who asks
+        tells which. A flag, and the task that comes next, are no such word.
         """
         found = self._value if self._value is not None else self.default
-        return "" if found is None and _is_asked_by("complete_context", "check_ambiguity") else found
+        if found is not None or (asking := _asking()) is None:
+            return found
+        if asking.f_code.co_name != "handle":
+            return "" if self.may_lack else None
+        word, tasks = asking.f_locals["token"], asking.f_locals["self"].contexts
+        return "" if word.startswith("-") or ("." in word and word in tasks) else None
 
     @value.setter
     def value(self, text: str) -> None:
         self.set_value(text, cast=True)
 
 
-def _is_asked_by(*names: str) -> bool:
+def _asking() -> FrameType | None:
+    """The function of Invoke's parser that looks which arguments are missing; None where nobody does."""
     frame = sys._getframe(2)
-    # Between the two are a property and, before Python 3.12, a list comprehension.
-    for _ in range(3):
-        if frame is None or frame.f_code.co_name in names:
-            return frame is not None
+    # In front of it is, before Python 3.12, a list comprehension.
+    for _ in range(2):
+        if frame.f_code.co_name == "missing_positional_args":
+            return frame.f_back
         frame = frame.f_back  # type: ignore[assignment]
-    return False
+    return None
 
 
 class FlagTask(Task[Any]):
@@ -57,20 +76,28 @@ class FlagTask(Task[Any]):
 
     Attributes:
         may_lack: Arguments without a flag that may be left out.
+        takes_remainder: Whether something may follow ``--``.
     """
 
     may_lack: Sequence[str] = ()
+    takes_remainder: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlagTask:
         copied = copy.copy(self)
-        # The help is taken out of it, one flag after the other.
-        copied.help, copied.pre, copied.post = {**self.help}, [*self.pre], [*self.post]
+        copied.pre, copied.post = [*self.pre], [*self.post]
         memo[id(self)] = copied
         return copied
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """Its arguments, as Invoke makes them."""
-        arguments = super().get_arguments(ignore_unknown_help)
+        explained = self.help
+        # Invoke takes the help out of it, one flag after the other.
+        self.help = {**explained}
+        try:
+            arguments = super().get_arguments(ignore_unknown_help)
+        finally:
+            self.help = explained
         for argument in arguments:
-            argument.__class__ = OptionalFlag if argument.name in self.may_lack else Flag
+            argument.__class__ = WordFlag if argument.positional else Flag
+            argument.__dict__ |= {"task": self, "may_lack": argument.name in self.may_lack}
         return arguments

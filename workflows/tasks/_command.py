@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Context, Exit, Task, task
 
+from .. import command_name
 from ..byte_code import kept
 from ..errors import Interrupted, UserError
 from ._arguments import FlagTask
@@ -63,9 +64,13 @@ class Command:
 
     @property
     def project(self) -> Path:
-        """The folder of tasks.py."""
+        """The folder of tasks.py; for ``azureml-debug``, which needs none, see :func:`workflows.project.find`."""
         # Invoke has no public name for where it found the tasks file.
         prefix = getattr(self._context.config, "_project_prefix", None)
+        if prefix is None and command_name.is_own():
+            from ..project import find
+
+            return find(Path.cwd())
         return Path(prefix or ".").resolve()
 
     def ready(self) -> None:
@@ -187,6 +192,7 @@ def command(
             klass=FlagTask,
         )(body)
         assert isinstance(made, FlagTask)
+        made.takes_remainder = takes_remainder
         made.may_lack = [one.name for one in own if one.name in positional and one.default is None]
         return made
 

@@ -16,7 +16,7 @@ from types import FrameType
 from ..runs import begun
 from ._quiet import give_up
 
-_PROGRAMS = frozenset(("inv", "inv.exe", "invoke", "invoke.exe", "__main__.py"))
+_PROGRAMS = frozenset(("inv", "inv.exe", "invoke", "invoke.exe", "azureml-debug", "azureml-debug.exe", "__main__.py"))
 #: What the process exits with, once that is settled.
 _settled: list[int] = []
 

@@ -46,6 +46,16 @@ def read_inputs(typed: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def read_place(location: str | None, run: str | None) -> tuple[str | None, str | None]:
+    """The line and the run that `inspect` was given as words: either may be left out, and either may come first."""
+    if location is None or ":" in location:
+        return location, run
+    if run is not None:
+        return (run, location) if ":" in run else (location, run)
+    names_file = location.endswith(".py") or "/" in location or "\\" in location
+    return (location, None) if names_file else (None, location)
+
+
 def read_rank(text: str) -> int | None:
     """The rank typed after ``--rank``; None for all.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Collection
 
-from . import _quiet, azureml, container, deploy, experiment, pipeline, remote, vscode
+from . import _hints, _quiet, azureml, container, deploy, experiment, pipeline, remote, vscode
 from .doctor import doctor
 
 MODULES = (deploy, container, pipeline, experiment, remote, azureml, vscode)
@@ -20,4 +20,5 @@ def collected() -> Collection:
 
 
 _quiet.install()
+_hints.install()
 namespace = collected()

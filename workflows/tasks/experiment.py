@@ -24,6 +24,7 @@ from ._runs import (
     attach_run,
     cancel_run,
     read_inputs,
+    read_place,
     read_rank,
     read_ranks,
     remark,
@@ -282,6 +283,7 @@ def debug(
         "rank": f"With --snapshot: {SNAPSHOT_RANK_HELP}",
     },
     before=refuse_remote,
+    positional=["run"],
 )
 def attach(
     call: Command, run: str | None = None, print: bool = False, snapshot: bool = False, rank: str | None = None
@@ -311,7 +313,7 @@ def attach(
         "timeout": "Seconds to wait for the stop (60).",
     },
     iterable=["eval"],
-    positional=["location"],
+    positional=["location", "run"],
     paths={"location": "file:line"},
     interrupted=LEFT,
 )
@@ -330,6 +332,7 @@ def inspect(
     from ..debugger.locations import read_condition
     from ._inspection import code_of, read_timeout, show
 
+    location, run = read_place(location, run)
     number = read_rank(rank) if rank is not None else None
     if rank is not None and number is None:
         raise BadValue("One rank is inspected at a time.", "Name it: --rank N")
@@ -347,6 +350,7 @@ def inspect(
     json=True,
     help={"run": RUN_HELP, "rank": "N or all (default): this rank alone.", **STACKS_HELP},
     iterable=["eval"],
+    positional=["run"],
 )
 def stacks(
     call: Command,
@@ -365,7 +369,7 @@ def stacks(
     show_run(call.console, flow.refresh, found, found.steps[0], number, eval, watch=watch, all_code=all_code)
 
 
-@command(json=True, help={**SNAPSHOT_HELPS, "run": RUN_HELP}, iterable=["eval"])
+@command(json=True, help={**SNAPSHOT_HELPS, "run": RUN_HELP}, iterable=["eval"], positional=["run"])
 def snapshot(
     call: Command,
     eval: Sequence[str],
@@ -429,7 +433,7 @@ def _took(run: RunRecord) -> str:
     return in_words(took(run))
 
 
-@command(json=True, help={"run": RUN_HELP, "plot": "Draw this metric over its steps."})
+@command(json=True, help={"run": RUN_HELP, "plot": "Draw this metric over its steps."}, positional=["run"])
 def show(call: Command, run: str | None = None, plot: str | None = None) -> None:
     """Show a run: its state, what it was started with, its metrics and tags."""
     from ..experiments.metrics import read_all, shown
@@ -505,6 +509,7 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
         "follow": "Go on as it grows, until the run ends or Ctrl-C.",
         "rank": "This rank's log only; N or all.",
     },
+    positional=["run"],
 )
 def logs(call: Command, run: str | None = None, build: bool = False, follow: bool = False, rank: str = "all") -> None:
     """Show the log of a run's script, or of its environment's build."""
@@ -564,6 +569,7 @@ def logs(call: Command, run: str | None = None, build: bool = False, follow: boo
         "open": "Open this file in its own program.",
         "copy": "Copy all of it into this folder; nothing is overwritten.",
     },
+    positional=["run"],
 )
 def outputs(call: Command, run: str | None = None, open: str | None = None, copy: str | None = None) -> None:
     """List what a run's script has written to outputs and logs, open it, copy it."""
@@ -634,7 +640,7 @@ def open_file(path: Path) -> None:
         raise UserError(f"{path.name} cannot be opened: {reason}.", f"Open it yourself: {path}")
 
 
-@command(json=True, help={"run": RUN_HELP}, interrupted="Something of it may still run.")
+@command(json=True, help={"run": RUN_HELP}, interrupted="Something of it may still run.", positional=["run"])
 def cancel(call: Command, run: str | None = None) -> None:
     """End a run at once, wherever it stands; logs and outputs so far are kept."""
     from ..vscode import pressed

@@ -21,6 +21,7 @@ from ._runs import (
     cancel_run,
     follow_run,
     read_inputs,
+    read_place,
     read_rank,
     read_ranks,
     remark,
@@ -214,6 +215,7 @@ def debug(
         "follow": "Go on after a step says where it listens, until the run or the step ends.",
     },
     interrupted=LEFT,
+    positional=["run"],
 )
 def tail_log(
     call: Command, run: str | None = None, step: str | None = None, rank: str = "all", follow: bool = False
@@ -250,6 +252,7 @@ def tail_log(
         "rank": f"With --snapshot: {SNAPSHOT_RANK_HELP}",
     },
     before=refuse_remote,
+    positional=["run"],
 )
 def attach(
     call: Command,
@@ -286,7 +289,7 @@ def attach(
         "timeout": "Seconds to wait for the stop (60).",
     },
     iterable=["eval"],
-    positional=["location"],
+    positional=["location", "run"],
     paths={"location": "file:line"},
     interrupted=LEFT,
 )
@@ -306,6 +309,7 @@ def inspect(
     from ..debugger.locations import read_condition
     from ._inspection import code_of, read_timeout, show
 
+    location, run = read_place(location, run)
     number = read_rank(rank) if rank is not None else None
     if rank is not None and number is None:
         raise BadValue("One rank is inspected at a time.", "Name it: --rank N")
@@ -331,6 +335,7 @@ def inspect(
         **STACKS_HELP,
     },
     iterable=["eval"],
+    positional=["run"],
 )
 def stacks(
     call: Command,
@@ -355,6 +360,7 @@ def stacks(
     json=True,
     help={**SNAPSHOT_HELPS, "run": RUN_HELP, "step": "The step, where several have failed; default: the first."},
     iterable=["eval"],
+    positional=["run"],
 )
 def snapshot(
     call: Command,
@@ -371,7 +377,7 @@ def snapshot(
     look(call, lambda: flow.snapshots(flow.find(run), step), Asked(rank, number, frame, tuple(eval), list))
 
 
-@command(settings=("backend",), json=True, help={"run": RUN_HELP})
+@command(settings=("backend",), json=True, help={"run": RUN_HELP}, positional=["run"])
 def status(call: Command, run: str | None = None) -> None:
     """Show a run and its steps."""
     from ..experiments.metrics import finite, shown
@@ -429,7 +435,13 @@ def list_(call: Command) -> None:
     call.console.result({"runs": [run.as_json() for run in runs]})
 
 
-@command(settings=("backend",), json=True, help={"run": RUN_HELP}, interrupted="Some of its steps may still run.")
+@command(
+    settings=("backend",),
+    json=True,
+    help={"run": RUN_HELP},
+    positional=["run"],
+    interrupted="Some of its steps may still run.",
+)
 def cancel(call: Command, run: str | None = None) -> None:
     """End every process and container of a run at once; logs and outputs so far are kept."""
     from ..vscode import pressed

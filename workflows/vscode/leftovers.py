@@ -103,7 +103,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _is_configuration(entry: Mapping[str, Any]) -> bool:
-    after = str(entry.get("postDebugTask", OUR_TASKS))
+    after = str(entry.get("postDebugTask", OUR_TASKS[0]))
     return (
         set(entry) - {"postDebugTask"} == _CONFIGURATION and entry["justMyCode"] is True and after.startswith(OUR_TASKS)
     )

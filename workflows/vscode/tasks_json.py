@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import command_name
 from ..debugger import entries
 from ..debugger.entries import Result
 from ..debugger.jsonc import Document, Keys, parse
@@ -29,7 +30,7 @@ class EditorTask:
 
     Attributes:
         label: Its name in VS Code.
-        argv: What follows ``python -m invoke``.
+        argv: What follows ``inv``, or ``azureml-debug``.
         configuration: The launch configuration, or compound, that it belongs to.
         stays: Whether it goes on after it is ready, following a log.
     """
@@ -43,10 +44,10 @@ class EditorTask:
         """The task as tasks.json has it."""
         found: dict[str, Any] = {
             "label": self.label,
-            "detail": "azureml-debug: what F5 runs, as inv vscode.setup writes it",
+            "detail": f"azureml-debug: what F5 runs, as {command_name.typed()} vscode.setup writes it",
             "type": "process",
             **interpreter(project),
-            "args": ["-m", "invoke", *self.argv],
+            "args": ["-m", command_name.module(), *self.argv],
             "options": {"cwd": _FOLDER, "env": {VARIABLE: self.configuration}},
             "problemMatcher": _matcher(self.stays),
             "presentation": {"reveal": "always", "panel": "dedicated", "clear": True, "showReuseMessage": False},

@@ -1,0 +1,44 @@
+"""The command that was typed: ``inv``, or ``azureml-debug``, which needs no tasks.py.
+
+Messages are written with ``inv``; :func:`named` puts the command into them that the person has.
+"""
+
+from __future__ import annotations
+
+import re
+
+#: The two commands, and the module that Python runs for each.
+INVOKE, OWN = "inv", "azureml-debug"
+MODULES = {INVOKE: "invoke", OWN: "workflows"}
+#: What the labels of editor tasks begin with that one of the two has written.
+LABELS = tuple(f"{name} " for name in MODULES)
+_COLLECTIONS = "deploy|pipeline|experiment|container|remote|vscode|azureml|mcp"
+_NAMED = re.compile(rf"\binv (?=(?:{_COLLECTIONS})\.[a-z]|doctor\b|--(?:help|list)\b)")
+
+_typed = INVOKE
+
+
+def use(name: str) -> None:
+    """Have messages name a command: one of :data:`MODULES`."""
+    global _typed
+    _typed = name
+
+
+def typed() -> str:
+    """The command that this process was started by."""
+    return _typed
+
+
+def is_own() -> bool:
+    """Whether it is the program's own command, which works without a tasks.py."""
+    return _typed == OWN
+
+
+def module() -> str:
+    """What follows ``python -m`` to run the same command."""
+    return MODULES[_typed]
+
+
+def named(text: str) -> str:
+    """A message with the command in it that was typed."""
+    return text if _typed == INVOKE else _NAMED.sub(f"{_typed} ", text)

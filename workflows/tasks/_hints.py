@@ -1,0 +1,213 @@
+"""What was meant by a task or a flag that there is not: said in the place of Invoke's "No idea what '--epochs' is!".
+
+Invoke asks nobody what its parser is to say, so its method is replaced. That happens with these tasks loaded only, and
+changes what is said alone; what is taken and refused stays Invoke's.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import sys
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from invoke import Exit
+from invoke.exceptions import ParseError
+from invoke.parser.parser import ParseMachine
+
+from .. import command_name
+from ._arguments import Flag
+
+if TYPE_CHECKING:
+    from invoke.parser import Argument, ParserContext
+
+    from ..errors import UserError
+
+#: Names that are shown where several may be meant.
+_SHOWN = 4
+#: How like a name is that may be meant, and how much less like than the first one.
+_NEAR, _AS_NEAR = 0.75, 0.05
+_UNKNOWN = re.compile(r"No idea what (?P<word>.+) is!", re.DOTALL)
+_LACKING = re.compile(r".+ did not receive required positional arguments: (?P<names>.+)", re.DOTALL)
+
+
+class Refused(ParseError, Exit):
+    """What was typed is not understood; two lines say so, and the command ends with 2."""
+
+    def __init__(self, text: str, context: ParserContext | None) -> None:
+        ParseError.__init__(self, text, context)
+        # Invoke shows what either of the two says.
+        self.args, self.message, self._code = (text,), None, 2
+
+
+def install() -> None:
+    """Have Invoke's parser give hints; once in a process."""
+    ParseMachine.error = _error  # type: ignore[assignment,method-assign]
+
+
+def _error(machine: ParseMachine, message: str) -> None:
+    raise refusal(_explained(machine, message), machine.context)
+
+
+def refusal(error: UserError, context: ParserContext | None) -> ParseError:
+    """An error as Invoke shows it and ends by it: Invoke's own command with 1, as for all that it refuses."""
+    from ..console import as_typed
+    from ..redaction import scrub
+    from ..terminal import printable
+    from ..vscode import pressed
+
+    text = printable(scrub(as_typed(pressed.printed(error))), lines=True)
+    return Refused(text, context) if command_name.is_own() else ParseError(text, context)
+
+
+def own(error: ParseError) -> ParseError:
+    """What Invoke refuses elsewhere than in its parser, as ``azureml-debug`` ends by it."""
+    from ..errors import BadValue
+
+    if isinstance(error, Refused):
+        return error
+    return refusal(BadValue(f"{str(error).rstrip('.!')}.", _help(error.context)), error.context)
+
+
+def _explained(machine: ParseMachine, message: str) -> UserError:
+    from ..errors import BadValue
+
+    context = machine.context
+    task = context.name if context else None
+    if match := _UNKNOWN.fullmatch(message):
+        word = str(ast.literal_eval(match["word"]))
+        if task is None:
+            return unknown_task(word, machine.contexts, sys.argv)
+        if word.startswith("-"):
+            return _unknown_flag(word, context)
+        return _one_word_more(word, context, machine.contexts)
+    if match := _LACKING.fullmatch(message):
+        names = match["names"].replace("'", "").replace(", ", " ").upper().replace("_", "-")
+        return BadValue(f"{task} needs {names}.", f"Type: inv {task} {names}")
+    flag: Argument | None = machine.flag
+    if flag is None:
+        return BadValue(f"{message.rstrip('.!')}.", _help(context))
+    dashed = "--" + str(flag.name).replace("_", "-").rstrip("-")
+    if "needed value" in message:
+        return BadValue(f"{dashed} needs a value.", f"{dashed} VALUE: {flag.help or 'see inv --help ' + str(task)}")
+    return BadValue(f"{dashed} takes no value.", f"Leave the value out: {dashed}")
+
+
+def _help(context: ParserContext | None) -> str:
+    return f"Help: inv --help {context.name}" if context and context.name else "All tasks: inv --list"
+
+
+def unknown_task(word: str, names: Collection[str], typed: Sequence[str]) -> UserError:
+    """What is said of a task that there is not.
+
+    Args:
+        word: Its name, as typed.
+        names: The tasks there are.
+        typed: The command line: the word after it may be the rest of the name.
+    """
+    from ..errors import BadValue
+
+    if word.startswith("-"):
+        return BadValue(f"There is no flag {word}.", "A task's flags come behind its name. Tasks: inv --list")
+    problem = f"There is no task {word}."
+    plain = re.sub(r"[:/_ ]", ".", word.lower())
+    after = typed[typed.index(word) + 1 :] if word in typed else []
+    if after and f"{word}.{after[0]}" in names:
+        return BadValue(problem, f"Did you mean {word}.{after[0]}?")
+    inside = [name for name in names if name.startswith(f"{plain}.")]
+    if inside:
+        problem = f"{word} is a collection of tasks."
+        return BadValue(problem, f"Name one of them, such as {inside[-1]}: inv --list {plain}")
+    near = [name for name in names if name.rpartition(".")[2] == plain] or _near(plain, names)
+    return BadValue(problem, f"Did you mean {_or(near)}?" if near else "All tasks: inv --list")
+
+
+def unknown_collection(word: str, names: Collection[str]) -> UserError:
+    """What is said of a collection that is to be listed and that there is not."""
+    from ..errors import BadValue
+
+    near = _near(word, names)
+    return BadValue(f"There is no collection {word}.", f"Did you mean {_or(near)}?" if near else "All: inv --list")
+
+
+def _unknown_flag(word: str, context: ParserContext) -> UserError:
+    from ..errors import BadValue
+    from . import _guesses
+
+    flags = [*context.flag_names()]
+    problem = f"{context.name} has no flag {word}."
+    note = _guesses.NOTES.get(word)
+    meant = [one for one in _guesses.MEANT.get(word, ()) if one in flags]
+    if not meant and note is None:
+        meant = _near(word, [one for one in flags if one.startswith("--")]) if word.startswith("--") else []
+    scripts = ""
+    if _takes_remainder(context):
+        scripts = f"Arguments of the script go behind `--`: inv {_behind_dashes(context)}"
+    if meant:
+        return BadValue(problem, f"Did you mean {_or(meant)}?")
+    return BadValue(problem, scripts or note or _named_elsewhere(word, context) or _help(context))
+
+
+def _takes_remainder(context: ParserContext) -> bool:
+    return any(one.task.takes_remainder for one in context.args.values() if isinstance(one, Flag))
+
+
+def _named_elsewhere(word: str, context: ParserContext) -> str:
+    """A hint for what is given as a word here: the name of a run or an experiment, a line."""
+    from . import _guesses
+
+    names = [one.name for one in context.positional_args]
+    wanted = next((name for name in _guesses.WORDS.get(word, ()) if name in names), None)
+    return f"It is given without a flag: inv {context.name} {_guesses.SHOWN[wanted]}" if wanted else ""
+
+
+def _behind_dashes(context: ParserContext) -> str:
+    """The command line with what the task does not know behind the dashes."""
+    typed = sys.argv[1:]
+    given = typed[typed.index("--") + 1 :] if "--" in typed else []
+    own: list[str] = []
+    moved: list[str] = []
+    known = {*context.flag_names()}
+    into = own
+    for word in typed[: typed.index("--")] if "--" in typed else typed:
+        if word.startswith("-"):
+            into = own if word.partition("=")[0] in known else moved
+        into.append(word)
+    return shlex.join([*own, "--", *moved, *given])
+
+
+def _one_word_more(word: str, context: ParserContext, names: Collection[str]) -> UserError:
+    from ..errors import BadValue
+
+    problem = f"{context.name} takes no word {word}."
+    if near := _near(word, names):
+        return BadValue(problem, f"Did you mean the task {_or(near)}?")
+    if f"--{word}" in context.flag_names():
+        return BadValue(problem, f"Did you mean --{word}?")
+    if _takes_remainder(context):
+        return BadValue(problem, f"Arguments of the script go behind `--`: inv {context.name} … -- {word}")
+    return BadValue(problem, _help(context))
+
+
+def _near(word: str, names: Collection[str]) -> list[str]:
+    import difflib
+
+    begun = [name for name in names if len(word) > 3 and name.startswith(word)]
+    if len(begun) == 1:
+        return begun
+    found = difflib.get_close_matches(word, names, n=_SHOWN, cutoff=_NEAR)
+    # Beside one that is nearly the same, others only confuse.
+    return [name for name in found if _likeness(word, name) > _likeness(word, found[0]) - _AS_NEAR]
+
+
+def _likeness(one: str, other: str) -> float:
+    import difflib
+
+    return difflib.SequenceMatcher(None, other, one).ratio()
+
+
+def _or(names: Sequence[Any]) -> str:
+    *first, last = names[:_SHOWN]
+    return f"{', '.join(first)} or {last}" if first else str(last)

@@ -1,0 +1,85 @@
+"""``azureml-debug``: Invoke's own program, with this program's tasks in the place of a tasks.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from invoke import Argument, Collection, Exit, Program
+from invoke.completion.complete import print_completion_script
+from invoke.exceptions import ParseError
+
+from ..command_name import OWN
+from ..version import __version__
+
+#: Of Invoke's own flags, those that have to do with what this program's tasks do.
+_KEPT = frozenset(
+    ("complete", "help", "list", "list-depth", "list-format", "print-completion-script", "version"),
+)
+
+
+class OwnProgram(Program):
+    """The program that ``azureml-debug`` starts.
+
+    Args:
+        tasks: Its tasks.
+    """
+
+    def __init__(self, tasks: Collection) -> None:
+        super().__init__(version=__version__, namespace=tasks, name=OWN, binary=OWN, binary_names=[OWN])
+
+    def core_args(self) -> list[Argument]:
+        """Invoke's own flags, without those such as ``-f`` and ``-p`` that mean something else to other programs."""
+        return [argument for argument in super().core_args() if argument.name in _KEPT]
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        """Read Invoke's own flags.
+
+        Raises:
+            Exit: What was asked for has been shown.
+        """
+        self.normalize_argv(argv)
+        with _two_lines():
+            self.parse_core_args()
+            if self.args.version.value:
+                self.print_version()
+                raise Exit
+            if shell := self.args["print-completion-script"].value:
+                print_completion_script(shell=shell, names=self.binary_names)
+                raise Exit
+
+    def parse_tasks(self) -> None:
+        """Read the tasks and their flags."""
+        with _two_lines():
+            super().parse_tasks()
+
+    def parse_cleanup(self) -> None:
+        """Show what was asked for instead of a task.
+
+        Raises:
+            Exit: It has been shown.
+            ParseError: There is no such task or collection.
+        """
+        from . import _hints
+
+        task, collection = self.args.help.value, self.args.list.value
+        if isinstance(task, str) and task not in self.parser.contexts:
+            raise _hints.refusal(_hints.unknown_task(task, self.parser.contexts, []), None)
+        if isinstance(collection, str) and collection not in self.collection.collections:
+            raise _hints.refusal(_hints.unknown_collection(collection, self.collection.collections), None)
+        super().parse_cleanup()
+
+    def update_config(self, merge: bool = True) -> None:
+        """Take Invoke's settings as they are: none of the flags that would change them is there."""
+        self.config.merge()
+
+
+@contextmanager
+def _two_lines() -> Iterator[None]:
+    """Have what Invoke refuses end in two lines, and with 2."""
+    try:
+        yield
+    except ParseError as error:
+        from . import _hints
+
+        raise _hints.own(error) from None
