@@ -6,6 +6,7 @@ Messages are written with ``inv``; :func:`named` puts the command into them that
 from __future__ import annotations
 
 import re
+from typing import Any
 
 #: The two commands, and the module that Python runs for each.
 INVOKE, OWN = "inv", "azureml-debug"
@@ -42,3 +43,12 @@ def module() -> str:
 def named(text: str) -> str:
     """A message with the command in it that was typed."""
     return text if _typed == INVOKE else _NAMED.sub(f"{_typed} ", text)
+
+
+def named_in(value: Any) -> Any:
+    """The same of every text in a JSON value."""
+    if isinstance(value, dict):
+        return {name: named_in(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [named_in(one) for one in value]
+    return named(value) if isinstance(value, str) else value

@@ -254,6 +254,8 @@ class Console:
         clean = {
             name: without_known(one) if name in OWN else scrubbed({name: one})[name] for name, one in value.items()
         }
+        if command_name.is_own():
+            clean = {name: one if name in OWN else command_name.named_in(one) for name, one in clean.items()}
         if report.wanted():
             # The other machine prints it, as it is seen from there.
             report.tell(result=clean)

@@ -23,6 +23,18 @@ def test_what_is_to_run_is_there(path: str) -> None:
     assert (ROOT / path).exists()
 
 
+def test_tasks_for_developing_are_listed_in_a_collection_of_their_own_and_known_by_short_names() -> None:
+    def inv(*words: str) -> str:
+        command = [sys.executable, "-m", "invoke", *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    listed = set(inv("--list").split())
+    assert {"dev.test", "dev.lint", "dev.docs", "dev.bench.pipeline"} <= listed
+    assert not {"test", "lint", "docs", "bench.pipeline"} & listed
+    for name in ("test", "dev.test", "bench.pipeline"):
+        assert inv("--help", name).startswith("Usage: ")
+
+
 @pytest.mark.parametrize("several", [[], ["-n", "2"]])
 def test_what_failed_is_known_by_name_to_the_second_run(several: list[str], tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from invoke.exceptions import ParseError
 
 import workflows
 from workflows import command_name, project, version
-from workflows.console import as_typed
+from workflows.console import Console, as_typed
 from workflows.tasks import _guesses
 from workflows.tasks._program import OwnProgram
 from workflows.tasks._runs import read_place
@@ -202,11 +203,14 @@ def test_inspect_tells_a_line_from_a_run(
     assert read_place(*words) == meant
 
 
-def test_messages_name_the_command_that_was_typed(named: None) -> None:
+def test_messages_name_the_command_that_was_typed(named: None, capsys: pytest.CaptureFixture[str]) -> None:
     text = "First: inv deploy.debug\nHelp: inv --help x.y; `inv doctor`; the inv file"
     assert as_typed(text) == (
         "First: azureml-debug deploy.debug\nHelp: azureml-debug --help x.y; `azureml-debug doctor`; the inv file"
     )
+    Console(as_json=True).result({"found": [{"remedy": "inv doctor"}], "locals": {"text": "inv doctor"}})
+    expected = {"found": [{"remedy": "azureml-debug doctor"}], "locals": {"text": "inv doctor"}}
+    assert json.loads(capsys.readouterr().out) == expected
     command_name.use(command_name.INVOKE)
     assert as_typed(text) == text
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
-from invoke import Exit
+from invoke import Collection, Exit
 
 from ..errors import UserError
 from ._command import Command, command
@@ -151,3 +152,25 @@ def docs(run: Command) -> None:
     if stale:
         page.write_text(text, encoding="utf-8")
     run.console.line(f"docs/reference.md {'written' if stale else 'unchanged'}")
+
+
+#: With these, Invoke lists tasks.
+_LISTING = frozenset(("--list", "-l", "--complete"))
+
+
+def add_to(namespace: Collection, bench: ModuleType) -> None:
+    """Add the tasks for developing, in a collection of their own.
+
+    They are known by their short names, too (`inv test`, `inv bench.pipeline`), which no list shows.
+
+    Args:
+        namespace: The tasks of this clone.
+        bench: The module with the collection of benchmarks.
+    """
+    own = Collection("dev", test, lint, docs)
+    own.add_collection(Collection.from_module(bench, name="bench"))
+    namespace.add_collection(own)
+    if _LISTING.isdisjoint(sys.argv[1:]):
+        for one in (test, lint, docs):
+            namespace.add_task(one)
+        namespace.add_collection(Collection.from_module(bench, name="bench"))
