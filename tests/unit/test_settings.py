@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from workflows.errors import BadValue, UserError
-from workflows.settings import SETTINGS, resolve
+from workflows.settings import SETTINGS, Setting, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -126,6 +126,12 @@ def test_the_example_lists_every_setting_with_its_default() -> None:
             assert listed[setting.variable] == setting.default
     uncommented = re.sub(r"^# (AML_)", r"\1", text, flags=re.MULTILINE)
     assert "AML_ENGINE=auto" in uncommented
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.variable)
+def test_help_that_begins_with_a_capital_spells_no_value_with_one(setting: Setting) -> None:
+    word = re.split(r"[\s,:;(]", setting.help, maxsplit=1)[0]
+    assert word not in (setting.default, "docker", "relay", "network", "v1", "v2", "on", "off", "interactive", "local")
 
 
 def test_the_example_with_everything_uncommented_means_the_defaults(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 REMOTE = ("deploy", "container", "pipeline", "experiment", "vscode")
 #: Second, shorter names of settings' flags.
 ALIASES = {"pipeline_file": "file"}
-REMOTE_HELP = "Run it on the machine of AML_REMOTE_HOST instead; debug ports come home to 127.0.0.1."
-JSON_HELP = "Print one JSON object as the last line of standard output; all else goes to standard error."
+REMOTE_HELP = "Run on the machine of AML_REMOTE_HOST, with its debug ports forwarded to 127.0.0.1."
+JSON_HELP = "Print one JSON object as the last line of standard output; everything else goes to standard error."
 
 
 class Command:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 #: For `inspect` of a run.
-LOCATION_HELP = "FILE:LINE to stop at, such as train.py:21; without one, the exception at which it holds is shown."
-RELEASE_HELP = "Let what holds at an exception go on to its end, once it has been shown."
+LOCATION_HELP = "FILE:LINE to stop at, such as train.py:21. Without it, show the exception at which the program holds."
+RELEASE_HELP = "Show the exception at which the program holds, then let the program end."
 
 #: Seconds that a step may take to end after its script has.
 END_SECONDS = 3.0

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from ..snapshots.sources import Sources
     from ._command import Command
 
-SNAPSHOT_RANK_HELP = "the rank, where several have failed; default: the first that did."
+SNAPSHOT_RANK_HELP = "rank, if several have failed; default: the first that failed."
 SNAPSHOT_HELPS = {
-    "frame": "The frame whose variables are shown, by its number; default: the innermost of your own code.",
-    "eval": "Name, attribute, item or slice to show of what was recorded, such as batch[0].shape; may be repeated.",
+    "frame": "Number of the frame whose variables are shown; default: the innermost one of your own code.",
+    "eval": "Recorded value to show: a name, attribute, item or slice, such as batch[0].shape; may be repeated.",
     "rank": SNAPSHOT_RANK_HELP[0].upper() + SNAPSHOT_RANK_HELP[1:],
-    "number": "The snapshot, by its number in --list.",
-    "list": "List the snapshots that there are, in the order of their time.",
+    "number": "Number of the snapshot in --list.",
+    "list": "List the snapshots, the oldest first.",
 }
-SNAPSHOT_HELP = "Open the failure's snapshot in VS Code, as if stopped at the exception."
+SNAPSHOT_HELP = "Open the failure's snapshot in VS Code, as if the program were stopped at the exception."
 #: Exceptions, notes and lines of one text that are shown.
 _MOST_LINKED, _MOST_NOTES, _MOST_LINES = 10, 10, 20
 #: Frames of one stack that are shown, and of a recursion.

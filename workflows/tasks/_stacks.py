@@ -23,8 +23,8 @@ WATCH_SECONDS = 1.0
 #: Tasks of one process that are shown.
 SHOWN_TASKS = 10
 HELP = {
-    "eval": "Expression to evaluate in the innermost frame of your own code; it runs in the program. May be repeated.",
-    "watch": "Look again every second, until Ctrl-C.",
+    "eval": "Expression to evaluate in the innermost frame of your own code, in the running program; may be repeated.",
+    "watch": "Look again every second until you press Ctrl-C.",
     "all_code": "Show the frames of libraries, too.",
 }
 

@@ -9,7 +9,7 @@ WORKSPACE = ("subscription_id", "resource_group", "workspace", "auth", "sdk", "c
 
 @command(settings=WORKSPACE, json=True, interrupted="Nothing was changed.")
 def check(run: Command) -> None:
-    """Go through what will and will not work with the workspace, one line each."""
+    """Check what works with the workspace, one line each."""
     from invoke import Exit
 
     from ..azureml.checks import findings

@@ -25,18 +25,18 @@ def stop_service(run: Command) -> None:
 
 @command(json=True)
 def stop(run: Command) -> None:
-    """Stop the deployed service and take it away; its last log and exit code are kept."""
+    """Stop and remove the deployed service; its log and exit code are kept."""
     stop_service(run)
 
 
 @command(
     help={
-        "follow": "Go on as the log grows, until the service ends or Ctrl-C.",
-        "tail": "Only the last so many lines of what there is so far.",
+        "follow": "Keep showing the log until the service ends or you press Ctrl-C.",
+        "tail": "Number of lines to begin with; default: all.",
     }
 )
 def logs(run: Command, follow: bool = False, tail: str | None = None) -> None:
-    """Show the service's log, or the last one where none runs."""
+    """Show the log of the service, or of the last one if none runs."""
     import io
 
     from ..errors import BadValue, UserError
@@ -62,7 +62,7 @@ def logs(run: Command, follow: bool = False, tail: str | None = None) -> None:
 
 @command(takes_remainder=True)
 def shell(run: Command) -> None:
-    """Open a shell where the service runs; `-- COMMAND` runs a command instead."""
+    """Open a shell where the service runs, or run a command there: `-- COMMAND`."""
     from invoke import Exit
 
     from ..flows.deployment import Deployment
@@ -74,7 +74,7 @@ def shell(run: Command) -> None:
 
 @command(json=True)
 def code(run: Command) -> None:
-    """Open VS Code inside the running container, or print the address where there is no VS Code."""
+    """Open VS Code inside the running container, or print the address if there is no VS Code."""
     from .. import report
     from ..flows.deployment import Deployment
     from ..vscode import attached
@@ -101,7 +101,7 @@ def open_code(console: Console, address: str) -> dict[str, object]:
 
 @command(json=True)
 def list_(run: Command) -> None:
-    """List the services of this program, of all projects."""
+    """List the running services of all projects."""
     from ..flows.housekeeping import services
 
     rows = services(run.project)
@@ -114,7 +114,7 @@ def list_(run: Command) -> None:
 
 @command(json=True, help={"dry_run": "Show what would be removed, and remove nothing."})
 def prune(run: Command, dry_run: bool = False) -> None:
-    """Remove images and environments that no project uses any more, and what killed runs have left."""
+    """Remove images and environments that no project uses, and what killed runs have left."""
     from ..flows.housekeeping import prune as remove
 
     removed = remove(run.console, run.project, run.settings.image_tag, dry_run)
@@ -123,7 +123,7 @@ def prune(run: Command, dry_run: bool = False) -> None:
 
 @command(help={"name": "Name of the image."})
 def base(run: Command, name: str = "azureml-debug/base:latest") -> None:
-    """Make a base image from Debian packages, for networks without an image registry."""
+    """Make the base image from Debian packages, for networks without an image registry."""
     from ..flows.housekeeping import make_base
 
     make_base(run.console, name)

@@ -32,21 +32,21 @@ RUN = (
     "debug_port",
     "debug_timeout",
 )
-WAIT_HELP = "Hold for a debugger before score.py is loaded, so that its imports and init can be debugged."
+WAIT_HELP = "Hold the service before it loads score.py, so that you can debug imports and init()."
 
 
 ENV_HELP = {
-    "env": "Environment variable for the service, NAME=value, or NAME for its value here; may be repeated.",
+    "env": "Environment variable for the service: NAME=value, or NAME for its value in this shell; may be repeated.",
 }
 SOURCE_HELP = {
-    "source": "Where the image comes from: local, built here; azureml, packaged by the workspace (local).",
-    "model": "With --source azureml: the registered model, NAME or NAME:VERSION.",
+    "source": "Where the image comes from: local (built here) or azureml (packaged by the workspace); default: local.",
+    "model": "With --source azureml: registered model, NAME or NAME:VERSION.",
 }
 MODEL_HELP = {
-    "model": "A registered model that is brought here, azureml:NAME[:VERSION|@latest], in the model folder's place; "
+    "model": "Registered model to download in place of a model folder, azureml:NAME[:VERSION|@latest]; "
     "with --source azureml, the one that is packaged, NAME or NAME:VERSION.",
 }
-GENERATE_HELP = {"generate_dockerfile": "With --source azureml: fetch the build context and build the image here."}
+GENERATE_HELP = {"generate_dockerfile": "With --source azureml: download the build context and build the image here."}
 
 
 def _deployment(run: Command, held: bool = True) -> Deployment:
@@ -96,7 +96,7 @@ def _source(source: str, model: str | None, generate_dockerfile: bool, needs_mod
     help={**SOURCE_HELP, **GENERATE_HELP},
 )
 def build(run: Command, source: str = "local", model: str | None = None, generate_dockerfile: bool = False) -> None:
-    """Build the inference environment, or find it built."""
+    """Build the inference environment, unless it is built already."""
     chosen = _source(source, model, generate_dockerfile)
     with _held(run):
         _described(run, source=chosen).build()
@@ -104,7 +104,7 @@ def build(run: Command, source: str = "local", model: str | None = None, generat
 
 @command(settings=(*ENVIRONMENT, "model_dir", "image_tag"), help=SOURCE_HELP)
 def tag(run: Command, source: str = "local", model: str | None = None) -> None:
-    """Give the built environment the tag that is run, debug:1."""
+    """Tag the built environment debug:1, the tag that deploy.run takes."""
     chosen = _source(source, model, False, needs_model=False)
     with _held(run):
         _described(run, source=chosen).tag()
@@ -114,14 +114,14 @@ def tag(run: Command, source: str = "local", model: str | None = None) -> None:
     settings=("engine", "deployment", "inference_env", *RUN), help={"wait": WAIT_HELP, **ENV_HELP}, iterable=["env"]
 )
 def run(run: Command, env: list[str], wait: bool = False) -> None:
-    """Make the container of the tagged image, ports on 127.0.0.1."""
+    """Create the container of the tagged image, with its ports on 127.0.0.1."""
     with _held(run):
         _described(run, wait, env=env).run()
 
 
 @command()
 def runsvdir(run: Command) -> None:
-    """Start the services in the container and see that they serve."""
+    """Start the services in the container, and check that they serve."""
     with _held(run):
         _deployment(run).runsvdir()
 
@@ -156,10 +156,10 @@ def attach_config(run: Command, print: bool = False, snapshot: bool = False) -> 
     json=True,
     help={
         "wait": WAIT_HELP,
-        "follow": "Stay and stream the service's log; Ctrl-C leaves it running.",
-        "dry_run": "Make nothing: show what would run and what is missing; exit code 1 where something is.",
-        "data": "For a batch deployment (--deployment): the folder or file that it is run on.",
-        "mini_batch": "With --data: run the Nth mini-batch alone, counted from 0 as in Azure ML.",
+        "follow": "Keep showing the service's log; after Ctrl-C the service goes on.",
+        "dry_run": "Show what would run and what is missing, and start nothing; exit code 1 if something is missing.",
+        "data": "For a batch deployment (--deployment): folder or file to run it on.",
+        "mini_batch": "With --data: run only this mini-batch, counted from 0 as in Azure ML.",
         **ENV_HELP,
         **SOURCE_HELP,
         **MODEL_HELP,
@@ -180,7 +180,7 @@ def debug(
     model: str | None = None,
     generate_dockerfile: bool = False,
 ) -> None:
-    """Do it all: build, tag, run, runsvdir, attach-config; of a batch deployment, what pipeline.debug does."""
+    """Run the whole chain: build, tag, run, runsvdir, attach-config (of a batch deployment: pipeline.debug)."""
     from ..vscode import pressed
 
     if data is not None or mini_batch is not None:
@@ -243,15 +243,15 @@ def reload(run: Command) -> None:
     help={
         "location": "FILE:LINE to stop at, such as score.py:21; without one: --on-error or --failed.",
         "on_error": "Stop where the request raises, with no line named.",
-        "failed": "Post a request that failed again, the one of this number in deploy.requests, or the latest.",
+        "failed": "Post a failed request again: the one with this number in deploy.requests, or the latest.",
         "request": "File whose content is posted to /score, of any kind; without one, an empty JSON object.",
         "content_type": "The request's content type; else JSON where it is JSON, or what the file's name says.",
         "form": "Form data in place of a file: NAME=VALUE or NAME=@FILE; may be repeated.",
-        "query": "NAME=VALUE behind the address; may be repeated.",
-        "method": "POST, GET or OPTIONS (POST).",
+        "query": "NAME=VALUE to add to the address; may be repeated.",
+        "method": "POST, GET or OPTIONS; default: POST.",
         "eval": "Expression to evaluate at the stop; may be repeated.",
         **CONDITION_HELP,
-        "timeout": "Seconds to wait for the stop, and for the response after it (60).",
+        "timeout": "Seconds to wait for the stop, and then for the response; default: 60.",
     },
     iterable=["eval", "form", "query"],
     positional=["location"],
@@ -274,7 +274,7 @@ def inspect(
     when: str | None = None,
     hits: str | None = None,
 ) -> None:
-    """Stop at a line during a request, or where it raises; show stack, values and response: no editor needed."""
+    """Stop at a line during a request, or where it raises, and show stack, values and response, without an editor."""
     from ..debugger.locations import read_condition
     from ..flows.inspected import Look, not_given
     from ..flows.request import read
@@ -315,7 +315,7 @@ def inspect(
 
 @command(json=True, help=STACKS_HELP, iterable=["eval"])
 def stacks(run: Command, eval: list[str], watch: bool = False, all_code: bool = False) -> None:
-    """Show where the service's processes, threads and tasks stand now; nothing is stopped."""
+    """Show where the service's processes, threads and tasks stand now, without stopping them."""
     from ..flows.stacks import look
     from ._stacks import show
 
@@ -327,7 +327,7 @@ def stacks(run: Command, eval: list[str], watch: bool = False, all_code: bool = 
 def snapshot(
     run: Command, eval: Sequence[str], number: str | None = None, frame: str | None = None, list: bool = False
 ) -> None:
-    """Show what the service's last exception has left: the exception, the stack, the variables."""
+    """Show the snapshot of the service's last exception: the exception, the stack, the variables."""
     from ..flows.snapshots import of_service
 
     look(run, lambda: of_service(run.settings), Asked(None, number, frame, tuple(eval), list))
@@ -335,7 +335,7 @@ def snapshot(
 
 @command(json=True)
 def requests(run: Command) -> None:
-    """List the requests to the service that failed; deploy.inspect --failed N posts one again."""
+    """List the requests that failed; deploy.inspect --failed N posts one again."""
     service, found = _deployment(run).failed_requests()
     for one in found:
         run.console.value(one.as_text(service))
@@ -348,7 +348,7 @@ def requests(run: Command) -> None:
 
 @command(json=True)
 def stop(run: Command) -> None:
-    """Stop the deployed service and take it away; the same as container.stop."""
+    """Stop and remove the deployed service; the same as container.stop."""
     # A task of its own: Invoke takes the help out of one that stands in two collections.
     stop_service(run)
 

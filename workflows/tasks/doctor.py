@@ -7,7 +7,7 @@ from ._command import Command, command
 
 @command(json=True)
 def doctor(run: Command) -> None:
-    """Show what works here, one line each, and what to do about the rest."""
+    """Check what works here, one line each, and say what to do about the rest."""
     from invoke import Exit
 
     from ..doctor import findings

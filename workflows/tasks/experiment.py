@@ -59,20 +59,20 @@ SETTINGS = (
     *("compute_target", "workspace", "resource_group", "subscription_id", "auth", "sdk", "reach"),
 )
 NAME_HELP = "The experiment's name: letters, digits, - and _."
-RUN_HELP = "The run, by number, id or experiment (its latest run); default: the latest."
+RUN_HELP = "Run: its number, its id, or an experiment's name (its latest run); default: the latest run."
 RUN_OPTIONS = {
     "name": NAME_HELP,
-    "script": "The script; its arguments go after `--`. Default: as in the experiment's run configuration.",
-    "environment": "Folder of an environment definition, the name of one below env/, or a registered name.",
-    "data": "NAME=PATH: the script sees it at $AZUREML_DATAREFERENCE_NAME; may be repeated. PATH may be one of a"
+    "script": "Script to run; its arguments go after `--`. Default: that of the run configuration.",
+    "environment": "Folder with an environment definition, a folder's name in env/, or a registered environment.",
+    "data": "NAME=PATH: data that the script finds at $AZUREML_DATAREFERENCE_NAME; may be repeated. PATH can be in a"
     " workspace: azureml:ASSET[:VERSION|@latest] or azureml://datastores/STORE/paths/PATH.",
-    "job": "A command job, component or sweep of Azure ML (.yml): its command, code, inputs and environment are run.",
-    "input": "With --job, NAME=PATH or NAME=VALUE: give an input of it; may be repeated.",
-    "edit": "Open the run configuration in $EDITOR before the run is started.",
-    "once": "Leave the run configuration as it is: what is typed counts for this run alone.",
-    "rank": "N or all: which ranks of a distributed script are meant, on ports base + rank. Default: 0, and all with"
+    "job": "Command job, component or sweep of Azure ML (.yml) to run in place of a script.",
+    "input": "NAME=PATH or NAME=VALUE: an input of --job; may be repeated.",
+    "edit": "Edit the run configuration in $EDITOR before the run starts.",
+    "once": "Use these flags for this run only; the run configuration stays as it is.",
+    "rank": "Rank of a distributed script to debug, N or all, on ports base + rank. Default: 0, or all with"
     " --on-error.",
-    "follow": "Stay and stream the log until the run ends; Ctrl-C leaves it running.",
+    "follow": "Keep showing the log until the run ends; after Ctrl-C the run goes on.",
 }
 LEFT = "The run goes on; inv experiment.cancel ends it."
 #: Runs nested in one that are shown.
@@ -151,7 +151,7 @@ def _edit_here(call: Command, values: dict[str, Any]) -> bool:
 
 @command(json=True, help={"name": NAME_HELP}, positional=["name"])
 def create(call: Command, name: str) -> None:
-    """Make an experiment; it is then run by experiment.run or experiment.debug."""
+    """Create an experiment, for experiment.run and experiment.debug."""
     from ..experiments import catalog
 
     flow = _flow(call)
@@ -191,7 +191,7 @@ def run(
     rank: str = "all",
     follow: bool = False,
 ) -> None:
-    """Run an experiment's script, without a debugger; it goes on in the background."""
+    """Run an experiment's script in the background, without a debugger."""
     number = read_rank(rank)
     flow = _flow(call)
     started = flow.run(name, _options(call, script, environment, data, edit, once, job, input))
@@ -210,9 +210,9 @@ def run(
     json=True,
     help={
         **RUN_OPTIONS,
-        "on_error": "Run at full speed and hold for a debugger only where the script raises.",
-        "children": "Let the debugger into the script's child processes, too (default).",
-        "wait": "Hold the script before its first line (default). Without, attach at any time.",
+        "on_error": "Run at full speed, and hold for a debugger only where the script raises.",
+        "children": "Debug the script's child processes, too (default).",
+        "wait": "Hold the script before its first line (default). With --no-wait, attach at any time.",
     },
     iterable=["data", "input"],
     positional=["name"],
@@ -242,7 +242,7 @@ def debug(
     children: bool = True,
     follow: bool = False,
 ) -> None:
-    """Do it all: create, build, run, tail-log, attach."""
+    """Run the whole chain: create, build, run, tail-log, attach."""
     from ..backends.base import DebugRequest
     from ..vscode import pressed
 
@@ -307,10 +307,10 @@ def attach(
         "location": LOCATION_HELP,
         "release": RELEASE_HELP,
         "run": RUN_HELP,
-        "rank": "The rank of a distributed script, where several are debugged.",
+        "rank": "Rank of a distributed script, if several are debugged.",
         "eval": "Expression to evaluate at the stop; may be repeated.",
         **CONDITION_HELP,
-        "timeout": "Seconds to wait for the stop (60).",
+        "timeout": "Seconds to wait for the stop; default: 60.",
     },
     iterable=["eval"],
     positional=["location", "run"],
@@ -328,7 +328,7 @@ def inspect(
     when: str | None = None,
     hits: str | None = None,
 ) -> None:
-    """Stop at a line of the script, or look at where it holds; show stack and values: no editor needed."""
+    """Stop at a line of the script, or look at where it holds, and show stack and values, without an editor."""
     from ..debugger.locations import read_condition
     from ._inspection import code_of, read_timeout, show
 
@@ -348,7 +348,7 @@ def inspect(
 
 @command(
     json=True,
-    help={"run": RUN_HELP, "rank": "N or all (default): this rank alone.", **STACKS_HELP},
+    help={"run": RUN_HELP, "rank": "Rank to look at, N or all; default: all.", **STACKS_HELP},
     iterable=["eval"],
     positional=["run"],
 )
@@ -360,7 +360,7 @@ def stacks(
     watch: bool = False,
     all_code: bool = False,
 ) -> None:
-    """Show where every process, rank, thread and task stands now; nothing is stopped."""
+    """Show where every process, rank, thread and task stands now, without stopping them."""
     from ._stacks import show_run
 
     number = read_rank(rank)
@@ -379,12 +379,12 @@ def snapshot(
     frame: str | None = None,
     list: bool = False,
 ) -> None:
-    """Show what a script that failed has left: the exception, the stack, the variables."""
+    """Show the snapshot of a failed script: the exception, the stack, the variables."""
     flow = _flow(call)
     look(call, lambda: flow.snapshots(flow.find(run)), Asked(rank, number, frame, tuple(eval), list))
 
 
-@command(json=True, help={"all": "Every run; without it the latest ten."})
+@command(json=True, help={"all": "List every run, not only the latest ten."})
 def list_(call: Command, all: bool = False) -> None:
     """List the experiments and their runs, the latest first."""
     from ..experiments import catalog
@@ -435,7 +435,7 @@ def _took(run: RunRecord) -> str:
 
 @command(json=True, help={"run": RUN_HELP, "plot": "Draw this metric over its steps."}, positional=["run"])
 def show(call: Command, run: str | None = None, plot: str | None = None) -> None:
-    """Show a run: its state, what it was started with, its metrics and tags."""
+    """Show a run: its state, settings, metrics and tags."""
     from ..experiments.metrics import read_all, shown
     from ..experiments.plot import draw
     from ..paths import shown as short
@@ -505,9 +505,9 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
     settings=("debug_timeout",),
     help={
         "run": RUN_HELP,
-        "build": "The log of the environment's build.",
-        "follow": "Go on as it grows, until the run ends or Ctrl-C.",
-        "rank": "This rank's log only; N or all.",
+        "build": "Show the log of the environment's build.",
+        "follow": "Keep showing the log until the run ends or you press Ctrl-C.",
+        "rank": "Show the log of this rank only: N or all.",
     },
     positional=["run"],
 )
@@ -566,13 +566,13 @@ def logs(call: Command, run: str | None = None, build: bool = False, follow: boo
     json=True,
     help={
         "run": RUN_HELP,
-        "open": "Open this file in its own program.",
-        "copy": "Copy all of it into this folder; nothing is overwritten.",
+        "open": "Open this file with its default program.",
+        "copy": "Copy everything into this folder, overwriting nothing.",
     },
     positional=["run"],
 )
 def outputs(call: Command, run: str | None = None, open: str | None = None, copy: str | None = None) -> None:
-    """List what a run's script has written to outputs and logs, open it, copy it."""
+    """List, open or copy what a run's script has written to outputs and logs."""
     from ..flows import experiment as flows
     from ..paths import shown
 
@@ -642,7 +642,7 @@ def open_file(path: Path) -> None:
 
 @command(json=True, help={"run": RUN_HELP}, interrupted="Something of it may still run.", positional=["run"])
 def cancel(call: Command, run: str | None = None) -> None:
-    """End a run at once, wherever it stands; logs and outputs so far are kept."""
+    """End a run at once; its logs and outputs so far are kept."""
     from ..vscode import pressed
 
     flow = _flow(call)
@@ -656,7 +656,7 @@ def cancel(call: Command, run: str | None = None) -> None:
 
 @command(json=True, help={"dry_run": "Show what would be removed, and remove nothing."})
 def prune(call: Command, dry_run: bool = False) -> None:
-    """Remove images and environments that no project uses any more."""
+    """Remove images and environments that no project uses."""
     from ..flows.housekeeping import prune as remove
 
     removed = remove(call.console, call.project, call.settings.image_tag, dry_run)

@@ -55,27 +55,27 @@ SUBMIT = (
     *("pipeline_file", "backend", "engine", "training_env", "base_image", "debug_port", "debug_timeout"),
     *("compute_target", "workspace", "resource_group", "subscription_id", "auth", "sdk", "reach", "download_mb"),
 )
-RUN_HELP = "The run, by id or number; default: the latest."
+RUN_HELP = "Run: its id or number; default: the latest run."
 #: Metrics and parameters of a step that are shown.
 SHOWN_LOGGED = 6
 SUBMIT_HELP = {
-    "input": "NAME=PATH or NAME=VALUE: give the pipeline's input (STEP.NAME: a step's, or the output of a step that"
+    "input": "NAME=PATH or NAME=VALUE: an input of the pipeline (STEP.NAME: of a step, or the output of a step that"
     " does not run here); may be repeated.",
-    "step": "Debug this step only, and run nothing but what it needs; may be repeated. Default: every step.",
-    "skip": "Leave this step out; may be repeated. What needs it gets --input STEP.OUTPUT=PATH.",
-    "rank": "N or all: which ranks of a distributed step are debugged, on ports base + rank. Default: 0, and all with"
+    "step": "Debug this step, and run only the steps that it needs; may be repeated. Default: every step.",
+    "skip": "Leave this step out; may be repeated. Give its outputs by --input STEP.OUTPUT=PATH.",
+    "rank": "Rank of a distributed step to debug, N or all, on ports base + rank. Default: 0, or all with"
     " --on-error. Also those that the command makes itself (torchrun).",
-    "on_error": "Run at full speed and hold for a debugger only where a step raises.",
-    "wait": "Hold each script before its first line (default). Without, attach at any time.",
-    "children": "Let the debugger into the child processes of a script, too (default).",
-    "open_port": "In Azure ML: let in whoever reaches a step's port, without this run's token.",
-    "trials": "N: run the first N trials of each sweep, side by side up to the cores; the best one's outputs are the"
+    "on_error": "Run at full speed, and hold for a debugger only where a step raises.",
+    "wait": "Hold each script before its first line (default). With --no-wait, attach at any time.",
+    "children": "Debug the child processes of a script, too (default).",
+    "open_port": "In Azure ML: accept every connection to a step's port, without this run's token.",
+    "trials": "Number of trials to run of each sweep, in parallel up to the cores; the best trial's outputs are the"
     " sweep's. Default: one trial, with the first or lowest values.",
-    "mini_batch": "N: run the Nth mini-batch of a parallel step alone, counted from 0 as in Azure ML.",
+    "mini_batch": "Run only this mini-batch of a parallel step, counted from 0 as in Azure ML.",
     "from_run": "Go on from this earlier run: its completed steps are taken over, and the others run on their outputs."
-    " With --step, that step alone runs again, on what it really had.",
-    "code_of_run": "With --from-run: run the code that the steps had then, not the one that is here.",
-    "follow": "Stay and stream the logs until the run ends; Ctrl-C leaves it running.",
+    " With --step, run that step alone again on the inputs that it had.",
+    "code_of_run": "With --from-run: run the code of that run, not the code that is here.",
+    "follow": "Keep showing the logs until the run ends; after Ctrl-C the run goes on.",
 }
 LEFT = "The run goes on; inv pipeline.cancel ends it."
 
@@ -127,7 +127,7 @@ def _request(
     json=True,
     help={
         **SUBMIT_HELP,
-        "debug": "Let a debugger in (default). Without, every step just runs.",
+        "debug": "Let a debugger attach (default). With --no-debug, the steps only run.",
         "dry_run": "Show what would run, step by step, and what is missing; start nothing.",
     },
     iterable=["input", "step", "skip"],
@@ -151,7 +151,7 @@ def submit(
     follow: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Start a run of the pipeline in the background; each step holds for a debugger, unless --no-debug."""
+    """Start a run of the pipeline in the background; each step holds for a debugger, unless you add --no-debug."""
     request = _request(step, rank, on_error, wait, open_port, children) if debug else None
     flow = _flow(call)
     wanted = _going_on(call, flow, _wanted(input, step, skip, trials, mini_batch), from_run, code_of_run)
@@ -194,7 +194,7 @@ def debug(
     code_of_run: bool = False,
     follow: bool = False,
 ) -> None:
-    """Do it all: submit, tail-log, attach."""
+    """Run the whole chain: submit, tail-log, attach."""
     flow = _flow(call)
     request = _request(step, rank, on_error, wait, open_port, children)
     joined = flow.join(request) if request.name_steps else None
@@ -210,9 +210,9 @@ def debug(
     settings=("backend", "debug_timeout"),
     help={
         "run": RUN_HELP,
-        "step": "This step's log only.",
-        "rank": "This rank's log only.",
-        "follow": "Go on after a step says where it listens, until the run or the step ends.",
+        "step": "Show the log of this step only.",
+        "rank": "Show the log of this rank only.",
+        "follow": "Keep showing the logs until the run or the step ends, also when a step holds.",
     },
     interrupted=LEFT,
     positional=["run"],
@@ -220,7 +220,7 @@ def debug(
 def tail_log(
     call: Command, run: str | None = None, step: str | None = None, rank: str = "all", follow: bool = False
 ) -> None:
-    """Show the logs as they grow, until a step holds for its debugger or all is over."""
+    """Show the logs until a step holds for a debugger or the run ends."""
     flow = _flow(call)
     found = flow.find(run)
     only = flow.step(found, step)
@@ -246,7 +246,7 @@ def tail_log(
     json=True,
     help={
         "run": RUN_HELP,
-        "step": "This step.",
+        "step": "Step to attach to; default: all that are debugged.",
         "print": PRINT_HELP,
         "snapshot": SNAPSHOT_HELP,
         "rank": f"With --snapshot: {SNAPSHOT_RANK_HELP}",
@@ -282,11 +282,11 @@ def attach(
         "location": LOCATION_HELP,
         "release": RELEASE_HELP,
         "run": RUN_HELP,
-        "step": "The step, where its script's name does not tell.",
-        "rank": "The rank of a distributed step, where several are debugged.",
+        "step": "Step, if its script's name is not unique.",
+        "rank": "Rank of a distributed step, if several are debugged.",
         "eval": "Expression to evaluate at the stop; may be repeated.",
         **CONDITION_HELP,
-        "timeout": "Seconds to wait for the stop (60).",
+        "timeout": "Seconds to wait for the stop; default: 60.",
     },
     iterable=["eval"],
     positional=["location", "run"],
@@ -305,7 +305,7 @@ def inspect(
     when: str | None = None,
     hits: str | None = None,
 ) -> None:
-    """Stop at a line of a step, or look at where it holds; show stack and values: no editor needed."""
+    """Stop at a line of a step, or look at where it holds, and show stack and values, without an editor."""
     from ..debugger.locations import read_condition
     from ._inspection import code_of, read_timeout, show
 
@@ -330,8 +330,8 @@ def inspect(
     json=True,
     help={
         "run": RUN_HELP,
-        "step": "This step alone.",
-        "rank": "N or all (default): this rank alone.",
+        "step": "Step to look at; default: all.",
+        "rank": "Rank to look at, N or all; default: all.",
         **STACKS_HELP,
     },
     iterable=["eval"],
@@ -346,7 +346,7 @@ def stacks(
     watch: bool = False,
     all_code: bool = False,
 ) -> None:
-    """Show where every process, rank, thread and task stands now; nothing is stopped."""
+    """Show where every process, rank, thread and task stands now, without stopping them."""
     from ._stacks import show_run
 
     number = read_rank(rank)
@@ -358,7 +358,7 @@ def stacks(
 @command(
     settings=("backend",),
     json=True,
-    help={**SNAPSHOT_HELPS, "run": RUN_HELP, "step": "The step, where several have failed; default: the first."},
+    help={**SNAPSHOT_HELPS, "run": RUN_HELP, "step": "Step, if several have failed; default: the first."},
     iterable=["eval"],
     positional=["run"],
 )
@@ -372,7 +372,7 @@ def snapshot(
     frame: str | None = None,
     list: bool = False,
 ) -> None:
-    """Show what a step that failed has left: the exception, the stack, the variables."""
+    """Show the snapshot of a failed step: the exception, the stack, the variables."""
     flow = _flow(call)
     look(call, lambda: flow.snapshots(flow.find(run), step), Asked(rank, number, frame, tuple(eval), list))
 
@@ -443,7 +443,7 @@ def list_(call: Command) -> None:
     interrupted="Some of its steps may still run.",
 )
 def cancel(call: Command, run: str | None = None) -> None:
-    """End every process and container of a run at once; logs and outputs so far are kept."""
+    """End a run at once, with all processes and containers; its logs and outputs so far are kept."""
     from ..vscode import pressed
 
     flow = _flow(call)

@@ -14,10 +14,10 @@ ADDRESS = (
 @command(
     settings=ADDRESS,
     json=True,
-    help={"accept_host_key": "Take the machine's host key into known_hosts, if it is this one: SHA256:…"},
+    help={"accept_host_key": "Add the machine's host key to known_hosts if its fingerprint is this one: SHA256:…"},
 )
 def check(run: Command, accept_host_key: str | None = None) -> None:
-    """Go through what can be wrong with the other machine, one line each."""
+    """Check what can be wrong with the other machine, one line each."""
     from invoke import Exit
 
     from ..findings import show
@@ -33,14 +33,14 @@ def check(run: Command, accept_host_key: str | None = None) -> None:
     settings=ADDRESS,
     json=True,
     help={
-        "yes": "Send it however large it is.",
-        "take_over": "Use a remote folder that belongs to another machine or project, with what lies in it.",
-        "update": "Use a remote folder that was made by another version of this program.",
+        "yes": "Send the project without asking, however large it is.",
+        "take_over": "Use a remote folder of another machine or project, with its content.",
+        "update": "Use a remote folder of another version of this program.",
     },
     interrupted="What had arrived is there; the next time the rest is sent.",
 )
 def sync(run: Command, yes: bool = False, take_over: bool = False, update: bool = False) -> None:
-    """Send the project to the other machine: only what has changed."""
+    """Send the changes of the project to the other machine."""
     from ..errors import UserError
     from ..received import sent_by
     from ..remote.session import Lost
@@ -75,7 +75,7 @@ def sync(run: Command, yes: bool = False, take_over: bool = False, update: bool 
 
 @command(json=True)
 def tunnels(run: Command) -> None:
-    """List the tunnels of this project: what for, where to, since when, how many bytes."""
+    """List the tunnels of this project, with purpose, target, start and traffic."""
     from ..remote.tunnels import call
     from ..words import in_bytes
 
@@ -95,7 +95,7 @@ def tunnels(run: Command) -> None:
 
 @command(json=True)
 def stop(run: Command) -> None:
-    """Close the tunnels of this project; what runs on the other machine goes on."""
+    """Close the tunnels of this project; programs on the other machine go on."""
     from ..remote.tunnels import stop as close
 
     closed = close(run.settings.project)

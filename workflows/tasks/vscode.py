@@ -30,13 +30,13 @@ def _after_remote(run: Command, values: dict[str, Any]) -> None:
     settings=("engine", "score_script", "source_directory", "pipeline_file", "debug_port"),
     json=True,
     help={
-        "wait": "F5 holds the service before score.py is loaded, so that its imports and init can be debugged.",
-        "follow": "The log goes on in VS Code's terminal while you debug.",
-        "stop_after": "End what F5 started when the debug session ends.",
+        "wait": "F5 holds the service before it loads score.py, so that you can debug imports and init().",
+        "follow": "Keep showing the log in VS Code's terminal while you debug.",
+        "stop_after": "End what F5 started as soon as the debug session ends.",
     },
     after=_after_remote,
     interrupted="launch.json and tasks.json are whole.",
 )
 def setup(run: Command, wait: bool = False, follow: bool = False, stop_after: bool = False) -> None:
-    """Write launch.json and tasks.json, so that F5 alone does the whole chain."""
+    """Write launch.json and tasks.json, so that F5 runs the whole chain."""
     _show(run, _flow(run, False, {"wait": wait, "follow": follow, "stop_after": stop_after}).setup())
