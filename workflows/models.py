@@ -175,6 +175,7 @@ class ServiceSpec:
         wait: Hold for a debugger before score.py is loaded.
         debug_timeout: Seconds that the program waits for a debugger.
         snapshots: What it leaves where it fails; None for nothing.
+        summaries: Have tensors and tables described to debuggers.
     """
 
     project: Path
@@ -200,6 +201,7 @@ class ServiceSpec:
     conda_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     conda_file: Path = Path("conda.yml")
     snapshots: Snapshots | None = None
+    summaries: bool = True
 
 
 @dataclass(frozen=True)

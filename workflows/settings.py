@@ -174,6 +174,12 @@ SETTINGS: tuple[Setting, ...] = (
         "regular expression of names whose values are left out of snapshots, besides those that look secret",
         _pattern,
     ),
+    Setting(
+        "AML_SUMMARIES",
+        "on",
+        "on: debuggers show tensors, arrays, data frames and series by shape, range, NaN and first values; or off",
+        _one_of("on", "off"),
+    ),
     Setting("AML_PIPELINE_FILE", "", "pipeline, component, job or schedule of Azure ML", path=True),
     Setting("AML_SUBSCRIPTION_ID", "", "subscription of the workspace; an Azure config.json can name it, too"),
     Setting("AML_RESOURCE_GROUP", "", "resource group of the workspace"),
@@ -263,6 +269,7 @@ class Settings:
     debug_timeout: int
     snapshots: str
     snapshot_redact: str | None
+    summaries: str
     pipeline_file: Path
     subscription_id: str | None
     resource_group: str | None
@@ -285,6 +292,11 @@ class Settings:
     def leaves_snapshots(self) -> bool:
         """Whether what fails leaves a snapshot."""
         return self.snapshots == "on"
+
+    @property
+    def describes_values(self) -> bool:
+        """Whether debuggers are shown descriptions of tensors and tables in place of their `repr`."""
+        return self.summaries == "on"
 
     @property
     def source_root(self) -> Path:

@@ -315,6 +315,11 @@ SABOTAGE = {
         "import pydevd, _pydevd_bundle.pydevd_thread_lifecycle as module; del module.resume_threads",
         "pydevd.ThreadsSuspendedSingleNotification.add_on_resumed_callback.__module__ == 'pydevd'",
     ),
+    "presentation": (
+        "import pydevd, _pydevd_bundle.pydevd_extension_api as api; del api.StrPresentationProvider",
+        "'azureml' not in str(__import__('_pydevd_bundle').pydevd_extension_utils.EXTENSION_MANAGER_INSTANCE"
+        ".type_to_instance)",
+    ),
     "logging": ("import pydevd; debugpy.server.api.ensure_logging.ensured = None", "True"),
 }
 

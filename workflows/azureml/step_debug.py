@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from ..backends.base import DebugRequest
-from ..engines.snapshots import snapshot_variables
+from ..engines.snapshots import snapshot_variables, summary_variables
 from ..engines.step_variables import rank_settings
 from ..models import Snapshots
 from ..pipelines.commands import names_own_script, published_port
@@ -44,6 +44,7 @@ def debuggee_variables(
         "AZUREML_DEBUGGEE_ANY": "0" if names_own_script(step.command, step.code, step.includes) else "1",
         "AZUREML_DEBUGGEE_TOKEN": digest,
         **_snapshot_variables(step, settings),
+        **summary_variables(settings.describes_values),
     }
 
 
@@ -67,6 +68,7 @@ def planned(ports: Mapping[int, int] | None, debug: DebugRequest | None, setting
         any_program=False,
         children=debug.children,
         launched=debug.launched,
+        summaries=settings.describes_values,
     )
 
 

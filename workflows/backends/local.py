@@ -202,5 +202,6 @@ class LocalBackend:
                 any_program=not names_own_script(step.command, step.code, step.includes),
                 children=debug.children,
                 launched=debug.launched,
+                summaries=self._settings.describes_values,
             )
         return planned_step(step, image, planned_debug, fetched)

@@ -14,7 +14,7 @@ from ..environments.pythons import PythonFacts
 from ..errors import UserError
 from ..models import Ended, ImageRef, Service, ServiceSpec
 from .links import Links
-from .snapshots import snapshot_variables
+from .snapshots import snapshot_variables, summary_variables
 
 #: What an unused image or environment gives back: name, bytes, and how to remove it.
 Unused = tuple[str, int, Callable[[], None]]
@@ -177,6 +177,7 @@ def service_variables(
         "AZUREML_DEBUGGEE_WAIT": "1" if spec.wait else "0",
         "AZUREML_DEBUGGEE_PROJECT": str(project),
         **snapshot_variables(spec.snapshots, os.path.dirname(events)),
+        **summary_variables(spec.summaries),
     }
     if bind:
         ours["AZUREML_DEBUGGEE_BIND"] = bind

@@ -18,7 +18,7 @@ from ..models import ServiceSpec, Serving
 from ..paths import cache_folder
 from .docker_images import has_debugpy, inspect
 from .links import outward
-from .snapshots import snapshot_variables
+from .snapshots import snapshot_variables, summary_variables
 
 if TYPE_CHECKING:
     import docker
@@ -183,4 +183,5 @@ def _variables(
         "AZUREML_DEBUGGEE_CHILDREN": "1",
         "AZUREML_DEBUGGEE_PROJECT": str(spec.project),
         **snapshot_variables(spec.snapshots, ANNOUNCE_ROOT),
+        **summary_variables(spec.summaries),
     }

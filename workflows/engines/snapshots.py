@@ -1,4 +1,4 @@
-"""What has a program leave a snapshot where it fails."""
+"""What a program is told about leaving a snapshot where it fails, and about how its values are shown."""
 
 from __future__ import annotations
 
@@ -19,3 +19,12 @@ def snapshot_variables(snapshots: Snapshots | None, folder: str) -> dict[str, st
         "AZUREML_DEBUGGEE_STORY": snapshots.story,
         **({"AZUREML_DEBUGGEE_REDACT": snapshots.redact} if snapshots.redact else {}),
     }
+
+
+def summary_variables(summaries: bool) -> dict[str, str]:
+    """What keeps a process from having tensors and tables described to debuggers, where that is not wanted.
+
+    Args:
+        summaries: Whether it is.
+    """
+    return {} if summaries else {"AZUREML_DEBUGGEE_SUMMARIES": "off"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from ..pipelines.commands import PARALLEL_DRIVER
-from .snapshots import snapshot_variables
+from .snapshots import snapshot_variables, summary_variables
 from .steps import StepSpec
 
 #: The mark by which every process of a run is found: RUN_ID/STEP.
@@ -121,6 +121,7 @@ def injected_variables(
         "AZUREML_DEBUGGEE_ON_ERROR": "1" if debug.on_error else "0",
         "AZUREML_DEBUGGEE_ANY": "1" if debug.any_program else "0",
         "AZUREML_DEBUGGEE_CHILDREN": "1" if debug.children else "0",
+        **summary_variables(debug.summaries),
     }
 
 

@@ -23,6 +23,7 @@ class StepDebug:
         children: Let the debugger into child processes as well.
         launched: The ranks to be debugged, ``all`` or a number, of those that the command of a step of one process
             may make itself, such as by torchrun. Those beyond :attr:`ports` are let in at rank 0's.
+        summaries: Have tensors and tables described to debuggers.
     """
 
     ports: Mapping[int, int]
@@ -32,6 +33,7 @@ class StepDebug:
     any_program: bool = False
     children: bool = True
     launched: str = "0"
+    summaries: bool = True
 
 
 @dataclass(frozen=True)

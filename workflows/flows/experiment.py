@@ -461,6 +461,7 @@ class ExperimentFlow:
                 any_program=False,
                 children=debug.children,
                 launched=debug.launched,
+                summaries=self.settings.describes_values,
             )
         return Plan(
             (work.planned(run.name, image, planned),),

@@ -105,6 +105,7 @@ class Specification:
             wait=self.wait,
             debug_timeout=settings.debug_timeout,
             snapshots=Snapshots("deployment", settings.snapshot_redact or "") if settings.leaves_snapshots else None,
+            summaries=settings.describes_values,
             **chosen,
         )
 

@@ -41,6 +41,7 @@ class PlannedDebug:
     any_program: bool
     children: bool = True
     launched: str = "0"
+    summaries: bool = True
 
 
 @dataclass(frozen=True)

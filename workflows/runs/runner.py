@@ -405,6 +405,7 @@ class Runner:
             any_program=planned.debug.any_program,
             children=planned.debug.children,
             launched=planned.debug.launched,
+            summaries=planned.debug.summaries,
         )
 
     def _say(self, planned: PlannedStep, text: str) -> None:

@@ -224,9 +224,10 @@ class Debugger:
             api = _server()
             sys.breakpointhook = hook
             # Not before: most programs are never debugged.
-            from . import pace
+            from . import pace, summaries
 
             pace.patch_pydevd(api)
+            summaries.register(os.environ)
             yield api
 
     def _folder(self) -> str:

@@ -30,6 +30,70 @@ COUNTED, _PIECE = 10_000_000, 1_000_000
 _HEAP_TYPE = 1 << 9
 
 
+class Libraries:
+    """What is loaded of numpy, torch and pandas.
+
+    Attributes:
+        numpy: What is in the module numpy; nothing where it is not loaded.
+        torch: The same of torch.
+        pandas: The same of pandas.
+        array, generic, tensor, frame, series: Their classes; None for one that is not loaded.
+    """
+
+    def __init__(self) -> None:
+        modules = sys.modules
+        self.numpy = snapshot_types.module_entries(modules.get("numpy"))
+        self.array: Any = _of_c(self.numpy.get("ndarray"))
+        self.generic: Any = _of_c(self.numpy.get("generic"))
+        # A module of the person's may have any of these names; those that are meant come with C code.
+        self.torch = snapshot_types.module_entries(modules.get("torch")) if _is_of_c(modules, "torch._C") else {}
+        self.tensor: Any = self.torch.get("Tensor")
+        is_pandas = _is_of_c(modules, "pandas._libs.lib")
+        self.pandas = snapshot_types.module_entries(modules.get("pandas")) if is_pandas else {}
+        self.frame: Any = self.pandas.get("DataFrame")
+        self.series: Any = self.pandas.get("Series")
+
+    def iloc(self, kind: Any, value: Any) -> Any:
+        """What takes rows and columns of a table by their numbers."""
+        return kind.iloc.fget(value)
+
+    def without_hooks(self, shape: Shape) -> Any:
+        """What keeps torch from calling hooks while a tensor is read; None where its class decides what it is."""
+        inner = snapshot_types.module_entries(sys.modules.get("torch._C"))
+        for one in shape.lineage:
+            if one is self.tensor:
+                break
+            if any(name == "__torch_dispatch__" for name, _ in snapshot_types.class_entries(one)):
+                return None  # Even its shape is what its class makes of it.
+        active: Any = inner.get("_len_torch_dispatch_stack")
+        if active is not None and active():
+            return None
+        disabled: Any = inner.get("DisableTorchFunction")
+        return None if disabled is None else disabled()
+
+
+def has_memory(plainly: Any) -> bool:
+    """Whether a detached tensor's elements are there: one whose memory has been given back still has its shape."""
+    storage = plainly.untyped_storage() if hasattr(plainly, "untyped_storage") else plainly.storage()
+    steps = zip(plainly.size(), plainly.stride())
+    last = plainly.storage_offset() + sum((size - 1) * step for size, step in steps if size)
+    return bool(storage.nbytes() >= (last + 1) * plainly.element_size())
+
+
+def manager_of(value: Any, shape: Shape) -> Any:
+    """What holds a table's columns; None where that is not pandas' own."""
+    manager: Any = dict.get(shape.entries(value) or {}, "_mgr")
+    return manager if snapshot_types.module_name(type(manager)).startswith("pandas.") else None
+
+
+def is_plain(manager: Any) -> bool:
+    """Whether all of a table's columns are numpy's or pandas' own."""
+    return all(
+        snapshot_types.module_name(type(block.values)).partition(".")[0] in ("numpy", "pandas")
+        for block in getattr(manager, "blocks", ())
+    )
+
+
 class Arrays:
     """Describes them, as far as their libraries are loaded.
 
@@ -40,16 +104,10 @@ class Arrays:
 
     def __init__(self, until: float, names: Names) -> None:
         self._until, self._names, self._is_secret = until, names, names.is_secret
-        modules = sys.modules
-        self._numpy = snapshot_types.module_entries(modules.get("numpy"))
-        self._array: Any = _of_c(self._numpy.get("ndarray"))
-        self._generic: Any = _of_c(self._numpy.get("generic"))
-        # A module of the person's may have any of these names; those that are meant come with C code.
-        torch = snapshot_types.module_entries(modules.get("torch")) if _is_of_c(modules, "torch._C") else {}
-        self._tensor: Any = torch.get("Tensor")
-        pandas = snapshot_types.module_entries(modules.get("pandas")) if _is_of_c(modules, "pandas._libs.lib") else {}
-        self._frame: Any = pandas.get("DataFrame")
-        self._series: Any = pandas.get("Series")
+        libraries = Libraries()
+        self._libraries, self._numpy = libraries, libraries.numpy
+        self._array, self._generic, self._tensor = libraries.array, libraries.generic, libraries.tensor
+        self._frame, self._series = libraries.frame, libraries.series
 
     def is_known(self, shape: Shape) -> bool:
         """Whether values of a class are arrays or tables."""
@@ -157,20 +215,10 @@ class Arrays:
     # torch
 
     def _of_tensor(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
-        inner = snapshot_types.module_entries(sys.modules.get("torch._C"))
-        found: Dict[str, Any] = {"kind": "opaque", "text": "<{}>".format(shape.name)}
-        for one in shape.lineage:
-            if one is self._tensor:
-                break
-            if any(name == "__torch_dispatch__" for name, _ in snapshot_types.class_entries(one)):
-                return found  # Even its shape is what its class makes of it.
-        active: Any = inner.get("_len_torch_dispatch_stack")
-        if active is not None and active():
-            return found
-        disabled: Any = inner.get("DisableTorchFunction")
+        disabled = self._libraries.without_hooks(shape)
         if disabled is None:
-            return found
-        with disabled():
+            return {"kind": "opaque", "text": "<{}>".format(shape.name)}
+        with disabled:
             return self._read_tensor(value, shape, enter, depth)
 
     def _read_tensor(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
@@ -208,27 +256,21 @@ class Arrays:
         if self._array is None or device != "cpu" or str(tensor.layout.__get__(value)) != "torch.strided":
             return None
         plainly = tensor.detach(value)
-        storage = plainly.untyped_storage() if hasattr(plainly, "untyped_storage") else plainly.storage()
-        last = plainly.storage_offset() + sum(
-            (size - 1) * step for size, step in zip(plainly.size(), plainly.stride()) if size
-        )
-        # One whose memory has been given back still has its shape.
-        if storage.nbytes() < (last + 1) * plainly.element_size():
+        if not has_memory(plainly):
             return None
         return plainly.resolve_conj().resolve_neg().numpy() if plainly.is_complex() else plainly.numpy()
 
     # pandas
 
     def _of_frame(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
-        entries = shape.entries(value) or {}
-        manager: Any = dict.get(entries, "_mgr")
-        if not snapshot_types.module_name(type(manager)).startswith("pandas."):
+        manager = manager_of(value, shape)
+        if manager is None:
             return {"kind": "opaque", "text": "<{}>".format(shape.name)}
         sizes = [len(axis) for axis in manager.axes][::-1]
         found = self._table(shape, sizes)
-        if shape.kind is not self._frame or not self._is_plain(manager):
+        if shape.kind is not self._frame or not is_plain(manager):
             return found
-        head = self._iloc(self._frame)(value)[:ROWS, :COLUMNS]
+        head = self._libraries.iloc(self._frame, value)[:ROWS, :COLUMNS]
         labels = [_label(one) for one in head.columns.tolist()]
         columns = [head.iloc[:, number] for number in range(len(labels))]
         found["columns"] = [[label, str(column.dtype)] for label, column in zip(labels, columns)]
@@ -244,15 +286,14 @@ class Arrays:
         return found
 
     def _of_series(self, value: Any, shape: Shape, enter: Enter, depth: int) -> Dict[str, Any]:
-        entries = shape.entries(value) or {}
-        manager: Any = dict.get(entries, "_mgr")
-        if not snapshot_types.module_name(type(manager)).startswith("pandas."):
+        manager = manager_of(value, shape)
+        if manager is None:
             return {"kind": "opaque", "text": "<{}>".format(shape.name)}
         found = self._table(shape, [len(axis) for axis in manager.axes])
-        if shape.kind is not self._series or not self._is_plain(manager):
+        if shape.kind is not self._series or not is_plain(manager):
             return found
-        head = self._iloc(self._series)(value)[: ELEMENTS // 2]
-        found["columns"] = [[_label(dict.get(entries, "_name")), str(head.dtype)]]
+        head = self._libraries.iloc(self._series, value)[: ELEMENTS // 2]
+        found["columns"] = [[_label(dict.get(shape.entries(value) or {}, "_name")), str(head.dtype)]]
         is_secret = self._is_secret(found["columns"][0][0])
         elements = self._left_out(found["columns"][0][0], head.tolist()) if is_secret else head.tolist()
         found["items"] = self._rows(head.index.tolist(), elements, enter, depth)
@@ -266,20 +307,9 @@ class Arrays:
                 self._names.keep(name, one)
         return [LEFT_OUT] * len(elements)
 
-    def _iloc(self, kind: Any) -> Any:
-        """What takes rows and columns of a table by their numbers."""
-        return kind.iloc.fget
-
     def _table(self, shape: Shape, sizes: List[int]) -> Dict[str, Any]:
         text = "<{} {}>".format(shape.name, tuple(sizes))
         return {"kind": "table", "shape": sizes, "length": sizes[0], "columns": [], "items": [], "text": text}
-
-    def _is_plain(self, manager: Any) -> bool:
-        """Whether all of a table's columns are numpy's or pandas' own."""
-        blocks = getattr(manager, "blocks", ())
-        return all(
-            snapshot_types.module_name(type(block.values)).partition(".")[0] in ("numpy", "pandas") for block in blocks
-        )
 
     def _rows(self, labels: List[Any], rows: List[Any], enter: Enter, depth: int) -> List[List[int]]:
         found: List[List[int]] = []
