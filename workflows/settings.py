@@ -177,7 +177,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "AML_SUMMARIES",
         "on",
-        "on: debuggers show tensors, arrays, data frames and series by shape, range, NaN and first values; or off",
+        "whether debuggers show tensors, arrays and data frames by shape, range, NaN and first values: on or off",
         _one_of("on", "off"),
     ),
     Setting("AML_PIPELINE_FILE", "", "pipeline, component, job or schedule of Azure ML", path=True),
