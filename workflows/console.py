@@ -21,7 +21,9 @@ from .terminal import Output, escaped, plain, printable
 from .words import in_words
 
 #: Where a result holds values of the person's own program; only known secrets are left out of them.
-OWN = frozenset(("locals", "values", "response"))
+OWN = frozenset(("locals", "values", "response", "responses", "stops", "stepped", "set")) | frozenset(
+    ("frame_locals", "opened", "logged_values", "by_rank")
+)
 #: Seconds after which a wait says what it waits for.
 REASON_AFTER = 1.0
 #: Seconds after which a line of progress on a terminal shows how long it has been there.

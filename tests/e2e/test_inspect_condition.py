@@ -76,6 +76,6 @@ def test_what_is_no_number_of_hits_is_refused(hits: str) -> None:
 
 def test_a_number_of_hits_alone_is_counted_by_the_debugger() -> None:
     assert Condition().breakpoint_at(3) == {"line": 3}
-    assert read_condition(None, "2").breakpoint_at(3) == {"line": 3, "hitCondition": "== 2"}
+    assert read_condition(None, "2").breakpoint_at(3) == {"line": 3, "hitCondition": ">= 2"}
     both = read_condition(" x > 1 ", "2")
     assert both.counted == 1 and "'x > 1'" in both.breakpoint_at(3)["condition"]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from workflows.errors import UserError
-from workflows.flows.watching import _see_alive, again, again_on_what_was_left
+from workflows.flows.step_looks import _see_alive
+from workflows.flows.watching import again, again_on_what_was_left
 from workflows.runs import attachable
 from workflows.runs import record as records
 from workflows.runs.record import RUNNING, RunRecord, StepRecord

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from workflows.debugger.frames import Frame
+from workflows.debugger.frames import Frame, Variable
 from workflows.debugger.locations import ALWAYS, Condition, check_line, parse_location, resolve_source
 from workflows.debugger.sessions import (
     ATTACH_TIMEOUT,
@@ -28,7 +28,8 @@ from workflows.models import DebugEndpoint
 
 __all__ = ["Ended", "Frame", "Inspection", "Lost", "check_line", "inspect_stop", "parse_location", "resolve_source"]
 
-_TRIGGER_DONE = "trigger done"  # Our own, among what happens in the program.
+TRIGGER_DONE = "trigger done"
+"""Our own, among what happens in the program."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Inspection:
         trigger_result: What the trigger returned once the program had gone on.
         child: The process id of the child process that stopped; None where the program itself did.
         exception: ``type`` and ``message`` of the exception at which it stopped; None where it was a line.
+        frames: Frames and their variables, where those of more than one are wanted.
+        variables: The variables with what is in them, where that is wanted.
+        changed: What was set, by name.
+        steps: The lines that followed, each with its place and the variables that it has ``changed``.
     """
 
     stopped: Frame
@@ -52,6 +57,10 @@ class Inspection:
     trigger_result: Any = field(default=None)
     child: int | None = None
     exception: Mapping[str, str] | None = None
+    frames: tuple[tuple[Frame, Mapping[str, str]], ...] = ()
+    variables: tuple[Variable, ...] = ()
+    changed: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[Mapping[str, Any], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The part that ``--json`` shows; the trigger's result is for the caller to add."""
@@ -62,7 +71,19 @@ class Inspection:
             "values": dict(self.values),
             **({} if self.child is None else {"child": self.child}),
             **({} if self.exception is None else {"exception": dict(self.exception)}),
+            **self._more(),
         }
+
+    def _more(self) -> dict[str, Any]:
+        """What is there only where it was asked for."""
+        frames = [{**frame.as_json(), "locals": dict(found)} for frame, found in self.frames]
+        more = {
+            "frame_locals": frames,
+            "opened": [one.as_json() for one in self.variables],
+            "set": dict(self.changed),
+            "stepped": [dict(step) for step in self.steps],
+        }
+        return {name: value for name, value in more.items() if value}
 
 
 def _late(place: str, timeout: float) -> tuple[str, str]:
@@ -163,7 +184,7 @@ class Trigger:
             self._error = error
         finally:
             self._done.set()
-            self._session.post(Happening(_TRIGGER_DONE))
+            self._session.post(Happening(TRIGGER_DONE))
 
     def result(self, timeout: float) -> Any:
         """Wait for the end; raise what the trigger raised."""
@@ -196,7 +217,7 @@ def wait_for_stop(
         happening = session.wait(max(0.0, deadline - time.monotonic()))
         if happening is None:
             raise UserError(*words.late(place, timeout))
-        if happening.kind == _TRIGGER_DONE and running is not None:
+        if happening.kind == TRIGGER_DONE and running is not None:
             summary, lines = summarize(running.result(0.0))
             raise UserError(*words.ended(place, " ".join(summary.split())[:200]), details=lines)
         see_going(session, happening, place)

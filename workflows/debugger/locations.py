@@ -27,7 +27,7 @@ class Condition:
 
     Attributes:
         when: A Python expression that has to be true; empty for always.
-        hits: At which time of all that this is so, counted from 1; 0 for each.
+        hits: From which time of all on that this is so, counted from 1; 0 for each.
     """
 
     when: str = ""
@@ -42,7 +42,7 @@ class Condition:
         (pydevd.handle_breakpoint_condition in 1.8.22); then hits are counted here.
         """
         if not self.when:
-            return {"line": line, **({"hitCondition": f"== {self.hits}"} if self.hits else {})}
+            return {"line": line, **({"hitCondition": f">= {self.hits}"} if self.hits else {})}
         return {"line": line, "condition": f"{EVALUATED}({self.when!r}, globals(), locals())"}
 
     @property
@@ -63,18 +63,27 @@ def read_condition(when: str | None, hits: str | None) -> Condition:
     """
     text = (when or "").strip()
     if when is not None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                compile(text, "<--when>", "eval", dont_inherit=True)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            why = error.msg if isinstance(error, SyntaxError) else str(error)
-            raise BadValue(f"--when must be a Python expression, not {text!r}: {why}.", "Correct it.") from error
+        check_expression("--when", text)
     if hits is None:
         return Condition(text)
     if not hits.isascii() or not hits.isdigit() or len(hits) > _MOST_DIGITS or not int(hits):
         raise BadValue(f"--hits must be a whole number from 1 on, not {hits!r}.", "Correct it.")
     return Condition(text, int(hits))
+
+
+def check_expression(flag: str, text: str) -> None:
+    """See that a text is a Python expression.
+
+    Raises:
+        BadValue: It is none.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(text.strip(), f"<{flag}>", "eval", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        why = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise BadValue(f"{flag} must be a Python expression, not {text!r}: {why}.", "Correct it.") from error
 
 
 def parse_location(text: str) -> tuple[str, int]:
@@ -154,6 +163,12 @@ def check_line(path: Path, line: int) -> None:
     else:
         remedy = f"The last line that does is {lines[-1]}: {path.name}:{lines[-1]}"
     raise UserError(f"line {line} of {path.name} holds no code that runs", remedy, file=path, line=line)
+
+
+def first_line(path: Path) -> int:
+    """The first line of a file that holds code; 1 where that is not known."""
+    code = _compiled(path)
+    return min((number for number in _lines(code) if number >= 1), default=1) if code is not None else 1
 
 
 def _compiled(path: Path) -> CodeType | None:

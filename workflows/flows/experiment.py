@@ -40,10 +40,11 @@ from ..runs.plan import Plan, PlannedDebug
 from ..runs.record import RunRecord
 from ..runs.warm import warmed
 from ..settings import Settings
-from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, inspect_step, launch_json, until_open
+from .step_looks import StepLook, inspect_step
+from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, launch_json, until_open
 
 if TYPE_CHECKING:
-    from ..debugger.locations import Condition
+    from ..debugger.looking import Tell
     from ..experiments.configure import RunOptions
     from ..experiments.work import Work
     from .experiment_workspace import WorkspaceRuns
@@ -279,18 +280,9 @@ class ExperimentFlow:
         """Have what a run has written in its folder; see :meth:`.WorkspaceRuns.bring_outputs`."""
         return self.workspace.bring_outputs(run) if run.in_workspace else {}
 
-    def inspect(
-        self,
-        run: RunRecord,
-        location: str | None,
-        rank: int | None,
-        expressions: list[str],
-        timeout: float,
-        release: bool = False,
-        condition: Condition | None = None,
-    ) -> dict[str, Any]:
-        """Look at a line of the script, or at where it holds; see :func:`.watching.inspect_step`."""
-        return inspect_step(self._watching, run, location, run.steps[0], rank, expressions, timeout, release, condition)
+    def inspect(self, run: RunRecord, look: StepLook, tell: Tell) -> dict[str, Any]:
+        """Look at lines of the script, or at where it holds; see :func:`.step_looks.inspect_step`."""
+        return inspect_step(self._watching, run, replace(look, step=run.steps[0]), tell)
 
     def snapshots(self, run: RunRecord) -> Found:
         """The snapshots of a run's failure; those of a run in a workspace are fetched.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..debugger.inspect import Inspection, Words
-from ..debugger.locations import ALWAYS, Condition
+from ..debugger.inspect import Words
+from ..debugger.looking import Tell, Wanted
 from ..debugger.readiness import Events, read_events
 from ..errors import UserError
 from ..models import Service
@@ -32,79 +32,75 @@ class Look:
     """What is wanted of an inspection.
 
     Attributes:
-        location: ``FILE:LINE``; None to stop where the request raises.
+        locations: Where, as typed; none to stop where the request raises.
         request: What is sent.
-        expressions: What to evaluate at the stop.
-        timeout: Seconds for the stop to come, and for the response after it.
+        wanted: What to do there.
         is_given: Whether the person has said what to send.
         number: Of a request that was kept, its number.
-        condition: At which of the times that the line runs.
+        repeat: How often it is sent, one after the other.
     """
 
-    location: str | None
+    locations: tuple[str, ...]
     request: Request
-    expressions: tuple[str, ...] = ()
-    timeout: float = 60.0
+    wanted: Wanted
     is_given: bool = True
     number: int | None = None
-    condition: Condition = ALWAYS
+    repeat: int = 1
+
+    @property
+    def by_server(self) -> bool:
+        """Whether to stop at what the server answers for, with no place and no type of exception named."""
+        return not self.locations and not self.wanted.raised
 
 
-def inspect(service: Service, look: Look, seen: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Stop at a line while one request runs, or where it raises; look, and let it go on.
+def inspect(service: Service, look: Look, tell: Tell) -> dict[str, Any]:
+    """Stop at lines while requests run, or where one raises; look, and let it go on.
 
     Args:
         service: The running service.
         look: What is wanted.
-        seen: Called with what was seen at the stop, before the response is waited for.
+        tell: Called with ``stop``, ``step``, ``log`` or ``response`` and what there is to show, as it happens.
 
     Raises:
-        BadValue: The location cannot be read.
-        UserError: The line is not reached, another debugger is attached, and so on.
+        BadValue: A location cannot be read.
+        UserError: No line is reached, another debugger is attached, and so on.
     """
-    from ..debugger import inspect as inspection
-    from ..debugger.raised import inspect_raised
+    from ..debugger import looking
+    from ..debugger.places import read_place
+    from ..debugger.raised import inspect_raised, own_code
 
-    place = None
-    if look.location is not None:
-        name, line = inspection.parse_location(look.location)
-        place = inspection.resolve_source(name, cwd=Path.cwd(), roots=[service.score_script.parent, service.source])
-        inspection.check_line(place, line)
+    roots = [service.score_script.parent, service.source]
+    places = [read_place(text, cwd=Path.cwd(), roots=roots) for text in look.locations]
     holds = [e["event"] for e in read_events(service.events) if e["event"] in ("waiting", "loaded", "attached")]
     if holds[-1:] == ["loaded"] or not holds:
         _let_others_finish(service)
-    posting = _Posting(service, look)
-
-    def show(stop: Inspection) -> None:
-        seen(stop.as_json())
-
-    if place is not None:
-        found = inspection.inspect_stop(
+    posting = _Posting(service, look, tell)
+    wanted = look.wanted
+    if look.by_server:
+        stop = inspect_raised(
             service.endpoint,
-            place,
-            line,
-            look.expressions,
+            wanted.expressions,
             trigger=posting.post,
-            timeout=look.timeout,
+            timeout=wanted.timeout,
             summarize=posting.summary,
-            seen=show,
-            words=Words() if look.is_given else Words(ended=_nothing_given),
-            condition=look.condition,
-        )
-    else:
-        found = inspect_raised(
-            service.endpoint,
-            look.expressions,
-            trigger=posting.post,
-            timeout=look.timeout,
-            summarize=posting.summary,
-            seen=show,
+            seen=lambda found: tell("stop", found.as_json()),
             words=_nothing_raised(look),
             by_debugger=service.by_itself,
         )
-    result: dict[str, Any] = found.as_json()
-    result["response"] = found.trigger_result
-    return result
+        return {**stop.as_json(), "response": stop.trigger_result}
+    late = Words() if look.is_given else Words(ended=_nothing_given)
+    found = looking.look(
+        service.endpoint,
+        places,
+        wanted,
+        tell=tell,
+        own=own_code(service.endpoint.path_mappings),
+        trigger=posting.post_all,
+        summarize=lambda responses: posting.summary(responses[-1]),
+        words=late if places else _nothing_raised(look),
+    )
+    result = {**found.as_json(), "response": found.result[-1]}
+    return {**result, "responses": found.result} if look.repeat > 1 else result
 
 
 def _nothing_given(place: str, summary: str) -> tuple[str, str]:
@@ -170,8 +166,8 @@ def _let_others_finish(service: Service) -> None:
 class _Posting:
     """A request on its way to a service, and what the debuggee says of it."""
 
-    def __init__(self, service: Service, look: Look) -> None:
-        self._service = service
+    def __init__(self, service: Service, look: Look, tell: Tell) -> None:
+        self._service, self._tell, self._repeat = service, tell, look.repeat
         request = look.request
         if request.headers is None:
             _path, query, rest = request.path.partition("?")
@@ -180,11 +176,24 @@ class _Posting:
         if not service.by_itself:
             wishes = [f"name={self._name}"]
             wishes += ["again"] if look.number is not None else []
-            wishes += ["stop"] if look.location is None else []
+            wishes += ["stop"] if look.by_server else []
             request = replace(request, wishes=tuple(wishes))
         self._request = request
         # What others fail with meanwhile is told by other names.
         self._events = Events(service.events, service.events.stat().st_size if service.events.exists() else 0)
+
+    def post_all(self) -> list[dict[str, Any]]:
+        """Post it as often as is wanted, each once the one before has been answered.
+
+        Raises:
+            UserError: No answer came.
+        """
+        answers = []
+        for _ in range(self._repeat):
+            answers.append(self.post())
+            if self._repeat > 1:
+                self._tell("response", answers[-1])
+        return answers
 
     def post(self) -> dict[str, Any]:
         """Post it, and wait for its answer as long as that takes.

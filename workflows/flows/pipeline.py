@@ -21,10 +21,11 @@ from ..runs.record import RunRecord, StepRecord
 from ..runs.warm import warmed
 from ..settings import Settings
 from .examples import say_example
-from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, inspect_step, launch_json, until_open
+from .step_looks import StepLook, inspect_step
+from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, launch_json, until_open
 
 if TYPE_CHECKING:
-    from ..debugger.locations import Condition
+    from ..debugger.looking import Tell
     from .from_run import Taken
     from .snapshots import Found
 
@@ -305,20 +306,9 @@ class PipelineFlow:
             raise _no_step(name, names)
         return run.step(fitting[0])
 
-    def inspect(
-        self,
-        run: RunRecord,
-        location: str | None,
-        step: str | None,
-        rank: int | None,
-        expressions: list[str],
-        timeout: float,
-        release: bool = False,
-        condition: Condition | None = None,
-    ) -> dict[str, Any]:
-        """Look at a line of a step, or at what holds; see :func:`.watching.inspect_step`."""
-        wanted = self.step(run, step)
-        return inspect_step(self._watching, run, location, wanted, rank, expressions, timeout, release, condition)
+    def inspect(self, run: RunRecord, step: str | None, look: StepLook, tell: Tell) -> dict[str, Any]:
+        """Look at lines of a step, or at what holds; see :func:`.step_looks.inspect_step`."""
+        return inspect_step(self._watching, run, replace(look, step=self.step(run, step)), tell)
 
     def snapshots(self, run: RunRecord, step: str | None) -> Found:
         """The snapshots of a run's failures; those of a run in a workspace are fetched.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from ..settings import Settings
 from ..words import in_bytes
 
 if TYPE_CHECKING:
+    from ..debugger.looking import Tell
     from .failed_requests import FailedRequest
     from .inspected import Look
     from .stacks import Target
@@ -83,13 +84,13 @@ class Present:
             self.console.line("Took away a service of this project that no file told of.")
         return found
 
-    def inspect(self, look: Look, failed: int | None, seen: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    def inspect(self, look: Look, failed: int | None, tell: Tell) -> dict[str, Any]:
         """Stop during one request, look, and let it go on; see :func:`.inspected.inspect`.
 
         Args:
             look: What is wanted.
             failed: Post the kept request of this number in place of the one in ``look``; 0 for the latest.
-            seen: Called with what was seen at the stop.
+            tell: Called with what is seen, as it happens.
         """
         from . import failed_requests, inspected
 
@@ -101,7 +102,7 @@ class Present:
             self.console.line(f"Request {one.number}: {one.method} {one.route}, {in_bytes(one.bytes)}")
             if failed_requests.is_of_former_code(one, service):
                 self.console.line(f"  note: {service.score_script.name} was loaded anew since this request failed")
-        return inspected.inspect(service, look, seen)
+        return inspected.inspect(service, look, tell)
 
     def failed_requests(self) -> tuple[Service, list[FailedRequest]]:
         """The service, which may have ended, and the requests to it that failed."""

@@ -6,8 +6,8 @@ import json
 import mimetypes
 import re
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -27,6 +27,7 @@ _OF_ONE_CONNECTION = frozenset(
     ("connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding")
 )
 _MULTIPART, _FORM = "multipart/form-data", "application/x-www-form-urlencoded"
+_HEADER = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 _TYPE = re.compile(r"[\w.+-]+/[\w.+*-]+(?:\s*;[ -~]*)?", re.ASCII)
 
 
@@ -41,6 +42,7 @@ class Request:
         content_type: The body's, where there is one.
         headers: Of one that was sent before, all of them; its path is then whole. None for one that was typed.
         wishes: What the debuggee is asked for; the program does not see it.
+        extra: Headers of one that was typed, besides its content type.
     """
 
     method: str = "POST"
@@ -49,6 +51,7 @@ class Request:
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] | None = None
     wishes: tuple[str, ...] = ()
+    extra: tuple[tuple[str, str], ...] = ()
 
     def send_as_it_was(self, connection: HTTPConnection) -> None:
         """Send it with the headers that it had, and none of this client's own.
@@ -82,6 +85,8 @@ def read(
     method: str | None = None,
     form: Sequence[str] = (),
     query: Sequence[str] = (),
+    header: Sequence[str] = (),
+    text: bytes | None = None,
 ) -> Request:
     """Make a request of what was typed.
 
@@ -91,6 +96,8 @@ def read(
         method: One of :data:`METHODS`, in any case; by default POST.
         form: Fields ``NAME=VALUE`` and files ``NAME=@FILE``, in place of a file.
         query: Values ``NAME=VALUE`` behind the address.
+        header: Headers ``NAME=VALUE``.
+        text: The body itself, in place of a file; see :func:`typed_body`.
 
     Raises:
         BadValue: Two of them exclude each other, or one cannot be read.
@@ -101,23 +108,59 @@ def read(
         raise BadValue(f"--method must be one of {', '.join(METHODS)}, not {method}.", "Correct it.")
     if content_type is not None and not _TYPE.fullmatch(content_type):
         raise BadValue(f"--content-type must be such as image/png, not {content_type!r}.", "Correct it.")
-    if file is not None and form:
+    extra = tuple(_header(one) for one in header)
+    if (file is not None or text is not None) and form:
         raise BadValue("A request has either a file or form data for its body.", "Leave out --request or --form.")
     pairs = [_pair("--query", text) for text in query]
     path = f"/score?{urlencode(pairs)}" if pairs else "/score"
     if verb != "POST":
-        if file is not None or form or content_type is not None:
+        if file is not None or text is not None or form or content_type is not None:
             raise BadValue(
                 f"A {verb} has no body, and so neither --request nor --form nor --content-type.",
                 "Its values: --query NAME=VALUE",
             )
-        return Request(verb, path, None, "")
+        return Request(verb, path, None, "", extra=extra)
     if form:
-        return _form([_pair("--form", text) for text in form], content_type, path)
+        return replace(_form([_pair("--form", one) for one in form], content_type, path), extra=extra)
+    if text is not None:
+        return Request(verb, path, text, content_type or _type_of(text, Path()), extra=extra)
     if file is None:
-        return Request(verb, path, b"" if content_type else b"{}", content_type or "application/json")
+        body = b"" if content_type else b"{}"
+        return Request(verb, path, body, content_type or "application/json", extra=extra)
     body = _content(file, "--request")
-    return Request(verb, path, body, content_type or _type_of(body, file))
+    return Request(verb, path, body, content_type or _type_of(body, file), extra=extra)
+
+
+def typed_body(typed: str | None, stdin: Callable[[], bytes]) -> tuple[Path | None, bytes | None]:
+    """What was typed after ``--request``: a file, or the body itself.
+
+    Args:
+        typed: A file's path, ``-`` for standard input, or JSON text: an object, a list or a text in quotes.
+        stdin: Reads standard input.
+
+    Raises:
+        BadValue: What begins as JSON is none.
+    """
+    if typed is None:
+        return None, None
+    if typed == "-":
+        return None, stdin()
+    if typed.lstrip()[:1] not in ("{", "[", '"') or Path(typed[:255]).exists():
+        return Path(typed), None
+    try:
+        json.loads(typed)
+    except (ValueError, RecursionError) as error:
+        raise BadValue(f"--request is neither a file nor JSON: {error}.", "Correct it, or name a file.") from error
+    return None, typed.encode()
+
+
+def _header(typed: str) -> tuple[str, str]:
+    name, value = _pair("--header", typed)
+    if not _HEADER.fullmatch(name) or not value.isprintable() or not value.isascii():
+        raise BadValue(f"--header must be NAME=VALUE of HTTP, not {typed!r}.", "Correct it.")
+    if name.lower() in _OF_ONE_CONNECTION or name.lower() == "content-type":
+        raise BadValue(f"The header {name} is not for you to set.", "For the content type: --content-type TYPE")
+    return name, value
 
 
 def _pair(flag: str, text: str) -> tuple[str, str]:

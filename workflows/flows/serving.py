@@ -276,7 +276,9 @@ def exchange(port: int, request: Request, timeout: float | None, secure: bool = 
         connection = HTTPSConnection("127.0.0.1", port, timeout=timeout, context=context)
     try:
         if request.headers is None:
-            headers = {"Content-Type": request.content_type} if request.content_type else {}
+            headers = dict(request.extra)
+            if request.content_type:
+                headers["Content-Type"] = request.content_type
             if request.wishes:
                 headers[WISHES] = ", ".join(request.wishes)
             connection.request(request.method, request.path, request.body, headers)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from .. import report, storage
 from ..console import Console, Step
@@ -22,9 +18,6 @@ from ..runs import record as records
 from ..runs.attachable import Attachable
 from ..runs.record import RunRecord, StepRecord
 from .phases import PhaseLines
-
-if TYPE_CHECKING:
-    from ..debugger.locations import Condition
 
 #: Seconds between two looks at the announcements, which are a small local file.
 LOOK_SECONDS = 0.01
@@ -107,7 +100,7 @@ def until_open(watching: Watching, run: RunRecord, only: str | None = None) -> l
         UserError: A step failed, the run is over, or nothing announced itself in time.
     """
     with watching.console.step("tail-log") as shown:
-        found = _Watch(watching, run, only).until_open(shown)
+        found = Watch(watching, run, only).until_open(shown)
         shown.text = summary(found, watching.limit) if found else "no step raised" if run.on_error else NOTHING
     return found
 
@@ -150,148 +143,7 @@ class StepFailed(UserError):
     """A step of a run has failed."""
 
 
-def inspect_step(
-    watching: Watching,
-    run: RunRecord,
-    location: str | None,
-    wanted: StepRecord | None,
-    rank: int | None,
-    expressions: list[str],
-    timeout: float,
-    release: bool = False,
-    condition: Condition | None = None,
-) -> dict[str, Any]:
-    """Stop at a line of a step, look, and let it go on; or look at the exception at which it holds.
-
-    Args:
-        watching: How to watch.
-        run: The run.
-        location: ``FILE:LINE``; None for whatever holds at an exception, which then holds on.
-        wanted: The step; None for that of the file, or the first that holds.
-        rank: The rank; None for any.
-        expressions: What to evaluate.
-        timeout: Seconds for the stop to come.
-        release: Whether what holds at an exception is let go after the look.
-        condition: At which of the times that the line runs; None for the first.
-
-    Raises:
-        UserError: Nothing stops or holds there, and so on.
-    """
-    from . import held
-
-    if location is None:
-        held.check(run)
-        _check_rank(run, [wanted] if wanted else [step for step in run.steps if step.debugged], rank)
-        return held.inspect(watching, run, None, _found(watching, run, wanted, rank), expressions, timeout, release)
-    from ..debugger import inspect as inspection
-    from ..debugger.dap_connection import DapError
-    from ..debugger.locations import ALWAYS
-
-    name, line = inspection.parse_location(location)
-    steps = [wanted] if wanted else [entry for entry in run.steps if entry.debugged]
-    roots = [Path(local) for entry in steps for local, _remote in entry.mappings]
-    roots += [root / _script_folder(run) for root in roots]
-    source = inspection.resolve_source(name, cwd=Path.cwd(), roots=list(dict.fromkeys(roots)))
-    inspection.check_line(source, line)
-    target = wanted or _step_of(run, source)
-    if rank is None and not run.on_error:
-        rank = min(target.ports, default=0)
-    _check_rank(run, [target], rank)
-    found = _found(watching, run, target, rank)
-    one = found[0]
-    if one.error is not None and "message" in one.error and run.on_error:
-        return held.inspect(watching, run, (source, line), found, expressions, timeout, True)
-    if release:
-        raise held.nothing(run)
-    while True:
-        try:
-            stop = inspection.inspect_stop(
-                found[0].endpoint,
-                source,
-                line,
-                expressions,
-                trigger=None,
-                timeout=timeout,
-                condition=condition or ALWAYS,
-            )
-            return stop.as_json()
-        except (inspection.Ended, inspection.Lost) as error:
-            # A step may start several scripts, one after the other, and a script may become another by an exec.
-            found = _Watch(watching, run, target.name, rank).until_next(timeout)
-            if not found:
-                if isinstance(error, inspection.Lost):
-                    _see_alive(run, target.name)
-                elif _without_children(run, target.name):
-                    why = "Child processes are left out of this run (--no-children). With them: "
-                    raise UserError(error.problem, why + again(run, target.name)) from error
-                raise
-        except UserError as error:
-            if isinstance(error.__cause__, DapError):
-                _see_alive(run, target.name)
-            raise
-
-
-def _check_rank(run: RunRecord, steps: Sequence[StepRecord], rank: int | None) -> None:
-    """See that one of the steps has this rank debugged."""
-    if rank is None or any(not step.ports or rank in step.ports for step in steps):
-        return
-    target = steps[0]
-    ranks = ", ".join(map(str, target.ports))
-    raise UserError(
-        f"Rank {rank} of {target.name} is not debugged in this run; debugged: {ranks}.",
-        f"For this one: {again(run, target.name)} --rank {rank}",
-    )
-
-
-def _found(watching: Watching, run: RunRecord, target: StepRecord | None, rank: int | None) -> list[Attachable]:
-    """What can be looked at, with a word about what else holds."""
-    name = target.name if target is not None else None
-    with watching.console.step("tail-log") as shown:
-        found = _Watch(watching, run, name, rank).until_open(shown)
-        if not found:
-            raise UserError(f"No step of the run {run.run_id} has raised.", f"Submit it again: {again(run)}")
-        shown.text = summary(found, watching.limit)
-    one = found[0]
-    others = [
-        str(other.rank)
-        for other in attachable.of_step(one.run, one.step)
-        if other.rank != one.rank and other.state == attachable.WAITING
-    ]
-    if others:
-        which = f"ranks {', '.join(others)} hold too" if others[1:] else f"rank {others[0]} holds too"
-        watching.console.line(
-            f"  note: {which}; a script that waits for {'them' if others[1:] else 'it'} goes no further"
-        )
-    return found
-
-
-def _script_folder(run: RunRecord) -> str:
-    """The folder of an experiment's script below its source; empty where that is the source itself."""
-    with contextlib.suppress(ValueError):
-        words = shlex.split(run.command)
-        return os.path.dirname(words[0]) if words else ""
-    # A secret that was taken out of it may have left a quote without its other one.
-    return ""
-
-
-def _see_alive(run: RunRecord, name: str) -> None:
-    """See whether a step with which no debugger could speak has only come to its end.
-
-    Raises:
-        UserError: It has.
-    """
-    deadline = time.monotonic() + ENDING_SECONDS
-    while time.monotonic() < deadline:
-        now = records.load(run.folder) or run
-        step = now.step(name)
-        if step.status == records.FAILED:
-            raise step_failed(now, step)
-        if step.final:
-            raise UserError(f"{name} has come to its end: {step.status}.", f"Submit it again: {again(now, name)}")
-        time.sleep(LOOK_SECONDS)
-
-
-class _Watch:
+class Watch:
     """Waits for a step that a debugger can be let into."""
 
     def __init__(self, watching: Watching, run: RunRecord, only: str | None = None, rank: int | None = None) -> None:
@@ -617,16 +469,6 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
     )
 
 
-def _without_children(run: RunRecord, step: str) -> bool:
-    """Whether no debugger is let into what a step's scripts start."""
-    from ..runs import plan
-
-    if run.in_workspace:
-        return False
-    planned = next((one for one in plan.load(run.folder).steps if one.name == step), None)
-    return planned is not None and planned.debug is not None and not planned.debug.children
-
-
 def _why_not_held(run: RunRecord, step: StepRecord) -> list[str]:
     """Why a step that failed under --on-error did not hold, a line; none where it did."""
     if not run.on_error or not step.debugged or any(one.error is not None for one in attachable.of_step(run, step)):
@@ -635,25 +477,6 @@ def _why_not_held(run: RunRecord, step: StepRecord) -> list[str]:
         "note: it did not hold, since no exception left its Python: the script has caught it, or a program ended with "
         "that exit code. A breakpoint where it is caught stops there."
     ]
-
-
-def _step_of(run: RunRecord, source: Path) -> StepRecord:
-    """The step whose code holds a file; of several the first that is not over."""
-    # By the name of a link, or by that of what it leads to.
-    names = (source.resolve(), source.parent.resolve() / source.name)
-    matching = [
-        step
-        for step in run.steps
-        if step.debugged
-        and any(name.is_relative_to(Path(local).resolve()) for local, _remote in step.mappings for name in names)
-    ]
-    if not matching:
-        debugged = ", ".join(step.name for step in run.steps if step.debugged) or "none"
-        raise UserError(
-            f"No debugged step of the run {run.run_id} has {source.name} in its code folder.",
-            f"Debugged are: {debugged}. Name the step: --step NAME",
-        )
-    return next((step for step in matching if not step.final), matching[-1])
 
 
 def summary(found: Sequence[Attachable], timeout: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -224,7 +225,10 @@ def _path_in(text: str, kind: str) -> Path | None:
     path = absolute(text)
     if kind == PATH:
         return path
-    return path if path.exists() else None
+    # A text that is no name may be longer than any.
+    with contextlib.suppress(OSError):
+        return path if path.exists() else None
+    return None
 
 
 def argv(typed: Typed, places: Places) -> list[str]:

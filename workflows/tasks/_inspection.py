@@ -15,21 +15,18 @@ from ..reading import read_bytes
 if TYPE_CHECKING:
     from ..runs.record import RunRecord
 
-CONDITION_HELP = {
-    "when": "Stop only where this expression is true.",
-    "hits": "N: stop at the Nth time that the line runs, in each process; with --when at the Nth that it is true.",
-}
 #: Characters of a value that are shown.
 SHOWN_CHARACTERS = 300
 
 
-def show(console: Console, result: Mapping[str, Any], code: Iterable[Path]) -> None:
+def show(console: Console, result: Mapping[str, Any], code: Iterable[Path], *, all_code: bool = False) -> None:
     """Show where the program stopped, its stack, and its values.
 
     Args:
         console: Where to.
         result: What an inspection has found.
         code: Folders of the person's own code, whose frames are shown beside those of the stopped file's folder.
+        all_code: Whether all frames are shown.
     """
     from ..paths import shown
 
@@ -41,7 +38,7 @@ def show(console: Console, result: Mapping[str, Any], code: Iterable[Path]) -> N
     folders = [Path(stopped["file"]).parent, *code]
     others = 0
     for frame in result["stack"]:
-        if not _is_own(Path(frame["file"]), folders):
+        if not all_code and not _is_own(Path(frame["file"]), folders):
             others += 1
             continue
         console.line(f"  {frame['function']:<24} {shown(Path(frame['file']))}:{frame['line']}")

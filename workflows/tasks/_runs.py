@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 #: For `inspect` of a run.
-LOCATION_HELP = "FILE:LINE to stop at, such as train.py:21. Without it, show the exception at which the program holds."
+LOCATION_HELP = "FILE:LINE or FILE:FUNCTION to stop at, such as train.py:21. Without it, show where the program holds."
 RELEASE_HELP = "Show the exception at which the program holds, then let the program end."
 
 #: Seconds that a step may take to end after its script has.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadValue
 from ._command import Command, command
 from ._dap_client import PRINT_HELP, show_places
-from ._inspection import CONDITION_HELP
+from ._looks import LOOKS_HELP, LOOKS_ITERABLE
 from ._snapshots import SNAPSHOT_HELP, SNAPSHOT_HELPS, Asked, attach_snapshot, look, refuse_remote
 from ._stacks import HELP as STACKS_HELP
 from .container import stop_service
@@ -238,79 +237,104 @@ def reload(run: Command) -> None:
     run.console.result({"scoring_url": service.scoring_url, "seconds": run.console.seconds})
 
 
+def _stdin_here(_run: Command, values: dict[str, Any]) -> bool:
+    """With ``--remote``: standard input is this machine's."""
+    from ._looks import read_stdin
+
+    if values.get("request") == "-":
+        try:
+            values["request"] = read_stdin().decode()
+        except UnicodeDecodeError as error:
+            raise BadValue("What comes over standard input is no text.", "Name a file: --request FILE") from error
+    return False
+
+
 @command(
     json=True,
     help={
-        "location": "FILE:LINE to stop at, such as score.py:21; without one: --on-error or --failed.",
-        "on_error": "Stop where the request raises, with no line named.",
+        "location": "FILE:LINE or FILE:FUNCTION, such as score.py:21 or score.py:run; else --on-error or --failed.",
+        "on_error": "Stop where the request raises, with no line named; with a TYPE where one of that type is raised.",
         "failed": "Post a failed request again: the one with this number in deploy.requests, or the latest.",
-        "request": "File whose content is posted to /score, of any kind; without one, an empty JSON object.",
+        "request": "What is posted to /score: a file of any kind, - for standard input, or JSON text; default: {}.",
         "content_type": "The request's content type; else JSON where it is JSON, or what the file's name says.",
         "form": "Form data in place of a file: NAME=VALUE or NAME=@FILE; may be repeated.",
         "query": "NAME=VALUE to add to the address; may be repeated.",
+        "header": "NAME=VALUE: header of the request; may be repeated.",
         "method": "POST, GET or OPTIONS; default: POST.",
-        "eval": "Expression to evaluate at the stop; may be repeated.",
-        **CONDITION_HELP,
+        "repeat": "N: post it N times, one after the other; default: 1.",
+        **LOOKS_HELP,
         "timeout": "Seconds to wait for the stop, and then for the response; default: 60.",
     },
-    iterable=["eval", "form", "query"],
+    iterable=["form", "query", "header", *LOOKS_ITERABLE],
     positional=["location"],
-    optional=["failed"],
-    paths={"location": "file:line", "request": "path", "form": "name=@path"},
+    optional=["failed", "on_error"],
+    paths={"location": "file:line", "at": "file:line", "request": "path or name", "form": "name=@path"},
+    before=_stdin_here,
     interrupted="The program goes on.",
 )
 def inspect(
     run: Command,
     eval: list[str],
+    at: list[str],
+    set: list[str],
     form: list[str],
     query: list[str],
+    header: list[str],
     location: str | None = None,
-    on_error: bool = False,
+    on_error: str | None = None,
     failed: str | None = None,
     request: str | None = None,
     content_type: str | None = None,
     method: str | None = None,
+    repeat: str | None = None,
     timeout: str = "60",
     when: str | None = None,
     hits: str | None = None,
+    times: str | None = None,
+    log: str | None = None,
+    steps: str | None = None,
+    step_into: bool = False,
+    frames: str | None = None,
+    depth: str | None = None,
+    all_code: bool = False,
 ) -> None:
-    """Stop at a line during a request, or where it raises, and show stack, values and response, without an editor."""
-    from ..debugger.locations import read_condition
+    """Stop at lines during a request, or where it raises, and show stack, values and response, without an editor."""
     from ..flows.inspected import Look, not_given
-    from ..flows.request import read
-    from ._inspection import read_failed, read_timeout, show, show_response
+    from ..flows.request import read, typed_body
+    from ._inspection import read_failed, show_response
+    from ._looks import Shown, Typed, read_looks, read_number, read_stdin, say_missed
 
-    limit, number = read_timeout(timeout), read_failed(failed)
-    typed = (request, content_type, method, *form, *query)
-    is_given = number is not None or any(typed)
-    if number is not None and any(typed):
+    number = read_failed(failed)
+    sent = (request, content_type, method, *form, *query, *header)
+    is_given = number is not None or any(sent)
+    if number is not None and any(sent):
         raise BadValue("--failed posts a request that is kept.", "Leave out what says another one.")
-    if location is not None and on_error:
+    typed = Typed(
+        location, at, eval, set, when, hits, times, log, steps, step_into, frames, depth, all_code, timeout, on_error
+    )
+    if typed.locations and on_error:
         raise BadValue("One stop at a time: at a line, or with --on-error where the request raises.", "Leave out one.")
-    if location is None and not on_error and number is None:
+    if not typed.locations and not on_error and number is None:
         raise BadValue(
             "Nothing says where to stop.", "Name a line, such as score.py:21, or: --on-error --request FILE, --failed"
         )
-    condition = read_condition(when, hits)
-    if location is None and (when is not None or hits is not None):
-        raise BadValue("--when and --hits are for a line.", "Name one, such as score.py:21.")
+    wanted = read_looks(typed)
+    shown = Shown(run.console, [run.settings.project], all_code)
+    file, body = typed_body(request, read_stdin)
+    posted = read(file, content_type, method, form, query, header, body)
+    look = Look(typed.locations, posted, wanted, is_given, repeat=read_number("repeat", repeat, 1))
     seen: dict[str, Any] = {}
-
-    def show_stop(stop: dict[str, Any]) -> None:
-        seen.update(stop, response=None)
-        show(run.console, stop, [run.settings.project])
-
-    sent = read(Path(request) if request else None, content_type, method, form, query)
-    look = Look(location, sent, tuple(eval), limit, is_given, condition=condition)
     try:
-        seen = _deployment(run, held=False).inspect(look, number, show_stop)
-        show_response(run.console, seen["response"])
+        seen = _deployment(run, held=False).inspect(look, number, shown.tell)
+        if look.repeat == 1:
+            show_response(run.console, seen["response"])
+        say_missed(run.console, seen)
         if not is_given and (error := not_given(seen["response"])):
             raise error
     finally:
         # Whatever becomes of the request.
-        if seen:
-            run.console.result(seen)
+        if seen or shown.seen:
+            run.console.result(seen or {**shown.seen, "response": None})
 
 
 @command(json=True, help=STACKS_HELP, iterable=["eval"])

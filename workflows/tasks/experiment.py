@@ -16,7 +16,7 @@ from ..paths import absolute
 from ..words import in_words
 from ._command import Command, command
 from ._dap_client import PRINT_HELP
-from ._inspection import CONDITION_HELP
+from ._looks import LOOKS_HELP, LOOKS_ITERABLE, ON_ERROR_HELP
 from ._quiet import INTERRUPTED
 from ._runs import (
     LOCATION_HELP,
@@ -307,19 +307,22 @@ def attach(
         "location": LOCATION_HELP,
         "release": RELEASE_HELP,
         "run": RUN_HELP,
-        "rank": "Rank of a distributed script, if several are debugged.",
-        "eval": "Expression to evaluate at the stop; may be repeated.",
-        **CONDITION_HELP,
+        "rank": "Rank of a distributed script, if several are debugged; all: all of them, side by side.",
+        "on_error": ON_ERROR_HELP,
+        **LOOKS_HELP,
         "timeout": "Seconds to wait for the stop; default: 60.",
     },
-    iterable=["eval"],
+    iterable=LOOKS_ITERABLE,
     positional=["location", "run"],
-    paths={"location": "file:line"},
+    optional=["on_error"],
+    paths={"location": "file:line", "at": "file:line"},
     interrupted=LEFT,
 )
 def inspect(
     call: Command,
     eval: list[str],
+    at: list[str],
+    set: list[str],
     location: str | None = None,
     run: str | None = None,
     rank: str | None = None,
@@ -327,23 +330,26 @@ def inspect(
     release: bool = False,
     when: str | None = None,
     hits: str | None = None,
+    times: str | None = None,
+    log: str | None = None,
+    steps: str | None = None,
+    step_into: bool = False,
+    frames: str | None = None,
+    depth: str | None = None,
+    all_code: bool = False,
+    on_error: str | None = None,
 ) -> None:
-    """Stop at a line of the script, or look at where it holds, and show stack and values, without an editor."""
-    from ..debugger.locations import read_condition
-    from ._inspection import code_of, read_timeout, show
+    """Stop at lines of the script, or look at where it holds, and show stack and values, without an editor."""
+    from ._looks import Typed, look_at_run
 
     location, run = read_place(location, run)
-    number = read_rank(rank) if rank is not None else None
-    if rank is not None and number is None:
-        raise BadValue("One rank is inspected at a time.", "Name it: --rank N")
-    seconds, condition = read_timeout(timeout), read_condition(when, hits)
-    if location is None and (when is not None or hits is not None):
-        raise BadValue("--when and --hits are for a line.", "Name one, such as train.py:21.")
+    typed = Typed(
+        location, at, eval, set, when, hits, times, log, steps, step_into, frames, depth, all_code, timeout, on_error
+    )
     flow = _flow(call)
     found = flow.find(run)
-    stopped = flow.inspect(found, location, number, list(eval), seconds, release, condition)
-    show(call.console, stopped, code_of(found, call.project))
-    call.console.result(stopped)
+    result = look_at_run(call, found, typed, rank, release, lambda look, tell: flow.inspect(found, look, tell))
+    call.console.result(result)
 
 
 @command(

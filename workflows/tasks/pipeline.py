@@ -12,7 +12,7 @@ from ..errors import BadValue, UserError
 from ..words import in_words
 from ._command import Command, command
 from ._dap_client import PRINT_HELP
-from ._inspection import CONDITION_HELP
+from ._looks import LOOKS_HELP, LOOKS_ITERABLE, ON_ERROR_HELP
 from ._quiet import INTERRUPTED
 from ._runs import (
     LOCATION_HELP,
@@ -283,19 +283,22 @@ def attach(
         "release": RELEASE_HELP,
         "run": RUN_HELP,
         "step": "Step, if its script's name is not unique.",
-        "rank": "Rank of a distributed step, if several are debugged.",
-        "eval": "Expression to evaluate at the stop; may be repeated.",
-        **CONDITION_HELP,
+        "rank": "Rank of a distributed step, if several are debugged; all: all of them, side by side.",
+        "on_error": ON_ERROR_HELP,
+        **LOOKS_HELP,
         "timeout": "Seconds to wait for the stop; default: 60.",
     },
-    iterable=["eval"],
+    iterable=LOOKS_ITERABLE,
     positional=["location", "run"],
-    paths={"location": "file:line"},
+    optional=["on_error"],
+    paths={"location": "file:line", "at": "file:line"},
     interrupted=LEFT,
 )
 def inspect(
     call: Command,
     eval: list[str],
+    at: list[str],
+    set: list[str],
     location: str | None = None,
     run: str | None = None,
     step: str | None = None,
@@ -304,22 +307,25 @@ def inspect(
     release: bool = False,
     when: str | None = None,
     hits: str | None = None,
+    times: str | None = None,
+    log: str | None = None,
+    steps: str | None = None,
+    step_into: bool = False,
+    frames: str | None = None,
+    depth: str | None = None,
+    all_code: bool = False,
+    on_error: str | None = None,
 ) -> None:
-    """Stop at a line of a step, or look at where it holds, and show stack and values, without an editor."""
-    from ..debugger.locations import read_condition
-    from ._inspection import code_of, read_timeout, show
+    """Stop at lines of a step, or look at where it holds, and show stack and values, without an editor."""
+    from ._looks import Typed, look_at_run
 
     location, run = read_place(location, run)
-    number = read_rank(rank) if rank is not None else None
-    if rank is not None and number is None:
-        raise BadValue("One rank is inspected at a time.", "Name it: --rank N")
-    seconds, condition = read_timeout(timeout), read_condition(when, hits)
-    if location is None and (when is not None or hits is not None):
-        raise BadValue("--when and --hits are for a line.", "Name one, such as train.py:21.")
+    typed = Typed(
+        location, at, eval, set, when, hits, times, log, steps, step_into, frames, depth, all_code, timeout, on_error
+    )
     flow = _flow(call)
     found = flow.find(run)
-    result = flow.inspect(found, location, step, number, list(eval), seconds, release, condition)
-    show(call.console, result, code_of(found, call.project))
+    result = look_at_run(call, found, typed, rank, release, lambda look, tell: flow.inspect(found, step, look, tell))
     if not result.get("holds"):
         call.console.line("The step goes on: inv pipeline.status")
     call.console.result(result)

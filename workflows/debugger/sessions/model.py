@@ -26,6 +26,11 @@ STOPPED, LOGGED, OUTPUT, CONTINUED, CONDITION, ENDED, LOST = (
 
 #: What begins the text of a value that is logged; no program's output comes this way.
 _MARK = "\x01azureml\x01"
+SAY_SETTLED = (
+    "(lambda d: d.writer.add_command(d.cmd_factory.make_io_message("
+    f"'{_MARK}settled {{}}', 1)))(__import__('sys').modules['_pydevd_bundle.pydevd_constants'].get_global_debugger())"
+)
+"""Has debugpy say a number, behind all that it has said before."""
 #: Characters of a logged value.
 _MOST_CHARACTERS = 2000
 
@@ -51,7 +56,7 @@ class Breakpoint:
     def as_dap(self, number: int) -> Json:
         """The breakpoint as the Debug Adapter Protocol has it (SourceBreakpoint)."""
         found = self.condition.breakpoint_at(self.line)
-        return {**found, "logMessage": _log_message(number, self.log)} if self.log else found
+        return {**found, "logMessage": _log_message(number, self.log, self.condition.when)} if self.log else found
 
 
 @dataclass(frozen=True)
@@ -134,30 +139,43 @@ class Happening:
     dropped: int = 0
 
 
-def _log_message(number: int, expression: str) -> str:
+def _log_message(number: int, expression: str, when: str) -> str:
     """The message of a logpoint, with which debugpy tells an expression's value.
 
     Of a value debugpy tells ``str``, and of an expression that raises only the error's text: so it is evaluated as
     for a watch. The expression is spelled in hexadecimal, since debugpy takes each brace for its own.
     """
-    text = f"repr((\n{expression}\n))".encode().hex()
-    value = f"{EVALUATED}(bytes.fromhex('{text}').decode(), dict(globals(), **locals()), None)"
+    value = _evaluated(f"repr((\n{expression}\n))")
     cut = f"v if len(v) <= {_MOST_CHARACTERS} else v[:{_MOST_CHARACTERS}] + '… (%d characters)' % len(v)"
-    error = "'!%s: %s' % (v.etype.__name__, v.result)"
-    shown = f"(lambda v: '=' + ({cut}) if type(v) is str else {error})({value})"
+    error = "'%s: %s' % (v.etype.__name__, v.result)"
+    shown = f"(lambda v: '=' + ({cut}) if type(v) is str else '!' + {error})({value})"
+    if when:
+        # debugpy logs as well where a condition raises.
+        shown = f"(lambda v: '?' + {error} if hasattr(v, 'etype') else '')({_evaluated(f'bool({when})')}) or {shown}"
     return f"{_MARK}{number}\x01{{__import__('time').time()}}\x01{{{shown}}}"
 
 
+def _evaluated(expression: str) -> str:
+    return f"{EVALUATED}(bytes.fromhex('{expression.encode().hex()}').decode(), dict(globals(), **locals()), None)"
+
+
 def read_logged(text: str, child: int | None) -> Happening | None:
-    """The value that an output of debugpy's tells; None where it is another output."""
+    """The value, or the error of a condition, that an output of debugpy's tells; None where it is another output."""
     if not text.startswith(_MARK):
         return None
     try:
         number, at, value = text[len(_MARK) :].split("\x01", 2)
         value = value.rstrip("\r\n")
-        return Happening(LOGGED, float(at), child, None, int(number), value[1:], value[:1] == "!")
+        kind = CONDITION if value[:1] == "?" else LOGGED
+        return Happening(kind, float(at), child, None, int(number), value[1:], value[:1] != "=")
     except ValueError:
         return None
+
+
+def read_settled(text: str) -> int | None:
+    """The number of :data:`SAY_SETTLED`; None where it is another output."""
+    start, _, number = text.strip().rpartition(" ")
+    return int(number) if start == f"{_MARK}settled" and number.isdigit() else None
 
 
 def as_mapped(source: Path, mappings: Sequence[PathMapping]) -> str:

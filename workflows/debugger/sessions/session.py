@@ -78,6 +78,7 @@ class DebugSession:
         self._changed = threading.Condition()
         self._happenings: deque[Happening] = deque()
         self._dropped = 0
+        self._settling: dict[int, threading.Event] = {}
         self._over: Happening | None = None
         self._is_closing = False
         self._children: ChildSessions | None = None
@@ -143,7 +144,7 @@ class DebugSession:
         """At which exceptions to stop from now on, as of the class."""
         with self._errors(), self._changing:
             self._exceptions = model.exception_filters(types, filters)
-            for peer in self._others_last():
+            for peer in self._all():
                 with self._ending(peer):
                     peer.client.request("setExceptionBreakpoints", self._exceptions)
 
@@ -174,7 +175,7 @@ class DebugSession:
         """Have every process know the breakpoints of these files."""
         for path in sorted(paths):
             wanted = [placed for placed in self._placed.values() if placed.breakpoint.file == path]
-            for peer in self._others_last():
+            for peer in self._all():
                 with self._ending(peer):
                     views = peer.put(path, wanted, REQUEST_TIMEOUT)
                     if peer.child is not None:
@@ -185,7 +186,7 @@ class DebugSession:
                         message = "" if view.get("verified", True) else str(view.get("message", ""))
                         self._placed[placed.number] = replace(placed, line=line, message=message)
 
-    def _others_last(self) -> list[Peer]:
+    def _all(self) -> list[Peer]:
         return list(self._peers.values())
 
     # What happens
@@ -221,6 +222,17 @@ class DebugSession:
             self._happenings.append(happening)
             self._changed.notify_all()
 
+    def settle(self, timeout: float = RELEASE_TIMEOUT) -> None:
+        """Wait until all that the program has said up to now can be taken; as far as it still answers."""
+        for peer in self._all():
+            number = next(self._numbers)
+            heard = self._settling[number] = threading.Event()
+            with contextlib.suppress(DapError):
+                # Behind what it has said: an answer to a request may overtake that in the adapter.
+                peer.ask_program(model.SAY_SETTLED.format(number), timeout)
+                heard.wait(timeout)
+            del self._settling[number]
+
     @property
     def stops(self) -> list[Stop]:
         """What stands at this moment: the program, its children."""
@@ -250,7 +262,7 @@ class DebugSession:
             paths = {placed.breakpoint.file for placed in self._placed.values()}
             self._placed.clear()
             self._exceptions = model.exception_filters((), ())
-            for peer in self._others_last():
+            for peer in self._all():
                 peer.release(paths)
 
     def _go_on(self, stop: Stop, command: str) -> None:
@@ -392,12 +404,33 @@ class DebugSession:
         elif event.name == "output":
             text = str(event.body.get("output", ""))
             logged = model.read_logged(text, peer.child)
-            if logged is not None:
-                self.post(logged)
+            if (number := model.read_settled(text)) is not None:
+                if number in self._settling:
+                    self._settling[number].set()
+            elif logged is not None:
+                self._on_logged(peer, logged)
             elif event.body.get("category") != "telemetry":
                 self.post(Happening(model.OUTPUT, child=peer.child, text=text))
         elif event.name == "continued":
             self.post(Happening(model.CONTINUED, child=peer.child))
+
+    def _on_logged(self, peer: Peer, logged: Happening) -> None:
+        with self._changing:
+            placed = self._placed.get(logged.breakpoint or 0)
+            # It may have been taken away since.
+            if placed is None:
+                return
+            if logged.kind == model.LOGGED and not self._counts(placed):
+                return
+        if logged.kind == model.CONDITION:
+            self._on_condition(placed, logged.text, peer)
+        else:
+            self.post(logged)
+
+    def _counts(self, placed: Placed) -> bool:
+        """Count one of the times that a condition is true; whether it is one of those that are wanted."""
+        self._passed[placed.number] = self._passed.get(placed.number, 0) + 1
+        return self._passed[placed.number] > placed.breakpoint.condition.counted
 
     def _on_stop(self, peer: Peer, event: DapEvent) -> None:
         # Whoever sets breakpoints waits for the adapter's numbers of them.
@@ -420,14 +453,14 @@ class DebugSession:
             # debugpy stops as well where a condition raises.
             told = peer.evaluate(stop.frame, f"bool({when})", self._timeout)
             if told != "True":
-                self._on_condition(placed, f"--when {when} raises at {_place(placed)}: {told}", peer)
+                self._on_condition(placed, told, peer)
                 return False
         with self._changing:
-            self._passed[placed.number] = self._passed.get(placed.number, 0) + 1
-            return self._passed[placed.number] > wanted.condition.counted
+            return self._counts(placed)
 
-    def _on_condition(self, placed: Placed, text: str, peer: Peer) -> None:
+    def _on_condition(self, placed: Placed, error: str, peer: Peer) -> None:
         """A condition has raised: it would at each time, so the breakpoint goes."""
+        text = f"--when {placed.breakpoint.condition.when} raises at {_place(placed)}: {error}"
         with contextlib.suppress(UserError):
             self.remove(placed.number)
         self.post(Happening(model.CONDITION, child=peer.child, breakpoint=placed.number, text=text, is_error=True))

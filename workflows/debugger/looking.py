@@ -1,0 +1,352 @@
+"""A look at a running program in one command: at stops, at values that pass by, at the lines that follow."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from workflows.debugger.frames import Frame
+from workflows.debugger.inspect import TRIGGER_DONE, Inspection, Trigger, Words, read_stop, see_going
+from workflows.debugger.locations import ALWAYS, Condition
+from workflows.debugger.places import Place
+from workflows.debugger.sessions import ATTACH_TIMEOUT, DebugSession, Happening, Stop, model
+from workflows.errors import UserError
+from workflows.models import DebugEndpoint
+
+#: How often is stopped where no place is named is kept under this number; breakpoints begin at 1.
+_ANYWHERE = 0
+#: Seconds that a step may take before the program is taken to do something else.
+_STEP_SECONDS = 10.0
+
+_WORDS = Words()
+
+Tell = Callable[[str, dict[str, Any]], None]
+"""Called with ``stop``, ``step`` or ``log`` and what is to be shown, as it happens."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of a look.
+
+    Attributes:
+        condition: At which of the times that a line runs.
+        expressions: Evaluated at each stop, in this order.
+        times: How often each place is stopped at, or logged.
+        log: An expression whose value is told, without a stop; empty to stop.
+        steps: How many lines to go on after a stop.
+        into: Whether into what a line calls.
+        every_frame: Whether the variables of every frame of the person's own code are shown.
+        depth: So deep containers are opened.
+        sets: Names and the expressions for their new values.
+        all_code: Whether libraries are looked into.
+        raised: Exceptions to stop at where they are raised, by type; an empty one is any. None for none.
+        timeout: Seconds, each, for a stop to come, an expression, and the trigger's end.
+    """
+
+    condition: Condition = ALWAYS
+    expressions: tuple[str, ...] = ()
+    times: int = 1
+    log: str = ""
+    steps: int = 0
+    into: bool = False
+    every_frame: bool = False
+    depth: int = 0
+    sets: tuple[tuple[str, str], ...] = ()
+    all_code: bool = False
+    raised: str | None = None
+    timeout: float = 60.0
+
+
+@dataclass
+class Found:
+    """What a look has seen.
+
+    Attributes:
+        stops: In order.
+        logged: Values, in order: ``at``, ``place``, ``count``, ``value``.
+        missed: Places that were not reached.
+        result: What the trigger returned.
+    """
+
+    stops: list[Inspection] = field(default_factory=list)
+    logged: list[dict[str, Any]] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    result: Any = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The part that ``--json`` shows: the first stop, and all of them where there are more."""
+        empty: dict[str, Any] = {"stopped": None, "stack": [], "locals": {}, "values": {}}
+        told = self.stops[0].as_json() if self.stops else empty
+        if len(self.stops) > 1:
+            told["stops"] = [stop.as_json() for stop in self.stops]
+        if self.logged:
+            told["logged_values"] = self.logged
+        if self.missed:
+            told["not_reached"] = self.missed
+        return told
+
+
+def look(
+    endpoint: DebugEndpoint,
+    places: Sequence[Place],
+    wanted: Wanted,
+    *,
+    tell: Tell,
+    own: Callable[[Frame], bool],
+    trigger: Callable[[], Any] | None = None,
+    summarize: Callable[[Any], tuple[str, Sequence[str]]] = lambda value: (str(value), ()),
+    words: Words = _WORDS,
+    attach_timeout: float = ATTACH_TIMEOUT,
+    meet: Callable[[], None] = lambda: None,
+) -> Found:
+    """Look at a program as wanted, and let it go on, whatever happens.
+
+    Args:
+        endpoint: Where the program welcomes a debugger, and its path mappings.
+        places: Where; none for where an exception is raised, or else where the code calls ``breakpoint()``.
+        wanted: What to do there.
+        tell: What is told as it happens.
+        own: Whether a frame is of the person's own code.
+        trigger: As of :func:`~workflows.debugger.inspect.inspect_stop`, like the next three.
+        summarize: A few words about the trigger's result.
+        words: What is said where no place is reached.
+        attach_timeout: Seconds for connecting and attaching.
+        meet: Called at each stop once it has been read, before the program goes on: waits for the other ranks.
+
+    Raises:
+        UserError: No place is reached; a condition raises; an expression does not end; as of
+            :class:`~workflows.debugger.sessions.DebugSession`. What the trigger raises passes through.
+    """
+    breakpoints = [place.breakpoint(endpoint.path_mappings, wanted.condition, wanted.log) for place in places]
+    filters = ("raised",) if wanted.raised == "" else ()
+    # What is own code matters to steps and to what is raised; a line in a library is as good as any other.
+    mine = not wanted.all_code and (wanted.raised is not None or (wanted.steps > 0 and all(map(_is_own, places))))
+    with DebugSession(
+        endpoint,
+        breakpoints=breakpoints,
+        filters=filters,
+        types=(wanted.raised,) if wanted.raised else (),
+        just_my_code=mine,
+        timeout=attach_timeout,
+    ) as session:
+        numbers = {placed.number: place for placed, place in zip(session.breakpoints, places, strict=True)}
+        running = Trigger(trigger, session) if trigger else None
+        one = _Look(session, numbers, wanted, tell, own, meet)
+        try:
+            one.run(running, summarize, words)
+        finally:
+            session.release()
+        if running is not None:
+            one.found.result = running.result(wanted.timeout)
+            # What it did may be told only now.
+            session.settle()
+            one.take_logged()
+    return one.found
+
+
+def _is_own(place: Place) -> bool:
+    return place.source is not None and not {"site-packages", "dist-packages"} & set(place.source.parts)
+
+
+class _Look:
+    """A look at work."""
+
+    def __init__(
+        self,
+        session: DebugSession,
+        places: Mapping[int, Place],
+        wanted: Wanted,
+        tell: Tell,
+        own: Callable[[Frame], bool],
+        meet: Callable[[], None],
+    ) -> None:
+        self._session, self._places, self._wanted = session, places, wanted
+        self._tell, self._own, self._meet = tell, own, meet
+        self._left = dict.fromkeys([*places, *([] if places else [_ANYWHERE])], wanted.times)
+        self._counts: dict[int, int] = {}
+        self._exception = ""
+        self.found = Found()
+
+    @property
+    def _name(self) -> str:
+        names = [place.text for place in self._places.values()]
+        if names or self._wanted.raised is not None:
+            return " and ".join(names) or self._wanted.raised or "an exception"
+        return "breakpoint()"
+
+    def run(self, running: Trigger | None, summarize: Callable[[Any], tuple[str, Sequence[str]]], words: Words) -> None:
+        """Look until each place has been seen as often as wanted, or nothing more can come."""
+        deadline = time.monotonic() + self._wanted.timeout
+        while self._left:
+            happening = self._session.wait(max(0.0, deadline - time.monotonic()))
+            if happening is None:
+                if not self._has_seen:
+                    raise UserError(*words.late(self._name, self._wanted.timeout))
+                break
+            if happening.kind == TRIGGER_DONE and running is not None:
+                self._session.settle()
+                self.take_logged()
+                if not self._has_seen:
+                    summary, lines = summarize(running.result(0.0))
+                    raise UserError(*words.ended(self._name, " ".join(summary.split())[:200]), details=lines)
+                break
+            if happening.kind in (model.ENDED, model.LOST) and self._has_seen:
+                break
+            see_going(self._session, happening, self._name)
+            if happening.kind == model.LOGGED:
+                self._log(happening)
+            elif happening.stop is not None and self._on_stop(happening.stop):
+                deadline = time.monotonic() + self._wanted.timeout
+        reached = {number for number, left in self._left.items() if left < self._wanted.times}
+        self.found.missed = [
+            place.text for number, place in self._places.items() if number in self._left and number not in reached
+        ]
+
+    @property
+    def _has_seen(self) -> bool:
+        return bool(self.found.stops or self.found.logged)
+
+    # Values
+
+    def take_logged(self) -> None:
+        """Take what has been logged by now."""
+        while (happening := self._session.wait(0.0)) is not None and happening.kind not in (model.ENDED, model.LOST):
+            if happening.kind == model.CONDITION:
+                see_going(self._session, happening, self._name)
+            if happening.kind == model.LOGGED:
+                self._log(happening)
+
+    def _log(self, happening: Happening) -> None:
+        number = happening.breakpoint or 0
+        if number not in self._left:
+            return
+        count = self._counts[number] = self._counts.get(number, 0) + 1
+        told: dict[str, Any] = {
+            "at": datetime.fromtimestamp(happening.at).isoformat(timespec="milliseconds"),
+            "place": self._places[number].text,
+            "count": count,
+            "value": happening.text,
+        }
+        told.update({"error": True} if happening.is_error else {})
+        told.update({} if happening.child is None else {"child": happening.child})
+        told.update({"dropped": happening.dropped} if happening.dropped else {})
+        self.found.logged.append(told)
+        self._tell("log", told)
+        self._used(number)
+
+    def _used(self, number: int) -> None:
+        self._left[number] -= 1
+        if not self._left[number]:
+            del self._left[number]
+            if number == _ANYWHERE:
+                self._session.set_exceptions()
+            else:
+                self._session.remove(number)
+
+    # Stops
+
+    def _on_stop(self, stop: Stop) -> bool:
+        """Look at a stop and let it go on. Returns whether it was one that is wanted."""
+        number = stop.breakpoint
+        if number is None and _ANYWHERE in self._left and self._is_meant(stop):
+            number = _ANYWHERE
+        if number not in self._left:
+            # A child may end at any moment, which ends no more than its session.
+            with contextlib.nullcontext() if stop.child is None else contextlib.suppress(UserError):
+                self._session.go_on(stop)
+            return False
+        assert number is not None
+        session, wanted = self._session, self._wanted
+        choose = self._own if number == _ANYWHERE else lambda frame: True
+        found = read_stop(session, stop, wanted.expressions, wanted.timeout, choose)
+        found = replace(found, **self._more(stop, found))
+        self._used(number)
+        self._meet()
+        if wanted.steps:
+            self._tell("stop", found.as_json())
+            stepped = self._step(stop, found)
+            self.found.stops.append(replace(found, steps=stepped))
+        else:
+            self.found.stops.append(found)
+            if self._left:
+                session.go_on(stop)
+            else:
+                session.release()
+            # Only now: who shows it may be waited for.
+            self._tell("stop", found.as_json())
+        return True
+
+    def _is_meant(self, stop: Stop) -> bool:
+        """Whether a stop at no place is one that is wanted.
+
+        An exception is stopped at again at each frame on its way out.
+        """
+        if self._wanted.raised is None or stop.exception is None:
+            return self._wanted.raised is None
+        told = self._session.evaluate(stop, "id(__exception__[1])", timeout=self._wanted.timeout)
+        if told.isdigit() and told == self._exception:
+            return False
+        self._exception = told
+        return True
+
+    def _more(self, stop: Stop, found: Inspection) -> dict[str, Any]:
+        """What is looked at beyond the one frame; after that what is to be set is set."""
+        session, wanted, more = self._session, self._wanted, dict[str, Any]()
+        if wanted.every_frame:
+            frames = [frame for frame in found.stack if wanted.all_code or self._own(frame) or frame is found.stopped]
+            more["frames"] = tuple((frame, session.locals(stop, frame)) for frame in frames)
+        if wanted.depth:
+            more["variables"] = tuple(session.variables(stop, found.stopped, depth=wanted.depth))
+        if wanted.sets:
+            more["changed"] = {
+                name: session.set_variable(stop, name, text, found.stopped, wanted.timeout)
+                for name, text in wanted.sets
+            }
+        return more
+
+    def _step(self, stop: Stop, found: Inspection) -> tuple[dict[str, Any], ...]:
+        """The next lines, with what has changed in the variables at each."""
+        session, steps = self._session, list[dict[str, Any]]()
+        before = {(found.stopped.file, found.stopped.function): {**found.locals, **(found.changed or {})}}
+        others: list[Stop] = []
+        here: Stop | None = stop
+        while here is not None and len(steps) < self._wanted.steps:
+            session.step(here, "into" if self._wanted.into else "over")
+            here = self._next_stop(here, others)
+            if here is None:
+                break
+            frame = here.frame
+            now = session.locals(here)
+            known = before.get((frame.file, frame.function))
+            changed = {name: value for name, value in now.items() if known is None or known.get(name) != value}
+            before[frame.file, frame.function] = now
+            steps.append({**frame.as_json(), "changed": changed})
+            self._tell("step", steps[-1])
+        if here is not None:
+            session.go_on(here)
+        for other in others:
+            self._on_stop(other)
+        return tuple(steps)
+
+    def _next_stop(self, stop: Stop, others: list[Stop]) -> Stop | None:
+        """Where a step has led; None where the program has gone on, or ended."""
+        deadline = time.monotonic() + _STEP_SECONDS
+        kept = []
+        try:
+            while (happening := self._session.wait(max(0.0, deadline - time.monotonic()))) is not None:
+                if happening.kind in (TRIGGER_DONE, model.ENDED, model.LOST):
+                    kept.append(happening)
+                    return None
+                if happening.stop is not None and happening.child == stop.child:
+                    return happening.stop
+                if happening.stop is not None:
+                    others.append(happening.stop)
+        finally:
+            for happening in kept:
+                if happening.kind == TRIGGER_DONE:
+                    self._session.post(happening)
+        return None

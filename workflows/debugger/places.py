@@ -1,0 +1,130 @@
+"""Places to stop at, as a person types them: ``score.py:42``, ``score.py:run``, ``package.module:function``."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from workflows.debugger.locations import Condition, check_line, parse_location, resolve_source
+from workflows.debugger.sessions.model import Breakpoint, Function, as_mapped
+from workflows.errors import BadValue
+from workflows.models import PathMapping
+from workflows.reading import read_bytes
+
+_NAME = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to stop.
+
+    Attributes:
+        text: What it is called in messages.
+        source: The file, an absolute local path; None for a module of the program's.
+        line: Counted from 1; 0 for a module's function.
+        function: The module's function, or the only one of a line that is meant.
+        module: The module's name.
+    """
+
+    text: str
+    source: Path | None = None
+    line: int = 0
+    function: str = ""
+    module: str = ""
+
+    def breakpoint(self, mappings: Sequence[PathMapping], condition: Condition, log: str = "") -> Breakpoint | Function:
+        """The breakpoint for a program with these path mappings."""
+        if self.source is None:
+            return Function(self.module, self.function, condition, log)
+        return Breakpoint(as_mapped(self.source, mappings), self.line, condition, log, self.function)
+
+
+def read_place(text: str, *, cwd: Path, roots: Sequence[Path]) -> Place:
+    """Find the place that a person means.
+
+    Args:
+        text: As typed.
+        cwd: The current folder, absolute.
+        roots: Folders of the code that is debugged, absolute.
+
+    Raises:
+        BadValue: It is of no such form, or the file has no such function.
+        UserError: There is no such file, or its line holds no code.
+    """
+    before, colon, name = text.strip().rpartition(":")
+    if not colon or not before.strip() or not _NAME.fullmatch(name):
+        file, line = parse_location(text)
+        source = resolve_source(file, cwd=cwd, roots=roots)
+        check_line(source, line)
+        return Place(f"{source.name}:{line}", source, line)
+    # A module has neither a folder nor an ending; nobody calls a file like one.
+    if is_module(text):
+        return Place(f"{before}:{name}", module=before, function=name)
+    source = resolve_source(before, cwd=cwd, roots=roots)
+    line, only = find_function(source, name)
+    return Place(f"{source.name}:{name}", source, line, only)
+
+
+def is_module(text: str) -> bool:
+    """Whether a place is a module's function, and not one of a file."""
+    before, colon, name = text.strip().rpartition(":")
+    return bool(colon and _NAME.fullmatch(name) and _NAME.fullmatch(before) and not before.endswith(".py"))
+
+
+def find_function(source: Path, name: str) -> tuple[int, str]:
+    """The first line of a function in a file that runs when it is called.
+
+    Args:
+        source: The file.
+        name: The function's name; of a method, or of a function in another, also with what it is in: ``Net.forward``.
+
+    Returns:
+        The line, and the function's own name where its definition runs on the same line; else an empty one.
+
+    Raises:
+        BadValue: There is none, or there are several.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(read_bytes(source))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise BadValue(f"{source.name} cannot be read as Python here: {error}", "Name a line instead.") from error
+    found = _functions(tree.body, "")
+    named = [one for one in found if one[0] == name] or [one for one in found if one[0].endswith(f".{name}")]
+    if not named:
+        known = ", ".join(one[0] for one in found[:20]) or "none"
+        raise BadValue(
+            f"there is no function {name} in {source.name}",
+            f"Write it as FILE:LINE, for example {source.name}:42, or name one of its functions: {known}.",
+        )
+    if len({one[0] for one in named}) > 1:
+        several = ", ".join(one[0] for one in named[:20])
+        raise BadValue(f"{source.name} has several functions {name}", f"Name one of: {several}.")
+    # Of two with the same name the last one is what the name means in the end.
+    node = named[-1][1]
+    first = node.body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and len(node.body) > 1:
+        first = node.body[1]
+    return first.lineno, node.name if first.lineno == node.lineno else ""
+
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def _functions(body: Sequence[ast.AST], inside: str) -> list[tuple[str, _Function]]:
+    """All functions, by their names with what they are in."""
+    found: list[tuple[str, _Function]] = []
+    for node in body:
+        if isinstance(node, _Function):
+            found += [(inside + node.name, node), *_functions(node.body, f"{inside}{node.name}.")]
+        elif isinstance(node, ast.ClassDef):
+            found += _functions(node.body, f"{inside}{node.name}.")
+        else:
+            inner = [part for part in ast.iter_child_nodes(node) if isinstance(part, ast.stmt | ast.ExceptHandler)]
+            found += _functions(inner, inside)
+    return found

@@ -1,0 +1,371 @@
+"""A look at the steps of a run without an editor: at lines of their code, at all ranks at once, at what holds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..runs import attachable
+from ..runs import record as records
+from ..runs.attachable import Attachable
+from ..runs.record import RunRecord, StepRecord
+from . import held
+from .watching import ENDING_SECONDS, LOOK_SECONDS, Watch, Watching, again, step_failed, summary
+
+if TYPE_CHECKING:
+    from ..debugger.looking import Found, Tell, Wanted
+    from ..debugger.places import Place
+
+#: How many ranks are looked at side by side.
+_MOST_RANKS = 64
+#: Seconds that a rank's thread may take to let go once all is over.
+_LEAVE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class StepLook:
+    """What is wanted of an inspection of a run.
+
+    Attributes:
+        locations: Where, as typed; none for whatever holds, or else for the next ``breakpoint()``.
+        wanted: What to do there.
+        step: The step; None for that of the file, or the first that holds.
+        rank: The rank; None for any.
+        every_rank: Whether all ranks are looked at, side by side.
+        release: Whether what holds at an exception is let go after the look.
+    """
+
+    locations: tuple[str, ...]
+    wanted: Wanted
+    step: StepRecord | None = None
+    rank: int | None = None
+    every_rank: bool = False
+    release: bool = False
+
+
+def inspect_step(watching: Watching, run: RunRecord, look: StepLook, tell: Tell) -> dict[str, Any]:
+    """Stop at lines of a step, look, and let it go on; or look at where it holds.
+
+    Args:
+        watching: How to watch.
+        run: The run.
+        look: What is wanted.
+        tell: Called with ``stop``, ``step``, ``log`` or ``ranks`` and what there is to show, as it happens.
+
+    Raises:
+        UserError: Nothing stops or holds there, and so on.
+    """
+    from ..debugger.places import read_place
+
+    wanted = look.wanted
+    if not look.locations and wanted.raised is None:
+        return _what_holds(watching, run, look, tell)
+    steps = [look.step] if look.step else [entry for entry in run.steps if entry.debugged]
+    roots = [Path(local) for entry in steps for local, _remote in entry.mappings]
+    roots += [root / _script_folder(run) for root in roots]
+    roots = list(dict.fromkeys(roots))
+    places = [read_place(text, cwd=Path.cwd(), roots=roots) for text in look.locations]
+    sources = [place.source for place in places if place.source is not None]
+    target = look.step or (
+        _step_of(run, sources[0]) if sources else next((one for one in steps if not one.final), None)
+    )
+    if target is None:
+        raise UserError(f"Nothing of the run {run.run_id} is debugged.", f"Submit it again: {again(run)}")
+    rank = look.rank
+    if rank is None and not run.on_error and not look.every_rank:
+        rank = min(target.ports, default=0)
+    _check_rank(run, [target], rank)
+    found = _found(watching, run, target, rank)
+    one = found[0]
+    if one.error is not None and "message" in one.error and run.on_error:
+        if len(places) != 1 or places[0].source is None:
+            raise UserError(f"{one.step.name} holds at {one.what}.", f"To see it: inv {run.kind}.inspect")
+        place = (places[0].source, places[0].line)
+        return _told(tell, held.inspect(watching, run, place, found, wanted.expressions, wanted.timeout, True))
+    if look.release:
+        raise held.nothing(run)
+    if look.every_rank and len(found) > 1:
+        return _side_by_side(found, places, wanted, tell)
+    while True:
+        try:
+            return _look(found[0], places, wanted, tell).as_json()
+        except UserError as error:
+            found = _next(watching, run, target.name, rank, error, wanted.timeout)
+
+
+def _next(
+    watching: Watching, run: RunRecord, name: str, rank: int | None, error: UserError, timeout: float
+) -> list[Attachable]:
+    """What comes after a script that has ended before it was reached.
+
+    Raises:
+        UserError: Nothing does; or it was another error.
+    """
+    from ..debugger.dap_connection import DapError
+    from ..debugger.sessions import Ended, Lost
+
+    if not isinstance(error, Ended | Lost):
+        if isinstance(error.__cause__, DapError):
+            _see_alive(run, name)
+        raise error
+    # A step may start several scripts, one after the other, and a script may become another by an exec.
+    found = Watch(watching, run, name, rank).until_next(timeout)
+    if not found:
+        if isinstance(error, Lost):
+            _see_alive(run, name)
+        elif _without_children(run, name):
+            why = "Child processes are left out of this run (--no-children). With them: "
+            raise UserError(error.problem, why + again(run, name)) from error
+        raise error
+    return found
+
+
+def _look(
+    one: Attachable,
+    places: Sequence[Place],
+    wanted: Wanted,
+    tell: Tell,
+    meet: Callable[[], None] = lambda: None,
+) -> Found:
+    from ..debugger import looking
+    from ..debugger.raised import own_code
+
+    own = own_code(one.endpoint.path_mappings)
+    return looking.look(one.endpoint, places, wanted, tell=tell, own=own, meet=meet)
+
+
+def _told(tell: Tell, result: dict[str, Any]) -> dict[str, Any]:
+    tell("stop", result)
+    return result
+
+
+# All ranks
+
+
+@dataclass
+class _Rank:
+    """The look at one rank."""
+
+    number: int
+    told: list[dict[str, Any]] = field(default_factory=list)
+    found: Found | None = None
+    error: BaseException | None = None
+
+
+def _side_by_side(found: Sequence[Attachable], places: Sequence[Place], wanted: Wanted, tell: Tell) -> dict[str, Any]:
+    """Look at every rank at once: none goes on before all have stopped and been read, as they may wait for each other.
+
+    Raises:
+        UserError: None has stopped; else what went wrong with a rank is said beside the others.
+    """
+    ranks = [_Rank(one.rank or 0) for one in found[:_MOST_RANKS]]
+    everyone = threading.Barrier(len(ranks))
+    speaking = threading.Lock()
+
+    def meet() -> None:
+        # Those that have not come within the limit are not waited for, nor at the next stop.
+        with contextlib.suppress(threading.BrokenBarrierError):
+            everyone.wait(wanted.timeout)
+
+    def work(one: Attachable, rank: _Rank) -> None:
+        def tell_rank(kind: str, told: dict[str, Any]) -> None:
+            told["rank"] = rank.number
+            if kind == "stop":
+                rank.told.append(told)
+            elif kind == "log":
+                with speaking:
+                    tell(kind, told)
+
+        try:
+            rank.found = _look(one, places, wanted, tell_rank, meet)
+        except BaseException as error:
+            rank.error = error
+        finally:
+            # The others have nobody to wait for any more.
+            if rank.error is not None:
+                everyone.abort()
+
+    # Daemons, so that Ctrl-C ends the command: what it leaves goes on, as its connections close.
+    threads = [
+        threading.Thread(target=work, args=(one, rank), name=f"rank-{rank.number}", daemon=True)
+        for one, rank in zip(found, ranks, strict=False)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(0.5)
+    seen = [rank for rank in ranks if rank.found is not None]
+    if not seen:
+        raise next(rank.error for rank in ranks if rank.error is not None)
+    return _compared(ranks, tell)
+
+
+def _compared(ranks: Sequence[_Rank], tell: Tell) -> dict[str, Any]:
+    """The ranks' stops, with the names whose values differ."""
+    found = [(rank, rank.found) for rank in ranks if rank.found is not None]
+    rows = []
+    for rank, one in found:
+        told = one.as_json()
+        rows.append({"rank": rank.number, **told})
+    stopped = [row for row in rows if row["stopped"] is not None]
+    differ = []
+    for kind in ("locals", "values"):
+        names = dict.fromkeys(name for row in stopped for name in row[kind])
+        differ += [name for name in names if len({row[kind].get(name) for row in stopped}) > 1]
+    missing = [
+        {"rank": rank.number, "error": rank.error.problem if isinstance(rank.error, UserError) else str(rank.error)}
+        for rank in ranks
+        if rank.error is not None
+    ]
+    result = {**found[0][1].as_json(), "by_rank": [*rows, *missing], "differ": differ}
+    logged = sorted(
+        (entry for row in rows for entry in row.get("logged_values", ())), key=lambda entry: str(entry["at"])
+    )
+    if logged:
+        result["logged_values"] = logged
+    tell("ranks", result)
+    return result
+
+
+# What holds
+
+
+def _what_holds(watching: Watching, run: RunRecord, look: StepLook, tell: Tell) -> dict[str, Any]:
+    """Look at the exception at which a step holds, or say that it holds before its first line.
+
+    Where it does not hold it is stopped where its code calls ``breakpoint()``.
+    """
+    wanted = look.wanted
+    steps = [look.step] if look.step else [step for step in run.steps if step.debugged]
+    _check_rank(run, steps, look.rank)
+    if run.on_error or look.release:
+        held.check(run)
+        found = _found(watching, run, look.step, look.rank)
+        return _told(tell, held.inspect(watching, run, None, found, wanted.expressions, wanted.timeout, look.release))
+    found = _found(watching, run, look.step, look.rank)
+    if found[0].state != attachable.WAITING:
+        return _look(found[0], (), wanted, tell).as_json()
+    script = _first_line(run, found[0])
+    which = "" if found[0].rank is None else f" --rank {found[0].rank}"
+    watching.console.line(
+        f"{found[0].step.name} holds before its first line; nothing has run yet. To stop in it: "
+        f"inv {run.kind}.inspect FILE:LINE --run {run.number}{which}"
+    )
+    place = {"file": script[0], "line": script[1], "function": "<module>"} if script else None
+    return {"stopped": place, "stack": [place] if place else [], "locals": {}, "values": {}, "holds": True}
+
+
+def _first_line(run: RunRecord, one: Attachable) -> tuple[str, int] | None:
+    """The script before whose first line a step holds, and that line; None where it is not known."""
+    from ..debugger.locations import first_line
+    from ..runs import plan
+
+    command = next(step.command for step in plan.load(run.folder).steps if step.name == one.step.name)
+    with contextlib.suppress(ValueError):
+        for word in shlex.split(command[:20_000]):
+            for local, _remote in one.step.mappings:
+                script = Path(local, word)
+                if word.endswith(".py") and script.is_file():
+                    return str(script), first_line(script)
+    return None
+
+
+# Steps and ranks
+
+
+def _check_rank(run: RunRecord, steps: Sequence[StepRecord], rank: int | None) -> None:
+    """See that one of the steps has this rank debugged."""
+    if rank is None or any(not step.ports or rank in step.ports for step in steps):
+        return
+    target = steps[0]
+    ranks = ", ".join(map(str, target.ports))
+    raise UserError(
+        f"Rank {rank} of {target.name} is not debugged in this run; debugged: {ranks}.",
+        f"For this one: {again(run, target.name)} --rank {rank}",
+    )
+
+
+def _found(watching: Watching, run: RunRecord, target: StepRecord | None, rank: int | None) -> list[Attachable]:
+    """What can be looked at, with a word about what else holds."""
+    name = target.name if target is not None else None
+    with watching.console.step("tail-log") as shown:
+        found = Watch(watching, run, name, rank).until_open(shown)
+        if not found:
+            raise UserError(f"No step of the run {run.run_id} has raised.", f"Submit it again: {again(run)}")
+        shown.text = summary(found, watching.limit)
+    one = found[0]
+    others = [
+        str(other.rank)
+        for other in attachable.of_step(one.run, one.step)
+        if other.rank != one.rank and other.state == attachable.WAITING
+    ]
+    if others:
+        which = f"ranks {', '.join(others)} hold too" if others[1:] else f"rank {others[0]} holds too"
+        watching.console.line(
+            f"  note: {which}; a script that waits for {'them' if others[1:] else 'it'} goes no further"
+        )
+    return found
+
+
+def _script_folder(run: RunRecord) -> str:
+    """The folder of an experiment's script below its source; empty where that is the source itself."""
+    with contextlib.suppress(ValueError):
+        words = shlex.split(run.command)
+        return os.path.dirname(words[0]) if words else ""
+    # A secret that was taken out of it may have left a quote without its other one.
+    return ""
+
+
+def _see_alive(run: RunRecord, name: str) -> None:
+    """See whether a step with which no debugger could speak has only come to its end.
+
+    Raises:
+        UserError: It has.
+    """
+    deadline = time.monotonic() + ENDING_SECONDS
+    while time.monotonic() < deadline:
+        now = records.load(run.folder) or run
+        step = now.step(name)
+        if step.status == records.FAILED:
+            raise step_failed(now, step)
+        if step.final:
+            raise UserError(f"{name} has come to its end: {step.status}.", f"Submit it again: {again(now, name)}")
+        time.sleep(LOOK_SECONDS)
+
+
+def _step_of(run: RunRecord, source: Path) -> StepRecord:
+    """The step whose code holds a file; of several the first that is not over."""
+    # By the name of a link, or by that of what it leads to.
+    names = (source.resolve(), source.parent.resolve() / source.name)
+    matching = [
+        step
+        for step in run.steps
+        if step.debugged
+        and any(name.is_relative_to(Path(local).resolve()) for local, _remote in step.mappings for name in names)
+    ]
+    if not matching:
+        debugged = ", ".join(step.name for step in run.steps if step.debugged) or "none"
+        raise UserError(
+            f"No debugged step of the run {run.run_id} has {source.name} in its code folder.",
+            f"Debugged are: {debugged}. Name the step: --step NAME",
+        )
+    return next((step for step in matching if not step.final), matching[-1])
+
+
+def _without_children(run: RunRecord, step: str) -> bool:
+    """Whether no debugger is let into what a step's scripts start."""
+    from ..runs import plan
+
+    if run.in_workspace:
+        return False
+    planned = next((one for one in plan.load(run.folder).steps if one.name == step), None)
+    return planned is not None and planned.debug is not None and not planned.debug.children

@@ -1,0 +1,294 @@
+"""The flags by which `inspect` is told what to look at, and what it shows as that happens."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..console import Console
+from ..errors import BadValue
+
+if TYPE_CHECKING:
+    from ..debugger.looking import Tell, Wanted
+    from ..flows.step_looks import StepLook
+    from ..runs.record import RunRecord
+    from ._command import Command
+
+LOOKS_HELP = {
+    "at": "Another place to stop at; may be repeated.",
+    "when": "Stop only where this expression is true.",
+    "hits": "N: stop from the Nth time on that the line runs, in each process; of --when from the Nth that it is true.",
+    "times": "N: stop N times at each place; default: 1. Of --log: show N values; default: 100.",
+    "log": "Do not stop: show this expression's value each time the line is passed.",
+    "steps": "N: go on line by line from the stop, N times, and show what changes.",
+    "step_into": "Go into the functions that are called, too, with each of the steps.",
+    "frames": "all: show the variables of every frame of your own code.",
+    "depth": "N: open lists, dicts and objects N levels deep; default: 0.",
+    "set": "NAME=EXPRESSION: give a variable another value before going on; may be repeated.",
+    "all_code": "Look into libraries, too; a place may then be package.module:FUNCTION.",
+    "eval": "Expression to evaluate at the stop; may be repeated.",
+}
+LOOKS_ITERABLE = ("at", "eval", "set")
+ON_ERROR_HELP = "Stop where an exception is raised, caught or not; with a TYPE where one of that type is."
+
+_MOST = {"times": 1_000_000, "steps": 10_000, "depth": 10, "repeat": 10_000}
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What was typed after the flags of :data:`LOOKS_HELP`."""
+
+    location: str | None
+    at: Sequence[str]
+    eval: Sequence[str]
+    set: Sequence[str]
+    when: str | None
+    hits: str | None
+    times: str | None
+    log: str | None
+    steps: str | None
+    step_into: bool
+    frames: str | None
+    depth: str | None
+    all_code: bool
+    timeout: str
+    on_error: object = None
+
+    @property
+    def locations(self) -> tuple[str, ...]:
+        """Where, as typed."""
+        return (*([self.location] if self.location is not None else []), *self.at)
+
+
+def read_looks(typed: Typed) -> Wanted:
+    """What is wanted of an inspection.
+
+    Raises:
+        BadValue: A value cannot be read, or two of them exclude each other.
+    """
+    from ..debugger.locations import check_expression, read_condition
+    from ..debugger.looking import Wanted
+    from ..debugger.places import is_module
+    from ._inspection import read_timeout
+
+    seconds, condition = read_timeout(typed.timeout), read_condition(typed.when, typed.hits)
+    if not typed.locations:
+        for flag in ("when", "hits"):
+            if getattr(typed, flag) is not None:
+                raise BadValue("--when and --hits are for a line.", "Name one, such as score.py:21.")
+        if typed.log is not None:
+            raise BadValue("--log is for a line.", "Name one, such as score.py:21.")
+    for place in typed.locations:
+        if is_module(place) and not typed.all_code:
+            raise BadValue(f"{place} is of a module, which may be a library's.", "For those: --all-code")
+    if typed.frames not in (None, "all"):
+        raise BadValue(f"--frames must be `all`, not {typed.frames!r}.", "Correct it.")
+    if typed.log is not None:
+        check_expression("--log", typed.log)
+        others = ("eval", "set", "steps", "step_into", "frames", "depth")
+        more = [f"--{name.replace('_', '-')}" for name in others if getattr(typed, name)]
+        if more:
+            raise BadValue(f"--log does not stop, so there is no {' and no '.join(more)}.", "Leave out one.")
+    steps = read_number("steps", typed.steps, 0)
+    if typed.step_into and not steps:
+        raise BadValue("--step-into says how --steps goes on.", "Add it: --steps N")
+    kind = typed.on_error if isinstance(typed.on_error, str) else ""
+    if kind and not all(part.isidentifier() for part in kind.split(".")):
+        raise BadValue(f"--on-error takes the type of an exception, not {kind!r}.", "Such as: --on-error ValueError")
+    return Wanted(
+        condition=condition,
+        expressions=tuple(typed.eval),
+        times=read_number("times", typed.times, 1 if typed.log is None else 100),
+        log=typed.log or "",
+        steps=steps,
+        into=typed.step_into,
+        every_frame=typed.frames is not None,
+        depth=read_number("depth", typed.depth, 0),
+        sets=tuple(_read_set(text) for text in typed.set),
+        all_code=typed.all_code,
+        raised=kind if typed.on_error else None,
+        timeout=seconds,
+    )
+
+
+def read_number(name: str, text: str | None, default: int) -> int:
+    """The number typed after a flag.
+
+    Raises:
+        BadValue: It is no number from 1 on, or too large.
+    """
+    if text is None:
+        return default
+    most = _MOST[name]
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= most:
+        raise BadValue(f"--{name} must be a whole number from 1 to {most}, not {text!r}.", "Correct it.")
+    return int(text)
+
+
+def _read_set(text: str) -> tuple[str, str]:
+    from ..debugger.locations import check_expression
+
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise BadValue(f"--set must be NAME=EXPRESSION, not {text!r}.", "Correct it.")
+    check_expression("--set", value)
+    return name.strip(), value.strip()
+
+
+def read_stdin() -> bytes:
+    """What comes over standard input, to its end."""
+    return sys.stdin.buffer.read()
+
+
+def look_at_run(
+    call: Command,
+    run: RunRecord,
+    typed: Typed,
+    rank: str | None,
+    release: bool,
+    inspect: Callable[[StepLook, Tell], dict[str, Any]],
+) -> dict[str, Any]:
+    """Look at a run as it was typed, show what is seen as it happens, and return what ``--json`` shows.
+
+    Args:
+        call: The command.
+        run: The run.
+        typed: The flags.
+        rank: As typed after ``--rank``.
+        release: Whether what holds is let go.
+        inspect: Looks.
+
+    Raises:
+        BadValue: A value cannot be read.
+        UserError: As ``inspect``.
+    """
+    from ..flows.step_looks import StepLook
+    from ._inspection import code_of
+    from ._runs import read_rank
+
+    number = read_rank(rank) if rank is not None else None
+    every = rank is not None and number is None
+    shown = Shown(call.console, code_of(run, call.project), typed.all_code)
+    look = StepLook(typed.locations, read_looks(typed), None, number, every, release)
+    try:
+        result = inspect(look, shown.tell)
+    except BaseException:
+        # What was seen before that is not lost.
+        if shown.seen:
+            call.console.result(shown.seen)
+        raise
+    say_missed(call.console, result)
+    return result
+
+
+class Shown:
+    """Shows what an inspection sees, as it happens.
+
+    Args:
+        console: Where to.
+        code: Folders of the person's own code.
+        all_code: Whether frames of other code are shown.
+    """
+
+    def __init__(self, console: Console, code: Iterable[Path], all_code: bool = False) -> None:
+        self._console, self._code, self._all_code = console, list(code), all_code
+        #: What was seen, for where what follows goes wrong.
+        self.seen: dict[str, Any] = {}
+
+    def tell(self, kind: str, told: Mapping[str, Any]) -> None:
+        """Show one thing: a ``stop``, a ``step``, a ``log`` or a ``response``."""
+        from ._inspection import show_response
+
+        if kind == "stop":
+            self._stop(told)
+        elif kind == "step":
+            self._step(told)
+        elif kind == "log":
+            self._log(told)
+        elif kind == "response":
+            show_response(self._console, told)
+        elif kind == "ranks":
+            self._ranks(told)
+
+    def _stop(self, told: Mapping[str, Any]) -> None:
+        from ._inspection import cut, show
+
+        if self.seen:
+            self.seen.setdefault("stops", [{**self.seen}]).append(dict(told))
+        else:
+            self.seen.update(told)
+        shown = {**told, "locals": {}} if "frame_locals" in told or "opened" in told else told
+        show(self._console, shown, self._code, all_code=self._all_code)
+        for frame in told.get("frame_locals", ()):
+            self._console.line(f"Locals of {frame['function']}, line {frame['line']}")
+            for name, value in frame["locals"].items():
+                self._console.value(f"  {name} = {cut(value)}")
+        if "opened" in told:
+            self._console.line("Locals")
+            self._variables(told["opened"], 1)
+        for name, value in told.get("set", {}).items():
+            self._console.value(f"Set {name} = {cut(value)}")
+
+    def _variables(self, variables: Iterable[Mapping[str, Any]], level: int) -> None:
+        from ._inspection import cut
+
+        for one in variables:
+            self._console.value(f"{'  ' * level}{one['name']} = {cut(one['value'])}")
+            self._variables(one.get("children", ()), level + 1)
+            more = one.get("total", 0) - len(one.get("children", ()))
+            if more > 0:
+                self._console.line(f"{'  ' * (level + 1)}({more} more)")
+
+    def _step(self, told: Mapping[str, Any]) -> None:
+        from ..paths import shown
+        from ._inspection import cut
+
+        self._console.line(f"Then {told['function']} at {shown(Path(told['file']))}:{told['line']}")
+        for name, value in told["changed"].items():
+            self._console.value(f"  {name} = {cut(value)}")
+
+    def _log(self, told: Mapping[str, Any]) -> None:
+        from ._inspection import cut
+
+        self.seen.setdefault("logged_values", []).append(dict(told))
+        rank = f" rank {told['rank']}" if "rank" in told else ""
+        child = f" process {told['child']}" if "child" in told else ""
+        if told.get("dropped"):
+            self._console.line(f"  ({told['dropped']} values came too quickly to be taken)")
+        clock = told["at"].partition("T")[2]
+        value = cut(told["value"])
+        self._console.value(f"{clock} {told['place']}{rank}{child} #{told['count']}: {value}")
+
+    def _ranks(self, told: Mapping[str, Any]) -> None:
+        """The ranks side by side: each name with the values, a star where they differ."""
+        from ..paths import shown
+        from ._inspection import cut
+
+        stopped = [row for row in told["by_rank"] if row.get("stopped")]
+        for row in told["by_rank"]:
+            if "error" in row:
+                self._console.line(f"Rank {row['rank']}: {row['error']}")
+            elif row["stopped"] is not None:
+                place = row["stopped"]
+                where = f"{place['function']} at {shown(Path(place['file']))}:{place['line']}"
+                self._console.line(f"Rank {row['rank']} stopped in {where}")
+        for kind, title in (("locals", "Locals"), ("values", "Values")):
+            names = dict.fromkeys(name for row in stopped for name in row[kind])
+            if names:
+                self._console.line(f"{title} (* differs)")
+            for name in names:
+                if name not in told["differ"]:
+                    self._console.value(f"    {name} = {cut(stopped[0][kind][name])}")
+                    continue
+                for row in stopped:
+                    value = cut(row[kind][name]) if name in row[kind] else "(not there)"
+                    self._console.value(f"  * {name} = {value}  (rank {row['rank']})")
+
+
+def say_missed(console: Console, result: Mapping[str, Any]) -> None:
+    """Say which places were not reached."""
+    if result.get("not_reached"):
+        console.line(f"  note: not reached: {', '.join(result['not_reached'])}")
