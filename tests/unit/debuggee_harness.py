@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,6 +69,32 @@ def name_of(python: str) -> str:
 #: With every Python that there is, and with the oldest and the newest: one of each way in which pydevd works.
 EVERY = pytest.mark.parametrize("python", interpreters(), ids=name_of)
 BOTH = pytest.mark.parametrize("python", sorted({interpreters()[0], interpreters()[-1]}), ids=name_of)
+
+#: Of the cases of a test, each Python between the oldest and the newest tries one in so many.
+SHARE = 4
+
+
+def over(names: str, cases: Iterable[object]) -> pytest.MarkDecorator:
+    """Each case of a test with the oldest and the newest Python; those between them have a share of the cases.
+
+    Args:
+        names: The test's arguments but for `python`, as pytest takes them.
+        cases: Their values; tuples where there are several arguments.
+    """
+    between = {python: number for number, python in enumerate(interpreters()[1:-1])}
+
+    def values(case: Any) -> tuple[Any, ...]:
+        return case if "," in names else (case,)
+
+    return pytest.mark.parametrize(
+        f"python,{names}",
+        [
+            pytest.param(python, *values(case), id=f"{name_of(python)}-{values(case)[0]}")
+            for index, case in enumerate(cases)
+            for python in interpreters()
+            if python not in between or index % SHARE == between[python]
+        ],
+    )
 
 
 def traces(python: str) -> bool:

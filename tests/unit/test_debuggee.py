@@ -17,13 +17,13 @@ import pytest
 from debuggee_harness import (
     BOTH,
     CHILD,
-    EVERY,
     LIMIT,
     Child,
     evaluate,
     interpreters,
     line_of,
     name_of,
+    over,
     resume,
     stopped,
     traces,
@@ -392,8 +392,7 @@ def test_a_forked_child_and_its_child_run_past_inherited_breakpoints(python: str
         assert child.errors() == ""
 
 
-@EVERY
-@pytest.mark.parametrize("just_my_code", [True, False], ids=["just-my-code", "all-code"])
+@over("just_my_code", [True, False])
 def test_a_thread_that_forks_while_the_program_is_being_paused_goes_on(
     python: str, just_my_code: bool, tmp_path: Path
 ) -> None:

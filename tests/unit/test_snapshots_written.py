@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from debuggee_harness import EVERY
+from debuggee_harness import over
 from step_harness import INJECT, announced, lay_out, run, step_variables, version
 
 Json = dict[str, Any]
@@ -119,8 +119,7 @@ def failed(folder: Path, way: str, python: str = sys.executable, **more: str) ->
     return snapshots(folder)
 
 
-@EVERY
-@pytest.mark.parametrize("way", ["main", "thread", "fork", "spawn", "forkserver", "asyncio", "deep", "hook", "others"])
+@over("way", ["main", "thread", "fork", "spawn", "forkserver", "asyncio", "deep", "hook", "others"])
 def test_what_fails_leaves_its_frames_and_variables_and_ends_as_ever(python: str, way: str, tmp_path: Path) -> None:
     (snapshot,) = failed(tmp_path, way, python)
     assert (snapshot["format"], snapshot["version"]) == ("azureml-debug-snapshot", 1)

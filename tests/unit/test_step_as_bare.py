@@ -7,8 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-import pytest
-from debuggee_harness import EVERY, interpreters
+from debuggee_harness import EVERY, interpreters, over
 from step_harness import INJECT, LAUNCHER, NO_LATE_THREADS, announced, debugpy_of, lay_out, run, step_variables, version
 
 from workflows.pipelines.commands import debugged_command
@@ -154,8 +153,7 @@ ISOLATED = [
 # As a bare run --------------------------------------------------------------------------------------
 
 
-@EVERY
-@pytest.mark.parametrize("command", INVOCATIONS)
+@over("command", INVOCATIONS)
 def test_a_program_sees_and_does_what_it_would_without(python: str, command: str, tmp_path: Path) -> None:
     code = lay_out(tmp_path, FILES)
     events = tmp_path / "events"
@@ -178,8 +176,7 @@ def test_a_program_sees_and_does_what_it_would_without(python: str, command: str
     assert (status, [line for line in output if not line.startswith(said)], errors) == bare
 
 
-@EVERY
-@pytest.mark.parametrize("command", ISOLATED)
+@over("command", ISOLATED)
 def test_the_launcher_runs_a_program_as_python_does(python: str, command: str, tmp_path: Path) -> None:
     code = lay_out(tmp_path, FILES)
     events = tmp_path / "events"

@@ -8,7 +8,20 @@ import signal
 from pathlib import Path
 
 import pytest
-from debuggee_harness import EVERY, LIMIT, Mortal, evaluate, free_port, leave, line_of, reset, resume, stopped, until
+from debuggee_harness import (
+    EVERY,
+    LIMIT,
+    Mortal,
+    evaluate,
+    free_port,
+    leave,
+    line_of,
+    over,
+    reset,
+    resume,
+    stopped,
+    until,
+)
 from step_harness import NO_LATE_THREADS, ON_ERROR, Step, version
 
 from workflows.debuggee import FOLDER
@@ -86,9 +99,8 @@ def post_mortem(step: Step) -> tuple[DapClient, int]:
     return client, thread
 
 
-@EVERY
-@pytest.mark.parametrize(
-    ("start", "status"),
+@over(
+    "start, status",
     [
         ("{python} $PWD/train.py", 1),
         ("{python} -m train", 1),
@@ -222,8 +234,7 @@ def test_a_child_of_a_child_that_multiprocessing_starts_anew_is_watched_too(pyth
         assert "azureml_debuggee" not in step.errors()
 
 
-@EVERY
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@over("method", ["spawn", "forkserver"])
 def test_of_failed_children_one_is_shown_and_the_others_go_on(python: str, method: str, tmp_path: Path) -> None:
     source = f"""
         import multiprocessing
@@ -246,8 +257,7 @@ def test_of_failed_children_one_is_shown_and_the_others_go_on(python: str, metho
         assert step.lines[-1] == "[1, 1, 1]"
 
 
-@EVERY
-@pytest.mark.parametrize("way", ["disconnect", "leave", "reset", "terminate"])
+@over("way", ["disconnect", "leave", "reset", "terminate"])
 def test_a_debugger_that_leaves_a_failed_step_lets_it_end(python: str, way: str, tmp_path: Path) -> None:
     with Step(tmp_path, "{python} $PWD/train.py", python, RAISES, **ON_ERROR) as step:
         if way in ("disconnect", "terminate"):
@@ -293,8 +303,7 @@ def test_a_failed_step_that_nobody_comes_for_ends_as_it_would_have(python: str, 
         assert step.event("not-attached")
 
 
-@EVERY
-@pytest.mark.parametrize("how", ["sys.exit(5)", "raise KeyboardInterrupt", "os._exit(6)", "print('fine')"])
+@over("how", ["sys.exit(5)", "raise KeyboardInterrupt", "os._exit(6)", "print('fine')"])
 def test_a_step_that_ends_without_an_error_never_listens(python: str, how: str, tmp_path: Path) -> None:
     source = f"import os, sys\nassert 'debug' + 'py' not in sys.modules and 'socket' not in sys.modules\n{how}"
     with Step(tmp_path, "{python} train.py", python, source, **ON_ERROR) as step:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from debuggee_harness import EVERY, LIMIT, evaluate, free_port, line_of, resume, stopped, until
+from debuggee_harness import EVERY, LIMIT, evaluate, free_port, line_of, over, resume, stopped, until
 from step_harness import LOOP, ON_ERROR, Step, announced, debugpy_of, lay_out, run, step_variables
 
 from workflows.debugger.dap import DapClient, DapClosed
@@ -17,8 +17,10 @@ from workflows.debugger.dap import DapClient, DapClosed
 # The published options ------------------------------------------------------------------------------
 
 
-@EVERY
-@pytest.mark.parametrize("start", ["{python} train.py", "{python} -m train", "{python} -I {launcher} train.py"])
+STARTS = ["{python} train.py", "{python} -m train", "{python} -I {launcher} train.py"]
+
+
+@over("start", STARTS)
 @pytest.mark.parametrize(
     ("given", "left"),
     [
@@ -76,8 +78,7 @@ CORE = {"core/azureml/core.py": "class Run:\n    get_context = staticmethod(lamb
 ASKED = "--output_train out --remote_debug --remote_debug_connection_timeout 60 --remote_debug_client_ip 10.9.8.7"
 
 
-@EVERY
-@pytest.mark.parametrize("wait", ["1", "0"])
+@over("wait", ["1", "0"])
 def test_the_published_script_unmodified_keeps_its_options_and_reaches_the_gate(
     python: str, wait: str, tmp_path: Path
 ) -> None:
@@ -113,8 +114,7 @@ def test_the_published_script_on_error_listens_to_nobody(python: str, tmp_path: 
     assert not (tmp_path / "events").exists()
 
 
-@EVERY
-@pytest.mark.parametrize("start", ["{python} train.py", "{python} -m train", "{python} -I {launcher} train.py"])
+@over("start", STARTS)
 def test_a_step_holds_before_its_first_line_and_stops_there(python: str, start: str, tmp_path: Path) -> None:
     with Step(tmp_path, start, python, LOOP, WAIT="1", HOST="0.0.0.0", ADDRESS="127.0.0.1") as step:
         step.event("waiting")
@@ -173,9 +173,8 @@ def test_a_step_that_nobody_comes_for_goes_on(python: str, tmp_path: Path) -> No
             assert stopped(client)[0] == "turn"
 
 
-@EVERY
+@over("start", ["exec {python} train.py", "exec {python} -E {launcher} train.py"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("start", ["exec {python} train.py", "exec {python} -E {launcher} train.py"])
 def test_a_signal_ends_a_step_that_holds(python: str, number: signal.Signals, start: str, tmp_path: Path) -> None:
     with Step(tmp_path, start, python, LOOP, WAIT="1") as step:
         step.event("waiting")
@@ -269,9 +268,8 @@ SHADOWED = """
 """
 
 
-@EVERY
+@over("how", ["wait", "no wait", "on error"])
 @pytest.mark.parametrize("paths", ["", "."])
-@pytest.mark.parametrize("how", ["wait", "no wait", "on error"])
 def test_the_programs_modules_may_be_called_like_pythons(python: str, how: str, paths: str, tmp_path: Path) -> None:
     lay_out(tmp_path, {f"{name}.py": "MINE = True\n" for name in LIKE_PYTHONS})
     more = {**(ON_ERROR if how == "on error" else {"WAIT": str(int(how == "wait"))}), "PATHS": paths}

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from debuggee_harness import EVERY, line_of, until
+from debuggee_harness import line_of, over, until
 from step_harness import Step
 
 from workflows.debugger.raised import Hold, inspect_hold
@@ -55,9 +55,9 @@ def look(step: Step, mark: str = "", *expressions: str, release: bool = False) -
     return inspect_hold(endpoint, place, expressions, 30, release=release)
 
 
-@EVERY
-@pytest.mark.parametrize("source", [FAILS, THREAD], ids=["main thread", "thread"])
-def test_a_hold_is_looked_at_again_and_again_until_it_is_released(python: str, source: str, tmp_path: Path) -> None:
+@over("raises", ["main thread", "thread"])
+def test_a_hold_is_looked_at_again_and_again_until_it_is_released(python: str, raises: str, tmp_path: Path) -> None:
+    source = {"main thread": FAILS, "thread": THREAD}[raises]
     with Step(tmp_path, "{python} train.py", python, source, ON_ERROR="1") as step:
         for number in range(1, 4):
             holds(step, number)

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from debuggee_harness import EVERY, evaluate, free_port, stopped, until
+from debuggee_harness import EVERY, evaluate, free_port, over, stopped, until
 from step_harness import INJECT, REPORT, Step, announced, debugpy_of, lay_out, run, step_variables
 
 
@@ -123,9 +123,8 @@ FOREIGN = """
 """
 
 
-@EVERY
-@pytest.mark.parametrize(
-    ("words", "debugged"),
+@over(
+    "words, debugged",
     [
         ("train.py", {"train.py"}),
         ("json train.py", {"train.py"}),
@@ -147,10 +146,7 @@ def test_a_program_from_elsewhere_is_debugged_once_it_runs_the_steps_own_code(
     assert set(found) == debugged | {"anything"}
 
 
-@EVERY
-@pytest.mark.parametrize(
-    "start", ["{python} ../anything helper", "{python} -c 'import helper'", "echo import helper | {python} -"]
-)
+@over("start", ["{python} ../anything helper", "{python} -c 'import helper'", "echo import helper | {python} -"])
 def test_a_program_from_elsewhere_holds_before_the_first_line_of_the_steps_own_code(
     python: str, start: str, tmp_path: Path
 ) -> None:
@@ -178,8 +174,7 @@ RANKED = """
     """
 
 
-@EVERY
-@pytest.mark.parametrize(("wanted", "debugged"), [("all", [0, 1, 2, 3]), ("1,3", [1, 3]), ("", [0]), ("none", [])])
+@over("wanted, debugged", [("all", [0, 1, 2, 3]), ("1,3", [1, 3]), ("", [0]), ("none", [])])
 def test_ranks_listen_at_the_base_port_and_their_number(
     python: str, wanted: str, debugged: list[int], tmp_path: Path
 ) -> None:

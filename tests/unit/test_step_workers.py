@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from debuggee_harness import EVERY, LIMIT, evaluate, free_port, line_of, resume, stopped
+from debuggee_harness import LIMIT, evaluate, free_port, line_of, over, resume, stopped
 from step_harness import ON_ERROR, Step
 
 from workflows.debugger.dap import DapClient, DapClosed, DapError
@@ -102,8 +102,7 @@ def see_the_child(step: Step, process: str, status: int) -> None:
     assert "ValueError: it went wrong with 2" in step.errors()
 
 
-@EVERY
-@pytest.mark.parametrize("how", PROGRAMS)
+@over("how", PROGRAMS)
 def test_an_error_in_a_child_is_shown_in_the_child(python: str, how: str, tmp_path: Path) -> None:
     source, process, status = PROGRAMS[how]
     with Step(tmp_path, "exec {python} train.py", python, TASK + source, CHILDREN="1", **ON_ERROR) as step:
