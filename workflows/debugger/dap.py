@@ -47,6 +47,8 @@ _INITIALIZE: Json = {
     "supportsVariablePaging": True,
 }
 
+#: As the debuggee knows an agent's session (azureml_debuggee.pair).
+AGENT = "azureml-debug-agent"
 # Seconds: for the adapter to close its end after it has confirmed, and from then until it has tidied up.
 _FAREWELL = 2.0
 _GRACE = 0.05
@@ -54,6 +56,9 @@ _GRACE = 0.05
 
 class DapClient(DapConnection):
     """The developer's side of a debug session. Use as a context manager; any thread may call."""
+
+    #: What an agent's session says of itself to others who want to attach; empty for a person's.
+    agent: str = ""
 
     def attach(
         self,
@@ -90,7 +95,8 @@ class DapClient(DapConnection):
         def left() -> float:
             return max(0.0, deadline - time.monotonic())
 
-        self.request("initialize", _INITIALIZE, left())
+        named = {"clientID": AGENT, "clientName": self.agent} if self.agent else {}
+        self.request("initialize", {**_INITIALIZE, **named}, left())
         attaching = self.send(
             "attach",
             {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from workflows.debugger.dap import DapClient, DapClosed, DapError, DapTimeout, Json
+from workflows.errors import UserError
 
 _PAGE = 500
 
@@ -106,7 +108,13 @@ def read_locals(client: DapClient, frame: Frame) -> dict[str, str]:
 
 
 def read_variables(
-    client: DapClient, frame: Frame, start: int, count: int, depth: int, characters: int
+    client: DapClient,
+    frame: Frame,
+    start: int,
+    count: int,
+    depth: int,
+    characters: int,
+    path: Sequence[str] = (),
 ) -> list[Variable]:
     """A page of a frame's variables, as :func:`read_locals` has them, with what is in them.
 
@@ -117,9 +125,21 @@ def read_variables(
         count: How many at most, here and in each container.
         depth: So deep containers are opened.
         characters: So many of each value are kept.
+        path: What is in one of them, by names.
+
+    Raises:
+        UserError: There is nothing of such a name.
     """
     reference = _locals_of(client, frame)
     found = [] if reference is None else _variables(client, reference, _groups(frame))
+    for place, name in enumerate(path):
+        entry = next((one for one in found if one["name"] == name), None)
+        if entry is None:
+            where = " in " + ".".join(path[:place]) if place else ""
+            names = ", ".join(str(one["name"]) for one in found[:20]) or "nothing"
+            raise UserError(f"There is no {name}{where}.", f"There is: {names}")
+        reference = int(entry.get("variablesReference") or 0)
+        found = [e for e in _variables(client, reference, set()) if e["name"] not in _ADDED] if reference else []
     return [_opened(client, entry, count, depth, characters) for entry in found[start : start + count]]
 
 

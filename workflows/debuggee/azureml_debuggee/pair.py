@@ -23,6 +23,10 @@ BUFFER_BYTES = 64 * 1024
 FLUSH_SECONDS = 5.0
 #: Seconds of the adapter's silence after which a session whose debugger has died is closed.
 SILENCE_SECONDS = 0.2
+#: How an agent's session calls itself in its `initialize`: what it says of itself is told to others then.
+AGENT = "azureml-debug-agent"
+#: Characters of that.
+_MOST_SAID = 300
 
 
 class Pair:
@@ -214,7 +218,7 @@ class Pair:
                 return False
             else:
                 self._opening.take(raw)
-                self.to_client += frame(self._refusal(request))
+                self.to_client += frame(self._refusal(request, others))
                 if request["command"] == "disconnect":
                     self.closing = time.monotonic() + GRACE_SECONDS
                     return True
@@ -235,12 +239,23 @@ class Pair:
         arguments = request.get("arguments") if request is not None and request["command"] == "attach" else None
         return arguments if isinstance(arguments, dict) else {}
 
-    def _refusal(self, request: Dict[str, Any]) -> Dict[str, Any]:
+    @property
+    def agent(self) -> str:
+        """What an agent's session has said of itself, for people; empty where it is another debugger's."""
+        request = message_in(self._initialize) or {}
+        arguments = request.get("arguments")
+        if not isinstance(arguments, dict) or arguments.get("clientID") != AGENT:
+            return ""
+        return str(arguments.get("clientName"))[:_MOST_SAID]
+
+    def _refusal(self, request: Dict[str, Any], others: "Tuple[Pair, ...]") -> Dict[str, Any]:
         """The answer to a request while another debugger is attached, in debugpy's words."""
         answer = {"seq": 2**30 + request["seq"] % 2**30, "type": "response", "request_seq": request["seq"]}
         answer.update(success=request["command"] == "disconnect", command=request["command"])
         if not answer["success"]:
-            answer["message"] = "Server[pid={}] is already being debugged.".format(os.getpid())
+            agent = next((other.agent for other in others if other.is_session and other.agent), "")
+            said = "Server[pid={}] is already being debugged.".format(os.getpid())
+            answer["message"] = "{} {}".format(said, agent).rstrip()
         return answer
 
     def sends_answer(self) -> bool:

@@ -39,6 +39,10 @@ def as_user_errors(where: str) -> Iterator[None]:
     except DapClosed as error:
         raise Lost(f"lost the debugger on {where}: {error.reason}", again) from error
     except DapError as error:
+        if "already being debugged" in str(error) and "; to take over: " in str(error):
+            # An agent's session says of itself who has it, and what ends it (azureml_debuggee.pair).
+            said, _colon, command = str(error).partition("already being debugged. ")[2].partition("; to take over: ")
+            raise UserError(f"{said} to the program on {where}", f"To take over: {command}") from error
         if "already being debugged" in str(error):
             raise UserError(
                 f"an editor is already attached to the program on {where}",

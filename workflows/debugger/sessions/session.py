@@ -47,6 +47,7 @@ class DebugSession:
         just_my_code: Leave out libraries.
         children: Debug child processes, too.
         timeout: Seconds for connecting and attaching.
+        agent: What others who want to attach are told, where it is an agent's session; empty for a person's.
 
     Raises:
         UserError: An editor is attached already; nothing answers, or not as a debugger; the program has no such file
@@ -63,6 +64,7 @@ class DebugSession:
         just_my_code: bool = False,
         children: bool = True,
         timeout: float = ATTACH_TIMEOUT,
+        agent: str = "",
     ) -> None:
         self.endpoint = endpoint
         self.where = f"{endpoint.host}:{endpoint.port}"
@@ -84,6 +86,7 @@ class DebugSession:
         self._children: ChildSessions | None = None
         with self._errors():
             client = DapClient.connect(endpoint.host, endpoint.port, timeout)
+            client.agent = agent
             try:
                 program = Peer(client, None)
                 self._peers[None] = program
@@ -288,6 +291,7 @@ class DebugSession:
         stop: Stop,
         frame: Frame | None = None,
         *,
+        path: Sequence[str] = (),
         start: int = 0,
         count: int = 100,
         depth: int = 0,
@@ -298,6 +302,7 @@ class DebugSession:
         Args:
             stop: Where it stands.
             frame: The frame; the innermost where none is named.
+            path: What is in one of them, by names as they are given here; empty for the frame's own.
             start: How many to pass over.
             count: How many at most, here and in each container.
             depth: So deep containers are opened.
@@ -305,7 +310,7 @@ class DebugSession:
         """
         with self._errors():
             client = self._stopped(stop).client
-            return read_variables(client, frame or stop.frame, start, count, depth, characters)
+            return read_variables(client, frame or stop.frame, start, count, depth, characters, path)
 
     def evaluate(
         self, stop: Stop, expression: str, frame: Frame | None = None, timeout: float = REQUEST_TIMEOUT
