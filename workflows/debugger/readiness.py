@@ -54,3 +54,10 @@ def current_worker(path: Path) -> int:
     """Process id, in the service's own namespace, of the worker that was started last; 0 if none."""
     workers = [event.get("pid", 0) for event in read_events(path) if event["event"] == "worker"]
     return int(workers[-1]) if workers else 0
+
+
+def current_state(path: Path) -> str | None:
+    """What was said last of a service's debugger: ``waiting``, ``attached``, ``client-left``…; None for nothing."""
+    kinds = ("waiting", "loaded", "attached", "client-left", "not-attached")
+    said = [event["event"] for event in read_events(path) if event["event"] in kinds]
+    return said[-1] if said else None

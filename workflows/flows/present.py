@@ -131,6 +131,12 @@ class Present:
         """The project's service, if there is one."""
         return sessions.load(self.settings.project)
 
+    def state(self, service: Service) -> str:
+        """How the project's service is: ``made``, ``running`` or ``ended``."""
+        if not service.started:
+            return "made"
+        return "running" if self._engine_of(service).alive(service) else "ended"
+
     def _running(self, remedy: str) -> Service:
         service = self._known(remedy)
         if not self._engine_of(service).alive(service):

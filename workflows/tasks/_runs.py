@@ -116,12 +116,18 @@ def see_free(found: Sequence[Attachable]) -> None:
     Raises:
         UserError: Another one is attached.
     """
-    from ..runs import attachable
+    from ..runs import agents, attachable
     from ..vscode import pressed
 
     for one in found:
         names = attachable.names_of(one.step)[one.rank or 0]
         if pressed.name() in names and one.state == attachable.ATTACHED:
+            agent = agents.at(one.run.project, one.port)
+            if agent is not None:
+                raise UserError(
+                    f"An agent ({agent.client}) is attached to the program on {one.where}.",
+                    f"To take over, then press F5 again: {agents.take_over_command(one.run.kind, one.run.number)}",
+                )
             raise UserError(
                 f"An editor is already attached to the program on {one.where}.",
                 "Disconnect it (Shift+F5 in VS Code) and try again.",

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadValue
+from . import _agents
 from ._command import Command, command
 from ._dap_client import PRINT_HELP, show_places
 from ._looks import LOOKS_HELP, LOOKS_ITERABLE
@@ -125,8 +126,12 @@ def runsvdir(run: Command) -> None:
         _deployment(run).runsvdir()
 
 
-@command(json=True, help={"print": PRINT_HELP, "snapshot": SNAPSHOT_HELP}, before=refuse_remote)
-def attach_config(run: Command, print: bool = False, snapshot: bool = False) -> None:
+@command(
+    json=True,
+    help={"print": PRINT_HELP, "snapshot": SNAPSHOT_HELP, "take_over": _agents.TAKE_OVER_HELP},
+    before=refuse_remote,
+)
+def attach_config(run: Command, print: bool = False, snapshot: bool = False, take_over: bool = False) -> None:
     """Write the launch configuration of the running service to .vscode/launch.json, or print it."""
     from ..flows.deployment import CONFIGURATION
 
@@ -135,6 +140,8 @@ def attach_config(run: Command, print: bool = False, snapshot: bool = False) -> 
 
         attach_snapshot(run, lambda: of_service(run.settings), None, print)
         return
+    if take_over:
+        _agents.take_over(run.console, run.project, "")
     with _held(run):
         deployment = _deployment(run)
         deployment.attach_config(write=not print)
@@ -355,6 +362,29 @@ def snapshot(
     from ..flows.snapshots import of_service
 
     look(run, lambda: of_service(run.settings), Asked(None, number, frame, tuple(eval), list))
+
+
+@command(json=True)
+def status(run: Command) -> None:
+    """Show the service, whether it waits for a debugger, and which agents are attached."""
+    from ..debugger.readiness import current_state
+    from ..paths import shown
+
+    there = _deployment(run, held=False)
+    service = there.running()
+    if service is None:
+        run.console.line("No service of this project is running.")
+        run.console.result({"service": None, "agents": []})
+        return
+    state = there.state(service)
+    debugger = current_state(service.events) if state == "running" else None
+    run.console.line(f"{service.name}  {state}  {service.engine}  {shown(service.score_script)}")
+    if service.started and state == "running":
+        run.console.line(f"Post to   {service.scoring_url}")
+        run.console.line(f"Debugger  {service.endpoint.host}:{service.endpoint.port}  {debugger or ''}".rstrip())
+    agents = _agents.say(run.console, run.project, "deploy", "")
+    told = {"name": service.name, "engine": service.engine, "status": state, "debugger": debugger}
+    run.console.result({"service": told, "agents": agents})
 
 
 @command(json=True)

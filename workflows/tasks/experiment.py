@@ -14,6 +14,7 @@ from .. import report
 from ..errors import BadValue, UserError
 from ..paths import absolute
 from ..words import in_words
+from . import _agents
 from ._command import Command, command
 from ._dap_client import PRINT_HELP
 from ._looks import LOOKS_HELP, LOOKS_ITERABLE, ON_ERROR_HELP
@@ -281,12 +282,18 @@ def debug(
         "print": PRINT_HELP,
         "snapshot": SNAPSHOT_HELP,
         "rank": f"With --snapshot: {SNAPSHOT_RANK_HELP}",
+        "take_over": _agents.TAKE_OVER_HELP,
     },
     before=refuse_remote,
     positional=["run"],
 )
 def attach(
-    call: Command, run: str | None = None, print: bool = False, snapshot: bool = False, rank: str | None = None
+    call: Command,
+    run: str | None = None,
+    print: bool = False,
+    snapshot: bool = False,
+    rank: str | None = None,
+    take_over: bool = False,
 ) -> None:
     """Write the launch configuration of a debugged run to .vscode/launch.json, or print it."""
     flow = _flow(call)
@@ -295,6 +302,8 @@ def attach(
         attach_snapshot(call, lambda: flow.snapshots(chosen), rank, print)
         return
     see_no_rank(rank)
+    if take_over:
+        _agents.take_over(call.console, call.project, chosen.run_id)
     found = flow.tail_log(chosen)
     chosen = flow.refresh(chosen)
     attach_run(call.console, flow.attach, chosen, found, only_print=print)
@@ -439,6 +448,14 @@ def _took(run: RunRecord) -> str:
     return in_words(took(run))
 
 
+@command(json=True, help={"run": RUN_HELP}, positional=["run"])
+def status(call: Command, run: str | None = None) -> None:
+    """Show how a run stands, what can be attached to, and which agents are; experiment.show has all that was logged."""
+    from ._status import show_status
+
+    show_status(call, _flow(call).find(run))
+
+
 @command(json=True, help={"run": RUN_HELP, "plot": "Draw this metric over its steps."}, positional=["run"])
 def show(call: Command, run: str | None = None, plot: str | None = None) -> None:
     """Show a run: its state, settings, metrics and tags."""
@@ -501,7 +518,9 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
         console.line(plot)
         for line in draw(logged.series(plot), min(console.width, 100)):
             console.line(line)
+    agents = _agents.say(console, call.project, found.kind, found.run_id, found.number)
     result = {**found.as_json(), **logged.as_json(), "endpoints": [one.as_json() for one in states if one.open]}
+    result["agents"] = agents
     if plot is not None:
         result["points"] = logged.as_json()["metrics"][plot]
     console.result(result)

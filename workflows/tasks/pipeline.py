@@ -10,6 +10,7 @@ from invoke import Exit
 
 from ..errors import BadValue, UserError
 from ..words import in_words
+from . import _agents
 from ._command import Command, command
 from ._dap_client import PRINT_HELP
 from ._looks import LOOKS_HELP, LOOKS_ITERABLE, ON_ERROR_HELP
@@ -24,7 +25,6 @@ from ._runs import (
     read_place,
     read_rank,
     read_ranks,
-    remark,
     say_where,
     see_free,
     see_success,
@@ -40,7 +40,6 @@ from ._snapshots import (
     attach_snapshot,
     look,
     refuse_remote,
-    say_snapshots,
     see_no_rank,
 )
 from ._stacks import HELP as STACKS_HELP
@@ -56,8 +55,6 @@ SUBMIT = (
     *("compute_target", "workspace", "resource_group", "subscription_id", "auth", "sdk", "reach", "download_mb"),
 )
 RUN_HELP = "Run: its id or number; default: the latest run."
-#: Metrics and parameters of a step that are shown.
-SHOWN_LOGGED = 6
 SUBMIT_HELP = {
     "input": "NAME=PATH or NAME=VALUE: an input of the pipeline (STEP.NAME: of a step, or the output of a step that"
     " does not run here); may be repeated.",
@@ -250,6 +247,7 @@ def tail_log(
         "print": PRINT_HELP,
         "snapshot": SNAPSHOT_HELP,
         "rank": f"With --snapshot: {SNAPSHOT_RANK_HELP}",
+        "take_over": _agents.TAKE_OVER_HELP,
     },
     before=refuse_remote,
     positional=["run"],
@@ -261,6 +259,7 @@ def attach(
     print: bool = False,
     snapshot: bool = False,
     rank: str | None = None,
+    take_over: bool = False,
 ) -> None:
     """Write the launch configurations of a run's steps to .vscode/launch.json, or print them."""
     flow = _flow(call)
@@ -270,6 +269,8 @@ def attach(
         return
     see_no_rank(rank)
     only = flow.step(chosen, step)
+    if take_over:
+        _agents.take_over(call.console, call.project, chosen.run_id)
     found = flow.tail_log(chosen, only.name if only else None)
     chosen = flow.refresh(chosen)
     attach_run(call.console, flow.attach, chosen, found, only_print=print)
@@ -386,41 +387,15 @@ def snapshot(
 @command(settings=("backend",), json=True, help={"run": RUN_HELP}, positional=["run"])
 def status(call: Command, run: str | None = None) -> None:
     """Show a run and its steps."""
-    from ..experiments.metrics import finite, shown
-    from ..experiments.mlflow_reader import read_run
-    from ..paths import shown as shown_path
-    from ..runs import attachable
+    from ._status import show_status
 
     flow = _flow(call)
     found = flow.find(run)
-    console = call.console
     if run is None:
         from ..remote import latest
 
-        latest.say(console, call.project, "pipeline", "pipeline.status", found.created)
-    console.line(f"{found.run_id}  {found.status}{f': {found.reason}' if found.reason else ''}")
-    if found.trouble:
-        console.line(f"  as last heard: the workspace: {found.trouble}")
-    width = max(len(step.name) for step in found.steps)
-    states = {step.name: attachable.of_step(found, step) for step in found.steps}
-    logged = {step.name: read_run(found.step_folder(step.name), step.run_id, last=True) for step in found.steps}
-    for step in found.steps:
-        took = in_words(step.seconds) if step.started else ""
-        said = remark(states[step.name], step.reason or step.waits_for)
-        status = step.phases[-1][0] if step.phases and not step.final else step.status
-        console.line(f"  {step.name:<{width}}  {status:<10}  {took:>8}  {said}".rstrip())
-        texts = [f"{name} {shown(value)}" for name, value in logged[step.name].last().items()]
-        texts += [f"{name}={shown(value)}" for name, value in logged[step.name].params.items()]
-        if texts:
-            console.line(f"  {'':<{width}}  {', '.join(texts[:SHOWN_LOGGED])}")
-    console.line(f"Logs and outputs: {shown_path(found.folder)}")
-    say_snapshots(console, found)
-    result = found.as_json()
-    for entry in result["steps"]:
-        entry["endpoints"] = [one.as_json() for one in states[entry["name"]]]
-        one = logged[entry["name"]]
-        entry |= {"metrics": {name: finite(value) for name, value in one.last().items()}, "params": one.params}
-    console.result(result)
+        latest.say(call.console, call.project, "pipeline", "pipeline.status", found.created)
+    show_status(call, found)
 
 
 @command(settings=("backend",), json=True)

@@ -1,0 +1,48 @@
+"""What a person sees of the debug sessions that agents have, and how one is taken over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..console import Console
+
+TAKE_OVER_HELP = "End the debug session that an agent (inv mcp.serve) has, at its next stop; the program goes on."
+
+
+def say(console: Console, project: Path, story: str, run_id: str, number: object = None) -> list[dict[str, Any]]:
+    """Show which agents are attached, one line each; what ``--json`` shows of them.
+
+    Args:
+        console: Where to.
+        project: The project's folder.
+        story: ``deploy``, ``pipeline`` or ``experiment``.
+        run_id: The run; empty for the service.
+        number: The run's number.
+    """
+    from ..runs import agents
+
+    found = agents.sessions(project, run_id)
+    for one in found:
+        console.line(one.line(agents.take_over_command(story, number)))
+    return [one.as_json() for one in found]
+
+
+def take_over(console: Console, project: Path, run_id: str) -> list[dict[str, Any]]:
+    """End the sessions that agents have with a run, or with the service; what ``--json`` shows of them.
+
+    Raises:
+        UserError: One does not end.
+    """
+    from ..runs import agents
+
+    found = agents.sessions(project, run_id)
+    if not found:
+        console.line("No agent is attached.")
+        return []
+    with console.step("take over") as step:
+        step.waiting(f"the next stop of {', '.join(one.what for one in found)}")
+        agents.take_over(found)
+        step.text = f"{', '.join(one.client for one in found)}: ended; the program goes on"
+    return [one.as_json() for one in found]

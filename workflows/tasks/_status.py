@@ -1,0 +1,51 @@
+"""How a run and its steps stand, as people read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..words import in_words
+from . import _agents
+from ._runs import remark
+from ._snapshots import say_snapshots
+
+if TYPE_CHECKING:
+    from ..runs.record import RunRecord
+    from ._command import Command
+
+#: Metrics and parameters of a step that are shown.
+SHOWN_LOGGED = 6
+
+
+def show_status(call: Command, found: RunRecord) -> None:
+    """Show a run and its steps, what can be attached to, and which agents are."""
+    from ..experiments.metrics import finite, shown
+    from ..experiments.mlflow_reader import read_run
+    from ..paths import shown as shown_path
+    from ..runs import attachable
+
+    console = call.console
+    console.line(f"{found.run_id}  {found.status}{f': {found.reason}' if found.reason else ''}")
+    if found.trouble:
+        console.line(f"  as last heard: the workspace: {found.trouble}")
+    width = max(len(step.name) for step in found.steps)
+    states = {step.name: attachable.of_step(found, step) for step in found.steps}
+    logged = {step.name: read_run(found.step_folder(step.name), step.run_id, last=True) for step in found.steps}
+    for step in found.steps:
+        took = in_words(step.seconds) if step.started else ""
+        said = remark(states[step.name], step.reason or step.waits_for)
+        status = step.phases[-1][0] if step.phases and not step.final else step.status
+        console.line(f"  {step.name:<{width}}  {status:<10}  {took:>8}  {said}".rstrip())
+        texts = [f"{name} {shown(value)}" for name, value in logged[step.name].last().items()]
+        texts += [f"{name}={shown(value)}" for name, value in logged[step.name].params.items()]
+        if texts:
+            console.line(f"  {'':<{width}}  {', '.join(texts[:SHOWN_LOGGED])}")
+    console.line(f"Logs and outputs: {shown_path(found.folder)}")
+    agents = _agents.say(console, call.project, found.kind, found.run_id, found.number)
+    say_snapshots(console, found)
+    result = found.as_json()
+    for entry in result["steps"]:
+        entry["endpoints"] = [one.as_json() for one in states[entry["name"]]]
+        one = logged[entry["name"]]
+        entry |= {"metrics": {name: finite(value) for name, value in one.last().items()}, "params": one.params}
+    console.result({**result, "agents": agents})
