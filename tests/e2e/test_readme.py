@@ -125,6 +125,14 @@ SCENES = (
 )
 #: Typed somewhere else: the file, and how it stands there.
 ELSEWHERE = {
+    "inv mcp.serve": ("tests/e2e/agents.py", '"invoke", "mcp.serve"'),
+    "inv mcp.serve --read-only": ("tests/e2e/test_mcp.py", 'agent(pipelines, "--read-only")'),
+    "inv vscode.setup --mcp": ("tests/unit/test_vscode.py", '"vscode.setup", "--mcp"'),
+    "inv pipeline.attach --take-over": ("tests/e2e/test_mcp.py", '"pipeline.attach", "--take-over"'),
+    "inv experiment.attach --take-over": ("tests/e2e/test_mcp.py", '"experiment.attach", "--take-over"'),
+    "inv deploy.attach-config --take-over": ("tests/e2e/test_mcp.py", '"deploy.attach-config", "--take-over"'),
+    "inv experiment.status": ("tests/e2e/test_mcp.py", '"experiment.status"'),
+    "inv deploy.status": ("tests/e2e/test_mcp.py", '"deploy.status"'),
     'inv experiment.snapshot --run 1 --eval "rows[:3]"': (
         "tests/e2e/test_snapshots.py",
         '"experiment.snapshot", "--run", "1", "--eval", "rows[:3]"',

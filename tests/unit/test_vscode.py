@@ -15,6 +15,7 @@ from experiments import TRAIN
 from pipelines import FAMILY, PipelineProject, make_pipeline_project
 from projects import ATTACH_SCHEMA, PLAIN, ROOT, Project
 
+from workflows.debugger.jsonc import parse
 from workflows.debugger.launch_json import attach_configuration
 from workflows.models import DebugEndpoint, PathMapping
 from workflows.runs.attachable import configuration_name
@@ -320,3 +321,26 @@ def test_a_file_that_a_setting_names_and_that_is_not_there_is_told(tmp_path: Pat
     project = make_project(tmp_path)
     (project.folder / "pipeline.yml").unlink()
     assert "there is no pipeline.yml, which AML_PIPELINE_FILE names" in project.ok("vscode.setup").out
+
+
+def test_the_server_for_agents_is_written_and_what_the_user_has_in_mcp_json_stays(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    file = project.folder / ".vscode" / "mcp.json"
+    project.ok("vscode.setup")
+    assert not file.exists()
+    file.parent.mkdir(exist_ok=True)
+    mine = '{\n  // mine\n  "servers": {"other": {"command": "x"}},\n}\n'
+    file.write_text(mine)
+    project.ok("vscode.setup", "--mcp")
+    text = file.read_text()
+    assert "  // mine\n" in text and '{"command": "x"}' in text
+    ours = parse(text.encode()).value["servers"]["azureml-debug"]
+    assert ours["type"] == "stdio" and ours["args"] == [
+        *("-m", "invoke", "--search-root", "${workspaceFolder}", "mcp.serve"),
+    ]
+    file.write_text(text.replace('"mcp.serve"', '"mcp.serve", "--read-only"'))
+    project.ok("vscode.setup", "--mcp")
+    assert "--read-only" in file.read_text()
+    file.write_text('{"servers": []}')
+    project.inv("vscode.setup", "--mcp").says('mcp.json:1: error: "servers" must be an object')
+    assert file.read_text() == '{"servers": []}'

@@ -11,7 +11,7 @@ from .. import command_name, engines, report
 from ..console import Console
 from ..debugger import launch_json
 from ..settings import BY_FIELD, Settings
-from ..vscode import chains, tasks_json
+from ..vscode import chains, mcp_json, tasks_json
 from ..vscode.chains import Chain, Compound, Found
 from ..vscode.leftovers import Leftovers
 from ..vscode.tasks_json import EditorTask
@@ -26,12 +26,14 @@ class Wanted:
         wait: A service holds before score.py is loaded.
         follow: The log is followed in the editor's terminal.
         stop_after: What F5 started is ended when the session ends.
+        mcp: The server for agents is written into mcp.json, too.
     """
 
     remote: bool = False
     wait: bool = False
     follow: bool = False
     stop_after: bool = False
+    mcp: bool = False
 
 
 @dataclass
@@ -57,6 +59,8 @@ class EditorFlow:
         project = self.settings.project
         launch_json.check(project)
         tasks_json.check(project)
+        if self.wanted.mcp:
+            mcp_json.check(project)
         engine, word = engines.choose(self.settings.engine)
         if word:
             self.console.line(f"Engine: {word}.")
@@ -118,6 +122,9 @@ class EditorFlow:
                 tasks_json.put_back(project, tasks_before)
                 raise
             step.text = f".vscode/launch.json {written}"
+        if self.wanted.mcp:
+            with self.console.step("mcp") as step:
+                step.text = f".vscode/mcp.json {mcp_json.write_server(project)}"
         left = Leftovers(written_before, [one.name for one in every], [task.label for task in tasks])
         left.remove(project)
         notes = list(found.notes)

@@ -212,7 +212,7 @@ class _Posting:
             raise UserError(
                 f"The request to {service.scoring_url} got no answer: {error}.", "Look at: inv container.logs"
             ) from error
-        response = {"status": status, "body": _body(content, kind)}
+        response = {"status": status, "body": body_of(content, kind)}
         trace = self._traceback() if status >= _ERROR and self._request.wishes else ""
         return {**response, "traceback": trace} if trace else response
 
@@ -235,7 +235,8 @@ class _Posting:
         return text, answer_lines(response) if response["status"] >= 400 else []
 
 
-def _body(content: bytes, kind: str) -> Any:
+def body_of(content: bytes, kind: str) -> Any:
+    """What a service has answered: JSON, a text, or of anything else how much of what kind."""
     try:
         text = content.decode()
     except UnicodeDecodeError:

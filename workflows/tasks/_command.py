@@ -134,7 +134,7 @@ def command(
         if elsewhere:
             parameters.append(kinds("remote", kinds.POSITIONAL_OR_KEYWORD, default=False))
             explained["remote"] = REMOTE_HELP
-        if elsewhere or module in ("remote", "azureml"):
+        if elsewhere or module in ("remote", "azureml", "mcp"):
             name = f"{module}.{name}"
 
         @functools.wraps(function)

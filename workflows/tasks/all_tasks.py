@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from invoke import Collection
 
-from . import _hints, _quiet, azureml, container, deploy, experiment, pipeline, remote, vscode
+from . import _hints, _quiet, azureml, container, deploy, experiment, mcp, pipeline, remote, vscode
 from .doctor import doctor
 
-MODULES = (deploy, container, pipeline, experiment, remote, azureml, vscode)
+MODULES = (deploy, container, pipeline, experiment, remote, azureml, vscode, mcp)
 
 
 def collected() -> Collection:

@@ -10,7 +10,9 @@ from ._command import Command, command
 def _flow(run: Command, remote: bool, values: dict[str, Any]) -> Any:
     from ..flows.editor import EditorFlow, Wanted
 
-    return EditorFlow(run.settings, run.console, Wanted(remote, values["wait"], values["follow"], values["stop_after"]))
+    return EditorFlow(
+        run.settings, run.console, Wanted(remote, values["wait"], values["follow"], values["stop_after"], values["mcp"])
+    )
 
 
 def _show(run: Command, result: dict[str, Any]) -> None:
@@ -33,10 +35,12 @@ def _after_remote(run: Command, values: dict[str, Any]) -> None:
         "wait": "F5 holds the service before it loads score.py, so that you can debug imports and init().",
         "follow": "Keep showing the log in VS Code's terminal while you debug.",
         "stop_after": "End what F5 started as soon as the debug session ends.",
+        "mcp": "Write .vscode/mcp.json, too, so that agents in VS Code debug with inv mcp.serve.",
     },
     after=_after_remote,
     interrupted="launch.json and tasks.json are whole.",
 )
-def setup(run: Command, wait: bool = False, follow: bool = False, stop_after: bool = False) -> None:
+def setup(run: Command, wait: bool = False, follow: bool = False, stop_after: bool = False, mcp: bool = False) -> None:
     """Write launch.json and tasks.json, so that F5 runs the whole chain."""
-    _show(run, _flow(run, False, {"wait": wait, "follow": follow, "stop_after": stop_after}).setup())
+    values = {"wait": wait, "follow": follow, "stop_after": stop_after, "mcp": mcp}
+    _show(run, _flow(run, False, values).setup())

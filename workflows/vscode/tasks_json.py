@@ -21,7 +21,7 @@ from .pressed import READY, VARIABLE
 _OURS = ("type", "command", "args", "linux", "osx", "windows", "isBackground", "problemMatcher")
 #: VS Code's Python extension knows the project's interpreter where this program cannot.
 _ASK = "${command:python.interpreterPath}"
-_FOLDER = "${workspaceFolder}"
+FOLDER = "${workspaceFolder}"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class EditorTask:
             "type": "process",
             **interpreter(project),
             "args": ["-m", command_name.module(), *self.argv],
-            "options": {"cwd": _FOLDER, "env": {VARIABLE: self.configuration}},
+            "options": {"cwd": FOLDER, "env": {VARIABLE: self.configuration}},
             "problemMatcher": _matcher(self.stays),
             "presentation": {"reveal": "always", "panel": "dedicated", "clear": True, "showReuseMessage": False},
         }
@@ -70,10 +70,10 @@ def interpreter(project: Path, prefix: str = sys.prefix, executable: str = sys.e
         own = {"linux": "linux", "darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")
         commands = {system: executable if system == own else _ASK for system in ("linux", "osx", "windows")}
     else:
-        posix = "/".join([_FOLDER, *inside.parts, "bin", "python"])
+        posix = "/".join([FOLDER, *inside.parts, "bin", "python"])
         # conda's lies in the environment's own folder there (microsoft/vscode-python-environments, condaUtils.ts).
         scripts = () if Path(prefix, "conda-meta").is_dir() else ("Scripts",)
-        windows = "\\".join([_FOLDER, *inside.parts, *scripts, "python.exe"])
+        windows = "\\".join([FOLDER, *inside.parts, *scripts, "python.exe"])
         commands = {"linux": posix, "osx": posix, "windows": windows}
     return {"command": commands["linux"], **{system: {"command": text} for system, text in commands.items()}}
 
@@ -84,7 +84,7 @@ def _matcher(stays: bool) -> list[dict[str, Any]]:
     A task that stays and ends early without an error that is matched counts as ready, and VS Code attaches to nothing.
     """
     ours: dict[str, Any] = {
-        "fileLocation": ["autoDetect", _FOLDER],
+        "fileLocation": ["autoDetect", FOLDER],
         # The second line says what to do about it, and becomes the message's second line.
         "pattern": [
             {
@@ -110,7 +110,7 @@ def _matcher(stays: bool) -> list[dict[str, Any]]:
     }
     # This Python has no Invoke; Invoke finds no tasks.py, or no such task or flag in it.
     starting: dict[str, Any] = {
-        "fileLocation": ["autoDetect", _FOLDER],
+        "fileLocation": ["autoDetect", FOLDER],
         "pattern": {
             "kind": "file",
             "regexp": r"^(?:No idea what '|Can't find any collection named '"

@@ -1,0 +1,332 @@
+"""One debug session of an agent: what has happened since it asked last, and how the session ends."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from ..debugger.sessions import Breakpoint, DebugSession, Function, Happening, Stop
+from ..debugger.sessions import model as kinds
+from ..errors import UserError
+from ..models import DebugEndpoint
+from ..runs import agents
+
+if TYPE_CHECKING:
+    from .state import State
+
+#: Seconds between two looks at whether a person wants to take over.
+_LOOK_SECONDS = 0.2
+#: Seconds after which a session that a person wants to take over ends without a stop.
+_NEXT_STOP_SECONDS = 5.0
+#: What is kept of outputs and values until the agent asks, and the characters of each.
+_MOST_KEPT, _MOST_TEXT = 500, 2000
+#: What makes a program that holds at an exception hold again once its debugger has left.
+_KEEP = "__import__('sys').modules['azureml_debuggee.postmortem'].hold_again()"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a session is with.
+
+    Attributes:
+        story: ``deploy``, ``pipeline`` or ``experiment``.
+        run: The run's number; None for a service.
+        run_id: Its id; empty for a service.
+        step: The step; an experiment's or the service's name.
+        rank: The rank; None where there is one process.
+        endpoint: Where the debugger is let in.
+        holds_at: The exception at which it holds; empty where it does not.
+    """
+
+    story: str
+    run: int | None
+    run_id: str
+    step: str
+    rank: int | None
+    endpoint: DebugEndpoint
+    holds_at: str = ""
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        rank = f", rank {self.rank}" if self.rank is not None else ""
+        return f"{self.step}{rank}" + (f" of the run {self.run}" if self.run is not None else "")
+
+    @property
+    def take_over(self) -> str:
+        """What a person types to take it over."""
+        return agents.take_over_command(self.story, self.run)
+
+    def as_json(self) -> dict[str, Any]:
+        """What an agent is told of it."""
+        run = {} if self.run is None else {"run": self.run, "run_id": self.run_id}
+        return {"story": self.story, **run, "step": self.step, "rank": self.rank}
+
+
+class Attached:
+    """A session that stays until it is ended: by the agent, by a person, by the program's end.
+
+    Args:
+        state: What the tools work on.
+        place: What to attach to.
+        breakpoints: Set before the program goes on.
+        filters: debugpy's filters of exceptions.
+        types: Exceptions that stop it where they are raised.
+        all_code: Whether libraries are stepped into.
+        timeout: Seconds for attaching.
+
+    Raises:
+        UserError: As :class:`~workflows.debugger.sessions.DebugSession`.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        place: Place,
+        breakpoints: Sequence[Breakpoint | Function],
+        filters: Sequence[str],
+        types: Sequence[str],
+        all_code: bool,
+        timeout: float,
+    ) -> None:
+        self.place = place
+        self._state = state
+        self._changed = threading.Condition()
+        self._kept: deque[Happening] = deque(maxlen=_MOST_KEPT)
+        self._lost = 0
+        #: The stop that was reached last, as long as the program stands there.
+        self._stop: Stop | None = None
+        self._goes_on_since = time.monotonic()
+        #: Why the session is over, and what the agent is to do; None while it is not.
+        self._over: tuple[str, str] | None = None
+        self._ending = threading.Lock()
+        self._asked = 0.0
+        self._mark = agents.announce(
+            state.project,
+            state.client,
+            place.story,
+            place.run_id,
+            place.step,
+            place.rank,
+            place.endpoint.host,
+            place.endpoint.port,
+        )
+        try:
+            self.debug = DebugSession(
+                place.endpoint,
+                breakpoints=breakpoints,
+                filters=filters,
+                types=types,
+                just_my_code=not all_code,
+                timeout=timeout,
+                agent=f"an agent ({state.client}) is attached; to take over: {place.take_over}",
+            )
+        except BaseException:
+            agents.withdraw(self._mark)
+            raise
+        state.log(f"{state.client} is attached to {place.what}; to take over: {place.take_over}")
+        threading.Thread(target=self._listen, name="agent-session", daemon=True).start()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the session has ended."""
+        return self._over is not None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether something of the program stands."""
+        return self._stop is not None
+
+    def summary(self) -> dict[str, Any]:
+        """What ``status`` shows of it."""
+        word = "over" if self.is_over else "stopped" if self.is_stopped else "running"
+        return {**self.place.as_json(), "state": word}
+
+    # What happens
+
+    def _listen(self) -> None:
+        with contextlib.suppress(Exception):
+            while not self.is_over:
+                happening = self.debug.wait(_LOOK_SECONDS)
+                if happening is not None:
+                    self._take(happening)
+                self._see_person()
+            return
+        if not self.is_over:
+            self.end("its server could not follow it any more", "Attach again.")
+
+    def _take(self, happening: Happening) -> None:
+        with self._changed:
+            if happening.kind == kinds.STOPPED:
+                self._stop = happening.stop
+            elif happening.kind == kinds.CONTINUED:
+                self._stop = next(iter(self.debug.stops), None)
+            elif happening.kind not in (kinds.ENDED, kinds.LOST):
+                self._lost += happening.dropped + (len(self._kept) == _MOST_KEPT)
+                self._kept.append(happening)
+            self._changed.notify_all()
+        if happening.kind in (kinds.ENDED, kinds.LOST):
+            why = f" ({happening.text})" if happening.text else ""
+            said = "the program has ended" if happening.kind == kinds.ENDED else f"the program is gone{why}"
+            self.end(said, "See logs, and status for what goes on; a step may start another script: attach again then.")
+
+    def _see_person(self) -> None:
+        if self.is_over or not agents.is_asked_for(self._mark):
+            return
+        now = time.monotonic()
+        self._asked = self._asked or now
+        if self._stop is None and now - self._asked < _NEXT_STOP_SECONDS:
+            return
+        stop = self._stop
+        if stop is not None and stop.reason == "exception" and self.place.holds_at:
+            # So that the person finds it where the agent had it.
+            with contextlib.suppress(UserError):
+                self.debug.evaluate(stop, _KEEP)
+        self.end("a person has taken over", "Leave the program to them; status tells when nobody is attached any more.")
+
+    def end(self, why: str, then: str = "") -> None:
+        """End the session; what it debugs goes on."""
+        with self._ending:
+            if self._over is not None:
+                return
+            with self._changed:
+                self._over = (why, then)
+                self._stop = None
+                self._changed.notify_all()
+            with contextlib.suppress(UserError):
+                self.debug.close()
+            agents.withdraw(self._mark)
+        self._state.log(f"the session with {self.place.what} has ended: {why}")
+
+    def until(self, deadline: float, ready: Callable[[], bool]) -> bool:
+        """Wait until something is so, or the session is over, or a time of the monotonic clock; whether it is so."""
+        with self._changed:
+            while not ready() and not self.is_over:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(min(left, 0.5))
+            return True
+
+    def wake(self) -> None:
+        """Have those who wait look again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    # What an agent asks
+
+    def check(self) -> None:
+        """See that the session goes on.
+
+        Raises:
+            UserError: It is over; why, and what to do.
+        """
+        if self._over is not None:
+            why, then = self._over
+            raise UserError(f"The session with {self.place.what} is over: {why}.", then or "Begin another with attach.")
+
+    def stopped(self, process: int | None = None) -> Stop:
+        """Where the program stands.
+
+        Args:
+            process: The process id of a child that is meant.
+
+        Raises:
+            UserError: It does not stand; the session is over.
+        """
+        self.check()
+        if process is not None:
+            found = next((one for one in self.debug.stops if one.child == process), None)
+        else:
+            found = self._stop
+        if found is None:
+            raise UserError(
+                f"{f'Child process {process} of ' if process is not None else ''}{self.place.what} is running.",
+                "Wait for a stop with wait, or stop it with pause.",
+            )
+        return found
+
+    def resume(self, how: str, process: int | None = None) -> None:
+        """Let what stands run: ``continue`` all of it, or ``over``, ``into``, ``out`` one of it.
+
+        Raises:
+            UserError: Nothing stands.
+        """
+        stop = self.stopped(process)
+        with self._changed:
+            self._stop = None
+        self._goes_on_since = time.monotonic()
+        try:
+            if how == "continue":
+                for one in [stop] if process is not None else self.debug.stops:
+                    self.debug.go_on(one)
+            else:
+                self.debug.step(stop, how)
+        except UserError:
+            self.until(time.monotonic() + 1.0, lambda: False)
+            self.check()
+            raise
+
+    def since(self) -> dict[str, Any]:
+        """What has happened since the last call, and how it stands."""
+        with self._changed:
+            kept, lost = list(self._kept), self._lost
+            self._kept.clear()
+            self._lost = 0
+            stop, over = self._stop, self._over
+        told: dict[str, Any] = {**self.place.as_json()}
+        if over is not None:
+            told |= {"state": "over", "why": over[0], "then": over[1]}
+        elif stop is not None:
+            told |= {"state": "stopped", "stopped": self.stop_json(stop)}
+            others = [self.stop_json(one) for one in self.debug.stops if one != stop]
+            if others:
+                told["also_stopped"] = others
+        else:
+            seconds = time.monotonic() - self._goes_on_since
+            told |= {"state": "running", "seconds": round(seconds, 1), "waits_for": self._waits_for(seconds)}
+        if kept:
+            told["happened"] = [self._happening(one) for one in kept]
+        if lost:
+            told["left_out"] = f"{lost} earlier outputs, which came faster than they were asked for"
+        return told
+
+    def _waits_for(self, seconds: float) -> str:
+        there = [one for one in self.debug.breakpoints if not one.breakpoint.log]
+        places = [f"{PurePath(one.breakpoint.file).name}:{one.line}" for one in there]
+        what = f"a stop at {', '.join(places[:5])}{' and others' if places[5:] else ''}" if places else "a stop"
+        if self._asked:
+            what += "; a person wants to take over, which ends the session at its next stop"
+        return f"{what}, or the end of the program, which has been running for {seconds:.0f} s; call wait, or pause"
+
+    def stop_json(self, stop: Stop) -> dict[str, Any]:
+        """A stop."""
+        leave_out = self._state.left_out
+        found: dict[str, Any] = {"reason": stop.reason, **stop.frame.as_json(), "thread": stop.thread}
+        if stop.child is not None:
+            found["process"] = stop.child
+        if stop.breakpoint is not None:
+            found["breakpoint"] = stop.breakpoint
+        if stop.exception is not None:
+            found["exception"] = {name: leave_out.text(str(text))[:_MOST_TEXT] for name, text in stop.exception.items()}
+        return found
+
+    def _happening(self, one: Happening) -> dict[str, Any]:
+        text = self._state.left_out.text(one.text)
+        placed = next((x for x in self.debug.breakpoints if x.number == one.breakpoint), None)
+        if placed is not None and placed.breakpoint.log:
+            text = self._state.left_out.value(self._state.left_out.names_secret(placed.breakpoint.log), one.text)
+        found: dict[str, Any] = {"what": one.kind, "at": round(one.at, 3), "text": text[:_MOST_TEXT]}
+        if one.breakpoint is not None:
+            found["breakpoint"] = one.breakpoint
+        if one.child is not None:
+            found["process"] = one.child
+        if one.is_error:
+            found["raised"] = True
+        return found

@@ -1,0 +1,212 @@
+"""What a session can be begun with, and where it is to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..debugger.locations import check_line, read_condition, resolve_source
+from ..debugger.readiness import current_state
+from ..debugger.sessions import ATTACH_TIMEOUT, Breakpoint, Function, as_mapped
+from ..errors import UserError
+from ..runs import agents, attachable
+from ..runs.record import RunRecord, StepRecord
+from . import runs
+from .attached import Attached, Place
+from .runs import DEPLOY
+from .state import State
+
+SECONDS = ATTACH_TIMEOUT
+_LOOK_SECONDS = 0.1
+#: debugpy's filters of exceptions, which are no types.
+_FILTERS = ("raised", "uncaught", "userUnhandled")
+
+
+@dataclass(frozen=True)
+class Held(Place):
+    """What can be attached to.
+
+    Attributes:
+        holds: Whether it waits for a debugger before its first line.
+    """
+
+    holds: bool = False
+
+
+def find(
+    state: State, story: str | None, run: str | None, step: str | None, rank: int | None, deadline: float
+) -> Held | dict[str, Any]:
+    """What a session is to be begun with; what is waited for, where nothing can be attached to in time.
+
+    Raises:
+        UserError: There is no such run, step or rank, or never will be.
+    """
+    if story == DEPLOY:
+        return _service(state, step, rank)
+    chosen = runs.find(state, run, story)
+    flow = runs.flow_of(state, chosen.kind)
+    runs.step_of(chosen, step)
+    while True:
+        chosen = flow.refresh(chosen)
+        only = runs.step_of(chosen, step)
+        _check(chosen, only, rank)
+        found = runs.settled(state, chosen, only.name if only else None, rank)
+        if found:
+            return _of(found[0])
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(_LOOK_SECONDS)
+    what = only.name if only is not None else "a step"
+    if rank is not None:
+        what += f", rank {rank},"
+    waits = f"{what} of the run {chosen.number} to let a debugger in; call attach again"
+    return {"state": "waiting", "waits_for": waits, "run": runs.run_json(state, chosen)}
+
+
+def _of(one: attachable.Attachable) -> Held:
+    return Held(
+        one.run.kind,
+        one.run.number,
+        one.run.run_id,
+        one.step.name,
+        one.rank,
+        one.endpoint,
+        one.what,
+        one.state == attachable.WAITING and not one.what,
+    )
+
+
+def _check(run: RunRecord, only: StepRecord | None, rank: int | None) -> None:
+    """See that something can still be attached to.
+
+    Raises:
+        UserError: It is over, it is not debugged, it has no such rank.
+    """
+    steps = [only] if only is not None else run.steps
+    debugged = [one for one in steps if one.debugged]
+    what = f"{only.name} of the run {run.run_id}" if only is not None else f"The run {run.run_id}"
+    if run.final or all(one.final for one in steps):
+        status = only.status if only is not None else run.status
+        raise UserError(
+            f"{what} is over: {status}.", "Start it again with start, or see what it has left: snapshot, logs"
+        )
+    if not debugged:
+        raise UserError(f"{what} runs without a debugger.", "Start it again with start; stacks may be read.")
+    if rank is not None and not any(rank in one.ports for one in debugged):
+        ranks = ", ".join(map(str, debugged[0].ports))
+        raise UserError(
+            f"Rank {rank} of {debugged[0].name} is not debugged in this run; debugged: {ranks}.",
+            f"Attach to one of these, or start it again with rank={rank} or rank=all.",
+        )
+
+
+def _service(state: State, step: str | None, rank: int | None) -> Held:
+    if step is not None or rank:
+        raise UserError("A service has neither steps nor ranks.", "Leave them out.")
+    service = runs.present(state).stack_target()  # which also sees that it runs
+    there = runs.present(state).running()
+    assert there is not None
+    holds = current_state(there.events) == "waiting"
+    return Held(DEPLOY, None, "", there.name, None, service.endpoint, "", holds)
+
+
+@contextlib.contextmanager
+def as_taken(state: State, place: Place) -> Iterator[None]:
+    """Say who has it, where somebody is attached already."""
+    mine = {one.place.endpoint.port: name for name, one in state.sessions().items() if not one.is_over}
+    other = agents.at(state.project, place.endpoint.port)
+    try:
+        yield
+    except UserError as error:
+        if "attached to the program" not in error.problem:
+            raise
+        if (name := mine.get(place.endpoint.port)) is not None:
+            raise UserError(f"{place.what} is debugged in the session {name}.", f"Go on with {name}.") from error
+        if other is not None:
+            raise UserError(
+                f"Another agent's session ({other.client}) is attached to {place.what}.",
+                f"Leave it to that one, or ask the person: {place.take_over}",
+            ) from error
+        raise UserError(
+            f"A person's editor is attached to {place.what}.", "Leave it to the person, or ask them to disconnect."
+        ) from error
+
+
+# Where to stop --------------------------------------------------------------------------------------
+
+
+def split(exceptions: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Filters of debugpy's, and types of exceptions.
+
+    Raises:
+        UserError: One is neither.
+    """
+    for one in exceptions:
+        if not one.replace(".", "").isidentifier():
+            raise UserError(f"{one!r} is no type of exception.", "Write it as ValueError, or as package.module.Error.")
+    return [one for one in exceptions if one in _FILTERS], [one for one in exceptions if one not in _FILTERS]
+
+
+def breakpoint_of(state: State, place: Place, wanted: Mapping[str, Any]) -> Breakpoint | Function:
+    """A breakpoint as an agent writes it.
+
+    Raises:
+        UserError: There is no such file, no code on that line, or a condition cannot be read.
+    """
+    condition = read_condition(wanted.get("condition"), str(wanted["hits"]) if "hits" in wanted else None)
+    log, function = str(wanted.get("log", "")), str(wanted.get("function", ""))
+    if log:
+        if "condition" in wanted and not log.strip():
+            raise UserError("A logpoint has an expression.", "Give it in `log`.")
+        _see_expression(log)
+    if "module" in wanted:
+        if not function or "file" in wanted or "line" in wanted:
+            raise UserError("A module goes with a function, and with nothing else.", "Name file and line in its place.")
+        return Function(str(wanted["module"]), function, condition, log)
+    if "file" not in wanted or "line" not in wanted or function:
+        raise UserError("A breakpoint has a file and a line, or a module and a function.", "Name both.")
+    path = source_of(state, place, str(wanted["file"]))
+    check_line(path, int(wanted["line"]))
+    return Breakpoint(as_mapped(path, place.endpoint.path_mappings), int(wanted["line"]), condition, log)
+
+
+def _see_expression(text: str) -> None:
+    try:
+        compile(text, "<log>", "eval", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        why = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise UserError(f"`log` must be a Python expression, not {text!r}: {why}.", "Correct it.") from error
+
+
+def source_of(state: State, place: Place, file: str) -> Path:
+    """The file that is meant.
+
+    Raises:
+        UserError: There is none.
+    """
+    roots = [mapping.local_root for mapping in place.endpoint.path_mappings]
+    return resolve_source(file, cwd=state.project, roots=roots)
+
+
+def is_own(state: State, place: Place, path: Path) -> bool:
+    """Whether a file is Python of the project, or of what is debugged."""
+    roots = [state.project, *(mapping.local_root for mapping in place.endpoint.path_mappings)]
+    real = path.resolve()
+    return real.suffix in (".py", ".pyw", ".pyi") and any(real.is_relative_to(root.resolve()) for root in roots)
+
+
+def placed(session: Attached) -> list[dict[str, Any]]:
+    """The breakpoints of a session, as an agent reads them."""
+    found = []
+    for one in session.debug.breakpoints:
+        wanted = one.breakpoint
+        entry: dict[str, Any] = {"number": one.number, "file": wanted.file, "line": one.line}
+        more = {"condition": wanted.condition.when, "hits": wanted.condition.hits, "log": wanted.log}
+        entry |= {name: value for name, value in more.items() if value}
+        entry |= {"message": one.message} if one.message else {}
+        found.append(entry)
+    return found

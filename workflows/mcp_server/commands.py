@@ -1,0 +1,161 @@
+"""Commands of the program that take long: begun as child processes, looked at, ended.
+
+What they say goes to files, not to pipes: a command that has lost its reader would take back what it has started, and
+what was started is to go on when the client leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import command_name
+from ..errors import UserError
+from ..terminal import plain
+
+#: Seconds between two looks.
+LOOK_SECONDS = 0.05
+#: Lines that are told at once; bytes of a result.
+_MOST_LINES, _MOST_RESULT = 200, 4 * 1024 * 1024
+_MOST_READ = 1024 * 1024
+
+
+class Begun:
+    """A command that was begun.
+
+    Args:
+        arguments: What is typed behind `inv`, without ``--json``.
+        project: Where.
+    """
+
+    def __init__(self, arguments: Sequence[str], project: Path) -> None:
+        self.arguments = list(arguments)
+        self.since = time.monotonic()
+        #: What it was begun for; see :mod:`.starting`.
+        self.story = ""
+        self._said = 0
+        self._folder = Path(tempfile.mkdtemp(prefix="azureml-debug-"))
+        options: dict[str, Any] = {"start_new_session": True}
+        if sys.platform == "win32":
+            options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        try:
+            with open(self._folder / "out", "wb") as out, open(self._folder / "err", "wb") as err:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", command_name.module(), *self.arguments],
+                    cwd=project,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    **options,
+                )
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    @property
+    def typed(self) -> str:
+        """The command as it would be typed."""
+        import shlex
+
+        return shlex.join([command_name.typed(), *self.arguments])
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since it was begun."""
+        return time.monotonic() - self.since
+
+    def until(self, deadline: float, ready: Callable[[], object] = lambda: None) -> None:
+        """Wait until it has ended, or ``ready`` says something, or a time of the monotonic clock has come."""
+        while self.is_at_work and not ready() and time.monotonic() < deadline:
+            time.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+
+    def new_lines(self) -> list[str]:
+        """What it has said since the last call, of much the last lines."""
+        data = self._read("err", self._said)
+        whole = data if not self.is_at_work else data[: data.rfind(b"\n") + 1]
+        self._said += len(whole)
+        lines = [plain(line.decode("utf-8", "replace")) for line in whole.split(b"\n")]
+        return [line for line in lines if line.strip()][-_MOST_LINES:]
+
+    def result(self) -> dict[str, Any]:
+        """What it has handed over with ``--json``.
+
+        Raises:
+            UserError: It has failed; with its two lines.
+        """
+        self._process.wait()
+        text = self._read("out", 0, _MOST_RESULT).decode("utf-8", "replace").strip()
+        if self._process.returncode:
+            raise self._failure()
+        try:
+            value = json.loads(text.splitlines()[-1])
+        except (ValueError, IndexError):
+            value = {}
+        return value if isinstance(value, dict) else {}
+
+    def _failure(self) -> UserError:
+        lines = [plain(line.decode("utf-8", "replace")) for line in self._read("err").split(b"\n")]
+        lines = [line for line in lines if line.strip()]
+        problem = next((n for n, line in reversed(list(enumerate(lines))) if "error: " in line), None)
+        if problem is None:
+            last = lines[-1] if lines else f"exit code {self._process.returncode}"
+            return UserError(f"{self.typed} failed: {last}", "Correct that, then start again.")
+        remedy = lines[problem + 1] if problem + 1 < len(lines) else "Correct that, then start again."
+        before, _error, said = lines[problem].partition("error: ")
+        return UserError(before + said, remedy, details=lines[max(0, problem - 15) : problem])
+
+    def interrupt(self, seconds: float) -> bool:
+        """End it as Ctrl-C does: it takes back what it has begun. Whether it has ended in time."""
+        if self.is_at_work:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Let it go on by itself, to its end; what it says goes nowhere then."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        # Nobody asks for its exit code any more.
+        self._process.returncode = self._process.returncode if self._process.returncode is not None else 0
+
+    def _read(self, name: str, offset: int = 0, most: int = _MOST_READ) -> bytes:
+        """What it has written from an offset on; of much the end."""
+        try:
+            with open(self._folder / name, "rb") as file:
+                file.seek(max(offset, file.seek(0, 2) - most))
+                return file.read(most)
+        except FileNotFoundError:
+            return b""
+
+
+def run(arguments: Sequence[str], project: Path, seconds: float) -> dict[str, Any]:
+    """Run a short command; what it hands over.
+
+    Raises:
+        UserError: It failed, or takes longer.
+    """
+    command = Begun(arguments, project)
+    try:
+        command.until(time.monotonic() + seconds)
+        if command.is_at_work:
+            raise UserError(
+                f"{command.typed} has not ended within {seconds:g} s; it goes on.", "See status a little later."
+            )
+        return command.result()
+    finally:
+        command.leave()

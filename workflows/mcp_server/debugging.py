@@ -1,0 +1,474 @@
+"""Tools that work on a debug session, and the one that begins it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..debugger.frames import Frame
+from ..debugger.sessions import Stop
+from ..errors import UserError
+from . import attaching, looking, posting, starting, tools, values
+from .attached import Attached
+from .state import State
+from .tools import Answer, Tool
+
+#: Frames of a stack that one call gives at most.
+_MOST_FRAMES = 100
+#: Seconds that debugpy may take to answer beside what the program takes.
+_PAUSE_SECONDS = 5.0
+PROCESS = tools.number("The process id of a child process that has stopped. Default: what stopped last.", 1)
+FRAME = tools.number("The frame, by its number in the stack: 0 is the innermost.", 0, 100_000, default=0)
+_ONE = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "file": tools.text("The source file, as in the stack, or relative to the project or to the step's code."),
+        "line": tools.number("The line, counted from 1.", 1, 10**9),
+        "function": tools.text("A function of `module`, such as load or Tensor.sum."),
+        "module": tools.text("A module that the program can import, in place of a file; needs `function`."),
+        "condition": tools.text("RUNS CODE each time: stop only where this Python expression is true."),
+        "hits": tools.number("Stop at the Nth time alone.", 1, 10**9),
+        "log": tools.text("RUNS CODE each time: do not stop, tell this expression's value (a logpoint)."),
+    },
+}
+BREAKPOINTS = {"type": "array", "maxItems": 50, "items": _ONE, "description": "Where to stop, or what to log."}
+EXCEPTIONS = tools.texts(
+    "Also stop where these exceptions are raised, caught or not, such as ValueError; `uncaught`: where one leaves the "
+    "program; `raised`: at every one. An empty list: at none."
+)
+_CODE = ("breakpoints.condition", "breakpoints.log")
+
+
+def made(state: State) -> list[Tool]:
+    """The tools that need a session."""
+    return [
+        _attach(state),
+        _detach(state),
+        _set_breakpoints(state),
+        _clear_breakpoints(state),
+        _resume(state),
+        _pause(state),
+        _wait(state),
+        _stack(state),
+        _variables(state),
+        _source(state),
+        _evaluate(state),
+        _set_variable(state),
+        *posting.made(state),
+    ]
+
+
+def _told(state: State, name: str, session: Attached, **more: Any) -> Answer:
+    """What has happened in a session; one that is over is forgotten once that was told."""
+    told: Answer = {"session": name, **session.since(), **more}
+    if told["state"] == "over":
+        state.forget(name)
+    elif told["state"] == "stopped":
+        stopped = told["stopped"]
+        told["source"] = _around(state, stopped["file"], stopped["line"])
+    return told
+
+
+def _around(state: State, file: str, line: int, lines: int = 3) -> str:
+    """The lines around a place; empty where its file is not here."""
+    try:
+        return str(looking.read_source(state, Path(file), line - lines, line + lines, line)["source"])
+    except (UserError, ValueError):
+        return ""
+
+
+def _attach(state: State) -> Tool:
+    def attach(
+        story: str | None = None,
+        run: str | None = None,
+        step: str | None = None,
+        rank: int | None = None,
+        breakpoints: Sequence[Mapping[str, Any]] = (),
+        exceptions: Sequence[str] = (),
+        all_code: bool = False,
+        go: bool = False,
+        timeout: float = tools.TIMEOUT,
+    ) -> Answer:
+        deadline = time.monotonic() + timeout
+        state.check_room()
+        place = attaching.find(state, story, run, step, rank, deadline)
+        if isinstance(place, dict):
+            return place
+        wanted = [attaching.breakpoint_of(state, place, one) for one in breakpoints]
+        filters, types = attaching.split(exceptions)
+        if place.holds and not (wanted or filters or types or go):
+            raise UserError(
+                f"{place.what} holds before its first line, and would run on once somebody is attached.",
+                "Say where to stop: breakpoints or exceptions; or go=true.",
+            )
+        with attaching.as_taken(state, place):
+            session = Attached(state, place, wanted, filters, types, all_code, attaching.SECONDS)
+        name = state.keep(session)
+        session.until(deadline, lambda: session.is_stopped)
+        return _told(state, name, session, breakpoints=attaching.placed(session))
+
+    return Tool(
+        "attach",
+        "Begin a debug session",
+        "Begins a session with one process of this project's runs, or with its service, and waits for its first stop. "
+        "Changes how the program runs: it stops where you say, and runs on from a hold. A program that holds at an "
+        "exception (start with on_error) is stopped there at once. Only one debugger can be attached at a time. The "
+        "session stays until detach; the program goes on then.",
+        {
+            "story": tools.STORY,
+            "run": tools.RUN,
+            "step": tools.text("The step. Default: the first that holds, or can be attached to."),
+            "rank": tools.RANK,
+            "breakpoints": BREAKPOINTS,
+            "exceptions": EXCEPTIONS,
+            "all_code": tools.flag("Step into libraries, too.", False),
+            "go": tools.flag("Let a program that holds run on, with nothing to stop it.", False),
+            "timeout": tools.timeout("the first stop"),
+        },
+        attach,
+        needs_code=_CODE,
+    )
+
+
+def _detach(state: State) -> Tool:
+    def detach(session: str) -> Answer:
+        one = state.session(session)
+        one.end("the agent has ended it")
+        state.forget(session)
+        return {"session": session, **one.place.as_json(), "state": "over", "then": "The program goes on: see status."}
+
+    return Tool(
+        "detach",
+        "End a debug session",
+        "Ends a session: its breakpoints are taken away, and the program goes on, also where it was stopped.",
+        {"session": tools.SESSION},
+        detach,
+        required=("session",),
+    )
+
+
+def _set_breakpoints(state: State) -> Tool:
+    def set_breakpoints(
+        session: str, breakpoints: Sequence[Mapping[str, Any]] = (), exceptions: Sequence[str] | None = None
+    ) -> Answer:
+        one = state.session(session)
+        one.check()
+        one.debug.add(*[attaching.breakpoint_of(state, one.place, wanted) for wanted in breakpoints])
+        if exceptions is not None:
+            filters, types = attaching.split(exceptions)
+            one.debug.set_exceptions(types=types, filters=filters)
+        return {"session": session, "breakpoints": attaching.placed(one)}
+
+    return Tool(
+        "set_breakpoints",
+        "Set breakpoints",
+        "Adds breakpoints to those there are, also while the program runs: at a line or function, with a condition or "
+        "a number of hits, or as a logpoint. `exceptions` replaces at which exceptions it stops. Answers with all.",
+        {"session": tools.SESSION, "breakpoints": BREAKPOINTS, "exceptions": EXCEPTIONS},
+        set_breakpoints,
+        required=("session",),
+        needs_code=_CODE,
+    )
+
+
+def _clear_breakpoints(state: State) -> Tool:
+    def clear_breakpoints(session: str, numbers: Sequence[int] | None = None) -> Answer:
+        one = state.session(session)
+        one.check()
+        known = [placed.number for placed in one.debug.breakpoints]
+        chosen = known if numbers is None else list(numbers)
+        if unknown := [number for number in chosen if number not in known]:
+            raise UserError(f"There is no breakpoint {unknown[0]}.", f"Those there are: {known or 'none'}.")
+        one.debug.remove(*chosen)
+        return {"session": session, "breakpoints": attaching.placed(one)}
+
+    return Tool(
+        "clear_breakpoints",
+        "Clear breakpoints",
+        "Takes breakpoints away, by their numbers; without numbers all of them. Answers with those that are left.",
+        {
+            "session": tools.SESSION,
+            "numbers": {"type": "array", "items": {"type": "integer"}, "description": "Their numbers."},
+        },
+        clear_breakpoints,
+        required=("session",),
+    )
+
+
+def _resume(state: State) -> Tool:
+    def resume(
+        session: str, how: str = "continue", process: int | None = None, timeout: float = tools.TIMEOUT
+    ) -> Answer:
+        deadline = time.monotonic() + timeout
+        one = state.session(session)
+        one.resume(how, process)
+        one.until(deadline, lambda: one.is_stopped)
+        return _told(state, session, one)
+
+    return Tool(
+        "resume",
+        "Continue or step",
+        "Lets the stopped program run: continue, or step over, into or out, and waits for the next stop.",
+        {
+            "session": tools.SESSION,
+            "how": tools.text("How far.", enum=["continue", "over", "into", "out"], default="continue"),
+            "process": PROCESS,
+            "timeout": tools.timeout("the next stop"),
+        },
+        resume,
+        required=("session",),
+    )
+
+
+def _pause(state: State) -> Tool:
+    def pause(session: str, process: int | None = None, timeout: float = _PAUSE_SECONDS) -> Answer:
+        deadline = time.monotonic() + timeout
+        one = state.session(session)
+        one.check()
+        if not one.is_stopped:
+            one.debug.pause(process)
+            one.until(deadline, lambda: one.is_stopped)
+        return _told(state, session, one)
+
+    return Tool(
+        "pause",
+        "Pause",
+        "Stops the program wherever it is; the stop comes with its next line of Python.",
+        {"session": tools.SESSION, "process": PROCESS, "timeout": tools.timeout("the stop")},
+        pause,
+        required=("session",),
+    )
+
+
+def _wait(state: State) -> Tool:
+    def wait(
+        session: str | None = None,
+        start: str | None = None,
+        run: str | None = None,
+        request: str | None = None,
+        timeout: float = tools.TIMEOUT,
+    ) -> Answer:
+        deadline = time.monotonic() + timeout
+        named = {"session": session, "start": start, "run": run, "request": request}
+        if len([one for one in named.values() if one is not None]) != 1:
+            raise UserError("Name one thing to wait for.", f"One of: {', '.join(named)}.")
+        if start is not None:
+            return starting.what_came(state, start, deadline)
+        if run is not None:
+            from . import runs
+
+            return starting.until_held(state, runs.find(state, run), deadline)
+        if request is not None:
+            return posting.what_came(state, request, deadline)
+        assert session is not None
+        one = state.session(session)
+        one.until(deadline, lambda: one.is_stopped)
+        return _told(state, session, one)
+
+    return Tool(
+        "wait",
+        "Wait for what happens",
+        "Read-only. Waits for a session to stop or end, for a start or a run to hold or end, or for a request's "
+        "answer, and tells what has happened since the last call: stops, outputs, values of logpoints. Name one.",
+        {
+            "session": tools.SESSION,
+            "start": tools.text("What start has named, such as a1."),
+            "run": tools.text("A run, by number or id: until a step of it holds, or it is over."),
+            "request": tools.text("What post_request has named, such as r1."),
+            "timeout": tools.timeout("it"),
+        },
+        wait,
+        reads=True,
+    )
+
+
+def _at(session: Attached, frame: int, process: int | None) -> tuple[Stop, Frame]:
+    """A frame of what stands.
+
+    Raises:
+        UserError: Nothing stands, or there is no such frame.
+    """
+    stop = session.stopped(process)
+    found = session.debug.stack(stop, frame, 1)
+    if not found:
+        raise UserError(f"There is no frame {frame}.", "See stack.")
+    return stop, found[0]
+
+
+def _stack(state: State) -> Tool:
+    def stack(session: str, process: int | None = None, start: int = 0, count: int = 20) -> Answer:
+        one = state.session(session)
+        stop = one.stopped(process)
+        found = one.debug.stack(stop, start, count)
+        frames = [{"frame": start + at, **frame.as_json()} for at, frame in enumerate(found)]
+        for entry in frames:
+            if entry["file"]:
+                line = _around(state, str(entry["file"]), int(str(entry["line"])), 0)
+                entry["text"] = line.partition("  ")[2].strip()[len(str(entry["line"])) :].strip()
+        return {"session": session, "stopped": one.stop_json(stop), "frames": frames, "more": len(found) == count}
+
+    return Tool(
+        "stack",
+        "Read the stack",
+        "Read-only. The frames of what has stopped, the innermost first, with their lines.",
+        {
+            "session": tools.SESSION,
+            "process": PROCESS,
+            "start": tools.number("How many frames to pass over.", 0, 100_000, default=0),
+            "count": tools.number("How many.", 1, _MOST_FRAMES, default=20),
+        },
+        stack,
+        required=("session",),
+        reads=True,
+    )
+
+
+def _variables(state: State) -> Tool:
+    def variables(
+        session: str,
+        frame: int = 0,
+        path: Sequence[str] = (),
+        start: int = 0,
+        count: int = 50,
+        depth: int = 0,
+        characters: int = 300,
+        process: int | None = None,
+    ) -> Answer:
+        one = state.session(session)
+        stop, at = _at(one, frame, process)
+        found = values.read(state.left_out, one.debug, stop, at, path, start, count, depth, characters)
+        return {"session": session, "frame": frame, "function": at.function, **found}
+
+    return Tool(
+        "variables",
+        "Read variables",
+        "Read-only. The variables of a frame, page by page; with `path` what is in one of them, and with `depth` what "
+        "is in each. Values are what repr gives, which the debugger asks the program's objects for. Names that look "
+        "secret have no value here.",
+        {
+            "session": tools.SESSION,
+            "frame": FRAME,
+            "path": tools.texts("Into containers, by the names that this tool gives, such as ['batch', '0']."),
+            "start": tools.number("How many to pass over.", 0, 10**7, default=0),
+            "count": tools.number("How many, here and in each container.", 1, values.MOST_COUNT, default=50),
+            "depth": tools.number("How deep containers are opened.", 0, values.MOST_DEPTH, default=0),
+            "characters": tools.number("How much of each value.", 1, values.MOST_CHARACTERS, default=300),
+            "process": PROCESS,
+        },
+        variables,
+        required=("session",),
+        reads=True,
+    )
+
+
+def _source(state: State) -> Tool:
+    def source(
+        session: str, frame: int = 0, file: str | None = None, line: int | None = None, lines: int = 40,
+        process: int | None = None,
+    ) -> Answer:  # fmt: skip
+        one = state.session(session)
+        one.check()
+        mark: int | None = None
+        if file is None:
+            _stop, at = _at(one, frame, process)
+            path, mark = Path(at.file), at.line
+        else:
+            path = attaching.source_of(state, one.place, file)
+            if not attaching.is_own(state, one.place, path):
+                raise UserError(f"{path} is not part of what is debugged.", "Name a file of the project, or a frame.")
+        middle = line if line is not None else mark or 1
+        return looking.read_source(state, path, middle - lines // 2, middle + (lines - 1) // 2, mark)
+
+    return Tool(
+        "source",
+        "Read source",
+        "Read-only. Lines of source around where a frame stands, or around a line of a Python file of the project.",
+        {
+            "session": tools.SESSION,
+            "frame": FRAME,
+            "file": tools.text("A Python file of the project, in place of a frame."),
+            "line": tools.number("The line in the middle. Default: where the frame stands.", 1, 10**9),
+            "lines": tools.number("How many.", 1, 500, default=40),
+            "process": PROCESS,
+        },
+        source,
+        required=("session",),
+        reads=True,
+    )
+
+
+def _evaluate(state: State) -> Tool:
+    def evaluate(
+        session: str,
+        expression: str,
+        frame: int = 0,
+        process: int | None = None,
+        characters: int = 2000,
+        timeout: float = tools.TIMEOUT,
+    ) -> Answer:
+        one = state.session(session)
+        stop, at = _at(one, frame, process)
+        secret = state.left_out.names_secret(expression)
+        if secret:
+            told = state.left_out.value(secret, "")
+            return {"session": session, "expression": expression, "value": told, "left_out": secret}
+        text = one.debug.evaluate(stop, expression, at, timeout)
+        shown = state.left_out.text(text)
+        more = {"length": len(shown)} if len(shown) > characters else {}
+        return {"session": session, "expression": expression, "value": shown[:characters], **more}
+
+    return Tool(
+        "evaluate",
+        "Evaluate an expression",
+        "RUNS CODE in the program. The repr of a Python expression's value in a frame, or the error that it raises. "
+        "One that does not end within the timeout is interrupted. What names a secret is left out.",
+        {
+            "session": tools.SESSION,
+            "expression": tools.text("A Python expression.", minLength=1, maxLength=20_000),
+            "frame": FRAME,
+            "process": PROCESS,
+            "characters": tools.number("How much of the value.", 1, 100_000, default=2000),
+            "timeout": tools.timeout("the value"),
+        },
+        evaluate,
+        required=("session", "expression"),
+        destroys=True,
+        runs_code=True,
+    )
+
+
+def _set_variable(state: State) -> Tool:
+    def set_variable(
+        session: str,
+        name: str,
+        expression: str,
+        frame: int = 0,
+        process: int | None = None,
+        timeout: float = tools.TIMEOUT,
+    ) -> Answer:
+        one = state.session(session)
+        stop, at = _at(one, frame, process)
+        text = one.debug.set_variable(stop, name, expression, at, timeout)
+        secret = state.left_out.names_secret(name) or state.left_out.names_secret(expression)
+        return {"session": session, "name": name, "value": state.left_out.value(secret, text)[: values.MOST_CHARACTERS]}
+
+    return Tool(
+        "set_variable",
+        "Set a variable",
+        "RUNS CODE in the program, and changes it: gives a variable, an attribute or an item of a frame another value.",
+        {
+            "session": tools.SESSION,
+            "name": tools.text("What is set, such as rate, config.rate or rows[0].", minLength=1, maxLength=2000),
+            "expression": tools.text("A Python expression for its value.", minLength=1, maxLength=20_000),
+            "frame": FRAME,
+            "process": PROCESS,
+            "timeout": tools.timeout("it"),
+        },
+        set_variable,
+        required=("session", "name", "expression"),
+        destroys=True,
+        runs_code=True,
+    )

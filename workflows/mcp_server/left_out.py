@@ -1,0 +1,115 @@
+"""Which values an agent is not shown: those whose names look secret, by the rules of the snapshots."""
+
+from __future__ import annotations
+
+import ast
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from ..debuggee.azureml_debuggee.snapshot_names import LEFT_OUT, MASK, Names
+from ..redaction import without_known
+
+__all__ = ["LEFT_OUT", "LeftOut"]
+
+#: Characters of an expression in which names are looked for.
+_MOST = 20_000
+#: A name, and the beginning of what it is given, up to the end of a text that was cut off there.
+_CUT_OFF = re.compile(
+    r"""['"]?([A-Za-z_][\w-]{0,100})['"]?\s{0,8}(?:==?|:)\s{0,8}[rbfuRBFU]{0,2}((['"])(?:(?!\3).)*)\Z""", re.DOTALL
+)
+_WORD = re.compile(r"[^\W\d]\w*")
+
+
+class LeftOut:
+    """Leaves out values by their names, and where they appear in other texts.
+
+    Args:
+        pattern: ``AML_SNAPSHOT_REDACT``; empty for none.
+    """
+
+    def __init__(self, pattern: str = "") -> None:
+        self._names = Names(re, pattern)
+        # Calls come from several threads, and what is remembered is a set.
+        self._lock = threading.Lock()
+
+    def is_secret(self, name: str) -> bool:
+        """Whether a name looks like a secret's."""
+        return bool(self._names.is_secret(name))
+
+    def value(self, name: str, text: str) -> str:
+        """What is shown of a value of this name."""
+        with self._lock:
+            if self._names.is_secret(name):
+                self._names.keep(name, _plain(text))
+                return LEFT_OUT
+        return self.text(text)
+
+    def text(self, text: str) -> str:
+        """A text of the program's without the values that it gives to secret names, and those that were left out."""
+        with self._lock:
+            shown: str = self._names.scrubber()(self._names.text(text))
+            shown = self._open(shown)
+        return str(without_known(shown))
+
+    def _open(self, text: str) -> str:
+        """A text that was cut off without the beginning of a secret at its end."""
+        found = _CUT_OFF.search(text[-_MOST:])
+        if found is None or not self._names.is_secret(found[1]):
+            return text
+        return text[: len(text) - len(found[2])] + MASK
+
+    def source(self, line: str) -> str:
+        """A line of a program without the texts that it gives to secret names."""
+        with self._lock:
+            shown: str = self._names.scrubber()(self._names.line(line))
+        return str(without_known(shown))
+
+    def names_secret(self, expression: str) -> str:
+        """The first secret name in an expression: a variable, an attribute, a text in it; empty where there is none."""
+        return next((name for name in _named(expression) if self._names.is_secret(name)), "")
+
+    def deep(self, value: Any, name: str = "") -> Any:
+        """A value of JSON without what is secret in it, at every depth."""
+        if isinstance(value, str):
+            return self.value(name, value) if name else self.text(value)
+        if isinstance(value, list):
+            return [self.deep(one, name) for one in value]
+        if isinstance(value, dict):
+            return {key: LEFT_OUT if self._hides(key, one) else self.deep(one) for key, one in value.items()}
+        return value
+
+    def _hides(self, key: Any, value: Any) -> bool:
+        # A flag or nothing at all gives nothing away.
+        return isinstance(key, str) and value is not None and not isinstance(value, bool) and self.is_secret(key)
+
+
+def _plain(text: str) -> str:
+    """The text that a literal stands for; the text itself where it is none."""
+    try:
+        value = ast.literal_eval(text[:_MOST])
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
+    return value if isinstance(value, str) else text
+
+
+def _named(expression: str) -> Iterator[str]:
+    """Every name in an expression, and every text in it that may be a key; of what is no expression, every word."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(expression[:_MOST])
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        yield from _WORD.findall(expression)
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.keyword | ast.arg):
+            yield node.arg or ""
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value

@@ -1,0 +1,165 @@
+"""What a server remembers between two calls: the debug sessions, and the commands that it has begun."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..console import Console
+from ..errors import UserError
+from ..settings import Settings
+from .left_out import LeftOut
+
+if TYPE_CHECKING:
+    from .attached import Attached
+    from .commands import Begun
+    from .posting import Posted
+
+#: Sessions, commands and answered requests that one server has at a time.
+MOST_SESSIONS, MOST_COMMANDS, MOST_REQUESTS = 64, 16, 32
+
+
+@dataclass
+class State:
+    """What the tools work on.
+
+    Attributes:
+        project: The project's folder.
+        resolve: Resolves the settings, which a person may change while the server runs.
+        read_only: Whether nothing of the person's code may be run or changed.
+        say: Writes a line to the server's log.
+        client: What the client calls itself.
+    """
+
+    project: Path
+    resolve: Callable[[], Settings]
+    read_only: bool
+    say: Callable[[str], None]
+    client: str = "an agent"
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _sessions: dict[str, Attached] = field(default_factory=dict, init=False)
+    _begun: dict[str, Begun] = field(default_factory=dict, init=False)
+    #: The requests that were posted, by name; of many the latest.
+    requests: dict[str, Posted] = field(default_factory=dict, init=False)
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1), init=False)
+
+    def __post_init__(self) -> None:
+        self.left_out = LeftOut(self.resolve().snapshot_redact or "")
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are now."""
+        return self.resolve()
+
+    def console(self) -> Console:
+        """Where flows show themselves: the server's log, which is standard error."""
+        return Console(as_json=True)
+
+    def log(self, text: str) -> None:
+        """Write a line to the server's log, without secrets."""
+        self.say(f"mcp.serve: {self.left_out.text(text)}")
+
+    # Sessions
+
+    def keep(self, session: Attached) -> str:
+        """Remember a session; its name."""
+        with self._lock:
+            name = f"s{next(self._numbers)}"
+            self._sessions[name] = session
+            return name
+
+    def check_room(self) -> None:
+        """See that there is room for another session.
+
+        Raises:
+            UserError: There is none.
+        """
+        if sum(not one.is_over for one in self.sessions().values()) >= MOST_SESSIONS:
+            raise UserError(f"This server has {MOST_SESSIONS} sessions.", "End one with detach.")
+
+    def sessions(self) -> dict[str, Attached]:
+        """The sessions by name, those that are over included until that was told."""
+        with self._lock:
+            return dict(self._sessions)
+
+    def session(self, name: str) -> Attached:
+        """A session.
+
+        Raises:
+            UserError: There is none of that name.
+        """
+        known = self.sessions()
+        if name not in known:
+            there = ", ".join(known)
+            raise UserError(
+                f"There is no session {name[:100]!r}: it has ended, or never was.",
+                f"The sessions there are: {there}." if there else "Begin one with attach.",
+            )
+        return known[name]
+
+    def forget(self, name: str) -> None:
+        """A session is over, and the agent was told."""
+        with self._lock:
+            self._sessions.pop(name, None)
+
+    # Commands
+
+    def remember(self, begun: Begun) -> str:
+        """Remember a command that was begun; its name."""
+        with self._lock:
+            name = f"a{next(self._numbers)}"
+            self._begun[name] = begun
+            return name
+
+    def check_commands(self) -> None:
+        """See that another command may be begun.
+
+        Raises:
+            UserError: Too many are at work.
+        """
+        if sum(one.is_at_work for one in self.begun().values()) >= MOST_COMMANDS:
+            raise UserError(f"{MOST_COMMANDS} starts are at work already.", "Wait for one of them with wait.")
+
+    def begun(self) -> dict[str, Begun]:
+        """The commands by name."""
+        with self._lock:
+            return dict(self._begun)
+
+    def command(self, name: str) -> Begun:
+        """A command that was begun.
+
+        Raises:
+            UserError: There is none of that name.
+        """
+        known = self.begun()
+        if name not in known:
+            raise UserError(f"There is no start {name[:100]!r}.", f"Those there are: {', '.join(known) or 'none'}.")
+        return known[name]
+
+    def post(self, posted: Posted) -> str:
+        """Remember a request that was posted; its name."""
+        with self._lock:
+            name = f"r{next(self._numbers)}"
+            for old in [key for key, one in self.requests.items() if one.done.is_set()][:-MOST_REQUESTS]:
+                del self.requests[old]
+            self.requests[name] = posted
+            return name
+
+    def close(self) -> None:
+        """End every session; what they debug goes on, and so do commands that start something, to their own end."""
+        with self._lock:
+            sessions, begun = list(self._sessions.values()), list(self._begun.values())
+            self._sessions.clear()
+            self._begun.clear()
+        # All at once: each waits a moment until debugpy has forgotten it.
+        ending = [threading.Thread(target=one.end, args=("the client has left",), daemon=True) for one in sessions]
+        for thread in ending:
+            thread.start()
+        for thread in ending:
+            thread.join(3.0)
+        for one in begun:
+            one.leave()

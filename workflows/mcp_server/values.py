@@ -1,0 +1,81 @@
+"""Variables as an agent gets them: paged, bounded, without secrets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..debugger.frames import Frame, Variable
+from ..debugger.sessions import DebugSession, Stop
+from .left_out import LEFT_OUT, LeftOut
+
+#: At most: variables of one page, levels that are opened, characters of one value.
+MOST_COUNT, MOST_DEPTH, MOST_CHARACTERS = 200, 3, 20_000
+#: Characters of the whole answer: what is more fills an agent's memory, and serves nobody.
+_MOST_ANSWER = 60_000
+
+
+def read(
+    left_out: LeftOut,
+    debug: DebugSession,
+    stop: Stop,
+    frame: Frame,
+    path: Sequence[str],
+    start: int,
+    count: int,
+    depth: int,
+    characters: int,
+) -> dict[str, Any]:
+    """A page of variables; what would be too much is opened less deep, then cut.
+
+    Args:
+        left_out: What an agent is not shown.
+        debug: The session.
+        stop: Where it stands.
+        frame: The frame.
+        path: Into containers, by names.
+        start: How many to pass over.
+        count: How many at most, here and in each container.
+        depth: So deep containers are opened.
+        characters: So much of each value.
+
+    Raises:
+        UserError: There is nothing of such a name.
+    """
+    secret = next((name for name in path if left_out.is_secret(name)), None)
+    if secret is not None:
+        return {"variables": [], "left_out": f"{secret}: {LEFT_OUT}"}
+    while True:
+        # The whole text is needed to take secrets out of it, whose ends may be cut off.
+        found = debug.variables(
+            stop, frame, path=path, start=start, count=count + 1, depth=depth, characters=MOST_CHARACTERS
+        )
+        shown = [_shown(left_out, one, count, characters) for one in found[:count]]
+        told: dict[str, Any] = {"variables": shown, "start": start, "more": len(found) > count}
+        size = len(json.dumps(told, ensure_ascii=False))
+        if size <= _MOST_ANSWER:
+            return told
+        if depth > 0:
+            depth -= 1
+        elif characters > 200:
+            characters = 200
+        elif count > 1:
+            count //= 2
+        else:
+            return told
+
+
+def _shown(left_out: LeftOut, one: Variable, count: int, characters: int) -> dict[str, Any]:
+    value = left_out.value(one.name, one.value)
+    if value == LEFT_OUT:
+        return {"name": one.name, "type": one.type, "value": LEFT_OUT}
+    found: dict[str, Any] = {"name": left_out.text(one.name), "type": one.type, "value": value[:characters]}
+    if max(one.length, len(value)) > characters:
+        found["length"] = one.length
+    if one.children:
+        found["children"] = [_shown(left_out, child, count, characters) for child in one.children[:count]]
+        found["total"] = one.total
+    elif one.is_container:
+        found["opens"] = True
+    return found

@@ -1,0 +1,87 @@
+"""The server for agents in ``.vscode/mcp.json``: ours is kept up to date, all else is the user's."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from .. import command_name
+from ..debugger import entries
+from ..debugger.entries import Result
+from ..debugger.jsonc import Document
+from ..debugger.jsonc_file import edit_file
+from ..errors import UserError
+from .tasks_json import FOLDER, interpreter
+
+#: The server's name there.
+NAME = "azureml-debug"
+_SERVERS = "servers"
+
+
+def entry(project: Path) -> dict[str, Any]:
+    """The server as mcp.json has it (https://code.visualstudio.com/docs/copilot/reference/mcp-configuration).
+
+    VS Code says nothing of the folder that it starts a server in, so the project's stands in the arguments.
+    """
+    own = {"linux": "linux", "darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")
+    command = interpreter(project)[own]["command"]
+    arguments = ["--search-root", FOLDER, "mcp.serve"]
+    if command_name.is_own():
+        arguments = ["mcp.serve", "--project", FOLDER]
+    arguments = ["-m", command_name.module(), *arguments]
+    return {"type": "stdio", "command": command, "args": arguments}
+
+
+def _file(project: Path) -> Path:
+    return project / ".vscode" / "mcp.json"
+
+
+def check(project: Path) -> None:
+    """See that mcp.json can be edited.
+
+    Raises:
+        UserError: As :func:`write_server`.
+    """
+    entries.check(_file(project))
+
+
+def write_server(project: Path) -> Result:
+    """Put the server into the project's mcp.json; other servers, keys and comments stay.
+
+    Raises:
+        UserError: mcp.json cannot be read, understood or written; it is left as it was.
+    """
+    file = _file(project)
+    ours = entry(project)
+    was = ""
+
+    def change(document: Document) -> Document:
+        nonlocal was
+        document = entries.with_root(document, file, {_SERVERS: {}})
+        there = document.value.get(_SERVERS)
+        if there is None:
+            document, there = document.set((_SERVERS,), {}), {}
+        if not isinstance(there, dict):
+            raise UserError(
+                f'"{_SERVERS}" must be an object',
+                f'Write "{_SERVERS}": {{ … }} there; the file was not changed.',
+                file=file,
+                line=document.line((_SERVERS,)),
+            )
+        known = there.get(NAME)
+        if not isinstance(known, dict):
+            was = "added"
+            return document.set((_SERVERS, NAME), ours)
+        arguments = known.get("args")
+        for key, value in ours.items():
+            # What the person has typed behind it, such as --read-only, stays.
+            if key == "args" and isinstance(arguments, list) and arguments[: len(value)] == value:
+                continue
+            document = document.set((_SERVERS, NAME, key), value)
+        return document
+
+    changed = edit_file(file, change)
+    if was:
+        return "added"
+    return "updated" if changed else "unchanged"
