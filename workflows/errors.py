@@ -54,7 +54,7 @@ class UserError(Exception):
         """The two lines, with the place in front in the form editors recognise."""
         where = ""
         if self.file is not None:
-            from .paths import shown
+            from .path_text import shown
 
             place = shown(Path(self.file))
             numbers = [str(number) for number in (self.line, self.column) if number]

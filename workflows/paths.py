@@ -6,8 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from . import report
 from .errors import BadValue, UserError
+from .path_text import STATE_FOLDER as STATE_FOLDER
+from .path_text import shown as shown
 
 NAME = "azureml-debug"
 
@@ -43,32 +44,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home_folder() / ".cache") / NAME
 
 
-def own_id() -> str:
-    """Tells this person on this machine from every other one; made at the first use, and the same from then on.
-
-    Neither the machine's name nor its network cards do: both change with the network that it is in.
-
-    Raises:
-        UserError: It cannot be kept.
-    """
-    from .locks import HeldError, hold
-    from .private import make_folder
-    from .project import write_bytes
-
-    path = state_folder() / "id"
-    try:
-        if not path.exists():
-            make_folder(path.parent)
-            with hold(path.with_name("id.lock"), 10):
-                if not path.exists():
-                    write_bytes(path, os.urandom(16).hex().encode(), private=True)
-        return path.read_text("ascii").strip()
-    except (OSError, HeldError) as error:
-        raise UserError(
-            f"{path} cannot be kept: {getattr(error, 'strerror', None) or error}.", "Make its folder writable for you."
-        ) from error
-
-
 def state_folder() -> Path:
     """The folder for what is to stay, unlike a cache; ``XDG_STATE_HOME`` is honoured."""
     if sys.platform in ("win32", "darwin"):
@@ -97,16 +72,3 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
-
-
-def shown(path: Path) -> Path:
-    """A path as people read it: relative where it lies below the current folder.
-
-    For somebody on another machine a run's files are named in full: they are not there.
-    """
-    if report.wanted() and ".azureml-debug" in path.parts:
-        return path
-    try:
-        return path.relative_to(Path.cwd())
-    except (ValueError, OSError):
-        return path

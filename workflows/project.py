@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import UserError
+from .paths import STATE_FOLDER as STATE_FOLDER
+from .paths import home_folder
 from .private import close_folder, make_folder, open_file, opener
 from .reading import read_bytes, read_text
-
-STATE_FOLDER = ".azureml-debug"
 
 
 def find(folder: Path) -> Path:
@@ -25,8 +25,6 @@ def find(folder: Path) -> Path:
     It is the folder, or the first one above it, that has the program's own files or a tasks.py with its tasks. The
     search ends at the root of a git repository and below the home folder; without any, the folder itself is it.
     """
-    from .paths import home_folder
-
     folder = folder.resolve()
     try:
         home: Path | None = home_folder().resolve()

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import UserError
-from .paths import cache_folder
-from .project import STATE_FOLDER
+from .paths import STATE_FOLDER, cache_folder
 from .words import in_bytes
 
 #: What a write fails with where there is no room: it is over, used up by this user, or not to be written to at all.

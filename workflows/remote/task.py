@@ -20,7 +20,7 @@ from .. import command_name
 from .. import report as reports
 from ..console import Console
 from ..errors import UserError
-from ..paths import own_id, shown
+from ..paths import shown
 from ..received import sent_by
 from ..settings import Settings
 from ..terminal import printable
@@ -30,6 +30,7 @@ from . import person, request, sync
 from .address import Address, resolve
 from .follower import Follower
 from .local_files import LocalFile, below, project_files
+from .own_id import own_id
 from .places import CARRIED, Places
 from .program import Program, program
 from .request import Typed
