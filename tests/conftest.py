@@ -193,8 +193,9 @@ def docker_engine() -> Iterator[None]:
     assert not QUICK, "inv test --quick promises to do without an engine"
     if not engine_answers():
         missing("no Docker engine answers")
+    from workflows.engines.docker_base import make_base_image
     from workflows.engines.docker_client import connect
-    from workflows.environments.base import BASE_IMAGE, make_base_image
+    from workflows.environments.base import BASE_IMAGE
 
     with contextlib.closing(connect()) as client:
         if not client.images.list(BASE_IMAGE):

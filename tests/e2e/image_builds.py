@@ -38,7 +38,7 @@ def report(line):
 try:
     if kind == "base":
         from workflows.engines.docker_client import connect
-        from workflows.environments.base import make_base_image
+        from workflows.engines.docker_base import make_base_image
         made = make_base_image(connect(), sys.argv[2], report)
     else:
         definition = load_definition(folder, default_dockerfile=Path("env/training/Dockerfile").resolve())
@@ -47,7 +47,7 @@ try:
             made = ensure_environment(definition, cache, report)
         else:
             from workflows.engines.docker_client import connect
-            from workflows.engines.docker_images import build_image
+            from workflows.engines.docker_built_images import build_image
             made = build_image(connect(), definition, sys.argv[4], cache, report)
         print("modules:", *(name for name in ("filelock", "docker") if name in sys.modules))
         print("reused:", made.reused)

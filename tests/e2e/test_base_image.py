@@ -10,8 +10,8 @@ import psutil
 import pytest
 from image_builds import OwnImages, finish, gone, read_until, silent, start
 
-from workflows.engines import docker_images
-from workflows.environments import apt_sources, base
+from workflows.engines import docker_base, docker_images
+from workflows.environments import apt_sources
 from workflows.errors import UserError
 
 
@@ -36,9 +36,9 @@ def test_a_base_image_whose_packages_cannot_be_had(
     stanza = f"Types: deb\nURIs: file://{tmp_path}/gone\nSuites: bookworm\nComponents: main\n"
     monkeypatch.setattr(apt_sources, "archive_sources", lambda *arguments: [stanza])
     with pytest.raises(UserError, match="mmdebstrap failed: ") as caught:
-        base.make_base_image(own.client, "azureml-debug/e2e-base:1", silent)
+        docker_base.make_base_image(own.client, "azureml-debug/e2e-base:1", silent)
     assert caught.value.details
     assert docker_images.tagged_image(own.client, "azureml-debug/e2e-base:1") is None
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="mmdebstrap is not installed"):
-        base.make_base_image(own.client, "azureml-debug/e2e-base:1", silent)
+        docker_base.make_base_image(own.client, "azureml-debug/e2e-base:1", silent)

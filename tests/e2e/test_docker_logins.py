@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from image_builds import TINY, OwnImages, define, silent
 
-from workflows.engines import docker_credentials, docker_images, docker_packages
+from workflows.engines import docker_built_images, docker_credentials, docker_packages
 from workflows.engines.docker_client import connect
 from workflows.engines.docker_contexts import image_as_it_is, image_of_context
 from workflows.environments.base import BASE_IMAGE
@@ -95,7 +95,7 @@ def test_an_image_is_built_and_an_image_asked_for_without_the_helper(
     config.write_text(json.dumps(settings))
     with contextlib.closing(connect()) as client:
         dockerfile = f"FROM {own.base}\nRUN echo {time.time()} >/own\n"
-        made = docker_images.build_image(
+        made = docker_built_images.build_image(
             client, define(tmp_path / "e2e-login", f"./{TINY}\n", dockerfile), own.base, own.cache, silent
         )
         client.api.remove_image(made.name, force=True)
@@ -120,7 +120,7 @@ def test_where_credentials_are_needed_config_json_and_the_helper_are_named(
             docker_packages.pull(client, registry.image, None, silent)
         elif way == "base":
             definition = define(tmp_path / "e2e-login", f"./{TINY}\n")
-            docker_images.build_image(client, definition, registry.image, tmp_path / "cache", silent)
+            docker_built_images.build_image(client, definition, registry.image, tmp_path / "cache", silent)
         else:
             folder = tmp_path / "context"
             folder.mkdir()

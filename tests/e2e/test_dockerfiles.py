@@ -13,7 +13,7 @@ import pytest
 from conftest import missing
 from image_builds import TINY, OwnImages, command_lines, define, finish, gone, read_until, silent, start
 
-from workflows.engines import docker_buildkit, docker_images
+from workflows.engines import docker_buildkit, docker_built_images, docker_images
 from workflows.engines.docker_contexts import image_of_context
 from workflows.errors import UserError
 from workflows.models import ImageRef
@@ -103,7 +103,7 @@ def test_a_dockerfile_of_an_environment_is_built_with_buildkit_on_the_base_image
     )
     lines: list[str] = []
     definition = define(tmp_path / "e2e-own", f"./{TINY}\n", dockerfile)
-    made = docker_images.build_image(own.client, definition, own.base, own.cache, lines.append)
+    made = docker_built_images.build_image(own.client, definition, own.base, own.cache, lines.append)
     assert own.run(made.name, "/opt/env/bin/python -c 'import tiny_local; print(tiny_local.answer)'") == "42\n"
     assert any(line.startswith("Step ") and "RUN --mount" in line for line in lines), lines
 
@@ -121,7 +121,7 @@ def test_a_base_image_that_buildkit_cannot_have_is_named(buildkit: None, own: Ow
     dockerfile = "FROM 127.0.0.1:1/no-such:1\nRUN --mount=type=tmpfs,target=/t true\n"
     definition = define(tmp_path / "e2e-baseless", f"./{TINY}\n", dockerfile)
     with pytest.raises(UserError, match=r"127.0.0.1:1/no-such:1 is not here and cannot be pulled: connection refused"):
-        docker_images.build_image(own.client, definition, own.base, own.cache, silent)
+        docker_built_images.build_image(own.client, definition, own.base, own.cache, silent)
 
 
 def test_an_instruction_that_the_engines_buildkit_does_not_know_is_named(

@@ -11,7 +11,7 @@ import pytest
 from image_builds import TINY, OwnImages, define, finish, gone, read_until, silent, start
 from projects import ROOT
 
-from workflows.engines import docker_images
+from workflows.engines import docker_built_images, docker_images
 from workflows.engines.docker_client import engine_answers
 from workflows.engines.docker_contexts import image_of_context
 from workflows.environments.base import BASE_IMAGE
@@ -23,9 +23,9 @@ from workflows.paths import cache_folder
 def test_the_inference_image(own: OwnImages) -> None:
     folder = ROOT / "env" / "inference"
     definition = load_definition(folder, required=["debugpy"], default_dockerfile=folder / "Dockerfile")
-    image = docker_images.build_image(own.client, definition, BASE_IMAGE, cache_folder(), print)
+    image = docker_built_images.build_image(own.client, definition, BASE_IMAGE, cache_folder(), print)
     assert image.name == f"azureml-debug/inference:{image.digest[:12]}"
-    again = docker_images.build_image(own.client, definition, BASE_IMAGE, cache_folder(), pytest.fail)
+    again = docker_built_images.build_image(own.client, definition, BASE_IMAGE, cache_folder(), pytest.fail)
     assert (again.reused, again.name) == (True, image.name)
     labels = docker_images.inspect(own.client, image.name)["Config"]["Labels"]
     assert labels == {
@@ -63,12 +63,12 @@ def test_the_inference_image(own: OwnImages) -> None:
 
 def test_a_changed_definition_is_another_image(own: OwnImages, tmp_path: Path) -> None:
     folder = tmp_path / "e2e A folder"
-    first = docker_images.build_image(own.client, define(folder, f"./{TINY}\n"), own.base, own.cache, silent)
+    first = docker_built_images.build_image(own.client, define(folder, f"./{TINY}\n"), own.base, own.cache, silent)
     assert first.name.startswith("azureml-debug/e2e-a-folder:")
     assert own.run(first.name, "python -c 'import tiny_local; print(tiny_local.answer)'") == "42\n"
     changed = define(folder, f"./{TINY}\n# changed\n")
     assert docker_images.find_image(own.client, changed, own.base) is None
-    second = docker_images.build_image(own.client, changed, own.base, own.cache, silent)
+    second = docker_built_images.build_image(own.client, changed, own.base, own.cache, silent)
     assert second.digest != first.digest
     unused = {text for text, _, _ in docker_images.unused_images(own.client, frozenset({second.digest}), "debug:1")}
     assert f"image {first.name}" in unused
@@ -80,7 +80,7 @@ def test_an_image_without_a_wheelhouse(own: OwnImages, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(docker_build, "make_packages", lambda *arguments: None)
     definition = define(tmp_path / "e2e-plain", f"--no-index\n./{TINY}\n")
-    image = docker_images.build_image(own.client, definition, own.base, own.cache, silent)
+    image = docker_built_images.build_image(own.client, definition, own.base, own.cache, silent)
     assert own.run(image.name, "python -c 'import tiny_local; print(tiny_local.answer)'") == "42\n"
 
 
@@ -90,7 +90,7 @@ def test_an_image_whose_packages_only_pip_can_get(
     monkeypatch.setenv("PIP_PREFER_BINARY", "1")
     definition = define(tmp_path / "e2e-pip", f"./{TINY}\n")
     lines: list[str] = []
-    image = docker_images.build_image(own.client, definition, own.base, tmp_path / "cache", lines.append)
+    image = docker_built_images.build_image(own.client, definition, own.base, tmp_path / "cache", lines.append)
     assert "pip gets the packages: uv has no prefer-binary" in lines
     assert own.run(image.name, "python -c 'import tiny_local; print(tiny_local.answer)'") == "42\n"
 
@@ -118,7 +118,7 @@ def test_an_editable_package_is_in_its_folder_or_the_image_does_not_say_so(
     else:
         dockerfile = f"FROM {own.base}\nRUN true\n"
     definition = define(tmp_path / "e2e-live", f"-e {package}\n", dockerfile)
-    image = docker_images.build_image(own.client, definition, own.base, own.cache, silent)
+    image = docker_built_images.build_image(own.client, definition, own.base, own.cache, silent)
     found = docker_images.find_image(own.client, definition, own.base)
     assert found is not None
     assert (found.digest, found.live) == (image.digest, image.live)
@@ -138,14 +138,14 @@ def test_an_editable_package_is_in_its_folder_or_the_image_does_not_say_so(
 def test_a_dockerfile_of_ones_own(own: OwnImages, tmp_path: Path) -> None:
     dockerfile = f"FROM {own.base}\nCOPY *.whl /wheels/\nRUN echo own >/own\n"
     definition = define(tmp_path / "e2e-own", f"./{TINY}\n", dockerfile)
-    image = docker_images.build_image(own.client, definition, "not-used:1", own.cache, silent)
+    image = docker_built_images.build_image(own.client, definition, "not-used:1", own.cache, silent)
     assert own.run(image.name, "cat /own; ls /wheels") == f"own\n{TINY}\n"
 
 
 def test_a_package_that_does_not_exist_leaves_no_image(own: OwnImages, tmp_path: Path) -> None:
     definition = define(tmp_path / "e2e-missing", "no-such-package-of-ours==1\n")
     with pytest.raises(UserError, match="no-such-package-of-ours was not found") as caught:
-        docker_images.build_image(own.client, definition, own.base, tmp_path / "cache", silent)
+        docker_built_images.build_image(own.client, definition, own.base, tmp_path / "cache", silent)
     assert caught.value.line == 1
     assert list((tmp_path / "cache" / "wheelhouses").iterdir()) == []
 
@@ -171,7 +171,7 @@ def test_a_build_that_fails_leaves_nothing(own: OwnImages, tmp_path: Path, last:
     dockerfile = f"{stages}COPY --from=one /one /one\n{last}\n"
     definition = define(tmp_path / "e2e-failing", f"./{TINY}\n", dockerfile)
     with pytest.raises(UserError, match=problem) as caught:
-        docker_images.build_image(own.client, definition, own.base, own.cache, silent)
+        docker_built_images.build_image(own.client, definition, own.base, own.cache, silent)
     if "the reason" in last:
         assert "the reason" in caught.value.details
     assert docker_images.find_image(own.client, definition, own.base) is None
@@ -196,7 +196,7 @@ def test_a_build_context_with_a_dockerfile_of_another_name(own: OwnImages, tmp_p
 def test_a_base_image_that_is_not_there(own: OwnImages, tmp_path: Path, dockerfile: str) -> None:
     definition = define(tmp_path / "e2e-baseless", f"./{TINY}\n", dockerfile)
     with pytest.raises(UserError, match="azureml-debug/no-such-image:1 is not here and cannot be") as caught:
-        docker_images.build_image(own.client, definition, "azureml-debug/no-such-image:1", own.cache, silent)
+        docker_built_images.build_image(own.client, definition, "azureml-debug/no-such-image:1", own.cache, silent)
     assert "inv container.base" in caught.value.remedy
     assert "AML_BASE_IMAGE" in caught.value.remedy
 

@@ -18,7 +18,7 @@ from image_builds import OwnImages
 from packages import Index, serving, wheel
 from projects import ROOT
 
-from workflows.engines import docker_images
+from workflows.engines import docker_built_images, docker_images
 from workflows.environments.definition import load_definition
 from workflows.errors import UserError
 from workflows.models import ImageRef
@@ -49,7 +49,7 @@ class Images:
         if dockerfile:
             (folder / "Dockerfile").write_text(dockerfile)
         definition = load_definition(folder, default_dockerfile=ROOT / "env" / "training" / "Dockerfile")
-        return docker_images.build_image(
+        return docker_built_images.build_image(
             self.own.client, definition, self.base, self.folder / "cache", self.lines.append
         )
 

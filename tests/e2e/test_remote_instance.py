@@ -30,8 +30,8 @@ from workflows.azureml.relay import instance as instances
 from workflows.console import Console
 from workflows.errors import UserError
 from workflows.remote import address, pulse
+from workflows.remote.container_editor import open_there
 from workflows.remote.session import Lost, Session
-from workflows.remote.there_in_code import open_there
 from workflows.settings import resolve
 
 OWN = "azureml_server_credential:ServerCredential"

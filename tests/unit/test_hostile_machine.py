@@ -64,8 +64,8 @@ class Laptop:
         monkeypatch.setattr(check, "resolve", lambda _settings: ADDRESS)
         monkeypatch.setattr(task, "resolve", lambda _settings: ADDRESS)
         monkeypatch.setattr(tunnels, "ensure", self.ensure)
-        monkeypatch.setattr("workflows.tasks.experiment.open_file", self.opened.append)
-        monkeypatch.setattr("workflows.tasks.container.open_code", lambda _console, where: {"address": where})
+        monkeypatch.setattr("workflows.open_with.open_file", self.opened.append)
+        monkeypatch.setattr("workflows.vscode.attached.open_code", lambda _console, where: {"address": where})
         monkeypatch.setattr(follower, "AGAIN_SECONDS", patience)
         for module in (session, fetch):
             monkeypatch.setattr(module, "ANSWER_SECONDS", patience)

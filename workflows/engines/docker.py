@@ -74,8 +74,9 @@ class DockerEngine:
         """See :class:`~workflows.engines.base.Engine`."""
         base = docker_images.resolve_base_image(self._client, base_image)
         from ..environments.progress import briefly
+        from .docker_built_images import build_image
 
-        return docker_images.build_image(self._client, definition, base, cache_folder(), briefly(report))
+        return build_image(self._client, definition, base, cache_folder(), briefly(report))
 
     def python(self, image: ImageRef) -> PythonFacts | None:
         """See :class:`~workflows.engines.base.Engine`."""
@@ -461,7 +462,7 @@ class DockerEngine:
 
     def make_base(self, name: str, report: Callable[[str], None]) -> int:
         """Make a base image from Debian packages; its size in bytes."""
-        from ..environments.base import make_base_image
+        from .docker_base import make_base_image
 
         return make_base_image(self._client, name, report)
 

@@ -1,4 +1,4 @@
-"""Images in the Docker engine: found by digest, built, tagged, imported, listed for pruning."""
+"""Images in the Docker engine: found by digest, tagged, imported, listed for pruning."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import storage
@@ -63,7 +62,7 @@ def find_image(client: docker.DockerClient, definition: EnvironmentDefinition, b
         base_image: As :func:`resolve_base_image` returned it.
     """
     images = client.api.images()
-    base = _image_id(client, images, base_image)
+    base = image_id(client, images, base_image)
     if base is None and uses_base(definition):
         return None
     if not definition.live:
@@ -96,57 +95,6 @@ def _foreign(image: Mapping[str, Any]) -> bool:
     return any("/" in name and not name.startswith((f"{PREFIX}/", "<none>")) for name in names) or any(
         digest for digest in image.get("RepoDigests") or () if not digest.startswith((f"{PREFIX}/", "<none>"))
     )
-
-
-def build_image(
-    client: docker.DockerClient,
-    definition: EnvironmentDefinition,
-    base_image: str,
-    cache: Path,
-    report: Callable[[str], None],
-) -> ImageRef:
-    """The image of a definition, built where it is not there yet.
-
-    Args:
-        client: The engine.
-        definition: The environment.
-        base_image: As :func:`resolve_base_image` returned it; pulled where it is not there.
-        cache: The program's cache folder, for wheels and the lock.
-        report: Called with each line of progress.
-
-    Raises:
-        UserError: It cannot be built. Nothing of it is left then.
-    """
-    found = find_image(client, definition, base_image)
-    if found is not None:
-        return found
-    from ..environments.locking import exclusive
-    from .docker_build import build
-
-    try:
-        # One build at a time: what a build leaves behind is recognised by its not having been there.
-        with exclusive(cache / "locks" / "images.lock", "an image", report):
-            found = find_image(client, definition, base_image)
-            if found is not None:
-                return found
-            base = _ensure_base(client, definition, base_image, report)
-
-            def named(made: EnvironmentDefinition) -> tuple[str, dict[str, str]]:
-                digest, live = image_digest(made, base), json.dumps([*map(str, made.live)])
-                labels = {KIND: "environment", DIGEST: digest, ENVIRONMENT: made.name, LIVE: live}
-                return image_name(made, digest), labels
-
-            made = build(client, definition, base_image, cache, report, named=named)
-    except OSError as error:
-        if (told := storage.explained(error, cache)) is not None:
-            raise told from error
-        if error.errno is None:  # requests' errors are OSErrors without a number
-            raise engine_lost(error) from error
-        raise UserError(
-            f"{error.filename or cache}: {error.strerror or error}.", "Make it readable and writable."
-        ) from error
-    name, labels = named(made)
-    return ImageRef("docker", labels[DIGEST], name, live=tuple(map(str, made.live)))
 
 
 def engine_lost(error: Exception) -> UserError:
@@ -337,7 +285,8 @@ def split_name(name: str) -> tuple[str, str]:
     return (repository, tag) if colon and "/" not in tag else (name, "latest")
 
 
-def _image_id(client: docker.DockerClient, images: list[dict[str, Any]], name: str) -> str | None:
+def image_id(client: docker.DockerClient, images: list[dict[str, Any]], name: str) -> str | None:
+    """The id of an image; None where the engine has none of that name."""
     wanted = name if "@" in name else ":".join(split_name(name))
     for image in images:
         if wanted in (image.get("RepoTags") or ()) or wanted in (image.get("RepoDigests") or ()):
@@ -348,42 +297,6 @@ def _image_id(client: docker.DockerClient, images: list[dict[str, Any]], name: s
         return str(inspect(client, name)["Id"])
     except APIError:
         return None
-
-
-def _ensure_base(
-    client: docker.DockerClient,
-    definition: EnvironmentDefinition,
-    base_image: str,
-    report: Callable[[str], None],
-) -> str:
-    """The base image's id, pulled where it is not there; empty where the Dockerfile does not use it."""
-    from docker.errors import APIError, DockerException
-    from requests.exceptions import RequestException
-
-    if not uses_base(definition):
-        return ""
-    found = _image_id(client, [], base_image)
-    if found is not None:
-        return found
-    report(f"pulling the base image {base_image}")
-    reason = ""
-    try:
-        repository, tag = (base_image, None) if "@" in base_image else split_name(base_image)
-        last = ""
-        for event in client.api.pull(repository, tag=tag, stream=True, decode=True):
-            reason = event.get("error") or reason
-            line = " ".join(filter(None, (event.get("id"), event.get("status"))))
-            if line and line != last and not event.get("progress"):
-                report(line)
-                last = line
-    except APIError as error:
-        reason = str(error.explanation or error)
-    except (DockerException, RequestException) as error:
-        reason = str(error)
-    found = _image_id(client, [], base_image)
-    if found is None:
-        raise base_missing(base_image, reason)
-    return found
 
 
 def base_missing(name: str, reason: str) -> UserError:

@@ -6,45 +6,42 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import UserError
 from ..scratch import scratch_folder
 
-if TYPE_CHECKING:
-    import docker
-
 BASE_IMAGE = "azureml-debug/base:latest"
 PACKAGES = ("python3", "python3-venv", "python3-pip", "runit", "ca-certificates", "procps")
-_CHANGES = ['CMD ["/bin/bash"]', "LABEL azureml-debug.kind=base"]
+CHANGES = ['CMD ["/bin/bash"]', "LABEL azureml-debug.kind=base"]
 _PART = 256 * 1024
 _SHOWN_LINES = 15
 # mmdebstrap unmounts and removes its folder when it is told to end.
 _GRACE = 20.0
 
 
-def make_base_image(client: docker.DockerClient, name: str, report: Callable[[str], None]) -> int:
-    """Make a base image with Python and runit from the packages of the host's own apt sources.
+def root_file_system(name: str, report: Callable[[str], None]) -> Generator[bytes, None, None]:
+    """The root file system of a base image with Python and runit, from the packages of the host's own apt sources.
 
     Args:
-        client: The engine that gets it.
-        name: The image's name.
+        name: The image's name, for the progress.
         report: Called with each line of progress.
 
     Returns:
-        Its size in bytes.
+        A tar archive, as it is made; the next part of it may raise UserError, too.
 
     Raises:
-        UserError: It cannot be made. Nothing is left then.
+        UserError: It cannot be made.
     """
-    from ..engines.docker_images import import_image
+    return _made(name, *_preconditions(), report)
 
-    program, codename, sources = _preconditions()
-    start = time.monotonic()
+
+def _made(
+    name: str, program: str, codename: str, sources: list[str], report: Callable[[str], None]
+) -> Generator[bytes, None, None]:
     with scratch_folder() as folder:
         listing = folder / "base.sources"
         listing.write_text("\n".join(sources), "utf-8")
@@ -53,9 +50,7 @@ def make_base_image(client: docker.DockerClient, name: str, report: Callable[[st
         command += ["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"]
         command += [codename, "-", str(listing)]
         report(f"making {name} from the {codename} packages of this machine's apt sources")
-        _, size = import_image(client, _archive(command, report), name, _CHANGES)
-    report(f"made {name}, {size / 1e6:.0f} MB, in {time.monotonic() - start:.0f} s")
-    return size
+        yield from _archive(command, report)
 
 
 def _preconditions() -> tuple[str, str, list[str]]:

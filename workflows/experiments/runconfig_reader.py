@@ -13,7 +13,7 @@ from ..pipelines.local_paths import scheme
 from ..pipelines.yaml_file import Value, kind, refuse
 from ..redaction import keep_conda, keep_variables
 from ..words import shortened
-from .runconfig import DISTRIBUTIONS, RunConfig
+from .runconfig_fields import DISTRIBUTIONS, RunConfig
 from .runconfig_text import Document
 
 #: Where each field is kept. What has a second place has the older one last.

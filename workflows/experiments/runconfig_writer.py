@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..paths import shown
-from .runconfig import RunConfig
+from .runconfig_fields import RunConfig
 from .runconfig_reader import (
     OLDER_PLACES,
     PLACES,

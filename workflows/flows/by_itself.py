@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from .. import storage
 from ..console import Step
@@ -12,9 +11,7 @@ from ..engines.base import Engine
 from ..models import Check, Service
 from ..redaction import scrub
 from ..words import shortened
-
-if TYPE_CHECKING:
-    from .serving import Ready
+from .answers import ALIVE_SECONDS, LOOK_SECONDS, Ready, ask, died, ready_status, speechless
 
 #: Seconds between two questions whether it is ready. Azure ML's `period` is for what goes on for weeks.
 ASK_SECONDS = 0.25
@@ -38,8 +35,6 @@ def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int =
     Raises:
         UserError: It has ended, or the limit of its readiness probe has passed.
     """
-    from .serving import ALIVE_SECONDS, LOOK_SECONDS, Ready, died, speechless
-
     events = Events(service.events, offset)
     disk = storage.Watch(service.events.parent)
     started = looked = time.monotonic()
@@ -88,8 +83,6 @@ def _asked(check: Check, port: int) -> tuple[bool, str]:
     """Ask once: whether the answer is the one that is to come, and what came, in a few words."""
     from http.client import responses
 
-    from .serving import ask
-
     try:
         status, content = ask(check, port, check.timeout or 2)
     except ConnectionRefusedError:
@@ -123,8 +116,6 @@ def _not_alive(service: Service) -> str:
 
 def wait_for_answer(service: Service) -> None:
     """Wait until a service answers where its readiness is asked, up to its limit."""
-    from .serving import ready_status
-
     deadline = time.monotonic() + service.ready.seconds
     while time.monotonic() < deadline:
         try:

@@ -15,6 +15,7 @@ from ..models import ImageRef, Service, ServiceSpec
 from ..paths import shown
 from ..private import make_folder, open_file
 from . import copies, entry, failed_requests, inference, serving, variables
+from .answers import Ready
 from .examples import say_example
 from .inference import REQUIRED as REQUIRED
 from .present import Present
@@ -171,7 +172,7 @@ class Deployment(Present):
             )
         return image
 
-    def runsvdir(self, service: Service | None = None, again: str = "inv deploy.debug") -> serving.Ready:
+    def runsvdir(self, service: Service | None = None, again: str = "inv deploy.debug") -> Ready:
         """Start the services and see that they serve, or hold for a debugger.
 
         Args:
@@ -262,7 +263,7 @@ class Deployment(Present):
             or not self.engine.alive(service)
         ):
             return None
-        self.console.line(f"The service {service.name} is there already: {serving.Ready(service, holds=True).text}.")
+        self.console.line(f"The service {service.name} is there already: {Ready(service, holds=True).text}.")
         self.attach_config()
         return self._result(service)
 

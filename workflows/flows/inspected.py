@@ -16,8 +16,8 @@ from ..debugger.readiness import Events, read_events
 from ..errors import UserError
 from ..models import Service
 from . import by_itself
+from .answers import exchange, ready_status
 from .request import Request
-from .serving import exchange, ready_status
 
 #: Lines of an answer that tells of an error, and of a traceback.
 ANSWER_LINES = 15

@@ -21,10 +21,10 @@ from . import fetch, frames, latest, tunnels
 from .answers import CONTAINER, PLACE, TASK, TUNNELS
 from .configurations import ports_of, write
 from .configurations import tunnels as tunnels_of
+from .container_editor import open_there
 from .person import Person
 from .request import Typed
 from .session import Lost, Session
-from .there_in_code import open_there
 
 if TYPE_CHECKING:
     from .task import RemoteTask
@@ -104,7 +104,7 @@ class Follower:
     def _show_result(self, result: dict[str, Any]) -> None:
         console = self._task.console
         if self._typed.values.get("print"):
-            from ..tasks._dap_client import endpoints, show_places
+            from ..debugger.any_client import endpoints, show_places
 
             received.each(PLACE, TUNNELS)(endpoints(result), "places to attach to")
             show_places(console, result)
@@ -311,7 +311,7 @@ class Follower:
     def _open(self) -> None:
         """Show a file that has come for that."""
         if self._wanted and self._wanted["copy"] is None:
-            from ..tasks.experiment import open_file
+            from ..open_with import open_file
 
             open_file(self._opened())
 

@@ -144,8 +144,8 @@ def attach_run(
 ) -> None:
     """Write the launch configurations of what was found, or only print what a DAP client needs of it."""
     from .. import report
+    from ..debugger.any_client import show_places
     from ..runs import begun
-    from ._dap_client import show_places
 
     # Whoever wants to be led to it has taken it over from the command that began it.
     begun.adopt(run.folder)

@@ -104,8 +104,8 @@ def look(call: Command, found: Callable[[], Found], asked: Asked) -> None:
 
 def attach_snapshot(call: Command, found: Callable[[], Found], rank: str | None, only_print: bool) -> None:
     """Have VS Code open one of the snapshots."""
+    from ..debugger.any_client import show_places
     from ..flows.snapshots import open_in_editor
-    from ._dap_client import show_places
 
     number = read_one_rank(rank)
     there = found()

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ._command import Command, command
-
-if TYPE_CHECKING:
-    from ..console import Console
 
 
 def stop_service(run: Command) -> None:
@@ -82,21 +77,8 @@ def code(run: Command) -> None:
     name, folder, docker = Deployment(run.settings, run.console).container()
     result: dict[str, object] = {"container": name, "folder": folder, "docker": docker}
     if not report.wanted():
-        result |= open_code(run.console, attached.address(name, folder, docker))
+        result |= attached.open_code(run.console, attached.address(name, folder, docker))
     run.console.result(result)
-
-
-def open_code(console: Console, address: str) -> dict[str, object]:
-    """Open an address in VS Code, or say it; what ``--json`` shows of it."""
-    from ..vscode import attached
-
-    with console.step("code") as step:
-        opened = attached.open_address(address)
-        step.text = f"{opened} opens {address}" if opened else f"{', '.join(attached.EDITORS)}: none is on PATH"
-    if opened is None:
-        console.line("Where VS Code is, with its extension Dev Containers:")
-        console.line(f"  code --folder-uri {address}")
-    return {"address": address, "opened": opened}
 
 
 @command(json=True)

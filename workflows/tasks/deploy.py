@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from ..debugger.any_client import PRINT_HELP, show_places
 from ..errors import BadValue
 from . import _agents
 from ._command import Command, command
-from ._dap_client import PRINT_HELP, show_places
 from ._looks import LOOKS_HELP, LOOKS_ITERABLE
 from ._snapshots import SNAPSHOT_HELP, SNAPSHOT_HELPS, Asked, attach_snapshot, look, refuse_remote
 from ._stacks import HELP as STACKS_HELP

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from invoke import Exit
 
 from .. import report
+from ..debugger.any_client import PRINT_HELP
 from ..errors import BadValue, UserError
 from ..paths import absolute
 from ..words import in_words
 from . import _agents
 from ._command import Command, command
-from ._dap_client import PRINT_HELP
 from ._looks import LOOKS_HELP, LOOKS_ITERABLE, ON_ERROR_HELP
 from ._quiet import INTERRUPTED
 from ._runs import (
@@ -599,6 +599,7 @@ def logs(call: Command, run: str | None = None, build: bool = False, follow: boo
 def outputs(call: Command, run: str | None = None, open: str | None = None, copy: str | None = None) -> None:
     """List, open or copy what a run's script has written to outputs and logs."""
     from ..flows import experiment as flows
+    from ..open_with import open_file
     from ..paths import shown
 
     flow = _flow(call)
@@ -641,28 +642,6 @@ def _rows(written: Sequence[tuple[str, Path]]) -> Iterator[str]:
     width = max((len(name) for name, _path in written), default=0)
     for name, path in written:
         yield f"{name:<{width}}  {path.lstat().st_size:>12,} bytes"
-
-
-def open_file(path: Path) -> None:
-    """Open a file in its own program.
-
-    Raises:
-        UserError: There is nothing to open it with.
-    """
-    import os
-    import shutil
-    import subprocess
-
-    if sys.platform == "win32":
-        os.startfile(path)  # noqa: S606
-        return
-    program = shutil.which("open" if sys.platform == "darwin" else "xdg-open")
-    if program is None:
-        raise UserError("There is no program here that opens files.", f"Open it yourself: {path}")
-    done = subprocess.run([program, str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise UserError(f"{path.name} cannot be opened: {reason}.", f"Open it yourself: {path}")
 
 
 @command(json=True, help={"run": RUN_HELP}, interrupted="Something of it may still run.", positional=["run"])

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from invoke import Exit
 
+from ..debugger.any_client import PRINT_HELP
 from ..errors import BadValue, UserError
 from ..words import in_words
 from . import _agents
 from ._command import Command, command
-from ._dap_client import PRINT_HELP
 from ._looks import LOOKS_HELP, LOOKS_ITERABLE, ON_ERROR_HELP
 from ._quiet import INTERRUPTED
 from ._runs import (

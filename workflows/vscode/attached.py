@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Mapping
 from urllib.parse import quote
 
+from ..console import Console
 from ..errors import UserError
 
 #: VS Code's own names on PATH, the first one that is there is taken. Its free builds have no extension Dev Containers.
@@ -78,6 +79,17 @@ def open_address(where: str) -> str | None:
         word = next(iter(done.stderr.strip().splitlines()[-1:]), "it does not say why")
         raise UserError(f"{found} ended with exit code {done.returncode}: {word}", again)
     return found
+
+
+def open_code(console: Console, address: str) -> dict[str, object]:
+    """Open an address in VS Code, or say it; what ``--json`` shows of it."""
+    with console.step("code") as step:
+        opened = open_address(address)
+        step.text = f"{opened} opens {address}" if opened else f"{', '.join(EDITORS)}: none is on PATH"
+    if opened is None:
+        console.line("Where VS Code is, with its extension Dev Containers:")
+        console.line(f"  code --folder-uri {address}")
+    return {"address": address, "opened": opened}
 
 
 def _hex(value: Mapping[str, object]) -> str:

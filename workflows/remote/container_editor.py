@@ -18,8 +18,6 @@ def open_there(settings: Settings, machine: Address, console: Console, found: Ma
     Raises:
         UserError: VS Code does not take the address, or there is none.
     """
-    from ..tasks.container import open_code
-
     if machine.instance is not None:
         raise UserError(
             f"VS Code's Remote - SSH knows no way to {machine.instance}.",
@@ -28,7 +26,7 @@ def open_there(settings: Settings, machine: Address, console: Console, found: Ma
     own = [settings.remote_user, settings.remote_port, settings.remote_key, settings.remote_gateway]
     by_name = not any(own) and "@" not in machine.named and ":" not in machine.named
     parent = attached.ssh_authority(machine.named, machine.host, machine.user, machine.port, by_name=by_name)
-    result = open_code(console, attached.address(found["container"], found["folder"], found["docker"], parent))
+    result = attached.open_code(console, attached.address(found["container"], found["folder"], found["docker"], parent))
     if settings.remote_key or settings.remote_gateway:
         # The extension Remote - SSH has no other place for them.
         console.line(

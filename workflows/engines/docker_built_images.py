@@ -1,0 +1,118 @@
+"""The image of an environment, built where it is not there yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import storage
+from ..errors import UserError
+from ..models import ImageRef
+from .docker_build import build
+from .docker_images import (
+    DIGEST,
+    ENVIRONMENT,
+    KIND,
+    LIVE,
+    base_missing,
+    engine_lost,
+    find_image,
+    image_digest,
+    image_id,
+    image_name,
+    split_name,
+    uses_base,
+)
+
+if TYPE_CHECKING:
+    import docker
+
+    from ..environments.definition import EnvironmentDefinition
+
+
+def build_image(
+    client: docker.DockerClient,
+    definition: EnvironmentDefinition,
+    base_image: str,
+    cache: Path,
+    report: Callable[[str], None],
+) -> ImageRef:
+    """The image of a definition, built where it is not there yet.
+
+    Args:
+        client: The engine.
+        definition: The environment.
+        base_image: As :func:`resolve_base_image` returned it; pulled where it is not there.
+        cache: The program's cache folder, for wheels and the lock.
+        report: Called with each line of progress.
+
+    Raises:
+        UserError: It cannot be built. Nothing of it is left then.
+    """
+    found = find_image(client, definition, base_image)
+    if found is not None:
+        return found
+    from ..environments.locking import exclusive
+
+    try:
+        # One build at a time: what a build leaves behind is recognised by its not having been there.
+        with exclusive(cache / "locks" / "images.lock", "an image", report):
+            found = find_image(client, definition, base_image)
+            if found is not None:
+                return found
+            base = _ensure_base(client, definition, base_image, report)
+
+            def named(made: EnvironmentDefinition) -> tuple[str, dict[str, str]]:
+                digest, live = image_digest(made, base), json.dumps([*map(str, made.live)])
+                labels = {KIND: "environment", DIGEST: digest, ENVIRONMENT: made.name, LIVE: live}
+                return image_name(made, digest), labels
+
+            made = build(client, definition, base_image, cache, report, named=named)
+    except OSError as error:
+        if (told := storage.explained(error, cache)) is not None:
+            raise told from error
+        if error.errno is None:  # requests' errors are OSErrors without a number
+            raise engine_lost(error) from error
+        raise UserError(
+            f"{error.filename or cache}: {error.strerror or error}.", "Make it readable and writable."
+        ) from error
+    name, labels = named(made)
+    return ImageRef("docker", labels[DIGEST], name, live=tuple(map(str, made.live)))
+
+
+def _ensure_base(
+    client: docker.DockerClient,
+    definition: EnvironmentDefinition,
+    base_image: str,
+    report: Callable[[str], None],
+) -> str:
+    """The base image's id, pulled where it is not there; empty where the Dockerfile does not use it."""
+    from docker.errors import APIError, DockerException
+    from requests.exceptions import RequestException
+
+    if not uses_base(definition):
+        return ""
+    found = image_id(client, [], base_image)
+    if found is not None:
+        return found
+    report(f"pulling the base image {base_image}")
+    reason = ""
+    try:
+        repository, tag = (base_image, None) if "@" in base_image else split_name(base_image)
+        last = ""
+        for event in client.api.pull(repository, tag=tag, stream=True, decode=True):
+            reason = event.get("error") or reason
+            line = " ".join(filter(None, (event.get("id"), event.get("status"))))
+            if line and line != last and not event.get("progress"):
+                report(line)
+                last = line
+    except APIError as error:
+        reason = str(error.explanation or error)
+    except (DockerException, RequestException) as error:
+        reason = str(error)
+    found = image_id(client, [], base_image)
+    if found is None:
+        raise base_missing(base_image, reason)
+    return found

@@ -1,0 +1,165 @@
+"""What a service answers, and the errors for one that does not."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import storage
+from ..engines.base import Engine
+from ..errors import UserError
+from ..models import Check, Service
+from .request import WISHES, Request
+
+#: Seconds between two looks at the announcements, which are a small local file.
+LOOK_SECONDS = 0.01
+#: Seconds between two questions whether the engine still runs the service.
+ALIVE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A service that serves, or holds for a debugger.
+
+    Attributes:
+        service: The service.
+        holds: Whether it holds for a debugger.
+        unwelcome: Why no debugger is welcome in it; empty where one is.
+        answered: What was asked whether it is ready, and the answer; empty where the debuggee says it.
+        note: What else there is to say of it.
+        text: What to tell the person.
+    """
+
+    service: Service
+    holds: bool
+    unwelcome: str = ""
+    answered: str = ""
+    note: str = ""
+
+    @property
+    def text(self) -> str:
+        """One line for the person."""
+        script, endpoint = self.service.score_script.name, self.service.endpoint
+        loaded = "loaded"
+        if self.service.by_itself:
+            script, loaded = "the image's own program", "begun"
+        if self.holds:
+            return (
+                f"holds for a debugger on {endpoint.host}:{endpoint.port}, up to {self.service.debug_timeout} s; "
+                f"{script} {f'is not {loaded} yet' if self.service.wait else 'waits by itself'}"
+            )
+        if self.answered:
+            script += f" ({self.answered})"
+        if self.unwelcome:
+            return f"{script} serves; no debugger can be let in yet: {self.unwelcome}"
+        return f"{script} serves, debugger welcome on {endpoint.host}:{endpoint.port}"
+
+
+def get(service: Service, path: str, timeout: float) -> int:
+    """The status with which the service answers a GET.
+
+    Raises:
+        OSError: It could not be sent, or nothing came back in time.
+    """
+    return exchange(service.scoring_port, Request("GET", path, None, ""), timeout)[0]
+
+
+def ready_status(service: Service, timeout: float) -> int:
+    """The status with which a service answers where its readiness is asked.
+
+    Raises:
+        OSError: Nothing came back in time.
+    """
+    return ask(service.ready, service.ready_port, timeout)[0]
+
+
+def ask(check: Check, port: int, timeout: float) -> tuple[int, bytes]:
+    """Ask whether a service is ready or alive: the status and the body of its answer.
+
+    Args:
+        check: What is asked.
+        port: The port on 127.0.0.1 that is asked.
+        timeout: Seconds for the answer.
+
+    Raises:
+        OSError: Nothing came back in time.
+    """
+    request = Request(check.method, check.path, None, "")
+    return exchange(port, request, timeout, secure=check.scheme == "https")[:2]
+
+
+def exchange(port: int, request: Request, timeout: float | None, secure: bool = False) -> tuple[int, bytes, str]:
+    """One request to a service: status, body and content type of the response.
+
+    Args:
+        port: The port on 127.0.0.1.
+        request: What is sent.
+        timeout: Seconds for the answer; None for no limit.
+        secure: Whether https is spoken. As for a probe of Kubernetes, whose certificate it is does not count.
+
+    Raises:
+        OSError: It could not be sent, or nothing came back in time.
+    """
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection
+
+    connection = HTTPConnection("127.0.0.1", port, timeout=timeout)
+    if secure:
+        import ssl
+
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = HTTPSConnection("127.0.0.1", port, timeout=timeout, context=context)
+    try:
+        if request.headers is None:
+            headers = dict(request.extra)
+            if request.content_type:
+                headers["Content-Type"] = request.content_type
+            if request.wishes:
+                headers[WISHES] = ", ".join(request.wishes)
+            connection.request(request.method, request.path, request.body, headers)
+        else:
+            request.send_as_it_was(connection)
+        response = connection.getresponse()
+        return response.status, response.read(), response.headers.get_content_type()
+    except HTTPException as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    finally:
+        connection.close()
+
+
+def died(service: Service, engine: Engine, how: str) -> UserError:
+    """The error for a service that did not come up, with the end of its log."""
+    lines = _last_lines(service, engine)
+    problem = f"The service {service.name} did not come up: {how}."
+    # Where it writes; a program that cannot says many things, and seldom why.
+    short = next(filter(None, map(storage.shortage, (service.session, Path(tempfile.gettempdir())))), None)
+    if short is None and storage.in_output(lines) is not None and engine.name == "docker":
+        from ..engines.docker_images import engine_disk_full
+
+        short = engine_disk_full()
+    if short is not None:
+        return UserError(f"{problem} {short.problem}", short.remedy, details=lines)
+    return UserError(problem, "The whole log: inv container.logs", details=lines)
+
+
+def speechless(service: Service, engine: Engine, short: UserError) -> UserError:
+    """The error for a service that cannot say any more how it gets on."""
+    try:
+        serves = get(service, "/", timeout=5) == 200
+    except OSError:
+        serves = False
+    state = "serves, but cannot announce it" if serves else "cannot announce whether it serves"
+    return UserError(
+        f"The service {service.name} {state}: {short.problem}", short.remedy, details=_last_lines(service, engine)
+    )
+
+
+def _last_lines(service: Service, engine: Engine) -> list[str]:
+    """The end of the service's log."""
+    try:
+        log = b"".join(engine.logs(service, follow=False))[-64 * 1024 :]
+        return log.decode("utf-8", "replace").splitlines()[-15:]
+    except Exception:
+        # Whatever keeps the log from being read, the message counts.
+        return []
