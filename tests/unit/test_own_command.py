@@ -66,7 +66,7 @@ def test_its_version_is_the_programs(tmp_path: Path) -> None:
 def test_it_lists_what_projects_get_and_nothing_for_developing(named: None, capsys: pytest.CaptureFixture[str]) -> None:
     OwnProgram(collected()).run(["azureml-debug", "--list"], exit=False)
     listed = capsys.readouterr().out
-    assert all(f"  {name} " in listed for name in workflows.namespace.task_names)
+    assert all(f"  {name} " in listed for name in collected().task_names)
     assert not {"test", "lint", "bench.deploy", "dev.test"} & set(listed.split())
 
 
@@ -112,7 +112,7 @@ def test_bash_completes_it(tmp_path: Path) -> None:
         ("deploy.inspect --line 3", "deploy.inspect has no flag --line.", "azureml-debug deploy.inspect FILE:LINE"),
         ("container.stop debug", "container.stop takes no word debug.", "azureml-debug --help container.stop"),
         ("experiment.debug", "experiment.debug needs NAME.", "azureml-debug experiment.debug NAME"),
-        ("experiment.debug demo --rank", "--rank needs a value.", "--rank VALUE: N or all"),
+        ("experiment.debug demo --rank", "--rank needs a value.", "--rank VALUE: Rank of"),
         ("experiment.debug demo 3", "experiment.debug takes no word 3.", "-- 3"),
         (
             "experiment.debug demo --epochs 3 --follow --lr=0.1 -- -x",
@@ -147,18 +147,16 @@ def test_inv_gives_the_same_hints_and_ends_as_invoke_does() -> None:
 
 
 def _flags() -> set[str]:
-    return {flag for context in workflows.namespace.to_contexts() for flag in context.flag_names()}
+    return {flag for context in collected().to_contexts() for flag in context.flag_names()}
 
 
 def test_what_a_guess_leads_to_is_there() -> None:
     assert {flag for flags in _guesses.MEANT.values() for flag in flags} - _flags() == set()
-    words = {argument.name for context in workflows.namespace.to_contexts() for argument in context.positional_args}
+    words = {argument.name for context in collected().to_contexts() for argument in context.positional_args}
     assert {word for wanted in _guesses.WORDS.values() for word in wanted} - words == set()
 
 
-RUN_TASKS = sorted(
-    str(context.name) for context in workflows.namespace.to_contexts() if "run" in context.args and context.args
-)
+RUN_TASKS = sorted(str(context.name) for context in collected().to_contexts() if "run" in context.args and context.args)
 
 
 def typed(*words: str) -> dict[str, object]:
