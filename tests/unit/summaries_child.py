@@ -125,11 +125,12 @@ def tables() -> dict[str, Any]:
 
 def look(values: types.SimpleNamespace) -> None:
     """Where it is stopped."""
+    text, short = "x" * 100_000, "short"
     small, million = [1, 2, 3], list(range(10**6))
     wide = pandas.DataFrame(numpy.ones((10, 10_000)))
     a = b = c = d = e = f = g = h = numpy.random.default_rng(1).random(9_000_000)
     seen = len(small) + len(million) + len(wide)  # LINE look
-    del seen, a, b, c, d, e, f, g, h
+    del seen, text, short, a, b, c, d, e, f, g, h
 
 
 with warnings.catch_warnings():

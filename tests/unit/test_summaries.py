@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from debuggee_harness import CHILD, LIMIT, Child, evaluate, stopped
 
+from workflows.console import Console
 from workflows.debugger.dap import DapClient
+from workflows.debugger.frames import Frame, read_locals
+from workflows.tasks._values import show_value
 
 TORCH = os.environ.get("AZUREML_DEBUG_TEST_TORCH", "")
 PROGRAM = CHILD.with_name("summaries_child.py")
@@ -182,6 +185,22 @@ def test_every_debugpy_shows_them(debugpy_folder: Path, tmp_path: Path) -> None:
         head = "Tensor (2, 3) float32 cpu, min 0, max 5, mean 2.5, NaN 0"
         assert evaluate(client, looked.thread, "values.tensors['batch']", "hover") == f"{head}\n0  1  2\n3  4  5"
         assert "[1]" in looked.content("values.tensors['batch']")
+
+
+def test_inspect_shows_locals_with_their_corners_and_long_texts_with_their_length(
+    looked: Looked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = read_locals(looked.client, Frame("child.py", 1, "look", looked.frame))
+    for name in ("wide", "text", "short"):
+        show_value(Console(), name, found[name])
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "  wide = DataFrame (10, 10000), float64: 10,000, NaN 0"
+    assert shown[1:4] == [
+        "                     0        1        2        3        4        5  …",
+        "               float64  float64  float64  float64  float64  float64  …",
+        "            0        1        1        1        1        1        1  …",
+    ]
+    assert shown[-2:] == ["  text = '" + 299 * "x" + "… (100000 characters)", "  short = 'short'"]
 
 
 def processor_seconds(looked: Looked, expression: str) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from workflows.debugger.dap import DapClient, DapClosed, DapError, DapTimeout, Json
+from workflows.debugger.dap import DapClient, Json
+from workflows.debugger.described import described, evaluated
 from workflows.errors import UserError
 
 _PAGE = 500
@@ -16,6 +17,8 @@ _PAGE = 500
 _ALL_GROUPS = {"special variables", "protected variables", "function variables", "class variables"}
 _GROUPS_OF_LOCALS = {"protected variables", "function variables", "class variables"}
 _GROUPS_OF_MODULE = {"protected variables"}
+#: Types of what a module has by importing and defining, where debugpy does not put them into a group.
+_IMPORTED = ("module", "function", "builtin_function_or_method", "type")
 #: What debugpy shows in a container besides what is in it.
 _ADDED = {"len()"}
 
@@ -95,16 +98,18 @@ def _plain_name(name: str) -> str:
     return name.removesuffix(" (Current frame)")
 
 
-def read_locals(client: DapClient, frame: Frame) -> dict[str, str]:
-    """``repr`` of the frame's variables by name.
+def read_locals(client: DapClient, frame: Frame, everything: bool = False) -> dict[str, str]:
+    """``repr`` of the frame's variables by name; of arrays and tables a description.
 
-    In a module's frame its functions, classes and dunders are left out; in a function's frame they are
+    In a module's frame its modules, functions, classes and dunders are left out; in a function's frame they are
     variables like any other, except dunders.
+
+    Args:
+        client: An attached client.
+        frame: The frame.
+        everything: In a module's frame, too, modules, functions and classes are variables like any other.
     """
-    reference = _locals_of(client, frame)
-    return (
-        {} if reference is None else {e["name"]: str(e["value"]) for e in _variables(client, reference, _groups(frame))}
-    )
+    return {str(entry["name"]): described(client, frame.number, entry) for entry in _entries(client, frame, everything)}
 
 
 def read_variables(
@@ -130,8 +135,7 @@ def read_variables(
     Raises:
         UserError: There is nothing of such a name.
     """
-    reference = _locals_of(client, frame)
-    found = [] if reference is None else _variables(client, reference, _groups(frame))
+    found = _entries(client, frame)
     for place, name in enumerate(path):
         entry = next((one for one in found if one["name"] == name), None)
         if entry is None:
@@ -143,8 +147,14 @@ def read_variables(
     return [_opened(client, entry, count, depth, characters) for entry in found[start : start + count]]
 
 
-def _groups(frame: Frame) -> set[str]:
-    return _GROUPS_OF_MODULE if frame.function == "<module>" else _GROUPS_OF_LOCALS
+def _entries(client: DapClient, frame: Frame, everything: bool = False) -> list[Json]:
+    reference = _locals_of(client, frame)
+    if reference is None:
+        return []
+    if frame.function != "<module>" or everything:
+        return _variables(client, reference, _GROUPS_OF_LOCALS)
+    found = _variables(client, reference, _GROUPS_OF_MODULE)
+    return [entry for entry in found if entry.get("type") not in _IMPORTED]
 
 
 def _locals_of(client: DapClient, frame: Frame) -> int | None:
@@ -184,14 +194,7 @@ def evaluate(client: DapClient, frame: Frame, expression: str, timeout: float) -
         expression: A Python expression.
         timeout: Seconds.
     """
-    # In "watch" debugpy answers an expression that raises with the error's type and text.
-    arguments = {"expression": expression, "frameId": frame.number, "context": "watch"}
-    try:
-        return str(client.request("evaluate", arguments, timeout).get("result", ""))
-    except (DapTimeout, DapClosed):
-        raise
-    except DapError as error:
-        return str(error)
+    return evaluated(client, frame.number, expression, timeout)
 
 
 def _variables(client: DapClient, reference: int, groups: set[str]) -> list[Json]:

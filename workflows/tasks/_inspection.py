@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ..console import Console
 from ..errors import BadValue
 from ..reading import read_bytes
+from ._values import cut, show_value
 
 if TYPE_CHECKING:
     from ..runs.record import RunRecord
-
-#: Characters of a value that are shown.
-SHOWN_CHARACTERS = 300
 
 
 def show(console: Console, result: Mapping[str, Any], code: Iterable[Path], *, all_code: bool = False) -> None:
@@ -47,11 +45,11 @@ def show(console: Console, result: Mapping[str, Any], code: Iterable[Path], *, a
     if result["locals"]:
         console.line("Locals")
         for name, value in result["locals"].items():
-            console.value(f"  {name} = {cut(value)}")
+            show_value(console, name, value)
     if result["values"]:
         console.line("Values")
         for expression, value in result["values"].items():
-            console.value(f"  {expression} = {cut(value)}")
+            show_value(console, expression, value)
 
 
 def show_response(console: Console, response: Mapping[str, Any]) -> None:
@@ -80,13 +78,6 @@ def _is_own(file: Path, folders: Iterable[Path]) -> bool:
             if place.is_relative_to(whole):
                 return not {"site-packages", "dist-packages"} & set(place.relative_to(whole).parts)
     return False
-
-
-def cut(value: str) -> str:
-    """A value short enough to read among others."""
-    if len(value) <= SHOWN_CHARACTERS:
-        return value
-    return f"{value[:SHOWN_CHARACTERS]}… ({len(value)} characters; --json shows all)"
 
 
 def sample_line(script: Path) -> int | None:

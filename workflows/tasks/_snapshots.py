@@ -155,7 +155,7 @@ def refuse_remote(call: Command, values: dict[str, Any]) -> bool:
 
 def _list(console: Console, found: Found) -> None:
     from ..snapshots.looking import summary
-    from ._inspection import cut
+    from ._values import cut
 
     snapshots = found.kept.snapshots
     if not snapshots:
@@ -172,7 +172,7 @@ def _list(console: Console, found: Found) -> None:
 
 def _show(console: Console, found: Found, snapshot: Snapshot, result: dict[str, Any]) -> None:
     from ..paths import shown
-    from ._inspection import cut
+    from ._values import cut
 
     raised, sources = snapshot.raised, found.sources(snapshot)
     others = len(found.kept.snapshots) - 1
@@ -255,7 +255,7 @@ _HOW = {"cause": "Caused by", "while handling": "While handling", "in the group"
 
 
 def _show_text(console: Console, text: str, before: str) -> None:
-    from ._inspection import cut
+    from ._values import cut
 
     lines = text.splitlines() or [""]
     for line in lines[:_MOST_LINES]:

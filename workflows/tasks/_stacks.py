@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from invoke import Exit
 
 from ..errors import UserError
-from ._inspection import SHOWN_CHARACTERS
+from ._values import SHOWN_CHARACTERS
 from ._quiet import INTERRUPTED
 
 if TYPE_CHECKING:

@@ -1,0 +1,68 @@
+"""Values of a stopped program as people read them: descriptions of more lines than one, long texts with their length."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+from workflows.debugger.dap import DapClient, DapClosed, DapError, DapTimeout, Json
+
+#: How a description of the debuggee's begins (azureml_debuggee/summary_values.py): a type, a shape.
+_DESCRIPTION = re.compile(r"\w+ \((?:\d+,|\d+(?:, \d+)+)?\)(?: [\w{]|, |:)")
+#: The characters of a text beyond which debugpy leaves its middle out.
+_WHOLE = 65_000
+#: Seconds for one description.
+_SECONDS = 10.0
+
+
+def described(client: DapClient, frame: int, entry: Json) -> str:
+    """A variable's value as it is shown alone, where that says more than it does among others.
+
+    Args:
+        client: An attached client.
+        frame: The adapter's number of the frame.
+        entry: The variable, as the adapter gives it.
+    """
+    value, name = str(entry["value"]), str(entry.get("evaluateName") or entry["name"])
+    if _DESCRIPTION.match(value) and name.isidentifier():
+        with contextlib.suppress(DapError):
+            return _asked(client, frame, name, "hover", _SECONDS)
+    if len(value) > _WHOLE and entry.get("type") in ("str", "bytes") and name.isidentifier():
+        with contextlib.suppress(DapError):
+            length = _asked(client, frame, f"{name}.__len__()", "watch", _SECONDS)
+            return f"{value} ({length} characters)" if length.isdigit() else value
+    return value
+
+
+def evaluated(client: DapClient, frame: int, expression: str, timeout: float) -> str:
+    """The text of an expression's value, or type and text of the error that it raised.
+
+    Args:
+        client: An attached client.
+        frame: The adapter's number of the frame.
+        expression: A Python expression.
+        timeout: Seconds.
+
+    Raises:
+        DapTimeout: It did not end in time.
+        DapClosed: The connection was lost.
+    """
+    try:
+        return _asked(client, frame, expression, "hover", timeout)
+    except (DapTimeout, DapClosed):
+        raise
+    except DapError as error:
+        # Before debugpy 1.8.5 a hover does not say what has been raised.
+        if str(error) != "Exception occurred during evaluation.":
+            return str(error)
+    try:
+        return _asked(client, frame, expression, "watch", timeout)
+    except (DapTimeout, DapClosed):
+        raise
+    except DapError as error:
+        return str(error)
+
+
+def _asked(client: DapClient, frame: int, expression: str, context: str, timeout: float) -> str:
+    arguments = {"expression": expression, "frameId": frame, "context": context}
+    return str(client.request("evaluate", arguments, timeout).get("result", ""))
