@@ -215,3 +215,19 @@ def test_a_place_is_called_as_it_was_typed(tmp_path: Path) -> None:
     assert read_place("app.py:run", cwd=tmp_path, roots=[]) == Place("app.py:run", tmp_path / "app.py", 2)
     assert read_place("app.py:2", cwd=tmp_path, roots=[]) == Place("app.py:2", tmp_path / "app.py", 2)
     assert read_place("a.b:C.d", cwd=tmp_path, roots=[]) == Place("a.b:C.d", function="C.d", module="a.b")
+
+
+@pytest.mark.parametrize("all_locals", [False, True])
+def test_a_modules_own_modules_and_functions_are_shown_where_that_is_asked_for(
+    all_locals: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text("import os\nx = 1\ndef handle(text):\n    return 0\nclass Box:\n    pass\nx = 3\n")
+    with debuggee(tmp_path, "--wait") as child:
+        place = read_place("app.py:7", cwd=tmp_path, roots=[])
+        # Held in wait_for_client: attaching lets it run into the line.
+        endpoint = DebugEndpoint("127.0.0.1", child.port, ())
+        wanted = Wanted(all_locals=all_locals, timeout=20)
+        found = look(endpoint, [place], wanted, tell=lambda kind, what: None, own=lambda frame: True, trigger=None)
+        shown = found.stops[0].locals
+        assert shown["x"] == "1" and "__name__" not in shown
+        assert {"os", "handle", "Box"} & set(shown) == ({"os", "handle", "Box"} if all_locals else set())

@@ -1,4 +1,4 @@
-"""Values of a stopped program as people read them: descriptions of more lines than one, long texts with their length."""
+"""Values of a stopped program as people read them: descriptions of several lines, long texts with their length."""
 
 from __future__ import annotations
 

@@ -43,6 +43,7 @@ class Wanted:
         depth: So deep containers are opened.
         sets: Names and the expressions for their new values.
         all_code: Whether libraries are looked into.
+        all_locals: Whether a module's variables are shown with its modules, functions and classes.
         raised: Exceptions to stop at where they are raised, by type; an empty one is any. None for none.
         timeout: Seconds, each, for a stop to come, an expression, and the trigger's end.
     """
@@ -57,6 +58,7 @@ class Wanted:
     depth: int = 0
     sets: tuple[tuple[str, str], ...] = ()
     all_code: bool = False
+    all_locals: bool = False
     raised: str | None = None
     timeout: float = 60.0
 
@@ -133,6 +135,7 @@ def look(
         just_my_code=mine,
         timeout=attach_timeout,
     ) as session:
+        session.everything = wanted.all_locals
         numbers = {placed.number: place for placed, place in zip(session.breakpoints, places, strict=True)}
         running = Trigger(trigger, session) if trigger else None
         one = _Look(session, numbers, wanted, tell, own, meet)

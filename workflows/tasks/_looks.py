@@ -29,6 +29,7 @@ LOOKS_HELP = {
     "depth": "N: open lists, dicts and objects N levels deep; default: 0.",
     "set": "NAME=EXPRESSION: give a variable another value before going on; may be repeated.",
     "all_code": "Look into libraries, too; a place may then be package.module:FUNCTION.",
+    "all_locals": "At a module's own lines show its modules, functions and classes, too.",
     "eval": "Expression to evaluate at the stop; may be repeated.",
 }
 LOOKS_ITERABLE = ("at", "eval", "set")
@@ -56,6 +57,7 @@ class Typed:
     all_code: bool
     timeout: str
     on_error: object = None
+    all_locals: bool = False
 
     @property
     def locations(self) -> tuple[str, ...]:
@@ -109,6 +111,7 @@ def read_looks(typed: Typed) -> Wanted:
         depth=read_number("depth", typed.depth, 0),
         sets=tuple(_read_set(text) for text in typed.set),
         all_code=typed.all_code,
+        all_locals=typed.all_locals,
         raised=kind if typed.on_error else None,
         timeout=seconds,
     )
@@ -214,7 +217,8 @@ class Shown:
             self._ranks(told)
 
     def _stop(self, told: Mapping[str, Any]) -> None:
-        from ._inspection import cut, show
+        from ._inspection import show
+        from ._values import cut, show_value
 
         if self.seen:
             self.seen.setdefault("stops", [{**self.seen}]).append(dict(told))
@@ -225,7 +229,7 @@ class Shown:
         for frame in told.get("frame_locals", ()):
             self._console.line(f"Locals of {frame['function']}, line {frame['line']}")
             for name, value in frame["locals"].items():
-                self._console.value(f"  {name} = {cut(value)}")
+                show_value(self._console, name, value)
         if "opened" in told:
             self._console.line("Locals")
             self._variables(told["opened"], 1)
@@ -233,7 +237,7 @@ class Shown:
             self._console.value(f"Set {name} = {cut(value)}")
 
     def _variables(self, variables: Iterable[Mapping[str, Any]], level: int) -> None:
-        from ._inspection import cut
+        from ._values import cut
 
         for one in variables:
             self._console.value(f"{'  ' * level}{one['name']} = {cut(one['value'])}")
@@ -244,14 +248,14 @@ class Shown:
 
     def _step(self, told: Mapping[str, Any]) -> None:
         from ..paths import shown
-        from ._inspection import cut
+        from ._values import show_value
 
         self._console.line(f"Then {told['function']} at {shown(Path(told['file']))}:{told['line']}")
         for name, value in told["changed"].items():
-            self._console.value(f"  {name} = {cut(value)}")
+            show_value(self._console, name, value)
 
     def _log(self, told: Mapping[str, Any]) -> None:
-        from ._inspection import cut
+        from ._values import cut
 
         self.seen.setdefault("logged_values", []).append(dict(told))
         rank = f" rank {told['rank']}" if "rank" in told else ""
@@ -265,7 +269,7 @@ class Shown:
     def _ranks(self, told: Mapping[str, Any]) -> None:
         """The ranks side by side: each name with the values, a star where they differ."""
         from ..paths import shown
-        from ._inspection import cut
+        from ._values import cut
 
         stopped = [row for row in told["by_rank"] if row.get("stopped")]
         for row in told["by_rank"]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from invoke import Exit
 
 from ..errors import UserError
-from ._values import SHOWN_CHARACTERS
 from ._quiet import INTERRUPTED
+from ._values import SHOWN_CHARACTERS
 
 if TYPE_CHECKING:
     from ..console import Console

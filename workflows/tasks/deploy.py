@@ -304,6 +304,7 @@ def inspect(
     frames: str | None = None,
     depth: str | None = None,
     all_code: bool = False,
+    all_locals: bool = False,
 ) -> None:
     """Stop at lines during a request, or where it raises, and show stack, values and response, without an editor."""
     from ..flows.inspected import Look, not_given
@@ -317,7 +318,8 @@ def inspect(
     if number is not None and any(sent):
         raise BadValue("--failed posts a request that is kept.", "Leave out what says another one.")
     typed = Typed(
-        location, at, eval, set, when, hits, times, log, steps, step_into, frames, depth, all_code, timeout, on_error
+        *(location, at, eval, set, when, hits, times, log, steps, step_into, frames, depth, all_code),
+        *(timeout, on_error, all_locals),
     )
     if typed.locations and on_error:
         raise BadValue("One stop at a time: at a line, or with --on-error where the request raises.", "Leave out one.")

@@ -315,6 +315,7 @@ def inspect(
     frames: str | None = None,
     depth: str | None = None,
     all_code: bool = False,
+    all_locals: bool = False,
     on_error: str | None = None,
 ) -> None:
     """Stop at lines of a step, or look at where it holds, and show stack and values, without an editor."""
@@ -322,7 +323,8 @@ def inspect(
 
     location, run = read_place(location, run)
     typed = Typed(
-        location, at, eval, set, when, hits, times, log, steps, step_into, frames, depth, all_code, timeout, on_error
+        *(location, at, eval, set, when, hits, times, log, steps, step_into, frames, depth, all_code),
+        *(timeout, on_error, all_locals),
     )
     flow = _flow(call)
     found = flow.find(run)

@@ -70,6 +70,8 @@ class DebugSession:
         self.where = f"{endpoint.host}:{endpoint.port}"
         self._just_my_code, self._timeout = just_my_code, timeout
         self._exceptions = model.exception_filters(types, filters)
+        #: Whether a module's variables are shown with its modules, functions and classes.
+        self.everything = False
         #: Held while breakpoints are changed, and while is found out which one was hit.
         self._changing = threading.RLock()
         self._numbers = itertools.count(1)
@@ -284,7 +286,7 @@ class DebugSession:
     def locals(self, stop: Stop, frame: Frame | None = None) -> dict[str, str]:
         """``repr`` of all variables of a frame, by name; the innermost where none is named."""
         with self._errors():
-            return read_locals(self._stopped(stop).client, frame or stop.frame)
+            return read_locals(self._stopped(stop).client, frame or stop.frame, self.everything)
 
     def variables(
         self,
