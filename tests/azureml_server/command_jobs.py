@@ -41,6 +41,7 @@ class Jobs:
             route("POST", "{ws}/jobs/{job}/cancel", self.cancel),
             route("GET", "/cancelled/{job}", self.cancelled),
             route("POST", "/history/v1.0{ws}/rundata", self.data),
+            route("POST", "/data/v1.0{ws}/dataversion/batchGetResolvedUris", self.resolved),
         ]
 
     def create(self, request: Request) -> Any:
@@ -103,7 +104,20 @@ class Jobs:
         if run is None:
             raise not_found("The run")
         told = {"runId": run.id, "rootRunId": run.root, "status": run.status, "dataContainerId": run.container}
-        return {"runMetadata": told, "runDefinition": None, "jobSpecification": None}
+        outputs = {name: {"assetId": _asset(run, name), "type": "UriFolder"} for name in run.outputs}
+        return {"runMetadata": {**told, "outputs": outputs}, "runDefinition": None, "jobSpecification": None}
+
+    def resolved(self, request: Request) -> Any:
+        """Where assets that jobs have made lie, by their ids."""
+        known = {_asset(run, name): run.outputs[name] for run in self._state.runs.values() for name in run.outputs}
+        parts = self._state.scope.strip("/").split("/")
+        long = f"azureml://subscriptions/{parts[1]}/resourcegroups/{parts[3]}/workspaces/{parts[-1]}/"
+        found = {
+            one: {"uri": known[one].replace("azureml://", long, 1), "type": "uri_folder"}
+            for one in request.json["values"]
+            if one in known
+        }
+        return {"values": found}
 
     def _dto(self, run: Run) -> dict[str, Any]:
         spec = self._specifications[run.id]
@@ -113,7 +127,11 @@ class Jobs:
         }
         for name, told in (spec.get("services") or {}).items():
             services[name] = {**told, "status": self._services.status(run, name)}
-        outputs = {name: {**told, "uri": run.outputs.get(name)} for name, told in (spec.get("outputs") or {}).items()}
+        # Of a step's outputs it is not told where they lie: the SDK asks the data service.
+        outputs = {
+            name: {**told, "uri": None if run.parent else run.outputs.get(name)}
+            for name, told in (spec.get("outputs") or {}).items()
+        }
         logs = f"azureml://datastores/workspaceartifactstore/ExperimentRun/{run.container}"
         outputs["default"] = {"jobOutputType": "uri_folder", "mode": "ReadWriteMount", "uri": logs}
         return {
@@ -249,6 +267,11 @@ class Jobs:
             self._state.move(run, "Failed", text)
         else:
             self._state.move(run, "Completed")
+
+
+def _asset(run: Run, output: str) -> str:
+    """The id of the data asset that an output is."""
+    return f"azureml://locations/here/workspaces/it/data/azureml_{run.id}_output_data_{output}/versions/1"
 
 
 def _compute(spec: dict[str, Any]) -> str:

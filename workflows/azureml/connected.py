@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..settings import Settings
 from .access import Access
 from .errors import Say
 from .place import Place
+
+if TYPE_CHECKING:
+    from .history import RunHistory
 
 
 class Connected(Protocol):
@@ -22,6 +25,18 @@ class Connected(Protocol):
 
         Raises:
             Exception: What the SDK raises, or requests.RequestException.
+        """
+
+    def outputs(self, history: RunHistory, run_id: str, pipeline: str) -> dict[str, str]:
+        """Where the outputs of a step lie: addresses by name.
+
+        Args:
+            history: The workspace's run history.
+            run_id: The step's run.
+            pipeline: The run that it is a step of.
+
+        Raises:
+            Exception: What the SDK raises, or as :meth:`RunHistory.run`.
         """
 
 
@@ -44,6 +59,26 @@ class ByV1:
         from azureml.pipeline.core import PipelineRun
 
         PipelineRun(self.sdk.get_run(run_id).experiment, run_id).cancel()
+
+    def outputs(self, history: RunHistory, run_id: str, pipeline: str) -> dict[str, str]:
+        """See :class:`Connected`."""
+        from azureml.pipeline.core import PipelineRun
+
+        from ..received import name, text
+        from .data_references import Place as Lies
+        from .graph import plain
+
+        found = {}
+        steps = PipelineRun(self.sdk.get_run(pipeline).experiment, pipeline).get_steps()
+        step = next((step for step in steps if step.id == run_id), None)
+        if step is None:
+            return {}
+        before = plain(f"{step.name}_")
+        for port, told in step.get_outputs().items():
+            place = told.get_port_data_reference()
+            path = text(place.path_on_datastore.strip("/"), "a path on a datastore")
+            found[port.removeprefix(before)] = str(Lies(name(place.datastore.name, "a datastore's name"), path))
+        return found
 
 
 def connect(settings: Settings, place: Place, say: Say) -> Connected:

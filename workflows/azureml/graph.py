@@ -95,7 +95,7 @@ class _Graph:
             inputs.append(value)
             arguments += [f"inputs.{name}", value]
         for name in step.outputs:
-            data = PipelineData(_plain(f"{step.name}_{name}"), datastore=self._store)
+            data = PipelineData(plain(f"{step.name}_{name}"), datastore=self._store)
             self._outputs[step.name, name] = data
             outputs.append(data)
             arguments += [f"outputs.{name}", data]
@@ -149,7 +149,7 @@ class _Graph:
     def _input(self, step: CloudStep, name: str, entry: CloudInput) -> Any:
         from azureml.data.data_reference import DataReference
 
-        port = _plain(f"{step.name}_{name}")
+        port = plain(f"{step.name}_{name}")
         if entry.step:
             return self._outputs[entry.step, entry.output]
         if entry.path is not None:
@@ -272,7 +272,7 @@ def _plain_copy(value: Any) -> Any:
     return [_plain_copy(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name as ports of a graph may have it: letters, digits and `_`."""
     return re.sub(r"\W", "_", name)
 

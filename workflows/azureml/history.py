@@ -184,6 +184,41 @@ class RunHistory:
 
         return part_of(self._get(address, {"api-version": version}), "properties")
 
+    def outputs(self, run_id: str, version: str) -> dict[str, str]:
+        """Where the outputs of a job of SDK v2, or of a step of one, lie: addresses by name. Raises as :meth:`run`.
+
+        Args:
+            run_id: The run's id.
+            version: See :meth:`job`.
+        """
+        # As the SDK's own download asks; a job tells only of the places that its file names.
+        found = self._resolved(run_id)
+        if not found:
+            told = part_of(self.job(run_id, version), "outputs")
+            found = {
+                words(name, "an output's name", 300): one_line(part_of(told, name).get("uri") or "", "an address", 8192)
+                for name in told
+                if name != "default"
+            }
+        return {name: address for name, address in found.items() if _is_address(address)}
+
+    def _resolved(self, run_id: str) -> dict[str, str]:
+        asked = {"runId": run_id, "selectRunMetadata": True}
+        told = part_of(self._service("history/v1.0{}/rundata", body=asked), "runMetadata")
+        outputs = part_of(told, "outputs")
+        names = {str(part_of(outputs, name).get("assetId")): name for name in outputs}
+        models = [one for one, name in names.items() if str(part_of(outputs, name).get("type")).endswith("Model")]
+        found: dict[str, str] = {}
+        for path, key, ids in (
+            ("data/v1.0{}/dataversion/batchGetResolvedUris", "uri", [one for one in names if one not in models]),
+            ("modelregistry/v1.0{}/models/batchGetResolvedUris", "path", models),
+        ):
+            values = part_of(self._service(path, body={"values": ids}), "values") if ids else {}
+            for one in values:
+                address = one_line(part_of(values, one).get(key) or "", "an address", 8192)
+                found[words(names.get(one, ""), "an output's name", 300)] = address
+        return found
+
     def artifacts(self, container: str, folder: str) -> Iterator[tuple[str, str]]:
         """The files of a run below one of its folders: the path of each, and where it is read.
 
@@ -244,6 +279,11 @@ def _values(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The entries of a page."""
     found = answer.get("value")
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _is_address(text: str) -> bool:
+    """Whether it says where an output lies, and not only how that is to be named."""
+    return "/datastores/" in text and "${{" not in text
 
 
 def part_of(values: Mapping[str, Any], name: str) -> dict[str, Any]:

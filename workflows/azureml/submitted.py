@@ -9,9 +9,10 @@ from ..backends.base import DebugRequest
 from ..errors import UserError
 from ..models import ImageRef
 from ..paths import shown
-from ..pipelines.definition import Pipeline
+from ..pipelines.definition import FILE_TYPES, Input, Pipeline
+from ..redaction import MASK, is_secret_input
 from ..runs.allotment import Allotted, configuration_names
-from ..runs.plan import Plan, PlannedStep
+from ..runs.plan import Plan, PlannedInput, PlannedStep
 from ..runs.record import IN_WORKSPACE, StepRecord
 from ..settings import Settings
 from .step_debug import planned
@@ -44,6 +45,8 @@ def plan_of(
                 image=ImageRef(IN_WORKSPACE, "", (environments or {}).get(step.name, _THERE)),
                 ranks=step.ranks,
                 processes=step.processes,
+                inputs={name: _kept(name, entry) for name, entry in step.inputs.items() if entry.given},
+                outputs={name: kind in FILE_TYPES for name, kind in step.outputs.items()},
                 after=step.after,
                 includes=tuple(map(str, step.includes)),
                 debug=planned(allotted.get(step.name), debug, settings),
@@ -53,6 +56,15 @@ def plan_of(
         pipeline.outputs,
         pipeline.continue_on_failure,
     )
+
+
+def _kept(name: str, entry: Input) -> PlannedInput:
+    """An input as it is kept of a run that nobody does here: a secret is not."""
+    text = entry.text
+    if text is not None and is_secret_input(name, text):
+        text = MASK
+    path = str(entry.path) if entry.path is not None else entry.asset or entry.url
+    return PlannedInput(text, path, entry.step, entry.output)
 
 
 def records_of(

@@ -121,7 +121,7 @@ class AzureBackend:
 
         if chosen_sdk(self._settings) == "v1":
             return False
-        if wanted.parts != type(wanted.parts)():
+        if wanted.parts.typed:
             raise BadValue(
                 "--trials and --mini-batch are for runs on this machine.",
                 "In a workspace the file says it: `limits`, `mini_batch_size`.",
@@ -147,6 +147,8 @@ class AzureBackend:
             except UserError as wrong:
                 error = wrong
             shown.text = f"{show(settings.pipeline_file)}"
+        if wanted.taken is not None and loaded is not None:
+            wanted.taken.say(self._console, loaded.whole, loaded)
         return look(settings.pipeline_file, loaded, error, debug, settings)
 
     def submit(
@@ -183,6 +185,7 @@ class AzureBackend:
                 run.run_id = place.run_id
                 plans.save(submission.plan(), run.folder)
                 run.steps = submission.records()
+                _keep_code(run, pipeline)
                 records.save(run)
                 _follow(run, workspace)
                 ending = "s" if len(run.steps) > 1 else ""
@@ -236,6 +239,50 @@ class AzureBackend:
             f"{': ' + run.trouble if run.trouble else ''}.",
             f"It goes on trying; see: inv {'experiment.show' if run.single else 'pipeline.status'} --run {run.number}",
         )
+
+    def outputs(self, run: RunRecord, steps: Sequence[str]) -> dict[str, str]:
+        """See :class:`~workflows.backends.base.Backend`; the addresses of those of a run in a workspace."""
+        from ..azureml.errors import attempt
+        from ..azureml.history import part_of
+        from ..received import name
+
+        if not run.in_workspace:
+            from ..runs.outputs import outputs_of
+
+            return outputs_of(run, steps)
+        place = load_place(run.folder)
+        if place is None:
+            raise UserError(f"Where the run {run.run_id} is, is not known here.", "See https://ml.azure.com.")
+        ids = {step.name: step.run_id for step in run.steps}
+        found: dict[str, str] = {}
+        with self._console.step("look up") as shown, sent_by(f"The workspace {place.workspace}"):
+            shown.waiting(f"the workspace {place.workspace}")
+            workspace = connect(self._settings, place, shown.detail)
+            history = _history(workspace)
+
+            def run_of(step: str) -> str:
+                if step in ids:
+                    return ids[step]
+                # A nested pipeline is known by its steps.
+                inner = next(one for one in ids if one.startswith(f"{step}."))
+                above = run_of(inner.rpartition(".")[0]) if inner.rpartition(".")[0] != step else ids[inner]
+                return name(part_of({"": history.run(above)}, "").get("parentRunId"), "a run's id")
+
+            for step in steps:
+                told = attempt(
+                    lambda step=step: workspace.outputs(history, run_of(step), place.run_id),  # type: ignore[misc]
+                    f"reading the outputs of {step}",
+                    shown.detail,
+                )
+                # By SDK v1 each output is a folder, in which one that is a file lies by its name.
+                files = _files(run, step) if place.sdk == "v1" else set()
+                found |= {
+                    f"{step}.{output}": f"{address}/{output}" if output in files else address
+                    for output, address in told.items()
+                }
+            count = len(found)
+            shown.text = f"{count} output{'' if count == 1 else 's'} of the run {run.run_id} in {place.workspace}"
+        return found
 
     def bring_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
         """See :class:`~workflows.backends.base.Backend`."""
@@ -375,6 +422,25 @@ class AzureBackend:
         store.end_follower(run)
         shutil.rmtree(run.folder, ignore_errors=True)
         begun.forget(run.folder)
+
+
+def _files(run: RunRecord, step: str) -> set[str]:
+    """The outputs of a step that are one file, as far as it is known here."""
+    with contextlib.suppress(ValueError):
+        for planned in plans.load(run.folder).steps:
+            if planned.name == step:
+                return {name for name, is_file in planned.outputs.items() if is_file}
+    return set()
+
+
+def _keep_code(run: RunRecord, pipeline: Pipeline) -> None:
+    """Keep the code of the steps, to be run again."""
+    from ..runs.own_copy import keep_code
+
+    for step in pipeline.steps:
+        if step.code is not None:
+            with contextlib.suppress(OSError):
+                keep_code(step.code, run.step_folder(step.name))
 
 
 def _keep(path: Path, text: str) -> None:

@@ -146,6 +146,17 @@ class Backend(Protocol):
     def cancel(self, run: RunRecord) -> RunRecord:
         """End everything of a run at once; the run as it is then."""
 
+    def outputs(self, run: RunRecord, steps: Sequence[str]) -> dict[str, str]:
+        """Where the outputs of completed steps of a run lie, by ``STEP.OUTPUT``: what ``--input`` takes.
+
+        Args:
+            run: The run.
+            steps: The steps' names; of a nested pipeline, its own outputs are meant.
+
+        Raises:
+            UserError: It cannot be told.
+        """
+
     def bring_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
         """Bring what failed steps of a run have left to look at into their folders here, where it is not yet.
 

@@ -140,6 +140,12 @@ class LocalBackend:
         """See :class:`~workflows.backends.base.Backend`."""
         return store.cancel(run, CANCEL_SECONDS)
 
+    def outputs(self, run: RunRecord, steps: Sequence[str]) -> dict[str, str]:
+        """See :class:`~workflows.backends.base.Backend`."""
+        from ..runs.outputs import outputs_of
+
+        return outputs_of(run, steps)
+
     def bring_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
         """See :class:`~workflows.backends.base.Backend`: they have been written here."""
 

@@ -7,21 +7,22 @@ as ``--input STEP.OUTPUT=PATH`` does. What was typed for the earlier run counts 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..models import ImageRef
 from ..paths import shown
 from ..pipelines import python_file
 from ..pipelines.definition import Pipeline, Step
 from ..pipelines.parts import Parts, read_parts
 from ..redaction import MASK
-from ..runs import plan as plans
+from ..runs.outputs import plan_of
 from ..runs.own_copy import KEPT_BYTES, kept_code
 from ..runs.plan import Plan, PlannedStep
-from ..runs.record import RunRecord
+from ..runs.record import IN_WORKSPACE, RunRecord
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 FLAG = "--from-run"
 #: Names of steps that are shown in one line.
 _SHOWN = 6
+#: Tells where the outputs of steps of a run lie, by ``STEP.OUTPUT``; see :meth:`Backend.outputs`.
+Outputs = Callable[[RunRecord, Sequence[str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class Taken:
 
     def line(self, pipeline: Pipeline) -> str:
         """What a person is told of it; of a step that was asked for, what it needs."""
-        used = {str(entry.path) for step in pipeline.steps for entry in step.inputs.values() if entry.path is not None}
+        entries = [entry for step in pipeline.steps for entry in step.inputs.values()]
+        used = {str(entry.path or entry.asset) for entry in entries}
         by_step = {name: list(self.inherited.get(name, ())) for name in self.all_steps}
         for output, path in self.outputs.items():
             by_step[output.rpartition(".")[0]].append(path)
@@ -87,7 +91,7 @@ class Taken:
         Raises:
             UserError: One is not there.
         """
-        gone = [name for name in self.all_steps if name not in names]
+        gone = [name for name in self.all_steps if not any(f"{one}.".startswith(f"{name}.") for one in names)]
         if gone and error is None:
             raise UserError(
                 f"{gone[0]} of the run {self.run.run_id} is not in {shown(self.file)} any more: {', '.join(names)}.",
@@ -98,6 +102,11 @@ class Taken:
         """Say what is taken over, and what has changed since; see :func:`changes`."""
         console.line(self.line(pipeline))
         for line in changes(self, whole, pipeline):
+            console.line(f"  note: {line}")
+
+    def say_environments(self, console: Console, run: RunRecord) -> None:
+        """Say of which steps of a run that has been submitted the environment has changed since."""
+        for line in environments_changed(self, run):
             console.line(f"  note: {line}")
 
     def with_its_code(self, pipeline: Pipeline) -> Pipeline:
@@ -118,7 +127,7 @@ class Taken:
                     )
                 step = replace(step, code=kept / step.code.name if step.code.is_file() else kept)
             steps.append(step)
-        return replace(pipeline, steps=tuple(steps))
+        return pipeline.with_steps(steps)
 
     def without_notes(self, pipeline: Pipeline) -> Pipeline:
         """A pipeline less the notes that say that these steps are left out."""
@@ -126,35 +135,30 @@ class Taken:
         return replace(pipeline, notes=tuple(note for note in pipeline.notes if not note.startswith(mine)))
 
 
-def take_over(run: RunRecord, wanted: Wanted, *, code: bool = False) -> Taken:
+def take_over(
+    run: RunRecord, wanted: Wanted, outputs_of: Outputs, file: Path | None, *, whole: bool = False, code: bool = False
+) -> Taken:
     """Find what of an earlier run can be taken over.
 
     Args:
         run: The earlier run.
         wanted: What has been asked for now; with steps by name, these run, else every step that did not complete.
+        outputs_of: Tells where outputs lie.
+        file: The pipeline file that has been named now.
+        whole: Whether nested pipelines are taken over as wholes: they are submitted so.
         code: Whether they run the code that they had then.
 
     Raises:
-        UserError: It is not over, it was in a workspace, nothing of it is left to run, or an output that is needed is
-            gone.
+        UserError: It is not over, nothing of it is left to run, or an output that is needed is gone.
     """
-    if run.in_workspace:
-        raise UserError(
-            f"The run {run.run_id} was in a workspace, and its outputs are not on this machine.",
-            "Download those that are needed, and give them: --skip STEP --input STEP.OUTPUT=PATH",
-        )
     if not run.final:
         raise UserError(
             f"The run {run.run_id} is not over: {run.status}.",
             f"Wait for it (inv pipeline.tail-log --run {run.number} --follow), or end it: inv pipeline.cancel",
         )
-    in_python = python_file.named(Path(run.file))
-    file = in_python.file if in_python is not None else Path(run.file)
-    if not file.exists():
-        raise UserError(
-            f"The pipeline file of the run {run.run_id} is gone: {shown(file)}.", "Put it back, and try again."
-        )
-    typed, inherited = _typed(run, wanted)
+    if file is None:
+        file = _file_of(run)
+    typed, inherited = _typed(run, wanted, outputs_of)
     plan = _plan(run)
     done = [one for one in plan.steps if run.step(one.name).ended_well and not _is_meant(one.name, wanted.only)]
     if not wanted.only and len(done) == len(plan.steps):
@@ -162,18 +166,17 @@ def take_over(run: RunRecord, wanted: Wanted, *, code: bool = False) -> Taken:
             f"Every step of the run {run.run_id} has completed, so nothing is left to run.",
             "Name the step that is to run again: --step NAME",
         )
-    needed = _needed(plan, _no_trials(plan, done), wanted.only)
-    outputs: dict[str, str] = {}
-    for step in needed:
-        for name, is_file in step.outputs.items():
-            outputs[f"{step.name}.{name}"] = str(_output(run, step, name, is_file))
-    skip = tuple(dict.fromkeys([*typed.skip, *(step.name for step in needed)]))
+    needed = [step.name for step in _needed(plan, _no_trials(plan, done), wanted.only)]
+    if whole:
+        needed = _wholes(plan, needed)
+    outputs = dict(outputs_of(run, needed))
+    skip = tuple(dict.fromkeys([*typed.skip, *needed]))
     inputs = {**outputs, **typed.inputs}
     return Taken(
         run,
-        Path(run.file),
+        file,
         replace(typed, inputs=inputs, skip=skip),
-        tuple(step.name for step in needed),
+        tuple(needed),
         inherited,
         outputs,
         tuple(name for name in typed.skip if name not in inherited),
@@ -182,11 +185,39 @@ def take_over(run: RunRecord, wanted: Wanted, *, code: bool = False) -> Taken:
     )
 
 
+def _file_of(run: RunRecord) -> Path:
+    """The pipeline file of a run.
+
+    Raises:
+        UserError: It is gone, or not known here.
+    """
+    if not run.file:
+        raise UserError(
+            f"The run {run.run_id} was submitted from elsewhere, so its pipeline file is not known here.",
+            "Name it: --pipeline-file FILE",
+        )
+    in_python = python_file.named(Path(run.file))
+    file = in_python.file if in_python is not None else Path(run.file)
+    if not file.exists():
+        raise UserError(
+            f"The pipeline file of the run {run.run_id} is gone: {shown(file)}.", "Put it back, and try again."
+        )
+    return Path(run.file)
+
+
 def _plan(run: RunRecord) -> Plan:
-    try:
-        return plans.load(run.folder)
-    except ValueError as error:
-        raise UserError(f"The run {run.run_id} has lost its plan.", "Take another run: inv pipeline.list") from error
+    """The plan of a run; of one that was submitted from elsewhere, as much as the names of its steps."""
+    if run.in_workspace and not run.file:
+        image = ImageRef(IN_WORKSPACE, "", "")
+        return Plan(tuple(PlannedStep(step.name, "", None, image) for step in run.steps))
+    return plan_of(run)
+
+
+def _wholes(plan: Plan, names: Sequence[str]) -> list[str]:
+    """Steps of the pipeline itself: a nested one in its steps' place where all of these are there."""
+    tops = dict.fromkeys(name.partition(".")[0] for name in names)
+    left = {step.name.partition(".")[0] for step in plan.steps if step.name not in names}
+    return [top for top in tops if top not in left]
 
 
 def _no_trials(plan: Plan, steps: Iterable[PlannedStep]) -> list[PlannedStep]:
@@ -195,7 +226,7 @@ def _no_trials(plan: Plan, steps: Iterable[PlannedStep]) -> list[PlannedStep]:
     return [step for step in steps if step.name not in trials]
 
 
-def _typed(run: RunRecord, wanted: Wanted) -> tuple[Wanted, dict[str, list[str]]]:
+def _typed(run: RunRecord, wanted: Wanted, outputs_of: Outputs) -> tuple[Wanted, dict[str, list[str]]]:
     """What was typed for the earlier run, with what is typed now in front, and what that run had taken over itself.
 
     Raises:
@@ -218,7 +249,7 @@ def _typed(run: RunRecord, wanted: Wanted) -> tuple[Wanted, dict[str, list[str]]
             parts[word] = value
         elif word == FLAG:
             # What that one had taken over itself.
-            first, inherited = _inherited(run, value, wanted.only)
+            first, inherited = _inherited(run, value, wanted.only, outputs_of)
             before = first.parts
             # What this run has done again is its own.
             again = {step.name for step in run.steps} & {*first.skip}
@@ -239,7 +270,9 @@ def _typed(run: RunRecord, wanted: Wanted) -> tuple[Wanted, dict[str, list[str]]
     return replace(wanted, inputs={**inputs, **wanted.inputs}, skip=(*skip, *wanted.skip), parts=own), inherited
 
 
-def _inherited(run: RunRecord, earlier: str, only: Sequence[str]) -> tuple[Wanted, dict[str, list[str]]]:
+def _inherited(
+    run: RunRecord, earlier: str, only: Sequence[str], outputs_of: Outputs
+) -> tuple[Wanted, dict[str, list[str]]]:
     """What a run has from the one that it went on from, as if it had been typed.
 
     Raises:
@@ -255,15 +288,17 @@ def _inherited(run: RunRecord, earlier: str, only: Sequence[str]) -> tuple[Wante
         raise gone from None
     if found.number >= run.number:
         raise gone
-    typed, taken = _typed(found, Wanted(only=tuple(only)))
+    typed, taken = _typed(found, Wanted(only=tuple(only)), outputs_of)
     plan = _plan(found)
     mine = {step.name for step in run.steps}
-    outputs: dict[str, str] = {}
-    for step in _no_trials(plan, plan.steps):
-        if found.step(step.name).ended_well and step.name not in mine and not _is_meant(step.name, only):
-            own = {f"{step.name}.{name}": str(_output(found, step, name, one)) for name, one in step.outputs.items()}
-            outputs |= own
-            taken[step.name] = [*own.values()]
+    names = [
+        step.name
+        for step in _no_trials(plan, plan.steps)
+        if found.step(step.name).ended_well and step.name not in mine and not _is_meant(step.name, only)
+    ]
+    outputs = outputs_of(found, names)
+    for name in names:
+        taken[name] = [path for output, path in outputs.items() if output.rpartition(".")[0] == name]
     skip = [name for name in taken if name not in typed.skip]
     return replace(typed, inputs={**typed.inputs, **outputs}, skip=(*typed.skip, *skip)), taken
 
@@ -292,22 +327,6 @@ def _needed(plan: Plan, done: Iterable[PlannedStep], only: Sequence[str]) -> lis
     return [step for name, step in completed.items() if name in found]
 
 
-def _output(run: RunRecord, step: PlannedStep, name: str, is_file: bool) -> Path:
-    """Where an output of an earlier run lies.
-
-    Raises:
-        UserError: It is gone.
-    """
-    folder = run.step_folder(step.name) / "data" / name
-    place = folder / name if is_file else folder
-    if not place.exists():
-        raise UserError(
-            f"The output {name} of {step.name} of the run {run.run_id} is gone: {shown(place)}.",
-            f"Have {step.name} run again (--step {step.name}), or give it: --input {step.name}.{name}=PATH",
-        )
-    return place
-
-
 def changes(taken: Taken, whole: Pipeline | None, pipeline: Pipeline) -> list[str]:
     """What has changed since the earlier run, one line each.
 
@@ -316,7 +335,7 @@ def changes(taken: Taken, whole: Pipeline | None, pipeline: Pipeline) -> list[st
         whole: The pipeline file as it would be without a step left out; None where it cannot be read so.
         pipeline: What is run now.
     """
-    before = {step.name: step for step in plans.load(taken.run.folder).steps}
+    before = {step.name: step for step in _plan(taken.run).steps if step.command}
     now = {step.name: step for step in (whole.steps if whole is not None else ())} | {
         step.name: step for step in pipeline.steps
     }
@@ -341,10 +360,8 @@ def _changed(earlier: PlannedStep, now: Step) -> list[str]:
         changed.append("the command")
     texts = {name: entry.text for name, entry in earlier.inputs.items() if entry.text is not None}
     given = {name: entry.text for name, entry in now.inputs.items() if entry.text is not None}
-    different = sorted(
-        name for name in {*texts, *given} if texts.get(name) != given.get(name) and texts.get(name) != MASK
-    )
-    changed += [f"the input {name}" for name in different]
+    changed += [f"the input {name}" for name in _different(texts, given)]
+    changed += [f"the variable {name}" for name in _different(earlier.variables, now.variables)]
     paths = {name: entry.path for name, entry in earlier.inputs.items() if entry.path is not None}
     others = sorted(
         name
@@ -353,3 +370,27 @@ def _changed(earlier: PlannedStep, now: Step) -> list[str]:
     )
     changed += [f"the path of the input {name}" for name in others]
     return changed
+
+
+def _different(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The names whose values are others; secrets are not kept, and count as the same."""
+    return sorted(
+        name for name in {*before, *now} if before.get(name) != now.get(name) and MASK not in before.get(name, "")
+    )
+
+
+def environments_changed(taken: Taken, run: RunRecord) -> list[str]:
+    """Of which steps the environment is another one than in the earlier run, one line each.
+
+    Args:
+        taken: What is taken over.
+        run: The new run.
+    """
+    before = {step.name: step.image for step in _plan(taken.run).steps}
+    told = []
+    for step in plan_of(run).steps:
+        old, new = before.get(step.name), step.image
+        # An engine's cannot be compared with another's.
+        if old is not None and old.engine == new.engine and (old.digest or old.name) != (new.digest or new.name):
+            told.append(f"the environment of {step.name} has changed since; it runs in what the file says now")
+    return told

@@ -82,7 +82,7 @@ class PipelineFlow:
             whole = self._whole(wanted.taken) if wanted.taken is not None else None
             pipeline = self.read(wanted, in_editor=debug is not None and debug.name_steps)
             if wanted.taken is not None:
-                wanted.taken.say(self.console, whole, pipeline)
+                wanted.taken.say(self.console, whole or getattr(pipeline, "whole", None), pipeline)
                 pipeline = wanted.taken.without_notes(pipeline)
                 pipeline = wanted.taken.with_its_code(pipeline) if wanted.taken.code else pipeline
             if debug is not None:
@@ -90,7 +90,10 @@ class PipelineFlow:
                 chosen = [step for step in pipeline.steps if not debug.steps or step.name in debug.steps]
                 _check_rank(chosen, debug.rank)
                 check(self.settings.project)
-            return backend.submit(pipeline, debug, options, waiting)
+            run = backend.submit(pipeline, debug, options, waiting)
+            if wanted.taken is not None:
+                wanted.taken.say_environments(self.console, run)
+            return run
 
     def read(self, wanted: Wanted, *, in_editor: bool = False) -> Pipeline:
         """The pipeline of the settings, or as much of it as is wanted.
@@ -103,6 +106,8 @@ class PipelineFlow:
         try:
             own = self.backend.read(wanted)
         except NoStep as missing:
+            if wanted.taken is not None and missing.name in wanted.taken.all_steps:
+                wanted.taken.see_all_there(missing.names, None)
             raise _no_step(missing.name, missing.names, self.settings.pipeline_file, in_editor) from None
         if own is not None:
             return own
@@ -111,12 +116,25 @@ class PipelineFlow:
             raise error
         return pipeline
 
+    @property
+    def _by_v2(self) -> bool:
+        """Whether SDK v2 reads and submits the pipeline."""
+        if self.settings.backend != "azureml":
+            return False
+        from ..azureml.choice import chosen_sdk
+
+        return chosen_sdk(self.settings) == "v2"
+
     def _whole(self, taken: Taken) -> Pipeline | None:
-        """The pipeline as its file is now, with the steps that are taken over; None where it cannot be read so.
+        """The pipeline as its file is now, with the steps that are taken over.
+
+        None where it cannot be read so, or SDK v2 reads it: that has the whole together with what is run.
 
         Raises:
             UserError: One of them is not in it any more.
         """
+        if self._by_v2:
+            return None
         own = {name: text for name, text in taken.wanted.inputs.items() if name not in taken.outputs}
         try:
             whole, error = self._survey(replace(taken.wanted, inputs=own, only=(), skip=taken.typed_skip))
@@ -139,10 +157,17 @@ class PipelineFlow:
         """
         from .from_run import take_over
 
-        taken = take_over(self.find(run), wanted, code=code)
-        if not named_file:
-            self.settings = replace(self.settings, pipeline_file=taken.file)
-            self._backend = None
+        found = self.find(run)
+        file = self.settings.pipeline_file if named_file else None
+        if found.in_workspace:
+            self.settings = _there(self.settings, found)
+
+        def outputs_of(one: RunRecord, steps: Sequence[str]) -> Mapping[str, str]:
+            return self._backend_of(one).outputs(one, steps)
+
+        taken = take_over(found, wanted, outputs_of, file, whole=self._by_v2, code=code)
+        self.settings = replace(self.settings, pipeline_file=taken.file)
+        self._backend = self._other = None
         return replace(taken.wanted, taken=taken)
 
     def _survey(self, wanted: Wanted, *, in_editor: bool = False) -> tuple[Pipeline, UserError | None]:
@@ -323,6 +348,14 @@ class PipelineFlow:
     @property
     def _watching(self) -> Watching:
         return Watching(self.console, self.refresh, self.settings.debug_timeout)
+
+
+def _there(settings: Settings, run: RunRecord) -> Settings:
+    """The settings with the workspace of a run, where its outputs are; by whichever SDK is chosen now."""
+    from ..azureml.place import load_place
+
+    place = load_place(run.folder)
+    return replace(place.settings(settings), sdk=settings.sdk) if place is not None else settings
 
 
 def _has_rank(step: StepRecord, rank: int | None) -> bool:

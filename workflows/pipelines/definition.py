@@ -6,8 +6,8 @@ https://learn.microsoft.com/azure/machine-learning/reference-yaml-job-pipeline
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,3 +172,7 @@ class Pipeline:
     skipped: tuple[Skipped, ...] = ()
     asked: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+
+    def with_steps(self, steps: Sequence[Step]) -> Pipeline:
+        """The same with other code for its steps, which are the same ones."""
+        return replace(self, steps=tuple(steps))

@@ -28,6 +28,7 @@ from ..engines.work_folder import RUN_FOLDERS
 from ..environments.conda_variables import expanded
 from ..errors import PortHeld, UserError
 from ..models import ImageRef, Snapshots
+from ..paths import cache_folder
 from ..pipelines.commands import PARALLEL_DRIVER
 from ..pipelines.expressions import Malformed, substitute, with_run
 from ..private import make_folder, open_file
@@ -366,7 +367,13 @@ class Runner:
 
     def _untouchable(self, folder: Path, name: str, path: Path) -> Path:
         """An input such that a step that writes to it changes no other run; containers see inputs for reading only."""
-        if self.run.engine != "process" or not path.is_relative_to(self.run.folder.parent):
+        if self.run.engine != "process":
+            return path
+        # Of a run of this machine, or what was fetched of one in a workspace, and is fetched only once.
+        taken = path.is_relative_to(self.run.folder.parent) or (
+            "--from-run" in self.run.options and path.is_relative_to(cache_folder())
+        )
+        if not taken:
             return path
         from .own_copy import own_copy
 

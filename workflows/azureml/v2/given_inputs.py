@@ -15,13 +15,14 @@ _ADDRESS = re.compile(r"azureml:|[a-z][a-z0-9+.-]*://")
 _TRUTHS = {"true": True, "false": False}
 
 
-def give(job: Any, inputs: Mapping[str, str], removed: Collection[str]) -> None:
+def give(job: Any, inputs: Mapping[str, str], removed: Collection[str], spare: Collection[str] = ()) -> None:
     """Give a job what was typed.
 
     Args:
         job: The SDK's job; changed.
         inputs: Texts by ``NAME``, ``STEP.NAME`` or, of a step that is left out, ``STEP.OUTPUT``.
         removed: The steps that are left out.
+        spare: Names that need not be used.
 
     Raises:
         BadValue: A name is none of the job's, or a value does not fit.
@@ -38,6 +39,8 @@ def give(job: Any, inputs: Mapping[str, str], removed: Collection[str]) -> None:
         if not ports and len(jobs) == 1 and not step:
             (only,) = jobs.values()
             ports = [(only.inputs, name)] if name in only.inputs else []
+        if not ports and name in spare:
+            continue
         if not ports:
             known = [*job.inputs, *(f"{one}.{port}" for one, node in jobs.items() for port in node.inputs)]
             raise BadValue(f"There is no input {name}.", did_you_mean(name, known))

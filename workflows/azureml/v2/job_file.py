@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from ...pipelines.root import run_name
 from ...pipelines.yaml_file import Value, read_yaml
 from . import validation
 from .given_inputs import give
+from .ports import with_ports
 from .sdk_module import quiet
 from .selection import Selection
 
@@ -47,6 +48,7 @@ class LoadedJob(Pipeline):
         experiment: The experiment that it is a run of; empty for what was given as a pipeline.
         shown: That one's command as people see it.
         needs_compute: Whether it does not run without one.
+        whole: The same before steps were left out of it.
     """
 
     job: Any = field(default=None, compare=False, repr=False)
@@ -55,6 +57,15 @@ class LoadedJob(Pipeline):
     experiment: str = ""
     shown: str = ""
     needs_compute: bool = False
+    whole: Pipeline | None = field(default=None, compare=False, repr=False)
+
+    def with_steps(self, steps: Sequence[Step]) -> Pipeline:
+        """See :class:`Pipeline`; the SDK's nodes get their code."""
+        for step in steps:
+            node = self.nodes.get(step.name)
+            if node is not None and step.code is not None:
+                component_of(node).code = str(step.code)
+        return replace(self, steps=tuple(steps))
 
     @property
     def single(self) -> bool:
@@ -95,11 +106,13 @@ def survey(
     with validation.explained(root, file, project), quiet():
         job = _load(file, root, sdk, source)
     name = run_name(root, file)
-    selection = Selection(job, of_job(job, name, file))
+    whole = of_job(job, name, file)
+    selection = Selection(job, whole)
     asked = selection.choose(wanted.only, wanted.skip)
-    give(job, inputs, selection.removed)
+    # Of what is taken over some may be of no use to the steps that are left.
+    give(job, inputs, selection.removed, wanted.taken.outputs if wanted.taken is not None else ())
     _name_compute(job, compute)
-    loaded = replace(of_job(job, name, file), asked=asked)
+    loaded = replace(of_job(job, name, file), asked=asked, whole=whole)
     try:
         with quiet():
             validation.check(job, root)
@@ -159,10 +172,11 @@ def of_job(job: Any, name: str, file: Path) -> LoadedJob:
         reason = _why_not(node)
         if reason:
             undebugged[step] = reason
-            steps.append(Step(step, "", None, None, file, 1, kind=OTHER))
+            found = Step(step, "", None, None, file, 1, kind=OTHER)
         else:
             nodes[step] = node
-            steps.append(_command_step(step, node, file))
+            found = _command_step(step, node, file)
+        steps.append(found if is_single(job) else with_ports(found, node, job.inputs, file.parent))
     return LoadedJob(name, file, tuple(steps), job=job, nodes=nodes, undebugged=undebugged)
 
 

@@ -68,6 +68,8 @@ class JobSubmission:
         #: What is debugged: steps by name.
         self.debug = debug
         self.allotted: Allotted = {}
+        # As the files say: once it is submitted, all of them are ids.
+        self._environments = {name: _environment(node) for name, node in loaded.nodes.items()}
         # An experiment's code is mostly the project's folder, where this program's own files are as well.
         staged = debug.steps if debug is not None else tuple(loaded.nodes) if loaded.experiment else ()
         self._staged = staged
@@ -281,7 +283,7 @@ class JobSubmission:
 
     def plan(self) -> Plan:
         """What is submitted, as other commands look it up."""
-        return plan_of(self._loaded, self.allotted, self.debug, self._settings)
+        return plan_of(self._loaded, self.allotted, self.debug, self._settings, self._environments)
 
     def records(self) -> list[StepRecord]:
         """The steps, as they are before anything is known of them."""
@@ -290,6 +292,16 @@ class JobSubmission:
             names = experiment_names(step.ranks, self.allotted.get(step.name, {}))
             return records_of(self._loaded, self.allotted, self.debug, names)
         return records_of(self._loaded, self.allotted, self.debug)
+
+
+def _environment(node: Any) -> str:
+    """What a step's environment is: its name, or the digest of its definition."""
+    found = getattr(component_of(node), "environment", None)
+    if found is None or isinstance(found, str):
+        return found or ""
+    parts = [getattr(found, key, None) for key in ("name", "version", "image", "conda_file")]
+    parts.append(getattr(getattr(found, "build", None), "path", None))
+    return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _handed_on(command: str) -> str:

@@ -13,7 +13,7 @@ from ...settings import Settings
 from ..access import Access
 from ..bounded import answer
 from ..errors import SIGNING_IN, NotThere, Say, attempt, clock_ahead
-from ..history import part_of
+from ..history import RunHistory, part_of
 from ..sdk import install_command
 from ..workspace import WorkspaceName, find_workspace
 from .clouds import Cloud, find_cloud
@@ -88,6 +88,10 @@ class Workspace:
             address, params={"api-version": JOBS_VERSION}, headers=headers, timeout=_SECONDS
         ) as answered:
             answered.raise_for_status()
+
+    def outputs(self, history: RunHistory, run_id: str, pipeline: str) -> dict[str, str]:
+        """See :class:`~workflows.azureml.connected.Connected`."""
+        return history.outputs(run_id, JOBS_VERSION)
 
 
 def connect(settings: Settings, say: Say = lambda line: None) -> Workspace:

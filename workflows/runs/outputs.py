@@ -1,0 +1,48 @@
+"""What the steps of a run on this machine have written: where it lies, as another run takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UserError
+from ..paths import shown
+from . import plan as plans
+from .record import RunRecord
+
+
+def outputs_of(run: RunRecord, steps: Sequence[str]) -> dict[str, str]:
+    """Where the outputs of steps lie, by ``STEP.OUTPUT``.
+
+    Raises:
+        UserError: One is gone, or the run's plan is.
+    """
+    planned = {step.name: step for step in plan_of(run).steps}
+    return {
+        f"{step}.{name}": str(_place(run, step, name, is_file))
+        for step in steps
+        for name, is_file in planned[step].outputs.items()
+    }
+
+
+def plan_of(run: RunRecord) -> plans.Plan:
+    """The plan of a run that is over.
+
+    Raises:
+        UserError: It is gone.
+    """
+    try:
+        return plans.load(run.folder)
+    except ValueError as error:
+        raise UserError(f"The run {run.run_id} has lost its plan.", "Take another run: inv pipeline.list") from error
+
+
+def _place(run: RunRecord, step: str, name: str, is_file: bool) -> Path:
+    folder = run.step_folder(step) / "data" / name
+    place = folder / name if is_file else folder
+    if not place.exists():
+        raise UserError(
+            f"The output {name} of {step} of the run {run.run_id} is gone: {shown(place)}.",
+            f"Have {step} run again (--step {step}), or give it: --input {step}.{name}=PATH",
+        )
+    return place
