@@ -114,6 +114,8 @@ def test_a_service_leaves_the_last_twenty_and_answers_as_ever(project: Project) 
     assert ask(6) == without and ask(8)[0] == 200
     (snapshot,) = read(project.state / "announce")
     assert snapshot["where"]["story"] == "deployment"
+    request = snapshot["where"]["request"]
+    assert (request.pop("method"), request.pop("path")) == ("POST", "/score") and not request
     assert snapshot["exceptions"][0]["type"] == "ZeroDivisionError"
     assert locals_of(snapshot, "run")["total"]["value"] == 6
     for _ in range(22):

@@ -53,6 +53,19 @@ WORK = """
             process.start()
             process.join()
             sys.exit(process.exitcode)
+        elif way in ("pool", "executor", "caught"):
+            import multiprocessing
+            from concurrent.futures import ProcessPoolExecutor
+            context = multiprocessing.get_context("fork")
+            if way == "pool":
+                with context.Pool(2) as pool:
+                    pool.map(inner, ["given"])
+            with ProcessPoolExecutor(1, context) as pool:
+                task = pool.submit(inner, "given")
+                if way == "caught":
+                    print(type(task.exception()))
+                else:
+                    task.result()
         elif way == "asyncio":
             import asyncio
             asyncio.run(later())
@@ -153,6 +166,22 @@ def test_what_fails_leaves_its_frames_and_variables_and_ends_as_ever(python: str
         (other,) = snapshot["threads"]
         assert other["name"] == "waits" and other["daemon"]
         assert snapshot["frames"][other["frames"][-1]]["function"] == "wait"
+
+
+@EVERY
+@pytest.mark.parametrize("way", ["pool", "executor"])
+def test_what_a_task_of_a_pool_raises_is_left_with_its_variables(python: str, way: str, tmp_path: Path) -> None:
+    found = failed(tmp_path, way, python)
+    parent, worker = sorted(found, key=lambda one: str(one["program"]["process"] != "MainProcess"))
+    assert worker["program"]["parent"] == parent["program"]["pid"] and worker["written"] <= parent["written"]
+    assert locals_of(worker, "inner")["local"]["value"] == "given and local"
+    # The parent's own has the worker's traceback as a text.
+    behind = parent["exceptions"][parent["exceptions"][0]["cause"]]
+    assert behind["type"].endswith("RemoteTraceback") and "in inner" in behind["text"]
+
+
+def test_what_a_parent_catches_of_a_pool_leaves_none(tmp_path: Path) -> None:
+    assert failed(tmp_path, "caught") == []
 
 
 def test_the_chain_of_exceptions_is_told_without_asking_them(tmp_path: Path) -> None:
@@ -404,3 +433,13 @@ def test_a_program_that_does_not_fail_imports_nothing_for_it(tmp_path: Path) -> 
     assert (status, errors) == (0, "")
     assert shown == [str(["azureml_debuggee", "azureml_debuggee.failures", "azureml_debuggee.late"])]
     assert os.listdir(tmp_path / "logs") == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_leaves_in_somebodys_folder_is_theirs(tmp_path: Path) -> None:
+    code = lay_out(tmp_path, {"work.py": WORK})
+    made = variables(tmp_path)
+    os.chown(tmp_path / "logs", 1234, 2345)
+    assert run(code, "{python} work.py main", sys.executable, made)[0] == 1
+    (left,) = (tmp_path / "logs").iterdir()
+    assert (left.stat().st_uid, left.stat().st_gid, left.stat().st_mode & 0o777) == (1234, 2345, 0o600)

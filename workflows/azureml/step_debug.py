@@ -22,7 +22,12 @@ TRIES = 20
 
 
 def debuggee_variables(
-    step: Step, ports: Mapping[int, int], debug: DebugRequest, settings: Settings, digest: str
+    step: Step,
+    ports: Mapping[int, int],
+    debug: DebugRequest,
+    settings: Settings,
+    digest: str,
+    story: str = "pipeline",
 ) -> dict[str, str]:
     """The environment variables of the step's debuggee.
 
@@ -32,6 +37,7 @@ def debuggee_variables(
         debug: How it is debugged.
         settings: The settings.
         digest: SHA-256 in hex of the token that its gates ask for; empty where they ask for none.
+        story: ``pipeline`` or ``experiment``.
     """
     return {
         "AZUREML_DEBUGGEE_PORT": str(published_port(step.command) or settings.debug_port or DEFAULT_PORT),
@@ -43,16 +49,16 @@ def debuggee_variables(
         "AZUREML_DEBUGGEE_CHILDREN": "1" if debug.children else "0",
         "AZUREML_DEBUGGEE_ANY": "0" if names_own_script(step.command, step.code, step.includes) else "1",
         "AZUREML_DEBUGGEE_TOKEN": digest,
-        **_snapshot_variables(step, settings),
+        **_snapshot_variables(step, settings, story),
         **summary_variables(settings.describes_values),
     }
 
 
-def _snapshot_variables(step: Step, settings: Settings) -> dict[str, str]:
+def _snapshot_variables(step: Step, settings: Settings, story: str) -> dict[str, str]:
     """What has a step leave a snapshot where it fails; node.py knows the folder."""
     if not settings.leaves_snapshots:
         return {}
-    told = snapshot_variables(Snapshots("pipeline", settings.snapshot_redact or ""), "")
+    told = snapshot_variables(Snapshots(story, settings.snapshot_redact or ""), "")
     return {**{name: value for name, value in told.items() if value}, "AZUREML_DEBUGGEE_STEP": step.name}
 
 

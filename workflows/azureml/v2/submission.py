@@ -217,7 +217,8 @@ class JobSubmission:
         """What node.py is told."""
         debug, settings = self.debug, self._settings
         assert debug is not None
-        variables = debuggee_variables(step, self.allotted[step.name], debug, settings, digest)
+        story = "experiment" if self._loaded.experiment else "pipeline"
+        variables = debuggee_variables(step, self.allotted[step.name], debug, settings, digest, story)
         if self._settings.reach != "network":
             # Whoever comes, comes through the container itself: no port is open on the cluster's network.
             variables |= {"AZUREML_DEBUGGEE_HOST": "127.0.0.1", "AZUREML_DEBUGGEE_ADDRESS": "127.0.0.1"}

@@ -30,6 +30,8 @@ MOST_REQUESTS = 20
 MOST_BYTES = 10 * 1000 * 1000
 #: Headers that are never written down: they are somebody's credentials.
 SECRET_HEADERS = frozenset(("authorization", "proxy-authorization", "cookie", "cookie2"))
+#: Headers that name a request, as Azure and other tools do.
+ID_HEADERS = frozenset(("X-MS-REQUEST-ID", "X-MS-CLIENT-REQUEST-ID", "X-REQUEST-ID", "TRACEPARENT"))
 #: By this header, as gunicorn names it, a developer's tool says what it wants of its request: words with commas between
 #: them. The program does not see it.
 WISHES = "X-AZUREML-DEBUGGEE"
@@ -59,6 +61,8 @@ class Body:
         self.error: Optional[BaseException] = None
         #: What its sender wants.
         self.wishes: List[str] = []
+        #: What tells it from others.
+        self.about: Dict[str, str] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -147,6 +151,7 @@ class Keeper:
             if wishes:
                 body.wishes = [word.strip() for word in ",".join(wishes).split(",")]
                 request.headers[:] = [pair for pair in request.headers if pair[0].upper() != WISHES]
+            body.about = _about(request)
             request.body = self._here.body = body
         except Exception as error:
             self._here.body = None
@@ -178,6 +183,11 @@ class Keeper:
         except Exception as unkept:
             warn("a request that failed could not be kept: {}".format(unkept))
 
+    def current(self) -> Optional[Dict[str, str]]:
+        """See :func:`current`."""
+        body = getattr(self._here, "body", None)
+        return None if body is None else body.about
+
     def note(self, error: BaseException) -> None:
         """Something was raised in the request of this thread."""
         body = getattr(self._here, "body", None)
@@ -208,7 +218,9 @@ class Keeper:
             "worker": os.getpid(),
         }
         with self._one:
-            os.makedirs(self._folder, 0o700, exist_ok=True)
+            if not os.path.isdir(self._folder):
+                os.makedirs(self._folder, 0o700, exist_ok=True)
+                whole_file.give_to_owner(self._folder, os.path.dirname(self._folder))
             numbers = kept_numbers(self._folder)
             record["number"] = number = (numbers[-1] if numbers else 0) + 1
             written = [
@@ -225,8 +237,22 @@ class Keeper:
                 _remove(self._folder, old)
 
 
+#: What keeps the requests of this worker; None before its program is loaded.
+_keeper: Optional[Keeper] = None
+
+
+def current() -> Optional[Dict[str, str]]:
+    """What tells the request of this thread from others: method, path, and the ids that its headers say.
+
+    Nothing of its body, its query or its other headers is in it: they may hold secrets.
+    """
+    return None if _keeper is None else _keeper.current()
+
+
 def watch(worker: Any, keeper: Keeper) -> None:
     """Keep the failed requests of a gunicorn worker whose program is loaded."""
+    global _keeper
+    _keeper = keeper
     settings = worker.cfg
     # They have been made to take these arguments, whatever a person's own take.
     before, after = settings.pre_request, settings.post_request
@@ -266,6 +292,14 @@ def _see_errors(worker: Any, keeper: Keeper) -> None:
             return handle(error)
 
         worker.wsgi.handle_user_exception = handle_user_exception
+
+
+def _about(request: Any) -> Dict[str, str]:
+    found = {"method": str(request.method)[:20], "path": str(request.path)[:200]}
+    for name, value in request.headers:
+        if name.upper() in ID_HEADERS:
+            found[name.lower()] = "".join(one for one in str(value)[:100] if one.isprintable())
+    return found
 
 
 def kept_numbers(folder: str) -> List[int]:

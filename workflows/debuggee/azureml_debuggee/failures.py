@@ -58,6 +58,8 @@ def watch() -> None:
     atexit.register(_at_exit)
     late.once_imported("threading", _change_threading)
     late.once_imported("traceback", _change_traceback)
+    for name in ("multiprocessing.pool", "concurrent.futures.process"):
+        late.once_imported(name, _change_pool)
     late.once_imported("azureml_inference_server_http.server.user_script", _change_server)
 
 
@@ -114,11 +116,22 @@ def _change_server(module: "Any") -> None:
     module.UserScriptException.__init__ = __init__
 
 
+def _change_pool(module: "Any") -> None:
+    """See what the workers of a pool hand to their parent, which may end by it."""
+    from . import pools
+
+    _program["pools"] = pools
+    pools.change(module, lambda value, trace, name: write(value, trace, every=True, name=name))
+
+
 def _at_exit() -> None:
     # Where a library has put its own hook in place of ours, Python still notes what was uncaught.
     value = getattr(sys, "last_value", None)
     if value is not None and sys.excepthook is not _program.get("hook"):
         write(value, getattr(sys, "last_traceback", None), is_last=True)
+    pools = _program.get("pools")
+    if pools is not None:
+        pools.forget(_environment())
 
 
 def _after_fork() -> None:
@@ -130,7 +143,7 @@ def _after_fork() -> None:
 # Writing ----------------------------------------------------------------------------------------------------
 
 
-def write(value: "Any", trace: "Any", every: bool = False, is_last: bool = False) -> None:
+def write(value: "Any", trace: "Any", every: bool = False, is_last: bool = False, name: str = "") -> None:
     """Write a snapshot of an exception; never raises.
 
     Args:
@@ -138,6 +151,7 @@ def write(value: "Any", trace: "Any", every: bool = False, is_last: bool = False
         trace: Its traceback.
         every: Whether there may be any number of them: a service goes on.
         is_last: Whether the process ends by it, and it may come by again.
+        name: The file's name, where it is kept for the parent; see pools.py.
     """
     global _written, _last
     thread = 0
@@ -159,7 +173,7 @@ def write(value: "Any", trace: "Any", every: bool = False, is_last: bool = False
         thread = _thread.get_ident()
         _writing.append(thread)
         _written += 1
-        _write(value, trace)
+        _write(value, trace, name)
     except BaseException:
         pass
     finally:
@@ -167,9 +181,7 @@ def write(value: "Any", trace: "Any", every: bool = False, is_last: bool = False
             _writing.remove(thread)
 
 
-def _write(value: "Any", trace: "Any") -> None:
-    import os
-
+def _write(value: "Any", trace: "Any", name: str) -> None:
     tracing, profiling = _get_trace(), _get_profile()
     # What a program traces itself with is its own code, and a debugger is of no use here.
     _set_trace(None)
@@ -177,13 +189,22 @@ def _write(value: "Any", trace: "Any") -> None:
     try:
         from . import snapshot
 
-        data: Any = getattr(os.environ, "_data", {})
-        environment = {
-            os.fsdecode(name): os.fsdecode(one)
-            for name, one in data.items()
-            if type(name) in (str, bytes) and type(one) in (str, bytes)
-        }
-        snapshot.write(value, trace, _program, environment)
+        environment = _environment()
+        if not name and "pools" in _program:
+            _program["pools"].claim(value, environment)
+        snapshot.write(value, trace, _program, environment, name)
     finally:
         _set_profile(profiling)
         _set_trace(tracing)
+
+
+def _environment() -> "Dict[str, str]":
+    """The environment variables, without a call of what the program may have put in their place."""
+    import os
+
+    data: Any = getattr(os.environ, "_data", {})
+    return {
+        os.fsdecode(name): os.fsdecode(one)
+        for name, one in data.items()
+        if type(name) in (str, bytes) and type(one) in (str, bytes)
+    }

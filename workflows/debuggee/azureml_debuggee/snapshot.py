@@ -10,6 +10,7 @@ Imported when something has failed, and not before.
 from __future__ import annotations
 
 import gc
+import sys
 import time
 
 from . import imports, snapshot_files, snapshot_frames, snapshot_program
@@ -31,7 +32,7 @@ MOST = 2_000_000
 
 
 def write(
-    error: BaseException, trace: Any, program: Dict[str, Any], environment: MutableMapping[str, str]
+    error: BaseException, trace: Any, program: Dict[str, Any], environment: MutableMapping[str, str], name: str = ""
 ) -> Optional[str]:
     """Write a snapshot of an exception.
 
@@ -40,6 +41,7 @@ def write(
         trace: Its traceback.
         program: What has been noted of the program at its start: ``folder``.
         environment: Where the folder of snapshots is named.
+        name: The file's name; empty for a snapshot's.
 
     Returns:
         The file's path; None where there is none: no folder, or nothing of the person's code in the exception.
@@ -65,7 +67,7 @@ def write(
                 continue
             if len(data) <= MOST:
                 break
-        return snapshot_files.write(data, rank_of(environment) or 0, environment)
+        return snapshot_files.write(data, environment, name)
     finally:
         if is_collecting:
             gc.enable()
@@ -108,7 +110,7 @@ def _document(
             "run": run,
             "step": name,
             "rank": rank_of(environment) or 0,
-            "request": None,
+            "request": _request(),
         },
         "program": snapshot_program.describe(names, program.get("folder", "")),
         "packages": snapshot_program.packages(),
@@ -126,6 +128,12 @@ def _document(
     for entry, left in zip(scrubbed["frames"], document["frames"]):
         entry["source"]["lines"] = [scrub(line) for line in left["source"]["lines"]]
     return scrubbed
+
+
+def _request() -> Any:
+    """What tells the request that a service is answering from others; None where it is none."""
+    requests = sys.modules.get(__package__ + ".failed_requests")
+    return None if requests is None else requests.current()
 
 
 #: Keys whose texts are no values: names and places.

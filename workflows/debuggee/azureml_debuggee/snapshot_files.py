@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 
 from . import whole_file
+from .ranks import rank_of
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ def run_of(environment: Mapping[str, str]) -> List[str]:
     return [run or environment.get("AZUREML_RUN_ID", ""), step or environment.get("AZUREML_DEBUGGEE_STEP", "")]
 
 
-def write(data: bytes, rank: int, environment: Mapping[str, str]) -> Optional[str]:
+def write(data: bytes, environment: Mapping[str, str], name: str = "") -> Optional[str]:
     """Write a snapshot, whole or not at all.
 
     Args:
         data: What is in it.
-        rank: This process's.
         environment: Where the folder is named.
+        name: The file's name, where it is none of a snapshot yet; see pools.py.
 
     Returns:
         Its path; None where there is no folder for it.
@@ -47,21 +48,24 @@ def write(data: bytes, rank: int, environment: Mapping[str, str]) -> Optional[st
     folder = environment.get(FOLDER, "")
     if not folder or not os.path.isdir(folder):
         return None
-    story = environment.get(STORY, "")
-    name = "".join(one if one in _PLAIN else "_" for one in (run_of(environment)[1] or story or "run"))[:80]
-    begin = "{}{}-rank{}-{}".format(_BEGINNING, name, rank, os.getpid())
-    number = 1
-    while True:
-        path = os.path.join(folder, begin + ("" if number == 1 else "-{}".format(number)) + _END)
-        if not os.path.lexists(path):
-            break
-        number += 1
-        if number > 1000:
-            return None
+    path = os.path.join(folder, name) if name else place(folder, environment, os.getpid())
+    if path is None:
+        return None
     whole_file.write(path, data)
-    if story == "deployment":
+    if environment.get(STORY, "") == "deployment":
         _keep_last(folder)
     return path
+
+
+def place(folder: str, environment: Mapping[str, str], process: int) -> Optional[str]:
+    """Where the next snapshot of a process goes; None where it has too many."""
+    name = "".join(one if one in _PLAIN else "_" for one in (run_of(environment)[1] or environment.get(STORY) or "run"))
+    begin = "{}{}-rank{}-{}".format(_BEGINNING, name[:80], rank_of(environment) or 0, process)
+    for number in range(1, 1001):
+        path = os.path.join(folder, begin + ("" if number == 1 else "-{}".format(number)) + _END)
+        if not os.path.lexists(path):
+            return path
+    return None
 
 
 def _keep_last(folder: str) -> None:
