@@ -161,6 +161,9 @@ def test_of_several_ranks_the_first_that_failed_is_shown(tmp_path: Path, engine:
         assert "Variables of work when it failed: inv pipeline.snapshot --run 1" in project.ok("pipeline.status").out
         listed = project.ok("pipeline.snapshot", "--list", "--json").json["snapshots"]
         first = project.ok("pipeline.snapshot", "--json", "--eval", "share['rank']").json
+        place = f"work/work.py:{first['stopped']['line']}"
+        assert place in project.ok("pipeline.snapshot").out
+        assert project.ok("pipeline.snapshot", "--list").out.splitlines()[0].endswith(place)
         assert first["exception"]["text"] == "'missing'" and first["values"] == {"share['rank']": "1"}
         assert listed[0]["rank"] == 1
         if len(listed) > 1:

@@ -189,7 +189,8 @@ def test_a_reader_that_is_gone_ends_a_command_quietly(tmp_path: Path, words: lis
         process.stdout.read(read)
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode in (0, 1)
+    # What Invoke itself writes ends with 1; a command of ours as other tools do.
+    assert process.returncode in (0, 1 if words[0].startswith("--") else 141)
 
 
 INTERRUPTING = """

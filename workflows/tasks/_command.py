@@ -23,7 +23,7 @@ from .. import command_name
 from ..byte_code import kept
 from ..errors import Interrupted, UserError
 from ._arguments import FlagTask
-from ._quiet import INTERRUPTED
+from ._quiet import INTERRUPTED, UNREAD
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -284,7 +284,7 @@ def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], 
     except BrokenPipeError:
         # Whoever read the output has gone; nothing is left to say, not even at exit.
         _streams.give_up()
-        raise Exit(code=1) from None
+        raise Exit(code=UNREAD) from None
     except Exit:
         raise
     except Exception as error:

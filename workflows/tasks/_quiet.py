@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: What the shell has for a program that Ctrl-C has ended.
 INTERRUPTED = 130
+#: What it has for one that has written where nobody reads any more: other tools end by SIGPIPE.
+UNREAD = 141 if os.name == "posix" else 1
 _NAMES = ("stdout", "stderr")
 
 

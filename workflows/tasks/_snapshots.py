@@ -154,6 +154,7 @@ def refuse_remote(call: Command, values: dict[str, Any]) -> bool:
 
 
 def _list(console: Console, found: Found) -> None:
+    from ..paths import shown
     from ..snapshots.looking import summary
     from ._values import cut
 
@@ -163,11 +164,18 @@ def _list(console: Console, found: Found) -> None:
     rows = [summary(one, found.sources(one)) for one in snapshots]
     for number, (one, row) in enumerate(zip(snapshots, rows, strict=True), 1):
         stopped = row["stopped"]
-        place = f"{Path(stopped['file']).name}:{stopped['line']}" if stopped else ""
-        process = f", {one.process}" if one.process else ""
-        console.line(f"{number:>3}  {one.step or 'service'}, rank {one.rank}{process}  {one.when}  {place}")
+        place = f"{shown(Path(stopped['file']))}:{stopped['line']}" if stopped else ""
+        console.line(f"{number:>3}  {_who(found, one)}, {one.when}  {place}")
         console.value(f"     {cut(_first_line(one.raised.line))}")
     console.result({"snapshots": rows})
+
+
+def _who(found: Found, snapshot: Snapshot) -> str:
+    """What has failed: the step or the service, where there are several its rank, and process and thread."""
+    which = f", rank {snapshot.rank}" if snapshot.rank or len(found.kept.snapshots) > 1 else ""
+    process = f", {snapshot.process}" if snapshot.process else ""
+    thread = f", thread {snapshot.thread}" if snapshot.thread not in ("", "MainThread") else ""
+    return f"{snapshot.step or found.what}{which}{process}{thread}"
 
 
 def _show(console: Console, found: Found, snapshot: Snapshot, result: dict[str, Any]) -> None:
@@ -176,10 +184,7 @@ def _show(console: Console, found: Found, snapshot: Snapshot, result: dict[str, 
 
     raised, sources = snapshot.raised, found.sources(snapshot)
     others = len(found.kept.snapshots) - 1
-    which = f", rank {snapshot.rank}" if snapshot.rank or others else ""
-    process = f", {snapshot.process}" if snapshot.process else ""
-    thread = f", thread {snapshot.thread}" if snapshot.thread not in ("", "MainThread") else ""
-    console.line(f"{snapshot.step or found.what}{which}{process}{thread}, {snapshot.when}")
+    console.line(f"{_who(found, snapshot)}, {snapshot.when}")
     _show_text(console, raised.line, "")
     for note in raised.notes[:_MOST_NOTES]:
         _show_text(console, note, "  ")

@@ -1,11 +1,12 @@
 """Keeps what a task of a pool of processes raised until its parent ends by it: frames and variables are the worker's.
 
 A worker of ``multiprocessing.Pool`` or ``ProcessPoolExecutor`` catches what a task raises and hands it to its parent,
-which gets the exception with the traceback as a text. So the worker describes it in a file of its own, a hidden one, and
+which gets the exception with the traceback as a text. So the worker describes it in a hidden file of its own, and
 names it by that text. Where an exception that nobody catches in the parent has such a text behind it, the file
 becomes a snapshot beside the parent's. What the parent has caught is removed at its end.
 
-Described is the first exception of each kind and place, and ten of a worker at most: a program may raise and catch many.
+Described is the first exception of each kind and place, and ten of a worker at most: a program may raise and catch
+many.
 """
 
 from __future__ import annotations
