@@ -168,8 +168,7 @@ def test_what_fails_leaves_its_frames_and_variables_and_ends_as_ever(python: str
         assert snapshot["frames"][other["frames"][-1]]["function"] == "wait"
 
 
-@EVERY
-@pytest.mark.parametrize("way", ["pool", "executor"])
+@over("way", ["pool", "executor"])
 def test_what_a_task_of_a_pool_raises_is_left_with_its_variables(python: str, way: str, tmp_path: Path) -> None:
     found = failed(tmp_path, way, python)
     parent, worker = sorted(found, key=lambda one: str(one["program"]["process"] != "MainProcess"))
