@@ -278,7 +278,7 @@ def test_a_service_is_stopped_by_a_request_and_answers_it_afterwards(project: Pr
         while started["state"] == "starting":
             started = one.ask("wait", start=started["start"], timeout=50)
         assert started["state"] == "serves"
-        found = one.ask("attach", story="deploy", breakpoints=[{"file": "score.py", "line": PLAIN_LINE}], timeout=0)
+        found = one.ask("attach", story="deploy", breakpoints=[{"file": "score.py", "line": PLAIN_LINE}], timeout=2)
         assert found["state"] == "running"
         posted = one.ask("post_request", body={"data": [1, 2]}, timeout=10)
         assert found["session"] in posted["waits_for"]

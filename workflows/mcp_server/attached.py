@@ -26,6 +26,8 @@ _LOOK_SECONDS = 0.2
 _NEXT_STOP_SECONDS = 5.0
 #: What is kept of outputs and values until the agent asks, and the characters of each.
 _MOST_KEPT, _MOST_TEXT = 500, 2000
+#: Characters of all of them in one answer, and of what stands around each.
+_MOST_TOLD, _ENTRY = 40_000, 60
 #: What makes a program that holds at an exception hold again once its debugger has left.
 _KEEP = "__import__('sys').modules['azureml_debuggee.postmortem'].hold_again()"
 
@@ -107,31 +109,73 @@ class Attached:
         self._over: tuple[str, str] | None = None
         self._ending = threading.Lock()
         self._asked = 0.0
-        self._mark = agents.announce(
-            state.project,
-            state.client,
-            place.story,
-            place.run_id,
-            place.step,
-            place.rank,
-            place.endpoint.host,
-            place.endpoint.port,
-        )
+        #: Why it could not be begun.
+        self.refusal: UserError | None = None
+        self._mark: agents.AgentSession | None = None
+        self._debug: DebugSession | None = None
+        wanted: dict[str, Any] = {
+            "breakpoints": breakpoints,
+            "filters": filters,
+            "types": types,
+            "just_my_code": not all_code,
+            "timeout": timeout,
+            "agent": f"an agent ({state.client}) is attached; to take over: {place.take_over}",
+        }
+        # A program whose C code holds the GIL lets nobody in meanwhile, and no call is to wait for that.
+        threading.Thread(target=self._run, args=(wanted,), name="agent-session", daemon=True).start()
+
+    def _run(self, wanted: dict[str, Any]) -> None:
+        place = self.place
         try:
-            self.debug = DebugSession(
-                place.endpoint,
-                breakpoints=breakpoints,
-                filters=filters,
-                types=types,
-                just_my_code=not all_code,
-                timeout=timeout,
-                agent=f"an agent ({state.client}) is attached; to take over: {place.take_over}",
-            )
-        except BaseException:
-            agents.withdraw(self._mark)
-            raise
-        state.log(f"{state.client} is attached to {place.what}; to take over: {place.take_over}")
-        threading.Thread(target=self._listen, name="agent-session", daemon=True).start()
+            session = DebugSession(place.endpoint, **wanted)
+        except UserError as error:
+            self.refusal = error
+            self._set_over(error.problem, error.remedy)
+            return
+        try:
+            with self._ending:
+                if self._over is None:
+                    self._mark = self._announced()
+                    with self._changed:
+                        self._debug = session
+                        self._goes_on_since = time.monotonic()
+                        self._changed.notify_all()
+        except (UserError, OSError) as error:
+            self._set_over(f"it could not be noted that it is there: {error}", "See to the disk, then attach again.")
+        if self._debug is None:
+            with contextlib.suppress(UserError):
+                session.close()
+            return
+        self._state.log(f"{self._state.client} is attached to {place.what}; to take over: {place.take_over}")
+        self._listen(session)
+
+    def _announced(self) -> agents.AgentSession:
+        place, endpoint = self.place, self.place.endpoint
+        who = (self._state.client, place.story, place.run_id, place.step, place.rank)
+        return agents.announce(self._state.project, *who, endpoint.host, endpoint.port)
+
+    def _set_over(self, why: str, then: str) -> None:
+        with self._changed:
+            if self._over is None:
+                self._over = (why, then)
+                self._stop = None
+            self._changed.notify_all()
+
+    @property
+    def debug(self) -> DebugSession:
+        """The session with the debugger.
+
+        Raises:
+            UserError: It has not begun yet.
+        """
+        if self._debug is None:
+            raise UserError(f"The session with {self.place.what} is still being begun.", "Wait for it with wait.")
+        return self._debug
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the debugger is there."""
+        return self._debug is not None
 
     @property
     def is_over(self) -> bool:
@@ -146,14 +190,16 @@ class Attached:
     def summary(self) -> dict[str, Any]:
         """What ``status`` shows of it."""
         word = "over" if self.is_over else "stopped" if self.is_stopped else "running"
+        if not self.is_over and not self.is_attached:
+            word = "attaching"
         return {**self.place.as_json(), "state": word}
 
     # What happens
 
-    def _listen(self) -> None:
+    def _listen(self, session: DebugSession) -> None:
         with contextlib.suppress(Exception):
             while not self.is_over:
-                happening = self.debug.wait(_LOOK_SECONDS)
+                happening = session.wait(_LOOK_SECONDS)
                 if happening is not None:
                     self._take(happening)
                 self._see_person()
@@ -177,7 +223,7 @@ class Attached:
             self.end(said, "See logs, and status for what goes on; a step may start another script: attach again then.")
 
     def _see_person(self) -> None:
-        if self.is_over or not agents.is_asked_for(self._mark):
+        if self.is_over or self._mark is None or not agents.is_asked_for(self._mark):
             return
         now = time.monotonic()
         self._asked = self._asked or now
@@ -195,13 +241,12 @@ class Attached:
         with self._ending:
             if self._over is not None:
                 return
-            with self._changed:
-                self._over = (why, then)
-                self._stop = None
-                self._changed.notify_all()
-            with contextlib.suppress(UserError):
-                self.debug.close()
-            agents.withdraw(self._mark)
+            self._set_over(why, then)
+            if self._debug is not None:
+                with contextlib.suppress(UserError):
+                    self._debug.close()
+            if self._mark is not None:
+                agents.withdraw(self._mark)
         self._state.log(f"the session with {self.place.what} has ended: {why}")
 
     def until(self, deadline: float, ready: Callable[[], bool]) -> bool:
@@ -283,6 +328,9 @@ class Attached:
         told: dict[str, Any] = {**self.place.as_json()}
         if over is not None:
             told |= {"state": "over", "why": over[0], "then": over[1]}
+        elif not self.is_attached:
+            waits = "the program to let the debugger in, which code that holds the GIL delays; call wait"
+            told |= {"state": "attaching", "waits_for": waits}
         elif stop is not None:
             told |= {"state": "stopped", "stopped": self.stop_json(stop)}
             others = [self.stop_json(one) for one in self.debug.stops if one != stop]
@@ -291,8 +339,16 @@ class Attached:
         else:
             seconds = time.monotonic() - self._goes_on_since
             told |= {"state": "running", "seconds": round(seconds, 1), "waits_for": self._waits_for(seconds)}
-        if kept:
-            told["happened"] = [self._happening(one) for one in kept]
+        shown: list[dict[str, Any]] = []
+        size = 0
+        for one in reversed(kept):
+            shown.insert(0, self._happening(one))
+            size += len(shown[0]["text"]) + _ENTRY
+            if size > _MOST_TOLD:
+                break
+        lost += len(kept) - len(shown)
+        if shown:
+            told["happened"] = shown
         if lost:
             told["left_out"] = f"{lost} earlier outputs, which came faster than they were asked for"
         return told

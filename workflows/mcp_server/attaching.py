@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..debugger.locations import check_line, read_condition, resolve_source
+from ..debugger.places import find_function
 from ..debugger.readiness import current_state
 from ..debugger.sessions import ATTACH_TIMEOUT, Breakpoint, Function, as_mapped
 from ..errors import UserError
@@ -114,26 +114,23 @@ def _service(state: State, step: str | None, rank: int | None) -> Held:
     return Held(DEPLOY, None, "", there.name, None, service.endpoint, "", holds)
 
 
-@contextlib.contextmanager
-def as_taken(state: State, place: Place) -> Iterator[None]:
-    """Say who has it, where somebody is attached already."""
-    mine = {one.place.endpoint.port: name for name, one in state.sessions().items() if not one.is_over}
-    other = agents.at(state.project, place.endpoint.port)
-    try:
-        yield
-    except UserError as error:
-        if "attached to the program" not in error.problem:
-            raise
-        if (name := mine.get(place.endpoint.port)) is not None:
-            raise UserError(f"{place.what} is debugged in the session {name}.", f"Go on with {name}.") from error
-        if other is not None:
-            raise UserError(
-                f"Another agent's session ({other.client}) is attached to {place.what}.",
-                f"Leave it to that one, or ask the person: {place.take_over}",
-            ) from error
-        raise UserError(
-            f"A person's editor is attached to {place.what}.", "Leave it to the person, or ask them to disconnect."
-        ) from error
+def taken(state: State, place: Place, error: UserError) -> UserError:
+    """The error for what a session could not be begun with, which says who has it where somebody is attached."""
+    if "attached to the program" not in error.problem:
+        return error
+    port = place.endpoint.port
+    for name, one in state.sessions().items():
+        if one.place.endpoint.port == port and one.is_attached and not one.is_over:
+            return UserError(f"{place.what} is debugged in the session {name}.", f"Go on with {name}.")
+    other = agents.at(state.project, port)
+    if other is not None:
+        return UserError(
+            f"Another agent's session ({other.client}) is attached to {place.what}.",
+            f"Leave it to that one, or ask the person: {place.take_over}",
+        )
+    return UserError(
+        f"A person's editor is attached to {place.what}.", "Leave it to the person, or ask them to disconnect."
+    )
 
 
 # Where to stop --------------------------------------------------------------------------------------
@@ -167,11 +164,15 @@ def breakpoint_of(state: State, place: Place, wanted: Mapping[str, Any]) -> Brea
         if not function or "file" in wanted or "line" in wanted:
             raise UserError("A module goes with a function, and with nothing else.", "Name file and line in its place.")
         return Function(str(wanted["module"]), function, condition, log)
-    if "file" not in wanted or "line" not in wanted or function:
-        raise UserError("A breakpoint has a file and a line, or a module and a function.", "Name both.")
+    if "file" not in wanted or ("line" in wanted) == bool(function):
+        raise UserError("A breakpoint has a file and a line, or a file and a function.", "Name both.")
     path = source_of(state, place, str(wanted["file"]))
+    mapped = as_mapped(path, place.endpoint.path_mappings)
+    if function:
+        line, only = find_function(path, function)
+        return Breakpoint(mapped, line, condition, log, only)
     check_line(path, int(wanted["line"]))
-    return Breakpoint(as_mapped(path, place.endpoint.path_mappings), int(wanted["line"]), condition, log)
+    return Breakpoint(mapped, int(wanted["line"]), condition, log)
 
 
 def _see_expression(text: str) -> None:
@@ -201,8 +202,8 @@ def is_own(state: State, place: Place, path: Path) -> bool:
 
 def placed(session: Attached) -> list[dict[str, Any]]:
     """The breakpoints of a session, as an agent reads them."""
-    found = []
-    for one in session.debug.breakpoints:
+    found: list[dict[str, Any]] = []
+    for one in session.debug.breakpoints if session.is_attached else ():
         wanted = one.breakpoint
         entry: dict[str, Any] = {"number": one.number, "file": wanted.file, "line": one.line}
         more = {"condition": wanted.condition.when, "hits": wanted.condition.hits, "log": wanted.log}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,12 @@ from .tools import Answer, Tool
 _MOST_LINES, _MOST_BYTES = 500, 256 * 1024
 #: Characters of one line, and of one value.
 _MOST_LINE, _MOST_VALUE = 1000, 2000
+#: Frames of a snapshot's stack.
+_MOST_FRAMES = 100
 #: Processes whose stacks one call gives.
 _MOST_PROCESSES = 64
+#: Characters of what all of them tell, and variables of a snapshot's frame.
+_MOST_ANSWER, _MOST_LOCALS = 100_000, 200
 
 
 def made(state: State) -> list[Tool]:
@@ -196,7 +201,13 @@ def _stacks(state: State) -> Tool:
             }
             for one in group(found)
         ]
-        processes = [state.left_out.deep(one.as_json()) for one in found[:_MOST_PROCESSES]]
+        processes: list[Any] = []
+        size = 0
+        for looked in found[:_MOST_PROCESSES]:
+            processes.append(state.left_out.deep(looked.as_json()))
+            size += len(json.dumps(processes[-1]))
+            if size > _MOST_ANSWER:
+                break
         told: Answer = {"groups": groups, "processes": processes, "notes": notes}
         return {**told, "more_processes": len(found) - len(processes)} if len(found) > len(processes) else told
 
@@ -246,11 +257,12 @@ def _snapshot(state: State) -> Tool:
         taken = found.choose(rank, number)
         shown: Answer = looking.look(taken, found.sources(taken), frame, list(expressions))
         for title in ("locals", "values"):
-            shown[title] = {name: _cut(state.left_out.value(name, str(text))) for name, text in shown[title].items()}
+            first = list(shown[title].items())[:_MOST_LOCALS]
+            shown[title] = {name: _cut(state.left_out.value(name, str(text))) for name, text in first}
         for name in expressions:
             if state.left_out.names_secret(name):
                 shown["values"][name] = state.left_out.value("secret", "")
-        shown["snapshots"] = len(found.kept.snapshots)
+        shown["snapshots"], shown["stack"] = len(found.kept.snapshots), shown["stack"][:_MOST_FRAMES]
         return shown
 
     return Tool(
@@ -299,3 +311,17 @@ def read_source(state: State, path: Path, first: int, last: int, mark: int | Non
     shown = {number: state.left_out.source(lines[number - 1])[:_MOST_LINE] for number in chosen}
     text = "\n".join(f"{'>' if number == mark else ' '} {number:>5}  {line}" for number, line in shown.items())
     return {"file": str(path), "first": chosen.start, "last": chosen.stop - 1, "of": len(lines), "source": text}
+
+
+def around(state: State, file: str, line: int, lines: int = 3) -> str:
+    """The lines around a place; empty where its file is not here."""
+    try:
+        return str(read_source(state, Path(file), line - lines, line + lines, line)["source"])
+    except (UserError, ValueError):
+        return ""
+
+
+def line_at(state: State, file: str, line: int) -> str:
+    """One line of a file, without its indentation; empty where it is not here."""
+    # What the lines are marked and numbered with ends with two blanks.
+    return around(state, file, line, 0)[7:].strip()

@@ -40,8 +40,8 @@ class Posted:
         threading.Thread(target=self._post, name="posted-request", daemon=True).start()
 
     def _post(self) -> None:
+        from ..flows.answers import exchange
         from ..flows.inspected import body_of
-        from ..flows.serving import exchange
 
         try:
             # It is answered once the program goes on.

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 PIPELINE, EXPERIMENT, DEPLOY = "pipeline", "experiment", "deploy"
 #: Runs that are listed.
 MOST_RUNS = 10
+#: Steps of a run that are told of.
+MOST_STEPS = 100
+_RANK = {records.FAILED: 0, records.RUNNING: 1, records.PREPARING: 2}
 
 
 def flow_of(state: State, story: str) -> PipelineFlow | ExperimentFlow:
@@ -130,7 +133,12 @@ def run_json(state: State, run: RunRecord, *, steps: bool = True) -> dict[str, A
     if not steps:
         return found
     found["folder"] = str(run.folder)
-    found["steps"] = [_step_json(run, step) for step in run.steps]
+    chosen = run.steps
+    if len(chosen) > MOST_STEPS:
+        # Those that run or have failed tell the most.
+        chosen = sorted(chosen, key=lambda step: _RANK.get(step.status, len(_RANK)))[:MOST_STEPS]
+        found["more_steps"] = len(run.steps) - MOST_STEPS
+    found["steps"] = [_step_json(run, step) for step in chosen]
     attached = [one.as_json() for one in agents.sessions(state.project, run.run_id)]
     if attached:
         found["agents"] = attached

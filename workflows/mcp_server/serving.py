@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..command_name import named
 from ..errors import UserError
-from .tools import Answer, Tool, check
+from .tools import MOST_SECONDS, TIMEOUT, Answer, Tool, check
 
 if TYPE_CHECKING:
     from .state import State
@@ -29,6 +29,8 @@ INSTRUCTIONS = (
 )
 #: Calls that are answered at the same time.
 AT_ONCE = 32
+#: Seconds that a call may take beyond its timeout, where what is asked does not answer.
+GRACE = 8.0
 
 
 def require_sdk() -> None:
@@ -99,12 +101,16 @@ async def _serve(state: State, tools: Sequence[Tool], version: str) -> None:
 
     async def call_tool(context: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
         state.client = _client(context) or state.client
-        # What has no answer any more is left to end by itself: every wait has a limit.
-        done, is_error = await anyio.to_thread.run_sync(
-            functools.partial(answer, state, known, params.name, params.arguments or {}),
-            abandon_on_cancel=True,
-            limiter=limiter,
-        )
+        arguments = params.arguments or {}
+        seconds = _most(arguments)
+        done, is_error = _late(params.name, seconds), True
+        # What has no answer in time is left to end by itself: every wait in it has a limit.
+        with anyio.move_on_after(seconds):
+            done, is_error = await anyio.to_thread.run_sync(
+                functools.partial(answer, state, known, params.name, arguments),
+                abandon_on_cancel=True,
+                limiter=limiter,
+            )
         said = done["error"] if is_error else json.dumps(done, ensure_ascii=False)
         return types.CallToolResult(content=[types.TextContent(text=said)], structured_content=done, is_error=is_error)
 
@@ -120,6 +126,20 @@ async def _serve(state: State, tools: Sequence[Tool], version: str) -> None:
         state.log(f"serves on standard input and output{', --read-only' if state.read_only else ''}")
         await server.run(reader, writer, server.create_initialization_options())
     state.log("the client has left")
+
+
+def _most(arguments: dict[str, Any]) -> float:
+    """Seconds after which a call is answered, whatever becomes of it."""
+    wanted = arguments.get("timeout")
+    return GRACE + (min(max(wanted, 0), MOST_SECONDS) if isinstance(wanted, int | float) else TIMEOUT)
+
+
+def _late(name: str, seconds: float) -> Answer:
+    late = UserError(
+        f"{name} has not been done within {seconds:g} s: the program, or a disk, does not answer.",
+        "It goes on. See status for what has come of it, then call again.",
+    )
+    return {"error": str(late)}
 
 
 def _client(context: Any) -> str:

@@ -16,7 +16,7 @@ from .state import State
 from .tools import Answer, Tool
 
 #: Seconds that ending something may take: what stops has a while to do so by itself.
-_END_SECONDS = 45.0
+_END_SECONDS = 20.0
 #: Seconds between two looks at a run.
 _LOOK_SECONDS = 0.1
 
