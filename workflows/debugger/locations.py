@@ -15,7 +15,7 @@ from workflows.errors import BadValue, UserError
 from workflows.reading import read_bytes
 
 #: pydevd's function for watches. It is loaded with pydevd itself.
-EVALUATED = "__import__('sys').modules['_pydevd_bundle.pydevd_vars'].eval_in_context"
+_EVALUATED = "__import__('sys').modules['_pydevd_bundle.pydevd_vars'].eval_in_context"
 #: Digits of a number of hits.
 _MOST_DIGITS = 9
 _FORM = "Write it as FILE:LINE, for example score.py:42."
@@ -43,7 +43,7 @@ class Condition:
         """
         if not self.when:
             return {"line": line, **({"hitCondition": f">= {self.hits}"} if self.hits else {})}
-        return {"line": line, "condition": f"{EVALUATED}({self.when!r}, globals(), locals())"}
+        return {"line": line, "condition": f"{_EVALUATED}({self.when!r}, globals(), locals())"}
 
     @property
     def counted(self) -> int:

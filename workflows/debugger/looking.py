@@ -123,7 +123,8 @@ def look(
         UserError: No place is reached; a condition raises; an expression does not end; as of
             :class:`~workflows.debugger.sessions.DebugSession`. What the trigger raises passes through.
     """
-    breakpoints = [place.breakpoint(endpoint.path_mappings, wanted.condition, wanted.log) for place in places]
+    most = wanted.times if wanted.log else 0
+    breakpoints = [place.breakpoint(endpoint.path_mappings, wanted.condition, wanted.log, most) for place in places]
     filters = ("raised",) if wanted.raised == "" else ()
     # What is own code matters to steps and to what is raised; a line in a library is as good as any other.
     mine = not wanted.all_code and (wanted.raised is not None or (wanted.steps > 0 and all(map(_is_own, places))))

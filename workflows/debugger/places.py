@@ -36,11 +36,13 @@ class Place:
     function: str = ""
     module: str = ""
 
-    def breakpoint(self, mappings: Sequence[PathMapping], condition: Condition, log: str = "") -> Breakpoint | Function:
+    def breakpoint(
+        self, mappings: Sequence[PathMapping], condition: Condition, log: str = "", most: int = 0
+    ) -> Breakpoint | Function:
         """The breakpoint for a program with these path mappings."""
         if self.source is None:
-            return Function(self.module, self.function, condition, log)
-        return Breakpoint(as_mapped(self.source, mappings), self.line, condition, log, self.function)
+            return Function(self.module, self.function, condition, log, most)
+        return Breakpoint(as_mapped(self.source, mappings), self.line, condition, log, self.function, most)
 
 
 def read_place(text: str, *, cwd: Path, roots: Sequence[Path]) -> Place:

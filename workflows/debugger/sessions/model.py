@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workflows.debugger.dap import Json
 from workflows.debugger.frames import Frame
-from workflows.debugger.locations import ALWAYS, EVALUATED, Condition
+from workflows.debugger.locations import ALWAYS, Condition
 from workflows.models import PathMapping
 
 STOPPED, LOGGED, OUTPUT, CONTINUED, CONDITION, ENDED, LOST = (
@@ -24,16 +23,6 @@ STOPPED, LOGGED, OUTPUT, CONTINUED, CONDITION, ENDED, LOST = (
 )
 """The kinds of what happens. ``condition``: one has raised; its breakpoint is taken away, and the program goes on."""
 
-#: What begins the text of a value that is logged; no program's output comes this way.
-_MARK = "\x01azureml\x01"
-SAY_SETTLED = (
-    "(lambda d: d.writer.add_command(d.cmd_factory.make_io_message("
-    f"'{_MARK}settled {{}}', 1)))(__import__('sys').modules['_pydevd_bundle.pydevd_constants'].get_global_debugger())"
-)
-"""Has debugpy say a number, behind all that it has said before."""
-#: Characters of a logged value.
-_MOST_CHARACTERS = 2000
-
 
 @dataclass(frozen=True)
 class Breakpoint:
@@ -45,6 +34,7 @@ class Breakpoint:
         condition: At which of the times that the line runs.
         log: An expression whose value is told, with no stop; empty to stop.
         function: The only function on this line that is meant; empty for any.
+        most: How many values are logged in each process; 0 is all.
     """
 
     file: str
@@ -52,11 +42,7 @@ class Breakpoint:
     condition: Condition = ALWAYS
     log: str = ""
     function: str = ""
-
-    def as_dap(self, number: int) -> Json:
-        """The breakpoint as the Debug Adapter Protocol has it (SourceBreakpoint)."""
-        found = self.condition.breakpoint_at(self.line)
-        return {**found, "logMessage": _log_message(number, self.log, self.condition.when)} if self.log else found
+    most: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,12 +54,14 @@ class Function:
         function: The function's name there, such as ``load`` or ``Tensor.sum``.
         condition: As of :class:`Breakpoint`, like the next.
         log: What to log.
+        most: As of :class:`Breakpoint`.
     """
 
     module: str
     function: str
     condition: Condition = ALWAYS
     log: str = ""
+    most: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,45 +125,6 @@ class Happening:
     text: str = ""
     is_error: bool = False
     dropped: int = 0
-
-
-def _log_message(number: int, expression: str, when: str) -> str:
-    """The message of a logpoint, with which debugpy tells an expression's value.
-
-    Of a value debugpy tells ``str``, and of an expression that raises only the error's text: so it is evaluated as
-    for a watch. The expression is spelled in hexadecimal, since debugpy takes each brace for its own.
-    """
-    value = _evaluated(f"repr((\n{expression}\n))")
-    cut = f"v if len(v) <= {_MOST_CHARACTERS} else v[:{_MOST_CHARACTERS}] + '… (%d characters)' % len(v)"
-    error = "'%s: %s' % (v.etype.__name__, v.result)"
-    shown = f"(lambda v: '=' + ({cut}) if type(v) is str else '!' + {error})({value})"
-    if when:
-        # debugpy logs as well where a condition raises.
-        shown = f"(lambda v: '?' + {error} if hasattr(v, 'etype') else '')({_evaluated(f'bool({when})')}) or {shown}"
-    return f"{_MARK}{number}\x01{{__import__('time').time()}}\x01{{{shown}}}"
-
-
-def _evaluated(expression: str) -> str:
-    return f"{EVALUATED}(bytes.fromhex('{expression.encode().hex()}').decode(), dict(globals(), **locals()), None)"
-
-
-def read_logged(text: str, child: int | None) -> Happening | None:
-    """The value, or the error of a condition, that an output of debugpy's tells; None where it is another output."""
-    if not text.startswith(_MARK):
-        return None
-    try:
-        number, at, value = text[len(_MARK) :].split("\x01", 2)
-        value = value.rstrip("\r\n")
-        kind = CONDITION if value[:1] == "?" else LOGGED
-        return Happening(kind, float(at), child, None, int(number), value[1:], value[:1] != "=")
-    except ValueError:
-        return None
-
-
-def read_settled(text: str) -> int | None:
-    """The number of :data:`SAY_SETTLED`; None where it is another output."""
-    start, _, number = text.strip().rpartition(" ")
-    return int(number) if start == f"{_MARK}settled" and number.isdigit() else None
 
 
 def as_mapped(source: Path, mappings: Sequence[PathMapping]) -> str:

@@ -70,4 +70,4 @@ def find(program: Peer, wanted: Function, timeout: float) -> Breakpoint:
             "Write a method as CLASS.METHOD. Name the module in which it is defined.",
         )
     function = wanted.function.rpartition(".")[2] if answer["alone"] else ""
-    return Breakpoint(answer["file"], answer["line"], wanted.condition, wanted.log, function)
+    return Breakpoint(answer["file"], answer["line"], wanted.condition, wanted.log, function, wanted.most)

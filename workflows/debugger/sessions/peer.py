@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from workflows.debugger.dap import DapClient, DapError, DapEvent, DapTimeout, Json
 from workflows.debugger.frames import Frame, evaluate, read_stack
+from workflows.debugger.sessions import values
 from workflows.debugger.sessions.errors import EvaluationTimeout
 from workflows.debugger.sessions.model import Placed, Stop
 from workflows.errors import UserError
@@ -41,6 +42,8 @@ class Peer:
         #: The numbers of what is set, by the adapter's own numbers and by place.
         self._numbers: dict[int, int] = {}
         self._places: dict[tuple[str, int], int] = {}
+        #: The numbers of those of which it has been told what to log.
+        self._logged: set[int] = set()
         self._paths: dict[str, tuple[list[int], list[tuple[str, int]]]] = {}
 
     def attach(
@@ -63,7 +66,13 @@ class Peer:
 
     def put(self, path: str, wanted: Sequence[Placed], timeout: float) -> list[Json]:
         """Replace the breakpoints of a file. Returns the adapter's view of each."""
-        found = self.client.set_breakpoints(path, [one.breakpoint.as_dap(one.number) for one in wanted], timeout)
+        for one in wanted:
+            if one.breakpoint.log and one.number not in self._logged:
+                if not self._logged:
+                    self.ask_program(values.INSTALL, timeout)
+                self.ask_program(values.want(one.number, one.breakpoint), timeout)
+                self._logged.add(one.number)
+        found = self.client.set_breakpoints(path, [_as_dap(one) for one in wanted], timeout)
         numbers, places = self._paths.pop(path, ([], []))
         for number in numbers:
             self._numbers.pop(number, None)
@@ -123,6 +132,16 @@ class Peer:
         """
         return str(self.client.request("evaluate", {"expression": expression, "context": "repl"}, timeout)["result"])
 
+    def settle(self, number: int, timeout: float) -> None:
+        """Have a number told, behind all that the program has said up to now."""
+        self.ask_program(values.INSTALL, timeout)
+        self.ask_program(values.settle(number), timeout)
+
+    def flush(self, timeout: float) -> None:
+        """Have logged values sent that have come together."""
+        if self._logged:
+            self.ask_program(values.FLUSH, timeout)
+
     def go_on(self, stop: Stop, command: str = "continue") -> None:
         """Let it run; nothing else than what is stopped can be: debugpy never answers that."""
         self.client.request(command, {"threadId": stop.thread})
@@ -141,6 +160,14 @@ class Peer:
                 self.stop = None
             for number in sent:
                 client.wait_response(number, RELEASE_TIMEOUT)
+
+
+def _as_dap(placed: Placed) -> Json:
+    """A breakpoint as the Debug Adapter Protocol has it (SourceBreakpoint)."""
+    wanted = placed.breakpoint
+    if wanted.log:
+        return {"line": wanted.line, "condition": values.condition_of(placed.number)}
+    return wanted.condition.breakpoint_at(wanted.line)
 
 
 def require_file(view: Json, path: str, endpoint: DebugEndpoint) -> None:

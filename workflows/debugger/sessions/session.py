@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 
 from workflows.debugger.children import ANNOUNCED, ChildSessions
 from workflows.debugger.dap import REQUEST_TIMEOUT, DapClient, DapClosed, DapError, DapEvent, DapTimeout
-from workflows.debugger.frames import Frame, Variable, read_locals, read_stack, read_variables
-from workflows.debugger.sessions import model, modules
+from workflows.debugger.sessions import model, modules, values
 from workflows.debugger.sessions.errors import as_user_errors
+from workflows.debugger.sessions.happenings import Happenings
+from workflows.debugger.sessions.looks import Looks
 from workflows.debugger.sessions.model import Breakpoint, Function, Happening, Placed, Stop
 from workflows.debugger.sessions.peer import RELEASE_TIMEOUT, Peer, require_file
 from workflows.errors import UserError
@@ -24,16 +23,13 @@ from workflows.models import DebugEndpoint
 ATTACH_TIMEOUT = 60.0
 """Seconds for connecting and attaching: a program whose C code holds the GIL was seen to need 30."""
 
-#: What is kept of values and outputs that nobody has taken yet; stops are always kept.
-_MOST_WAITING = 20_000
 _ENDINGS = ("terminated", "exited")
 _SILENCE = 3600.0
+_FLUSH_SECONDS = 0.2
 _STEPS = {"over": "next", "into": "stepIn", "out": "stepOut"}
-# On Windows a wait on a lock cannot be interrupted by Ctrl-C: wait in slices of this many seconds.
-_SLICE = 0.5
 
 
-class DebugSession:
+class DebugSession(Looks):
     """A session with a program and its children. A context manager; any thread may call, one may wait.
 
     What goes wrong is raised as :class:`UserError`, by every method. At the end all breakpoints are taken away, and
@@ -70,8 +66,6 @@ class DebugSession:
         self.where = f"{endpoint.host}:{endpoint.port}"
         self._just_my_code, self._timeout = just_my_code, timeout
         self._exceptions = model.exception_filters(types, filters)
-        #: Whether a module's variables are shown with its modules, functions and classes.
-        self.everything = False
         #: Held while breakpoints are changed, and while is found out which one was hit.
         self._changing = threading.RLock()
         self._numbers = itertools.count(1)
@@ -79,12 +73,10 @@ class DebugSession:
         #: How often the condition of a breakpoint was true; debugpy counts only where there is none.
         self._passed: dict[int, int] = {}
         self._peers: dict[int | None, Peer] = {}
-        self._changed = threading.Condition()
-        self._happenings: deque[Happening] = deque()
-        self._dropped = 0
+        self._happenings = Happenings()
         self._settling: dict[int, threading.Event] = {}
-        self._over: Happening | None = None
-        self._is_closing = False
+        self._closing = threading.Event()
+        self._is_flushing = False
         self._children: ChildSessions | None = None
         with self._errors():
             client = DapClient.connect(endpoint.host, endpoint.port, timeout)
@@ -111,16 +103,14 @@ class DebugSession:
 
     def close(self) -> None:
         """End the session. What is paused goes on, and all breakpoints are gone."""
-        self._is_closing = True
+        self._closing.set()
         try:
             if self._children is not None:
                 self._children.close()
         finally:
             with contextlib.suppress(DapError):
                 self._peers[None].client.disconnect(terminate=False, timeout=RELEASE_TIMEOUT)
-            with self._changed:
-                self._over = self._over or Happening(model.LOST, text="the session is closed")
-                self._changed.notify_all()
+            self._happenings.end(model.LOST, "the session is closed")
 
     # Breakpoints
 
@@ -165,6 +155,9 @@ class DebugSession:
             found = modules.find(program, one, self._timeout) if isinstance(one, Function) else one
             new.append(Placed(next(self._numbers), found, found.line))
         self._placed.update((placed.number, placed) for placed in new)
+        if any(placed.breakpoint.log for placed in new) and not self._is_flushing:
+            self._is_flushing = True
+            threading.Thread(target=self._flush, name="debug-values", daemon=True).start()
         try:
             self._put({placed.breakpoint.file for placed in new})
         except BaseException:
@@ -204,28 +197,11 @@ class DebugSession:
         Args:
             timeout: Seconds.
         """
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            while True:
-                if self._happenings:
-                    return self._happenings.popleft()
-                if self._over is not None:
-                    return self._over
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return None
-                self._changed.wait(min(left, _SLICE))
+        return self._happenings.wait(timeout)
 
     def post(self, happening: Happening) -> None:
         """Put something of one's own among what happens, so that one wait serves for both."""
-        with self._changed:
-            if happening.kind in (model.LOGGED, model.OUTPUT):
-                if len(self._happenings) >= _MOST_WAITING:
-                    self._dropped += 1
-                    return
-                happening, self._dropped = replace(happening, dropped=self._dropped), 0
-            self._happenings.append(happening)
-            self._changed.notify_all()
+        self._happenings.post(happening)
 
     def settle(self, timeout: float = RELEASE_TIMEOUT) -> None:
         """Wait until all that the program has said up to now can be taken; as far as it still answers."""
@@ -233,8 +209,8 @@ class DebugSession:
             number = next(self._numbers)
             heard = self._settling[number] = threading.Event()
             with contextlib.suppress(DapError):
-                # Behind what it has said: an answer to a request may overtake that in the adapter.
-                peer.ask_program(model.SAY_SETTLED.format(number), timeout)
+                # By what it says: an answer to a request may overtake that in the adapter.
+                peer.settle(number, timeout)
                 heard.wait(timeout)
             del self._settling[number]
 
@@ -276,92 +252,10 @@ class DebugSession:
             peer.stop = None
             peer.go_on(stop, command)
 
-    # Looking
-
-    def stack(self, stop: Stop, start: int = 0, count: int = 0) -> list[Frame]:
-        """The frames of what has stopped, the innermost first; ``count`` 0 is all."""
-        with self._errors():
-            return read_stack(self._stopped(stop).client, stop.thread, count, start)
-
-    def locals(self, stop: Stop, frame: Frame | None = None) -> dict[str, str]:
-        """``repr`` of all variables of a frame, by name; the innermost where none is named."""
-        with self._errors():
-            return read_locals(self._stopped(stop).client, frame or stop.frame, self.everything)
-
-    def variables(
-        self,
-        stop: Stop,
-        frame: Frame | None = None,
-        *,
-        path: Sequence[str] = (),
-        start: int = 0,
-        count: int = 100,
-        depth: int = 0,
-        characters: int = 1000,
-    ) -> list[Variable]:
-        """A page of a frame's variables, with what is in them.
-
-        Args:
-            stop: Where it stands.
-            frame: The frame; the innermost where none is named.
-            path: What is in one of them, by names as they are given here; empty for the frame's own.
-            start: How many to pass over.
-            count: How many at most, here and in each container.
-            depth: So deep containers are opened.
-            characters: So many of each value are kept.
-        """
-        with self._errors():
-            client = self._stopped(stop).client
-            return read_variables(client, frame or stop.frame, start, count, depth, characters, path)
-
-    def evaluate(
-        self, stop: Stop, expression: str, frame: Frame | None = None, timeout: float = REQUEST_TIMEOUT
-    ) -> str:
-        """``repr`` of an expression's value in a frame, or type and text of the error that it raises.
-
-        Raises:
-            UserError: It did not end within ``timeout`` seconds; it is interrupted, where it runs Python.
-        """
-        with self._errors():
-            return self._stopped(stop).evaluate(frame or stop.frame, expression, timeout)
-
-    def set_variable(
-        self, stop: Stop, name: str, expression: str, frame: Frame | None = None, timeout: float = REQUEST_TIMEOUT
-    ) -> str:
-        """Give a name, an attribute or an item another value. Returns the ``repr`` of that.
-
-        Raises:
-            UserError: It cannot be set to that.
-        """
-        with self._errors():
-            peer = self._stopped(stop)
-            where = frame or stop.frame
-            arguments = {"expression": name, "value": expression, "frameId": where.number}
-            try:
-                found = peer.client.request("setExpression", arguments, timeout)
-            except (DapTimeout, DapClosed):
-                raise
-            except DapError as error:
-                # It says no more than that it failed.
-                why = peer.evaluate(where, expression, timeout)
-                raise UserError(f"{name} cannot be set to {expression}: {why}", "Correct it.") from error
-            return str(found.get("value", ""))
-
-    def see_alive(self, stop: Stop) -> None:
-        """See that what has stopped is still there.
-
-        Raises:
-            UserError: It has ended.
-        """
-        with self._errors():
-            self._stopped(stop).client.request("threads")
-
     # Inside
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        with as_user_errors(self.where):
-            yield
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return as_user_errors(self.where)
 
     def _ending(self, peer: Peer) -> contextlib.AbstractContextManager[None]:
         """A child may end at any moment, which ends no more than its session."""
@@ -388,20 +282,15 @@ class DebugSession:
             except DapTimeout:
                 continue
             except DapClosed as error:
-                self._end(model.LOST, error.reason)
+                self._happenings.end(model.LOST, error.reason)
                 return
             if event.name == ANNOUNCED and self._children is not None:
                 self._children.follow(event)
             elif event.name in _ENDINGS:
-                self._end(model.ENDED)
+                self._happenings.end(model.ENDED)
                 return
             else:
                 self._hear(program, event)
-
-    def _end(self, kind: str, text: str = "") -> None:
-        with self._changed:
-            self._over = self._over or Happening(kind, text=text)
-            self._changed.notify_all()
 
     def _hear(self, peer: Peer, event: DapEvent) -> None:
         if event.name == "stopped":
@@ -410,25 +299,30 @@ class DebugSession:
                 self._on_stop(peer, event)
         elif event.name == "output":
             text = str(event.body.get("output", ""))
-            logged = model.read_logged(text, peer.child)
-            if (number := model.read_settled(text)) is not None:
+            if (number := values.read_settled(text)) is not None:
                 if number in self._settling:
                     self._settling[number].set()
-            elif logged is not None:
-                self._on_logged(peer, logged)
+            elif (logged := values.read_values(text, peer.child)) is not None:
+                for one in logged:
+                    self._on_logged(peer, one)
             elif event.body.get("category") != "telemetry":
                 self.post(Happening(model.OUTPUT, child=peer.child, text=text))
         elif event.name == "continued":
             self.post(Happening(model.CONTINUED, child=peer.child))
 
+    def _flush(self) -> None:
+        """In a thread of its own: have logged values sent after which none has come."""
+        while not self._closing.wait(_FLUSH_SECONDS):
+            for peer in self._all():
+                with contextlib.suppress(DapError):
+                    peer.flush(RELEASE_TIMEOUT)
+
     def _on_logged(self, peer: Peer, logged: Happening) -> None:
         with self._changing:
             placed = self._placed.get(logged.breakpoint or 0)
-            # It may have been taken away since.
-            if placed is None:
-                return
-            if logged.kind == model.LOGGED and not self._counts(placed):
-                return
+        # It may have been taken away since.
+        if placed is None:
+            return
         if logged.kind == model.CONDITION:
             self._on_condition(placed, logged.text, peer)
         else:
