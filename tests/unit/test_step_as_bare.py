@@ -227,4 +227,5 @@ def test_processes_that_are_not_the_steps_import_nothing_for_it(tmp_path: Path) 
     _status, bare, _errors = run(code, command, sys.executable, {})
     _status, seen, _errors = run(code, command, sys.executable, step_variables(code))
     added = set(json.loads(seen[0])) - set(json.loads(bare[0]))
-    assert added == {"__future__", "azureml_debuggee", "azureml_debuggee.ranks", "azureml_debuggee.step"}
+    ours = {f"azureml_debuggee.{name}" for name in ("program", "ranks", "step")}
+    assert added == {"__future__", "azureml_debuggee", *ours}

@@ -122,16 +122,11 @@ def begin(inject: str, program: "Any" = None) -> "Optional[Callable[[], None]]":
 
     Args:
         inject: The folder through which this has come in.
-        program: What is run (step.Program); by default what Python has been told to run.
+        program: What is run (program.Program); by default what Python has been told to run.
 
     Returns:
         What waits for the debugger, where it has to be waited for.
     """
-    if not is_child(os.environ):
-        from . import step
-
-        # What a debugged process has turned into by an exec.
-        return step.prepare(inject, program)
     if program is None and sys.argv and os.path.dirname(os.path.abspath(sys.argv[0])) == inject:
         return None  # launch.py: it asks again, with what it launches.
     try:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
-from . import step
+from .program import code_folders, is_within
+from .starting import report
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ MOST_FOLDERS = 2000
 def has_python(environment: MutableMapping[str, str]) -> bool:
     """Whether the step's code has Python in it that a program could run; True where there is too much to tell."""
     looked = 0
-    for folder in step.code_folders(environment):
+    for folder in code_folders(environment):
         if folder.endswith(".py"):
             return True
         for _path, _folders, files in os.walk(folder):
@@ -41,10 +42,10 @@ def watch(environment: MutableMapping[str, str], become: Callable[[], None]) -> 
         environment: Where the step's code is named.
         become: Called in the thread that is about to run it.
     """
-    folders = step.code_folders(environment)
+    folders = code_folders(environment)
     prefix = os.path.realpath(sys.prefix)
     # No folders, once it has been called.
-    watched: List[str] = [folder for folder in folders if not step.is_within(folder, prefix)]
+    watched: List[str] = [folder for folder in folders if not is_within(folder, prefix)]
     identity = os.getpid()
 
     def see(event: str, arguments: Any) -> None:
@@ -54,12 +55,12 @@ def watch(environment: MutableMapping[str, str], become: Callable[[], None]) -> 
         if not name.endswith(".py") or os.getpid() != identity:
             return
         path = os.path.abspath(name)
-        if step.is_within(path, prefix) or not any(step.is_within(path, folder) for folder in watched):
+        if is_within(path, prefix) or not any(is_within(path, folder) for folder in watched):
             return
         del watched[:]
         try:
             become()
         except Exception as error:
-            step.report(dict(os.environ), error)
+            report(dict(os.environ), error)
 
     sys.addaudithook(see)

@@ -13,8 +13,10 @@ import sys
 import time
 from typing import Any, Callable, List, Optional
 
-from . import child, imports, step
+from . import child, imports
 from .announce import warn
+from .program import code_folders, is_own, is_within, safe_path, this_program
+from .starting import outside_site
 from .threads import start_untraced
 
 #: Seconds that a child waits at the most, whatever the debugged process does.
@@ -120,8 +122,8 @@ def _debugger() -> Any:
     """The debugger of a process that was not forked from one that has it."""
     from . import session
 
-    fronts = [os.getcwd()] if not step._safe_path() else []
-    imports.expect(fronts, step.code_folders(os.environ))
+    fronts = [os.getcwd()] if not safe_path() else []
+    imports.expect(fronts, code_folders(os.environ))
     with imports.own:
         session.find_debugpy(os.environ.get("AZUREML_DEBUGGEE_DEBUGPY"))
         from .debugger import Debugger
@@ -131,8 +133,8 @@ def _debugger() -> Any:
 
 def at_start(program: Any) -> Optional[Callable[[], None]]:
     """In a new process, while a debugger is attached: what waits for it, before the program begins or in it."""
-    program = program or step.this_program()
-    if step.is_own(program, os.environ) or program.name.startswith("from multiprocessing.spawn import"):
+    program = program or this_program()
+    if is_own(program, os.environ) or program.name.startswith("from multiprocessing.spawn import"):
         return _wait_outside_site
     if "multiprocessing" not in program.tools():
         _wait_for_own_code()
@@ -146,20 +148,20 @@ def wait() -> None:
 
 
 def _wait_outside_site() -> None:
-    with step.outside_site():
+    with outside_site():
         wait()
 
 
 def _wait_for_own_code() -> None:
     """Wait for the debugger when the first file of the step's own code is about to run."""
-    folders = step.code_folders(os.environ)
+    folders = code_folders(os.environ)
     is_armed = [True]
 
     def on_event(event: str, arguments: Any) -> None:
         if event != "exec" or not is_armed:
             return
         file = getattr(arguments[0], "co_filename", "")
-        if file and file[:1] != "<" and any(step.is_within(os.path.abspath(file), folder) for folder in folders):
+        if file and file[:1] != "<" and any(is_within(os.path.abspath(file), folder) for folder in folders):
             is_armed.clear()
             wait()
 
@@ -168,9 +170,9 @@ def _wait_for_own_code() -> None:
 
 def runs_own_code() -> bool:
     """Whether a module of the step's own code has been imported here."""
-    folders = step.code_folders(os.environ)
+    folders = code_folders(os.environ)
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and any(step.is_within(os.path.abspath(file), folder) for folder in folders):
+        if isinstance(file, str) and any(is_within(os.path.abspath(file), folder) for folder in folders):
             return True
     return False

@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 
-from . import exits, imports, spawned, step, workers
+from . import exits, imports, spawned, workers
 from .announce import Announcer
 from .errors import describe, with_parts
 from .ranks import rank_of
+from .starting import report
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class PostMortem:
         except RuntimeError as error:
             # Python 3.12.0 and 3.12.1 start no thread once the main thread's program is over.
             self._say_raised(value)
-            step.report(self._settings, error)
+            report(self._settings, error)
         finally:
             for number, handler in handlers:
                 _set_signal(number, handler)
@@ -179,18 +180,19 @@ class PostMortem:
                 for number, handler in handlers:
                     _set_signal(number, handler)
         except Exception as error:
-            step.report(self._settings, error)
+            report(self._settings, error)
 
     def _hold(self, error: Tuple[Any, Any, Any]) -> None:
         with imports.own:
             from . import session as sessions
+            from . import siblings
 
             if self.session is None:
                 self.session = sessions.make(self._settings)
             session = self.session
             if not self._started:
                 self._started = True
-                session.gate.is_held, session.silent_without_gate = step.is_held, True
+                session.gate.is_held, session.silent_without_gate = siblings.is_held, True
                 session.gate.start()
         followed = session.debugger.attached() and session.debugger.stops_at_uncaught()
         parts = [*with_parts(error[1].with_traceback(error[2]))]

@@ -10,8 +10,10 @@ import os
 import time
 from typing import Any, Dict, List, Mapping, Optional
 
-from . import child, imports, step
+from . import child, imports
 from .gate import ENDING_SECONDS, Gate
+from .program import OWNER
+from .starting import outside_site
 
 #: Seconds between looks at whether the first one still holds.
 LOOK_SECONDS = 0.05
@@ -62,13 +64,13 @@ def join_first(settings: Mapping[str, str]) -> bool:
 
 def _become_child(first: Dict[str, Any], settings: Mapping[str, str]) -> None:
     os.environ[child.AT], os.environ[child.ATTENDED] = first["children"]
-    os.environ[step.OWNER] = str(first["pid"])
+    os.environ[OWNER] = str(first["pid"])
     if settings.get("AZUREML_DEBUGGEE_WAIT") == "1":
         _hold(settings, int(first["pid"]))
     if child.enlist():
         from . import member
 
-        with step.outside_site():
+        with outside_site():
             member.wait()
 
 
@@ -94,6 +96,11 @@ def listening(settings: Mapping[str, str], port: int) -> Optional[Dict[str, Any]
     if not found or found[-1]["pid"] == os.getpid() or not _runs(found[-1]["pid"]):
         return None
     return found[-1]
+
+
+def is_held(port: int) -> bool:
+    """Whether another process of the step, one that is running, listens at a port."""
+    return listening(os.environ, port) is not None
 
 
 def _runs(pid: int) -> bool:

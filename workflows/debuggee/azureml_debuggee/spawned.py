@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 
-from . import imports, late, step
+from . import late
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+    from typing import Any, Callable, Dict, Mapping, Sequence, Tuple
 
 #: What the child does first. A child that cannot, being another Python elsewhere, goes on without.
 _CODE = """
@@ -22,10 +22,10 @@ try:
     import sys
     sys.path.insert(0, {folder!r})
     try:
-        from azureml_debuggee import spawned
+        from azureml_debuggee import spawned_child
     finally:
         sys.path.remove({folder!r})
-    spawned.begin({settings!r}, {folders!r}, {debugs_itself!r})
+    spawned_child.begin({settings!r}, {folders!r}, {debugs_itself!r})
 except Exception:
     pass
 """
@@ -63,15 +63,3 @@ def pass_on(settings: Mapping[str, str], folders: Sequence[str], debugs_itself: 
         module.get_preparation_data = get_preparation_data
 
     late.once_imported("multiprocessing.spawn", change)
-
-
-def begin(settings: Dict[str, str], folders: List[str], debugs_itself: bool) -> None:
-    """Watch over this process, which has just been started; never raises."""
-    try:
-        imports.expect([], folders)
-        with imports.own:
-            from . import postmortem
-
-            postmortem.watch_spawned(settings, folders, debugs_itself)
-    except Exception as error:
-        step.report(settings, error)

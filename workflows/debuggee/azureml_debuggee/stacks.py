@@ -12,7 +12,8 @@ import threading
 import types
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import imports, step
+from . import imports
+from .program import code_folders, is_within
 from .threads import start_untraced
 
 #: Frames of one stack: so many of the innermost, and so many of the outermost.
@@ -49,10 +50,10 @@ class Places:
         if file not in self._known:
             path = os.path.abspath(file)
             real = os.path.realpath(path)
-            debugger = any(step.is_within(path, folder) for folder in self._debugger)
+            debugger = any(is_within(path, folder) for folder in self._debugger)
             packages = "site-packages" in real or "dist-packages" in real
-            installed = packages and step.is_within(real, self._prefix)
-            own = any(step.is_within(one, folder) for one in (path, real) for folder in self._code)
+            installed = packages and is_within(real, self._prefix)
+            own = any(is_within(one, folder) for one in (path, real) for folder in self._code)
             self._known[file] = (own and not installed and not debugger and file[:1] != "<", debugger)
         return self._known[file]
 
@@ -67,8 +68,8 @@ class Places:
 
 def own_code() -> List[str]:
     """The places of the step's own code; of a service that Azure's server runs, its source folder."""
-    named = step.code_folders(os.environ)
-    return named or step.code_folders({"AZUREML_DEBUGGEE_CODE": os.environ.get("AML_APP_ROOT", "")})
+    named = code_folders(os.environ)
+    return named or code_folders({"AZUREML_DEBUGGEE_CODE": os.environ.get("AML_APP_ROOT", "")})
 
 
 def collect(expressions: List[str]) -> Dict[str, Any]:

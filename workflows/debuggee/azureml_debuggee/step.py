@@ -26,186 +26,29 @@ from __future__ import annotations
 import os
 import sys
 
+from .program import (
+    BUILDERS,
+    LAUNCHERS,
+    OWNER,
+    Program,
+    code_folders,
+    fronts,
+    is_own,
+    take_options,
+    this_program,
+)
 from .ranks import rank_of, world_of
 
 # As good as typing.TYPE_CHECKING, without importing that.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, FrozenSet, Iterator, List, MutableMapping, Optional, Sequence, Tuple
-
-OWNER = "AZUREML_DEBUGGEE_OWNER"
-#: The published options, and whether a value follows.
-OPTIONS = {
-    "--remote_debug": False,
-    "--remote_debug_connection_timeout": True,
-    "--remote_debug_client_ip": True,
-    "--remote_debug_port": True,
-}
-#: Programs that make environments: nobody debugs them, nor anything that they start.
-BUILDERS = frozenset(
-    ("pip", "ensurepip", "venv", "virtualenv", "setuptools", "easy_install", "wheel", "build", "pipx", "compileall")
-)
-#: Programs that start others, and those are what is debugged; counts only where the step has no Python of its own.
-LAUNCHERS = frozenset(
-    ["conda", "conda-env", "mamba", "uv", "poetry", "pipenv", "pdm", "hatch", "az", "debugpy", "multiprocessing"]
-) | frozenset(
-    ["torchrun", "torch.distributed.run", "torch.distributed.launch", "accelerate", "deepspeed", "horovodrun", "ray"]
-)
-
-
-class Program:
-    """What a Python process has been told to run.
-
-    Args:
-        kind: ``script`` (also a folder or zip file), ``module``, ``code`` (``-c``) or ``input``.
-        name: The path as given, the module's dotted name, or the code.
-    """
-
-    def __init__(self, kind: str, name: str) -> None:
-        self.kind, self.name = kind, name
-
-    def file(self) -> Optional[str]:
-        """The file that it begins in, found without importing anything."""
-        if self.kind == "script":
-            inner = os.path.join(self.name, "__main__.py")
-            return os.path.abspath(inner if os.path.isdir(self.name) else self.name)
-        if self.kind != "module":
-            return None
-        # Not by importlib, which imports the packages around a module.
-        inner = self.name.replace(".", os.sep)
-        for root in ([] if _safe_path() else [os.getcwd()]) + sys.path:
-            for candidate in (inner + ".py", os.path.join(inner, "__main__.py")):
-                path = os.path.join(root, candidate)
-                if os.path.isfile(path):
-                    return os.path.abspath(path)
-        return None
-
-    def tools(self) -> Iterator[str]:
-        """The names by which it may be a well-known program."""
-        if self.kind == "script":
-            name = os.path.basename(self.name)
-            yield name.rstrip("0123456789.")
-            yield os.path.splitext(name)[0]
-            # `python /…/site-packages/pip install`, as pip starts itself.
-            yield os.path.basename(os.path.dirname(os.path.abspath(self.name)))
-        elif self.kind == "module":
-            parts = self.name.split(".")
-            for length in range(1, len(parts) + 1):
-                yield ".".join(parts[:length])
-        elif self.name.startswith("from multiprocessing"):
-            # How multiprocessing starts its own processes.
-            yield "multiprocessing"
-
-    def source(self) -> bytes:
-        """The text that it begins with, as far as it can be read."""
-        if self.kind == "code":
-            return self.name.encode("utf-8", "replace")
-        file = self.file()
-        try:
-            if file is not None:
-                with open(file, "rb") as opened:
-                    return opened.read()
-        except OSError:
-            pass
-        return b""
-
-
-def this_program() -> Program:
-    """What this process is about to run."""
-    first = sys.argv[0] if sys.argv else ""
-    if first in ("-m", "-c"):
-        return Program("module" if first == "-m" else "code", _operand(_command_line()))
-    return Program("script", first) if first not in ("", "-") else Program("input", "")
-
-
-def _command_line() -> Sequence[str]:
-    known: Optional[Sequence[str]] = getattr(sys, "orig_argv", None)
-    if known is not None:
-        return known
-    # Before Python 3.10.
-    import ctypes
-
-    count, arguments = ctypes.c_int(), ctypes.POINTER(ctypes.c_wchar_p)()
-    ctypes.pythonapi.Py_GetArgcArgv(ctypes.byref(count), ctypes.byref(arguments))
-    return [arguments[index] or "" for index in range(count.value)]
-
-
-def _operand(arguments: Sequence[str]) -> str:
-    """What stands behind ``-m`` or ``-c`` on Python's own command line, or in one word with it."""
-    waiting = iter(arguments[1:])
-    for argument in waiting:
-        if argument.startswith("--"):
-            if argument == "--check-hash-based-pycs":
-                next(waiting, None)
-            continue
-        for index, letter in enumerate(argument[1:], 2):
-            if letter in "mc":
-                return argument[index:] or next(waiting, "")
-            if letter in "WX":
-                if not argument[index:]:
-                    next(waiting, None)
-                break
-    return ""
-
-
-def _safe_path() -> bool:
-    return bool(getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
-
-
-def is_within(path: str, folder: str) -> bool:
-    """Whether a path is a folder, or below it."""
-    return path == folder or path.startswith(os.path.join(folder, ""))
-
-
-def code_folders(environment: MutableMapping[str, str]) -> List[str]:
-    """The places of the step's own code, as they are called and as they really are."""
-    named = [
-        os.path.abspath(folder) for folder in environment.get("AZUREML_DEBUGGEE_CODE", "").split(os.pathsep) if folder
-    ]
-    return named + [real for real in map(os.path.realpath, named) if real not in named]
-
-
-def is_own(program: Program, environment: MutableMapping[str, str]) -> bool:
-    """Whether a program's first file is one of the step's own code."""
-    file = program.file()
-    if file is None or not os.path.exists(file):
-        return False
-    folders = code_folders(environment)
-    real = os.path.realpath(file)
-    # What is installed in an environment that lies among the code is not the step's.
-    prefix = os.path.realpath(sys.prefix)
-    if is_within(real, prefix) and any(is_within(prefix, folder) for folder in folders):
-        return False
-    if program.kind == "module" and not _safe_path() and is_within(file, os.getcwd()):
-        return not is_within(real, prefix)
-    return any(is_within(path, folder) for path in (file, real) for folder in folders)
+    from typing import Any, Callable, Dict, FrozenSet, List, MutableMapping, Optional, Sequence, Tuple
 
 
 def is_wanted(rank: Optional[int], environment: MutableMapping[str, str]) -> bool:
     """Whether the process of this rank is one that is debugged."""
     wanted = environment.get("AZUREML_DEBUGGEE_RANKS", "").strip() or "0"
     return wanted == "all" or str(rank or 0) in [word.strip() for word in wanted.split(",")]
-
-
-def take_options(arguments: List[str]) -> Dict[str, str]:
-    """Remove the published options from a script's arguments, and return them."""
-    taken: Dict[str, str] = {}
-    kept: List[str] = []
-    waiting = iter(arguments)
-    for argument in waiting:
-        name, equals, value = argument.partition("=")
-        if argument == "--":
-            kept.append(argument)
-            kept.extend(waiting)
-        elif name in OPTIONS and (OPTIONS[name] or not equals):
-            taken[name] = value if equals or not OPTIONS[name] else next(waiting, "")
-        else:
-            kept.append(argument)
-    arguments[:] = kept
-    return taken
-
-
-# The process ----------------------------------------------------------------------------------------
 
 
 def prepare(inject: str, program: Optional[Program] = None) -> Optional[Callable[[], None]]:
@@ -233,7 +76,9 @@ def prepare(inject: str, program: Optional[Program] = None) -> Optional[Callable
                 return child.begin(inject, program)
         return _prepare(inject, program or this_program(), os.environ)
     except Exception as error:
-        _warn("{}: {}".format(type(error).__name__, error))
+        from .starting import warn
+
+        warn("{}: {}".format(type(error).__name__, error))
         return None
 
 
@@ -242,7 +87,9 @@ def prepare_again(inject: str, program: Program) -> Optional[Callable[[], None]]
     try:
         return _prepare(inject, program, os.environ) if os.environ.get("AZUREML_DEBUGGEE_CODE") else None
     except Exception as error:
-        _warn("{}: {}".format(type(error).__name__, error))
+        from .starting import warn
+
+        warn("{}: {}".format(type(error).__name__, error))
         return None
 
 
@@ -356,13 +203,15 @@ def _child_on_error(
         from . import imports
 
         settings, folders = _settings(rank)[0], code_folders(os.environ)
-        imports.expect(_fronts(program), folders)
+        imports.expect(fronts(program), folders)
         try:
             with imports.own:
                 from . import postmortem
 
                 postmortem.watch_child(settings, folders, b"debugpy" in program.source())
         except Exception as error:
+            from .starting import report
+
             report(settings, error)
 
     if is_own(program, environment):
@@ -471,6 +320,8 @@ def _settings(rank: Optional[int]) -> Tuple[Dict[str, str], bool]:
 
 def _start(program: Program, rank: Optional[int]) -> None:
     """Make this process, the owner, what the environment asks for; never raises."""
+    from .starting import outside_site, report
+
     settings, beyond = _settings(rank)
     # From the start on: a debugger that comes at once has the debugger's threads import `site`, and one that has begun
     # to wait for its end waits as long as this one holds.
@@ -484,7 +335,7 @@ def _start(program: Program, rank: Optional[int]) -> None:
 def _start_inside(program: Program, settings: Dict[str, str], beyond: bool) -> None:
     from . import imports
 
-    imports.expect(_fronts(program), code_folders(os.environ))
+    imports.expect(fronts(program), code_folders(os.environ))
     if beyond and settings.get("AZUREML_DEBUGGEE_ON_ERROR") != "1":
         _join_first(settings)
         return
@@ -494,22 +345,20 @@ def _start_inside(program: Program, settings: Dict[str, str], beyond: bool) -> N
 
             postmortem.install(settings, code_folders(os.environ), b"debugpy" in program.source())
             return
-        from . import child, session
+        from . import child, session, siblings, starting
 
         begun = session.make(settings)
         begun.silent_without_gate = True
         begun.gate.start()
         child.expect_a_thread()
     if settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
-        from . import siblings
-
         child.watch_forks()
         if siblings.join(begun.gate, settings):
             return
     # Not before: a gate that gives way says that nobody is let in here.
-    begun.gate.is_held = is_held
+    begun.gate.is_held = siblings.is_held
     if begun.wanted:
-        hold(begun)
+        starting.hold(begun)
 
 
 def _join_first(settings: Dict[str, str]) -> None:
@@ -517,78 +366,9 @@ def _join_first(settings: Dict[str, str]) -> None:
     from . import imports
 
     with imports.own:
-        from . import child, siblings
+        from . import child, siblings, starting
     if settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
         child.watch_forks()
         if siblings.join_first(settings):
             return
-    _warn("rank {} has no debug port of its own, so no debugger can be let in".format(rank_of(settings)))
-
-
-def _fronts(program: Program) -> List[str]:
-    """The folder that Python is still to put in front of its path."""
-    if _safe_path():
-        return []
-    return [os.path.dirname(os.path.realpath(program.name)) if program.kind == "script" else os.getcwd()]
-
-
-def is_held(port: int) -> bool:
-    """Whether another process of the step, one that is running, listens at a port."""
-    from . import siblings
-
-    return siblings.listening(os.environ, port) is not None
-
-
-def report(settings: MutableMapping[str, str], error: Exception) -> None:
-    """Say why no debugger can be let in; the program runs on."""
-    from .announce import Announcer
-
-    if isinstance(error, ImportError):
-        message = "debugpy cannot be used in this environment: {}".format(error)
-    else:
-        message = "{}: {}".format(type(error).__name__, error)
-    Announcer(settings.get("AZUREML_DEBUGGEE_EVENTS"), rank_of(settings))("gate-failed", message=message)
-    _warn(message)
-
-
-def _warn(message: str) -> None:
-    try:
-        sys.stderr.write("azureml_debuggee: {}\n".format(" ".join(message.split())))
-        sys.stderr.flush()
-    except Exception:
-        pass
-
-
-class outside_site:
-    """A context in which other threads can import `site` though this is a part of its import."""
-
-    def __enter__(self) -> None:
-        site: Any = sys.modules.get("site")
-        self._spec: Any = getattr(site, "__spec__", None) or site
-        self._is_importing = bool(getattr(self._spec, "_initializing", False))
-        if self._is_importing:
-            # The debugger's threads import it too, and would wait for its end.
-            self._spec._initializing = False
-
-    def __exit__(self, *_: Any) -> None:
-        if self._is_importing:
-            self._spec._initializing = True
-
-
-def hold(session: Any) -> bool:
-    """Hold before the program's first line, such that signals end it as they would end it there."""
-    from . import imports
-
-    signal = imports.get("signal")
-    interrupt = signal.getsignal(signal.SIGINT)
-    if interrupt is signal.default_int_handler:
-        # A KeyboardInterrupt here would end in a message about site's import.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        with outside_site():
-            attached = bool(session.hold())
-    finally:
-        if interrupt is signal.default_int_handler:
-            signal.signal(signal.SIGINT, interrupt)
-    session.waited_in_vain = not attached
-    return attached
+    starting.warn("rank {} has no debug port of its own, so no debugger can be let in".format(rank_of(settings)))

@@ -38,8 +38,12 @@ try:
 
         _failures.watch()
     if _is_child:
-        from azureml_debuggee.child import begin as _begin  # type: ignore[import-not-found]
-    elif not _is_plain:
+        from azureml_debuggee import child as _child
+
+        _begin = _child.begin
+        # Or what a debugged process has turned into by an exec.
+        _is_child = _child.is_child(os.environ)
+    if not _is_child and not _is_plain:
         from azureml_debuggee.step import prepare as _begin  # type: ignore[import-not-found]
 finally:
     sys.dont_write_bytecode, sys.pycache_prefix = _kept

@@ -1,0 +1,22 @@
+"""What a process that multiprocessing has started anew does first; see spawned.py."""
+
+from __future__ import annotations
+
+from . import imports
+from .starting import report
+
+TYPE_CHECKING = False  # As good as typing's, without importing that.
+if TYPE_CHECKING:
+    from typing import Dict, List
+
+
+def begin(settings: Dict[str, str], folders: List[str], debugs_itself: bool) -> None:
+    """Watch over this process, which has just been started; never raises."""
+    try:
+        imports.expect([], folders)
+        with imports.own:
+            from . import postmortem
+
+            postmortem.watch_spawned(settings, folders, debugs_itself)
+    except Exception as error:
+        report(settings, error)
