@@ -24,6 +24,8 @@ from typing import Any
 
 #: The line that makes a folder's tasks.py one of the program under test.
 LINE = "sys.path.insert(0, {!r})\nfrom workflows import namespace as ns\n"
+#: All that it says where PYTHONPATH leads to the program.
+BARE = "from workflows import namespace as ns\n"
 #: Start every command the usual way, to look for what the two ways differ in.
 PLAIN = "AZUREML_DEBUG_TEST_PLAIN"
 _DECIDING = ("PYTHON", "LC_", "LD_", "MALLOC_")
@@ -34,9 +36,12 @@ CLIENT = Path(__file__).resolve().parents[1] / "azureml_server" / "client"
 _SDKS = {"AZUREML_DEBUG_TEST_SDK": "v1", "AZUREML_DEBUG_TEST_SDK_V2": "v2"}
 
 
-def _deciding(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that tell how Python starts."""
-    return {name: value for name, value in environ.items() if name.startswith(_DECIDING) or name in _DECIDING_TOO}
+def _deciding(environ: Mapping[str, str], root: str) -> dict[str, str]:
+    """The variables that tell how Python starts; without the program's own folder at the head of PYTHONPATH."""
+    found = {name: value for name, value in environ.items() if name.startswith(_DECIDING) or name in _DECIDING_TOO}
+    first, _, others = found.pop("PYTHONPATH", "").partition(os.pathsep)
+    path = others if first == root else os.pathsep.join(filter(None, [first, others]))
+    return {**found, **({"PYTHONPATH": path} if path else {})}
 
 
 class Ready:
@@ -76,13 +81,14 @@ class Ready:
 
     def takes(self, folder: Path, environ: Mapping[str, str]) -> bool:
         """Whether a command in a folder would load the same modules, and Python start in the same way."""
-        if _deciding(environ) != self._deciding:
+        if _deciding(environ, self._root) != self._deciding:
             return False
         try:
             text = (folder / "tasks.py").read_text(encoding="utf-8")
         except (OSError, ValueError):
             return False
-        if LINE.format(self._root) not in text:
+        led = environ.get("PYTHONPATH", "").partition(os.pathsep)[0] == self._root
+        if LINE.format(self._root) not in text and not (led and text == BARE):
             return False
         here = (name for name in os.listdir(folder) if name.partition(".")[0] in self._names)
         # A folder that is no package hides nothing.
@@ -132,7 +138,7 @@ def ready(python: str, root: Path, environ: Mapping[str, str]) -> Ready | None:
     """
     if not hasattr(os, "pidfd_open") or os.environ.get(PLAIN):
         return None
-    own, wanted = _deciding(os.environ), _deciding(environ)
+    own, wanted = _deciding(os.environ, str(root)), _deciding(environ, str(root))
     sdk = next((version for name, version in _SDKS.items() if python == os.environ.get(name)), "")
     if sdk:
         path = [*filter(None, [own.get("PYTHONPATH")]), str(CLIENT)]
@@ -140,7 +146,7 @@ def ready(python: str, root: Path, environ: Mapping[str, str]) -> Ready | None:
         wanted.pop("AZUREML_DEBUG_TEST_SIGN_IN", None)
     if own != wanted or not (sdk or python == sys.executable):
         return None
-    return _ready(python, root, frozenset(_deciding(environ).items()), sdk)
+    return _ready(python, root, frozenset(_deciding(environ, str(root)).items()), sdk)
 
 
 @functools.cache

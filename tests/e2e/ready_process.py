@@ -25,7 +25,6 @@ from typing import Any
 _LEFT_OUT = (
     "workflows.debuggee.",
     "workflows.azureml.",
-    "workflows.remote.",
     "workflows.reference",
     "workflows.tasks.development",
 )
@@ -78,6 +77,9 @@ def become(wanted: dict[str, Any], streams: list[int]) -> None:
     os.environ.update(wanted["environ"])
     sys.argv = ["-m", *wanted["arguments"]]
     sys.path[0] = os.getcwd()
+    first = os.environ.get("PYTHONPATH", "").partition(os.pathsep)[0]
+    if first and first not in sys.path:
+        sys.path.insert(1, first)
 
 
 def serve(source: socket.socket) -> tuple[dict[str, Any], list[int]]:

@@ -13,8 +13,7 @@ from hosts import Hosts
 from laptop import Laptop
 from pipelines import ADD, PIPELINE, PREPARE, READER, TELL
 from projects import PLAIN, ROOT, Project
-
-TASKS = "from workflows import namespace as ns\n"
+from ready import BARE
 
 
 @dataclass
@@ -76,7 +75,7 @@ def make_remote_project(folder: Path, hosts: Hosts, host: Host, laptop: Laptop |
     """A project with a service, a pipeline and a script, spaces in its paths; nothing of it is on the instance yet."""
     laptop = laptop or hosts.laptop
     (folder / "service").mkdir(parents=True)
-    (folder / "tasks.py").write_text(TASKS)
+    (folder / "tasks.py").write_text(BARE)
     (folder / "service" / "score.py").write_text(PLAIN)
     for step, text in {"prepare": PREPARE, "add": ADD, "tell": TELL}.items():
         (folder / step).mkdir()

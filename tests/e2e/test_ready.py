@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import make_project
 from projects import ROOT, Project, until
-from ready import Command, Ready, ready
+from ready import BARE, Command, Ready, ready
 
 BEGUN = "import os, sys, time\nopen('begun', 'w').write(f'{os.getpid()} {os.getsid(0)}')\ntime.sleep(60)\n"
 
@@ -50,6 +50,12 @@ def both(project: Project, source: Ready, *arguments: str, **more: str) -> tuple
 def test_both_say_the_same(made: Project, source: Ready, words: tuple[str, ...]) -> None:
     out, err, code = both(made, source, *words)
     assert (out or err) and code in (0, 1)
+
+
+def test_pythonpath_may_lead_to_the_program(made: Project, source: Ready) -> None:
+    (made.folder / "tasks.py").write_text(BARE)
+    assert not source.takes(made.folder, dict(os.environ))
+    assert both(made, source, "pipeline.status", PYTHONPATH=str(ROOT))[2] == 1
 
 
 ENDING = """import atexit, threading, time
