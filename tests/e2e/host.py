@@ -8,12 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
-from host_tools import REMOTE_PATH, UID, USER, empty, end, namespaces_of
+from host_tools import REMOTE_PATH, UID, USER, empty, end, namespaces_of, run_program
 from projects import ROOT
 from sshd import Sshd
 from wheelhouse import PYTHON
@@ -107,6 +108,7 @@ class Host:
         self.sshd = Sshd(self)
         self._holder, self.pid = self._start(Path("/run/docker.sock") if on_loopback else None)
         self._namespaces = namespaces_of(self.pid)
+        self._share_environments()
 
     @property
     def programs(self) -> Path:
@@ -249,6 +251,7 @@ class Host:
         empty(self.folder / "programs")
         empty(self.folder / "tmp")
         self._write_pip_settings()
+        self._share_environments()
 
     def forget_cache(self) -> None:
         """Take away what programs have kept there for later: the next is a first use again."""
@@ -286,6 +289,33 @@ class Host:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "ready\n", "the host did not start; its errors are above"
         return holder, holder.pid if self.on_loopback else psutil.Process(holder.pid).children()[0].pid
+
+    def _share_environments(self) -> None:
+        """Take the environments that hosts with the same home and the same packages have built, and leave this one's.
+
+        By hard links: what is built is not written to afterwards, only replaced.
+        """
+        if self.on_loopback:
+            # Its home is its own, and environments name it.
+            return
+        kept = self._wheels.parents[1] / "host-environments" / self._wheels.name
+        own = self.folder / "home" / ".cache" / "azureml-debug"
+        for folder, whole in {"program": "*/ready", "environments": "*/azureml-debug.json"}.items():
+            for source, target in ((kept / folder, own / folder), (own / folder, kept / folder)):
+                for built in sorted(path.parent for path in source.glob(whole)):
+                    if not (target / built.name).exists():
+                        self._link(built, target)
+
+    def _link(self, built: Path, target: Path) -> None:
+        """Have a folder in another as well, made whole or not at all: other hosts do the same meanwhile."""
+        for folder in reversed([target, *target.parents]):
+            if not folder.exists():
+                folder.mkdir(0o700, exist_ok=True)
+                os.chown(folder, UID, UID)
+        with tempfile.TemporaryDirectory(dir=target, prefix=".") as work:
+            run_program("cp", "--archive", "--link", str(built), work)
+            with contextlib.suppress(OSError):
+                os.rename(Path(work, built.name), target / built.name)
 
     def _write_etc(self, names: Mapping[str, str]) -> None:
         etc = self.folder / "etc"
