@@ -44,7 +44,9 @@ try:
         # Or what a debugged process has turned into by an exec.
         _is_child = _child.is_child(os.environ)
     if not _is_child and not _is_plain:
-        from azureml_debuggee.step import prepare as _begin  # type: ignore[import-not-found]
+        from azureml_debuggee import step as _step
+
+        _begin = _step.prepare
 finally:
     sys.dont_write_bytecode, sys.pycache_prefix = _kept
     os.umask(_mask)
