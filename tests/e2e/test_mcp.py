@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,25 @@ def test_a_session_stops_steps_reads_sets_and_goes_on(pipelines: PipelineProject
 
 
 @ANY_ENGINE
+def test_what_happens_while_a_call_is_given_up_is_told_by_the_next(pipelines: PipelineProject) -> None:
+    pipelines.single(LOOP)
+    with agent(pipelines) as one:
+        session = attached(one)["session"]
+        one.ask("clear_breakpoints", session=session)
+        log = {"file": "work.py", "line": LOOP_LINE, "log": "number"}
+        one.ask("set_breakpoints", session=session, breakpoints=[log])
+        told = one.ask("resume", session=session, timeout=1)["happened"]
+        given_up = one.begin("wait", session=session, timeout=30)
+        time.sleep(0.5)
+        given_up.cancel()
+        time.sleep(0.5)
+        told += one.ask("wait", session=session, timeout=0.2)["happened"]
+        numbers = [int(entry["text"]) for entry in told]
+        assert len(numbers) > 10 and numbers == [*range(numbers[0], numbers[-1] + 1)]
+        one.ask("end", run="1")
+
+
+@ANY_ENGINE
 def test_what_names_a_secret_has_no_value_and_what_never_ends_is_interrupted(pipelines: PipelineProject) -> None:
     pipelines.single(LOOP)
     with agent(pipelines) as one:
@@ -144,6 +164,8 @@ def test_what_names_a_secret_has_no_value_and_what_never_ends_is_interrupted(pip
             "evaluate", session=session, expression="all(True for _ in iter(int, 1))", timeout=1
         )
         assert one.ask("evaluate", session=session, expression="1 + 1")["value"] == "2"
+        secret = {"file": "work.py", "line": LOOP_LINE, "log": "api_key"}
+        assert "names api_key" in one.refused("set_breakpoints", session=session, breakpoints=[secret])
         raised = one.ask("evaluate", session=session, expression="1 / 0")["value"]
         assert raised.startswith("ZeroDivisionError")
         broken = {"file": "work.py", "line": LOOP_LINE, "condition": "nobody > 1"}
@@ -186,6 +208,8 @@ def test_what_holds_at_an_exception_holds_again_for_the_person(pipelines: Pipeli
     pipelines.single("def fail(number):\n    return 1 / number\n\n\nfail(0)\n")
     with agent(pipelines) as one:
         one.ask("start", story="pipeline", on_error=True, timeout=50)
+        session = one.ask("attach")["session"]
+        one.ask("detach", session=session, hold=True)
         session = one.ask("attach")["session"]
         pipelines.ok("pipeline.attach", "--take-over")
         assert one.ask("wait", session=session)["state"] == "over"

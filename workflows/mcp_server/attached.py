@@ -16,6 +16,7 @@ from ..debugger.sessions import model as kinds
 from ..errors import UserError
 from ..models import DebugEndpoint
 from ..runs import agents
+from . import tools
 
 if TYPE_CHECKING:
     from .state import State
@@ -229,12 +230,19 @@ class Attached:
         self._asked = self._asked or now
         if self._stop is None and now - self._asked < _NEXT_STOP_SECONDS:
             return
-        stop = self._stop
-        if stop is not None and stop.reason == "exception" and self.place.holds_at:
-            # So that the person finds it where the agent had it.
-            with contextlib.suppress(UserError):
-                self.debug.evaluate(stop, _KEEP)
+        # So that the person finds it where the agent had it.
+        self.keep_holding()
         self.end("a person has taken over", "Leave the program to them; status tells when nobody is attached any more.")
+
+    def keep_holding(self) -> bool:
+        """Have a program that holds at an exception hold there again once the session has ended; whether it does."""
+        stop = self._stop
+        if stop is None or stop.reason != "exception" or not self.place.holds_at:
+            return False
+        try:
+            return self.debug.evaluate(stop, _KEEP).isdigit()
+        except UserError:
+            return False
 
     def end(self, why: str, then: str = "") -> None:
         """End the session; what it debugs goes on."""
@@ -254,15 +262,10 @@ class Attached:
         with self._changed:
             while not ready() and not self.is_over:
                 left = deadline - time.monotonic()
-                if left <= 0:
+                if left <= 0 or tools.is_given_up():
                     return False
                 self._changed.wait(min(left, 0.5))
             return True
-
-    def wake(self) -> None:
-        """Have those who wait look again."""
-        with self._changed:
-            self._changed.notify_all()
 
     # What an agent asks
 
@@ -322,8 +325,9 @@ class Attached:
         """What has happened since the last call, and how it stands."""
         with self._changed:
             kept, lost = list(self._kept), self._lost
-            self._kept.clear()
-            self._lost = 0
+            if not tools.is_given_up():
+                self._kept.clear()
+                self._lost = 0
             stop, over = self._stop, self._over
         told: dict[str, Any] = {**self.place.as_json()}
         if over is not None:
@@ -375,9 +379,6 @@ class Attached:
 
     def _happening(self, one: Happening) -> dict[str, Any]:
         text = self._state.left_out.text(one.text)
-        placed = next((x for x in self.debug.breakpoints if x.number == one.breakpoint), None)
-        if placed is not None and placed.breakpoint.log:
-            text = self._state.left_out.value(self._state.left_out.names_secret(placed.breakpoint.log), one.text)
         found: dict[str, Any] = {"what": one.kind, "at": round(one.at, 3), "text": text[:_MOST_TEXT]}
         if one.breakpoint is not None:
             found["breakpoint"] = one.breakpoint

@@ -160,6 +160,8 @@ def breakpoint_of(state: State, place: Place, wanted: Mapping[str, Any]) -> Brea
         if "condition" in wanted and not log.strip():
             raise UserError("A logpoint has an expression.", "Give it in `log`.")
         _see_expression(log)
+        if secret := state.left_out.names_secret(log):
+            raise UserError(f"{log} names {secret}, whose name looks secret.", "Log something else.")
     if "module" in wanted:
         if not function or "file" in wanted or "line" in wanted:
             raise UserError("A module goes with a function, and with nothing else.", "Name file and line in its place.")

@@ -53,7 +53,7 @@ def made(state: State) -> list[Tool]:
 def _told(state: State, name: str, session: Attached, **more: Any) -> Answer:
     """What has happened in a session; one that is over is forgotten once that was told."""
     told: Answer = {"session": name, **session.since(), **more}
-    if told["state"] == "over":
+    if told["state"] == "over" and not tools.is_given_up():
         state.forget(name)
     elif told["state"] == "stopped":
         stopped = told["stopped"]
@@ -117,17 +117,24 @@ def _attach(state: State) -> Tool:
 
 
 def _detach(state: State) -> Tool:
-    def detach(session: str) -> Answer:
+    def detach(session: str, hold: bool = False) -> Answer:
         one = state.session(session)
+        then = "The program goes on: see status."
+        if hold:
+            one.check()
+            if not one.keep_holding():
+                raise UserError(f"{one.place.what} does not hold at an exception.", "Leave out hold.")
+            then = "It holds at the exception again."
         one.end("the agent has ended it")
         state.forget(session)
-        return {"session": session, **one.place.as_json(), "state": "over", "then": "The program goes on: see status."}
+        return {"session": session, **one.place.as_json(), "state": "over", "then": then}
 
     return Tool(
         "detach",
         "End a debug session",
-        "Ends a session: its breakpoints are taken away, and the program goes on, also where it was stopped.",
-        {"session": tools.SESSION},
+        "Ends a session: its breakpoints are taken away, and the program goes on, also where it was stopped. One that "
+        "held at an exception ends by it, unless hold=true: then it holds there again, for whoever comes next.",
+        {"session": tools.SESSION, "hold": tools.flag("Have it hold at the exception again.", False)},
         detach,
         required=("session",),
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..command_name import named
 from ..errors import UserError
-from .tools import MOST_SECONDS, TIMEOUT, Answer, Tool, check
+from .tools import MOST_SECONDS, TIMEOUT, Answer, Tool, check, to_be_given_up
 
 if TYPE_CHECKING:
     from .state import State
@@ -105,12 +105,16 @@ async def _serve(state: State, tools: Sequence[Tool], version: str) -> None:
         seconds = _most(arguments)
         done, is_error = _late(params.name, seconds), True
         # What has no answer in time is left to end by itself: every wait in it has a limit.
-        with anyio.move_on_after(seconds):
-            done, is_error = await anyio.to_thread.run_sync(
-                functools.partial(answer, state, known, params.name, arguments),
-                abandon_on_cancel=True,
-                limiter=limiter,
-            )
+        with to_be_given_up() as given_up, anyio.move_on_after(seconds):
+            try:
+                done, is_error = await anyio.to_thread.run_sync(
+                    functools.partial(answer, state, known, params.name, arguments),
+                    abandon_on_cancel=True,
+                    limiter=limiter,
+                )
+            except anyio.get_cancelled_exc_class():
+                given_up.set()
+                raise
         said = done["error"] if is_error else json.dumps(done, ensure_ascii=False)
         return types.CallToolResult(content=[types.TextContent(text=said)], structured_content=done, is_error=is_error)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +15,26 @@ from ..errors import UserError
 TIMEOUT, MOST_SECONDS = 20.0, 50.0
 
 Answer = dict[str, Any]
+
+#: Set where the client has given up the call that is being answered.
+_GIVEN_UP: ContextVar[threading.Event | None] = ContextVar("given up", default=None)
+
+
+@contextlib.contextmanager
+def to_be_given_up() -> Iterator[threading.Event]:
+    """A call that may be given up: then the event is to be set."""
+    event = threading.Event()
+    token = _GIVEN_UP.set(event)
+    try:
+        yield event
+    finally:
+        _GIVEN_UP.reset(token)
+
+
+def is_given_up() -> bool:
+    """Whether nobody gets the answer to this call any more: what it would tell is for the next one."""
+    event = _GIVEN_UP.get()
+    return event is not None and event.is_set()
 
 
 @dataclass(frozen=True)
