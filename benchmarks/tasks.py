@@ -9,6 +9,10 @@ from invoke import Collection, Context, Exit, Task, task
 #: The module of each subject, and what it measures.
 SUBJECTS = {
     "debugger": ("debugger", "Measure steps, attaching and what is shown against bare debugpy."),
+    "inspect": (
+        "inspections",
+        "Measure logged values and what is read at a stop against debugpy's own, over bare DAP.",
+    ),
     "ranks": ("ranks", "Measure ranks waiting for their debuggers against bare debugpy.listen."),
     "start": ("start", "Measure inv --list against a bare Invoke tasks file."),
     "memory": ("memory", "Measure the memory of what stays in the background of a session."),

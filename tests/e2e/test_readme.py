@@ -34,6 +34,7 @@ inv container.prune --dry-run
 inv deploy.debug
 inv deploy.inspect score.py:34 --request examples/deployment/sample.json
 inv deploy.inspect score.py:34 --request examples/deployment/sample.json --eval 'distances["setosa"]'
+inv deploy.inspect score.py:34 --log nearest --request examples/deployment/sample.json
 inv deploy.reload
 inv deploy.attach-config --print
 inv container.logs
