@@ -229,7 +229,7 @@ class Service:
         created: Seconds since the epoch.
         started: Whether its services have been started by runsvdir.
         pid: The supervisor's process id (process engine), 0 before the start.
-        process: What tells that process from a later one of the same id; see :mod:`workflows.runs.identity`.
+        process: What tells that process from a later one of the same id; see :mod:`workflows.process_identity`.
         links: As of the specification.
         gate_port: Port on 127.0.0.1 at which the container's gate is published (docker), which asks for the token.
         token: What its forwarder says there.

@@ -100,7 +100,7 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
         data: Its content.
         private: Whether nobody but this user may read it, from its first byte on.
     """
-    from .runs import identity
+    from . import process_identity as identity
 
     remove_left(path.parent, path.name)
     partial = path.with_name(f".{path.name}.{identity.mark()}")
@@ -124,7 +124,7 @@ def append_log(path: Path) -> IO[bytes]:
 
 def remove_left(folder: Path, name: str = "") -> None:
     """Take away what writers of the files in a folder, or of the one of that name, have left that were killed."""
-    from .runs import identity
+    from . import process_identity as identity
 
     before = f".{name}." if name else "."
     with contextlib.suppress(OSError):

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from . import process_identity as identity
 from . import storage
 from .errors import UserError
 from .paths import shown
 from .project import remove_left
 from .received import relative_path
-from .runs import identity
 from .words import in_bytes
 
 #: What a new file may be used for, and by whom.

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .runs import identity
+from . import process_identity as identity
 
 _NAME = re.compile(r"\.azureml-debug-(\d+-\d+-[0-9a-f]{8})-\w+")
 

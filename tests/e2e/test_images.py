@@ -229,7 +229,7 @@ def test_an_image_whose_build_is_ended_half_way(own: OwnImages, tmp_path: Path, 
 def test_what_a_killed_build_has_made_goes_with_the_next_build_of_any_image(own: OwnImages, tmp_path: Path) -> None:
     from docker.errors import APIError
 
-    from workflows.runs import identity
+    from workflows import process_identity as identity
 
     before = own.leftovers()
     text = f"FROM {own.base}\nRUN echo {time.time()} >/one\nRUN sleep 30\n"

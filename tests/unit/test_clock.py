@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from workflows import clock
+from workflows import process_identity as identity
 from workflows.engines import reservations
 from workflows.project import write_bytes, write_json
-from workflows.runs import identity, store
 from workflows.runs import record as records
+from workflows.runs import store
 from workflows.runs.record import RunRecord, StepRecord
 from workflows.words import in_words
 

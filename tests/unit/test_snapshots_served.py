@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from snapshot_files import SOURCE, Builder, failed_training
 
+from workflows import process_identity as identity
 from workflows.debugger.dap import DapClient, DapError
 from workflows.debugger.frames import evaluate, read_locals, read_stack
 from workflows.engines import reservations
@@ -21,7 +22,6 @@ from workflows.engines.ports import any_free
 from workflows.errors import PortHeld, UserError
 from workflows.loopback import listen
 from workflows.models import PathMapping
-from workflows.runs import identity
 from workflows.snapshots import serving
 
 Serve = Callable[..., int]

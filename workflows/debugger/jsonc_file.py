@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from workflows import locks, storage
+from workflows import process_identity as identity
 from workflows.debugger.jsonc import Document, JsoncError, parse
 from workflows.errors import UserError
 from workflows.reading import read_bytes
-from workflows.runs import identity
 
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for another command that changes the same file."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from .. import process_identity as identity
 from ..environments import pip_carried
 from ..environments.conda_packages import satisfies
 from ..environments.context import ENVIRONMENT, OURS, build_context
@@ -25,7 +26,6 @@ from ..interrupts import uninterrupted
 from ..paths import cache_folder
 from ..reading import read_bytes, read_text
 from ..redaction import LineScrubber, scrub
-from ..runs import identity
 from ..words import in_bytes
 from . import docker_address, docker_buildkit, docker_prepared, docker_python
 from .docker_build_log import Journal, Log

@@ -7,8 +7,8 @@ import re
 from collections import deque
 from pathlib import Path
 
+from .. import process_identity as identity
 from ..environments.pip_failures import is_disk_full
-from ..runs import identity
 
 _STEP = re.compile(r"^Step \d+/\d+ : (?P<instruction>\w+)\s*(?P<rest>.*)$")
 _IMAGE = re.compile(r"^ ---> ([0-9a-f]{12,64})$")

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import process_identity as identity
 from ..environments import pythons
 from ..private import make_folder
 from ..project import write_bytes
-from ..runs import identity
 from .docker_images import engine_lost
 
 if TYPE_CHECKING:

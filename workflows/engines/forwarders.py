@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import loopback
+from .. import process_identity as identity
 from ..background import spawn
 from ..errors import PortHeld, UserError
 from ..forwarder import MODULE
 from ..private import open_file
-from ..runs import identity
 from . import ports, reservations
 
 #: Seconds for a forwarder to end, by itself or told to.

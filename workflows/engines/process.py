@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import line_ends
+from .. import process_identity as identity
 from ..debuggee import FOLDER as DEBUGGEE
 from ..environments.definition import EnvironmentDefinition
 from ..environments.pythons import PythonFacts
@@ -23,7 +24,6 @@ from ..models import Ended, ImageRef, Service, ServiceSpec
 from ..paths import cache_folder
 from ..private import close_tree, open_file
 from ..project import read_json, state_folder, write_json
-from ..runs import identity
 from .base import KEPT_LOG_BYTES, OUTPUT_SECONDS, Unused, service_variables
 from .links import Links
 from .step_programs import ENVIRONMENT

@@ -15,8 +15,8 @@ from typing import Any
 from .. import clock
 from ..paths import cache_folder
 from ..private import make_folder
+from ..process_identity import is_alive, of_process
 from ..project import read_json, write_json
-from ..runs.identity import is_alive, of_process
 
 #: Seconds for a run's runner to take over what the command that submits it has reserved.
 HANDOVER_SECONDS = 15.0

@@ -12,12 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from .. import process_identity as identity
 from .. import storage
 from ..errors import UserError
 from ..paths import shown
 from ..pipelines.yaml_file import Value, read_node, read_text, refuse
 from ..reading import read_bytes
-from ..runs import identity
 from ..yaml_nodes import compose
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from .. import process_identity as identity
 from ..errors import UserError
 from ..paths import cache_folder, shown
 from ..private import make_folder
@@ -21,7 +22,6 @@ from ..project import remove_left
 from ..received import sent_by, size
 from ..received_files import see_room
 from ..redaction import keep_address, scrub
-from ..runs import identity
 from .definition import Input
 
 #: Seconds of silence after which a server counts as gone.

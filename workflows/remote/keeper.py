@@ -20,13 +20,13 @@ from multiprocessing.connection import Connection, answer_challenge, deliver_cha
 from pathlib import Path
 from typing import Any
 
+from .. import process_identity as identity
 from .. import tracebacks
 from ..background import log, without_mock
 from ..debuggee.azureml_debuggee.peers import is_allowed
 from ..errors import UserError
 from ..project import read_json, write_json
 from ..received import Refused
-from ..runs import identity
 from . import frames
 from .address import Address
 from .answers import TUNNELS, WATCHED

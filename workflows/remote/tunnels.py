@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import process_identity as identity
 from ..background import spawn
 from ..errors import UserError
 from ..private import open_file
 from ..project import read_json, state_folder
-from ..runs import identity
 from .address import Address
 from .places import Places
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import process_identity as identity
 from ..command_name import named
 from ..errors import UserError
 from ..private import touch
 from ..project import STATE_FOLDER, read_json, state_folder, write_json
-from . import identity
 
 #: Seconds that a server may take to end a session: those until it does so without a stop, and those for debugpy.
 TAKING_SECONDS = 15.0

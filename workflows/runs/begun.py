@@ -13,9 +13,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from .. import process_identity as identity
 from ..private import make_folder
 from ..project import STATE_FOLDER, read_json, write_json
-from . import identity
 
 #: Those that this process has begun.
 _own: list[Path] = []

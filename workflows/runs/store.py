@@ -13,10 +13,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from .. import clock, storage
+from .. import process_identity as identity
 from ..errors import UserError
 from ..private import FOLDER, touch
 from ..project import read_json, remove_left, state_folder, write_json
-from . import begun, given, identity
+from . import begun, given
 from . import plan as plans
 from . import record as records
 from .record import RunRecord

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import process_identity as identity
 from ..background import spawn
 from ..engines import ports, reservations
 from ..errors import PortHeld, UserError
 from ..models import PathMapping
 from ..project import append_log, state_folder
-from ..runs import identity
 from .server import MODULE, WAIT_SECONDS
 
 #: Seconds for it to say where it listens: it reads and checks the file first.

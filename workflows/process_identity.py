@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import clock
+from . import clock
 
 #: Where there is no /proc: seconds by which two readings of a process's start may differ.
 TOLERANCE = 2.0
