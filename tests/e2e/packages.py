@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 def wheel(
     folder: Path, name: str, version: str = "1.0", requires: Sequence[str] = (), code: str = "answer = 42\n"
 ) -> Path:
-    """A wheel with one module of the project's name.
+    """A wheel with one module of the project's name; the same bytes each time, so that an environment is built once.
 
     Args:
         folder: Where it goes; made if missing.
@@ -31,13 +31,15 @@ def wheel(
     info = f"{module}-{version}.dist-info"
     needs = "".join(f"Requires-Dist: {one}\n" for one in requires)
     path = folder / f"{module}-{version}-py3-none-any.whl"
+    files = {
+        f"{module}.py": code,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": f"{module}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n",
+    }
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{module}.py", code)
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
-        archive.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr(f"{info}/RECORD", f"{module}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+        for name_inside, text in files.items():
+            archive.writestr(zipfile.ZipInfo(name_inside), text)
     return path
 
 

@@ -28,7 +28,15 @@ def version(name):
         return "none"
 print({name: version(name) for name in ("shared", "extra")})
 """
-WAYS = ("pip install", "python -m pip install", "uv pip install")
+#: uv is on this machine's own path, if anywhere, and in a container one pip is like the other.
+WAYS = [
+    ("process", "pip install"),
+    ("process", "python -m pip install"),
+    ("process", "uv pip install"),
+    ("docker", "pip install"),
+]
+#: Containers have their own files, and an image has what its container installs.
+PROCESSES = pytest.mark.parametrize("engine", ["process"], indirect=True)
 
 
 def run(steps: Steps, command: str) -> int:
@@ -67,10 +75,10 @@ def another(steps: Steps, run_id: str | None = None) -> Steps:
     return Steps(steps.engine, replace(spec, run_id=run_id) if run_id else spec)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("engine", "way"), WAYS, indirect=["engine"])
 def test_what_a_step_installs_is_there_for_it_and_for_nobody_else(wheels: Steps, way: str) -> None:
-    if way.startswith("uv") and (wheels.engine.name == "docker" or shutil.which("uv") is None):
-        pytest.skip("uv is on this machine's own path, if anywhere")
+    if way.startswith("uv") and shutil.which("uv") is None:
+        pytest.skip("there is no uv on this machine's path")
     assert run(another(wheels), "python look.py") == 0
     before = contents(wheels)
     install = f"{way} --no-index --find-links wheels extra"
@@ -126,10 +134,9 @@ def with_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{place}")
 
 
+@PROCESSES
 @pytest.mark.usefixtures("with_sudo")
 def test_however_an_installation_is_spelled_the_environment_keeps_its_bytes(wheels: Steps) -> None:
-    if wheels.engine.name == "docker":
-        pytest.skip("a container has its own files")
     wheels.write("install.py", INSTALL)
     ways = (*SPELLINGS, *(WITH_UV if shutil.which("uv") else ()))
     for number in range(len(ways)):
@@ -156,9 +163,8 @@ def all_bytes(steps: Steps) -> dict[str, str]:
     }
 
 
+@PROCESSES
 def test_a_setup_py_that_installs_itself_does_so_in_the_step(wheels: Steps) -> None:
-    if wheels.engine.name == "docker":
-        pytest.skip("a container has its own files")
     if run(another(wheels), "python -c 'import setuptools'"):
         pytest.skip("the environment has no setuptools")
     wheels.write("setup.py", "from setuptools import setup\nsetup(name='mine', version='1', py_modules=['mine'])\n")
@@ -170,12 +176,11 @@ def test_a_setup_py_that_installs_itself_does_so_in_the_step(wheels: Steps) -> N
     assert all_bytes(wheels) == before
 
 
+@PROCESSES
 @pytest.mark.parametrize("verb", ["install -y numpy", "env update -f x.yml", "remove numpy"])
 def test_conda_says_why_it_changes_nothing_and_what_does(
     wheels: Steps, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if wheels.engine.name == "docker":
-        pytest.skip("a container has its own files")
     what = f"`conda {verb.partition(' -')[0].removesuffix(' numpy')}`"
     if shutil.which("conda") is None:
         assert run(wheels, "command -v conda") == 1, "a script that looks for conda finds none where there is none"
@@ -232,9 +237,8 @@ def test_several_ranks_may_install_at_the_same_time(wheels: Steps) -> None:
     assert run(wheels, install) == 0, wheels.log(0) + wheels.log(1) + wheels.log(2)
 
 
+@PROCESSES
 def test_an_editable_package_and_a_program_of_a_package_work_in_the_step(wheels: Steps) -> None:
-    if wheels.engine.name == "docker":
-        pytest.skip("an image has what the container installs")
     site = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
     wheels.write("mine/mine.py", "answer = 'editable'\n")
     commands = (
@@ -249,9 +253,8 @@ def test_an_editable_package_and_a_program_of_a_package_work_in_the_step(wheels:
     assert wheels.log().endswith("editable\nprogram\n")
 
 
+@PROCESSES
 def test_a_step_that_installs_nothing_leaves_the_environment_as_the_person_made_it(wheels: Steps) -> None:
-    if wheels.engine.name == "docker":
-        pytest.skip("containers have their own files")
     wheels.write("train.py", "import os, sys, shared\nprint(sys.prefix, os.path.dirname(shared.__file__))\n")
     assert run(wheels, "python train.py && python -S -c 'print(1)' && ls \"$AZUREML_DEBUGGEE_PACKAGES\"") == 0
     prefix, site = wheels.log().splitlines()[0].rsplit(" ", 1)
