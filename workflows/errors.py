@@ -43,7 +43,7 @@ class UserError(Exception):
         # Here, before anything is cut: it goes to the screen, to logs and into records.
         problem, remedy = scrub(problem), scrub(remedy)
         super().__init__(problem, remedy)
-        self.problem = _one_line(problem)
+        self.problem = _sentence(_one_line(problem))
         self.remedy = _one_line(remedy)
         self.file = file
         self.line = line
@@ -60,6 +60,11 @@ class UserError(Exception):
             numbers = [str(number) for number in (self.line, self.column) if number]
             where = f"{':'.join([str(place), *numbers])}: "
         return f"{where}error: {self.problem}\n{self.remedy}"
+
+
+def _sentence(text: str) -> str:
+    """A message with a full stop, which one that ends with another program's words may lack."""
+    return text if text.endswith((".", "!", "?", "…", ":")) or not text else f"{text}."
 
 
 def _one_line(text: str) -> str:

@@ -65,8 +65,9 @@ def test_a_terminal_shows_the_time_and_the_age_of_the_line_in_its_own_width(colu
     drawn = [one for one in seen_on_a_terminal(columns, "Collecting " + "x" * 300, as_json) if "Collecting" in one]
     assert max(map(len, drawn)) == columns
     seconds = [int(found[1]) for one in drawn if (found := re.search(r"build (\d+) s ", one))]
-    assert {0, 1, 2, 3} <= set(seconds) and seconds == sorted(seconds)
-    assert "(for" not in drawn[0]
+    # A busy machine may leave a second out.
+    assert seconds == sorted(seconds) and len(set(seconds)) > 2 and seconds[-1] >= 3
+    assert seconds[0] > 1 or "(for" not in drawn[0]
     assert drawn[-1].endswith("s)") and "… (for" in drawn[-1]
 
 

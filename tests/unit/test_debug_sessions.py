@@ -283,7 +283,7 @@ def test_values_that_nobody_takes_are_counted_and_the_end_is_told_again(
 
 
 def test_no_debugger_stays_where_a_session_cannot_begin(program: Debuggee) -> None:
-    with pytest.raises(UserError, match="the program has no file"):
+    with pytest.raises(UserError, match="The program has no file"):
         open_session(program, Breakpoint("/nowhere/app.py", 3))
     with open_session(program), pytest.raises(UserError, match="already attached"):
         open_session(program)

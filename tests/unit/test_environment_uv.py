@@ -175,7 +175,7 @@ def test_what_uv_said(tmp_path: Path, output: str, problem: str, line: int | Non
     (tmp_path / "requirements.txt").write_text("flask\nwerkzeug\n")
     definition = load_definition(tmp_path, default_dockerfile=ROOT / "env" / "training" / "Dockerfile")
     error = pip_failed(definition, [one for one in output.splitlines() if one], what="uv")
-    assert error.problem.partition(": ")[2] == problem
+    assert error.problem.partition(": ")[2] == f"{problem.rstrip('.')}."
     assert error.line == line
     assert ("could not reach the package index" in error.problem) is (output == UNREACHABLE)
     assert error.details and not any(text.startswith("Using Python") for text in error.details)

@@ -183,7 +183,7 @@ def test_files_are_reported_under_their_local_paths(tmp_path: Path) -> None:
         assert found.stopped.file == str(path)
 
         wrong = PathMapping(local, "/nowhere")
-        with pytest.raises(UserError, match=r"the program has no file .*app\.py\n.*/nowhere"):
+        with pytest.raises(UserError, match=r"The program has no file .*app\.py\.\n.*/nowhere"):
             inspect_stop(endpoint(child.port, wrong), path, WORK, [], **options)
         assert child.ask("x abc") == "6"
 
@@ -268,7 +268,7 @@ def test_a_program_that_ends_before_the_line_is_said_at_once(tmp_path: Path) -> 
 def test_nothing_listening_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with pytest.raises(UserError, match=f"no debugger can be reached on 127.0.0.1:{port}"):
+    with pytest.raises(UserError, match=f"No debugger can be reached on 127.0.0.1:{port}"):
         inspect_stop(endpoint(port), Path("/x.py"), 1, [], trigger=None, timeout=1)
 
 
@@ -280,7 +280,7 @@ def test_a_silent_port_is_said_within_the_limit(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_port_that_closes_and_one_that_is_no_debugger_are_said() -> None:
-    for reply, said in ((b"", "lost the debugger"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not a debug adapter")):
+    for reply, said in ((b"", "Lost the debugger"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not a debug adapter")):
 
         def behave(connection: socket.socket, reply: bytes = reply) -> None:
             connection.recv(10)
@@ -453,7 +453,7 @@ def test_a_line_without_code_is_refused_with_the_next_that_has(tmp_path: Path, l
     with pytest.raises(UserError, match=f"next line that does is {following}") as caught:
         check_line(path, line)
     assert str(caught.value).startswith(f"{path}:{line}: error: ")
-    assert f"line {line} of a.py" in caught.value.problem
+    assert f"Line {line} of a.py" in caught.value.problem
 
 
 def test_the_place_of_an_error_is_told_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,13 +134,13 @@ def test_an_unreadable_file_is_an_error(unprivileged: Path) -> None:
 def test_a_folder_in_place_of_the_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / ".vscode" / "launch.json").mkdir(parents=True)
     error = refused(tmp_path)
-    assert (error.problem, error.file) == ("is a folder, not a file", tmp_path / ".vscode" / "launch.json")
+    assert (error.problem, error.file) == ("This is a folder, not a file.", tmp_path / ".vscode" / "launch.json")
 
 
 def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / ".vscode").write_bytes(b"mine")
     error = refused(tmp_path)
-    assert (error.problem, error.file) == ("is a file, not a folder", tmp_path / ".vscode")
+    assert (error.problem, error.file) == ("This is a file, not a folder.", tmp_path / ".vscode")
     assert (tmp_path / ".vscode").read_bytes() == b"mine"
 
 
@@ -206,7 +206,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(
 
     monkeypatch.setattr(os, "fsync", full)
     error = refused(tmp_path)
-    assert error.problem == "cannot be written: no space left on device"
+    assert error.problem == "This file cannot be written: no space left on device."
     assert error.remedy.startswith("Free some space")
     assert [p.name for p in tmp_path.rglob("*")] == ([".vscode", "launch.json"] if existing else [])
 

@@ -138,7 +138,7 @@ def test_waiting_for_another_command_ends_with_an_error(tmp_path: Path, monkeypa
         return document
 
     jsonc_file.edit_file(file, change)
-    assert [error.problem for error in errors] == ["another command has been changing it for 0.2 s"]
+    assert [error.problem for error in errors] == ["Another command has been changing it for 0.2 s."]
     assert write_configurations(tmp_path, [NEW]) == "added"
 
 

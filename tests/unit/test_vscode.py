@@ -136,7 +136,7 @@ def test_where_launch_json_cannot_be_written_tasks_json_is_as_it_was(tmp_path: P
         "        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n    replace(one, other)\nos.replace = refuse\n"
     )
     (project.folder / "tasks.py").write_text(full + (project.folder / "tasks.py").read_text())
-    project.inv("vscode.setup", "--stop-after").says("launch.json: error: cannot be written: no space left")
+    project.inv("vscode.setup", "--stop-after").says("launch.json: error: This file cannot be written: no space left")
     assert launch.read_text() == kept
     assert tasks.read_bytes() == before if there else not tasks.exists()
 

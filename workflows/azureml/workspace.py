@@ -228,16 +228,16 @@ def _read_configuration(path: Path) -> dict[str, str | None]:
     try:
         found = json.loads(read_text(path, "utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise UserError(f"this is not JSON: {error.msg}.", remedy, file=shown(path), line=error.lineno) from error
+        raise UserError(f"This is not JSON: {error.msg}.", remedy, file=shown(path), line=error.lineno) from error
     except RecursionError as error:
-        raise UserError("it is nested too deeply.", remedy, file=shown(path), line=1) from error
+        raise UserError("This file is nested too deeply.", remedy, file=shown(path), line=1) from error
     except UnicodeDecodeError as error:
         line = line_at(error.object, error.start)
-        raise UserError("it is not UTF-8.", remedy, file=shown(path), line=line) from error
+        raise UserError("This file is not UTF-8.", remedy, file=shown(path), line=line) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"it cannot be read: {error}.", remedy, file=shown(path)) from error
+        raise UserError(f"This file cannot be read: {error}.", remedy, file=shown(path)) from error
     if not isinstance(found, dict):
-        raise UserError("it names no workspace.", remedy, file=shown(path))
+        raise UserError("This file names no workspace.", remedy, file=shown(path))
     values: dict[str, str | None] = {}
     for field, (_, key) in _CONFIGURATION.items():
         value = found.get(key)

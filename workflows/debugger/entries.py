@@ -83,12 +83,12 @@ def require_array(document: Document, file: Path, key: str, name: str = "name") 
         return
     if not isinstance(listed, list):
         remedy = f'Write "{key}": [ … ] there; the file was not changed.'
-        raise UserError(f'"{key}" must be an array', remedy, file=file, line=document.line((key,)))
+        raise UserError(f'"{key}" must be an array.', remedy, file=file, line=document.line((key,)))
     for index, entry in enumerate(listed):
         if isinstance(entry, dict) and not isinstance(entry.get(name, ""), str):
             line = document.line((key, index, name))
             remedy = "Write its name in quotes; the file was not changed."
-            raise UserError(f'"{name}" of an entry of "{key}" must be a text', remedy, file=file, line=line)
+            raise UserError(f'"{name}" of an entry of "{key}" must be a text.', remedy, file=file, line=line)
 
 
 def names(listed: Any, name: str = "name") -> set[str]:

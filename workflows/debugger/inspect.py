@@ -194,7 +194,7 @@ class Trigger:
             if time.monotonic() < deadline:
                 continue
             raise UserError(
-                f"the program went on, but the request did not end within {timeout:g} s: --timeout ended the wait",
+                f"The program went on, but the request did not end within {timeout:g} s: --timeout ended the wait",
                 f"Allow more time, such as --timeout {2 * timeout:g}, or look at the program's log.",
             )
         if self._error is not None:
@@ -238,10 +238,10 @@ def see_going(session: DebugSession, happening: Happening, place: str) -> None:
         UserError: The condition has raised.
     """
     if happening.kind == model.ENDED:
-        raise Ended(f"the program ended before it reached {place}", "Look at its log, then start it again.")
+        raise Ended(f"The program ended before it reached {place}", "Look at its log, then start it again.")
     if happening.kind == model.LOST:
         again = "Start the program again and look at its log."
-        raise Lost(f"lost the debugger on {session.where}: {happening.text}", again)
+        raise Lost(f"Lost the debugger on {session.where}: {happening.text}", again)
     if happening.kind == model.CONDITION:
         raise UserError(happening.text, "Correct it. The program goes on.")
 

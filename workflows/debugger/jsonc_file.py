@@ -48,14 +48,14 @@ def edit_file(file: Path, change: Callable[[Document], Document]) -> bool:
             document = parse(before)
         except JsoncError as error:
             remedy = f"Correct line {error.line}, or rename the file to get a new one; it was not changed."
-            raise UserError(f"cannot be parsed: {error}", remedy, file=file, line=error.line) from error
+            raise UserError(f"This file cannot be parsed: {error}", remedy, file=file, line=error.line) from error
         after = change(document).data
         if after == before:
             return False
         try:
             _replace(target, after)
         except OSError as error:
-            problem = f"cannot be written: {_reason(error)}"
+            problem = f"This file cannot be written: {_reason(error)}"
             raise UserError(problem, _write_remedy(error, target), file=file) from error
         return True
 
@@ -67,11 +67,11 @@ def _locked(file: Path, target: Path) -> Iterator[None]:
         try:
             stack.enter_context(locks.hold(locks.folder() / f"{digest}.lock", LOCK_TIMEOUT))
         except locks.HeldError as error:
-            problem = f"another command has been changing it for {LOCK_TIMEOUT:g} s"
+            problem = f"Another command has been changing it for {LOCK_TIMEOUT:g} s"
             raise UserError(problem, "Wait for that command or end it, then try again.", file=file) from error
         except (OSError, RuntimeError) as error:
             told = storage.explained(error)
-            problem = f"cannot be locked: {told.problem if told else _reason(error)}"
+            problem = f"This file cannot be locked: {told.problem if told else _reason(error)}"
             remedy = told.remedy if told else "Let XDG_CACHE_HOME, or TMPDIR, name a folder you can write to."
             raise UserError(problem, remedy, file=file) from error
         yield
@@ -86,13 +86,13 @@ def _read(file: Path, target: Path) -> bytes:
         return b""
     except NotADirectoryError as error:
         remedy = "Rename that file; VS Code keeps its settings in a folder of this name."
-        raise UserError("is a file, not a folder", remedy, file=file.parent) from error
+        raise UserError("This is a file, not a folder.", remedy, file=file.parent) from error
     except OSError as error:
         remedy = "Give yourself the right to read it and its folder, then try again."
         if error.errno == errno.EFBIG:
             remedy = "Rename it to get a new one; it was not changed."
-        raise UserError(f"cannot be read: {_reason(error)}", remedy, file=file) from error
-    what = "is a folder, not a file" if stat.S_ISDIR(kind) else "is not a regular file"
+        raise UserError(f"This file cannot be read: {_reason(error)}", remedy, file=file) from error
+    what = "This is a folder, not a file." if stat.S_ISDIR(kind) else "This is not a regular file."
     raise UserError(what, "Rename or remove it, then try again.", file=file)
 
 

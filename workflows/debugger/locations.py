@@ -162,7 +162,7 @@ def check_line(path: Path, line: int) -> None:
         remedy = f"The next line that does is {lines[position]}: {path.name}:{lines[position]}"
     else:
         remedy = f"The last line that does is {lines[-1]}: {path.name}:{lines[-1]}"
-    raise UserError(f"line {line} of {path.name} holds no code that runs", remedy, file=path, line=line)
+    raise UserError(f"Line {line} of {path.name} holds no code that runs", remedy, file=path, line=line)
 
 
 def first_line(path: Path) -> int:

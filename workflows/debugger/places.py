@@ -101,7 +101,7 @@ def find_function(source: Path, name: str) -> tuple[int, str]:
     if not named:
         known = ", ".join(one[0] for one in found[:20]) or "none"
         raise BadValue(
-            f"there is no function {name} in {source.name}",
+            f"There is no function {name} in {source.name}",
             f"Write it as FILE:LINE, for example {source.name}:42, or name one of its functions: {known}.",
         )
     if len({one[0] for one in named}) > 1:

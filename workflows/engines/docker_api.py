@@ -183,9 +183,9 @@ def _of(container: str, what: str) -> str:
 
 def _lost() -> Exception:
     """The error for an engine that does not answer any more."""
-    from requests.exceptions import ConnectionError as Lost
+    from requests.exceptions import ConnectionError as NoConnection
 
-    return Lost("it did not answer")
+    return NoConnection("it did not answer")
 
 
 def _refuse(status: int, what: str, body: bytes) -> None:

@@ -253,7 +253,7 @@ def _snapshot(state: State) -> Tool:
             flow = runs.flow_of(state, chosen.kind)
             found = flow.snapshots(chosen, step) if chosen.kind == runs.PIPELINE else flow.snapshots(chosen)  # type: ignore[call-arg]
         if None not in (rank, number):
-            raise UserError("number says which snapshot, and so does rank.", "Leave out one of the two.")
+            raise UserError("Both number and rank say which snapshot.", "Leave out one of the two.")
         taken = found.choose(rank, number)
         shown: Answer = looking.look(taken, found.sources(taken), frame, list(expressions))
         for title in ("locals", "values"):

@@ -43,8 +43,8 @@ SOURCE_HELP = {
     "model": "With --source azureml: registered model, NAME or NAME:VERSION.",
 }
 MODEL_HELP = {
-    "model": "Registered model to download in place of a model folder, azureml:NAME[:VERSION|@latest]; "
-    "with --source azureml, the one that is packaged, NAME or NAME:VERSION.",
+    "model": "Registered model to download in place of a model folder, azureml:NAME[:VERSION|@latest]. "
+    "NAME or NAME:VERSION is a model to package (--source azureml).",
 }
 GENERATE_HELP = {"generate_dockerfile": "With --source azureml: download the build context and build the image here."}
 

@@ -29,15 +29,15 @@ def as_user_errors(where: str) -> Iterator[None]:
         yield
     except DapUnreachable as error:
         raise UserError(
-            f"no debugger can be reached on {where}: {error}",
+            f"No debugger can be reached on {where}: {error}",
             "Start the program with debugging first.",
         ) from error
     except EvaluationTimeout as error:
         raise UserError(str(error), "Ask for less. The program goes on.") from error
     except DapTimeout as error:
-        raise UserError(f"the debugger on {where} does not answer: {error}", again) from error
+        raise UserError(f"The debugger on {where} does not answer: {error}", again) from error
     except DapClosed as error:
-        raise Lost(f"lost the debugger on {where}: {error.reason}", again) from error
+        raise Lost(f"Lost the debugger on {where}: {error.reason}", again) from error
     except DapError as error:
         if "already being debugged" in str(error) and "; to take over: " in str(error):
             # An agent's session says of itself who has it, and what ends it (azureml_debuggee.pair).
@@ -45,10 +45,10 @@ def as_user_errors(where: str) -> Iterator[None]:
             raise UserError(f"{said} to the program on {where}", f"To take over: {command}") from error
         if "already being debugged" in str(error):
             raise UserError(
-                f"an editor is already attached to the program on {where}",
+                f"An editor is already attached to the program on {where}",
                 "Disconnect it (Shift+F5 in VS Code) and try again.",
             ) from error
         # The words of debugpy 1.8.22's adapter for a program that is gone.
         if "disconnected unexpectedly" in str(error) or str(error) == "No more messages":
-            raise UserError(f"the program behind {where} ended while it was looked at", again) from error
-        raise UserError(f"the debugger on {where} refused: {error}", again) from error
+            raise UserError(f"The program behind {where} ended while it was looked at", again) from error
+        raise UserError(f"The debugger on {where} refused: {error}", again) from error

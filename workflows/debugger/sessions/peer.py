@@ -179,7 +179,7 @@ def require_file(view: Json, path: str, endpoint: DebugEndpoint) -> None:
     if view.get("verified", True) or "does not exist" not in str(view.get("message", "")):
         return
     roots = ", ".join(f"{m.local_root} is {m.remote_root}" for m in endpoint.path_mappings) or "none"
-    raise UserError(f"the program has no file {path}", f"Check the path mappings: {roots}.")
+    raise UserError(f"The program has no file {path}", f"Check the path mappings: {roots}.")
 
 
 def _base(path: str) -> str:

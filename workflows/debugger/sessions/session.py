@@ -264,13 +264,13 @@ class DebugSession(Looks):
     def _peer(self, child: int | None) -> Peer:
         peer = self._peers.get(child)
         if peer is None:
-            raise UserError(f"child process {child} has ended", "Wait for another one.")
+            raise UserError(f"Child process {child} has ended", "Wait for another one.")
         return peer
 
     def _stopped(self, stop: Stop) -> Peer:
         peer = self._peer(stop.child)
         if peer.stop is not stop:
-            raise UserError("the program has gone on since that stop", "Wait for the next one, or pause it.")
+            raise UserError("The program has gone on since that stop.", "Wait for the next one, or pause it.")
         return peer
 
     def _listen(self, client: DapClient) -> None:
