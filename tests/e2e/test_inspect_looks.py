@@ -33,6 +33,8 @@ def read(text):
 def run(raw_data):
     numbers = read(raw_data)
     found = [scale(number, 10) for number in numbers]
+    if len(numbers) == 4:
+        breakpoint()
     return {"found": found, "total": sum(found)}
 """
 FOUND = 23  # `found` is known there.
@@ -100,6 +102,10 @@ def test_a_service_is_looked_at_in_every_way_without_a_restart(project: Project)
     seen = look("json.decoder:JSONDecoder.decode", "--all-code", "--when", "'data' in s", "--eval", "s")
     assert seen["values"] == {"s": repr(body)}
 
+    four = ("--request", '{"data": [1, 2, 3, 4]}', "--json")
+    seen = project.ok("deploy.inspect", *four).json
+    assert seen["stopped"]["function"] == "run" and seen["response"]["body"]["total"] == 100
+
     many = project.ok(
         "deploy.inspect", "score.py:run", "--repeat", "3", "--times", "3", "--request", body, "--json"
     ).json
@@ -136,9 +142,17 @@ def test_what_cannot_be_looked_at_is_said_in_two_lines_and_the_service_goes_on(p
     other.write_text("def work():\n    return 1\n")
     refused("other.py:work", said=("other.py:work was not reached",))
     project.inv("deploy.inspect", "score.py:run", "--request", "{1}").says("neither a file nor JSON", code=2)
+    refused(said=("breakpoint() was not reached",))
+    refused("--on-error", "KeyError", said=("No KeyError was raised",))
+    project.inv("deploy.inspect").says("Nothing says where to stop", code=2)
     # After all that it answers as ever.
     seen = project.ok("deploy.inspect", "score.py:run", "--request", body, "--json").json
     assert seen["response"]["body"] == {"found": [10], "total": 10}
+    # One that holds says so, and holds on.
+    project.debug("--wait")
+    for _ in range(2):
+        result = project.ok("deploy.inspect", "--json")
+        assert result.json["holds"] and "holds before score.py is loaded" in result.err
 
 
 @ANY_ENGINE
@@ -183,4 +197,4 @@ def test_a_running_step_is_looked_at_again_and_again(pipelines: PipelineProject)
     pipelines.inv("pipeline.inspect", "work.py:7", "--log", "1", "--when", "x").says("--when x raises at work.py:7")
     assert pipelines.step("work")["status"] == "Running"
     pipelines.ok("pipeline.cancel")
-    pipelines.inv("pipeline.inspect", "work.py:7").says("")
+    pipelines.inv("pipeline.inspect", "work.py:7").says("Canceled")

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..debugger.inspect import Words
+from ..debugger.locations import first_line
 from ..debugger.looking import Tell, Wanted
-from ..debugger.readiness import Events, read_events
-from ..errors import UserError
+from ..debugger.readiness import Events, current_state, read_events
+from ..errors import BadValue, UserError
 from ..models import Service
 from . import by_itself
 from .answers import exchange, ready_status
@@ -32,12 +33,13 @@ class Look:
     """What is wanted of an inspection.
 
     Attributes:
-        locations: Where, as typed; none to stop where the request raises.
+        locations: Where, as typed; none to stop where the request raises, or at ``at_breakpoint``.
         request: What is sent.
         wanted: What to do there.
         is_given: Whether the person has said what to send.
         number: Of a request that was kept, its number.
         repeat: How often it is sent, one after the other.
+        at_breakpoint: Whether to stop where the code calls ``breakpoint()``; no location is named then.
     """
 
     locations: tuple[str, ...]
@@ -46,11 +48,12 @@ class Look:
     is_given: bool = True
     number: int | None = None
     repeat: int = 1
+    at_breakpoint: bool = False
 
     @property
     def by_server(self) -> bool:
         """Whether to stop at what the server answers for, with no place and no type of exception named."""
-        return not self.locations and not self.wanted.raised
+        return not (self.locations or self.wanted.raised or self.at_breakpoint)
 
 
 def inspect(service: Service, look: Look, tell: Tell) -> dict[str, Any]:
@@ -65,6 +68,8 @@ def inspect(service: Service, look: Look, tell: Tell) -> dict[str, Any]:
         BadValue: A location cannot be read.
         UserError: No line is reached, another debugger is attached, and so on.
     """
+    if look.at_breakpoint and not look.is_given:
+        return _what_holds(service, tell)
     from ..debugger import looking
     from ..debugger.places import read_place
     from ..debugger.raised import inspect_raised, own_code
@@ -97,10 +102,25 @@ def inspect(service: Service, look: Look, tell: Tell) -> dict[str, Any]:
         own=own_code(service.endpoint.path_mappings),
         trigger=posting.post_all,
         summarize=lambda responses: posting.summary(responses[-1]),
-        words=late if places else _nothing_raised(look),
+        words=_none_of_type(wanted.raised) if wanted.raised else late,
     )
     result = {**found.as_json(), "response": found.result[-1]}
     return {**result, "responses": found.result} if look.repeat > 1 else result
+
+
+def _what_holds(service: Service, tell: Tell) -> dict[str, Any]:
+    """What is said of a service that holds, with no place named and nothing posted.
+
+    Raises:
+        BadValue: It does not hold.
+    """
+    if current_state(service.events) != "waiting":
+        raise BadValue(
+            "Nothing says where to stop.", "Name a line, such as score.py:21, or: --on-error --request FILE, --failed"
+        )
+    place = {"file": str(service.score_script), "line": first_line(service.score_script), "function": "<module>"}
+    tell("holds", place)
+    return {"stopped": place, "stack": [place], "locals": {}, "values": {}, "response": None, "holds": True}
 
 
 def _nothing_given(place: str, summary: str) -> tuple[str, str]:
@@ -108,6 +128,16 @@ def _nothing_given(place: str, summary: str) -> tuple[str, str]:
         f"No request was given, so an empty JSON object was posted; {place} was not reached: {summary}",
         "Post what run() takes: --request FILE; to reach imports and init: inv deploy.debug --wait",
     )
+
+
+def _none_of_type(kind: str) -> Words:
+    def ended(place: str, summary: str) -> tuple[str, str]:
+        return (
+            f"No {kind} was raised, whether caught or not: {summary}",
+            "Name it as the code does, with its module where it is not Python's own, such as json.JSONDecodeError.",
+        )
+
+    return Words(ended=ended)
 
 
 def _nothing_raised(look: Look) -> Words:

@@ -213,6 +213,9 @@ class Shown:
             self._log(told)
         elif kind == "response":
             show_response(self._console, told)
+        elif kind == "holds":
+            self._console.line(f"The service holds before {Path(told['file']).name} is loaded; nothing has run yet.")
+            self._console.line(f"To stop in it   inv deploy.inspect {Path(told['file']).name}:{told['line']}")
         elif kind == "ranks":
             self._ranks(told)
 

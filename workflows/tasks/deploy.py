@@ -323,18 +323,17 @@ def inspect(
     )
     if typed.locations and on_error:
         raise BadValue("One stop at a time: at a line, or with --on-error where the request raises.", "Leave out one.")
-    if not typed.locations and not on_error and number is None:
-        raise BadValue(
-            "Nothing says where to stop.", "Name a line, such as score.py:21, or: --on-error --request FILE, --failed"
-        )
     wanted = read_looks(typed)
     shown = Shown(run.console, [run.settings.project], all_code)
     file, body = typed_body(request, read_stdin)
     posted = read(file, content_type, method, form, query, header, body)
-    look = Look(typed.locations, posted, wanted, is_given, repeat=read_number("repeat", repeat, 1))
+    often, anywhere = read_number("repeat", repeat, 1), not (typed.locations or on_error) and number is None
+    look = Look(typed.locations, posted, wanted, is_given, repeat=often, at_breakpoint=anywhere)
     seen: dict[str, Any] = {}
     try:
         seen = _deployment(run, held=False).inspect(look, number, shown.tell)
+        if seen["response"] is None:
+            return
         if look.repeat == 1:
             show_response(run.console, seen["response"])
         say_missed(run.console, seen)
