@@ -64,7 +64,7 @@ def read(path: Path, what: str, *, bare: bool = False) -> list[Entry]:
         raise UserError(problem, _remedy(path, what, error), file=shown(path)) from error
     if (blanks := _BLANKS.search(text)) is not None:
         # The library's time grows with the square of their number.
-        problem = f"this line has more than {_MOST_BLANKS} blanks in a row."
+        problem = f"This line has more than {_MOST_BLANKS} blanks in a row."
         raise UserError(problem, "Take them out.", file=shown(path), line=line_at(text, blanks.start()))
     found: list[Entry] = []
     for binding in parse_stream(StringIO(text)):
@@ -73,9 +73,9 @@ def read(path: Path, what: str, *, bare: bool = False) -> list[Entry]:
         line = binding.original.line + line_at(binding.original.string, lead) - 1
         if binding.error or (binding.key is not None and binding.value is None and not bare):
             # Not the line itself: it may be a secret.
-            problem, remedy = "this line is not NAME=value.", "Write NAME=value, or # in front of a comment."
+            problem, remedy = "This line is not NAME=value.", "Write NAME=value, or # in front of a comment."
             if binding.error and (begun := _OPEN_QUOTE.match(binding.original.string)) is not None:
-                problem, remedy = "the quote is not closed.", f"Write {begun[1]} at the end of the value, too."
+                problem, remedy = "The quote is not closed.", f"Write {begun[1]} at the end of the value, too."
             raise UserError(problem, remedy, file=shown(path), line=line)
         if binding.key is not None:
             keep_variables({binding.key: binding.value or ""})

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from workflows import process_identity as identity
 from workflows.errors import UserError
 from workflows.project import read_json, write_json
-from workflows.runs import agents, identity
+from workflows.runs import agents
 
 
 def announce(project: Path, run_id: str = "sums-1-abcdef", port: int = 5678) -> agents.AgentSession:

@@ -84,14 +84,14 @@ def test_a_quote_that_is_not_closed_is_said(tmp_path: Path, text: str) -> None:
     (tmp_path / ".env").write_text(text)
     with pytest.raises(UserError) as caught:
         resolve(tmp_path, environ={})
-    assert caught.value.problem == "the quote is not closed." and caught.value.line == 2
+    assert caught.value.problem == "The quote is not closed." and caught.value.line == 2
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["B\n", "B='a' b\n", "=1\n", "'B=1\n"])
 def test_another_malformed_line_is_no_open_quote(tmp_path: Path, text: str) -> None:
     (tmp_path / ".env").write_text(text)
-    with pytest.raises(UserError, match="this line is not NAME=value") as caught:
+    with pytest.raises(UserError, match="This line is not NAME=value") as caught:
         resolve(tmp_path, environ={})
     assert caught.value.line == 1
 
