@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 from experiments import TRAIN
+from pages import blocks
 from pipelines import FAMILY, PipelineProject, make_pipeline_project
 from projects import ATTACH_SCHEMA, PLAIN, ROOT, Project
 
@@ -338,6 +339,12 @@ def test_the_server_for_agents_is_written_and_what_the_user_has_in_mcp_json_stay
     assert ours["type"] == "stdio" and ours["args"] == [
         *("-m", "invoke", "--search-root", "${workspaceFolder}", "mcp.serve"),
     ]
+    shown = [json.loads(one.text) for one in blocks(ROOT / "docs" / "agents.md") if one.file.endswith("mcp.json")]
+    for page in shown:
+        (servers,) = page.values()
+        there = servers["azureml-debug"]
+        assert there["type"] == "stdio" and set(there["args"]) <= set(ours["args"])
+    assert shown[0]["servers"]["azureml-debug"]["args"] == ours["args"]
     file.write_text(text.replace('"mcp.serve"', '"mcp.serve", "--read-only"'))
     project.ok("vscode.setup", "--mcp")
     assert "--read-only" in file.read_text()

@@ -29,6 +29,8 @@ _NEXT_STOP_SECONDS = 5.0
 _MOST_KEPT, _MOST_TEXT = 500, 2000
 #: Characters of all of them in one answer, and of what stands around each.
 _MOST_TOLD, _ENTRY = 40_000, 60
+#: Seconds that the program may take to send what it has logged; what is told then.
+_SETTLE_SECONDS, _ASKED = 1.0, "asked"
 #: What makes a program that holds at an exception hold again once its debugger has left.
 _KEEP = "__import__('sys').modules['azureml_debuggee.postmortem'].hold_again()"
 
@@ -110,6 +112,8 @@ class Attached:
         self._over: tuple[str, str] | None = None
         self._ending = threading.Lock()
         self._asked = 0.0
+        #: Who waits until what has happened so far was taken.
+        self._heard: list[threading.Event] = []
         #: Why it could not be begun.
         self.refusal: UserError | None = None
         self._mark: agents.AgentSession | None = None
@@ -210,10 +214,15 @@ class Attached:
 
     def _take(self, happening: Happening) -> None:
         with self._changed:
-            if happening.kind == kinds.STOPPED:
+            if happening.kind == _ASKED:
+                for heard in self._heard:
+                    heard.set()
+                self._heard.clear()
+            elif happening.kind == kinds.STOPPED:
                 self._stop = happening.stop
             elif happening.kind == kinds.CONTINUED:
-                self._stop = next(iter(self.debug.stops), None)
+                # Another process of it may stand still; it is not what was let go on.
+                self._stop = self._stop if self._stop in self.debug.stops else None
             elif happening.kind not in (kinds.ENDED, kinds.LOST):
                 self._lost += happening.dropped + (len(self._kept) == _MOST_KEPT)
                 self._kept.append(happening)
@@ -292,7 +301,7 @@ class Attached:
         if process is not None:
             found = next((one for one in self.debug.stops if one.child == process), None)
         else:
-            found = self._stop
+            found = self._stop or next(iter(self.debug.stops), None)
         if found is None:
             raise UserError(
                 f"{f'Child process {process} of ' if process is not None else ''}{self.place.what} is running.",
@@ -321,6 +330,19 @@ class Attached:
             self.check()
             raise
 
+    def settle(self) -> None:
+        """Have values that were logged up to now told: they come together in the program before they are sent."""
+        if self._debug is None or self.is_over or not any(one.breakpoint.log for one in self._debug.breakpoints):
+            return
+        with contextlib.suppress(UserError):
+            self._debug.settle(_SETTLE_SECONDS)
+            heard = threading.Event()
+            with self._changed:
+                self._heard.append(heard)
+            # It comes behind them.
+            self._debug.post(Happening(_ASKED))
+            heard.wait(_SETTLE_SECONDS)
+
     def since(self) -> dict[str, Any]:
         """What has happened since the last call, and how it stands."""
         with self._changed:
@@ -337,12 +359,12 @@ class Attached:
             told |= {"state": "attaching", "waits_for": waits}
         elif stop is not None:
             told |= {"state": "stopped", "stopped": self.stop_json(stop)}
-            others = [self.stop_json(one) for one in self.debug.stops if one != stop]
-            if others:
-                told["also_stopped"] = others
         else:
             seconds = time.monotonic() - self._goes_on_since
             told |= {"state": "running", "seconds": round(seconds, 1), "waits_for": self._waits_for(seconds)}
+        others = [self.stop_json(one) for one in self.debug.stops if one != stop] if self._debug is not None else []
+        if others and over is None:
+            told["also_stopped"] = others
         shown: list[dict[str, Any]] = []
         size = 0
         for one in reversed(kept):

@@ -86,6 +86,10 @@ def _check(run: RunRecord, only: StepRecord | None, rank: int | None) -> None:
     Raises:
         UserError: It is over, it is not debugged, it has no such rank.
     """
+    if run.foreign:
+        raise UserError(
+            f"The run {run.run_id} came here with a copy of its project; it belongs to the original.", "Attach there."
+        )
     steps = [only] if only is not None else run.steps
     debugged = [one for one in steps if one.debugged]
     what = f"{only.name} of the run {run.run_id}" if only is not None else f"The run {run.run_id}"

@@ -52,6 +52,7 @@ def made(state: State) -> list[Tool]:
 
 def _told(state: State, name: str, session: Attached, **more: Any) -> Answer:
     """What has happened in a session; one that is over is forgotten once that was told."""
+    session.settle()
     told: Answer = {"session": name, **session.since(), **more}
     if told["state"] == "over" and not tools.is_given_up():
         state.forget(name)
@@ -172,6 +173,7 @@ def _clear_breakpoints(state: State) -> Tool:
         chosen = known if numbers is None else list(numbers)
         if unknown := [number for number in chosen if number not in known]:
             raise UserError(f"There is no breakpoint {unknown[0]}.", f"Those there are: {known or 'none'}.")
+        one.settle()
         one.debug.remove(*chosen)
         return {"session": session, "breakpoints": attaching.placed(one)}
 

@@ -188,7 +188,7 @@ def service_json(state: State) -> dict[str, Any] | None:
 
 
 def settled(state: State, run: RunRecord, only: str | None = None, rank: int | None = None) -> list[Attachable]:
-    """What a debugger is welcome in now, of a run that was started to be debugged; what holds comes first."""
+    """What a debugger is welcome in now; what holds comes first, what has one last."""
     found = [
         one
         for step in run.steps
@@ -196,4 +196,5 @@ def settled(state: State, run: RunRecord, only: str | None = None, rank: int | N
         for one in attachable.of_step(run, step)
         if one.open and (rank is None or (one.rank or 0) == rank)
     ]
-    return sorted(found, key=lambda one: one.state != attachable.WAITING)
+    order = {attachable.WAITING: 0, attachable.ATTACHED: 2}
+    return sorted(found, key=lambda one: order.get(one.state, 1))
