@@ -127,7 +127,20 @@ def test_a_failure_on_the_other_machine_is_looked_at_from_here(tmp_path: Path, h
         assert found["values"] == {"rows[:2]": "[1, 2]", "rate": "0"}
         assert project.inv("experiment.snapshot", "--remote", "--eval", "len(rows)").code == 2
         assert len(project.remote("experiment.snapshot", "--list")["snapshots"]) == 1
-        project.inv("experiment.attach", "--remote", "--snapshot").says("so not with --remote", "experiment.snapshot")
+        # The editor here opens it, with the source that is here.
+        project.ok("vscode.setup", "--remote")
+        tasks = json.loads((project.folder / ".vscode" / "tasks.json").read_text())["tasks"]
+        before = project.launch()[f"{FAMILY}: sums"]["preLaunchTask"]
+        (f5,) = (task for task in tasks if task["label"] == before)
+        assert f5["args"][-5:] == ["experiment.attach", "--snapshot", "--run", "sums", "--remote"]
+        with opened(project, "experiment.attach", "--remote", "--snapshot") as client:
+            stop = client.wait_event("stopped", 10)
+            assert stop.body["text"] == "ZeroDivisionError: division by zero"
+            frame = read_stack(client, stop.body["threadId"])[0]
+            assert (frame.file, frame.line) == (str(project.folder / "train.py"), FAILING_LINE)
+            assert evaluate(client, frame, "rows[-1]", 5) == "4"
+            client.disconnect()
+        project.inv("experiment.attach", "--remote", "--snapshot", "--rank", "7").says("Rank 7", "has left no snapshot")
 
 
 @ANY_ENGINE

@@ -64,7 +64,7 @@ class EditorFlow:
         engine, word = engines.choose(self.settings.engine)
         if word:
             self.console.line(f"Engine: {word}.")
-        # A snapshot is opened where it is: not on the machine of somebody who asks from elsewhere.
+        # What opens a snapshot is of the machine with the editor.
         found = chains.find(self.settings, engine.name, self.wanted.wait, snapshots=not report.wanted())
         known = launch_json.configurations(project)
         entries = list(chains.configurations(found, known, self._first_port, project))
@@ -78,12 +78,14 @@ class EditorFlow:
     def with_remote(self) -> dict[str, Any]:
         """Add the chains to configurations that the other machine has told of."""
         # Which chains there are is known without an engine.
-        found = chains.find(self.settings, "process", self.wanted.wait)
+        found = chains.find(self.settings, "process", self.wanted.wait, snapshots=True)
         project = self.settings.project
         known = launch_json.configurations(project)
-        entries = chains.configurations(found, known, self._first_port, project)
+        entries = list(chains.configurations(found, known, self._first_port, project))
         kept = ("name", "connect")
-        return self._write(found, [{key: one[key] for key in kept} for one in entries if one["name"] in known])
+        past = {chain.name for chain in found.chains if chain.past}
+        told = [{key: one[key] for key in kept} for one in entries if one["name"] in known and one["name"] not in past]
+        return self._write(found, [*told, *(one for one in entries if one["name"] in past)])
 
     @property
     def _first_port(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import sessions
+from .. import report, sessions
 from ..console import Console
 from ..debugger import launch_json
 from ..engines import ports, reservations
@@ -206,16 +206,31 @@ def files_of_service(project: Path) -> list[Path]:
 # An editor
 
 
+def tell_snapshot(found: Found, snapshot: Snapshot) -> None:
+    """Tell the machine from which this was asked for of a snapshot, which it fetches and opens there."""
+    places = {"mappings": found.mappings.get(snapshot.path, ()), "guesses": found.guesses(snapshot)}
+    told = {name: [one.as_json() for one in entries] for name, entries in places.items()}
+    report.tell(snapshot={"path": str(snapshot.path), "configuration": found.name(snapshot), **told})
+
+
 def open_in_editor(
-    settings: Settings, console: Console, found: Found, snapshot: Snapshot, write: bool
+    settings: Settings,
+    console: Console,
+    path: Path,
+    name: str,
+    mappings: Sequence[PathMapping],
+    guesses: Sequence[PathMapping],
+    write: bool,
 ) -> dict[str, Any]:
     """Start what shows a snapshot to an editor, and write the launch configuration that leads there.
 
     Args:
         settings: The settings.
         console: Where it shows itself.
-        found: Those that there are.
-        snapshot: The one that is shown.
+        path: The snapshot's file.
+        name: The launch configuration.
+        mappings: Where the code of the run lies here.
+        guesses: Where it may lie.
         write: Whether launch.json is written.
 
     Raises:
@@ -223,8 +238,7 @@ def open_in_editor(
     """
     project = settings.project
     launch_json.check(project)
-    name = pressed.name() or found.name(snapshot)
-    mappings = found.mappings.get(snapshot.path, ())
+    name = pressed.name() or name
     known = launch_json.configurations(project).get(name, {})
     with console.step("attach") as step:
         port = _port_in(known)
@@ -234,7 +248,7 @@ def open_in_editor(
         # F5 goes where launch.json says; else any port does, and launch.json gets it.
         if not pressed.name() and not (port and ports.is_free(port)):
             port = _first_free(settings)
-        port = serving.start(snapshot.path, mappings, found.guesses(snapshot), port, project)
+        port = serving.start(path, mappings, guesses, port, project)
         endpoint = DebugEndpoint("127.0.0.1", port, tuple(mappings))
         outcome = "unchanged"
         if write:
@@ -245,7 +259,7 @@ def open_in_editor(
             outcome = launch_json.write_configurations(project, [entry])
         step.text = f".vscode/launch.json {outcome}" if write else f"127.0.0.1:{port}"
     return {
-        "snapshot": str(snapshot.path),
+        "snapshot": str(path),
         "debug": {"host": "127.0.0.1", "port": port},
         "path_mappings": [one.as_json() for one in mappings],
         "launch_configuration": name,

@@ -107,6 +107,14 @@ REPORT = fields(
         "fetch": each(row(relative_path, text), FILES),
         "run_id": name,
         "configurations": CONFIGURATIONS,
+        "snapshot": fields(
+            {
+                "path": absolute_path,
+                "configuration": configuration_name,
+                "mappings": each(_MAPPING, LINES),
+                "guesses": each(_MAPPING, LINES),
+            }
+        ),
     },
 )
 

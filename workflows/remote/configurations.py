@@ -116,11 +116,15 @@ def ports_of(project: Path) -> dict[str, int]:
 
 def _local_root(root: str, places: Places) -> str:
     """A folder as the other machine's editor would see it, for the editor here."""
-    if root == _FOLDER or root.startswith(_FOLDER + "/"):
-        here = places.here(places.root + root[len(_FOLDER) :])
-    else:
-        here = places.here(root)
+    here = folder_here(root, places)
     path = Path(here)
     if path.is_relative_to(places.project):
         return "/".join([_FOLDER, *path.relative_to(places.project).parts])
     return here
+
+
+def folder_here(root: str, places: Places) -> str:
+    """The path here of a folder as the other machine's editor would see it."""
+    if root == _FOLDER or root.startswith(_FOLDER + "/"):
+        return places.here(places.root + root[len(_FOLDER) :])
+    return places.here(root)

@@ -25,6 +25,7 @@ from .container_editor import open_there
 from .person import Person
 from .request import Typed
 from .session import Lost, Session
+from .snapshot import Snapshot
 
 if TYPE_CHECKING:
     from .task import RemoteTask
@@ -69,6 +70,8 @@ class Follower:
         #: Files that are to come here: what was asked for, and what of it has not come yet.
         self._wanted: dict[str, Any] = {}
         self._left: list[fetch.Wanted] | None = None
+        #: A snapshot that is to be opened here.
+        self._snapshot: Snapshot | None = None
         self._ended = False
         self._screen = Output()
 
@@ -97,6 +100,8 @@ class Follower:
             self._remember()
         self._bring_all()
         self._open()
+        if self._snapshot is not None:
+            self._snapshot.open(self._typed)
         if self._result is not None:
             self._show_result(self._homely(self._result))
         return code
@@ -171,6 +176,10 @@ class Follower:
             self._result = told["result"]
         if "fetch" in told:
             self._wanted = self._asked_for(told)
+        if "snapshot" in told:
+            if not self._typed.values.get("snapshot"):
+                raise Refused("a snapshot that was not asked for")
+            self._snapshot = Snapshot(self._task.settings, self._task.console, self._task.places, told["snapshot"])
         if "configurations" in told:
             self._bring_home(told["configurations"], offset)
 
@@ -256,7 +265,7 @@ class Follower:
 
     def _bring_all(self) -> None:
         """Bring them here; where the connection is lost meanwhile, from a new one."""
-        if not self._wanted and self._typed.name not in (*_CONFIGURING, _LISTING):
+        if not self._wanted and self._snapshot is None and self._typed.name not in (*_CONFIGURING, _LISTING):
             return
         resumed = False
         for attempt in range(_ATTEMPTS):
@@ -279,6 +288,8 @@ class Follower:
             only_new = self._typed.name == _LISTING
             for name in fetch.bring_configurations(self._session, task.places, only_new):
                 console.line(f"  note: {name} is as the run there was started with")
+        if self._snapshot is not None:
+            self._snapshot.fetch(self._session)
         if not self._wanted:
             return
         with console.step("fetch") as step:
@@ -318,6 +329,8 @@ class Follower:
     def _missing(self) -> UserError:
         """What has not come here, and how to get it."""
         lost = f"The connection to {self._task.address} was lost and has not come back"
+        if self._snapshot is not None:
+            return UserError(f"{lost}; the snapshot has not come here.", "Run it again.")
         if not self._wanted:
             return UserError(
                 f"{lost}; the run configurations that the task has made there have not come here.",

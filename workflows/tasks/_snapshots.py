@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadValue, UserError
+from .. import report
+from ..errors import BadValue
 from ._runs import read_rank
 
 if TYPE_CHECKING:
@@ -105,11 +106,24 @@ def look(call: Command, found: Callable[[], Found], asked: Asked) -> None:
 def attach_snapshot(call: Command, found: Callable[[], Found], rank: str | None, only_print: bool) -> None:
     """Have VS Code open one of the snapshots."""
     from ..debugger.any_client import show_places
-    from ..flows.snapshots import open_in_editor
+    from ..flows.snapshots import open_in_editor, tell_snapshot
 
     number = read_one_rank(rank)
     there = found()
-    result = open_in_editor(call.settings, call.console, there, there.choose(number), not only_print)
+    snapshot = there.choose(number)
+    if report.wanted():
+        # The editor is where this was typed.
+        tell_snapshot(there, snapshot)
+        return
+    result = open_in_editor(
+        call.settings,
+        call.console,
+        snapshot.path,
+        there.name(snapshot),
+        there.mappings.get(snapshot.path, ()),
+        there.guesses(snapshot),
+        not only_print,
+    )
     if only_print:
         show_places(call.console, result)
     else:
@@ -137,20 +151,6 @@ def see_no_rank(rank: str | None) -> None:
     """
     if rank is not None:
         raise BadValue("--rank says which rank's snapshot is opened.", "Leave it out, or type --snapshot too.")
-
-
-def refuse_remote(call: Command, values: dict[str, Any]) -> bool:
-    """With ``--remote``: the file is on the other machine, and the editor is here.
-
-    Raises:
-        UserError: A snapshot is to be opened in the editor.
-    """
-    if values.get("snapshot"):
-        raise UserError(
-            "--snapshot opens a file of the machine that it is typed on, so not with --remote.",
-            f"What it holds is shown by: inv {call.name.partition('.')[0]}.snapshot --remote",
-        )
-    return False
 
 
 def _list(console: Console, found: Found) -> None:

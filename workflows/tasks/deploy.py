@@ -11,7 +11,7 @@ from ..errors import BadValue
 from . import _agents
 from ._command import Command, command
 from ._looks import LOOKS_HELP, LOOKS_ITERABLE
-from ._snapshots import SNAPSHOT_HELP, SNAPSHOT_HELPS, Asked, attach_snapshot, look, refuse_remote
+from ._snapshots import SNAPSHOT_HELP, SNAPSHOT_HELPS, Asked, attach_snapshot, look
 from ._stacks import HELP as STACKS_HELP
 from .container import stop_service
 
@@ -129,7 +129,6 @@ def runsvdir(run: Command) -> None:
 @command(
     json=True,
     help={"print": PRINT_HELP, "snapshot": SNAPSHOT_HELP, "take_over": _agents.TAKE_OVER_HELP},
-    before=refuse_remote,
 )
 def attach_config(run: Command, print: bool = False, snapshot: bool = False, take_over: bool = False) -> None:
     """Write the launch configuration of the running service to .vscode/launch.json, or print it."""

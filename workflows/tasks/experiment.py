@@ -44,7 +44,6 @@ from ._snapshots import (
     Asked,
     attach_snapshot,
     look,
-    refuse_remote,
     say_snapshots,
     see_no_rank,
 )
@@ -284,7 +283,6 @@ def debug(
         "rank": f"With --snapshot: {SNAPSHOT_RANK_HELP}",
         "take_over": _agents.TAKE_OVER_HELP,
     },
-    before=refuse_remote,
     positional=["run"],
 )
 def attach(

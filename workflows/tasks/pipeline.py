@@ -39,7 +39,6 @@ from ._snapshots import (
     Asked,
     attach_snapshot,
     look,
-    refuse_remote,
     see_no_rank,
 )
 from ._stacks import HELP as STACKS_HELP
@@ -249,7 +248,6 @@ def tail_log(
         "rank": f"With --snapshot: {SNAPSHOT_RANK_HELP}",
         "take_over": _agents.TAKE_OVER_HELP,
     },
-    before=refuse_remote,
     positional=["run"],
 )
 def attach(
