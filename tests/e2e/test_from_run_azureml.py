@@ -73,8 +73,17 @@ def test_a_run_in_a_workspace_goes_on_there_and_one_step_of_it_here(
     assert [path.stat().st_mode & 0o777 for path in kept] == [0o400]
 
 
-def test_a_step_runs_again_with_the_code_that_it_had_in_the_workspace(project: PipelineProject) -> None:
+def test_a_step_runs_again_from_elsewhere_and_with_the_code_that_it_had(
+    server: AzureMLServer, project: PipelineProject
+) -> None:
     fail(project, "tell")
+    # From another folder, which knows nothing of it but its id.
+    other = make_v2_project(project.folder.parent / "another", server, project.folder.parent / "home")
+    other.pipeline.write_text(project.pipeline.read_text())
+    there = ("--from-run", project.status()["run_id"])
+    other.inv(*RUN, *there).says("its pipeline file is not known here", "--pipeline-file")
+    assert "the result is 36" in other.ok(*RUN, *there, "--pipeline-file", "pipeline.yml").out
+    other.clean_up()
     project.script("add").write_text("print('edited since')\n" + ADD)
     again = (*RUN, "--step", "add", "--from-run", "1")
     assert "edited since" in project.ok(*again).out

@@ -22,6 +22,7 @@ from workspaces import make_v2_project
 from workflows.debugger.dap import DapClient, DapError
 from workflows.debugger.frames import evaluate, read_locals, read_stack
 from workflows.flows.snapshots import FAMILY
+from workflows.vscode.pressed import READY, VARIABLE
 
 #: Divides by zero, in line 5.
 FAILING = """def train(rows, rate):
@@ -133,7 +134,12 @@ def test_a_failure_on_the_other_machine_is_looked_at_from_here(tmp_path: Path, h
         before = project.launch()[f"{FAMILY}: sums"]["preLaunchTask"]
         (f5,) = (task for task in tasks if task["label"] == before)
         assert f5["args"][-5:] == ["experiment.attach", "--snapshot", "--run", "sums", "--remote"]
+        pressed = project.ok(*f5["args"][-5:], **{VARIABLE: f"{FAMILY}: sums"})
+        assert pressed.out.splitlines()[-1] == READY
+        wanted = project.launch()[f"{FAMILY}: sums"]["connect"]
         with opened(project, "experiment.attach", "--remote", "--snapshot") as client:
+            # The port that launch.json has had stays.
+            assert project.launch()[f"{FAMILY}: sums"]["connect"] == wanted
             stop = client.wait_event("stopped", 10)
             assert stop.body["text"] == "ZeroDivisionError: division by zero"
             frame = read_stack(client, stop.body["threadId"])[0]

@@ -170,6 +170,7 @@ def take_over(
     if whole:
         needed = _wholes(plan, needed)
     outputs = dict(outputs_of(run, needed))
+    _see_there(run, plan, needed, outputs)
     skip = tuple(dict.fromkeys([*typed.skip, *needed]))
     inputs = {**outputs, **typed.inputs}
     return Taken(
@@ -211,6 +212,22 @@ def _plan(run: RunRecord) -> Plan:
         image = ImageRef(IN_WORKSPACE, "", "")
         return Plan(tuple(PlannedStep(step.name, "", None, image) for step in run.steps))
     return plan_of(run)
+
+
+def _see_there(run: RunRecord, plan: Plan, names: Sequence[str], outputs: Mapping[str, str]) -> None:
+    """See that what the other steps of a run take of some is there.
+
+    Raises:
+        UserError: An output is not.
+    """
+    for step in plan.steps:
+        for entry in step.inputs.values() if step.name not in names else ():
+            if entry.step in names and f"{entry.step}.{entry.output}" not in outputs:
+                raise UserError(
+                    f"The output {entry.output} of {entry.step} of the run {run.run_id} is gone.",
+                    f"Have {entry.step} run again (--step {entry.step}), or give it: --skip {entry.step} "
+                    f"--input {entry.step}.{entry.output}=PATH",
+                )
 
 
 def _wholes(plan: Plan, names: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from ..pipelines.definition import Pipeline, Step
 from ..pipelines.parts import Parts
 from ..runs import begun
 from ..runs.attachable import Attachable, names_of
-from ..runs.record import RunRecord, StepRecord
+from ..runs.record import RUNNING, RunRecord, StepRecord
 from ..runs.warm import warmed
 from ..settings import Settings
 from .examples import say_example
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from ..debugger.looking import Tell
     from .from_run import Taken
     from .snapshots import Found
+
+
+#: Seconds in which it is known whether a run that was submitted from elsewhere is over; and between two looks.
+HEARD_SECONDS, LOOK_SECONDS = 10.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,13 @@ class PipelineFlow:
         from .from_run import take_over
 
         found = self.find(run)
+        deadline = time.monotonic() + HEARD_SECONDS
+        # One that was submitted from elsewhere may be known here since a moment ago.
+        while not (found.file or found.final or any(step.status == RUNNING for step in found.steps)):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(LOOK_SECONDS)
+            found = self.refresh(found)
         file = self.settings.pipeline_file if named_file else None
         if found.in_workspace:
             self.settings = _there(self.settings, found)
