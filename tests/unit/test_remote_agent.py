@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -18,10 +19,10 @@ from typing import Any
 import pytest
 from conftest import Hostile
 
-from workflows.remote import frames
-from workflows.remote.there import agent as there
+from workflows.remote import frames, starting
+from workflows.remote.there import following
+from workflows.remote.there.task import Task
 
-AGENT = Path(frames.__file__).parent / "there" / "agent.py"
 TTY = {"columns": 80, "lines": 24, "term": "xterm"}
 
 
@@ -30,7 +31,9 @@ class Agent:
 
     def __init__(self, home: Path) -> None:
         environ = {"PATH": os.environ["PATH"], "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
-        command = [sys.executable, "-I", "-S", "-u", str(AGENT)]
+        program = home / "agent.py"
+        program.write_bytes(starting.agent())
+        command = [sys.executable, "-I", "-S", "-u", str(program)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
         self._said: queue.Queue[tuple[bytes, bytes]] = queue.Queue()
         assert self.process.stdout is not None
@@ -190,13 +193,14 @@ def test_what_is_typed_at_once_and_the_size_of_the_window_arrive(agent: Agent, t
 
 
 def test_typing_into_a_task_that_nobody_holds_any_more_keeps_nobody(tmp_path: Path) -> None:
-    task = there.Task(str(tmp_path))
+    task = Task(str(tmp_path))
     os.mkfifo(task.control)
     inbox: queue.Queue[tuple[bytes, bytes]] = queue.Queue()
     inbox.put((frames.TYPED, b"x"))
     wire: Any = SimpleNamespace(inbox=inbox)
     listened: list[bool] = []
-    listening = threading.Thread(target=lambda: listened.append(there._listen(wire, task, there.Heard())), daemon=True)
+    heard = following.Heard()
+    listening = threading.Thread(target=lambda: listened.append(following._listen(wire, task, heard)), daemon=True)
     listening.start()
     listening.join(10)
     assert listened == [True]
@@ -294,3 +298,17 @@ def test_whatever_is_asked_is_answered_or_ends_the_agent(hostile: Hostile, tmp_p
     agent.close()
     assert count > hostile.count // 3 and (tmp_path / "beside.txt").read_text() == "mine"
     assert not (tmp_path / "x").exists() and not (tmp_path.parent / "x").exists()
+
+
+def test_the_agents_modules_are_all_sent_and_know_only_those_in_front_of_them() -> None:
+    there = {path.stem for path in Path(following.__file__).parent.glob("*.py")} - {"__init__"}
+    assert set(starting._MODULES) == there
+    for number, name in enumerate(starting._MODULES):
+        text = (Path(following.__file__).parent / f"{name}.py").read_text("utf-8")
+        tree = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
+        own = [node for node in tree if isinstance(node, ast.ImportFrom) and node.level]
+        known = {node.module or one.name for node in own for one in node.names}
+        assert known <= set(starting._MODULES[:number]), name
+        others = {one.name for node in tree if isinstance(node, ast.Import) for one in node.names}
+        others |= {str(node.module) for node in tree if isinstance(node, ast.ImportFrom) and not node.level}
+        assert {one.partition(".")[0] for one in others} <= sys.stdlib_module_names, name

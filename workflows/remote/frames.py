@@ -1,6 +1,6 @@
 """How the two sides talk on one SSH channel: frames of a kind, a length and that many bytes.
 
-The other side has the same few lines in :mod:`workflows.remote.there.agent`, which cannot import anything.
+The other side has the same few lines in :mod:`workflows.remote.there.wire`, which cannot import this.
 """
 
 from __future__ import annotations

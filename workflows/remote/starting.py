@@ -28,6 +28,19 @@ _LOADER = (
     "import sys; n = int(sys.stdin.buffer.readline()); "
     "exec(compile(sys.stdin.buffer.read(n), 'agent', 'exec'), {'__name__': '__main__'})"
 )
+#: The agent's modules: each imports from those in front of it.
+_MODULES = ("wire", "machine", "folder", "environment", "task", "following", "watching", "facts", "agent")
+_TOGETHER = """
+import sys
+package = sys.modules["there"] = type(sys)("there")
+package.__path__ = []
+for name, text in TEXTS:
+    module = sys.modules["there." + name] = type(sys)("there." + name)
+    module.__package__ = "there"
+    setattr(package, name, module)
+    exec(compile(text, "there/" + name + ".py", "exec"), module.__dict__)
+module.main("".join(sys.argv[1:]))
+"""
 #: Where Pythons of a person's own lie: conda and its kin, pyenv, uv, mise, asdf, Homebrew, and compute instances' own.
 _HOMES = """
 /anaconda*/envs/*/bin/python3 /anaconda*/bin/python3 /opt/*conda*/bin/python3 /opt/*conda*/envs/*/bin/python3
@@ -95,5 +108,12 @@ def script(python: str = "") -> bytes:
     body = _SCRIPT.replace("HOMES", " ".join(_HOMES.split())).replace("NO_PYTHON", str(NO_PYTHON))
     values = {"wanted": python.replace("\n", " "), "query": _QUERY, "loader": _LOADER}
     first = " ".join(f"{name}={shlex.quote(value)};" for name, value in values.items())
-    source = (Path(__file__).parent / "there" / "agent.py").read_bytes()
+    source = agent()
     return f"{first} {' '.join(body.split())}\n{len(source)}\n".encode() + source
+
+
+def agent() -> bytes:
+    """The agent as one program: its modules in a package that is made where it runs, the lowest of them first."""
+    folder = Path(__file__).parent / "there"
+    texts = [(name, (folder / f"{name}.py").read_text("utf-8")) for name in _MODULES]
+    return _TOGETHER.replace("TEXTS", repr(texts)).encode()
