@@ -58,4 +58,4 @@ def test_headers_are_sent_and_those_of_the_connection_refused() -> None:
 def test_a_text_and_form_data_exclude_each_other() -> None:
     for options in ({"form": ["a=1"]}, {"method": "GET"}):
         with pytest.raises(BadValue):
-            read(text=b"{}", **options)  # type: ignore[arg-type]
+            read(text=b"{}", **options)
