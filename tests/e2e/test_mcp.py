@@ -187,7 +187,7 @@ def test_a_person_takes_over_and_the_agent_is_told(pipelines: PipelineProject) -
         assert "An agent (copilot 1) is attached to work" in shown.out
         assert pipelines.status()["agents"][0]["step"] == "work"
         refused = pipelines.inv("pipeline.inspect", f"work.py:{LOOP_LINE}")
-        refused.says("an agent (copilot 1) is attached", "inv pipeline.attach --take-over --run 1")
+        refused.says("An agent (copilot 1) is attached", "inv pipeline.attach --take-over --run 1")
         with agent(pipelines, name="other") as two:
             said = two.refused("attach", breakpoints=[{"file": "work.py", "line": LOOP_LINE}])
             assert "Another agent's session (copilot 1) is attached" in said

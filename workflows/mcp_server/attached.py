@@ -124,7 +124,7 @@ class Attached:
             "types": types,
             "just_my_code": not all_code,
             "timeout": timeout,
-            "agent": f"an agent ({state.client}) is attached; to take over: {place.take_over}",
+            "agent": f"An agent ({state.client}) is attached; to take over: {place.take_over}",
         }
         # A program whose C code holds the GIL lets nobody in meanwhile, and no call is to wait for that.
         threading.Thread(target=self._run, args=(wanted,), name="agent-session", daemon=True).start()

@@ -6,12 +6,11 @@ what was started is to go on when the client leaves.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from .. import command_name
 from ..errors import UserError
+from ..scratch import scratch_folder
 from ..terminal import plain
 
 #: Seconds between two looks.
@@ -42,7 +42,9 @@ class Begun:
         #: What it was begun for; see :mod:`.starting`.
         self.story = ""
         self._said = 0
-        self._folder = Path(tempfile.mkdtemp(prefix="azureml-debug-"))
+        self._kept = contextlib.ExitStack()
+        # What a server that was killed has left of these goes with the next one.
+        self._folder = self._kept.enter_context(scratch_folder())
         options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -57,7 +59,7 @@ class Begun:
                     **options,
                 )
         except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._kept.close()
             raise
 
     @property
@@ -129,7 +131,8 @@ class Begun:
 
     def leave(self) -> None:
         """Let it go on by itself, to its end; what it says goes nowhere then."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._kept.close()
         # Nobody asks for its exit code any more.
         self._process.returncode = self._process.returncode if self._process.returncode is not None else 0
 
