@@ -195,9 +195,9 @@ def test_functions_are_found_by_name_also_in_classes(tmp_path: Path) -> None:
     assert find_function(path, "g") == (6, "g")
     assert find_function(path, "h") == (13, "")
     assert find_function(path, "k.f") == (16, "f")
-    with pytest.raises(BadValue, match=r"several functions f\n.*A\.f, k\.f"):
+    with pytest.raises(BadValue, match=r"several functions f\.\n.*A\.f, k\.f"):
         find_function(path, "f")
-    with pytest.raises(BadValue, match=r"no function x in app\.py\n.*A\.f, A\.g, h, k, k\.f") as caught:
+    with pytest.raises(BadValue, match=r"no function x in app\.py\.\n.*A\.f, A\.g, h, k, k\.f") as caught:
         find_function(path, "x")
     assert caught.value.exit_code == 2
 
