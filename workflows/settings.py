@@ -6,6 +6,7 @@ tasks and the validation all come from it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -180,6 +181,12 @@ SETTINGS: tuple[Setting, ...] = (
         "whether debuggers show tensors, arrays and data frames by shape, range, NaN and first values: on or off",
         _one_of("on", "off"),
     ),
+    Setting(
+        "AML_LOG",
+        "debug",
+        "what is written to .azureml-debug/log.txt: off, info, or debug (requests to the engine and tracebacks, too)",
+        _one_of("off", "info", "debug"),
+    ),
     Setting("AML_PIPELINE_FILE", "", "pipeline, component, job or schedule of Azure ML", path=True),
     Setting("AML_SUBSCRIPTION_ID", "", "subscription of the workspace; an Azure config.json can name it, too"),
     Setting("AML_RESOURCE_GROUP", "", "resource group of the workspace"),
@@ -270,6 +277,7 @@ class Settings:
     snapshots: str
     snapshot_redact: str | None
     summaries: str
+    log: str
     pipeline_file: Path
     subscription_id: str | None
     resource_group: str | None
@@ -387,6 +395,20 @@ def _script_in(folder: Path, text: str, value: Path | None) -> Path:
     """The entry script as it is named from the source folder, or as any other path is where only that is in it."""
     inside = _expanded(text, folder)
     return value if value is not None and not inside.exists() and value.is_relative_to(folder) else inside
+
+
+def log_level(project: Path, environ: Mapping[str, str] | None = None) -> str:
+    """AML_LOG alone, before the settings are looked at: what is wrong with it, or with others, is said then.
+
+    Args:
+        project: The folder of tasks.py.
+        environ: The environment variables.
+    """
+    setting = BY_FIELD["log"]
+    text = (os.environ if environ is None else environ).get(setting.variable)
+    with contextlib.suppress(UserError, OSError):
+        return text or _read_env_file(project / ".env").get(setting.variable, ("", 0))[0] or setting.default
+    return setting.default
 
 
 @dataclass(frozen=True)

@@ -293,8 +293,12 @@ def test_what_was_submitted_with_v2_is_cancelled_whatever_is_set_later(
 
 
 def test_no_secret_is_written_anywhere_but_in_its_own_file(server: AzureMLServer, project: PipelineProject) -> None:
-    result = project.ok("pipeline.debug", "--step", "prepare")
+    result = project.ok("pipeline.debug", "--step", "prepare", "-vv")
     folder = next(project.runs.glob("numbers-*"))
+    # What the command has written down is read below, too: requests to the workspace and to its storage, and no SAS.
+    log = (project.folder / ".azureml-debug" / "log.txt").read_text()
+    assert " PUT http" in log and " POST http" in log and " after " in log and "sig=" not in log + result.err
+    assert " PUT http" in result.err
     token, key = (folder / "token").read_text(), (folder / "relay.key").read_text()
     assert oct((folder / "relay.key").stat().st_mode & 0o777) == "0o600"
     files = [path for path in project.folder.rglob("*") if path.is_file() and path.name not in ("token", "relay.key")]

@@ -84,6 +84,8 @@ def _first_import() -> None:
         with prints_to_standard_error():
             import azureml.core
             import azureml.pipeline.core  # noqa: F401
+
+            from .. import watched_requests  # noqa: F401
     except Exception as error:
         raise UserError(
             f"azureml-core cannot be imported: {error}.", f"Install it again: {install_command('v1')}"

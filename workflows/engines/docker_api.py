@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from ..unix_http import ask
 from . import docker_address
+from .docker_ask import ask
 
 if TYPE_CHECKING:
     import docker

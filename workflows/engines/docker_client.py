@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import UserError
 from ..redaction import scrub
-from ..unix_http import ask
 from . import docker_address, docker_ssh
 from .docker_api import DockerApi
+from .docker_ask import ask
 
 if TYPE_CHECKING:
     import docker

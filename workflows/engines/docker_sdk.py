@@ -33,6 +33,7 @@ from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
 from docker.utils.config import load_general_config
 
+from .. import watched_requests  # noqa: F401
 from . import docker_address, docker_ssh
 
 

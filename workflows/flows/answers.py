@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import storage
+from .. import command_log, storage
 from ..engines.base import Engine
 from ..errors import UserError
 from ..models import Check, Service
@@ -103,6 +104,7 @@ def exchange(port: int, request: Request, timeout: float | None, secure: bool = 
     """
     from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
+    begun, came = time.perf_counter(), "no answer"
     connection = HTTPConnection("127.0.0.1", port, timeout=timeout)
     if secure:
         import ssl
@@ -121,11 +123,13 @@ def exchange(port: int, request: Request, timeout: float | None, secure: bool = 
         else:
             request.send_as_it_was(connection)
         response = connection.getresponse()
+        came = str(response.status)
         return response.status, response.read(), response.headers.get_content_type()
     except HTTPException as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
     finally:
         connection.close()
+        command_log.request(request.method, f"http://127.0.0.1:{port}{request.path}", came, begun)
 
 
 def died(service: Service, engine: Engine, how: str) -> UserError:

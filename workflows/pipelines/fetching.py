@@ -8,12 +8,14 @@ import hashlib
 import http.client
 import os
 import re
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from .. import command_log
 from .. import process_identity as identity
 from ..errors import UserError
 from ..paths import cache_folder, shown
@@ -81,6 +83,7 @@ def _fetch(url: str, report: Callable[[str], None]) -> Path:
     folder, name = target.parent, target.name
     remove_left(folder)
     partial = folder / f".{name[:50]}.{identity.mark()}"
+    begun = time.perf_counter()
     try:
         with contextlib.closing(urllib.request.urlopen(_request(url), timeout=SILENCE_SECONDS)) as response:  # noqa: S310
             host = str(urlsplit(url).hostname)
@@ -88,6 +91,7 @@ def _fetch(url: str, report: Callable[[str], None]) -> Path:
                 make_folder(folder)
                 _copy(response, partial, f"{host}: {name}", report)
         os.replace(partial, target)
+        command_log.request("GET", url, "fetched", begun)
     except urllib.error.HTTPError as error:
         error.close()  # it is an open answer as well
         raise

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ..command_log import LOGGER
 from ..errors import UserError
 from ..received import Refused, sent_by, words
 from . import answers, frames, starting
@@ -92,7 +93,9 @@ class Session:
         Raises:
             UserError: It cannot be reached, or has no Python that will do.
         """
+        begun = time.perf_counter()
         connection = open_connection(address, passphrases, say)
+        LOGGER.info("ssh %s: connected after %.3f s", address, time.perf_counter() - begun)
         try:
             return cls(connection, address)
         except Lost as error:
@@ -336,10 +339,12 @@ class Session:
             seconds: As for :meth:`answers`.
             request: The rest of it.
         """
+        begun = time.perf_counter()
         self.send(do=do, **request)
         for answer in self.answers(do, seconds):
             if "line" in answer:
                 report(answer["line"])
             elif answer.get("done"):
+                LOGGER.info("ssh %s: %s after %.3f s", self.address, do, time.perf_counter() - begun)
                 return answer
         raise Lost

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .. import command_name
+from .. import command_log, command_name
 from .. import report as reports
 from ..console import Console
 from ..errors import UserError
@@ -244,6 +244,8 @@ class RemoteTask:
         environ[reports.TYPED] = reports.typed()
         if pressed.name():
             environ[pressed.VARIABLE] = pressed.name()
+        if verbose := command_log.shown_verbosity():
+            environ[command_log.VARIABLE] = str(verbose)
         terminal = person.terminal()
         asked = {
             "do": "task",

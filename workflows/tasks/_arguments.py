@@ -98,6 +98,8 @@ class FlagTask(Task[Any]):
         finally:
             self.help = explained
         for argument in arguments:
+            if argument.name == "verbose":
+                argument.names = ("verbose", "v")
             argument.__class__ = WordFlag if argument.positional else Flag
             argument.__dict__ |= {"task": self, "may_lack": argument.name in self.may_lack}
         return arguments

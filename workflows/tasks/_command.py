@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 REMOTE = ("deploy", "container", "pipeline", "experiment", "vscode")
 #: Second, shorter names of settings' flags.
 ALIASES = {"pipeline_file": "file"}
+VERBOSE_HELP = "Show what is done on standard error; -vv with every request and traceback."
 REMOTE_HELP = "Run on the machine of AML_REMOTE_HOST, with its debug ports forwarded to 127.0.0.1."
 JSON_HELP = "Print one JSON object as the last line of standard output; everything else goes to standard error."
 
@@ -123,6 +124,8 @@ def command(
         if json:
             parameters.append(kinds("json", kinds.POSITIONAL_OR_KEYWORD, default=False))
             explained["json"] = JSON_HELP
+        parameters.append(kinds("verbose", kinds.POSITIONAL_OR_KEYWORD, default=0))
+        explained["verbose"] = VERBOSE_HELP
         explained.update(_settings_help(settings))
         parameters += [kinds(field, kinds.POSITIONAL_OR_KEYWORD, default=None) for field in settings]
         for field in filter(ALIASES.__contains__, settings):
@@ -157,6 +160,7 @@ def command(
                     _end(UserError(f"{names} are the same flag.", "Type one of the two."))
                 flags[field] = flags[field] if short is None else short
             as_json = bool(values.pop("json", False))
+            verbose = int(values.pop("verbose", 0))
             remote = bool(elsewhere and values.pop("remote", False))
             for argument in positional:
                 if str(values.get(argument, "")).startswith("-"):
@@ -165,7 +169,9 @@ def command(
                 _end(UserError(f"{name} takes nothing behind `--`.", f"Leave it out. Help: inv --help {name}"))
             run = Command(name, context, flags, as_json)
             _keep_secrets()
-            with _signals_as_interrupts(), kept():
+            from .. import command_log
+
+            with _signals_as_interrupts(), kept(), command_log.writing(_project(run), verbose):
                 if remote:
                     typed: dict[str, Any] = {
                         "name": name,
@@ -186,6 +192,7 @@ def command(
             name=function.__name__.rstrip("_").replace("_", "-"),
             help=explained,
             iterable=list(iterable),
+            incrementable=["verbose"],
             positional=list(positional),
             optional=list(optional),
             auto_shortflags=False,

@@ -7,6 +7,7 @@ from typing import Any
 
 import requests
 
+from ... import watched_requests  # noqa: F401
 from ...errors import UserError
 from ...received import as_json, message, web_address
 from ...settings import Settings
