@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -260,6 +261,15 @@ def test_a_second_call_makes_one_connection_and_sends_nothing(project: RemotePro
     project.remote("deploy.debug")
     # The tunnels' own connection is the one of before.
     assert project.host.sshd.connections() == before + 1
+
+
+def test_v_shows_what_is_done_here_and_there(project: RemoteProject) -> None:
+    project.inv("container.list", "--remote")
+    told = project.inv("container.list", "--remote", "-v").err
+    assert re.search(r"ssh \S+: connected after \d", told) and re.search(r"ssh \S+: open after \d", told), told
+    # Each begins with what was typed: the command here, and the one there.
+    assert len(re.findall(r"^\d\d:\d\d:\d\d\.\d{3} inv container\.list --remote -v$", told, re.MULTILINE)) == 2, told
+    assert " after " in (project.folder / ".azureml-debug" / "log.txt").read_text()
 
 
 def test_exit_codes_and_errors_are_those_of_the_task_there(project: RemoteProject) -> None:
