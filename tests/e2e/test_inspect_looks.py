@@ -60,6 +60,10 @@ net = Net()
 for number in range(100_000):
     net.forward(number)
     time.sleep(0.02)
+    try:
+        int("no number")
+    except ValueError:
+        pass
 """
 
 
@@ -181,6 +185,9 @@ def test_a_running_step_is_looked_at_again_and_again(pipelines: PipelineProject)
     assert [stop["locals"]["number"] for stop in seen["stops"]] == ["0", "1", "2"]
     shown = pipelines.ok("pipeline.inspect", "work.py:7", "--log", "squared", "--times", "5").out
     assert [line.split()[2] for line in shown.splitlines() if " #" in line] == [f"#{n}:" for n in range(1, 6)]
+    for kind in ("", "ValueError"):
+        seen = pipelines.ok("pipeline.inspect", "--on-error", *filter(None, [kind]), "--json").json
+        assert seen["exception"]["type"] == "ValueError" and seen["stopped"]["function"] == "<module>"
     # Values are shown as they come; Ctrl-C ends the look and not the step.
     child = pipelines.start("pipeline.inspect", "work.py:7", "--log", "number", "--times", "100000")
     time.sleep(3)
