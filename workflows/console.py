@@ -262,7 +262,7 @@ class Console:
             clean = {name: one if name in OWN else command_name.named_in(one) for name, one in clean.items()}
         if report.wanted():
             # The other machine prints it, as it is seen from there.
-            report.tell(result=clean)
+            report.add(result=clean)
         elif self.as_json:
             with output(sys.stdout):
                 print(escaped(json.dumps(clean)), flush=True)

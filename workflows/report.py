@@ -33,7 +33,7 @@ def typed() -> str:
     return scrub(os.environ.get(TYPED) or shlex.join(sys.argv[1:]))
 
 
-def tell(**value: Any) -> None:
+def add(**value: Any) -> None:
     """Add a line to the report."""
     line = (json.dumps(value) + "\n").encode()
     descriptor = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -61,7 +61,7 @@ def until_done() -> None:
         time.sleep(0.01)
 
 
-def tell_configurations(
+def add_configurations(
     owner: Mapping[str, Any],
     what: str,
     configurations: Sequence[Mapping[str, Any]],
@@ -81,7 +81,7 @@ def tell_configurations(
         ports: Further ports on 127.0.0.1 that are to be reached, by what they are for.
         also: Other names by which an editor may know a configuration.
     """
-    tell(
+    add(
         configurations={
             "owner": dict(owner),
             "what": what,

@@ -183,7 +183,7 @@ def test_an_answer_is_found_in_words_that_hold_nothing_else() -> None:
         'Content: b\'{"error": {"message": "too many"}}\''
     )
     error = _fault("azureml.exceptions", text)
-    assert (errors.status_of(error), errors.retry_after(error), errors.said(error)) == (429, 7.0, "too many.")
+    assert (errors.status_of(error), errors.retry_after(error), errors.message_of(error)) == (429, 7.0, "too many.")
 
 
 def test_an_error_whose_text_cannot_be_made_is_told_all_the_same() -> None:

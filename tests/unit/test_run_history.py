@@ -16,7 +16,7 @@ import requests
 
 from workflows.azureml import access, bounded
 from workflows.azureml.access import Access, Renewing
-from workflows.azureml.errors import SignInRefused, Unreachable, passes, retry_after, said
+from workflows.azureml.errors import SignInRefused, Unreachable, message_of, passes, retry_after
 from workflows.azureml.history import RunHistory
 from workflows.azureml.service import PipelineService
 from workflows.errors import UserError
@@ -134,7 +134,7 @@ def test_a_renewed_token_that_is_refused_too_ends_it(history: History) -> None:
     found = RunHistory(Renewing(history.access(), lambda: history.access("two")))
     with pytest.raises(requests.HTTPError) as caught:
         found.run("run")
-    assert not passes(caught.value) and said(caught.value) == "tenant of another."
+    assert not passes(caught.value) and message_of(caught.value) == "tenant of another."
     assert len(history.asked) == 2
 
 
@@ -142,7 +142,7 @@ def test_what_the_service_says_of_a_failure_is_kept(history: History) -> None:
     history.answer = lambda *_: (429, b'{"error": {"message": "slowly"}}', {"Retry-After": "7"})
     with pytest.raises(requests.HTTPError) as caught:
         known(history).run("run")
-    assert passes(caught.value) and retry_after(caught.value) == 7 and said(caught.value) == "slowly."
+    assert passes(caught.value) and retry_after(caught.value) == 7 and message_of(caught.value) == "slowly."
 
 
 def test_a_token_is_renewed_before_it_ends_and_used_on_while_that_fails(

@@ -35,7 +35,7 @@ class Kind:
     elsewhere: bool = False
 
     @property
-    def said(self) -> str:
+    def with_article(self) -> str:
         """Its name with an article."""
         return f"{'an' if self.name.startswith(('a', 'e', 'i', 'o', 'u', 'A', 'MLT')) else 'a'} {self.name}"
 
@@ -220,7 +220,7 @@ def wrong_kind(root: Value, wanted: str, known: Collection[Kind] = ()) -> UserEr
     if kind is None or kind in known:
         return refuse(root, f"{root.file.name} is not {wanted}.", "Name another file.")
     but = "which runs in Azure only" if kind.elsewhere else f"not {wanted}"
-    return refuse(_telling(root), f"{root.file.name} is {kind.said}, {but}.", how(kind, root.file))
+    return refuse(_telling(root), f"{root.file.name} is {kind.with_article}, {but}.", how(kind, root.file))
 
 
 def how(kind: Kind, file: Path) -> str:
@@ -254,7 +254,7 @@ def see_script(file: Path, flag: str) -> None:
     remedy = how(kind, file)
     if flag == "--script" and kind in JOBS:
         remedy = f"A job is taken by: `--job {shown(file)}`."
-    raise UserError(f"{shown(file)} is {kind.said}; {flag} takes a Python script.", remedy)
+    raise UserError(f"{shown(file)} is {kind.with_article}; {flag} takes a Python script.", remedy)
 
 
 def _telling(root: Value) -> Value:

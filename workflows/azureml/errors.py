@@ -136,7 +136,7 @@ def explained(error: Exception, doing: str, seconds: float = 0.0) -> Exception:
     """
     if isinstance(error, UserError):
         return error
-    status, words = status_of(error), said(error)
+    status, words = status_of(error), message_of(error)
     trailer = f": {words}" if words else ""
     if doing == SIGNING_IN and status not in _PASSING and _is_theirs(error) and not _is_connection(error):
         return SignInRefused(
@@ -266,7 +266,7 @@ def retry_after(error: BaseException) -> float:
     return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
 
 
-def said(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """What the service itself said, or the SDK where there was no answer: one line without secrets."""
     response = _response(error)
     body = getattr(response, "text", "")

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..settings import Settings
-from .errors import SIGNING_IN, explained, said
+from .errors import SIGNING_IN, explained, message_of
 
 
 def made_by_factory(settings: Settings, fits: Callable[[Any], bool], returns: str, instead: str) -> Any:
@@ -34,7 +34,9 @@ def made_by_factory(settings: Settings, fits: Callable[[Any], bool], returns: st
         told = explained(error, SIGNING_IN)
         if isinstance(told, UserError):
             raise told from error
-        raise UserError(f"AML_AUTH={settings.auth} failed: {type(error).__name__}: {said(error)}", remedy) from error
+        raise UserError(
+            f"AML_AUTH={settings.auth} failed: {type(error).__name__}: {message_of(error)}", remedy
+        ) from error
     if not fits(made):
         raise UserError(f"AML_AUTH={settings.auth} made a {type(made).__name__}, {instead}.", remedy)
     return made

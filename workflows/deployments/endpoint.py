@@ -41,7 +41,7 @@ def deployment_of(root: Value) -> tuple[Value, str]:
     named = root.get("name")
     name = str(named.data) if named is not None else ""
     found = _listed(root, wanted, name) or _beside(root.file, wanted, name)
-    called = f"{root.file.name} is {kind.said}"
+    called = f"{root.file.name} is {kind.with_article}"
     if len(found) == 1:
         only = found[0]
         place = "which is in it" if only.file == root.file else f"in {shown(only.file)}" if only.file else ""

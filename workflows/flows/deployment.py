@@ -208,7 +208,7 @@ class Deployment(Present):
             if report.wanted():
                 owner = {"service": str(service.session), "created": service.created}
                 ports = {"scoring": service.scoring_port}
-                report.tell_configurations(owner, f"service {service.name}", [configuration], ports=ports)
+                report.add_configurations(owner, f"service {service.name}", [configuration], ports=ports)
                 step.hidden = True
                 report.until_done()
                 return

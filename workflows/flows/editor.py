@@ -70,7 +70,7 @@ class EditorFlow:
         entries = list(chains.configurations(found, known, self._first_port, project))
         if report.wanted():
             # Where the code lies there is what the other machine wants to know; the chains it knows itself.
-            report.tell_configurations({}, "setup", entries)
+            report.add_configurations({}, "setup", entries)
             report.until_done()
             return {}
         return self._write(found, entries)

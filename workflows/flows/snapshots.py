@@ -210,7 +210,7 @@ def tell_snapshot(found: Found, snapshot: Snapshot) -> None:
     """Tell the machine from which this was asked for of a snapshot, which it fetches and opens there."""
     places = {"mappings": found.mappings.get(snapshot.path, ()), "guesses": found.guesses(snapshot)}
     told = {name: [one.as_json() for one in entries] for name, entries in places.items()}
-    report.tell(snapshot={"path": str(snapshot.path), "configuration": found.name(snapshot), **told})
+    report.add(snapshot={"path": str(snapshot.path), "configuration": found.name(snapshot), **told})
 
 
 def open_in_editor(

@@ -22,7 +22,7 @@ from .answers import CONTAINER, PLACE, TASK, TUNNELS
 from .configurations import ports_of, write
 from .configurations import tunnels as tunnels_of
 from .container_editor import open_there
-from .person import Person
+from .local_terminal import LocalTerminal
 from .request import Typed
 from .session import Lost, Session
 from .snapshot import Snapshot
@@ -59,7 +59,7 @@ class Follower:
         self._task = task
         self._asked = asked
         self._typed = typed
-        self._person = Person(session, asked["tty"], asked["interactive"])
+        self._terminal = LocalTerminal(session, asked["tty"], asked["interactive"])
         self._offset = 0
         self._folder = ""
         self._boot = ""
@@ -77,7 +77,7 @@ class Follower:
 
     @property
     def _session(self) -> Session:
-        return self._person.session
+        return self._terminal.session
 
     def follow(self) -> int:
         """Stay until the task has ended; its exit code.
@@ -87,7 +87,7 @@ class Follower:
             Refused: Something comes that was not asked for, or that is not what it has to be.
         """
         self._session.send(**self._asked)
-        with self._person.attended():
+        with self._terminal.connected():
             while True:
                 try:
                     code = self._stream()
@@ -127,7 +127,7 @@ class Follower:
         """Pass on what comes until the task has ended."""
         while True:
             got = self._session.frame(0.1)
-            self._person.pass_on()
+            self._terminal.pass_on()
             self._session.alive()
             if got is None:
                 continue
@@ -364,14 +364,14 @@ class Follower:
         goes_on = "not all files had come here" if ended else "the task goes on there"
         sys.stderr.write(f"\nThe connection to {printable(str(address))} was lost; {goes_on}. Connecting again ...\n")
         try:
-            with self._person.alone():
+            with self._terminal.disconnected():
                 while True:
                     try:
                         session = Session.open(address, self._task.passphrases)
                         if not ended:
                             root, task = self._asked["root"], self._asked["task"]
                             session.send(do="resume", root=root, task=task, offset=self._offset)
-                        self._person.session = session
+                        self._terminal.session = session
                         return
                     except Refused:
                         raise

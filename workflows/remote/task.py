@@ -26,7 +26,7 @@ from ..settings import Settings
 from ..terminal import printable
 from ..vscode import pressed
 from ..words import in_bytes
-from . import person, request, sync
+from . import local_terminal, request, sync
 from .address import Address, resolve
 from .follower import Follower
 from .local_files import LocalFile, below, project_files
@@ -246,7 +246,7 @@ class RemoteTask:
             environ[pressed.VARIABLE] = pressed.name()
         if verbose := command_log.shown_verbosity():
             environ[command_log.VARIABLE] = str(verbose)
-        terminal = person.terminal()
+        terminal = local_terminal.terminal()
         asked = {
             "do": "task",
             "task": f"{time.strftime('%Y%m%d-%H%M%S')}-{self._task}",
@@ -255,7 +255,7 @@ class RemoteTask:
             "argv": [python, "-m", command_name.module(), *request.argv(typed, self.places)],
             "environ": environ,
             "tty": terminal,
-            "interactive": typed.name in _TALKING and terminal is not None and person.can_type(),
+            "interactive": typed.name in _TALKING and terminal is not None and local_terminal.can_type(),
         }
         return Follower(self, session, asked, typed).follow()
 

@@ -286,7 +286,7 @@ def write_configurations(run: RunRecord, only: Iterable[Attachable] | None = Non
     also = {some[0]: some[1] for step in run.steps for some in names_of(step).values() if some[1:]}
     if report.wanted():
         in_use = None if run.single else sorted(_in_use(run))
-        report.tell_configurations({"run": str(run.folder)}, run.run_id, configurations, compounds, in_use, also=also)
+        report.add_configurations({"run": str(run.folder)}, run.run_id, configurations, compounds, in_use, also=also)
         return "handed over"
     return launch_json.write_configurations(run.project, configurations, compounds, _retired(run), also)
 

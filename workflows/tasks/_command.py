@@ -206,11 +206,11 @@ def command(
     return decorate
 
 
-def _see_pressed(run: Command) -> None:
+def _keep_pressed(run: Command) -> None:
     """Go by what launch.json says, where VS Code has read it and started this command."""
     from ..vscode import pressed
 
-    pressed.see(run.project)
+    pressed.keep_read(run.project)
     if "debug_port" in run.flags and run.flags["debug_port"] is None and (port := pressed.debug_port()) is not None:
         run.flags["debug_port"] = str(port)
 
@@ -278,7 +278,7 @@ def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], 
     from . import _ending, _streams
 
     try:
-        _see_pressed(run)
+        _keep_pressed(run)
         _sweep(run.project)
         function(run, **values)
         _streams.flush()

@@ -113,10 +113,10 @@ def tag(run: Command, source: str = "local", model: str | None = None) -> None:
 @command(
     settings=("engine", "deployment", "inference_env", *RUN), help={"wait": WAIT_HELP, **ENV_HELP}, iterable=["env"]
 )
-def run(run: Command, env: list[str], wait: bool = False) -> None:
+def run(call: Command, env: list[str], wait: bool = False) -> None:
     """Create the container of the tagged image, with its ports on 127.0.0.1."""
-    with _held(run):
-        _described(run, wait, env=env).run()
+    with _held(call):
+        _described(call, wait, env=env).run()
 
 
 @command()

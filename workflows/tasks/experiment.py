@@ -616,9 +616,7 @@ def outputs(call: Command, run: str | None = None, open: str | None = None, copy
     if report.wanted() and (open is not None or copy is not None):
         # Where the command was typed is where the files are wanted.
         chosen = written if open is None else [(open, flows.find_output(found, open))]
-        report.tell(
-            fetch=[[name, str(path)] for name, path in chosen if path.is_file()], copy=copy, run_id=found.run_id
-        )
+        report.add(fetch=[[name, str(path)] for name, path in chosen if path.is_file()], copy=copy, run_id=found.run_id)
     elif open is not None:
         open_file(flows.find_output(found, open))
     elif copy is not None:

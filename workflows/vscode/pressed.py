@@ -31,7 +31,7 @@ def name() -> str:
     return str(_known["name"])
 
 
-def see(project: Path) -> None:
+def keep_read(project: Path) -> None:
     """Keep what VS Code has read, before anything is written."""
     if name():
         _known["project"], _known["read"] = project, _entries(project, name())

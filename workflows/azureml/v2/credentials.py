@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import UserError
 from ...redaction import keep_secret
 from ...settings import Settings, service_principal
-from ..errors import SignInRefused, said
+from ..errors import SignInRefused, message_of
 from ..own_sign_in import made_by_factory
 from .clouds import Cloud, is_known
 from .refusals import refused
@@ -104,7 +104,7 @@ class _Interactive:
                 why = (
                     ""
                     if isinstance(error, identity.CredentialUnavailableError)
-                    else f" (az: {said(error).removeprefix('ERROR: ')})"
+                    else f" (az: {message_of(error).removeprefix('ERROR: ')})"
                 )
                 raise SignInRefused(
                     f"Nobody is signed in to Azure{why}, and there is no terminal to sign in at.",

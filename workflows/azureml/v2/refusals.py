@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from ...errors import UserError
-from ..errors import SIGNING_IN, SignInRefused, explained, passes, said
+from ..errors import SIGNING_IN, SignInRefused, explained, message_of, passes
 
 _AGAIN = "Sign in again: az login."
 _PORTAL = "https://portal.azure.com, App registrations"
@@ -37,7 +37,7 @@ def refused(auth: str, error: Exception) -> Exception:
     """
     if isinstance(error, UserError) or passes(error):
         return error
-    words = _plain(said(error))
+    words = _plain(message_of(error))
     if ":" in auth:
         return _own(auth, error, words)
     number = re.search(r"AADSTS(\d+)", words)

@@ -1,4 +1,4 @@
-"""What a person does while a task runs on the other machine: Ctrl-C, typing, another size of the window."""
+"""The terminal here while a task runs on the other machine: its Ctrl-C, its input and its size are passed on."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _PATIENCE = 3
 _CTRL_C = b"\x03"
 
 
-class Person:
-    """Passes on what the person does.
+class LocalTerminal:
+    """Passes on what is typed here.
 
     Args:
         session: The other machine.
@@ -37,28 +37,28 @@ class Person:
         self._types = types
         self._interrupts = self._passed = 0
         #: Nobody is there who could be told: Ctrl-C is meant for this command.
-        self._alone = False
+        self._disconnected = False
 
     @contextlib.contextmanager
-    def attended(self) -> Iterator[None]:
+    def connected(self) -> Iterator[None]:
         """Have Ctrl-C stop the task there instead of this command, and what is typed go there."""
         with self._signals(), self._typing():
             yield
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def disconnected(self) -> Iterator[None]:
         """While there is no connection: Ctrl-C interrupts at once.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed, also where it had not been passed on before.
         """
-        self._alone = True
+        self._disconnected = True
         try:
             if self._interrupts > self._passed:
                 raise KeyboardInterrupt
             yield
         finally:
-            self._alone = False
+            self._disconnected = False
 
     def pass_on(self) -> None:
         """Tell the task what has happened since the last time.
@@ -78,7 +78,7 @@ class Person:
     def _signals(self) -> Iterator[None]:
         def interrupt(number: int, frame: object) -> None:
             self._interrupts += 1
-            if self._alone or self._interrupts >= _PATIENCE:
+            if self._disconnected or self._interrupts >= _PATIENCE:
                 raise KeyboardInterrupt
 
         with handled(interrupt, "SIGINT", "SIGTERM", "SIGHUP"):
@@ -116,7 +116,7 @@ class Person:
                 data = os.read(descriptor, 4096)
                 ended = not data
                 typed += data
-            if self._alone:
+            if self._disconnected:
                 if _CTRL_C in typed:
                     # In its raw mode the terminal makes no signal of it.
                     typed = b""
