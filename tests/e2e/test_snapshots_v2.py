@@ -10,7 +10,7 @@ import pytest
 from azureml_projects import python_with_sdk_v2
 from azureml_server import AzureMLServer
 from pipelines import PipelineProject
-from workspaces import make_v2_project
+from workspaces import make_v2_experiments, make_v2_project
 
 FAILS = """
 def work():
@@ -49,3 +49,12 @@ def test_a_step_that_fails_leaves_one_in_the_folder_that_the_service_uploads(
     snapshot = json.loads(Path(project.ok("pipeline.snapshot", "--json").json["snapshot"]).read_text())
     assert snapshot["where"]["run"] == step.id and snapshot["where"]["step"] == "work"
     assert snapshot["exceptions"][0]["text"] == "the loss is no number"
+
+
+def test_what_an_experiment_leaves_says_that_it_is_one(server: AzureMLServer, tmp_path: Path) -> None:
+    project = make_v2_experiments(tmp_path / "a project", server, tmp_path / "home")
+    (project.folder / "train.py").write_text(FAILS)
+    project.inv("experiment.debug", "sums", "--script", "train.py", "--no-wait", "--follow")
+    where = project.ok("experiment.snapshot", "--json").json["where"]
+    assert (where["story"], where["step"]) == ("experiment", "sums")
+    project.clean_up()
