@@ -13,6 +13,7 @@ from debuggee_harness import CHILD, LIMIT, Child, evaluate, stopped
 
 from workflows.console import Console
 from workflows.debugger.dap import DapClient
+from workflows.debugger.described import evaluated
 from workflows.debugger.frames import Frame, read_locals
 from workflows.tasks._values import show_value
 
@@ -185,6 +186,8 @@ def test_every_debugpy_shows_them(debugpy_folder: Path, tmp_path: Path) -> None:
         head = "Tensor (2, 3) float32 cpu, min 0, max 5, mean 2.5, NaN 0"
         assert evaluate(client, looked.thread, "values.tensors['batch']", "hover") == f"{head}\n0  1  2\n3  4  5"
         assert "[1]" in looked.content("values.tensors['batch']")
+        # What raises is told as ever.
+        assert evaluated(client, looked.frame, "1 / 0", LIMIT) == "ZeroDivisionError: division by zero"
 
 
 def test_inspect_shows_locals_with_their_corners_and_long_texts_with_their_length(

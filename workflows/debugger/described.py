@@ -52,7 +52,7 @@ def evaluated(client: DapClient, frame: int, expression: str, timeout: float) ->
     except (DapTimeout, DapClosed):
         raise
     except DapError as error:
-        # Before debugpy 1.8.5 a hover does not say what has been raised.
+        # In older versions of debugpy (1.8.0) a hover does not say what has been raised.
         if str(error) != "Exception occurred during evaluation.":
             return str(error)
     try:
