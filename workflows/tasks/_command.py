@@ -118,25 +118,10 @@ def command(
 
     def decorate(function: Callable[..., None]) -> Task[Any]:
         own = list(inspect.signature(function).parameters.values())[1:]
-        kinds = inspect.Parameter
-        parameters = [kinds("context", kinds.POSITIONAL_OR_KEYWORD), *own]
-        explained = dict(help or {})
-        if json:
-            parameters.append(kinds("json", kinds.POSITIONAL_OR_KEYWORD, default=False))
-            explained["json"] = JSON_HELP
-        parameters.append(kinds("verbose", kinds.POSITIONAL_OR_KEYWORD, default=0))
-        explained["verbose"] = VERBOSE_HELP
-        explained.update(_settings_help(settings))
-        parameters += [kinds(field, kinds.POSITIONAL_OR_KEYWORD, default=None) for field in settings]
-        for field in filter(ALIASES.__contains__, settings):
-            parameters.append(kinds(ALIASES[field], kinds.POSITIONAL_OR_KEYWORD, default=None))
-            explained[ALIASES[field]] = f"The same as --{field.replace('_', '-')}."
         module = function.__module__.rpartition(".")[2]
         name = function.__name__.rstrip("_").replace("_", "-")
         elsewhere = module in REMOTE
-        if elsewhere:
-            parameters.append(kinds("remote", kinds.POSITIONAL_OR_KEYWORD, default=False))
-            explained["remote"] = REMOTE_HELP
+        parameters, explained = _flags(own, settings, json=json, remote=elsewhere)
         if elsewhere or module in ("remote", "azureml", "mcp"):
             name = f"{module}.{name}"
 
@@ -152,13 +137,7 @@ def command(
             from . import _streams
 
             _streams.complete()
-            flags = {field: values.pop(field, None) for field in settings}
-            for field in filter(ALIASES.__contains__, settings):
-                short = values.pop(ALIASES[field], None)
-                if None not in (short, flags[field]):
-                    names = f"--{ALIASES[field]} and --{field.replace('_', '-')}"
-                    _end(UserError(f"{names} are the same flag.", "Type one of the two."))
-                flags[field] = flags[field] if short is None else short
+            flags = _take_settings(values, settings)
             as_json = bool(values.pop("json", False))
             verbose = int(values.pop("verbose", 0))
             remote = bool(elsewhere and values.pop("remote", False))
@@ -173,15 +152,9 @@ def command(
 
             with _signals_as_interrupts(), kept(), command_log.writing(_project(run), verbose):
                 if remote:
-                    typed: dict[str, Any] = {
-                        "name": name,
-                        "values": values,
-                        "positional": positional,
-                        "kinds": paths or {},
-                    }
-                    defaults = {one.name: one.default for one in own}
-                    typed |= {"defaults": defaults, "fields": settings, "as_json": as_json, "before": before}
-                    typed |= {"after": after}
+                    typed: dict[str, Any] = {"name": name, "values": values, "positional": positional}
+                    typed |= {"kinds": paths or {}, "defaults": {one.name: one.default for one in own}}
+                    typed |= {"fields": settings, "as_json": as_json, "before": before, "after": after}
                     _guard(run, _elsewhere, typed, LEFT_THERE)
                 else:
                     _guard(run, function, values, interrupted)
@@ -190,7 +163,7 @@ def command(
         del body.__wrapped__
         made: Task[Any] = task(
             name=function.__name__.rstrip("_").replace("_", "-"),
-            help=explained,
+            help={**(help or {}), **explained},
             iterable=list(iterable),
             incrementable=["verbose"],
             positional=list(positional),
@@ -204,6 +177,48 @@ def command(
         return made
 
     return decorate
+
+
+def _flags(
+    own: Sequence[inspect.Parameter], settings: Sequence[str], *, json: bool, remote: bool
+) -> tuple[list[inspect.Parameter], dict[str, str]]:
+    """The parameters of a task, its own ones and those that tasks share; and the help of the latter.
+
+    Args:
+        own: The function's own flags.
+        settings: Fields of settings that get a flag.
+        json: Whether there is ``--json``.
+        remote: Whether there is ``--remote``.
+    """
+    shared: dict[str, tuple[Any, str]] = {}
+    if json:
+        shared["json"] = (False, JSON_HELP)
+    shared["verbose"] = (0, VERBOSE_HELP)
+    shared.update({field: (None, text) for field, text in _settings_help(settings).items()})
+    for field in filter(ALIASES.__contains__, settings):
+        shared[ALIASES[field]] = (None, f"The same as --{field.replace('_', '-')}.")
+    if remote:
+        shared["remote"] = (False, REMOTE_HELP)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    added = [inspect.Parameter(name, kind, default=default) for name, (default, _help) in shared.items()]
+    explained = {name: text for name, (_default, text) in shared.items()}
+    return [inspect.Parameter("context", kind), *own, *added], explained
+
+
+def _take_settings(values: dict[str, Any], settings: Sequence[str]) -> dict[str, str | None]:
+    """Take the settings' flags out of what was typed.
+
+    Raises:
+        Exit: Both names of one were typed.
+    """
+    flags: dict[str, str | None] = {field: values.pop(field, None) for field in settings}
+    for field in filter(ALIASES.__contains__, settings):
+        short = values.pop(ALIASES[field], None)
+        if None not in (short, flags[field]):
+            names = f"--{ALIASES[field]} and --{field.replace('_', '-')}"
+            _end(UserError(f"{names} are the same flag.", "Type one of the two."))
+        flags[field] = flags[field] if short is None else short
+    return flags
 
 
 def _keep_pressed(run: Command) -> None:
