@@ -59,7 +59,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
 
 def _program(settings: Settings) -> Iterator[Finding]:
     system = f"{platform.system()} {platform.release()}, {platform.machine()}"
-    yield Finding("program", True, f"azureml-debug {__version__}, {shown(settings.project)}")
+    yield Finding("program", True, f"azureml-debug {__version__}; the project is {settings.project}")
     uv = version_of("uv")
     yield Finding("Python", True, f"{platform.python_version()}, {sys.executable}; {system}")
     if uv is None:

@@ -261,7 +261,7 @@ def test_what_a_service_failed_with_is_looked_at(project: ExperimentProject) -> 
     project.inv("deploy.snapshot").says("neither init() nor run() of it has raised")
     try:
         failed = project.inv("deploy.debug", "--env", "BROKEN=1")
-        failed.says("service/score.py:7: error: ZeroDivisionError", "; its variables: inv deploy.snapshot")
+        failed.says("service/score.py:7: error: ZeroDivisionError", ". Its variables: inv deploy.snapshot")
         stop = project.ok("deploy.snapshot", "--json", "--eval", "rows").json
         assert stop["values"] == {"rows": "[]"} and stop["stopped"]["file"] == str(project.score)
         url = project.ok("deploy.debug", "--json").json["scoring_url"]

@@ -113,6 +113,8 @@ def test_bash_completes_it(tmp_path: Path) -> None:
         ("container.stop debug", "container.stop takes no word debug.", "azureml-debug --help container.stop"),
         ("experiment.debug", "experiment.debug needs NAME.", "azureml-debug experiment.debug NAME"),
         ("experiment.debug demo --rank", "--rank needs a value.", "--rank VALUE: Rank of"),
+        ("pipeline.debug my.yml", "pipeline.debug takes no word my.yml.", "Did you mean --file my.yml?"),
+        ("experiment.run demo t.py", "experiment.run takes no word t.py.", "Did you mean --script t.py?"),
         ("experiment.debug demo 3", "experiment.debug takes no word 3.", "-- 3"),
         (
             "experiment.debug demo --epochs 3 --follow --lr=0.1 -- -x",
@@ -129,6 +131,11 @@ def test_what_is_not_understood_ends_with_2_and_two_lines(
     assert remedy in lines[1]
 
 
+def test_help_after_a_task_needs_nothing_else_of_it(named: None, capsys: pytest.CaptureFixture[str]) -> None:
+    OwnProgram(collected()).run(["azureml-debug", "experiment.debug", "--help"], exit=False)
+    assert "--script" in capsys.readouterr().out
+
+
 def test_a_secret_in_a_hint_is_not_shown(refused: Refusal) -> None:
     assert "s3cr3t" not in "".join(refused("experiment.debug", "demo", "--db-password", "s3cr3t")[1])
 
@@ -141,7 +148,7 @@ def test_inv_gives_the_same_hints_and_ends_as_invoke_does() -> None:
         1,
         [
             "error: experiment.debug has no flag --epochs.",
-            "Arguments of the script go behind `--`: inv experiment.debug demo -- --epochs 3",
+            "Arguments of the script go after `--`: inv experiment.debug demo -- --epochs 3",
         ],
     )
 

@@ -130,7 +130,7 @@ def test_arguments_that_a_task_does_not_take_are_refused(task: str) -> None:
     name = task.split()[0]
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"error: {name} takes nothing behind `--`.",
+        f"error: {name} takes nothing after `--`.",
         f"Leave it out. Help: inv --help {name}",
     ]
 

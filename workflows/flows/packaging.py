@@ -48,7 +48,7 @@ def read_source(source: str, model: str | None, generate_dockerfile: bool, needs
         if model is not None or generate_dockerfile:
             if model is not None:
                 problem = "--model goes with --source azureml."
-                raise BadValue(problem, "Add --source azureml; a model's folder here is named by --model-dir FOLDER.")
+                raise BadValue(problem, "Add --source azureml. For a folder on this machine: --model-dir FOLDER")
             problem = "--generate-dockerfile goes with --source azureml."
             raise BadValue(problem, "Add --source azureml, or leave out --generate-dockerfile.")
         return None

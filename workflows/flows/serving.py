@@ -192,7 +192,7 @@ def _load_error(service: Service, event: dict[str, Any], again: str) -> UserErro
     if event.get("type") == "KeyError" and name in os.environ:
         error.remedy = f"{name} is set here, and a service has what is named: inv deploy.debug --env {name}"
     if snapshots.files_of_service(service.project):
-        error.remedy = f"{error.remedy.rstrip('.')}; its variables: inv deploy.snapshot"
+        error.remedy = f"{error.remedy.rstrip('.')}. Its variables: inv deploy.snapshot"
     return error
 
 
@@ -215,7 +215,7 @@ def script_error(script: Path, place: Path, event: Mapping[str, Any], again: str
         return UserError(problem, f"Correct {name}, then: {again}", file=shown(script))
     remedy = f"Correct it, then: {again}"
     if kind != "SyntaxError":
-        remedy += " (the whole traceback: inv container.logs)"
+        remedy += ". The whole traceback: inv container.logs"
     if kind == "ModuleNotFoundError":
         remedy = (
             "Correct the import, or add the package to requirements.txt or conda.yml of the inference environment "

@@ -145,7 +145,7 @@ def command(
                 if str(values.get(argument, "")).startswith("-"):
                     _end(UserError(f"{values[argument]} is not a {argument}.", f"Help: inv --help {name}"))
             if "--" in sys.argv and not takes_remainder:
-                _end(UserError(f"{name} takes nothing behind `--`.", f"Leave it out. Help: inv --help {name}"))
+                _end(UserError(f"{name} takes nothing after `--`.", f"Leave it out. Help: inv --help {name}"))
             run = Command(name, context, flags, as_json)
             _keep_secrets()
             from .. import command_log

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+#: The flags that a file may be meant for, by the end of its name; the task has to have one.
+FILES: Mapping[str, Sequence[str]] = {
+    ".yml": ("--file", "--deployment", "--job"),
+    ".yaml": ("--file", "--deployment", "--job"),
+    ".py": ("--score-script", "--script"),
+    ".json": ("--request",),
+}
 #: The flags here that may be meant by one; the task has to have it.
 MEANT: Mapping[str, Sequence[str]] = {
     # The service and its model.

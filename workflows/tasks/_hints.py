@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 from collections.abc import Collection, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
@@ -48,6 +49,8 @@ def install() -> None:
 
 
 def _error(machine: ParseMachine, message: str) -> None:
+    if _LACKING.fullmatch(message) and machine.initial.args["help"].value:
+        return  # TASK --help: nothing is run, so nothing is missing.
     raise refusal(_explained(machine, message), machine.context)
 
 
@@ -110,7 +113,7 @@ def unknown_task(word: str, names: Collection[str], typed: Sequence[str]) -> Use
     from ..errors import BadValue
 
     if word.startswith("-"):
-        return BadValue(f"There is no flag {word}.", "A task's flags come behind its name. Tasks: inv --list")
+        return BadValue(f"There is no flag {word}.", "Put a task's flags after its name. Tasks: inv --list")
     problem = f"There is no task {word}."
     plain = re.sub(r"[:/_ ]", ".", word.lower())
     after = typed[typed.index(word) + 1 :] if word in typed else []
@@ -144,7 +147,7 @@ def _unknown_flag(word: str, context: ParserContext) -> UserError:
         meant = _near(word, [one for one in flags if one.startswith("--")]) if word.startswith("--") else []
     scripts = ""
     if _takes_remainder(context):
-        scripts = f"Arguments of the script go behind `--`: inv {_behind_dashes(context)}"
+        scripts = f"Arguments of the script go after `--`: inv {_behind_dashes(context)}"
     if meant:
         return BadValue(problem, f"Did you mean {_or(meant)}?")
     return BadValue(problem, scripts or note or _named_elsewhere(word, context) or _help(context))
@@ -180,14 +183,18 @@ def _behind_dashes(context: ParserContext) -> str:
 
 def _one_word_more(word: str, context: ParserContext, names: Collection[str]) -> UserError:
     from ..errors import BadValue
+    from . import _guesses
 
     problem = f"{context.name} takes no word {word}."
     if near := _near(word, names):
         return BadValue(problem, f"Did you mean the task {_or(near)}?")
     if f"--{word}" in context.flag_names():
         return BadValue(problem, f"Did you mean --{word}?")
+    flags = [flag for flag in _guesses.FILES.get(PurePath(word).suffix, ()) if flag in context.flag_names()]
+    if flags:
+        return BadValue(problem, f"Did you mean {flags[0]} {shlex.quote(word)}?")
     if _takes_remainder(context):
-        return BadValue(problem, f"Arguments of the script go behind `--`: inv {context.name} … -- {word}")
+        return BadValue(problem, f"Arguments of the script go after `--`: inv {context.name} … -- {word}")
     return BadValue(problem, _help(context))
 
 
