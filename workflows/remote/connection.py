@@ -219,16 +219,22 @@ def explained(address: Address, error: Exception, told: str = "") -> UserError:
         error: What paramiko or the system has raised.
         told: What the server has said on ending the connection.
     """
-    import paramiko
-    from paramiko.ssh_exception import NoValidConnectionsError
-
     from .login import TooMany
 
-    where = address.place
     if isinstance(error, UserError):
         return error
     if isinstance(error, TooMany):
         raise error
+    found = _host_key_refused(address, error) or _unreachable(address, error) or _ssh_failed(address, error, told)
+    if found is None:
+        raise error
+    return found
+
+
+def _host_key_refused(address: Address, error: Exception) -> UserError | None:
+    import paramiko
+
+    where = address.place
     if isinstance(error, BadCertificate):
         return HostKeyRefused(
             error.key,
@@ -256,6 +262,13 @@ def explained(address: Address, error: Exception, told: str = "") -> UserError:
             f"If the machine was really made anew: ssh-keygen {_known_in(address)}-R {shlex.quote(address.known_as)}, "
             "then inv remote.check shows the new one.",
         )
+    return None
+
+
+def _unreachable(address: Address, error: Exception) -> UserError | None:
+    from paramiko.ssh_exception import NoValidConnectionsError
+
+    where = address.place
     if isinstance(error, socket.gaierror):
         return UserError(f"There is no host {address.host}: {error.strerror or error}.", NO_SUCH_HOST)
     if isinstance(error, TimeoutError | socket.timeout):
@@ -278,6 +291,14 @@ def explained(address: Address, error: Exception, told: str = "") -> UserError:
         return UserError(
             f"{where} cannot be reached: {error.strerror or error}.", "See to the network, or set AML_REMOTE_GATEWAY."
         )
+    return None
+
+
+def _ssh_failed(address: Address, error: Exception, told: str) -> UserError | None:
+    """What went wrong once the machine was reached."""
+    import paramiko
+
+    where = address.place
     if isinstance(error, paramiko.ChannelException):
         return UserError(
             f"The gateway cannot reach {where}: {error.text}.", "Correct AML_REMOTE_HOST as the gateway sees it."
@@ -318,7 +339,7 @@ def explained(address: Address, error: Exception, told: str = "") -> UserError:
         return UserError(
             f"The SSH connection to {where} failed: {text}.", "See ssh -v with the same host, port and key."
         )
-    raise error
+    return None
 
 
 def _known_in(address: Address) -> str:
