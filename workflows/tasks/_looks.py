@@ -77,6 +77,8 @@ def read_looks(typed: Typed) -> Wanted:
     from ._inspection import read_timeout
 
     seconds, condition = read_timeout(typed.timeout), read_condition(typed.when, typed.hits)
+    if typed.locations and typed.on_error:
+        raise BadValue("One stop at a time: at a line, or with --on-error where it raises.", "Leave out one.")
     if not typed.locations:
         for flag in ("when", "hits"):
             if getattr(typed, flag) is not None:
@@ -115,6 +117,21 @@ def read_looks(typed: Typed) -> Wanted:
         raised=kind if typed.on_error else None,
         timeout=seconds,
     )
+
+
+def see_once(typed: Typed, repeat: str | None) -> None:
+    """See that nothing is wanted which a stop where a request raises, with no type named, does not have.
+
+    Raises:
+        BadValue: Something is.
+    """
+    names = ("times", "steps", "frames", "depth", "set")
+    more = [f"--{name}" for name in names if getattr(typed, name)] + (["--repeat"] if repeat else [])
+    if more:
+        raise BadValue(
+            f"Where no type of exception is named, there is no {' and no '.join(more)}.",
+            "Name a line, such as score.py:21, or the type: --on-error ValueError",
+        )
 
 
 def read_number(name: str, text: str | None, default: int) -> int:
