@@ -50,14 +50,14 @@ def place_below(folder: Path, name: str) -> Path:
         if real != root and not real.startswith(os.path.join(root, "")):
             raise UserError(
                 f"{shown(Path(at))} is a link that leads out of {shown(folder)}.",
-                "Nothing that was sent is written through it: name another folder, or take the link away.",
+                "Downloads are not written through links: name another folder, or remove the link.",
             )
         if not os.path.isdir(at):
-            raise UserError(f"{shown(Path(at))} is in the way: it is no folder.", "Name another folder, or move it.")
+            raise UserError(f"{shown(Path(at))} is in the way: it is not a folder.", "Name another folder, or move it.")
         at = real
     target = Path(root, *above, last)
     if os.path.lexists(target) and not stat.S_ISREG(os.lstat(target).st_mode):
-        raise UserError(f"{shown(target)} is in the way: it is no plain file.", "Move it, then run this again.")
+        raise UserError(f"{shown(target)} is in the way: it is not a regular file.", "Move it, then run this again.")
     return target
 
 
@@ -95,7 +95,7 @@ def file_below(folder: Path, name: str) -> Iterator[BinaryIO]:
                 os.unlink(partial)
     except OSError as error:
         raise storage.explained(error, target.parent) or UserError(
-            f"{shown(target)} cannot be written: {error.strerror or error}.", "See to it, or name another folder."
+            f"{shown(target)} cannot be written: {error.strerror or error}.", "Check it, or name another folder."
         ) from error
     finally:
         for one in made:

@@ -235,11 +235,11 @@ def _of_copies(error: shutil.Error) -> tuple[str, str] | None:
     """Of a folder that could not be copied: the first file, and how many more."""
     found = error.args[0] if error.args else None
     if not isinstance(found, list) or not found:
-        return _said(error), "See to those files"
+        return _said(error), "Check those files"
     first = found[0]
     text = f"{first[0]}: {first[2]}" if isinstance(first, tuple) and len(first) == 3 else str(first)
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return f"Not everything could be copied: {text}{more}", "See to those files"
+    return f"Not everything could be copied: {text}{more}", "Check those files"
 
 
 def _of_values(error: BaseException) -> tuple[str, str] | None:

@@ -170,7 +170,7 @@ def _named(event: Any, anchors: dict[str, tuple[Node, int]], above: list[_Open],
         return anchors[event.anchor]
     line = event.start_mark.line + 1
     if any(one.anchor == event.anchor for one in above):
-        raise UserError("An anchor contains itself.", "Take that alias out.", file=file, line=line)
+        raise UserError("An anchor contains itself.", "Remove that alias.", file=file, line=line)
     raise yaml.composer.ComposerError(None, None, f"found undefined alias `{event.anchor}`", event.start_mark)
 
 

@@ -395,5 +395,5 @@ def test_names_are_told_apart() -> None:
     assert found == Dataset("m", "3", "", "models", "r") and str(found) == "m:3"
     assert parse("azureml://datastores/s/paths/p/") == Place("s", "p")
     for wrong in ("azureml:", "azureml:a:b:c", "azureml://registries/r/models/m/versions/3/x", "azureml:a/b"):
-        with pytest.raises(UserError, match="names no data"):
+        with pytest.raises(UserError, match="is not the name of data"):
             parse(wrong)

@@ -295,7 +295,7 @@ def test_a_service_has_the_registered_model_in_its_folder(service: Project, serv
     assert "net:2 (16 bytes, reused)" in again.err and len(reads(server)) == before
     service.inv("deploy.debug", "--model", "azureml:nets").says("There is no model nets", "There are: net.")
     service.inv("deploy.debug", "--model", "azureml:net:2", "--model-dir", ".").says("both say which model", code=2)
-    service.inv("deploy.debug", "--model", "azureml://datastores/a/paths/b").says("is no model's name", code=2)
+    service.inv("deploy.debug", "--model", "azureml://datastores/a/paths/b").says("is not the name of a model", code=2)
     service.inv("deploy.debug", "--model", "azureml:net", "--sdk", "v1").says("azureml")
 
 

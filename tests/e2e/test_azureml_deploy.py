@@ -231,7 +231,7 @@ FAULTS = {
     "expired": ({}, "does not accept the sign-in", "az login"),
     "wrong workspace": ({"AML_WORKSPACE": "nope"}, "There is no Azure ML workspace nope", "Correct AML_WORKSPACE"),
     "wrong subscription": ({"AML_SUBSCRIPTION_ID": "9" * 8}, "no access to the subscription 99999999", "Correct"),
-    "nobody there": ({"AML_AUTH": "interactive"}, "Nobody is signed in to Azure", "az login"),
+    "nobody there": ({"AML_AUTH": "interactive"}, "You are not signed in to Azure", "az login"),
     "no secret": ({"AML_AUTH": "service-principal"}, "needs AZURE_TENANT_ID", ".env"),
     "no identity": ({"AML_AUTH": "managed-identity"}, "Signing in to Azure failed", "AML_AUTH"),
     "no module": ({"AML_AUTH": "nowhere:sign_in"}, "AML_AUTH=nowhere:sign_in failed", "MODULE:FACTORY"),

@@ -121,7 +121,7 @@ def test_what_the_workspace_does_not_have_is_told(experiment: ExperimentProject,
         ("azureml:none", "There is no dataset none", "azureml:NAME:VERSION"),
         ("azureml:table:7", "The data asset table:7 is of the type MLTable", "azureml://datastores/STORE/paths/PATH"),
         (f"azureml://subscriptions/s/resourcegroups/g/workspaces/w/{PLACE[10:]}", "lies in the workspace w, not in"),
-        ("azureml://stores/sums", "names no data of a workspace", "azureml://datastores/STORE/paths/PATH"),
+        ("azureml://stores/sums", "is not the name of data in a workspace", "azureml://datastores/STORE/paths/PATH"),
     ):
         failed = experiment.inv("experiment.debug", "sums", "--script", "train.py", "--data", f"numbers={place}")
         assert failed.code == 1, failed.err

@@ -220,7 +220,7 @@ def test_a_registered_model_that_a_workspace_would_give_says_what_is_missing_for
     refused = files.inv(*named)
     assert refused.code == 1 and "endpoints/blue.yml:4" in refused.out
     told = " ".join(refused.out.split())
-    assert "SDK v2 would bring it from the workspace, and AML_SDK=v1 is chosen. Set AML_SDK=v2. Or name" in told
+    assert "SDK v2 can download it from the workspace, but AML_SDK=v1 is chosen. Set AML_SDK=v2. Or name" in told
 
 
 def test_a_wrong_file_is_refused_before_anything_is_built(files: Project) -> None:

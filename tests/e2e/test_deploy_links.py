@@ -123,7 +123,7 @@ def test_a_link_made_after_the_start_is_noticed_by_reload(linked: Project, engin
     (linked.folder / "shared" / "score.py").write_text("from late.new import VALUE\n" + SCORE)
     reloaded = linked.inv("deploy.reload")
     if engine == "docker":
-        reloaded.says("A link in service leads to", "/late by now", "Make it anew: inv deploy.debug")
+        reloaded.says("A link in service leads to", "/late by now", "Create it again: inv deploy.debug")
         result = linked.debug()
     else:
         assert reloaded.code == 0

@@ -368,7 +368,7 @@ def test_a_network_of_that_name_that_joins_containers_is_not_used(
     named: str, engine: str, client: docker.DockerClient
 ) -> None:
     client.api.create_network(named, driver="bridge", labels={"azureml-debug.kind": "network"})
-    with pytest.raises(UserError, match="is not one that this program has made") as refused:
+    with pytest.raises(UserError, match="was not created by this program") as refused:
         docker_network.ensure(client)
     assert refused.value.remedy.endswith(f"docker network rm {named}")
     assert docker_network.unused(client) == []

@@ -196,7 +196,7 @@ def test_f5_opens_a_failure_as_if_the_program_were_stopped_there(
         assert editor.variables()["rows"].startswith("[7, 7, 7")
         editor.until_exception("ZeroDivisionError", "division by zero")
         editor.watch("rows[-1]", "249")
-        editor.watch("len(rows)", "nothing in it can be run")
+        editor.watch("len(rows)", "nothing can be run")
         editor.picture("stopped at a failure")
         editor.open_variable("rows")
         # A long list comes in pages.

@@ -176,7 +176,7 @@ def test_of_several_runs_each_step_is_what_did_it_last(pipelines: PipelineProjec
     # The first is gone, and what it had done with it.
     first = min(pipelines.runs.glob("*-1-*"))
     shutil.move(first, pipelines.folder / "elsewhere")
-    pipelines.inv("pipeline.submit", "--from-run", "2", "--step", "add").says("went on from, is gone", "anew")
+    pipelines.inv("pipeline.submit", "--from-run", "2", "--step", "add").says("went on from, is gone", "again.")
     shutil.move(pipelines.folder / "elsewhere", first)
     (first / "plan.json").unlink()
     pipelines.inv("pipeline.submit", "--from-run", "2", "--step", "add").says("has lost its plan", "inv pipeline.list")

@@ -53,7 +53,7 @@ def test_a_request_is_stopped_only_where_it_is_so(project: Project) -> None:
     missed = project.inv("deploy.inspect", place, "--request", request(project), "--when", "False")
     missed.says(f"{place} was not reached", "")
     assert project.ok("deploy.inspect", place, "--request", request(project), "--when", "True").code == 0
-    project.inv("deploy.inspect", "--on-error", "--when", "True").says("are for a line", "score.py:21", code=2)
+    project.inv("deploy.inspect", "--on-error", "--when", "True").says("need a line", "score.py:21", code=2)
 
 
 def request(project: Project) -> str:

@@ -137,9 +137,6 @@ def test_what_cannot_be_looked_at_is_said_in_two_lines_and_the_service_goes_on(p
     refused("no.such.module:f", "--all-code", said=("can import no module no",))
     refused("json:loads", said=("--all-code",), code=2)
     refused("score.py:scale", "--log", "number", "--eval", "1", said=("--log does not stop",), code=2)
-    refused("score.py:scale", "--on-error", said=("One stop at a time",), code=2)
-    refused("--on-error", "--steps", "2", "--set", "a=1", said=("no --steps and no --set", "the type"), code=2)
-    refused("--on-error", "--repeat", "2", said=("there is no --repeat",), code=2)
     refused("score.py:scale", "--times", "0", said=("--times must be a whole number",), code=2)
     refused("score.py:scale", "--set", "=1", said=("--set must be NAME=EXPRESSION",), code=2)
     refused("score.py:scale", "--set", "number=1 /", said=("--set must be a Python expression",), code=2)
@@ -191,7 +188,6 @@ def test_a_running_step_is_looked_at_again_and_again(pipelines: PipelineProject)
     for kind in ("", "ValueError"):
         seen = pipelines.ok("pipeline.inspect", "--on-error", *filter(None, [kind]), "--json").json
         assert seen["exception"]["type"] == "ValueError" and seen["stopped"]["function"] == "<module>"
-    pipelines.inv("pipeline.inspect", "work.py:7", "--on-error").says("One stop at a time", code=2)
     # Values are shown as they come; Ctrl-C ends the look and not the step.
     child = pipelines.start("pipeline.inspect", "work.py:7", "--log", "number", "--times", "100000")
     time.sleep(3)

@@ -155,7 +155,7 @@ def test_a_proxy_command_that_ends_is_said(hosts: Hosts, connect: Connect) -> No
         connect(**BOX)
     assert "~/.ssh/config" in raised.value.remedy and time.monotonic() - began < 10
     named = address.Address("$(touch x)", "$(touch x)", 22, "me", command="nc %n %p")
-    with pytest.raises(UserError, match="cannot be handed to the ProxyCommand"):
+    with pytest.raises(UserError, match="cannot be passed to the ProxyCommand"):
         start_proxy(named)
 
 

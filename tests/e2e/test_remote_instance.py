@@ -396,7 +396,7 @@ def test_no_extra_is_said(project: RemoteProject, tmp_path: Path) -> None:
 def test_nobody_signed_in_is_said(project: RemoteProject, tmp_path: Path) -> None:
     # Without az.
     nobody = {"AML_AUTH": "interactive", "PATH": str(Path("/usr/bin"))}
-    failed(project, "sign-in", "Nobody is signed in to Azure", "az login", **nobody)
+    failed(project, "sign-in", "You are not signed in to Azure", "az login", **nobody)
     failed(project, "workspace", "does not accept the sign-in", AZUREML_DEBUG_TEST_TOKEN_SECONDS="-60")
 
 
@@ -443,7 +443,7 @@ def test_an_instance_that_does_not_run_is_said(
 def test_an_instance_of_which_azure_names_no_way_is_said(project: RemoteProject, server: AzureMLServer) -> None:
     instance = server.state.computes["ci-one"]
     instance.jupyter = ""
-    project.inv("remote.sync").says("Azure names no way to the compute instance ci-one", "az ml compute restart")
+    project.inv("remote.sync").says("Azure gives no address for the compute instance ci-one", "az ml compute restart")
     # No token goes where others can read it.
     instance.jupyter = "http://ci-one.invalid/tree/"
     project.inv("remote.sync").says("is not encrypted: http://ci-one.invalid")

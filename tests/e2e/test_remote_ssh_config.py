@@ -153,6 +153,6 @@ def test_a_server_that_closes_at_once_is_told_as_one(person: Person) -> None:
                     server.accept()[0].close()
 
         threading.Thread(target=turn_away, daemon=True).start()
-        with pytest.raises(UserError, match="closes the connection before a word"):
+        with pytest.raises(UserError, match="closes the connection before it says anything"):
             person.remote(AML_REMOTE_HOST=f"me@127.0.0.1:{server.getsockname()[1]}")
         server.shutdown(socket.SHUT_RDWR)

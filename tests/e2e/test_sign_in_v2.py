@@ -111,7 +111,7 @@ def test_a_managed_identity_that_is_not_there_is_told(
 @pytest.mark.parametrize(
     ("says", "problem"),
     [
-        ("ERROR: Please run 'az login' to setup account.", "Nobody is signed in to Azure, and there is no terminal"),
+        ("ERROR: Please run 'az login' to setup account.", "You are not signed in to Azure, and there is no terminal"),
         (
             "ERROR: AADSTS700082: The refresh token has expired due to inactivity. To re-authenticate, run az login",
             "(az: AADSTS700082: The refresh token has expired",

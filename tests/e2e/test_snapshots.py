@@ -91,7 +91,7 @@ def test_a_script_that_failed_is_looked_at_when_it_is_gone(project: ExperimentPr
     assert [one["line"] for one in stop["stack"]] == [FAILING_LINE, 9]
     assert stop["exception"]["type"] == "ZeroDivisionError"
     refused = project.inv("experiment.snapshot", "--eval", "rows.clear()")
-    assert refused.code == 2 and "nothing in it can be run" in refused.err
+    assert refused.code == 2 and "nothing can be run" in refused.err
 
 
 @ANY_ENGINE
@@ -164,7 +164,7 @@ def test_where_there_is_no_snapshot_it_says_why(project: ExperimentProject) -> N
     assert "its variables" not in fail(project, "experiment.run", "sums", "--follow")
     project.inv("experiment.snapshot").says("AML_SNAPSHOT was off")
     logs = Path(project.record()["folder"]) / "azureml-logs"
-    for content, said in ((b"", "is cut off"), (b'{"format": 3}', "is no snapshot that can be read")):
+    for content, said in ((b"", "is cut off"), (b'{"format": 3}', "is not a snapshot that can be read")):
         (logs / "snapshot-sums-rank0-1.json").write_bytes(content)
         project.inv("experiment.snapshot").says(said)
 

@@ -47,7 +47,7 @@ def test_a_step_that_has_come_to_its_end_while_it_was_looked_at_is_told_so(tmp_p
     folder.mkdir(parents=True)
     run = RunRecord("a-1-abc", 1, "pipeline", "a", folder, tmp_path, "process", steps=[step])
     records.save(run)
-    with pytest.raises(UserError, match=f"train has come to its end: {status}") as caught:
+    with pytest.raises(UserError, match=f"train has ended: {status}") as caught:
         _see_alive(run, "train")
     assert "inv pipeline.debug --step train" in caught.value.remedy
 

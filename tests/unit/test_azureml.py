@@ -165,7 +165,7 @@ def _fault(module: str, text: str, status: int | None = None, **headers: str) ->
         (403, errors.NotAllowed, "no permission for reading the thing: you may not."),
         (404, errors.NotThere, "knows nothing"),
         (409, UserError, r"refused reading the thing \(409\): you may not."),
-        (503, UserError, r"went on failing for 7 s"),
+        (503, UserError, r"kept failing for 7 s"),
     ],
 )
 def test_an_answer_is_told_in_two_lines(status: int, kind: type[UserError], said: str) -> None:

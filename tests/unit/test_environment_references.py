@@ -139,7 +139,7 @@ def test_an_environment_is_the_same_debugged_or_not_and_debugpy_lies_beside_wher
 def test_a_debugpy_that_cannot_be_used_is_told_only_where_one_is_needed(settings: Settings, conda_file: Path) -> None:
     (conda_file.parent / "requirements.txt").write_text("debugpy==1.7.0 ; python_version < '3'\n")
     found = resolve_environment(reference(settings.project, conda_file=conda_file), settings, "process")
-    with pytest.raises(UserError, match=r"let in by debugpy 1\.8 or newer"):
+    with pytest.raises(UserError, match=r"debugging needs debugpy 1\.8 or newer"):
         found.build(load("process"), print, debugged=True)
     assert found.build(load("process"), print).debugpy == ""
 

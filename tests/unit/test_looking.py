@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from dap_children import Debuggee, debuggee
 
 from workflows.debugger.locations import Condition
-from workflows.debugger.looking import Found, InOrder, Wanted, look
+from workflows.debugger.looking import Found, Wanted, look
 from workflows.debugger.places import Place, find_function, is_module, read_place
 from workflows.errors import BadValue, UserError
 from workflows.models import DebugEndpoint
@@ -103,33 +102,6 @@ def test_several_places_are_stopped_at_as_often_as_is_wanted_and_shown_as_they_c
     # As many as there are, where there are fewer; a place that is never passed is named.
     found, _ = look_at(program, ["app.py:work", "app.py:inner"], "x 1", Wanted(times=3, timeout=20))
     assert (len(found.stops), found.missed) == (1, ["app.py:inner"])
-
-
-def test_a_place_that_is_named_twice_is_one(program: Debuggee) -> None:
-    places = [f"app.py:{line_of('above =')}", "app.py:caller", "app.py:work"]
-    found, _ = look_at(program, places, "x 1", Wanted(timeout=20))
-    assert [stop.stopped.function for stop in found.stops] == ["caller", "work"] and found.missed == []
-
-
-def test_what_others_tell_meanwhile_comes_in_order_and_not_between_the_lines_of_a_stop(program: Debuggee) -> None:
-    lines: list[str] = []
-
-    def tell(kind: str, _told: dict[str, Any]) -> None:
-        lines.append(f"{kind} begins")
-        time.sleep(0.2)
-        lines.append(f"{kind} ends")
-
-    in_order = InOrder(tell)
-
-    def trigger() -> None:
-        for _ in range(2):
-            program.ask("x 1", 60)
-            in_order("response", {})
-
-    place = read_place("app.py:work", cwd=program.folder, roots=[])
-    endpoint = DebugEndpoint("127.0.0.1", program.port, ())
-    look(endpoint, [place], Wanted(times=2, timeout=20), tell=in_order, own=lambda frame: True, trigger=trigger)
-    assert lines == ["stop begins", "stop ends", "response begins", "response ends"] * 2
 
 
 def test_values_are_logged_with_time_and_count_up_to_a_number(program: Debuggee) -> None:

@@ -158,7 +158,7 @@ def test_nothing_left_to_run_is_refused_with_the_reasons(load: Load) -> None:
 
 
 def test_a_step_cannot_be_wanted_and_left_out(load: Load) -> None:
-    with pytest.raises(UserError, match="a is to be debugged and left out"):
+    with pytest.raises(UserError, match="a is both to be debugged and to be left out"):
         load("type: pipeline\njobs: {a: {command: ls}, b: {command: ls}}\n", only=["a"], skip=["a"])
     with pytest.raises(UserError, match="of type `spark`"):
         load("type: pipeline\njobs: {a: {type: spark}, b: {command: ls}}\n", only=["a"])

@@ -328,7 +328,7 @@ def test_code_that_does_not_come_to_an_end_is_ended(
         "import os, time\nopen('pid', 'w').write(str(os.getpid()))\nprint('waiting')\ntime.sleep(600)\n"
     )
     told = refused(folder, "numbers")
-    assert told.problem == "numbers has not given a pipeline after 2 s."
+    assert told.problem == "numbers has not returned a pipeline after 2 s."
     assert not Path("/proc", (folder / "pid").read_text()).exists()
 
 

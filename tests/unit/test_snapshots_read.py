@@ -170,7 +170,7 @@ def test_a_snapshot_that_was_cut_off_is_told_as_one(tmp_path: Path) -> None:
     for size in (0, 60, 1000, len(whole) - 1):
         assert "is cut off: the program was killed" in refusal(tmp_path, whole[:size])
     for other in (b"not json", b"[" * 100_000, b'{"a": 1}', b"[]", b"\xff\xfe", b"1" * 5000, b'{"a":' * 50_000):
-        assert "is no snapshot that can be read" in refusal(tmp_path, other)
+        assert "is not a snapshot that can be read" in refusal(tmp_path, other)
 
 
 def test_a_file_that_is_far_too_large_is_not_read(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_an_editor_finds_the_program_stopped_at_its_exception(serve: Serve, tmp_
         assert values["text"] == "'abc\\x1b[31m' ..."
         assert evaluate(client, stack[1], "options['lr']", 5) == "0.1"
         assert evaluate(client, stack[1], "nowhere", 5) == "not recorded: there is no nowhere in this frame"
-        assert "nothing in it can be run" in evaluate(client, stack[1], "len(rows)", 5)
+        assert "in which nothing can be run" in evaluate(client, stack[1], "len(rows)", 5)
         told = client.request("exceptionInfo", {"threadId": 1})
         assert told["exceptionId"] == "ZeroDivisionError" and told["description"] == "division by zero\nin epoch 3"
         assert told["details"]["innerException"][0]["typeName"] == "KeyError"
@@ -228,7 +228,7 @@ def test_a_port_of_another_program_is_left_alone(serve: Serve, tmp_path: Path) -
 def test_a_file_that_is_no_snapshot_is_told_before_anything_listens(tmp_path: Path) -> None:
     path = tmp_path / "snapshot-x.json"
     path.write_text("{}")
-    with pytest.raises(UserError, match="no snapshot that can be read"):
+    with pytest.raises(UserError, match="not a snapshot that can be read"):
         serving.start(path, [], [], 0, tmp_path)
 
 

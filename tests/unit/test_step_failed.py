@@ -269,7 +269,8 @@ def test_a_debugger_that_leaves_a_failed_step_lets_it_end(python: str, way: str,
             mortal.client.attach(timeout=LIMIT)
             mortal.client.wait_event("stopped", LIMIT)
             mortal.die(leave if way == "leave" else reset)
-        assert step.ended() == (0 if way == "terminate" else 1)
+        # One that ends the program races with the program, which has nothing left to do.
+        assert step.ended() in ((0, 1) if way == "terminate" else (1,))
 
 
 @EVERY

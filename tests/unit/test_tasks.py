@@ -162,7 +162,9 @@ def test_every_task_has_its_help_in_the_list_and_completes() -> None:
         command = [sys.executable, "-m", "invoke", *words]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
-    names = [f"{name}.{task}" for name in namespace.collections for task in namespace.collections[name].task_names]
+    # Not those that this clone's tasks.py adds, which another test may have loaded here.
+    ours = set(namespace.collections) - {"bench", "dev"}
+    names = [f"{name}.{task}" for name in ours for task in namespace.collections[name].task_names]
     listed = inv("--list", "--list-format=json")
     entries = [task for collection in json.loads(listed)["collections"] for task in collection["tasks"]]
     assert entries and all((task["help"] or "").strip() for task in entries), entries

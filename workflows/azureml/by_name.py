@@ -41,7 +41,7 @@ def with_model(settings: Settings, console: Console, text: str) -> Settings:
     except UserError as error:
         raise BadValue(f"--model is azureml:NAME[:VERSION|@latest], not {text!r}.", "Correct it.") from error
     if not isinstance(named, Dataset) or named.collection != MODELS:
-        raise BadValue(f"{text} is no model's name.", "Write azureml:NAME, or azureml:NAME:VERSION.")
+        raise BadValue(f"{text} is not the name of a model.", "Write azureml:NAME, or azureml:NAME:VERSION.")
     if "model_dir" in settings.set_by and settings.set_by["model_dir"] == BY_FIELD["model_dir"].flag:
         raise BadValue("--model and --model-dir both say which model it is.", "Leave out one of the two.")
     _see_v2(settings, text)
@@ -62,7 +62,7 @@ def _see_v2(settings: Settings, text: str) -> None:
 
     if chosen_sdk(settings) != "v2":
         raise UserError(
-            f"{text} is brought here by SDK v2, and v1 is chosen.",
+            f"{text} is downloaded by SDK v2, but v1 is set.",
             "Set AML_SDK=v2, or have the model packaged: --source azureml --model NAME[:VERSION].",
         )
 
@@ -96,7 +96,7 @@ def _no_bringer(settings: Settings) -> Callable[[str], Model] | None:
         why = "AML_SDK=v1 is chosen" if v1 else f"{PACKAGE} is not installed"
         remedy = "Set AML_SDK=v2" if v1 else f"Install the extra: {sdk.install_command('v2')}"
         raise UserError(
-            f"The model `{text}` is not on this machine. SDK v2 would bring it from the workspace, and {why}.",
+            f"The model `{text}` is not on this machine. SDK v2 can download it from the workspace, but {why}.",
             f"{remedy}. Or name its folder: --model-dir FOLDER",
         )
 

@@ -94,7 +94,7 @@ def parse(text: str, collection: str = DATA) -> Place | Dataset:
         return Dataset(found["name"], found["version"] or "", found["label"] or "", collection)
     found = _ID.fullmatch(text)
     if found is None:
-        raise UserError(f"{text} names no data of a workspace.", f"Write {FORMS}.")
+        raise UserError(f"{text} is not the name of data in a workspace.", f"Write {FORMS}.")
     kind, registry = found["collection"].lower(), found["registry"] or ""
     return Dataset(found["name"], found["version"] or "", found["label"] or "", kind, registry, _workspace(found))
 

@@ -78,7 +78,7 @@ def _of_folder(
     local = next((one for one in definition.pip if one.local is not None), None)
     if local is not None:
         raise UserError(
-            f"{local.local} is on this machine only, and the environment is built in the workspace.",
+            f"{local.local} is on this machine only, but the workspace builds the environment.",
             "Put the package into the step's `code`, or name one that pip can fetch.",
             file=local.file,
             line=local.line,
@@ -131,7 +131,7 @@ def _check_remote(entry: Any, reference: EnvironmentReference) -> None:
     for line in entry.get("pip", []) if isinstance(entry, Mapping) else []:
         if re.search(r"^(?:-\w+\s*)?/", str(line)):
             raise UserError(
-                f"`{line}` is on this machine only, and the environment is built in the workspace.",
+                f"`{line}` is on this machine only, but the workspace builds the environment.",
                 "Name a package that pip can fetch.",
                 file=reference.file,
                 line=reference.line,

@@ -163,7 +163,7 @@ def explained(error: Exception, doing: str, seconds: float = 0.0) -> Exception:
         return NotThere(f"Azure ML knows nothing of what is asked for when {doing}{trailer}", "Correct its name.")
     if status in _PASSING:
         return UserError(
-            f"Azure ML went on failing for {seconds:.0f} s when {doing}: {_reason(error)}.",
+            f"Azure ML kept failing for {seconds:.0f} s when {doing}: {_reason(error)}.",
             "Run this again later; https://azure.status.microsoft tells of outages.",
         )
     if status is not None:
@@ -179,7 +179,7 @@ def explained(error: Exception, doing: str, seconds: float = 0.0) -> Exception:
     if _is_connection(error):
         return UserError(
             f"The Azure ML service cannot be reached when {doing}: {innermost(error)}.",
-            "See to the network, a proxy (HTTPS_PROXY) or the workspace's private endpoint, then run this again.",
+            "Check the network, a proxy (HTTPS_PROXY) or the workspace's private endpoint, then run this again.",
         )
     if _is_theirs(error):
         return UserError(f"Azure ML failed when {doing}{trailer}", "Correct what it names, then run this again.")

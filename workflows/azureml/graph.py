@@ -191,7 +191,7 @@ class _Graph:
                 total.update(f"{file.relative_to(root).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
             target = f"{self._pipeline.uploads}/{total.hexdigest()[:16]}"
             if not files:
-                raise UserError(f"{path} is an empty folder, and datastores have none.", "Put a file into it.")
+                raise UserError(f"{path} is an empty folder, which a datastore cannot hold.", "Put a file into it.")
             self._report(f"upload {path.name}, {_in_words(size)}")
             self._store.upload_files(
                 [str(file) for file in files],

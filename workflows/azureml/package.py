@@ -111,7 +111,7 @@ def recipe(
     for requirement in definition.pip:
         if requirement.local is not None:
             raise UserError(
-                f"{requirement.local} is only on this machine, and Azure ML builds the image.",
+                f"{requirement.local} is only on this machine, but Azure ML builds the image.",
                 "Name a package that an index has, or leave out --source azureml.",
                 file=requirement.file,
                 line=requirement.line,
@@ -119,7 +119,7 @@ def recipe(
     local = [option for option in definition.options if option.startswith("--find-links /")]
     if local:
         raise UserError(
-            f"`{local[0]}` names a folder of this machine, and Azure ML builds the image.",
+            f"`{local[0]}` names a folder of this machine, but Azure ML builds the image.",
             "Use an index, or leave out --source azureml.",
             file=definition.source,
         )
@@ -149,7 +149,7 @@ def _base_dockerfile(definition: EnvironmentDefinition) -> str | None:
         if re.match(r"\s*(COPY|ADD)\s+(?=\S)(?!.*--from=)(?!https?://)", line, re.IGNORECASE):
             raise UserError(
                 "Azure ML builds this Dockerfile without a folder to copy from.",
-                "Take the line out, or name the finished image in AML_BASE_IMAGE.",
+                "Remove the line, or name the finished image in AML_BASE_IMAGE.",
                 file=path,
                 line=number,
             )

@@ -181,7 +181,7 @@ def _interactive() -> Any:
 
 def _nobody_there(*_: object, **__: object) -> None:
     raise UserError(
-        "Nobody is signed in to Azure, and there is no terminal to sign in at.",
+        "You are not signed in to Azure, and there is no terminal to sign in from.",
         "Sign in first (az login), or set AML_AUTH=service-principal or managed-identity.",
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,24 +26,6 @@ _WORDS = Words()
 
 Tell = Callable[[str, dict[str, Any]], None]
 """Called with ``stop``, ``step`` or ``log`` and what is to be shown, as it happens."""
-
-
-class InOrder:
-    """Tells one thing at a time, from several threads, in the order in which it happened.
-
-    Args:
-        tell: What is to be told.
-    """
-
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        #: Held from before what lets the next thing happen until this one has been told.
-        self.turn = threading.RLock()
-
-    def __call__(self, kind: str, told: dict[str, Any]) -> None:
-        """Tell one thing once all before it has been told."""
-        with self.turn:
-            self._tell(kind, told)
 
 
 @dataclass(frozen=True)
@@ -143,8 +124,6 @@ def look(
             :class:`~workflows.debugger.sessions.DebugSession`. What the trigger raises passes through.
     """
     most = wanted.times if wanted.log else 0
-    # Of the same line the first name is kept: debugpy would report but one of two.
-    places = list({(one.source, one.line, one.function, one.module): one for one in reversed(places)}.values())[::-1]
     breakpoints = [place.breakpoint(endpoint.path_mappings, wanted.condition, wanted.log, most) for place in places]
     filters = ("raised",) if wanted.raised == "" else ()
     # What is own code matters to steps and to what is raised; a line in a library is as good as any other.
@@ -160,7 +139,7 @@ def look(
         session.everything = wanted.all_locals
         numbers = {placed.number: place for placed, place in zip(session.breakpoints, places, strict=True)}
         running = Trigger(trigger, session) if trigger else None
-        one = _Look(session, numbers, wanted, tell if isinstance(tell, InOrder) else InOrder(tell), own, meet)
+        one = _Look(session, numbers, wanted, tell, own, meet)
         try:
             one.run(running, summarize, words)
         finally:
@@ -185,7 +164,7 @@ class _Look:
         session: DebugSession,
         places: Mapping[int, Place],
         wanted: Wanted,
-        tell: InOrder,
+        tell: Tell,
         own: Callable[[Frame], bool],
         meet: Callable[[], None],
     ) -> None:
@@ -297,13 +276,12 @@ class _Look:
             self.found.stops.append(replace(found, steps=stepped))
         else:
             self.found.stops.append(found)
-            with self._tell.turn:
-                if self._left:
-                    session.go_on(stop)
-                else:
-                    session.release()
-                # Only now: who shows it may be waited for.
-                self._tell("stop", found.as_json())
+            if self._left:
+                session.go_on(stop)
+            else:
+                session.release()
+            # Only now: who shows it may be waited for.
+            self._tell("stop", found.as_json())
         return True
 
     def _is_meant(self, stop: Stop) -> bool:

@@ -101,7 +101,7 @@ def _sdk_client(host: str) -> docker.DockerClient:
         return make_client(host)
     except InvalidConfigFile as error:
         file = docker_address.config_folder() / "config.json"
-        raise UserError(f"{file} cannot be read: {error}.", "Correct it, its `auths` above all.", file=file) from error
+        raise UserError(f"{file} cannot be read: {error}.", "Correct it, especially its `auths`.", file=file) from error
     except APIError as error:
         raise _version_error(str(error.explanation or error)) from error
     except (TLSParameterError, DockerException, RequestException, OSError, ValueError) as error:

@@ -56,8 +56,8 @@ def ensure(client: docker.DockerClient) -> str:
             found = _find(client)
     if not found:
         raise UserError(
-            f"The Docker network {NAME} is not one that this program has made.",
-            f"Give it another name, or take it away: docker network rm {NAME}",
+            f"The Docker network {NAME} was not created by this program.",
+            f"Rename it, or remove it: docker network rm {NAME}",
         )
     return found[0]
 
@@ -107,7 +107,7 @@ def _explained(error: Any) -> UserError:
     if "address pool" in text:
         return UserError(
             f"Docker has no range of addresses left for the network {NAME}.",
-            "Take away networks that nothing uses (docker network prune), or give the engine more: "
+            "Remove unused networks (docker network prune), or give the engine more: "
             "default-address-pools in its daemon.json.",
         )
     return UserError(

@@ -452,7 +452,7 @@ def _explained(error: Any, spec: StepSpec) -> UserError:
     if error.status_code == 404 and "No such image" in text:
         return UserError(
             f"The image {spec.image.name} of the step {spec.step} is not there any more.",
-            "Run the same command again: it is built anew.",
+            "Run the same command again: it is built again.",
         )
     if "/bin/sh" in text and "no such file" in text:
         return UserError(

@@ -76,8 +76,8 @@ def check_debugpy(
         if item.name == "debugpy" and not _fits(versions):
             name = item.text.partition(";")[0].partition(" --")[0].strip()
             raise UserError(
-                f"{name} cannot be used: a debugger is let in by debugpy 1.8 or newer, below 2.",
-                "Ask for debugpy>=1.8, or leave it out: a fitting one is added.",
+                f"{name} cannot be used: debugging needs debugpy 1.8 or newer, below 2.",
+                "Ask for debugpy>=1.8, or leave it out: a suitable one is added.",
                 file=item.file,
                 line=item.line or None,
             )

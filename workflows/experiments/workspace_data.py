@@ -81,7 +81,7 @@ def _bring(source: WorkspaceData, place: Place, name: str, step: Step) -> tuple[
             _fetch(source, place, files, whole, Progress(step.detail, name, len(files), size))
     except OSError as error:
         problem = f"{place} cannot be kept in {folder}: {error.strerror or error}."
-        raise UserError(problem, "See to that folder, or name another in XDG_CACHE_HOME.") from error
+        raise UserError(problem, "Check that folder, or name another in XDG_CACHE_HOME.") from error
     return whole / only, size, False
 
 

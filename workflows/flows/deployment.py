@@ -326,7 +326,7 @@ class Deployment(Present):
         if lacks is not None:
             raise UserError(
                 f"A link in {shown(service.source)} leads to {lacks} by now, which the container {service.name} lacks.",
-                "Make it anew: inv deploy.debug",
+                "Create it again: inv deploy.debug",
             )
 
     # Parts of steps

@@ -554,7 +554,7 @@ def copy_outputs(run: RunRecord, folder: Path) -> int:
     except (OSError, shutil.Error) as error:
         place = getattr(error, "filename", None) or folder
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{place} cannot be copied: {reason}.", "See to it, or name another folder.") from error
+        raise UserError(f"{place} cannot be copied: {reason}.", "Check it, or name another folder.") from error
     return len(found)
 
 

@@ -298,7 +298,7 @@ def _inherited(
     from ..runs import store
     from .pipeline import Wanted
 
-    gone = UserError(f"The run {earlier}, which {run.run_id} went on from, is gone.", "Submit the pipeline anew.")
+    gone = UserError(f"The run {earlier}, which {run.run_id} went on from, is gone.", "Submit the pipeline again.")
     try:
         found = store.find_run(run.project, run.kind, earlier)
     except UserError:

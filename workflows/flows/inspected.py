@@ -79,8 +79,6 @@ def inspect(service: Service, look: Look, tell: Tell) -> dict[str, Any]:
     holds = [e["event"] for e in read_events(service.events) if e["event"] in ("waiting", "loaded", "attached")]
     if holds[-1:] == ["loaded"] or not holds:
         _let_others_finish(service)
-    # Answers come in a thread of their own.
-    tell = looking.InOrder(tell)
     posting = _Posting(service, look, tell)
     wanted = look.wanted
     if look.by_server:

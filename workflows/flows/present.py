@@ -152,7 +152,7 @@ class Present:
         if service is None:
             raise UserError("No service of this project is running.", remedy)
         if service.project != self.settings.project:
-            raise UserError("The project was moved while its service ran.", "Start it anew here: inv deploy.debug")
+            raise UserError("The project was moved while its service ran.", "Start it again here: inv deploy.debug")
         return service
 
     def _started(self, remedy: str) -> Service:

@@ -228,4 +228,4 @@ def _no_debugger(message: str) -> UserError:
     remedy = "Free the port or choose another: --debug-port 0."
     if "debugpy" in message:
         remedy = "Add debugpy to the environment's requirements.txt or conda.yml, then: inv deploy.debug"
-    return UserError(f"No debugger can be let in: {message}.", remedy)
+    return UserError(f"No debugger can attach: {message}.", remedy)

@@ -338,7 +338,7 @@ def _see_alive(run: RunRecord, name: str) -> None:
         if step.status == records.FAILED:
             raise step_failed(now, step)
         if step.final:
-            raise UserError(f"{name} has come to its end: {step.status}.", f"Submit it again: {again(now, name)}")
+            raise UserError(f"{name} has ended: {step.status}.", f"Submit it again: {again(now, name)}")
         time.sleep(LOOK_SECONDS)
 
 

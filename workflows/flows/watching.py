@@ -237,7 +237,7 @@ class Watch:
             remedy = "Free the port or choose another: --debug-port 0."
             if "debugpy" in str(message):
                 remedy = "Add debugpy to the step's environment."
-            raise UserError(f"No debugger can be let into {step.name}: {message}.", remedy)
+            raise UserError(f"No debugger can attach to {step.name}: {message}.", remedy)
         return usable
 
     def _holds(self, one: Attachable) -> bool:
@@ -280,7 +280,7 @@ class Watch:
                 why = f" ({step.waits_for})" if step.waits_for else ""
                 raise StillWaiting(
                     f"{step.name} has been {step.phases[-1][0]} for {QUEUE_LIMIT // 60} min{why}.",
-                    "See to its compute in the studio; when it has nodes the run goes on, then: "
+                    "Check its compute in the studio; when it has nodes the run goes on, then: "
                     f"inv pipeline.attach --run {run.number}",
                 )
         waited = [step for step in run.steps if step.debugged and self._only in (None, step.name)]

@@ -146,7 +146,7 @@ class Attached:
                         self._goes_on_since = time.monotonic()
                         self._changed.notify_all()
         except (UserError, OSError) as error:
-            self._set_over(f"it could not be noted that it is there: {error}", "See to the disk, then attach again.")
+            self._set_over(f"it could not be noted that it is there: {error}", "Check the disk, then attach again.")
         if self._debug is None:
             with contextlib.suppress(UserError):
                 session.close()

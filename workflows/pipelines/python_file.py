@@ -205,8 +205,8 @@ def _asked(python: str, asked: PythonPipeline, inputs: Mapping[str, str], folder
             )
         except subprocess.TimeoutExpired:
             raise UserError(
-                f"{asked.function} has not given a pipeline after {BUILD_SECONDS} s.",
-                "See what it waits for; it is to build the pipeline, and not to submit it.",
+                f"{asked.function} has not returned a pipeline after {BUILD_SECONDS} s.",
+                "See what it waits for; it must build the pipeline, not submit it.",
                 file=shown(asked.file),
                 details=_last_lines(said),
             ) from None
@@ -215,7 +215,7 @@ def _asked(python: str, asked: PythonPipeline, inputs: Mapping[str, str], folder
     except (OSError, ValueError):
         raise UserError(
             f"The Python that builds the pipeline has ended with {done.returncode} before {asked.function} was done.",
-            "See what it said; it is not to end the process.",
+            "See its output; the function must not end the process.",
             file=shown(asked.file),
             details=_last_lines(said),
         ) from None

@@ -58,7 +58,9 @@ def chosen(scope: Scope, only: Sequence[str], problems: Problems) -> tuple[str, 
         if isinstance(entry, LeftOut):
             if entry.error is not None:
                 raise entry.error
-            raise UserError(f"{entry.name} is to be debugged and left out.", "Take it out of --step or of --skip.")
+            raise UserError(
+                f"{entry.name} is both to be debugged and to be left out.", "Remove it from --step or from --skip."
+            )
         if isinstance(entry, Scope):
             found |= dict.fromkeys(name for name in all_names if name.startswith(f"{entry.name}."))
         else:

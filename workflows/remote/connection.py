@@ -286,10 +286,10 @@ def _unreachable(address: Address, error: Exception) -> UserError | None:
             )
             return UserError(f"{where} refuses the connection.", f"Is its SSH server up, and on that port?{hint}")
         reason = getattr(causes[0], "strerror", None) or causes[0]
-        return UserError(f"{where} cannot be reached: {reason}.", "See to the network, or set AML_REMOTE_GATEWAY.")
+        return UserError(f"{where} cannot be reached: {reason}.", "Check the network, or set AML_REMOTE_GATEWAY.")
     if isinstance(error, OSError):
         return UserError(
-            f"{where} cannot be reached: {error.strerror or error}.", "See to the network, or set AML_REMOTE_GATEWAY."
+            f"{where} cannot be reached: {error.strerror or error}.", "Check the network, or set AML_REMOTE_GATEWAY."
         )
     return None
 
@@ -329,7 +329,7 @@ def _ssh_failed(address: Address, error: Exception, told: str) -> UserError | No
         text = str(error) or type(error).__name__
         if isinstance(error.__context__, EOFError | ConnectionError) and "banner" in text:
             return UserError(
-                f"{where} closes the connection before a word.",
+                f"{where} closes the connection before it says anything.",
                 "Its SSH server may be turning this address away (MaxStartups, fail2ban, hosts.deny), "
                 "or be none: see AML_REMOTE_PORT.",
             )

@@ -79,7 +79,7 @@ def instance_of(settings: Settings) -> Instance:
     name = str(settings.remote_host).removeprefix(PREFIX)
     if not _NAME.fullmatch(name):
         raise UserError(
-            f"AML_REMOTE_HOST names no compute instance: {name!r} is none's name.",
+            f"AML_REMOTE_HOST names no compute instance: {name!r} cannot be the name of one.",
             "Write azureml: and the name that https://ml.azure.com shows under Compute, such as azureml:my-instance.",
         )
     for setting, value in (

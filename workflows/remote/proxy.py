@@ -67,7 +67,7 @@ def _filled_in(address: Address) -> str:
         found = values[match[1]]
         if not _PLAIN.fullmatch(found):
             raise UserError(
-                f"{found!r} cannot be handed to the ProxyCommand.", "Correct AML_REMOTE_HOST or AML_REMOTE_USER."
+                f"{found!r} cannot be passed to the ProxyCommand.", "Correct AML_REMOTE_HOST or AML_REMOTE_USER."
             )
         return found
 

@@ -71,7 +71,7 @@ class Session:
             self._channel.exec_command(starting.COMMAND)
         except Exception as error:
             raise UserError(
-                f"{address} lets us in, and starts no program: {error}.",
+                f"{address} accepts the login, but starts no program: {error}.",
                 "See what: ssh with the same host, port and key.",
             ) from error
         with sent_by(str(address)):
@@ -195,7 +195,7 @@ class Session:
         with contextlib.suppress(OSError, EOFError):
             self._channel.shutdown_write()
         remedy = "Have its start-up files (~/.bashrc and the like) do that on terminals only: [ -t 0 ] || return"
-        began = f"{self.address} lets us in, and its login shell runs no command"
+        began = f"{self.address} accepts the login, but its login shell runs no command"
         deadline = time.monotonic() + starting.ENDED_SECONDS
         try:
             while self._awaited[0] == starting.GREETING:
@@ -246,15 +246,16 @@ class Session:
             if code == starting.NO_PYTHON and self._awaited == [frames.GREETING]:
                 raise self._no_python(text)
             if self._awaited:
+                why = text or f"its shell has ended with {code}"
                 raise _EndedEarly(
-                    f"{self.address} lets us in, and starts no program: {text or f'its shell has ended with {code}'}.",
+                    f"{self.address} accepts the login, but starts no program: {why}.",
                     "See what: ssh with the same host, port and key.",
                     text,
                 )
             if code != -1 and text:
                 raise UserError(
                     f"The program's helper on {self.address.host} has ended with {code}.",
-                    "See the lines above; if they say nothing to you, please report them.",
+                    "See the lines above; if they do not help you, please report them.",
                     details=text.splitlines()[-15:],
                 )
         raise Lost
@@ -265,7 +266,7 @@ class Session:
         if self.address.python:
             return UserError(
                 f"AML_REMOTE_PYTHON={self.address.python} does not do on {self.address.host}: {found}.",
-                "Name a Python 3.10 or later there, or leave it out: then one is looked for.",
+                "Name a Python 3.10 or later there, or unset it: then the program looks for one.",
             )
         return UserError(
             f"{self.address.host} has no Python 3.10 or later: {found}.",

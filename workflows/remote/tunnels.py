@@ -182,7 +182,7 @@ def _wait(project: Path, started: subprocess.Popen[bytes]) -> None:
             log = log_of(project).read_text(errors="replace")
             raise RuntimeError(f"the keeper of the tunnels has ended with {started.returncode}:\n{log}")
         if time.monotonic() > deadline:
-            raise UserError("The keeper of the tunnels does not start.", f"See {log_of(project)}.")
+            raise UserError("The process that keeps the tunnels does not start.", f"See {log_of(project)}.")
         time.sleep(0.01)
 
 

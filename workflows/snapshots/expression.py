@@ -210,7 +210,7 @@ def parse(expression: str) -> ast.expr:
             parts = [inside.lower, inside.upper, inside.step] if isinstance(inside, ast.Slice) else [inside]
             left += [one for one in parts if one is not None and not _is_literal(one)]
         elif not isinstance(node, ast.Name):
-            raise Refused(f"{_cut(text)} is more than a snapshot can answer: nothing in it can be run.", _REMEDY)
+            raise Refused(f"{_cut(text)} cannot be answered by a snapshot, in which nothing can be run.", _REMEDY)
     return tree
 
 

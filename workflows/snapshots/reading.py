@@ -74,7 +74,7 @@ def _is_cut_off(data: bytes) -> bool:
 
 
 def _no_snapshot(path: Path, why: str) -> UserError:
-    return UserError(f"{shown(path)} is no snapshot that can be read: {why}.", "Look at the step's log.")
+    return UserError(f"{shown(path)} is not a snapshot that can be read: {why}.", "Look at the step's log.")
 
 
 # The parts. What is optional and missing counts as empty; what is there has to be what it should be.

@@ -351,7 +351,7 @@ def _is_dockers(error: BaseException) -> bool:
 
 def _docker_error(error: BaseException) -> UserError:
     text = str(getattr(error, "explanation", None) or error)
-    return UserError(f"The Docker engine says: {text}", "See to the engine (docker info), then run this again.")
+    return UserError(f"The Docker engine says: {text}", "Check the engine (docker info), then run this again.")
 
 
 def _end(error: UserError) -> None:

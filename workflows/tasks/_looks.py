@@ -77,14 +77,12 @@ def read_looks(typed: Typed) -> Wanted:
     from ._inspection import read_timeout
 
     seconds, condition = read_timeout(typed.timeout), read_condition(typed.when, typed.hits)
-    if typed.locations and typed.on_error:
-        raise BadValue("One stop at a time: at a line, or with --on-error where it raises.", "Leave out one.")
     if not typed.locations:
         for flag in ("when", "hits"):
             if getattr(typed, flag) is not None:
-                raise BadValue("--when and --hits are for a line.", "Name one, such as score.py:21.")
+                raise BadValue("--when and --hits need a line.", "Name one, such as score.py:21.")
         if typed.log is not None:
-            raise BadValue("--log is for a line.", "Name one, such as score.py:21.")
+            raise BadValue("--log needs a line.", "Name one, such as score.py:21.")
     for place in typed.locations:
         if is_module(place) and not typed.all_code:
             raise BadValue(f"{place} is of a module, which may be a library's.", "For those: --all-code")
@@ -98,7 +96,7 @@ def read_looks(typed: Typed) -> Wanted:
             raise BadValue(f"--log does not stop, so there is no {' and no '.join(more)}.", "Leave out one.")
     steps = read_number("steps", typed.steps, 0)
     if typed.step_into and not steps:
-        raise BadValue("--step-into says how --steps goes on.", "Add it: --steps N")
+        raise BadValue("--step-into needs --steps.", "Add it: --steps N")
     kind = typed.on_error if isinstance(typed.on_error, str) else ""
     if kind and not all(part.isidentifier() for part in kind.split(".")):
         raise BadValue(f"--on-error takes the type of an exception, not {kind!r}.", "Such as: --on-error ValueError")
@@ -117,21 +115,6 @@ def read_looks(typed: Typed) -> Wanted:
         raised=kind if typed.on_error else None,
         timeout=seconds,
     )
-
-
-def see_once(typed: Typed, repeat: str | None) -> None:
-    """See that nothing is wanted which a stop where a request raises, with no type named, does not have.
-
-    Raises:
-        BadValue: Something is.
-    """
-    names = ("times", "steps", "frames", "depth", "set")
-    more = [f"--{name}" for name in names if getattr(typed, name)] + (["--repeat"] if repeat else [])
-    if more:
-        raise BadValue(
-            f"Where no type of exception is named, there is no {' and no '.join(more)}.",
-            "Name a line, such as score.py:21, or the type: --on-error ValueError",
-        )
 
 
 def read_number(name: str, text: str | None, default: int) -> int:

@@ -54,5 +54,5 @@ def unwritable(error: OSError) -> UserError | None:
         return None
     return UserError(
         f"{error.filename} cannot be written: {error.strerror or error}.",
-        "See to where it is sent (a file on a full disk, /dev/full), then run this again.",
+        "Check where it is sent (a file on a full disk, /dev/full), then run this again.",
     )

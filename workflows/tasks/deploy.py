@@ -251,7 +251,7 @@ def _stdin_here(_run: Command, values: dict[str, Any]) -> bool:
         try:
             values["request"] = read_stdin().decode()
         except UnicodeDecodeError as error:
-            raise BadValue("What comes over standard input is no text.", "Name a file: --request FILE") from error
+            raise BadValue("Standard input is not text.", "Name a file: --request FILE") from error
     return False
 
 
@@ -309,7 +309,7 @@ def inspect(
     from ..flows.inspected import Look, not_given
     from ..flows.request import read, typed_body
     from ._inspection import read_failed, show_response
-    from ._looks import Shown, Typed, read_looks, read_number, read_stdin, say_missed, see_once
+    from ._looks import Shown, Typed, read_looks, read_number, read_stdin, say_missed
 
     number = read_failed(failed)
     sent = (request, content_type, method, *form, *query, *header)
@@ -320,14 +320,14 @@ def inspect(
         *(location, at, eval, set, when, hits, times, log, steps, step_into, frames, depth, all_code),
         *(timeout, on_error, all_locals),
     )
+    if typed.locations and on_error:
+        raise BadValue("One stop at a time: at a line, or with --on-error where the request raises.", "Leave out one.")
     wanted = read_looks(typed)
     shown = Shown(run.console, [run.settings.project], all_code)
     file, body = typed_body(request, read_stdin)
     posted = read(file, content_type, method, form, query, header, body)
     often, anywhere = read_number("repeat", repeat, 1), not (typed.locations or on_error) and number is None
     look = Look(typed.locations, posted, wanted, is_given, repeat=often, at_breakpoint=anywhere)
-    if look.by_server:
-        see_once(typed, repeat)
     seen: dict[str, Any] = {}
     try:
         seen = _deployment(run, held=False).inspect(look, number, shown.tell)

@@ -28,7 +28,7 @@ def serve(run: Command, project: str | None = None, read_only: bool = False) -> 
 
     if sys.stdin.isatty():
         raise UserError(
-            "mcp.serve speaks the Model Context Protocol, and here a terminal would have to answer.",
+            "mcp.serve speaks the Model Context Protocol, which a terminal does not.",
             "Have an agent start it: docs/agents.md; for VS Code: inv vscode.setup --mcp",
         )
     serving.require_sdk()

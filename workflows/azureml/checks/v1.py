@@ -98,7 +98,7 @@ def _registry(workspace: Any, details: Mapping[str, Any], say: Say) -> Iterator[
             "registry",
             None,
             f"{address} cannot be reached from here: {reason}",
-            "Images cannot be pulled for deploy.build --source azureml; see to the network, or use --remote.",
+            "Images cannot be pulled for deploy.build --source azureml; check the network, or use --remote.",
         )
     elif how:
         yield Finding("registry", True, f"{address} answers; images are pulled {how}")

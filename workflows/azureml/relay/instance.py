@@ -164,11 +164,12 @@ def see_usable(instance: Instance, found: Found) -> None:
     if found.state in _GONE:
         raise UserError(
             f"The compute instance {instance.name} cannot be used: {found.state}.",
-            "See it under Compute on https://ml.azure.com; it may have to be made anew.",
+            "See it under Compute on https://ml.azure.com; you may have to create it again.",
         )
     if not found.endpoint:
+        state = found.state or "its state is not told"
         raise UserError(
-            f"Azure names no way to the compute instance {instance.name} ({found.state or 'its state is not told'}).",
+            f"Azure gives no address for the compute instance {instance.name} ({state}).",
             f"Restart it: az ml compute restart {instance.named_for_az}",
         )
     if not found.endpoint.startswith("https://"):
@@ -344,12 +345,12 @@ def _explained(instance: Instance, found: Found, error: RelayRefused) -> UserErr
     if status:
         return UserError(
             f"The websocket of {name} answers {status}.",
-            "Run this again in a minute; if it stays so, see to a proxy in between (HTTPS_PROXY), or restart it:"
+            "Run this again in a minute; if it stays so, check a proxy in between (HTTPS_PROXY), or restart it:"
             f" az ml compute restart {instance.named_for_az}",
         )
     return UserError(
         f"There is no way to {name}: {error.reason}.",
-        "See to the network and a proxy (HTTPS_PROXY, NO_PROXY) that lets websockets through; a workspace with a"
+        "Check the network and a proxy (HTTPS_PROXY, NO_PROXY) that lets websockets through; a workspace with a"
         " private endpoint is reached from its own network alone.",
     )
 

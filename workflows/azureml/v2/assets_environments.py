@@ -75,9 +75,9 @@ def _named(text_: str) -> Dataset:
     try:
         found = parse(text_, ENVIRONMENTS)
     except UserError as error:
-        raise UserError(f"{text_} names no environment.", "Write azureml:NAME:VERSION.") from error
+        raise UserError(f"{text_} is not the name of an environment.", "Write azureml:NAME:VERSION.") from error
     if not isinstance(found, Dataset) or found.collection != ENVIRONMENTS:
-        raise NotThere(f"{text_} names no environment.", "Write azureml:NAME:VERSION.")
+        raise NotThere(f"{text_} is not the name of an environment.", "Write azureml:NAME:VERSION.")
     return found
 
 

@@ -119,7 +119,7 @@ class Here:
                 shutil.rmtree(part, ignore_errors=True)
         except OSError as error:
             problem = f"{location.label} cannot be kept in {folder}: {error.strerror or error}."
-            raise UserError(problem, "See to that folder, or name another in XDG_CACHE_HOME.") from error
+            raise UserError(problem, "Check that folder, or name another in XDG_CACHE_HOME.") from error
         return Brought(target, size, False, location)
 
     def _files(self, wanted: Wanted, location: Location) -> dict[str, Blob]:

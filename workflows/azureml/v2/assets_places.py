@@ -212,7 +212,7 @@ class Places:
     def _in_storage(self, host: str, container: str, path: str, query: str, asset: Asset) -> Location:
         account = account_of(host)
         if account is None:
-            raise UserError(f"{host} is no storage account's address.", _BY_HAND)
+            raise UserError(f"{host} is not the address of a storage account.", _BY_HAND)
         called, _kind, suffix = account
         # The same account's files, whichever of its two hosts is named.
         address = f"https://{host.lower().replace('.dfs.', '.blob.', 1)}"

@@ -64,7 +64,7 @@ def _see_given(jobs: Mapping[str, Any], removed: Collection[str]) -> None:
     if missing:
         needs = ", ".join(f"{output} (for {step})" for output, step in missing.items())
         typed = " ".join(f"--input {output}=PATH" for output in missing)
-        raise UserError(f"Steps need what those that are left out would have given: {needs}.", f"Give it: {typed}")
+        raise UserError(f"Steps need outputs of steps that are left out: {needs}.", f"Give it: {typed}")
 
 
 def _value(name: str, text: str, port: Any) -> Any:
@@ -82,7 +82,7 @@ def _value(name: str, text: str, port: Any) -> Any:
         try:
             return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
         except ValueError:
-            raise BadValue(f"The input {name} is {text}, which is no number.", "Give a number.") from None
+            raise BadValue(f"The input {name} is {text}, which is not a number.", "Give a number.") from None
     is_data = kind not in ("", "string") or (kind == "" and not isinstance(before, str) and os.path.exists(text))
     if not is_data:
         return text

@@ -71,7 +71,7 @@ class Selection:
                 del self._job.jobs[name]
                 self.removed.add(name)
         if not kept:
-            raise UserError("Nothing is left to be submitted.", "Leave out fewer steps (--skip).")
+            raise UserError("No step is left to submit.", "Leave out fewer steps (--skip).")
         bound = {match for node in self._jobs.values() for match in _WHOLE_OUTPUT.findall(_bindings(node.outputs))}
         for name in list(self._job.outputs):
             if name not in bound:

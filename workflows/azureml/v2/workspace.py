@@ -131,7 +131,7 @@ def require_v2(workspace: Workspace) -> None:
     """
     if workspace.legacy:
         raise UserError(
-            f"The workspace {workspace.name.workspace} takes no jobs of SDK v2: v1_legacy_mode is on.",
+            f"The workspace {workspace.name.workspace} accepts no jobs of SDK v2: v1_legacy_mode is on.",
             f"Set AML_SDK=v1 ({install_command('v1')}), or have the workspace's owner turn it off:"
             f" az ml workspace update -n {workspace.name.workspace} --set v1_legacy_mode=false",
         )

@@ -20,7 +20,7 @@ MODULE = "azureml.core.run"
 
 
 def install() -> None:
-    """See to it that the SDK's module is changed once it is imported, where that is asked for."""
+    """Check it that the SDK's module is changed once it is imported, where that is asked for."""
     path = os.environ.get("AZUREML_DEBUGGEE_METRICS")
     if path:
         from . import late

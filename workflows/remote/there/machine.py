@@ -134,7 +134,7 @@ def explained(error: OSError) -> Failure:
             "Make it writable for you there; the project's folder may also be another one: AML_REMOTE_DIR.",
         )
     return Failure(
-        f"The remote machine says: {error.strerror or error}{place}.", "See to it there, then run this again."
+        f"The remote machine says: {error.strerror or error}{place}.", "Check it there, then run this again."
     )
 
 
