@@ -37,7 +37,7 @@ def test_a_registered_name_becomes_the_training_environment_and_a_note(settings:
     found = resolve_environment(named, settings, engine)
     (note,) = found.notes
     assert note.startswith("environment azureml:AzureML-sklearn-1.0@latest is not on this machine: ")
-    assert note.endswith("env/training (for packages, make one in your project) is used")
+    assert note.endswith("own env/training is used. For packages of yours, make env/training in your project")
     assert found.key == resolve_environment(None, settings, engine).key
 
 
@@ -111,7 +111,7 @@ def test_without_docker_an_image_becomes_the_training_environment_and_a_note(
 ) -> None:
     found = resolve_environment(reference(settings.project, **fields), settings, "process")
     (note,) = found.notes
-    assert "is not used without Docker: " in note and note.endswith("make one in your project) is used")
+    assert "is not used without Docker: " in note and note.endswith("make env/training in your project")
     assert found.definition is not None and found.definition.name == "training"
 
 

@@ -172,9 +172,13 @@ def version_of(package: str) -> str | None:
 
 def install_command(which: str) -> str:
     """The command that installs this program's extra for an SDK (``v2`` or ``v1``), for the Python that runs it."""
+    return install_extra(EXTRAS[which])
+
+
+def install_extra(extra: str) -> str:
+    """The command that installs one of this program's extras, from where the program itself was installed."""
     from ..settings import packaged_defaults
 
-    extra = EXTRAS[which]
     root = packaged_defaults()
     if (root / "pyproject.toml").is_file():
         return f"pip install -e '{root}[{extra}]'"

@@ -169,8 +169,9 @@ def _default(settings: Settings, required: Sequence[str], purpose: str, reason: 
     default = packaged_defaults() / "env" / purpose / "Dockerfile"
     definition = load_definition(folder, required=required, default_dockerfile=default)
     own = folder != packaged_defaults() / "env" / purpose or folder.is_relative_to(settings.project)
-    place = shown(folder) if own else f"the program's own env/{purpose} (for packages, make one in your project)"
-    notes = (f"{reason}: {place} is used",) if reason else ()
+    place = shown(folder) if own else f"the program's own env/{purpose}"
+    yours = "" if own else f". For packages of yours, make env/{purpose} in your project"
+    notes = (f"{reason}: {place} is used{yours}",) if reason else ()
     return ResolvedEnvironment(purpose, notes, definition, settings.base_image)
 
 

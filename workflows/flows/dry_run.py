@@ -125,7 +125,7 @@ def _environment(settings: Settings, deployment: OnlineDeployment | None, engine
     what = _what(environment)
     if built is not None:
         where = built.name if engine.name == "docker" else shown(Path(built.name))
-        yield Finding("environment", True, f"{what}: there ({where})")
+        yield Finding("environment", True, f"{what}: built ({where})")
     elif environment.definition is not None or (
         environment.reference is not None and environment.reference.build is not None
     ):

@@ -18,6 +18,6 @@ def say_example(settings: Settings, console: Console, field: str, usual: str) ->
     if field in settings.set_by or getattr(settings, field).is_relative_to(settings.project):
         return
     setting = BY_FIELD[field]
-    there = f"; {usual} is there, and not named" if (settings.project / usual).is_file() else ""
+    yours = f". For yours: {setting.flag} {usual}" if (settings.project / usual).is_file() else ""
     named = f"no {setting.flag} ({setting.variable}) was given"
-    console.line(f"  note: {named}{there}: the example that comes with the program is run")
+    console.line(f"  note: {named}, so the example that comes with the program is run{yours}")

@@ -175,7 +175,11 @@ def answer_lines(response: Mapping[str, Any]) -> list[str]:
         frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
         own = [number for number in frames if "site-packages" not in lines[number]]
         lines = lines[next(iter(own or frames), 0) :]
-    return lines[-ANSWER_LINES:]
+    lines = lines[-ANSWER_LINES:]
+    if "traceback" in response:
+        # None of a frame without its first line.
+        lines = lines[next((number for number, line in enumerate(lines) if line.startswith('  File "')), 0) :]
+    return lines
 
 
 def _let_others_finish(service: Service) -> None:

@@ -142,10 +142,10 @@ def _none(run: RunRecord, steps: Sequence[StepRecord]) -> UserError:
     what = f"The run {run.run_id}" if run.single or len(steps) > 1 else f"{steps[0].name} of the run {run.run_id}"
     failed = [one for one in steps if one.status == records.FAILED]
     if not failed:
-        states = f"it is {steps[0].status}" if len(steps) == 1 else f"the run is {run.status}"
+        states = steps[0].status if len(steps) == 1 else run.status
         return UserError(
-            f"{what} has no snapshot: nothing of it has failed, {states}.",
-            f"A snapshot is written where a script ends by an exception; see: {show}",
+            f"{what} has no snapshot: it is {states}, and nothing of it has failed.",
+            f"A script leaves one when it ends with an exception. Look at the run: {show}",
         )
     names = ", ".join(one.name for one in failed)
     who = "The run" if run.single else names

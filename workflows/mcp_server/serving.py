@@ -44,9 +44,11 @@ def require_sdk() -> None:
         from mcp.server.lowlevel import Server  # noqa: F401
         from mcp.server.stdio import stdio_server  # noqa: F401
     except ImportError as error:
+        from ..azureml.sdk import install_extra
+
         raise UserError(
             f"The SDK of the Model Context Protocol, version 2 or later, is not installed for {sys.executable}.",
-            "Install it: pip install 'azureml-debug[mcp]'",
+            f"Install the extra: {install_extra('mcp')}",
         ) from error
 
 
