@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from .settings import DEFAULT_PLACES, SERVICE_PRINCIPAL, SETTINGS, Setting
+from .settings import DEFAULT_PLACES, SERVICE_PRINCIPAL
+from .settings_table import SETTINGS, Setting
 
 if TYPE_CHECKING:
     from invoke.parser import ParserContext

@@ -15,7 +15,8 @@ from pages import PAGES, ROOT, blocks, commands
 from workflows import namespace
 from workflows.reference import reference
 from workflows.server_variables import SERVER_VARIABLES
-from workflows.settings import SERVICE_PRINCIPAL, SETTINGS
+from workflows.settings import SERVICE_PRINCIPAL
+from workflows.settings_table import SETTINGS
 
 
 def test_the_reference_is_what_the_code_says() -> None:

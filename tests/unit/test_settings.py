@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from workflows.errors import BadValue, UserError
-from workflows.settings import SETTINGS, Setting, resolve
+from workflows.settings import resolve
+from workflows.settings_table import SETTINGS, Setting
 
 ROOT = Path(__file__).resolve().parents[2]
 

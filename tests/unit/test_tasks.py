@@ -70,7 +70,8 @@ def test_listing_the_tasks_imports_nothing_heavy() -> None:
     code = (
         "import sys; from workflows import namespace\n"
         "heavy = {'docker', 'requests', 'rich', 'yaml', 'fabric', 'paramiko', 'psutil', 'filelock', 'azureml',"
-        " 'dotenv', 'debugpy', 'hashlib', 'lzma', 'platform', 'shutil', 'tempfile'}\n"
+        " 'dotenv', 'debugpy', 'hashlib', 'lzma', 'platform', 'shutil', 'tempfile',"
+        " 'workflows.console', 'workflows.settings'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     # Invoke itself brings some along; only what we add counts.

@@ -11,7 +11,8 @@ from ..deployments.definition import Model
 from ..errors import BadValue, UserError
 from ..paths import shown
 from ..pipelines.definition import EnvironmentReference, Step
-from ..settings import BY_FIELD, Settings
+from ..settings import Settings
+from ..settings_table import BY_FIELD
 from .data_references import MODELS, Dataset, parse
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from ..debuggee import FOLDER as DEBUGGEE
 from ..errors import BadValue, UserError
 from ..paths import shown
-from ..settings import BY_FIELD, Settings
+from ..settings import Settings
+from ..settings_table import BY_FIELD
 from .definition import Model, OnlineDeployment
 from .reader import load_deployment
 

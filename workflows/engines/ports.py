@@ -14,7 +14,7 @@ from typing import Any
 
 from ..background import MARK
 from ..errors import PortHeld
-from ..settings import BY_FIELD
+from ..settings_table import BY_FIELD
 from .reservations import is_reserved
 
 #: Seconds that a program may take from binding a port to listening on it.

@@ -10,7 +10,8 @@ from typing import Any
 from .. import command_name, engines, report
 from ..console import Console
 from ..debugger import launch_json
-from ..settings import BY_FIELD, Settings
+from ..settings import Settings
+from ..settings_table import BY_FIELD
 from ..vscode import chains, mcp_json, tasks_json
 from ..vscode.chains import Chain, Compound, Found
 from ..vscode.leftovers import Leftovers

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..console import Console
-from ..settings import BY_FIELD, Settings
+from ..settings import Settings
+from ..settings_table import BY_FIELD
 
 
 def say_example(settings: Settings, console: Console, field: str, usual: str) -> None:

@@ -17,7 +17,8 @@ from ..project import read_json
 from ..runs import plan as plans
 from ..runs import record as records
 from ..runs.record import RunRecord, StepRecord
-from ..settings import BY_FIELD, Settings
+from ..settings import Settings
+from ..settings_table import BY_FIELD
 from ..snapshots import finding, serving
 from ..snapshots.finding import Kept
 from ..snapshots.model import Snapshot

@@ -12,7 +12,8 @@ from typing import Any
 
 from ..deployments import overlay
 from ..paths import absolute
-from ..settings import BY_FIELD, Settings
+from ..settings import Settings
+from ..settings_table import BY_FIELD
 from .places import Places
 
 #: How the value of a task's flag names something on this machine.

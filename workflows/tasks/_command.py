@@ -275,7 +275,7 @@ def _elsewhere(
 def _settings_help(fields: Sequence[str]) -> dict[str, str]:
     if not fields:
         return {}
-    from ..settings import BY_FIELD
+    from ..settings_table import BY_FIELD
 
     explained = {}
     for field in fields:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..console import Console
 from ..errors import BadValue
 
 if TYPE_CHECKING:
+    from ..console import Console
     from ..debugger.looking import Tell, Wanted
     from ..flows.step_looks import StepLook
     from ..runs.record import RunRecord

@@ -17,7 +17,8 @@ from ..paths import shown
 from ..pipelines.commands import published_port
 from ..pipelines.definition import Pipeline
 from ..runs.attachable import COMPOUND, configuration_name
-from ..settings import BY_FIELD, Settings
+from ..settings import Settings
+from ..settings_table import BY_FIELD
 
 #: Ranks of one step that get a configuration of their own.
 MOST_RANKS = 16
