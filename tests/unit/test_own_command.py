@@ -103,6 +103,7 @@ def test_bash_completes_it(tmp_path: Path) -> None:
         ("--help deploy.debgu", "There is no task deploy.debgu.", "Did you mean deploy.debug?"),
         ("--list pipelin", "There is no collection pipelin.", "Did you mean pipeline?"),
         ("--follow", "There is no flag --follow.", "azureml-debug --list"),
+        ("-v doctor", "There is no flag -v.", "azureml-debug doctor -v"),
         ("deploy.debug --folow", "deploy.debug has no flag --folow.", "Did you mean --follow?"),
         ("deploy.run --model m", "deploy.run has no flag --model.", "Did you mean --model-dir?"),
         ("deploy.debug -d", "deploy.debug has no flag -d.", "in the background"),

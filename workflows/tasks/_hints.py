@@ -113,7 +113,9 @@ def unknown_task(word: str, names: Collection[str], typed: Sequence[str]) -> Use
     from ..errors import BadValue
 
     if word.startswith("-"):
-        return BadValue(f"There is no flag {word}.", "Put a task's flags after its name. Tasks: inv --list")
+        task = next((one for one in typed if one in names), None)
+        where = f"Put it after the task's name: inv {task} {word}" if task and word in typed else ""
+        return BadValue(f"There is no flag {word}.", where or "Put a task's flags after its name. Tasks: inv --list")
     problem = f"There is no task {word}."
     plain = re.sub(r"[:/_ ]", ".", word.lower())
     after = typed[typed.index(word) + 1 :] if word in typed else []
