@@ -77,10 +77,25 @@ class FlagTask(Task[Any]):
     Attributes:
         may_lack: Arguments without a flag that may be left out.
         takes_remainder: Whether something may follow ``--``.
+        settings: Fields of settings that have a flag.
     """
 
     may_lack: Sequence[str] = ()
     takes_remainder: bool = False
+    settings: Sequence[str] = ()
+    _own_help: dict[str, str]
+    _whole_help: dict[str, str] | None = None
+
+    @property
+    def help(self) -> dict[str, str]:
+        """What is said of each flag; of settings only where somebody asks, since a list of tasks does not."""
+        if self._whole_help is None:
+            self._whole_help = {**self._own_help, **_settings_help(self.settings)}
+        return self._whole_help
+
+    @help.setter  # noqa: A003 (the name is Invoke's)
+    def help(self, explained: dict[str, str]) -> None:
+        self._own_help, self._whole_help = explained, None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlagTask:
         copied = copy.copy(self)
@@ -89,17 +104,32 @@ class FlagTask(Task[Any]):
         return copied
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
-        """Its arguments, as Invoke makes them."""
+        """Its arguments, as Invoke makes them; none where tasks are listed, which shows their names and help alone."""
+        if sys.argv[1:2] in (["--list"], ["-l"]):
+            return []
         explained = self.help
         # Invoke takes the help out of it, one flag after the other.
-        self.help = {**explained}
+        self._whole_help = {**explained}
         try:
             arguments = super().get_arguments(ignore_unknown_help)
         finally:
-            self.help = explained
+            self._whole_help = explained
         for argument in arguments:
             if argument.name == "verbose":
                 argument.names = ("verbose", "v")
             argument.__class__ = WordFlag if argument.positional else Flag
             argument.__dict__ |= {"task": self, "may_lack": argument.name in self.may_lack}
         return arguments
+
+
+def _settings_help(fields: Sequence[str]) -> dict[str, str]:
+    if not fields:
+        return {}
+    from ..settings_table import BY_FIELD
+
+    explained = {}
+    for field in fields:
+        setting = BY_FIELD[field]
+        default = f", default {setting.default}" if setting.default else ""
+        explained[field] = f"{setting.help[0].upper()}{setting.help[1:]} ({setting.variable}{default})."
+    return explained

@@ -172,7 +172,7 @@ def command(
             klass=FlagTask,
         )(body)
         assert isinstance(made, FlagTask)
-        made.takes_remainder = takes_remainder
+        made.takes_remainder, made.settings = takes_remainder, settings
         made.may_lack = [one.name for one in own if one.name in positional and one.default is None]
         return made
 
@@ -182,7 +182,7 @@ def command(
 def _flags(
     own: Sequence[inspect.Parameter], settings: Sequence[str], *, json: bool, remote: bool
 ) -> tuple[list[inspect.Parameter], dict[str, str]]:
-    """The parameters of a task, its own ones and those that tasks share; and the help of the latter.
+    """The parameters of a task, its own ones and those that tasks share; and the help of the latter but for settings.
 
     Args:
         own: The function's own flags.
@@ -194,14 +194,14 @@ def _flags(
     if json:
         shared["json"] = (False, JSON_HELP)
     shared["verbose"] = (0, VERBOSE_HELP)
-    shared.update({field: (None, text) for field, text in _settings_help(settings).items()})
+    shared.update(dict.fromkeys(settings, (None, "")))
     for field in filter(ALIASES.__contains__, settings):
         shared[ALIASES[field]] = (None, f"The same as --{field.replace('_', '-')}.")
     if remote:
         shared["remote"] = (False, REMOTE_HELP)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     added = [inspect.Parameter(name, kind, default=default) for name, (default, _help) in shared.items()]
-    explained = {name: text for name, (_default, text) in shared.items()}
+    explained = {name: text for name, (_default, text) in shared.items() if text}
     return [inspect.Parameter("context", kind), *own, *added], explained
 
 
@@ -270,19 +270,6 @@ def _elsewhere(
         raise Exit(code=code)
     if after is not None:
         after(run, values)
-
-
-def _settings_help(fields: Sequence[str]) -> dict[str, str]:
-    if not fields:
-        return {}
-    from ..settings_table import BY_FIELD
-
-    explained = {}
-    for field in fields:
-        setting = BY_FIELD[field]
-        default = f", default {setting.default}" if setting.default else ""
-        explained[field] = f"{setting.help[0].upper()}{setting.help[1:]} ({setting.variable}{default})."
-    return explained
 
 
 def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], interrupted: str) -> None:
