@@ -34,7 +34,7 @@ inv container.prune --dry-run
 inv deploy.debug
 inv deploy.inspect score.py:34 --request examples/deployment/sample.json
 inv deploy.inspect score.py:34 --request examples/deployment/sample.json --eval 'distances["setosa"]'
-inv deploy.inspect score.py:34 --log nearest --request examples/deployment/sample.json
+inv deploy.inspect score.py:33 --log nearest --request examples/deployment/sample.json
 inv deploy.reload
 inv deploy.attach-config --print
 inv container.logs
@@ -177,6 +177,7 @@ ELSEWHERE = {
 NOT_TYPED = (
     "inv bench",
     "inv doctor",
+    "inv doctor --json",
     "inv bench.pipeline",
     "inv bench.growth",
     "inv test --quick",
@@ -277,8 +278,12 @@ def test_the_commands_for_a_deployed_model(clone: Project) -> None:
     (clone.folder / "path" / "to" / "model").mkdir(parents=True)
     (clone.folder / "path" / "to" / "score.py").write_text(PLAIN)
     found = type_all(clone, DEPLOYMENT)
-    shown = "inv deploy.inspect score.py:34 --request examples/deployment/sample.json --eval 'distances[\"setosa\"]'"
-    assert_shown(found[shown], shown_by(shown))
+    request = "--request examples/deployment/sample.json"
+    for shown in (
+        f"inv deploy.inspect score.py:34 {request} --eval 'distances[\"setosa\"]'",
+        f"inv deploy.inspect score.py:33 --log nearest {request}",
+    ):
+        assert_shown(found[shown], shown_by(shown))
     clone.ok("deploy.debug")
     assert_shown(clone.ok("deploy.debug"), shown_by("inv deploy.debug"))
 
