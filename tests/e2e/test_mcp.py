@@ -167,6 +167,8 @@ def test_what_names_a_secret_has_no_value_and_what_never_ends_is_interrupted(pip
         assert one.ask("evaluate", session=session, expression="1 + 1")["value"] == "2"
         secret = {"file": "work.py", "line": LOOP_LINE, "log": "api_key"}
         assert "names api_key" in one.refused("set_breakpoints", session=session, breakpoints=[secret])
+        wrong = {"file": "work.py", "line": LOOP_LINE, "condition": "n ="}
+        assert "`condition` must be" in one.refused("set_breakpoints", session=session, breakpoints=[wrong])
         raised = one.ask("evaluate", session=session, expression="1 / 0")["value"]
         assert raised.startswith("ZeroDivisionError")
         broken = {"file": "work.py", "line": LOOP_LINE, "condition": "nobody > 1"}

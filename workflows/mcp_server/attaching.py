@@ -158,12 +158,14 @@ def breakpoint_of(state: State, place: Place, wanted: Mapping[str, Any]) -> Brea
     Raises:
         UserError: There is no such file, no code on that line, or a condition cannot be read.
     """
+    if "condition" in wanted:
+        _see_expression("condition", str(wanted["condition"]))
     condition = read_condition(wanted.get("condition"), str(wanted["hits"]) if "hits" in wanted else None)
     log, function = str(wanted.get("log", "")), str(wanted.get("function", ""))
     if log:
         if "condition" in wanted and not log.strip():
             raise UserError("A logpoint has an expression.", "Give it in `log`.")
-        _see_expression(log)
+        _see_expression("log", log)
         if secret := state.left_out.names_secret(log):
             raise UserError(f"{log} names {secret}, whose name looks secret.", "Log something else.")
     if "module" in wanted:
@@ -181,12 +183,12 @@ def breakpoint_of(state: State, place: Place, wanted: Mapping[str, Any]) -> Brea
     return Breakpoint(mapped, int(wanted["line"]), condition, log)
 
 
-def _see_expression(text: str) -> None:
+def _see_expression(argument: str, text: str) -> None:
     try:
-        compile(text, "<log>", "eval", dont_inherit=True)
+        compile(text.strip(), f"<{argument}>", "eval", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         why = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise UserError(f"`log` must be a Python expression, not {text!r}: {why}.", "Correct it.") from error
+        raise UserError(f"`{argument}` must be a Python expression, not {text!r}: {why}.", "Correct it.") from error
 
 
 def source_of(state: State, place: Place, file: str) -> Path:
