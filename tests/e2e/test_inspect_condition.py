@@ -74,8 +74,5 @@ def test_what_is_no_number_of_hits_is_refused(hits: str) -> None:
         read_condition(None, hits)
 
 
-def test_a_number_of_hits_alone_is_counted_by_the_debugger() -> None:
-    assert Condition().breakpoint_at(3) == {"line": 3}
-    assert read_condition(None, "2").breakpoint_at(3) == {"line": 3, "hitCondition": ">= 2"}
-    both = read_condition(" x > 1 ", "2")
-    assert both.counted == 1 and "'x > 1'" in both.breakpoint_at(3)["condition"]
+def test_a_condition_and_a_number_of_hits_are_read_together() -> None:
+    assert read_condition(" x > 1 ", "2") == Condition("x > 1", 2)

@@ -52,8 +52,15 @@ def inner(text):
     return json.loads(text)
 
 
+def squares(count):
+    numbers = range(count)
+    return [one * one for one in numbers]
+
+
 def handle(text):
     command, _, rest = text.partition(" ")
+    if command == "squares":
+        return squares(int(rest))
     if command == "careful":
         return careful(rest)
     if command == "break":
@@ -123,6 +130,46 @@ def test_a_condition_of_a_log_that_raises_is_told_and_not_logged(program: Debugg
     with pytest.raises(UserError, match=r"--when nobody raises at app\.py:.*: NameError: name 'nobody'"):
         look_at(program, ["app.py:work"], "x 5", Wanted(Condition("nobody"), log="number", timeout=20))
     assert program.ask("x 1") == "'done'"
+
+
+ENDLESS = "[0 for _ in iter(int, 1)]"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        (Wanted(log=ENDLESS, timeout=2), "--log .* did not end within 1 s and was interrupted at app.py"),
+        (Wanted(Condition(ENDLESS), timeout=2), "--when .* did not end within 1 s and was interrupted at app.py"),
+        (Wanted(Condition(ENDLESS), log="1", timeout=2), "--when .* did not end within 1 s and was interrupted"),
+        (Wanted(sets=(("box", ENDLESS),), timeout=2), "did not end within 2 s and was interrupted"),
+    ],
+    ids=["log", "when", "when of a log", "set"],
+)
+def test_an_expression_that_does_not_end_is_interrupted_and_the_program_goes_on(
+    program: Debuggee, wanted: Wanted, told: str
+) -> None:
+    with pytest.raises(UserError, match=told) as caught:
+        look_at(program, ["app.py:work"], "x 1", wanted)
+    assert "iter(int, 1)" in caught.value.problem
+    assert program.ask("x 1", 20) == "'done'"
+    found, _ = look_at(program, ["app.py:work"], "x 1", Wanted(expressions=("number",), timeout=20))
+    assert found.stops[0].values == {"number": "0"}
+
+
+def test_what_is_set_has_its_value_made_once_and_says_what_it_raises(program: Debuggee) -> None:
+    wanted = Wanted(sets=(("total", "[number, 5][1]"), ("box.inside['number']", "total")), timeout=20)
+    found, _ = look_at(program, [f"app.py:{line_of('# result')}"], "x 1", wanted)
+    assert found.stops[0].changed == {"total": "5", "box.inside['number']": "5"}
+    with pytest.raises(UserError, match=r"box cannot be set to 1/0: ZeroDivisionError: division by zero\."):
+        look_at(program, ["app.py:work"], "x 1", Wanted(sets=(("box", "1/0"),), timeout=20))
+
+
+def test_a_line_with_a_comprehension_is_passed_once(program: Debuggee) -> None:
+    place = f"app.py:{line_of('for one in numbers')}"
+    found, _ = look_at(program, [place], "squares 3", Wanted(log="numbers", times=9, timeout=20))
+    assert [one["value"] for one in found.logged] == ["range(0, 3)"]
+    found, _ = look_at(program, [place], "squares 3", Wanted(Condition("len(numbers) == 3"), times=9, timeout=20))
+    assert len(found.stops) == 1
 
 
 def test_steps_show_each_line_with_what_changes(program: Debuggee) -> None:

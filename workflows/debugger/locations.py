@@ -9,13 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
-from typing import Any
 
 from workflows.errors import BadValue, UserError
 from workflows.reading import read_bytes
 
-#: pydevd's function for watches. It is loaded with pydevd itself.
-_EVALUATED = "__import__('sys').modules['_pydevd_bundle.pydevd_vars'].eval_in_context"
 #: Digits of a number of hits.
 _MOST_DIGITS = 9
 _FORM = "Write it as FILE:LINE, for example score.py:42."
@@ -32,23 +29,6 @@ class Condition:
 
     when: str = ""
     hits: int = 0
-
-    def breakpoint_at(self, line: int) -> dict[str, Any]:
-        """The breakpoint as the Debug Adapter Protocol has it (SourceBreakpoint).
-
-        debugpy passes over an expression that raises, and does not even say so of a name that is not there. So it is
-        evaluated by the function that debugpy has for its own watches, which gives an object in place of an error:
-        the program stops, and the error can be read. Of an expression and a number of hits debugpy takes but one
-        (pydevd.handle_breakpoint_condition in 1.8.22); then hits are counted here.
-        """
-        if not self.when:
-            return {"line": line, **({"hitCondition": f">= {self.hits}"} if self.hits else {})}
-        return {"line": line, "condition": f"{_EVALUATED}({self.when!r}, globals(), locals())"}
-
-    @property
-    def counted(self) -> int:
-        """How many stops are passed over here, before the one that is meant."""
-        return max(0, self.hits - 1) if self.when else 0
 
 
 #: Each time.

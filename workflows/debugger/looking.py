@@ -13,7 +13,7 @@ from workflows.debugger.frames import Frame
 from workflows.debugger.inspect import TRIGGER_DONE, Inspection, Trigger, Words, read_stop, see_going
 from workflows.debugger.locations import ALWAYS, Condition
 from workflows.debugger.places import Place
-from workflows.debugger.sessions import ATTACH_TIMEOUT, DebugSession, Happening, Stop, model
+from workflows.debugger.sessions import ATTACH_TIMEOUT, EVALUATION_LIMIT, DebugSession, Happening, Stop, model
 from workflows.errors import UserError
 from workflows.models import DebugEndpoint
 
@@ -135,6 +135,8 @@ def look(
         types=(wanted.raised,) if wanted.raised else (),
         just_my_code=mine,
         timeout=attach_timeout,
+        # It is told before the look has waited for too long.
+        limit=min(EVALUATION_LIMIT, wanted.timeout / 2),
     ) as session:
         session.everything = wanted.all_locals
         numbers = {placed.number: place for placed, place in zip(session.breakpoints, places, strict=True)}

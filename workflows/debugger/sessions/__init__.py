@@ -2,10 +2,11 @@
 
 from workflows.debugger.sessions.errors import Ended, Lost, as_user_errors
 from workflows.debugger.sessions.model import Breakpoint, Function, Happening, Placed, Stop, as_mapped
-from workflows.debugger.sessions.session import ATTACH_TIMEOUT, DebugSession
+from workflows.debugger.sessions.session import ATTACH_TIMEOUT, EVALUATION_LIMIT, DebugSession
 
 __all__ = [
     "ATTACH_TIMEOUT",
+    "EVALUATION_LIMIT",
     "Breakpoint",
     "DebugSession",
     "Ended",

@@ -11,6 +11,9 @@ from workflows.debugger.sessions.model import Stop
 from workflows.debugger.sessions.peer import Peer
 from workflows.errors import UserError
 
+#: Where a value is kept for a moment that something is set to.
+_HOLDERS, _HOLDER = "__import__('builtins').__dict__", "_azureml_value_to_set"
+
 
 class Looks:
     """The part of a session that looks."""
@@ -83,20 +86,27 @@ class Looks:
         """Give a name, an attribute or an item another value. Returns the ``repr`` of that.
 
         Raises:
-            UserError: It cannot be set to that.
+            UserError: It cannot be set to that, or did not end within ``timeout`` seconds; it is interrupted then.
         """
         with self._errors():
             peer = self._stopped(stop)
             where = frame or stop.frame
-            arguments = {"expression": name, "value": expression, "frameId": where.number}
+            # The value is made first, by an evaluation, which can be interrupted and says what it raises.
+            why = peer.evaluate(where, f"{_HOLDERS}.__setitem__({_HOLDER!r}, (\n{expression}\n))", timeout, expression)
+            if why != "None":
+                raise UserError(f"{name} cannot be set to {expression}: {why}", "Correct it.")
+            arguments = {"expression": name, "value": _HOLDER, "frameId": where.number}
             try:
                 found = peer.client.request("setExpression", arguments, timeout)
             except (DapTimeout, DapClosed):
                 raise
             except DapError as error:
-                # It says no more than that it failed.
-                why = peer.evaluate(where, expression, timeout)
-                raise UserError(f"{name} cannot be set to {expression}: {why}", "Correct it.") from error
+                raise UserError(
+                    f"{name} cannot be set to {expression}: {error}", "Name a variable, an attribute or an item."
+                ) from error
+            finally:
+                with contextlib.suppress(DapError):
+                    peer.evaluate(where, f"{_HOLDERS}.pop({_HOLDER!r}, None) and None", timeout)
             return str(found.get("value", ""))
 
     def see_alive(self, stop: Stop) -> None:

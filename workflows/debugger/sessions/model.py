@@ -21,7 +21,10 @@ STOPPED, LOGGED, OUTPUT, CONTINUED, CONDITION, ENDED, LOST = (
     "ended",
     "lost",
 )
-"""The kinds of what happens. ``condition``: one has raised; its breakpoint is taken away, and the program goes on."""
+"""The kinds of what happens. ``condition``: one has raised, or it or a value to log did not end in time; its breakpoint
+is taken away, and the program goes on."""
+#: What the program tells of a condition, or of a value to log, that did not end in time.
+ENDLESS = "endless"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from workflows.debugger.dap import DapClient, DapError, DapEvent, DapTimeout, Js
 from workflows.debugger.frames import Frame, evaluate, read_stack
 from workflows.debugger.sessions import values
 from workflows.debugger.sessions.errors import EvaluationTimeout
-from workflows.debugger.sessions.model import Placed, Stop
+from workflows.debugger.sessions.model import Breakpoint, Placed, Stop
 from workflows.errors import UserError
 from workflows.models import DebugEndpoint
 
@@ -42,7 +42,8 @@ class Peer:
         #: The numbers of what is set, by the adapter's own numbers and by place.
         self._numbers: dict[int, int] = {}
         self._places: dict[tuple[str, int], int] = {}
-        #: The numbers of those of which it has been told what to log.
+        #: The numbers of those of which it has been told what to evaluate, and of those that log.
+        self._evaluated: set[int] = set()
         self._logged: set[int] = set()
         self._paths: dict[str, tuple[list[int], list[tuple[str, int]]]] = {}
 
@@ -64,14 +65,23 @@ class Peer:
             timeout=timeout,
         )
 
-    def put(self, path: str, wanted: Sequence[Placed], timeout: float) -> list[Json]:
-        """Replace the breakpoints of a file. Returns the adapter's view of each."""
+    def put(self, path: str, wanted: Sequence[Placed], timeout: float, limit: float) -> list[Json]:
+        """Replace the breakpoints of a file. Returns the adapter's view of each.
+
+        Args:
+            path: The file.
+            wanted: All of its breakpoints.
+            timeout: Seconds for each answer.
+            limit: Seconds that the program may take to evaluate a condition or a value.
+        """
         for one in wanted:
-            if one.breakpoint.log and one.number not in self._logged:
-                if not self._logged:
+            if is_evaluated(one.breakpoint) and one.number not in self._evaluated:
+                if not self._evaluated:
                     self.ask_program(values.INSTALL, timeout)
-                self.ask_program(values.want(one.number, one.breakpoint), timeout)
-                self._logged.add(one.number)
+                self.ask_program(values.want(one.number, one.breakpoint, limit), timeout)
+                self._evaluated.add(one.number)
+                if one.breakpoint.log:
+                    self._logged.add(one.number)
         found = self.client.set_breakpoints(path, [_as_dap(one) for one in wanted], timeout)
         numbers, places = self._paths.pop(path, ([], []))
         for number in numbers:
@@ -111,8 +121,14 @@ class Peer:
             exception = {"type": kind, "message": str(info.get("description") or "")}
         return Stop(reason, thread, frames[0], self.child, number, exception)
 
-    def evaluate(self, frame: Frame, expression: str, timeout: float) -> str:
+    def evaluate(self, frame: Frame, expression: str, timeout: float, shown: str = "") -> str:
         """``repr`` of an expression's value in a frame, or type and text of the error that it raises.
+
+        Args:
+            frame: Of what stands.
+            expression: What is evaluated.
+            timeout: Seconds.
+            shown: What is said to be evaluated, where that is not the expression itself.
 
         Raises:
             EvaluationTimeout: It did not end in time, and has been told to.
@@ -122,7 +138,7 @@ class Peer:
         except DapTimeout as error:
             with contextlib.suppress(DapError):
                 self.client.request("evaluate", {"expression": _INTERRUPT, "context": "repl"}, RELEASE_TIMEOUT)
-            shown = " ".join(expression.split())
+            shown = " ".join((shown or expression).split())
             raise EvaluationTimeout(f"{shown} did not end within {timeout:g} s and was interrupted") from error
 
     def ask_program(self, expression: str, timeout: float) -> str:
@@ -165,9 +181,15 @@ class Peer:
 def _as_dap(placed: Placed) -> Json:
     """A breakpoint as the Debug Adapter Protocol has it (SourceBreakpoint)."""
     wanted = placed.breakpoint
-    if wanted.log:
+    if is_evaluated(wanted):
         return {"line": wanted.line, "condition": values.condition_of(placed.number)}
-    return wanted.condition.breakpoint_at(wanted.line)
+    hits = wanted.condition.hits
+    return {"line": wanted.line, **({"hitCondition": f">= {hits}"} if hits else {})}
+
+
+def is_evaluated(wanted: Breakpoint) -> bool:
+    """Whether something is evaluated in the program where the breakpoint's line is passed."""
+    return bool(wanted.log or wanted.condition.when)
 
 
 def require_file(view: Json, path: str, endpoint: DebugEndpoint) -> None:

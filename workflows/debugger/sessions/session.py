@@ -29,6 +29,10 @@ _FLUSH_SECONDS = 0.2
 _STEPS = {"over": "next", "into": "stepIn", "out": "stepOut"}
 
 
+#: Seconds that a condition, or a value to log, may take.
+EVALUATION_LIMIT = 10.0
+
+
 class DebugSession(Looks):
     """A session with a program and its children. A context manager; any thread may call, one may wait.
 
@@ -43,6 +47,7 @@ class DebugSession(Looks):
         just_my_code: Leave out libraries.
         children: Debug child processes, too.
         timeout: Seconds for connecting and attaching.
+        limit: Seconds that a condition, or a value to log, may take each time; it is interrupted then.
         agent: What others who want to attach are told, where it is an agent's session; empty for a person's.
 
     Raises:
@@ -60,18 +65,17 @@ class DebugSession(Looks):
         just_my_code: bool = False,
         children: bool = True,
         timeout: float = ATTACH_TIMEOUT,
+        limit: float = EVALUATION_LIMIT,
         agent: str = "",
     ) -> None:
         self.endpoint = endpoint
         self.where = f"{endpoint.host}:{endpoint.port}"
-        self._just_my_code, self._timeout = just_my_code, timeout
+        self._just_my_code, self._timeout, self._limit = just_my_code, timeout, limit
         self._exceptions = model.exception_filters(types, filters)
         #: Held while breakpoints are changed, and while is found out which one was hit.
         self._changing = threading.RLock()
         self._numbers = itertools.count(1)
         self._placed: dict[int, Placed] = {}
-        #: How often the condition of a breakpoint was true; debugpy counts only where there is none.
-        self._passed: dict[int, int] = {}
         self._peers: dict[int | None, Peer] = {}
         self._happenings = Happenings()
         self._settling: dict[int, threading.Event] = {}
@@ -175,7 +179,7 @@ class DebugSession(Looks):
             wanted = [placed for placed in self._placed.values() if placed.breakpoint.file == path]
             for peer in self._all():
                 with self._ending(peer):
-                    views = peer.put(path, wanted, REQUEST_TIMEOUT)
+                    views = peer.put(path, wanted, REQUEST_TIMEOUT, self._limit)
                     if peer.child is not None:
                         continue
                     for placed, view in zip(wanted, views, strict=False):
@@ -323,45 +327,32 @@ class DebugSession(Looks):
         # It may have been taken away since.
         if placed is None:
             return
-        if logged.kind == model.CONDITION:
-            self._on_condition(placed, logged.text, peer)
+        if logged.kind in (model.CONDITION, model.ENDLESS):
+            self._on_condition(placed, logged, peer)
         else:
             self.post(logged)
-
-    def _counts(self, placed: Placed) -> bool:
-        """Count one of the times that a condition is true; whether it is one of those that are wanted."""
-        self._passed[placed.number] = self._passed.get(placed.number, 0) + 1
-        return self._passed[placed.number] > placed.breakpoint.condition.counted
 
     def _on_stop(self, peer: Peer, event: DapEvent) -> None:
         # Whoever sets breakpoints waits for the adapter's numbers of them.
         with self._changing:
             stop = peer.read_stop(event)
             placed = self._placed.get(stop.breakpoint or 0)
-        if placed is not None and not self._is_meant(peer, stop, placed):
+        # Of one line, several functions may have a part.
+        function = placed.breakpoint.function if placed is not None else ""
+        if function and stop.frame.function != function:
             peer.go_on(stop)
             return
         peer.stop = stop
         self.post(Happening(model.STOPPED, child=peer.child, stop=stop))
 
-    def _is_meant(self, peer: Peer, stop: Stop, placed: Placed) -> bool:
-        """Whether a stop is one that was asked for."""
+    def _on_condition(self, placed: Placed, told: Happening, peer: Peer) -> None:
+        """A condition has raised, or does not end: it would at each time, so the breakpoint goes."""
         wanted = placed.breakpoint
-        if wanted.function and stop.frame.function != wanted.function:
-            return False
-        when = wanted.condition.when
-        if when:
-            # debugpy stops as well where a condition raises.
-            told = peer.evaluate(stop.frame, f"bool({when})", self._timeout)
-            if told != "True":
-                self._on_condition(placed, told, peer)
-                return False
-        with self._changing:
-            return self._counts(placed)
-
-    def _on_condition(self, placed: Placed, error: str, peer: Peer) -> None:
-        """A condition has raised: it would at each time, so the breakpoint goes."""
-        text = f"--when {placed.breakpoint.condition.when} raises at {_place(placed)}: {error}"
+        if told.kind == model.CONDITION:
+            text = f"--when {wanted.condition.when} raises at {_place(placed)}: {told.text}"
+        else:
+            what = f"--when {wanted.condition.when}" if wanted.condition.when else f"--log {wanted.log}"
+            text = f"{what} {told.text} at {_place(placed)}"
         with contextlib.suppress(UserError):
             self.remove(placed.number)
         self.post(Happening(model.CONDITION, child=peer.child, breakpoint=placed.number, text=text, is_error=True))
@@ -380,7 +371,7 @@ class DebugSession(Looks):
                 files = {placed.breakpoint.file for placed in self._placed.values()}
                 for path in files:
                     wanted = [placed for placed in self._placed.values() if placed.breakpoint.file == path]
-                    peer.put(path, wanted, REQUEST_TIMEOUT)
+                    peer.put(path, wanted, REQUEST_TIMEOUT, self._limit)
 
         try:
             peer.attach(self.endpoint, put, self._just_my_code, True, self._timeout)

@@ -1,15 +1,18 @@
-"""Values that are told each time a line is passed, without a stop.
+"""What is evaluated in the program each time a line is passed: values to log, without a stop, and conditions of stops.
 
 debugpy's own logpoints send an event for each pass, which costs the program 0.1 ms, and 1 ms until it has arrived. So
 the line has a condition instead, which is never true: it keeps the value in the program. The first ten of each tenth of
 a second are sent at once, the others together a few times a second. Counting, too, is done there.
+
+The condition of a stop is evaluated in the same way: debugpy itself passes over one that raises, and waits for one that
+does not end. Here both are told, and the breakpoint is passed over from then on.
 """
 
 from __future__ import annotations
 
 import json
 
-from workflows.debugger.sessions.model import CONDITION, LOGGED, Breakpoint, Happening
+from workflows.debugger.sessions.model import CONDITION, ENDLESS, LOGGED, Breakpoint, Happening
 
 #: What begins the text of what is sent; no program's output comes this way.
 _MARK = "\x01azureml\x01"
@@ -17,44 +20,98 @@ _MODULE = "__import__('sys').modules['_azureml_debug_values']"
 #: Runs in the debugged program, of which any Python from 3.8 on may be the one. Of a value 2,000 characters are kept.
 INSTALL = """\
 def _azureml_debug_values():
-    import atexit, builtins, collections, itertools, json, os, sys, time, types
+    import _thread, atexit, builtins, collections, ctypes, dis, itertools, json, os, sys, threading, time, types
     name = "_azureml_debug_values"
     if getattr(sys.modules.get(name), "pid", 0) == os.getpid():
         return
     here = types.ModuleType(name)
     here.pid = os.getpid()
     waiting, wanted, said = collections.deque(), {}, [0.0, 0]
+    # What is being evaluated, by thread: since when, how long it may take, and whether it has been interrupted.
+    busy, lock = {}, _thread.allocate_lock()
+    # In these before Python 3.12 the line is passed once more for each element, and the function's names are not there.
+    own_frames = "<listcomp>", "<dictcomp>", "<setcomp>"
+    watching, passed_at = [False], [0.0]
 
-    def want(number, expression, when, first, most):
-        code = compile("repr((\\n%s\\n))" % expression, "<log>", "eval")
+    def want(number, expression, when, first, most, seconds):
+        code = compile("repr((\\n%s\\n))" % expression, "<log>", "eval") if expression else None
         condition = compile(when, "<when>", "eval") if when else None
-        wanted[number] = code, condition, first, most, itertools.count(1), itertools.count(1)
+        names = [one.argval for part in (code, condition) if part for one in dis.get_instructions(part)
+                 if one.opname in ("LOAD_NAME", "LOAD_GLOBAL")]
+        wanted[number] = code, condition, first, most, itertools.count(1), itertools.count(1), seconds, names
+        passed_at[0] = time.monotonic()
+        start_watching()
+
+    def start_watching():
+        if not watching[0]:
+            watching[0] = True
+            thread = threading.Thread(target=watch, daemon=True)
+            thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
+            thread.start()
+
+    def watch():
+        try:
+            look()
+        finally:
+            watching[0] = False
+
+    def look():
+        while busy or (wanted and time.monotonic() - passed_at[0] < 60):
+            time.sleep(0.2)
+            for ident, entry in list(busy.items()):
+                with lock:
+                    if busy.get(ident) is entry and not entry[2] and time.monotonic() - entry[0] > entry[1]:
+                        entry[2] = True
+                        error = ctypes.py_object(KeyboardInterrupt)
+                        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), error)
+
+    def evaluate(code, names, seconds):
+        ident, entry = _thread.get_ident(), [time.monotonic(), seconds, False]
+        busy[ident] = entry
+        passed_at[0] = entry[0]
+        start_watching()
+        try:
+            try:
+                return "=", eval(code, names)
+            finally:
+                with lock:
+                    busy.pop(ident, None)
+                # It is not to reach the program's own code.
+                while entry[2] and sys.exc_info()[0] is not KeyboardInterrupt:
+                    pass
+        except KeyboardInterrupt:
+            if entry[2]:
+                return "-", "did not end within %g s and was interrupted" % seconds
+            return "!", "KeyboardInterrupt"
+        except BaseException as error:
+            return "!", "%s: %s" % (type(error).__name__, error)
 
     def passed(number):
         entry = wanted.get(number)
         if entry is None:
             return False
-        code, condition, first, most, times, shown = entry
+        code, condition, first, most, times, shown, seconds, needed = entry
         frame = sys._getframe(1)
         # One of them, so that what is in a comprehension sees all.
         names = dict(frame.f_globals, **frame.f_locals)
-        try:
-            if condition is not None and not eval(condition, names):
-                return False
-        except BaseException as error:
-            wanted.pop(number, None)
-            waiting.append((number, time.time(), "?", "%s: %s" % (type(error).__name__, error)))
-            flush()
+        if not all(one in names or hasattr(builtins, one) for one in needed) and program_frame(frame) in own_frames:
             return False
+        if condition is not None:
+            kind, value = evaluate(condition, names, seconds)
+            if kind != "=":
+                return end(number, "?" if kind == "!" else "-", value)
+            if not value:
+                return False
         if next(times) < first:
             return False
+        if code is None:
+            return True
         if most and next(shown) > most:
             wanted.pop(number, None)
             return False
-        try:
-            kind, value = "=", eval(code, names)
-        except BaseException as error:
-            kind, value = "!", "%s: %s" % (type(error).__name__, error)
+        kind, value = evaluate(code, names, seconds)
+        if kind == "-":
+            return end(number, "-", value)
         if len(value) > 2000:
             value = "%s\\u2026 (%d characters)" % (value[:2000], len(value))
         waiting.append((number, time.time(), kind, value))
@@ -65,6 +122,19 @@ def _azureml_debug_values():
         said[1] += 1
         if said[1] <= 10:
             flush()
+        return False
+
+    def program_frame(frame):
+        # pydevd evaluates in a frame of its own, whose names are those of the program's.
+        names = frame.f_globals
+        while frame is not None and (frame.f_globals is not names or frame.f_code.co_name == "<module>"):
+            frame = frame.f_back
+        return frame.f_code.co_name if frame is not None else ""
+
+    def end(number, kind, text):
+        wanted.pop(number, None)
+        waiting.append((number, time.time(), kind, text))
+        flush()
         return False
 
     def flush():
@@ -99,14 +169,22 @@ def _azureml_debug_values():
 
 _azureml_debug_values()
 """
+#: What is told by a sign: a condition that raises, and what has not ended in time.
+_KINDS = {"?": CONDITION, "-": ENDLESS}
 FLUSH = f"{_MODULE}.flush()"
 """Has what has come together sent."""
 
 
-def want(number: int, breakpoint_: Breakpoint) -> str:
-    """What is evaluated in the program before the breakpoint is set."""
+def want(number: int, breakpoint_: Breakpoint, seconds: float) -> str:
+    """What is evaluated in the program before the breakpoint is set.
+
+    Args:
+        number: The breakpoint's.
+        breakpoint_: One with a condition, or with an expression to log.
+        seconds: How long an evaluation may take; it is interrupted then, and told as an error.
+    """
     condition = breakpoint_.condition
-    return f"{_MODULE}.want{(number, breakpoint_.log, condition.when, condition.hits, breakpoint_.most)}"
+    return f"{_MODULE}.want{(number, breakpoint_.log, condition.when, condition.hits, breakpoint_.most, seconds)}"
 
 
 def condition_of(number: int) -> str:
@@ -133,9 +211,7 @@ def read_values(text: str, child: int | None) -> list[Happening] | None:
         return None
     try:
         return [
-            Happening(
-                CONDITION if kind == "?" else LOGGED, float(at), child, None, int(number), str(value), kind != "="
-            )
+            Happening(_KINDS.get(kind, LOGGED), float(at), child, None, int(number), str(value), kind != "=")
             for number, at, kind, value in json.loads(text[len(start) :])
         ]
     except (ValueError, TypeError):
