@@ -9,11 +9,14 @@ from typing import Any
 from ..errors import UserError
 from . import attaching, looking, posting, reading, starting, tools
 from .attached import Attached
+from .runs import DEPLOY
 from .state import State
 from .tools import Answer, Tool
 
 #: Seconds that debugpy may take to answer beside what the program takes.
 _PAUSE_SECONDS = 5.0
+#: Seconds for a request that somebody else has just posted to stop a service.
+_IDLE_SECONDS = 1.0
 _ONE = {
     "type": "object",
     "additionalProperties": False,
@@ -91,16 +94,19 @@ def _attach(state: State) -> Tool:
         if session.refusal is not None:
             raise attaching.taken(state, place, session.refusal)
         name = state.keep(session)
+        if place.story == DEPLOY and not place.holds:
+            # Nothing of it runs before a request comes, which is another call.
+            deadline = min(deadline, time.monotonic() + _IDLE_SECONDS)
         session.until(deadline, lambda: session.is_stopped)
         return _told(state, name, session, breakpoints=attaching.placed(session))
 
     return Tool(
         "attach",
         "Begin a debug session",
-        "Begins a session with one process of this project's runs, or with its service, and waits for its first stop. "
-        "Changes how the program runs: it stops where you say, and runs on from a hold. A program that holds at an "
-        "exception (start with on_error) is stopped there at once. Only one debugger can be attached at a time. The "
-        "session stays until detach; the program goes on then.",
+        "Begins a session with one process of this project's runs, or with its service, and waits for its first stop "
+        "(not in a service that serves: post_request comes next). Changes how the program runs: it stops where you say, "
+        "and runs on from a hold. A program that holds at an exception (start with on_error) is stopped there at once. "
+        "Only one debugger can be attached at a time. The session stays until detach; the program goes on then.",
         {
             "story": tools.STORY,
             "run": tools.RUN,
