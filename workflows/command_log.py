@@ -38,6 +38,8 @@ class _Logger(logging.Logger):
 
 #: By itself, so that no SDK's configuration of logging reaches it.
 LOGGER: logging.Logger = _Logger("azureml_debug", _SILENT)
+#: Of a record: that the command says the same itself, so that only the file has it.
+TOLD = {"is_told": True}
 #: The file in the project's own folder; what was in it before is in `log.txt.1`.
 FILE = "log.txt"
 #: Bytes of the file above which it begins anew.
@@ -137,7 +139,7 @@ def _ending(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, UserError) else error
     with contextlib.suppress(Exception):
         if isinstance(cause, UserError):
-            LOGGER.error("%s", cause)
+            LOGGER.error("%s", cause, extra=TOLD)
         if cause is not error or not hasattr(error, "code"):
             LOGGER.debug("%s", tracebacks.formatted(cause))
     return f"ended with {code}"
@@ -166,6 +168,8 @@ class _Shown(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a line; where that cannot be, the work goes on."""
+        if getattr(record, "is_told", False):
+            return
         with contextlib.suppress(Exception):
             encoding = self._stream.encoding or "ascii"
             self._stream.write(self.format(record).encode(encoding, "replace").decode(encoding) + "\n")

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from . import command_name, report
-from .command_log import LOGGER
+from .command_log import LOGGER, TOLD
 from .terminal import Output, escaped, plain, printable
 from .words import in_words
 
@@ -247,7 +247,7 @@ class Console:
             step.close()
         self.current = None
         self.seconds[name] = round(step.seconds, 3)
-        LOGGER.info("step %s: %.2f s  %s", name, step.seconds, step.text)
+        LOGGER.info("step %s: %.2f s  %s", name, step.seconds, step.text, extra=TOLD)
         if not step.hidden:
             self.line(f"{name:<14} {step.seconds:6.2f} s  {step.text}".rstrip())
 

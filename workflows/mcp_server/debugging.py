@@ -105,8 +105,8 @@ def _attach(state: State) -> Tool:
         "Begin a debug session",
         "Begins a session with one process of this project's runs, or with its service, and waits for its first stop "
         "(not in a service that serves: post_request comes next). Changes how the program runs: it stops where you "
-        "say, and runs on from a hold. A program that holds at an exception (start with on_error) is stopped there at once. "
-        "Only one debugger can be attached at a time. The session stays until detach; the program goes on then.",
+        "say, and runs on from a hold. A program that holds at an exception (start with on_error) is stopped there at "
+        "once. Only one debugger can be attached at a time. The session stays until detach; the program goes on then.",
         {
             "story": tools.STORY,
             "run": tools.RUN,
