@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+#: Seconds until a Ctrl-C that Python has lost is raised once more.
+_CLEANED_SECONDS = 0.05
 
 
 @contextmanager
@@ -34,6 +39,38 @@ def handled(
     finally:
         for number, one in before.items():
             signal.signal(number, one)
+
+
+@contextmanager
+def never_lost() -> Iterator[None]:
+    """Have a Ctrl-C that comes while Python cleans up an object raised once more, behind that.
+
+    Python shows what is raised in a finalizer, and goes on as if nothing had been.
+    """
+    before = sys.unraisablehook
+
+    def hook(lost: sys.UnraisableHookArgs) -> None:
+        if isinstance(lost.exc_value, KeyboardInterrupt):
+            # By another thread, since at once it would be raised in here.
+            again = threading.Timer(_CLEANED_SECONDS, _interrupt_main)
+            again.daemon = True
+            again.start()
+        else:
+            before(lost)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _interrupt_main() -> None:
+    """Raise Ctrl-C in the main thread, also where that waits for the system."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 @contextmanager

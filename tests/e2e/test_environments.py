@@ -79,7 +79,7 @@ def test_a_package_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.Monke
     error = caught.value
     assert error.problem == (
         "uv could not install the environment `defined`: no-such-package-of-ours was not found in the package registry "
-        "and you require no-such-package-of-ours==1"
+        "and you require no-such-package-of-ours==1."
     )
     assert (error.file, error.line) == (definition.folder / "requirements.txt", 2)
     assert "line 2 of" in error.remedy

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from workflows.interrupts import handled, uninterrupted
+from workflows.interrupts import handled, never_lost, uninterrupted
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +67,38 @@ def test_an_interrupt_is_put_off_until_the_block_is_done() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         done.append(1)
     assert done == [1]
+
+
+class Cleaned:
+    """Something of which Python has to clean up more than a moment takes."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0)
+
+
+def test_ctrl_c_while_python_cleans_up_an_object_is_not_lost() -> None:
+    reached = False
+    with pytest.raises(KeyboardInterrupt), never_lost():
+        Cleaned()
+        time.sleep(10)
+        reached = True
+    assert not reached
+
+
+def test_other_errors_of_a_finalizer_are_shown_as_before() -> None:
+    seen = list[Any]()
+    before, sys.unraisablehook = sys.unraisablehook, seen.append
+    try:
+        with never_lost():
+            Failing()
+    finally:
+        sys.unraisablehook = before
+    assert [one.exc_type for one in seen] == [ValueError]
+
+
+class Failing:
+    """Something whose cleaning up fails."""
+
+    def __del__(self) -> None:
+        raise ValueError

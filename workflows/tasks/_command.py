@@ -360,10 +360,10 @@ def _end(error: UserError) -> None:
 @contextmanager
 def _signals_as_interrupts() -> Iterator[None]:
     """Have a terminal that closes, or an editor that ends its task, clean up as Ctrl-C does."""
-    from ..interrupts import handled
+    from ..interrupts import handled, never_lost
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    with handled(interrupt, "SIGTERM", "SIGHUP", defaults_only=True):
+    with never_lost(), handled(interrupt, "SIGTERM", "SIGHUP", defaults_only=True):
         yield
