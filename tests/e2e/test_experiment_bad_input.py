@@ -55,7 +55,7 @@ def test_an_unknown_experiment_one_that_is_there_and_a_bad_name(experiment: Expe
     experiment.inv("experiment.create", "Sums").says("sums already")
     for name in ("a b", "../x", "ä", "-x", "x" * 101, ""):
         for task in ("create", "debug"):
-            experiment.inv(f"experiment.{task}", name).says("name" if not name.startswith("-") else "not a name")
+            experiment.inv(f"experiment.{task}", name).says("name" if not name.startswith("-") else "has no flag -x")
     nothing_left(experiment, "sums")
 
 

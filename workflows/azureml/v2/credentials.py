@@ -107,7 +107,7 @@ class _Interactive:
                     else f" (az: {message_of(error).removeprefix('ERROR: ')})"
                 )
                 raise SignInRefused(
-                    f"Nobody is signed in to Azure{why}, and there is no terminal to sign in at.",
+                    f"You are not signed in to Azure{why}, and there is no terminal to sign in from.",
                     "Sign in first (az login), or set AML_AUTH=service-principal or managed-identity.",
                 ) from error
             self._signed_in = self._by_hand(identity)
