@@ -269,6 +269,24 @@ def test_what_others_run_leaves_none(tmp_path: Path) -> None:
     assert snapshot["exceptions"][0]["type"] == "ZeroDivisionError"
 
 
+def test_the_lines_nearest_to_a_failure_are_there_however_little_time_there_is(tmp_path: Path) -> None:
+    source = """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from azureml_debuggee import snapshot
+        snapshot.SECONDS = -1.0
+        def inner(argument):
+            raise ValueError(argument)
+        inner("given")
+    """
+    code = lay_out(tmp_path, {"work.py": source})
+    run(code, "{python} work.py " + str(Path(INJECT).parent), sys.executable, variables(tmp_path))
+    (snapshot,) = snapshots(tmp_path)
+    nearest, other = (snapshot["frames"][index] for index in snapshot["exceptions"][0]["frames"][::-1])
+    assert "raise ValueError(argument)" in nearest["source"]["lines"][nearest["line"] - nearest["source"]["first"]]
+    assert other["source"]["lines"] == [] and "the source of 1 frames" in snapshot["left_out"]
+
+
 def test_a_script_that_cannot_be_compiled_leaves_its_place(tmp_path: Path) -> None:
     code = lay_out(tmp_path, {"work.py": "def broken(:\n    pass\n"})
     run(code, "{python} work.py", sys.executable, variables(tmp_path))

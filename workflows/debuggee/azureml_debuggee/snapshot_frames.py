@@ -180,7 +180,8 @@ class Frames:
         size = 0
         wanted = sorted(self._wanted, key=lambda index: not self.entries[index]["own"])
         for number, index in enumerate(wanted):
-            if size > _LINES or time.monotonic() >= until:
+            # The first is the one nearest to the failure: it is there, whatever the rest has taken.
+            if number and (size > _LINES or time.monotonic() >= until):
                 self._left.append("the source of {:,} frames".format(len(wanted) - number))
                 return
             entry = self.entries[index]
