@@ -15,7 +15,7 @@ from experiments import ExperimentProject, make_experiment_project
 from hosts import Hosts
 from pages import ROOT, blocks
 from pipelines import make_pipeline_project
-from projects import ANY_ENGINE, Project, post, until
+from projects import ANY_ENGINE, Project, post, quiet_port, until
 from remotes import remote_project
 from workspaces import make_v2_project
 
@@ -120,6 +120,8 @@ def test_a_failure_is_opened_as_if_the_program_were_stopped_there(project: Exper
 
 def test_a_failure_on_the_other_machine_is_looked_at_from_here(tmp_path: Path, hosts: Hosts) -> None:
     with remote_project(tmp_path / "a project", hosts, hosts.instance) as project:
+        # The usual ones may be those of a test that runs beside this one.
+        project.environ["AML_DEBUG_PORT"] = str(quiet_port())
         (project.folder / "train.py").write_text(FAILING)
         project.ok("experiment.create", "--remote", "sums")
         said = fail(project, "experiment.run", "--remote", "sums", "--script", "train.py", "--follow")
