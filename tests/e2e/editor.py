@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 from urllib.request import urlopen
 
@@ -32,6 +32,9 @@ README = "AZUREML_DEBUG_TEST_README"
 IMAGES = ROOT / "docs" / "images"
 #: Seconds for what the workbench does by itself.
 SECONDS = 120.0
+#: Milliseconds after which a key is pressed once more where nothing has come of it.
+_AGAIN = 10_000.0
+_T = TypeVar("_T")
 #: A person's settings that keep the workbench quiet, and its terminal readable for `terminal`.
 _SETTINGS = {
     "security.workspace.trust.enabled": False,
@@ -247,13 +250,35 @@ class Editor:
         for key in keys:
             self.page.keyboard.press(key)
 
+    def _ask(self, key: str, text: str, answer: Callable[[], _T]) -> _T:
+        """Type into the quick input, and do something with the rows that it finds.
+
+        It closes when something else takes the focus. On a busy machine the workbench may do that by itself long after
+        the key: it is opened again then.
+        """
+        from playwright.sync_api import TimeoutError as TooLate
+
+        box = self.page.locator(".quick-input-widget:visible .quick-input-box input")
+        found: list[_T] = []
+
+        def done() -> bool:
+            try:
+                if not box.is_visible():
+                    self.press(key)
+                    box.wait_for(timeout=_AGAIN)
+                box.fill(text, timeout=_AGAIN)
+                found.append(answer())
+            except TooLate:
+                return False
+            return True
+
+        self._until(done, f"{text!r} typed into the quick input")
+        return found[0]
+
     def _pick(self, key: str, text: str, row: str) -> None:
         """Type into the quick input, and choose the row that it finds."""
-        self.press(key)
-        box = self.page.locator(".quick-input-widget:visible .quick-input-box input")
-        box.wait_for()
-        box.fill(text)
-        self.page.locator(".quick-input-list .monaco-list-row", has_text=row).first.click()
+        rows = self.page.locator(".quick-input-widget:visible .quick-input-list .monaco-list-row", has_text=row)
+        self._ask(key, text, lambda: rows.first.click(timeout=_AGAIN))
         self.page.locator(".quick-input-widget:visible").wait_for(state="hidden")
 
     def command(self, title: str) -> None:
@@ -262,13 +287,13 @@ class Editor:
 
     def _offers(self, title: str) -> bool:
         """Whether there is a command of that title now."""
-        self.press("F1")
-        box = self.page.locator(".quick-input-widget:visible .quick-input-box input")
-        box.wait_for()
-        box.fill(f">{title}")
-        self.page.wait_for_timeout(200)
-        row = self.page.locator(".quick-input-list .monaco-list-row", has_text=title)
-        found = bool(row.count())
+        rows = self.page.locator(".quick-input-widget:visible .quick-input-list .monaco-list-row", has_text=title)
+
+        def look() -> bool:
+            self.page.wait_for_timeout(200)
+            return bool(rows.count())
+
+        found = self._ask("F1", f">{title}", look)
         self.press("Escape")
         self.page.locator(".quick-input-widget:visible").wait_for(state="hidden")
         return found
