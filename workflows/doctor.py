@@ -195,7 +195,7 @@ def _conda(settings: Settings) -> Iterator[Finding]:
 
 
 def _sdks(settings: Settings) -> Iterator[Finding]:
-    from .azureml.choice import chosen_sdk
+    from .azureml.sdk_choice import chosen_sdk
 
     there = [f"{name} {version}" for name in ("azure-ai-ml", "azureml-core") if (version := version_of(name))]
     if not there:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from .azureml.forwarding import Network
+from .azureml.forwarding import NetworkTransport
 from .remote.forwarding import Forward
 from .unix_http import ask
 
@@ -112,7 +112,7 @@ def main(told: Mapping[str, Any]) -> None:
     else:
         listener = socket.create_server(("127.0.0.1", int(told["port"])))
     container = str(told["container"])
-    Forward("debugger", "127.0.0.1", int(told["gate"]), 0, Network(str(told["token"])), listener=listener)
+    Forward("debugger", "127.0.0.1", int(told["gate"]), 0, NetworkTransport(str(told["token"])), listener=listener)
     _stay(_Socket(str(told["socket"]), container) if told["socket"] else _Sdk(container))
 
 

@@ -17,7 +17,7 @@ from azureml_server import AzureMLServer
 from azureml_server.state import Run
 from azureml_server.tokens import make_token
 
-from workflows.azureml.access import Access, Renewing
+from workflows.azureml.access import Access, RenewingAccess
 from workflows.azureml.history import RunHistory
 from workflows.azureml.relay import container, keys, websocket_stream
 from workflows.azureml.relay.container import Container
@@ -71,7 +71,7 @@ def job(server: AzureMLServer, key: str, seconds: float = 15) -> Run:
 def history(server: AzureMLServer) -> RunHistory:
     token = f"Bearer {make_token()}"
     access = Access(server.url, server.url, server.state.scope, token, time.time() + 3600)
-    return RunHistory(Renewing(access, lambda: access))
+    return RunHistory(RenewingAccess(access, lambda: access))
 
 
 def endpoint(server: AzureMLServer, run: Run) -> str | None:
@@ -263,8 +263,8 @@ def test_the_private_key_is_its_owners_alone_and_is_forgotten(tmp_path: Path) ->
     # One of another run is never taken for it.
     with pytest.raises(FileExistsError):
         keys.make_key(tmp_path)
-    keys.forget_key(tmp_path)
-    keys.forget_key(tmp_path)
+    keys.delete_key(tmp_path)
+    keys.delete_key(tmp_path)
     assert keys.load_key(tmp_path) is None
 
 

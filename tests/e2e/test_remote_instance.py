@@ -537,7 +537,7 @@ def test_a_websocket_that_never_answers_is_given_up(
     monkeypatch.setattr(instances, "_SAY_AFTER", 0.1)
     said: list[str] = []
     with pytest.raises(UserError, match=r"There is no way to ci-one: 127\.0\.0\.1 has not answered for 1 s") as caught:
-        instances.reach(target, said.append)
+        instances.connect_to_instance(target, said.append)
     assert "HTTPS_PROXY" in caught.value.remedy
     assert said == ["azureml:ci-one has not answered yet; waiting for up to 1 s (Ctrl-C gives up)"]
 

@@ -12,7 +12,7 @@ from azureml_server.state import ARTIFACTS
 from azureml_server.tokens import make_token
 
 from workflows.azureml import run_metrics, run_outputs
-from workflows.azureml.access import Access, Renewing
+from workflows.azureml.access import Access, RenewingAccess
 from workflows.azureml.errors import NotAllowed
 from workflows.azureml.history import RunHistory
 from workflows.azureml.run_metrics import RunMetrics
@@ -36,7 +36,7 @@ def server() -> Iterator[AzureMLServer]:
 @pytest.fixture
 def history(server: AzureMLServer) -> RunHistory:
     access = Access(server.url, server.url, server.state.scope, f"Bearer {make_token()}", time.time() + 3600)
-    return RunHistory(Renewing(access, lambda: access))
+    return RunHistory(RenewingAccess(access, lambda: access))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def bring(run: RunRecord, history: RunHistory, **environ: str) -> dict[str, str]
     """Bring a run's files; what is in its folder then."""
     console = Console(as_json=False)
     with console.step("outputs") as step:
-        run_outputs.bring(resolve(run.project, environ=environ), console, step, run, history)
+        run_outputs.fetch(resolve(run.project, environ=environ), console, step, run, history)
     return kept(run)
 
 
@@ -77,7 +77,7 @@ def test_what_a_run_has_written_is_here_and_what_its_connection_cut_short_is_rea
     server.faults.fail(f"GET /{ARTIFACTS}/.*told", status=503, times=1)
     run.status = "Running"
     assert bring(run, history) == {"outputs/a b/model.txt": "x" * 300_000, "logs/told.txt": "told"}
-    assert cut.hit == 1 and not run_outputs.is_here(run)
+    assert cut.hit == 1 and not run_outputs.is_complete(run)
     # Of a run that goes on they are read anew; what is not there any more goes.
     snapshot = run.folder / "logs" / "snapshot-sums-rank0-1.json"
     snapshot.write_text("{}")
@@ -85,7 +85,7 @@ def test_what_a_run_has_written_is_here_and_what_its_connection_cut_short_is_rea
     server.state.artifact(server.state.runs[RUN], "outputs/a b/model.txt").unlink()
     run.status = "Completed"
     assert bring(run, history) == {"logs/told.txt": "told more", f"logs/{snapshot.name}": "{}"}
-    assert run_outputs.is_here(run)
+    assert run_outputs.is_complete(run)
 
 
 def test_what_cannot_be_had_whole_leaves_what_was_here_before(
@@ -112,7 +112,7 @@ def test_metrics_and_tags_are_kept_as_those_of_a_run_of_this_machine(
     for name, data in (("loss", {"loss": 0.5}), ("loss", {"loss": 0.25}), ("table", {"x": 1, "y": 2.5})):
         found.metrics.append({"name": name, "columns": {}, "value": [{"step": 0, "data": data}]})
     found.tags |= {"of": "mine", "azureml_debug.0": "127.0.0.1:5678", "mlflow.user": "me"}
-    assert RunMetrics(history, RUN, run.metrics).look(ended=True)
+    assert RunMetrics(history, RUN, run.metrics).update(ended=True)
     logged = read_logged(run.metrics)
     assert logged.metrics == {"loss": [0.5, 0.25], "table.x": [1], "table.y": [2.5]} and logged.tags == {"of": "mine"}
 
@@ -122,10 +122,10 @@ def test_metrics_that_cannot_be_read_keep_no_run_from_ending(
 ) -> None:
     server.faults.fail("POST /metric/", status=503)
     metrics = RunMetrics(history, RUN, run.metrics)
-    assert not metrics.look(ended=True)
+    assert not metrics.update(ended=True)
     monkeypatch.setattr(run_metrics, "_LATER", 0.0)
-    assert metrics.look(ended=True)
-    assert run_metrics.note(run.metrics).read_text()
+    assert metrics.update(ended=True)
+    assert run_metrics.note_path(run.metrics).read_text()
     server.faults.clear()
     server.faults.fail("POST /metric/", status=403)
-    assert RunMetrics(history, RUN, run.metrics).look(ended=True)
+    assert RunMetrics(history, RUN, run.metrics).update(ended=True)

@@ -11,7 +11,7 @@ import pytest
 from azureml_server import AzureMLServer, write_configuration
 from azureml_server.server import CLIENT
 
-from workflows.azureml.errors import NotAllowed, NotThere, SignInRefused
+from workflows.azureml.errors import NotAllowed, NotFound, SignInRefused
 from workflows.azureml.v2 import clouds, credentials, workspace
 from workflows.errors import UserError
 from workflows.settings import Settings, resolve
@@ -45,7 +45,7 @@ def test_a_workspace_is_found_with_its_services(server: AzureMLServer, tmp_path:
 
 
 def test_a_workspace_that_is_not_there_is_told(server: AzureMLServer, tmp_path: Path) -> None:
-    with pytest.raises(NotThere, match="There is no Azure ML workspace elsewhere") as caught:
+    with pytest.raises(NotFound, match="There is no Azure ML workspace elsewhere") as caught:
         workspace.connect(settings(server, tmp_path, AML_WORKSPACE="elsewhere"))
     assert "AML_WORKSPACE" in caught.value.remedy
 
@@ -104,7 +104,7 @@ def test_a_credential_of_ones_own_that_is_none_is_told(
 def test_nobody_signed_in_and_no_terminal_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # without az
     cloud = clouds.find_cloud({})
-    signing = credentials.credential(resolve(tmp_path, environ={"AML_AUTH": "interactive"}), cloud)
+    signing = credentials.make_credential(resolve(tmp_path, environ={"AML_AUTH": "interactive"}), cloud)
     with open("/dev/null") as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)
         with pytest.raises(SignInRefused, match="there is no terminal") as caught:
@@ -117,7 +117,7 @@ def test_a_service_principal_without_its_secret_is_told(tmp_path: Path, monkeypa
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match="AZURE_CLIENT_SECRET"):
         made = resolve(tmp_path, environ={"AML_AUTH": "service-principal"})
-        credentials.credential(made, clouds.find_cloud({}))
+        credentials.make_credential(made, clouds.find_cloud({}))
 
 
 def test_the_cloud_is_the_one_that_the_variables_name(server: AzureMLServer) -> None:

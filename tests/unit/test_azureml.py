@@ -12,7 +12,7 @@ import pytest
 
 from workflows import redaction
 from workflows.azureml import errors, package, sdk, workspace
-from workflows.azureml.checks import manager, v2
+from workflows.azureml.checks import resource_manager, v2
 from workflows.environments.definition import load_definition
 from workflows.errors import BadValue, UserError
 from workflows.flows.deployment import REQUIRED
@@ -138,7 +138,7 @@ def test_an_sdk_that_is_not_there_or_too_old(
 )
 def test_secrets_are_left_out_of_errors(text: str) -> None:
     redaction.keep_secret("SECRET-of-this-test")
-    told = errors.explained(_fault("requests.exceptions", text), "reading")
+    told = errors.explain(_fault("requests.exceptions", text), "reading")
     assert isinstance(told, UserError) and "SECRET" not in str(told)
     assert "SECRET" not in redaction.scrub(text) and redaction.scrub(text) != text
 
@@ -163,7 +163,7 @@ def _fault(module: str, text: str, status: int | None = None, **headers: str) ->
     [
         (401, errors.SignInRefused, "does not accept the sign-in"),
         (403, errors.NotAllowed, "no permission for reading the thing: you may not."),
-        (404, errors.NotThere, "knows nothing"),
+        (404, errors.NotFound, "knows nothing"),
         (409, UserError, r"refused reading the thing \(409\): you may not."),
         (503, UserError, r"kept failing for 7 s"),
     ],
@@ -173,7 +173,7 @@ def test_an_answer_is_told_in_two_lines(status: int, kind: type[UserError], said
     outer = RuntimeError("of the SDK")
     outer.__cause__ = error
     with pytest.raises(kind, match=said) as caught:
-        raise errors.explained(outer, "reading the thing", 7.2)
+        raise errors.explain(outer, "reading the thing", 7.2)
     assert caught.value.remedy
 
 
@@ -191,13 +191,13 @@ def test_an_error_whose_text_cannot_be_made_is_told_all_the_same() -> None:
         raise TypeError("'NoneType' object is not iterable")
 
     error: Any = type("ServiceException", (Exception,), {"__module__": "azureml._restclient", "__str__": fails})("x")
-    told = errors.explained(error, "reading")
+    told = errors.explain(error, "reading")
     assert isinstance(told, UserError) and "ServiceException" in told.problem
 
 
 def test_a_bug_of_ours_stays_what_it_is() -> None:
     bug = ZeroDivisionError("division by zero")
-    assert errors.explained(bug, "reading") is bug and not errors.passes(bug)
+    assert errors.explain(bug, "reading") is bug and not errors.is_transient(bug)
 
 
 # Models and environments
@@ -220,7 +220,7 @@ def test_flags_that_do_not_go_together() -> None:
 
 def _recipe(folder: Path, base_image: str | None = None) -> package.Recipe:
     definition = load_definition(folder, required=REQUIRED, default_dockerfile=DOCKERFILE)
-    return package.recipe(definition, base_image, folder / "score.py", folder)[0]
+    return package.make_recipe(definition, base_image, folder / "score.py", folder)[0]
 
 
 def test_an_environment_is_sent_whole_with_debugpy_when_it_is_missing(tmp_path: Path) -> None:
@@ -280,14 +280,14 @@ def test_a_package_that_only_this_machine_has_is_refused_with_its_line(tmp_path:
 def test_what_a_role_allows() -> None:
     scientist = [{"actions": ["*/read", "Microsoft.MachineLearningServices/workspaces/*/action"], "notActions": []}]
     submit = "Microsoft.MachineLearningServices/workspaces/experiments/runs/submit/action"
-    assert manager.allowed(scientist, submit)
-    assert manager.allowed([{"actions": ["*"]}], submit)
-    assert not manager.allowed([{"actions": ["*"], "notActions": ["*/SUBMIT/action"]}], submit)
-    assert not manager.allowed([{"actions": ["*/read"]}], submit)
-    assert not manager.allowed([], submit)
+    assert resource_manager.is_allowed(scientist, submit)
+    assert resource_manager.is_allowed([{"actions": ["*"]}], submit)
+    assert not resource_manager.is_allowed([{"actions": ["*"], "notActions": ["*/SUBMIT/action"]}], submit)
+    assert not resource_manager.is_allowed([{"actions": ["*/read"]}], submit)
+    assert not resource_manager.is_allowed([], submit)
 
 
-CLUSTER = manager.Compute("cpu", "AmlCompute", "Succeeded", 0, 4, "net/inner", "", "")
+CLUSTER = resource_manager.Compute("cpu", "AmlCompute", "Succeeded", 0, 4, "net/inner", "", "")
 
 
 @pytest.mark.parametrize(
@@ -297,19 +297,23 @@ CLUSTER = manager.Compute("cpu", "AmlCompute", "Succeeded", 0, 4, "net/inner", "
         (replace(CLUSTER, subnet=""), None, "only through a machine beside them"),
         (replace(CLUSTER, most=0), None, "stay queued"),
         (replace(CLUSTER, state="Failed"), None, "wait or fail"),
-        (manager.Compute("ci", "ComputeInstance", "Stopped", None, None, "", "", "10.0.0.4"), None, "Start it"),
-        (manager.Compute("ci", "ComputeInstance", "Running", None, None, "", "", "10.0.0.4"), True, ""),
+        (
+            resource_manager.Compute("ci", "ComputeInstance", "Stopped", None, None, "", "", "10.0.0.4"),
+            None,
+            "Start it",
+        ),
+        (resource_manager.Compute("ci", "ComputeInstance", "Running", None, None, "", "", "10.0.0.4"), True, ""),
     ],
 )
-def test_what_is_said_of_a_compute_target(compute: manager.Compute, ok: bool | None, said: str) -> None:
-    found = manager.judged(compute)
+def test_what_is_said_of_a_compute_target(compute: resource_manager.Compute, ok: bool | None, said: str) -> None:
+    found = resource_manager.compute_finding(compute)
     assert found.ok is ok and said in found.remedy and found.text.startswith(compute.name)
 
 
 def test_a_cluster_in_no_network_is_reached_by_the_relay() -> None:
-    found = manager.judged(replace(CLUSTER, subnet=""), relay=True)
+    found = resource_manager.compute_finding(replace(CLUSTER, subnet=""), relay=True)
     assert found.ok is True and not found.remedy
-    assert manager.judged(replace(CLUSTER, most=0), relay=True).ok is None
+    assert resource_manager.compute_finding(replace(CLUSTER, most=0), relay=True).ok is None
 
 
 @pytest.mark.parametrize(

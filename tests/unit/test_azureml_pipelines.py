@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import requests
 
-from workflows.azureml.announced import Announcements, LogReader, Said, TagReader
+from workflows.azureml.announcements import Announcements, LogReader, StepState, TagReader
 from workflows.azureml.child_run import FollowedStep
+from workflows.azureml.cloud_pipeline import ChildRun
 from workflows.azureml.environments import cloud_environment
-from workflows.azureml.plan import ChildRun
 from workflows.azureml.staging import OWN, SCRIPT, stage
 from workflows.debuggee import FOLDER
 from workflows.debuggee.azureml_debuggee.tags import Tags
@@ -35,10 +35,10 @@ LINES = ["Timeout for debug connection: 300", "ip_address: 10.3.0.5", "debug_por
 
 
 def test_the_published_lines_tell_address_port_and_rank() -> None:
-    said = Said()
+    said = StepState()
     reader = LogReader(said)
     assert list(reader.read(["azureml_debug: source root /mnt/a b", "working", *LINES])) == []
-    first = list(reader.settle())
+    first = list(reader.flush())
     assert first == [
         {"event": "listening", "pid": -1, "rank": 3, "host": "10.3.0.5", "port": 5679},
         {"event": "waiting", "pid": -1, "rank": 3},
@@ -48,7 +48,7 @@ def test_the_published_lines_tell_address_port_and_rank() -> None:
 
 
 def test_a_second_script_in_one_log_is_another_process() -> None:
-    reader = LogReader(Said(), rank=2)
+    reader = LogReader(StepState(), rank=2)
     events = list(reader.read([*LINES[:2], "Debugger attached = False", *LINES[:2], "Debugger attached = True"]))
     assert [(event["event"], event["pid"], event["rank"]) for event in events] == [
         ("listening", -1, 2),
@@ -73,12 +73,12 @@ def test_a_second_script_in_one_log_is_another_process() -> None:
     ],
 )
 def test_lines_that_only_look_like_the_published_ones_tell_nothing(line: str) -> None:
-    reader = LogReader(Said())
-    assert [*reader.read([line, line]), *reader.settle()] == []
+    reader = LogReader(StepState())
+    assert [*reader.read([line, line]), *reader.flush()] == []
 
 
 def test_tags_become_events_each_once_also_where_older_ones_have_left_the_tag() -> None:
-    said = Said()
+    said = StepState()
     reader = TagReader(said)
     tags: dict[str, str | None] = {"azureml_debug.root": "/mnt/x", "azureml_debug.1": "10.0.0.4:5678 7:listening"}
     assert reader.read(tags) == [{"event": "listening", "pid": 7, "rank": 1, "host": "10.0.0.4", "port": 5678}]
@@ -92,7 +92,7 @@ def test_tags_become_events_each_once_also_where_older_ones_have_left_the_tag() 
 
 @pytest.mark.parametrize("value", ["", None, "nonsense", "10.0.0.4:x 7:listening", ":: ,,,", "a b c"])
 def test_tags_that_are_not_ours_do_no_harm(value: str | None) -> None:
-    found = TagReader(Said()).read({"azureml_debug.0": value, "azureml_debug.x": "1", "azureml_debugger": "2"})
+    found = TagReader(StepState()).read({"azureml_debug.0": value, "azureml_debug.x": "1", "azureml_debugger": "2"})
     assert all(event["event"] == "listening" for event in found)
 
 
@@ -284,7 +284,7 @@ def test_what_the_debuggee_sets_is_what_the_developers_side_reads() -> None:
     for event in (LISTENING, raised, {"event": "waiting", "pid": 7}):
         tags.take(event)
     tags.finish(5)
-    said = Said()
+    said = StepState()
     found = TagReader(said).read(run.tags)
     assert [event["event"] for event in found] == ["listening", "raised", "waiting"]
     assert (found[1]["type"], found[1]["message"]) == ("KeyError", "'a b'")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from workflows.azureml import choice
+from workflows.azureml import sdk_choice
 from workflows.azureml.staging import stage
 from workflows.azureml.v2 import experiment_job
 from workflows.azureml.v2.assets import Asset
@@ -91,7 +91,7 @@ def test_a_registered_environment_is_named_with_its_version_or_label(text: str, 
 
 
 def test_by_sdk_v1_no_experiment_is_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "chosen_sdk", lambda settings: "v1")
+    monkeypatch.setattr(sdk_choice, "chosen_sdk", lambda settings: "v1")
     settings = resolve(tmp_path, environ={"AML_BACKEND": "azureml"})
     with pytest.raises(UserError, match="by SDK v2") as caught:
         WorkspaceRuns(settings, Console(as_json=False)).submit("sums", RunOptions(), None)

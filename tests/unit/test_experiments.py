@@ -15,7 +15,7 @@ import pytest
 
 from workflows.engines.steps import StepSpec
 from workflows.errors import UserError
-from workflows.experiments import catalog, configure
+from workflows.experiments import catalog, configure, environments
 from workflows.experiments.metrics import read_logged
 from workflows.experiments.plot import draw
 from workflows.experiments.runconfig import RunConfig
@@ -41,7 +41,7 @@ def names(found: Any) -> list[str]:
 
 
 def resolved(settings: Settings, config: RunConfig, engine: str = "docker") -> Any:
-    return configure.resolved_environment(settings, config, "sums", engine)
+    return environments.resolved_environment(settings, config, "sums", engine)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_nothing_is_added_to_what_a_person_lists(settings: Settings) -> None:
 def test_a_folder_is_taken_with_all_that_is_in_it(settings: Settings) -> None:
     (settings.project / "env" / "mine" / "Dockerfile").write_text("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\n")
     options = configure.RunOptions(environment="mine")
-    config = configure.changed(RunConfig("train.py"), options, settings.project)
+    config = configure.with_options(RunConfig("train.py"), options, settings.project)
     assert (config.environment, config.conda_file) == ("env/mine", "env/mine/conda.yml")
     found = resolved(settings, config)
     assert found.definition.dockerfile == settings.project / "env" / "mine" / "Dockerfile"
@@ -137,17 +137,17 @@ def test_only_the_runs_that_are_shown_are_read(settings: Settings, monkeypatch: 
 
 
 def test_an_experiment_is_known_by_its_marker_or_its_run_configuration(tmp_path: Path) -> None:
-    assert catalog.known(tmp_path) == []
+    assert catalog.list_experiments(tmp_path) == []
     catalog.create(tmp_path, "one")
     (tmp_path / ".azureml").mkdir()
     (tmp_path / ".azureml" / "two.runconfig").write_text("script: x\n")
-    assert catalog.known(tmp_path) == ["one", "two"]
-    catalog.note_run(tmp_path, "two", None)
+    assert catalog.list_experiments(tmp_path) == ["one", "two"]
+    catalog.record_run(tmp_path, "two", None)
     (tmp_path / ".azureml" / "two.runconfig").unlink()
-    assert catalog.known(tmp_path) == ["one", "two"]
-    catalog.note_run(tmp_path, "one", "one-1-abcdef")
-    catalog.note_run(tmp_path, "one", None)
-    assert catalog.session(tmp_path, "one") == "one-1-abcdef" and catalog.created(tmp_path, "one")
+    assert catalog.list_experiments(tmp_path) == ["one", "two"]
+    catalog.record_run(tmp_path, "one", "one-1-abcdef")
+    catalog.record_run(tmp_path, "one", None)
+    assert catalog.debugged_run_id(tmp_path, "one") == "one-1-abcdef" and catalog.creation_time(tmp_path, "one")
     catalog.remove(tmp_path, "one")
     with pytest.raises(UserError, match="no experiment one"):
         catalog.require(tmp_path, "one")

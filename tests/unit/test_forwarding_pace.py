@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from workflows.azureml.forwarding import Network
+from workflows.azureml.forwarding import NetworkTransport
 from workflows.remote import forwarding
 from workflows.remote.forwarding import Forward
 
@@ -33,7 +33,7 @@ def tunnel(transport: Any) -> Any:
             forward.close()
 
 
-class Wired(Network):
+class Wired(NetworkTransport):
     """A way to the other side that has a connection of its own, as an SSH transport has."""
 
     def __init__(self, sock: Any) -> None:
@@ -70,6 +70,6 @@ def test_what_comes_through_an_ssh_connection_is_confirmed_on_its_socket(
 
 
 def test_a_way_without_a_socket_of_its_own_needs_no_confirmation() -> None:
-    with tunnel(Network("")) as (near, far):
+    with tunnel(NetworkTransport("")) as (near, far):
         far.sendall(b"stopped")
         assert near.recv(100) == b"stopped"

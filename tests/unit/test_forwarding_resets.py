@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import Hostile
 
-from workflows.azureml.forwarding import Network
+from workflows.azureml.forwarding import NetworkTransport
 from workflows.remote.forwarding import Forward
 
 
@@ -69,7 +69,7 @@ def gate(hostile: Hostile) -> Iterator[socket.socket]:
 def test_resets_at_any_moment_leave_the_forwarder_open_and_silent(
     complaints: list[Any], gate: socket.socket, hostile: Hostile, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    forward = Forward("test", "127.0.0.1", gate.getsockname()[1], 0, Network(""), frozenset())
+    forward = Forward("test", "127.0.0.1", gate.getsockname()[1], 0, NetworkTransport(""), frozenset())
     for index in range(hostile.count):
         source = hostile.random(index)
         client = socket.create_connection(("127.0.0.1", forward.local), 10)

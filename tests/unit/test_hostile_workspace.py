@@ -20,10 +20,10 @@ import pytest
 import requests
 from conftest import Hostile
 
-from workflows.azureml import bounded, build_context
-from workflows.azureml.announced import LogReader, Said, TagReader
+from workflows.azureml import build_context, limited_requests
+from workflows.azureml.announcements import LogReader, StepState, TagReader
 from workflows.azureml.child_run import FollowedStep
-from workflows.azureml.plan import ChildRun
+from workflows.azureml.cloud_pipeline import ChildRun
 from workflows.azureml.service import PipelineService
 from workflows.errors import UserError
 from workflows.received import Refused
@@ -198,9 +198,9 @@ def test_a_manifest_that_is_none_is_refused(entries: Any, web: Web, tmp_path: Pa
 def test_only_addresses_of_the_web_are_read(address: Any, tmp_path: Path) -> None:
     http = requests.Session()
     with pytest.raises(Refused):
-        bounded.part(http, address, 0)
+        limited_requests.part(http, address, 0)
     with pytest.raises(Refused), open(tmp_path / "x", "wb") as file:
-        bounded.download(http, address, file)
+        limited_requests.download(http, address, file)
     with pytest.raises(Refused):
         build_context.save(address, None, tmp_path / "context")
 
@@ -217,9 +217,9 @@ def test_a_log_without_an_end_is_read_in_parts_and_a_file_without_one_is_refused
 
     web.files["/endless"] = endless
     with requests.Session() as http:
-        assert bounded.part(http, f"{web.url}/endless", 1000, 100_000) == b"x" * 100_000
+        assert limited_requests.part(http, f"{web.url}/endless", 1000, 100_000) == b"x" * 100_000
         with pytest.raises(Refused), open(tmp_path / "x", "wb") as file:
-            bounded.download(http, f"{web.url}/endless", file, 1_000_000)
+            limited_requests.download(http, f"{web.url}/endless", file, 1_000_000)
     assert (tmp_path / "x").stat().st_size <= 1_000_000
 
 
@@ -227,8 +227,8 @@ def test_who_does_not_know_parts_is_read_from_where_it_is_known(web: Web) -> Non
     web.files["/log"] = bytes(range(256)) * 1000
     with requests.Session() as http:
         for offset in (0, 1, 65535, 65536, 65537, 255_999, 256_000, 300_000):
-            assert bounded.part(http, f"{web.url}/log", offset) == (bytes(range(256)) * 1000)[offset:]
-        assert bounded.part(http, f"{web.url}/none", 0) == b""
+            assert limited_requests.part(http, f"{web.url}/log", offset) == (bytes(range(256)) * 1000)[offset:]
+        assert limited_requests.part(http, f"{web.url}/none", 0) == b""
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_who_does_not_know_parts_is_read_from_where_it_is_known(web: Web) -> Non
      "x.localhost:5678"],
 )  # fmt: skip
 def test_a_node_does_not_send_the_token_to_this_machine_or_to_everybody(place: str) -> None:
-    said = Said()
+    said = StepState()
     TagReader(said).read({"azureml_debug.0": f"{place} 7:listening,7:waiting"})
     host, _colon, port = place.rpartition(":")
     list(LogReader(said).read(["Timeout for debug connection: 3", f"ip_address: {host}", f"debug_port: {port}", "x"]))

@@ -28,7 +28,7 @@ STARTING = {"": "tasks", "__main__": "tasks", "reference": "tasks", "doctor": "f
 #: What knows something above it all the same, and why.
 EXCEPTIONS = {
     # An input, a model or an environment may be named by what a workspace calls it.
-    ("environments.references", "azureml.by_name"),
+    ("environments.references", "azureml.named_assets"),
     ("environments.references", "engines.docker_contexts"),
     ("deployments.values", "flows.variables"),
     # How bytes are forwarded is the same from a container, from a node of a workspace and from another machine.

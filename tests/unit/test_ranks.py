@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from workflows.azureml.announced import LogReader, Said, TagReader
+from workflows.azureml.announcements import LogReader, StepState, TagReader
 from workflows.debuggee.azureml_debuggee.ranks import node_of, rank_of, world_of
 from workflows.debuggee.azureml_debuggee.tags import Tags
 
@@ -63,7 +63,7 @@ def test_the_node_of_each_rank_goes_with_its_place_in_one_tag_request() -> None:
 
 
 def test_nodes_and_host_keys_are_heard_by_tags_and_by_the_log_alike() -> None:
-    by_tags, by_log = Said(), Said()
+    by_tags, by_log = StepState(), StepState()
     TagReader(by_tags).read(
         {
             "azureml_debug.node.3": "1",

@@ -14,9 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from workflows.azureml import access, bounded
-from workflows.azureml.access import Access, Renewing
-from workflows.azureml.errors import SignInRefused, Unreachable, message_of, passes, retry_after
+from workflows.azureml import access, limited_requests
+from workflows.azureml.access import Access, RenewingAccess
+from workflows.azureml.errors import SignInRefused, Unreachable, is_transient, message_of, retry_after
 from workflows.azureml.history import RunHistory
 from workflows.azureml.service import PipelineService
 from workflows.errors import UserError
@@ -70,7 +70,7 @@ def never() -> Access:
 
 
 def known(history: History) -> RunHistory:
-    return RunHistory(Renewing(history.access(), never))
+    return RunHistory(RenewingAccess(history.access(), never))
 
 
 def test_all_pages_of_the_child_runs_are_read(history: History) -> None:
@@ -105,7 +105,7 @@ def test_an_answer_that_is_no_object_is_refused(history: History, body: bytes) -
 
 
 def test_an_answer_without_end_is_given_up(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "_ANSWER_BYTES", 1 << 20)
+    monkeypatch.setattr(limited_requests, "_ANSWER_BYTES", 1 << 20)
     history.answer = lambda *_: (200, b" " * (3 << 20), {})
     with pytest.raises(Refused, match="1 MB"):
         known(history).run("run")
@@ -119,7 +119,7 @@ def test_a_refused_token_is_renewed_once_for_all_threads(history: History) -> No
         return history.access("two")
 
     history.answer = lambda path, query, token: (200, b'{"ok": 1}', {}) if token == "Bearer two" else (401, b"", {})
-    found = RunHistory(Renewing(history.access(), renew))
+    found = RunHistory(RenewingAccess(history.access(), renew))
     answers: list[Any] = []
     threads = [threading.Thread(target=lambda: answers.append(found.run("run"))) for _ in range(8)]
     for thread in threads:
@@ -131,10 +131,10 @@ def test_a_refused_token_is_renewed_once_for_all_threads(history: History) -> No
 
 def test_a_renewed_token_that_is_refused_too_ends_it(history: History) -> None:
     history.answer = lambda *_: (401, b'{"error": {"message": "tenant of another"}}', {})
-    found = RunHistory(Renewing(history.access(), lambda: history.access("two")))
+    found = RunHistory(RenewingAccess(history.access(), lambda: history.access("two")))
     with pytest.raises(requests.HTTPError) as caught:
         found.run("run")
-    assert not passes(caught.value) and message_of(caught.value) == "tenant of another."
+    assert not is_transient(caught.value) and message_of(caught.value) == "tenant of another."
     assert len(history.asked) == 2
 
 
@@ -142,7 +142,7 @@ def test_what_the_service_says_of_a_failure_is_kept(history: History) -> None:
     history.answer = lambda *_: (429, b'{"error": {"message": "slowly"}}', {"Retry-After": "7"})
     with pytest.raises(requests.HTTPError) as caught:
         known(history).run("run")
-    assert passes(caught.value) and retry_after(caught.value) == 7 and message_of(caught.value) == "slowly."
+    assert is_transient(caught.value) and retry_after(caught.value) == 7 and message_of(caught.value) == "slowly."
 
 
 def test_a_token_is_renewed_before_it_ends_and_used_on_while_that_fails(
@@ -155,7 +155,7 @@ def test_a_token_is_renewed_before_it_ends_and_used_on_while_that_fails(
             raise failing.pop(0)
         return history.access("two")
 
-    keeper = Renewing(history.access(seconds=100), renew)
+    keeper = RenewingAccess(history.access(seconds=100), renew)
     assert keeper.access().authorization == "Bearer one"
     # It is not tried again at every request.
     assert keeper.access().authorization == "Bearer one" and len(failing) == 1
@@ -171,7 +171,7 @@ def test_a_token_that_has_ended_is_not_used(history: History) -> None:
         raise SignInRefused("Nobody is signed in.", "az login")
 
     with pytest.raises(SignInRefused):
-        Renewing(history.access(seconds=-1), renew).access()
+        RenewingAccess(history.access(seconds=-1), renew).access()
 
 
 def test_an_access_goes_through_a_pipe_and_shows_no_token(history: History) -> None:

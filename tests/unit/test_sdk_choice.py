@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.azureml import choice, sdk
+from workflows.azureml import sdk, sdk_choice
 from workflows.errors import UserError
 from workflows.settings import Settings, resolve
 
@@ -39,7 +39,7 @@ def test_auto_is_v2_where_it_is_installed_else_v1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str, installed: dict[str, str], chosen: str
 ) -> None:
     install(monkeypatch, installed)
-    assert choice.chosen_sdk(asked(tmp_path, wanted)) == chosen
+    assert sdk_choice.chosen_sdk(asked(tmp_path, wanted)) == chosen
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_what_is_asked_for_and_not_installed_is_told_with_its_extra(
 ) -> None:
     install(monkeypatch, installed)
     with pytest.raises(UserError) as caught:
-        choice.chosen_sdk(asked(tmp_path, wanted))
+        sdk_choice.chosen_sdk(asked(tmp_path, wanted))
     assert said in caught.value.problem
     assert "pip install" in caught.value.remedy and extra in caught.value.remedy
 
@@ -67,11 +67,11 @@ def test_an_older_sdk_beside_one_that_does_not_fit_can_still_be_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, V1 | {"azure-ai-ml": "1.20.0"})
-    assert choice.chosen_sdk(asked(tmp_path, "v1")) == "v1"
+    assert sdk_choice.chosen_sdk(asked(tmp_path, "v1")) == "v1"
 
 
 def test_choosing_imports_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, V1 | V2)
     for wanted in ("auto", "v1", "v2"):
-        choice.chosen_sdk(asked(tmp_path, wanted))
+        sdk_choice.chosen_sdk(asked(tmp_path, wanted))
     assert not [name for name in sys.modules if name.startswith(("azure.ai", "azureml.core"))]

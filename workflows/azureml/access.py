@@ -23,7 +23,7 @@ from ..background import log, spawn
 from ..errors import UserError
 from ..received import as_json, fields, one_line, real, web_address
 from ..redaction import keep_secret
-from .errors import NotAllowed, NotThere, SignInRefused, Unreachable
+from .errors import NotAllowed, NotFound, SignInRefused, Unreachable
 
 
 def _token(value: Any, what: str) -> str:
@@ -41,7 +41,7 @@ _HERE = ("127.0.0.1", "::1", "localhost")
 _ACCESS = fields(
     {"history": web_address, "manager": web_address, "scope": one_line, "authorization": _token, "expires": real}
 )
-_KINDS = {kind.__name__: kind for kind in (SignInRefused, NotAllowed, NotThere, UserError)}
+_KINDS = {kind.__name__: kind for kind in (SignInRefused, NotAllowed, NotFound, UserError)}
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Access:
         return found
 
 
-class Renewing:
+class RenewingAccess:
     """Keeps an access that holds.
 
     Args:
@@ -131,7 +131,7 @@ class Renewing:
             return self._access
 
 
-def with_sdk(folder: Path, what: str) -> Access:
+def run_sdk_process(folder: Path, what: str) -> Access:
     """Have a process of its own import the SDK, sign in, and do something for the run of a folder.
 
     Args:
@@ -169,13 +169,13 @@ def with_sdk(folder: Path, what: str) -> Access:
     raise kind(problem, str(told.get("remedy") or "Its log is runner.log in the run's folder."))
 
 
-def first_access(stream: BinaryIO) -> Access | None:
+def read_first_access(stream: BinaryIO) -> Access | None:
     """The access that the command which started this process has written to its standard input, if it did."""
     content = stream.read().decode("utf-8", "replace").strip()
     return Access.from_json(content) if content else None
 
 
-def claims_of(token: str) -> dict[str, Any]:
+def token_claims(token: str) -> dict[str, Any]:
     """What a token says of itself (RFC 7519); nothing where it is of another kind."""
     try:
         part = token.split(".")[1]
@@ -188,6 +188,6 @@ def claims_of(token: str) -> dict[str, Any]:
 def _end_of(header: str) -> float:
     """When a token ends, in seconds since 1970 (claim ``exp``)."""
     try:
-        return float(claims_of(header.rpartition(" ")[2])["exp"])
+        return float(token_claims(header.rpartition(" ")[2])["exp"])
     except (KeyError, TypeError, ValueError):
         return time.time() + _UNTOLD

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from ..received import Refused, as_json, distinct, each, fields, flag, number, one_of, relative_path, text
 from ..received_files import file_below, see_room
 from ..scratch import scratch_folder
-from .bounded import download
+from .limited_requests import download
 
 #: Bytes of a manifest, files of a context, and how many times its size an archive's content can have (RFC 1951
 #: allows a little more than a thousand).

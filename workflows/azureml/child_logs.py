@@ -12,8 +12,8 @@ from typing import Any
 from ..private import open_file
 from ..received import Refused
 from ..runs.record import RunRecord, StepRecord
-from .announced import LogReader, Said
-from .bounded import LOG_BYTES, PART_BYTES
+from .announcements import LogReader, StepState
+from .limited_requests import LOG_BYTES, PART_BYTES
 from .service import PipelineService
 
 #: Logs of a step's processes, in each of the layouts that the service has had.
@@ -57,7 +57,7 @@ class _Log:
         *lines, self._rest = (self._rest + data.decode("utf-8", "replace")).split("\n")
         # What is looked for is short; a line that never ends is not kept.
         self._rest = self._rest[-_LINE_LETTERS:]
-        return [*self.reader.read(lines), *self.reader.settle()]
+        return [*self.reader.read(lines), *self.reader.flush()]
 
 
 class StepLogs:
@@ -76,7 +76,7 @@ class StepLogs:
     """
 
     def __init__(
-        self, run: RunRecord, record: StepRecord, service: PipelineService, said: Said, threads: Executor
+        self, run: RunRecord, record: StepRecord, service: PipelineService, said: StepState, threads: Executor
     ) -> None:
         self.error, self.behind = "", False
         self._run, self._record, self._service, self._said, self._threads = run, record, service, said, threads

@@ -20,12 +20,12 @@ from ..runs import attachable
 from ..runs import record as records
 from ..runs.plan import PlannedStep
 from ..runs.record import RunRecord, StepRecord
-from .announced import Announcements, Place, Said, TagReader
+from .announcements import Announcements, GateAddress, StepState, TagReader
 from .child_logs import StepLogs
-from .plan import ChildRun
+from .cloud_pipeline import ChildRun
+from .node_routes import LATER, SOON, NodeRoutes
 from .service import ENDED, PipelineService
-from .snapshots import bring
-from .ways import LATER, SOON, Ways
+from .snapshots import fetch_snapshots
 
 #: The service's words for a run whose processes have been started.
 _RUNNING = ("Running", "Finalizing", "CancelRequested", "NotResponding")
@@ -61,20 +61,20 @@ class FollowedStep:
         service: PipelineService,
         token: str,
         threads: Executor,
-        ways: Callable[[Said], Ways] | None = None,
+        ways: Callable[[StepState], NodeRoutes] | None = None,
         here: bool = False,
     ) -> None:
         self.record = record
         self._run, self._planned, self._service, self._threads = run, planned, service, threads
         self._token = token
-        self._said = Said(here=here)
-        self._ways = ways(self._said) if ways is not None else Ways("network", None, token)
+        self._said = StepState(here=here)
+        self._ways = ways(self._said) if ways is not None else NodeRoutes("network", None, token)
         self._said.inside = self._ways.inside
         self._tags = TagReader(self._said)
         self._announcements = Announcements(_TAGS_LATER if run.on_error else 0.0)
         self._logs = StepLogs(run, record, service, self._said, threads)
-        self._forwards: dict[int, tuple[Place, Forward | None]] = {}
-        self._reached: dict[tuple[int, Place], tuple[float, Future[str | None]]] = {}
+        self._forwards: dict[int, tuple[GateAddress, Forward | None]] = {}
+        self._reached: dict[tuple[int, GateAddress], tuple[float, Future[str | None]]] = {}
         #: Ranks of which it has been told that they cannot be reached.
         self._unreached: set[int] = set()
         self._configured: set[int] = set()
@@ -206,7 +206,7 @@ class FollowedStep:
         from requests import RequestException
 
         try:
-            bring(self._service, self._run, self.record, run_id)
+            fetch_snapshots(self._service, self._run, self.record, run_id)
         except (UserError, OSError, RequestException) as error:
             log(f"the snapshots of {self.record.name}: {error}")
 
@@ -263,7 +263,7 @@ class FollowedStep:
             known = found.result()
             again = known != "" and now - asked > (SOON if known is None else LATER)
         if again or found is None:
-            found = self._threads.submit(self._ways.out_of_reach, self.record.run_id, node, place)
+            found = self._threads.submit(self._ways.reason_unreachable, self.record.run_id, node, place)
             self._reached[node, place] = (now, found)
         try:
             return found.result(timeout=max(0.0, until - time.monotonic()))

@@ -14,9 +14,9 @@ from .. import received
 from ..errors import UserError
 from ..private import open_file
 from ..settings import Settings
-from .brought import Blob
-from .data_references import DATA, Dataset, Place, parse
-from .errors import NotThere, Say, attempt
+from .data_references import DATA, AssetName, DatastorePath, parse
+from .downloads import Blob
+from .errors import NotFound, Say, attempt
 from .workspace import connect, find_workspace
 
 #: The storage client waits in silence, 15 s and more; see :func:`~workflows.azureml.errors.attempt`.
@@ -51,13 +51,13 @@ class WorkspaceData:
         self._workspace = connect(settings, say)
         self._datastores: dict[str, Any] = {}
 
-    def place(self, named: Place | Dataset) -> Place:
+    def place(self, named: DatastorePath | AssetName) -> DatastorePath:
         """Where it lies that was named.
 
         Raises:
             UserError: It lies in another workspace, there is none, or it is more than the files of one place.
         """
-        found = self._place_of(named) if isinstance(named, Dataset) else named
+        found = self._place_of(named) if isinstance(named, AssetName) else named
         # A folder here is named by it.
         received.name(found.datastore, "a datastore's name")
         received.text(found.path, "a path on a datastore", received.PATH_BYTES)
@@ -66,7 +66,7 @@ class WorkspaceData:
             raise UserError(f"{found} lies in {there}.", "Set AML_WORKSPACE and what belongs to it, or copy the data.")
         return found
 
-    def _place_of(self, dataset: Dataset) -> Place:
+    def _place_of(self, dataset: AssetName) -> DatastorePath:
         if dataset.registry or dataset.label not in ("", "latest") or dataset.collection != DATA or dataset.workspace:
             raise UserError(
                 f"SDK v1 reads no {dataset.collection} by a name like that of {dataset}.",
@@ -76,12 +76,12 @@ class WorkspaceData:
             if dataset.version and not dataset.version.isdigit():
                 return self._place_of_asset(dataset)
             return self._place_of_registered(dataset)
-        except NotThere as error:
+        except NotFound as error:
             if dataset.version.isdigit():
                 return self._place_of_asset(dataset)
             raise _no_such(dataset) from error
 
-    def _place_of_registered(self, dataset: Dataset) -> Place:
+    def _place_of_registered(self, dataset: AssetName) -> DatastorePath:
         """Of a dataset of SDK v1, from the definition that was saved with it."""
         from azureml.data import _dataset_rest_helper
 
@@ -93,9 +93,9 @@ class WorkspaceData:
             return client.dataset.get_dataset_by_name(*names, dataset.name, version_id=dataset.version or None)
 
         saved = attempt(get, f"reading the dataset {dataset}", self._say).latest
-        return _place_in(saved, Dataset(dataset.name, str(saved.version_id or dataset.version)))
+        return _place_in(saved, AssetName(dataset.name, str(saved.version_id or dataset.version)))
 
-    def _place_of_asset(self, dataset: Dataset) -> Place:
+    def _place_of_asset(self, dataset: AssetName) -> DatastorePath:
         """Of a data asset of SDK v2."""
         from azureml.data import _dataset_rest_helper
 
@@ -105,12 +105,14 @@ class WorkspaceData:
 
         try:
             asset = attempt(get, f"reading the data asset {dataset}", self._say)["dataVersion"]
-        except NotThere as error:
+        except NotFound as error:
             raise _no_such(dataset) from error
         kind, uri = asset.get("dataType", "none"), asset.get("dataUri", "")
         found = parse(uri) if uri.startswith("azureml://") else None
-        if kind.lower() not in ("uri_file", "urifile", "uri_folder", "urifolder") or not isinstance(found, Place):
-            where = f" at {uri}" if isinstance(found, Place) else ""
+        if kind.lower() not in ("uri_file", "urifile", "uri_folder", "urifolder") or not isinstance(
+            found, DatastorePath
+        ):
+            where = f" at {uri}" if isinstance(found, DatastorePath) else ""
             raise UserError(f"The data asset {dataset} is of the type {kind}{where}, which is not read here.", _INSTEAD)
         return found
 
@@ -126,7 +128,7 @@ class WorkspaceData:
             found = container.list_blobs(name_starts_with=prefix or None, include=["metadata"], **_ONCE)
             return list(found)
 
-        entries = attempt(listed, f"listing {Place(datastore, prefix)}", self._say)
+        entries = attempt(listed, f"listing {DatastorePath(datastore, prefix)}", self._say)
         # With a hierarchical namespace folders are listed too: as empty blobs, marked as such.
         files = (one for one in entries if not one.name.endswith("/") and "hdi_isfolder" not in (one.metadata or {}))
         found = (Blob(str(one.name), received.size(one.size, "a file's size"), str(one.etag)) for one in files)
@@ -158,10 +160,11 @@ class WorkspaceData:
                     arrived(count)
             return count
 
-        count = attempt(read, f"reading {Place(datastore, blob.name)}", self._say)
+        count = attempt(read, f"reading {DatastorePath(datastore, blob.name)}", self._say)
         if count != blob.size:
             raise UserError(
-                f"{Place(datastore, blob.name)} has changed while it was read.", "Run this again once it is written."
+                f"{DatastorePath(datastore, blob.name)} has changed while it was read.",
+                "Run this again once it is written.",
             )
 
     def _container(self, name: str) -> Any:
@@ -176,10 +179,10 @@ class WorkspaceData:
 
         try:
             store: Any = attempt(lambda: Datastore.get(self._workspace, name), "reading the datastore", self._say)
-        except NotThere as error:
+        except NotFound as error:
             known = self._known()
             there = f"Those there are: {', '.join(known)}" if known else "It has none that can be listed"
-            raise NotThere(f"There is no datastore {name} in the workspace.", f"{there}.") from error
+            raise NotFound(f"There is no datastore {name} in the workspace.", f"{there}.") from error
         if not isinstance(store, AzureBlobDatastore):
             kind = getattr(store, "datastore_type", type(store).__name__)
             raise UserError(f"The datastore {name} is of the kind {kind}, which is not read from here.", _BY_HAND)
@@ -192,13 +195,13 @@ class WorkspaceData:
         return sorted(stores)
 
 
-def _no_such(dataset: Dataset) -> UserError:
+def _no_such(dataset: AssetName) -> UserError:
     remedy = "https://ml.azure.com, Data, has those there are"
     more = "." if dataset.version else "; a data asset of SDK v2 needs its version, azureml:NAME:VERSION."
-    return NotThere(f"There is no dataset {dataset} in the workspace.", remedy + more)
+    return NotFound(f"There is no dataset {dataset} in the workspace.", remedy + more)
 
 
-def _place_in(saved: Any, dataset: Dataset) -> Place:
+def _place_in(saved: Any, dataset: AssetName) -> DatastorePath:
     """The place that a saved definition reads.
 
     It is the dataflow of azureml-dataprep: steps, of which a FileDataset's first and only one lists datastores with
@@ -208,7 +211,7 @@ def _place_in(saved: Any, dataset: Dataset) -> Place:
         UserError: It is more than the files of one place.
     """
     if not saved.dataflow and saved.data_path is not None and saved.data_path.datastore_name:
-        return Place(saved.data_path.datastore_name, (saved.data_path.relative_path or "").strip("/"))
+        return DatastorePath(saved.data_path.datastore_name, (saved.data_path.relative_path or "").strip("/"))
     try:
         blocks = received.as_json(saved.dataflow or "", "a dataset")["blocks"]
         sources = blocks[0]["arguments"]["datastores"] if blocks[0]["type"] == _FILES else []
@@ -236,7 +239,7 @@ def _kind(block: Any) -> str:
     return received.words(str(kind), "a step's kind", 60).removeprefix("Microsoft.DPrep.")
 
 
-def _source(one: dict[str, str]) -> Place:
+def _source(one: dict[str, str]) -> DatastorePath:
     parts = [str(one.get(part) or "").lower() for part in ("subscription", "resourceGroup", "workspaceName")]
     named = (parts[0], parts[1], parts[2]) if all(parts) else None
-    return Place(received.name(one["datastoreName"], "a datastore's name"), one["path"].strip("/"), named)
+    return DatastorePath(received.name(one["datastoreName"], "a datastore's name"), one["path"].strip("/"), named)

@@ -28,7 +28,7 @@ _ID = re.compile(
 
 
 @dataclass(frozen=True)
-class Place:
+class DatastorePath:
     """Where data lies.
 
     Attributes:
@@ -47,7 +47,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class AssetName:
     """A registered dataset, data asset, model or environment; without a version, the latest.
 
     Attributes:
@@ -71,12 +71,12 @@ class Dataset:
         return f"{self.name}:{self.version}" if self.version else f"{self.name}{label}"
 
 
-def in_workspace(text: str) -> bool:
+def is_in_workspace(text: str) -> bool:
     """Whether a text names something in a workspace rather than a local path."""
     return text.startswith(SCHEME)
 
 
-def parse(text: str, collection: str = DATA) -> Place | Dataset:
+def parse(text: str, collection: str = DATA) -> DatastorePath | AssetName:
     """What a text names.
 
     Args:
@@ -88,15 +88,15 @@ def parse(text: str, collection: str = DATA) -> Place | Dataset:
     """
     found = _ON_DATASTORE.fullmatch(text)
     if found is not None:
-        return Place(found["datastore"], (found["path"] or "").strip("/"), _workspace(found))
+        return DatastorePath(found["datastore"], (found["path"] or "").strip("/"), _workspace(found))
     found = _DATASET.fullmatch(text)
     if found is not None:
-        return Dataset(found["name"], found["version"] or "", found["label"] or "", collection)
+        return AssetName(found["name"], found["version"] or "", found["label"] or "", collection)
     found = _ID.fullmatch(text)
     if found is None:
         raise UserError(f"{text} is not the name of data in a workspace.", f"Write {FORMS}.")
     kind, registry = found["collection"].lower(), found["registry"] or ""
-    return Dataset(found["name"], found["version"] or "", found["label"] or "", kind, registry, _workspace(found))
+    return AssetName(found["name"], found["version"] or "", found["label"] or "", kind, registry, _workspace(found))
 
 
 def _workspace(found: re.Match[str]) -> tuple[str, str, str] | None:

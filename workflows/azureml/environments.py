@@ -19,7 +19,7 @@ from ..paths import shown
 from ..pipelines.definition import EnvironmentReference
 from ..reading import read_text
 from ..settings import Settings, packaged_defaults
-from .plan import CloudEnvironment
+from .cloud_pipeline import CloudEnvironment
 
 #: What a debugged run takes beside the person's packages, as Azure ML's documentation has it for SDK v1.
 DEFAULTS = "azureml-defaults"

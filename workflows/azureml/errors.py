@@ -68,15 +68,17 @@ def attempt(action: Callable[[], T], doing: str, say: Say, seconds: float = PATI
         limit = seconds if status_of(_failed(state)) else min(seconds, REACH_PATIENCE)
         return bool((state.seconds_since_start or 0.0) + state.upcoming_sleep > limit)
 
-    def tell(state: RetryCallState) -> None:
+    def report_pause(state: RetryCallState) -> None:
         say(f"{_reason(_failed(state))}; again in {state.upcoming_sleep:.1f} s (Ctrl-C gives up)")
 
     began = time.monotonic()
-    retrying = Retrying(retry=retry_if_exception(passes), wait=pause, stop=enough, before_sleep=tell, reraise=True)
+    retrying = Retrying(
+        retry=retry_if_exception(is_transient), wait=pause, stop=enough, before_sleep=report_pause, reraise=True
+    )
     try:
         result: T = retrying(action)
     except Exception as error:
-        told = explained(error, doing, time.monotonic() - began)
+        told = explain(error, doing, time.monotonic() - began)
         if told is error:
             raise
         raise told from error
@@ -100,9 +102,9 @@ def attempt_once(action: Callable[[], T], doing: str, say: Say, seconds: float =
         try:
             return action()
         except Exception as error:
-            if not passes(error) or status_of(error) == 429:
+            if not is_transient(error) or status_of(error) == 429:
                 raise
-            told = explained(error, doing)
+            told = explain(error, doing)
             raise UserError(
                 str(getattr(told, "problem", told)),
                 "It may have been done all the same: see https://ml.azure.com first.",
@@ -116,7 +118,7 @@ def _failed(state: Any) -> BaseException:
     return error
 
 
-def passes(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether an error may be gone the next time."""
     if isinstance(error, UserError):
         return False
@@ -126,7 +128,7 @@ def passes(error: BaseException) -> bool:
     return _is_connection(error) and not _certificate(error)
 
 
-def explained(error: Exception, doing: str, seconds: float = 0.0) -> Exception:
+def explain(error: Exception, doing: str, seconds: float = 0.0) -> Exception:
     """Our error for one of the SDK's; the error itself where it is a bug of ours.
 
     Args:
@@ -147,7 +149,7 @@ def explained(error: Exception, doing: str, seconds: float = 0.0) -> Exception:
         ahead = clock_ahead(getattr(_response(error), "headers", None) or {})
         if abs(ahead) > CLOCK_SECONDS:
             return SignInRefused(
-                f"Azure ML does not accept the sign-in when {doing}: {clock_said(ahead)}.",
+                f"Azure ML does not accept the sign-in when {doing}: {clock_difference(ahead)}.",
                 f"{SET_CLOCK} Then run this again.",
             )
         return SignInRefused(
@@ -160,7 +162,7 @@ def explained(error: Exception, doing: str, seconds: float = 0.0) -> Exception:
             "Ask the workspace's owner for the role AzureML Data Scientist, or sign in as somebody who has it.",
         )
     if status == 404:
-        return NotThere(f"Azure ML knows nothing of what is asked for when {doing}{trailer}", "Correct its name.")
+        return NotFound(f"Azure ML knows nothing of what is asked for when {doing}{trailer}", "Correct its name.")
     if status in _PASSING:
         return UserError(
             f"Azure ML kept failing for {seconds:.0f} s when {doing}: {_reason(error)}.",
@@ -199,7 +201,7 @@ def clock_ahead(headers: Mapping[str, str]) -> float:
     return time.time() - there
 
 
-def clock_said(ahead: float) -> str:
+def clock_difference(ahead: float) -> str:
     """How this machine's clock differs from Azure's, in words."""
     minutes = round(abs(ahead) / 60)
     long = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
@@ -214,7 +216,7 @@ class NotAllowed(UserError):
     """They are, and do not reach so far."""
 
 
-class NotThere(UserError):
+class NotFound(UserError):
     """What was asked for does not exist."""
 
 

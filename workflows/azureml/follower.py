@@ -24,18 +24,18 @@ from ..runs import plan as plans
 from ..runs import record as records
 from ..runs import store
 from ..runs.record import RunRecord
-from .access import Renewing, first_access, with_sdk
-from .announced import Said
+from .access import RenewingAccess, read_first_access, run_sdk_process
+from .announcements import StepState
 from .child_run import FollowedStep
-from .errors import explained, passes, retry_after
+from .cloud_pipeline import ChildRun
+from .errors import explain, is_transient, retry_after
 from .history import RunHistory
-from .place import load_place
-from .plan import ChildRun
-from .relay.keys import forget_key, load_key
+from .node_routes import NodeRoutes
+from .relay.keys import delete_key, load_key
 from .relay.services import RunRelay
+from .run_location import load_location
 from .run_metrics import RunMetrics
 from .service import ENDED, PipelineService
-from .ways import Ways
 
 #: Seconds between two looks while a process that runs is waited for, while something else is, and otherwise.
 NOW, SOON, LATER = 0.5, 1.0, 3.0
@@ -61,7 +61,7 @@ class Follower:
         run: RunRecord,
         service: PipelineService,
         token: str,
-        ways: Callable[[Said], Ways],
+        ways: Callable[[StepState], NodeRoutes],
         here: bool = False,
         logged: Callable[[bool], bool] = lambda ended: True,
     ) -> None:
@@ -92,8 +92,8 @@ class Follower:
                     failing, pause = 0.0, self._pause()
                     self._trouble("")
                 except Exception as error:
-                    told = explained(error, "following the run")
-                    if not passes(error) or not isinstance(told, UserError):
+                    told = explain(error, "following the run")
+                    if not is_transient(error) or not isinstance(told, UserError):
                         raise told from error
                     failing = failing or began
                     if began - failing > PATIENCE:
@@ -193,30 +193,30 @@ def main(folder: Path) -> int:
     tracebacks.install()
     signal.signal(signal.SIGTERM, interrupt)
     store.note_runner(folder, os.getpid())
-    run, place = records.load(folder), load_place(folder)
+    run, place = records.load(folder), load_location(folder)
     if run is None or place is None or run.final:
         return 1
     try:
-        access = Renewing(first_access(sys.stdin.buffer), lambda: with_sdk(folder, "access"))
+        access = RenewingAccess(read_first_access(sys.stdin.buffer), lambda: run_sdk_process(folder, "access"))
         token = folder / "token"
         with sent_by(f"The workspace {place.workspace}"):
             history = RunHistory(access)
             steps = [step.name for step in run.steps]
             service = PipelineService(
-                history, place.run_id, lambda: with_sdk(folder, "cancel"), steps, single=place.single
+                history, place.run_id, lambda: run_sdk_process(folder, "cancel"), steps, single=place.single
             )
             secret = token.read_text() if token.exists() else ""
             key = load_key(folder) if place.reach != "network" and any(step.debugged for step in run.steps) else None
             relay = RunRelay(history, key) if key is not None else None
             reach = place.reach
 
-            def ways(said: Said) -> Ways:
-                return Ways(reach, relay, secret, lambda node: said.keys.get(node, ()), history.set_tag)
+            def ways(said: StepState) -> NodeRoutes:
+                return NodeRoutes(reach, relay, secret, lambda node: said.keys.get(node, ()), history.set_tag)
 
             metrics = RunMetrics(history, place.run_id, run.metrics)
-            logged: dict[str, Callable[[bool], bool]] = {"logged": metrics.look} if run.single else {}
+            logged: dict[str, Callable[[bool], bool]] = {"logged": metrics.update} if run.single else {}
             Follower(run, service, secret, ways, history.on_this_machine, **logged).follow()
-            forget_key(folder)
+            delete_key(folder)
     except UserError as error:
         # Whoever asks for the run next starts another one, and is told there.
         run.trouble = error.problem.rstrip(".")

@@ -16,7 +16,7 @@ REACH_SECONDS = 5.0
 _WELCOME = b"OK\n"
 
 
-class Network:
+class NetworkTransport:
     """Connects to nodes; in the place of an SSH transport, for :class:`workflows.remote.forwarding.Forward`.
 
     Args:
@@ -26,13 +26,13 @@ class Network:
     def __init__(self, token: str) -> None:
         self._token = token
 
-    def __call__(self, patience: float) -> Network:
+    def __call__(self, patience: float) -> NetworkTransport:
         """There is nothing to wait for."""
         return self
 
     def open_channel(self, kind: str, address: tuple[str, int], peer: Any, timeout: float) -> _Channel:
         """A connection to a gate that has been given the token."""
-        connection = call(address, self._token, timeout)
+        connection = connect_to_gate(address, self._token, timeout)
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return _Channel(connection)
@@ -52,7 +52,7 @@ class _Channel:
         self._connection.shutdown(socket.SHUT_WR)
 
 
-def call(address: tuple[str, int], token: str, timeout: float) -> socket.socket:
+def connect_to_gate(address: tuple[str, int], token: str, timeout: float) -> socket.socket:
     """Connect to a step's gate, and give it the token.
 
     Raises:
@@ -60,14 +60,14 @@ def call(address: tuple[str, int], token: str, timeout: float) -> socket.socket:
     """
     connection = socket.create_connection(address, timeout)
     try:
-        show_token(connection, token)
+        send_token(connection, token)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def show_token(connection: Any, token: str) -> None:
+def send_token(connection: Any, token: str) -> None:
     """Give the run's token to a gate.
 
     Args:
@@ -91,10 +91,10 @@ def show_token(connection: Any, token: str) -> None:
         raise ConnectionError("what answers there is not this step")
 
 
-def out_of_reach(address: tuple[str, int], token: str) -> str:
+def reason_unreachable(address: tuple[str, int], token: str) -> str:
     """Why a step's gate cannot be reached from here; empty where it can. The gate minds no such visit."""
     try:
-        call(address, token, REACH_SECONDS).close()
+        connect_to_gate(address, token, REACH_SECONDS).close()
     except TimeoutError:
         return "nothing answers"
     except OSError as error:
@@ -102,7 +102,7 @@ def out_of_reach(address: tuple[str, int], token: str) -> str:
     return ""
 
 
-class Inside:
+class ContainerTransport:
     """Connects to gates in a container; in the place of an SSH transport, as :class:`Network`.
 
     Args:
@@ -113,7 +113,7 @@ class Inside:
     def __init__(self, container: Callable[[float], Any], token: str) -> None:
         self._container, self._token = container, token
 
-    def __call__(self, patience: float) -> Inside | None:
+    def __call__(self, patience: float) -> ContainerTransport | None:
         """Wait for a connection to the container, for so many seconds; None where none comes."""
         return self if self._container(patience) is not None else None
 
@@ -129,14 +129,14 @@ class Inside:
         channel = connected.open_channel(kind, address, peer, timeout=timeout)
         try:
             channel.settimeout(timeout)
-            show_token(channel, self._token)
+            send_token(channel, self._token)
             channel.settimeout(None)
         except BaseException:
             channel.close()
             raise
         return channel
 
-    def out_of_reach(self, address: tuple[str, int]) -> str:
+    def reason_unreachable(self, address: tuple[str, int]) -> str:
         """Why a gate in the container cannot be reached; empty where it can."""
         try:
             self.open_channel("direct-tcpip", address, ("127.0.0.1", 0), REACH_SECONDS).close()

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .plan import CloudEnvironment, CloudInput, CloudPipeline, CloudStep
-from .submitted import no_compute
+from .cloud_pipeline import CloudEnvironment, CloudInput, CloudPipeline, CloudStep
+from .submission_records import compute_not_found
 
 _DATASTORE = re.compile(
     r"azureml://(?:subscriptions/[^/]+/resourcegroups/[^/]+/(?:providers/[^/]+/)?workspaces/[^/]+/)?"
@@ -66,7 +66,7 @@ def _check_computes(workspace: Any, pipeline: CloudPipeline) -> None:
     for step in pipeline.steps:
         if step.compute.lower() not in there:
             names = [f"{compute.name} ({compute.type})" for compute in there.values()]
-            raise no_compute(step.compute, names, step.name, step.file, step.line)
+            raise compute_not_found(step.compute, names, step.name, step.file, step.line)
 
 
 class _Graph:

@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 from ..received import Refused, message, one_line, relative_path, web_address, words
-from . import bounded
-from .access import Access, Renewing
+from . import limited_requests
+from .access import Access, RenewingAccess
 
 #: Child runs in one answer: the most that the service gives.
 _PAGE = 500
@@ -50,7 +50,7 @@ class RunHistory:
         access: Keeps the token.
     """
 
-    def __init__(self, access: Renewing) -> None:
+    def __init__(self, access: RenewingAccess) -> None:
         self._access = access
         self._lock = threading.Lock()
         # Closed with the process.
@@ -95,7 +95,7 @@ class RunHistory:
             f"{access.history.rstrip('/')}/history/v1.0{access.scope}{path}",
             json={"runId": run_id, "tags": {name: value}},
             headers={"Authorization": access.authorization},
-            timeout=bounded.SILENCE_SECONDS,
+            timeout=limited_requests.SILENCE_SECONDS,
         ) as answered:
             answered.raise_for_status()
 
@@ -143,11 +143,11 @@ class RunHistory:
     def service_instances(self, run_id: str, node: int) -> dict[str, ServiceInstance]:
         """The services of a job on a node, counted from 0, by their names. Raises as :meth:`run`."""
         answer = self._history(f"/runs/{quote(run_id, '')}/serviceinstances/{node}")
-        known = part_of(answer, "instances")
+        known = child_object(answer, "instances")
         found = {}
         for name in known:
-            told = part_of(known, name)
-            endpoint = part_of(told, "properties").get("ProxyEndpoint")
+            told = child_object(known, name)
+            endpoint = child_object(told, "properties").get("ProxyEndpoint")
             found[name] = ServiceInstance(
                 words(told.get("type") or "", "a kind of service", 60),
                 words(told.get("status") or "", "a status", 60),
@@ -164,7 +164,7 @@ class RunHistory:
         for _ in range(_PAGES):
             found = self._service(f"metric/v2.0{{}}/runs/{quote(run_id, '')}/list", body=body)
             for one in _values(found):
-                yield words(part_of(one, "metricKey").get("name"), "a metric's name", 300)
+                yield words(child_object(one, "metricKey").get("name"), "a metric's name", 300)
             token = found.get("continuationToken")
             if not isinstance(token, str) or not token:
                 return
@@ -174,7 +174,7 @@ class RunHistory:
     def metric(self, run_id: str, name: str) -> list[dict[str, Any]]:
         """What was logged of a metric, in the order in which it was: values by column. Raises as :meth:`run`."""
         found = self._service(f"metric/v2.0{{}}/runs/{quote(run_id, '')}/full", body={"metricName": name})
-        return [part_of(one, "data") for one in _values(found)]
+        return [child_object(one, "data") for one in _values(found)]
 
     def job(self, run_id: str, version: str) -> dict[str, Any]:
         """A job of SDK v2, as the resource manager tells of it in a version of its interface. Raises as :meth:`run`."""
@@ -182,7 +182,7 @@ class RunHistory:
         def address(access: Access) -> str:
             return f"{access.manager.rstrip('/')}{access.scope}/jobs/{quote(run_id, '')}"
 
-        return part_of(self._get(address, {"api-version": version}), "properties")
+        return child_object(self._get(address, {"api-version": version}), "properties")
 
     def outputs(self, run_id: str, version: str) -> dict[str, str]:
         """Where the outputs of a job of SDK v2, or of a step of one, lie: addresses by name. Raises as :meth:`run`.
@@ -194,9 +194,11 @@ class RunHistory:
         # As the SDK's own download asks; a job tells only of the places that its file names.
         found = self._resolved(run_id)
         if not found:
-            told = part_of(self.job(run_id, version), "outputs")
+            told = child_object(self.job(run_id, version), "outputs")
             found = {
-                words(name, "an output's name", 300): one_line(part_of(told, name).get("uri") or "", "an address", 8192)
+                words(name, "an output's name", 300): one_line(
+                    child_object(told, name).get("uri") or "", "an address", 8192
+                )
                 for name in told
                 if name != "default"
             }
@@ -204,18 +206,18 @@ class RunHistory:
 
     def _resolved(self, run_id: str) -> dict[str, str]:
         asked = {"runId": run_id, "selectRunMetadata": True}
-        told = part_of(self._service("history/v1.0{}/rundata", body=asked), "runMetadata")
-        outputs = part_of(told, "outputs")
-        names = {str(part_of(outputs, name).get("assetId")): name for name in outputs}
-        models = [one for one, name in names.items() if str(part_of(outputs, name).get("type")).endswith("Model")]
+        told = child_object(self._service("history/v1.0{}/rundata", body=asked), "runMetadata")
+        outputs = child_object(told, "outputs")
+        names = {str(child_object(outputs, name).get("assetId")): name for name in outputs}
+        models = [one for one, name in names.items() if str(child_object(outputs, name).get("type")).endswith("Model")]
         found: dict[str, str] = {}
         for path, key, ids in (
             ("data/v1.0{}/dataversion/batchGetResolvedUris", "uri", [one for one in names if one not in models]),
             ("modelregistry/v1.0{}/models/batchGetResolvedUris", "path", models),
         ):
-            values = part_of(self._service(path, body={"values": ids}), "values") if ids else {}
+            values = child_object(self._service(path, body={"values": ids}), "values") if ids else {}
             for one in values:
-                address = one_line(part_of(values, one).get(key) or "", "an address", 8192)
+                address = one_line(child_object(values, one).get(key) or "", "an address", 8192)
                 found[words(names.get(one, ""), "an output's name", 300)] = address
         return found
 
@@ -263,7 +265,7 @@ class RunHistory:
         import requests
 
         def ask(access: Access) -> bytes:
-            return bounded.answer(self.http, address(access), access.authorization, parameters or {}, body)
+            return limited_requests.answer(self.http, address(access), access.authorization, parameters or {}, body)
 
         access = self._access.access()
         try:
@@ -286,7 +288,7 @@ def _is_address(text: str) -> bool:
     return "/datastores/" in text and "${{" not in text
 
 
-def part_of(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+def child_object(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """An object in another one; an empty one where there is none."""
     found = values.get(name)
     return found if isinstance(found, dict) else {}
@@ -295,5 +297,5 @@ def part_of(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 def message_of(error: Any) -> str:
     """The first thing that an error of the service says."""
     outer = error if isinstance(error, dict) else {}
-    text = (part_of(outer, "error") or outer).get("message")
+    text = (child_object(outer, "error") or outer).get("message")
     return words(" ".join(str(text or "").split()), "an error", 600)

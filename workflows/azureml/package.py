@@ -20,8 +20,8 @@ from ..received import Refused, image_name, sent_by
 from ..redaction import LineScrubber, keep_secret, scrub
 from ..scratch import scratch_folder
 from ..settings import Settings
-from . import bounded
-from .errors import NotThere, Say, attempt
+from . import limited_requests
+from .errors import NotFound, Say, attempt
 from .workspace import connect
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Package:
     login: RegistryLogin | None
 
 
-def recipe(
+def make_recipe(
     definition: EnvironmentDefinition, base_image: str | None, script: Path, source: Path
 ) -> tuple[Recipe, tuple[str, ...]]:
     """What is sent of an environment's definition, and notes on what is not.
@@ -190,13 +190,13 @@ class ModelPackages:
                 found = Model(self._workspace, name=wanted.name, version=wanted.version, expand=False)
             except Exception as error:
                 if "not found" in str(getattr(error, "message", "")).lower() or "ModelNotFound" in type(error).__name__:
-                    raise NotThere(f"There is no model {wanted}.", "") from error
+                    raise NotFound(f"There is no model {wanted}.", "") from error
                 raise
             return ModelName(found.name, int(found.version))
 
         try:
             return attempt(get, f"looking for the model {wanted}", self._say)
-        except NotThere as error:
+        except NotFound as error:
             raise self._no_model(wanted) from error
 
     def _no_model(self, wanted: ModelName) -> UserError:
@@ -280,12 +280,12 @@ class ModelPackages:
             attempt(made.update_creation_state, "asking how the build goes", self._say)
             ended = made.state not in ("NotStarted", "Running")
             with sent_by(f"The workspace {self._workspace.name}"):
-                fetch = partial(bounded.part, http, made.package_build_log_uri, offset)
+                fetch = partial(limited_requests.part, http, made.package_build_log_uri, offset)
                 part = attempt(fetch, "reading the build's log", self._say)
             offset += len(part)
-            if offset > bounded.LOG_BYTES:
+            if offset > limited_requests.LOG_BYTES:
                 raise Refused("a log without an end", f"The workspace {self._workspace.name}")
-            whole = len(part) < bounded.PART_BYTES
+            whole = len(part) < limited_requests.PART_BYTES
             lines.add(part, last=ended and whole)
             if ended and whole:
                 break

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..background import log
 from ..project import write_bytes
-from .errors import explained, passes
-from .history import RunHistory, part_of
+from .errors import explain, is_transient
+from .history import RunHistory, child_object
 
 #: Seconds between two looks at a run that goes on; seconds after its end for which they are tried to be read.
 _EVERY, _LATER = 20.0, 30.0
@@ -35,7 +35,7 @@ class RunMetrics:
         self._due = self._ended = 0.0
         self._told = ""
 
-    def look(self, ended: bool) -> bool:
+    def update(self, ended: bool) -> bool:
         """Read them where it is time to; whether all is done that can be.
 
         Args:
@@ -52,8 +52,8 @@ class RunMetrics:
             self._tell(wrong)
         except Exception as error:
             # A run goes on, and ends, whether or not somebody can tell what it has logged.
-            self._tell(str(getattr(explained(error, "reading the run's metrics"), "problem", error)))
-            return not (ended and passes(error) and now - self._ended < _LATER)
+            self._tell(str(getattr(explain(error, "reading the run's metrics"), "problem", error)))
+            return not (ended and is_transient(error) and now - self._ended < _LATER)
         finally:
             self._due = time.monotonic() + _EVERY
         return True
@@ -68,7 +68,7 @@ class RunMetrics:
                 wrong = f"of more than {_METRICS} metrics, or {_VALUES:,} values, the first ones are kept"
                 break
             found += [{"event": "metric", "name": name, "value": _plain(name, one)} for one in values]
-        tags = part_of(self._history.run(self._run_id), "tags")
+        tags = child_object(self._history.run(self._run_id), "tags")
         found += [
             {"event": "tag", "name": name, "value": value}
             for name, value in tags.items()
@@ -82,12 +82,12 @@ class RunMetrics:
         self._told = text
         if text:
             log(f"metrics: {text}")
-            note(self._file).write_text(text, encoding="utf-8")
+            note_path(self._file).write_text(text, encoding="utf-8")
         else:
-            note(self._file).unlink(missing_ok=True)
+            note_path(self._file).unlink(missing_ok=True)
 
 
-def note(file: Path) -> Path:
+def note_path(file: Path) -> Path:
     """Where it is kept why not all metrics are in a file of them."""
     return file.with_name(f"{file.stem}.note")
 

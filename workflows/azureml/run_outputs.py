@@ -19,9 +19,9 @@ from ..runs.record import RunRecord
 from ..settings import Settings
 from ..snapshots.finding import PATTERN
 from ..words import in_bytes
-from . import bounded, brought
-from .errors import NotThere, Say, attempt
-from .history import RunHistory, part_of
+from . import downloads, limited_requests
+from .errors import NotFound, Say, attempt
+from .history import RunHistory, child_object
 
 T = TypeVar("T")
 
@@ -48,12 +48,12 @@ class _Ended(BaseException):
     """Another file has failed, or somebody has pressed Ctrl-C."""
 
 
-def is_here(run: RunRecord) -> bool:
+def is_complete(run: RunRecord) -> bool:
     """Whether all that a run has written, and will write, is in its folder."""
     return (run.folder / _WHOLE).exists()
 
 
-def bring(settings: Settings, console: Console, step: Step, run: RunRecord, history: RunHistory) -> None:
+def fetch(settings: Settings, console: Console, step: Step, run: RunRecord, history: RunHistory) -> None:
     """Bring what a run has written by now.
 
     Args:
@@ -68,17 +68,17 @@ def bring(settings: Settings, console: Console, step: Step, run: RunRecord, hist
     """
     final = run.final
     part = run.folder / _PART
-    with brought.alone(run.folder / "outputs.lock", step.waiting):
+    with downloads.download_lock(run.folder / "outputs.lock", step.waiting):
         shutil.rmtree(part, ignore_errors=True)
-        files = _listed(run, history, step.detail)
+        files = _list_files(run, history, step.detail)
         total = sum(one.size for one in files)
         label = f"What the run {run.run_id} has written"
-        brought.agree(settings, console, step, label, total, run.folder)
-        brought.see_room(label, total, run.folder)
+        downloads.confirm_download(settings, console, step, label, total, run.folder)
+        downloads.check_free_space(label, total, run.folder)
         try:
             make_folder(part)
             if files:
-                _fetch(run, files, part, history, brought.Progress(step.detail, run.name, len(files), total))
+                _fetch_files(run, files, part, history, downloads.Progress(step.detail, run.name, len(files), total))
             with uninterrupted():
                 _replace(run.folder, part)
                 if final:
@@ -95,24 +95,24 @@ def job_outputs(run: RunRecord, history: RunHistory, version: str, say: Say) -> 
         UserError: It cannot be had.
     """
     told = attempt(lambda: history.job(run.run_id, version), "reading the job", say)
-    outputs = part_of(told, "outputs")
+    outputs = child_object(told, "outputs")
     return {
         words(name, "an output's name", 300): words(
-            part_of(outputs, name).get("uri") or f"azureml://jobs/{run.run_id}/outputs/{name}", "an address", 2000
+            child_object(outputs, name).get("uri") or f"azureml://jobs/{run.run_id}/outputs/{name}", "an address", 2000
         )
         for name in outputs
         if name != "default"
     }
 
 
-def _listed(run: RunRecord, history: RunHistory, say: Say) -> list[_File]:
+def _list_files(run: RunRecord, history: RunHistory, say: Say) -> list[_File]:
     told = attempt(lambda: history.run(run.run_id), "reading the run", say)
     container = str(told.get("dataContainerId") or f"dcid.{run.run_id}")
     named: dict[str, str] = {}
     for folder in FOLDERS:
         try:
             found = attempt(lambda folder=folder: [*history.artifacts(container, folder)], "listing its files", say)  # type: ignore[misc]
-        except NotThere:
+        except NotFound:
             continue
         named |= {name: address for name, address in found if name.startswith(f"{folder}/")}
     distinct(named, "a file's path")
@@ -122,11 +122,11 @@ def _listed(run: RunRecord, history: RunHistory, say: Say) -> list[_File]:
     def look(pair: tuple[str, str], ended: threading.Event) -> None:
         sizes[pair[0]] = attempt(lambda: _size(history.http, pair[1]), f"reading {pair[0]}", say)
 
-    _each(look, [*named.items()])
+    _for_each_in_threads(look, [*named.items()])
     return [_File(name, address, sizes[name]) for name, address in named.items()]
 
 
-def _each(work: Callable[[T, threading.Event], None], items: Sequence[T]) -> None:
+def _for_each_in_threads(work: Callable[[T, threading.Event], None], items: Sequence[T]) -> None:
     """Do something with each, several at once; nobody waits for the others where one fails or somebody gives up.
 
     Args:
@@ -162,12 +162,16 @@ def _each(work: Callable[[T, threading.Event], None], items: Sequence[T]) -> Non
 
 
 def _size(http: Any, address: str) -> int:
-    with http.head(address, timeout=bounded.SILENCE_SECONDS, headers={"Accept-Encoding": "identity"}) as answer:
+    with http.head(
+        address, timeout=limited_requests.SILENCE_SECONDS, headers={"Accept-Encoding": "identity"}
+    ) as answer:
         answer.raise_for_status()
         return size(int(answer.headers.get("Content-Length") or 0), "a file's size")
 
 
-def _fetch(run: RunRecord, files: Sequence[_File], part: Path, history: RunHistory, progress: brought.Progress) -> None:
+def _fetch_files(
+    run: RunRecord, files: Sequence[_File], part: Path, history: RunHistory, progress: downloads.Progress
+) -> None:
     # What a run that goes on writes may have grown since.
     spare = 0 if run.final else _GROWN
 
@@ -188,7 +192,7 @@ def _fetch(run: RunRecord, files: Sequence[_File], part: Path, history: RunHisto
             progress.add(-here)
             here = 0
             with open_file(target, "wb") as opened:
-                bounded.download(
+                limited_requests.download(
                     history.http, file.address, cast("BinaryIO", opened), most=file.size + spare, took=took
                 )
             if here < file.size:
@@ -199,7 +203,7 @@ def _fetch(run: RunRecord, files: Sequence[_File], part: Path, history: RunHisto
 
     import requests
 
-    _each(fetch, files)
+    _for_each_in_threads(fetch, files)
 
 
 def _replace(folder: Path, part: Path) -> None:

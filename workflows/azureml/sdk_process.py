@@ -14,9 +14,9 @@ from pathlib import Path
 from ..background import log
 from ..errors import UserError
 from ..runs import record as records
-from .connected import connect
-from .errors import SIGNING_IN, attempt, passes
-from .place import load_place
+from .connection import connect
+from .errors import SIGNING_IN, attempt, is_transient
+from .run_location import load_location
 
 
 def _answer(told: Mapping[str, object]) -> None:
@@ -27,7 +27,7 @@ def main(folder: Path, what: str) -> int:
     """Do it; the exit code."""
     from ..settings import resolve
 
-    run, place = records.load(folder), load_place(folder)
+    run, place = records.load(folder), load_location(folder)
     if run is None or place is None:
         _answer({"problem": f"{folder} is the folder of no run in a workspace."})
         return 1
@@ -42,7 +42,7 @@ def main(folder: Path, what: str) -> int:
             "problem": error.problem,
             "remedy": error.remedy,
             "kind": type(error).__name__,
-            "passes": cause is not None and passes(cause),
+            "passes": cause is not None and is_transient(cause),
         }
         _answer(told)
         return 1

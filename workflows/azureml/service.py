@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..received import Refused, name, number, web_address, words
-from .bounded import part
-from .history import RunHistory, message_of, part_of
-from .plan import ChildRun
+from .cloud_pipeline import ChildRun
+from .history import RunHistory, child_object, message_of
+from .limited_requests import part
 
 #: Child runs of one run, and logs of one child run, at the most.
 _CHILDREN, _LOGS = 10_000, 10_000
@@ -51,7 +51,7 @@ class PipelineService:
         known = words(self._history.run(self.run_id).get("experimentId"), "an experiment's id", 300)
         return words(self._history.experiment(known).get("name"), "an experiment's name", 300)
 
-    def single_job(self) -> str:
+    def single_job_name(self) -> str:
         """The name of the run's only step where it is a single job; empty where it is a pipeline. One request."""
         found = self._history.run(self.run_id)
         if words(found.get("runType") or "", "a type of run", 100) in _PIPELINES:
@@ -86,13 +86,13 @@ class PipelineService:
     def _step(self, one: Mapping[str, Any], prefix: str) -> str:
         """The name of a child run's step. SDK v1 tells it as the module's, v2 as the run's display name."""
         run_id = name(one.get("runId"), "a run's id")
-        told = (part_of(one, "properties").get("azureml.moduleName"), one.get("displayName"), one.get("name"))
+        told = (child_object(one, "properties").get("azureml.moduleName"), one.get("displayName"), one.get("name"))
         names = [f"{prefix}{_step_name(value, run_id)}" for value in told if value]
         known = [one for one in names if one in self._steps or any(s.startswith(f"{one}.") for s in self._steps)]
         return [*known, *names, f"{prefix}{run_id}"][0]
 
     def _child(self, one: Mapping[str, Any], step: str) -> ChildRun:
-        properties, tags = part_of(one, "properties"), part_of(one, "tags")
+        properties, tags = child_object(one, "properties"), child_object(one, "tags")
         return ChildRun(
             step=step,
             run_id=name(one.get("runId"), "a run's id"),
@@ -106,7 +106,7 @@ class PipelineService:
     def details(self, run_id: str) -> tuple[Mapping[str, str], str]:
         """Where a child run's logs are read, by their names; and why it failed. One request."""
         found = self._history.details(run_id)
-        addresses = part_of(found, "logFiles")
+        addresses = child_object(found, "logFiles")
         number(len(addresses), "a number of logs", 0, _LOGS)
         known = {one: web_address(address, "a log's address") for one, address in addresses.items()}
         return known, message_of(found.get("error"))
@@ -114,9 +114,12 @@ class PipelineService:
     def compute_state(self, name: str) -> str:
         """Why runs on a compute target may stay queued, in a few words; empty where it does not tell."""
         try:
-            target = part_of(self._history.compute(name), "properties")
-            nodes = part_of(target, "properties")
-            scale, errors = part_of(nodes, "scaleSettings"), nodes.get("errors") or target.get("provisioningErrors")
+            target = child_object(self._history.compute(name), "properties")
+            nodes = child_object(target, "properties")
+            scale, errors = (
+                child_object(nodes, "scaleSettings"),
+                nodes.get("errors") or target.get("provisioningErrors"),
+            )
             counts = f"{int(nodes['currentNodeCount'])} of {int(scale['maxNodeCount'])} nodes"
             reasons = [message_of(one) for one in errors if one] if isinstance(errors, list) else []
         except Exception:  # other kinds of compute have no nodes; what is queued there is told all the same

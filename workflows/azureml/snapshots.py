@@ -16,7 +16,7 @@ from .service import PipelineService
 _NAMED = re.compile(r"(?:[^/]+/)*(snapshot-[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.json)")
 
 
-def bring(service: PipelineService, run: RunRecord, step: StepRecord, run_id: str = "") -> int:
+def fetch_snapshots(service: PipelineService, run: RunRecord, step: StepRecord, run_id: str = "") -> int:
     """Fetch the snapshots of a step that are not here yet; how many those are.
 
     Args:

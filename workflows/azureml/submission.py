@@ -24,13 +24,13 @@ from ..runs.allotment import Allotted
 from ..runs.plan import Plan
 from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings
-from .connected import ByV1
+from .cloud_pipeline import CloudInput, CloudPipeline, CloudStep
+from .connection import ByV1
 from .environments import cloud_environment
-from .place import Place, save_place
-from .plan import CloudInput, CloudPipeline, CloudStep
+from .run_location import RunLocation, save_location
 from .staging import SCRIPT, stage
 from .step_debug import address_towards, debuggee_variables
-from .submitted import plan_of, records_of
+from .submission_records import make_plan, make_step_records
 
 
 class Submission:
@@ -98,7 +98,7 @@ class Submission:
                 step.name,
             )
 
-    def start(self, run: RunRecord, place: Place, workspace: ByV1, report: Callable[[str], None]) -> Place:
+    def start(self, run: RunRecord, place: RunLocation, workspace: ByV1, report: Callable[[str], None]) -> RunLocation:
         """Submit what is staged.
 
         Args:
@@ -156,13 +156,13 @@ class Submission:
         with redirect_stdout(io.StringIO()):
             made = attempt(lambda: graph.prepare(workspace.sdk, submitted, report), "preparing the pipeline", report)
 
-            def start() -> Place:
+            def start() -> RunLocation:
                 # Interrupted, it would leave a run that nobody here knows.
                 with uninterrupted():
                     run_id, page = graph.start(workspace.sdk, submitted, made)
                     received.name(run_id, "a run's id")
                     started = replace(place, run_id=run_id, experiment=submitted.experiment, page=page)
-                    save_place(run.folder, started)
+                    save_location(run.folder, started)
                 return started
 
             with received.sent_by(f"The workspace {place.workspace}"):
@@ -173,11 +173,11 @@ class Submission:
     def plan(self) -> Plan:
         """What is submitted, as other commands look it up."""
         names = {name: environment.name for name, environment in self._environments.items()}
-        return plan_of(self._pipeline, self.allotted, self.debug, self._settings, names)
+        return make_plan(self._pipeline, self.allotted, self.debug, self._settings, names)
 
     def records(self) -> list[StepRecord]:
         """The steps, as they are before anything is known of them."""
-        return records_of(self._pipeline, self.allotted, self.debug)
+        return make_step_records(self._pipeline, self.allotted, self.debug)
 
     def _compute(self, step: Step) -> str:
         """The compute target's name: the setting's, which knows the workspace, before the file's."""

@@ -17,8 +17,8 @@ from ..reading import line_at, read_text
 from ..redaction import keep_secret
 from ..settings import ServicePrincipal, Settings, service_principal
 from . import sdk
-from .errors import SIGNING_IN, NotThere, Say, Unreachable, attempt
-from .own_sign_in import made_by_factory
+from .custom_sign_in import call_factory
+from .errors import SIGNING_IN, NotFound, Say, Unreachable, attempt
 
 if TYPE_CHECKING:
     from azureml.core import Workspace
@@ -123,7 +123,7 @@ def open_workspace(name: WorkspaceName, authentication: Any, say: Say) -> Worksp
 
     try:
         return attempt(get, "reading the workspace", say)
-    except NotThere as error:
+    except NotFound as error:
         raise _no_such(name, error) from error
     except UserError as error:
         if "subscription" in error.problem and "have access to" in error.problem:
@@ -135,7 +135,7 @@ def open_workspace(name: WorkspaceName, authentication: Any, say: Say) -> Worksp
 
 
 def _no_such(name: WorkspaceName, error: UserError) -> UserError:
-    return NotThere(
+    return NotFound(
         f"There is no Azure ML workspace {name}.",
         f"Correct {_place(name, 'AML_WORKSPACE, AML_RESOURCE_GROUP')}; `az ml workspace list` has those there are.",
     )
@@ -207,7 +207,7 @@ def _own_authentication(settings: Settings) -> Any:
     """What `MODULE:FACTORY` in AML_AUTH makes: any AbstractAuthentication of azureml-core."""
     from azureml.core.authentication import AbstractAuthentication
 
-    return made_by_factory(
+    return call_factory(
         settings,
         lambda made: isinstance(made, AbstractAuthentication),
         "an azureml.core.authentication object",

@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..azureml.connected import Connected, connect
-from ..azureml.place import Place, load_place, save_place
+from ..azureml.connection import Connected, connect
+from ..azureml.run_location import RunLocation, load_location, save_location
 from ..background import spawn
 from ..console import Console
 from ..console import Step as Shown
@@ -42,8 +42,8 @@ from ..settings import Settings
 from .base import DebugRequest, DryJob
 
 if TYPE_CHECKING:
+    from ..azureml.cloud_pipeline import ChildRun
     from ..azureml.history import RunHistory
-    from ..azureml.plan import ChildRun
     from ..azureml.service import PipelineService
     from ..azureml.submission import Submission
     from ..azureml.v2.job_file import LoadedJob
@@ -75,7 +75,7 @@ class AzureBackend:
         self._console = console
         self._kind = kind
         self._looked: dict[Path, float] = {}
-        self._connected: tuple[Any, Place] | None = None
+        self._connected: tuple[Any, RunLocation] | None = None
 
     def read(self, wanted: Wanted) -> Pipeline | None:
         """See :class:`~workflows.backends.base.Backend`; by SDK v2, the workspace is connected to meanwhile."""
@@ -98,10 +98,10 @@ class AzureBackend:
         Raises:
             UserError: The workspace cannot be reached or takes no jobs of SDK v2, or what ``load`` raises.
         """
-        from ..azureml.v2.sdk_module import Importing
+        from ..azureml.v2.sdk_module import BackgroundImport
         from ..azureml.v2.workspace import require_v2
 
-        importing = Importing()
+        importing = BackgroundImport()
         with self._console.step("connect") as shown:
             self._connected = self._connect(shown)
             require_v2(self._connected[0])
@@ -117,7 +117,7 @@ class AzureBackend:
 
     def _by_v2(self, wanted: Wanted) -> bool:
         """Whether SDK v2 reads the pipeline."""
-        from ..azureml.choice import chosen_sdk
+        from ..azureml.sdk_choice import chosen_sdk
 
         if chosen_sdk(self._settings) == "v1":
             return False
@@ -132,24 +132,26 @@ class AzureBackend:
         """See :class:`~workflows.backends.base.Backend`."""
         if not self._by_v2(wanted):
             return None
-        from ..azureml.v2.dry_run import look
-        from ..azureml.v2.job_file import survey
-        from ..azureml.v2.sdk_module import Importing
+        from ..azureml.v2.dry_run import describe_dry_run
+        from ..azureml.v2.job_file import load_and_check
+        from ..azureml.v2.sdk_module import BackgroundImport
 
         settings = self._settings
         with self._console.step("read") as shown:
             shown.waiting("azure-ai-ml to be imported")
-            sdk = Importing().wait()
+            sdk = BackgroundImport().wait()
             shown.waiting(f"{show(settings.pipeline_file)}")
             loaded: LoadedJob | None = None
             try:
-                loaded, error = survey(settings.pipeline_file, settings.project, sdk, wanted, settings.compute_target)
+                loaded, error = load_and_check(
+                    settings.pipeline_file, settings.project, sdk, wanted, settings.compute_target
+                )
             except UserError as wrong:
                 error = wrong
             shown.text = f"{show(settings.pipeline_file)}"
         if wanted.taken is not None and loaded is not None:
             wanted.taken.say(self._console, loaded.whole, loaded)
-        return look(settings.pipeline_file, loaded, error, debug, settings)
+        return describe_dry_run(settings.pipeline_file, loaded, error, debug, settings)
 
     def submit(
         self,
@@ -243,14 +245,14 @@ class AzureBackend:
     def outputs(self, run: RunRecord, steps: Sequence[str]) -> dict[str, str]:
         """See :class:`~workflows.backends.base.Backend`; the addresses of those of a run in a workspace."""
         from ..azureml.errors import attempt
-        from ..azureml.history import part_of
+        from ..azureml.history import child_object
         from ..received import name
 
         if not run.in_workspace:
             from ..runs.outputs import outputs_of
 
             return outputs_of(run, steps)
-        place = load_place(run.folder)
+        place = load_location(run.folder)
         if place is None:
             raise UserError(f"Where the run {run.run_id} is, is not known here.", "See https://ml.azure.com.")
         ids = {step.name: step.run_id for step in run.steps}
@@ -266,7 +268,7 @@ class AzureBackend:
                 # A nested pipeline is known by its steps.
                 inner = next(one for one in ids if one.startswith(f"{step}."))
                 above = run_of(inner.rpartition(".")[0]) if inner.rpartition(".")[0] != step else ids[inner]
-                return name(part_of({"": history.run(above)}, "").get("parentRunId"), "a run's id")
+                return name(child_object({"": history.run(above)}, "").get("parentRunId"), "a run's id")
 
             for step in steps:
                 told = attempt(
@@ -284,12 +286,12 @@ class AzureBackend:
             shown.text = f"{count} output{'' if count == 1 else 's'} of the run {run.run_id} in {place.workspace}"
         return found
 
-    def bring_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
+    def fetch_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
         """See :class:`~workflows.backends.base.Backend`."""
-        from ..azureml.errors import NotThere, attempt
-        from ..azureml.snapshots import bring
+        from ..azureml import snapshots
+        from ..azureml.errors import NotFound, attempt
 
-        place = load_place(run.folder)
+        place = load_location(run.folder)
         if place is None:
             return
         with self._console.step("fetch") as shown:
@@ -308,9 +310,13 @@ class AzureBackend:
                         if child is None or child.status != records.FAILED:
                             continue
                         run_id = child.run_id
-                    with contextlib.suppress(NotThere):
+                    with contextlib.suppress(NotFound):
                         doing = f"reading the snapshots of {step.name}"
-                        count += attempt(functools.partial(bring, service, run, step, run_id), doing, shown.detail)
+                        count += attempt(
+                            functools.partial(snapshots.fetch_snapshots, service, run, step, run_id),
+                            doing,
+                            shown.detail,
+                        )
             shown.text = f"{count or 'no'} snapshot{'' if count == 1 else 's'} of the workspace {place.workspace}"
 
     def history(self, run: RunRecord, shown: Shown) -> RunHistory:
@@ -319,7 +325,7 @@ class AzureBackend:
         Raises:
             UserError: It cannot be reached, or nothing here says which it is.
         """
-        place = load_place(run.folder)
+        place = load_location(run.folder)
         if place is None:
             raise UserError(f"Where the run {run.run_id} is, is not known here.", "See https://ml.azure.com.")
         shown.waiting(f"the workspace {place.workspace}")
@@ -338,13 +344,13 @@ class AzureBackend:
 
     # The connection
 
-    def _connect(self, shown: Shown) -> tuple[Any, Place]:
-        from ..azureml.choice import chosen_sdk
+    def _connect(self, shown: Shown) -> tuple[Any, RunLocation]:
+        from ..azureml.sdk_choice import chosen_sdk
         from ..azureml.workspace import find_workspace
 
         shown.waiting("the workspace")
         name = find_workspace(self._settings)
-        place = Place(
+        place = RunLocation(
             name.subscription_id,
             name.resource_group,
             name.workspace,
@@ -357,7 +363,7 @@ class AzureBackend:
         """Start a run's follower again where there is none, such as after the machine was restarted."""
         if run.foreign or store.runner_is_alive(run):
             return
-        place = load_place(run.folder)
+        place = load_location(run.folder)
         if place is None:
             return
         for step in run.steps:
@@ -372,7 +378,7 @@ class AzureBackend:
 
     def _adopt(self, run_id: str) -> RunRecord:
         """A run of the workspace that this project has not submitted."""
-        from ..azureml.errors import NotThere, attempt
+        from ..azureml.errors import NotFound, attempt
 
         with self._console.step("connect") as shown:
             workspace, place = self._connect(shown)
@@ -381,13 +387,13 @@ class AzureBackend:
                 with sent_by(f"The workspace {place.workspace}"):
                     children = attempt(service.children, f"reading the run {run_id}", shown.detail)
                     if not children and (
-                        name := attempt(service.single_job, f"reading the run {run_id}", shown.detail)
+                        name := attempt(service.single_job_name, f"reading the run {run_id}", shown.detail)
                     ):
                         place = replace(place, single=True)
                         service = _service(workspace, replace(place, run_id=run_id), [name])
                         children = attempt(service.children, f"reading the run {run_id}", shown.detail)
                     experiment = attempt(service.experiment, f"reading the run {run_id}", shown.detail)
-            except NotThere as error:
+            except NotFound as error:
                 raise UserError(
                     f"There is no run {run_id} here or in the workspace {place.workspace}.",
                     "The runs there are: inv pipeline.list",
@@ -399,7 +405,7 @@ class AzureBackend:
         steps = {child.step: child for child in children}
         run.steps = [StepRecord(name=child.step, run_id=child.run_id) for child in steps.values()]
         records.save(run)
-        save_place(run.folder, replace(place, run_id=run_id))
+        save_location(run.folder, replace(place, run_id=run_id))
         _follow(run, workspace)
         self._console.line(
             "  note: it was submitted from elsewhere, where its token and key are: it cannot be debugged from here"
@@ -408,14 +414,14 @@ class AzureBackend:
 
     def _discard(self, run: RunRecord, workspace: Connected) -> None:
         """Take away what a submission that failed has made, here and, where it got so far, there."""
-        from ..azureml.errors import NotThere, attempt
+        from ..azureml.errors import NotFound, attempt
 
-        place = load_place(run.folder)
+        place = load_location(run.folder)
         if place is not None:
             service = _service(workspace, place)
             try:
                 attempt(service.cancel, "canceling what was begun", self._console.line)
-            except NotThere:
+            except NotFound:
                 pass  # it did not get so far
             except UserError as error:
                 self._console.line(f"  note: the run {place.run_id} may go on ({error.problem}): {place.page}")
@@ -450,7 +456,7 @@ def _keep(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _service(workspace: Connected, place: Place, steps: Sequence[str] = ()) -> PipelineService:
+def _service(workspace: Connected, place: RunLocation, steps: Sequence[str] = ()) -> PipelineService:
     """A run as the workspace tells of it, for a process that is signed in already.
 
     Args:
@@ -466,10 +472,10 @@ def _service(workspace: Connected, place: Place, steps: Sequence[str] = ()) -> P
 
 
 def _history(workspace: Connected) -> RunHistory:
-    from ..azureml.access import Renewing
+    from ..azureml.access import RenewingAccess
     from ..azureml.history import RunHistory
 
-    return RunHistory(Renewing(None, workspace.access))
+    return RunHistory(RenewingAccess(None, workspace.access))
 
 
 def _follow(run: RunRecord, workspace: Connected) -> None:

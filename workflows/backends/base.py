@@ -157,7 +157,7 @@ class Backend(Protocol):
             UserError: It cannot be told.
         """
 
-    def bring_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
+    def fetch_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
         """Bring what failed steps of a run have left to look at into their folders here, where it is not yet.
 
         Of a step that is not known to be over, it is asked whether it is.

@@ -90,12 +90,12 @@ class LocalBackend:
         allotted: dict[str, dict[int, int]],
         waiting: subprocess.Popen[bytes] | None,
     ) -> RunRecord:
-        from ..azureml.by_name import inputs_here
+        from ..azureml.named_assets import download_inputs
 
         settings, console = self._settings, self._console
         steps = engines.load_steps(engine)
         # What may be asked about, or refused, comes first.
-        here = inputs_here(settings, console, pipeline.steps)
+        here = download_inputs(settings, console, pipeline.steps)
         images = self._build(pipeline, engine, allotted)
         with console.step("submit") as shown:
             fetched = {**here, **fetch_inputs(pipeline.steps, shown.detail)}
@@ -146,7 +146,7 @@ class LocalBackend:
 
         return outputs_of(run, steps)
 
-    def bring_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
+    def fetch_snapshots(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
         """See :class:`~workflows.backends.base.Backend`: they have been written here."""
 
     # Before the start

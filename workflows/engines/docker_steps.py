@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import storage
-from ..azureml.forwarding import Network
+from ..azureml.forwarding import NetworkTransport
 from ..debuggee import FOLDER as DEBUGGEE
 from ..environments import local_packages
 from ..errors import UserError
@@ -113,7 +113,7 @@ class DockerSteps:
             listeners = [undo.enter_context(forwarders.listen(port, f"the step {spec.step}")) for port in debug_ports]
             container, token, gates = self._start(spec, command, variables, debug_ports)
             for listener, gate in zip(listeners, gates, strict=True):
-                forwards.append(Forward(spec.step, "127.0.0.1", gate, 0, Network(token), listener=listener))
+                forwards.append(Forward(spec.step, "127.0.0.1", gate, 0, NetworkTransport(token), listener=listener))
             undo.pop_all()
         return _Container(self._client, container, spec, forwards)
 

@@ -144,9 +144,9 @@ def resolve_environment(
         if engine == "docker":
             return ResolvedEnvironment(f"image {reference.image}", reference=reference)
         return _default(settings, required, purpose, f"the image {reference.image} is not used without Docker")
-    from ..azureml import by_name
+    from ..azureml import named_assets
 
-    named, reason = by_name.environment(reference, settings, report)
+    named, reason = named_assets.find_environment(reference, settings, report)
     if named is not None:
         found = resolve_environment(named, settings, engine, required, purpose)
         return replace(found, notes=(f"environment {reference.name}: as {_where(reference)} has it", *found.notes))

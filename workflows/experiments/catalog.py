@@ -42,7 +42,7 @@ def _folder(project: Path, *, reading: bool = False) -> Path:
     return state_folder(project, "experiments", reading=reading)
 
 
-def known(project: Path) -> list[str]:
+def list_experiments(project: Path) -> list[str]:
     """The names of the experiments that there are."""
     noted = {path.stem for path in _folder(project, reading=True).glob("*.json")}
     configured = {path.stem for folder in FOLDERS for path in (project / folder).glob("*.runconfig")}
@@ -51,7 +51,7 @@ def known(project: Path) -> list[str]:
 
 def exists(project: Path, name: str) -> bool:
     """Whether there is an experiment of that name."""
-    return name in known(project)
+    return name in list_experiments(project)
 
 
 def create(project: Path, name: str) -> None:
@@ -61,13 +61,13 @@ def create(project: Path, name: str) -> None:
         UserError: There is one of that name already, or the name cannot be one.
     """
     check_name(name)
-    for other in known(project):
+    for other in list_experiments(project):
         if other.lower() == name.lower():
             # Two that differ in case only would share a folder on macOS and Windows.
             raise UserError(
                 f"There is an experiment {other} already.", f"Run it: inv experiment.run {other} --script train.py"
             )
-    _keep(project, name, {})
+    _save(project, name, {})
 
 
 def remove(project: Path, name: str) -> None:
@@ -82,25 +82,25 @@ def require(project: Path, name: str) -> None:
         UserError: There is none; those there are, are named.
     """
     check_name(name)
-    names = known(project)
+    names = list_experiments(project)
     if name not in names:
         there = f"Those there are: {', '.join(names)}. Or: " if names else "First: "
         raise UserError(f"There is no experiment {name}.", f"{there}inv experiment.create {name}")
 
 
-def created(project: Path, name: str) -> float | None:
+def creation_time(project: Path, name: str) -> float | None:
     """When an experiment was created here, in seconds since the epoch."""
-    found = _kept(project, name).get("created")
+    found = _load(project, name).get("created")
     return float(found) if isinstance(found, int | float) else None
 
 
-def session(project: Path, name: str) -> str | None:
+def debugged_run_id(project: Path, name: str) -> str | None:
     """The id of the run that was debugged last: only that one can still be."""
-    found = _kept(project, name).get("session")
+    found = _load(project, name).get("session")
     return found if isinstance(found, str) else None
 
 
-def note_run(project: Path, name: str, debugged: str | None) -> None:
+def record_run(project: Path, name: str, debugged: str | None) -> None:
     """Keep that there is a run, so that the experiment is known without its run configuration too.
 
     Args:
@@ -108,14 +108,14 @@ def note_run(project: Path, name: str, debugged: str | None) -> None:
         name: The experiment.
         debugged: The run's id, where it is debugged.
     """
-    if debugged is not None or not _kept(project, name):
-        _keep(project, name, {"session": debugged} if debugged is not None else {})
+    if debugged is not None or not _load(project, name):
+        _save(project, name, {"session": debugged} if debugged is not None else {})
 
 
-def _kept(project: Path, name: str) -> dict[str, Any]:
+def _load(project: Path, name: str) -> dict[str, Any]:
     return read_json(_folder(project, reading=True) / f"{name}.json") or {}
 
 
-def _keep(project: Path, name: str, values: Mapping[str, Any]) -> None:
-    before = {"name": name, "created": time.time(), **_kept(project, name)}
+def _save(project: Path, name: str, values: Mapping[str, Any]) -> None:
+    before = {"name": name, "created": time.time(), **_load(project, name)}
     write_json(_folder(project) / f"{name}.json", {**before, **values})

@@ -40,7 +40,7 @@ class Logged:
     def as_json(self) -> dict[str, Any]:
         """What ``--json`` shows: the values of each metric, parameters, tags and properties."""
         found: dict[str, Any] = {
-            "metrics": {name: [finite(value) for value in values] for name, values in self.metrics.items()},
+            "metrics": {name: [as_json_value(value) for value in values] for name, values in self.metrics.items()},
             "params": dict(self.params),
             "tags": dict(self.tags),
             "properties": dict(self.properties),
@@ -53,7 +53,7 @@ class Logged:
                     "run_id": one.run_id,
                     "name": one.name,
                     "parent": one.parent or None,
-                    "metrics": {name: finite(value) for name, value in one.last().items()},
+                    "metrics": {name: as_json_value(value) for name, value in one.last().items()},
                     "params": one.params,
                     "tags": one.tags,
                 }
@@ -149,12 +149,12 @@ def read_all(run: RunRecord, last: int | None = None) -> Logged:
     )
 
 
-def finite(value: Any) -> Any:
+def as_json_value(value: Any) -> Any:
     """What JSON has no word for, as text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as people read it in a line."""
     if isinstance(value, float):
         return f"{value:.5g}"

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
+from ..paths import shown
+
 #: Where the SDK looks for them; in a project that has the second, older one, only there.
 FOLDERS = (".azureml", "aml_config")
 #: Communicators that start one process for each rank, in lower case, and what starts them.
@@ -88,3 +91,9 @@ class RunConfig:
         if self.distribution == "pytorch" and self.pytorch_processes is not None:
             return self.pytorch_processes // self.node_count
         return 1
+
+
+def error_at(config: RunConfig, field_name: str, problem: str, remedy: str) -> UserError:
+    """An error with the file and line at which a run configuration sets a field, where it sets it."""
+    file, line = config.places.get(field_name, (None, None))
+    return UserError(problem, remedy, file=None if file is None else shown(file), line=line)

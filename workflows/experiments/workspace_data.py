@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..azureml import brought as bringing
-from ..azureml.brought import Progress, Wanted
-from ..azureml.data_references import Dataset, Place, in_workspace, parse
+from ..azureml import downloads
+from ..azureml.data_references import AssetName, DatastorePath, is_in_workspace, parse
+from ..azureml.downloads import DownloadSource, Progress
 from ..console import Console, Step
 from ..errors import UserError
 from ..interrupts import uninterrupted
@@ -20,11 +20,11 @@ from ..settings import Settings
 from ..words import in_bytes
 
 if TYPE_CHECKING:
-    from ..azureml.brought import Blob
     from ..azureml.data import WorkspaceData
+    from ..azureml.downloads import Blob
 
 
-def brought(settings: Settings, console: Console, data: Mapping[str, str]) -> dict[str, str]:
+def fetch_data(settings: Settings, console: Console, data: Mapping[str, str]) -> dict[str, str]:
     """An experiment's data with local paths only; what lies in the workspace is fetched, or found fetched.
 
     Args:
@@ -35,16 +35,19 @@ def brought(settings: Settings, console: Console, data: Mapping[str, str]) -> di
     Raises:
         UserError: There is no such data, or it cannot be fetched.
     """
-    wanted = {name: parse(text) for name, text in data.items() if in_workspace(text)}
+    wanted = {name: parse(text) for name, text in data.items() if is_in_workspace(text)}
     if not wanted:
         return dict(data)
-    from ..azureml.choice import chosen_sdk
+    from ..azureml.sdk_choice import chosen_sdk
 
     with console.step("data") as step:
         if chosen_sdk(settings) == "v2":
-            from ..azureml.v2.assets_here import bring_data
+            from ..azureml.v2.asset_downloads import download_data
 
-            return {**data, **{name: str(path) for name, path in bring_data(settings, console, step, wanted).items()}}
+            return {
+                **data,
+                **{name: str(path) for name, path in download_data(settings, console, step, wanted).items()},
+            }
         from ..azureml.data import WorkspaceData
 
         source = WorkspaceData(settings, step.detail)
@@ -52,7 +55,7 @@ def brought(settings: Settings, console: Console, data: Mapping[str, str]) -> di
         with sent_by(f"The workspace {source.name}"):
             for name, one in wanted.items():
                 place = source.place(one)
-                if isinstance(one, Dataset):
+                if isinstance(one, AssetName):
                     step.detail(f"{name}: the dataset {one} lies at {place}")
                 path, size, reused = _bring(source, place, name, step)
                 paths[name] = str(path)
@@ -61,23 +64,23 @@ def brought(settings: Settings, console: Console, data: Mapping[str, str]) -> di
     return {**data, **paths}
 
 
-def _bring(source: WorkspaceData, place: Place, name: str, step: Step) -> tuple[Path, int, bool]:
+def _bring(source: WorkspaceData, place: DatastorePath, name: str, step: Step) -> tuple[Path, int, bool]:
     """Where a place's content lies here, its size, and whether it had been fetched before."""
-    wanted = Wanted(place.path, str(place), f"the datastore {place.datastore}")
-    files = bringing.files_of(wanted, lambda prefix: source.blobs(place.datastore, prefix))
+    wanted = DownloadSource(place.path, str(place), f"the datastore {place.datastore}")
+    files = downloads.list_files(wanted, lambda prefix: source.blobs(place.datastore, prefix))
     size = sum(blob.size for blob in files.values())
-    root = bringing.root()
-    folder = root / f"{place.datastore}-{bringing.digest([source.name, place.datastore, place.path])}"
-    whole = folder / bringing.listing_of(files)
-    only = next(iter(files)) if bringing.is_file(wanted, files) else ""
+    root = downloads.downloads_folder()
+    folder = root / f"{place.datastore}-{downloads.short_digest([source.name, place.datastore, place.path])}"
+    whole = folder / downloads.content_key(files)
+    only = next(iter(files)) if downloads.is_file(wanted, files) else ""
     if whole.is_dir():
         return whole / only, size, True
     try:
         make_folder(root)
-        with bringing.alone(root / f"{folder.name}.lock", step.waiting):
+        with downloads.download_lock(root / f"{folder.name}.lock", step.waiting):
             if whole.is_dir():
                 return whole / only, size, True
-            bringing.see_room(str(place), size, root)
+            downloads.check_free_space(str(place), size, root)
             _fetch(source, place, files, whole, Progress(step.detail, name, len(files), size))
     except OSError as error:
         problem = f"{place} cannot be kept in {folder}: {error.strerror or error}."
@@ -85,7 +88,9 @@ def _bring(source: WorkspaceData, place: Place, name: str, step: Step) -> tuple[
     return whole / only, size, False
 
 
-def _fetch(source: WorkspaceData, place: Place, files: Mapping[str, Blob], whole: Path, progress: Progress) -> None:
+def _fetch(
+    source: WorkspaceData, place: DatastorePath, files: Mapping[str, Blob], whole: Path, progress: Progress
+) -> None:
     """Fetch all files into a folder that has its name only once they are all there."""
     made = not whole.parent.exists()
     make_folder(whole.parent)

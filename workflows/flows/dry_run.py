@@ -30,9 +30,9 @@ def findings(settings: Settings, env: Sequence[str]) -> Iterator[Finding]:
     """
     found = Described(settings)
     try:
-        from ..azureml.by_name import model_named
+        from ..azureml.named_assets import model_locator
 
-        found = overlay.described(settings, model_named(settings))
+        found = overlay.described(settings, model_locator(settings))
     except UserError as error:
         # Of what is in a file that is wrong nothing else can be said, but of what is not.
         yield from _wrong("deployment", *(error.errors if isinstance(error, SeveralErrors) else (error,)))

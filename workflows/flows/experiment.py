@@ -46,7 +46,7 @@ from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, la
 if TYPE_CHECKING:
     from ..debugger.looking import Tell
     from ..experiments.configure import RunOptions
-    from ..experiments.work import Work
+    from ..experiments.run_work import Work
     from .experiment_workspace import WorkspaceRuns
     from .snapshots import Found
 
@@ -257,9 +257,9 @@ class ExperimentFlow:
         """What there is to say of where a run is in the workspace, by title; nothing where it is on this machine."""
         if not run.in_workspace:
             return {}
-        from ..azureml.place import load_place
+        from ..azureml.run_location import load_location
 
-        place, step = load_place(run.folder), run.steps[0]
+        place, step = load_location(run.folder), run.steps[0]
         found = {"page": place.page} if place is not None else {}
         if step.phases and not run.final:
             found["state"] = f"{step.phases[-1][0]}{f' ({step.waits_for})' if step.waits_for else ''}"
@@ -269,10 +269,10 @@ class ExperimentFlow:
         """Why the metrics of a run in a workspace are not known here, or not all; empty where they are."""
         if not run.in_workspace:
             return ""
-        from ..azureml.run_metrics import note
+        from ..azureml.run_metrics import note_path
 
         try:
-            return note(run.metrics).read_text(encoding="utf-8")
+            return note_path(run.metrics).read_text(encoding="utf-8")
         except OSError:
             return ""
 
@@ -293,14 +293,14 @@ class ExperimentFlow:
         from .snapshots import of_run
 
         if run.in_workspace:
-            return of_run(run, None, self.workspace.backend.bring_snapshots)
+            return of_run(run, None, self.workspace.backend.fetch_snapshots)
         return of_run(run, None)
 
     def listing(self, every: bool) -> tuple[dict[str, int], list[RunRecord]]:
         """The experiments with the number of their runs, and the latest runs (or every one)."""
         project = self.settings.project
         counts = store.count_runs(project)
-        names = {name: counts[name] for name in catalog.known(project)}
+        names = {name: counts[name] for name in catalog.list_experiments(project)}
         return names, store.latest_runs(project, KIND, names, None if every else LISTED_RUNS)
 
     # Parts of steps
@@ -338,7 +338,7 @@ class ExperimentFlow:
                 (run.folder / "azureml-logs").mkdir(FOLDER)
                 store.note_runner(run.folder, os.getpid())
                 records.save(run)
-                catalog.note_run(project, name, run.run_id if debug is not None else None)
+                catalog.record_run(project, name, run.run_id if debug is not None else None)
             except BaseException:
                 with uninterrupted():
                     reservations.release(ports.values())
@@ -348,26 +348,27 @@ class ExperimentFlow:
 
     def _work(self, name: str, options: RunOptions, debug: DebugRequest | None) -> tuple[Work, Engine]:
         """What the run does, and the engine that does it."""
-        from ..experiments import work
-        from ..experiments.configure import command, configure, resolved_environment, with_registered
-        from ..experiments.workspace_data import brought
+        from ..experiments import run_work
+        from ..experiments.configure import command, configure
+        from ..experiments.environments import resolved_environment, with_registered_environment
+        from ..experiments.workspace_data import fetch_data
 
         settings, console = self.settings, self.console
         if options.job is not None:
             engine = self._engine()
-            made = work.of_job(settings, console, options.job, dict(options.inputs), engine.name)
+            made = run_work.work_of_job(settings, console, options.job, dict(options.inputs), engine.name)
             for note in made.notes:
                 console.line(f"  note: {note}")
             self._check_debug(debug, made.processes)
             return made, engine
         config = configure(settings, console, name, options)
-        self._check_debug(debug, work.processes(config.distribution, rank_count(config), command(config)))
+        self._check_debug(debug, run_work.processes(config.distribution, rank_count(config), command(config)))
         engine = self._engine()
-        config = with_registered(settings, console, config)
+        config = with_registered_environment(settings, console, config)
         environment = resolved_environment(settings, config, name, engine.name)
-        config = replace(config, data=brought(settings, console, config.data))
+        config = replace(config, data=fetch_data(settings, console, config.data))
         path = catalog.runconfig_path(settings.project, name)
-        return work.of_configuration(settings.project, config, path, environment, rank_count(config)), engine
+        return run_work.work_of_configuration(settings.project, config, path, environment, rank_count(config)), engine
 
     def _engine(self) -> Engine:
         engine, word = engines.choose(self.settings.engine)
@@ -412,7 +413,7 @@ class ExperimentFlow:
 
     def session(self, name: str) -> RunRecord | None:
         """The run in which an experiment is being debugged; None where there is none."""
-        run_id = catalog.session(self.settings.project, name)
+        run_id = catalog.debugged_run_id(self.settings.project, name)
         run = records.load(store.runs_folder(self.settings.project) / run_id) if run_id else None
         if run is None or run.final:
             return None

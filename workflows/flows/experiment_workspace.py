@@ -70,7 +70,7 @@ class WorkspaceRuns:
             (step,) = job.steps
             check_rank(debug.rank, step.ranks if step.ranks > 1 else ranks_made(step.command), "the run has")
         run = self.backend.submit(job, debug, self._typed(options))
-        catalog.note_run(self.settings.project, name, run.folder.name if debug is not None else None)
+        catalog.record_run(self.settings.project, name, run.folder.name if debug is not None else None)
         return run
 
     def bring_outputs(self, run: RunRecord) -> dict[str, str]:
@@ -86,13 +86,13 @@ class WorkspaceRuns:
         from ..azureml.v2.workspace import JOBS_VERSION
 
         known = run.folder / _NAMED
-        if run_outputs.is_here(run):
+        if run_outputs.is_complete(run):
             return read_json(known) or {}
         with self.console.step("outputs") as step:
             history = self.backend.history(run, step)
             named = run_outputs.job_outputs(run, history, JOBS_VERSION, step.detail)
             write_json(known, named)
-            run_outputs.bring(self.settings, self.console, step, run, history)
+            run_outputs.fetch(self.settings, self.console, step, run, history)
         return named
 
     def _require_v2(self) -> None:
@@ -101,8 +101,8 @@ class WorkspaceRuns:
         Raises:
             UserError: It is not.
         """
-        from ..azureml.choice import chosen_sdk
         from ..azureml.sdk import install_command
+        from ..azureml.sdk_choice import chosen_sdk
 
         if chosen_sdk(self.settings) == "v1":
             wrong = " and AML_SDK=v1 asks for v1" if self.settings.sdk == "v1" else ", which is not installed"
@@ -112,14 +112,14 @@ class WorkspaceRuns:
             )
 
     def _job_file(self, name: str, file: Path, options: RunOptions) -> LoadedJob:
-        from ..azureml.v2.experiment_job import of_file
+        from ..azureml.v2.experiment_job import job_from_file
         from .pipeline import Wanted
 
         wanted = Wanted(options.inputs)
-        return self.backend.loaded(file, lambda sdk, _: of_file(file, name, self.settings, sdk, wanted))
+        return self.backend.loaded(file, lambda sdk, _: job_from_file(file, name, self.settings, sdk, wanted))
 
     def _configured(self, name: str, options: RunOptions) -> LoadedJob:
-        from ..azureml.v2.experiment_job import of_configuration
+        from ..azureml.v2.experiment_job import job_from_configuration
         from ..experiments.configure import configure
 
         settings = self.settings
@@ -129,7 +129,7 @@ class WorkspaceRuns:
         def load(_sdk: Any, workspace: Any) -> LoadedJob:
             from ..azureml.v2.assets import Assets
 
-            return of_configuration(
+            return job_from_configuration(
                 settings, config, name, file, lambda: Assets(settings, self.console.line, workspace)
             )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import uses
-from ..azureml.package import ModelName, ModelPackages, Package, Recipe, parse_model, recipe
+from ..azureml.package import ModelName, ModelPackages, Package, Recipe, make_recipe, parse_model
 from ..console import Console, Step
 from ..errors import BadValue, UserError
 from ..models import ImageRef
@@ -83,7 +83,7 @@ class Packaging:
         """
         assert self.source.model is not None
         settings = self.settings
-        what, notes = recipe(definition, settings.base_image, settings.score_script, settings.source_root)
+        what, notes = make_recipe(definition, settings.base_image, settings.score_script, settings.source_root)
         packages = ModelPackages(settings, step.detail)
         model = packages.find(self.source.model)
         key = _key(packages.name, model, what, self.source.generate_dockerfile)

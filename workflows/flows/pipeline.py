@@ -126,7 +126,7 @@ class PipelineFlow:
         """Whether SDK v2 reads and submits the pipeline."""
         if self.settings.backend != "azureml":
             return False
-        from ..azureml.choice import chosen_sdk
+        from ..azureml.sdk_choice import chosen_sdk
 
         return chosen_sdk(self.settings) == "v2"
 
@@ -183,7 +183,7 @@ class PipelineFlow:
         return replace(taken.wanted, taken=taken)
 
     def _survey(self, wanted: Wanted, *, in_editor: bool = False) -> tuple[Pipeline, UserError | None]:
-        from ..azureml.by_name import can_bring
+        from ..azureml.named_assets import can_download
         from ..pipelines.problems import single, together
         from ..pipelines.reader import survey
         from ..pipelines.selection import NoStep
@@ -197,7 +197,7 @@ class PipelineFlow:
                 project=self.settings.project,
                 only=wanted.parts.wholes(wanted.only),
                 skip=wanted.skip,
-                brought=can_bring(self.settings),
+                brought=can_download(self.settings),
             )
             try:
                 found = wanted.parts.of(found, wanted.only)
@@ -355,7 +355,7 @@ class PipelineFlow:
         """
         from .snapshots import of_run
 
-        return of_run(run, self.step(run, step), self._backend_of(run).bring_snapshots)
+        return of_run(run, self.step(run, step), self._backend_of(run).fetch_snapshots)
 
     @property
     def _watching(self) -> Watching:
@@ -364,9 +364,9 @@ class PipelineFlow:
 
 def _there(settings: Settings, run: RunRecord) -> Settings:
     """The settings with the workspace of a run, where its outputs are; by whichever SDK is chosen now."""
-    from ..azureml.place import load_place
+    from ..azureml.run_location import load_location
 
-    place = load_place(run.folder)
+    place = load_location(run.folder)
     return replace(place.settings(settings), sdk=settings.sdk) if place is not None else settings
 
 

@@ -112,8 +112,8 @@ def _way(address: Address, gateway: Any, say: Callable[[str], None] | None) -> t
     if address.instance is not None:
         from ..azureml.relay import instance as instances
 
-        stream, found = instances.reach(address.instance, say)
-        advice, own = instances.about_keys(address.instance, found), key_here(found.public_key)
+        stream, found = instances.connect_to_instance(address.instance, say)
+        advice, own = instances.key_advice(address.instance, found), key_here(found.public_key)
         if own and own not in address.keys:
             address = replace(address, keys=(*address.keys, own))
         return address, stream, advice

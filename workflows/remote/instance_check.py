@@ -22,7 +22,7 @@ def through_workspace(target: Instance, say: Callable[[str], None] | None) -> It
 
     name = "package"
     try:
-        yield Finding(name, True, instance.see_installed(target.auth) or "all that it takes is installed")
+        yield Finding(name, True, instance.require_packages(target.auth) or "all that it takes is installed")
         name = "sign-in"
         tokens.token(target, say=say)
         who = tokens.claims(target)
@@ -36,7 +36,7 @@ def through_workspace(target: Instance, say: Callable[[str], None] | None) -> It
         yield Finding(name, True, f"{target.workspace} (resource group {target.resource_group})")
         name = "instance"
         found = instance.look_up(target, say)
-        instance.see_usable(target, found)
+        instance.require_usable(target, found)
         if found.owner:
             yield Finding(
                 name, None, f"{target.name} is {found.state}, and belongs to {found.owner}",
@@ -46,11 +46,11 @@ def through_workspace(target: Instance, say: Callable[[str], None] | None) -> It
             yield Finding(name, True, f"{target.name} is {found.state}")
         name = "SSH key"
         if not found.public_key:
-            yield Finding(name, None, "Azure has none for it", instance.about_keys(target, found))
+            yield Finding(name, None, "Azure has none for it", instance.key_advice(target, found))
         else:
             here = key_here(found.public_key)
             where = f", which is {here}" if here else ""
-            yield Finding(name, True, f"Azure has {instance.key_words(found.public_key)}{where}")
+            yield Finding(name, True, f"Azure has {instance.describe_key(found.public_key)}{where}")
         name = "websocket"
         began = time.monotonic()
         instance.open_stream(target, found, say).close()

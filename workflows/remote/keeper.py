@@ -383,7 +383,7 @@ def main(project: Path) -> int:
     if address.instance is not None:
         from ..azureml.relay import tokens
 
-        tokens.take(address.instance, told["token"])
+        tokens.import_token(address.instance, told["token"])
     # Passphrases are typed in the command, never here.
     sys.stdin = open(os.devnull)  # noqa: SIM115
     listener = socket.create_server(("127.0.0.1", 0))

@@ -70,7 +70,7 @@ def _token(address: Address) -> dict[str, Any] | None:
         return None
     from ..azureml.relay import tokens
 
-    return tokens.handed_on(address.instance)
+    return tokens.export_token(address.instance)
 
 
 def ensure(

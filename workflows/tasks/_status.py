@@ -19,7 +19,7 @@ SHOWN_LOGGED = 6
 
 def show_status(call: Command, found: RunRecord) -> None:
     """Show a run and its steps, what can be attached to, and which agents are."""
-    from ..experiments.metrics import finite, shown
+    from ..experiments.metrics import as_json_value, format_value
     from ..experiments.mlflow_reader import read_run
     from ..paths import shown as shown_path
     from ..runs import attachable
@@ -36,8 +36,8 @@ def show_status(call: Command, found: RunRecord) -> None:
         said = remark(states[step.name], step.reason or step.waits_for)
         status = step.phases[-1][0] if step.phases and not step.final else step.status
         console.line(f"  {step.name:<{width}}  {status:<10}  {took:>8}  {said}".rstrip())
-        texts = [f"{name} {shown(value)}" for name, value in logged[step.name].last().items()]
-        texts += [f"{name}={shown(value)}" for name, value in logged[step.name].params.items()]
+        texts = [f"{name} {format_value(value)}" for name, value in logged[step.name].last().items()]
+        texts += [f"{name}={format_value(value)}" for name, value in logged[step.name].params.items()]
         if texts:
             console.line(f"  {'':<{width}}  {', '.join(texts[:SHOWN_LOGGED])}")
     console.line(f"Logs and outputs: {shown_path(found.folder)}")
@@ -47,5 +47,5 @@ def show_status(call: Command, found: RunRecord) -> None:
     for entry in result["steps"]:
         entry["endpoints"] = [one.as_json() for one in states[entry["name"]]]
         one = logged[entry["name"]]
-        entry |= {"metrics": {name: finite(value) for name, value in one.last().items()}, "params": one.params}
+        entry |= {"metrics": {name: as_json_value(value) for name, value in one.last().items()}, "params": one.params}
     console.result({**result, "agents": agents})

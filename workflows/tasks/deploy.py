@@ -68,9 +68,9 @@ def _described(run: Command, wait: bool = False, source: Source | None = None, e
         overlay.refuse_with_packages(run.settings)
         run.console.line("  note: AML_DEPLOYMENT_FILE does not count with --source azureml")
         return Deployment(run.settings, run.console, wait, True, source, env)
-    from ..azureml.by_name import model_bringer
+    from ..azureml.named_assets import model_downloader
 
-    found = overlay.described(run.settings, model_bringer(run.settings, run.console))
+    found = overlay.described(run.settings, model_downloader(run.settings, run.console))
     for note in found.notes:
         run.console.line(f"  note: {note}")
     return Deployment(found.settings, run.console, wait, True, None, env, found.deployment)
@@ -78,7 +78,7 @@ def _described(run: Command, wait: bool = False, source: Source | None = None, e
 
 def _with_model(run: Command, model: str) -> None:
     """Bring a registered model here: from now on it is the model folder of the settings."""
-    from ..azureml.by_name import with_model
+    from ..azureml.named_assets import with_model
 
     run.settings = with_model(run.settings, run.console, model)
 

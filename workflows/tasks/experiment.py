@@ -99,7 +99,7 @@ def _options(
 ) -> RunOptions:
     import re
 
-    from ..azureml.data_references import in_workspace
+    from ..azureml.data_references import is_in_workspace
     from ..experiments.configure import RunOptions
 
     if job is not None:
@@ -125,7 +125,7 @@ def _options(
             raise BadValue(
                 f"--data must be NAME=PATH, not {entry!r}.", "Correct it; a name has letters, digits and _ only."
             )
-        places[name] = path if in_workspace(path) else absolute(path)
+        places[name] = path if is_in_workspace(path) else absolute(path)
     return RunOptions(
         script=None if script is None else absolute(script),
         # Nothing after a `--` means no arguments; without it they stay as they were.
@@ -403,7 +403,7 @@ def snapshot(
 def list_(call: Command, all: bool = False) -> None:
     """List the experiments and their runs, the latest first."""
     from ..experiments import catalog
-    from ..experiments.metrics import read_all, shown
+    from ..experiments.metrics import format_value, read_all
 
     flow = _flow(call)
     counts, runs = flow.listing(all)
@@ -418,8 +418,8 @@ def list_(call: Command, all: bool = False) -> None:
         fewer = f", the latest {len(own)} of them shown (--all)" if own and len(own) < count else ""
         console.line(f"{name}  {count or 'no'} run{'' if count == 1 else 's'}{fewer}")
         for one in own:
-            values = [f"{key} {shown(value)}" for key, value in logged[one.run_id].last().items()]
-            values += [f"{key}={shown(value)}" for key, value in logged[one.run_id].tags.items()]
+            values = [f"{key} {format_value(value)}" for key, value in logged[one.run_id].last().items()]
+            values += [f"{key}={format_value(value)}" for key, value in logged[one.run_id].tags.items()]
             started = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.created))
             debugged = "debugged" if one.debugged else ""
             row = f"{one.number:>{number}}  {one.run_id:<{width}}  {one.status:<11}  {started}  {_took(one):>10}"
@@ -427,7 +427,7 @@ def list_(call: Command, all: bool = False) -> None:
     console.result(
         {
             "experiments": [
-                {"name": name, "runs": count, "created": catalog.created(call.settings.project, name)}
+                {"name": name, "runs": count, "created": catalog.creation_time(call.settings.project, name)}
                 for name, count in counts.items()
             ],
             "runs": [
@@ -459,7 +459,7 @@ def status(call: Command, run: str | None = None) -> None:
 @command(json=True, help={"run": RUN_HELP, "plot": "Draw this metric over its steps."}, positional=["run"])
 def show(call: Command, run: str | None = None, plot: str | None = None) -> None:
     """Show a run: its state, settings, metrics and tags."""
-    from ..experiments.metrics import read_all, shown
+    from ..experiments.metrics import format_value, read_all
     from ..experiments.plot import draw
     from ..paths import shown as short
     from ..runs import attachable
@@ -503,14 +503,14 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
             console.line(title)
         for name, value in values.items():
             count = logged.count(name) if title == "Metrics" else 1
-            console.line(f"  {name} = {shown(value)}{f'  (last of {count})' if count > 1 else ''}")
+            console.line(f"  {name} = {format_value(value)}{f'  (last of {count})' if count > 1 else ''}")
     if not_read := flow.not_logged(found):
         console.line(f"  note: metrics: {not_read}")
     if logged.nested:
         console.line("Nested runs")
     for one in logged.nested[:SHOWN_NESTED]:
-        texts = [f"{name} {shown(value)}" for name, value in one.last().items()]
-        texts += [f"{name}={shown(value)}" for name, value in one.params.items()]
+        texts = [f"{name} {format_value(value)}" for name, value in one.last().items()]
+        texts += [f"{name}={format_value(value)}" for name, value in one.params.items()]
         console.line(f"  {one.name or one.run_id}: {', '.join(texts[:6]) or 'nothing logged'}")
     if len(logged.nested) > SHOWN_NESTED:
         console.line(f"  and {len(logged.nested) - SHOWN_NESTED} more (--json)")

@@ -93,7 +93,7 @@ def find(settings: Settings, engine: str, wait: bool, snapshots: bool = False) -
     Raises:
         UserError: pipeline.yml, a run configuration or a deployment's file cannot be read.
     """
-    from ..azureml.by_name import can_bring
+    from ..azureml.named_assets import can_download
     from ..deployments import overlay
     from ..experiments import catalog
     from ..pipelines.reader import load_pipeline
@@ -102,7 +102,7 @@ def find(settings: Settings, engine: str, wait: bool, snapshots: bool = False) -
     described = overlay.described(settings)
     settings = described.settings
     own_score, own_pipeline = (_is_own(settings, name) for name in ("score_script", "pipeline_file"))
-    experiments = catalog.known(settings.project)
+    experiments = catalog.list_experiments(settings.project)
     nothing = not (own_score or own_pipeline or experiments)
     if own_score or nothing:
         found.chains.append(_deployment(settings, described.deployment, engine, wait))
@@ -110,7 +110,7 @@ def find(settings: Settings, engine: str, wait: bool, snapshots: bool = False) -
         found.notes.append(_unknown(settings, "score_script", "score.py"))
     steps = engines.load_steps(engine)
     if own_pipeline or nothing:
-        pipeline = load_pipeline(settings.pipeline_file, project=settings.project, brought=can_bring(settings))
+        pipeline = load_pipeline(settings.pipeline_file, project=settings.project, brought=can_download(settings))
         _pipeline(found, pipeline, settings, steps)
     else:
         found.notes.append(_unknown(settings, "pipeline_file", "pipeline.yml"))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from ...errors import UserError
 from ...findings import Finding
 from ...settings import Settings
-from ..choice import chosen_sdk
 from ..errors import Say
+from ..sdk_choice import chosen_sdk
 
 
 def findings(settings: Settings, say: Say) -> Iterator[Finding]:
@@ -24,7 +24,7 @@ def findings(settings: Settings, say: Say) -> Iterator[Finding]:
         yield Finding("SDK", False, error.problem, error.remedy)
         return
     if chosen == "v2":
-        from .v2 import findings as looks
+        from .v2 import findings as checks
     else:
-        from .v1 import findings as looks
-    yield from looks(settings, say)
+        from .v1 import findings as checks
+    yield from checks(settings, say)

@@ -11,8 +11,8 @@ from ...settings import Settings
 from .. import sdk
 from ..errors import Say, attempt
 from ..workspace import find_workspace, open_workspace, sign_in
-from . import manager
-from .manager import WORKSPACES, Manager, compute, unreachable
+from . import resource_manager
+from .resource_manager import WORKSPACES, Manager, parse_compute, reason_unreachable
 
 #: What has to be allowed for what (the resource provider's operations, Microsoft.MachineLearningServices).
 NEEDED = {
@@ -35,7 +35,7 @@ def findings(settings: Settings, say: Say) -> Iterator[Finding]:
     except UserError as error:
         yield Finding("settings", False, error.problem, error.remedy)
         return
-    yield manager.named(name)
+    yield resource_manager.workspace_finding(name)
     try:
         authentication = sign_in(settings, say)
     except UserError as error:
@@ -49,25 +49,25 @@ def findings(settings: Settings, say: Say) -> Iterator[Finding]:
         return
     details = workspace.get_details()
     yield Finding("workspace", True, f"{workspace.name}, in {details.get('location')}")
-    looks: manager.Looks = (
+    checks: resource_manager.Checks = (
         ("permissions", lambda: _permissions(workspace, say)),
         ("compute", lambda: _computes(workspace, settings.compute_target, say)),
         ("registry", lambda: _registry(workspace, details, say)),
         ("datastore", lambda: _datastore(workspace, say)),
     )
-    yield from manager.each(looks)
+    yield from resource_manager.run_checks(checks)
 
 
 def _permissions(workspace: Any, say: Say) -> Iterator[Finding]:
     authorization = workspace._auth.get_authentication_header()["Authorization"]
     asked = Manager(workspace._auth._get_arm_end_point(), authorization, say)
-    yield from manager.permissions(asked, workspace.get_details()["id"], NEEDED)
+    yield from resource_manager.permission_findings(asked, workspace.get_details()["id"], NEEDED)
 
 
 def _computes(workspace: Any, wanted: str | None, say: Say) -> Iterator[Finding]:
     told = attempt(lambda: dict(workspace.compute_targets), "listing the compute targets", say)
-    found = [compute(name, one.serialize()) for name, one in sorted(told.items())]
-    yield from manager.computes(found, wanted, relay=False)
+    found = [parse_compute(name, one.serialize()) for name, one in sorted(told.items())]
+    yield from resource_manager.compute_findings(found, wanted, relay=False)
 
 
 def _registry(workspace: Any, details: Mapping[str, Any], say: Say) -> Iterator[Finding]:
@@ -92,7 +92,7 @@ def _registry(workspace: Any, details: Mapping[str, Any], say: Say) -> Iterator[
         )
         return
     scheme = "http" if address.partition(":")[0] in ("127.0.0.1", "localhost") else "https"
-    reason = unreachable(f"{scheme}://{address}/v2/")
+    reason = reason_unreachable(f"{scheme}://{address}/v2/")
     if reason:
         yield Finding(
             "registry",
@@ -115,4 +115,4 @@ def _datastore(workspace: Any, say: Say) -> Iterator[Finding]:
     store: Any = attempt(workspace.get_default_datastore, "reading the default datastore", say)
     account, endpoint = getattr(store, "account_name", None), getattr(store, "endpoint", None)
     text = f"{store.name}: {store.datastore_type}" + (f" of the account {account}" if account else "")
-    yield manager.datastore(text, f"{account}.blob.{endpoint}" if account and endpoint else "")
+    yield resource_manager.datastore_finding(text, f"{account}.blob.{endpoint}" if account and endpoint else "")

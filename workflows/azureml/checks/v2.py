@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 from ...errors import UserError
 from ...findings import Finding
 from ...settings import Settings
-from .. import choice
-from ..errors import SET_CLOCK, SIGNING_IN, Say, attempt, clock_said
-from ..history import part_of
+from .. import sdk_choice
+from ..errors import SET_CLOCK, SIGNING_IN, Say, attempt, clock_difference
+from ..history import child_object
 from ..v2.clouds import find_cloud
-from ..v2.credentials import credential
+from ..v2.credentials import make_credential
 from ..v2.workspace import JOBS_VERSION, Workspace, require_v2, with_credential
 from ..workspace import find_workspace
-from . import manager
-from .manager import WORKSPACES, Compute, Manager, compute, unreachable
+from . import resource_manager
+from .resource_manager import WORKSPACES, Compute, Manager, parse_compute, reason_unreachable
 
 #: What has to be allowed for what (the resource provider's operations, Microsoft.MachineLearningServices).
 NEEDED = {
@@ -39,16 +39,16 @@ _CLOCK_SECONDS = 60.0
 
 def findings(settings: Settings, say: Say) -> Iterator[Finding]:
     """Look at one thing after the other, as long as the next one makes sense."""
-    yield Finding("SDK", True, f"{choice.PACKAGE} {choice.require_v2()}")
+    yield Finding("SDK", True, f"{sdk_choice.PACKAGE} {sdk_choice.require_v2()}")
     try:
         name = find_workspace(settings)
     except UserError as error:
         yield Finding("settings", False, error.problem, error.remedy)
         return
-    yield manager.named(name)
+    yield resource_manager.workspace_finding(name)
     try:
         cloud = attempt(find_cloud, "reading which clouds there are", say)
-        signing = credential(settings, cloud)
+        signing = make_credential(settings, cloud)
         attempt(lambda: signing.get_token(cloud.scope), SIGNING_IN, say)
     except UserError as error:
         yield Finding("sign-in", False, error.problem, error.remedy)
@@ -72,13 +72,13 @@ def findings(settings: Settings, say: Say) -> Iterator[Finding]:
 
     def computes() -> Iterator[Finding]:
         listed = asked.values(f"{access.scope}/computes", "listing the compute targets", **_VERSION)
-        targets.extend(compute(str(one.get("name")), one) for one in listed)
+        targets.extend(parse_compute(str(one.get("name")), one) for one in listed)
         targets.sort(key=lambda one: one.name)
-        yield from manager.computes(targets, settings.compute_target, relay)
+        yield from resource_manager.compute_findings(targets, settings.compute_target, relay)
 
-    yield from manager.each(
+    yield from resource_manager.run_checks(
         (
-            ("permissions", lambda: manager.permissions(asked, access.scope, NEEDED)),
+            ("permissions", lambda: resource_manager.permission_findings(asked, access.scope, NEEDED)),
             ("compute", computes),
             ("quota", lambda: _quotas(asked, workspace, targets)),
             ("relay", lambda: _relay(workspace) if relay else iter(())),
@@ -103,7 +103,7 @@ def _signed_in(settings: Settings, first: str, second: str, signing: Any, say: S
 
 def _clock(workspace: Workspace) -> Iterator[Finding]:
     if abs(workspace.clock_ahead) > _CLOCK_SECONDS:
-        text = f"{clock_said(workspace.clock_ahead)}; tokens may be refused"
+        text = f"{clock_difference(workspace.clock_ahead)}; tokens may be refused"
         yield Finding("clock", None, text, SET_CLOCK)
 
 
@@ -137,7 +137,7 @@ def _free(usages: list[Mapping[str, Any]], family: str, low_priority: bool) -> l
     """What is left in a region and of a family of sizes. Low priority has one quota for all families."""
     found = []
     for one in usages:
-        name, limit, used = part_of(one, "name"), one.get("limit"), one.get("currentValue")
+        name, limit, used = child_object(one, "name"), one.get("limit"), one.get("currentValue")
         label = str(name.get("localizedValue") or name.get("value") or "")
         words, own = _letters(label), _letters(family)
         region = "totalclusterlowpriority" if low_priority else "totalclusterdedicatedregional"
@@ -172,7 +172,7 @@ def _relay(workspace: Workspace) -> Iterator[Finding]:
     if not host:
         yield Finding("relay", True, "its address is not known before a job has one")
         return
-    reason = unreachable(f"https://{host}/")
+    reason = reason_unreachable(f"https://{host}/")
     if reason:
         yield Finding(
             "relay",
@@ -187,7 +187,7 @@ def _relay(workspace: Workspace) -> Iterator[Finding]:
 
 def _datastore(asked: Manager, scope: str) -> Iterator[Finding]:
     stores = asked.values(f"{scope}/datastores", "reading the default datastore", isDefault="true", **_VERSION)
-    found = next((one for one in stores if part_of(one, "properties").get("isDefault") is True), None)
+    found = next((one for one in stores if child_object(one, "properties").get("isDefault") is True), None)
     if found is None:
         yield Finding(
             "datastore",
@@ -196,7 +196,7 @@ def _datastore(asked: Manager, scope: str) -> Iterator[Finding]:
             "Code is sent through it: set one at https://ml.azure.com, Data, Datastores.",
         )
         return
-    about = part_of(found, "properties")
+    about = child_object(found, "properties")
     account, endpoint = about.get("accountName"), about.get("endpoint")
     text = f"{found.get('name')}: {about.get('datastoreType')}" + (f" of the account {account}" if account else "")
-    yield manager.datastore(text, f"{account}.blob.{endpoint}" if account and endpoint else "")
+    yield resource_manager.datastore_finding(text, f"{account}.blob.{endpoint}" if account and endpoint else "")

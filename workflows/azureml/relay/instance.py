@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from ...received import Refused, message, one_line, web_address, words
-from ..bounded import answer
-from ..errors import NotAllowed, NotThere, Say, SignInRefused, attempt, status_of
-from ..history import part_of
+from ..errors import NotAllowed, NotFound, Say, SignInRefused, attempt, status_of
+from ..history import child_object
+from ..limited_requests import answer
 from ..sdk import install_command, version_of
 from . import tokens
 from .container import PATH, as_websocket
@@ -47,7 +47,7 @@ _GONE = ("CreateFailed", "Deleting", "Unusable")
 
 
 @dataclass(frozen=True)
-class Found:
+class InstanceState:
     """What Azure tells of a compute instance.
 
     Attributes:
@@ -63,7 +63,7 @@ class Found:
     owner: str
 
 
-def see_installed(auth: str) -> str:
+def require_packages(auth: str) -> str:
     """See that what this takes is installed; its versions, in words.
 
     Args:
@@ -107,13 +107,13 @@ def look_up_workspace(instance: Instance, say: Say | None = None) -> None:
         UserError: It is not, or cannot be asked.
     """
     try:
-        _ask(instance, "", "reading the workspace", say)
-    except NotThere as error:
+        _get(instance, "", "reading the workspace", say)
+    except NotFound as error:
         raise _no_workspace(instance) from error
 
 
 @_of_azure()
-def look_up(instance: Instance, say: Say | None = None) -> Found:
+def look_up(instance: Instance, say: Say | None = None) -> InstanceState:
     """What Azure tells of an instance.
 
     Args:
@@ -124,29 +124,29 @@ def look_up(instance: Instance, say: Say | None = None) -> Found:
         UserError: There is no such instance, or it cannot be asked for.
     """
     try:
-        told = _ask(instance, f"/computes/{instance.name}", f"reading the compute instance {instance.name}", say)
-    except NotThere as error:
-        raise _not_there(instance, "is not there", say) from error
-    compute = part_of(told, "properties")
+        told = _get(instance, f"/computes/{instance.name}", f"reading the compute instance {instance.name}", say)
+    except NotFound as error:
+        raise _not_found(instance, "is not there", say) from error
+    compute = child_object(told, "properties")
     if compute.get("computeType") != "ComputeInstance":
         kind = words(compute.get("computeType") or "", "a kind of compute", 60) or "something else"
-        raise _not_there(instance, f"is no compute instance but {kind}", say)
-    own = part_of(compute, "properties")
+        raise _not_found(instance, f"is no compute instance but {kind}", say)
+    own = child_object(compute, "properties")
     endpoint = ""
     for one in own.get("applications") or []:
         if isinstance(one, dict) and one.get("displayName") == "Jupyter":
             endpoint = web_address(one.get("endpointUri"), "the address of its Jupyter")
-    return Found(
+    return InstanceState(
         state=words(own.get("state") or "", "a state", 60),
         endpoint=endpoint,
         public_key=one_line(
-            str(part_of(own, "sshSettings").get("adminPublicKey") or "").strip(), "a public key", 16384
+            str(child_object(own, "sshSettings").get("adminPublicKey") or "").strip(), "a public key", 16384
         ),
         owner=_owner(own, tokens.claims(instance)),
     )
 
 
-def see_usable(instance: Instance, found: Found) -> None:
+def require_usable(instance: Instance, found: InstanceState) -> None:
     """See that an instance can be reached as it is now.
 
     Raises:
@@ -179,7 +179,7 @@ def see_usable(instance: Instance, found: Found) -> None:
         )
 
 
-def open_stream(instance: Instance, found: Found, say: Say | None = None) -> socket.socket:
+def open_stream(instance: Instance, found: InstanceState, say: Say | None = None) -> socket.socket:
     """A socket that leads to an instance's SSH server.
 
     Args:
@@ -195,7 +195,7 @@ def open_stream(instance: Instance, found: Found, say: Say | None = None) -> soc
     renewed = False
     while True:
         try:
-            with _said(say, f"{instance} has not answered yet; waiting for up to {ANSWER_SECONDS:.0f} s"):
+            with _report_when_slow(say, f"{instance} has not answered yet; waiting for up to {ANSWER_SECONDS:.0f} s"):
                 return connect(address, held, ANSWER_SECONDS)
         except RelayRefused as error:
             if error.status == 401 and not renewed:
@@ -203,7 +203,7 @@ def open_stream(instance: Instance, found: Found, say: Say | None = None) -> soc
                 held, renewed = tokens.token(instance, refused=held), True
                 continue
             if not pauses or not (error.status >= 500 or error.status == 429):
-                raise _explained(instance, found, error) from error
+                raise _explain(instance, found, error) from error
             pause = pauses.pop(0)
             if say is not None:
                 say(f"{error.reason}; again in {pause:.0f} s (Ctrl-C gives up)")
@@ -219,19 +219,19 @@ def websocket_address(endpoint: str) -> str:
     return as_websocket(endpoint.rstrip("/").removesuffix("/tree")) + _PATH
 
 
-def reach(instance: Instance, say: Say | None = None) -> tuple[socket.socket, Found]:
+def connect_to_instance(instance: Instance, say: Say | None = None) -> tuple[socket.socket, InstanceState]:
     """A socket to an instance's SSH server, and what Azure tells of it.
 
     Raises:
         UserError: See the functions above.
     """
-    see_installed(instance.auth)
+    require_packages(instance.auth)
     found = look_up(instance, say)
-    see_usable(instance, found)
+    require_usable(instance, found)
     return open_stream(instance, found, say), found
 
 
-def about_keys(instance: Instance, found: Found) -> str:
+def key_advice(instance: Instance, found: InstanceState) -> str:
     """What a person has to do where an instance lets none of their keys in."""
     if not found.public_key:
         return (
@@ -241,11 +241,11 @@ def about_keys(instance: Instance, found: Found) -> str:
         )
     return (
         f"Set AML_REMOTE_KEY to the private half of the key that Azure has for {instance.name},"
-        f" {key_words(found.public_key)}."
+        f" {describe_key(found.public_key)}."
     )
 
 
-def key_words(public_key: str) -> str:
+def describe_key(public_key: str) -> str:
     """A public key as people compare it: its kind, its fingerprint and its comment."""
     import base64
     import binascii
@@ -260,7 +260,7 @@ def key_words(public_key: str) -> str:
     return f"{shown} ({parts[2]})" if len(parts) > 2 else shown
 
 
-def _ask(instance: Instance, path: str, doing: str, say: Say | None) -> dict[str, Any]:
+def _get(instance: Instance, path: str, doing: str, say: Say | None) -> dict[str, Any]:
     """What the resource manager answers of the workspace; once more with another token where it refuses one."""
     import requests
 
@@ -287,27 +287,27 @@ def _scope(instance: Instance) -> str:
     )
 
 
-def _no_workspace(instance: Instance) -> NotThere:
-    return NotThere(
+def _no_workspace(instance: Instance) -> NotFound:
+    return NotFound(
         f"There is no Azure ML workspace {instance.workspace} (resource group {instance.resource_group}, subscription"
         f" {instance.subscription_id}).",
         "Correct AML_WORKSPACE, AML_RESOURCE_GROUP or config.json; `az ml workspace list` has those there are.",
     )
 
 
-def _not_there(instance: Instance, what: str, say: Say | None) -> NotThere:
+def _not_found(instance: Instance, what: str, say: Say | None) -> NotFound:
     """That there is no such instance, with those there are; or no such workspace."""
     try:
-        told = _ask(instance, "/computes", "reading which computes there are", say)
-    except NotThere:
+        told = _get(instance, "/computes", "reading which computes there are", say)
+    except NotFound:
         return _no_workspace(instance)
     names = [
         words(one.get("name") or "", "a name", 80)
         for one in told.get("value") or []
-        if isinstance(one, dict) and part_of(one, "properties").get("computeType") == "ComputeInstance"
+        if isinstance(one, dict) and child_object(one, "properties").get("computeType") == "ComputeInstance"
     ]
     there = f"There {'is' if len(names) == 1 else 'are'}: {', '.join(sorted(names))}" if names else "It has none"
-    return NotThere(
+    return NotFound(
         f"{instance.name} {what} in the workspace {instance.workspace}. {there}.",
         "Correct AML_REMOTE_HOST." if names else "Make one under Compute on https://ml.azure.com.",
     )
@@ -315,8 +315,8 @@ def _not_there(instance: Instance, what: str, say: Say | None) -> NotThere:
 
 def _owner(own: dict[str, Any], claims: dict[str, Any]) -> str:
     """Who an instance belongs to, where that is somebody else than the one who is signed in."""
-    assigned = part_of(part_of(own, "personalComputeInstanceSettings"), "assignedUser").get("objectId")
-    maker = part_of(own, "createdBy")
+    assigned = child_object(child_object(own, "personalComputeInstanceSettings"), "assignedUser").get("objectId")
+    maker = child_object(own, "createdBy")
     known, signed_in = assigned or maker.get("userId"), claims.get("oid")
     if not known or not signed_in or known == signed_in:
         return ""
@@ -324,7 +324,7 @@ def _owner(own: dict[str, Any], claims: dict[str, Any]) -> str:
     return name or f"the user {words(known, 'an id', 80)}"
 
 
-def _explained(instance: Instance, found: Found, error: RelayRefused) -> UserError:
+def _explain(instance: Instance, found: InstanceState, error: RelayRefused) -> UserError:
     name, status = instance.name, error.status
     if status == 401:
         return SignInRefused(
@@ -356,7 +356,7 @@ def _explained(instance: Instance, found: Found, error: RelayRefused) -> UserErr
 
 
 @contextmanager
-def _said(say: Say | None, line: str) -> Iterator[None]:
+def _report_when_slow(say: Say | None, line: str) -> Iterator[None]:
     """Say what is waited for, once that takes so long that it is noticed."""
     timer = threading.Timer(_SAY_AFTER, lambda: say(f"{line} (Ctrl-C gives up)") if say is not None else None)
     timer.daemon = True

@@ -44,6 +44,6 @@ def load_key(folder: Path) -> Any:
     return paramiko.Ed25519Key.from_private_key(io.StringIO(text))
 
 
-def forget_key(folder: Path) -> None:
+def delete_key(folder: Path) -> None:
     """Delete a run's private key: it opens nothing any more."""
     (folder / _FILE).unlink(missing_ok=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...redaction import keep_secret
-from ..access import claims_of
+from ..access import token_claims
 from ..errors import SIGNING_IN, Say, attempt
 from ..v2.clouds import Cloud, find_cloud
-from ..v2.credentials import credential
+from ..v2.credentials import make_credential
 
 if TYPE_CHECKING:
     from ...remote.instances import Instance
@@ -70,7 +70,7 @@ def token(instance: Instance, refused: str = "", say: Say | None = None) -> str:
         def sign_in() -> Any:
             where = cloud(instance)
             if kept.credential is None:
-                kept.credential = credential(instance.settings(), where)
+                kept.credential = make_credential(instance.settings(), where)
             return kept.credential.get_token(where.scope)
 
         made = attempt(sign_in, SIGNING_IN, say) if say else attempt(sign_in, SIGNING_IN, lambda line: None, 0.0)
@@ -81,16 +81,16 @@ def token(instance: Instance, refused: str = "", say: Say | None = None) -> str:
 
 def claims(instance: Instance) -> dict[str, Any]:
     """What the token that is held says of whoever is signed in; nothing where there is none, or it says nothing."""
-    return claims_of(_kept(instance).token)
+    return token_claims(_kept(instance).token)
 
 
-def handed_on(instance: Instance) -> dict[str, Any]:
+def export_token(instance: Instance) -> dict[str, Any]:
     """The token that is held, for a pipe to another process of this program; never for a file or a command line."""
     kept = _kept(instance)
     return {"token": kept.token, "expires": kept.expires}
 
 
-def take(instance: Instance, told: dict[str, Any]) -> None:
+def import_token(instance: Instance, told: dict[str, Any]) -> None:
     """Go on with what :func:`handed_on` has given in another process."""
     kept = _kept(instance)
     kept.token, kept.expires = str(told["token"]), float(told["expires"])

@@ -13,10 +13,10 @@ import requests
 from ...errors import UserError
 from ...received import message, name, one_line, sent_by, web_address
 from ...settings import Settings
-from ..bounded import answer
-from ..data_references import Dataset
-from ..errors import NotThere, Say, attempt
-from ..history import part_of
+from ..data_references import AssetName
+from ..errors import NotFound, Say, attempt
+from ..history import child_object
+from ..limited_requests import answer
 from ..workspace import find_workspace
 from .workspace import Workspace, connect
 
@@ -40,7 +40,7 @@ class Asset:
         properties: What the service says of it.
     """
 
-    named: Dataset
+    named: AssetName
     properties: Mapping[str, Any]
 
     def uri(self, key: str) -> str:
@@ -70,7 +70,7 @@ class Assets:
         self._http = requests.Session()
         self._registries: dict[str, str] = {}
 
-    def find(self, wanted: Dataset) -> Asset:
+    def find(self, wanted: AssetName) -> Asset:
         """The asset that is named.
 
         Raises:
@@ -93,12 +93,12 @@ class Assets:
                 version = wanted.version or self._latest(wanted)
                 path = f"{self._path(wanted)}/versions/{quote(name(version, 'a version'), safe='')}"
                 found = self.get(path, f"reading the {what}", wanted.registry)
-            except NotThere as error:
+            except NotFound as error:
                 raise self._no_version(wanted) from error
-            named = Dataset(wanted.name, version, "", wanted.collection, wanted.registry)
-            return Asset(named, part_of(found, "properties"))
+            named = AssetName(wanted.name, version, "", wanted.collection, wanted.registry)
+            return Asset(named, child_object(found, "properties"))
 
-    def home(self, wanted: Dataset) -> str:
+    def home(self, wanted: AssetName) -> str:
         """Where an asset is, in words."""
         return (
             f"the registry {wanted.registry}" if wanted.registry else f"the workspace {self.workspace.name.workspace}"
@@ -175,8 +175,8 @@ class Assets:
 
         try:
             told = attempt(asked, f"looking for the registry {registry}", self._say)
-        except NotThere as error:
-            raise NotThere(
+        except NotFound as error:
+            raise NotFound(
                 f"There is no registry {registry}, or it is not open to you.",
                 "Correct its name; `az ml registry list` has those there are, and `azureml` is Microsoft's own.",
             ) from error
@@ -193,47 +193,47 @@ class Assets:
 
     # Versions
 
-    def _path(self, wanted: Dataset) -> str:
+    def _path(self, wanted: AssetName) -> str:
         return f"{wanted.collection}/{quote(wanted.name, safe='')}"
 
-    def _latest(self, wanted: Dataset) -> str:
+    def _latest(self, wanted: AssetName) -> str:
         """The newest version: the one that the service calls so, else the one that was made last."""
         doing = f"looking for the newest version of the {WORDS[wanted.collection]} {wanted.name}"
-        about = part_of(self.get(self._path(wanted), doing, wanted.registry), "properties")
+        about = child_object(self.get(self._path(wanted), doing, wanted.registry), "properties")
         if about.get("latestVersion"):
             return str(about["latestVersion"])
         versions = self._versions(wanted)
         if not versions:
-            raise NotThere(f"There is no version of {wanted.name}.", "")
+            raise NotFound(f"There is no version of {wanted.name}.", "")
         return versions[0]
 
-    def _versions(self, wanted: Dataset) -> list[str]:
+    def _versions(self, wanted: AssetName) -> list[str]:
         """The versions there are, the newest first."""
         doing = f"listing the versions of {wanted.name}"
         query = {"$orderBy": "createdtime desc", "$top": "100"}
         found = self.get(f"{self._path(wanted)}/versions", doing, wanted.registry, query)
         return [name(one.get("name"), "a version") for one in _listed(found)]
 
-    def _no_version(self, wanted: Dataset) -> NotThere:
+    def _no_version(self, wanted: AssetName) -> NotFound:
         """The error for an asset that is not there; with what is."""
         word, home = WORDS[wanted.collection], self.home(wanted)
         problem = f"There is no {word} {wanted} in {home}."
         try:
             versions = self._versions(wanted)
-        except NotThere:
+        except NotFound:
             versions = []
         if versions:
             some = ", ".join(versions[:_SHOWN]) + (", …" if len(versions) > _SHOWN else "")
-            return NotThere(problem, f"Its versions: {some}. Without a version the newest is taken.")
+            return NotFound(problem, f"Its versions: {some}. Without a version the newest is taken.")
         if wanted.registry:
-            return NotThere(
+            return NotFound(
                 problem, f"Correct its name; `az ml {word.split()[0]} list --registry-name` has those there are."
             )
         names = sorted(self._names(wanted.collection))
         near = get_close_matches(wanted.name, names, n=3, cutoff=0.5) or names[:5]
         if not near:
-            return NotThere(problem, f"It has none; https://ml.azure.com is where they are made: {wanted.collection}.")
-        return NotThere(problem, f"There are: {', '.join(near)}.")
+            return NotFound(problem, f"It has none; https://ml.azure.com is where they are made: {wanted.collection}.")
+        return NotFound(problem, f"There are: {', '.join(near)}.")
 
     def _names(self, collection: str) -> list[str]:
         found: list[str] = []

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import UserError
 from ...received import as_json, web_address
-from ..bounded import answer
+from ..limited_requests import answer
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ from typing import Any
 from ...errors import UserError
 from ...redaction import keep_secret
 from ...settings import Settings, service_principal
+from ..custom_sign_in import call_factory
 from ..errors import SignInRefused, message_of
-from ..own_sign_in import made_by_factory
 from .clouds import Cloud, is_known
-from .refusals import refused
+from .sign_in_errors import explain_sign_in_error
 
 #: Seconds for `az` to answer; it is slow to start.
 _AZ_SECONDS = 30
 
 
-def credential(settings: Settings, cloud: Cloud) -> Any:
+def make_credential(settings: Settings, cloud: Cloud) -> Any:
     """What gives tokens: an object with ``get_token(*scopes)``, as every SDK v2 of Azure takes one.
 
     Args:
@@ -30,7 +30,7 @@ def credential(settings: Settings, cloud: Cloud) -> Any:
     Raises:
         UserError: What it needs is missing.
     """
-    return _Explaining(settings.auth, _made(settings, cloud))
+    return _Explaining(settings.auth, _sign_in_method(settings, cloud))
 
 
 class _Explaining:
@@ -50,17 +50,17 @@ class _Explaining:
             keep_secret(str(found.token))
             float(found.expires_on)
         except Exception as error:
-            told = refused(self._auth, error)
+            told = explain_sign_in_error(self._auth, error)
             if told is error:
                 raise
             raise told from error
         return found
 
 
-def _made(settings: Settings, cloud: Cloud) -> Any:
+def _sign_in_method(settings: Settings, cloud: Cloud) -> Any:
     if ":" in settings.auth:
-        return _own(settings)
-    _see_installed()
+        return _custom_credential(settings)
+    require_azure_identity()
     from azure import identity
 
     place = {
@@ -135,7 +135,12 @@ def _has_browser() -> bool:
         return False
 
 
-def _see_installed() -> None:
+def require_azure_identity() -> None:
+    """Check that azure-identity is installed, and keep its log messages off the terminal.
+
+    Raises:
+        UserError: It is not installed.
+    """
     from ..sdk import install_command, version_of
 
     if version_of("azure-identity") is None:
@@ -145,9 +150,9 @@ def _see_installed() -> None:
         logging.getLogger(name).addHandler(logging.NullHandler())
 
 
-def _own(settings: Settings) -> Any:
+def _custom_credential(settings: Settings) -> Any:
     """What `MODULE:FACTORY` in AML_AUTH makes: any of azure-identity's credentials, or one's own."""
-    return made_by_factory(
+    return call_factory(
         settings,
         lambda made: callable(getattr(made, "get_token", None)),
         "an object with get_token(*scopes)",

@@ -26,7 +26,7 @@ _WAYS = {
 }
 
 
-def look(
+def describe_dry_run(
     file: Path, loaded: LoadedJob | None, error: UserError | None, debug: DebugRequest | None, settings: Settings
 ) -> DryJob:
     """What would be submitted of a job, and all that keeps it from being.

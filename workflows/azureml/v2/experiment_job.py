@@ -10,16 +10,17 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
-from ...experiments.configure import command, wanted_environment
+from ...experiments.configure import command
+from ...experiments.environments import wanted_environment
 from ...experiments.runconfig import RunConfig
 from ...paths import shown
 from ...pipelines.yaml_file import Value
 from ...reading import read_bytes
 from ...settings import Settings, packaged_defaults
-from ..data_references import Dataset, in_workspace, parse
+from ..data_references import AssetName, is_in_workspace, parse
 from ..environments import cloud_environment
 from . import validation
-from .job_file import LoadedJob, load, of_job
+from .job_file import LoadedJob, describe_job, load
 from .sdk_module import quiet
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class JobInput:
     path: str
 
 
-def of_file(file: Path, name: str, settings: Settings, sdk: Any, wanted: Wanted) -> LoadedJob:
+def job_from_file(file: Path, name: str, settings: Settings, sdk: Any, wanted: Wanted) -> LoadedJob:
     """The run of a job file.
 
     Args:
@@ -66,12 +67,12 @@ def of_file(file: Path, name: str, settings: Settings, sdk: Any, wanted: Wanted)
             f"{shown(file)} {what}; an experiment in a workspace is one job.",
             f"Run it as a pipeline: inv pipeline.debug --backend azureml --file {shown(file)}",
         )
-    named = of_job(loaded.job, name, loaded.file)
+    named = describe_job(loaded.job, name, loaded.file)
     text = " ".join(named.steps[0].command.split()) or f"a job of type {loaded.job.type}"
     return replace(named, experiment=name, shown=text)
 
 
-def of_configuration(
+def job_from_configuration(
     settings: Settings, config: RunConfig, name: str, file: Path, assets: Callable[[], Assets]
 ) -> LoadedJob:
     """The run of a run configuration.
@@ -92,7 +93,7 @@ def of_configuration(
         job = _job(settings, config, inputs, environment)
         validation.check(job, Value({}, file, 1))
     text = shlex.join([config.script, *config.arguments])
-    return replace(of_job(job, name, file), experiment=name, shown=text, notes=notes, needs_compute=True)
+    return replace(describe_job(job, name, file), experiment=name, shown=text, notes=notes, needs_compute=True)
 
 
 def _job(settings: Settings, config: RunConfig, inputs: Mapping[str, JobInput], environment: Any) -> Any:
@@ -126,11 +127,11 @@ def job_command(config: RunConfig) -> str:
 def _input(key: str, text: str, project: Path, assets: Callable[[], Assets]) -> JobInput:
     if not key.isidentifier():
         raise UserError(f"{key} cannot be the name of data in a workspace.", "Begin it with a letter: --data NAME=PATH")
-    if not in_workspace(text):
+    if not is_in_workspace(text):
         path = Path(os.path.abspath(project / text))
         return JobInput("uri_folder" if path.is_dir() else "uri_file", str(path))
     wanted = parse(text)
-    if not isinstance(wanted, Dataset):
+    if not isinstance(wanted, AssetName):
         # Nobody is asked what lies there: whoever submits may not be allowed to read it.
         is_file = bool(PurePosixPath(wanted.path).suffix) and not text.endswith("/")
         return JobInput("uri_file" if is_file else "uri_folder", text)

@@ -22,7 +22,7 @@ from ...pipelines.definition import Pipeline, Step
 from ...pipelines.root import run_name
 from ...pipelines.yaml_file import Value, read_yaml
 from . import validation
-from .given_inputs import give
+from .input_values import give
 from .ports import with_ports
 from .sdk_module import quiet
 from .selection import Selection
@@ -74,14 +74,14 @@ class LoadedJob(Pipeline):
 
 
 def load(file: Path, project: Path, sdk: Any, wanted: Wanted, compute: str | None = None) -> LoadedJob:
-    """Load a file, and as much of it as is wanted, which is what the SDK takes; see :func:`survey`."""
-    found, error = survey(file, project, sdk, wanted, compute)
+    """Load a file, and as much of it as is wanted, which is what the SDK takes; see :func:`load_and_check`."""
+    found, error = load_and_check(file, project, sdk, wanted, compute)
     if error is not None:
         raise error
     return found
 
 
-def survey(
+def load_and_check(
     file: Path, project: Path, sdk: Any, wanted: Wanted, compute: str | None = None
 ) -> tuple[LoadedJob, UserError | None]:
     """Load a file, and as much of it as is wanted; and what the SDK's own check finds wrong with that.
@@ -103,16 +103,16 @@ def survey(
         source = io.StringIO(yaml.safe_dump(root.plain(), sort_keys=False))
     else:
         root = read_yaml(file, "pipeline file")
-    with validation.explained(root, file, project), quiet():
+    with validation.explain_errors(root, file, project), quiet():
         job = _load(file, root, sdk, source)
     name = run_name(root, file)
-    whole = of_job(job, name, file)
+    whole = describe_job(job, name, file)
     selection = Selection(job, whole)
     asked = selection.choose(wanted.only, wanted.skip)
     # Of what is taken over some may be of no use to the steps that are left.
     give(job, inputs, selection.removed, wanted.taken.outputs if wanted.taken is not None else ())
     _name_compute(job, compute)
-    loaded = replace(of_job(job, name, file), asked=asked, whole=whole)
+    loaded = replace(describe_job(job, name, file), asked=asked, whole=whole)
     try:
         with quiet():
             validation.check(job, root)
@@ -159,7 +159,7 @@ def _name_compute(job: Any, compute: str | None) -> None:
         setattr(holder, name, compute)
 
 
-def of_job(job: Any, name: str, file: Path) -> LoadedJob:
+def describe_job(job: Any, name: str, file: Path) -> LoadedJob:
     """What is known of a job of the SDK's.
 
     Args:
@@ -191,7 +191,7 @@ def component_of(node: Any) -> Any:
     return component if component is not None and not isinstance(component, str) else node
 
 
-def holders_of(loaded: LoadedJob) -> Iterator[tuple[str, Any, Any]]:
+def code_holders(loaded: LoadedJob) -> Iterator[tuple[str, Any, Any]]:
     """Name, node, and what holds the code of each step, debugged or not, that is defined on this machine."""
     job = loaded.job
     for name, node in [(loaded.steps[0].name, job)] if is_single(job) else _leaves(job.jobs):

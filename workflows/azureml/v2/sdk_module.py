@@ -19,7 +19,7 @@ from ...errors import UserError
 _MODULE = "azure.ai.ml"
 
 
-class Importing:
+class BackgroundImport:
     """The SDK, which is imported in the background from the moment at which this is made."""
 
     def __init__(self) -> None:

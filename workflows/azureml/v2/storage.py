@@ -13,9 +13,9 @@ import requests
 
 from ...errors import UserError
 from ...received import Refused, one_line, size, text, web_address
-from ..bounded import SILENCE_SECONDS
-from ..brought import Blob
-from ..errors import NotAllowed, NotThere, Say, attempt, status_of
+from ..downloads import Blob
+from ..errors import NotAllowed, NotFound, Say, attempt, status_of
+from ..limited_requests import SILENCE_SECONDS
 from .storage_keys import VERSION, Key
 
 #: Files of one page of a listing, the most that the service gives, and bytes that such a page can have.
@@ -96,7 +96,7 @@ class Container:
 
         try:
             found: Blob | None = self._attempt(asked, f"reading {self.what}", say)
-        except NotThere:
+        except NotFound:
             return None
         return found
 

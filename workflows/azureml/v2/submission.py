@@ -28,16 +28,16 @@ from ...runs.allotment import Allotted, experiment_names
 from ...runs.plan import Plan
 from ...runs.record import RunRecord, StepRecord
 from ...settings import Settings
-from ..checks.manager import Manager
+from ..checks.resource_manager import Manager
 from ..errors import NotAllowed
-from ..place import Place, save_place
 from ..relay.keys import make_key
 from ..relay.services import SERVICE
+from ..run_location import RunLocation, save_location
 from ..staging import SCRIPT, stage
 from ..step_debug import address_towards, debuggee_variables
-from ..submitted import no_compute, plan_of, records_of
+from ..submission_records import compute_not_found, make_plan, make_step_records
 from .job_file import LoadedJob, component_of
-from .kept_here import Kept, kept_here
+from .private_files import PrivateFiles, find_private_files
 from .sdk_module import quiet
 from .workspace import JOBS_VERSION, Workspace
 
@@ -73,7 +73,7 @@ class JobSubmission:
         # An experiment's code is mostly the project's folder, where this program's own files are as well.
         staged = debug.steps if debug is not None else tuple(loaded.nodes) if loaded.experiment else ()
         self._staged = staged
-        self._kept: list[Kept] = kept_here(loaded, staged)
+        self._kept: list[PrivateFiles] = find_private_files(loaded, staged)
 
     def _debuggable(self, asked: tuple[str, ...]) -> tuple[str, ...]:
         loaded = self._loaded
@@ -183,7 +183,7 @@ class JobSubmission:
             # An address, or what is no compute of the workspace's own.
             if "/" in name or name.lower() in ("serverless", "local", *(one.lower() for one in names)):
                 continue
-            raise no_compute(name, names, file=None if chosen else self._loaded.file)
+            raise compute_not_found(name, names, file=None if chosen else self._loaded.file)
 
     def _choose_compute(self) -> None:
         chosen, job = self._settings.compute_target, self._loaded.job
@@ -230,7 +230,9 @@ class JobSubmission:
 
     # Submitting
 
-    def start(self, run: RunRecord, place: Place, workspace: Workspace, report: Callable[[str], None]) -> Place:
+    def start(
+        self, run: RunRecord, place: RunLocation, workspace: Workspace, report: Callable[[str], None]
+    ) -> RunLocation:
         """Submit it.
 
         Args:
@@ -273,9 +275,9 @@ class JobSubmission:
         shutil.rmtree(run.folder / "snapshots", ignore_errors=True)
         return place
 
-    def _create(self, client: Any, run: RunRecord, place: Place) -> None:
+    def _create(self, client: Any, run: RunRecord, place: RunLocation) -> None:
         """Send it; done again with the same name, it is the same job."""
-        save_place(run.folder, place)
+        save_location(run.folder, place)
         with received.sent_by(f"The workspace {place.workspace}"):
             made = client.jobs.create_or_update(self._loaded.job)
             received.name(made.name, "a job's name")
@@ -284,15 +286,15 @@ class JobSubmission:
 
     def plan(self) -> Plan:
         """What is submitted, as other commands look it up."""
-        return plan_of(self._loaded, self.allotted, self.debug, self._settings, self._environments)
+        return make_plan(self._loaded, self.allotted, self.debug, self._settings, self._environments)
 
     def records(self) -> list[StepRecord]:
         """The steps, as they are before anything is known of them."""
         if self._loaded.experiment:
             (step,) = self._loaded.steps
             names = experiment_names(step.ranks, self.allotted.get(step.name, {}))
-            return records_of(self._loaded, self.allotted, self.debug, names)
-        return records_of(self._loaded, self.allotted, self.debug)
+            return make_step_records(self._loaded, self.allotted, self.debug, names)
+        return make_step_records(self._loaded, self.allotted, self.debug)
 
 
 def _environment(node: Any) -> str:

@@ -20,7 +20,7 @@ _LETTERS = 300
 
 
 @contextlib.contextmanager
-def explained(root: Value, file: Path, project: Path) -> Iterator[None]:
+def explain_errors(root: Value, file: Path, project: Path) -> Iterator[None]:
     """Say what the SDK raises while it loads a file.
 
     Where this program's own reader finds something wrong as well, its words and places are used: the SDK says of a

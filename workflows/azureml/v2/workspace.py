@@ -12,13 +12,13 @@ from ...errors import UserError
 from ...received import as_json, message, web_address
 from ...settings import Settings
 from ..access import Access
-from ..bounded import answer
-from ..errors import SIGNING_IN, NotThere, Say, attempt, clock_ahead
-from ..history import RunHistory, part_of
+from ..errors import SIGNING_IN, NotFound, Say, attempt, clock_ahead
+from ..history import RunHistory, child_object
+from ..limited_requests import answer
 from ..sdk import install_command
 from ..workspace import WorkspaceName, find_workspace
 from .clouds import Cloud, find_cloud
-from .credentials import credential
+from .credentials import make_credential
 
 #: Versions of the resource manager's interface: of workspaces, and of jobs.
 _WORKSPACES_VERSION, JOBS_VERSION = "2023-10-01", "2023-04-01"
@@ -91,7 +91,7 @@ class Workspace:
             answered.raise_for_status()
 
     def outputs(self, history: RunHistory, run_id: str, pipeline: str) -> dict[str, str]:
-        """See :class:`~workflows.azureml.connected.Connected`."""
+        """See :class:`~workflows.azureml.connection.Connected`."""
         return history.outputs(run_id, JOBS_VERSION)
 
 
@@ -107,7 +107,7 @@ def connect(settings: Settings, say: Say = lambda line: None) -> Workspace:
     """
     name = find_workspace(settings)
     cloud = attempt(find_cloud, "reading which clouds there are", say)
-    return with_credential(name, cloud, credential(settings, cloud), say)
+    return with_credential(name, cloud, make_credential(settings, cloud), say)
 
 
 def with_credential(name: WorkspaceName, cloud: Cloud, signing: Any, say: Say) -> Workspace:
@@ -115,9 +115,9 @@ def with_credential(name: WorkspaceName, cloud: Cloud, signing: Any, say: Say) -
     token = attempt(lambda: signing.get_token(cloud.scope), SIGNING_IN, say)
     try:
         return attempt(lambda: _look_up(name, cloud, signing, token.token), "reading the workspace", say)
-    except NotThere as error:
+    except NotFound as error:
         source = f" or {name.source}" if name.source else ""
-        raise NotThere(
+        raise NotFound(
             f"There is no Azure ML workspace {name}.",
             f"Correct AML_WORKSPACE, AML_RESOURCE_GROUP{source}; `az ml workspace list` has those there are.",
         ) from error
@@ -143,10 +143,10 @@ def _look_up(name: WorkspaceName, cloud: Cloud, signing: Any, token: str) -> Wor
         ahead: list[float] = []
         http.hooks["response"].append(lambda found, **_: ahead.append(clock_ahead(found.headers)))
         told = message(answer(http, address, f"Bearer {token}", {"api-version": _WORKSPACES_VERSION}), "a workspace")
-        properties = part_of(told, "properties")
+        properties = child_object(told, "properties")
         discovery = web_address(properties.get("discoveryUrl"), "an address")
         services = as_json(answer(http, discovery, f"Bearer {token}", {}), "a list of services")
-    history = part_of({"services": services}, "services").get("history")
+    history = child_object({"services": services}, "services").get("history")
     return Workspace(
         name=name,
         cloud=cloud,

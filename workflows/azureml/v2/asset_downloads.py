@@ -14,20 +14,20 @@ from ...private import make_folder
 from ...received import sent_by
 from ...settings import Settings
 from ...words import in_bytes
-from .. import brought
-from ..brought import Blob, Progress, Wanted
-from ..data_references import MODELS, Dataset, Place, parse
-from ..errors import NotAllowed, NotThere
+from .. import downloads
+from ..data_references import MODELS, AssetName, DatastorePath, parse
+from ..downloads import Blob, DownloadSource, Progress
+from ..errors import NotAllowed, NotFound
+from .asset_locations import AssetLocator, Location
 from .assets import Asset, Assets
-from .assets_download import Download
-from .assets_places import Location, Places
+from .container_download import Download
 
 #: Types of a pipeline's inputs that are models.
 MODEL_TYPES = ("custom_model", "mlflow_model", "triton_model")
 
 
 @dataclass(frozen=True)
-class Brought:
+class DownloadedAsset:
     """What is here.
 
     Attributes:
@@ -43,7 +43,7 @@ class Brought:
     location: Location
 
 
-class Here:
+class AssetDownloader:
     """Brings what a workspace has.
 
     Args:
@@ -59,9 +59,9 @@ class Here:
     def __init__(self, settings: Settings, console: Console, step: Step, assets: Assets | None = None) -> None:
         self._settings, self._console, self._step = settings, console, step
         self.assets = assets or Assets(settings, step.detail)
-        self._places = Places(self.assets, step.detail)
+        self._places = AssetLocator(self.assets, step.detail)
 
-    def bring(self, wanted: Dataset | Place, name: str, named_folder: bool = False) -> Brought:
+    def download(self, wanted: AssetName | DatastorePath, name: str, named_folder: bool = False) -> DownloadedAsset:
         """What is named, on this machine.
 
         Args:
@@ -75,38 +75,38 @@ class Here:
         with sent_by(f"The workspace {self.assets.name}"):
             return self._bring_from(self._places.of(wanted), name, named_folder)
 
-    def bring_at(self, uri: str, asset: Asset, name: str) -> Brought:
+    def download_address(self, uri: str, asset: Asset, name: str) -> DownloadedAsset:
         """What lies at an address that an asset names; see :meth:`bring`."""
         with sent_by(f"The workspace {self.assets.name}"):
             return self._bring_from(self._places.at(uri, asset), name, False)
 
-    def _bring_from(self, location: Location, name: str, named_folder: bool) -> Brought:
+    def _bring_from(self, location: Location, name: str, named_folder: bool) -> DownloadedAsset:
         if location.container is None:
             return self._of_the_web(location)
-        wanted = Wanted(location.path, location.label, location.store, location.plain)
+        wanted = DownloadSource(location.path, location.label, location.store, location.plain)
         self._step.detail(f"{name}: listing {location.label}")
         files = self._files(wanted, location)
         size = sum(blob.size for blob in files.values())
-        single = brought.is_file(wanted, files)
+        single = downloads.is_file(wanted, files)
         inner = PurePosixPath(location.path).name if named_folder and not single else ""
-        root = brought.root()
+        root = downloads.downloads_folder()
         start = PurePosixPath(location.path).name[:40] or "all"
-        folder = root / f"{_as_file_name(start)}-{brought.digest([location.container.address, location.path])}"
+        folder = root / f"{_as_file_name(start)}-{downloads.short_digest([location.container.address, location.path])}"
         # The files as they were at one time: a new version of the asset, or changed content, is another folder.
-        whole = folder / brought.listing_of(files, inner)
+        whole = folder / downloads.content_key(files, inner)
         target = whole / (next(iter(files)) if single else inner)
         if whole.is_dir():
-            return Brought(target, size, True, location)
+            return DownloadedAsset(target, size, True, location)
         inside = {f"{inner}/{path}" if inner else path: blob for path, blob in files.items()}
         try:
             make_folder(root)
             part = whole.with_name(f"{whole.name}.part")
             if not part.is_dir():
-                brought.see_room(location.label, size, root)
-            brought.agree(self._settings, self._console, self._step, name, size, root, location.label)
-            with brought.alone(root / f"{folder.name}.lock", self._step.waiting):
+                downloads.check_free_space(location.label, size, root)
+            downloads.confirm_download(self._settings, self._console, self._step, name, size, root, location.label)
+            with downloads.download_lock(root / f"{folder.name}.lock", self._step.waiting):
                 if whole.is_dir():
-                    return Brought(target, size, True, location)
+                    return DownloadedAsset(target, size, True, location)
                 make_folder(folder)
                 for left in folder.glob("*.part"):
                     if left != part:
@@ -114,28 +114,28 @@ class Here:
                         shutil.rmtree(left, ignore_errors=True)
                 progress = Progress(self._step.detail, name, len(files), size)
                 download = Download(location.container, inside, part, progress)
-                brought.see_room(location.label, size - download.here(), root)
+                downloads.check_free_space(location.label, size - download.here(), root)
                 os.replace(download.run(), whole)
                 shutil.rmtree(part, ignore_errors=True)
         except OSError as error:
             problem = f"{location.label} cannot be kept in {folder}: {error.strerror or error}."
             raise UserError(problem, "Check that folder, or name another in XDG_CACHE_HOME.") from error
-        return Brought(target, size, False, location)
+        return DownloadedAsset(target, size, False, location)
 
-    def _files(self, wanted: Wanted, location: Location) -> dict[str, Blob]:
+    def _files(self, wanted: DownloadSource, location: Location) -> dict[str, Blob]:
         container, say = location.container, self._step.detail
         assert container is not None
         try:
-            return brought.files_of(wanted, lambda prefix: container.listed(prefix, say))
-        except (NotAllowed, NotThere):
+            return downloads.list_files(wanted, lambda prefix: container.listed(prefix, say))
+        except (NotAllowed, NotFound):
             # Of public data a file can be read where the container cannot be listed.
-            one = None if wanted.wild or not wanted.path else container.one(wanted.path, say)
+            one = None if wanted.has_wildcards or not wanted.path else container.one(wanted.path, say)
             if one is None:
                 raise
             found = one
-        return brought.files_of(wanted, lambda prefix: [found])
+        return downloads.list_files(wanted, lambda prefix: [found])
 
-    def _of_the_web(self, location: Location) -> Brought:
+    def _of_the_web(self, location: Location) -> DownloadedAsset:
         from ...pipelines.definition import Input
         from ...pipelines.fetching import fetch_all
 
@@ -144,27 +144,27 @@ class Here:
             path = fetch_all([entry], self._step.detail)[location.url]
         except UserError as error:
             raise UserError(error.problem, "Download it where there is a network, and name the local path.") from error
-        return Brought(path, path.stat().st_size, False, location)
+        return DownloadedAsset(path, path.stat().st_size, False, location)
 
 
-def bring_data(
-    settings: Settings, console: Console, step: Step, wanted: Mapping[str, Dataset | Place]
+def download_data(
+    settings: Settings, console: Console, step: Step, wanted: Mapping[str, AssetName | DatastorePath]
 ) -> dict[str, Path]:
     """An experiment's data on this machine, by its names.
 
     Raises:
         UserError: There is no such data, or it cannot be had.
     """
-    here, told, found = Here(settings, console, step), [], {}
+    here, told, found = AssetDownloader(settings, console, step), [], {}
     for name, one in wanted.items():
-        got = here.bring(one, name)
+        got = here.download(one, name)
         found[name] = got.path
         told.append(f"{name} ({_about(got)})")
     step.text = ", ".join(told)
     return found
 
 
-def bring_model(settings: Settings, console: Console, text: str) -> Brought:
+def download_model(settings: Settings, console: Console, text: str) -> DownloadedAsset:
     """A registered model on this machine, as AZUREML_MODEL_DIR has it: a folder with the model's file or folder in it.
 
     Args:
@@ -180,12 +180,12 @@ def bring_model(settings: Settings, console: Console, text: str) -> Brought:
     """
     wanted = parse(text, MODELS)
     with console.step("model") as step:
-        got = Here(settings, console, step).bring(wanted, "the model", named_folder=True)
+        got = AssetDownloader(settings, console, step).download(wanted, "the model", named_folder=True)
         step.text = f"{got.location.named or text} ({_about(got)})"
     return got
 
 
-def bring_inputs(settings: Settings, console: Console, wanted: Mapping[str, str]) -> dict[str, Path]:
+def download_inputs(settings: Settings, console: Console, wanted: Mapping[str, str]) -> dict[str, Path]:
     """Inputs of steps on this machine.
 
     Args:
@@ -198,17 +198,17 @@ def bring_inputs(settings: Settings, console: Console, wanted: Mapping[str, str]
     """
     found, told = {}, []
     with console.step("data") as step:
-        here = Here(settings, console, step)
+        here = AssetDownloader(settings, console, step)
         for text, type_ in wanted.items():
             reference = parse(text, MODELS if type_ in MODEL_TYPES else "data")
-            got = here.bring(reference, str(reference))
+            got = here.download(reference, str(reference))
             found[text] = got.path
             told.append(f"{got.location.named or text} ({_about(got)})")
         step.text = ", ".join(told)
     return found
 
 
-def _about(got: Brought) -> str:
+def _about(got: DownloadedAsset) -> str:
     return f"{in_bytes(got.size)}, {'reused' if got.reused else 'fetched'}"
 
 

@@ -44,7 +44,7 @@ class Blob:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DownloadSource:
     """What of a datastore is wanted.
 
     Attributes:
@@ -60,7 +60,7 @@ class Wanted:
     plain: bool = False
 
     @property
-    def wild(self) -> bool:
+    def has_wildcards(self) -> bool:
         """Whether its path has wildcards."""
         return not self.plain and _WILD.search(self.path) is not None
 
@@ -71,12 +71,12 @@ class Wanted:
         return self.path[: found.start()].rpartition("/")[0] if found else self.path
 
 
-def root() -> Path:
+def downloads_folder() -> Path:
     """The folder of what is brought here."""
     return cache_folder() / "data"
 
 
-def files_of(wanted: Wanted, list_blobs: Callable[[str], Iterable[Blob]]) -> dict[str, Blob]:
+def list_files(wanted: DownloadSource, list_blobs: Callable[[str], Iterable[Blob]]) -> dict[str, Blob]:
     """The files of a place, by their paths below it.
 
     Args:
@@ -91,11 +91,11 @@ def files_of(wanted: Wanted, list_blobs: Callable[[str], Iterable[Blob]]) -> dic
             f"{wanted.label} has more than {MOST_WILDCARDS} wildcards.", "Name a folder, or use fewer of them."
         )
     # Wildcards are left out of what the service is asked for, with the part of the path that they stand in.
-    base, wild = wanted.base, wanted.wild
-    pattern = re.compile(_pattern(wanted.path)) if wild else None
+    base, has_wildcards = wanted.base, wanted.has_wildcards
+    pattern = re.compile(_pattern(wanted.path)) if has_wildcards else None
     found: dict[str, Blob] = {}
     for blob in list_blobs(base):
-        if not wild and blob.name == base:
+        if not has_wildcards and blob.name == base:
             _see_path(PurePosixPath(base).name, blob, wanted)
             return {PurePosixPath(base).name: blob}
         if base and not blob.name.startswith(f"{base}/"):
@@ -116,12 +116,12 @@ def files_of(wanted: Wanted, list_blobs: Callable[[str], Iterable[Blob]]) -> dic
     return found
 
 
-def is_file(wanted: Wanted, files: dict[str, Blob]) -> bool:
+def is_file(wanted: DownloadSource, files: dict[str, Blob]) -> bool:
     """Whether a place is one file rather than a folder."""
     return [blob.name for blob in files.values()] == [wanted.path]
 
 
-def _see_path(inside: str, blob: Blob, wanted: Wanted) -> None:
+def _see_path(inside: str, blob: Blob, wanted: DownloadSource) -> None:
     """See that a file's path can be one here.
 
     Raises:
@@ -142,12 +142,12 @@ def _pattern(path: str) -> str:
     return "".join(words.get(part) or re.escape(part) for part in re.split(r"(\*\*/|\*\*|\*|\?)", path) if part)
 
 
-def listing_of(files: dict[str, Blob], *more: object) -> str:
+def content_key(files: dict[str, Blob], *more: object) -> str:
     """A name that changes with any of the files."""
-    return digest([*more, *([inside, blob.size, blob.version] for inside, blob in files.items())])
+    return short_digest([*more, *([inside, blob.size, blob.version] for inside, blob in files.items())])
 
 
-def agree(
+def confirm_download(
     settings: Settings, console: Console, step: Step, label: str, size: int, folder: Path, where: str = ""
 ) -> None:
     """Have somebody agree to a large download.
@@ -179,7 +179,7 @@ def agree(
         raise UserError(f"{label} was not downloaded.", f"Do without, or allow it: {limit}.")
 
 
-def see_room(label: str, size: int, folder: Path) -> None:
+def check_free_space(label: str, size: int, folder: Path) -> None:
     """See that a disk has room for so many bytes.
 
     Raises:
@@ -194,7 +194,7 @@ def see_room(label: str, size: int, folder: Path) -> None:
 
 
 @contextmanager
-def alone(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+def download_lock(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     """While no other command fetches the same.
 
     Args:
@@ -256,6 +256,6 @@ class Progress:
         self._say(f"{self._name}: {of}, {in_bytes(self._bytes + count)} of {in_bytes(self._size)}")
 
 
-def digest(value: Sequence[object]) -> str:
+def short_digest(value: Sequence[object]) -> str:
     """A short name for a value."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ _FILE = "workspace.json"
 
 
 @dataclass(frozen=True)
-class Place:
+class RunLocation:
     """A run's place; nothing of it is secret.
 
     Attributes:
@@ -51,15 +51,15 @@ class Place:
         )
 
 
-def save_place(folder: Path, place: Place) -> None:
+def save_location(folder: Path, place: RunLocation) -> None:
     """Keep a run's place in its folder."""
     write_json(folder / _FILE, asdict(place))
 
 
-def load_place(folder: Path) -> Place | None:
+def load_location(folder: Path) -> RunLocation | None:
     """The place of the run of a folder; None where there is none, or one that cannot be read."""
     values = read_json(folder / _FILE)
     try:
-        return Place(**values) if values is not None else None
+        return RunLocation(**values) if values is not None else None
     except TypeError:
         return None

@@ -13,13 +13,13 @@ from ..paths import shown
 from ..pipelines.definition import EnvironmentReference, Step
 from ..settings import Settings
 from ..settings_table import BY_FIELD
-from .data_references import MODELS, Dataset, parse
+from .data_references import MODELS, AssetName, parse
 
 
-def can_bring(settings: Settings) -> bool:
+def can_download(settings: Settings) -> bool:
     """Whether names are looked up in a workspace: one is named, and SDK v2 speaks to it. Nothing is imported."""
     from . import sdk
-    from .choice import PACKAGE
+    from .sdk_choice import PACKAGE
     from .workspace import is_named
 
     return settings.sdk != "v1" and sdk.version_of(PACKAGE) is not None and is_named(settings)
@@ -41,25 +41,25 @@ def with_model(settings: Settings, console: Console, text: str) -> Settings:
         named = parse(text, MODELS)
     except UserError as error:
         raise BadValue(f"--model is azureml:NAME[:VERSION|@latest], not {text!r}.", "Correct it.") from error
-    if not isinstance(named, Dataset) or named.collection != MODELS:
+    if not isinstance(named, AssetName) or named.collection != MODELS:
         raise BadValue(f"{text} is not the name of a model.", "Write azureml:NAME, or azureml:NAME:VERSION.")
     if "model_dir" in settings.set_by and settings.set_by["model_dir"] == BY_FIELD["model_dir"].flag:
         raise BadValue("--model and --model-dir both say which model it is.", "Leave out one of the two.")
-    _see_v2(settings, text)
-    from .v2.assets_here import bring_model
+    _require_v2(settings, text)
+    from .v2.asset_downloads import download_model
 
-    got = bring_model(settings, console, text)
+    got = download_model(settings, console, text)
     set_by = {**settings.set_by, "model_dir": BY_FIELD["model_dir"].flag}
     return replace(settings, model_dir=got.path.parent, set_by=set_by)
 
 
-def _see_v2(settings: Settings, text: str) -> None:
+def _require_v2(settings: Settings, text: str) -> None:
     """See that SDK v2 is the one that is chosen.
 
     Raises:
         UserError: It is not.
     """
-    from .choice import chosen_sdk
+    from .sdk_choice import chosen_sdk
 
     if chosen_sdk(settings) != "v2":
         raise UserError(
@@ -68,25 +68,25 @@ def _see_v2(settings: Settings, text: str) -> None:
         )
 
 
-def model_bringer(settings: Settings, console: Console) -> Callable[[str], Model] | None:
+def model_downloader(settings: Settings, console: Console) -> Callable[[str], Model] | None:
     """What brings a deployment's registered model here, or says why it cannot; None where no workspace is named."""
-    if not can_bring(settings):
-        return _no_bringer(settings)
+    if not can_download(settings):
+        return _model_refuser(settings)
 
-    def bring(text: str) -> Model:
-        from .v2.assets_here import bring_model
+    def download(text: str) -> Model:
+        from .v2.asset_downloads import download_model
 
-        got = bring_model(settings, console, text)
+        got = download_model(settings, console, text)
         named = got.location.named
         return Model(got.path, named.name if named else "", named.version if named else "", "custom_model")
 
-    return bring
+    return download
 
 
-def _no_bringer(settings: Settings) -> Callable[[str], Model] | None:
+def _model_refuser(settings: Settings) -> Callable[[str], Model] | None:
     """What says why a workspace that is named cannot give a model; None where none is named."""
     from . import sdk
-    from .choice import PACKAGE
+    from .sdk_choice import PACKAGE
     from .workspace import is_named
 
     if not is_named(settings):
@@ -104,14 +104,14 @@ def _no_bringer(settings: Settings) -> Callable[[str], Model] | None:
     return refuse
 
 
-def model_named(settings: Settings) -> Callable[[str], Model] | None:
+def model_locator(settings: Settings) -> Callable[[str], Model] | None:
     """The same for a dry run: it says where a model would come from, and brings nothing."""
-    if not can_bring(settings):
-        return _no_bringer(settings)
+    if not can_download(settings):
+        return _model_refuser(settings)
 
     def name(text: str) -> Model:
         found = parse(text, MODELS)
-        named = found if isinstance(found, Dataset) else None
+        named = found if isinstance(found, AssetName) else None
         where = f"the registry {named.registry}" if named and named.registry else "the workspace"
         if settings.workspace and not (named and named.registry):
             where = f"{where} {settings.workspace}"
@@ -120,7 +120,7 @@ def model_named(settings: Settings) -> Callable[[str], Model] | None:
     return name
 
 
-def inputs_here(settings: Settings, console: Console, steps: Iterable[Step]) -> dict[str, Path]:
+def download_inputs(settings: Settings, console: Console, steps: Iterable[Step]) -> dict[str, Path]:
     """The data of steps that a workspace has, brought here; by what names it.
 
     Raises:
@@ -129,12 +129,12 @@ def inputs_here(settings: Settings, console: Console, steps: Iterable[Step]) -> 
     wanted = {entry.asset: entry.type for step in steps for entry in step.inputs.values() if entry.asset is not None}
     if not wanted:
         return {}
-    from .v2.assets_here import bring_inputs
+    from .v2.asset_downloads import download_inputs
 
-    return bring_inputs(settings, console, wanted)
+    return download_inputs(settings, console, wanted)
 
 
-def environment(
+def find_environment(
     reference: EnvironmentReference, settings: Settings, say: Callable[[str], None] = lambda line: None
 ) -> tuple[EnvironmentReference | None, str]:
     """What a workspace, or a registry, has under an environment's name.
@@ -150,14 +150,14 @@ def environment(
     Raises:
         UserError: There is none of that name.
     """
-    if not can_bring(settings) or reference.name is None:
+    if not can_download(settings) or reference.name is None:
         return None, ""
-    from .errors import NotThere
-    from .v2.assets_environments import definition
+    from .errors import NotFound
+    from .v2.named_environments import find_definition
 
     try:
-        return definition(reference, settings, say), ""
-    except NotThere as error:
+        return find_definition(reference, settings, say), ""
+    except NotFound as error:
         raise UserError(error.problem, error.remedy, file=shown(reference.file), line=reference.line) from error
     except UserError as error:
         # Who is offline goes on with what is here.

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..settings import Settings
 from . import sdk
+from .cloud_pipeline import CloudEnvironment
 from .errors import Say, attempt
-from .plan import CloudEnvironment
 from .workspace import connect, is_named
 
 
@@ -29,13 +29,13 @@ class Definition:
     conda: Mapping[str, Any] | None
 
 
-def available(settings: Settings) -> bool:
+def can_look_up(settings: Settings) -> bool:
     """Whether a workspace is named and the SDK is here; nothing of it is imported."""
     installed = sys.version_info < sdk.TOO_NEW and all(sdk.version_of(name) for name in sdk.PACKAGES)
     return installed and is_named(settings)
 
 
-def definition(settings: Settings, name: str, say: Say) -> Definition:
+def find_definition(settings: Settings, name: str, say: Say) -> Definition:
     """What the workspace has under a name, as in ``NAME:VERSION`` or ``NAME@latest``.
 
     Raises:

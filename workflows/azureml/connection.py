@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..settings import Settings
 from .access import Access
 from .errors import Say
-from .place import Place
+from .run_location import RunLocation
 
 if TYPE_CHECKING:
     from .history import RunHistory
@@ -65,7 +65,7 @@ class ByV1:
         from azureml.pipeline.core import PipelineRun
 
         from ..received import name, text
-        from .data_references import Place as Lies
+        from .data_references import DatastorePath
         from .graph import plain
 
         found = {}
@@ -77,11 +77,13 @@ class ByV1:
         for port, told in step.get_outputs().items():
             place = told.get_port_data_reference()
             path = text(place.path_on_datastore.strip("/"), "a path on a datastore")
-            found[port.removeprefix(before)] = str(Lies(name(place.datastore.name, "a datastore's name"), path))
+            found[port.removeprefix(before)] = str(
+                DatastorePath(name(place.datastore.name, "a datastore's name"), path)
+            )
         return found
 
 
-def connect(settings: Settings, place: Place, say: Say) -> Connected:
+def connect(settings: Settings, place: RunLocation, say: Say) -> Connected:
     """Sign in to the workspace of a place, by the SDK that the place says.
 
     Args:

@@ -13,8 +13,8 @@ from typing import Any
 from ..background import log
 from ..debuggee.azureml_debuggee.network_port import WANTED
 from ..errors import UserError
-from .announced import Place
-from .forwarding import Inside, Network, out_of_reach
+from .announcements import GateAddress
+from .forwarding import ContainerTransport, NetworkTransport, reason_unreachable
 from .relay.container import Container
 from .relay.services import SERVICE_LOG, RunRelay
 
@@ -26,7 +26,7 @@ NETWORK_SECONDS = 30.0
 SOON, LATER = 1.0, 15.0
 
 
-class Ways:
+class NodeRoutes:
     """The ways to one step.
 
     Args:
@@ -50,7 +50,7 @@ class Ways:
     ) -> None:
         self.state = ""
         self._reach, self._relay, self._token, self._host_keys, self._ask = reach, relay, token, host_keys, ask
-        self._network = Network(token)
+        self._network = NetworkTransport(token)
         self._began: dict[tuple[str, int], float] = {}
         self._asked = 0.0
         self._refusal = ""
@@ -64,11 +64,11 @@ class Ways:
         assert self._relay is not None
         return self._relay.container(run_id, node, lambda: self._host_keys(node))
 
-    def transport(self, run_id: str, node: int, place: Place) -> Any:
+    def transport(self, run_id: str, node: int, place: GateAddress) -> Any:
         """What carries connections to a place; in the place of an SSH transport."""
         if not place.inside:
             return self._network
-        return Inside(self._container(run_id, node), self._token)
+        return ContainerTransport(self._container(run_id, node), self._token)
 
     def prepare(self, run_id: str, node: int) -> None:
         """Connect to a node's container before its gate is there; it may take seconds."""
@@ -76,7 +76,7 @@ class Ways:
             container = self._container(run_id, node)
             self.state = "" if container(0.0) is not None else f"relay: {container.trouble}"
 
-    def out_of_reach(self, run_id: str, node: int, place: Place) -> str | None:
+    def reason_unreachable(self, run_id: str, node: int, place: GateAddress) -> str | None:
         """Why a gate cannot be reached, empty where it can; None while that may still change soon. It takes a while.
 
         Args:
@@ -85,7 +85,7 @@ class Ways:
             place: Where the gate says that it listens.
         """
         if not place.inside:
-            why = out_of_reach(place[:2], self._token)
+            why = reason_unreachable(place[:2], self._token)
             if why and self._refusal:
                 why = f"{self._refusal}; over the network: {why}"
             self.state = ""
@@ -93,7 +93,7 @@ class Ways:
         began = self._began.setdefault((run_id, node), time.monotonic())
         container = self._container(run_id, node)
         if container(0.0) is not None:
-            inner = Inside(container, self._token).out_of_reach(place[:2])
+            inner = ContainerTransport(container, self._token).reason_unreachable(place[:2])
             self.state = ""
             return inner and f"in its container: {inner}"
         self.state = f"relay: {container.trouble}"

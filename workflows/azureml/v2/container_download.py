@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from ...private import make_folder, open_file
-from ..brought import Blob, Progress, digest
+from ..downloads import Blob, Progress, short_digest
 from .storage import Container
 
 #: Requests at once, and bytes of one.
@@ -102,7 +102,7 @@ class Download:
         return self._whole
 
     def _file(self, inside: str, blob: Blob) -> _File:
-        return _File(blob, self._whole / inside, self._open / digest([inside]))
+        return _File(blob, self._whole / inside, self._open / short_digest([inside]))
 
     def _jobs(self) -> Iterator[tuple[_File, int]]:
         """What is to be read: parts of files, in the files' order."""

@@ -15,9 +15,9 @@ from ...private import make_folder
 from ...project import read_json, write_json
 from ...received import image_name, one_line, relative_path, sent_by, text
 from ...settings import Settings
-from ..brought import digest, root
-from ..data_references import ENVIRONMENTS, Dataset, parse
-from ..errors import NotThere, Say
+from ..data_references import ENVIRONMENTS, AssetName, parse
+from ..downloads import downloads_folder, short_digest
+from ..errors import NotFound, Say
 from ..workspace import find_workspace
 from .assets import Asset, Assets
 
@@ -26,7 +26,7 @@ _BARE = re.compile(r"[A-Za-z0-9][\w.-]*(?:[:@][\w.-]+)?", re.ASCII)
 _CONDA_BYTES = 1 << 20
 
 
-def definition(reference: EnvironmentReference, settings: Settings, say: Say) -> EnvironmentReference:
+def find_definition(reference: EnvironmentReference, settings: Settings, say: Say) -> EnvironmentReference:
     """What is under an environment's name, at the place of the name.
 
     Args:
@@ -35,14 +35,14 @@ def definition(reference: EnvironmentReference, settings: Settings, say: Say) ->
         say: Shown what is waited for.
 
     Raises:
-        NotThere: There is none of that name.
+        NotFound: There is none of that name.
         UserError: It cannot be asked for, or is of a kind that cannot be built here.
     """
     named = _named(str(reference.name))
     own = find_workspace(settings)
     # A version stays what it is; which one is the latest does not.
     place = [own.subscription_id, own.resource_group, own.workspace, named.registry, named.name]
-    known = root().parent / "environments-by-name" / f"{digest([*place, named.version])}.json"
+    known = downloads_folder().parent / "environments-by-name" / f"{short_digest([*place, named.version])}.json"
     kept = read_json(known) if named.version else None
     if kept is not None and isinstance(kept.get("properties"), dict):
         found = _defined(kept["properties"], str(kept.get("context") or ""), reference)
@@ -53,7 +53,7 @@ def definition(reference: EnvironmentReference, settings: Settings, say: Say) ->
     with sent_by(assets.home(named)):
         properties = _needed(asset)
     context = str(_context(properties["context"], asset, assets, settings)) if properties["context"] else ""
-    known = known.with_name(f"{digest([*place, asset.named.version])}.json")
+    known = known.with_name(f"{short_digest([*place, asset.named.version])}.json")
     make_folder(known.parent)
     write_json(known, {"properties": properties, "context": context})
     with sent_by(assets.home(named)):
@@ -63,11 +63,11 @@ def definition(reference: EnvironmentReference, settings: Settings, say: Say) ->
     return found
 
 
-def _named(text_: str) -> Dataset:
+def _named(text_: str) -> AssetName:
     """The environment that a text names.
 
     Raises:
-        NotThere: It is no name of one.
+        NotFound: It is no name of one.
     """
     text_ = text_.strip()
     if _BARE.fullmatch(text_):
@@ -76,8 +76,8 @@ def _named(text_: str) -> Dataset:
         found = parse(text_, ENVIRONMENTS)
     except UserError as error:
         raise UserError(f"{text_} is not the name of an environment.", "Write azureml:NAME:VERSION.") from error
-    if not isinstance(found, Dataset) or found.collection != ENVIRONMENTS:
-        raise NotThere(f"{text_} is not the name of an environment.", "Write azureml:NAME:VERSION.")
+    if not isinstance(found, AssetName) or found.collection != ENVIRONMENTS:
+        raise NotFound(f"{text_} is not the name of an environment.", "Write azureml:NAME:VERSION.")
     return found
 
 
@@ -127,10 +127,12 @@ def _conda(content: str) -> Mapping[str, Any]:
 
 def _context(uri: str, asset: Asset, assets: Assets, settings: Settings) -> Path:
     """The folder of a build context, brought here."""
-    from .assets_here import Here
+    from .asset_downloads import AssetDownloader
 
     console = Console(as_json=True)
     with console.step("environment") as step:
-        got = Here(settings, console, step, assets).bring_at(uri, asset, f"the build context of {asset.named}")
+        got = AssetDownloader(settings, console, step, assets).download_address(
+            uri, asset, f"the build context of {asset.named}"
+        )
         step.text = f"the build context of {asset.named}"
     return got.path

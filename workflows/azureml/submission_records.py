@@ -20,7 +20,7 @@ from .step_debug import planned
 _THERE = "in the workspace"
 
 
-def plan_of(
+def make_plan(
     pipeline: Pipeline,
     allotted: Allotted,
     debug: DebugRequest | None,
@@ -67,7 +67,7 @@ def _kept(name: str, entry: Input) -> PlannedInput:
     return PlannedInput(text, path, entry.step, entry.output)
 
 
-def records_of(
+def make_step_records(
     pipeline: Pipeline,
     allotted: Allotted,
     debug: DebugRequest | None,
@@ -96,7 +96,9 @@ def records_of(
     ]
 
 
-def no_compute(name: str, there: Iterable[str], step: str = "", file: Path | None = None, line: int = 0) -> UserError:
+def compute_not_found(
+    name: str, there: Iterable[str], step: str = "", file: Path | None = None, line: int = 0
+) -> UserError:
     """A compute target that a workspace does not have.
 
     Args:

@@ -10,9 +10,9 @@ from urllib.parse import unquote, urlsplit
 from ...errors import UserError
 from ...received import name, one_line, relative_path
 from ...redaction import keep_address, keep_secret
-from ..data_references import Dataset, Place, parse
-from ..errors import NotAllowed, NotThere, Say
-from ..history import part_of
+from ..data_references import AssetName, DatastorePath, parse
+from ..errors import NotAllowed, NotFound, Say
+from ..history import child_object
 from .assets import Asset, Assets
 from .storage import Container, account_of
 from .storage_keys import AccountKey, Anyone, Key, Signature, Token
@@ -48,10 +48,10 @@ class Location:
     container: Container | None = None
     url: str = ""
     plain: bool = True
-    named: Dataset | None = None
+    named: AssetName | None = None
 
 
-class Places:
+class AssetLocator:
     """Finds where assets lie.
 
     Args:
@@ -63,13 +63,13 @@ class Places:
         self.assets, self._say = assets, say
         self._stores: dict[str, Container] = {}
 
-    def of(self, wanted: Dataset | Place) -> Location:
+    def of(self, wanted: AssetName | DatastorePath) -> Location:
         """Where what is named lies.
 
         Raises:
             UserError: There is no such asset, or what it is made of is not read from here.
         """
-        if isinstance(wanted, Place):
+        if isinstance(wanted, DatastorePath):
             return self._on_datastore(wanted, plain=False)
         asset = self.assets.find(wanted)
         uri = asset.uri("modelUri" if wanted.collection == "models" else "dataUri")
@@ -89,7 +89,7 @@ class Places:
 
     def _at(self, uri: str, asset: Asset) -> Location:
         if match := _EXPERIMENT_RUN.fullmatch(uri):
-            return self._on_datastore(Place(match["store"], match["path"].strip("/")), plain=True)
+            return self._on_datastore(DatastorePath(match["store"], match["path"].strip("/")), plain=True)
         if match := _JOB.fullmatch(uri):
             return self._of_job(match["job"], match["output"], (match["path"] or "").strip("/"))
         if match := _RUN.fullmatch(uri):
@@ -98,7 +98,7 @@ class Places:
             return self._in_storage(match["host"], match["container"], match["path"] or "", "", asset)
         if uri.startswith("azureml:"):
             place = parse(uri)
-            if isinstance(place, Place):
+            if isinstance(place, DatastorePath):
                 return self._on_datastore(place, plain=True)
             return self.of(place)
         parts = urlsplit(uri)
@@ -116,21 +116,21 @@ class Places:
         name(job, "a job's name")
         if output in ("artifacts", "default"):
             below = f"ExperimentRun/dcid.{job}" + (f"/{path}" if path else "")
-            return self._on_datastore(Place(_ARTIFACTS, below), plain=True)
-        told = part_of(self.assets.get(f"jobs/{job}", f"reading the job {job}"), "properties")
+            return self._on_datastore(DatastorePath(_ARTIFACTS, below), plain=True)
+        told = child_object(self.assets.get(f"jobs/{job}", f"reading the job {job}"), "properties")
         outputs = told.get("outputs")
         one = outputs.get(output) if isinstance(outputs, dict) else None
         uri = one_line((one or {}).get("uri") or "", "an output's address", 8192)
         place = parse(uri) if uri.startswith("azureml:") else None
-        if not isinstance(place, Place):
+        if not isinstance(place, DatastorePath):
             raise UserError(f"Where the job {job} has put its output {output} is not told.", _BY_HAND)
         return self._on_datastore(
-            Place(place.datastore, "/".join(filter(None, (place.path, path))), place.workspace), True
+            DatastorePath(place.datastore, "/".join(filter(None, (place.path, path))), place.workspace), True
         )
 
     # Datastores
 
-    def _on_datastore(self, place: Place, plain: bool) -> Location:
+    def _on_datastore(self, place: DatastorePath, plain: bool) -> Location:
         own = (self.assets.workspace.name.subscription_id, self.assets.workspace.name.resource_group)
         here = tuple(one.lower() for one in (*own, self.assets.workspace.name.workspace))
         if place.workspace not in (None, here):
@@ -148,14 +148,14 @@ class Places:
     def _open(self, datastore: str) -> Container:
         try:
             told = self.assets.get(f"datastores/{datastore}", f"reading the datastore {datastore}")
-        except NotThere as error:
+        except NotFound as error:
             listed = self.assets.get("datastores", "listing the datastores").get("value")
             known = (
                 [str(one.get("name")) for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
             )
             there = f"Those there are: {', '.join(sorted(known)[:8])}" if known else "It has none that can be listed"
-            raise NotThere(f"There is no datastore {datastore} in the workspace.", f"{there}.") from error
-        about = part_of(told, "properties")
+            raise NotFound(f"There is no datastore {datastore} in the workspace.", f"{there}.") from error
+        about = child_object(told, "properties")
         kind = str(about.get("datastoreType"))
         container = about.get("containerName") if kind == "AzureBlob" else about.get("filesystem")
         if kind not in ("AzureBlob", "AzureDataLakeGen2"):
@@ -182,7 +182,7 @@ class Places:
 
         try:
             found = secrets()
-        except (NotAllowed, NotThere):
+        except (NotAllowed, NotFound):
             return own
         if found.get("sasToken"):
 
@@ -197,9 +197,9 @@ class Places:
         return own
 
     def _principal(self, told: dict[str, Any], secret: str) -> Any:
-        from .credentials import _see_installed
+        from .credentials import require_azure_identity
 
-        _see_installed()
+        require_azure_identity()
         from azure.identity import ClientSecretCredential
 
         keep_secret(secret)
@@ -240,7 +240,7 @@ class Places:
 
         def signature() -> str:
             told = self.assets.post(path, body, f"asking for the files of {named}", named.registry)
-            credential = part_of(told, "blobReferenceForConsumption").get("credential")
+            credential = child_object(told, "blobReferenceForConsumption").get("credential")
             found = credential.get("sasUri") if isinstance(credential, dict) else None
             return urlsplit(one_line(found or "", "an address", 8192)).query
 
@@ -248,5 +248,5 @@ class Places:
         return Signature(first, signature) if first else Anyone(self._signed_in(self.assets.workspace.cloud.storage))
 
 
-def _located(found: Location, named: Dataset) -> Location:
+def _located(found: Location, named: AssetName) -> Location:
     return Location(found.label, found.store, found.path, found.container, found.url, found.plain, named)

@@ -32,7 +32,7 @@ _LETTERS = 20_000
 PUBLISHED_PORT = 5678
 
 
-class Place(NamedTuple):
+class GateAddress(NamedTuple):
     """Where a gate listens.
 
     Attributes:
@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
 
 @dataclass
-class Said:
+class StepState:
     """What is known of one step so far.
 
     Attributes:
@@ -68,18 +68,18 @@ class Said:
     nodes: dict[int, int] = field(default_factory=dict)
     keys: dict[int, set[str]] = field(default_factory=dict)
 
-    def place(self, rank: int) -> Place | None:
+    def place(self, rank: int) -> GateAddress | None:
         """Where a rank can be reached; None while that is not known."""
         if rank in self.network:
-            return Place(*self.network[rank])
+            return GateAddress(*self.network[rank])
         known = self.places.get(rank)
-        return Place(*known, inside=self.inside and _is_loopback(known[0])) if known is not None else None
+        return GateAddress(*known, inside=self.inside and _is_loopback(known[0])) if known is not None else None
 
     def node(self, host: str, port: str) -> tuple[str, int] | None:
         """Where a node says that it listens; None for what no node is."""
         return node(host, port, self.here or self.inside)
 
-    def hear_keys(self, node: int, text: str) -> None:
+    def add_host_keys(self, node: int, text: str) -> None:
         """Take a node's fingerprints."""
         found = {word for word in text.split() if _FINGERPRINT.fullmatch(word)}
         if sum(map(len, self.keys.values())) + len(found) <= _KEYS:
@@ -90,7 +90,7 @@ class Said:
 class TagReader:
     """Turns a run's tags into events, each once."""
 
-    said: Said
+    said: StepState
     _seen: dict[int, list[str]] = field(default_factory=dict)
 
     def read(self, tags: Mapping[str, str | None]) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ class TagReader:
             number = name.removeprefix(PREFIX)
             about, _dot, which = number.partition(".")
             if about == "hostkeys" and _NUMBER.fullmatch(which) and isinstance(value, str):
-                self.said.hear_keys(int(which), value[:_LETTERS])
+                self.said.add_host_keys(int(which), value[:_LETTERS])
                 continue
             if about == "node" and _NUMBER.fullmatch(which) and _NUMBER.fullmatch(str(value)):
                 self.said.nodes[int(which)] = int(str(value))
@@ -191,7 +191,7 @@ class LogReader:
         rank: The rank whose log it is; a line of the log's own says it where several share one.
     """
 
-    said: Said
+    said: StepState
     rank: int = 0
     _host: str = ""
     _port: int = 0
@@ -214,7 +214,7 @@ class LogReader:
             elif match["node"]:
                 self._node = self.said.nodes[self.rank] = int(match["node"])
             elif match["key"]:
-                self.said.hear_keys(self._node, match["key"])
+                self.said.add_host_keys(self._node, match["key"])
             elif match["timeout"]:
                 self._host, self._port, self._rank = "", PUBLISHED_PORT, None
             elif match["host"]:
@@ -227,7 +227,7 @@ class LogReader:
                 kind = "attached" if match["attached"] == "True" else "not-attached"
                 yield {"event": kind, "pid": -self._scripts, "rank": self._which}
 
-    def settle(self) -> Iterator[dict[str, Any]]:
+    def flush(self) -> Iterator[dict[str, Any]]:
         """What the lines so far say, when nothing more has come."""
         if self._pending:
             yield from self._waiting()

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..errors import UserError
 from ..settings import Settings
-from .errors import SIGNING_IN, explained, message_of
+from .errors import SIGNING_IN, explain, message_of
 
 
-def made_by_factory(settings: Settings, fits: Callable[[Any], bool], returns: str, instead: str) -> Any:
+def call_factory(settings: Settings, fits: Callable[[Any], bool], returns: str, instead: str) -> Any:
     """What the factory that AML_AUTH names makes.
 
     Args:
@@ -31,7 +31,7 @@ def made_by_factory(settings: Settings, fits: Callable[[Any], bool], returns: st
     try:
         made = getattr(importlib.import_module(module), factory)()
     except Exception as error:
-        told = explained(error, SIGNING_IN)
+        told = explain(error, SIGNING_IN)
         if isinstance(told, UserError):
             raise told from error
         raise UserError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from ...errors import UserError
-from ..errors import SIGNING_IN, SignInRefused, explained, message_of, passes
+from ..errors import SIGNING_IN, SignInRefused, explain, is_transient, message_of
 
 _AGAIN = "Sign in again: az login."
 _PORTAL = "https://portal.azure.com, App registrations"
@@ -25,7 +25,7 @@ _REMEDIES = {
 _NO_TENANT = "Unable to get authority configuration"
 
 
-def refused(auth: str, error: Exception) -> Exception:
+def explain_sign_in_error(auth: str, error: Exception) -> Exception:
     """Our error for one that a credential raises.
 
     Args:
@@ -35,7 +35,7 @@ def refused(auth: str, error: Exception) -> Exception:
     Returns:
         The error itself where it may pass, such as a connection that failed.
     """
-    if isinstance(error, UserError) or passes(error):
+    if isinstance(error, UserError) or is_transient(error):
         return error
     words = _plain(message_of(error))
     if ":" in auth:
@@ -49,7 +49,7 @@ def refused(auth: str, error: Exception) -> Exception:
             f"No managed identity signs in here: {words}",
             "Give this machine an identity, or set AML_AUTH=interactive or service-principal.",
         )
-    told = explained(error, SIGNING_IN)
+    told = explain(error, SIGNING_IN)
     if not isinstance(told, UserError):
         return told
     return SignInRefused(f"Signing in to Azure failed: {words}", known or told.remedy)

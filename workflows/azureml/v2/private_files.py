@@ -16,13 +16,13 @@ from typing import Any
 from ...private import make_folder
 from ...project import STATE_FOLDER
 from ..staging import stage
-from .job_file import LoadedJob, holders_of
+from .job_file import LoadedJob, code_holders
 
 _IGNORE_FILES = (".amlignore", ".gitignore")
 
 
 @dataclass(frozen=True)
-class Kept:
+class PrivateFiles:
     """Folders of one step that hold what stays here.
 
     Attributes:
@@ -92,7 +92,7 @@ class Kept:
                 shutil.copyfile(source / name, folder / name)
 
 
-def kept_here(loaded: LoadedJob, staged: tuple[str, ...]) -> list[Kept]:
+def find_private_files(loaded: LoadedJob, staged: tuple[str, ...]) -> list[PrivateFiles]:
     """The steps whose code the SDK would send with what has to stay here.
 
     Args:
@@ -100,7 +100,7 @@ def kept_here(loaded: LoadedJob, staged: tuple[str, ...]) -> list[Kept]:
         staged: The steps whose code is sent as a copy anyway; what their environments are built of is not.
     """
     found, seen = [], set[int]()
-    for step, node, holder in holders_of(loaded):
+    for step, node, holder in code_holders(loaded):
         if id(holder) in seen:
             continue
         seen.add(id(holder))
@@ -128,7 +128,9 @@ def kept_here(loaded: LoadedJob, staged: tuple[str, ...]) -> list[Kept]:
         else:
             context = None
         if names:
-            found.append(Kept(step, holder, node, folder if within else None, includes, context, tuple(sorted(names))))
+            found.append(
+                PrivateFiles(step, holder, node, folder if within else None, includes, context, tuple(sorted(names)))
+            )
     return found
 
 

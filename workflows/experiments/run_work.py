@@ -59,7 +59,7 @@ def processes(distribution: str, ranks: int, command: str) -> int:
     return ranks if distribution else ranks_made(command)
 
 
-def of_configuration(
+def work_of_configuration(
     project: Path, config: RunConfig, file: Path, environment: ResolvedEnvironment, ranks: int
 ) -> Work:
     """The work of a run configuration, whose data is on this machine."""
@@ -81,7 +81,7 @@ def of_configuration(
     return Work(step, shlex.join([config.script, *config.arguments]), file, environment)
 
 
-def of_job(settings: Settings, console: Console, job: Path, inputs: dict[str, str], engine: str) -> Work:
+def work_of_job(settings: Settings, console: Console, job: Path, inputs: dict[str, str], engine: str) -> Work:
     """The work of a job file: a command job, a component, or one trial of a sweep.
 
     Args:
@@ -94,13 +94,13 @@ def of_job(settings: Settings, console: Console, job: Path, inputs: dict[str, st
     Raises:
         UserError: It cannot be read or run, or is more than one step.
     """
-    from ..azureml.by_name import can_bring, inputs_here
+    from ..azureml.named_assets import can_download, download_inputs
     from ..environments.references import resolve_environment
     from ..pipelines.reader import load_pipeline
     from ..pipelines.shown_commands import shown_command
     from ..runs.planned import fetch_inputs, planned_step
 
-    pipeline = load_pipeline(job, inputs, project=settings.project, brought=can_bring(settings))
+    pipeline = load_pipeline(job, inputs, project=settings.project, brought=can_download(settings))
     if len(pipeline.steps) != 1:
         raise UserError(
             f"{shown(job)} has {len(pipeline.steps)} steps; an experiment is one.",
@@ -108,7 +108,7 @@ def of_job(settings: Settings, console: Console, job: Path, inputs: dict[str, st
         )
     (step,) = pipeline.steps
     environment = resolve_environment(step.environment, settings, engine)
-    fetched = {**inputs_here(settings, console, [step]), **fetch_inputs([step], console.line)}
+    fetched = {**download_inputs(settings, console, [step]), **fetch_inputs([step], console.line)}
     words = [
         "--job",
         str(shown(job)),

@@ -10,13 +10,13 @@ from typing import Any
 from ...errors import UserError
 from ...findings import Finding
 from ...received import message, web_address
-from ..bounded import answer
 from ..errors import Say, attempt, innermost
-from ..history import part_of
+from ..history import child_object
+from ..limited_requests import answer
 from ..workspace import WorkspaceName
 
 #: What is looked at, each with its name.
-Looks = Sequence[tuple[str, Callable[[], Iterator[Finding]]]]
+Checks = Sequence[tuple[str, Callable[[], Iterator[Finding]]]]
 
 #: Seconds until silence of a host counts as its not being reachable.
 REACH_SECONDS = 10.0
@@ -72,12 +72,12 @@ class Manager:
             )
 
 
-def named(name: WorkspaceName) -> Finding:
+def workspace_finding(name: WorkspaceName) -> Finding:
     """Which workspace is looked at, and what says so."""
     return Finding("settings", True, f"{name}{f', of {name.source}' if name.source else ''}")
 
 
-def each(looks: Looks) -> Iterator[Finding]:
+def run_checks(looks: Checks) -> Iterator[Finding]:
     """What each look finds; one that fails keeps no other from being done."""
     for title, look in looks:
         try:
@@ -115,7 +115,7 @@ class Compute:
     low_priority: bool = False
 
 
-def permissions(manager: Manager, scope: str, needed: Mapping[str, str]) -> Iterator[Finding]:
+def permission_findings(manager: Manager, scope: str, needed: Mapping[str, str]) -> Iterator[Finding]:
     """What is allowed (Microsoft.Authorization, Permissions: List For Resource).
 
     Args:
@@ -128,7 +128,7 @@ def permissions(manager: Manager, scope: str, needed: Mapping[str, str]) -> Iter
         "reading your permissions",
         **{"api-version": _PERMISSIONS_VERSION},
     )
-    missing = [use for action, use in needed.items() if not allowed(granted, action)]
+    missing = [use for action, use in needed.items() if not is_allowed(granted, action)]
     if not missing:
         yield Finding("permissions", True, "runs may be submitted and followed, models and compute targets read")
         return
@@ -140,7 +140,7 @@ def permissions(manager: Manager, scope: str, needed: Mapping[str, str]) -> Iter
     )
 
 
-def allowed(granted: Sequence[Mapping[str, Any]], action: str) -> bool:
+def is_allowed(granted: Sequence[Mapping[str, Any]], action: str) -> bool:
     """Whether one of the grants holds an action; patterns with `*`, whatever the case."""
 
     def holds(patterns: object) -> bool:
@@ -154,12 +154,12 @@ def _number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def compute(name: str, told: Mapping[str, Any]) -> Compute:
+def parse_compute(name: str, told: Mapping[str, Any]) -> Compute:
     """A compute target as the resource manager describes it, or as SDK v1 hands that on."""
-    about = part_of(told, "properties")
-    own, status = part_of(about, "properties"), part_of(about, "status")
-    addresses, scale = part_of(own, "connectivityEndpoints"), part_of(own, "scaleSettings")
-    parts = str(part_of(own, "subnet").get("id") or "").split("/")
+    about = child_object(told, "properties")
+    own, status = child_object(about, "properties"), child_object(about, "status")
+    addresses, scale = child_object(own, "connectivityEndpoints"), child_object(own, "scaleSettings")
+    parts = str(child_object(own, "subnet").get("id") or "").split("/")
     nodes = _number(status.get("currentNodeCount"))
     return Compute(
         name=name,
@@ -176,7 +176,7 @@ def compute(name: str, told: Mapping[str, Any]) -> Compute:
     )
 
 
-def computes(found: Sequence[Compute], wanted: str | None, relay: bool) -> Iterator[Finding]:
+def compute_findings(found: Sequence[Compute], wanted: str | None, relay: bool) -> Iterator[Finding]:
     """What is to be said of every compute target.
 
     Args:
@@ -201,10 +201,10 @@ def computes(found: Sequence[Compute], wanted: str | None, relay: bool) -> Itera
             "Create one at https://ml.azure.com.",
         )
     for one in found:
-        yield judged(one, relay)
+        yield compute_finding(one, relay)
 
 
-def judged(one: Compute, relay: bool = False) -> Finding:
+def compute_finding(one: Compute, relay: bool = False) -> Finding:
     """Whether steps on a compute target can be debugged from here, and how."""
     title = "compute"
     parts = [one.name, f"{one.kind}, {one.state}"]
@@ -237,14 +237,14 @@ def judged(one: Compute, relay: bool = False) -> Finding:
     return Finding(title, True, text)
 
 
-def datastore(text: str, host: str) -> Finding:
+def datastore_finding(text: str, host: str) -> Finding:
     """Whether the storage behind the default datastore can be reached.
 
     Args:
         text: What it is.
         host: Its blob service; empty where it has none.
     """
-    reason = unreachable(f"https://{host}/") if host else ""
+    reason = reason_unreachable(f"https://{host}/") if host else ""
     if reason:
         return Finding(
             "datastore",
@@ -255,7 +255,7 @@ def datastore(text: str, host: str) -> Finding:
     return Finding("datastore", True, text)
 
 
-def unreachable(address: str) -> str:
+def reason_unreachable(address: str) -> str:
     """Why nobody answers at an address; empty where somebody does, whatever is said."""
     import requests
 
