@@ -221,7 +221,7 @@ def test_what_only_the_instance_reaches_is_reached_through_it(project: RemotePro
     known = os.environ.get("HOME")
     os.environ["HOME"] = str(hosts.laptop.home)
     try:
-        ports = tunnels.ensure(
+        ports = tunnels.open_tunnels(
             project.folder, address, {}, Places(project.folder, project.remote_root), {}, "node", ("", 0),
             [{"name": "train", "what": "train on the node", "host": node.address, "port": 5678, "wanted": 5678}],
         )  # fmt: skip

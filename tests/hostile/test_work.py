@@ -24,7 +24,7 @@ from workflows.pipelines.expressions import Malformed, expressions, substitute, 
 from workflows.pipelines.reader import load_pipeline
 from workflows.pipelines.scripts import missing_script
 from workflows.settings import resolve
-from workflows.tasks._runs import _scripts
+from workflows.tasks._runs import _script_names
 from workflows.yaml_nodes import compose
 
 #: A square would take sixteen times as long.
@@ -266,7 +266,7 @@ def test_of_commands(tmp_path: Path, text: Callable[[int], str]) -> None:
         names_own_script(command, tmp_path)
         published_option(command, "--remote_debug_port")
         missing_script(command, tmp_path)
-        _scripts(command)
+        _script_names(command)
 
     grows_with_its_size(read, text)
 

@@ -16,9 +16,9 @@ from invoke.exceptions import ParseError
 import workflows
 from workflows import command_name, project, version
 from workflows.console import Console, as_typed
-from workflows.tasks import _guesses
+from workflows.tasks import _known_flags
 from workflows.tasks._program import OwnProgram
-from workflows.tasks._runs import read_place
+from workflows.tasks._runs import read_location_and_run
 from workflows.tasks.all_tasks import collected
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,9 +159,9 @@ def _flags() -> set[str]:
 
 
 def test_what_a_guess_leads_to_is_there() -> None:
-    assert {flag for flags in _guesses.MEANT.values() for flag in flags} - _flags() == set()
+    assert {flag for flags in _known_flags.SIMILAR_FLAGS.values() for flag in flags} - _flags() == set()
     words = {argument.name for context in collected().to_contexts() for argument in context.positional_args}
-    assert {word for wanted in _guesses.WORDS.values() for word in wanted} - words == set()
+    assert {word for wanted in _known_flags.POSITIONAL_ARGUMENTS.values() for word in wanted} - words == set()
 
 
 RUN_TASKS = sorted(str(context.name) for context in collected().to_contexts() if "run" in context.args and context.args)
@@ -206,7 +206,7 @@ def test_a_run_is_named_by_a_word_or_by_its_flag(task: str) -> None:
 def test_inspect_tells_a_line_from_a_run(
     words: tuple[str | None, str | None], meant: tuple[str | None, str | None]
 ) -> None:
-    assert read_place(*words) == meant
+    assert read_location_and_run(*words) == meant
 
 
 def test_messages_name_the_command_that_was_typed(named: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from workflows.project import append_log, write_bytes, write_json
 from workflows.runs import plan as plans
 from workflows.runs import record as records
 from workflows.runs import store
-from workflows.tasks._stream import write
+from workflows.tasks._log_output import write
 from workflows.tracebacks import formatted
 
 CANARY = "Canary7Zq"

@@ -217,7 +217,7 @@ class Follower:
             name = str(told["owner"].get("run") or told["owner"].get("service"))
             report = (f"{self._folder}/report.jsonl", offset)
             # A service that is replaced hands its tunnels on; every run has its own.
-            ports = tunnels.ensure(
+            ports = tunnels.open_tunnels(
                 project,
                 task.address,
                 task.passphrases,

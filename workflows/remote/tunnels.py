@@ -46,7 +46,7 @@ def start(project: Path, address: Address, passphrases: Mapping[str, str]) -> bo
             if known.get("address") == json.loads(json.dumps(address.as_json())):
                 return False
             stop(project)
-        with open_file(log_of(project), "wb") as log:
+        with open_file(log_path(project), "wb") as log:
             # glibc gives each of its threads memory of its own, which a process that waits has no use for.
             frugal = {"MALLOC_ARENA_MAX": "1", **os.environ}
             child = spawn(
@@ -73,7 +73,7 @@ def _token(address: Address) -> dict[str, Any] | None:
     return tokens.export_token(address.instance)
 
 
-def ensure(
+def open_tunnels(
     project: Path,
     address: Address,
     passphrases: Mapping[str, str],
@@ -104,7 +104,7 @@ def ensure(
         UserError: There is no keeper, or it does not get through.
     """
     started = start(project, address, passphrases)
-    answer = call(
+    answer = query_keeper(
         project,
         {
             "do": "ensure",
@@ -124,13 +124,13 @@ def ensure(
         problem = str((answer or {}).get("problem") or "its process has ended").partition("\n")[0]
         raise UserError(
             f"The tunnel cannot be opened: {problem.removeprefix('error: ').rstrip('.')}.",
-            f"See {log_of(project)}; what runs there goes on.",
+            f"See {log_path(project)}; what runs there goes on.",
         )
     ports: dict[str, int] = answer["ports"]
     return ports
 
 
-def call(project: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
+def query_keeper(project: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
     """Ask a project's keeper for something; None where there is none."""
     known = _known(project)
     if known is None:
@@ -148,7 +148,7 @@ def call(project: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def ports(project: Path, address: Address) -> dict[int, int]:
     """Ports on a machine's own 127.0.0.1, and the ones here that lead to them."""
-    answer = call(project, {"do": "list"}) or {}
+    answer = query_keeper(project, {"do": "list"}) or {}
     if answer.get("to") != str(address):
         return {}
     return {one["port"]: one["local_port"] for one in answer["tunnels"] if one["host"] == "127.0.0.1"}
@@ -157,7 +157,7 @@ def ports(project: Path, address: Address) -> dict[int, int]:
 def stop(project: Path) -> int:
     """Close every tunnel of a project; how many there were."""
     known = _known(project)
-    answer = call(project, {"do": "stop"})
+    answer = query_keeper(project, {"do": "stop"})
     deadline = time.monotonic() + 10
     while known is not None and identity.is_alive(known["process"]) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -179,13 +179,13 @@ def _wait(project: Path, started: subprocess.Popen[bytes]) -> None:
         if known is not None and known["process"]["pid"] == started.pid:
             return
         if started.poll() is not None:
-            log = log_of(project).read_text(errors="replace")
+            log = log_path(project).read_text(errors="replace")
             raise RuntimeError(f"the keeper of the tunnels has ended with {started.returncode}:\n{log}")
         if time.monotonic() > deadline:
-            raise UserError("The process that keeps the tunnels does not start.", f"See {log_of(project)}.")
+            raise UserError("The process that keeps the tunnels does not start.", f"See {log_path(project)}.")
         time.sleep(0.01)
 
 
-def log_of(project: Path) -> Path:
+def log_path(project: Path) -> Path:
     """The keeper's log."""
     return state_folder(project, "remote") / "keeper.log"

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 TAKE_OVER_HELP = "End the debug session that an agent (inv mcp.serve) has, at its next stop; the program goes on."
 
 
-def say(console: Console, project: Path, story: str, run_id: str, number: object = None) -> list[dict[str, Any]]:
+def show_sessions(
+    console: Console, project: Path, story: str, run_id: str, number: object = None
+) -> list[dict[str, Any]]:
     """Show which agents are attached, one line each; what ``--json`` shows of them.
 
     Args:

@@ -31,14 +31,14 @@ class Flag(Argument):
         return copied
 
 
-class WordFlag(Flag):
+class PositionalArgument(Flag):
     """An argument that is given as a word, without its flag.
 
     Attributes:
-        may_lack: Whether it may be left out.
+        may_be_omitted: Whether it may be left out.
     """
 
-    may_lack: bool
+    may_be_omitted: bool
 
     @property
     def value(self) -> Any:
@@ -48,11 +48,11 @@ class WordFlag(Flag):
         tells which. A flag, and the task that comes next, are no such word.
         """
         found = self._value if self._value is not None else self.default
-        if found is not None or (asking := _asking()) is None:
+        if found is not None or (caller := _parser_frame()) is None:
             return found
-        if asking.f_code.co_name != "handle":
-            return "" if self.may_lack else None
-        word, tasks = asking.f_locals["token"], asking.f_locals["self"].contexts
+        if caller.f_code.co_name != "handle":
+            return "" if self.may_be_omitted else None
+        word, tasks = caller.f_locals["token"], caller.f_locals["self"].contexts
         return "" if word.startswith("-") or ("." in word and word in tasks) else None
 
     @value.setter
@@ -60,7 +60,7 @@ class WordFlag(Flag):
         self.set_value(text, cast=True)
 
 
-def _asking() -> FrameType | None:
+def _parser_frame() -> FrameType | None:
     """The function of Invoke's parser that looks which arguments are missing; None where nobody does."""
     frame = sys._getframe(2)
     # In front of it is, before Python 3.12, a list comprehension.
@@ -75,27 +75,27 @@ class FlagTask(Task[Any]):
     """A task whose arguments are :class:`Flag`.
 
     Attributes:
-        may_lack: Arguments without a flag that may be left out.
+        may_be_omitted: Arguments without a flag that may be left out.
         takes_remainder: Whether something may follow ``--``.
         settings: Fields of settings that have a flag.
     """
 
-    may_lack: Sequence[str] = ()
+    may_be_omitted: Sequence[str] = ()
     takes_remainder: bool = False
     settings: Sequence[str] = ()
     _own_help: dict[str, str]
-    _whole_help: dict[str, str] | None = None
+    _complete_help: dict[str, str] | None = None
 
     @property
     def help(self) -> dict[str, str]:
         """What is said of each flag; of settings only where somebody asks, since a list of tasks does not."""
-        if self._whole_help is None:
-            self._whole_help = {**self._own_help, **_settings_help(self.settings)}
-        return self._whole_help
+        if self._complete_help is None:
+            self._complete_help = {**self._own_help, **_settings_help(self.settings)}
+        return self._complete_help
 
     @help.setter  # noqa: A003 (the name is Invoke's)
     def help(self, explained: dict[str, str]) -> None:
-        self._own_help, self._whole_help = explained, None
+        self._own_help, self._complete_help = explained, None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlagTask:
         copied = copy.copy(self)
@@ -109,16 +109,16 @@ class FlagTask(Task[Any]):
             return []
         explained = self.help
         # Invoke takes the help out of it, one flag after the other.
-        self._whole_help = {**explained}
+        self._complete_help = {**explained}
         try:
             arguments = super().get_arguments(ignore_unknown_help)
         finally:
-            self._whole_help = explained
+            self._complete_help = explained
         for argument in arguments:
             if argument.name == "verbose":
                 argument.names = ("verbose", "v")
-            argument.__class__ = WordFlag if argument.positional else Flag
-            argument.__dict__ |= {"task": self, "may_lack": argument.name in self.may_lack}
+            argument.__class__ = PositionalArgument if argument.positional else Flag
+            argument.__dict__ |= {"task": self, "may_be_omitted": argument.name in self.may_be_omitted}
         return arguments
 
 

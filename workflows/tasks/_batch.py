@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import BadValue, UserError
-from ._runs import show_debugged, stay
+from ._runs import follow_to_end, show_debugged
 
 if TYPE_CHECKING:
     from ._command import Command
@@ -59,4 +59,4 @@ def debug_batch(call: Command, data: str | None, mini_batch: str | None, follow:
     run, found = flow.debug(wanted, DebugRequest(), shlex.join([*words, *parts.typed]))
     show_debugged(call, run, found)
     if follow:
-        stay(call.console, flow.refresh, run)
+        follow_to_end(call.console, flow.refresh, run)

@@ -3,7 +3,7 @@
 A task is written as a function of a :class:`Command` and its own flags; :func:`command`
 adds the flags of the settings that it uses and turns it into an Invoke task.
 
-Whatever tasks need when they run is imported then: `inv --list`, and every completion in a shell, loads this module.
+What a task needs is imported when it runs: `inv --list` and every completion in a shell load this module.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +24,14 @@ from .. import command_name
 from ..byte_code import kept
 from ..errors import Interrupted, UserError
 from ._arguments import FlagTask
-from ._quiet import INTERRUPTED, UNREAD
+from ._closed_output import INTERRUPTED, UNREAD
 
 if TYPE_CHECKING:
     from ..console import Console
     from ..settings import Settings
 
 #: Collections whose tasks run on another machine too.
-REMOTE = ("deploy", "container", "pipeline", "experiment", "vscode")
+REMOTE_COLLECTIONS = ("deploy", "container", "pipeline", "experiment", "vscode")
 #: Second, shorter names of settings' flags.
 ALIASES = {"pipeline_file": "file"}
 VERBOSE_HELP = "Show what is done on standard error; -vv with every request and traceback."
@@ -39,7 +40,7 @@ JSON_HELP = "Print one JSON object as the last line of standard output; everythi
 
 
 class Command:
-    """One run of a task: its settings and its console, each made when first asked for.
+    """One run of a task: its settings, read at the first use, and its console.
 
     Args:
         name: The task's full name, for messages.
@@ -58,15 +59,15 @@ class Command:
 
     @functools.cached_property
     def settings(self) -> Settings:
-        """The settings, resolved."""
+        """The settings, from flags, environment variables, `.env` and defaults."""
         from ..settings import resolve
 
         return resolve(self.project, self.flags)
 
     @property
     def project(self) -> Path:
-        """The folder of tasks.py; for ``azureml-debug``, which needs none, see :func:`workflows.project.find`."""
-        # Invoke has no public name for where it found the tasks file.
+        """The folder of tasks.py; without one, for ``azureml-debug``, what :func:`workflows.project.find` returns."""
+        # Invoke has no public name for the folder in which it found the tasks file.
         prefix = getattr(self._context.config, "_project_prefix", None)
         if prefix is None and command_name.is_own():
             from ..project import find
@@ -75,13 +76,13 @@ class Command:
         return Path(prefix or ".").resolve()
 
     def ready(self) -> None:
-        """Have the editor attach, where it waits for this command."""
+        """Let the editor attach, if it started this command and is waiting for it."""
         from ..vscode import pressed
 
         pressed.ready(self.project)
 
     def remainder(self) -> list[str]:
-        """What was typed after ``--``, which Invoke does not hand to tasks."""
+        """The arguments typed after ``--``, which Invoke does not pass to tasks."""
         return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
 
 
@@ -104,85 +105,125 @@ def command(
     Args:
         settings: Fields of settings that get a flag on this task.
         json: Whether the task has ``--json``.
-        help: Explanations of the function's own flags.
+        help: Help of the function's own flags.
         iterable: Flags that may be repeated.
         positional: Arguments without a flag; one whose default is None may be left out.
-        optional: Flags that may stand without their value.
+        optional: Flags that may be given without a value.
         paths: Which of the function's own flags name files, and how; see :mod:`workflows.remote.request`.
-        before: With ``--remote``: what is done here first. It may change the flags' values; whether what came
-            after ``--`` is done with, too.
-        after: With ``--remote``: what is done here once the task there has done its part.
-        interrupted: What to say of the state that Ctrl-C leaves.
-        takes_remainder: Whether something may follow ``--``: see :meth:`Command.remainder`.
+        before: With ``--remote``: called on this machine first. It may change the flags' values, and returns whether
+            it has used up the arguments after ``--``.
+        after: With ``--remote``: called on this machine after the remote task has succeeded.
+        interrupted: The sentence that describes the state after Ctrl-C.
+        takes_remainder: Whether arguments may follow ``--``: see :meth:`Command.remainder`.
     """
+    options = _Options(
+        *(settings, json, help or {}, iterable, positional, optional, paths or {}),
+        *(before, after, interrupted, takes_remainder),
+    )
+    return lambda function: _make_task(function, options)
 
-    def decorate(function: Callable[..., None]) -> Task[Any]:
-        own = list(inspect.signature(function).parameters.values())[1:]
-        module = function.__module__.rpartition(".")[2]
-        name = function.__name__.rstrip("_").replace("_", "-")
-        elsewhere = module in REMOTE
-        parameters, explained = _flags(own, settings, json=json, remote=elsewhere)
-        if elsewhere or module in ("remote", "azureml", "mcp"):
-            name = f"{module}.{name}"
 
-        @functools.wraps(function)
-        def body(context: Context, **values: Any) -> None:
-            try:
-                whole(context, **values)
-            except KeyboardInterrupt:
-                # Before or after what the task does; Invoke would end with 1, as for a failure.
-                raise Exit(code=INTERRUPTED) from None
+@dataclass(frozen=True)
+class _Options:
+    """The arguments of :func:`command`."""
 
-        def whole(context: Context, **values: Any) -> None:
-            from . import _streams
+    settings: Sequence[str]
+    json: bool
+    help: Mapping[str, str]
+    iterable: Sequence[str]
+    positional: Sequence[str]
+    optional: Sequence[str]
+    paths: Mapping[str, str]
+    before: Callable[[Command, dict[str, Any]], bool] | None
+    after: Callable[[Command, dict[str, Any]], None] | None
+    interrupted: str
+    takes_remainder: bool
 
-            _streams.complete()
-            flags = _take_settings(values, settings)
-            as_json = bool(values.pop("json", False))
-            verbose = int(values.pop("verbose", 0))
-            remote = bool(elsewhere and values.pop("remote", False))
-            for argument in positional:
-                if str(values.get(argument, "")).startswith("-"):
-                    _end(UserError(f"{values[argument]} is not a {argument}.", f"Help: inv --help {name}"))
-            if "--" in sys.argv and not takes_remainder:
-                _end(UserError(f"{name} takes nothing after `--`.", f"Leave it out. Help: inv --help {name}"))
-            run = Command(name, context, flags, as_json)
-            _keep_secrets()
-            from .. import command_log
 
-            with _signals_as_interrupts(), kept(), command_log.writing(_project(run), verbose):
-                if remote:
-                    typed: dict[str, Any] = {"name": name, "values": values, "positional": positional}
-                    typed |= {"kinds": paths or {}, "defaults": {one.name: one.default for one in own}}
-                    typed |= {"fields": settings, "as_json": as_json, "before": before, "after": after}
-                    _guard(run, _elsewhere, typed, LEFT_THERE)
-                else:
-                    _guard(run, function, values, interrupted)
+def _make_task(function: Callable[..., None], options: _Options) -> Task[Any]:
+    """Make an Invoke task that runs a function of a :class:`Command` and flags."""
+    own = list(inspect.signature(function).parameters.values())[1:]
+    module = function.__module__.rpartition(".")[2]
+    task_name = function.__name__.rstrip("_").replace("_", "-")
+    has_remote = module in REMOTE_COLLECTIONS
+    parameters, explained = _flags(own, options.settings, json=options.json, remote=has_remote)
+    in_collection = has_remote or module in ("remote", "azureml", "mcp")
+    name = f"{module}.{task_name}" if in_collection else task_name
 
-        body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        del body.__wrapped__
-        made: Task[Any] = task(
-            name=function.__name__.rstrip("_").replace("_", "-"),
-            help={**(help or {}), **explained},
-            iterable=list(iterable),
-            incrementable=["verbose"],
-            positional=list(positional),
-            optional=list(optional),
-            auto_shortflags=False,
-            klass=FlagTask,
-        )(body)
-        assert isinstance(made, FlagTask)
-        made.takes_remainder, made.settings = takes_remainder, settings
-        made.may_lack = [one.name for one in own if one.name in positional and one.default is None]
-        return made
+    @functools.wraps(function)
+    def body(context: Context, **values: Any) -> None:
+        try:
+            _start_task(context, function, name, options, own, values)
+        except KeyboardInterrupt:
+            # Ctrl-C outside the task itself: Invoke would exit with 1, as for a failure.
+            raise Exit(code=INTERRUPTED) from None
 
-    return decorate
+    body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    del body.__wrapped__
+    made: Task[Any] = task(
+        name=task_name,
+        help={**options.help, **explained},
+        iterable=list(options.iterable),
+        incrementable=["verbose"],
+        positional=list(options.positional),
+        optional=list(options.optional),
+        auto_shortflags=False,
+        klass=FlagTask,
+    )(body)
+    assert isinstance(made, FlagTask)
+    made.takes_remainder, made.settings = options.takes_remainder, options.settings
+    made.may_be_omitted = [one.name for one in own if one.name in options.positional and one.default is None]
+    return made
+
+
+def _start_task(
+    context: Context,
+    function: Callable[..., None],
+    name: str,
+    options: _Options,
+    own: Sequence[inspect.Parameter],
+    values: dict[str, Any],
+) -> None:
+    """Run a task with the flags that Invoke has parsed, on this machine or on the remote one.
+
+    Args:
+        context: Invoke's context.
+        function: The task's function.
+        name: The task's full name.
+        options: What the task was declared with.
+        own: The function's own flags.
+        values: The values of all flags, the shared ones among them.
+    """
+    from . import _standard_streams
+
+    _standard_streams.open_missing()
+    from .. import command_log
+
+    flags = _pop_settings(values, options.settings)
+    as_json = bool(values.pop("json", False))
+    verbose = int(values.pop("verbose", 0))
+    remote = bool(values.pop("remote", False))
+    for argument in options.positional:
+        if str(values.get(argument, "")).startswith("-"):
+            _exit_with(UserError(f"{values[argument]} is not a {argument}.", f"Help: inv --help {name}"))
+    if "--" in sys.argv and not options.takes_remainder:
+        _exit_with(UserError(f"{name} takes nothing after `--`.", f"Leave it out. Help: inv --help {name}"))
+    call = Command(name, context, flags, as_json)
+    _hide_secrets()
+    with _signals_as_interrupts(), kept(), command_log.writing(_project_folder(call), verbose):
+        if not remote:
+            _run_task(call, function, values, options.interrupted)
+            return
+        typed: dict[str, Any] = {"name": name, "values": values, "positional": options.positional}
+        typed |= {"kinds": options.paths, "defaults": {one.name: one.default for one in own}}
+        typed |= {"fields": options.settings, "as_json": as_json, "before": options.before, "after": options.after}
+        _run_task(call, _run_remotely, typed, REMOTE_TASK_GOES_ON)
 
 
 def _flags(
     own: Sequence[inspect.Parameter], settings: Sequence[str], *, json: bool, remote: bool
 ) -> tuple[list[inspect.Parameter], dict[str, str]]:
-    """The parameters of a task, its own ones and those that tasks share; and the help of the latter but for settings.
+    """The parameters of a task, its own and the shared ones, and the help of the shared ones except for settings.
 
     Args:
         own: The function's own flags.
@@ -205,33 +246,33 @@ def _flags(
     return [inspect.Parameter("context", kind), *own, *added], explained
 
 
-def _take_settings(values: dict[str, Any], settings: Sequence[str]) -> dict[str, str | None]:
-    """Take the settings' flags out of what was typed.
+def _pop_settings(values: dict[str, Any], settings: Sequence[str]) -> dict[str, str | None]:
+    """Remove the settings' flags from the typed values and return them.
 
     Raises:
-        Exit: Both names of one were typed.
+        Exit: Both names of the same flag were typed.
     """
     flags: dict[str, str | None] = {field: values.pop(field, None) for field in settings}
     for field in filter(ALIASES.__contains__, settings):
         short = values.pop(ALIASES[field], None)
         if None not in (short, flags[field]):
             names = f"--{ALIASES[field]} and --{field.replace('_', '-')}"
-            _end(UserError(f"{names} are the same flag.", "Type one of the two."))
+            _exit_with(UserError(f"{names} are the same flag.", "Type one of the two."))
         flags[field] = flags[field] if short is None else short
     return flags
 
 
-def _keep_pressed(run: Command) -> None:
-    """Go by what launch.json says, where VS Code has read it and started this command."""
+def _apply_launch_json(call: Command) -> None:
+    """Use the debug port that launch.json names, if VS Code has read launch.json and started this command."""
     from ..vscode import pressed
 
-    pressed.keep_read(run.project)
-    if "debug_port" in run.flags and run.flags["debug_port"] is None and (port := pressed.debug_port()) is not None:
-        run.flags["debug_port"] = str(port)
+    pressed.keep_read(call.project)
+    if "debug_port" in call.flags and call.flags["debug_port"] is None and (port := pressed.debug_port()) is not None:
+        call.flags["debug_port"] = str(port)
 
 
-def _keep_secrets() -> None:
-    """Have no traceback show a secret, and nothing one that was typed."""
+def _hide_secrets() -> None:
+    """Keep secrets out of tracebacks, and those that were typed out of all output."""
     from .. import tracebacks
     from ..redaction import keep_addresses, keep_variables
 
@@ -243,80 +284,80 @@ def _keep_secrets() -> None:
             keep_variables({name: value})
 
 
-LEFT_THERE = "What was started on the other machine may go on there."
+REMOTE_TASK_GOES_ON = "What was started on the other machine may go on there."
 
 
-def _elsewhere(
-    run: Command,
+def _run_remotely(
+    call: Command,
     before: Callable[[Command, dict[str, Any]], bool] | None,
     after: Callable[[Command, dict[str, Any]], None] | None,
     values: dict[str, Any],
     **typed: Any,
 ) -> None:
-    """Run a task on the other machine."""
+    """Run a task on the remote machine."""
     from ..remote.request import Typed
     from ..remote.task import run_there
 
-    flags = {name: text for name, text in run.flags.items() if text is not None}
+    flags = {name: text for name, text in call.flags.items() if text is not None}
     if "score_script" in flags:
-        # It may have been named from the source folder.
-        flags["score_script"] = str(run.settings.score_script)
-    remainder = run.remainder() if "--" in sys.argv else None
-    if before is not None and before(run, values):
+        # It may have been typed relative to the source folder.
+        flags["score_script"] = str(call.settings.score_script)
+    remainder = call.remainder() if "--" in sys.argv else None
+    if before is not None and before(call, values):
         remainder = None
     typed["values"] = values
-    code = run_there(run.settings, run.console, Typed(flags=flags, remainder=remainder, **typed))
+    code = run_there(call.settings, call.console, Typed(flags=flags, remainder=remainder, **typed))
     if code:
         raise Exit(code=code)
     if after is not None:
-        after(run, values)
+        after(call, values)
 
 
-def _guard(run: Command, function: Callable[..., None], values: dict[str, Any], interrupted: str) -> None:
-    """Run the task; what a user can cause ends in two lines, our own bugs in a traceback."""
+def _run_task(call: Command, function: Callable[..., None], values: dict[str, Any], interrupted: str) -> None:
+    """Run the task. An error that a user can cause is shown in two lines, a bug of this program with its traceback."""
     from .. import report, unforeseen
     from ..console import show_error
     from ..vscode import pressed
-    from . import _ending, _streams
+    from . import _exit_code, _standard_streams
 
     try:
-        _keep_pressed(run)
-        _sweep(run.project)
-        function(run, **values)
-        _streams.flush()
-        _ending.settle(0)
+        _apply_launch_json(call)
+        _remove_leftovers(call.project)
+        function(call, **values)
+        _standard_streams.flush()
+        _exit_code.set_exit_code(0)
     except UserError as error:
-        _end(error)
+        _exit_with(error)
     except KeyboardInterrupt:
-        where = f" in {run.console.current}" if run.console.current else ""
-        _end(Interrupted(f"Interrupted{where}.", f"{interrupted} Again: inv {report.typed()}"))
+        where = f" in {call.console.current}" if call.console.current else ""
+        _exit_with(Interrupted(f"Interrupted{where}.", f"{interrupted} Again: inv {report.typed()}"))
     except BrokenPipeError:
-        # Whoever read the output has gone; nothing is left to say, not even at exit.
-        _streams.give_up()
+        # The reader of the output is gone. Nothing can be written any more, not even at exit.
+        _standard_streams.discard_unwritable()
         raise Exit(code=UNREAD) from None
     except Exit:
         raise
     except Exception as error:
-        project = _project(run)
-        told = _streams.unwritable(error) if isinstance(error, OSError) else None
-        if told is not None:
-            _end(told)
+        project = _project_folder(call)
+        known_error = _standard_streams.explain_unwritable(error) if isinstance(error, OSError) else None
+        if known_error is not None:
+            _exit_with(known_error)
         log = unforeseen.keep(error, project)
-        told = (
+        known_error = (
             _docker_error(error)
-            if _is_dockers(error)
-            else unforeseen.explained(error, run.console.current or "", project)
+            if _is_docker_error(error)
+            else unforeseen.explained(error, call.console.current or "", project)
         )
-        if told is not None:
-            _end(told)
+        if known_error is not None:
+            _exit_with(known_error)
         pressed.print_bug(error)
         if log is not None:
             show_error(f"This is a bug of the program; its traceback is kept in {log}:")
         raise
 
 
-def _sweep(project: Path) -> None:
-    """Take away what a runner of the project has left that was killed; nothing is loaded where no run goes on."""
+def _remove_leftovers(project: Path) -> None:
+    """Remove what killed runners of the project have left. Nothing is imported if no run is unfinished."""
     from ..runs import begun
 
     if any(begun.unfinished(project)):
@@ -325,14 +366,14 @@ def _sweep(project: Path) -> None:
         store.sweep(project)
 
 
-def _project(run: Command) -> Path | None:
+def _project_folder(call: Command) -> Path | None:
     try:
-        return run.project
+        return call.project
     except (OSError, RuntimeError, ValueError):
-        return None  # the current folder is not there any more
+        return None  # the current folder has been removed
 
 
-def _is_dockers(error: BaseException) -> bool:
+def _is_docker_error(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in ("docker", "requests", "urllib3")
 
 
@@ -341,25 +382,25 @@ def _docker_error(error: BaseException) -> UserError:
     return UserError(f"The Docker engine says: {text}", "Check the engine (docker info), then run this again.")
 
 
-def _end(error: UserError) -> None:
-    """Show an error and end with its exit code.
+def _exit_with(error: UserError) -> None:
+    """Show an error and exit with its code.
 
     Raises:
         Exit: Always.
     """
     from ..console import show_error
     from ..vscode import pressed
-    from . import _ending, _streams
+    from . import _exit_code, _standard_streams
 
     show_error(pressed.printed(error), error.details)
-    _streams.give_up()
-    _ending.settle(error.exit_code)
+    _standard_streams.discard_unwritable()
+    _exit_code.set_exit_code(error.exit_code)
     raise Exit(code=error.exit_code) from error
 
 
 @contextmanager
 def _signals_as_interrupts() -> Iterator[None]:
-    """Have a terminal that closes, or an editor that ends its task, clean up as Ctrl-C does."""
+    """Clean up as after Ctrl-C when the terminal closes or the editor ends its task."""
     from ..interrupts import handled, never_lost
 
     def interrupt(number: int, frame: object) -> None:

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from ..errors import UserError
 
 #: Names that are shown where several may be meant.
-_SHOWN = 4
+_MOST_SHOWN = 4
 #: How like a name is that may be meant, and how much less like than the first one.
-_NEAR, _AS_NEAR = 0.75, 0.05
+_SIMILAR, _LESS_SIMILAR = 0.75, 0.05
 _UNKNOWN = re.compile(r"No idea what (?P<word>.+) is!", re.DOTALL)
 _LACKING = re.compile(r".+ did not receive required positional arguments: (?P<names>.+)", re.DOTALL)
 
@@ -51,10 +51,10 @@ def install() -> None:
 def _error(machine: ParseMachine, message: str) -> None:
     if _LACKING.fullmatch(message) and machine.initial.args["help"].value:
         return  # TASK --help: nothing is run, so nothing is missing.
-    raise refusal(_explained(machine, message), machine.context)
+    raise parse_error(_explain(machine, message), machine.context)
 
 
-def refusal(error: UserError, context: ParserContext | None) -> ParseError:
+def parse_error(error: UserError, context: ParserContext | None) -> ParseError:
     """An error as Invoke shows it and ends by it: Invoke's own command with 1, as for all that it refuses."""
     from ..console import as_typed
     from ..redaction import scrub
@@ -65,16 +65,16 @@ def refusal(error: UserError, context: ParserContext | None) -> ParseError:
     return Refused(text, context) if command_name.is_own() else ParseError(text, context)
 
 
-def own(error: ParseError) -> ParseError:
+def as_program_error(error: ParseError) -> ParseError:
     """What Invoke refuses elsewhere than in its parser, as ``azureml-debug`` ends by it."""
     from ..errors import BadValue
 
     if isinstance(error, Refused):
         return error
-    return refusal(BadValue(f"{str(error).rstrip('.!')}.", _help(error.context)), error.context)
+    return parse_error(BadValue(f"{str(error).rstrip('.!')}.", _help_hint(error.context)), error.context)
 
 
-def _explained(machine: ParseMachine, message: str) -> UserError:
+def _explain(machine: ParseMachine, message: str) -> UserError:
     from ..errors import BadValue
 
     context = machine.context
@@ -85,20 +85,20 @@ def _explained(machine: ParseMachine, message: str) -> UserError:
             return unknown_task(word, machine.contexts, sys.argv)
         if word.startswith("-"):
             return _unknown_flag(word, context)
-        return _one_word_more(word, context, machine.contexts)
+        return _unexpected_word(word, context, machine.contexts)
     if match := _LACKING.fullmatch(message):
         names = match["names"].replace("'", "").replace(", ", " ").upper().replace("_", "-")
         return BadValue(f"{task} needs {names}.", f"Type: inv {task} {names}")
     flag: Argument | None = machine.flag
     if flag is None:
-        return BadValue(f"{message.rstrip('.!')}.", _help(context))
+        return BadValue(f"{message.rstrip('.!')}.", _help_hint(context))
     dashed = "--" + str(flag.name).replace("_", "-").rstrip("-")
     if "needed value" in message:
         return BadValue(f"{dashed} needs a value.", f"{dashed} VALUE: {flag.help or 'see inv --help ' + str(task)}")
     return BadValue(f"{dashed} takes no value.", f"Leave the value out: {dashed}")
 
 
-def _help(context: ParserContext | None) -> str:
+def _help_hint(context: ParserContext | None) -> str:
     return f"Help: inv --help {context.name}" if context and context.name else "All tasks: inv --list"
 
 
@@ -125,98 +125,102 @@ def unknown_task(word: str, names: Collection[str], typed: Sequence[str]) -> Use
     if inside:
         problem = f"{word} is a collection of tasks."
         return BadValue(problem, f"Name one of them, such as {inside[-1]}: inv --list {plain}")
-    near = [name for name in names if name.rpartition(".")[2] == plain] or _near(plain, names)
-    return BadValue(problem, f"Did you mean {_or(near)}?" if near else "All tasks: inv --list")
+    similar = [name for name in names if name.rpartition(".")[2] == plain] or _similar_names(plain, names)
+    return BadValue(problem, f"Did you mean {_join_with_or(similar)}?" if similar else "All tasks: inv --list")
 
 
 def unknown_collection(word: str, names: Collection[str]) -> UserError:
     """What is said of a collection that is to be listed and that there is not."""
     from ..errors import BadValue
 
-    near = _near(word, names)
-    return BadValue(f"There is no collection {word}.", f"Did you mean {_or(near)}?" if near else "All: inv --list")
+    similar = _similar_names(word, names)
+    return BadValue(
+        f"There is no collection {word}.", f"Did you mean {_join_with_or(similar)}?" if similar else "All: inv --list"
+    )
 
 
 def _unknown_flag(word: str, context: ParserContext) -> UserError:
     from ..errors import BadValue
-    from . import _guesses
+    from . import _known_flags
 
     flags = [*context.flag_names()]
     problem = f"{context.name} has no flag {word}."
-    note = _guesses.NOTES.get(word)
-    meant = [one for one in _guesses.MEANT.get(word, ()) if one in flags]
+    note = _known_flags.NOTES.get(word)
+    meant = [one for one in _known_flags.SIMILAR_FLAGS.get(word, ()) if one in flags]
     if not meant and note is None:
-        meant = _near(word, [one for one in flags if one.startswith("--")]) if word.startswith("--") else []
+        meant = _similar_names(word, [one for one in flags if one.startswith("--")]) if word.startswith("--") else []
     scripts = ""
     if _takes_remainder(context):
-        scripts = f"Arguments of the script go after `--`: inv {_behind_dashes(context)}"
+        scripts = f"Arguments of the script go after `--`: inv {_with_separator(context)}"
     if meant:
-        return BadValue(problem, f"Did you mean {_or(meant)}?")
-    return BadValue(problem, scripts or note or _named_elsewhere(word, context) or _help(context))
+        return BadValue(problem, f"Did you mean {_join_with_or(meant)}?")
+    return BadValue(problem, scripts or note or _positional_hint(word, context) or _help_hint(context))
 
 
 def _takes_remainder(context: ParserContext) -> bool:
     return any(one.task.takes_remainder for one in context.args.values() if isinstance(one, Flag))
 
 
-def _named_elsewhere(word: str, context: ParserContext) -> str:
+def _positional_hint(word: str, context: ParserContext) -> str:
     """A hint for what is given as a word here: the name of a run or an experiment, a line."""
-    from . import _guesses
+    from . import _known_flags
 
     names = [one.name for one in context.positional_args]
-    wanted = next((name for name in _guesses.WORDS.get(word, ()) if name in names), None)
-    return f"It is given without a flag: inv {context.name} {_guesses.SHOWN[wanted]}" if wanted else ""
+    wanted = next((name for name in _known_flags.POSITIONAL_ARGUMENTS.get(word, ()) if name in names), None)
+    return f"It is given without a flag: inv {context.name} {_known_flags.PLACEHOLDERS[wanted]}" if wanted else ""
 
 
-def _behind_dashes(context: ParserContext) -> str:
+def _with_separator(context: ParserContext) -> str:
     """The command line with what the task does not know behind the dashes."""
     typed = sys.argv[1:]
-    given = typed[typed.index("--") + 1 :] if "--" in typed else []
-    own: list[str] = []
+    script_arguments = typed[typed.index("--") + 1 :] if "--" in typed else []
+    known_words: list[str] = []
     moved: list[str] = []
     known = {*context.flag_names()}
-    into = own
+    target = known_words
     for word in typed[: typed.index("--")] if "--" in typed else typed:
         if word.startswith("-"):
-            into = own if word.partition("=")[0] in known else moved
-        into.append(word)
-    return shlex.join([*own, "--", *moved, *given])
+            target = known_words if word.partition("=")[0] in known else moved
+        target.append(word)
+    return shlex.join([*known_words, "--", *moved, *script_arguments])
 
 
-def _one_word_more(word: str, context: ParserContext, names: Collection[str]) -> UserError:
+def _unexpected_word(word: str, context: ParserContext, names: Collection[str]) -> UserError:
     from ..errors import BadValue
-    from . import _guesses
+    from . import _known_flags
 
     problem = f"{context.name} takes no word {word}."
-    if near := _near(word, names):
-        return BadValue(problem, f"Did you mean the task {_or(near)}?")
+    if similar := _similar_names(word, names):
+        return BadValue(problem, f"Did you mean the task {_join_with_or(similar)}?")
     if f"--{word}" in context.flag_names():
         return BadValue(problem, f"Did you mean --{word}?")
-    flags = [flag for flag in _guesses.FILES.get(PurePath(word).suffix, ()) if flag in context.flag_names()]
+    flags = [
+        flag for flag in _known_flags.FLAGS_BY_SUFFIX.get(PurePath(word).suffix, ()) if flag in context.flag_names()
+    ]
     if flags:
         return BadValue(problem, f"Did you mean {flags[0]} {shlex.quote(word)}?")
     if _takes_remainder(context):
         return BadValue(problem, f"Arguments of the script go after `--`: inv {context.name} … -- {word}")
-    return BadValue(problem, _help(context))
+    return BadValue(problem, _help_hint(context))
 
 
-def _near(word: str, names: Collection[str]) -> list[str]:
+def _similar_names(word: str, names: Collection[str]) -> list[str]:
     import difflib
 
-    begun = [name for name in names if len(word) > 3 and name.startswith(word)]
-    if len(begun) == 1:
-        return begun
-    found = difflib.get_close_matches(word, names, n=_SHOWN, cutoff=_NEAR)
+    with_prefix = [name for name in names if len(word) > 3 and name.startswith(word)]
+    if len(with_prefix) == 1:
+        return with_prefix
+    found = difflib.get_close_matches(word, names, n=_MOST_SHOWN, cutoff=_SIMILAR)
     # Beside one that is nearly the same, others only confuse.
-    return [name for name in found if _likeness(word, name) > _likeness(word, found[0]) - _AS_NEAR]
+    return [name for name in found if _similarity(word, name) > _similarity(word, found[0]) - _LESS_SIMILAR]
 
 
-def _likeness(one: str, other: str) -> float:
+def _similarity(one: str, other: str) -> float:
     import difflib
 
     return difflib.SequenceMatcher(None, other, one).ratio()
 
 
-def _or(names: Sequence[Any]) -> str:
-    *first, last = names[:_SHOWN]
+def _join_with_or(names: Sequence[Any]) -> str:
+    *first, last = names[:_MOST_SHOWN]
     return f"{', '.join(first)} or {last}" if first else str(last)

@@ -39,7 +39,7 @@ class OwnProgram(Program):
             Exit: What was asked for has been shown.
         """
         self.normalize_argv(argv)
-        with _two_lines():
+        with _short_errors():
             self.parse_core_args()
             if self.args.version.value:
                 self.print_version()
@@ -50,7 +50,7 @@ class OwnProgram(Program):
 
     def parse_tasks(self) -> None:
         """Read the tasks and their flags."""
-        with _two_lines():
+        with _short_errors():
             super().parse_tasks()
 
     def parse_cleanup(self) -> None:
@@ -64,9 +64,9 @@ class OwnProgram(Program):
 
         task, collection = self.args.help.value, self.args.list.value
         if isinstance(task, str) and task not in self.parser.contexts:
-            raise _hints.refusal(_hints.unknown_task(task, self.parser.contexts, []), None)
+            raise _hints.parse_error(_hints.unknown_task(task, self.parser.contexts, []), None)
         if isinstance(collection, str) and collection not in self.collection.collections:
-            raise _hints.refusal(_hints.unknown_collection(collection, self.collection.collections), None)
+            raise _hints.parse_error(_hints.unknown_collection(collection, self.collection.collections), None)
         super().parse_cleanup()
 
     def update_config(self, merge: bool = True) -> None:
@@ -75,11 +75,11 @@ class OwnProgram(Program):
 
 
 @contextmanager
-def _two_lines() -> Iterator[None]:
+def _short_errors() -> Iterator[None]:
     """Have what Invoke refuses end in two lines, and with 2."""
     try:
         yield
     except ParseError as error:
         from . import _hints
 
-        raise _hints.own(error) from None
+        raise _hints.as_program_error(error) from None

@@ -14,7 +14,7 @@ from ..logs.interleave import Interleaver, colours
 from ..runs import attachable
 from ..runs import record as records
 from ..runs.record import RunRecord, StepRecord
-from ._stream import write
+from ._log_output import write
 
 #: Seconds for which what was read of a run's record holds, at least. That of thousands of steps takes a while to be
 #: read, so it holds that many times as long.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from invoke import Exit
 
 from ..errors import BadValue, UserError
-from ._quiet import INTERRUPTED
+from ._closed_output import INTERRUPTED
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -24,7 +24,7 @@ RELEASE_HELP = "Show the exception at which the program holds, then let the prog
 
 #: Seconds that a step may take to end after its script has.
 END_SECONDS = 3.0
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 
 
 #: Steps that hold for a debugger that are named.
@@ -46,7 +46,7 @@ def read_inputs(typed: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def read_place(location: str | None, run: str | None) -> tuple[str | None, str | None]:
+def read_location_and_run(location: str | None, run: str | None) -> tuple[str | None, str | None]:
     """The line and the run that `inspect` was given as words: either may be left out, and either may come first."""
     if location is None or ":" in location:
         return location, run
@@ -110,7 +110,7 @@ def remark(found: Sequence[Attachable], reason: str) -> str:
     return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more ranks" if len(texts) > 3 else "")
 
 
-def see_free(found: Sequence[Attachable]) -> None:
+def check_not_attached(found: Sequence[Attachable]) -> None:
     """See that the editor which waits for this command can attach to what was found.
 
     Raises:
@@ -152,7 +152,7 @@ def attach_run(
     if not only_print or report.wanted():
         # With --remote that is what brings the ports home.
         attach(run, found)
-    result = submitted(console, run, found)
+    result = submission_result(console, run, found)
     if only_print:
         show_places(console, result)
     console.result(result)
@@ -173,7 +173,7 @@ def cancel_run(
         if others:
             console.line(f"The run {run.run_id} goes on: {'; '.join(others)}.")
             return
-        run = _until_ended(console, refresh, run, pressed.name())
+        run = _wait_for_end(console, refresh, run, pressed.name())
     if run.final:
         console.line(f"The run {run.run_id} is over already: {run.status}.")
         console.result({"run_id": run.run_id, "status": run.status, "canceled": False})
@@ -185,7 +185,7 @@ def cancel_run(
     console.result({"run_id": run.run_id, "status": run.status, "canceled": canceled, "seconds": console.seconds})
 
 
-def _until_ended(console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, left: str) -> RunRecord:
+def _wait_for_end(console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, left: str) -> RunRecord:
     """Wait a moment for what an editor has left to end by itself; the run as it is then.
 
     A session ends with the script, and the step that the script was the last of a little later: it has completed then,
@@ -193,20 +193,20 @@ def _until_ended(console: Console, refresh: Callable[[RunRecord], RunRecord], ru
     """
     from ..runs.attachable import names_of
 
-    deadline, told = time.monotonic() + END_SECONDS, False
+    deadline, announced = time.monotonic() + END_SECONDS, False
     while True:
         steps = [step for step in run.steps if any(left in some for some in names_of(step).values())]
         goes_on = any(not step.final for step in run.steps)
         if run.final or not steps or (goes_on and all(step.final for step in steps)) or time.monotonic() > deadline:
             return run
-        if not told:
+        if not announced:
             console.line(f"Waiting up to {END_SECONDS:g} s for {steps[0].name} to end by itself.")
-            told = True
-        time.sleep(LOOK_SECONDS)
+            announced = True
+        time.sleep(POLL_SECONDS)
         run = refresh(run)
 
 
-def say_where(console: Console, run: RunRecord, step: str | None) -> None:
+def print_where_held(console: Console, run: RunRecord, step: str | None) -> None:
     """Where the steps that hold can be attached to, and which have gone on alone."""
     from ..flows.watching import again
     from ..runs import attachable
@@ -224,7 +224,7 @@ def say_where(console: Console, run: RunRecord, step: str | None) -> None:
             )
 
 
-def see_success(run: RunRecord, step: str | None = None) -> None:
+def check_success(run: RunRecord, step: str | None = None) -> None:
     """End with exit code 1 where the run, or the step, has failed, its log having been shown.
 
     Raises:
@@ -259,7 +259,9 @@ def follow_run(
     stream_run(console, refresh, run, step, rank, until_held)
 
 
-def stay(console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, rank: int | None = None) -> None:
+def follow_to_end(
+    console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRecord, rank: int | None = None
+) -> None:
     """Stream a run's logs until it ends; Ctrl-C leaves it running.
 
     Where an editor has started it for one step, that step's until the step ends: as long as the command goes on, F5
@@ -280,11 +282,11 @@ def stay(console: Console, refresh: Callable[[RunRecord], RunRecord], run: RunRe
         console.line(f"The run goes on; to end it: inv {run.kind}.cancel --run {run.number}")
         raise Exit(code=INTERRUPTED) from None
     run = refresh(run)
-    see_success(run, step)
+    check_success(run, step)
     console.line(f"{f'The step {step} of the run' if step else 'The run'} {run.run_id} has completed.")
 
 
-def sample_location(run: RunRecord, one: Attachable) -> str:
+def example_location(run: RunRecord, one: Attachable) -> str:
     """A line of a step's script for a first inspection."""
     from pathlib import Path
 
@@ -294,7 +296,7 @@ def sample_location(run: RunRecord, one: Attachable) -> str:
     if one.error is not None and one.what and one.error.get("file"):
         return location(Path(str(one.error["file"])).name, one.error.get("line"))
     command = next(step.command for step in plan.load(run.folder).steps if step.name == one.step.name)
-    for name in _scripts(command):
+    for name in _script_names(command):
         for local, _remote in one.step.mappings:
             line = sample_line(Path(local, name))
             if line is not None:
@@ -302,7 +304,7 @@ def sample_location(run: RunRecord, one: Attachable) -> str:
     return ""
 
 
-def _scripts(command: str) -> list[str]:
+def _script_names(command: str) -> list[str]:
     """The scripts that a command for bash may name: its words, and what looks like one in a text that is no list."""
     import re
     import shlex
@@ -318,7 +320,7 @@ def _scripts(command: str) -> list[str]:
     return words
 
 
-def say_f5(console: Console, found: Sequence[Attachable]) -> None:
+def print_f5(console: Console, found: Sequence[Attachable]) -> None:
     """The launch configurations of what can be attached to, by their names."""
     names = list(dict.fromkeys(one.configuration for one in found))
     shown = ", ".join(f'"{name}"' for name in names[:_MOST_SHOWN])
@@ -338,9 +340,9 @@ def show_debugged(call: Command, run: RunRecord, found: Sequence[Attachable], on
     console = call.console
     console.line()
     if found:
-        say_f5(console, found)
+        print_f5(console, found)
         # Of several ranks one alone would go on, and wait for the others.
-        sample = sample_location(run, found[0]) if len(found) == 1 else ""
+        sample = example_location(run, found[0]) if len(found) == 1 else ""
         if sample:
             console.line(f"Without editor  inv pipeline.inspect {sample} --run {run.number}")
             if found[0].what:
@@ -351,11 +353,11 @@ def show_debugged(call: Command, run: RunRecord, found: Sequence[Attachable], on
     else:
         why = "no step raised" if on_error else "no step has started a Python script that could be debugged"
         console.line(f"The run {run.run_id} has completed, and {why}.")
-    console.result(submitted(call.console, run, found))
+    console.result(submission_result(call.console, run, found))
     call.ready()
 
 
-def submitted(console: Console, run: RunRecord, found: Sequence[Attachable]) -> dict[str, object]:
+def submission_result(console: Console, run: RunRecord, found: Sequence[Attachable]) -> dict[str, object]:
     """What ``--json`` shows of a run that was started or attached to."""
     return {
         "backend": "azureml" if run.in_workspace else "local",

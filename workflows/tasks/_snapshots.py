@@ -35,7 +35,7 @@ _MOST_FRAMES, _MOST_ALIKE = 40, 3
 
 
 @dataclass(frozen=True)
-class Asked:
+class SnapshotSelection:
     """What was typed: which snapshot, and what of it.
 
     Attributes:
@@ -80,26 +80,26 @@ def read_one_rank(text: str | None) -> int | None:
     return number
 
 
-def look(call: Command, found: Callable[[], Found], asked: Asked) -> None:
+def show_snapshot(call: Command, found: Callable[[], Found], selection: SnapshotSelection) -> None:
     """Show one of the snapshots, or list them."""
     from ..snapshots import expression, looking
 
     # What was typed is looked at before anything is fetched.
-    rank, frame = read_one_rank(asked.rank), read_number(asked.frame, "--frame")
-    number = read_number(asked.number, "--number")
+    rank, frame = read_one_rank(selection.rank), read_number(selection.frame, "--frame")
+    number = read_number(selection.number, "--number")
     if None not in (rank, number):
         raise BadValue("--number says which snapshot, and so does --rank.", "Leave out one of the two.")
-    for one in asked.expressions:
+    for one in selection.expressions:
         expression.parse(one)
-    there = found()
-    for error in there.kept.unreadable if there.kept.snapshots else ():
+    found_snapshots = found()
+    for error in found_snapshots.kept.unreadable if found_snapshots.kept.snapshots else ():
         call.console.line(f"  note: {error.problem}")
-    if asked.listed:
-        _list(call.console, there)
+    if selection.listed:
+        _list(call.console, found_snapshots)
         return
-    snapshot = there.choose(rank, number)
-    result = looking.look(snapshot, there.sources(snapshot), frame, asked.expressions)
-    _show(call.console, there, snapshot, result)
+    snapshot = found_snapshots.choose(rank, number)
+    result = looking.look(snapshot, found_snapshots.sources(snapshot), frame, selection.expressions)
+    _show(call.console, found_snapshots, snapshot, result)
     call.console.result(result)
 
 
@@ -109,19 +109,19 @@ def attach_snapshot(call: Command, found: Callable[[], Found], rank: str | None,
     from ..flows.snapshots import open_in_editor, tell_snapshot
 
     number = read_one_rank(rank)
-    there = found()
-    snapshot = there.choose(number)
+    found_snapshots = found()
+    snapshot = found_snapshots.choose(number)
     if report.wanted():
         # The editor is where this was typed.
-        tell_snapshot(there, snapshot)
+        tell_snapshot(found_snapshots, snapshot)
         return
     result = open_in_editor(
         call.settings,
         call.console,
         snapshot.path,
-        there.name(snapshot),
-        there.mappings.get(snapshot.path, ()),
-        there.guesses(snapshot),
+        found_snapshots.name(snapshot),
+        found_snapshots.mappings.get(snapshot.path, ()),
+        found_snapshots.guesses(snapshot),
         not only_print,
     )
     if only_print:
@@ -132,7 +132,7 @@ def attach_snapshot(call: Command, found: Callable[[], Found], rank: str | None,
     call.ready()
 
 
-def say_snapshots(console: Console, run: RunRecord) -> None:
+def print_snapshot_commands(console: Console, run: RunRecord) -> None:
     """Name the command for what each failed step of a run has left."""
     from ..flows.snapshots import command_of
     from ..runs.record import FAILED
@@ -143,7 +143,7 @@ def say_snapshots(console: Console, run: RunRecord) -> None:
             console.line(f"Variables{'' if run.single else f' of {step.name}'} when it failed: {command}")
 
 
-def see_no_rank(rank: str | None) -> None:
+def check_no_rank(rank: str | None) -> None:
     """See that no rank was typed for what is of all of them.
 
     Raises:
@@ -165,12 +165,12 @@ def _list(console: Console, found: Found) -> None:
     for number, (one, row) in enumerate(zip(snapshots, rows, strict=True), 1):
         stopped = row["stopped"]
         place = f"{shown(Path(stopped['file']))}:{stopped['line']}" if stopped else ""
-        console.line(f"{number:>3}  {_who(found, one)}, {one.when}  {place}")
+        console.line(f"{number:>3}  {_origin(found, one)}, {one.when}  {place}")
         console.value(f"     {cut(_first_line(one.raised.line))}")
     console.result({"snapshots": rows})
 
 
-def _who(found: Found, snapshot: Snapshot) -> str:
+def _origin(found: Found, snapshot: Snapshot) -> str:
     """What has failed: the step or the service, where there are several its rank, and process and thread."""
     which = f", rank {snapshot.rank}" if snapshot.rank or len(found.kept.snapshots) > 1 else ""
     process = f", {snapshot.process}" if snapshot.process else ""
@@ -184,7 +184,7 @@ def _show(console: Console, found: Found, snapshot: Snapshot, result: dict[str, 
 
     raised, sources = snapshot.raised, found.sources(snapshot)
     others = len(found.kept.snapshots) - 1
-    console.line(f"{_who(found, snapshot)}, {snapshot.when}")
+    console.line(f"{_origin(found, snapshot)}, {snapshot.when}")
     _show_text(console, raised.line, "")
     for note in raised.notes[:_MOST_NOTES]:
         _show_text(console, note, "  ")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from invoke import Exit
 
 from ..errors import UserError
-from ._quiet import INTERRUPTED
+from ._closed_output import INTERRUPTED
 from ._values import SHOWN_CHARACTERS
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ HELP = {
 
 def show(
     console: Console,
-    look: Callable[[], list[Looked]],
+    read_stacks: Callable[[], list[Looked]],
     expressions: Sequence[str],
     *,
     watch: bool,
@@ -43,7 +43,7 @@ def show(
 
     Args:
         console: Where to.
-        look: Asks them.
+        read_stacks: Reads the stacks of the processes.
         expressions: What was evaluated in each.
         watch: Whether to look again every second, until Ctrl-C or until nothing runs any more.
         all_code: Whether frames of libraries are shown.
@@ -57,7 +57,7 @@ def show(
     try:
         while True:
             try:
-                found = look()
+                found = read_stacks()
             except UserError:
                 if not result:
                     raise
@@ -111,13 +111,13 @@ def show_run(
     """
     from ..flows import stacks
 
-    def look() -> list[Looked]:
+    def read_stacks() -> list[Looked]:
         now = refresh(run)
         only = now.step(step.name) if step is not None else None
         return stacks.look(stacks.targets(now, only, rank), expressions)
 
     notes = stacks.left_out(run, step) if rank is None else []
-    show(console, look, expressions, watch=watch, all_code=all_code, notes=notes, run_id=run.run_id)
+    show(console, read_stacks, expressions, watch=watch, all_code=all_code, notes=notes, run_id=run.run_id)
 
 
 def _show_groups(console: Console, found: list[Looked], expressions: Sequence[str], all_code: bool) -> None:
@@ -190,10 +190,10 @@ def _show_values(console: Console, found: list[Looked], expression: str, before:
     """What an expression is in each process of a step; those that differ from the most are marked."""
     from ..debugger.stack_groups import values
 
-    told = values(found, expression)
-    for text, members in told:
+    groups = values(found, expression)
+    for text, members in groups:
         # Where all differ, as process ids do, none is the odd one.
-        differs = len(members) < len(told[-1][1])
+        differs = len(members) < len(groups[-1][1])
         names = _names(members)
         short = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text)} characters)"
         who = f"  ({names})" if names else ""

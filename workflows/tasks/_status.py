@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..words import in_words
 from . import _agents
 from ._runs import remark
-from ._snapshots import say_snapshots
+from ._snapshots import print_snapshot_commands
 
 if TYPE_CHECKING:
     from ..runs.record import RunRecord
@@ -33,16 +33,16 @@ def show_status(call: Command, found: RunRecord) -> None:
     logged = {step.name: read_run(found.step_folder(step.name), step.run_id, last=True) for step in found.steps}
     for step in found.steps:
         took = in_words(step.seconds) if step.started else ""
-        said = remark(states[step.name], step.reason or step.waits_for)
+        remarks = remark(states[step.name], step.reason or step.waits_for)
         status = step.phases[-1][0] if step.phases and not step.final else step.status
-        console.line(f"  {step.name:<{width}}  {status:<10}  {took:>8}  {said}".rstrip())
+        console.line(f"  {step.name:<{width}}  {status:<10}  {took:>8}  {remarks}".rstrip())
         texts = [f"{name} {format_value(value)}" for name, value in logged[step.name].last().items()]
         texts += [f"{name}={format_value(value)}" for name, value in logged[step.name].params.items()]
         if texts:
             console.line(f"  {'':<{width}}  {', '.join(texts[:SHOWN_LOGGED])}")
     console.line(f"Logs and outputs: {shown_path(found.folder)}")
-    agents = _agents.say(console, call.project, found.kind, found.run_id, found.number)
-    say_snapshots(console, found)
+    agents = _agents.show_sessions(console, call.project, found.kind, found.run_id, found.number)
+    print_snapshot_commands(console, found)
     result = found.as_json()
     for entry in result["steps"]:
         entry["endpoints"] = [one.as_json() for one in states[entry["name"]]]

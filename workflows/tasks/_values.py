@@ -20,9 +20,9 @@ def cut(value: str) -> str:
     if len(value) <= SHOWN_CHARACTERS:
         return value
     # debugpy leaves out the middle of a long text; the debuggee's side says how long it is then.
-    whole, _, told = value.rpartition(" (")
-    if whole and told.endswith(" characters)") and told.removesuffix(" characters)").isdigit():
-        return f"{whole[:SHOWN_CHARACTERS]}… ({told}"
+    whole, _, length = value.rpartition(" (")
+    if whole and length.endswith(" characters)") and length.removesuffix(" characters)").isdigit():
+        return f"{whole[:SHOWN_CHARACTERS]}… ({length}"
     return f"{value[:SHOWN_CHARACTERS]}… ({len(value)} characters; --json shows all)"
 
 

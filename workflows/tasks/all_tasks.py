@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Collection
 
-from . import _hints, _quiet, azureml, container, deploy, experiment, mcp, pipeline, remote, vscode
+from . import _closed_output, _hints, azureml, container, deploy, experiment, mcp, pipeline, remote, vscode
 from .doctor import doctor
 
 MODULES = (deploy, container, pipeline, experiment, remote, azureml, vscode, mcp)
@@ -19,6 +19,6 @@ def collected() -> Collection:
     return made
 
 
-_quiet.install()
+_closed_output.install()
 _hints.install()
 namespace = collected()

@@ -8,15 +8,15 @@ WORKSPACE = ("subscription_id", "resource_group", "workspace", "auth", "sdk", "c
 
 
 @command(settings=WORKSPACE, json=True, interrupted="Nothing was changed.")
-def check(run: Command) -> None:
+def check(call: Command) -> None:
     """Check what works with the workspace, one line each."""
     from invoke import Exit
 
     from ..azureml.checks import findings
     from ..findings import show
 
-    with run.console.step("check") as step:
+    with call.console.step("check") as step:
         step.hidden = True
-        fine = show(run.console, findings(run.settings, run.console.line))
+        fine = show(call.console, findings(call.settings, call.console.line))
     if not fine:
         raise Exit(code=1)

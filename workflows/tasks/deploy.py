@@ -10,8 +10,8 @@ from ..debugger.any_client import PRINT_HELP, show_places
 from ..errors import BadValue
 from . import _agents
 from ._command import Command, command
-from ._looks import LOOKS_HELP, LOOKS_ITERABLE
-from ._snapshots import SNAPSHOT_HELP, SNAPSHOT_HELPS, Asked, attach_snapshot, look
+from ._inspect_flags import INSPECT_HELP, INSPECT_ITERABLE
+from ._snapshots import SNAPSHOT_HELP, SNAPSHOT_HELPS, SnapshotSelection, attach_snapshot, show_snapshot
 from ._stacks import HELP as STACKS_HELP
 from .container import stop_service
 
@@ -49,38 +49,38 @@ MODEL_HELP = {
 GENERATE_HELP = {"generate_dockerfile": "With --source azureml: download the build context and build the image here."}
 
 
-def _deployment(run: Command, held: bool = True) -> Deployment:
+def _deployment(call: Command, held: bool = True) -> Deployment:
     """What is done with the service that there is."""
     from ..flows.deployment import Deployment
 
-    return Deployment(run.settings, run.console, held=held)
+    return Deployment(call.settings, call.console, held=held)
 
 
-def _described(run: Command, wait: bool = False, source: Source | None = None, env: Sequence[str] = ()) -> Deployment:
+def _described(call: Command, wait: bool = False, source: Source | None = None, env: Sequence[str] = ()) -> Deployment:
     """What makes a service, with what the deployment's file says of it, where one is named."""
     from ..flows.deployment import Deployment
 
-    if run.settings.deployment is None:
-        return Deployment(run.settings, run.console, wait, True, source, env)
+    if call.settings.deployment is None:
+        return Deployment(call.settings, call.console, wait, True, source, env)
     from ..deployments import overlay
 
     if source is not None:
-        overlay.refuse_with_packages(run.settings)
-        run.console.line("  note: AML_DEPLOYMENT_FILE does not count with --source azureml")
-        return Deployment(run.settings, run.console, wait, True, source, env)
+        overlay.refuse_with_packages(call.settings)
+        call.console.line("  note: AML_DEPLOYMENT_FILE does not count with --source azureml")
+        return Deployment(call.settings, call.console, wait, True, source, env)
     from ..azureml.named_assets import model_downloader
 
-    found = overlay.described(run.settings, model_downloader(run.settings, run.console))
+    found = overlay.described(call.settings, model_downloader(call.settings, call.console))
     for note in found.notes:
-        run.console.line(f"  note: {note}")
-    return Deployment(found.settings, run.console, wait, True, None, env, found.deployment)
+        call.console.line(f"  note: {note}")
+    return Deployment(found.settings, call.console, wait, True, None, env, found.deployment)
 
 
-def _with_model(run: Command, model: str) -> None:
+def _with_model(call: Command, model: str) -> None:
     """Bring a registered model here: from now on it is the model folder of the settings."""
     from ..azureml.named_assets import with_model
 
-    run.settings = with_model(run.settings, run.console, model)
+    call.settings = with_model(call.settings, call.console, model)
 
 
 def _source(source: str, model: str | None, generate_dockerfile: bool, needs_model: bool = True) -> Source | None:
@@ -95,19 +95,19 @@ def _source(source: str, model: str | None, generate_dockerfile: bool, needs_mod
     settings=(*ENVIRONMENT, *WORKSPACE, "score_script", "source_directory", "model_dir"),
     help={**SOURCE_HELP, **GENERATE_HELP},
 )
-def build(run: Command, source: str = "local", model: str | None = None, generate_dockerfile: bool = False) -> None:
+def build(call: Command, source: str = "local", model: str | None = None, generate_dockerfile: bool = False) -> None:
     """Build the inference environment, unless it is built already."""
     chosen = _source(source, model, generate_dockerfile)
-    with _held(run):
-        _described(run, source=chosen).build()
+    with _held(call):
+        _described(call, source=chosen).build()
 
 
 @command(settings=(*ENVIRONMENT, "model_dir", "image_tag"), help=SOURCE_HELP)
-def tag(run: Command, source: str = "local", model: str | None = None) -> None:
+def tag(call: Command, source: str = "local", model: str | None = None) -> None:
     """Tag the built environment debug:1, the tag that deploy.run takes."""
     chosen = _source(source, model, False, needs_model=False)
-    with _held(run):
-        _described(run, source=chosen).tag()
+    with _held(call):
+        _described(call, source=chosen).tag()
 
 
 @command(
@@ -120,29 +120,29 @@ def run(call: Command, env: list[str], wait: bool = False) -> None:
 
 
 @command()
-def runsvdir(run: Command) -> None:
+def runsvdir(call: Command) -> None:
     """Start the services in the container, and check that they serve."""
-    with _held(run):
-        _deployment(run).runsvdir()
+    with _held(call):
+        _deployment(call).runsvdir()
 
 
 @command(
     json=True,
     help={"print": PRINT_HELP, "snapshot": SNAPSHOT_HELP, "take_over": _agents.TAKE_OVER_HELP},
 )
-def attach_config(run: Command, print: bool = False, snapshot: bool = False, take_over: bool = False) -> None:
+def attach_config(call: Command, print: bool = False, snapshot: bool = False, take_over: bool = False) -> None:
     """Write the launch configuration of the running service to .vscode/launch.json, or print it."""
     from ..flows.deployment import CONFIGURATION
 
     if snapshot:
         from ..flows.snapshots import of_service
 
-        attach_snapshot(run, lambda: of_service(run.settings), None, print)
+        attach_snapshot(call, lambda: of_service(call.settings), None, print)
         return
     if take_over:
-        _agents.take_over(run.console, run.project, "")
-    with _held(run):
-        deployment = _deployment(run)
+        _agents.take_over(call.console, call.project, "")
+    with _held(call):
+        deployment = _deployment(call)
         deployment.attach_config(write=not print)
         service = deployment.running()
     assert service is not None
@@ -152,8 +152,8 @@ def attach_config(run: Command, print: bool = False, snapshot: bool = False, tak
         "launch_configuration": CONFIGURATION,
     }
     if print:
-        show_places(run.console, result)
-    run.console.result(result)
+        show_places(call.console, result)
+    call.console.result(result)
 
 
 @command(
@@ -174,7 +174,7 @@ def attach_config(run: Command, print: bool = False, snapshot: bool = False, tak
     paths={"data": "path"},
 )
 def debug(
-    run: Command,
+    call: Command,
     env: list[str],
     wait: bool = False,
     follow: bool = False,
@@ -193,20 +193,20 @@ def debug(
 
         if env or source != "local":
             raise BadValue("--env and --source are not for batch deployments.", "Put variables into its file.")
-        debug_batch(run, data, mini_batch, follow, dry_run)
+        debug_batch(call, data, mini_batch, follow, dry_run)
         return
     if dry_run:
-        _dry_run(run, env)
+        _dry_run(call, env)
         return
     if source == "local" and not generate_dockerfile and model is not None and model.startswith("azureml:"):
-        _with_model(run, model)
+        _with_model(call, model)
         model = None
     chosen = _source(source, model, generate_dockerfile)
-    with _held(run):
-        deployment = _described(run, wait, source=chosen, env=env)
+    with _held(call):
+        deployment = _described(call, wait, source=chosen, env=env)
         joined = deployment.join() if pressed.name() else None
         result = joined or deployment.debug()
-    console, sample = run.console, _sample(deployment)
+    console, sample = call.console, _sample(deployment)
     console.line()
     console.line(f'Press F5 in VS Code: "{result["launch_configuration"]}"')
     console.line(f"Post to         {result['scoring_url']}  (curl -H 'Content-Type: application/json' -d @FILE)")
@@ -215,37 +215,37 @@ def debug(
     console.line("After an edit   inv deploy.reload")
     console.line("Stop            inv container.stop")
     console.result(result)
-    run.ready()
+    call.ready()
     if follow:
-        from ._stream import stream
+        from ._log_output import stream
 
-        stream(run.console, deployment.logs(follow=True))
+        stream(call.console, deployment.logs(follow=True))
 
 
-def _dry_run(run: Command, env: Sequence[str]) -> None:
+def _dry_run(call: Command, env: Sequence[str]) -> None:
     from invoke import Exit
 
     from ..findings import show
     from ..flows.dry_run import findings
 
-    if not show(run.console, findings(run.settings, env)):
+    if not show(call.console, findings(call.settings, env)):
         raise Exit(code=1)
 
 
 @command(json=True, interrupted="The service may be without score.py.")
-def reload(run: Command) -> None:
+def reload(call: Command) -> None:
     """Put the edited score.py into the running service."""
-    with _held(run):
-        deployment = _deployment(run)
+    with _held(call):
+        deployment = _deployment(call)
         deployment.reload()
         service = deployment.running()
     assert service is not None
-    run.console.result({"scoring_url": service.scoring_url, "seconds": run.console.seconds})
+    call.console.result({"scoring_url": service.scoring_url, "seconds": call.console.seconds})
 
 
 def _stdin_here(_run: Command, values: dict[str, Any]) -> bool:
     """With ``--remote``: standard input is this machine's."""
-    from ._looks import read_stdin
+    from ._inspect_flags import read_stdin
 
     if values.get("request") == "-":
         try:
@@ -268,10 +268,10 @@ def _stdin_here(_run: Command, values: dict[str, Any]) -> bool:
         "header": "NAME=VALUE: header of the request; may be repeated.",
         "method": "POST, GET or OPTIONS; default: POST.",
         "repeat": "N: post it N times, one after the other; default: 1.",
-        **LOOKS_HELP,
+        **INSPECT_HELP,
         "timeout": "Seconds to wait for the stop, and then for the response; default: 60.",
     },
-    iterable=["form", "query", "header", *LOOKS_ITERABLE],
+    iterable=["form", "query", "header", *INSPECT_ITERABLE],
     positional=["location"],
     optional=["failed", "on_error"],
     paths={"location": "file:line", "at": "file:line", "request": "path or name", "form": "name=@path"},
@@ -279,7 +279,7 @@ def _stdin_here(_run: Command, values: dict[str, Any]) -> bool:
     interrupted="The program goes on.",
 )
 def inspect(
-    run: Command,
+    call: Command,
     eval: list[str],
     at: list[str],
     set: list[str],
@@ -308,111 +308,118 @@ def inspect(
     """Stop at lines during a request, or where it raises, and show stack, values and response, without an editor."""
     from ..flows.inspected import Look, not_given
     from ..flows.request import read, typed_body
+    from ._inspect_flags import (
+        InspectFlags,
+        InspectionPrinter,
+        print_unreached,
+        read_inspection,
+        read_number,
+        read_stdin,
+    )
     from ._inspection import read_failed, show_response
-    from ._looks import Shown, Typed, read_looks, read_number, read_stdin, say_missed
 
     number = read_failed(failed)
     sent = (request, content_type, method, *form, *query, *header)
     is_given = number is not None or any(sent)
     if number is not None and any(sent):
         raise BadValue("--failed posts a request that is kept.", "Leave out what says another one.")
-    typed = Typed(
+    typed = InspectFlags(
         *(location, at, eval, set, when, hits, times, log, steps, step_into, frames, depth, all_code),
         *(timeout, on_error, all_locals),
     )
     if typed.locations and on_error:
         raise BadValue("One stop at a time: at a line, or with --on-error where the request raises.", "Leave out one.")
-    wanted = read_looks(typed)
-    shown = Shown(run.console, [run.settings.project], all_code)
+    wanted = read_inspection(typed)
+    shown = InspectionPrinter(call.console, [call.settings.project], all_code)
     file, body = typed_body(request, read_stdin)
     posted = read(file, content_type, method, form, query, header, body)
     often, anywhere = read_number("repeat", repeat, 1), not (typed.locations or on_error) and number is None
     look = Look(typed.locations, posted, wanted, is_given, repeat=often, at_breakpoint=anywhere)
     seen: dict[str, Any] = {}
     try:
-        seen = _deployment(run, held=False).inspect(look, number, shown.tell)
+        seen = _deployment(call, held=False).inspect(look, number, shown.show)
         if seen["response"] is None:
             return
         if look.repeat == 1:
-            show_response(run.console, seen["response"])
-        say_missed(run.console, seen)
+            show_response(call.console, seen["response"])
+        print_unreached(call.console, seen)
         if not is_given and (error := not_given(seen["response"])):
             raise error
     finally:
         # Whatever becomes of the request.
-        if seen or shown.seen:
-            run.console.result(seen or {**shown.seen, "response": None})
+        if seen or shown.results:
+            call.console.result(seen or {**shown.results, "response": None})
 
 
 @command(json=True, help=STACKS_HELP, iterable=["eval"])
-def stacks(run: Command, eval: list[str], watch: bool = False, all_code: bool = False) -> None:
+def stacks(call: Command, eval: list[str], watch: bool = False, all_code: bool = False) -> None:
     """Show where the service's processes, threads and tasks stand now, without stopping them."""
     from ..flows.stacks import look
     from ._stacks import show
 
-    target = _deployment(run, held=False).stack_target()
-    show(run.console, lambda: look([target], eval), eval, watch=watch, all_code=all_code)
+    target = _deployment(call, held=False).stack_target()
+    show(call.console, lambda: look([target], eval), eval, watch=watch, all_code=all_code)
 
 
 @command(json=True, help={name: text for name, text in SNAPSHOT_HELPS.items() if name != "rank"}, iterable=["eval"])
 def snapshot(
-    run: Command, eval: Sequence[str], number: str | None = None, frame: str | None = None, list: bool = False
+    call: Command, eval: Sequence[str], number: str | None = None, frame: str | None = None, list: bool = False
 ) -> None:
     """Show the snapshot of the service's last exception: the exception, the stack, the variables."""
     from ..flows.snapshots import of_service
 
-    look(run, lambda: of_service(run.settings), Asked(None, number, frame, tuple(eval), list))
+    show_snapshot(call, lambda: of_service(call.settings), SnapshotSelection(None, number, frame, tuple(eval), list))
 
 
 @command(json=True)
-def status(run: Command) -> None:
+def status(call: Command) -> None:
     """Show the service, whether it waits for a debugger, and which agents are attached."""
     from ..debugger.readiness import current_state
     from ..paths import shown
 
-    there = _deployment(run, held=False)
+    there = _deployment(call, held=False)
     service = there.running()
     if service is None:
-        run.console.line("No service of this project is running.")
-        run.console.result({"service": None, "agents": []})
+        call.console.line("No service of this project is running.")
+        call.console.result({"service": None, "agents": []})
         return
     state = there.state(service)
     debugger = current_state(service.events) if state == "running" else None
-    run.console.line(f"{service.name}  {state}  {service.engine}  {shown(service.score_script)}")
+    call.console.line(f"{service.name}  {state}  {service.engine}  {shown(service.score_script)}")
     if service.started and state == "running":
-        run.console.line(f"Post to   {service.scoring_url}")
-        run.console.line(f"Debugger  {service.endpoint.host}:{service.endpoint.port}  {debugger or ''}".rstrip())
-    agents = _agents.say(run.console, run.project, "deploy", "")
+        call.console.line(f"Post to   {service.scoring_url}")
+        call.console.line(f"Debugger  {service.endpoint.host}:{service.endpoint.port}  {debugger or ''}".rstrip())
+    agents = _agents.show_sessions(call.console, call.project, "deploy", "")
     told = {"name": service.name, "engine": service.engine, "status": state, "debugger": debugger}
-    run.console.result({"service": told, "agents": agents})
+    call.console.result({"service": told, "agents": agents})
 
 
 @command(json=True)
-def requests(run: Command) -> None:
+def requests(call: Command) -> None:
     """List the requests that failed; deploy.inspect --failed N posts one again."""
-    service, found = _deployment(run).failed_requests()
+    service, found = _deployment(call).failed_requests()
     for one in found:
-        run.console.value(one.as_text(service))
+        call.console.value(one.as_text(service))
     if found:
-        run.console.line(f"Look at one    inv deploy.inspect --failed {found[-1].number}")
+        call.console.line(f"Look at one    inv deploy.inspect --failed {found[-1].number}")
     else:
-        run.console.line("No request to the service has failed since it was started.")
-    run.console.result({"requests": [one.as_json(service) for one in found]})
+        call.console.line("No request to the service has failed since it was started.")
+    call.console.result({"requests": [one.as_json(service) for one in found]})
 
 
 @command(json=True)
-def stop(run: Command) -> None:
+def stop(call: Command) -> None:
     """Stop and remove the deployed service; the same as container.stop."""
     # A task of its own: Invoke takes the help out of one that stands in two collections.
-    stop_service(run)
+    stop_service(call)
 
 
-def _held(run: Command) -> AbstractContextManager[None]:
+def _held(call: Command) -> AbstractContextManager[None]:
     """The project's deployment for this command alone."""
     from ..project import exclusive
     from ..sessions import session_folder
 
-    return exclusive(session_folder(run.settings.project), run.name)
+    return exclusive(session_folder(call.settings.project), call.name)
 
 
 def _sample(deployment: Deployment) -> str:

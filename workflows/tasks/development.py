@@ -37,24 +37,24 @@ def _several() -> list[str]:
     return ["-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal"]
 
 
-def _code(run: Command, *arguments: str, **environ: str) -> int:
+def _code(call: Command, *arguments: str, **environ: str) -> int:
     import os
 
     command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, cwd=run.project, env={**os.environ, **environ}, check=False).returncode
+    return subprocess.run(command, cwd=call.project, env={**os.environ, **environ}, check=False).returncode
 
 
-def _python(run: Command, *arguments: str, **environ: str) -> None:
-    code = _code(run, *arguments, **environ)
+def _python(call: Command, *arguments: str, **environ: str) -> None:
+    code = _code(call, *arguments, **environ)
     if code:
         raise Exit(code=code)
 
 
-def _at_once(run: Command, record: Path) -> list[int]:
+def _at_once(call: Command, record: Path) -> list[int]:
     """Run the tests of the editor one after the other, and all others beside them, several at once.
 
     Args:
-        run: The command.
+        call: The command.
         record: A folder in which pytest notes what has failed.
 
     Returns:
@@ -66,18 +66,18 @@ def _at_once(run: Command, record: Path) -> list[int]:
     with tempfile.TemporaryFile() as said:
         beside = subprocess.Popen(
             [sys.executable, "-m", "pytest", *_noting(record / "editor"), *EDITOR],
-            cwd=run.project,
+            cwd=call.project,
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,
         )
         try:
-            code = _code(run, "pytest", *_noting(record / "others"), *_several(), *OTHERS, *ignored)
+            code = _code(call, "pytest", *_noting(record / "others"), *_several(), *OTHERS, *ignored)
         finally:
             # Ctrl-C reaches it, too, and what it has begun is ended.
             beside.wait()
             said.seek(0)
-            run.console.line(said.read().decode(errors="replace"))
+            call.console.line(said.read().decode(errors="replace"))
     return [code, beside.returncode]
 
 
@@ -94,24 +94,24 @@ def failed_in(record: Path) -> list[str]:
     return [name for note in notes for name in json.loads(note.read_text(encoding="utf-8"))]
 
 
-def _whole(run: Command) -> int:
+def _whole(call: Command) -> int:
     """Run all tests, and once more alone the few that failed beside others; the exit code."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder)
-        codes = _at_once(run, record)
+        codes = _at_once(call, record)
         failed = failed_in(record)
     # 1: some tests failed. Anything else is no matter of single tests.
     if not any(codes) or set(codes) - {0, 1} or not 0 < len(failed) <= ONCE_MORE:
         # A run that a signal has ended has a negative code.
         return next((code for code in codes if code), 0)
-    run.console.line(f"\nOnce more, alone, since a busy machine may be the cause: {len(failed)} of the tests")
-    code = _code(run, "pytest", *failed)
+    call.console.line(f"\nOnce more, alone, since a busy machine may be the cause: {len(failed)} of the tests")
+    code = _code(call, "pytest", *failed)
     if code == 0:
-        run.console.line("\nThese failed beside others and passed alone. They need a look:")
+        call.console.line("\nThese failed beside others and passed alone. They need a look:")
         for name in failed:
-            run.console.line(f"  {name}")
+            call.console.line(f"  {name}")
     return code
 
 
@@ -120,38 +120,38 @@ def _whole(run: Command) -> int:
     help={"quick": "Only what needs no engine and no editor, with this Python alone: for every day."},
     takes_remainder=True,
 )
-def test(run: Command, quick: bool = False) -> None:
+def test(call: Command, quick: bool = False) -> None:
     """Run the tests, several at once; `-- ARGUMENTS` are handed to pytest instead."""
     _needs("pytest")
     _needs("xdist")
-    if run.remainder():
-        _python(run, "pytest", *run.remainder())
+    if call.remainder():
+        _python(call, "pytest", *call.remainder())
     elif quick:
-        _python(run, "pytest", *_several(), *QUICK, AZUREML_DEBUG_TEST_QUICK="1")
-    elif code := _whole(run):
+        _python(call, "pytest", *_several(), *QUICK, AZUREML_DEBUG_TEST_QUICK="1")
+    elif code := _whole(call):
         raise Exit(code=code)
 
 
 @command(help={"fix": "Mend what can be mended."})
-def lint(run: Command, fix: bool = False) -> None:
+def lint(call: Command, fix: bool = False) -> None:
     """Check style and types."""
     _needs("ruff")
-    _python(run, "ruff", "check", *(["--fix"] if fix else []), ".")
-    _python(run, "ruff", "format", *([] if fix else ["--check"]), ".")
-    _python(run, "mypy")
+    _python(call, "ruff", "check", *(["--fix"] if fix else []), ".")
+    _python(call, "ruff", "format", *([] if fix else ["--check"]), ".")
+    _python(call, "mypy")
 
 
 @command(interrupted="docs/reference.md is whole.")
-def docs(run: Command) -> None:
+def docs(call: Command) -> None:
     """Write docs/reference.md anew, from the settings and tasks as the code has them."""
     from ..reference import reference
 
-    page = run.project / "docs" / "reference.md"
+    page = call.project / "docs" / "reference.md"
     text = reference()
     stale = not page.exists() or page.read_text(encoding="utf-8") != text
     if stale:
         page.write_text(text, encoding="utf-8")
-    run.console.line(f"docs/reference.md {'written' if stale else 'unchanged'}")
+    call.console.line(f"docs/reference.md {'written' if stale else 'unchanged'}")
 
 
 #: With these, Invoke lists tasks.

@@ -6,12 +6,12 @@ from ._command import Command, command
 
 
 @command(json=True)
-def doctor(run: Command) -> None:
+def doctor(call: Command) -> None:
     """Check what works here, one line each, and say what to do about the rest."""
     from invoke import Exit
 
     from ..doctor import findings
     from ..findings import show
 
-    if not show(run.console, findings(run.settings)):
+    if not show(call.console, findings(call.settings)):
         raise Exit(code=1)

@@ -16,36 +16,36 @@ from ..errors import BadValue, UserError
 from ..paths import absolute
 from ..words import in_words
 from . import _agents
+from ._closed_output import INTERRUPTED
 from ._command import Command, command
-from ._looks import LOOKS_HELP, LOOKS_ITERABLE, ON_ERROR_HELP
-from ._quiet import INTERRUPTED
+from ._inspect_flags import INSPECT_HELP, INSPECT_ITERABLE, ON_ERROR_HELP
 from ._runs import (
     LOCATION_HELP,
     RELEASE_HELP,
     attach_run,
     cancel_run,
+    check_not_attached,
+    check_success,
+    example_location,
+    follow_to_end,
+    print_f5,
+    print_where_held,
     read_inputs,
-    read_place,
+    read_location_and_run,
     read_rank,
     read_ranks,
     remark,
-    sample_location,
-    say_f5,
-    say_where,
-    see_free,
-    see_success,
-    stay,
-    submitted,
+    submission_result,
 )
 from ._snapshots import (
     SNAPSHOT_HELP,
     SNAPSHOT_HELPS,
     SNAPSHOT_RANK_HELP,
-    Asked,
+    SnapshotSelection,
     attach_snapshot,
-    look,
-    say_snapshots,
-    see_no_rank,
+    check_no_rank,
+    print_snapshot_commands,
+    show_snapshot,
 )
 from ._stacks import HELP as STACKS_HELP
 
@@ -75,9 +75,9 @@ RUN_OPTIONS = {
     "follow": "Keep showing the log until the run ends; after Ctrl-C the run goes on.",
 }
 LEFT = "The run goes on; inv experiment.cancel ends it."
-#: Runs nested in one that are shown.
+#: Nested runs that are shown.
 SHOWN_NESTED = 20
-#: Bytes of what was logged that are read for the last values.
+#: Bytes that are read at the end of what a run has logged, for the last values.
 LAST_BYTES = 64 * 1024
 
 
@@ -120,7 +120,7 @@ def _options(
     places: dict[str, Path | str] = {}
     for entry in data:
         name, equals, path = entry.partition("=")
-        # Its name becomes a part of a variable's.
+        # The name becomes part of an environment variable's name.
         if not equals or not path or not re.fullmatch(r"\w+", name, re.ASCII):
             raise BadValue(
                 f"--data must be NAME=PATH, not {entry!r}.", "Correct it; a name has letters, digits and _ only."
@@ -128,7 +128,7 @@ def _options(
         places[name] = path if is_in_workspace(path) else absolute(path)
     return RunOptions(
         script=None if script is None else absolute(script),
-        # Nothing after a `--` means no arguments; without it they stay as they were.
+        # A bare `--` means no arguments; without it the arguments stay as they were.
         arguments=call.remainder() if "--" in sys.argv else None,
         environment=environment,
         data=places or None,
@@ -138,7 +138,7 @@ def _options(
 
 
 def _edit_here(call: Command, values: dict[str, Any]) -> bool:
-    """With ``--remote --edit``: the person's editor is here, so the run configuration is made and edited here."""
+    """With ``--remote --edit``: create and edit the run configuration on this machine, where the editor is."""
     if not values["edit"] or values["once"]:
         return False
     from ..experiments.configure import configure
@@ -199,9 +199,9 @@ def run(
     call.console.line(f"Its log   inv experiment.logs --run {started.number} --follow")
     call.console.line(f"Look      inv experiment.show --run {started.number}")
     call.console.line(f"End it    inv experiment.cancel --run {started.number}")
-    call.console.result(submitted(call.console, started, []))
+    call.console.result(submission_result(call.console, started, []))
     if follow:
-        stay(call.console, flow.refresh, started, number)
+        follow_to_end(call.console, flow.refresh, started, number)
 
 
 @command(
@@ -249,15 +249,15 @@ def debug(
     request = DebugRequest(rank=read_ranks(rank, on_error), on_error=on_error, wait=wait, children=children)
     flow = _flow(call)
     joined = flow.join(name, request) if pressed.name() else None
-    see_free(joined[1] if joined else ())
+    check_not_attached(joined[1] if joined else ())
     started, found = joined or flow.debug(
         name, _options(call, script, environment, data, edit, once, job, input), request
     )
     console = call.console
     console.line()
     if found:
-        say_f5(console, found)
-        sample = sample_location(started, found[0]) if len(found) == 1 else ""
+        print_f5(console, found)
+        sample = example_location(started, found[0]) if len(found) == 1 else ""
         if sample:
             console.line(f"Without editor  inv experiment.inspect {sample} --run {started.number}")
             if found[0].what:
@@ -267,10 +267,10 @@ def debug(
     else:
         why = "the script did not raise" if on_error else "it has started no Python script that could be debugged"
         console.line(f"The run {started.run_id} has completed, and {why}.")
-    console.result(submitted(console, started, found))
+    console.result(submission_result(console, started, found))
     call.ready()
     if follow:
-        stay(console, flow.refresh, started)
+        follow_to_end(console, flow.refresh, started)
 
 
 @command(
@@ -299,7 +299,7 @@ def attach(
     if snapshot:
         attach_snapshot(call, lambda: flow.snapshots(chosen), rank, print)
         return
-    see_no_rank(rank)
+    check_no_rank(rank)
     if take_over:
         _agents.take_over(call.console, call.project, chosen.run_id)
     found = flow.tail_log(chosen)
@@ -316,10 +316,10 @@ def attach(
         "run": RUN_HELP,
         "rank": "Rank of a distributed script, if several are debugged; all: all of them, side by side.",
         "on_error": ON_ERROR_HELP,
-        **LOOKS_HELP,
+        **INSPECT_HELP,
         "timeout": "Seconds to wait for the stop; default: 60.",
     },
-    iterable=LOOKS_ITERABLE,
+    iterable=INSPECT_ITERABLE,
     positional=["location", "run"],
     optional=["on_error"],
     paths={"location": "file:line", "at": "file:line"},
@@ -348,16 +348,16 @@ def inspect(
     on_error: str | None = None,
 ) -> None:
     """Stop at lines of the script, or look at where it holds, and show stack and values, without an editor."""
-    from ._looks import Typed, look_at_run
+    from ._inspect_flags import InspectFlags, inspect_run
 
-    location, run = read_place(location, run)
-    typed = Typed(
+    location, run = read_location_and_run(location, run)
+    typed = InspectFlags(
         *(location, at, eval, set, when, hits, times, log, steps, step_into, frames, depth, all_code),
         *(timeout, on_error, all_locals),
     )
     flow = _flow(call)
     found = flow.find(run)
-    result = look_at_run(call, found, typed, rank, release, lambda look, tell: flow.inspect(found, look, tell))
+    result = inspect_run(call, found, typed, rank, release, lambda look, report: flow.inspect(found, look, report))
     call.console.result(result)
 
 
@@ -396,7 +396,9 @@ def snapshot(
 ) -> None:
     """Show the snapshot of a failed script: the exception, the stack, the variables."""
     flow = _flow(call)
-    look(call, lambda: flow.snapshots(flow.find(run)), Asked(rank, number, frame, tuple(eval), list))
+    show_snapshot(
+        call, lambda: flow.snapshots(flow.find(run)), SnapshotSelection(rank, number, frame, tuple(eval), list)
+    )
 
 
 @command(json=True, help={"all": "List every run, not only the latest ten."})
@@ -481,8 +483,8 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
 
         latest.say(console, call.project, "experiment", "experiment.show", found.created)
     states = attachable.of_run(found)
-    said = remark(states, found.steps[0].reason or found.reason)
-    console.line(f"{found.run_id}  {found.status}{f': {said}' if said else ''}")
+    remarks = remark(states, found.steps[0].reason or found.reason)
+    console.line(f"{found.run_id}  {found.status}{f': {remarks}' if remarks else ''}")
     if found.trouble:
         console.line(f"  as last heard: the workspace: {found.trouble}")
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.created))
@@ -496,7 +498,7 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
     }
     for title, text in rows.items():
         console.line(f"  {title:<10}{text}")
-    say_snapshots(console, found)
+    print_snapshot_commands(console, found)
     of_mlflow = {"Parameters": logged.params, "Tags": logged.tags, "Properties": logged.properties}
     for title, values in {"Metrics": logged.last(), **of_mlflow}.items():
         if values:
@@ -518,7 +520,7 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
         console.line(plot)
         for line in draw(logged.series(plot), min(console.width, 100)):
             console.line(line)
-    agents = _agents.say(console, call.project, found.kind, found.run_id, found.number)
+    agents = _agents.show_sessions(console, call.project, found.kind, found.run_id, found.number)
     result = {**found.as_json(), **logged.as_json(), "endpoints": [one.as_json() for one in states if one.open]}
     result["agents"] = agents
     if plot is not None:
@@ -540,9 +542,9 @@ def logs(call: Command, run: str | None = None, build: bool = False, follow: boo
     """Show the log of a run's script, or of its environment's build."""
     from ..flows.experiment import control_log
     from ..runs import record as records
+    from ._log_output import stream
     from ._run_logs import show_logs
     from ._runs import follow_run
-    from ._stream import stream
 
     number = read_rank(rank)
     flow = _flow(call)
@@ -573,7 +575,7 @@ def logs(call: Command, run: str | None = None, build: bool = False, follow: boo
             call.console.line()
             raise Exit(code=INTERRUPTED) from None
         found = flow.refresh(found)
-        see_success(found)
+        check_success(found)
         return
     paths = [(place, path) for place, path in found.logs(step) if number in (None, place or 0)]
     if not any(path.exists() for _place, path in paths):
@@ -583,7 +585,7 @@ def logs(call: Command, run: str | None = None, build: bool = False, follow: boo
             f"See the build's log: inv experiment.logs --run {found.number} --build",
         )
     show_logs(call.console, paths)
-    say_where(call.console, found, None)
+    print_where_held(call.console, found, None)
 
 
 @command(
@@ -611,10 +613,10 @@ def outputs(call: Command, run: str | None = None, open: str | None = None, copy
         "files": [{"name": name, "path": str(path), "bytes": path.lstat().st_size} for name, path in written],
     }
     if copy is not None and not copy.strip():
-        # A variable of a shell's that is not set: nobody means the current folder by it.
-        raise UserError("--copy is empty.", "Name a folder, new or there.")
+        # A shell variable that is not set: the current folder is not meant.
+        raise UserError("--copy is empty.", "Name a folder; it may exist or not.")
     if report.wanted() and (open is not None or copy is not None):
-        # Where the command was typed is where the files are wanted.
+        # The files are wanted on the machine where the command was typed.
         chosen = written if open is None else [(open, flows.find_output(found, open))]
         report.add(fetch=[[name, str(path)] for name, path in chosen if path.is_file()], copy=copy, run_id=found.run_id)
     elif open is not None:
@@ -648,7 +650,7 @@ def cancel(call: Command, run: str | None = None) -> None:
     from ..vscode import pressed
 
     flow = _flow(call)
-    # The editor has left the run that was debugged; a later one of that name has nothing to do with it.
+    # The editor has left the run that it debugged, which need not be the latest one of that name.
     found = (flow.session(run) if run and pressed.name() else None) or flow.find(run)
     if pressed.name() and not found.final and not found.debugged:
         call.console.line(f"The run {found.run_id} goes on.")

@@ -18,7 +18,7 @@ from ._command import Command, command
     },
     interrupted="What was debugged goes on.",
 )
-def serve(run: Command, project: str | None = None, read_only: bool = False) -> None:
+def serve(call: Command, project: str | None = None, read_only: bool = False) -> None:
     """Serve the debugger to a coding agent over standard input and output; the agent's program starts it."""
     from ..background import log
     from ..mcp_server import serving
@@ -32,7 +32,7 @@ def serve(run: Command, project: str | None = None, read_only: bool = False) -> 
             "Have an agent start it: docs/agents.md; for VS Code: inv vscode.setup --mcp",
         )
     serving.require_sdk()
-    folder = run.project if project is None else absolute(project).resolve()
+    folder = call.project if project is None else absolute(project).resolve()
     if not folder.is_dir():
         raise BadValue(f"--project must be a folder, and {folder} is none.", "Correct it.")
     state = State(folder, lambda: resolve(folder, {}), read_only, log)

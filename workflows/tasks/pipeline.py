@@ -12,34 +12,34 @@ from ..debugger.any_client import PRINT_HELP
 from ..errors import BadValue, UserError
 from ..words import in_words
 from . import _agents
+from ._closed_output import INTERRUPTED
 from ._command import Command, command
-from ._looks import LOOKS_HELP, LOOKS_ITERABLE, ON_ERROR_HELP
-from ._quiet import INTERRUPTED
+from ._inspect_flags import INSPECT_HELP, INSPECT_ITERABLE, ON_ERROR_HELP
 from ._runs import (
     LOCATION_HELP,
     RELEASE_HELP,
     attach_run,
     cancel_run,
+    check_not_attached,
+    check_success,
     follow_run,
+    follow_to_end,
+    print_where_held,
     read_inputs,
-    read_place,
+    read_location_and_run,
     read_rank,
     read_ranks,
-    say_where,
-    see_free,
-    see_success,
     show_debugged,
-    stay,
-    submitted,
+    submission_result,
 )
 from ._snapshots import (
     SNAPSHOT_HELP,
     SNAPSHOT_HELPS,
     SNAPSHOT_RANK_HELP,
-    Asked,
+    SnapshotSelection,
     attach_snapshot,
-    look,
-    see_no_rank,
+    check_no_rank,
+    show_snapshot,
 )
 from ._stacks import HELP as STACKS_HELP
 
@@ -161,9 +161,9 @@ def submit(
         call.console.line(f"Attach    inv pipeline.attach --run {run.number}")
         if request.wait and not request.on_error:
             call.console.line("Steps hold for a debugger; at full speed: --no-wait, without one: --no-debug")
-    call.console.result(submitted(call.console, run, []))
+    call.console.result(submission_result(call.console, run, []))
     if follow:
-        stay(call.console, flow.refresh, run)
+        follow_to_end(call.console, flow.refresh, run)
 
 
 @command(
@@ -194,12 +194,12 @@ def debug(
     flow = _flow(call)
     request = _request(step, rank, on_error, wait, open_port, children)
     joined = flow.join(request) if request.name_steps else None
-    see_free(joined[1] if joined else ())
+    check_not_attached(joined[1] if joined else ())
     wanted = _going_on(call, flow, _wanted(input, step, skip, trials, mini_batch), from_run, code_of_run)
     run, found = joined or flow.debug(wanted, request, _options(call, wanted))
     show_debugged(call, run, found, request.on_error)
     if follow:
-        stay(call.console, flow.refresh, run)
+        follow_to_end(call.console, flow.refresh, run)
 
 
 @command(
@@ -232,9 +232,9 @@ def tail_log(
         call.console.line()
         raise Exit(code=INTERRUPTED) from None
     found = flow.refresh(found)
-    say_where(call.console, found, step)
+    print_where_held(call.console, found, step)
     if found.final or (step is not None and found.step(step).final):
-        see_success(found, step)
+        check_success(found, step)
 
 
 @command(
@@ -265,7 +265,7 @@ def attach(
     if snapshot:
         attach_snapshot(call, lambda: flow.snapshots(chosen, step), rank, print)
         return
-    see_no_rank(rank)
+    check_no_rank(rank)
     only = flow.step(chosen, step)
     if take_over:
         _agents.take_over(call.console, call.project, chosen.run_id)
@@ -284,10 +284,10 @@ def attach(
         "step": "Step, if its script's name is not unique.",
         "rank": "Rank of a distributed step, if several are debugged; all: all of them, side by side.",
         "on_error": ON_ERROR_HELP,
-        **LOOKS_HELP,
+        **INSPECT_HELP,
         "timeout": "Seconds to wait for the stop; default: 60.",
     },
-    iterable=LOOKS_ITERABLE,
+    iterable=INSPECT_ITERABLE,
     positional=["location", "run"],
     optional=["on_error"],
     paths={"location": "file:line", "at": "file:line"},
@@ -317,16 +317,18 @@ def inspect(
     on_error: str | None = None,
 ) -> None:
     """Stop at lines of a step, or look at where it holds, and show stack and values, without an editor."""
-    from ._looks import Typed, look_at_run
+    from ._inspect_flags import InspectFlags, inspect_run
 
-    location, run = read_place(location, run)
-    typed = Typed(
+    location, run = read_location_and_run(location, run)
+    typed = InspectFlags(
         *(location, at, eval, set, when, hits, times, log, steps, step_into, frames, depth, all_code),
         *(timeout, on_error, all_locals),
     )
     flow = _flow(call)
     found = flow.find(run)
-    result = look_at_run(call, found, typed, rank, release, lambda look, tell: flow.inspect(found, step, look, tell))
+    result = inspect_run(
+        call, found, typed, rank, release, lambda look, report: flow.inspect(found, step, look, report)
+    )
     if not result.get("holds"):
         call.console.line("The step goes on: inv pipeline.status")
     call.console.result(result)
@@ -381,7 +383,9 @@ def snapshot(
 ) -> None:
     """Show the snapshot of a failed step: the exception, the stack, the variables."""
     flow = _flow(call)
-    look(call, lambda: flow.snapshots(flow.find(run), step), Asked(rank, number, frame, tuple(eval), list))
+    show_snapshot(
+        call, lambda: flow.snapshots(flow.find(run), step), SnapshotSelection(rank, number, frame, tuple(eval), list)
+    )
 
 
 @command(settings=("backend",), json=True, help={"run": RUN_HELP}, positional=["run"])

@@ -16,7 +16,7 @@ ADDRESS = (
     json=True,
     help={"accept_host_key": "Add the machine's host key to known_hosts if its fingerprint is this one: SHA256:…"},
 )
-def check(run: Command, accept_host_key: str | None = None) -> None:
+def check(call: Command, accept_host_key: str | None = None) -> None:
     """Check what can be wrong with the other machine, one line each."""
     from invoke import Exit
 
@@ -24,8 +24,8 @@ def check(run: Command, accept_host_key: str | None = None) -> None:
     from ..remote.check import accept, findings
 
     if accept_host_key is not None:
-        run.console.line(accept(run.settings, accept_host_key))
-    if not show(run.console, findings(run.settings, run.console.line)):
+        call.console.line(accept(call.settings, accept_host_key))
+    if not show(call.console, findings(call.settings, call.console.line)):
         raise Exit(code=1)
 
 
@@ -39,16 +39,16 @@ def check(run: Command, accept_host_key: str | None = None) -> None:
     },
     interrupted="What had arrived is there; the next time the rest is sent.",
 )
-def sync(run: Command, yes: bool = False, take_over: bool = False, update: bool = False) -> None:
+def sync(call: Command, yes: bool = False, take_over: bool = False, update: bool = False) -> None:
     """Send the changes of the project to the other machine."""
     from ..errors import UserError
     from ..received import sent_by
     from ..remote.session import Lost
     from ..remote.task import RemoteTask
 
-    task = RemoteTask(run.settings, run.console)
-    if run.settings.model_dir is not None and run.settings.model_dir.exists():
-        task.places.carry(run.settings.model_dir)
+    task = RemoteTask(call.settings, call.console)
+    if call.settings.model_dir is not None and call.settings.model_dir.exists():
+        task.places.carry(call.settings.model_dir)
     listed = task.list_files()
     with sent_by(str(task.address)):
         session = task.connect()
@@ -60,7 +60,7 @@ def sync(run: Command, yes: bool = False, take_over: bool = False, update: bool 
             ) from error
         finally:
             session.close()
-    run.console.result(
+    call.console.result(
         {
             "folder": sent.root,
             "files": sent.files,
@@ -68,38 +68,38 @@ def sync(run: Command, yes: bool = False, take_over: bool = False, update: bool 
             "deleted": sent.deleted,
             "bytes": sent.size,
             "kept": list(sent.kept),
-            "seconds": run.console.seconds,
+            "seconds": call.console.seconds,
         }
     )
 
 
 @command(json=True)
-def tunnels(run: Command) -> None:
+def tunnels(call: Command) -> None:
     """List the tunnels of this project, with purpose, target, start and traffic."""
-    from ..remote.tunnels import call
+    from ..remote.tunnels import query_keeper
     from ..words import in_bytes
 
-    answer = call(run.settings.project, {"do": "list"}) or {"tunnels": [], "to": None, "problem": ""}
+    answer = query_keeper(call.settings.project, {"do": "list"}) or {"tunnels": [], "to": None, "problem": ""}
     if not answer["tunnels"]:
-        run.console.line("This project has no tunnel.")
+        call.console.line("This project has no tunnel.")
     else:
         state = f"; not connected: {answer['problem']}" if answer["problem"] else ""
-        run.console.line(f"Through {answer['to']}{state}")
+        call.console.line(f"Through {answer['to']}{state}")
     for one in answer["tunnels"]:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["since"]))
         where = f"127.0.0.1:{one['local_port']:<5} -> {one['host']}:{one['port']}"
         moved = f"{in_bytes(one['bytes_up'])} up, {in_bytes(one['bytes_down'])} down"
-        run.console.line(f"  {where:<36}  since {since}  {moved:<24}  {one['for']}")
-    run.console.result(answer)
+        call.console.line(f"  {where:<36}  since {since}  {moved:<24}  {one['for']}")
+    call.console.result(answer)
 
 
 @command(json=True)
-def stop(run: Command) -> None:
+def stop(call: Command) -> None:
     """Close the tunnels of this project; programs on the other machine go on."""
     from ..remote.tunnels import stop as close
 
-    closed = close(run.settings.project)
-    run.console.line(
+    closed = close(call.settings.project)
+    call.console.line(
         f"{closed} tunnel{'' if closed == 1 else 's'} closed." if closed else "This project has no tunnel."
     )
-    run.console.result({"closed": closed})
+    call.console.result({"closed": closed})

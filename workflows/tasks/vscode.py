@@ -7,25 +7,27 @@ from typing import Any
 from ._command import Command, command
 
 
-def _flow(run: Command, remote: bool, values: dict[str, Any]) -> Any:
+def _flow(call: Command, remote: bool, values: dict[str, Any]) -> Any:
     from ..flows.editor import EditorFlow, Wanted
 
     return EditorFlow(
-        run.settings, run.console, Wanted(remote, values["wait"], values["follow"], values["stop_after"], values["mcp"])
+        call.settings,
+        call.console,
+        Wanted(remote, values["wait"], values["follow"], values["stop_after"], values["mcp"]),
     )
 
 
-def _show(run: Command, result: dict[str, Any]) -> None:
+def _show(call: Command, result: dict[str, Any]) -> None:
     if result:
-        run.console.line()
-        run.console.line("Open this folder in VS Code, choose one of these in Run and Debug, and press F5:")
+        call.console.line()
+        call.console.line("Open this folder in VS Code, choose one of these in Run and Debug, and press F5:")
         for name in [*result["configurations"], *result["compounds"]]:
-            run.console.line(f"  {name}")
-        run.console.result(result)
+            call.console.line(f"  {name}")
+        call.console.result(result)
 
 
-def _after_remote(run: Command, values: dict[str, Any]) -> None:
-    _show(run, _flow(run, True, values).with_remote())
+def _after_remote(call: Command, values: dict[str, Any]) -> None:
+    _show(call, _flow(call, True, values).with_remote())
 
 
 @command(
@@ -40,7 +42,7 @@ def _after_remote(run: Command, values: dict[str, Any]) -> None:
     after=_after_remote,
     interrupted="launch.json and tasks.json are whole.",
 )
-def setup(run: Command, wait: bool = False, follow: bool = False, stop_after: bool = False, mcp: bool = False) -> None:
+def setup(call: Command, wait: bool = False, follow: bool = False, stop_after: bool = False, mcp: bool = False) -> None:
     """Write launch.json and tasks.json, so that F5 runs the whole chain."""
     values = {"wait": wait, "follow": follow, "stop_after": stop_after, "mcp": mcp}
-    _show(run, _flow(run, False, values).setup())
+    _show(call, _flow(call, False, values).setup())

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 #: The flags that a file may be meant for, by the end of its name; the task has to have one.
-FILES: Mapping[str, Sequence[str]] = {
+FLAGS_BY_SUFFIX: Mapping[str, Sequence[str]] = {
     ".yml": ("--file", "--deployment", "--job"),
     ".yaml": ("--file", "--deployment", "--job"),
     ".py": ("--score-script", "--script"),
     ".json": ("--request",),
 }
 #: The flags here that may be meant by one; the task has to have it.
-MEANT: Mapping[str, Sequence[str]] = {
+SIMILAR_FLAGS: Mapping[str, Sequence[str]] = {
     # The service and its model.
     "--model": ("--model-dir", "--model"),
     "--model-path": ("--model-dir",),
@@ -109,7 +109,7 @@ MEANT: Mapping[str, Sequence[str]] = {
     "--dryrun": ("--dry-run",),
 }
 #: What is given as a word here, by the flags that people try: names of arguments.
-WORDS: Mapping[str, Sequence[str]] = {
+POSITIONAL_ARGUMENTS: Mapping[str, Sequence[str]] = {
     "--line": ("location",),
     "--break": ("location",),
     "--breakpoint": ("location",),
@@ -133,4 +133,4 @@ NOTES: Mapping[str, str] = {
     "--web": "Leave it out: inv experiment.show and inv pipeline.status tell where a run is.",
 }
 #: How such a word is shown.
-SHOWN: Mapping[str, str] = {"location": "FILE:LINE", "name": "NAME", "run": "RUN"}
+PLACEHOLDERS: Mapping[str, str] = {"location": "FILE:LINE", "name": "NAME", "run": "RUN"}

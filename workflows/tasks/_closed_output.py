@@ -24,14 +24,14 @@ _NAMES = ("stdout", "stderr")
 
 def install() -> None:
     """Have a reader that is gone end this process quietly; once in a process, before any other hook."""
-    global _shown
-    if _shown is None:
-        _shown = sys.excepthook
+    global _previous_hook
+    if _previous_hook is None:
+        _previous_hook = sys.excepthook
         sys.excepthook = _uncaught
-        atexit.register(give_up)
+        atexit.register(discard_unwritable)
 
 
-def give_up() -> None:
+def discard_unwritable() -> None:
     """Let what cannot be written go: not even at the end of the interpreter is it tried again."""
     for name in _NAMES:
         stream = getattr(sys, name)
@@ -47,9 +47,9 @@ def give_up() -> None:
 
 
 #: What shows other errors; None until this is installed.
-_shown: Callable[[type[BaseException], BaseException, TracebackType | None], object] | None = None
+_previous_hook: Callable[[type[BaseException], BaseException, TracebackType | None], object] | None = None
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not issubclass(kind, BrokenPipeError) and _shown is not None:
-        _shown(kind, error, trace)
+    if not issubclass(kind, BrokenPipeError) and _previous_hook is not None:
+        _previous_hook(kind, error, trace)

@@ -14,32 +14,32 @@ from collections.abc import Callable
 from types import FrameType
 
 from ..runs import begun
-from ._quiet import give_up
+from ._closed_output import discard_unwritable
 
-_PROGRAMS = frozenset(("inv", "inv.exe", "invoke", "invoke.exe", "azureml-debug", "azureml-debug.exe", "__main__.py"))
+_COMMANDS = frozenset(("inv", "inv.exe", "invoke", "invoke.exe", "azureml-debug", "azureml-debug.exe", "__main__.py"))
 #: What the process exits with, once that is settled.
-_settled: list[int] = []
+_exit_codes: list[int] = []
 
 
-def _others() -> int:
+def _count_other_functions() -> int:
     """How many functions of others are to be called at the interpreter's end, after those of this program."""
     count: Callable[[], int] | None = getattr(atexit, "_ncallbacks", None)
-    # One is of `begun`, one of `_quiet`; of that of logging this module takes care.
+    # One is of `begun`, one of `_closed_output`; of that of logging this module takes care.
     return 1 if count is None else count() - 2 - ("logging" in sys.modules)
 
 
 #: A person's tasks.py, or a tool such as coverage, may have something to do at the end: then Python ends as usual.
-_ALONE_AT_THE_END = _others() <= 0
+_NO_OTHER_FUNCTIONS = _count_other_functions() <= 0
 
 
-def settle(code: int) -> None:
+def set_exit_code(code: int) -> None:
     """Note what the task that is being run ends with, where it is all that Invoke was asked for."""
-    if _is_alone():
-        _settled[:] = [code]
+    if _is_only_task():
+        _exit_codes[:] = [code]
 
 
-def _is_alone() -> bool:
-    if os.path.basename(sys.argv[0]) not in _PROGRAMS:
+def _is_only_task() -> bool:
+    if os.path.basename(sys.argv[0]) not in _COMMANDS:
         return False
     frame: FrameType | None = sys._getframe()
     while frame is not None:
@@ -52,13 +52,13 @@ def _is_alone() -> bool:
 
 def _leave() -> None:
     """The last of what is done at the interpreter's end, since it was registered first."""
-    if begun.leave() and _settled and _ALONE_AT_THE_END:
+    if begun.leave() and _exit_codes and _NO_OTHER_FUNCTIONS:
         if "logging" in sys.modules:
             import logging
 
             logging.shutdown()
-        give_up()
-        os._exit(_settled[0])
+        discard_unwritable()
+        os._exit(_exit_codes[0])
 
 
 atexit.register(_leave)

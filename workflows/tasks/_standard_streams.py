@@ -7,14 +7,14 @@ import sys
 
 from ..console import OutputLost, output
 from ..errors import UserError
-from ._quiet import give_up
+from ._closed_output import discard_unwritable
 
-__all__ = ["complete", "flush", "give_up", "unwritable"]
+__all__ = ["discard_unwritable", "explain_unwritable", "flush", "open_missing"]
 
 _NAMES = ("stdout", "stderr")
 
 
-def complete() -> None:
+def open_missing() -> None:
     """Have all three standard streams, also where a command was started with one of them closed (``<&-``).
 
     Else the next file or socket that is opened takes its number, and gets what is meant for the stream.
@@ -44,7 +44,7 @@ def flush() -> None:
                 stream.flush()
 
 
-def unwritable(error: OSError) -> UserError | None:
+def explain_unwritable(error: OSError) -> UserError | None:
     """The error in two lines where it is a standard stream that could not be written; None for any other file.
 
     Args:

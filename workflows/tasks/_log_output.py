@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from invoke import Exit
 
 from ..console import Console, output
-from ._quiet import INTERRUPTED
+from ._closed_output import INTERRUPTED
 
 
 def write(console: Console, data: bytes) -> None:

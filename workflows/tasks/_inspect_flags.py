@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..runs.record import RunRecord
     from ._command import Command
 
-LOOKS_HELP = {
+INSPECT_HELP = {
     "at": "Another place to stop at; may be repeated.",
     "when": "Stop only where this expression is true.",
     "hits": "N: stop from the Nth time on that the line runs, in each process; of --when from the Nth that it is true.",
@@ -32,14 +32,14 @@ LOOKS_HELP = {
     "all_locals": "At a module's own lines show its modules, functions and classes, too.",
     "eval": "Expression to evaluate at the stop; may be repeated.",
 }
-LOOKS_ITERABLE = ("at", "eval", "set")
+INSPECT_ITERABLE = ("at", "eval", "set")
 ON_ERROR_HELP = "Stop where an exception is raised, caught or not; with a TYPE where one of that type is."
 
 _MOST = {"times": 1_000_000, "steps": 10_000, "depth": 10, "repeat": 10_000}
 
 
 @dataclass(frozen=True)
-class Typed:
+class InspectFlags:
     """What was typed after the flags of :data:`LOOKS_HELP`."""
 
     location: str | None
@@ -65,7 +65,7 @@ class Typed:
         return (*([self.location] if self.location is not None else []), *self.at)
 
 
-def read_looks(typed: Typed) -> Wanted:
+def read_inspection(typed: InspectFlags) -> Wanted:
     """What is wanted of an inspection.
 
     Raises:
@@ -109,7 +109,7 @@ def read_looks(typed: Typed) -> Wanted:
         into=typed.step_into,
         every_frame=typed.frames is not None,
         depth=read_number("depth", typed.depth, 0),
-        sets=tuple(_read_set(text) for text in typed.set),
+        sets=tuple(_parse_set(text) for text in typed.set),
         all_code=typed.all_code,
         all_locals=typed.all_locals,
         raised=kind if typed.on_error else None,
@@ -131,7 +131,7 @@ def read_number(name: str, text: str | None, default: int) -> int:
     return int(text)
 
 
-def _read_set(text: str) -> tuple[str, str]:
+def _parse_set(text: str) -> tuple[str, str]:
     from ..debugger.locations import check_expression
 
     name, equals, value = text.partition("=")
@@ -146,10 +146,10 @@ def read_stdin() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def look_at_run(
+def inspect_run(
     call: Command,
     run: RunRecord,
-    typed: Typed,
+    typed: InspectFlags,
     rank: str | None,
     release: bool,
     inspect: Callable[[StepLook, Tell], dict[str, Any]],
@@ -174,20 +174,20 @@ def look_at_run(
 
     number = read_rank(rank) if rank is not None else None
     every = rank is not None and number is None
-    shown = Shown(call.console, code_of(run, call.project), typed.all_code)
-    look = StepLook(typed.locations, read_looks(typed), None, number, every, release)
+    shown = InspectionPrinter(call.console, code_of(run, call.project), typed.all_code)
+    look = StepLook(typed.locations, read_inspection(typed), None, number, every, release)
     try:
-        result = inspect(look, shown.tell)
+        result = inspect(look, shown.show)
     except BaseException:
         # What was seen before that is not lost.
-        if shown.seen:
-            call.console.result(shown.seen)
+        if shown.results:
+            call.console.result(shown.results)
         raise
-    say_missed(call.console, result)
+    print_unreached(call.console, result)
     return result
 
 
-class Shown:
+class InspectionPrinter:
     """Shows what an inspection sees, as it happens.
 
     Args:
@@ -199,83 +199,83 @@ class Shown:
     def __init__(self, console: Console, code: Iterable[Path], all_code: bool = False) -> None:
         self._console, self._code, self._all_code = console, list(code), all_code
         #: What was seen, for where what follows goes wrong.
-        self.seen: dict[str, Any] = {}
+        self.results: dict[str, Any] = {}
 
-    def tell(self, kind: str, told: Mapping[str, Any]) -> None:
+    def show(self, kind: str, event: Mapping[str, Any]) -> None:
         """Show one thing: a ``stop``, a ``step``, a ``log`` or a ``response``."""
         from ._inspection import show_response
 
         if kind == "stop":
-            self._stop(told)
+            self._show_stop(event)
         elif kind == "step":
-            self._step(told)
+            self._show_step(event)
         elif kind == "log":
-            self._log(told)
+            self._show_log(event)
         elif kind == "response":
-            show_response(self._console, told)
+            show_response(self._console, event)
         elif kind == "holds":
-            self._console.line(f"The service holds before {Path(told['file']).name} is loaded; nothing has run yet.")
-            self._console.line(f"To stop in it   inv deploy.inspect {Path(told['file']).name}:{told['line']}")
+            self._console.line(f"The service holds before {Path(event['file']).name} is loaded; nothing has run yet.")
+            self._console.line(f"To stop in it   inv deploy.inspect {Path(event['file']).name}:{event['line']}")
         elif kind == "ranks":
-            self._ranks(told)
+            self._show_ranks(event)
 
-    def _stop(self, told: Mapping[str, Any]) -> None:
+    def _show_stop(self, event: Mapping[str, Any]) -> None:
         from ._inspection import show
         from ._values import cut, show_value
 
-        if self.seen:
-            self.seen.setdefault("stops", [{**self.seen}]).append(dict(told))
+        if self.results:
+            self.results.setdefault("stops", [{**self.results}]).append(dict(event))
         else:
-            self.seen.update(told)
-        shown = {**told, "locals": {}} if "frame_locals" in told or "opened" in told else told
+            self.results.update(event)
+        shown = {**event, "locals": {}} if "frame_locals" in event or "opened" in event else event
         show(self._console, shown, self._code, all_code=self._all_code)
-        for frame in told.get("frame_locals", ()):
+        for frame in event.get("frame_locals", ()):
             self._console.line(f"Locals of {frame['function']}, line {frame['line']}")
             for name, value in frame["locals"].items():
                 show_value(self._console, name, value)
-        if "opened" in told:
+        if "opened" in event:
             self._console.line("Locals")
-            self._variables(told["opened"], 1)
-        for name, value in told.get("set", {}).items():
+            self._show_variables(event["opened"], 1)
+        for name, value in event.get("set", {}).items():
             self._console.value(f"Set {name} = {cut(value)}")
 
-    def _variables(self, variables: Iterable[Mapping[str, Any]], level: int) -> None:
+    def _show_variables(self, variables: Iterable[Mapping[str, Any]], level: int) -> None:
         from ._values import cut
 
         for one in variables:
             self._console.value(f"{'  ' * level}{one['name']} = {cut(one['value'])}")
-            self._variables(one.get("children", ()), level + 1)
+            self._show_variables(one.get("children", ()), level + 1)
             more = one.get("total", 0) - len(one.get("children", ()))
             if more > 0:
                 self._console.line(f"{'  ' * (level + 1)}({more} more)")
 
-    def _step(self, told: Mapping[str, Any]) -> None:
+    def _show_step(self, event: Mapping[str, Any]) -> None:
         from ..paths import shown
         from ._values import show_value
 
-        self._console.line(f"Then {told['function']} at {shown(Path(told['file']))}:{told['line']}")
-        for name, value in told["changed"].items():
+        self._console.line(f"Then {event['function']} at {shown(Path(event['file']))}:{event['line']}")
+        for name, value in event["changed"].items():
             show_value(self._console, name, value)
 
-    def _log(self, told: Mapping[str, Any]) -> None:
+    def _show_log(self, event: Mapping[str, Any]) -> None:
         from ._values import cut
 
-        self.seen.setdefault("logged_values", []).append(dict(told))
-        rank = f" rank {told['rank']}" if "rank" in told else ""
-        child = f" process {told['child']}" if "child" in told else ""
-        if told.get("dropped"):
-            self._console.line(f"  ({told['dropped']} values came too quickly to be taken)")
-        clock = told["at"].partition("T")[2]
-        value = cut(told["value"])
-        self._console.value(f"{clock} {told['place']}{rank}{child} #{told['count']}: {value}")
+        self.results.setdefault("logged_values", []).append(dict(event))
+        rank = f" rank {event['rank']}" if "rank" in event else ""
+        child = f" process {event['child']}" if "child" in event else ""
+        if event.get("dropped"):
+            self._console.line(f"  ({event['dropped']} values came too quickly to be taken)")
+        clock = event["at"].partition("T")[2]
+        value = cut(event["value"])
+        self._console.value(f"{clock} {event['place']}{rank}{child} #{event['count']}: {value}")
 
-    def _ranks(self, told: Mapping[str, Any]) -> None:
+    def _show_ranks(self, event: Mapping[str, Any]) -> None:
         """The ranks side by side: each name with the values, a star where they differ."""
         from ..paths import shown
         from ._values import cut
 
-        stopped = [row for row in told["by_rank"] if row.get("stopped")]
-        for row in told["by_rank"]:
+        stopped = [row for row in event["by_rank"] if row.get("stopped")]
+        for row in event["by_rank"]:
             if "error" in row:
                 self._console.line(f"Rank {row['rank']}: {row['error']}")
             elif row["stopped"] is not None:
@@ -287,7 +287,7 @@ class Shown:
             if names:
                 self._console.line(f"{title} (* differs)")
             for name in names:
-                if name not in told["differ"]:
+                if name not in event["differ"]:
                     self._console.value(f"    {name} = {cut(stopped[0][kind][name])}")
                     continue
                 for row in stopped:
@@ -295,7 +295,7 @@ class Shown:
                     self._console.value(f"  * {name} = {value}  (rank {row['rank']})")
 
 
-def say_missed(console: Console, result: Mapping[str, Any]) -> None:
+def print_unreached(console: Console, result: Mapping[str, Any]) -> None:
     """Say which places were not reached."""
     if result.get("not_reached"):
         console.line(f"  note: not reached: {', '.join(result['not_reached'])}")
