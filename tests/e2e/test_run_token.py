@@ -23,9 +23,9 @@ def test_a_job_that_was_silent_for_longer_than_its_token_holds_still_sets_its_ta
             "AZUREML_RUN_TOKEN": make_token(3, run=run.id),
         }
         tags = Tags("/code", lambda: this_run(variables))
-        tags.begin()
+        tags.start()
         time.sleep(7)
-        tags.take({"event": "listening", "pid": 7, "host": "127.0.0.1", "port": 5678})
+        tags.add_event({"event": "listening", "pid": 7, "host": "127.0.0.1", "port": 5678})
         tags.finish(10)
         assert run.tags["azureml_debug.0"] == "127.0.0.1:5678 7:listening"
         assert server.unknown == []

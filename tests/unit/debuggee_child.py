@@ -137,7 +137,7 @@ def obey() -> None:
 
 if __name__ == "__main__":
     session = load().start()
-    if session.wanted:
+    if session.holds_at_start:
         session.hold()
     for _ in range(2):
         spinners.append(Spinner())

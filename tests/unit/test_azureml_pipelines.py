@@ -270,7 +270,7 @@ class Recorded:
         self.tags.update(tags)
         self.set.set()
 
-    def seconds(self) -> None:
+    def seconds_to_renewal(self) -> None:
         """Its token never ends."""
 
 
@@ -282,7 +282,7 @@ def test_what_the_debuggee_sets_is_what_the_developers_side_reads() -> None:
     tags = Tags("/mnt/x", lambda: run)
     raised = {"event": "raised", "pid": 7, "type": "KeyError", "message": "'a\nb'"}
     for event in (LISTENING, raised, {"event": "waiting", "pid": 7}):
-        tags.take(event)
+        tags.add_event(event)
     tags.finish(5)
     said = StepState()
     found = TagReader(said).read(run.tags)
@@ -295,7 +295,7 @@ def test_what_the_debuggee_sets_is_what_the_developers_side_reads() -> None:
 def test_a_tag_that_could_not_be_set_is_set_later(capsys: pytest.CaptureFixture[str]) -> None:
     run = Recorded(failures=1)
     tags = Tags("/mnt/x", lambda: run)
-    tags.take(LISTENING)
+    tags.add_event(LISTENING)
     assert run.set.wait(10)
     tags.finish(5)
     assert run.tags["azureml_debug.0"] == "10.0.0.4:5678 7:listening"
@@ -306,7 +306,7 @@ def test_a_tag_that_could_not_be_set_is_set_later(capsys: pytest.CaptureFixture[
 def test_without_a_run_to_tag_the_program_goes_on(context: Any) -> None:
     tags = Tags("/mnt/x", context)
     for _ in range(100):
-        tags.take(LISTENING)
+        tags.add_event(LISTENING)
     tags.finish(5)
 
 

@@ -27,7 +27,7 @@ def test_whoever_comes_to_the_adapters_port_first_and_says_nothing_keeps_nobody_
         folder = os.path.dirname(os.path.dirname(os.path.abspath(debugpy.__file__)))
         adapter = Adapter(folder, dict(os.environ), 1)
         adapter.wait_until_ready()
-        peers = [socket.create_connection(("127.0.0.1", adapter.way_in[0]), {LIMIT}) for _ in range(3)]
+        peers = [socket.create_connection(("127.0.0.1", adapter.pydevd_endpoint[0]), {LIMIT}) for _ in range(3)]
         for peer in peers:
             asked = b""
             while b"pydevdAuthorize" not in asked:
@@ -44,8 +44,8 @@ def test_whoever_comes_to_the_adapters_port_first_and_says_nothing_keeps_nobody_
 def test_a_thread_that_goes_through_the_finders_misses_none_when_the_debuggee_has_imported(python: str) -> None:
     source = """
         from importlib.machinery import PathFinder
-        from azureml_debuggee import imports, late
-        late.once_imported("colorsys", lambda module: print("changed", module.__name__))
+        from azureml_debuggee import import_hooks, imports
+        import_hooks.change_when_imported("colorsys", lambda module: print("changed", module.__name__))
         with imports.own:
             import wave
             before = list(sys.meta_path)

@@ -200,7 +200,7 @@ def test_a_signal_ends_a_hold(tmp_path: Path) -> None:
 
 
 def test_a_hold_ends_when_the_program_is_to_end(child: Child) -> None:
-    child.ask("session.ending = lambda: True")
+    child.ask("session.is_ending = lambda: True")
     assert child.ask("session.hold()") is False
 
 

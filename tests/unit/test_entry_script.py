@@ -44,7 +44,7 @@ def script(tmp_path: Path) -> Path:
 )
 def test_functions_that_may_be_there_by_any_means_are_not_missed(script: Path, text: str) -> None:
     script.write_text(text)
-    assert entry_script.fault(str(script)) is None
+    assert entry_script.find_fault(str(script)) is None
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_functions_that_may_be_there_by_any_means_are_not_missed(script: Path, t
 )
 def test_what_is_sure_is_said(script: Path, text: str, kind: str, part: str, line: int | None) -> None:
     script.write_text(text)
-    found = entry_script.fault(str(script))
+    found = entry_script.find_fault(str(script))
     assert found is not None
     assert (found["type"], found["line"]) == (kind, line)
     assert part in found["message"]

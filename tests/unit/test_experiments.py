@@ -294,7 +294,7 @@ def test_a_script_that_is_not_debugged_is_left_alone_but_for_its_metrics(tmp_pat
     )
     out = run_script(tmp_path, script).splitlines()
     assert out == [
-        "['azureml_debuggee', 'azureml_debuggee.late', 'azureml_debuggee.program', 'azureml_debuggee.ranks',"
+        "['azureml_debuggee', 'azureml_debuggee.import_hooks', 'azureml_debuggee.program', 'azureml_debuggee.ranks',"
         " 'azureml_debuggee.step']",
         "[] False ['script.py']",
     ]

@@ -303,17 +303,17 @@ def test_an_error_in_the_gate_is_shown_and_the_gate_stays_open(child: Child) -> 
             assert peer.recv(1) == b""
     until(lambda: "ZeroDivisionError" in child.errors(), "the traceback")
     child.ask("listener._on_first_bytes = on_first_bytes")
-    tidy = "gate._tidy"
+    tidy = "gate._handle_deadlines"
     child.ask(f"tidy = {tidy}; calls = []")
-    child.ask("gate._tidy = lambda now: calls.append(1) or [][0]")
+    child.ask("gate._handle_deadlines = lambda now: calls.append(1) or [][0]")
     child.connect().close()
     until(lambda: "IndexError" in child.errors(), "the traceback")
-    child.ask("gate._tidy = tidy")
-    child.ask("rest = session.debugger.rest; session.debugger.rest = lambda: {}['rest']")
+    child.ask("gate._handle_deadlines = tidy")
+    child.ask("restore = session.debugger.restore_full_speed; session.debugger.restore_full_speed = lambda: {}['rest']")
     with child.attached("tick") as client:
         assert stopped(client)[0] == "tick"
     until(lambda: "KeyError: 'rest'" in child.errors(), "the traceback")
-    child.ask("session.debugger.rest = rest")
+    child.ask("session.debugger.restore_full_speed = restore")
     with child.attached("tick") as client:
         assert stopped(client)[0] == "tick"
     child.at_full_speed()

@@ -42,7 +42,7 @@ EXCEPTIONS = {
 #: Circles that are meant, by the import that closes each.
 CIRCLES = {
     # Every child of a debugged process loads `child`; the rest is loaded once a debugger is there.
-    ("debuggee.azureml_debuggee.child", "debuggee.azureml_debuggee.member"),
+    ("debuggee.azureml_debuggee.child", "debuggee.azureml_debuggee.child_session"),
     # A run that goes on from an earlier one is a pipeline's, and asks for another.
     ("flows.pipeline", "flows.from_run"),
 }

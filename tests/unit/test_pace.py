@@ -81,7 +81,7 @@ def test_pydevd_sends_at_once_and_its_paused_threads_are_woken_by_what_concerns_
         assert evaluate(client, thread, f"type({live}._thread_events).__name__") == "'_WakeEvents'"
         # Nor does a child that it has forked fall back: what has been changed are pydevd's classes.
         patched = "__import__('pydevd').PyDB.initialize_network.__module__"
-        assert evaluate(client, thread, patched) == "'azureml_debuggee.pace'"
+        assert evaluate(client, thread, patched) == "'azureml_debuggee.pydevd_patches'"
         client.set_breakpoints(str(CHILD), [])
         resume(client, thread)
 

@@ -120,7 +120,7 @@ def test_an_mltable_of_files_gives_files(tmp_path: Path) -> None:
 
 def test_a_mini_batch_larger_than_memory_is_refused_before_it_is_read(tmp_path: Path) -> None:
     folder = table(tmp_path / "t", DELIMITED)
-    free = memory.available()
+    free = memory.available_bytes()
     assert free is not None
     with (folder / "big.csv").open("wb") as file:
         file.write(b"x,y\n")
@@ -132,7 +132,7 @@ def test_a_mini_batch_larger_than_memory_is_refused_before_it_is_read(tmp_path: 
 def test_memory_is_shared_among_those_that_have_a_mini_batch_at_a_time(tmp_path: Path) -> None:
     data = tmp_path / "data.csv"
     data.write_text("x\n" + "1\n" * 5000)
-    free = memory.available()
+    free = memory.available_bytes()
     assert free is not None
     with pytest.raises(Problem, match=r"has 8\.0 KB, and .* of memory are free for it"):
         cut(data, "uri_file", "8KB", share=free // 1000)

@@ -53,11 +53,11 @@ def test_the_node_of_each_rank_goes_with_its_place_in_one_tag_request() -> None:
         def set_tags(self, tags: dict[str, str]) -> None:
             sent.append(tags)
 
-        def seconds(self) -> None:
+        def seconds_to_renewal(self) -> None:
             return None
 
     tags = Tags("/code", Run, node=1)
-    tags.take({"event": "listening", "pid": 7, "rank": 3, "host": "127.0.0.1", "port": 5678})
+    tags.add_event({"event": "listening", "pid": 7, "rank": 3, "host": "127.0.0.1", "port": 5678})
     tags.finish(5)
     assert sent[0]["azureml_debug.node.3"] == "1" and sent[0]["azureml_debug.3"].startswith("127.0.0.1:5678")
 

@@ -448,7 +448,7 @@ def test_a_program_that_does_not_fail_imports_nothing_for_it(tmp_path: Path) -> 
     code = lay_out(tmp_path, {"work.py": "import sys\nprint(sorted(one for one in sys.modules if 'azureml' in one))"})
     status, shown, errors = run(code, "{python} work.py", sys.executable, variables(tmp_path))
     assert (status, errors) == (0, "")
-    assert shown == [str(["azureml_debuggee", "azureml_debuggee.failures", "azureml_debuggee.late"])]
+    assert shown == [str(["azureml_debuggee", "azureml_debuggee.failures", "azureml_debuggee.import_hooks"])]
     assert os.listdir(tmp_path / "logs") == []
 
 

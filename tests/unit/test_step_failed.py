@@ -281,7 +281,7 @@ def test_a_debugger_that_leaves_before_the_stop_does_not_keep_the_step(python: s
         from azureml_debuggee import debugger
         stop = debugger.Debugger.stop_at_error
         def late(self, error):
-            while self.attached():
+            while self.is_attached():
                 time.sleep(0.01)
             print("nobody is there", flush=True)
             stop(self, error)

@@ -21,7 +21,7 @@ _MOST = 500
 _DYNAMIC = frozenset(("globals", "vars", "locals", "exec", "setattr", "__dict__", "__getattr__", "modules"))
 
 
-def fault(script: str) -> dict[str, Any] | None:
+def find_fault(script: str) -> dict[str, Any] | None:
     """What is wrong with the script's own text.
 
     Args:
@@ -45,9 +45,9 @@ def fault(script: str) -> dict[str, Any] | None:
     return None
 
 
-def fault_below(script: str, roots: Sequence[str]) -> dict[str, Any] | None:
+def find_fault_below(script: str, roots: Sequence[str]) -> dict[str, Any] | None:
     """The same, and syntax errors of the modules below ``roots`` that are imported with the script in any case."""
-    wrong = fault(script)
+    wrong = find_fault(script)
     waiting, seen = [script], {script}
     while waiting and wrong is None and len(seen) < _MOST:
         file = waiting.pop()
@@ -159,4 +159,4 @@ def _place(name: str, roots: Sequence[str]) -> str | None:
 if __name__ == "__main__":
     # As the server does; this file's own folder is not the service's.
     sys.path[:] = [*sys.path[1:], *sys.argv[2:3]]
-    sys.stdout.write(json.dumps(fault_below(sys.argv[1], sys.argv[2:])) + "\n")
+    sys.stdout.write(json.dumps(find_fault_below(sys.argv[1], sys.argv[2:])) + "\n")

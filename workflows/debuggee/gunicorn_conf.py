@@ -102,8 +102,8 @@ def post_fork(server, worker):
         _announce("gate-failed", message="{}: {}".format(type(error).__name__, error))
         return
     # score.py may hold by itself, with the worker's signal handlers in place.
-    session.ending = lambda: not worker.alive
-    if session.wanted:
+    session.is_ending = lambda: not worker.alive
+    if session.holds_at_start:
         # The handlers of the master, which the worker has inherited, only take notes.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
@@ -116,7 +116,7 @@ def post_worker_init(worker):
     if events:
         try:
             folder = os.path.join(os.path.dirname(events), "requests")
-            _failed_requests.watch(worker, _failed_requests.Keeper(folder, _place, _stop_at, _announce))
+            _failed_requests.watch(worker, _failed_requests.RequestKeeper(folder, _place, _stop_at, _announce))
         except Exception:
             # A server that is made in another way; what it serves matters more.
             traceback.print_exc()
@@ -140,7 +140,7 @@ def child_exit(server, worker):
 
 def _stop_at(error):
     """Have the debugger that is attached see an exception."""
-    if _session is not None and _session.debugger.attached():
+    if _session is not None and _session.debugger.is_attached():
         _session.debugger.stop_at_error((type(error), error, error.__traceback__))
 
 

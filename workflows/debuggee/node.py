@@ -172,7 +172,7 @@ def _debugged(command, environ, debug, debuggee):
         sys.stdout.write("azureml_debug: node {}\n".format(node))
     sys.stdout.flush()
     tags = Tags(os.getcwd(), node=node)
-    tags.begin()
+    tags.start()
     ports = None
     if debug.get("relay"):
         announce_host_keys(tags, node or 0)
@@ -236,9 +236,9 @@ def _watch(announced, child, tags, ports):
                 event = json.loads(line.decode("utf-8"))
             except ValueError:
                 continue
-            tags.take(event)
+            tags.add_event(event)
             if ports is not None:
-                ports.take(event)
+                ports.add_event(event)
         if ended:
             return
         time.sleep(LOOK_SECONDS)

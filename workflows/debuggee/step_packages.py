@@ -67,7 +67,7 @@ def _take_paths(own: str, site: str) -> None:
 
 
 class _Pip:
-    """Stands first among the finders for the moment at which pip's program is asked for; see ``late.py``."""
+    """Stands first among the finders for the moment at which pip's program is asked for; see ``import_hooks.py``."""
 
     def __init__(self, folder: str) -> None:
         self._folder, self._names = folder, set(_PIP)

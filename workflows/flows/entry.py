@@ -51,7 +51,7 @@ def check(settings: Settings, again: str | None = None) -> None:
 
         see_script(script, "--score-script")
     _check_model(settings)
-    wrong = entry_script.fault(str(script))
+    wrong = entry_script.find_fault(str(script))
     # Whether it is Python is for the service's own to say, which may be a newer one.
     if wrong is not None and wrong["type"] == "UserScriptError":
         raise serving.script_error(script, script, wrong, again or f"inv {report.typed()}")

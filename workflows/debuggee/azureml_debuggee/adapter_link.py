@@ -80,30 +80,30 @@ class AdapterLink:
             OSError: The adapter has ended, or does not greet.
             Exception: Whatever debugpy raises when it cannot start.
         """
-        number = self._debugger.wake(alone)
+        number = self._debugger.ensure_started(alone)
         if number == self._number:
             try:
                 return Connected(number, *_connect(self._debugger.connect))
             except ConnectionError:
-                if not alone and not self._debugger.adapter_ends():
+                if not alone and not self._debugger.is_adapter_ending():
                     raise
             # The adapter has ended, and neither the loop nor pydevd has noticed so far.
             self._debugger.reset(number)
-            number = self._debugger.wake(alone)
+            number = self._debugger.ensure_started(alone)
         own, _greeting = _connect(self._debugger.connect)
         own.setblocking(False)
         self._number = number
-        self._loop.run(partial(self._keep, number, own))
+        self._loop.run(partial(self._keep_connection, number, own))
         return Connected(number, *_connect(self._debugger.connect))
 
-    def lose(self) -> None:
+    def drop_adapter(self) -> None:
         """Forget the adapter, after the program has closed every descriptor."""
         self._number = 0
-        self._debugger.lose()
+        self._debugger.drop_lost_adapter()
 
     # In the loop's thread
 
-    def _keep(self, number: int, own: socket.socket) -> None:
+    def _keep_connection(self, number: int, own: socket.socket) -> None:
         """Stay connected to this adapter by this socket."""
         self._release()
         self._own = own
@@ -133,7 +133,7 @@ class AdapterLink:
         if not received:
             # The adapter has ended, by a bug of its own or by somebody's hand.
             self._release()
-            self._loop.run_in_helper(partial(self._forget, number))
+            self._loop.run_in_helper(partial(self._on_adapter_ended, number))
 
-    def _forget(self, number: int) -> Any:
-        self._debugger.forget(number)
+    def _on_adapter_ended(self, number: int) -> Any:
+        self._debugger.drop_adapter(number)

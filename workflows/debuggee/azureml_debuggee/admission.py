@@ -21,7 +21,7 @@ from typing import Optional, Set
 
 from . import peers, stack_requests
 from .announce import warn
-from .frames import HEADER_BYTES
+from .dap_messages import HEADER_BYTES
 
 #: Bytes that may come before the line feed after a token.
 TOKEN_BYTES = 256
@@ -66,7 +66,7 @@ class Admission:
         #: Users whose debuggers have been refused, each said once.
         self._refused: Set[int] = set()
 
-    def judge(self, peer: socket.socket, data: bytearray) -> Optional[bool]:
+    def decide(self, peer: socket.socket, data: bytearray) -> Optional[bool]:
         """Whether a peer may come in.
 
         Args:
@@ -76,14 +76,14 @@ class Admission:
         Returns:
             None while that is open.
         """
-        verdict = self._judge_bytes(peer, data)
+        verdict = self._decide_by_bytes(peer, data)
         return self._is_entitled(peer) if verdict else verdict
 
-    def forget(self, peer: socket.socket) -> None:
+    def drop(self, peer: socket.socket) -> None:
         """Nothing more is to be decided about this peer."""
         self._proven.discard(peer)
 
-    def _judge_bytes(self, peer: socket.socket, data: bytearray) -> Optional[bool]:
+    def _decide_by_bytes(self, peer: socket.socket, data: bytearray) -> Optional[bool]:
         """Whether what a peer has sent is what a debugger sends, after the token; None while that is open."""
         if self._token_digest and peer not in self._proven:
             if self._open_to_owner and not _TOKEN.startswith(bytes(data[: len(_TOKEN)])):

@@ -51,7 +51,7 @@ class Announcer:
             pass
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Write one line to the program's own log.
 
     Not by ``print``: the inference server replaces it with one that adds a prefix, and

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from typing import Any, Callable, List, MutableMapping, Optional
 
 #: The environment variables with the name of the socket, and with that of the file.
-AT = "AZUREML_DEBUGGEE_CHILDREN_AT"
-ATTENDED = "AZUREML_DEBUGGEE_CHILDREN_ATTENDED"
+SOCKET_VARIABLE = "AZUREML_DEBUGGEE_CHILDREN_AT"
+ATTENDED_VARIABLE = "AZUREML_DEBUGGEE_CHILDREN_ATTENDED"
 #: Seconds that a process has run before it says that it is there, where nobody is attached. Many run shorter.
 QUIET_SECONDS = 0.05
 #: Seconds that the debugged process may take to accept a connection.
@@ -32,14 +32,14 @@ _CREDENTIALS_BYTES = 12
 link: "Optional[Link]" = None
 #: This process's debugger (debugger.py), once there is one; that of the process that this one was forked from.
 debugger: "Any" = None
-#: What waits for the debugger and lets it in (member.py), once there is one.
-member: "Any" = None
-#: Held while a member is made.
-making = _thread.allocate_lock()
+#: What waits for the debugger and lets it in (child_session.py), once there is one.
+session: "Any" = None
+#: Held while a session is made.
+session_lock = _thread.allocate_lock()
 #: Whether what this process starts comes with the debuggee.
-_come_along = False
+_injects = False
 #: What has to live on, since the system may still call it.
-_kept: "List[Any]" = []
+_kept_alive: "List[Any]" = []
 
 
 class Link:
@@ -83,7 +83,7 @@ class Link:
         except OSError:
             return True
 
-    def say(self, line: str) -> None:
+    def send(self, line: str) -> None:
         """Send one line; nothing where the other side has gone."""
         try:
             if not self.is_lost():
@@ -91,7 +91,7 @@ class Link:
         except OSError:
             pass
 
-    def line(self) -> "Optional[str]":
+    def read_line(self) -> "Optional[str]":
         """Wait for the next line; None where the other side has gone."""
         while b"\n" not in self._unread:
             try:
@@ -114,10 +114,10 @@ class Link:
 
 def is_child(environment: "Any") -> bool:
     """Whether this process is a child of a debugged one; that has put these into its own environment."""
-    return bool(environment.get(AT)) and environment.get("AZUREML_DEBUGGEE_OWNER") != str(os.getpid())
+    return bool(environment.get(SOCKET_VARIABLE)) and environment.get("AZUREML_DEBUGGEE_OWNER") != str(os.getpid())
 
 
-def begin(inject: str, program: "Any" = None) -> "Optional[Callable[[], None]]":
+def start_child(inject: str, program: "Any" = None) -> "Optional[Callable[[], None]]":
     """In a new process: say that it is there.
 
     Args:
@@ -131,19 +131,19 @@ def begin(inject: str, program: "Any" = None) -> "Optional[Callable[[], None]]":
         return None  # launch.py: it asks again, with what it launches.
     try:
         sys.path[:] = [entry for entry in sys.path if not entry or os.path.abspath(entry) != inject]
-        hide_path(inject, os.environ)
-        come_along(inject)
+        hide_inject_folder(inject, os.environ)
+        inject_into_programs(inject)
         watch_forks()
-        if not enlist():
+        if not register_child():
             return None
-        from . import member as module
+        from . import child_session as module
 
-        return module.at_start(program)
+        return module.prepare_wait(program)
     except Exception:
         return None
 
 
-def hide_path(inject: str, environment: "MutableMapping[str, str]") -> None:
+def hide_inject_folder(inject: str, environment: "MutableMapping[str, str]") -> None:
     """Take the folder out of what the program sees of its environment, and leave it in the system's."""
     path = environment.get("PYTHONPATH")
     data: "Any" = getattr(environment, "_data", None)
@@ -156,17 +156,17 @@ def hide_path(inject: str, environment: "MutableMapping[str, str]") -> None:
         data.pop(b"PYTHONPATH", None)
 
 
-def come_along(inject: str) -> None:
-    """Have every program that this process starts from now on come with the debuggee (spawning.py)."""
-    global _come_along
-    if _come_along:
+def inject_into_programs(inject: str) -> None:
+    """Have every program that this process starts from now on come with the debuggee (child_environment.py)."""
+    global _injects
+    if _injects:
         return
-    _come_along = True
+    _injects = True
     folder = os.fsencode(inject)
     if "subprocess" in sys.modules:
-        from . import spawning
+        from . import child_environment
 
-        spawning.change_fork_exec(folder)
+        child_environment.change_fork_exec(folder)
     else:
         sys.meta_path.insert(0, _BeforeImport(folder))
     for name in ("posix_spawn", "posix_spawnp", "execve"):
@@ -192,19 +192,19 @@ class _BeforeImport:
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> None:
         if self._folder is not None and name in ("subprocess", "multiprocessing.util"):
             folder, self._folder = self._folder, None
-            from . import spawning
+            from . import child_environment
 
-            spawning.change_fork_exec(folder)
+            child_environment.change_fork_exec(folder)
 
 
 def _with_debuggee(function: "Callable[..., Any]", folder: bytes) -> "Callable[..., Any]":
     def start(path: "Any", argv: "Any", *more: "Any", **options: "Any") -> "Any":
         try:
-            from . import spawning
+            from . import child_environment
         except Exception:
             # Such as without the right to read it any more.
             return function(path, argv, *more, **options)
-        return spawning.start(function, folder, path, argv, more, options)
+        return child_environment.start_program(function, folder, path, argv, more, options)
 
     return start
 
@@ -217,10 +217,10 @@ def watch_forks() -> None:
     """
     for name in ("fork", "forkpty"):
         if hasattr(os, name):
-            setattr(os, name, _followed(getattr(os, name)))
+            setattr(os, name, _with_registration(getattr(os, name)))
 
 
-def expect_a_thread() -> None:
+def ignore_fork_warning() -> None:
     """Do not warn of the debuggee's threads when the program forks: the forked process does without them."""
     if sys.version_info >= (3, 12) and hasattr(os, "fork"):
         import warnings
@@ -228,54 +228,54 @@ def expect_a_thread() -> None:
         warnings.filterwarnings("ignore", r".*use of \w+\(\) may lead to deadlocks", DeprecationWarning)
 
 
-def _followed(fork: "Callable[[], Any]") -> "Callable[[], Any]":
-    def fork_and_say() -> "Any":
-        expect_a_thread()
+def _with_registration(fork: "Callable[[], Any]") -> "Callable[[], Any]":
+    def fork_and_register() -> "Any":
+        ignore_fork_warning()
         forked = fork()
         if not (forked[0] if isinstance(forked, tuple) else forked):
             _after_fork()
         return forked
 
-    fork_and_say.__name__ = fork_and_say.__qualname__ = fork.__name__
-    fork_and_say.__doc__ = fork.__doc__
-    return fork_and_say
+    fork_and_register.__name__ = fork_and_register.__qualname__ = fork.__name__
+    fork_and_register.__doc__ = fork.__doc__
+    return fork_and_register
 
 
-def enlist() -> bool:
+def register_child() -> bool:
     """Say that this process is there, now or in a moment; whether a debugger is attached that wants to see children."""
     global link
-    if os.path.exists(os.environ.get(ATTENDED, "")):
+    if os.path.exists(os.environ.get(ATTENDED_VARIABLE, "")):
         try:
-            link = Link(os.environ[AT])
+            link = Link(os.environ[SOCKET_VARIABLE])
         except OSError:
             return False
-        link.say("{} waits".format(os.getpid()))
+        link.send("{} waits".format(os.getpid()))
         _thread.start_new_thread(_listen, (link,))
         return True
-    _thread.start_new_thread(_say_later, (os.getpid(),))
+    _thread.start_new_thread(_register_later, (os.getpid(),))
     return False
 
 
-def _say_later(pid: int) -> None:
+def _register_later(pid: int) -> None:
     global link
     try:
         time.sleep(QUIET_SECONDS)
-        link = Link(os.environ[AT])
+        link = Link(os.environ[SOCKET_VARIABLE])
     except Exception:
         return  # The debugged process has ended, or this one is ending.
-    link.say(str(pid))
+    link.send(str(pid))
     _listen(link)
 
 
 def _listen(current: Link) -> None:
     """Wait for the debugged process's first word; what it says is for a thread that the debugger leaves alone."""
-    line = current.line()
+    line = current.read_line()
     if line is not None and _has_threading():
-        from . import member as module
+        from . import child_session as module
 
-        module.listen(current, line)
-    elif member is not None:
-        member.ended()
+        module.start_listening(current, line)
+    elif session is not None:
+        session.on_parent_ended()
 
 
 def _has_threading() -> bool:
@@ -293,7 +293,7 @@ def _has_threading() -> bool:
         return 0
 
     in_main_thread = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(import_it)
-    _kept.append(in_main_thread)
+    _kept_alive.append(in_main_thread)
     if ctypes.pythonapi.Py_AddPendingCall(in_main_thread, None) != 0:
         return False
     # The main thread may be in a call of C code for as long as it likes.
@@ -304,15 +304,15 @@ def _has_threading() -> bool:
 
 def _after_fork() -> None:
     """In a forked child: it is one of its own."""
-    global link, member, making
+    global link, session, session_lock
     try:
         if link is not None:
             link.close()
-        link = member = None
-        making = _thread.allocate_lock()
-        if is_child(os.environ) and enlist():
-            from . import member as module
+        link = session = None
+        session_lock = _thread.allocate_lock()
+        if is_child(os.environ) and register_child():
+            from . import child_session as module
 
-            module.wait()
+            module.wait_for_debugger()
     except Exception:
         pass  # The child runs on, whatever happens here.

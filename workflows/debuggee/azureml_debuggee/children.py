@@ -1,7 +1,7 @@
-"""The child processes of the debugged program: each says that it is there, and is let have the debugger.
+"""The child processes of the debugged program: each registers here, and can get a debug session of its own.
 
-What they are to do is in child.py and member.py; what is said is one line at a time. Their debuggers are sessions of
-this process's adapter, which tells the attached debugger of each (the event ``debugpyAttach``).
+The children's side is in child.py and child_session.py. Messages are single lines. The children's sessions run through
+this process's adapter, which announces each to the attached debugger (the event ``debugpyAttach``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set, Tupl
 
 from . import imports
 from .announce import warn
-from .child import AT, ATTENDED
+from .child import ATTENDED_VARIABLE, SOCKET_VARIABLE
 
 if TYPE_CHECKING:
     from .debugger import Debugger
@@ -87,15 +87,15 @@ class Children:
         listener.setblocking(False)
         self._loop.register(listener, selectors.EVENT_READ, self._on_connection)
         self._listener = listener
-        os.environ[AT] = "@" + name
+        os.environ[SOCKET_VARIABLE] = "@" + name
         if self._folder is not None:
-            self._file = os.environ[ATTENDED] = os.path.join(self._folder, name)
+            self._file = os.environ[ATTENDED_VARIABLE] = os.path.join(self._folder, name)
         self._mark()
 
     @property
-    def found_at(self) -> Optional[Tuple[str, str]]:
+    def socket_and_file(self) -> Optional[Tuple[str, str]]:
         """The socket's name and the file's, as the children's environment has them; None where it does not listen."""
-        return None if self._listener is None else (os.environ[AT], os.environ.get(ATTENDED, ""))
+        return None if self._listener is None else (os.environ[SOCKET_VARIABLE], os.environ.get(ATTENDED_VARIABLE, ""))
 
     def _mark(self) -> None:
         """Make or remove the file by which children see whether they are wanted."""
@@ -121,11 +121,11 @@ class Children:
         """Forget all in a forked child, where the sockets have been closed."""
         self._children, self._listener, self._file = {}, None, None
 
-    def moments(self) -> List[float]:
+    def deadlines(self) -> List[float]:
         """When it has something to do, whatever happens on its sockets."""
         return [child.until for child in self._children.values() if child.until is not None]
 
-    def tidy(self, now: float) -> None:
+    def handle_deadlines(self, now: float) -> None:
         """Do what is due at this moment."""
         for end, child in list(self._children.items()):
             if child.until is not None and child.until <= now:
@@ -133,7 +133,7 @@ class Children:
                 warn("child process {} runs on: no debugger has attached to it".format(child.pid))
                 self._leave(end, child)
 
-    def give_up(self, end: Any) -> None:
+    def drop_failed(self, end: Any) -> None:
         """Let go of a child with which something unforeseen has happened."""
         if end in self._children:
             self._lose(end)
@@ -217,7 +217,7 @@ class Children:
             child.until = time.monotonic() + JOINING_SECONDS
             if not self._is_wanted or self._is_ignored or not self._join(end, child):
                 child.until = None
-                self._say(end, "go")
+                self._send(end, "go")
         elif word == "joined" and child.until is not None:
             child.until = time.monotonic() + ATTEND_SECONDS
         elif word == "stacks":
@@ -230,7 +230,7 @@ class Children:
 
     # Where they stand
 
-    def ask_for_stacks(
+    def request_stacks(
         self, number: int, text: str, answer: Callable[[int, int, Optional[Dict[str, Any]]], None]
     ) -> Set[int]:
         """Ask all children where they stand.
@@ -246,7 +246,7 @@ class Children:
         asked = [(end, child) for end, child in self._children.items() if child.pid][:_ASKED]
         for end, child in asked:
             child.asked[number] = answer
-            self._say(end, "stacks {} {}".format(number, text))
+            self._send(end, "stacks {} {}".format(number, text))
         return {child.pid for _end, child in asked}
 
     def _take_stacks(self, child: _Child, rest: str) -> None:
@@ -262,18 +262,18 @@ class Children:
 
     def _join(self, end: socket.socket, child: _Child) -> bool:
         """Have a child let the debugger in; whether it is to."""
-        way_in = self._debugger.way_in()
-        if way_in is None or sum(other.is_joined for other in self._children.values()) >= MOST:
+        pydevd_endpoint = self._debugger.pydevd_endpoint()
+        if pydevd_endpoint is None or sum(other.is_joined for other in self._children.values()) >= MOST:
             return False
         child.is_joined, child.session = True, None
-        self._say(end, "join {} {} {} {}".format(way_in[0], os.getpid(), *way_in[1:]))
+        self._send(end, "join {} {} {} {}".format(pydevd_endpoint[0], os.getpid(), *pydevd_endpoint[1:]))
         return True
 
     def _leave(self, end: socket.socket, child: _Child) -> None:
         child.is_joined, child.until, child.session = False, None, None
-        self._say(end, "go")
+        self._send(end, "go")
 
-    def _say(self, end: socket.socket, line: str) -> None:
+    def _send(self, end: socket.socket, line: str) -> None:
         try:
             end.send(line.encode("utf-8") + b"\n")
         except OSError:

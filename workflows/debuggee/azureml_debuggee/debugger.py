@@ -12,7 +12,7 @@ import time
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from . import collecting, forks, greenlets, imports, spawning, tracing
+from . import child_environment, forks, garbage_collection, greenlets, imports, tracing
 from .adapter import Adapter, AdapterFailed
 from .errors import file_of
 from .threads import start_untraced
@@ -45,7 +45,7 @@ def _prepare() -> None:
     # It warns of frozen modules on standard error; whoever debugs knows.
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     forks.untrace_children()
-    collecting.hold_while_frames_are_made()
+    garbage_collection.hold_while_frames_are_made()
 
 
 def _takes_connection() -> bool:
@@ -128,11 +128,11 @@ class Debugger:
         self._number = 0
 
     @property
-    def awake(self) -> bool:
+    def is_started(self) -> bool:
         """Whether debugpy has been started in this process."""
         return self._adapter is not None or self._address is not None
 
-    def wake(self, alone: bool) -> int:
+    def ensure_started(self, alone: bool) -> int:
         """Start debugpy, or take it out of its rest.
 
         Args:
@@ -144,10 +144,10 @@ class Debugger:
         Raises:
             Exception: Whatever debugpy raises when it cannot start.
         """
-        if self.awake and not self._is_sound(alone):
+        if self.is_started and not self._is_sound(alone):
             # Something that a debugger has sent has ended pydevd, or keeps it from noticing that its debugger has left.
             self.reset()
-        if not self.awake:
+        if not self.is_started:
             self._start()
             self._number += 1
             return self._number
@@ -162,10 +162,10 @@ class Debugger:
     def _is_sound(self, alone: bool) -> bool:
         """Whether pydevd is there, and free where it should be."""
         deadline = time.monotonic() + LEAVING_SECONDS
-        while alone and self.attached() and time.monotonic() < deadline:
+        while alone and self.is_attached() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         debugger = self._live()
-        if debugger is None or (alone and self.attached()):
+        if debugger is None or (alone and self.is_attached()):
             return False
         # It may have ended of a message that it could not take, and nobody hears the adapter then.
         reader = getattr(debugger, "reader", None)
@@ -188,11 +188,11 @@ class Debugger:
 
     def make_ready(self) -> None:
         """Start debugpy, and put it to rest until a debugger comes; unless it has been started already."""
-        if not self.awake:
-            self.wake(True)
-            self.rest()
+        if not self.is_started:
+            self.ensure_started(True)
+            self.restore_full_speed()
 
-    def adapter_ends(self) -> bool:
+    def is_adapter_ending(self) -> bool:
         """Whether the adapter has ended, or does so within a moment; nobody is attached by it then."""
         return self._adapter is not None and self._adapter.ends_within(LEAVING_SECONDS)
 
@@ -224,9 +224,9 @@ class Debugger:
             api = _server()
             sys.breakpointhook = hook
             # Not before: most programs are never debugged.
-            from . import pace, summaries
+            from . import pydevd_patches, summaries
 
-            pace.patch_pydevd(api)
+            pydevd_patches.patch_pydevd(api)
             summaries.register(os.environ)
             yield api
 
@@ -237,7 +237,7 @@ class Debugger:
     def _start_adapter(self) -> Optional[Adapter]:
         """Begin to start the adapter, which gets ready while this process imports pydevd."""
         try:
-            with spawning.plain():
+            with child_environment.without_debuggee():
                 return Adapter(os.path.dirname(self._folder()), _adapters_environment(), self.gate[1])
         except AdapterFailed:
             return None
@@ -250,10 +250,10 @@ class Debugger:
             adapter.wait_until_ready()
         except AdapterFailed:
             return False
-        self._connect_pydevd(api, adapter.way_in)
+        self._connect_pydevd(api, adapter.pydevd_endpoint)
         return True
 
-    def _connect_pydevd(self, api: Any, way_in: Tuple[int, str, str], **more: Any) -> None:
+    def _connect_pydevd(self, api: Any, pydevd_endpoint: Tuple[int, str, str], **more: Any) -> None:
         # Children are told by this program, not by pydevd, which would keep those waiting that nobody attends to.
         api.configure(subProcess=False)
         settings = dict(_CONNECTING, **more)
@@ -261,22 +261,22 @@ class Debugger:
         if getattr(api, "hide_debugpy_internals", lambda: True)():
             settings["dont_trace_start_patterns"] = (self._folder(), *_hidden_files())
             settings["dont_trace_end_patterns"] = ("debugpy_launcher.py",)
-        port, settings["access_token"], settings["client_access_token"] = way_in
+        port, settings["access_token"], settings["client_access_token"] = pydevd_endpoint
         api._settrace(host="127.0.0.1", port=port, **settings)
         self._last = self._live()
         # A second start is refused by the program's own debugpy.listen, too.
         api.listen.called = True
 
-    def way_in(self) -> Optional[Tuple[int, str, str]]:
+    def pydevd_endpoint(self) -> Optional[Tuple[int, str, str]]:
         """How a child's pydevd connects to this process's adapter: its port, what to say to it, and what it says.
 
         Returns:
             None where debugpy has not been started, or its adapter is not one of ours.
         """
         adapter = self._adapter
-        return None if adapter is None else adapter.way_in
+        return None if adapter is None else adapter.pydevd_endpoint
 
-    def enter(self, port: int, token: str, client_token: str, parent: int) -> None:
+    def join_adapter(self, port: int, token: str, client_token: str, parent: int) -> None:
         """In a child process: become one that a debugger can attach to, by the adapter of another.
 
         Args:
@@ -288,20 +288,20 @@ class Debugger:
         Raises:
             Exception: Whatever debugpy raises when it cannot start.
         """
-        self.leave()
+        self.leave_adapter()
         _prepare()
         if not self._watches_forks:
             self._watches_forks = True
-            os.register_at_fork(after_in_child=self.forget_after_fork)
+            os.register_at_fork(after_in_child=self.clear_after_fork)
         with self._loaded() as api:
             if not _takes_connection():
                 raise RuntimeError("this version of debugpy is not known")
             self._connect_pydevd(api, (port, token, client_token), ppid=parent)
         self._address = ("127.0.0.1", port)
 
-    def leave(self) -> None:
+    def leave_adapter(self) -> None:
         """In a child process: be connected no more, at full speed."""
-        if not self.awake:
+        if not self.is_started:
             return
         left = self._live()
         if left is not None:
@@ -309,27 +309,27 @@ class Debugger:
             # Its threads, when they end, end whichever session there is by then.
             for thread in _threads(left):
                 thread.join(LEAVING_SECONDS)
-        self.forget()
+        self.drop_adapter()
 
-    def attached(self) -> bool:
+    def is_attached(self) -> bool:
         """Whether a debugger has attached and sent its configuration."""
-        if not self.awake:
+        if not self.is_started:
             return False
         import pydevd
 
         return bool(pydevd._is_attached())
 
-    def rest(self) -> bool:
+    def restore_full_speed(self) -> bool:
         """Give the program its full speed back; False while a debugger is still attached."""
-        if self._ending is not None and not self.awake:
+        if self._ending is not None and not self.is_started:
             if any(thread.is_alive() for thread in _threads(self._ending)):
                 return False
             self._ending = None
             if tracing.CAN_UNTRACE:
                 tracing.untrace()
-        if not self.awake or self._resting:
+        if not self.is_started or self._resting:
             return True
-        if self.attached():
+        if self.is_attached():
             return False
         if tracing.CAN_UNTRACE:
             tracing.untrace()
@@ -350,15 +350,15 @@ class Debugger:
             if left is not None:
                 # It would notice by itself, but wait half a second for its own thread to end.
                 left.dispose_and_kill_all_pydevd_threads(wait=False)
-        self.forget()
+        self.drop_adapter()
 
-    def forget(self, adapter: Optional[int] = None) -> None:
+    def drop_adapter(self, adapter: Optional[int] = None) -> None:
         """Begin anew with the next debugger: the adapter has ended, and nothing speaks to pydevd.
 
         Args:
             adapter: The number of the adapter; by default the one that runs now.
         """
-        if not self.awake or adapter not in (None, self._number):
+        if not self.is_started or adapter not in (None, self._number):
             return
         self._adapter = self._address = None
         if self._last is not None:
@@ -371,11 +371,11 @@ class Debugger:
             tracing.untrace()
         self._resting = False
 
-    def lose(self) -> None:
-        """As :meth:`forget`, after the program has closed every descriptor: their numbers are the program's now."""
+    def drop_lost_adapter(self) -> None:
+        """Do as :meth:`drop_adapter`, after the program has closed every descriptor and may have reused the numbers."""
         if self._adapter is not None:
             self._adapter.lose()
-        self.forget()
+        self.drop_adapter()
 
     def _clean_up(self) -> None:
         """Make room for a new pydevd, where the one before has lost its adapter."""
@@ -385,11 +385,11 @@ class Debugger:
             thread.join(LEAVING_SECONDS)
         self._ending = None
         # It takes itself down, unless a message has ended its thread; until then a new session would join the old one.
-        if not self._gone_within(LEAVING_SECONDS):
+        if not self._has_ended_within(LEAVING_SECONDS):
             left = self._live()
             if left is not None:
                 left.dispose_and_kill_all_pydevd_threads(wait=False)
-            if not self._gone_within(ENDING_SECONDS):
+            if not self._has_ended_within(ENDING_SECONDS):
                 raise RuntimeError("pydevd does not end its last session")
         # A thread that was paused when the adapter ended would never pause again.
         for thread in threading.enumerate():
@@ -402,7 +402,7 @@ class Debugger:
 
             pydevd_sys_monitoring.reset_thread_local_info()
 
-    def _gone_within(self, seconds: float) -> bool:
+    def _has_ended_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while self._live() is not None:
             if time.monotonic() >= deadline:
@@ -427,9 +427,9 @@ class Debugger:
         # Not debugpy.wait_for_client: its `cancel` ends the wait that began last, in
         # whichever thread, and belongs to no wait until that has begun. Nor what that calls:
         # it does pydevd's work, which its own threads do as well, and may block in doing so.
-        while not self.attached() and not over():
+        while not self.is_attached() and not over():
             time.sleep(POLL_SECONDS)
-        return self.attached()
+        return self.is_attached()
 
     def stop_here(self, frame: Any) -> None:
         """Pause in ``frame``, as a ``breakpoint()`` in it would."""
@@ -457,7 +457,7 @@ class Debugger:
         def watch() -> None:
             # A debugger that has left before the stop was there would never end it.
             while not over.wait(0.2):
-                if not self.attached():
+                if not self.is_attached():
                     state.pydev_step_cmd, state.pydev_state = -1, 1
 
         start_untraced(watch, "azureml-debuggee-watch")
@@ -480,7 +480,7 @@ class Debugger:
         finally:
             over.set()
 
-    def forget_after_fork(self) -> None:
+    def clear_after_fork(self) -> None:
         """Make a forked child a plain process: its debugger stayed with the parent."""
         if self._adapter is not None:
             self._adapter.close_here()

@@ -69,6 +69,6 @@ class OwnSocket(socket.socket):
         super().close()
 
 
-def own(connection: Any) -> Any:
+def as_own_socket(connection: Any) -> Any:
     """A plain socket as an :class:`OwnSocket`, which takes its descriptor; any other as it is."""
     return OwnSocket(connection.detach()) if type(connection) is socket.socket else connection

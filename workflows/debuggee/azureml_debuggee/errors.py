@@ -22,14 +22,14 @@ def file_of(frame: Any) -> Optional[str]:
     return file if isinstance(file, str) else None
 
 
-def with_parts(error: BaseException) -> Iterator[BaseException]:
+def with_members(error: BaseException) -> Iterator[BaseException]:
     """An exception, and where it is a group's, those in it that have been raised themselves, each with its frames."""
     yield error
     # By name: before Python 3.11 there is a package of that.
     parts = getattr(error, "exceptions", ()) if type(error).__name__.endswith("ExceptionGroup") else ()
     for part in parts if isinstance(parts, tuple) else ():
         if isinstance(part, BaseException):
-            yield from (one for one in with_parts(part) if one.__traceback__ is not None)
+            yield from (one for one in with_members(part) if one.__traceback__ is not None)
 
 
 def describe(error: BaseException, folders: Sequence[str], anywhere: bool = False) -> Dict[str, Any]:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 
-from . import imports, whole_file
+from . import atomic_file, imports
 from .announce import warn
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
@@ -120,7 +120,7 @@ class Body:
         return b"".join(self._pieces)
 
 
-class Keeper:
+class RequestKeeper:
     """Watches the requests of one worker.
 
     Args:
@@ -183,8 +183,8 @@ class Keeper:
         except Exception as unkept:
             warn("a request that failed could not be kept: {}".format(unkept))
 
-    def current(self) -> Optional[Dict[str, str]]:
-        """See :func:`current`."""
+    def current_request(self) -> Optional[Dict[str, str]]:
+        """See :func:`current_request`."""
         body = getattr(self._here, "body", None)
         return None if body is None else body.about
 
@@ -220,7 +220,7 @@ class Keeper:
         with self._one:
             if not os.path.isdir(self._folder):
                 os.makedirs(self._folder, 0o700, exist_ok=True)
-                whole_file.give_to_owner(self._folder, os.path.dirname(self._folder))
+                atomic_file.give_to_owner(self._folder, os.path.dirname(self._folder))
             numbers = kept_numbers(self._folder)
             record["number"] = number = (numbers[-1] if numbers else 0) + 1
             written = [
@@ -229,7 +229,7 @@ class Keeper:
             ]
             try:
                 for suffix, content in written:
-                    whole_file.write(os.path.join(self._folder, "{:06d}{}".format(number, suffix)), content)
+                    atomic_file.write(os.path.join(self._folder, "{:06d}{}".format(number, suffix)), content)
             except BaseException:
                 _remove(self._folder, number)
                 raise
@@ -238,18 +238,18 @@ class Keeper:
 
 
 #: What keeps the requests of this worker; None before its program is loaded.
-_keeper: Optional[Keeper] = None
+_keeper: Optional[RequestKeeper] = None
 
 
-def current() -> Optional[Dict[str, str]]:
+def current_request() -> Optional[Dict[str, str]]:
     """What tells the request of this thread from others: method, path, and the ids that its headers say.
 
     Nothing of its body, its query or its other headers is in it: they may hold secrets.
     """
-    return None if _keeper is None else _keeper.current()
+    return None if _keeper is None else _keeper.current_request()
 
 
-def watch(worker: Any, keeper: Keeper) -> None:
+def watch(worker: Any, keeper: RequestKeeper) -> None:
     """Keep the failed requests of a gunicorn worker whose program is loaded."""
     global _keeper
     _keeper = keeper
@@ -272,7 +272,7 @@ def watch(worker: Any, keeper: Keeper) -> None:
     _see_errors(worker, keeper)
 
 
-def _see_errors(worker: Any, keeper: Keeper) -> None:
+def _see_errors(worker: Any, keeper: RequestKeeper) -> None:
     """Learn of exceptions that the server answers for: run()'s, and those of what it makes of run()'s result."""
     scripts = sys.modules.get("azureml_inference_server_http.server.user_script")
     raised: Any = getattr(scripts, "UserScriptException", None)

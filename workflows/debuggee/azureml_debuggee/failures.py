@@ -53,14 +53,14 @@ def watch() -> None:
     sys.excepthook = excepthook
     import atexit
 
-    from . import late
+    from . import import_hooks
 
     atexit.register(_at_exit)
-    late.once_imported("threading", _change_threading)
-    late.once_imported("traceback", _change_traceback)
+    import_hooks.change_when_imported("threading", _change_threading)
+    import_hooks.change_when_imported("traceback", _change_traceback)
     for name in ("multiprocessing.pool", "concurrent.futures.process"):
-        late.once_imported(name, _change_pool)
-    late.once_imported("azureml_inference_server_http.server.user_script", _change_server)
+        import_hooks.change_when_imported(name, _change_pool)
+    import_hooks.change_when_imported("azureml_inference_server_http.server.user_script", _change_server)
 
 
 # Where exceptions come by ---------------------------------------------------------------------------------
@@ -118,10 +118,10 @@ def _change_server(module: "Any") -> None:
 
 def _change_pool(module: "Any") -> None:
     """See what the workers of a pool hand to their parent, which may end by it."""
-    from . import pools
+    from . import pool_snapshots
 
-    _program["pools"] = pools
-    pools.change(module, lambda value, trace, name: write(value, trace, every=True, name=name))
+    _program["pool_snapshots"] = pool_snapshots
+    pool_snapshots.change_module(module, lambda value, trace, name: write(value, trace, every=True, name=name))
 
 
 def _at_exit() -> None:
@@ -129,9 +129,9 @@ def _at_exit() -> None:
     value = getattr(sys, "last_value", None)
     if value is not None and sys.excepthook is not _program.get("hook"):
         write(value, getattr(sys, "last_traceback", None), is_last=True)
-    pools = _program.get("pools")
-    if pools is not None:
-        pools.forget(_environment())
+    pool_snapshots = _program.get("pool_snapshots")
+    if pool_snapshots is not None:
+        pool_snapshots.remove_unclaimed(_environment())
 
 
 def _after_fork() -> None:
@@ -151,7 +151,7 @@ def write(value: "Any", trace: "Any", every: bool = False, is_last: bool = False
         trace: Its traceback.
         every: Whether there may be any number of them: a service goes on.
         is_last: Whether the process ends by it, and it may come by again.
-        name: The file's name, where it is kept for the parent; see pools.py.
+        name: The file's name, where it is kept for the parent; see pool_snapshots.py.
     """
     global _written, _last
     thread = 0
@@ -190,8 +190,8 @@ def _write(value: "Any", trace: "Any", name: str) -> None:
         from . import snapshot
 
         environment = _environment()
-        if not name and "pools" in _program:
-            _program["pools"].claim(value, environment)
+        if not name and "pool_snapshots" in _program:
+            _program["pool_snapshots"].make_snapshots(value, environment)
         snapshot.write(value, trace, _program, environment, name)
     finally:
         _set_profile(profiling)

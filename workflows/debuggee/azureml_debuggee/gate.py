@@ -80,16 +80,16 @@ class Gate:
         #: Asked where the port is held: whether by one that runs beside this one, and stays.
         self.is_held: Callable[[int], bool] = lambda port: False
         #: Set where no debugger is to be let in here after all, while the port is still held.
-        self.is_needless = False
+        self.is_cancelled = False
         #: Set once the gate listens, or never will.
-        self.settled = threading.Event()
+        self.bind_done = threading.Event()
         #: Set once a debugger has been let in, or will never be.
-        self.joined = threading.Event()
+        self.admission_done = threading.Event()
         #: Why nobody can be let in, if so.
         self.failure: Optional[str] = None
-        self._loop = EventLoop(self._give_up)
+        self._loop = EventLoop(self._drop_failed)
         self._children = Children(self._loop, debugger, announce, children) if children else None
-        self._sessions = Sessions(self._loop, debugger, announce, lambda: self.joined.set(), self._children)
+        self._sessions = Sessions(self._loop, debugger, announce, lambda: self.admission_done.set(), self._children)
         self._stack_requests = StackRequests(self._loop, self._children)
         admission = Admission(token_digest, open_to_owner)
         self._listener = Listener(self._loop, (host, port), tries, admission, self._admit)
@@ -105,9 +105,9 @@ class Gate:
         return self._reached_at or self.address[0], self.address[1]
 
     @property
-    def answers(self) -> int:
+    def answer_count(self) -> int:
         """How many debuggers have been sent the answer to their `attach`."""
-        return self._sessions.answers
+        return self._sessions.answer_count
 
     @property
     def owes_answer(self) -> bool:
@@ -117,7 +117,7 @@ class Gate:
     def start(self) -> None:
         """Listen and return at once; where the port is still held, go on trying in the thread.
 
-        The holder may be the process that this one replaces, whose last moments overlap.
+        The holder may be the process that this one replaces, whose last deadlines overlap.
         """
         self._loop.open()
         greenlets.watch(self._loop.run_in_helper, self._debugger.make_ready)
@@ -146,22 +146,22 @@ class Gate:
             self._fail(str(error))
             return True
         self._debugger.gate = self.address
-        more = {} if self._children is None else {"children": self._children.found_at}
+        more = {} if self._children is None else {"children": self._children.socket_and_file}
         self._announce("listening", host=self.reached_at[0], port=self.reached_at[1], **more)
-        self.settled.set()
+        self.bind_done.set()
         return True
 
     def _fail(self, message: str) -> None:
         self.failure = message
         self._announce("gate-failed", message=message)
-        self.settled.set()
-        self.joined.set()
+        self.bind_done.set()
+        self.admission_done.set()
 
     def _run(self, bound: bool) -> None:
         began = time.monotonic()
         while not bound:
             time.sleep(0.02)
-            if self.is_needless:
+            if self.is_cancelled:
                 return
             bound = self._bind()
             waited = time.monotonic() - began
@@ -177,7 +177,7 @@ class Gate:
             # Whatever goes wrong with one peer, the gate stays open for the next.
             try:
                 if self._loop.wait(self._patience()):
-                    self._tidy(time.monotonic())
+                    self._handle_deadlines(time.monotonic())
                 else:
                     self._start_over()
             except Exception:
@@ -186,24 +186,24 @@ class Gate:
 
     def _patience(self) -> float:
         """Seconds until something has to be done without anybody's asking."""
-        moments = self._listener.moments() + self._sessions.moments() + self._stack_requests.moments()
+        deadlines = self._listener.deadlines() + self._sessions.deadlines() + self._stack_requests.deadlines()
         if self._children is not None:
-            moments += self._children.moments()
-        return max(0.0, min(HEARTBEAT_SECONDS, min(moments) - time.monotonic())) if moments else HEARTBEAT_SECONDS
+            deadlines += self._children.deadlines()
+        return max(0.0, min(HEARTBEAT_SECONDS, min(deadlines) - time.monotonic())) if deadlines else HEARTBEAT_SECONDS
 
-    def _tidy(self, now: float) -> None:
-        self._listener.tidy(now)
-        self._sessions.tidy(now)
-        self._stack_requests.tidy(now)
+    def _handle_deadlines(self, now: float) -> None:
+        self._listener.handle_deadlines(now)
+        self._sessions.handle_deadlines(now)
+        self._stack_requests.handle_deadlines(now)
         if self._children is not None:
-            self._children.tidy(now)
+            self._children.handle_deadlines(now)
 
-    def _give_up(self, end: Any) -> None:
+    def _drop_failed(self, end: Any) -> None:
         """Let go of a peer with whom something unforeseen has happened."""
-        self._listener.give_up(end)
-        self._sessions.give_up(end)
+        self._listener.drop_failed(end)
+        self._sessions.drop_failed(end)
         if self._children is not None:
-            self._children.give_up(end)
+            self._children.drop_failed(end)
 
     def _sockets(self) -> List[socket.socket]:
         children = [] if self._children is None else self._children.sockets()
@@ -243,7 +243,7 @@ class Gate:
             self._children.clear_after_fork()
         # New ones: the parent's other threads may hold the locks of these.
         self.failure = "a forked child has no gate"
-        self.settled, self.joined = threading.Event(), threading.Event()
-        self.settled.set()
-        self.joined.set()
-        self._debugger.forget_after_fork()
+        self.bind_done, self.admission_done = threading.Event(), threading.Event()
+        self.bind_done.set()
+        self.admission_done.set()
+        self._debugger.clear_after_fork()

@@ -32,7 +32,7 @@ _fronts: List[str] = []
 _behind: List[str] = []
 
 
-def expect(fronts: Iterable[str], code: Iterable[str]) -> None:
+def set_program_folders(fronts: Iterable[str], code: Iterable[str]) -> None:
     """Say where the program's own modules will be.
 
     Args:

@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any, Callable
 
-from .program import Program, safe_path
+from .program import Program, has_safe_path
 from .step import prepare
 
 
@@ -47,7 +47,7 @@ def _set_path(program: Program) -> None:
     """Put first on the import path what Python puts there."""
     if program.kind == "script" and _is_container(program.name):
         sys.path.insert(0, _as_known(program.name))
-    elif not safe_path():
+    elif not has_safe_path():
         folder = os.getcwd() if program.kind == "module" else os.path.dirname(os.path.realpath(program.name))
         sys.path.insert(0, folder)
 

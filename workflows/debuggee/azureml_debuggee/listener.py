@@ -15,8 +15,8 @@ from collections import OrderedDict
 from typing import Any, Callable, List, Optional, Tuple
 
 from .admission import Admission
+from .dap_messages import HEADER_BYTES
 from .event_loop import EventLoop
-from .frames import HEADER_BYTES
 from .pair import GRACE_SECONDS
 
 #: Seconds that a peer has for its first message; a busy interpreter may need long.
@@ -118,14 +118,14 @@ class Listener:
         self._pending.clear()
         self._socket = self._accept_at = None
 
-    def moments(self) -> List[float]:
+    def deadlines(self) -> List[float]:
         """When it has something to do, whatever happens on its sockets."""
-        moments = [] if self._accept_at is None else [self._accept_at]
+        deadlines = [] if self._accept_at is None else [self._accept_at]
         if self._pending:
-            moments.append(next(iter(self._pending.values()))[0])
-        return moments
+            deadlines.append(next(iter(self._pending.values()))[0])
+        return deadlines
 
-    def tidy(self, now: float) -> None:
+    def handle_deadlines(self, now: float) -> None:
         """Do what is due at this moment."""
         if self._accept_at is not None and self._accept_at <= now and self._socket is not None:
             self._accept_at = None
@@ -133,7 +133,7 @@ class Listener:
         while self._pending and next(iter(self._pending.values()))[0] <= now:
             self._drop(next(iter(self._pending)))
 
-    def give_up(self, end: Any) -> None:
+    def drop_failed(self, end: Any) -> None:
         """Drop a peer with whom something unforeseen has happened, if it is one of these."""
         if end in self._pending:
             self._drop(end)
@@ -196,19 +196,19 @@ class Listener:
         except OSError:
             received = b""
         data += received
-        verdict = self._admission.judge(peer, data) if received else False
+        verdict = self._admission.decide(peer, data) if received else False
         if verdict is None:
             return
         if not verdict:
             self._drop(peer)
             return
         self._loop.unregister(peer)
-        self._admission.forget(peer)
+        self._admission.drop(peer)
         del self._pending[peer]
         self._admit(peer, until, bytes(data))
 
     def _drop(self, peer: socket.socket) -> None:
         del self._pending[peer]
-        self._admission.forget(peer)
+        self._admission.drop(peer)
         self._loop.unregister(peer)
         peer.close()

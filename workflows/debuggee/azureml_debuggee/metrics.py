@@ -23,9 +23,9 @@ def install() -> None:
     """Check it that the SDK's module is changed once it is imported, where that is asked for."""
     path = os.environ.get("AZUREML_DEBUGGEE_METRICS")
     if path:
-        from . import late
+        from . import import_hooks
 
-        late.once_imported(MODULE, lambda module: change(module, path))
+        import_hooks.change_when_imported(MODULE, lambda module: change(module, path))
 
 
 def change(module: Any, path: str) -> None:

@@ -46,7 +46,7 @@ class NetworkPorts:
         self._closed = threading.Event()
         self._thread: Optional[threading.Thread] = None
 
-    def take(self, event: Dict[str, Any]) -> None:
+    def add_event(self, event: Dict[str, Any]) -> None:
         """One announcement of the debuggee."""
         if event["event"] != "listening":
             return
@@ -84,7 +84,7 @@ class NetworkPorts:
                 try:
                     listener = self._listen(port)
                 except OSError as error:
-                    _say("no port can be opened on the network ({})".format(error.strerror or error))
+                    _warn("no port can be opened on the network ({})".format(error.strerror or error))
                     continue
                 self._open[rank, port] = listener
                 threading.Thread(target=_accept, args=(listener, port), daemon=True).start()
@@ -150,7 +150,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
-def _say(line: str) -> None:
+def _warn(line: str) -> None:
     with contextlib.suppress(Exception):
         sys.stderr.write("azureml_debug: {}\n".format(line))
         sys.stderr.flush()

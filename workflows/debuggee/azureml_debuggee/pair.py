@@ -7,7 +7,7 @@ import socket
 import time
 from typing import Any, Dict, Optional, Tuple
 
-from .frames import INITIALIZED, OPENING_BYTES, Conversation, Opening, child_of, frame, message_in
+from .dap_messages import INITIALIZED, OPENING_BYTES, Conversation, Opening, child_of, frame, message_in
 
 #: Seconds that one who has been let in, but says nothing more before it has attached, may keep others waiting.
 GRACE_SECONDS = 2.0

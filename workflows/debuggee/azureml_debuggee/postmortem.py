@@ -13,11 +13,11 @@ import sys
 import threading
 import time
 
-from . import exits, imports, spawned, workers
+from . import exit_errors, imports, spawned_watch, worker_errors
 from .announce import Announcer
-from .errors import describe, with_parts
+from .errors import describe, with_members
 from .ranks import rank_of
-from .starting import report
+from .startup import report_failure
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def install(settings: MutableMapping[str, str], folders: Sequence[str], debugs_i
         from . import session
 
         watch.session = session.make(settings)
-        watch.session.waited_in_vain = True
-    spawned.pass_on(settings, folders, debugs_itself)
+        watch.session.hold_expired = True
+    spawned_watch.pass_on(settings, folders, debugs_itself)
     return watch
 
 
@@ -83,7 +83,7 @@ class PostMortem:
         #: Made with the first exception, or before, where it answers the program's own calls.
         self.session: Any = None
         self._settings, self._folders = settings, folders
-        self._code = workers.OwnCode(folders)
+        self._code = worker_errors.OwnCode(folders)
         #: Whether this process is a child of the step's script.
         self._is_child = False
         #: Whether errors count that have not been in the person's code: a program of others' has its own.
@@ -106,8 +106,8 @@ class PostMortem:
         self._hook: Callable[..., None] = self._uncaught
         sys.excepthook = self._hook
         threading.excepthook = self._uncaught_in_thread
-        exits.watch(self._code, self._examine)
-        workers.watch(self._code, lambda: self._is_child, self._examine_workers)
+        exit_errors.watch(self._code, self._examine)
+        worker_errors.watch(self._code, lambda: self._is_child, self._examine_workers)
         # Not atexit, where there is a choice: no thread can be started any more by then.
         getattr(threading, "_register_atexit", atexit.register)(self._at_exit)
         if hasattr(os, "register_at_fork"):
@@ -146,7 +146,7 @@ class PostMortem:
         except RuntimeError as error:
             # Python 3.12.0 and 3.12.1 start no thread once the main thread's program is over.
             self._say_raised(value)
-            report(self._settings, error)
+            report_failure(self._settings, error)
         finally:
             for number, handler in handlers:
                 _set_signal(number, handler)
@@ -161,7 +161,7 @@ class PostMortem:
             if threading.get_ident() in self._holding or not (self._any_error or self._code.was_left_by(trace)):
                 return
             self._seen.append(value)
-            if not self._is_child and workers.is_of_a_child(value, self._announced("raised"), self._code):
+            if not self._is_child and worker_errors.is_of_a_child(value, self._announced("raised"), self._code):
                 return
             self._say_raised(value.with_traceback(trace))
             for stream in (sys.stdout, sys.stderr):
@@ -180,7 +180,7 @@ class PostMortem:
                 for number, handler in handlers:
                     _set_signal(number, handler)
         except Exception as error:
-            report(self._settings, error)
+            report_failure(self._settings, error)
 
     def _hold(self, error: Tuple[Any, Any, Any]) -> None:
         with imports.own:
@@ -194,12 +194,12 @@ class PostMortem:
                 self._started = True
                 session.gate.is_held, session.silent_without_gate = siblings.is_held, True
                 session.gate.start()
-        followed = session.debugger.attached() and session.debugger.stops_at_uncaught()
-        parts = [*with_parts(error[1].with_traceback(error[2]))]
+        followed = session.debugger.is_attached() and session.debugger.stops_at_uncaught()
+        parts = [*with_members(error[1].with_traceback(error[2]))]
         while session.hold() and not followed:
             self.again, self.parts = False, len(parts)
             for number, one in enumerate(parts):
-                if number and not session.debugger.attached():
+                if number and not session.debugger.is_attached():
                     break
                 session.debugger.stop_at_error((type(one), one, one.__traceback__))
             if not self.again or not _left(session):
@@ -214,7 +214,7 @@ class PostMortem:
         with imports.own:
             from . import siblings
 
-        return [event for event in siblings.events(self._settings) if event["event"] == name]
+        return [event for event in siblings.read_events(self._settings) if event["event"] == name]
 
     # Children
 
@@ -224,7 +224,7 @@ class PostMortem:
         The program may well go on from it, as often as it likes, and it is not to wait each time: once for each worker,
         and no more once nobody has come in one.
         """
-        is_attended = self.session is not None and self.session.debugger.attached()
+        is_attended = self.session is not None and self.session.debugger.is_attached()
         if is_attended or not (self._started or self._announced("not-attached")):
             self._examine(kind, value, trace)
 
@@ -275,7 +275,7 @@ class PostMortem:
 def _left(session: Any) -> bool:
     """Whether the debugger leaves, as it has said."""
     deadline = time.monotonic() + LEAVING_SECONDS
-    while session.debugger.attached():
+    while session.debugger.is_attached():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.01)

@@ -54,14 +54,14 @@ class Program:
             return None
         # Not by importlib, which imports the packages around a module.
         inner = self.name.replace(".", os.sep)
-        for root in ([] if safe_path() else [os.getcwd()]) + sys.path:
+        for root in ([] if has_safe_path() else [os.getcwd()]) + sys.path:
             for candidate in (inner + ".py", os.path.join(inner, "__main__.py")):
                 path = os.path.join(root, candidate)
                 if os.path.isfile(path):
                     return os.path.abspath(path)
         return None
 
-    def tools(self) -> Iterator[str]:
+    def tool_names(self) -> Iterator[str]:
         """The names by which it may be a well-known program."""
         if self.kind == "script":
             name = os.path.basename(self.name)
@@ -129,7 +129,7 @@ def _operand(arguments: Sequence[str]) -> str:
     return ""
 
 
-def safe_path() -> bool:
+def has_safe_path() -> bool:
     """Whether Python puts no folder of the program's in front of its path."""
     return bool(getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
 
@@ -158,19 +158,19 @@ def is_own(program: Program, environment: MutableMapping[str, str]) -> bool:
     prefix = os.path.realpath(sys.prefix)
     if is_within(real, prefix) and any(is_within(prefix, folder) for folder in folders):
         return False
-    if program.kind == "module" and not safe_path() and is_within(file, os.getcwd()):
+    if program.kind == "module" and not has_safe_path() and is_within(file, os.getcwd()):
         return not is_within(real, prefix)
     return any(is_within(path, folder) for path in (file, real) for folder in folders)
 
 
-def fronts(program: Program) -> List[str]:
+def front_folders(program: Program) -> List[str]:
     """The folder that Python is still to put in front of its path."""
-    if safe_path():
+    if has_safe_path():
         return []
     return [os.path.dirname(os.path.realpath(program.name)) if program.kind == "script" else os.getcwd()]
 
 
-def take_options(arguments: List[str]) -> Dict[str, str]:
+def remove_options(arguments: List[str]) -> Dict[str, str]:
     """Remove the published options from a script's arguments, and return them."""
     taken: Dict[str, str] = {}
     kept: List[str] = []

@@ -43,27 +43,27 @@ class Run:
     def __init__(self, address: str, run_id: str, token: str, expires: Optional[float] = None) -> None:
         self._address, self._id = address, run_id
         self._token, self._due = "", 0.0
-        self._take(token, expires)
+        self._use_token(token, expires)
 
-    def seconds(self) -> Optional[float]:
-        """Seconds until its token has to be renewed (:meth:`keep`); None for never."""
+    def seconds_to_renewal(self) -> Optional[float]:
+        """Seconds until its token has to be renewed (:meth:`renew_token`); None for never."""
         return max(0.0, self._due - time.time()) if self._due else None
 
-    def keep(self) -> None:
+    def renew_token(self) -> None:
         """Renew its token where that is due. What fails is tried again, by whoever asks next."""
         if not self._due or time.time() < self._due:
             return
         self._due = time.time() + _AGAIN
         try:
-            found = self._ask("GET", part="/token")
+            found = self._request("GET", part="/token")
         except (OSError, ValueError):
             return
         if isinstance(found.get("token"), str) and found["token"]:
-            self._take(found["token"], _moment(found.get("expiryTimeUtc")))
+            self._use_token(found["token"], _parse_time(found.get("expiryTimeUtc")))
 
-    def _take(self, token: str, expires: Optional[float]) -> None:
+    def _use_token(self, token: str, expires: Optional[float]) -> None:
         now = time.time()
-        end = _end_of(token) or expires
+        end = _read_expiry(token) or expires
         # One that holds for a moment only is renewed in the middle of that.
         self._token, self._due = token, end - min(_EARLY, max(0.0, end - now) / 2) if end else 0.0
 
@@ -73,8 +73,8 @@ class Run:
         Raises:
             OSError: They could not be set.
         """
-        self.keep()
-        self._ask("PATCH", {"runId": self._id, "tags": dict(tags)})
+        self.renew_token()
+        self._request("PATCH", {"runId": self._id, "tags": dict(tags)})
 
     def tags(self) -> Dict[str, str]:
         """Its tags now.
@@ -83,11 +83,11 @@ class Run:
             OSError: They could not be read.
             ValueError: The answer is not what it should be.
         """
-        self.keep()
-        found = self._ask("GET").get("tags")
+        self.renew_token()
+        found = self._request("GET").get("tags")
         return found if isinstance(found, dict) else {}
 
-    def _ask(self, method: str, body: Optional[Dict[str, Any]] = None, part: str = "") -> Dict[str, Any]:
+    def _request(self, method: str, body: Optional[Dict[str, Any]] = None, part: str = "") -> Dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310 - http or https, see `this_run`
             self._address + part,
             None if body is None else json.dumps(body).encode("utf-8"),
@@ -115,10 +115,10 @@ def this_run(environ: Optional[Mapping[str, str]] = None) -> Optional[Run]:
         return None
     address = "{}/history/v1.0{}/experimentids/{}/runs/{}".format(endpoint.rstrip("/"), scope, experiment, run_id)
     expiry = environ.get("AZUREML_RUN_TOKEN_EXPIRY", "")
-    return Run(address, run_id, token, float(expiry) if expiry.isdigit() else _moment(expiry))
+    return Run(address, run_id, token, float(expiry) if expiry.isdigit() else _parse_time(expiry))
 
 
-def _end_of(token: str) -> Optional[float]:
+def _read_expiry(token: str) -> Optional[float]:
     """When a token ends by its own word (RFC 7519, ``exp``); None where it has none."""
     try:
         part = token.split(".")[1]
@@ -127,7 +127,7 @@ def _end_of(token: str) -> Optional[float]:
         return None
 
 
-def _moment(text: Any) -> Optional[float]:
+def _parse_time(text: Any) -> Optional[float]:
     """A time of the service's, such as ``2026-11-30T08:00:00.1234567Z``, in seconds since 1970."""
     try:
         return float(calendar.timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S")))

@@ -31,10 +31,10 @@ import time
 from typing import Callable, Mapping, Optional
 
 from . import child
-from .announce import Announcer, say
+from .announce import Announcer, print_line
 from .debugger import Debugger
+from .debugpy_calls import answer_debugpy_calls
 from .gate import Gate
-from .published import answer_debugpy_calls
 
 #: Seconds that the adapter may take to answer a debugger whose configuration pydevd has.
 ANSWER_SECONDS = 5.0
@@ -42,7 +42,7 @@ ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.002
 
 
-def number_in(environment: Mapping[str, str], name: str, default: float) -> float:
+def read_number(environment: Mapping[str, str], name: str, default: float) -> float:
     """A number among environment variables, such that it can be waited for; the default where there is none."""
     try:
         number = float(environment.get(name, ""))
@@ -69,11 +69,11 @@ class Session:
         self.announce = Announcer(
             environment.get("AZUREML_DEBUGGEE_EVENTS"), self.rank, int(world) if world.isdigit() else None
         )
-        self.wanted = environment.get("AZUREML_DEBUGGEE_WAIT") == "1"
-        self.timeout = number_in(environment, "AZUREML_DEBUGGEE_TIMEOUT", 300.0)
+        self.holds_at_start = environment.get("AZUREML_DEBUGGEE_WAIT") == "1"
+        self.timeout = read_number(environment, "AZUREML_DEBUGGEE_TIMEOUT", 300.0)
         self.debugger = child.debugger = Debugger()
         host = environment.get("AZUREML_DEBUGGEE_HOST") or "127.0.0.1"
-        port = int(number_in(environment, "AZUREML_DEBUGGEE_PORT", 5678))
+        port = int(read_number(environment, "AZUREML_DEBUGGEE_PORT", 5678))
         self.gate = Gate(
             host,
             port,
@@ -81,17 +81,17 @@ class Session:
             self.announce,
             environment.get("AZUREML_DEBUGGEE_ADDRESS"),
             environment.get("AZUREML_DEBUGGEE_TOKEN"),
-            int(number_in(environment, "AZUREML_DEBUGGEE_PORTS", 1)),
+            int(read_number(environment, "AZUREML_DEBUGGEE_PORTS", 1)),
             environment.get("AZUREML_DEBUGGEE_LOOPBACK") == "1",
             _folder_for_children(environment),
         )
         self._let_go = threading.Event()
         #: Set when a hold before the program has brought nobody: the program's own waits are over at once.
-        self.waited_in_vain = False
+        self.hold_expired = False
         #: Whether nothing is said of a hold for which the gate could not open; that it could not is announced.
         self.silent_without_gate = False
         #: Asked during a hold: whether the program is to end and should wait no longer.
-        self.ending: Callable[[], bool] = lambda: False
+        self.is_ending: Callable[[], bool] = lambda: False
 
     def hold(self) -> bool:
         """Hold the calling thread for a debugger, up to the timeout, and log the published lines.
@@ -99,60 +99,65 @@ class Session:
         Returns:
             Whether a debugger is attached, or was in this hold.
         """
-        answers = self.gate.answers
-        if self.debugger.attached():
-            self._let_answer_out()
+        answers = self.gate.answer_count
+        if self.debugger.is_attached():
+            self._wait_until_answered()
             return True
         deadline = time.monotonic() + self.timeout
         self._let_go.clear()
         # The port may still be held by the process that this one replaces.
-        self.gate.settled.wait(self.timeout)
+        self.gate.bind_done.wait(self.timeout)
         if self.gate.failure is not None and self.silent_without_gate:
             return False
         seconds = int(self.timeout) if self.timeout.is_integer() else self.timeout
-        say("Timeout for debug connection: {}".format(seconds))
-        say("ip_address: {}".format(self.gate.reached_at[0]))
-        say("debug_port: {}".format(self.gate.reached_at[1]))
+        print_line("Timeout for debug connection: {}".format(seconds))
+        print_line("ip_address: {}".format(self.gate.reached_at[0]))
+        print_line("debug_port: {}".format(self.gate.reached_at[1]))
         if self.rank is not None:
-            say("rank: {}".format(self.rank))
+            print_line("rank: {}".format(self.rank))
         self.announce("waiting", timeout=self.timeout)
         attached = False
 
         def was_here() -> bool:
             """Whether a debugger has attached, and perhaps left again between two looks."""
-            return self.gate.answers > answers
+            return self.gate.answer_count > answers
 
         def over() -> bool:
             return (
                 time.monotonic() >= deadline
                 or self._let_go.is_set()
                 or self.gate.failure is not None
-                or self.ending()
+                or self.is_ending()
                 or was_here()
             )
 
-        # Short waits, so that a signal or `let_go` ends the hold at once on every platform.
+        # Short waits, so that a signal or `end_hold` ends the hold at once on every platform.
         while not attached and not over():
-            if self.gate.joined.wait(min(deadline - time.monotonic(), 0.1)):
+            if self.gate.admission_done.wait(min(deadline - time.monotonic(), 0.1)):
                 attached = self.debugger.wait(over)
         attached = attached or was_here()
         if attached:
-            self._let_answer_out()
-        say("Debugger attached = {}".format(attached))
+            self._wait_until_answered()
+        print_line("Debugger attached = {}".format(attached))
         self.announce("attached" if attached else "not-attached")
         return attached
 
-    def _let_answer_out(self) -> None:
+    def _wait_until_answered(self) -> None:
         """Let the answer to the `attach` through the gate, which ends with a program that ends at once.
 
         pydevd counts as attached before it has said so, and its adapter answers only then: the
         debugger would see its session fail instead of begin and end.
         """
         deadline = time.monotonic() + ANSWER_SECONDS
-        while self.gate.owes_answer and self.debugger.attached() and not self.ending() and time.monotonic() < deadline:
+        while (
+            self.gate.owes_answer
+            and self.debugger.is_attached()
+            and not self.is_ending()
+            and time.monotonic() < deadline
+        ):
             time.sleep(POLL_SECONDS)
 
-    def let_go(self) -> None:
+    def end_hold(self) -> None:
         """End a hold early."""
         self._let_go.set()
 

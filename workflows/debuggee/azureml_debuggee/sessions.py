@@ -76,7 +76,7 @@ class Sessions:
         self._ended = 0
         self._rest_at: Optional[float] = None
         #: How many debuggers have been sent the answer to their `attach`.
-        self.answers = 0
+        self.answer_count = 0
 
     @property
     def owes_answer(self) -> bool:
@@ -94,7 +94,7 @@ class Sessions:
 
     def clear(self) -> None:
         """Forget all sockets, which have been detached, and the adapter."""
-        self._loop.run_in_helper(self._link.lose)
+        self._loop.run_in_helper(self._link.drop_adapter)
         self._link.clear()
         self._ready.clear()
         self._is_unreliable = False
@@ -106,19 +106,19 @@ class Sessions:
         # A new one: the parent's thread may have been changing the old one.
         self._pairs = set()
 
-    def moments(self) -> List[float]:
+    def deadlines(self) -> List[float]:
         """When it has something to do, whatever happens on its sockets."""
-        moments: List[float] = [pair.closing for pair in self._pairs if pair.closing is not None]
-        moments += [pair.last + FIRST_MESSAGE_SECONDS for pair in self._pairs if not pair.released]
+        deadlines: List[float] = [pair.closing for pair in self._pairs if pair.closing is not None]
+        deadlines += [pair.last + FIRST_MESSAGE_SECONDS for pair in self._pairs if not pair.released]
         if self._ready:
-            moments.append(next(iter(self._ready.values()))[0])
+            deadlines.append(next(iter(self._ready.values()))[0])
         if self._somebody_waits():
-            moments += [pair.blocks_until() for pair in self._blocking()]
+            deadlines += [pair.blocks_until() for pair in self._blocking()]
         if self._rest_at is not None:
-            moments.append(self._rest_at)
-        return moments
+            deadlines.append(self._rest_at)
+        return deadlines
 
-    def tidy(self, now: float) -> None:
+    def handle_deadlines(self, now: float) -> None:
         """Do what is due at this moment."""
         while self._ready and next(iter(self._ready.values()))[0] <= now:
             self._ready.popitem(last=False)[0].close()
@@ -134,7 +134,7 @@ class Sessions:
             if not self._pairs and not self._connecting:
                 self._loop.run_in_helper(self._rest)
 
-    def give_up(self, end: Any) -> None:
+    def drop_failed(self, end: Any) -> None:
         """End the session of this socket, with which something unforeseen has happened."""
         for pair in [pair for pair in self._pairs if end in (pair.client, pair.adapter)]:
             self._end(pair)
@@ -285,7 +285,7 @@ class Sessions:
         """Send what can be sent, then wait for just what is needed next."""
         pair.send()
         if pair.sends_answer():
-            self.answers += 1
+            self.answer_count += 1
             self._attached(pair)
         if pair.is_over:
             self._end(pair)
@@ -334,7 +334,7 @@ class Sessions:
         self._debugger.reset(number)
 
     def _rest(self) -> Optional[Callable[[], None]]:
-        return None if self._debugger.rest() else self._rest_later
+        return None if self._debugger.restore_full_speed() else self._rest_later
 
     def _rest_later(self) -> None:
         # Somebody may be attached still: the adapter takes a moment to notice.

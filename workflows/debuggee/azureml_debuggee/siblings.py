@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, Optional
 from . import child, imports
 from .gate import ENDING_SECONDS, Gate
 from .program import OWNER
-from .starting import outside_site
+from .startup import outside_site
 
 #: Seconds between looks at whether the first one still holds.
 LOOK_SECONDS = 0.05
@@ -21,7 +21,7 @@ LOOK_SECONDS = 0.05
 FIRST_SECONDS = 10.0
 
 
-def join(gate: Gate, settings: Mapping[str, str]) -> bool:
+def join_sibling(gate: Gate, settings: Mapping[str, str]) -> bool:
     """Become a child of the process that listens at this one's port, where there is one; hold as long as it does.
 
     Args:
@@ -29,10 +29,10 @@ def join(gate: Gate, settings: Mapping[str, str]) -> bool:
         settings: Configuration, as for a session.
     """
     # The port may also be that of a process which is just ending.
-    if gate.settled.is_set() or gate.settled.wait(ENDING_SECONDS):
+    if gate.bind_done.is_set() or gate.bind_done.wait(ENDING_SECONDS):
         return False
     port = settings.get("AZUREML_DEBUGGEE_PORT", "")
-    first = listening(settings, int(port)) if port.isdigit() else None
+    first = find_listening(settings, int(port)) if port.isdigit() else None
     if first is None or not first.get("children"):
         return False
     try:
@@ -40,12 +40,12 @@ def join(gate: Gate, settings: Mapping[str, str]) -> bool:
         child.Link(first["children"][0]).close()
     except OSError:
         return False
-    gate.is_needless = True
+    gate.is_cancelled = True
     _become_child(first, settings)
     return True
 
 
-def join_first(settings: Mapping[str, str]) -> bool:
+def join_first_rank(settings: Mapping[str, str]) -> bool:
     """Become a child of the process that listens at the step's port, once there is one; hold as long as it does.
 
     Args:
@@ -54,7 +54,7 @@ def join_first(settings: Mapping[str, str]) -> bool:
     port = settings.get("AZUREML_DEBUGGEE_PORT", "")
     deadline = time.monotonic() + FIRST_SECONDS
     while port.isdigit() and time.monotonic() < deadline:
-        first = listening(settings, int(port))
+        first = find_listening(settings, int(port))
         if first is not None and first.get("children"):
             _become_child(first, settings)
             return True
@@ -63,18 +63,18 @@ def join_first(settings: Mapping[str, str]) -> bool:
 
 
 def _become_child(first: Dict[str, Any], settings: Mapping[str, str]) -> None:
-    os.environ[child.AT], os.environ[child.ATTENDED] = first["children"]
+    os.environ[child.SOCKET_VARIABLE], os.environ[child.ATTENDED_VARIABLE] = first["children"]
     os.environ[OWNER] = str(first["pid"])
     if settings.get("AZUREML_DEBUGGEE_WAIT") == "1":
         _hold(settings, int(first["pid"]))
-    if child.enlist():
-        from . import member
+    if child.register_child():
+        from . import child_session
 
         with outside_site():
-            member.wait()
+            child_session.wait_for_debugger()
 
 
-def events(settings: Mapping[str, str]) -> List[Dict[str, Any]]:
+def read_events(settings: Mapping[str, str]) -> List[Dict[str, Any]]:
     """What the processes of this step have announced so far."""
     try:
         with open(settings["AZUREML_DEBUGGEE_EVENTS"], encoding="utf-8") as file:
@@ -90,9 +90,9 @@ def events(settings: Mapping[str, str]) -> List[Dict[str, Any]]:
     return found
 
 
-def listening(settings: Mapping[str, str], port: int) -> Optional[Dict[str, Any]]:
+def find_listening(settings: Mapping[str, str], port: int) -> Optional[Dict[str, Any]]:
     """What another process of this step, one that is running, has announced that listens at a port, if any."""
-    found = [event for event in events(settings) if event["event"] == "listening" and event["port"] == port]
+    found = [event for event in read_events(settings) if event["event"] == "listening" and event["port"] == port]
     if not found or found[-1]["pid"] == os.getpid() or not _runs(found[-1]["pid"]):
         return None
     return found[-1]
@@ -100,7 +100,7 @@ def listening(settings: Mapping[str, str], port: int) -> Optional[Dict[str, Any]
 
 def is_held(port: int) -> bool:
     """Whether another process of the step, one that is running, listens at a port."""
-    return listening(os.environ, port) is not None
+    return find_listening(os.environ, port) is not None
 
 
 def _runs(pid: int) -> bool:
@@ -115,10 +115,12 @@ def _runs(pid: int) -> bool:
 
 def _hold(settings: Mapping[str, str], pid: int) -> None:
     """Wait as long as the first one waits for a debugger."""
-    from .session import number_in
+    from .session import read_number
 
-    deadline = time.monotonic() + number_in(settings, "AZUREML_DEBUGGEE_TIMEOUT", 300.0)
+    deadline = time.monotonic() + read_number(settings, "AZUREML_DEBUGGEE_TIMEOUT", 300.0)
     while time.monotonic() < deadline and _runs(pid):
-        if any(event["pid"] == pid and event["event"] in ("attached", "not-attached") for event in events(settings)):
+        if any(
+            event["pid"] == pid and event["event"] in ("attached", "not-attached") for event in read_events(settings)
+        ):
             return
         time.sleep(LOOK_SECONDS)

@@ -94,7 +94,7 @@ def _document(
     frames.describe(values)
     of_exceptions = snapshot_frames.described(exceptions, values, names)
     values.finish()
-    run, name = snapshot_files.run_of(environment)
+    run, name = snapshot_files.run_and_step(environment)
     threads = snapshot_frames.threads(frames)
     said: List[str] = [*frames.left_out()]
     if values.unread:
@@ -133,7 +133,7 @@ def _document(
 def _request() -> Any:
     """What tells the request that a service is answering from others; None where it is none."""
     requests = sys.modules.get(__package__ + ".failed_requests")
-    return None if requests is None else requests.current()
+    return None if requests is None else requests.current_request()
 
 
 #: Keys whose texts are no values: names and places.

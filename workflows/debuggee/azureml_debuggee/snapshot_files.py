@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from . import whole_file
+from . import atomic_file
 from .ranks import rank_of
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
@@ -25,7 +25,7 @@ _BEGINNING, _END = "snapshot-", ".json"
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.")
 
 
-def run_of(environment: Mapping[str, str]) -> List[str]:
+def run_and_step(environment: Mapping[str, str]) -> List[str]:
     """The run and the step that a process belongs to; empty where it belongs to none."""
     run, _, step = environment.get("AZUREML_DEBUGGEE_RUN", "").partition("/")
     return [run or environment.get("AZUREML_RUN_ID", ""), step or environment.get("AZUREML_DEBUGGEE_STEP", "")]
@@ -37,7 +37,7 @@ def write(data: bytes, environment: Mapping[str, str], name: str = "") -> Option
     Args:
         data: What is in it.
         environment: Where the folder is named.
-        name: The file's name, where it is none of a snapshot yet; see pools.py.
+        name: The file's name, where it is none of a snapshot yet; see pool_snapshots.py.
 
     Returns:
         Its path; None where there is no folder for it.
@@ -48,18 +48,20 @@ def write(data: bytes, environment: Mapping[str, str], name: str = "") -> Option
     folder = environment.get(FOLDER, "")
     if not folder or not os.path.isdir(folder):
         return None
-    path = os.path.join(folder, name) if name else place(folder, environment, os.getpid())
+    path = os.path.join(folder, name) if name else next_path(folder, environment, os.getpid())
     if path is None:
         return None
-    whole_file.write(path, data)
+    atomic_file.write(path, data)
     if environment.get(STORY, "") == "deployment":
         _keep_last(folder)
     return path
 
 
-def place(folder: str, environment: Mapping[str, str], process: int) -> Optional[str]:
+def next_path(folder: str, environment: Mapping[str, str], process: int) -> Optional[str]:
     """Where the next snapshot of a process goes; None where it has too many."""
-    name = "".join(one if one in _PLAIN else "_" for one in (run_of(environment)[1] or environment.get(STORY) or "run"))
+    name = "".join(
+        one if one in _PLAIN else "_" for one in (run_and_step(environment)[1] or environment.get(STORY) or "run")
+    )
     begin = "{}{}-rank{}-{}".format(_BEGINNING, name[:80], rank_of(environment) or 0, process)
     for number in range(1, 1001):
         path = os.path.join(folder, begin + ("" if number == 1 else "-{}".format(number)) + _END)

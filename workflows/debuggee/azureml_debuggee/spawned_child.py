@@ -1,9 +1,9 @@
-"""What a process that multiprocessing has started anew does first; see spawned.py."""
+"""What a process that multiprocessing has started anew does first; see spawned_watch.py."""
 
 from __future__ import annotations
 
 from . import imports
-from .starting import report
+from .startup import report_failure
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 def begin(settings: Dict[str, str], folders: List[str], debugs_itself: bool) -> None:
     """Watch over this process, which has just been started; never raises."""
     try:
-        imports.expect([], folders)
+        imports.set_program_folders([], folders)
         with imports.own:
             from . import postmortem
 
             postmortem.watch_spawned(settings, folders, debugs_itself)
     except Exception as error:
-        report(settings, error)
+        report_failure(settings, error)

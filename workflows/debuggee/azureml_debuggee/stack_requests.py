@@ -51,7 +51,7 @@ def expressions_in(text: str) -> Optional[List[str]]:
     return expressions
 
 
-def look(expressions: List[str]) -> Dict[str, Any]:
+def collect_stacks(expressions: List[str]) -> Dict[str, Any]:
     """Where this process stands; see :func:`azureml_debuggee.stacks.collect`."""
     # Imported when it is first wanted: most programs are never asked.
     with imports.own:
@@ -94,14 +94,14 @@ class StackRequests:
             return
         self._numbers += 1
         number = self._numbers
-        asked = self._children.ask_for_stacks(number, text, self._answered) if self._children is not None else set()
+        asked = self._children.request_stacks(number, text, self._answered) if self._children is not None else set()
         self._requests[number] = _Request(peer, asked)
         # A thread of its own: the helper may be waiting for debugpy's start.
         start_untraced(self._look, "azureml-debuggee-stacks", number, expressions)
 
     def _look(self, number: int, expressions: List[str]) -> None:
         try:
-            found: Optional[Dict[str, Any]] = look(expressions)
+            found: Optional[Dict[str, Any]] = collect_stacks(expressions)
         except Exception:
             report_bug()
             found = None
@@ -134,11 +134,11 @@ class StackRequests:
         line = imports.get("json").dumps(answer).encode("ascii") + b"\n"
         start_untraced(_send, "azureml-debuggee-stacks", request.peer, line)
 
-    def moments(self) -> List[float]:
+    def deadlines(self) -> List[float]:
         """When it has something to do, whatever happens on its sockets."""
         return [request.until for request in self._requests.values() if request.is_own_done]
 
-    def tidy(self, now: float) -> None:
+    def handle_deadlines(self, now: float) -> None:
         """Do what is due at this moment."""
         for number, request in list(self._requests.items()):
             if request.until <= now:

@@ -8,8 +8,9 @@ those of session.py:
 ========================= ======================================================
 AZUREML_DEBUGGEE_CODE     folders (or files) of the step's own code; a process that runs a
                           script or module of them owns the debugger
-AZUREML_DEBUGGEE_ANY      ``1``: so does one that runs something else, once it runs a module of them (foreign.py); where
-                          they have no Python in them, anything but installers and launchers
+AZUREML_DEBUGGEE_ANY      ``1``: so does a process that runs another program, once that program runs a module of the
+                          step's own code (foreign_programs.py). If the code folders contain no Python, any program
+                          but installers and launchers owns the debugger
 AZUREML_DEBUGGEE_RANKS    ranks that are debugged: ``all``, or ``0,2`` (0, and what has no rank)
 AZUREML_DEBUGGEE_MADE     ``0``, or how many of the ranks that the step's own command makes have ports of their
                           own, base + rank; further ones are let in at rank 0's. Where others than rank 0 are wanted, a
@@ -32,9 +33,9 @@ from .program import (
     OWNER,
     Program,
     code_folders,
-    fronts,
+    front_folders,
     is_own,
-    take_options,
+    remove_options,
     this_program,
 )
 from .ranks import rank_of, world_of
@@ -73,10 +74,10 @@ def prepare(inject: str, program: Optional[Program] = None) -> Optional[Callable
             from . import child
 
             if child.is_child(os.environ):
-                return child.begin(inject, program)
+                return child.start_child(inject, program)
         return _prepare(inject, program or this_program(), os.environ)
     except Exception as error:
-        from .starting import warn
+        from .startup import warn
 
         warn("{}: {}".format(type(error).__name__, error))
         return None
@@ -87,7 +88,7 @@ def prepare_again(inject: str, program: Program) -> Optional[Callable[[], None]]
     try:
         return _prepare(inject, program, os.environ) if os.environ.get("AZUREML_DEBUGGEE_CODE") else None
     except Exception as error:
-        from .starting import warn
+        from .startup import warn
 
         warn("{}: {}".format(type(error).__name__, error))
         return None
@@ -100,25 +101,25 @@ def _prepare(inject: str, program: Program, environment: MutableMapping[str, str
     if environment.get(OWNER, identity) != identity:
         return _child_on_error(inject, program, environment)
     own = is_own(program, environment)
-    tools: FrozenSet[str] = frozenset() if own else frozenset(program.tools())
+    tools: FrozenSet[str] = frozenset() if own else frozenset(program.tool_names())
     if tools & BUILDERS:
         environment[OWNER] = identity
         leave_path(inject, environment)
         return None
     if own and _makes_ranks(environment):
-        _come_along(inject, environment)
+        _inject_into_programs(inject, environment)
         return None
     if not own:
         if environment.get("AZUREML_DEBUGGEE_ANY") != "1":
             return None
-        from . import foreign
+        from . import foreign_programs
 
-        if foreign.has_python(environment):
+        if foreign_programs.has_python(environment):
             from . import child
 
-            child.hide_path(inject, environment)
-            child.come_along(inject)
-            foreign.watch(environment, lambda: _become(inject, program))
+            child.hide_inject_folder(inject, environment)
+            child.inject_into_programs(inject)
+            foreign_programs.watch(environment, lambda: _become(inject, program))
             return None
         if tools & LAUNCHERS:
             return None
@@ -155,14 +156,14 @@ def _own(inject: str, program: Program, environment: MutableMapping[str, str]) -
     rank = rank_of(environment)
     with_children = is_wanted(rank, environment) and environment.get("AZUREML_DEBUGGEE_CHILDREN") == "1"
     if with_children:
-        _come_along(inject, environment)
+        _inject_into_programs(inject, environment)
     else:
         leave_path(inject, environment)
     if any(argument.startswith("--remote_debug") for argument in sys.argv[1:]) and (
         b"--remote_debug" not in program.source()
     ):
         arguments = sys.argv[1:]
-        taken = take_options(arguments)
+        taken = remove_options(arguments)
         sys.argv[1:] = arguments
         timeout = taken.get("--remote_debug_connection_timeout")
         if timeout:
@@ -174,13 +175,13 @@ def _own(inject: str, program: Program, environment: MutableMapping[str, str]) -
     return lambda: _start(program, rank)
 
 
-def _come_along(inject: str, environment: MutableMapping[str, str]) -> None:
+def _inject_into_programs(inject: str, environment: MutableMapping[str, str]) -> None:
     """Have what this process starts come with the debuggee, without the program's seeing it."""
-    # spawning now: what the program does to itself, such as to change user, may keep it from being read later.
-    from . import child, spawning  # noqa: F401
+    # child_environment now: what the program does to itself, such as to change user, may keep it from being read later.
+    from . import child, child_environment  # noqa: F401
 
-    child.hide_path(inject, environment)
-    child.come_along(inject)
+    child.hide_inject_folder(inject, environment)
+    child.inject_into_programs(inject)
 
 
 def _child_on_error(
@@ -192,27 +193,27 @@ def _child_on_error(
         environment.get("AZUREML_DEBUGGEE_ON_ERROR") == "1"
         and environment.get("AZUREML_DEBUGGEE_CHILDREN") == "1"
         and is_wanted(rank, environment)
-        and not frozenset(program.tools()) & BUILDERS
+        and not frozenset(program.tool_names()) & BUILDERS
     )
     if not is_watched:
         leave_path(inject, environment)
         return None
-    _come_along(inject, environment)
+    _inject_into_programs(inject, environment)
 
     def watch() -> None:
         from . import imports
 
         settings, folders = _settings(rank)[0], code_folders(os.environ)
-        imports.expect(fronts(program), folders)
+        imports.set_program_folders(front_folders(program), folders)
         try:
             with imports.own:
                 from . import postmortem
 
                 postmortem.watch_child(settings, folders, b"debugpy" in program.source())
         except Exception as error:
-            from .starting import report
+            from .startup import report_failure
 
-            report(settings, error)
+            report_failure(settings, error)
 
     if is_own(program, environment):
         return watch
@@ -225,7 +226,7 @@ def _once_needed(watch: Callable[[], None]) -> None:
 
     Whatever may run the step's own code and catch its errors, such as multiprocessing, imports `threading`.
     """
-    from . import late
+    from . import import_hooks
 
     show = sys.excepthook
     is_begun: List[bool] = []
@@ -247,13 +248,13 @@ def _once_needed(watch: Callable[[], None]) -> None:
         watch()
 
     sys.excepthook = hook
-    late.once_imported("threading", begin)
+    import_hooks.change_when_imported("threading", begin)
 
 
 def leave_path(inject: str, environment: MutableMapping[str, str]) -> None:
     """Make PYTHONPATH what it would be without the debuggee, for the program and, but for snapshots, its children."""
     if environment.get("AZUREML_DEBUGGEE_SNAPSHOTS"):
-        _come_along(inject, environment)
+        _inject_into_programs(inject, environment)
         return
     path = environment.get("PYTHONPATH")
     if path is None:
@@ -320,7 +321,7 @@ def _settings(rank: Optional[int]) -> Tuple[Dict[str, str], bool]:
 
 def _start(program: Program, rank: Optional[int]) -> None:
     """Make this process, the owner, what the environment asks for; never raises."""
-    from .starting import outside_site, report
+    from .startup import outside_site, report_failure
 
     settings, beyond = _settings(rank)
     # From the start on: a debugger that comes at once has the debugger's threads import `site`, and one that has begun
@@ -329,13 +330,13 @@ def _start(program: Program, rank: Optional[int]) -> None:
         try:
             _start_inside(program, settings, beyond)
         except Exception as error:
-            report(settings, error)
+            report_failure(settings, error)
 
 
 def _start_inside(program: Program, settings: Dict[str, str], beyond: bool) -> None:
     from . import imports
 
-    imports.expect(fronts(program), code_folders(os.environ))
+    imports.set_program_folders(front_folders(program), code_folders(os.environ))
     if beyond and settings.get("AZUREML_DEBUGGEE_ON_ERROR") != "1":
         _join_first(settings)
         return
@@ -345,20 +346,20 @@ def _start_inside(program: Program, settings: Dict[str, str], beyond: bool) -> N
 
             postmortem.install(settings, code_folders(os.environ), b"debugpy" in program.source())
             return
-        from . import child, session, siblings, starting
+        from . import child, session, siblings, startup
 
         begun = session.make(settings)
         begun.silent_without_gate = True
         begun.gate.start()
-        child.expect_a_thread()
+        child.ignore_fork_warning()
     if settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
         child.watch_forks()
-        if siblings.join(begun.gate, settings):
+        if siblings.join_sibling(begun.gate, settings):
             return
     # Not before: a gate that gives way says that nobody is let in here.
     begun.gate.is_held = siblings.is_held
-    if begun.wanted:
-        starting.hold(begun)
+    if begun.holds_at_start:
+        startup.hold(begun)
 
 
 def _join_first(settings: Dict[str, str]) -> None:
@@ -366,9 +367,9 @@ def _join_first(settings: Dict[str, str]) -> None:
     from . import imports
 
     with imports.own:
-        from . import child, siblings, starting
+        from . import child, siblings, startup
     if settings.get("AZUREML_DEBUGGEE_CHILDREN") == "1":
         child.watch_forks()
-        if siblings.join_first(settings):
+        if siblings.join_first_rank(settings):
             return
-    starting.warn("rank {} has no debug port of its own, so no debugger can be let in".format(rank_of(settings)))
+    startup.warn("rank {} has no debug port of its own, so no debugger can be let in".format(rank_of(settings)))

@@ -46,7 +46,7 @@ class Tags:
         self._thread: Optional[threading.Thread] = None
         self._given_up = threading.Event()
 
-    def take(self, event: Dict[str, Any]) -> None:
+    def add_event(self, event: Dict[str, Any]) -> None:
         """One announcement of the debuggee."""
         rank, kind = int(event.get("rank") or 0), str(event["event"])
         tags = {}
@@ -66,9 +66,9 @@ class Tags:
     def put(self, tags: Dict[str, str]) -> None:
         """Further tags, as they are."""
         self._wanted.put(tags)
-        self.begin()
+        self.start()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Keep the run's token valid from now on, whenever the first tag comes."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="azureml-debuggee-tags", daemon=True)
@@ -85,16 +85,16 @@ class Tags:
         try:
             run = self._context()
         except Exception as error:
-            _say("no tag says where a debugger is welcome ({}); the log does".format(_brief(error)))
+            _warn("no tag says where a debugger is welcome ({}); the log does".format(_brief(error)))
             return
         if run is None:
             return
         while True:
             try:
-                tags = self._wanted.get(timeout=run.seconds())
+                tags = self._wanted.get(timeout=run.seconds_to_renewal())
             except queue.Empty:
                 # A job may be silent for days, and has to be able to say something after all.
-                run.keep()
+                run.renew_token()
                 continue
             ending = False
             while tags is not None:
@@ -118,7 +118,7 @@ class Tags:
                 return True
             except Exception as error:
                 if number == 0:
-                    _say("no tag says where a debugger is welcome ({}); the log does".format(_brief(error)))
+                    _warn("no tag says where a debugger is welcome ({}); the log does".format(_brief(error)))
                 if self._given_up.wait(pause):
                     return False
         return True
@@ -132,7 +132,7 @@ def _brief(error: BaseException) -> str:
     return "{}: {}".format(type(error).__name__, " ".join(text.split())[:120]) if text else type(error).__name__
 
 
-def _say(line: str) -> None:
+def _warn(line: str) -> None:
     try:
         sys.stderr.write("azureml_debug: {}\n".format(line))
         sys.stderr.flush()

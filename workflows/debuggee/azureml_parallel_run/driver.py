@@ -7,6 +7,6 @@ import os
 import sys
 
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-from azureml_parallel_run.steering import main  # type: ignore[import-not-found]  # noqa: E402
+from azureml_parallel_run.step_driver import main  # type: ignore[import-not-found]  # noqa: E402
 
 sys.exit(main(sys.argv[1:]))

@@ -9,13 +9,13 @@ from typing import List, Optional
 _UNLIMITED = 1 << 60
 
 
-def available() -> Optional[int]:
+def available_bytes() -> Optional[int]:
     """Bytes that are free, for this machine and for the container it may be; None where nothing tells."""
     found = [size for size in (_of_machine(), *_of_groups()) if size is not None]
     return min(found) if found else None
 
 
-def shown(size: int) -> str:
+def format_size(size: int) -> str:
     """A size for a message."""
     value = float(size)
     for unit in ("bytes", "KB", "MB", "GB"):

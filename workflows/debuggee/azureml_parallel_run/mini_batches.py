@@ -83,7 +83,7 @@ class Input:
         if not os.path.exists(path):
             raise Problem("The input {} does not exist.".format(path), "Give one that does.")
         self._path, self._size, self._keys, self._scratch = path, size, list(keys), scratch
-        free = memory.available()
+        free = memory.available_bytes()
         self._most = None if free is None else free // max(1, share)
         self._table = mltable.read(path) if kind == "mltable" else None
         if self._table is not None:
@@ -113,7 +113,7 @@ class Input:
         return self._rows() if self.is_table else self._files(self._size.number or 1)
 
     def _paths(self) -> Iterator[str]:
-        return iter(self._table.paths) if self._table is not None else mltable.walk(self._path)
+        return iter(self._table.paths) if self._table is not None else mltable.walk_files(self._path)
 
     def _files(self, number: int) -> Iterator[Batch]:
         taken: List[str] = []
@@ -194,7 +194,7 @@ class Input:
             line = file.readline(_BLOCK)
             if len(line) == _BLOCK:
                 raise Problem(
-                    "The first line of {} is longer than {}.".format(path, memory.shown(_BLOCK)),
+                    "The first line of {} is longer than {}.".format(path, memory.format_size(_BLOCK)),
                     "Give a table whose first line names its columns.",
                 )
             return len(line)
@@ -203,7 +203,7 @@ class Input:
         if self._most is not None and size > self._most:
             raise Problem(
                 "A mini-batch of {} has {}, and {} of memory are free for it.".format(
-                    path, memory.shown(size), memory.shown(self._most)
+                    path, memory.format_size(size), memory.format_size(self._most)
                 ),
                 "Give a smaller mini_batch_size.",
             )
@@ -212,7 +212,7 @@ class Input:
 
     def _partitions(self) -> Iterator[Batch]:
         """What has the same keys: files by what their paths say, else the rows of tables by their columns."""
-        table = self._table or Table(list(mltable.walk(self._path)))
+        table = self._table or Table(list(mltable.walk_files(self._path)))
         found: Dict[Tuple[Any, ...], List[str]] = {}
         apart: List[str] = []
         for path in table.paths:
@@ -258,7 +258,7 @@ class Input:
                         if len(row) > max(places):
                             parts.add(tuple(row[place] for place in places), header, row)
         for values, path in parts.files.items():
-            keys = {name: mltable.typed(value) for name, value in zip(self._keys, values)}
+            keys = {name: mltable.parse_value(value) for name, value in zip(self._keys, values)}
             yield from self._cut(path, {**options, "encoding": "utf-8", "delimiter": ","}, keys, whole=True)
 
 

@@ -58,10 +58,10 @@ class Table:
             name, equals, value = part.partition("=")
             if equals and name.isidentifier():
                 found.setdefault(name, value)
-        return {name: typed(value) for name, value in found.items()}
+        return {name: parse_value(value) for name, value in found.items()}
 
 
-def typed(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """A key's value: a number where it reads as one."""
     for kind in (int, float):
         try:
@@ -142,11 +142,11 @@ def _files(entry: Any, folder: str, file: str) -> List[str]:
             return sorted(one for one in glob.glob(path, recursive=True) if os.path.isfile(one))
         if not os.path.exists(path):
             raise Problem("{} names {}, which does not exist.".format(file, text), "Correct the path.")
-        return list(walk(path))
+        return list(walk_files(path))
     return []
 
 
-def walk(path: str) -> Iterator[str]:
+def walk_files(path: str) -> Iterator[str]:
     """The files below a folder, or the file itself, in order; one folder is looked through at a time."""
     if not os.path.isdir(path):
         yield path
@@ -239,4 +239,4 @@ def _scalar(text: str) -> Any:
         return [_scalar(part.strip()) for part in text[1:-1].split(",") if part.strip()]
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    return None if text in ("", "null", "~") else typed(text)
+    return None if text in ("", "null", "~") else parse_value(text)

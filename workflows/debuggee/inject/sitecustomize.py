@@ -40,7 +40,7 @@ try:
     if _is_child:
         from azureml_debuggee import child as _child
 
-        _begin = _child.begin
+        _begin = _child.start_child
         # Or what a debugged process has turned into by an exec.
         _is_child = _child.is_child(os.environ)
     if not _is_child and not _is_plain:
@@ -52,9 +52,9 @@ finally:
     os.umask(_mask)
 
 if os.environ.get("AZUREML_DEBUGGEE_DEBUGPY"):
-    from azureml_debuggee import beside as _beside
+    from azureml_debuggee import debugpy_fallback as _fallback
 
-    _beside.install(os.environ["AZUREML_DEBUGGEE_DEBUGPY"])
+    _fallback.install(os.environ["AZUREML_DEBUGGEE_DEBUGPY"])
 if _is_plain:
     _start = None
     sys.path[:] = [_entry for _entry in sys.path if not _entry or os.path.abspath(_entry) != _inject]

@@ -73,7 +73,7 @@ class Adapter:
             theirs.close()
 
     @property
-    def way_in(self) -> Tuple[int, str, str]:
+    def pydevd_endpoint(self) -> Tuple[int, str, str]:
         """For pydevd: the port, what it has to say, and what the adapter says; once it is ready."""
         return self._port, self.token, self.client_token
 

@@ -10,7 +10,7 @@ import os
 import sys
 
 from .program import code_folders, is_within
-from .starting import report
+from .startup import report_failure
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -61,6 +61,6 @@ def watch(environment: MutableMapping[str, str], become: Callable[[], None]) -> 
         try:
             become()
         except Exception as error:
-            report(dict(os.environ), error)
+            report_failure(dict(os.environ), error)
 
     sys.addaudithook(see)

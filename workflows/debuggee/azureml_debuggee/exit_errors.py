@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sys
 
-from . import late, workers
+from . import import_hooks, worker_errors
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Callable
 
 
-def watch(code: workers.OwnCode, examine: Callable[[Any, Any, Any], None]) -> None:
+def watch(code: worker_errors.OwnCode, examine: Callable[[Any, Any, Any], None]) -> None:
     """Have such errors looked at.
 
     Args:
@@ -39,7 +39,7 @@ def watch(code: workers.OwnCode, examine: Callable[[Any, Any, Any], None]) -> No
     see_and_leave.__doc__, see_and_leave.__module__ = leave.__doc__, leave.__module__
     sys.exit = see_and_leave
     _watch_quitters(see)
-    late.once_imported("asyncio.base_events", lambda module: _watch_tasks(module, examine))
+    import_hooks.change_when_imported("asyncio.base_events", lambda module: _watch_tasks(module, examine))
 
 
 def _watch_quitters(see: Callable[[Any], None]) -> None:

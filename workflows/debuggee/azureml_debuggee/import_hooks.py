@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Optional
 
 
-def once_imported(name: str, change: "Callable[[Any], None]") -> None:
+def change_when_imported(name: str, change: "Callable[[Any], None]") -> None:
     """Have a module changed: now where it is there already, else when the program imports it.
 
     Args:

@@ -23,11 +23,11 @@ class _WaitForClient:
 
     def __call__(self) -> None:
         # Nobody has come in a hold that lasted as long as one may: a second one would only cost as much.
-        if not self._session.waited_in_vain:
+        if not self._session.hold_expired:
             self._session.hold()
 
     def cancel(self) -> None:
-        self._session.let_go()
+        self._session.end_hold()
 
 
 def answer_debugpy_calls(session: "Session") -> None:
@@ -38,15 +38,15 @@ def answer_debugpy_calls(session: "Session") -> None:
         return session.gate.reached_at
 
     def is_client_connected() -> bool:
-        return session.debugger.attached()
+        return session.debugger.is_attached()
 
     def stop_in_caller() -> None:
-        if session.debugger.attached():
+        if session.debugger.is_attached():
             session.debugger.stop_here(sys._getframe(1))
 
     def stop_by_builtin(*_args: Any, **_options: Any) -> None:
         # Python's own hook would start pdb and read a standard input that is not there.
-        if session.debugger.attached():
+        if session.debugger.is_attached():
             session.debugger.stop_here(sys._getframe(1))
 
     def for_the_attached(name: str) -> Callable[..., None]:
@@ -54,7 +54,7 @@ def answer_debugpy_calls(session: "Session") -> None:
         original = getattr(debugpy, name)
 
         def answer(*arguments: Any, **options: Any) -> None:
-            if session.debugger.attached():
+            if session.debugger.is_attached():
                 original(*arguments, **options)
 
         return answer

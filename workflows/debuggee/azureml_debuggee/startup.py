@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any, MutableMapping
 
 
-def report(settings: MutableMapping[str, str], error: Exception) -> None:
+def report_failure(settings: MutableMapping[str, str], error: Exception) -> None:
     """Say why no debugger can be let in; the program runs on."""
     from .announce import Announcer
 
@@ -55,7 +55,7 @@ def hold(session: Any) -> bool:
     finally:
         if interrupt is signal.default_int_handler:
             signal.signal(signal.SIGINT, interrupt)
-    session.waited_in_vain = not attached
+    session.hold_expired = not attached
     return attached
 
 

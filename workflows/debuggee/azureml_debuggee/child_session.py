@@ -15,8 +15,8 @@ from typing import Any, Callable, List, Optional
 
 from . import child, imports
 from .announce import warn
-from .program import code_folders, is_own, is_within, safe_path, this_program
-from .starting import outside_site
+from .program import code_folders, has_safe_path, is_own, is_within, this_program
+from .startup import outside_site
 from .threads import start_untraced
 
 #: Seconds that a child waits at the most, whatever the debugged process does.
@@ -27,7 +27,7 @@ LEAVING_SECONDS = 1.0
 POLL_SECONDS = 0.005
 
 
-class Member:
+class ChildSession:
     """What waits for the debugger in this process.
 
     Args:
@@ -41,19 +41,19 @@ class Member:
     def wait(self) -> None:
         """Hold the calling thread until the debugger has attached, or will not come."""
         self._over = False
-        self._link.say("waits")
+        self._link.send("waits")
         deadline = time.monotonic() + WAIT_SECONDS
         while not self._over and time.monotonic() < deadline:
-            if child.debugger is not None and child.debugger.attached():
+            if child.debugger is not None and child.debugger.is_attached():
                 break
             time.sleep(POLL_SECONDS)
         self._over = True
 
-    def ended(self) -> None:
+    def on_parent_ended(self) -> None:
         """The debugged process has ended: nobody comes any more."""
         self._over = True
 
-    def take(self, line: str) -> None:
+    def handle_line(self, line: str) -> None:
         """Do what the debugged process says."""
         word, _, rest = line.partition(" ")
         if word == "join":
@@ -64,66 +64,66 @@ class Member:
         elif word == "stacks":
             number, _, text = rest.partition(" ")
             # What follows may be for the thread that waits, so it is not kept waiting by an expression.
-            start_untraced(self._tell_stacks, "azureml-debuggee-stacks", number, text)
+            start_untraced(self._send_stacks, "azureml-debuggee-stacks", number, text)
 
-    def _tell_stacks(self, number: str, text: str) -> None:
+    def _send_stacks(self, number: str, text: str) -> None:
         with imports.own:
             from . import stack_requests
-        found = stack_requests.look(stack_requests.expressions_in(text) or [])
-        self._link.say("stacks {} {}".format(number, imports.get("json").dumps(found)))
+        found = stack_requests.collect_stacks(stack_requests.expressions_in(text) or [])
+        self._link.send("stacks {} {}".format(number, imports.get("json").dumps(found)))
 
     def _join(self, told: List[str]) -> None:
         port, parent, token, client_token = told
-        if self._over and not runs_own_code():
-            self._link.say("declined")
+        if self._over and not has_own_code():
+            self._link.send("declined")
             return
         try:
             if child.debugger is None:
                 child.debugger = _debugger()
-            child.debugger.enter(int(port), token, client_token, int(parent))
-            self._link.say("joined")
+            child.debugger.join_adapter(int(port), token, client_token, int(parent))
+            self._link.send("joined")
         except Exception as error:
             message = "child process {} cannot be debugged: {}: {}".format(os.getpid(), type(error).__name__, error)
-            self._link.say("failed " + " ".join(message.split()))
+            self._link.send("failed " + " ".join(message.split()))
             self._over = True
 
     def _leave(self) -> None:
         deadline = time.monotonic() + LEAVING_SECONDS
-        while child.debugger is not None and child.debugger.attached() and time.monotonic() < deadline:
+        while child.debugger is not None and child.debugger.is_attached() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         if child.debugger is not None:
-            child.debugger.leave()
+            child.debugger.leave_adapter()
 
 
-def listen(link: child.Link, line: Optional[str]) -> None:
+def start_listening(link: child.Link, line: Optional[str]) -> None:
     """Do what the debugged process says, from this line on, in a thread that the debugger leaves alone."""
-    start_untraced(_listen, "azureml-debuggee-child", link, _member(link), line)
+    start_untraced(_listen, "azureml-debuggee-child", link, _get_session(link), line)
 
 
-def _listen(link: child.Link, member: Member, line: Optional[str]) -> None:
+def _listen(link: child.Link, session: ChildSession, line: Optional[str]) -> None:
     while line is not None:
         try:
-            member.take(line)
+            session.handle_line(line)
         except Exception as error:
             warn("{}: {}".format(type(error).__name__, error))
-        line = link.line()
-    member.ended()
+        line = link.read_line()
+    session.on_parent_ended()
 
 
-def _member(link: child.Link) -> Member:
-    """This process's member, made by whoever is first."""
-    with child.making:
-        if child.member is None:
-            child.member = Member(link)
-        return child.member  # type: ignore[no-any-return]
+def _get_session(link: child.Link) -> ChildSession:
+    """This process's session, made by whoever is first."""
+    with child.session_lock:
+        if child.session is None:
+            child.session = ChildSession(link)
+        return child.session  # type: ignore[no-any-return]
 
 
 def _debugger() -> Any:
     """The debugger of a process that was not forked from one that has it."""
     from . import session
 
-    fronts = [os.getcwd()] if not safe_path() else []
-    imports.expect(fronts, code_folders(os.environ))
+    fronts = [os.getcwd()] if not has_safe_path() else []
+    imports.set_program_folders(fronts, code_folders(os.environ))
     with imports.own:
         session.find_debugpy(os.environ.get("AZUREML_DEBUGGEE_DEBUGPY"))
         from .debugger import Debugger
@@ -131,25 +131,25 @@ def _debugger() -> Any:
         return Debugger()
 
 
-def at_start(program: Any) -> Optional[Callable[[], None]]:
+def prepare_wait(program: Any) -> Optional[Callable[[], None]]:
     """In a new process, while a debugger is attached: what waits for it, before the program begins or in it."""
     program = program or this_program()
     if is_own(program, os.environ) or program.name.startswith("from multiprocessing.spawn import"):
         return _wait_outside_site
-    if "multiprocessing" not in program.tools():
+    if "multiprocessing" not in program.tool_names():
         _wait_for_own_code()
     return None
 
 
-def wait() -> None:
+def wait_for_debugger() -> None:
     """Wait for the debugger in this thread, while one is attached."""
     if child.link is not None:
-        _member(child.link).wait()
+        _get_session(child.link).wait()
 
 
 def _wait_outside_site() -> None:
     with outside_site():
-        wait()
+        wait_for_debugger()
 
 
 def _wait_for_own_code() -> None:
@@ -163,12 +163,12 @@ def _wait_for_own_code() -> None:
         file = getattr(arguments[0], "co_filename", "")
         if file and file[:1] != "<" and any(is_within(os.path.abspath(file), folder) for folder in folders):
             is_armed.clear()
-            wait()
+            wait_for_debugger()
 
     sys.addaudithook(on_event)
 
 
-def runs_own_code() -> bool:
+def has_own_code() -> bool:
     """Whether a module of the step's own code has been imported here."""
     folders = code_folders(os.environ)
     for module in list(sys.modules.values()):

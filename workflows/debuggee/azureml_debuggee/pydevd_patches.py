@@ -87,7 +87,7 @@ def _connect_at_once(api: Any) -> None:
     connect = kind.initialize_network
 
     def initialize_network(self: Any, sock: Any, *arguments: Any, **keywords: Any) -> None:
-        sock = descriptors.own(sock)
+        sock = descriptors.as_own_socket(sock)
         for prepare in (_send_at_once, _wake_at_once):
             try:
                 prepare(self, sock)

@@ -29,7 +29,7 @@ _MOST_BEHIND = 20
 _seen: Set[Tuple[Any, ...]] = set()
 
 
-def change(module: Any, write: Callable[[Any, Any, str], None]) -> None:
+def change_module(module: Any, write: Callable[[Any, Any, str], None]) -> None:
     """Have the workers of a module describe what their tasks raise.
 
     Args:
@@ -73,7 +73,7 @@ def _digest(text: str) -> str:
     return "{:08x}{:08x}".format(zlib.crc32(data), zlib.adler32(data))
 
 
-def claim(error: Any, environment: Mapping[str, str]) -> None:
+def make_snapshots(error: Any, environment: Mapping[str, str]) -> None:
     """Make snapshots of what workers have described of the exceptions behind one that nobody catches."""
     folder = environment.get(snapshot_files.FOLDER, "")
     waiting = _waiting(folder)
@@ -87,12 +87,12 @@ def claim(error: Any, environment: Mapping[str, str]) -> None:
         told = arguments.__get__(error)
         if type(told) is tuple and len(told) == 1 and type(told[0]) is str and _digest(told[0]) in waiting:
             name, worker = waiting[_digest(told[0])]
-            path = snapshot_files.place(folder, environment, worker)
+            path = snapshot_files.next_path(folder, environment, worker)
             if path is not None:
                 os.replace(os.path.join(folder, name), path)
 
 
-def forget(environment: Mapping[str, str]) -> None:
+def remove_unclaimed(environment: Mapping[str, str]) -> None:
     """Remove what the workers of this process have described and nobody has asked for."""
     folder = environment.get(snapshot_files.FOLDER, "")
     for name, _ in _waiting(folder).values():

@@ -27,7 +27,7 @@ _SEPARATOR = os.fsencode(os.pathsep)
 _plain: "Set[int]" = set()
 
 
-class plain:
+class without_debuggee:
     """A context in which this thread starts processes without the debuggee."""
 
     def __enter__(self) -> None:
@@ -67,7 +67,7 @@ def change_fork_exec(folder: bytes) -> None:
         loaded._fork_exec = fork_exec_with
 
 
-def start(
+def start_program(
     function: "Callable[..., Any]",
     folder: bytes,
     path: "Any",

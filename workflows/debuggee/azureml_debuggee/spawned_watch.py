@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from . import late
+from . import import_hooks
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
@@ -62,4 +62,4 @@ def pass_on(settings: Mapping[str, str], folders: Sequence[str], debugs_itself: 
 
         module.get_preparation_data = get_preparation_data
 
-    late.once_imported("multiprocessing.spawn", change)
+    import_hooks.change_when_imported("multiprocessing.spawn", change)

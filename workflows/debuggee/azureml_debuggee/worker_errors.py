@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import late
+from . import import_hooks
 from .errors import file_of
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
@@ -96,7 +96,7 @@ def watch(code: OwnCode, is_child: Callable[[], bool], examine: Callable[[Any, A
         for name in _SHOWING:
             setattr(module, name, seen(getattr(module, name)))
 
-    late.once_imported("traceback", change)
+    import_hooks.change_when_imported("traceback", change)
 
 
 def is_of_a_child(error: BaseException, raised: Sequence[Dict[str, Any]], code: OwnCode) -> bool:

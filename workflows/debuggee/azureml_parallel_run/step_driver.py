@@ -17,7 +17,7 @@ from . import options as command_line
 from .mini_batches import Batch, Input, Size
 from .outcome import NODE, Outcome, Thresholds
 from .problems import Problem
-from .processes import Worker, after
+from .worker_process import Worker, after
 
 #: Where rows go in a folder, unless it is named.
 FILE_NAME = "parallel_run_step.txt"
