@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     # The program's own processes in the background start without Invoke and its tasks.
     if name == "namespace":
-        from .byte_code import kept
+        from .byte_code import byte_code_enabled
 
         try:
-            with kept():
+            with byte_code_enabled():
                 from .tasks.all_tasks import namespace
         except KeyboardInterrupt:
             # Invoke would end with 1, as for a failure.

@@ -7,11 +7,11 @@ def main() -> None:
     """Run the command that was typed."""
     from . import command_name
 
-    command_name.use(command_name.OWN)
+    command_name.set_command(command_name.OWN)
     try:
-        from .byte_code import kept
+        from .byte_code import byte_code_enabled
 
-        with kept():
+        with byte_code_enabled():
             from .tasks._program import OwnProgram
             from .tasks.all_tasks import namespace
         program = OwnProgram(namespace)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def byte_code_enabled() -> Iterator[None]:
     """Have what is imported here compiled once, and not by each command again.
 
     Invoke keeps Python from writing byte code, so that none lies beside a project's tasks.py; modules that other
@@ -23,7 +23,7 @@ def kept() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
-def keep(folder: Path) -> None:
+def compile_folder(folder: Path) -> None:
     """Compile what lies in a folder, for programs of this Python that write no byte code themselves.
 
     What is compiled already is left alone, and where nothing may be written, nothing is.

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 
-def boot() -> str:
+def boot_id() -> str:
     """This boot of the machine; empty where the system does not say."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
@@ -20,7 +20,7 @@ def boot() -> str:
         return ""
 
 
-def space() -> str:
+def pid_namespace() -> str:
     """The namespace that process ids belong to; a container has its own."""
     try:
         return os.readlink("/proc/self/ns/pid")
@@ -35,20 +35,20 @@ def _now() -> float:
     return time.monotonic()
 
 
-def stamp() -> str:
-    """This moment, for :func:`since`, on this boot of this machine; empty where boots cannot be told apart."""
-    known = boot()
+def current_moment() -> str:
+    """This moment, for :func:`seconds_since`, on this boot of this machine; empty where boots cannot be told apart."""
+    known = boot_id()
     return f"{platform.node()}/{known}/{_now():.3f}" if known else ""
 
 
-def since(moment: str, wall: float) -> float:
+def seconds_since(moment: str, wall: float) -> float:
     """Seconds from a moment until now; never less than 0.
 
     Args:
-        moment: As :func:`stamp` gave it.
+        moment: As :func:`current_moment` gave it.
         wall: The same in seconds since the epoch, for another boot or machine.
     """
     where, _slash, seconds = moment.rpartition("/")
-    if where and where == stamp().rpartition("/")[0]:
+    if where and where == current_moment().rpartition("/")[0]:
         return max(0.0, _now() - float(seconds))
     return max(0.0, time.time() - wall)

@@ -39,7 +39,7 @@ class _Logger(logging.Logger):
 #: By itself, so that no SDK's configuration of logging reaches it.
 LOGGER: logging.Logger = _Logger("azureml_debug", _SILENT)
 #: Of a record: that the command says the same itself, so that only the file has it.
-TOLD = {"is_told": True}
+FILE_ONLY = {"is_told": True}
 #: The file in the project's own folder; what was in it before is in `log.txt.1`.
 FILE = "log.txt"
 #: Bytes of the file above which it begins anew.
@@ -68,7 +68,7 @@ def shown_verbosity() -> int:
 
 
 @contextlib.contextmanager
-def writing(project: Path | None, typed: int) -> Iterator[None]:
+def log_command(project: Path | None, typed: int) -> Iterator[None]:
     """Write down what is done in the block.
 
     Args:
@@ -126,7 +126,7 @@ def _say_what_begins() -> None:
     from . import command_name, report
     from .version import __version__
 
-    LOGGER.info("%s %s", command_name.typed(), report.typed())
+    LOGGER.info("%s %s", command_name.typed(), report.typed_command())
     where = f"{platform.system()} {platform.machine()}"
     LOGGER.debug("version %s, Python %s, %s, in %s", __version__, platform.python_version(), where, os.getcwd())
 
@@ -139,7 +139,7 @@ def _ending(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, UserError) else error
     with contextlib.suppress(Exception):
         if isinstance(cause, UserError):
-            LOGGER.error("%s", cause, extra=TOLD)
+            LOGGER.error("%s", cause, extra=FILE_ONLY)
         if cause is not error or not hasattr(error, "code"):
             LOGGER.debug("%s", tracebacks.formatted(cause))
     return f"ended with {code}"
@@ -291,7 +291,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
-def request(method: str, address: str, answer: object, begun: float, *, often: bool = False) -> None:
+def log_request(method: str, address: str, answer: object, begun: float, *, often: bool = False) -> None:
     """Write down a request that was sent.
 
     Args:

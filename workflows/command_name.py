@@ -1,6 +1,6 @@
 """The command that was typed: ``inv``, or ``azureml-debug``, which needs no tasks.py.
 
-Messages are written with ``inv``; :func:`named` puts the command into them that the person has.
+Messages are written with ``inv``; :func:`with_typed_command` puts the command into them that the person has.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 INVOKE, OWN = "inv", "azureml-debug"
 MODULES = {INVOKE: "invoke", OWN: "workflows"}
 #: What the labels of editor tasks begin with that one of the two has written.
-LABELS = tuple(f"{name} " for name in MODULES)
+TASK_LABEL_PREFIXES = tuple(f"{name} " for name in MODULES)
 _COLLECTIONS = "deploy|pipeline|experiment|container|remote|vscode|azureml|mcp"
 _NAMED = re.compile(rf"\binv (?=(?:{_COLLECTIONS})\.[a-z]|doctor\b|--(?:help|list)\b)")
 
 _typed = INVOKE
 
 
-def use(name: str) -> None:
+def set_command(name: str) -> None:
     """Have messages name a command: one of :data:`MODULES`."""
     global _typed
     _typed = name
@@ -35,20 +35,20 @@ def is_own() -> bool:
     return _typed == OWN
 
 
-def module() -> str:
+def module_name() -> str:
     """What follows ``python -m`` to run the same command."""
     return MODULES[_typed]
 
 
-def named(text: str) -> str:
+def with_typed_command(text: str) -> str:
     """A message with the command in it that was typed."""
     return text if _typed == INVOKE else _NAMED.sub(f"{_typed} ", text)
 
 
-def named_in(value: Any) -> Any:
+def with_typed_command_in(value: Any) -> Any:
     """The same of every text in a JSON value."""
     if isinstance(value, dict):
-        return {name: named_in(one) for name, one in value.items()}
+        return {name: with_typed_command_in(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [named_in(one) for one in value]
-    return named(value) if isinstance(value, str) else value
+        return [with_typed_command_in(one) for one in value]
+    return with_typed_command(value) if isinstance(value, str) else value

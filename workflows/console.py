@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from . import command_name, report
-from .command_log import LOGGER, TOLD
+from .command_log import FILE_ONLY, LOGGER
+from .formatting import format_duration
 from .terminal import Output, escaped, plain, printable
-from .words import in_words
 
 #: Where a result holds values of the person's own program; only known secrets are left out of them.
-OWN = frozenset(("locals", "values", "response", "responses", "stops", "stepped", "set")) | frozenset(
+PROGRAM_VALUES = frozenset(("locals", "values", "response", "responses", "stops", "stepped", "set")) | frozenset(
     ("frame_locals", "opened", "logged_values", "by_rank")
 )
 #: Seconds after which a wait says what it waits for.
@@ -41,7 +41,7 @@ def as_typed(text: str) -> str:
 
     They are those of the program that this one was typed with, and have ``--remote`` where it came from elsewhere.
     """
-    return command_name.named("\n".join(map(_remotely, text.split("\n"))) if report.wanted() else text)
+    return command_name.with_typed_command("\n".join(map(_remotely, text.split("\n"))) if report.is_wanted() else text)
 
 
 def _remotely(line: str) -> str:
@@ -55,7 +55,7 @@ class OutputLost(OSError):
 
 
 @contextmanager
-def output(stream: TextIO) -> Iterator[None]:
+def output_errors(stream: TextIO) -> Iterator[None]:
     """What is written to a standard stream in the block; an error of it is told from those of files.
 
     Raises:
@@ -72,7 +72,7 @@ def output(stream: TextIO) -> Iterator[None]:
 
 def show(text: str, stream: TextIO) -> None:
     """Write a line, with question marks for what the stream has no characters for."""
-    with output(stream):
+    with output_errors(stream):
         try:
             print(text, file=stream, flush=True)
         except UnicodeEncodeError:
@@ -108,7 +108,7 @@ class Step:
         self._started = time.perf_counter()
         self._status: Any = None
         self._reason = ""
-        self._passing = 0.0
+        self._next_detail = 0.0
         #: What a terminal shows, and when it was said.
         self._line, self._said = "", 0.0
 
@@ -131,10 +131,10 @@ class Step:
             short = line if len(line) <= LINE_CHARACTERS else f"{line[: LINE_CHARACTERS - 1]}…"
             self._console.line(f"  {self.name}: {short}")
 
-    def passing(self, line: str) -> None:
+    def detail_sometimes(self, line: str) -> None:
         """Show one line of a great many: where the output is no terminal, one every few seconds has to do."""
-        if self._console.terminal or self.seconds >= self._passing:
-            self._passing = self.seconds + PASSING_SECONDS
+        if self._console.terminal or self.seconds >= self._next_detail:
+            self._next_detail = self.seconds + PASSING_SECONDS
             self.detail(line)
 
     def log(self, line: str) -> None:
@@ -142,7 +142,7 @@ class Step:
         self.close()
         self._console.line(f"  {self.name}: {plain(line)}")
 
-    def waiting(self, reason: str) -> None:
+    def report_wait(self, reason: str) -> None:
         """Say what is waited for, once the wait is long enough to be noticed."""
         if reason != self._reason and self.seconds > REASON_AFTER:
             self._reason = reason
@@ -185,7 +185,7 @@ class _Live:
 
 
 def _whole(seconds: float) -> str:
-    return in_words(seconds) if seconds >= 100 else f"{seconds:.0f} s"
+    return format_duration(seconds) if seconds >= 100 else f"{seconds:.0f} s"
 
 
 class Console:
@@ -232,9 +232,9 @@ class Console:
 
     def value(self, text: str) -> None:
         """Show one line that says what a value of the person's own program is; only known secrets are left out."""
-        from .redaction import without_known
+        from .redaction import mask_known_secrets
 
-        show(printable(without_known(text)), self.stream)
+        show(printable(mask_known_secrets(text)), self.stream)
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
@@ -247,22 +247,26 @@ class Console:
             step.close()
         self.current = None
         self.seconds[name] = round(step.seconds, 3)
-        LOGGER.info("step %s: %.2f s  %s", name, step.seconds, step.text, extra=TOLD)
+        LOGGER.info("step %s: %.2f s  %s", name, step.seconds, step.text, extra=FILE_ONLY)
         if not step.hidden:
             self.line(f"{name:<14} {step.seconds:6.2f} s  {step.text}".rstrip())
 
     def result(self, value: Mapping[str, Any]) -> None:
         """With ``--json``: print the object as the last line of standard output."""
-        from .redaction import scrubbed, without_known
+        from .redaction import mask_known_secrets, scrub_value
 
         clean = {
-            name: without_known(one) if name in OWN else scrubbed({name: one})[name] for name, one in value.items()
+            name: mask_known_secrets(one) if name in PROGRAM_VALUES else scrub_value({name: one})[name]
+            for name, one in value.items()
         }
         if command_name.is_own():
-            clean = {name: one if name in OWN else command_name.named_in(one) for name, one in clean.items()}
-        if report.wanted():
+            clean = {
+                name: one if name in PROGRAM_VALUES else command_name.with_typed_command_in(one)
+                for name, one in clean.items()
+            }
+        if report.is_wanted():
             # The other machine prints it, as it is seen from there.
             report.add(result=clean)
         elif self.as_json:
-            with output(sys.stdout):
+            with output_errors(sys.stdout):
                 print(escaped(json.dumps(clean)), flush=True)

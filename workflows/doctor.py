@@ -14,10 +14,10 @@ from pathlib import Path
 from .azureml.sdk import version_of
 from .errors import UserError
 from .findings import Finding
+from .formatting import format_size
 from .paths import cache_folder, home_folder, shown
 from .settings import Settings
 from .version import __version__
-from .words import in_bytes
 
 #: Bytes of free disk below which there is a warning: an environment with torch takes 6 GB.
 LOW_DISK = 10_000_000_000
@@ -155,7 +155,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     for name, folder in places.values():
         free = shutil.disk_usage(folder).free
         remedy = "Make room: inv container.prune" if free < LOW_DISK else ""
-        yield Finding("disk", None if remedy else True, f"{in_bytes(free)} free for the {name}", remedy)
+        yield Finding("disk", None if remedy else True, f"{format_size(free)} free for the {name}", remedy)
 
 
 def _caches(settings: Settings) -> Iterator[Finding]:
@@ -167,7 +167,7 @@ def _caches(settings: Settings) -> Iterator[Finding]:
     seen: set[tuple[int, int]] = set()
     named = sorted(one for one in folder.iterdir() if one.is_dir() and not one.is_symlink())
     counted = [(one.name, *_counted(one, seen)) for one in named]
-    texts = [f"{name} {'over ' if cut else ''}{in_bytes(size)}" for name, size, cut in counted if size > SHOWN_BYTES]
+    texts = [f"{name} {'over ' if cut else ''}{format_size(size)}" for name, size, cut in counted if size > SHOWN_BYTES]
     yield Finding("caches", True, f"{folder}: {', '.join(texts) or 'empty'}", "Remove unused ones: inv container.prune")
 
 

@@ -30,7 +30,7 @@ class Finding:
         return dict(vars(self))
 
 
-def show(console: Console, findings: Iterable[Finding]) -> bool:
+def show_findings(console: Console, findings: Iterable[Finding]) -> bool:
     """Show each as it is found, and give them as the result; whether none of them has failed."""
     found: list[Finding] = []
     for one in findings:

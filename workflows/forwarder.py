@@ -17,7 +17,7 @@ from typing import Any
 
 from .azureml.forwarding import NetworkTransport
 from .remote.forwarding import Forward
-from .unix_http import ask
+from .unix_http import request
 
 MODULE = __name__ if __name__ != "__main__" else "workflows.forwarder"
 #: Seconds that a container may be at rest before this process counts it as ended: it may be on its way up again.
@@ -60,7 +60,7 @@ class _Socket:
 
     def _request(self, method: str, what: str, patience: float | None) -> tuple[int, bytes]:
         """One request: the answer's status and body; zero where none came."""
-        return ask(self._path, method, f"/containers/{self._container}/{what}", patience, _ANSWER_BYTES)
+        return request(self._path, method, f"/containers/{self._container}/{what}", patience, _ANSWER_BYTES)
 
 
 class _Sdk:

@@ -15,7 +15,7 @@ _CLEANED_SECONDS = 0.05
 
 
 @contextmanager
-def handled(
+def handling_signals(
     handler: Callable[[int, FrameType | None], object], *names: str, defaults_only: bool = False
 ) -> Iterator[None]:
     """Have a handler for signals during the block, for those that this platform has.
@@ -42,7 +42,7 @@ def handled(
 
 
 @contextmanager
-def never_lost() -> Iterator[None]:
+def reraising_lost_interrupts() -> Iterator[None]:
     """Have a Ctrl-C that comes while Python cleans up an object raised once more, behind that.
 
     Python shows what is raised in a finalizer, and goes on as if nothing had been.
@@ -84,7 +84,7 @@ def uninterrupted() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    with handled(lambda number, frame: came.append(number), "SIGINT", "SIGTERM", "SIGHUP"):
+    with handling_signals(lambda number, frame: came.append(number), "SIGINT", "SIGTERM", "SIGHUP"):
         yield
     if came:
         raise KeyboardInterrupt

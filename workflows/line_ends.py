@@ -24,21 +24,21 @@ def has_windows_ends(path: Path) -> bool:
     return line.endswith(b"\r\n") and (line.startswith(b"#!") or path.name.endswith(_SHELL_NAMES))
 
 
-def with_unix_ends(data: bytes) -> bytes:
+def to_unix_ends(data: bytes) -> bytes:
     """The same text with Unix line ends."""
     return data.replace(b"\r\n", b"\n")
 
 
-def mend_copy(folder: Path) -> None:
+def convert_copy(folder: Path) -> None:
     """Give every such script below a folder Unix line ends; for copies, never for the person's own files."""
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)
             if path.is_file() and not path.is_symlink() and has_windows_ends(path):
-                path.write_bytes(with_unix_ends(path.read_bytes()))
+                path.write_bytes(to_unix_ends(path.read_bytes()))
 
 
-def named_in(command: str, code: Path | None) -> list[str]:
+def find_named_scripts(command: str, code: Path | None) -> list[str]:
     """Such scripts of a source folder that a command names, as they stand there."""
     if code is None or not code.is_dir():
         return []
@@ -53,7 +53,7 @@ def named_in(command: str, code: Path | None) -> list[str]:
     return found
 
 
-def note(step: str, script: str) -> str:
+def note_for_script(step: str, script: str) -> str:
     """A line for people on a script of theirs that is run where it lies."""
     return (
         f"{script} of the step {step} has Windows line ends (CRLF), with which it may not run: "

@@ -15,7 +15,7 @@ def shown(path: Path) -> Path:
 
     For somebody on another machine a run's files are named in full: they are not there.
     """
-    if report.wanted() and STATE_FOLDER in path.parts:
+    if report.is_wanted() and STATE_FOLDER in path.parts:
         return path
     try:
         return path.relative_to(Path.cwd())

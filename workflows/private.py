@@ -33,7 +33,7 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def close_folder(folder: Path) -> None:
+def restrict_folder(folder: Path) -> None:
     """Take from others what they may do in a folder that is there, where it is this user's."""
     if os.name != "posix":
         return
@@ -43,7 +43,7 @@ def close_folder(folder: Path) -> None:
             folder.chmod(FOLDER)
 
 
-def close_tree(folder: Path) -> None:
+def restrict_tree(folder: Path) -> None:
     """Take from others what they may do with a copy that was made of a folder."""
     for at, _folders, names in os.walk(folder):
         for path in (Path(at), *(Path(at, name) for name in names)):
@@ -51,14 +51,14 @@ def close_tree(folder: Path) -> None:
                 path.chmod(path.stat().st_mode & FOLDER)
 
 
-def opener(path: str, flags: int) -> int:
+def private_opener(path: str, flags: int) -> int:
     """For ``open(…, opener=opener)``: what is made by it is for this user alone."""
     return os.open(path, flags, FILE)
 
 
 def open_file(path: Path, mode: str, **options: Any) -> IO[Any]:
     """Open a file, made for this user alone where it is missing; as :func:`open`."""
-    return open(path, mode, opener=opener, **options)
+    return open(path, mode, opener=private_opener, **options)
 
 
 def touch(path: Path) -> None:

@@ -17,30 +17,36 @@ from . import clock
 TOLERANCE = 2.0
 
 
-def of_process(pid: int) -> dict[str, Any] | None:
+def identify(pid: int) -> dict[str, Any] | None:
     """What tells a process from every other one, for keeping in a file; None where there is none."""
     started = _started(pid)
     if started is None:
         return None
-    return {"pid": pid, "started": started, "boot": clock.boot(), "host": platform.node(), "space": clock.space()}
+    return {
+        "pid": pid,
+        "started": started,
+        "boot": clock.boot_id(),
+        "host": platform.node(),
+        "space": clock.pid_namespace(),
+    }
 
 
 def is_alive(identity: Mapping[str, Any]) -> bool:
     """Whether the process is still there; of another machine or container that cannot be known, and is believed."""
     if identity.get("host") != platform.node():
         return True
-    if identity.get("boot") != clock.boot():
+    if identity.get("boot") != clock.boot_id():
         return False
-    if identity.get("space") != clock.space():
+    if identity.get("space") != clock.pid_namespace():
         return True
     started = _started(int(identity.get("pid") or 0))
     if started is None:
         return False
-    tolerance = 0.0 if clock.boot() else TOLERANCE
+    tolerance = 0.0 if clock.boot_id() else TOLERANCE
     return abs(started - float(identity.get("started") or 0.0)) <= tolerance
 
 
-def mark() -> str:
+def process_mark() -> str:
     """A word that tells this process from every other one, for the names of files that go with it."""
     return _mark(os.getpid())
 
@@ -50,7 +56,7 @@ def _mark(pid: int) -> str:
     return f"{pid}-{_started(pid) or 0:.0f}-{_surroundings()}"
 
 
-def is_left(word: str) -> bool:
+def is_leftover(word: str) -> bool:
     """Whether what carries a process's mark was left by one that is gone.
 
     Of one in other surroundings, such as another machine that shares the folder, that cannot be known: it is not.
@@ -65,20 +71,20 @@ def is_left(word: str) -> bool:
 @functools.cache
 def _surroundings() -> str:
     """This boot of this machine, and the namespace in it."""
-    text = f"{platform.node()} {clock.boot()} {clock.space()}"
+    text = f"{platform.node()} {clock.boot_id()} {clock.pid_namespace()}"
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
-def is_here(identity: Mapping[str, Any]) -> bool:
+def shares_pid_namespace(identity: Mapping[str, Any]) -> bool:
     """Whether the process's id means something in this process's own surroundings."""
-    return identity.get("host") == platform.node() and identity.get("space") == clock.space()
+    return identity.get("host") == platform.node() and identity.get("space") == clock.pid_namespace()
 
 
 def _started(pid: int) -> float | None:
     """When a process began: ticks since the boot where /proc tells (a corrected clock does not move them)."""
     if pid <= 0:
         return None
-    if clock.boot():
+    if clock.boot_id():
         try:
             # https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html: the name in brackets may hold anything.
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

@@ -15,11 +15,11 @@ from typing import IO, Any
 from .errors import UserError
 from .paths import STATE_FOLDER as STATE_FOLDER
 from .paths import home_folder
-from .private import close_folder, make_folder, open_file, opener
+from .private import make_folder, open_file, private_opener, restrict_folder
 from .reading import read_bytes, read_text
 
 
-def find(folder: Path) -> Path:
+def find_project(folder: Path) -> Path:
     """The project that a folder belongs to, for a command that needs no tasks.py.
 
     It is the folder, or the first one above it, that has the program's own files or a tasks.py with its tasks. The
@@ -65,16 +65,16 @@ def state_folder(project: Path, *parts: str, reading: bool = False) -> Path:
     folder = root.joinpath(*parts)
     try:
         make_folder(folder)
-        close_folder(root)
+        restrict_folder(root)
         ignore = root / ".gitignore"
         if not ignore.exists():
             write_bytes(ignore, b"*\n", private=True)
     except OSError as error:
         from . import storage
 
-        if reading and error.errno in storage.NO_ROOM:
+        if reading and error.errno in storage.NO_SPACE_ERRORS:
             return folder
-        raise storage.explained(error, folder) or UserError(
+        raise storage.explain(error, folder) or UserError(
             f"{folder} cannot be made: {error.strerror}.", _remedy(root, folder)
         ) from error
     return folder
@@ -102,10 +102,10 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
     """
     from . import process_identity as identity
 
-    remove_left(path.parent, path.name)
-    partial = path.with_name(f".{path.name}.{identity.mark()}")
+    remove_leftovers(path.parent, path.name)
+    partial = path.with_name(f".{path.name}.{identity.process_mark()}")
     try:
-        with open(partial, "wb", opener=opener if private else None) as file:
+        with open(partial, "wb", opener=private_opener if private else None) as file:
             file.write(data)
         os.replace(partial, path)
     except OSError as error:
@@ -122,14 +122,14 @@ def append_log(path: Path) -> IO[bytes]:
     return open_file(path, "ab")
 
 
-def remove_left(folder: Path, name: str = "") -> None:
+def remove_leftovers(folder: Path, name: str = "") -> None:
     """Take away what writers of the files in a folder, or of the one of that name, have left that were killed."""
     from . import process_identity as identity
 
     before = f".{name}." if name else "."
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
-            if entry.name.startswith(before) and identity.is_left(entry.name.rpartition(".")[2]):
+            if entry.name.startswith(before) and identity.is_leftover(entry.name.rpartition(".")[2]):
                 os.unlink(entry.path)
 
 
@@ -158,7 +158,7 @@ def exclusive(folder: Path, command: str, *, ending: bool = False) -> Iterator[N
     from .locks import HeldError, hold
 
     # Where the folder could not be made either, nobody else can hold it.
-    borne = {*storage.NO_ROOM, errno.ENOENT} if ending else frozenset()
+    borne = {*storage.NO_SPACE_ERRORS, errno.ENOENT} if ending else frozenset()
     owner = folder / "lock.json"
     with contextlib.ExitStack() as stack:
         try:

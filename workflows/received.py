@@ -111,7 +111,7 @@ def one_line(value: Any, what: str, most: int = 1000) -> str:
     return found
 
 
-def words(value: Any, what: str, most: int = 2000) -> str:
+def display_text(value: Any, what: str, most: int = 2000) -> str:
     """A text for people: cut where it is too long, control characters are shown and do nothing."""
     if not isinstance(value, str):
         raise _refuse(value, what, "is no text")
@@ -284,7 +284,7 @@ def one_of(*known: Any) -> Check:
     return check
 
 
-def maybe(check: Check) -> Check:
+def optional(check: Check) -> Check:
     """The same, or null."""
     return lambda value, what: None if value is None else check(value, what)
 
@@ -380,7 +380,7 @@ def message(data: bytes, what: str = "a message") -> dict[str, Any]:
     return value
 
 
-def asked_for(value: str, known: Collection[str], what: str) -> str:
+def one_requested(value: str, known: Collection[str], what: str) -> str:
     """One of those that were asked for."""
     if value not in known:
         raise _refuse(value, what, "was not asked for")

@@ -16,10 +16,10 @@ from typing import BinaryIO
 from . import process_identity as identity
 from . import storage
 from .errors import UserError
+from .formatting import format_size
 from .paths import shown
-from .project import remove_left
+from .project import remove_leftovers
 from .received import relative_path
-from .words import in_bytes
 
 #: What a new file may be used for, and by whom.
 MODE = 0o600
@@ -80,8 +80,8 @@ def file_below(folder: Path, name: str) -> Iterator[BinaryIO]:
         # Once more: what was made meanwhile may be a link.
         target = place_below(folder, name)
         mode = stat.S_IMODE(os.lstat(target).st_mode) if os.path.lexists(target) else MODE
-        remove_left(target.parent)
-        partial = target.with_name(f".{target.name[:50]}.{identity.mark()}")
+        remove_leftovers(target.parent)
+        partial = target.with_name(f".{target.name[:50]}.{identity.process_mark()}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         descriptor = os.open(partial, flags, MODE)
         try:
@@ -94,7 +94,7 @@ def file_below(folder: Path, name: str) -> Iterator[BinaryIO]:
             with contextlib.suppress(OSError):
                 os.unlink(partial)
     except OSError as error:
-        raise storage.explained(error, target.parent) or UserError(
+        raise storage.explain(error, target.parent) or UserError(
             f"{shown(target)} cannot be written: {error.strerror or error}.", "Check it, or name another folder."
         ) from error
     finally:
@@ -113,15 +113,15 @@ def _missing(folder: Path) -> list[Path]:
     return found
 
 
-def see_room(folder: Path, size: int) -> None:
+def check_free_space(folder: Path, size: int) -> None:
     """See that a disk has room for so many bytes.
 
     Raises:
         UserError: It has not.
     """
-    found = storage.room(folder)
+    found = storage.free_space(folder)
     if found is not None and size > max(0, found.free - SPARE_BYTES):
         raise UserError(
-            f"{in_bytes(size)} are to come, and there is no room for them: {found}.",
+            f"{format_size(size)} are to come, and there is no room for them: {found}.",
             "Make room, or name another folder.",
         )

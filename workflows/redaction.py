@@ -132,7 +132,7 @@ def keep_variables(variables: Mapping[str, str]) -> None:
             keep_address(f"http://{value}")
 
 
-def keep_conda(content: Mapping[str, Any]) -> None:
+def keep_conda_variables(content: Mapping[str, Any]) -> None:
     """The same for the ``variables`` of a conda file's content."""
     variables = content.get("variables")
     if isinstance(variables, Mapping):
@@ -149,15 +149,15 @@ def keep_inputs(inputs: Mapping[str, str]) -> None:
 
 def is_secret_input(name: str, value: str) -> bool:
     """Whether a literal input is a secret by its name; a ``primary_key`` names a column."""
-    return _is_secret_name(name, value) or (_SECRET_INPUT.search(name) is not None and not refers(value))
+    return _is_secret_name(name, value) or (_SECRET_INPUT.search(name) is not None and not is_reference(value))
 
 
-def refers(value: str) -> bool:
+def is_reference(value: str) -> bool:
     """Whether a value is no more than the name of what has it: ``${{inputs.password}}``, ``$VAR``, ``<password>``."""
     return _REFERENCE.fullmatch(value.strip()) is not None
 
 
-def known_in(text: str) -> list[str]:
+def find_known_secrets(text: str) -> list[str]:
     """The secrets known by their value that a text holds."""
     return sorted(value for value in _known.values if value in text)
 
@@ -193,7 +193,9 @@ def keep_addresses(text: str) -> None:
 
 def _is_place(value: str) -> bool:
     """Whether a variable holds a path or refers to another variable."""
-    return refers(value) or (value.startswith(("/", "~/", "./", "../")) and os.path.exists(os.path.expanduser(value)))
+    return is_reference(value) or (
+        value.startswith(("/", "~/", "./", "../")) and os.path.exists(os.path.expanduser(value))
+    )
 
 
 # Forms ----------------------------------------------------------------------------------------------
@@ -227,14 +229,14 @@ def _scrub_once(text: str) -> str:
     return _TOKEN.sub(MASK, text)
 
 
-def scrubbed(value: Any) -> Any:
+def scrub_value(value: Any) -> Any:
     """A value for JSON without secrets: texts are scrubbed, and what stands under a secret's name is left out."""
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, Mapping):
         return {_key(name): _under(str(name), one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [scrubbed(one) for one in value]
+        return [scrub_value(one) for one in value]
     return value
 
 
@@ -245,10 +247,10 @@ def _key(name: Any) -> Any:
 def _under(name: str, value: Any) -> Any:
     if isinstance(value, str) and value and _is_secret_name(name, value):
         return MASK
-    return scrubbed(value)
+    return scrub_value(value)
 
 
-def without_known(value: Any) -> Any:
+def mask_known_secrets(value: Any) -> Any:
     """A value for JSON without the secrets that are known by their value.
 
     That is for what a person asks to see of their own program, the values of its variables: a variable called `token`
@@ -257,9 +259,9 @@ def without_known(value: Any) -> Any:
     if isinstance(value, str):
         return _known.leave_out(value)
     if isinstance(value, Mapping):
-        return {name: without_known(one) for name, one in value.items()}
+        return {name: mask_known_secrets(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [without_known(one) for one in value]
+        return [mask_known_secrets(one) for one in value]
     return value
 
 
@@ -454,7 +456,7 @@ def _in_query(name: str) -> bool:
 
 def _is_secret_name(name: str, value: str) -> bool:
     """Whether what stands under a name in an object is a secret."""
-    if not _SECRET_NAME.search(name) or _FILE_VARIABLES.search(name) or refers(value):
+    if not _SECRET_NAME.search(name) or _FILE_VARIABLES.search(name) or is_reference(value):
         return False
     return not (name.lower().endswith("token") and _NO_TOKEN.fullmatch(value))
 

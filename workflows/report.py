@@ -21,12 +21,12 @@ DONE_SECONDS = 60.0
 TYPED = "AZUREML_DEBUG_TYPED"
 
 
-def wanted() -> bool:
+def is_wanted() -> bool:
     """Whether this command was asked for from another machine."""
     return bool(os.environ.get(VARIABLE))
 
 
-def typed() -> str:
+def typed_command() -> str:
     """What was typed after ``inv``, on whichever machine that was, without secrets."""
     from .redaction import scrub
 
@@ -44,7 +44,7 @@ def add(**value: Any) -> None:
         os.close(descriptor)
 
 
-def until_done() -> None:
+def wait_until_done() -> None:
     """Wait until the other machine has done what was told: what is said next builds on it.
 
     Not for long: it may be gone, and the task goes on all the same.

@@ -24,7 +24,7 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
     """
     place = Path(tempfile.gettempdir()) if parent is None else parent
     _remove_left(place)
-    with tempfile.TemporaryDirectory(prefix=f".azureml-debug-{identity.mark()}-", dir=place) as name:
+    with tempfile.TemporaryDirectory(prefix=f".azureml-debug-{identity.process_mark()}-", dir=place) as name:
         yield Path(name)
 
 
@@ -34,6 +34,6 @@ def _remove_left(place: Path) -> None:
     with contextlib.suppress(OSError):
         for entry in os.scandir(place):
             match = _NAME.fullmatch(entry.name)
-            if match and entry.stat(follow_symlinks=False).st_uid == user and identity.is_left(match[1]):
+            if match and entry.stat(follow_symlinks=False).st_uid == user and identity.is_leftover(match[1]):
                 # A link is not followed.
                 shutil.rmtree(entry.path, ignore_errors=True)

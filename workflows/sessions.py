@@ -51,7 +51,7 @@ def load(project: Path) -> Service | None:
     return Service(**values)
 
 
-def forget(service: Service, ended: Ended) -> OSError | None:
+def remove(service: Service, ended: Ended) -> OSError | None:
     """Take a stopped service's files away; keep its last log and exit code for `logs`.
 
     Returns:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import UserError
+from .formatting import format_size
 from .paths import STATE_FOLDER, cache_folder
-from .words import in_bytes
 
 #: What a write fails with where there is no room: it is over, used up by this user, or not to be written to at all.
-NO_ROOM = frozenset({errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
+NO_SPACE_ERRORS = frozenset({errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
 #: What is written to find out whether there is room: a file's last block may have some left where the disk has none.
 _PROBE_BYTES = 64 * 1024
 #: Seconds between two looks at a disk while something is waited for, and how many in a row have to find it full.
@@ -32,7 +32,7 @@ _IN_WORDS = (
 
 
 @dataclass(frozen=True)
-class Room:
+class FreeSpace:
     """What is left of a file system.
 
     Attributes:
@@ -52,16 +52,16 @@ class Room:
     def __str__(self) -> str:
         """In words, such as ``24 kB of 1.0 MB are free in /x (tmpfs on /x)``."""
         inodes = "" if self.files is None or self.files > 1000 else f", room for {self.files} more files"
-        return f"{in_bytes(self.free)} of {in_bytes(self.size)} are free{inodes} in {self.folder}{self.where}"
+        return f"{format_size(self.free)} of {format_size(self.size)} are free{inodes} in {self.folder}{self.where}"
 
 
-def room(folder: Path) -> Room | None:
+def free_space(folder: Path) -> FreeSpace | None:
     """What is left where a folder is, or would be; None where the system does not tell."""
     near = next((one for one in (folder, *folder.parents) if one.is_dir()), Path(folder.anchor or "/"))
     try:
         if not hasattr(os, "statvfs"):
             usage = shutil.disk_usage(near)
-            return Room(near, "", usage.free, usage.total, None)
+            return FreeSpace(near, "", usage.free, usage.total, None)
         found = os.statvfs(near)
     except OSError:
         return None
@@ -69,7 +69,7 @@ def room(folder: Path) -> Room | None:
     free = (found.f_bfree if root else found.f_bavail) * found.f_frsize
     # Where there is no fixed number of them, both are 0.
     files = (found.f_ffree if root else found.f_favail) if found.f_files else None
-    return Room(near, _file_system(near), free, found.f_blocks * found.f_frsize, files)
+    return FreeSpace(near, _file_system(near), free, found.f_blocks * found.f_frsize, files)
 
 
 def _file_system(folder: Path) -> str:
@@ -92,7 +92,7 @@ def _file_system(folder: Path) -> str:
     return f" ({kind} on {best})" if best else ""
 
 
-def explained(error: BaseException, place: Path | None = None, project: Path | None = None) -> UserError | None:
+def explain(error: BaseException, place: Path | None = None, project: Path | None = None) -> UserError | None:
     """An error for want of room in two lines: which folder, which file system, how much is left there.
 
     Args:
@@ -106,16 +106,16 @@ def explained(error: BaseException, place: Path | None = None, project: Path | N
     number = getattr(error, "errno", None)
     if isinstance(error, shutil.Error):
         # Of all the files of a folder that could not be copied; it has their errors as text.
-        number = in_output([str(error)])
-    if not isinstance(error, OSError) or number not in NO_ROOM:
+        number = find_disk_error([str(error)])
+    if not isinstance(error, OSError) or number not in NO_SPACE_ERRORS:
         return None
     named = error.filename2 if error.filename2 is not None else error.filename
     if place is None and isinstance(named, str | bytes | os.PathLike):
         place = Path(os.path.abspath(os.fsdecode(named)))
     if place is None:
-        full = [one for one in folders(project) if shortage(one) is not None]
+        full = [one for one in written_folders(project) if shortage(one) is not None]
         if not full:
-            left = "; ".join(str(found) for one in folders(project) if (found := room(one)) is not None)
+            left = "; ".join(str(found) for one in written_folders(project) if (found := free_space(one)) is not None)
             return UserError(f"A disk was full, and is not any more: {left}.", "Run the same command again.")
         place = full[0]
     return full_disk(place, number)
@@ -128,7 +128,7 @@ def full_disk(place: Path, number: int | None = errno.ENOSPC) -> UserError:
         place: The folder, or the file in it.
         number: What the system said.
     """
-    found = room(place)
+    found = free_space(place)
     if found is None:
         return UserError(f"The disk is full where {place} is.", _remedy(place))
     if number == errno.EROFS:
@@ -169,7 +169,7 @@ def _elsewhere(place: Path) -> str:
     return ""
 
 
-def folders(project: Path | None = None) -> list[Path]:
+def written_folders(project: Path | None = None) -> list[Path]:
     """The folders of this machine that the program writes to."""
     found = [] if project is None else [project / STATE_FOLDER, project]
     with contextlib.suppress(RuntimeError):
@@ -193,7 +193,7 @@ def shortage(folder: Path, size: int = _PROBE_BYTES) -> UserError | None:
     if near is None:
         return None
     number = _written(near, size)
-    return full_disk(folder, number) if number in NO_ROOM else None
+    return full_disk(folder, number) if number in NO_SPACE_ERRORS else None
 
 
 def _written(folder: Path, size: int) -> int | None:
@@ -214,7 +214,7 @@ def _written(folder: Path, size: int) -> int | None:
     return None
 
 
-class Watch:
+class DiskWatch:
     """Sees, while something is waited for that another program writes, whether that program still can.
 
     Args:
@@ -238,6 +238,6 @@ class Watch:
         return found if self._seen >= _LOOKS else None
 
 
-def in_output(lines: Iterable[str]) -> int | None:
+def find_disk_error(lines: Iterable[str]) -> int | None:
     """What a program's output says of a full disk, as an error number; None where it says nothing of one."""
     return next((number for line in lines for number, pattern in _IN_WORDS if pattern.search(line)), None)

@@ -9,7 +9,7 @@ import time
 MOST_BYTES = 64_000_000
 
 
-def ask(
+def request(
     path: str, method: str, what: str, patience: float | None, most: int = MOST_BYTES, sent: bytes | None = None
 ) -> tuple[int, bytes]:
     """Ask, and read the answer to its end.

@@ -23,9 +23,9 @@ def _watched(self: Any, request: Any, *more: Any, **options: Any) -> Any:
     try:
         answer = _send(self, request, *more, **options)
     except Exception as error:
-        command_log.request(method, address, error, begun)
+        command_log.log_request(method, address, error, begun)
         raise
-    command_log.request(method, address, answer.status_code, begun, often=often)
+    command_log.log_request(method, address, answer.status_code, begun, often=often)
     return answer
 
 

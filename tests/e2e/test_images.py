@@ -241,10 +241,10 @@ def test_what_a_killed_build_has_made_goes_with_the_next_build_of_any_image(own:
     assert own.nameless() - before, "the build that is killed has made an image"
     process.kill()
     finish(process, None)
-    pid, _started, where = identity.mark().split("-")
+    pid, _started, where = identity.process_mark().split("-")
     labels = {"azureml-debug.kind": "probe", "azureml-debug.mark": f"{pid}-1-{where}"}
     probe = own.client.api.create_container(own.base, ["true"], labels=labels)["Id"]
-    labels["azureml-debug.mark"] = identity.mark()
+    labels["azureml-debug.mark"] = identity.process_mark()
     alive = own.client.api.create_container(own.base, ["true"], labels=labels)["Id"]
     try:
         define(tmp_path / "e2e-next", f"./{TINY}\n", f"FROM {own.base}\nRUN true {time.time()}\n")

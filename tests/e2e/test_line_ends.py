@@ -116,4 +116,6 @@ def test_which_files_are_scripts_with_windows_line_ends(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     assert line_ends.has_windows_ends(tmp_path / name) is expected
-    assert line_ends.named_in(f"cd . && bash ./{name} && gone.sh", tmp_path) == ([f"./{name}"] if expected else [])
+    assert line_ends.find_named_scripts(f"cd . && bash ./{name} && gone.sh", tmp_path) == (
+        [f"./{name}"] if expected else []
+    )

@@ -283,7 +283,7 @@ OUTPUT: dict[str, Callable[[int], str]] = {
 
 @pytest.mark.parametrize("text", OUTPUT.values(), ids=OUTPUT.keys())
 def test_of_what_other_programs_say(text: Callable[[int], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "wanted", lambda: True)
+    monkeypatch.setattr(report, "is_wanted", lambda: True)
 
     def read(written: str) -> None:
         as_typed(written)

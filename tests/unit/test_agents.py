@@ -34,7 +34,7 @@ def test_a_session_is_seen_by_its_run_and_by_its_port_until_it_is_withdrawn(tmp_
 def test_what_a_killed_server_has_left_is_taken_away(tmp_path: Path) -> None:
     session = announce(tmp_path)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    known = identity.of_process(child.pid)
+    known = identity.identify(child.pid)
     child.communicate(b"\n", timeout=60)
     write_json(session.path, {**(read_json(session.path) or {}), "server": known})
     damaged = session.path.with_name("damaged.json")

@@ -34,7 +34,7 @@ def debuggee(tmp_path: Path) -> Path:
 
 
 def keep(folder: Path, **variables: str) -> None:
-    code = f"from workflows import byte_code; from pathlib import Path; byte_code.keep(Path({str(folder)!r}))"
+    code = f"from workflows import byte_code; from pathlib import Path; byte_code.compile_folder(Path({str(folder)!r}))"
     run(ROOT, "-c", code, **variables)
 
 

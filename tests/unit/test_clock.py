@@ -14,11 +14,11 @@ import pytest
 from workflows import clock
 from workflows import process_identity as identity
 from workflows.engines import reservations
+from workflows.formatting import format_duration
 from workflows.project import write_bytes, write_json
 from workflows.runs import record as records
 from workflows.runs import store
 from workflows.runs.record import RunRecord, StepRecord
-from workflows.words import in_words
 
 HOUR = 3600.0
 
@@ -35,16 +35,16 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, correction: float) -> None:
 
 
 def test_a_stamp_measures_whatever_the_clock_says(monkeypatch: pytest.MonkeyPatch, correction: float) -> None:
-    moment, wall = clock.stamp(), time.time()
+    moment, wall = clock.current_moment(), time.time()
     set_clock(monkeypatch, correction)
-    assert 0 <= clock.since(moment, wall) < 60
+    assert 0 <= clock.seconds_since(moment, wall) < 60
 
 
 def test_of_another_boot_the_time_of_day_has_to_do_and_is_never_negative() -> None:
-    moment = clock.stamp().replace(clock.boot(), "another boot")
-    assert clock.since(moment, time.time() + HOUR) == 0
-    assert HOUR <= clock.since(moment, time.time() - HOUR) < HOUR + 60
-    assert HOUR <= clock.since("", time.time() - HOUR) < HOUR + 60
+    moment = clock.current_moment().replace(clock.boot_id(), "another boot")
+    assert clock.seconds_since(moment, time.time() + HOUR) == 0
+    assert HOUR <= clock.seconds_since(moment, time.time() - HOUR) < HOUR + 60
+    assert HOUR <= clock.seconds_since("", time.time() - HOUR) < HOUR + 60
 
 
 def test_a_run_and_its_steps_last_as_long_as_they_do(
@@ -75,7 +75,7 @@ def test_a_record_without_a_stamp_shows_nothing_negative(tmp_path: Path) -> None
     assert run.as_json()["seconds"] == 0 and run.as_json()["steps"][0]["seconds"] == 0
     run.ended = time.time()
     assert run.as_json()["seconds"] == 0
-    assert in_words(-5) == "0.0 s"
+    assert format_duration(-5) == "0.0 s"
 
 
 def test_a_run_that_lost_its_runner_is_recovered_although_the_clock_was_set_back(
@@ -127,7 +127,7 @@ def test_what_a_killed_writer_has_left_is_taken_away_by_the_next_writer(tmp_path
     assert child.returncode == -9 and len(list(tmp_path.iterdir())) == 2
     assert "old" in path.read_text()
     # That of a process that lives stays, and so does what only looks like one.
-    alive, other = tmp_path / f".run.json.{identity.mark()}", tmp_path / ".run.json.swp"
+    alive, other = tmp_path / f".run.json.{identity.process_mark()}", tmp_path / ".run.json.swp"
     alive.touch()
     other.touch()
     write_bytes(tmp_path / "other.json", b"{}")
@@ -140,13 +140,13 @@ def test_what_a_killed_writer_has_left_is_taken_away_by_the_next_writer(tmp_path
     "word", ["", "1", "1-2", "1-2-zzzzzzzz", "x-1-12345678", "1-2-12345678", "9" * 400 + "-1-aaaaaaaa"]
 )
 def test_a_mark_that_is_none_of_this_machine_is_believed(word: str) -> None:
-    assert not identity.is_left(word)
+    assert not identity.is_leftover(word)
 
 
 def test_a_mark_tells_a_later_process_of_the_same_id() -> None:
-    pid, started, where = identity.mark().split("-")
-    assert pid == str(os.getpid()) and not identity.is_left(identity.mark())
-    assert identity.is_left(f"{pid}-{int(started) + 1}-{where}")
+    pid, started, where = identity.process_mark().split("-")
+    assert pid == str(os.getpid()) and not identity.is_leftover(identity.process_mark())
+    assert identity.is_leftover(f"{pid}-{int(started) + 1}-{where}")
 
 
 def test_a_scratch_folder_of_a_killed_command_is_taken_away_by_the_next(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from workflows import command_log
-from workflows.command_log import LOGGER, MOST_BYTES, shown_command, writing
+from workflows.command_log import LOGGER, MOST_BYTES, log_command, shown_command
 from workflows.errors import UserError
 from workflows.settings import log_level
 
@@ -53,7 +53,7 @@ def test_commands_and_requests_are_written_down_with_their_times_and_without_sec
     from workflows import watched_requests  # noqa: F401, I001
     import requests
 
-    with writing(project, 0):
+    with log_command(project, 0):
         told = [sys.executable, "-c", "pass", "--password", "hidden-one", "-e", "PLAIN=hidden-two"]
         subprocess.run([*told, "--build-arg=OTHER=hidden-three"], check=True)
         with pytest.raises(FileNotFoundError):
@@ -71,7 +71,7 @@ def test_commands_and_requests_are_written_down_with_their_times_and_without_sec
 
 
 def test_an_error_is_there_with_its_traceback(project: Path) -> None:
-    with pytest.raises(UserError), writing(project, 0):
+    with pytest.raises(UserError), log_command(project, 0):
         raise UserError("It is wrong.", "Mend it.")
     text = log_of(project)
     assert "ERROR error: It is wrong.\nMend it.\n" in text and "in test_an_error_is_there" in text
@@ -80,7 +80,7 @@ def test_an_error_is_there_with_its_traceback(project: Path) -> None:
 
 def test_v_shows_what_is_done_and_vv_more(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for typed in (0, 1, 2):
-        with writing(project, typed):
+        with log_command(project, typed):
             LOGGER.info("an info")
             LOGGER.debug("a detail of token=hidden")
             assert command_log.shown_verbosity() == typed
@@ -91,7 +91,7 @@ def test_v_shows_what_is_done_and_vv_more(project: Path, capsys: pytest.CaptureF
 def test_what_silences_the_sdks_does_not_silence_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from workflows.azureml.v2.sdk_module import quiet
 
-    with writing(project, 1), quiet():
+    with log_command(project, 1), quiet():
         LOGGER.info("an info")
     assert "an info" in log_of(project) and "an info" in capsys.readouterr().err
 
@@ -110,7 +110,7 @@ def test_aml_log_says_how_much_is_written(
     setting: str, info: bool, debug: bool, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AML_LOG", setting)
-    with writing(project, 0):
+    with log_command(project, 0):
         LOGGER.info("an info")
         LOGGER.debug("a detail")
     text = log_of(project) if info else ""
@@ -127,7 +127,7 @@ def test_it_is_taken_from_env_and_what_is_wrong_there_is_left_for_the_settings(t
 
 
 def test_no_folder_is_made_for_it_and_lines_wait_for_one(tmp_path: Path) -> None:
-    with writing(tmp_path, 0):
+    with log_command(tmp_path, 0):
         LOGGER.info("before")
         assert list(tmp_path.iterdir()) == []
         (tmp_path / ".azureml-debug").mkdir()
@@ -139,7 +139,7 @@ def test_no_folder_is_made_for_it_and_lines_wait_for_one(tmp_path: Path) -> None
 def test_a_file_that_has_grown_begins_anew_and_one_is_kept(project: Path) -> None:
     file = project / ".azureml-debug" / "log.txt"
     file.write_text("old\n" + "x" * MOST_BYTES)
-    with writing(project, 0):
+    with log_command(project, 0):
         LOGGER.info("new")
     assert "new" in log_of(project) and "old" not in log_of(project)
     assert file.with_name("log.txt.1").read_text().startswith("old")
@@ -147,8 +147,8 @@ def test_a_file_that_has_grown_begins_anew_and_one_is_kept(project: Path) -> Non
 
 def test_commands_at_the_same_time_write_whole_lines(project: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from workflows.command_log import LOGGER, writing\n"
-        "with writing(Path(sys.argv[1]), 0):\n"
+        "import sys; from pathlib import Path; from workflows.command_log import LOGGER, log_command\n"
+        "with log_command(Path(sys.argv[1]), 0):\n"
         "    for number in range(2000): LOGGER.info('%s %d %s', sys.argv[2], number, 'x' * 100)\n"
     )
     children = [subprocess.Popen([sys.executable, "-c", code, str(project), name]) for name in "abcd"]
@@ -171,16 +171,17 @@ def test_what_cannot_be_written_changes_nothing(project: Path, wrong: str) -> No
         # Not even root can write there.
         (project / ".azureml-debug").rmdir()
         (project / ".azureml-debug").symlink_to("/proc/1")
-    with writing(project, 0):
+    with log_command(project, 0):
         LOGGER.info("lost")
         assert subprocess.run([sys.executable, "-c", "print(1)"], capture_output=True, check=True).stdout == b"1\n"
 
 
 def test_a_disk_that_is_full_changes_nothing(project: Path) -> None:
     code = (
-        "import resource, signal, sys; from pathlib import Path; from workflows.command_log import LOGGER, writing\n"
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from workflows.command_log import LOGGER, log_command\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
-        "with writing(Path(sys.argv[1]), 0):\n"
+        "with log_command(Path(sys.argv[1]), 0):\n"
         "    for number in range(100): LOGGER.info('line %d', number)\n"
         "print('done')\n"
     )

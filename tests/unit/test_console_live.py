@@ -26,7 +26,7 @@ import sys, time
 from workflows import console
 console.AGE_SECONDS = 1.0
 with console.Console(as_json={as_json}).step("build") as step:
-    step.passing("{line}")
+    step.detail_sometimes("{line}")
     time.sleep(3.5)
 """
 
@@ -79,7 +79,7 @@ def test_wide_characters_are_not_cut_in_half_nor_wrapped() -> None:
 def test_where_the_output_is_no_terminal_long_lines_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console()
     with console.step("build") as step:
-        step.passing("gcc " + "-I/somewhere " * 500)
+        step.detail_sometimes("gcc " + "-I/somewhere " * 500)
         step.detail("short")
     out = capsys.readouterr().out.splitlines()
     assert len(out[0]) == len("  build: ") + LINE_CHARACTERS and out[0].endswith("…")

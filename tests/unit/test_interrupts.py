@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from workflows.interrupts import handled, never_lost, uninterrupted
+from workflows.interrupts import handling_signals, reraising_lost_interrupts, uninterrupted
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def mine() -> Iterator[list[int]]:
 
 def test_handlers_are_put_back_also_after_an_error(mine: list[int]) -> None:
     taken: list[int] = []
-    with pytest.raises(KeyError), handled(lambda number, frame: taken.append(number), "SIGTERM", "SIGNONE"):
+    with pytest.raises(KeyError), handling_signals(lambda number, frame: taken.append(number), "SIGTERM", "SIGNONE"):
         os.kill(os.getpid(), signal.SIGTERM)
         raise KeyError
     os.kill(os.getpid(), signal.SIGTERM)
@@ -42,7 +42,7 @@ def test_handlers_are_put_back_also_after_an_error(mine: list[int]) -> None:
 
 def test_what_somebody_else_handles_is_left_alone_where_only_defaults_are_wanted(mine: list[int]) -> None:
     taken: list[int] = []
-    with handled(lambda number, frame: taken.append(number), "SIGTERM", "SIGHUP", defaults_only=True):
+    with handling_signals(lambda number, frame: taken.append(number), "SIGTERM", "SIGHUP", defaults_only=True):
         for number in (signal.SIGTERM, signal.SIGHUP):
             os.kill(os.getpid(), number)
     assert (taken, mine) == ([signal.SIGHUP], [signal.SIGTERM])
@@ -53,7 +53,7 @@ def test_a_signal_that_is_ignored_stays_so(defaults_only: bool) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         taken: list[int] = []
-        with handled(lambda number, frame: taken.append(number), "SIGHUP", defaults_only=defaults_only):
+        with handling_signals(lambda number, frame: taken.append(number), "SIGHUP", defaults_only=defaults_only):
             os.kill(os.getpid(), signal.SIGHUP)
         assert taken == []
     finally:
@@ -79,7 +79,7 @@ class Cleaned:
 
 def test_ctrl_c_while_python_cleans_up_an_object_is_not_lost() -> None:
     reached = False
-    with pytest.raises(KeyboardInterrupt), never_lost():
+    with pytest.raises(KeyboardInterrupt), reraising_lost_interrupts():
         Cleaned()
         time.sleep(10)
         reached = True
@@ -90,7 +90,7 @@ def test_other_errors_of_a_finalizer_are_shown_as_before() -> None:
     seen = list[Any]()
     before, sys.unraisablehook = sys.unraisablehook, seen.append
     try:
-        with never_lost():
+        with reraising_lost_interrupts():
             Failing()
     finally:
         sys.unraisablehook = before

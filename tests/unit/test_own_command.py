@@ -34,9 +34,9 @@ def own(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def named() -> Iterator[None]:
     """Messages name `azureml-debug`."""
-    command_name.use(command_name.OWN)
+    command_name.set_command(command_name.OWN)
     yield
-    command_name.use(command_name.INVOKE)
+    command_name.set_command(command_name.INVOKE)
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_messages_name_the_command_that_was_typed(named: None, capsys: pytest.Ca
     Console(as_json=True).result({"found": [{"remedy": "inv doctor"}], "locals": {"text": "inv doctor"}})
     expected = {"found": [{"remedy": "azureml-debug doctor"}], "locals": {"text": "inv doctor"}}
     assert json.loads(capsys.readouterr().out) == expected
-    command_name.use(command_name.INVOKE)
+    command_name.set_command(command_name.INVOKE)
     assert as_typed(text) == text
 
 
@@ -226,13 +226,13 @@ def test_its_project_is_the_nearest_folder_that_is_one(tmp_path: Path, monkeypat
     inner = tmp_path / "repo" / "src" / "deep"
     inner.mkdir(parents=True)
     (tmp_path / ".azureml-debug").mkdir()
-    assert project.find(inner) == inner
-    assert project.find(tmp_path) == tmp_path
+    assert project.find_project(inner) == inner
+    assert project.find_project(tmp_path) == tmp_path
     (tmp_path / "repo" / "tasks.py").write_text("from celery import task\n")
-    assert project.find(inner) == inner
+    assert project.find_project(inner) == inner
     (tmp_path / "repo" / "tasks.py").write_text("import x\nfrom workflows import namespace as ns\n")
-    assert project.find(inner) == tmp_path / "repo"
+    assert project.find_project(inner) == tmp_path / "repo"
     (tmp_path / "repo" / "src" / ".azureml-debug").mkdir()
-    assert project.find(inner) == tmp_path / "repo" / "src"
+    assert project.find_project(inner) == tmp_path / "repo" / "src"
     (inner / ".git").mkdir()
-    assert project.find(inner) == inner
+    assert project.find_project(inner) == inner

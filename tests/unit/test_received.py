@@ -15,7 +15,7 @@ from conftest import Hostile
 from workflows import received
 from workflows.errors import UserError
 from workflows.received import Refused
-from workflows.received_files import file_below, place_below, see_room
+from workflows.received_files import check_free_space, file_below, place_below
 
 NAMES_THAT_LEAD_OUT = (
     "../x", "a/../../x", "..", "a/..", "/etc/passwd", "//x", "C:\\x", "C:/x", "c:x", "..\\x", "a\\b",
@@ -100,8 +100,8 @@ def test_what_is_refused_is_shown_without_what_it_does_to_a_terminal() -> None:
     with pytest.raises(Refused) as raised:
         received.name("\x1b]0;owned\x07" + "x" * 5000, "a name")
     assert raised.value.problem.isprintable() and len(raised.value.problem) < 300
-    assert received.words("red\x1b[31m\r\ntwo\x9b", "a word") == "red\\x1b[31m\ntwo\\x9b"
-    assert len(received.words("x" * 9999, "a word")) == 2000
+    assert received.display_text("red\x1b[31m\r\ntwo\x9b", "a word") == "red\\x1b[31m\ntwo\\x9b"
+    assert len(received.display_text("x" * 9999, "a word")) == 2000
     with pytest.raises(Refused) as raised:
         received.web_address("file:///x?sig=s3cret", "an address")
     assert "s3cret" not in str(raised.value)
@@ -165,7 +165,7 @@ def test_folders_that_were_made_for_a_file_that_does_not_come_go_with_it(tmp_pat
 
 def test_more_than_a_disk_has_room_for_is_not_begun(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no room for"):
-        see_room(tmp_path / "not there yet", 1 << 60)
+        check_free_space(tmp_path / "not there yet", 1 << 60)
 
 
 def test_whatever_a_name_is_nothing_is_made_outside_its_folder(hostile: Hostile, tmp_path: Path) -> None:

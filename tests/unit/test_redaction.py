@@ -22,7 +22,7 @@ from workflows.redaction import (
     keep_secret,
     keep_variables,
     scrub,
-    scrubbed,
+    scrub_value,
 )
 
 CANARY = "Canary7Zq"
@@ -152,7 +152,7 @@ def test_what_only_names_a_secret_stays_whole(form: str, reference: str) -> None
     text = form.replace("{}", reference)
     assert scrub(text) == text
     assert scrub(form.replace("{}", CANARY)) == form.replace("{}", MASK).replace('"***" x', "*** x")
-    assert scrubbed({"password": reference, "x": [text]}) == {"password": reference, "x": [text]}
+    assert scrub_value({"password": reference, "x": [text]}) == {"password": reference, "x": [text]}
 
 
 def test_a_shells_variable_in_small_letters_stays_whole_where_a_shell_reads_it() -> None:
@@ -238,7 +238,7 @@ def test_what_comes_after_a_key_that_was_only_spoken_of_or_between_its_lines_is_
 def test_objects_are_scrubbed_by_their_names_too() -> None:
     value = {"url": f"http://u:{CANARY}@h/", "password": CANARY, "list": [f"--token {CANARY}", 1], "port": 5, "n": None}
     expected = {"url": "http://***@h/", "password": MASK, "list": [f"--token {MASK}", 1], "port": 5, "n": None}
-    assert scrubbed(value) == expected == scrubbed(expected)
+    assert scrub_value(value) == expected == scrub_value(expected)
 
 
 # Generated texts

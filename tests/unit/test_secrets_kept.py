@@ -37,7 +37,7 @@ def test_lines_steps_and_results_have_no_secrets(as_json: bool, capsys: pytest.C
     console.line(ADDRESS)
     with console.step("build") as step:
         step.detail(f"\x1b[32mLooking in {ADDRESS}\x1b[0m")
-        step.passing(ADDRESS)
+        step.detail_sometimes(ADDRESS)
         step.log(ADDRESS)
         step.text = ADDRESS
     console.result({"reason": ADDRESS, "runs": [{"command": f"x.py --password {CANARY}"}], "token": CANARY})
@@ -133,9 +133,9 @@ def test_the_output_of_a_child_process_has_no_secrets() -> None:
 
 def test_what_was_typed_is_said_without_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["inv", "experiment.run", "x", "--", "train.py", "--password", f"a {CANARY}"])
-    assert report.typed() == "experiment.run x -- train.py --password ***"
+    assert report.typed_command() == "experiment.run x -- train.py --password ***"
     monkeypatch.setenv(report.TYPED, f"pipeline.debug --input 'data={ADDRESS}'")
-    assert report.typed() == f"pipeline.debug --input 'data={SHOWN}'"
+    assert report.typed_command() == f"pipeline.debug --input 'data={SHOWN}'"
 
 
 def test_a_runs_record_has_no_secrets_and_its_plan_has_them_for_as_long_as_it_runs(tmp_path: Path) -> None:

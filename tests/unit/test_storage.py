@@ -35,7 +35,7 @@ def refused(write: Callable[[], object]) -> UserError:
     try:
         write()
     except OSError as error:
-        told = storage.explained(error)
+        told = storage.explain(error)
         assert told is not None, error
         return told
     except UserError as error:
@@ -64,25 +64,25 @@ def test_a_disk_that_is_mounted_read_only_is_called_so(disk: Path) -> None:
 
 
 def test_a_quota_that_is_used_up_is_not_called_a_full_disk(tmp_path: Path) -> None:
-    told = storage.explained(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(tmp_path / "it")))
+    told = storage.explain(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(tmp_path / "it")))
     assert told is not None
     assert told.problem.startswith("Your quota is used up") and "the disk has room" in told.problem
     assert "quota" in told.remedy
 
 
 def test_an_error_of_another_kind_is_left_to_others(tmp_path: Path) -> None:
-    assert storage.explained(OSError(errno.EACCES, "no", str(tmp_path))) is None
-    assert storage.explained(ValueError("no space left on device")) is None
+    assert storage.explain(OSError(errno.EACCES, "no", str(tmp_path))) is None
+    assert storage.explain(ValueError("no space left on device")) is None
 
 
 def test_an_error_without_a_name_is_looked_for_in_the_folders_that_are_written_to(disk: Path) -> None:
     project = disk / "project"
     project.mkdir()
     fill(disk)
-    told = storage.explained(OSError(errno.ENOSPC, "it is full"), project=project)
+    told = storage.explain(OSError(errno.ENOSPC, "it is full"), project=project)
     assert told is not None and f"(tmpfs on {disk})" in told.problem
     (disk / "what fills the disk").unlink()
-    told = storage.explained(OSError(errno.ENOSPC, "it is full"), project=project)
+    told = storage.explain(OSError(errno.ENOSPC, "it is full"), project=project)
     assert told is not None and "is not any more" in told.problem and f"{project}" in told.problem
 
 
@@ -142,7 +142,7 @@ def test_a_watch_minds_a_shortage_that_stays(tmp_path: Path, monkeypatch: pytest
     now, full = [0.0], [False]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr(storage, "shortage", lambda folder, size: UserError("full", "free") if full[0] else None)
-    watch = storage.Watch(tmp_path)
+    watch = storage.DiskWatch(tmp_path)
     seen = []
     for second in range(12):
         now[0] = float(second)
@@ -162,4 +162,4 @@ def test_a_watch_minds_a_shortage_that_stays(tmp_path: Path, monkeypatch: pytest
     ],
 )
 def test_a_full_disk_is_recognised_in_what_a_program_says(line: str, number: int | None) -> None:
-    assert storage.in_output(["before", line]) == number
+    assert storage.find_disk_error(["before", line]) == number

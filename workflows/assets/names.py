@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
-from ..ignoring import read_patterns
+from ..ignore_files import read_patterns
 from ..paths import shown
 from ..pipelines.yaml_file import Value, read_yaml, refuse
 from ..reading import read_bytes

@@ -118,7 +118,7 @@ class TagReader:
             if told is not None:
                 self.said.places[rank] = told
             words = [word for word in listed[:_LETTERS].split(",") if re.fullmatch(r"[0-9]{1,10}:[a-z-]{1,30}", word)]
-            error = received.words(str(tags.get(f"{PREFIX}error.{rank}") or ""), "an error", 1000)
+            error = received.display_text(str(tags.get(f"{PREFIX}error.{rank}") or ""), "an error", 1000)
             for word in _new(self._seen.get(rank, []), words):
                 pid, _colon, kind = word.partition(":")
                 event: dict[str, Any] = {"event": kind, "pid": int(pid), "rank": rank}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..received import Refused, as_json, distinct, each, fields, flag, number, one_of, relative_path, text
-from ..received_files import file_below, see_room
+from ..received_files import check_free_space, file_below
 from ..scratch import scratch_folder
 from .limited_requests import download
 
@@ -121,7 +121,7 @@ def _name(path: str) -> str:
 
 
 def _room(folder: Path) -> Callable[[int], None]:
-    return lambda size: see_room(folder, size)
+    return lambda size: check_free_space(folder, size)
 
 
 def unpack(archive: Path, folder: Path, inner: str) -> None:
@@ -154,7 +154,7 @@ def unpack(archive: Path, folder: Path, inner: str) -> None:
                 elif member.name.strip("./"):
                     _name(above + member.name.rstrip("/"))
             distinct([name for name, _member in members], "an archive with a name")
-            see_room(folder, total)
+            check_free_space(folder, total)
             for name, member in members:
                 source = tar.extractfile(member)
                 assert source is not None

@@ -236,7 +236,7 @@ def _place_in(saved: Any, dataset: AssetName) -> DatastorePath:
 
 def _kind(block: Any) -> str:
     kind = block.get("type") if isinstance(block, dict) else None
-    return received.words(str(kind), "a step's kind", 60).removeprefix("Microsoft.DPrep.")
+    return received.display_text(str(kind), "a step's kind", 60).removeprefix("Microsoft.DPrep.")
 
 
 def _source(one: dict[str, str]) -> DatastorePath:

@@ -17,11 +17,11 @@ from pathlib import Path, PurePosixPath
 
 from ..console import Console, Step, show
 from ..errors import UserError
-from ..ignoring import MOST_WILDCARDS, has_many_wildcards
+from ..formatting import format_size
+from ..ignore_files import MOST_WILDCARDS, has_many_wildcards
 from ..paths import cache_folder
 from ..received import Refused, distinct, relative_path
 from ..settings import Settings
-from ..words import in_bytes
 
 _WILD = re.compile(r"[*?]")
 #: Seconds between two lines of progress.
@@ -167,11 +167,11 @@ def confirm_download(
     most = settings.download_mb * 1_000_000
     if size <= most:
         return
-    problem = f"{label} has {in_bytes(size)}{f' ({where})' if where else ''}"
+    problem = f"{label} has {format_size(size)}{f' ({where})' if where else ''}"
     limit = f"--download-mb {-(-size // 1_000_000)}, or AML_DOWNLOAD_MB"
     if not (sys.stdin is not None and sys.stdin.isatty() and console.terminal):
         raise UserError(
-            f"{problem}, and more than {in_bytes(most)} are not downloaded without asking.", f"Allow it: {limit}."
+            f"{problem}, and more than {format_size(most)} are not downloaded without asking.", f"Allow it: {limit}."
         )
     step.close()
     show(f"{problem}. Download it to {folder}? [y/N] ", console.stream)
@@ -188,7 +188,7 @@ def check_free_space(label: str, size: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise UserError(
-            f"{label} has {in_bytes(size)}, and there is room for {in_bytes(free)} in {folder}.",
+            f"{label} has {format_size(size)}, and there is room for {format_size(free)} in {folder}.",
             "Make room, or name another folder in XDG_CACHE_HOME.",
         )
 
@@ -253,7 +253,7 @@ class Progress:
 
     def _tell(self, count: int) -> None:
         of = f"{self._done} of {self._files} file{'' if self._files == 1 else 's'}"
-        self._say(f"{self._name}: {of}, {in_bytes(self._bytes + count)} of {in_bytes(self._size)}")
+        self._say(f"{self._name}: {of}, {format_size(self._bytes + count)} of {format_size(self._size)}")
 
 
 def short_digest(value: Sequence[object]) -> str:

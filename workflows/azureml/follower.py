@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .. import tracebacks, unforeseen
+from .. import tracebacks, unexpected_errors
 from ..background import log
 from ..engines import reservations
 from ..errors import UserError
@@ -227,7 +227,7 @@ def main(folder: Path) -> int:
         return 1
     except Exception as error:
         log(tracebacks.formatted(error))
-        told = unforeseen.explained(error, "following it", run.project)
+        told = unexpected_errors.explain(error, "following it", run.project)
         run.trouble = told.problem.rstrip(".") if told else "following it failed; see runner.log in the run's folder"
         records.save(run)
         return 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from ..received import Refused, message, one_line, relative_path, web_address, words
+from ..received import Refused, display_text, message, one_line, relative_path, web_address
 from . import limited_requests
 from .access import Access, RenewingAccess
 
@@ -88,7 +88,7 @@ class RunHistory:
 
     def set_tag(self, run_id: str, name: str, value: str) -> None:
         """Set a tag of a run. Raises as :meth:`run`."""
-        experiment = words(self.run(run_id).get("experimentId"), "an experiment's id", 300)
+        experiment = display_text(self.run(run_id).get("experimentId"), "an experiment's id", 300)
         access = self._access.access()
         path = f"/experimentids/{quote(experiment, '')}/runs/{quote(run_id, '')}"
         with self.http.patch(
@@ -149,8 +149,8 @@ class RunHistory:
             told = child_object(known, name)
             endpoint = child_object(told, "properties").get("ProxyEndpoint")
             found[name] = ServiceInstance(
-                words(told.get("type") or "", "a kind of service", 60),
-                words(told.get("status") or "", "a status", 60),
+                display_text(told.get("type") or "", "a kind of service", 60),
+                display_text(told.get("status") or "", "a status", 60),
                 message_of(told.get("error")),
                 one_line(endpoint, "an address") if endpoint and told.get("status") == "Running" else None,
             )
@@ -164,7 +164,7 @@ class RunHistory:
         for _ in range(_PAGES):
             found = self._service(f"metric/v2.0{{}}/runs/{quote(run_id, '')}/list", body=body)
             for one in _values(found):
-                yield words(child_object(one, "metricKey").get("name"), "a metric's name", 300)
+                yield display_text(child_object(one, "metricKey").get("name"), "a metric's name", 300)
             token = found.get("continuationToken")
             if not isinstance(token, str) or not token:
                 return
@@ -196,7 +196,7 @@ class RunHistory:
         if not found:
             told = child_object(self.job(run_id, version), "outputs")
             found = {
-                words(name, "an output's name", 300): one_line(
+                display_text(name, "an output's name", 300): one_line(
                     child_object(told, name).get("uri") or "", "an address", 8192
                 )
                 for name in told
@@ -218,7 +218,7 @@ class RunHistory:
             values = child_object(self._service(path, body={"values": ids}), "values") if ids else {}
             for one in values:
                 address = one_line(child_object(values, one).get(key) or "", "an address", 8192)
-                found[words(names.get(one, ""), "an output's name", 300)] = address
+                found[display_text(names.get(one, ""), "an output's name", 300)] = address
         return found
 
     def artifacts(self, container: str, folder: str) -> Iterator[tuple[str, str]]:
@@ -298,4 +298,4 @@ def message_of(error: Any) -> str:
     """The first thing that an error of the service says."""
     outer = error if isinstance(error, dict) else {}
     text = (child_object(outer, "error") or outer).get("message")
-    return words(" ".join(str(text or "").split()), "an error", 600)
+    return display_text(" ".join(str(text or "").split()), "an error", 600)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from ..console import Console, Step
+from ..formatting import format_size
 from ..interrupts import uninterrupted
 from ..private import make_folder, open_file, touch
-from ..received import distinct, size, words
+from ..received import display_text, distinct, size
 from ..runs.record import RunRecord
 from ..settings import Settings
 from ..snapshots.finding import PATTERN
-from ..words import in_bytes
 from . import downloads, limited_requests
 from .errors import NotFound, Say, attempt
 from .history import RunHistory, child_object
@@ -68,7 +68,7 @@ def fetch(settings: Settings, console: Console, step: Step, run: RunRecord, hist
     """
     final = run.final
     part = run.folder / _PART
-    with downloads.download_lock(run.folder / "outputs.lock", step.waiting):
+    with downloads.download_lock(run.folder / "outputs.lock", step.report_wait):
         shutil.rmtree(part, ignore_errors=True)
         files = _list_files(run, history, step.detail)
         total = sum(one.size for one in files)
@@ -85,7 +85,7 @@ def fetch(settings: Settings, console: Console, step: Step, run: RunRecord, hist
                     touch(run.folder / _WHOLE)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    step.text = f"{len(files)} file{'' if len(files) == 1 else 's'}, {in_bytes(total)}"
+    step.text = f"{len(files)} file{'' if len(files) == 1 else 's'}, {format_size(total)}"
 
 
 def job_outputs(run: RunRecord, history: RunHistory, version: str, say: Say) -> dict[str, str]:
@@ -97,7 +97,7 @@ def job_outputs(run: RunRecord, history: RunHistory, version: str, say: Say) -> 
     told = attempt(lambda: history.job(run.run_id, version), "reading the job", say)
     outputs = child_object(told, "outputs")
     return {
-        words(name, "an output's name", 300): words(
+        display_text(name, "an output's name", 300): display_text(
             child_object(outputs, name).get("uri") or f"azureml://jobs/{run.run_id}/outputs/{name}", "an address", 2000
         )
         for name in outputs

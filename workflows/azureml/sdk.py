@@ -16,7 +16,7 @@ from importlib import metadata
 from typing import Any, TextIO
 
 from ..errors import UserError
-from ..redaction import LineScrubber, scrubbed
+from ..redaction import LineScrubber, scrub_value
 from ..terminal import plain
 
 PACKAGES = ("azureml-core", "azureml-pipeline-core")
@@ -121,7 +121,7 @@ def _record_no_secret() -> None:
     from azureml._base_sdk_common.tracking.git_tracking_info_provider import GitTrackingInfoProvider
 
     original = GitTrackingInfoProvider.gather
-    GitTrackingInfoProvider.gather = lambda self: scrubbed(original(self))
+    GitTrackingInfoProvider.gather = lambda self: scrub_value(original(self))
 
 
 class _Scrubbing(io.TextIOBase):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from ..received import Refused, name, number, web_address, words
+from ..received import Refused, display_text, name, number, web_address
 from .cloud_pipeline import ChildRun
 from .history import RunHistory, child_object, message_of
 from .limited_requests import part
@@ -48,20 +48,20 @@ class PipelineService:
 
     def experiment(self) -> str:
         """The experiment's name; two requests."""
-        known = words(self._history.run(self.run_id).get("experimentId"), "an experiment's id", 300)
-        return words(self._history.experiment(known).get("name"), "an experiment's name", 300)
+        known = display_text(self._history.run(self.run_id).get("experimentId"), "an experiment's id", 300)
+        return display_text(self._history.experiment(known).get("name"), "an experiment's name", 300)
 
     def single_job_name(self) -> str:
         """The name of the run's only step where it is a single job; empty where it is a pipeline. One request."""
         found = self._history.run(self.run_id)
-        if words(found.get("runType") or "", "a type of run", 100) in _PIPELINES:
+        if display_text(found.get("runType") or "", "a type of run", 100) in _PIPELINES:
             return ""
         return _step_name(found.get("displayName") or self.run_id, self.run_id)
 
     def status(self) -> tuple[str, str]:
         """The run's own status, and why it failed; one request."""
         found = self._history.run(self.run_id)
-        return words(found.get("status"), "a status", 60), message_of(found.get("error"))
+        return display_text(found.get("status"), "a status", 60), message_of(found.get("error"))
 
     def children(self) -> list[ChildRun]:
         """Every child run, also those of nested pipelines; one request for each 500 of one pipeline.
@@ -96,11 +96,11 @@ class PipelineService:
         return ChildRun(
             step=step,
             run_id=name(one.get("runId"), "a run's id"),
-            status=words(one.get("status"), "a status", 60),
+            status=display_text(one.get("status"), "a status", 60),
             tags={key: value for key, value in tags.items() if isinstance(value, str)},
             error=message_of(one.get("error")),
             reused=str(properties.get("azureml.isreused", "")).lower() == "true",
-            target=words(one.get("target") or "", "a compute target", 200),
+            target=display_text(one.get("target") or "", "a compute target", 200),
         )
 
     def details(self, run_id: str) -> tuple[Mapping[str, str], str]:
@@ -124,7 +124,7 @@ class PipelineService:
             reasons = [message_of(one) for one in errors if one] if isinstance(errors, list) else []
         except Exception:  # other kinds of compute have no nodes; what is queued there is told all the same
             return ""
-        state = words(str(nodes.get("allocationState") or ""), "a state", 60)
+        state = display_text(str(nodes.get("allocationState") or ""), "a state", 60)
         return f"compute {name}: {counts}, {state}{'; ' + '; '.join(reasons) if reasons else ''}"[:300]
 
     def read(self, url: str, offset: int) -> bytes:

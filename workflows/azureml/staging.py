@@ -18,7 +18,7 @@ from typing import Any
 
 from ..debuggee import FOLDER as DEBUGGEE
 from ..errors import UserError
-from ..ignoring import read_patterns
+from ..ignore_files import read_patterns
 from ..paths import cache_folder
 from ..private import FOLDER, make_folder, open_file, touch
 

@@ -107,9 +107,9 @@ class AzureBackend:
             require_v2(self._connected[0])
             shown.text = f"workspace {self._connected[1].workspace}"
         with self._console.step("read") as shown:
-            shown.waiting("azure-ai-ml to be imported")
+            shown.report_wait("azure-ai-ml to be imported")
             sdk = importing.wait()
-            shown.waiting(f"{show(file)}")
+            shown.report_wait(f"{show(file)}")
             found = load(sdk, self._connected[0])
             ending = "" if found.experiment else f", {len(found.steps)} step{'s' if len(found.steps) > 1 else ''}"
             shown.text = f"{show(file)}{ending}"
@@ -138,9 +138,9 @@ class AzureBackend:
 
         settings = self._settings
         with self._console.step("read") as shown:
-            shown.waiting("azure-ai-ml to be imported")
+            shown.report_wait("azure-ai-ml to be imported")
             sdk = BackgroundImport().wait()
-            shown.waiting(f"{show(settings.pipeline_file)}")
+            shown.report_wait(f"{show(settings.pipeline_file)}")
             loaded: LoadedJob | None = None
             try:
                 loaded, error = load_and_check(
@@ -258,7 +258,7 @@ class AzureBackend:
         ids = {step.name: step.run_id for step in run.steps}
         found: dict[str, str] = {}
         with self._console.step("look up") as shown, sent_by(f"The workspace {place.workspace}"):
-            shown.waiting(f"the workspace {place.workspace}")
+            shown.report_wait(f"the workspace {place.workspace}")
             workspace = connect(self._settings, place, shown.detail)
             history = _history(workspace)
 
@@ -328,7 +328,7 @@ class AzureBackend:
         place = load_location(run.folder)
         if place is None:
             raise UserError(f"Where the run {run.run_id} is, is not known here.", "See https://ml.azure.com.")
-        shown.waiting(f"the workspace {place.workspace}")
+        shown.report_wait(f"the workspace {place.workspace}")
         return _history(connect(self._settings, place, shown.detail))
 
     def _submission(self, pipeline: Pipeline, debug: DebugRequest | None) -> Submission | JobSubmission:
@@ -348,7 +348,7 @@ class AzureBackend:
         from ..azureml.sdk_choice import chosen_sdk
         from ..azureml.workspace import find_workspace
 
-        shown.waiting("the workspace")
+        shown.report_wait("the workspace")
         name = find_workspace(self._settings)
         place = RunLocation(
             name.subscription_id,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import engines, line_ends, uses
+from .. import engines, environment_uses, line_ends
 from ..console import Console
 from ..engines import reservations
 from ..interrupts import uninterrupted
@@ -176,11 +176,16 @@ class LocalBackend:
                 one = resolved[step.name]
                 notes += one.notes
                 if one.key not in built:
-                    built[one.key] = one.build(engine, shown.passing, debugged=one.key in debugged)
+                    built[one.key] = one.build(engine, shown.detail_sometimes, debugged=one.key in debugged)
                     notes += built[one.key].notes
-                    uses.record(self._settings.project, f"{KIND} {one.key} {engine.name}", built[one.key].digest)
+                    environment_uses.record_use(
+                        self._settings.project, f"{KIND} {one.key} {engine.name}", built[one.key].digest
+                    )
                 images[step.name] = built[one.key]
-                notes += [line_ends.note(step.name, script) for script in line_ends.named_in(step.command, step.code)]
+                notes += [
+                    line_ends.note_for_script(step.name, script)
+                    for script in line_ends.find_named_scripts(step.command, step.code)
+                ]
             words = {
                 image.name if engine.name == "docker" else f"environment {image.digest[:12]}": image.reused
                 for image in built.values()

@@ -23,7 +23,7 @@ def endpoints(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def show_places(console: Console, result: Mapping[str, Any]) -> None:
     """Print them; with ``--json`` the object says it all."""
-    if console.as_json or report.wanted():
+    if console.as_json or report.is_wanted():
         # What is asked for from another machine is printed there, with the ports that lead here.
         return
     found: Sequence[Mapping[str, Any]] = endpoints(result)

@@ -70,7 +70,7 @@ def _locked(file: Path, target: Path) -> Iterator[None]:
             problem = f"Another command has been changing it for {LOCK_TIMEOUT:g} s"
             raise UserError(problem, "Wait for that command or end it, then try again.", file=file) from error
         except (OSError, RuntimeError) as error:
-            told = storage.explained(error)
+            told = storage.explain(error)
             problem = f"This file cannot be locked: {told.problem if told else _reason(error)}"
             remedy = told.remedy if told else "Let XDG_CACHE_HOME, or TMPDIR, name a folder you can write to."
             raise UserError(problem, remedy, file=file) from error
@@ -101,7 +101,7 @@ def _replace(target: Path, data: bytes) -> None:
     made_folder = not target.parent.is_dir()
     if made_folder:
         target.parent.mkdir()
-    temporary = target.with_name(f".{target.name}.{identity.mark()}.tmp")
+    temporary = target.with_name(f".{target.name}.{identity.process_mark()}.tmp")
     try:
         old = _writable_status(target)
         _remove_stale(target)
@@ -142,7 +142,7 @@ def _remove_stale(target: Path) -> None:
         with contextlib.suppress(OSError):
             # Of another machine's it cannot be known whether it is killed. Also where the clock was set back.
             old = abs(time.time() - left.stat().st_mtime) > _STALE_SECONDS
-            if old or identity.is_left(left.name.split(".")[-2]):
+            if old or identity.is_leftover(left.name.split(".")[-2]):
                 left.unlink()
 
 
@@ -152,7 +152,7 @@ def _reason(error: Exception) -> str:
 
 
 def _write_remedy(error: OSError, target: Path) -> str:
-    if (told := storage.explained(error, target)) is not None:
+    if (told := storage.explain(error, target)) is not None:
         return f"Free some space there: {told.problem.rstrip('.')}. The file is as it was."
     if error.errno == errno.ENOENT:
         return "Check that the project folder exists, then try again."

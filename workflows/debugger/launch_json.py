@@ -21,7 +21,7 @@ _FRESH = {"version": "0.2.0", "configurations": []}
 
 #: Ours where they name a task of ours; a task of the user's own stays.
 _TASKS = ("preLaunchTask", "postDebugTask")
-OUR_TASKS = command_name.LABELS
+OUR_TASKS = command_name.TASK_LABEL_PREFIXES
 _OURS = ("name", "type", "request", "connect", "pathMappings")
 # debugpy refuses these beside "connect"; the published pages still show the first two.
 _CONTRADICTORY = ("host", "port", "listen", "processId")

@@ -9,10 +9,10 @@ from pathlib import Path
 from ..assets import kinds
 from ..assets.names import LocalAssets, read_name
 from ..errors import UserError
+from ..formatting import shorten
 from ..paths import exists, shown
 from ..pipelines.local_paths import code_path, local_path, scheme
 from ..pipelines.yaml_file import Value, did_you_mean, read_yaml
-from ..words import shortened
 from .definition import Model
 from .problems import Problems
 
@@ -51,14 +51,14 @@ def read_code(problems: Problems, value: Value) -> tuple[Path | None, Path | Non
         if not path.is_relative_to(folder):
             problems.add(
                 script,
-                f"The scoring script {shortened(text)} is not in the code's folder {shown(folder)}, which is all that "
+                f"The scoring script {shorten(text)} is not in the code's folder {shown(folder)}, which is all that "
                 "a service gets.",
                 "Name a folder above it in `code`, and the script from there.",
             )
         elif not exists(path) or not path.is_file():
             inside = sorted(one.name for one in folder.glob("*.py"))
             remedy = did_you_mean(text, inside) if inside else "Correct `scoring_script` or `code`."
-            where = shortened(text, 200)
+            where = shorten(text, 200)
             problems.add(script, f"There is no scoring script {where} in {shown(folder)}.", remedy)
         else:
             return folder, path
@@ -113,7 +113,7 @@ def _inline(problems: Problems, value: Value) -> Model | None:
         return None
     text = place.text("`path` of the model").strip()
     if scheme(text):
-        problems.add(place, f"The model is not on this machine: {shortened(text, 200)}.", _ELSEWHERE)
+        problems.add(place, f"The model is not on this machine: {shorten(text, 200)}.", _ELSEWHERE)
         return None
     path = local_path(place, text)
     if not exists(path):
@@ -151,7 +151,7 @@ def _named(
                 raise
             problems.add(value, error.problem, error.remedy)
             return None
-    problems.add(value, f"The model `{shortened(text, 200)}` is not on this machine.", _ELSEWHERE)
+    problems.add(value, f"The model `{shorten(text, 200)}` is not on this machine.", _ELSEWHERE)
     return None
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from ..assets import kinds
 from ..assets.names import LocalAssets
 from ..errors import UserError
+from ..formatting import shorten
 from ..pipelines.definition import EnvironmentReference
 from ..pipelines.environment_field import read_environment
 from ..pipelines.yaml_file import Value, did_you_mean, kind, read_yaml
-from ..words import shortened
 from .assets import read_code, read_model, registered_environment
 from .definition import Model, OnlineDeployment, Probe, Route, Routes
 from .endpoint import deployment_of
@@ -91,7 +91,7 @@ def load_deployment(
     if mount and served and (not mount.startswith("/") or "\0" in mount or mount.strip("/") == ""):
         problems.add(
             root.data["model_mount_path"],
-            f"`model_mount_path` is a folder of the container, from /, not {shortened(mount)!r}.",
+            f"`model_mount_path` is a folder of the container, from /, not {shorten(mount)!r}.",
             "Correct that line.",
         )
     for key in _ELSEWHERE:
@@ -213,7 +213,7 @@ def _probe(problems: Problems, value: Value | None, what: str, served: bool) -> 
     )
     path = f"/{path.removeprefix('/')}" if path else ""
     if any(character <= " " or character == "\x7f" for character in path) or not path.isascii():
-        problems.add(entries["path"], f"`path` of `{what}` is none of HTTP: {shortened(path)!r}.", "Correct that line.")
+        problems.add(entries["path"], f"`path` of `{what}` is none of HTTP: {shorten(path)!r}.", "Correct that line.")
     return Probe(**bounds, path=path, port=port or 0, scheme=scheme, method=method)
 
 
@@ -222,7 +222,7 @@ def _one_of(problems: Problems, value: Value, key: str, what: str, known: tuple[
     word = str(value.data).strip().lower()
     found = [one for one in known if one.lower() == word]
     if not found:
-        problems.notes.append(f"`{key}: {shortened(word)}` of `{what}` is not asked here: {known[0]} is")
+        problems.notes.append(f"`{key}: {shorten(word)}` of `{what}` is not asked here: {known[0]} is")
     return (found or [known[0]])[0]
 
 

@@ -476,7 +476,7 @@ class DockerEngine:
                 f"Docker cannot publish a port of the service {spec.name}: {text.rpartition('failed: ')[2] or text}.",
                 "Choose another port: --scoring-port 0.",
             ) from error
-        if storage.in_output([text]) is not None:
+        if storage.find_disk_error([text]) is not None:
             raise docker_images.engine_disk_full() from error
         if '"sleep": executable file not found' in text:
             raise UserError("The image has no `sleep` program.", "Use a base image with coreutils.") from error

@@ -22,11 +22,11 @@ from ..environments.dockerfile import Dockerfile, parse
 from ..environments.pip_failures import pip_failed
 from ..environments.wheelhouse import make_packages
 from ..errors import UserError
+from ..formatting import format_size
 from ..interrupts import uninterrupted
 from ..paths import cache_folder
 from ..reading import read_bytes, read_text
 from ..redaction import LineScrubber, scrub
-from ..words import in_bytes
 from . import docker_address, docker_buildkit, docker_prepared, docker_python
 from .docker_build_log import Journal, Log
 from .docker_images import base_missing, engine_disk_full, uses_base
@@ -90,7 +90,7 @@ def build(
             text = stack.enter_context(_prepared(client, definition, arguments, report))
         report("packing what the engine is sent")
         context = stack.enter_context(build_context(definition, packages, text))
-        report(f"sending {in_bytes(os.fstat(context.fileno()).st_size)} to the engine")
+        report(f"sending {format_size(os.fstat(context.fileno()).st_size)} to the engine")
         path = definition.dockerfile
         log, failure = run_build(client, context, name, labels, report, path=path, arguments=arguments)
     if failure:
@@ -125,8 +125,8 @@ def _prepared(
         yield None
         return
     report(f"your settings of pip are used in the image: {', '.join(carried.named)}")
-    labels = {"azureml-debug.kind": "probe", docker_python.MARK: identity.mark()}
-    name, ready = (f"azureml-debug/{part}:{identity.mark()}" for part in ("preparing", "prepared"))
+    labels = {"azureml-debug.kind": "probe", docker_python.MARK: identity.process_mark()}
+    name, ready = (f"azureml-debug/{part}:{identity.process_mark()}" for part in ("preparing", "prepared"))
     path = definition.dockerfile
     with build_context(definition, None, docker_prepared.before(text, place)) as context:
         log, failure = run_build(client, context, name, labels, report, path=path, arguments=arguments)
@@ -378,9 +378,9 @@ def _remove_probes(client: docker.DockerClient) -> None:
     from docker.errors import APIError
 
     for container in client.api.containers(all=True, filters={"label": "azureml-debug.kind=probe"}):
-        if identity.is_left(str((container["Labels"] or {}).get(docker_python.MARK, ""))):
+        if identity.is_leftover(str((container["Labels"] or {}).get(docker_python.MARK, ""))):
             with contextlib.suppress(APIError):
                 client.api.remove_container(container["Id"], force=True)
     for image in client.api.images(filters={"label": "azureml-debug.kind=probe"}):
-        if identity.is_left(str((image["Labels"] or {}).get(docker_python.MARK, ""))):
+        if identity.is_leftover(str((image["Labels"] or {}).get(docker_python.MARK, ""))):
             _remove_image(client, image["Id"])

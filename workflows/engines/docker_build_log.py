@@ -86,8 +86,8 @@ class Journal:
 
     def __init__(self, cache: Path) -> None:
         self._folder = cache / "builds"
-        self._path = self._folder / identity.mark()
-        self._left = [path for path in self._folder.glob("*") if identity.is_left(path.name)]
+        self._path = self._folder / identity.process_mark()
+        self._left = [path for path in self._folder.glob("*") if identity.is_leftover(path.name)]
 
     def left(self) -> list[tuple[str, str]]:
         """Kind and id of what builds that were killed have made, in that order."""

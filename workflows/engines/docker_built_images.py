@@ -71,7 +71,7 @@ def build_image(
 
             made = build(client, definition, base_image, cache, report, named=named)
     except OSError as error:
-        if (told := storage.explained(error, cache)) is not None:
+        if (told := storage.explain(error, cache)) is not None:
             raise told from error
         if error.errno is None:  # requests' errors are OSErrors without a number
             raise engine_lost(error) from error

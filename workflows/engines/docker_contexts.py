@@ -17,7 +17,7 @@ from .. import line_ends
 from ..environments.locking import exclusive
 from ..environments.pip_failures import is_disk_full
 from ..errors import UserError
-from ..ignoring import read_patterns
+from ..ignore_files import read_patterns
 from ..models import ImageRef
 from ..paths import cache_folder
 from . import docker_credentials

@@ -237,7 +237,7 @@ def engine_disk_full() -> UserError:
     from .docker_client import data_folder
 
     folder = data_folder()
-    left = storage.room(folder) if folder is not None and folder.is_dir() else None
+    left = storage.free_space(folder) if folder is not None and folder.is_dir() else None
     told = f": {left}" if left is not None else f", where it has {folder}" if folder is not None else ""
     return UserError(
         f"The Docker engine's disk is full{told}.",

@@ -64,7 +64,7 @@ def _asked(client: docker.DockerClient, image: str, script: str) -> pythons.Pyth
             entrypoint=["/bin/sh", "-c"],
             command=[script],
             network_disabled=True,
-            labels={"azureml-debug.kind": "probe", MARK: identity.mark()},
+            labels={"azureml-debug.kind": "probe", MARK: identity.process_mark()},
         )["Id"]
         try:
             client.api.start(container)

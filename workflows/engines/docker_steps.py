@@ -465,7 +465,7 @@ def _explained(error: Any, spec: StepSpec) -> UserError:
         )
     if "argument list too long" in text:
         return UserError(f"The command of the step {spec.step} is too long.", "At most some 100 kB: put it in a file.")
-    if storage.in_output([text]) is not None:
+    if storage.find_disk_error([text]) is not None:
         return engine_disk_full()
     return UserError(
         f"The Docker engine cannot start the step {spec.step}: {text.rstrip('.')}.", "Correct that, then run it again."

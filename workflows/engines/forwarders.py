@@ -119,7 +119,7 @@ def end(port: int, container: str) -> None:
     """End the forwarder of a container that is being taken away; it would end by itself, a moment later."""
     noted = reservations.note(port)
     if noted is not None and noted.get("container") == container and identity.is_alive(noted):
-        if not identity.is_here(noted):
+        if not identity.shares_pid_namespace(noted):
             return
         for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
             with contextlib.suppress(ProcessLookupError, PermissionError):

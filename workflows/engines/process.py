@@ -22,7 +22,7 @@ from ..environments.pythons import PythonFacts
 from ..errors import UserError
 from ..models import Ended, ImageRef, Service, ServiceSpec
 from ..paths import cache_folder
-from ..private import close_tree, open_file
+from ..private import open_file, restrict_tree
 from ..project import read_json, state_folder, write_json
 from .base import KEPT_LOG_BYTES, OUTPUT_SECONDS, Unused, service_variables
 from .links import Links
@@ -99,8 +99,8 @@ class ProcessEngine:
         shutil.rmtree(runit, ignore_errors=True)
         try:
             shutil.copytree(spec.runit, runit)
-            line_ends.mend_copy(runit)
-            close_tree(runit)
+            line_ends.convert_copy(runit)
+            restrict_tree(runit)
             with open_file(spec.session / "service.log", "wb"):
                 pass
         except BaseException:
@@ -139,7 +139,7 @@ class ProcessEngine:
             )
         # It is meant to outlive this command, so nobody waits for it.
         process.returncode = 0
-        return replace(service, started=True, pid=process.pid, process=identity.of_process(process.pid) or {})
+        return replace(service, started=True, pid=process.pid, process=identity.identify(process.pid) or {})
 
     def alive(self, service: Service) -> bool:
         """See :class:`~workflows.engines.base.Engine`."""

@@ -15,7 +15,7 @@ from typing import Any
 from .. import clock
 from ..paths import cache_folder
 from ..private import make_folder
-from ..process_identity import is_alive, of_process
+from ..process_identity import identify, is_alive
 from ..project import read_json, write_json
 
 #: Seconds for a run's runner to take over what the command that submits it has reserved.
@@ -46,13 +46,15 @@ def reserve(ports: Collection[int], handover: bool = False, of: int | None = Non
         of: The process; this one by default.
         more: What else to note.
     """
-    identity = of_process(os.getpid() if of is None else of)
+    identity = identify(os.getpid() if of is None else of)
     if identity is None:
         return
     with contextlib.suppress(OSError):
         _forget_ended()
         for port in ports:
-            write_json(_folder() / f"{port}.json", {**identity, "handover": handover, "stamp": clock.stamp(), **more})
+            write_json(
+                _folder() / f"{port}.json", {**identity, "handover": handover, "stamp": clock.current_moment(), **more}
+            )
 
 
 def _forget_ended() -> None:
@@ -83,7 +85,7 @@ def is_reserved(port: int) -> bool:
     if is_alive(identity):
         return True
     with contextlib.suppress(OSError):
-        seconds = clock.since(str(identity.get("stamp") or ""), path.stat().st_mtime)
+        seconds = clock.seconds_since(str(identity.get("stamp") or ""), path.stat().st_mtime)
         if identity.get("handover") and seconds < HANDOVER_SECONDS:
             return True
         path.unlink()

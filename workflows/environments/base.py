@@ -110,7 +110,7 @@ def _read_lines(stream: Any, lines: deque[str], report: Callable[[str], None]) -
 def _failed(code: int, lines: list[str]) -> UserError:
     from .. import storage
 
-    if (number := storage.in_output(lines)) is not None:
+    if (number := storage.find_disk_error(lines)) is not None:
         return storage.full_disk(Path(tempfile.gettempdir()), number)
     reason = next((line for line in reversed(lines) if line.startswith("E: ")), f"exit code {code}")
     return UserError(

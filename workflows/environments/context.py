@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
-from ..line_ends import has_windows_ends, with_unix_ends
+from ..line_ends import has_windows_ends, to_unix_ends
 from .definition import EnvironmentDefinition, is_executable, local_files
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _add_requirements(tar: tarfile.TarFile, definition: EnvironmentDefinition) -
 
 def _add_file(tar: tarfile.TarFile, name: PurePosixPath, path: Path) -> None:
     if has_windows_ends(path):
-        data = with_unix_ends(path.read_bytes())
+        data = to_unix_ends(path.read_bytes())
         tar.addfile(_info(name, len(data), 0o755 if is_executable(path) else 0o644), io.BytesIO(data))
         return
     with path.open("rb") as file:

@@ -295,7 +295,7 @@ def run_for(
 
 
 def _room(done: Finished) -> None:
-    if (number := storage.in_output(done.lines)) is not None:
+    if (number := storage.find_disk_error(done.lines)) is not None:
         raise OSError(number, os.strerror(number))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..redaction import scrub
-from ..storage import in_output
+from ..storage import find_disk_error
 from .requirements import Requirement, normalise
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _UV_CONCLUSION = ", we can conclude that your requirements are unsatisfiable."
 
 def is_disk_full(text: str) -> bool:
     """Whether a line or message says that the disk is full."""
-    return in_output([text]) is not None
+    return find_disk_error([text]) is not None
 
 
 def pip_failed(

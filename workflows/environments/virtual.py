@@ -80,7 +80,7 @@ def ensure_environment(
             built = _complete(folder, digest, reused=True)  # another process may have built it meanwhile
             return built or _build(definition, folder, digest, choice, conda, cache, report)
     except OSError as error:
-        if (told := storage.explained(error, cache)) is not None:
+        if (told := storage.explain(error, cache)) is not None:
             raise told from error
         raise UserError(
             f"The cache folder {cache} cannot be written: {error.strerror or error}.",

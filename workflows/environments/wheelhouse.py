@@ -133,7 +133,7 @@ def _make_wheels(work: Work, python: str, wheels: Path) -> bool:
         )
         if done.code == 0:
             continue
-        if (number := storage.in_output(done.lines)) is not None:
+        if (number := storage.find_disk_error(done.lines)) is not None:
             raise OSError(number, os.strerror(number))
         if any("No module named pip" in line for line in done.lines):
             return False  # an environment made without pip, as uv does

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..formatting import shorten
 from ..paths import shown
 from ..pipelines.distribution import memory_size
 from ..pipelines.local_paths import scheme
 from ..pipelines.yaml_file import Value, kind, refuse
-from ..redaction import keep_conda, keep_variables
-from ..words import shortened
+from ..redaction import keep_conda_variables, keep_variables
 from .runconfig_fields import DISTRIBUTIONS, RunConfig
 from .runconfig_text import Document
 
@@ -269,7 +269,7 @@ def _number(root: Value, path: tuple[str, ...]) -> int | None:
         return None
     text = found.text(f"`{'.'.join(path)}`")
     if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < 1:
-        problem = f"`{'.'.join(path)}` has to be a number from 1, not `{shortened(text)}`."
+        problem = f"`{'.'.join(path)}` has to be a number from 1, not `{shorten(text)}`."
         raise refuse(found, problem, "Correct that line.")
     return int(text)
 
@@ -280,7 +280,7 @@ def _conda(root: Value) -> dict[str, Any] | None:
         return None
     found.mapping("`environment.python.condaDependencies`")
     plain: dict[str, Any] = found.plain()
-    keep_conda(plain)
+    keep_conda_variables(plain)
     return plain
 
 

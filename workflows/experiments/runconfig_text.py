@@ -295,10 +295,10 @@ def save(path: Path, data: bytes) -> None:
     """
     target = Path(os.path.realpath(path))
     made_folder = not target.parent.is_dir()
-    partial = target.with_name(f".{target.name}.{identity.mark()}.tmp")
+    partial = target.with_name(f".{target.name}.{identity.process_mark()}.tmp")
     try:
         for left in target.parent.glob(f".{target.name}.*.tmp"):
-            if identity.is_left(left.name.split(".")[-2]):
+            if identity.is_leftover(left.name.split(".")[-2]):
                 left.unlink(missing_ok=True)
         if made_folder:
             target.parent.mkdir()
@@ -314,7 +314,7 @@ def save(path: Path, data: bytes) -> None:
                 target.parent.rmdir()
         if not isinstance(error, OSError):
             raise
-        told = storage.explained(error, target)
+        told = storage.explain(error, target)
         raise UserError(
             f"{shown(path)} cannot be written: {error.strerror or error}.",
             f"{told.problem} Nothing was changed."

@@ -13,11 +13,11 @@ from ..azureml.data_references import AssetName, DatastorePath, is_in_workspace,
 from ..azureml.downloads import DownloadSource, Progress
 from ..console import Console, Step
 from ..errors import UserError
+from ..formatting import format_size
 from ..interrupts import uninterrupted
 from ..private import make_folder
 from ..received import sent_by
 from ..settings import Settings
-from ..words import in_bytes
 
 if TYPE_CHECKING:
     from ..azureml.data import WorkspaceData
@@ -59,7 +59,7 @@ def fetch_data(settings: Settings, console: Console, data: Mapping[str, str]) ->
                     step.detail(f"{name}: the dataset {one} lies at {place}")
                 path, size, reused = _bring(source, place, name, step)
                 paths[name] = str(path)
-                told.append(f"{name} ({in_bytes(size)}, {'reused' if reused else 'fetched'})")
+                told.append(f"{name} ({format_size(size)}, {'reused' if reused else 'fetched'})")
         step.text = ", ".join(told)
     return {**data, **paths}
 
@@ -77,7 +77,7 @@ def _bring(source: WorkspaceData, place: DatastorePath, name: str, step: Step) -
         return whole / only, size, True
     try:
         make_folder(root)
-        with downloads.download_lock(root / f"{folder.name}.lock", step.waiting):
+        with downloads.download_lock(root / f"{folder.name}.lock", step.report_wait):
             if whole.is_dir():
                 return whole / only, size, True
             downloads.check_free_space(str(place), size, root)

@@ -129,7 +129,7 @@ def exchange(port: int, request: Request, timeout: float | None, secure: bool = 
         raise OSError(f"{type(error).__name__}: {error}") from error
     finally:
         connection.close()
-        command_log.request(request.method, f"http://127.0.0.1:{port}{request.path}", came, begun)
+        command_log.log_request(request.method, f"http://127.0.0.1:{port}{request.path}", came, begun)
 
 
 def died(service: Service, engine: Engine, how: str) -> UserError:
@@ -138,7 +138,7 @@ def died(service: Service, engine: Engine, how: str) -> UserError:
     problem = f"The service {service.name} did not come up: {how}."
     # Where it writes; a program that cannot says many things, and seldom why.
     short = next(filter(None, map(storage.shortage, (service.session, Path(tempfile.gettempdir())))), None)
-    if short is None and storage.in_output(lines) is not None and engine.name == "docker":
+    if short is None and storage.find_disk_error(lines) is not None and engine.name == "docker":
         from ..engines.docker_images import engine_disk_full
 
         short = engine_disk_full()

@@ -8,9 +8,9 @@ from .. import storage
 from ..console import Step
 from ..debugger.readiness import Events
 from ..engines.base import Engine
+from ..formatting import shorten
 from ..models import Check, Service
 from ..redaction import scrub
-from ..words import shortened
 from .answers import ALIVE_SECONDS, LOOK_SECONDS, Ready, ask, died, ready_status, speechless
 
 #: Seconds between two questions whether it is ready. Azure ML's `period` is for what goes on for weeks.
@@ -36,7 +36,7 @@ def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int =
         UserError: It has ended, or the limit of its readiness probe has passed.
     """
     events = Events(service.events, offset)
-    disk = storage.Watch(service.events.parent)
+    disk = storage.DiskWatch(service.events.parent)
     started = looked = time.monotonic()
     asked, answered, successes, check = 0.0, 0.0, 0, service.ready
     listening, refusal, seen, word = False, "", "nothing", ""
@@ -75,7 +75,7 @@ def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int =
             limit = f"{check.seconds} s (`readiness_probe`)"
             how = f"{check.text} was not answered as it should within {limit}; what came last: {seen}"
             raise died(service, engine, how)
-        step.waiting(f"an answer to {check.text}, up to {check.seconds} s")
+        step.report_wait(f"an answer to {check.text}, up to {check.seconds} s")
         time.sleep(LOOK_SECONDS)
 
 
@@ -97,7 +97,7 @@ def _asked(check: Check, port: int) -> tuple[bool, str]:
     # As Kubernetes counts: https://kubernetes.io/docs/tasks/configure-pod-container
     good = 200 <= status < 400
     text = " ".join(content[: 4 * _SHOWN].decode("utf-8", "replace").split())
-    said = f", {shortened(scrub(text), _SHOWN)}" if text and not good else ""
+    said = f", {shorten(scrub(text), _SHOWN)}" if text and not good else ""
     return good, f"{status} {responses.get(status, '')}".rstrip() + said
 
 

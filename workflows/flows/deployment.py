@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .. import report, sessions, uses
+from .. import environment_uses, report, sessions
 from ..environments.definition import EnvironmentDefinition, local_files
 from ..errors import NameTaken, PortHeld, UserError
 from ..interrupts import uninterrupted
@@ -86,10 +86,11 @@ class Deployment(Present):
                 step.text = f"{image.name} ({'reused' if image.reused else 'packaged by Azure ML'})"
                 return self._noted(image)
             engine = self.engine
-            image, self._environment = inference.built(environment, self.settings, self.described, engine, step.passing)
+            built = inference.built(environment, self.settings, self.described, engine, step.detail_sometimes)
+            image, self._environment = built
             if self._environment.definition is not None:
                 image = replace(image, notes=(*image.notes, *copies.notes(self._environment.definition, image)))
-            uses.record(self.settings.project, f"inference {engine.name}", image.digest)
+            environment_uses.record_use(self.settings.project, f"inference {engine.name}", image.digest)
             word = "reused" if image.reused else "built"
             what = image.name if engine.name == "docker" else f"environment {image.digest[:12]}"
             step.text = f"{what} ({word})"
@@ -205,12 +206,12 @@ class Deployment(Present):
             service = self._running("First: inv deploy.run")
             project = self.settings.project
             configuration = attach_configuration(CONFIGURATION, service.endpoint, project)
-            if report.wanted():
+            if report.is_wanted():
                 owner = {"service": str(service.session), "created": service.created}
                 ports = {"scoring": service.scoring_port}
                 report.add_configurations(owner, f"service {service.name}", [configuration], ports=ports)
                 step.hidden = True
-                report.until_done()
+                report.wait_until_done()
                 return
             if not write:
                 step.hidden = True
@@ -233,7 +234,7 @@ class Deployment(Present):
         self._look_first(before, image)
         try:
             with self._told_what_is_gone():
-                ready = self.runsvdir(self.run(image), f"inv {report.typed()}")
+                ready = self.runsvdir(self.run(image), f"inv {report.typed_command()}")
                 self.attach_config()
         except BaseException:
             left = sessions.load(self.settings.project)
@@ -381,4 +382,4 @@ class Deployment(Present):
         if service.started and service.score_script == self.settings.score_script:
             engine = self._engine_of(service)
             if engine.alive(service):
-                entry.look(service, engine, f"inv {report.typed()}")
+                entry.look(service, engine, f"inv {report.typed_command()}")

@@ -66,13 +66,13 @@ class EditorFlow:
         if word:
             self.console.line(f"Engine: {word}.")
         # What opens a snapshot is of the machine with the editor.
-        found = chains.find(self.settings, engine.name, self.wanted.wait, snapshots=not report.wanted())
+        found = chains.find(self.settings, engine.name, self.wanted.wait, snapshots=not report.is_wanted())
         known = launch_json.configurations(project)
         entries = list(chains.configurations(found, known, self._first_port, project))
-        if report.wanted():
+        if report.is_wanted():
             # Where the code lies there is what the other machine wants to know; the chains it knows itself.
             report.add_configurations({}, "setup", entries)
-            report.until_done()
+            report.wait_until_done()
             return {}
         return self._write(found, entries)
 

@@ -54,7 +54,7 @@ def check(settings: Settings, again: str | None = None) -> None:
     wrong = entry_script.find_fault(str(script))
     # Whether it is Python is for the service's own to say, which may be a newer one.
     if wrong is not None and wrong["type"] == "UserScriptError":
-        raise serving.script_error(script, script, wrong, again or f"inv {report.typed()}")
+        raise serving.script_error(script, script, wrong, again or f"inv {report.typed_command()}")
 
 
 def _check_model(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import engines, uses
+from .. import engines, environment_uses
 from ..backends.base import DebugRequest
 from ..console import Console
 from ..engines import reservations
@@ -472,7 +472,7 @@ class ExperimentFlow:
                 clean = scrub_line(line.rstrip())
                 log.write(clean + "\n")
                 log.flush()
-                step.passing(clean)
+                step.detail_sometimes(clean)
 
             try:
                 image = environment.build(engine, report, debugged=run.debugged)
@@ -483,7 +483,9 @@ class ExperimentFlow:
                 log.write("ended before it was built\n")
                 raise
             debugged = " debug" if run.debugged else ""
-            uses.record(self.settings.project, f"{KIND} {run.name} {engine.name}{debugged}", image.digest)
+            environment_uses.record_use(
+                self.settings.project, f"{KIND} {run.name} {engine.name}{debugged}", image.digest
+            )
             what = image.name if engine.name == "docker" else f"environment {image.digest[:12]}"
             step.text = f"{what} ({'reused' if image.reused else 'built'})"
             notes = (*notes, *image.notes)

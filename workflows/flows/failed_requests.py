@@ -9,10 +9,10 @@ from typing import Any
 
 from ..debugger.readiness import current_worker
 from ..errors import UserError
+from ..formatting import format_size
 from ..models import Service
 from ..paths import shown
 from ..project import read_json
-from ..words import in_bytes
 from .request import Request
 
 #: In the folder of the service's announcements, with which it comes and goes.
@@ -91,7 +91,7 @@ class FailedRequest:
         when = time.strftime("%H:%M:%S", time.localtime(self.time))
         place = self.place(service)
         at = f" ({shown(place[0])}:{place[1]})" if place else ""
-        size = in_bytes(self.bytes) + ("" if self.whole else ", cut off")
+        size = format_size(self.bytes) + ("" if self.whole else ", cut off")
         said = self.exception[:200] or "(nothing was raised)"
         return f"{self.number:>4}  {when}  {self.method} {self.route}  {self.status}  {size:>10}  {said}{at}"
 
@@ -157,10 +157,12 @@ def again(one: FailedRequest) -> Request:
     """
     if not one.whole:
         why = (
-            f"is larger than the {in_bytes(MOST_BYTES)} that are kept" if one.bytes > MOST_BYTES else "did not all come"
+            f"is larger than the {format_size(MOST_BYTES)} that are kept"
+            if one.bytes > MOST_BYTES
+            else "did not all come"
         )
         raise UserError(
-            f"The body of request {one.number} ({in_bytes(one.bytes)}) {why}, so it cannot be posted again.",
+            f"The body of request {one.number} ({format_size(one.bytes)}) {why}, so it cannot be posted again.",
             "Post it from its file: inv deploy.inspect --on-error --request FILE",
         )
     try:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import engines, sessions, uses
+from .. import engines, environment_uses, sessions
 from ..console import Console
 from ..debugger.readiness import read_events
 from ..engines.base import Engine, Unused
@@ -35,7 +35,7 @@ def services(here: Path) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     known: set[str] = set()
     answering = {engine.name: engine for engine in _answering_engines()}
-    for project in dict.fromkeys([*uses.projects(), here]):
+    for project in dict.fromkeys([*environment_uses.find_projects(), here]):
         service = sessions.load(project)
         if service is None:
             continue
@@ -84,9 +84,9 @@ def prune(console: Console, here: Path, tag: str, dry_run: bool) -> list[dict[st
     Returns:
         What was, or would be, removed: name and bytes.
     """
-    projects = dict.fromkeys([*uses.projects(), here])
+    projects = dict.fromkeys([*environment_uses.find_projects(), here])
     known = [service for project in projects if (service := sessions.load(project)) is not None]
-    keep = uses.in_use() | {service.digest for service in known}
+    keep = environment_uses.find_digests_in_use() | {service.digest for service in known}
     handles = frozenset(service.handle for service in known)
     removed: list[dict[str, object]] = []
     total = 0

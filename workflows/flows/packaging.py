@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import uses
+from .. import environment_uses
 from ..azureml.package import ModelName, ModelPackages, Package, Recipe, make_recipe, parse_model
 from ..console import Console, Step
 from ..errors import BadValue, UserError
@@ -100,7 +100,7 @@ class Packaging:
             self.console.line("Azure ML may go on with the build; nothing half made is left here.")
             raise
         write_json(self._record, {"key": key, "name": name, "model": str(model)})
-        uses.record(settings.project, "package docker", key)
+        environment_uses.record_use(settings.project, "package docker", key)
         return ImageRef("docker", key, name, notes=notes)
 
     def _build_here(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ..formatting import format_duration
 from ..runs import attachable, record
 from ..runs.attachable import Attachable
 from ..runs.record import RunRecord
-from ..words import in_words
 
 
 class PhaseLines:
@@ -23,7 +23,7 @@ class PhaseLines:
             phases = step.phases
             for index in range(self._told.get(step.name, 0), len(phases) - 1):
                 word, since = phases[index]
-                lines.append(f"{step.name}: {word} {in_words(phases[index + 1][1] - since)}")
+                lines.append(f"{step.name}: {word} {format_duration(phases[index + 1][1] - since)}")
             self._told[step.name] = max(0, len(phases) - 1)
         return lines
 

@@ -13,10 +13,10 @@ from ..debugger.readiness import current_worker
 from ..engines.base import Engine
 from ..engines.docker_client import engine_answers
 from ..errors import UserError
+from ..formatting import format_size
 from ..interrupts import uninterrupted
 from ..models import Ended, Service
 from ..settings import Settings
-from ..words import in_bytes
 
 if TYPE_CHECKING:
     from ..debugger.looking import Tell
@@ -99,7 +99,7 @@ class Present:
             self._check_keeps(service)
             one = failed_requests.chosen(service, failed or None)
             look = replace(look, request=failed_requests.again(one), number=one.number)
-            self.console.line(f"Request {one.number}: {one.method} {one.route}, {in_bytes(one.bytes)}")
+            self.console.line(f"Request {one.number}: {one.method} {one.route}, {format_size(one.bytes)}")
             if failed_requests.is_of_former_code(one, service):
                 self.console.line(f"  note: {service.score_script.name} was loaded anew since this request failed")
         return inspected.inspect(service, look, tell)
@@ -185,15 +185,15 @@ class Present:
                 raise
             # Its engine does not answer any more, so nothing of it runs. Should a container
             # come back with the engine, its label tells whose it is.
-            sessions.forget(own, Ended(None, b""))
+            sessions.remove(own, Ended(None, b""))
 
     def _end(self, service: Service) -> Ended:
         engine = self._engine_of(service)
         with uninterrupted():
             ended = engine.stop(service)
-            lost = sessions.forget(service, ended)
+            lost = sessions.remove(service, ended)
         if lost is not None:
-            told = storage.explained(lost, service.session)
+            told = storage.explain(lost, service.session)
             why = told.problem if told is not None else f"{lost.strerror or lost}."
             self.console.line(f"  note: the last log of {service.name} could not be kept: {why}")
         return ended

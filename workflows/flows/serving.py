@@ -56,7 +56,7 @@ def wait_until_ready(
     if service.by_itself:
         return by_itself.wait_until_ready(service, engine, step, offset)
     events = Events(service.events, offset)
-    disk = storage.Watch(service.events.parent)
+    disk = storage.DiskWatch(service.events.parent)
     started = looked = time.monotonic()
     worker, listening, loaded = False, False, False
     while True:
@@ -92,7 +92,7 @@ def wait_until_ready(
         if now - started > limit:
             raise died(service, engine, f"it was not ready after {limit} s")
         what = f"{service.score_script.name} to be loaded" if worker else "the inference server"
-        step.waiting(f"{what}, up to {limit} s")
+        step.report_wait(f"{what}, up to {limit} s")
         time.sleep(LOOK_SECONDS)
 
 
@@ -128,7 +128,7 @@ def reload(service: Service, engine: Engine, step: Step) -> Ready:
 
 def _wait_for_new_worker(service: Service, engine: Engine, step: Step, offset: int) -> Ready:
     events = Events(service.events, offset)
-    disk = storage.Watch(service.events.parent)
+    disk = storage.DiskWatch(service.events.parent)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         before = events.offset
@@ -139,7 +139,7 @@ def _wait_for_new_worker(service: Service, engine: Engine, step: Step, offset: i
             raise died(service, engine, "it ended")
         if (short := disk.shortage()) is not None:
             raise speechless(service, engine, short)
-        step.waiting(f"a new worker, up to {START_SECONDS} s")
+        step.report_wait(f"a new worker, up to {START_SECONDS} s")
         time.sleep(LOOK_SECONDS)
     raise died(service, engine, f"no new worker came within {START_SECONDS} s")
 
@@ -172,7 +172,7 @@ def _see_answer(service: Service, engine: Engine, step: Step) -> None:
             successes, seen = 0, str(error)
         if time.monotonic() > deadline or not engine.alive(service):
             raise died(service, engine, f"GET / was not answered with 200 within {limit} s; what came last: {seen}")
-        step.waiting(f"an answer to GET /, up to {limit} s")
+        step.report_wait(f"an answer to GET /, up to {limit} s")
         time.sleep(LOOK_SECONDS)
 
 

@@ -130,9 +130,9 @@ def attach(console: Console, run: RunRecord, found: Sequence[Attachable], before
             names = [one.configuration for one in found]
             outcome = changed_since(before, launch_json(run.project), names)
         shown.text = f".vscode/launch.json {outcome}"
-        if report.wanted():
+        if report.is_wanted():
             shown.hidden = True
-            report.until_done()
+            report.wait_until_done()
 
 
 class StillWaiting(UserError):
@@ -155,7 +155,7 @@ class Watch:
         self._only = only
         self._rank = rank
         self._silent: set[str] = set()
-        self._disks: dict[str, storage.Watch] = {}
+        self._disks: dict[str, storage.DiskWatch] = {}
         self._queued: dict[str, tuple[float, float]] = {}
 
     def until_open(self, shown: Step) -> list[Attachable]:
@@ -177,7 +177,7 @@ class Watch:
                 looked = time.monotonic()
                 if self._run.final:
                     return self._end()
-            shown.waiting(self._reason())
+            shown.report_wait(self._reason())
             time.sleep(LOOK_SECONDS)
 
     def _show_builds(self, shown: Step) -> None:
@@ -305,7 +305,7 @@ class Watch:
     def _see_room(self, step: StepRecord) -> None:
         """See that a step can still announce where it listens."""
         folder = self._run.events(step).parent
-        short = self._disks.setdefault(step.name, storage.Watch(folder)).shortage()
+        short = self._disks.setdefault(step.name, storage.DiskWatch(folder)).shortage()
         if short is not None:
             raise UserError(f"{step.name} runs, but cannot announce where it listens: {short.problem}", short.remedy)
 
@@ -433,7 +433,7 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
                 break
     if not lines and run.build_log(step).exists():
         lines = tail_lines(run.build_log(step), SHOWN_LINES)
-    told = not lines or storage.in_output(lines) is not None
+    told = not lines or storage.find_disk_error(lines) is not None
     short = storage.shortage(run.folder) if told and not run.in_workspace else None
     if short is not None:
         return StepFailed(

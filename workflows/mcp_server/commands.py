@@ -51,7 +51,7 @@ class Begun:
         try:
             with open(self._folder / "out", "wb") as out, open(self._folder / "err", "wb") as err:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", command_name.module(), *self.arguments],
+                    [sys.executable, "-m", command_name.module_name(), *self.arguments],
                     cwd=project,
                     stdin=subprocess.DEVNULL,
                     stdout=out,

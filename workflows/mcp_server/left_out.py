@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..debuggee.azureml_debuggee.snapshot_names import LEFT_OUT, MASK, Names
-from ..redaction import without_known
+from ..redaction import mask_known_secrets
 
 __all__ = ["LEFT_OUT", "LeftOut"]
 
@@ -52,7 +52,7 @@ class LeftOut:
         with self._lock:
             shown: str = self._names.scrubber()(self._names.text(text))
             shown = self._open(shown)
-        return str(without_known(shown))
+        return str(mask_known_secrets(shown))
 
     def _open(self, text: str) -> str:
         """A text that was cut off without the beginning of a secret at its end."""
@@ -65,7 +65,7 @@ class LeftOut:
         """A line of a program without the texts that it gives to secret names."""
         with self._lock:
             shown: str = self._names.scrubber()(self._names.line(line))
-        return str(without_known(shown))
+        return str(mask_known_secrets(shown))
 
     def names_secret(self, expression: str) -> str:
         """The first secret name in an expression: a variable, an attribute, a text in it; empty where there is none."""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..command_name import named
+from ..command_name import with_typed_command
 from ..errors import UserError
 from .tools import MOST_SECONDS, TIMEOUT, Answer, Tool, check, to_be_given_up
 
@@ -168,7 +168,7 @@ def answer(state: State, known: dict[str, Tool], name: str, arguments: dict[str,
     Returns:
         The answer, and whether it is an error; then ``error`` has its two lines.
     """
-    from .. import unforeseen
+    from .. import unexpected_errors
 
     threading.current_thread().name = f"tool {name}"[:40]
     try:
@@ -178,12 +178,12 @@ def answer(state: State, known: dict[str, Tool], name: str, arguments: dict[str,
         return tool.call(**check(tool, arguments, state.read_only)), False
     except UserError as error:
         lines = [*map(str, error.details), str(error)]
-        return {"error": named(state.left_out.text("\n".join(lines)))}, True
+        return {"error": with_typed_command(state.left_out.text("\n".join(lines)))}, True
     except Exception as error:
-        told = unforeseen.explained(error, name, state.project)
+        told = unexpected_errors.explain(error, name, state.project)
         if told is not None:
-            return {"error": named(str(told))}, True
-        log = unforeseen.keep(error, state.project)
+            return {"error": with_typed_command(str(told))}, True
+        log = unexpected_errors.log_traceback(error, state.project)
         where = f"; its traceback is kept in {log}" if log is not None else ""
         state.log(f"{name}: {type(error).__name__}: {error}")
         bug = UserError(f"This is a bug of the program: {type(error).__name__}{where}.", "Go on with another call.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..assets.kinds import ENVIRONMENT
 from ..assets.names import LocalAssets, read_name
 from ..paths import exists
-from ..redaction import keep_conda
+from ..redaction import keep_conda_variables
 from .definition import EnvironmentReference
 from .literals import unknown_keys
 from .local_paths import local_path, scheme
@@ -70,7 +70,7 @@ def _definition(value: Value, what: str, problems: Problems) -> EnvironmentRefer
         raise refuse(value, problem, "Give it an `image`, `conda_file` or `build`.")
     assert value.file is not None
     if conda is not None and conda.is_mapping:
-        keep_conda(conda.plain())
+        keep_conda_variables(conda.plain())
     folder, dockerfile, conda_file = None, None, None
     if build is not None:
         with problems.kept(build):

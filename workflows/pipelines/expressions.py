@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..formatting import shorten
 from ..paths import shown
-from ..words import shortened
 
 if TYPE_CHECKING:
     from .definition import Step
@@ -104,7 +104,7 @@ def whole(text: str) -> Expression | None:
     text = text.strip()
     found = next(_found(text), None)
     if found is None or found.text != text or "${{" in found.inner:
-        raise Malformed(f"`{shortened(text)}` mixes an expression with other text, or does not end in `}}}}`")
+        raise Malformed(f"`{shorten(text)}` mixes an expression with other text, or does not end in `}}}}`")
     return Expression(found.text, _path(found.text))
 
 
@@ -177,7 +177,7 @@ def _path(text: str) -> tuple[str, ...]:
         path.append(next(group for group in segment.groups() if group is not None))
         at = segment.end()
     if at < len(inner) or not path:
-        raise Malformed(f"`{shortened(text)}` is not an expression such as `${{{{inputs.name}}}}`")
+        raise Malformed(f"`{shorten(text)}` is not an expression such as `${{{{inputs.name}}}}`")
     return tuple(path)
 
 

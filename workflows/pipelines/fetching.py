@@ -20,9 +20,9 @@ from .. import process_identity as identity
 from ..errors import UserError
 from ..paths import cache_folder, shown
 from ..private import make_folder
-from ..project import remove_left
+from ..project import remove_leftovers
 from ..received import sent_by, size
-from ..received_files import see_room
+from ..received_files import check_free_space
 from ..redaction import keep_address, scrub
 from .definition import Input
 
@@ -81,8 +81,8 @@ def _fetch(url: str, report: Callable[[str], None]) -> Path:
     if target.exists():
         return target
     folder, name = target.parent, target.name
-    remove_left(folder)
-    partial = folder / f".{name[:50]}.{identity.mark()}"
+    remove_leftovers(folder)
+    partial = folder / f".{name[:50]}.{identity.process_mark()}"
     begun = time.perf_counter()
     try:
         with contextlib.closing(urllib.request.urlopen(_request(url), timeout=SILENCE_SECONDS)) as response:  # noqa: S310
@@ -91,7 +91,7 @@ def _fetch(url: str, report: Callable[[str], None]) -> Path:
                 make_folder(folder)
                 _copy(response, partial, f"{host}: {name}", report)
         os.replace(partial, target)
-        command_log.request("GET", url, "fetched", begun)
+        command_log.log_request("GET", url, "fetched", begun)
     except urllib.error.HTTPError as error:
         error.close()  # it is an open answer as well
         raise
@@ -125,14 +125,14 @@ def _copy(response: object, partial: Path, name: str, report: Callable[[str], No
     length = int(response.headers.get("Content-Length") or 0)  # type: ignore[attr-defined]
     report(f"fetching {name}" + (f", {length / 1e6:.1f} MB" if length else ""))
     # Whoever serves it says how long it is, or goes on for ever: nobody's disk is filled by it.
-    see_room(partial.parent, size(length, "a length"))
+    check_free_space(partial.parent, size(length, "a length"))
     done = 0
     with open(partial, "wb") as file:
         while part := response.read(_PART):  # type: ignore[attr-defined]
             file.write(part)
             done += len(part)
             if done // (50 * _PART) != (done - len(part)) // (50 * _PART):
-                see_room(partial.parent, 50 * _PART)
+                check_free_space(partial.parent, 50 * _PART)
                 report(f"fetching {name}: {done / 1e6:.0f} MB" + (f" of {length / 1e6:.0f}" if length else ""))
     if length and done != length:
         raise EOFError(f"it ended after {done} of {length} bytes")

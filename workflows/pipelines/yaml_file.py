@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 import yaml
 
 from ..errors import BadValue, UserError
+from ..formatting import shorten
 from ..paths import shown
 from ..reading import line_at, read_bytes
-from ..words import shortened
 from ..yaml_nodes import compose
 
 #: Letters above which a scalar is no number, date or truth value, whatever it looks like.
@@ -117,7 +117,7 @@ def refuse(value: Value, problem: str, remedy: str) -> UserError:
 
 def listed(names: Iterable[str]) -> str:
     """Names in a message, in backquotes; the first twenty of very many."""
-    names = [f"`{shortened(name)}`" for name in names]
+    names = [f"`{shorten(name)}`" for name in names]
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return ", ".join(names[:20]) + more if names else "none"
 
@@ -234,7 +234,7 @@ def _scalar(node: Any, file: Path, take: Take) -> Any:
             _CONSTRUCTOR.recursive_objects.clear()
     if _RESOLVER.resolve(yaml.ScalarNode, node.value, (True, False)) != node.tag:
         what = str(node.tag).rpartition(":")[2]
-        problem = f"What is marked `!!{what}` is none: `{shortened(node.value)}`."
+        problem = f"What is marked `!!{what}` is none: `{shorten(node.value)}`."
         take(UserError(problem, "Correct that line.", file=shown(file), line=node.start_mark.line + 1))
     # A text that only looks like a number or a date, such as 2021-02-30.
     return node.value
@@ -261,7 +261,7 @@ def _mapping(node: Any, file: Path, done: dict[int, Any], take: Take) -> dict[st
             continue
         name = str(key.value)
         if name in own:
-            problem = f"`{shortened(name)}` is there twice: in line {own[name].line} and in line {line}."
+            problem = f"`{shorten(name)}` is there twice: in line {own[name].line} and in line {line}."
             take(UserError(problem, "Take one of the two out.", file=shown(file), line=line))
             continue
         own[name] = Value(_convert(item, file, done, take), file, line, key.start_mark.column + 1)

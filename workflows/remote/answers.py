@@ -17,14 +17,15 @@ from ..received import (
     anything,
     between,
     digest,
+    display_text,
     each,
     fields,
     flag,
-    maybe,
     name,
     number,
     one_line,
     one_of,
+    optional,
     port,
     real,
     relative_path,
@@ -32,7 +33,6 @@ from ..received import (
     size,
     table,
     text,
-    words,
 )
 
 #: Files of one project or run, tunnels of one run or service, and lines of one list, at the most.
@@ -94,7 +94,7 @@ CONFIGURATIONS = fields(
         "what": one_line,
         "entries": each(_ENTRY, TUNNELS),
         "compounds": each(_COMPOUND, TUNNELS),
-        "in_use": maybe(each(configuration_name, LINES)),
+        "in_use": optional(each(configuration_name, LINES)),
         "ports": table(one_line, port, 8),
     },
     {"also": table(configuration_name, configuration_name, TUNNELS)},
@@ -121,19 +121,19 @@ REPORT = fields(
 HELLO = fields(
     {
         "python": row(number, number, number),
-        "executable": words,
-        "home": words,
-        "node": words,
+        "executable": display_text,
+        "home": display_text,
+        "node": display_text,
         "time": real,
-        "system": words,
+        "system": display_text,
     }
 )
 #: Beside an answer: a line of progress, what went wrong, and why it cannot be done.
 ASIDE: Mapping[str, Check] = {
-    "line": words,
-    "details": each(words, LINES),
-    "failure": row(words, words),
-    "mismatch": words,
+    "line": display_text,
+    "details": each(display_text, LINES),
+    "failure": row(display_text, display_text),
+    "mismatch": display_text,
 }
 #: The answers to requests, by what is asked for.
 ANSWERS: Mapping[str, Check] = {
@@ -142,21 +142,22 @@ ANSWERS: Mapping[str, Check] = {
         {"files": table(text, each(number, 5, 3), FILES)},
     ),
     "program": fields({"root": absolute_path, "there": flag}),
-    "files": fields({"sync": one_line, "kept": each(words, FILES)}),
+    "files": fields({"sync": one_line, "kept": each(display_text, FILES)}),
     "close": fields({}),
     "environment": fields({"python": absolute_path}),
     "facts": fields(
         {
             "free": size,
             "total": size,
-            "place": words,
+            "place": display_text,
             "venv": flag,
             "docker": fields(
-                {"state": one_of("missing", "silent", "refused", "answers")}, {"version": words, "word": words}
+                {"state": one_of("missing", "silent", "refused", "answers")},
+                {"version": display_text, "word": display_text},
             ),
-            "sdk": words,
+            "sdk": display_text,
         },
-        {"writable": flag, "git": flag, "pythons": words},
+        {"writable": flag, "git": flag, "pythons": display_text},
     ),
     "task": fields({}),
     "resume": fields({}),
@@ -171,7 +172,7 @@ TASK = fields(
     {},
     {
         "exit": between(-255, 255),
-        "failure": row(words, words),
+        "failure": row(display_text, display_text),
         "started": absolute_path,
         "boot": one_line,
         "report": REPORT,

@@ -11,9 +11,9 @@ from typing import Any
 
 from ..errors import UserError
 from ..findings import Finding
+from ..formatting import format_size
 from ..received import sent_by
 from ..settings import Settings
-from ..words import in_bytes
 from .address import Address, resolve
 from .connection import (
     CONNECT_SECONDS,
@@ -139,9 +139,9 @@ def _disk(facts: Mapping[str, Any], session: Session, settings: Settings) -> Fin
         session.ask("try", folder=settings.remote_dir or "azureml-debug")
     except UserError as error:
         return Finding("disk", False, error.problem, error.remedy)
-    text = f"{in_bytes(free)} free of {in_bytes(facts['total'])} at {place}"
+    text = f"{format_size(free)} free of {format_size(facts['total'])} at {place}"
     if free < _NEEDED:
-        return Finding("disk", None, text, f"Environments need about {in_bytes(_NEEDED)}: free some.")
+        return Finding("disk", None, text, f"Environments need about {format_size(_NEEDED)}: free some.")
     return Finding("disk", True, text)
 
 

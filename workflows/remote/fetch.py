@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..formatting import format_size
 from ..paths import shown
 from ..received import Refused, distinct
-from ..received_files import file_below, place_below, see_room
+from ..received_files import check_free_space, file_below, place_below
 from ..scratch import scratch_folder
-from ..words import in_bytes
 from . import frames
 from .places import Places
 from .session import ANSWER_SECONDS, Lost, Session
@@ -65,9 +65,9 @@ def fetch(session: Session, files: list[Wanted], report: Callable[[str], None], 
         size = answer["size"]
         come += size
         if most is not None and come > most:
-            raise Refused(f"more than {in_bytes(most)} where small files were asked for")
-        see_room(one.folder, size)
-        report(f"{number} of {count} files, {one.name.rpartition('/')[2]}, {in_bytes(size)}")
+            raise Refused(f"more than {format_size(most)} where small files were asked for")
+        check_free_space(one.folder, size)
+        report(f"{number} of {count} files, {one.name.rpartition('/')[2]}, {format_size(size)}")
         with file_below(one.folder, one.name) as file:
             left = size
             while left > 0:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import received
-from ..console import output
+from ..console import output_errors
 from ..errors import Interrupted, UserError
 from ..paths import shown
 from ..project import state_folder
@@ -161,7 +161,7 @@ class Follower:
         if stream.isatty() and not self._asked["interactive"]:
             # A program that is talked to has the whole terminal, as with ssh; nothing else there gives it commands.
             payload = self._screen.take(payload)
-        with output(stream):
+        with output_errors(stream):
             if hasattr(stream, "buffer"):
                 stream.flush()
                 stream.buffer.write(payload)
@@ -193,7 +193,7 @@ class Follower:
             raise Refused("other files than the one that was asked for")
         if copied is not None:
             for one, _path in told["fetch"]:
-                received.asked_for(one.partition("/")[0], RUN_FOLDERS, "a file of a folder")
+                received.one_requested(one.partition("/")[0], RUN_FOLDERS, "a file of a folder")
         return {"fetch": told["fetch"], "copy": copied, "run_id": run_id}
 
     def _bring_home(self, told: dict[str, Any], offset: int) -> None:
@@ -213,7 +213,7 @@ class Follower:
         owner = {**told["owner"], "boot": self._boot}
         wanted = tunnels_of(told, self._named_ports())
         with console.step("tunnel") as step:
-            step.waiting("the connection that stays")
+            step.report_wait("the connection that stays")
             name = str(told["owner"].get("run") or told["owner"].get("service"))
             report = (f"{self._folder}/report.jsonl", offset)
             # A service that is replaced hands its tunnels on; every run has its own.

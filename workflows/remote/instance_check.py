@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from ..errors import UserError
 from ..findings import Finding
-from ..received import words
+from ..received import display_text
 from .instances import Instance, key_here
 
 
@@ -27,7 +27,8 @@ def through_workspace(target: Instance, say: Callable[[str], None] | None) -> It
         tokens.token(target, say=say)
         who = tokens.claims(target)
         shown = next(
-            (words(who[one], "a name", 120) for one in ("upn", "unique_name", "name", "appid") if who.get(one)), ""
+            (display_text(who[one], "a name", 120) for one in ("upn", "unique_name", "name", "appid") if who.get(one)),
+            "",
         )
         way = "the factory of AML_AUTH" if ":" in target.auth else f"AML_AUTH={target.auth}"
         yield Finding(name, True, f"as {shown}" if shown else f"by {way}")

@@ -393,7 +393,7 @@ def main(project: Path) -> int:
         {
             "port": listener.getsockname()[1],
             "key": key.hex(),
-            "process": identity.of_process(os.getpid()),
+            "process": identity.identify(os.getpid()),
             "address": told["address"],
         },
     )

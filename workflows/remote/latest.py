@@ -30,5 +30,5 @@ def say(console: Console, project: Path, story: str, task: str, created: float) 
         created: When the one that is shown was started, in seconds since the epoch.
     """
     known = (read_json(project / STATE_FOLDER / "remote" / _NAME) or {}).get(story)
-    if known and known["created"] > created and not report.wanted():
+    if known and known["created"] > created and not report.is_wanted():
         console.line(f"note: the newest run is on {known['address']}: inv {task} --remote")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..ignoring import read_patterns
+from ..ignore_files import read_patterns
 from ..project import STATE_FOLDER
 from ..scratch import scratch_folder
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from ..interrupts import handled
+from ..interrupts import handling_signals
 from . import frames
 from .session import Lost, Session
 
@@ -81,7 +81,7 @@ class LocalTerminal:
             if self._disconnected or self._interrupts >= _PATIENCE:
                 raise KeyboardInterrupt
 
-        with handled(interrupt, "SIGINT", "SIGTERM", "SIGHUP"):
+        with handling_signals(interrupt, "SIGINT", "SIGTERM", "SIGHUP"):
             yield
 
     @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..command_log import LOGGER
 from ..errors import UserError
-from ..received import Refused, sent_by, words
+from ..received import Refused, display_text, sent_by
 from . import answers, frames, starting
 from .address import Address
 from .connection import close_connection, open_connection
@@ -213,7 +213,7 @@ class Session:
 
     def _last_words(self, more: bytes = b"") -> str:
         text = (bytes(self._complaint) + more).decode(errors="replace").strip()
-        return words(text, "its last words", _COMPLAINT_BYTES)
+        return display_text(text, "its last words", _COMPLAINT_BYTES)
 
     def _look_for_greeting(self) -> None:
         """Leave out what the login shell has printed before the first words of ours."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..formatting import format_size
 from ..project import read_json, state_folder, write_bytes
-from ..words import in_bytes
 from . import frames
 from .local_files import LocalFile
 from .session import WORK_SECONDS, Lost, Session
@@ -157,7 +157,9 @@ class _Progress:
         self._files += files
         if time.monotonic() - self._last > _SHOW_SECONDS and sys.stderr.isatty() | sys.stdout.isatty():
             self._last = time.monotonic()
-            self._report(f"{self._files} of {self._count} files, {in_bytes(self._done)} of {in_bytes(self._total)}")
+            self._report(
+                f"{self._files} of {self._count} files, {format_size(self._done)} of {format_size(self._total)}"
+            )
 
 
 def _pack(session: Session, one: LocalFile, batch: bytearray, progress: _Progress) -> LocalFile | None:
@@ -209,10 +211,10 @@ def ask_first(console_line: Callable[[str], None], what: str, size: int, yes: bo
         return
     if not sys.stdin.isatty():
         raise UserError(
-            f"{what} would be sent, {in_bytes(size)} in all.",
+            f"{what} would be sent, {format_size(size)} in all.",
             "If that is meant: inv remote.sync --yes, then run this again; or leave it out with .gitignore.",
         )
-    console_line(f"{what} would be sent, {in_bytes(size)} in all.")
+    console_line(f"{what} would be sent, {format_size(size)} in all.")
     sys.stderr.write("Send it? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):

@@ -20,12 +20,12 @@ from .. import command_log, command_name
 from .. import report as reports
 from ..console import Console
 from ..errors import UserError
+from ..formatting import format_size
 from ..paths import shown
 from ..received import sent_by
 from ..settings import Settings
 from ..terminal import printable
 from ..vscode import pressed
-from ..words import in_bytes
 from . import local_terminal, request, sync
 from .address import Address, resolve
 from .follower import Follower
@@ -64,7 +64,7 @@ class RemoteTask:
     def connect(self) -> Session:
         """Connect to the machine."""
         with self.console.step("connect") as step:
-            step.waiting(str(self.address))
+            step.report_wait(str(self.address))
             session = Session.open(self.address, self.passphrases, step.detail)
             step.text = str(self.address)
         return session
@@ -190,7 +190,7 @@ class RemoteTask:
         if not sizes:
             return ""
         name = max(sizes, key=lambda place: sizes[place])
-        return f"{name} ({in_bytes(sizes[name])}) and the rest of {len(wanted.send)} files"
+        return f"{name} ({format_size(sizes[name])}) and the rest of {len(wanted.send)} files"
 
     def _named_sizes(self, wanted: sync.Changes) -> list[str]:
         """What was sent of folders and files that the command names, each with its size."""
@@ -198,7 +198,7 @@ class RemoteTask:
         for place in self.places.named:
             size = sum(one.size for one in wanted.send if Path(one.full).is_relative_to(place))
             if size and place.is_dir():
-                found.append(f"{shown(place)} {in_bytes(size)}")
+                found.append(f"{shown(place)} {format_size(size)}")
         return found
 
     def environment(self, session: Session) -> tuple[str, str]:
@@ -212,7 +212,7 @@ class RemoteTask:
                 if step is None:
                     step = shown.enter_context(self.console.step("environment"))
                 step.text = made
-                step.passing(line)
+                step.detail_sometimes(line)
 
             made = "the program's own files sent"
             files = self._program_files(session, own, report)
@@ -241,7 +241,7 @@ class RemoteTask:
         environ = request.environ(typed, self.settings, self.places)
         if files:
             environ["PYTHONPATH"] = files
-        environ[reports.TYPED] = reports.typed()
+        environ[reports.TYPED] = reports.typed_command()
         if pressed.name():
             environ[pressed.VARIABLE] = pressed.name()
         if verbose := command_log.shown_verbosity():
@@ -252,7 +252,7 @@ class RemoteTask:
             "task": f"{time.strftime('%Y%m%d-%H%M%S')}-{self._task}",
             "root": self.places.root,
             "cwd": request.folder(self.places),
-            "argv": [python, "-m", command_name.module(), *request.argv(typed, self.places)],
+            "argv": [python, "-m", command_name.module_name(), *request.argv(typed, self.places)],
             "environ": environ,
             "tty": terminal,
             "interactive": typed.name in _TALKING and terminal is not None and local_terminal.can_type(),
@@ -308,6 +308,6 @@ def _paths(wanted: sync.Changes) -> set[str]:
 def _in_words(sent: sync.Sent) -> str:
     if not sent.sent and not sent.deleted:
         return f"nothing has changed, {sent.files} files in {sent.root}"
-    files = f"{sent.sent} of {sent.files} files sent, {in_bytes(sent.size)}" if sent.sent else ""
+    files = f"{sent.sent} of {sent.files} files sent, {format_size(sent.size)}" if sent.sent else ""
     deleted = f"{sent.deleted} deleted" if sent.deleted else ""
     return f"{', '.join(filter(None, [files, deleted]))}, to {sent.root}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import process_identity as identity
-from ..command_name import named
+from ..command_name import with_typed_command
 from ..errors import UserError
 from ..private import touch
 from ..project import STATE_FOLDER, read_json, state_folder, write_json
@@ -87,8 +87,8 @@ def take_over_command(story: str, run: object = None) -> str:
         run: The run's number or id, where there is one.
     """
     if story == "deploy":
-        return named("inv deploy.attach-config --take-over")
-    return named(f"inv {story}.attach --take-over" + (f" --run {run}" if run else ""))
+        return with_typed_command("inv deploy.attach-config --take-over")
+    return with_typed_command(f"inv {story}.attach --take-over" + (f" --run {run}" if run else ""))
 
 
 def _folder(project: Path) -> Path:
@@ -110,7 +110,7 @@ def announce(
     """
     folder = state_folder(project, "agents")
     path = folder / f"{os.getpid()}-{secrets.token_hex(4)}.json"
-    server = identity.of_process(os.getpid()) or {"pid": os.getpid()}
+    server = identity.identify(os.getpid()) or {"pid": os.getpid()}
     session = AgentSession(path, client, story, run_id, step, rank, host, port, time.time(), server)
     write_json(path, {name: value for name, value in vars(session).items() if name != "path"})
     return session

@@ -284,7 +284,7 @@ def write_configurations(run: RunRecord, only: Iterable[Attachable] | None = Non
     compounds = [{"name": compound, "configurations": names, "stopAll": False}] if len(names) > 1 else []
     configurations = [launch_json.attach_configuration(name, endpoint, run.project) for name, endpoint in wanted]
     also = {some[0]: some[1] for step in run.steps for some in names_of(step).values() if some[1:]}
-    if report.wanted():
+    if report.is_wanted():
         in_use = None if run.single else sorted(_in_use(run))
         report.add_configurations({"run": str(run.folder)}, run.run_id, configurations, compounds, in_use, also=also)
         return "handed over"

@@ -33,7 +33,7 @@ def note(folder: Path) -> None:
     """Note that this process begins a run, before its folder is there; its regular end ends that, however it comes."""
     path = _note(folder)
     make_folder(path.parent)
-    write_json(path, identity.of_process(os.getpid()) or {})
+    write_json(path, identity.identify(os.getpid()) or {})
     _own.append(folder)
 
 

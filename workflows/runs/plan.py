@@ -10,7 +10,7 @@ from typing import Any
 
 from ..models import ImageRef
 from ..project import read_json, write_json
-from ..redaction import MASK, is_secret_input, keep_inputs, keep_secret, keep_variables, known_in, scrubbed
+from ..redaction import MASK, find_known_secrets, is_secret_input, keep_inputs, keep_secret, keep_variables, scrub_value
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def save(plan: Plan, folder: Path) -> None:
     """Keep a plan in a run's folder. It may hold secrets: a command's arguments, variables."""
     values = asdict(plan)
     # What the definition has made known has no name here any more: an input of the pipeline may give it to a step's.
-    secrets = known_in("\n".join(_texts(values["steps"])))
+    secrets = find_known_secrets("\n".join(_texts(values["steps"])))
     write_json(folder / "plan.json", {**values, "secrets": secrets} if secrets else values)
 
 
@@ -165,7 +165,7 @@ def settle(folder: Path) -> None:
     values = read_json(folder / "plan.json")
     if values is not None:
         _keep(values)
-        clean = scrubbed(values["steps"])
+        clean = scrub_value(values["steps"])
         for entry in clean:
             for name, one in entry["inputs"].items():
                 if one["text"] and is_secret_input(name, one["text"]):

@@ -94,11 +94,11 @@ class StepRecord:
             return 0.0
         if self.ended:
             return max(0.0, self.ended - self.started) if self.took is None else self.took
-        return clock.since(self.stamp, self.started)
+        return clock.seconds_since(self.stamp, self.started)
 
     def begin(self) -> None:
         """Note that it has started now."""
-        self.started, self.stamp = time.time(), clock.stamp()
+        self.started, self.stamp = time.time(), clock.current_moment()
 
     def end(self) -> None:
         """Note that it has ended now."""
@@ -225,7 +225,7 @@ class RunRecord:
         """Seconds from its start to its end, or until now."""
         if self.ended:
             return max(0.0, self.ended - self.created) if self.took is None else self.took
-        return clock.since(self.stamp, self.created)
+        return clock.seconds_since(self.stamp, self.created)
 
     def end(self) -> None:
         """Note that it has ended now."""

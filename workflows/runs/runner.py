@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .. import byte_code, engines, tracebacks, unforeseen
+from .. import byte_code, engines, tracebacks, unexpected_errors
 from ..background import log, spawn
 from ..debuggee import FOLDER as DEBUGGEE
 from ..engines import reservations
@@ -268,7 +268,7 @@ class Runner:
             # ValueError: a NUL in a variable or in the command. RuntimeError: no thread can be started.
             step.status, self._failed = records.FAILED, True
             step.end()
-            told = None if isinstance(error, Malformed) else unforeseen.explained(error, project=self.run.project)
+            told = None if isinstance(error, Malformed) else unexpected_errors.explain(error, project=self.run.project)
             if told is None and not isinstance(error, Malformed):
                 log(tracebacks.formatted(error))
             step.reason = told.problem if told is not None else str(error)
@@ -521,7 +521,7 @@ def main(folder: Path) -> int:
     try:
         Runner(run, plans.load(folder)).do()
         # For the next run's steps, which write none: nobody waits any more.
-        byte_code.keep(Path(DEBUGGEE))
+        byte_code.compile_folder(Path(DEBUGGEE))
     except UserError as error:
         # The engine is gone.
         store.close(run, records.FAILED, error.problem)
@@ -529,7 +529,7 @@ def main(folder: Path) -> int:
     except Exception as error:
         log(tracebacks.formatted(error))
         if not run.final:
-            told = unforeseen.explained(error, "the runner", run.project)
+            told = unexpected_errors.explain(error, "the runner", run.project)
             reason = told.problem if told else "the runner itself failed; see runner.log in the run's folder"
             store.close(run, records.FAILED, reason)
         return 1

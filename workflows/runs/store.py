@@ -16,7 +16,7 @@ from .. import clock, storage
 from .. import process_identity as identity
 from ..errors import UserError
 from ..private import FOLDER, touch
-from ..project import read_json, remove_left, state_folder, write_json
+from ..project import read_json, remove_leftovers, state_folder, write_json
 from . import begun, given
 from . import plan as plans
 from . import record as records
@@ -48,7 +48,9 @@ def new_run(project: Path, kind: str, name: str, engine: str) -> RunRecord:
         folder = root / run_id
         begun.note(folder)
         folder.mkdir(FOLDER)
-    return RunRecord(run_id, number, kind, name, folder, project, engine, created=time.time(), stamp=clock.stamp())
+    return RunRecord(
+        run_id, number, kind, name, folder, project, engine, created=time.time(), stamp=clock.current_moment()
+    )
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, int]]:
@@ -180,7 +182,7 @@ def runner_file(folder: Path) -> Path:
 
 def note_runner(folder: Path, pid: int) -> None:
     """Keep which process runs a run."""
-    found = identity.of_process(pid)
+    found = identity.identify(pid)
     if found is not None:
         write_json(runner_file(folder), found)
 
@@ -194,7 +196,7 @@ def runner_is_alive(run: RunRecord) -> bool:
 def runner_pid(run: RunRecord) -> int | None:
     """The process that does a run's steps; None where it is gone, or where no signal reaches it."""
     known = read_json(runner_file(run.folder))
-    return int(known["pid"]) if known and identity.is_alive(known) and identity.is_here(known) else None
+    return int(known["pid"]) if known and identity.is_alive(known) and identity.shares_pid_namespace(known) else None
 
 
 def recovered(run: RunRecord) -> RunRecord:
@@ -227,7 +229,7 @@ def _recovered(run: RunRecord) -> RunRecord:
     reason = "its runner was killed, or the machine went down"
     if (short := storage.shortage(run.folder)) is not None:
         reason = f"its runner could not record its end: {short.problem}"
-    remove_left(run.folder)
+    remove_leftovers(run.folder)
     # On a full disk it is told all the same, and recorded by a later command.
     with contextlib.suppress(OSError):
         close(run, records.INTERRUPTED, reason)

@@ -106,7 +106,12 @@ def _first_line(child: subprocess.Popen[bytes], told: bytes) -> dict[str, Any]:
 def end(port: int) -> None:
     """End the one that listens on a port, where it is one of this program's and of this machine."""
     noted = reservations.note(port)
-    if noted is None or noted.get("kind") != _OWNER or not identity.is_here(noted) or not identity.is_alive(noted):
+    if (
+        noted is None
+        or noted.get("kind") != _OWNER
+        or not identity.shares_pid_namespace(noted)
+        or not identity.is_alive(noted)
+    ):
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(int(noted["pid"]), signal.SIGTERM)

@@ -44,7 +44,7 @@ def take_over(console: Console, project: Path, run_id: str) -> list[dict[str, An
         console.line("No agent is attached.")
         return []
     with console.step("take over") as step:
-        step.waiting(f"the next stop of {', '.join(one.what for one in found)}")
+        step.report_wait(f"the next stop of {', '.join(one.what for one in found)}")
         agents.take_over(found)
         step.text = f"{', '.join(one.client for one in found)}: ended; the program goes on"
     return [one.as_json() for one in found]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from invoke import Context, Exit, Task, task
 
 from .. import command_name
-from ..byte_code import kept
+from ..byte_code import byte_code_enabled
 from ..errors import Interrupted, UserError
 from ._arguments import FlagTask
 from ._closed_output import INTERRUPTED, UNREAD
@@ -66,13 +66,13 @@ class Command:
 
     @property
     def project(self) -> Path:
-        """The folder of tasks.py; without one, for ``azureml-debug``, what :func:`workflows.project.find` returns."""
+        """The folder of tasks.py; else what :func:`workflows.project.find_project` returns."""
         # Invoke has no public name for the folder in which it found the tasks file.
         prefix = getattr(self._context.config, "_project_prefix", None)
         if prefix is None and command_name.is_own():
-            from ..project import find
+            from ..project import find_project
 
-            return find(Path.cwd())
+            return find_project(Path.cwd())
         return Path(prefix or ".").resolve()
 
     def ready(self) -> None:
@@ -210,7 +210,7 @@ def _start_task(
         _exit_with(UserError(f"{name} takes nothing after `--`.", f"Leave it out. Help: inv --help {name}"))
     call = Command(name, context, flags, as_json)
     _hide_secrets()
-    with _signals_as_interrupts(), kept(), command_log.writing(_project_folder(call), verbose):
+    with _signals_as_interrupts(), byte_code_enabled(), command_log.log_command(_project_folder(call), verbose):
         if not remote:
             _run_task(call, function, values, options.interrupted)
             return
@@ -315,7 +315,7 @@ def _run_remotely(
 
 def _run_task(call: Command, function: Callable[..., None], values: dict[str, Any], interrupted: str) -> None:
     """Run the task. An error that a user can cause is shown in two lines, a bug of this program with its traceback."""
-    from .. import report, unforeseen
+    from .. import report, unexpected_errors
     from ..console import show_error
     from ..vscode import pressed
     from . import _exit_code, _standard_streams
@@ -330,7 +330,7 @@ def _run_task(call: Command, function: Callable[..., None], values: dict[str, An
         _exit_with(error)
     except KeyboardInterrupt:
         where = f" in {call.console.current}" if call.console.current else ""
-        _exit_with(Interrupted(f"Interrupted{where}.", f"{interrupted} Again: inv {report.typed()}"))
+        _exit_with(Interrupted(f"Interrupted{where}.", f"{interrupted} Again: inv {report.typed_command()}"))
     except BrokenPipeError:
         # The reader of the output is gone. Nothing can be written any more, not even at exit.
         _standard_streams.discard_unwritable()
@@ -342,11 +342,11 @@ def _run_task(call: Command, function: Callable[..., None], values: dict[str, An
         known_error = _standard_streams.explain_unwritable(error) if isinstance(error, OSError) else None
         if known_error is not None:
             _exit_with(known_error)
-        log = unforeseen.keep(error, project)
+        log = unexpected_errors.log_traceback(error, project)
         known_error = (
             _docker_error(error)
             if _is_docker_error(error)
-            else unforeseen.explained(error, call.console.current or "", project)
+            else unexpected_errors.explain(error, call.console.current or "", project)
         )
         if known_error is not None:
             _exit_with(known_error)
@@ -401,10 +401,10 @@ def _exit_with(error: UserError) -> None:
 @contextmanager
 def _signals_as_interrupts() -> Iterator[None]:
     """Clean up as after Ctrl-C when the terminal closes or the editor ends its task."""
-    from ..interrupts import handled, never_lost
+    from ..interrupts import handling_signals, reraising_lost_interrupts
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    with never_lost(), handled(interrupt, "SIGTERM", "SIGHUP", defaults_only=True):
+    with reraising_lost_interrupts(), handling_signals(interrupt, "SIGTERM", "SIGHUP", defaults_only=True):
         yield

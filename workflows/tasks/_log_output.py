@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from invoke import Exit
 
-from ..console import Console, output
+from ..console import Console, output_errors
 from ._closed_output import INTERRUPTED
 
 
@@ -19,7 +19,7 @@ def write(console: Console, data: bytes) -> None:
     if console.terminal:
         data = console.programs.take(data)
     buffer = getattr(stream, "buffer", None)
-    with output(stream):
+    with output_errors(stream):
         if buffer is None:
             stream.write(data.decode("utf-8", "replace"))
             stream.flush()

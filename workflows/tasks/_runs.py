@@ -149,7 +149,7 @@ def attach_run(
 
     # Whoever wants to be led to it has taken it over from the command that began it.
     begun.adopt(run.folder)
-    if not only_print or report.wanted():
+    if not only_print or report.is_wanted():
         # With --remote that is what brings the ports home.
         attach(run, found)
     result = submission_result(console, run, found)

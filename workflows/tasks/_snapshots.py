@@ -111,7 +111,7 @@ def attach_snapshot(call: Command, found: Callable[[], Found], rank: str | None,
     number = read_one_rank(rank)
     found_snapshots = found()
     snapshot = found_snapshots.choose(number)
-    if report.wanted():
+    if report.is_wanted():
         # The editor is where this was typed.
         tell_snapshot(found_snapshots, snapshot)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..console import OutputLost, output
+from ..console import OutputLost, output_errors
 from ..errors import UserError
 from ._closed_output import discard_unwritable
 
@@ -40,7 +40,7 @@ def flush() -> None:
     for name in _NAMES:
         stream = getattr(sys, name)
         if stream is not None and not stream.closed:
-            with output(stream):
+            with output_errors(stream):
                 stream.flush()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..words import in_words
+from ..formatting import format_duration
 from . import _agents
 from ._runs import remark
 from ._snapshots import print_snapshot_commands
@@ -32,7 +32,7 @@ def show_status(call: Command, found: RunRecord) -> None:
     states = {step.name: attachable.of_step(found, step) for step in found.steps}
     logged = {step.name: read_run(found.step_folder(step.name), step.run_id, last=True) for step in found.steps}
     for step in found.steps:
-        took = in_words(step.seconds) if step.started else ""
+        took = format_duration(step.seconds) if step.started else ""
         remarks = remark(states[step.name], step.reason or step.waits_for)
         status = step.phases[-1][0] if step.phases and not step.final else step.status
         console.line(f"  {step.name:<{width}}  {status:<10}  {took:>8}  {remarks}".rstrip())

@@ -13,10 +13,10 @@ def check(call: Command) -> None:
     from invoke import Exit
 
     from ..azureml.checks import findings
-    from ..findings import show
+    from ..findings import show_findings
 
     with call.console.step("check") as step:
         step.hidden = True
-        fine = show(call.console, findings(call.settings, call.console.line))
+        fine = show_findings(call.console, findings(call.settings, call.console.line))
     if not fine:
         raise Exit(code=1)

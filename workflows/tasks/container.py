@@ -76,7 +76,7 @@ def code(call: Command) -> None:
 
     name, folder, docker = Deployment(call.settings, call.console).container()
     result: dict[str, object] = {"container": name, "folder": folder, "docker": docker}
-    if not report.wanted():
+    if not report.is_wanted():
         result |= attached.open_code(call.console, attached.address(name, folder, docker))
     call.console.result(result)
 

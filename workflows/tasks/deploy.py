@@ -225,10 +225,10 @@ def debug(
 def _dry_run(call: Command, env: Sequence[str]) -> None:
     from invoke import Exit
 
-    from ..findings import show
+    from ..findings import show_findings
     from ..flows.dry_run import findings
 
-    if not show(call.console, findings(call.settings, env)):
+    if not show_findings(call.console, findings(call.settings, env)):
         raise Exit(code=1)
 
 

@@ -11,7 +11,7 @@ def doctor(call: Command) -> None:
     from invoke import Exit
 
     from ..doctor import findings
-    from ..findings import show
+    from ..findings import show_findings
 
-    if not show(call.console, findings(call.settings)):
+    if not show_findings(call.console, findings(call.settings)):
         raise Exit(code=1)

@@ -13,8 +13,8 @@ from invoke import Exit
 from .. import report
 from ..debugger.any_client import PRINT_HELP
 from ..errors import BadValue, UserError
+from ..formatting import format_duration
 from ..paths import absolute
-from ..words import in_words
 from . import _agents
 from ._closed_output import INTERRUPTED
 from ._command import Command, command
@@ -447,7 +447,7 @@ def _last(logged: dict[str, dict[str, list[object]]]) -> dict[str, object]:
 def _took(run: RunRecord) -> str:
     from ..flows.experiment import took
 
-    return in_words(took(run))
+    return format_duration(took(run))
 
 
 @command(json=True, help={"run": RUN_HELP}, positional=["run"])
@@ -615,7 +615,7 @@ def outputs(call: Command, run: str | None = None, open: str | None = None, copy
     if copy is not None and not copy.strip():
         # A shell variable that is not set: the current folder is not meant.
         raise UserError("--copy is empty.", "Name a folder; it may exist or not.")
-    if report.wanted() and (open is not None or copy is not None):
+    if report.is_wanted() and (open is not None or copy is not None):
         # The files are wanted on the machine where the command was typed.
         chosen = written if open is None else [(open, flows.find_output(found, open))]
         report.add(fetch=[[name, str(path)] for name, path in chosen if path.is_file()], copy=copy, run_id=found.run_id)

@@ -10,7 +10,7 @@ from invoke import Exit
 
 from ..debugger.any_client import PRINT_HELP
 from ..errors import BadValue, UserError
-from ..words import in_words
+from ..formatting import format_duration
 from . import _agents
 from ._closed_output import INTERRUPTED
 from ._command import Command, command
@@ -412,7 +412,7 @@ def list_(call: Command) -> None:
     for run in runs:
         done = sum(step.ended_well for step in run.steps)
         started = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
-        took = in_words(run.seconds)
+        took = format_duration(run.seconds)
         call.console.line(
             f"{run.number:>4}  {run.run_id:<{width}}  {run.status:<11}  {done}/{len(run.steps)} steps  "
             f"{started}  {took:>8}{'  debugged' if run.debugged else ''}"

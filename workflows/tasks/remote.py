@@ -20,12 +20,12 @@ def check(call: Command, accept_host_key: str | None = None) -> None:
     """Check what can be wrong with the other machine, one line each."""
     from invoke import Exit
 
-    from ..findings import show
+    from ..findings import show_findings
     from ..remote.check import accept, findings
 
     if accept_host_key is not None:
         call.console.line(accept(call.settings, accept_host_key))
-    if not show(call.console, findings(call.settings, call.console.line)):
+    if not show_findings(call.console, findings(call.settings, call.console.line)):
         raise Exit(code=1)
 
 
@@ -76,8 +76,8 @@ def sync(call: Command, yes: bool = False, take_over: bool = False, update: bool
 @command(json=True)
 def tunnels(call: Command) -> None:
     """List the tunnels of this project, with purpose, target, start and traffic."""
+    from ..formatting import format_size
     from ..remote.tunnels import query_keeper
-    from ..words import in_bytes
 
     answer = query_keeper(call.settings.project, {"do": "list"}) or {"tunnels": [], "to": None, "problem": ""}
     if not answer["tunnels"]:
@@ -88,7 +88,7 @@ def tunnels(call: Command) -> None:
     for one in answer["tunnels"]:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["since"]))
         where = f"127.0.0.1:{one['local_port']:<5} -> {one['host']}:{one['port']}"
-        moved = f"{in_bytes(one['bytes_up'])} up, {in_bytes(one['bytes_down'])} down"
+        moved = f"{format_size(one['bytes_up'])} up, {format_size(one['bytes_down'])} down"
         call.console.line(f"  {where:<36}  since {since}  {moved:<24}  {one['for']}")
     call.console.result(answer)
 

@@ -29,7 +29,7 @@ def entry(project: Path) -> dict[str, Any]:
     arguments = ["--search-root", FOLDER, "mcp.serve"]
     if command_name.is_own():
         arguments = ["mcp.serve", "--project", FOLDER]
-    arguments = ["-m", command_name.module(), *arguments]
+    arguments = ["-m", command_name.module_name(), *arguments]
     return {"type": "stdio", "command": command, "args": arguments}
 
 

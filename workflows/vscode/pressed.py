@@ -51,11 +51,11 @@ def ready(project: Path) -> None:
     """
     if not name():
         return
-    if not report.wanted():
+    if not report.is_wanted():
         check(project)
-    from ..console import output
+    from ..console import output_errors
 
-    with output(sys.stdout):
+    with output_errors(sys.stdout):
         print(READY, flush=True)
 
 

@@ -47,7 +47,7 @@ class EditorTask:
             "detail": f"azureml-debug: what F5 runs, as {command_name.typed()} vscode.setup writes it",
             "type": "process",
             **interpreter(project),
-            "args": ["-m", command_name.module(), *self.argv],
+            "args": ["-m", command_name.module_name(), *self.argv],
             "options": {"cwd": FOLDER, "env": {VARIABLE: self.configuration}},
             "problemMatcher": _matcher(self.stays),
             "presentation": {"reveal": "always", "panel": "dedicated", "clear": True, "showReuseMessage": False},

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
-from ...received import Refused, message, one_line, web_address, words
+from ...received import Refused, display_text, message, one_line, web_address
 from ..errors import NotAllowed, NotFound, Say, SignInRefused, attempt, status_of
 from ..history import child_object
 from ..limited_requests import answer
@@ -129,7 +129,7 @@ def look_up(instance: Instance, say: Say | None = None) -> InstanceState:
         raise _not_found(instance, "is not there", say) from error
     compute = child_object(told, "properties")
     if compute.get("computeType") != "ComputeInstance":
-        kind = words(compute.get("computeType") or "", "a kind of compute", 60) or "something else"
+        kind = display_text(compute.get("computeType") or "", "a kind of compute", 60) or "something else"
         raise _not_found(instance, f"is no compute instance but {kind}", say)
     own = child_object(compute, "properties")
     endpoint = ""
@@ -137,7 +137,7 @@ def look_up(instance: Instance, say: Say | None = None) -> InstanceState:
         if isinstance(one, dict) and one.get("displayName") == "Jupyter":
             endpoint = web_address(one.get("endpointUri"), "the address of its Jupyter")
     return InstanceState(
-        state=words(own.get("state") or "", "a state", 60),
+        state=display_text(own.get("state") or "", "a state", 60),
         endpoint=endpoint,
         public_key=one_line(
             str(child_object(own, "sshSettings").get("adminPublicKey") or "").strip(), "a public key", 16384
@@ -302,7 +302,7 @@ def _not_found(instance: Instance, what: str, say: Say | None) -> NotFound:
     except NotFound:
         return _no_workspace(instance)
     names = [
-        words(one.get("name") or "", "a name", 80)
+        display_text(one.get("name") or "", "a name", 80)
         for one in told.get("value") or []
         if isinstance(one, dict) and child_object(one, "properties").get("computeType") == "ComputeInstance"
     ]
@@ -320,8 +320,8 @@ def _owner(own: dict[str, Any], claims: dict[str, Any]) -> str:
     known, signed_in = assigned or maker.get("userId"), claims.get("oid")
     if not known or not signed_in or known == signed_in:
         return ""
-    name = words(maker.get("userName") or "", "a name", 80) if known == maker.get("userId") else ""
-    return name or f"the user {words(known, 'an id', 80)}"
+    name = display_text(maker.get("userName") or "", "a name", 80) if known == maker.get("userId") else ""
+    return name or f"the user {display_text(known, 'an id', 80)}"
 
 
 def _explain(instance: Instance, found: InstanceState, error: RelayRefused) -> UserError:

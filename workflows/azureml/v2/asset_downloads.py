@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from ...console import Console, Step
 from ...errors import UserError
+from ...formatting import format_size
 from ...private import make_folder
 from ...received import sent_by
 from ...settings import Settings
-from ...words import in_bytes
 from .. import downloads
 from ..data_references import MODELS, AssetName, DatastorePath, parse
 from ..downloads import Blob, DownloadSource, Progress
@@ -104,7 +104,7 @@ class AssetDownloader:
             if not part.is_dir():
                 downloads.check_free_space(location.label, size, root)
             downloads.confirm_download(self._settings, self._console, self._step, name, size, root, location.label)
-            with downloads.download_lock(root / f"{folder.name}.lock", self._step.waiting):
+            with downloads.download_lock(root / f"{folder.name}.lock", self._step.report_wait):
                 if whole.is_dir():
                     return DownloadedAsset(target, size, True, location)
                 make_folder(folder)
@@ -209,7 +209,7 @@ def download_inputs(settings: Settings, console: Console, wanted: Mapping[str, s
 
 
 def _about(got: DownloadedAsset) -> str:
-    return f"{in_bytes(got.size)}, {'reused' if got.reused else 'fetched'}"
+    return f"{format_size(got.size)}, {'reused' if got.reused else 'fetched'}"
 
 
 def _as_file_name(text: str) -> str:

@@ -113,7 +113,7 @@ def _conda(content: str) -> Mapping[str, Any]:
     import yaml
 
     from ...received import Refused
-    from ...redaction import keep_conda
+    from ...redaction import keep_conda_variables
 
     try:
         found = yaml.safe_load(content)
@@ -121,7 +121,7 @@ def _conda(content: str) -> Mapping[str, Any]:
         raise Refused("a conda file that is no YAML") from error
     if not isinstance(found, dict):
         raise Refused("a conda file that is no mapping")
-    keep_conda(found)
+    keep_conda_variables(found)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration as people read it."""
     seconds = max(0.0, seconds)
     if seconds < 100:
@@ -13,7 +13,7 @@ def in_words(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def in_bytes(size: float) -> str:
+def format_size(size: float) -> str:
     """A size as people read it."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
@@ -22,6 +22,6 @@ def in_bytes(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def shortened(text: str, most: int = 60) -> str:
+def shorten(text: str, most: int = 60) -> str:
     """A text for a message: its beginning, where it is long."""
     return text if len(text) <= most else text[:most] + "…"

@@ -10,7 +10,7 @@ from .private import make_folder
 from .project import read_json, write_json
 
 
-def record(project: Path, role: str, digest: str) -> None:
+def record_use(project: Path, role: str, digest: str) -> None:
     """Note that a project uses an environment.
 
     Args:
@@ -38,11 +38,11 @@ def _records() -> list[tuple[Path, dict[str, str]]]:
     return found
 
 
-def projects() -> list[Path]:
+def find_projects() -> list[Path]:
     """The projects that have used this program and are still there."""
     return [project for project, _digests in _records()]
 
 
-def in_use() -> frozenset[str]:
+def find_digests_in_use() -> frozenset[str]:
     """The digests that projects still there have used last."""
     return frozenset(digest for _project, digests in _records() for digest in digests.values())

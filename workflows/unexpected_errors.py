@@ -155,7 +155,7 @@ _OURS = Path(__file__).parent
 _STARTING = frozenset(("subprocess", "threading", "multiprocessing", "popen_fork", "popen_spawn_posix", "_thread"))
 
 
-def explained(error: BaseException, doing: str = "", project: Path | None = None) -> UserError | None:
+def explain(error: BaseException, doing: str = "", project: Path | None = None) -> UserError | None:
     """An error in two lines, where it comes of what was given or of the machine; None for a bug of ours.
 
     Args:
@@ -166,7 +166,7 @@ def explained(error: BaseException, doing: str = "", project: Path | None = None
     if isinstance(error, UserError):
         return error
     with contextlib.suppress(OSError):
-        if (told := storage.explained(error, project=project)) is not None:
+        if (told := storage.explain(error, project=project)) is not None:
             return told
     found = _of_system(error) if isinstance(error, OSError) else _of_values(error)
     if found is None:
@@ -176,7 +176,7 @@ def explained(error: BaseException, doing: str = "", project: Path | None = None
     return UserError(f"{problem}{where}.", remedy if remedy.endswith(".") else f"{remedy}, {_AGAIN}")
 
 
-def keep(error: BaseException, project: Path | None) -> Path | None:
+def log_traceback(error: BaseException, project: Path | None) -> Path | None:
     """Write an error's whole traceback to a log; its path, or None where it cannot be written anywhere.
 
     Args:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows import unforeseen
+from workflows import unexpected_errors
 from workflows.errors import UserError
 from workflows.paths import NoHomeError, cache_folder
 from workflows.reading import MOST_BYTES, read_bytes, read_text
@@ -66,7 +66,7 @@ GIVEN: dict[str, tuple[Callable[[], object], str]] = {
 @pytest.mark.parametrize(("call", "text"), GIVEN.values(), ids=GIVEN.keys())
 def test_what_was_given_wrong_is_told_in_two_lines(call: Callable[[], object], text: str) -> None:
     error = raised(call)
-    found = unforeseen.explained(error, "build")
+    found = unexpected_errors.explain(error, "build")
     assert found is not None, repr(error)
     assert text in found.problem
     assert found.problem.endswith(" (in build).")
@@ -102,7 +102,7 @@ BUGS: dict[str, Callable[[], object]] = {
 def test_a_bug_stays_one(call: Callable[[], object]) -> None:
     error = raised(call)
     # As if a line of the program had raised it, and not one of the tests.
-    assert unforeseen.explained(error) is None, repr(error)
+    assert unexpected_errors.explain(error) is None, repr(error)
 
 
 def test_a_recursion_of_ours_is_a_bug() -> None:
@@ -111,7 +111,7 @@ def test_a_recursion_of_ours_is_a_bug() -> None:
 
     error = raised(lambda: again(0))
     assert isinstance(error, RecursionError)
-    assert unforeseen.explained(error) is None
+    assert unexpected_errors.explain(error) is None
 
 
 def test_of_a_folder_that_could_not_be_copied_the_first_file_is_named_and_the_others_are_counted(
@@ -121,7 +121,7 @@ def test_of_a_folder_that_could_not_be_copied_the_first_file_is_named_and_the_ot
     for name in ("x", "y", "z"):
         (tmp_path / "a" / name).symlink_to("nowhere")
     error = raised(lambda: shutil.copytree(tmp_path / "a", tmp_path / "b"))
-    found = unforeseen.explained(error)
+    found = unexpected_errors.explain(error)
     assert found is not None
     assert "(and 2 more)" in found.problem
     assert "No such file" in found.problem
@@ -131,14 +131,14 @@ def test_of_a_folder_that_could_not_be_copied_the_first_file_is_named_and_the_ot
 def test_a_limit_of_processes_is_said_whatever_could_not_be_started() -> None:
     code = """
     import os, resource, subprocess, threading
-    from workflows import unforeseen
+    from workflows import unexpected_errors
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     os.setuid(54321)
     for start in (lambda: subprocess.Popen(["/bin/true"]), lambda: threading.Thread(target=print).start(), os.fork):
         try:
             start()
         except Exception as error:
-            print(type(error).__name__, unforeseen.explained(error, "run"))
+            print(type(error).__name__, unexpected_errors.explain(error, "run"))
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
@@ -159,7 +159,7 @@ def test_without_home_and_without_an_entry_for_the_user_it_is_said_what_to_set(m
     with pytest.raises(NoHomeError, match="HOME is not set"):
         cache_folder()
     # Also where it is only looked at.
-    assert unforeseen.keep(ValueError("x"), None) is None
+    assert unexpected_errors.log_traceback(ValueError("x"), None) is None
 
 
 # The edge -------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def test_the_traceback_is_kept_for_this_user_alone_and_without_secrets(tmp_path:
     (tmp_path / ".azureml-debug").mkdir()
     error = raised(lambda: json.loads("https://user:canary-4711@host/x"))
     error.args = ("https://user:canary-4711@host/x",)
-    path = unforeseen.keep(error, tmp_path)
+    path = unexpected_errors.log_traceback(error, tmp_path)
     assert path == tmp_path / ".azureml-debug" / "errors.log"
     text = path.read_text()
     assert "Traceback" in text
@@ -277,7 +277,7 @@ def test_the_traceback_is_kept_for_this_user_alone_and_without_secrets(tmp_path:
 def test_the_log_has_a_limit(tmp_path: Path) -> None:
     (tmp_path / ".azureml-debug").mkdir()
     for _ in range(8):
-        unforeseen.keep(ValueError("y" * 100_000), tmp_path)
+        unexpected_errors.log_traceback(ValueError("y" * 100_000), tmp_path)
     sizes = {path.name: path.stat().st_size for path in (tmp_path / ".azureml-debug").glob("errors.log*")}
     assert set(sizes) == {"errors.log", "errors.log.1"}
     assert max(sizes.values()) < 600_000
@@ -288,7 +288,10 @@ def test_a_log_that_is_a_link_is_not_followed(tmp_path: Path, monkeypatch: pytes
     (tmp_path / ".azureml-debug").mkdir()
     (tmp_path / "mine").write_text("mine")
     (tmp_path / ".azureml-debug" / "errors.log").symlink_to(tmp_path / "mine")
-    assert unforeseen.keep(ValueError("x"), tmp_path) == tmp_path / "cache" / "azureml-debug" / "errors.log"
+    assert (
+        unexpected_errors.log_traceback(ValueError("x"), tmp_path)
+        == tmp_path / "cache" / "azureml-debug" / "errors.log"
+    )
     assert (tmp_path / "mine").read_text() == "mine"
 
 
@@ -331,10 +334,10 @@ def test_a_file_that_grows_while_it_is_read_is_refused_all_the_same(tmp_path: Pa
 def test_threads_are_not_needed_to_say_so() -> None:
     """The guard itself starts nothing: at a limit it could not."""
     before = threading.active_count()
-    unforeseen.explained(RuntimeError("can't start new thread"))
+    unexpected_errors.explain(RuntimeError("can't start new thread"))
     assert threading.active_count() == before
 
 
 def test_an_error_in_two_lines_stays_as_it_is() -> None:
     error = UserError("x", "y")
-    assert unforeseen.explained(error, "build") is error
+    assert unexpected_errors.explain(error, "build") is error
