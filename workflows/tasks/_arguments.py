@@ -60,6 +60,10 @@ class PositionalArgument(Flag):
         self.set_value(text, cast=True)
 
 
+class _Count(int):
+    """How often a flag was typed. The help that Invoke prints shows a value behind every flag whose kind is `int`."""
+
+
 def _parser_frame() -> FrameType | None:
     """The function of Invoke's parser that looks which arguments are missing; None where nobody does."""
     frame = sys._getframe(2)
@@ -116,7 +120,7 @@ class FlagTask(Task[Any]):
             self._complete_help = explained
         for argument in arguments:
             if argument.name == "verbose":
-                argument.names = ("verbose", "v")
+                argument.names, argument.kind = ("verbose", "v"), _Count
             argument.__class__ = PositionalArgument if argument.positional else Flag
             argument.__dict__ |= {"task": self, "may_be_omitted": argument.name in self.may_be_omitted}
         return arguments
