@@ -77,8 +77,7 @@ inv experiment.attach
 inv experiment.inspect examples/experiment/train.py:100 --run 1
 inv experiment.logs --run 1 --follow
 inv experiment.cancel --run 1
-inv experiment.create churn
-inv experiment.run churn --script train.py --data customers=../data -- --epochs 20
+inv experiment.debug churn --script train.py --data customers=../data -- --epochs 20
 """
 #: Once it has come to its end.
 EXPERIMENT_LATER = """
@@ -338,6 +337,7 @@ def test_the_commands_for_an_experiment(clone: Project) -> None:
     (clone.folder / "env" / "training" / "requirements.txt").write_text("azureml-core>=1.57,<2\n")
     clone.environ["PIP_CONSTRAINT"] = ""
     found = type_all(clone, EXPERIMENT)
+    clone.ok("experiment.inspect", "train.py:5")
     until(lambda: "Completed" in clone.ok("experiment.show").out, "the end of the run")
     type_all(clone, EXPERIMENT_LATER, NAME="another")
     command = "inv experiment.debug digits"
