@@ -92,7 +92,7 @@ def test_a_debugged_step_announces_itself_and_cancel_ends_everything(connect: Co
 
     def waits() -> bool:
         fresh = backend.refresh(run)
-        return any(one.state == attachable.WAITING and one.open for one in attachable.of_run(fresh))
+        return any(one.state == attachable.WAITING and one.is_open for one in attachable.attachables_of_run(fresh))
 
     until(waits, "the step waiting")
     run = connect().cancel(run)

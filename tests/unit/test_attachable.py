@@ -30,13 +30,13 @@ def test_what_has_announced_itself_since_the_record_was_read_is_reached_where_it
     events = run.events(step)
     events.parent.mkdir(parents=True)
     events.write_text(json.dumps({"event": "waiting", "pid": 1, "rank": 0}) + "\n")
-    (found,) = attachable.of_step(read, read.step("train"))
+    (found,) = attachable.attachables_of_step(read, read.step("train"))
     # One process has no rank, although the tag that tells of it is called by one.
-    assert found.open and found.port == 5690 and found.rank is None
+    assert found.is_open and found.port == 5690 and found.rank is None
     assert [mapping.remote_root for mapping in found.endpoint.path_mappings] == ["/node/train"]
     # Whoever writes the record has it as it is, also before it is written.
     step.ports[0] = 5700
-    (own,) = attachable.of_step(run, step)
+    (own,) = attachable.attachables_of_step(run, step)
     assert own.port == 5700
 
 
@@ -66,7 +66,7 @@ def test_a_visit_that_was_over_before_its_hold_has_said_so_is_over(tmp_path: Pat
     ):
         lines = [json.dumps({"event": event, "pid": 1, "rank": 0}) + "\n" for event in said.split()]
         run.events(step).write_text("".join(lines))
-        assert attachable.of_step(run, step)[0].state == state, said
+        assert attachable.attachables_of_step(run, step)[0].state == state, said
 
 
 def test_a_batch_deployment_is_debugged_again_by_its_own_command(tmp_path: Path) -> None:

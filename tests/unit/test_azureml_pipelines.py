@@ -189,7 +189,7 @@ def test_processes_of_two_nodes_may_have_one_number(tmp_path: Path) -> None:
         {"event": "out-of-reach", "pid": 7, "rank": 1, "message": "in another network"},
     ]
     run.events(step).write_text("".join(json.dumps(event) + "\n" for event in said))
-    first, second = attachable.of_step(run, step)
+    first, second = attachable.attachables_of_step(run, step)
     assert (first.state, first.error) == (attachable.WAITING, None)
     assert (second.state, second.error) == (attachable.OUT_OF_REACH, said[1])
 

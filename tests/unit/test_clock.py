@@ -83,12 +83,12 @@ def test_a_run_that_lost_its_runner_is_recovered_although_the_clock_was_set_back
 ) -> None:
     run = store.new_run(tmp_path, "experiment", "a", "process")
     records.save(run)
-    assert not store.recovered(run).final
+    assert not store.check_interrupted(run).final
     # It was created long ago by the machine's own count, and in the future by its clock.
     run.stamp = re.sub(r"[\d.]+$", "1.0", run.stamp)
     records.save(run)
     set_clock(monkeypatch, -HOUR)
-    assert store.recovered(run).status == records.INTERRUPTED
+    assert store.check_interrupted(run).status == records.INTERRUPTED
 
 
 def test_a_handed_over_port_is_free_again_although_the_clock_was_set_back(

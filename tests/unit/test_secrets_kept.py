@@ -252,12 +252,12 @@ def test_control_characters_in_launch_json_are_escapes(tmp_path: Path) -> None:
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """What makes this process know no more than a fresh one."""
     from workflows import redaction
-    from workflows.runs import given
+    from workflows.runs import source_secrets
 
     def forget() -> None:
         monkeypatch.setattr(redaction, "_known", redaction._Known())
         monkeypatch.setattr(records, "_kept", set())
-        monkeypatch.setattr(given, "_read", set())
+        monkeypatch.setattr(source_secrets, "_read", set())
 
     forget()
     return forget
@@ -296,7 +296,7 @@ environmentVariables: {API_KEY: swordfish123}
 def _submitted(project: Path) -> records.RunRecord:
     """A run as it is submitted, of the pipeline above."""
     from workflows.pipelines.reader import load_pipeline
-    from workflows.runs.planned import _planned_input
+    from workflows.runs.planning import _plan_input
 
     file = project / "pipeline.yml"
     file.write_text(PIPELINE)
@@ -316,7 +316,7 @@ def _submitted(project: Path) -> records.RunRecord:
             step.command,
             None,
             ImageRef("d", "i", "n"),
-            inputs={name: _planned_input(entry, {}) for name, entry in step.inputs.items()},
+            inputs={name: _plan_input(entry, {}) for name, entry in step.inputs.items()},
             variables=step.variables,
         )
         for step in pipeline.steps
@@ -369,7 +369,7 @@ def test_what_a_program_says_of_the_secrets_that_its_definition_gives_is_shown_w
     _nothing_known()
     seen = records.load(run_.folder)
     assert seen is not None
-    found = attachable.of_run(seen)
+    found = attachable.attachables_of_run(seen)
     console = Console(as_json=True)
     console.line(watching.summary(found, 5))
     console.line(remark(found, ""))
@@ -387,14 +387,14 @@ def test_what_an_experiments_script_says_of_its_variables_is_shown_without_them(
     tmp_path: Path, _nothing_known: Callable[[], None], legacy: bool
 ) -> None:
     from workflows.redaction import scrub
-    from workflows.runs import given
+    from workflows.runs import source_secrets
 
     file = tmp_path / "x.runconfig"
     older = "ArgumentVector: [train.py]\nEnvironmentVariables: {API_KEY: swordfish123}\n"
     file.write_text(older if legacy else RUNCONFIG)
     run_ = store.new_run(tmp_path, "experiment", "x", "process")
     run_.file = str(file)
-    given.keep_secrets(run_)
+    source_secrets.keep_secrets(run_)
     quoted = ("swordfish123",) if legacy else GIVEN[:3]
     assert scrub(" ".join(quoted)) == " ".join(["***"] * len(quoted))
 

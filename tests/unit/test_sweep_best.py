@@ -36,7 +36,7 @@ def run_of(folder: Path, trials: dict[str, tuple[str, list[object]]]) -> RunReco
 def chosen(run: RunRecord, goal: str) -> tuple[str, str]:
     """What is said, and whose output is the sweep's."""
     best = PlannedBest(tuple(step.name for step in run.steps[:-1]), "loss", goal)
-    told = sweeps.choose(run, run.step("tune"), best)
+    told = sweeps.take_best_trial(run, run.step("tune"), best)
     return told, (run.step_folder("tune") / "data" / "model" / "name").read_text()
 
 

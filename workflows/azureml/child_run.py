@@ -346,7 +346,7 @@ class FollowedStep:
 
     def _configure(self) -> None:
         """Write the launch configurations once every rank that has come can be attached to."""
-        listening = [one for one in attachable.of_step(self._run, self.record) if one.open]
+        listening = [one for one in attachable.attachables_of_step(self._run, self.record) if one.is_open]
         ranks = {one.rank or 0 for one in listening}
         if not ranks - self._configured:
             return

@@ -192,7 +192,7 @@ def main(folder: Path) -> int:
 
     tracebacks.install()
     signal.signal(signal.SIGTERM, interrupt)
-    store.note_runner(folder, os.getpid())
+    store.record_runner(folder, os.getpid())
     run, place = records.load(folder), load_location(folder)
     if run is None or place is None or run.final:
         return 1

@@ -20,7 +20,7 @@ from ..paths import cache_folder
 from ..pipelines.commands import debugged_command, published_option
 from ..pipelines.definition import FILE_TYPES, Input, Pipeline, Step
 from ..pipelines.expressions import substitute
-from ..runs.allotment import Allotted
+from ..runs.debug_ports import Allotted
 from ..runs.plan import Plan
 from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings

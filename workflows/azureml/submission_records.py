@@ -11,7 +11,7 @@ from ..models import ImageRef
 from ..paths import shown
 from ..pipelines.definition import FILE_TYPES, Input, Pipeline
 from ..redaction import MASK, is_secret_input
-from ..runs.allotment import Allotted, configuration_names
+from ..runs.debug_ports import Allotted, configuration_names
 from ..runs.plan import Plan, PlannedInput, PlannedStep
 from ..runs.record import IN_WORKSPACE, StepRecord
 from ..settings import Settings

@@ -33,10 +33,10 @@ from ..pipelines.definition import Pipeline
 from ..private import touch
 from ..project import append_log
 from ..received import sent_by
-from ..runs import begun, store
+from ..runs import active_markers, store
 from ..runs import plan as plans
 from ..runs import record as records
-from ..runs.allotment import all_ports, allot
+from ..runs.debug_ports import all_ports, allot_ports
 from ..runs.record import IN_WORKSPACE, RunRecord, StepRecord
 from ..settings import Settings
 from .base import DebugRequest, DryJob
@@ -173,7 +173,7 @@ class AzureBackend:
         workspace, place = self._connected
         run: RunRecord | None = None
         try:
-            submission.allotted = allot(pipeline, debug, settings.debug_port, console)
+            submission.allotted = allot_ports(pipeline, debug, settings.debug_port, console)
             with console.step("submit") as shown:
                 run = store.new_run(settings.project, self._kind, pipeline.name, IN_WORKSPACE)
                 run.command = getattr(pipeline, "shown", "")
@@ -427,7 +427,7 @@ class AzureBackend:
                 self._console.line(f"  note: the run {place.run_id} may go on ({error.problem}): {place.page}")
         store.end_follower(run)
         shutil.rmtree(run.folder, ignore_errors=True)
-        begun.forget(run.folder)
+        active_markers.remove_marker(run.folder)
 
 
 def _files(run: RunRecord, step: str) -> set[str]:
@@ -441,7 +441,7 @@ def _files(run: RunRecord, step: str) -> set[str]:
 
 def _keep_code(run: RunRecord, pipeline: Pipeline) -> None:
     """Keep the code of the steps, to be run again."""
-    from ..runs.own_copy import keep_code
+    from ..runs.step_copies import keep_code
 
     for step in pipeline.steps:
         if step.code is not None:
@@ -493,4 +493,4 @@ def _follow(run: RunRecord, workspace: Connected) -> None:
         child.stdin.write(access)
     # It is meant to outlive this command, so nobody waits for it.
     child.returncode = 0
-    store.note_runner(run.folder, child.pid)
+    store.record_runner(run.folder, child.pid)

@@ -16,9 +16,9 @@ from ..paths import shown as show
 from ..pipelines.commands import names_own_script
 from ..pipelines.definition import Pipeline, Step
 from ..runs import store, submission
-from ..runs.allotment import all_ports, allot, configuration_names
+from ..runs.debug_ports import all_ports, allot_ports, configuration_names
 from ..runs.plan import Plan, PlannedDebug, PlannedStep
-from ..runs.planned import fetch_inputs, planned_step
+from ..runs.planning import fetch_inputs, plan_step
 from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings
 from .base import DebugRequest
@@ -75,7 +75,7 @@ class LocalBackend:
             engine, word = engines.choose(settings.engine)
             if word:
                 console.line(f"Engine: {word}.")
-            allotted = allot(pipeline, debug, settings.debug_port, console)
+            allotted = allot_ports(pipeline, debug, settings.debug_port, console)
             return self._submit(pipeline, debug, options, engine.name, allotted, waiting)
         except BaseException:
             reservations.release(all_ports(allotted))
@@ -215,4 +215,4 @@ class LocalBackend:
                 launched=debug.launched,
                 summaries=self._settings.describes_values,
             )
-        return planned_step(step, image, planned_debug, fetched)
+        return plan_step(step, image, planned_debug, fetched)

@@ -98,7 +98,7 @@ def work_of_job(settings: Settings, console: Console, job: Path, inputs: dict[st
     from ..environments.references import resolve_environment
     from ..pipelines.reader import load_pipeline
     from ..pipelines.shown_commands import shown_command
-    from ..runs.planned import fetch_inputs, planned_step
+    from ..runs.planning import fetch_inputs, plan_step
 
     pipeline = load_pipeline(job, inputs, project=settings.project, brought=can_download(settings))
     if len(pipeline.steps) != 1:
@@ -115,7 +115,7 @@ def work_of_job(settings: Settings, console: Console, job: Path, inputs: dict[st
         *(word for name, text in inputs.items() for word in ("--input", f"{name}={text}")),
     ]
     return Work(
-        planned_step(step, ImageRef(engine, "", ""), None, fetched),
+        plan_step(step, ImageRef(engine, "", ""), None, fetched),
         " ".join(shown_command(step, single=True).split()),
         pipeline.file,
         environment,

@@ -32,13 +32,13 @@ from ..private import FOLDER, open_file
 from ..project import write_bytes
 from ..reading import read_bytes
 from ..redaction import LineScrubber, scrub
-from ..runs import attachable, begun, store, submission
+from ..runs import active_markers, attachable, store, submission
 from ..runs import record as records
-from ..runs.allotment import experiment_names
 from ..runs.attachable import Attachable
+from ..runs.debug_ports import experiment_configuration_names
 from ..runs.plan import Plan, PlannedDebug
 from ..runs.record import RunRecord
-from ..runs.warm import warmed
+from ..runs.warm_runner import waiting_runner
 from ..settings import Settings
 from .step_looks import StepLook, inspect_step
 from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, launch_json, until_open
@@ -106,7 +106,7 @@ class ExperimentFlow:
         catalog.require(self.settings.project, name)
         if self.settings.backend == "azureml":
             return self._submit_to_workspace(name, options, debug, created)
-        with warmed(self.settings.engine) as waiting:
+        with waiting_runner(self.settings.engine) as waiting:
             return self._submit(name, options, debug, waiting, created)
 
     def _submit_to_workspace(
@@ -224,7 +224,7 @@ class ExperimentFlow:
         if run is None or (request.rank or 0) not in run.steps[0].ports:
             return None
         self.console.line(f"The run {run.run_id} is on its way already.")
-        begun.adopt(run.folder)
+        active_markers.mark_submitted(run.folder)
         found = self.tail_log(run)
         run = self.refresh(run)
         self.attach(run, found)
@@ -321,7 +321,7 @@ class ExperimentFlow:
             # Looked at again where it counts; here nothing has been asked of the person yet.
             self._check_session(name)
         work, engine = self._work(name, options, debug)
-        with store.submitting(project):
+        with store.submission_lock(project):
             if debug is not None:
                 self._check_session(name)
             run = store.new_run(project, KIND, name, engine.name)
@@ -333,10 +333,10 @@ class ExperimentFlow:
                 # As far as it is known: the image comes with the build.
                 ports = self._ports(work, debug)
                 plan = self._plan(run, work, ImageRef(engine.name, "", ""), debug, ports)
-                names = experiment_names(work.step.ranks, ports)
+                names = experiment_configuration_names(work.step.ranks, ports)
                 run.steps = submission.step_records(run, plan, engines.load_steps(engine.name), names)
                 (run.folder / "azureml-logs").mkdir(FOLDER)
-                store.note_runner(run.folder, os.getpid())
+                store.record_runner(run.folder, os.getpid())
                 records.save(run)
                 catalog.record_run(project, name, run.run_id if debug is not None else None)
             except BaseException:
@@ -402,9 +402,9 @@ class ExperimentFlow:
             now = records.load(run.folder) or run
             if now.final:
                 return True
-            found = attachable.of_run(now)
+            found = attachable.attachables_of_run(now)
             states = {one.state for one in found}
-            if states == {attachable.DETACHED} and len(found) == attachable.expected(now, now.steps[0]):
+            if states == {attachable.DETACHED} and len(found) == attachable.count_expected_ranks(now, now.steps[0]):
                 return True
             if attachable.ATTACHED not in states:
                 return False
@@ -417,7 +417,7 @@ class ExperimentFlow:
         run = records.load(store.runs_folder(self.settings.project) / run_id) if run_id else None
         if run is None or run.final:
             return None
-        run = store.recovered(run)
+        run = store.check_interrupted(run)
         return None if run.final else run
 
     def _ports(self, work: Work, debug: DebugRequest | None) -> dict[int, int]:

@@ -20,9 +20,9 @@ from ..pipelines.definition import Pipeline, Step
 from ..pipelines.parts import Parts, read_parts
 from ..redaction import MASK
 from ..runs.outputs import plan_of
-from ..runs.own_copy import KEPT_BYTES, kept_code
 from ..runs.plan import Plan, PlannedStep
 from ..runs.record import IN_WORKSPACE, RunRecord
+from ..runs.step_copies import KEPT_BYTES, kept_code_folder
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -118,7 +118,7 @@ class Taken:
         steps = []
         for step in pipeline.steps:
             if step.code is not None:
-                kept = kept_code(self.run.step_folder(step.name))
+                kept = kept_code_folder(self.run.step_folder(step.name))
                 if not kept.is_dir():
                     raise UserError(
                         f"The code that {step.name} had in the run {self.run.run_id} was not kept.",

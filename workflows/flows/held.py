@@ -59,7 +59,7 @@ def inspect(
     from ..debugger.raised import inspect_hold
 
     one = found[0]
-    if not one.what:
+    if not one.error_text:
         raise nothing(run)
     hold = inspect_hold(one.endpoint, place, expressions, timeout, release=release)
     which = "" if one.rank is None else f" --rank {one.rank}"
@@ -69,7 +69,7 @@ def inspect(
     if not hold.is_part and place is not None:
         stopped = hold.seen.stopped
         raise UserError(
-            f"{one.step.name} holds at {one.what} in {Path(stopped.file).name}:{stopped.line}, which "
+            f"{one.step.name} holds at {one.error_text} in {Path(stopped.file).name}:{stopped.line}, which "
             f"{place[0].name}:{place[1]} is not part of.",
             f"It holds on. To see it: {look}"
             if hold.holds
@@ -78,4 +78,4 @@ def inspect(
     if hold.holds:
         seconds = f", up to {one.limit:g} s" if one.limit is not None else ""
         watching.console.line(f"  note: {one.step.name} holds on{seconds}; to let it go: {look} --release")
-    return {**replace(hold.seen, child=one.child).as_json(), "holds": hold.holds}
+    return {**replace(hold.seen, child=one.child_pid).as_json(), "holds": hold.holds}

@@ -45,7 +45,7 @@ class HoldLines:
         for step in run.steps:
             if step.name not in self._names or not step.ports or step.status != record.RUNNING:
                 continue
-            for one in attachable.of_step(run, step):
+            for one in attachable.attachables_of_step(run, step):
                 key = (step.name, one.rank or 0)
                 before = self._told.get(key)
                 if one.state != before and (text := _of_hold(one, before)):
@@ -56,18 +56,18 @@ class HoldLines:
 
 def _of_hold(one: Attachable, before: str | None) -> str:
     if one.state == attachable.WAITING:
-        at = f"at {one.what}, " if one.what else ""
+        at = f"at {one.error_text}, " if one.error_text else ""
         limit = f", up to {one.limit:g} s" if one.limit is not None else ""
         which = f" --step {one.step.name}" if not one.run.single else ""
         rank = f" --rank {one.rank}" if one.rank is not None else ""
         return (
-            f"holds {at}for a debugger on {one.where}{limit}: F5 in VS Code ({one.configuration}), or "
+            f"holds {at}for a debugger on {one.address}{limit}: F5 in VS Code ({one.configuration}), or "
             f"inv {one.run.kind}.inspect FILE:LINE --run {one.run.number}{which}{rank}"
         )
     if one.state == attachable.NOT_ATTACHED:
         return "goes on, no debugger came in time"
     if one.state == attachable.ATTACHED:
-        return f"has a debugger on {one.where}; while that has paused it, nothing comes"
+        return f"has a debugger on {one.address}; while that has paused it, nothing comes"
     if one.state == attachable.DETACHED and before == attachable.ATTACHED:
         return "goes on without a debugger"
     return ""

@@ -16,10 +16,10 @@ from ..errors import UserError
 from ..paths import shown
 from ..pipelines.definition import Pipeline, Step
 from ..pipelines.parts import Parts
-from ..runs import begun
-from ..runs.attachable import Attachable, names_of
+from ..runs import active_markers
+from ..runs.attachable import Attachable, configurations_by_rank
 from ..runs.record import RUNNING, RunRecord, StepRecord
-from ..runs.warm import warmed
+from ..runs.warm_runner import waiting_runner
 from ..settings import Settings
 from .examples import say_example
 from .step_looks import StepLook, inspect_step
@@ -79,7 +79,7 @@ class PipelineFlow:
 
     def submit(self, wanted: Wanted, debug: DebugRequest | None, options: str = "") -> RunRecord:
         """Read the pipeline file, build its environments and start a run."""
-        with warmed(self.settings.engine) if self.settings.backend == "local" else nullcontext() as waiting:
+        with waiting_runner(self.settings.engine) if self.settings.backend == "local" else nullcontext() as waiting:
             backend = self.backend
             from ..debugger.launch_json import check
 
@@ -282,7 +282,7 @@ class PipelineFlow:
             if run.final or run.file != str(self.settings.pipeline_file) or not steps or len(ahead) < len(wanted):
                 continue
             self.console.line(f"The run {run.run_id} is on its way already.")
-            begun.adopt(run.folder)
+            active_markers.mark_submitted(run.folder)
             watching = replace(self._watching, patient=True)
             found = until_open(watching, run, debug.steps[0] if debug.steps else None)
             run = self.backend.refresh(run)
@@ -301,7 +301,7 @@ class PipelineFlow:
     def of_configuration(self, name: str) -> RunRecord | None:
         """The run that an editor has just left: the latest with a launch configuration of that name."""
         for run in self.runs():
-            if any(name in some for step in run.steps for some in names_of(step).values()):
+            if any(name in some for step in run.steps for some in configurations_by_rank(step).values()):
                 return self.refresh(run)
         return None
 

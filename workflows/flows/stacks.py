@@ -58,7 +58,7 @@ def targets(run: RunRecord, step: StepRecord | None, rank: int | None) -> list[T
         if not run.final and step is None:
             which = "no step of it is running"
         raise UserError(f"There are no stacks of the run {run.run_id}: {which}.", f"Submit it again: {again(run)}")
-    found = [one for some in running for one in attachable.of_step(run, some) if one.open]
+    found = [one for some in running for one in attachable.attachables_of_step(run, some) if one.is_open]
     chosen = [one for one in found if rank is None or (one.rank or 0) == rank]
     if found and not chosen:
         ranks = ", ".join(str(one.rank or 0) for one in found)

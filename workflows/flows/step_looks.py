@@ -87,7 +87,7 @@ def inspect_step(watching: Watching, run: RunRecord, look: StepLook, tell: Tell)
     one = found[0]
     if one.error is not None and "message" in one.error and run.on_error:
         if len(places) != 1 or places[0].source is None:
-            raise UserError(f"{one.step.name} holds at {one.what}.", f"To see it: inv {run.kind}.inspect")
+            raise UserError(f"{one.step.name} holds at {one.error_text}.", f"To see it: inv {run.kind}.inspect")
         place = (places[0].source, places[0].line)
         return _told(tell, held.inspect(watching, run, place, found, wanted.expressions, wanted.timeout, True))
     if look.release:
@@ -305,7 +305,7 @@ def _found(watching: Watching, run: RunRecord, target: StepRecord | None, rank: 
     one = found[0]
     others = [
         str(other.rank)
-        for other in attachable.of_step(one.run, one.step)
+        for other in attachable.attachables_of_step(one.run, one.step)
         if other.rank != one.rank and other.state == attachable.WAITING
     ]
     if others:

@@ -13,7 +13,7 @@ from ..console import Console, Step
 from ..errors import UserError
 from ..paths import shown
 from ..reading import read_bytes
-from ..runs import attachable, given
+from ..runs import attachable, source_secrets
 from ..runs import record as records
 from ..runs.attachable import Attachable
 from ..runs.record import RunRecord, StepRecord
@@ -217,13 +217,13 @@ class Watch:
 
     def _open(self, step: StepRecord) -> list[Attachable]:
         """Every debugged rank of a step once all of them can be attached to, or never will."""
-        found = attachable.of_step(self._run, step)
+        found = attachable.attachables_of_step(self._run, step)
         if self._rank is not None:
             found = [one for one in found if (one.rank or 0) == self._rank]
             expected = 1
         else:
             # After an error one rank is enough: the others may go on, or wait for it.
-            expected = 1 if self._run.on_error else attachable.expected(self._run, step)
+            expected = 1 if self._run.on_error else attachable.count_expected_ranks(self._run, step)
         # One that has just opened its port is about to hold, where it is to.
         settled = [one for one in found if one.state != attachable.LISTENING or not self._holds(one)]
         if len(settled) < expected:
@@ -263,14 +263,14 @@ class Watch:
                 self._silent.add(step.name)
                 if self._only:
                     raise UserError(*self._never(step))
-                if not attachable.of_step(run, step):
+                if not attachable.attachables_of_step(run, step):
                     # Such as one that only fetches data: the next one is waited for.
                     note = f"{step.name} has started no Python script of its own, so nothing was debugged in it"
                     self._watching.console.line(f"  note: {note}")
             if step.status == records.RUNNING and not run.in_workspace:
                 self._see_room(step)
             silent = step.status == records.RUNNING and step.seconds > self._limit
-            if silent and not run.on_error and not attachable.of_step(run, step):
+            if silent and not run.on_error and not attachable.attachables_of_step(run, step):
                 raise UserError(
                     f"{step.name} has been running for {self._limit} s and has not started a Python script of its own.",
                     f"See its log ({log_command(run, step.name)}), or allow it more time: --debug-timeout 1800.",
@@ -316,14 +316,14 @@ class Watch:
             return
         for step in run.steps:
             running = step.name != self._only and step.status == records.RUNNING
-            if running and any(one.state == attachable.WAITING for one in attachable.of_step(run, step)):
+            if running and any(one.state == attachable.WAITING for one in attachable.attachables_of_step(run, step)):
                 raise UserError(
                     f"{step.name} holds for its debugger, so {self._only} has not started.",
                     f"Attach to {step.name} and let it go on, or: {again(run, self._only)}",
                 )
 
     def _never(self, step: StepRecord) -> tuple[str, str]:
-        if attachable.of_step(self._run, step):
+        if attachable.attachables_of_step(self._run, step):
             return (
                 f"{step.name} has completed already.",
                 f"Submit it again: {again(self._run, step.name)}",
@@ -364,7 +364,7 @@ class Watch:
 
     def _nothing_to_debug(self) -> bool:
         """Whether no step has started a Python script of its own."""
-        return not any(attachable.of_step(self._run, step) for step in self._run.steps if step.debugged)
+        return not any(attachable.attachables_of_step(self._run, step) for step in self._run.steps if step.debugged)
 
     def _over(self, status: str, reason: str) -> UserError:
         """The error for a run that has ended as nobody asked of it here."""
@@ -420,7 +420,7 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
     from ..logs.own_line import own_line
     from . import snapshots
 
-    given.keep_secrets(run)
+    source_secrets.keep_secrets(run)
     lines: list[str] = []
     place: tuple[Path, int] | None = None
     for _rank, path in run.logs(step):
@@ -471,7 +471,11 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
 
 def _why_not_held(run: RunRecord, step: StepRecord) -> list[str]:
     """Why a step that failed under --on-error did not hold, a line; none where it did."""
-    if not run.on_error or not step.debugged or any(one.error is not None for one in attachable.of_step(run, step)):
+    if (
+        not run.on_error
+        or not step.debugged
+        or any(one.error is not None for one in attachable.attachables_of_step(run, step))
+    ):
         return []
     return [
         "note: it did not hold, since no exception left its Python: the script has caught it, or a program ended with "
@@ -483,14 +487,14 @@ def summary(found: Sequence[Attachable], timeout: int) -> str:
     """What a person is told of the ranks that can be attached to."""
     first = found[0]
     name = first.step.name if first.rank is None else f"{first.step.name}, rank {first.rank}"
-    where = first.where
+    where = first.address
     others = len(found) - 1
     more = f" and {others} more rank{'s' if others > 1 else ''}" if others else ""
     holds, runs = ("hold", "run") if others else ("holds", "runs")
     if first.state == attachable.WAITING:
         if first.error is not None:
-            child = "" if first.child is None else f" in its child process {first.child}"
-            return f"{name}{more} {holds}{child} at {first.what}, for a debugger on {where}, up to {timeout} s"
+            child = "" if first.child_pid is None else f" in its child process {first.child_pid}"
+            return f"{name}{more} {holds}{child} at {first.error_text}, for a debugger on {where}, up to {timeout} s"
         return f"{name}{more} {holds} for a debugger on {where}, up to {timeout} s"
     if first.state == attachable.NOT_ATTACHED:
         return f"{name}{more} went on, no debugger came in time; one is still welcome on {where}"

@@ -15,7 +15,7 @@ from ..debugger.sessions import Breakpoint, DebugSession, Function, Happening, S
 from ..debugger.sessions import model as kinds
 from ..errors import UserError
 from ..models import DebugEndpoint
-from ..runs import agents
+from ..runs import agent_sessions
 from . import tools
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Place:
     @property
     def take_over(self) -> str:
         """What a person types to take it over."""
-        return agents.take_over_command(self.story, self.run)
+        return agent_sessions.take_over_command(self.story, self.run)
 
     def as_json(self) -> dict[str, Any]:
         """What an agent is told of it."""
@@ -116,7 +116,7 @@ class Attached:
         self._heard: list[threading.Event] = []
         #: Why it could not be begun.
         self.refusal: UserError | None = None
-        self._mark: agents.AgentSession | None = None
+        self._mark: agent_sessions.AgentSession | None = None
         self._debug: DebugSession | None = None
         wanted: dict[str, Any] = {
             "breakpoints": breakpoints,
@@ -154,10 +154,10 @@ class Attached:
         self._state.log(f"{self._state.client} is attached to {place.what}; to take over: {place.take_over}")
         self._listen(session)
 
-    def _announced(self) -> agents.AgentSession:
+    def _announced(self) -> agent_sessions.AgentSession:
         place, endpoint = self.place, self.place.endpoint
         who = (self._state.client, place.story, place.run_id, place.step, place.rank)
-        return agents.announce(self._state.project, *who, endpoint.host, endpoint.port)
+        return agent_sessions.announce(self._state.project, *who, endpoint.host, endpoint.port)
 
     def _set_over(self, why: str, then: str) -> None:
         with self._changed:
@@ -233,7 +233,7 @@ class Attached:
             self.end(said, "See logs, and status for what goes on; a step may start another script: attach again then.")
 
     def _see_person(self) -> None:
-        if self.is_over or self._mark is None or not agents.is_asked_for(self._mark):
+        if self.is_over or self._mark is None or not agent_sessions.is_takeover_requested(self._mark):
             return
         now = time.monotonic()
         self._asked = self._asked or now
@@ -263,7 +263,7 @@ class Attached:
                 with contextlib.suppress(UserError):
                     self._debug.close()
             if self._mark is not None:
-                agents.withdraw(self._mark)
+                agent_sessions.withdraw(self._mark)
         self._state.log(f"the session with {self.place.what} has ended: {why}")
 
     def until(self, deadline: float, ready: Callable[[], bool]) -> bool:

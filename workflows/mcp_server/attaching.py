@@ -13,7 +13,7 @@ from ..debugger.places import find_function
 from ..debugger.readiness import current_state
 from ..debugger.sessions import ATTACH_TIMEOUT, Breakpoint, Function, as_mapped
 from ..errors import UserError
-from ..runs import agents, attachable
+from ..runs import agent_sessions, attachable
 from ..runs.record import RunRecord, StepRecord
 from . import runs
 from .attached import Attached, Place
@@ -75,8 +75,8 @@ def _of(one: attachable.Attachable) -> Held:
         one.step.name,
         one.rank,
         one.endpoint,
-        one.what,
-        one.state == attachable.WAITING and not one.what,
+        one.error_text,
+        one.state == attachable.WAITING and not one.error_text,
     )
 
 
@@ -126,7 +126,7 @@ def taken(state: State, place: Place, error: UserError) -> UserError:
     for name, one in state.sessions().items():
         if one.place.endpoint.port == port and one.is_attached and not one.is_over:
             return UserError(f"{place.what} is debugged in the session {name}.", f"Go on with {name}.")
-    other = agents.at(state.project, port)
+    other = agent_sessions.session_at_port(state.project, port)
     if other is not None:
         return UserError(
             f"Another agent's session ({other.client}) is attached to {place.what}.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..runs import agents, attachable
+from ..runs import agent_sessions, attachable
 from ..runs import record as records
 from ..runs.record import RunRecord, StepRecord
 
@@ -95,9 +95,9 @@ def step_of(run: RunRecord, name: str | None) -> StepRecord | None:
 
 def endpoint_json(one: Attachable) -> dict[str, Any]:
     """What a debugger can be let into."""
-    found: dict[str, Any] = {"step": one.step.name, "rank": one.rank, "state": one.state, "open": one.open}
-    if one.what:
-        found["holds_at"] = one.what
+    found: dict[str, Any] = {"step": one.step.name, "rank": one.rank, "state": one.state, "open": one.is_open}
+    if one.error_text:
+        found["holds_at"] = one.error_text
         found["place"] = place(one)
     return found
 
@@ -139,7 +139,7 @@ def run_json(state: State, run: RunRecord, *, steps: bool = True) -> dict[str, A
         chosen = sorted(chosen, key=lambda step: _RANK.get(step.status, len(_RANK)))[:MOST_STEPS]
         found["more_steps"] = len(run.steps) - MOST_STEPS
     found["steps"] = [_step_json(run, step) for step in chosen]
-    attached = [one.as_json() for one in agents.sessions(state.project, run.run_id)]
+    attached = [one.as_json() for one in agent_sessions.list_sessions(state.project, run.run_id)]
     if attached:
         found["agents"] = attached
     return found
@@ -153,7 +153,7 @@ def _step_json(run: RunRecord, step: StepRecord) -> dict[str, Any]:
     found |= {name: value for name, value in more.items() if value not in ("", None)}
     if step.ranks > 1:
         found["ranks"] = step.ranks
-    endpoints = [endpoint_json(one) for one in attachable.of_step(run, step)]
+    endpoints = [endpoint_json(one) for one in attachable.attachables_of_step(run, step)]
     if endpoints and not step.final:
         found["endpoints"] = endpoints
     if step.status == records.FAILED and files_of(run, step):
@@ -181,7 +181,7 @@ def service_json(state: State) -> dict[str, Any] | None:
         found["holds"] = "for a debugger, before its script is loaded"
     if service.started:
         found["scoring_url"] = service.scoring_url
-    attached = [one.as_json() for one in agents.sessions(state.project, "")]
+    attached = [one.as_json() for one in agent_sessions.list_sessions(state.project, "")]
     if attached:
         found["agents"] = attached
     return found
@@ -193,8 +193,8 @@ def settled(state: State, run: RunRecord, only: str | None = None, rank: int | N
         one
         for step in run.steps
         if only in (None, step.name)
-        for one in attachable.of_step(run, step)
-        if one.open and (rank is None or (one.rank or 0) == rank)
+        for one in attachable.attachables_of_step(run, step)
+        if one.is_open and (rank is None or (one.rank or 0) == rank)
     ]
     order = {attachable.WAITING: 0, attachable.ATTACHED: 2}
     return sorted(found, key=lambda one: order.get(one.state, 1))

@@ -166,7 +166,7 @@ def until_held(state: State, run: RunRecord, deadline: float) -> Answer:
     flow = runs.flow_of(state, run.kind)
     while True:
         run = flow.refresh(run)
-        found = [one for one in attachable.of_run(run) if one.open]
+        found = [one for one in attachable.attachables_of_run(run) if one.is_open]
         holding = [one for one in found if one.state == attachable.WAITING]
         if run.final or holding or (found and not run.on_error and not _is_to_hold(run)):
             break

@@ -1,4 +1,4 @@
-"""Which steps and ranks of a run welcome a debugger, and the launch configurations of those."""
+"""The steps and ranks of a run that accept a debugger, and their launch configurations."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from .. import report
 from ..debugger.readiness import read_events
 from ..models import DebugEndpoint
-from . import given
 from . import record as records
+from . import source_secrets
 from .record import NOT_STARTED, PREPARING, RunRecord, StepRecord
 
 COMPOUND = "Azure Machine Learning Compute: all"
 _FAMILY = "Azure Machine Learning Compute: remote debug"
 
-#: What a rank's debuggee last said.
+#: The last reported state of a rank's debuggee.
 LISTENING, WAITING, ATTACHED = "listening", "waiting", "attached"
 DETACHED, NOT_ATTACHED, CLOSED = "detached", "not attached", "closed"
-#: It welcomes a debugger, and its node cannot be reached from here.
+#: It accepts a debugger, but its node cannot be reached from here.
 OUT_OF_REACH = "out of reach"
 _STATES = {
     "listening": LISTENING,
@@ -34,11 +34,11 @@ _STATES = {
 
 
 def configuration_name(step: str | None, rank: int | None) -> str:
-    """The published name, with step and rank where there are several.
+    """The name of a launch configuration, with step and rank if there are several.
 
     Args:
-        step: The step; None where only one is debugged.
-        rank: The rank; None where the step is one process, or one rank of it is debugged.
+        step: The step; None if only one is debugged.
+        rank: The rank; None if the step is one process, or one rank of it is debugged.
     """
     if rank is not None:
         return f"{_FAMILY} ({step}, rank {rank})"
@@ -46,15 +46,15 @@ def configuration_name(step: str | None, rank: int | None) -> str:
 
 
 def makes_ranks(step: StepRecord) -> bool:
-    """Whether the step's own command starts its ranks, one of several of which is debugged, or all."""
+    """Whether the step's own command starts several ranks, of which one or all are debugged."""
     return step.ranks == 1 and step.debugged and [*step.ports] != [0]
 
 
-def names_of(step: StepRecord) -> dict[int, tuple[str, ...]]:
-    """The names of a step's launch configurations by rank: the run's own, and that by which an editor may know it.
+def configurations_by_rank(step: StepRecord) -> dict[int, tuple[str, ...]]:
+    """The names of a step's launch configurations by rank: the run's own, and the one that an editor may use.
 
-    The steps of a pipeline are told apart by name in an editor that was set up for all of them, also where one run
-    has but one of them debugged.
+    An editor that was set up for all steps of a pipeline has the step in each name, even if a run only has one of
+    them debugged.
     """
     found: dict[int, tuple[str, ...]] = {}
     for rank, name in step.configurations.items():
@@ -64,7 +64,7 @@ def names_of(step: StepRecord) -> dict[int, tuple[str, ...]]:
 
 
 def still_debugged(run: RunRecord, left: str) -> list[str]:
-    """What of a run is to be debugged, or just is, once an editor has left one configuration.
+    """What of a run is being debugged, or still will be, after an editor has left one configuration.
 
     Args:
         run: The run.
@@ -77,13 +77,13 @@ def still_debugged(run: RunRecord, left: str) -> list[str]:
     for step in run.steps:
         if not step.debugged or step.final:
             continue
-        names = names_of(step)
+        names = configurations_by_rank(step)
         if not any(left in some for some in names.values()):
             found.append(step.name)
             continue
-        states = {one.rank or 0: one.state for one in of_step(run, step)}
+        states = {one.rank or 0: one.state for one in attachables_of_step(run, step)}
         for rank, some in sorted(names.items()):
-            # One that has not said a word is just being started.
+            # A rank that has reported nothing is still starting.
             if left not in some and states.get(rank, WAITING) in (WAITING, ATTACHED):
                 found.append(f"{step.name}, rank {rank}")
     return found
@@ -91,16 +91,16 @@ def still_debugged(run: RunRecord, left: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Attachable:
-    """One process of a step that a debugger may be let into.
+    """One process of a step to which a debugger may attach.
 
     Attributes:
         run: Its run.
         step: Its step.
-        rank: Its rank; None where the step is one process.
-        state: One of the words above.
-        error: The exception that it holds at, as announced; or why nobody can be let in.
-        limit: Seconds that it holds, at most, where it has said so.
-        pid: Its process id, where it runs; 0 where it has not said so.
+        rank: Its rank; None if the step is one process.
+        state: One of the states above.
+        error: The event of the exception that it holds at, or of the failure that keeps debuggers out.
+        limit: How long it holds at most, in seconds; None if it has not reported that.
+        pid: Its process id on its own machine or in its container; 0 if it has not reported that.
     """
 
     run: RunRecord
@@ -112,17 +112,19 @@ class Attachable:
     pid: int = 0
 
     @property
-    def what(self) -> str:
-        """The exception that it holds at, in a few words; empty where there is none."""
+    def error_text(self) -> str:
+        """The exception that it holds at, in one line; empty if there is none."""
         if self.error is None or self.error["event"] != "raised":
             return ""
         message = " ".join(str(self.error.get("message") or "").split())
         return f"{self.error.get('type')}: {message[:200]}" if message else str(self.error.get("type"))
 
     @property
-    def child(self) -> int | None:
-        """The process id, where it runs, of the child process that holds at an exception; None for the script's own."""
-        return int(self.error["pid"]) if self.what and self.error is not None and "process" in self.error else None
+    def child_pid(self) -> int | None:
+        """The process id of the child process that holds at an exception; None if the script's own process holds."""
+        return (
+            int(self.error["pid"]) if self.error_text and self.error is not None and "process" in self.error else None
+        )
 
     @property
     def port(self) -> int:
@@ -131,11 +133,11 @@ class Attachable:
 
     @property
     def host(self) -> str:
-        """The address; 127.0.0.1 but for a port on a cluster's network that is open to all."""
+        """The host: 127.0.0.1, except for a port that is open on a cluster's network."""
         return self.step.host(self.rank or 0)
 
     @property
-    def where(self) -> str:
+    def address(self) -> str:
         """Host and port."""
         return f"{self.host}:{self.port}"
 
@@ -146,12 +148,12 @@ class Attachable:
 
     @property
     def endpoint(self) -> DebugEndpoint:
-        """Where the debugger is welcome."""
+        """The address and path mappings for the debugger."""
         return DebugEndpoint(self.host, self.port, self.step.path_mappings())
 
     @property
-    def open(self) -> bool:
-        """Whether a debugger is welcome now."""
+    def is_open(self) -> bool:
+        """Whether it accepts a debugger now."""
         return self.state not in (CLOSED, OUT_OF_REACH) and self.step.status == "Running"
 
     def as_json(self) -> dict[str, Any]:
@@ -166,27 +168,27 @@ class Attachable:
             "launch_configuration": self.configuration,
             "log": str(self.run.log(self.step, self.rank or 0)),
             "state": self.state,
-            "error": self.what or None,
+            "error": self.error_text or None,
         }
 
 
-def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
-    """Every rank of a step that has announced itself, in the order of the ranks.
+def attachables_of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
+    """Every rank of a step that has reported itself, in the order of the ranks.
 
-    Several scripts of a step may be a rank one after the other, or at once: the one that holds counts, else
-    the last that a debugger is welcome in.
+    Several scripts of a step may be a rank one after the other, or at once. The one that holds counts, otherwise
+    the last one that accepts a debugger.
     """
     ranks: dict[int, dict[int, str]] = {}
     errors: dict[tuple[int, int], dict[str, Any]] = {}
     limits: dict[tuple[int, int], float] = {}
-    # Whose last client has left; a very short visit is over before the hold that it ended has said so.
+    # Processes whose last client has left. A short session may be over before the hold that it ended reports that.
     left: set[tuple[int, int]] = set()
     events = read_events(run.events(step)) if step.ports else []
     if events:
-        run, step = records.renewed(run, step)
+        run, step = records.reread_if_changed(run, step)
     ranked = set(step.ports) if step.ranks > 1 else {event["rank"] for event in events if event.get("rank") is not None}
     if run.in_workspace and step.ranks == 1 and [*step.ports] == [0]:
-        # A tag of a run has a rank in its name, of one process, too.
+        # The name of a run's tag always has a rank, even for a single process.
         ranked.clear()
     for event in events:
         rank, pid, kind = int(event.get("rank") or 0), int(event.get("pid") or 0), event["event"]
@@ -205,14 +207,14 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
         states = ranks.setdefault(rank, {})
         before = states.pop(pid, None)
         if before == CLOSED or (before == WAITING and kind == "client-left"):
-            # Nobody is let in any more; or one that looked in and left again, during the hold.
+            # No debugger is accepted any more, or a client came and left again during the hold.
             states[pid] = before
         elif kind == "attached" and (rank, pid) in left:
             states[pid] = DETACHED
         else:
             states[pid] = _STATES[kind]
     if errors:
-        given.keep_secrets(run)
+        source_secrets.keep_secrets(run)
     return [
         Attachable(
             run,
@@ -224,43 +226,43 @@ def of_step(run: RunRecord, step: StepRecord) -> list[Attachable]:
             pid,
         )
         for rank, states in sorted(ranks.items())
-        for pid in [_counting(states)]
+        for pid in [_decisive_process(states)]
     ]
 
 
-def expected(run: RunRecord, step: StepRecord) -> int:
-    """How many debugged ranks of a step there will be, as far as those say that are there."""
+def count_expected_ranks(run: RunRecord, step: StepRecord) -> int:
+    """How many debugged ranks a step will have, according to the ranks that have reported so far."""
     if not makes_ranks(step):
         return len(step.ports)
-    said = [event for event in read_events(run.events(step)) if event["event"] == "listening"]
-    ranks = [int(event.get("world") or event["rank"] + 1) for event in said if event.get("rank") is not None]
+    events = [event for event in read_events(run.events(step)) if event["event"] == "listening"]
+    ranks = [int(event.get("world") or event["rank"] + 1) for event in events if event.get("rank") is not None]
     return min(len(step.ports), max(ranks, default=1))
 
 
-def _counting(states: dict[int, str]) -> int:
-    """The process that counts, of those that were a rank; the one heard of last comes last."""
+def _decisive_process(states: dict[int, str]) -> int:
+    """The process that counts, of those that were a rank; ``states`` has the last one to report last."""
     holding = [pid for pid, state in states.items() if state == WAITING]
-    welcome = [pid for pid, state in states.items() if state not in (CLOSED, OUT_OF_REACH)]
-    return (holding or welcome or list(states))[-1]
+    accepting = [pid for pid, state in states.items() if state not in (CLOSED, OUT_OF_REACH)]
+    return (holding or accepting or list(states))[-1]
 
 
-def of_run(run: RunRecord) -> list[Attachable]:
-    """Every rank of every step that has announced itself."""
-    return [found for step in run.steps for found in of_step(run, step)]
+def attachables_of_run(run: RunRecord) -> list[Attachable]:
+    """Every rank of every step that has reported itself."""
+    return [found for step in run.steps for found in attachables_of_step(run, step)]
 
 
 def write_configurations(run: RunRecord, only: Iterable[Attachable] | None = None) -> str:
     """Write the launch configurations of every debugged step, and a compound of all.
 
-    Those of steps that have not started yet are written too, with the ports that they are going to
-    have, so that the compound is whole; a step that gets another port when it starts is written again.
+    Steps that have not started yet are included with their planned ports, so that the compound is complete. If a
+    step gets another port when it starts, its configuration is written again.
 
     Args:
         run: The run.
-        only: Write these alone, such as those that hold at an exception.
+        only: Only write these, such as those that hold at an exception.
 
     Returns:
-        ``added``, ``updated`` or ``unchanged``; ``handed over`` where another machine has asked.
+        ``added``, ``updated`` or ``unchanged``; ``handed over`` if the command runs for another machine.
 
     Raises:
         UserError: launch.json cannot be understood or written.
@@ -273,36 +275,36 @@ def write_configurations(run: RunRecord, only: Iterable[Attachable] | None = Non
     else:
         for step in run.steps:
             if run.in_workspace and step.status in (NOT_STARTED, PREPARING):
-                # Where its code lies on its node it says only when it runs.
+                # The path of its code on its node is only known once it runs.
                 continue
             mappings = step.path_mappings()
-            known = {one.rank or 0 for one in of_step(run, step)} if makes_ranks(step) else set(step.ports)
+            known = {one.rank or 0 for one in attachables_of_step(run, step)} if makes_ranks(step) else set(step.ports)
             for rank, port in sorted((rank, port) for rank, port in step.ports.items() if rank in known):
                 wanted.append((step.configurations[rank], DebugEndpoint(step.host(rank), port, mappings)))
     names = [name for name, _endpoint in wanted]
     compound = f"Azure Machine Learning Experiment: {run.name} (all ranks)" if run.single else COMPOUND
     compounds = [{"name": compound, "configurations": names, "stopAll": False}] if len(names) > 1 else []
     configurations = [launch_json.attach_configuration(name, endpoint, run.project) for name, endpoint in wanted]
-    also = {some[0]: some[1] for step in run.steps for some in names_of(step).values() if some[1:]}
+    also = {some[0]: some[1] for step in run.steps for some in configurations_by_rank(step).values() if some[1:]}
     if report.is_wanted():
-        in_use = None if run.single else sorted(_in_use(run))
+        in_use = None if run.single else sorted(_names_in_use(run))
         report.add_configurations({"run": str(run.folder)}, run.run_id, configurations, compounds, in_use, also=also)
         return "handed over"
     return launch_json.write_configurations(run.project, configurations, compounds, _retired(run), also)
 
 
 def _retired(run: RunRecord) -> Callable[[str], bool]:
-    """Whether a configuration of a name belongs to no run any more: its port may be another step's by now."""
-    in_use = functools.cache(lambda: _in_use(run))
+    """A function that tells whether a configuration belongs to no run any more; another step may have its port now."""
+    in_use = functools.cache(lambda: _names_in_use(run))
     return lambda name: not run.single and is_retired(name, in_use())
 
 
 def is_retired(name: str, in_use: Collection[str]) -> bool:
-    """Whether a name is a step's, and none of those that lead somewhere."""
+    """Whether a configuration's name is a step's and is not in use by any run."""
     return name.startswith(_FAMILY) and name not in in_use
 
 
-def _in_use(run: RunRecord) -> frozenset[str]:
+def _names_in_use(run: RunRecord) -> frozenset[str]:
     from .store import active_runs
 
     runs = [run, *active_runs(run.project, run.kind)]

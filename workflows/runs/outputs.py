@@ -1,4 +1,4 @@
-"""What the steps of a run on this machine have written: where it lies, as another run takes it."""
+"""The outputs of the steps of a run on this machine, for another run that uses them as inputs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .record import RunRecord
 
 
 def outputs_of(run: RunRecord, steps: Sequence[str]) -> dict[str, str]:
-    """Where the outputs of steps lie, by ``STEP.OUTPUT``.
+    """The paths of steps' outputs, by ``STEP.OUTPUT``.
 
     Raises:
-        UserError: One is gone, or the run's plan is.
+        UserError: An output or the run's plan is gone.
     """
     planned = {step.name: step for step in plan_of(run).steps}
     return {

@@ -1,4 +1,4 @@
-"""What the runner is to do: frozen when a run is submitted, so that later edits of the files change nothing."""
+"""The plan of a run: what the runner is to do. Later edits of the submitted files do not change it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..redaction import MASK, find_known_secrets, is_secret_input, keep_inputs, 
 
 @dataclass(frozen=True)
 class PlannedInput:
-    """An input of a step: a literal's text, a local path, or another step's output; or not given.
+    """An input of a step: a literal's text, a local path, or another step's output; all None if it is not given.
 
     Attributes:
         text: A literal.
@@ -32,7 +32,7 @@ class PlannedInput:
 
 @dataclass(frozen=True)
 class PlannedDebug:
-    """How a step is to be debugged; as :class:`~workflows.engines.steps.StepDebug`."""
+    """How a step is to be debugged, with the fields of :class:`~workflows.engines.steps.StepDebug`."""
 
     ports: Mapping[int, int]
     wait: bool
@@ -67,23 +67,23 @@ class PlannedStep:
 
     Attributes:
         name: Its name.
-        command: The text for bash, with its references still in it.
+        command: The text for bash, with unresolved references.
         code: Absolute path of its source, or None.
-        image: What it runs in.
-        inputs: By name.
-        outputs: By name: whether it is one file.
+        image: The image or environment that it runs in.
+        inputs: Its inputs by name.
+        outputs: Whether each output is a single file, by name.
         variables: Its own environment variables.
         distribution: As in the pipeline file.
         ranks: Number of processes.
         processes: Processes of each instance.
         shm_size: Size of /dev/shm in containers.
         after: Steps that it needs.
-        includes: Absolute paths of what lies beside the code in the working folder.
+        includes: Absolute paths of files and folders that are placed beside the code in the working folder.
         debug: How it is debugged, or None.
-        literal: Whether command and variables are to be taken as they are, without looking for references.
-        metrics: Whether what it logs by azureml-core is kept.
-        best: For a sweep of several trials, which are steps of their own: how they are compared. It runs nothing.
-        seconds: How long it may run where nobody debugs it; 0 for no limit.
+        literal: Whether command and variables are used as they are, without resolving references.
+        metrics: Whether the metrics that it logs with azureml-core are kept.
+        best: How the trials of a sweep are compared; for the step of the sweep itself, which runs no program.
+        seconds: How long it may run if it is not debugged; 0 for no limit.
     """
 
     name: str
@@ -114,8 +114,8 @@ class Plan:
         steps: The steps.
         outputs: The whole run's outputs: name to (step, output).
         continue_on_failure: Whether independent steps go on when one has failed.
-        snapshots: Whether what fails leaves a snapshot.
-        redact: A regular expression of names whose values are left out of it.
+        snapshots: Whether a failing program writes a snapshot.
+        redact: A regular expression of names whose values are left out of snapshots.
     """
 
     steps: tuple[PlannedStep, ...]
@@ -126,33 +126,33 @@ class Plan:
 
 
 def save(plan: Plan, folder: Path) -> None:
-    """Keep a plan in a run's folder. It may hold secrets: a command's arguments, variables."""
+    """Write a plan to a run's folder. It may hold secrets in commands' arguments and variables."""
     values = asdict(plan)
-    # What the definition has made known has no name here any more: an input of the pipeline may give it to a step's.
-    secrets = find_known_secrets("\n".join(_texts(values["steps"])))
+    # A secret of the definition may have lost its name here, as when an input of a step takes one of the pipeline.
+    secrets = find_known_secrets("\n".join(_iter_texts(values["steps"])))
     write_json(folder / "plan.json", {**values, "secrets": secrets} if secrets else values)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _iter_texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for one in value.values():
-            yield from _texts(one)
+            yield from _iter_texts(one)
     elif isinstance(value, (list, tuple)):
         for one in value:
-            yield from _texts(one)
+            yield from _iter_texts(one)
 
 
 def keep_secrets(folder: Path) -> None:
-    """Have the secrets of a run's plan never be shown, as far as it still has them."""
+    """Have the secrets that a run's plan still has masked in all output."""
     values = read_json(folder / "plan.json")
-    # One that is damaged is told where the plan counts.
+    # A damaged plan is reported where the plan is needed.
     with contextlib.suppress(KeyError, TypeError, AttributeError):
-        _keep(values or {"steps": ()})
+        _register_secrets(values or {"steps": ()})
 
 
-def _keep(values: Mapping[str, Any]) -> None:
+def _register_secrets(values: Mapping[str, Any]) -> None:
     for value in values.get("secrets", ()):
         keep_secret(value)
     for entry in values["steps"]:
@@ -160,11 +160,11 @@ def _keep(values: Mapping[str, Any]) -> None:
         keep_inputs({name: one["text"] for name, one in entry["inputs"].items() if one["text"] is not None})
 
 
-def settle(folder: Path) -> None:
-    """Take the secrets out of the plan of a run that is over: nobody does its steps again."""
+def remove_secrets(folder: Path) -> None:
+    """Remove the secrets from the plan of a run that is over and whose steps will not run again."""
     values = read_json(folder / "plan.json")
     if values is not None:
-        _keep(values)
+        _register_secrets(values)
         clean = scrub_value(values["steps"])
         for entry in clean:
             for name, one in entry["inputs"].items():
@@ -176,26 +176,26 @@ def settle(folder: Path) -> None:
 
 
 def load(folder: Path) -> Plan:
-    """The plan of a run.
+    """Read the plan of a run.
 
     Raises:
-        ValueError: It is not there.
+        ValueError: There is none.
     """
     values = read_json(folder / "plan.json")
     if values is None:
         raise ValueError(f"there is no plan in {folder}")
-    _keep(values)
+    _register_secrets(values)
     return Plan(
-        steps=tuple(_step(entry) for entry in values["steps"]),
+        steps=tuple(_parse_step(entry) for entry in values["steps"]),
         outputs={name: (step, output) for name, (step, output) in values["outputs"].items()},
         continue_on_failure=values["continue_on_failure"],
-        # Of a run that was submitted by an older version.
+        # A run that an older version submitted has neither.
         snapshots=values.get("snapshots", False),
         redact=values.get("redact", ""),
     )
 
 
-def _step(values: Mapping[str, Any]) -> PlannedStep:
+def _parse_step(values: Mapping[str, Any]) -> PlannedStep:
     found = dict(values)
     debug = found["debug"]
     if debug is not None:

@@ -1,6 +1,6 @@
-"""The background process that does a run's steps: ``python -m workflows.runs.runner FOLDER``.
+"""The background process that runs the steps of a run: ``python -m workflows.runs.runner FOLDER``.
 
-It alone writes the run's record. Whoever wants the run to end puts a file `cancel` into its folder.
+Only this process writes the run's record. To cancel the run, other processes put a file `cancel` into its folder.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from ..redaction import scrub
 from ..terminal import printable
 from . import plan as plans
 from . import record as records
-from . import store, sweeps, warm
-from .attachable import expected, of_step, write_configurations
+from . import store, sweeps, warm_runner
+from .attachable import attachables_of_step, count_expected_ranks, write_configurations
 from .plan import Plan, PlannedBest, PlannedStep
 from .record import RunRecord, StepRecord
 
-#: How often a step's ports are chosen.
-_CHOICES = 3
-#: Seconds between two looks at what the steps do.
-LOOK_SECONDS = 0.02
-#: An output that a step need not write to: Azure ML puts there what the step leaves as artifacts.
+#: How often a step is started with newly chosen ports before it fails.
+_PORT_ATTEMPTS = 3
+#: Seconds between two checks of the running steps.
+POLL_SECONDS = 0.02
+#: An output that a step need not write to: Azure ML fills it with the step's artifacts.
 ARTIFACTS = "artifacts"
-#: The record of thousands of steps takes a while to be written: it is written again after that many times as long.
+#: Writing the record of thousands of steps takes a while. The next write waits for this multiple of that time.
 SAVE_SHARE = 10
-#: Seconds for all ranks of a step to listen before the launch configurations of those that do are written.
+#: Seconds to wait for all ranks of a step to listen. Then the launch configurations of those that do are written.
 RANKS_SECONDS = 1.0
 
 
@@ -61,25 +61,25 @@ class _Running:
     planned: PlannedStep
     record: StepRecord
     process: StepProcess
-    #: When the first of its ranks was seen to listen.
-    seen: float = 0.0
+    #: When the first of its ranks was found to listen.
+    first_listening_at: float = 0.0
     listening: set[int] = field(default_factory=set)
     configured: bool = False
     began: float = field(default_factory=time.monotonic)
 
     @property
-    def too_long(self) -> bool:
-        """Whether it runs for longer than it may; what a person stops at breakpoints takes the time that it takes."""
+    def has_timed_out(self) -> bool:
+        """Whether it has run for longer than it may; a debugged step, which may stop at breakpoints, has no limit."""
         seconds = self.planned.seconds
         return bool(seconds) and self.planned.debug is None and time.monotonic() - self.began > seconds
 
 
 class Runner:
-    """Does the steps of one run.
+    """Runs the steps of one run.
 
     Args:
-        run: The run's record, which has not been started.
-        plan: Its steps.
+        run: The run's record; the run has not been started.
+        plan: Its plan.
     """
 
     def __init__(self, run: RunRecord, plan: Plan) -> None:
@@ -89,41 +89,41 @@ class Runner:
         self._running: list[_Running] = []
         self._steps = {step.name: step for step in run.steps}
         self._planned = {step.name: step for step in plan.steps}
-        #: Steps of which nothing has become yet, in the plan's order.
+        #: Steps that have not been started or skipped yet, in the plan's order.
         self._waiting = [step for step in plan.steps if self._steps[step.name].status == records.NOT_STARTED]
-        #: The sweeps whose trials steps are: one that fails is told apart from a step that does.
+        #: The sweep of each trial, by the trial's name. The run does not fail because a trial does.
         self._trials = {name: step.name for step in plan.steps if step.best is not None for name in step.best.trials}
         self._failed = any(step.status == records.FAILED and step.name not in self._trials for step in run.steps)
         self._unsaved, self._save_at = False, 0.0
-        # By it a folder is found again that was moved; only Linux tells.
-        self._place = os.open(run.folder, os.O_RDONLY) if os.path.isdir("/proc/self/fd") else -1
+        # With this descriptor the folder is found again after it was moved; that works on Linux only.
+        self._folder_descriptor = os.open(run.folder, os.O_RDONLY) if os.path.isdir("/proc/self/fd") else -1
         self._rebase = (run.project, run.project)
-        #: Whether a step may have become ready since the last look.
+        #: Whether a step may have become ready since the last check.
         self._changed = True
         self._slots = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    def do(self) -> None:
-        """Do every step that can be done, or end them all when asked to."""
+    def execute(self) -> None:
+        """Run every step that can run, or end them all when the run is canceled."""
         self.run.status = records.RUNNING
         self._save()
         reservations.reserve(self._own_ports())
         try:
-            while not self._canceled() and not self._over():
-                self._look()
+            while not self._is_canceled() and not self._start_ready_steps():
+                self._poll_steps()
                 if self._unsaved:
                     self._save_soon()
-                time.sleep(LOOK_SECONDS)
-            # Also what steps have left in the background.
-            self._end_all()
-            if self._canceled():
+                time.sleep(POLL_SECONDS)
+            # This also ends what steps have left in the background.
+            self._end_all_steps()
+            if self._is_canceled():
                 store.close(self.run, records.CANCELED, "")
                 return
         except KeyboardInterrupt:
-            self._end_all()
-            store.close(self.run, records.INTERRUPTED, "its runner was told to end")
+            self._end_all_steps()
+            store.close(self.run, records.INTERRUPTED, "its runner was ended")
             return
         except BaseException:
-            self._end_all()
+            self._end_all_steps()
             raise
         finally:
             reservations.release(self._own_ports())
@@ -135,17 +135,21 @@ class Runner:
         else:
             store.close(self.run, records.COMPLETED, "")
 
-    def _canceled(self) -> bool:
-        """Whether the run is to end: asked for, or its folder was deleted."""
-        if not (self.run.folder / "run.json").exists() and not self._moved():
-            self._end_all()
+    def _is_canceled(self) -> bool:
+        """Whether the run was canceled.
+
+        Raises:
+            SystemExit: The run's folder was deleted.
+        """
+        if not (self.run.folder / "run.json").exists() and not self._follow_move():
+            self._end_all_steps()
             raise SystemExit(0)
         return (self.run.folder / "cancel").exists()
 
-    def _moved(self) -> bool:
-        """Whether the project was moved while the run goes on; then it goes on where it is now."""
-        place = Path(os.path.realpath(f"/proc/self/fd/{self._place}"))
-        if self._place < 0 or not (place / "run.json").exists():
+    def _follow_move(self) -> bool:
+        """Continue in the run's new folder if the project was moved; returns whether it was."""
+        place = Path(os.path.realpath(f"/proc/self/fd/{self._folder_descriptor}"))
+        if self._folder_descriptor < 0 or not (place / "run.json").exists():
             return False
         found = records.load(place)
         if found is None:
@@ -157,8 +161,8 @@ class Runner:
         self._save()
         return True
 
-    def _here(self, path: str) -> Path:
-        """A path of the plan, where it is now."""
+    def _current_path(self, path: str) -> Path:
+        """A path of the plan, adapted to the project's folder if that was moved."""
         before, now = self._rebase
         return now / Path(path).relative_to(before) if Path(path).is_relative_to(before) else Path(path)
 
@@ -167,7 +171,7 @@ class Runner:
         return frozenset(planned | {port for step in self.run.steps for port in step.ports.values()})
 
     def _save(self) -> None:
-        """Write the record; on a full disk the steps go on, and the next change is written."""
+        """Write the record. On a full disk the steps go on, and the next change is written."""
         began = time.monotonic()
         try:
             records.save(self.run)
@@ -177,24 +181,24 @@ class Runner:
         self._unsaved, self._save_at = False, now + SAVE_SHARE * (now - began)
 
     def _save_soon(self) -> None:
-        """Write the record, or have the loop do so in a moment."""
+        """Write the record, or have the loop write it soon."""
         self._unsaved = True
         if time.monotonic() >= self._save_at:
             self._save()
 
-    def _over(self) -> bool:
-        """Start what can be started; whether nothing is left. Asked for again only where something has changed."""
+    def _start_ready_steps(self) -> bool:
+        """Start the steps that are ready, as far as there are slots; returns whether the run is over."""
         while self._changed and len(self._running) < self._slots:
-            ready = self._next()
-            if ready is None or self._canceled():
+            ready = self._next_ready()
+            if ready is None or self._is_canceled():
                 self._changed = False
             else:
                 self._waiting.remove(ready)
                 self._start(ready)
         return not self._running and not self._changed
 
-    def _next(self) -> PlannedStep | None:
-        """A step that can be started now, the first there is; those before it that never will are marked."""
+    def _next_ready(self) -> PlannedStep | None:
+        """The first step that can be started now, or None; steps before it that can never start are skipped."""
         gone: set[str] = set()
         found = None
         for planned in self._waiting:
@@ -202,7 +206,7 @@ class Runner:
             before = [self._steps[name] for name in planned.after]
             lost = [other.name for other in before if other.final and not other.ended_well]
             if planned.best is not None and any(not other.final or other.ended_well for other in before):
-                # One trial is enough, once all of them are over.
+                # The sweep can complete if one trial has, once all of them are over.
                 if all(other.final for other in before):
                     found = planned
                     break
@@ -211,7 +215,7 @@ class Runner:
                 self._skip(step, f"{', '.join(lost)} did not complete")
             elif self._failed and not self._plan.continue_on_failure:
                 self._skip(step, "another step failed, and continue_on_step_failure is false")
-            elif all(other.ended_well for other in before) and not self._enough(planned):
+            elif all(other.ended_well for other in before) and not self._has_enough_trials(planned):
                 found = planned
                 break
             else:
@@ -222,8 +226,8 @@ class Runner:
             self._save_soon()
         return found
 
-    def _enough(self, planned: PlannedStep) -> bool:
-        """Whether as many trials of a sweep run as may at the same time."""
+    def _has_enough_trials(self, planned: PlannedStep) -> bool:
+        """Whether the step is a trial and its sweep already runs as many trials as it may."""
         sweep = self._trials.get(planned.name)
         best = self._planned[sweep].best if sweep is not None else None
         if best is None or not best.at_once:
@@ -240,19 +244,19 @@ class Runner:
         step.status = records.RUNNING
         step.begin()
         if planned.best is not None:
-            self._choose(planned, planned.best, step)
+            self._take_best_trial(planned, planned.best, step)
             return
         try:
-            spec = self._spec(planned, step)
+            spec = self._make_spec(planned, step)
             view = self._engine.view(spec)
             step.mappings = [(str(mapping.local_root), mapping.remote_root) for mapping in view.mappings]
             if planned.debug is not None:
-                # Before the start: whoever sees the step announce itself finds it in the record.
+                # Written before the start: a process that reads the step's events needs its ports and mappings.
                 self._save()
             else:
                 self._save_soon()
             texts = {
-                f"inputs.{name}": self._literal(entry.text)
+                f"inputs.{name}": self._resolve_literal(entry.text)
                 for name, entry in planned.inputs.items()
                 if entry.text is not None
             }
@@ -262,60 +266,64 @@ class Runner:
                 name: value if planned.literal else substitute(value, values.get)
                 for name, value in planned.variables.items()
             }
-            variables = {**self._of_conda(planned.image, variables), **variables}
-            process = self._begun(planned, spec, lambda spec: (command, step_variables(spec, variables, view.paths)))
+            variables = {**self._conda_variables(planned.image, variables), **variables}
+            process = self._start_process(
+                planned, spec, lambda spec: (command, step_variables(spec, variables, view.paths))
+            )
         except (UserError, Malformed, ValueError, OSError, RuntimeError, MemoryError) as error:
             # ValueError: a NUL in a variable or in the command. RuntimeError: no thread can be started.
             step.status, self._failed = records.FAILED, True
             step.end()
-            told = None if isinstance(error, Malformed) else unexpected_errors.explain(error, project=self.run.project)
-            if told is None and not isinstance(error, Malformed):
+            explained = (
+                None if isinstance(error, Malformed) else unexpected_errors.explain(error, project=self.run.project)
+            )
+            if explained is None and not isinstance(error, Malformed):
                 log(tracebacks.formatted(error))
-            step.reason = told.problem if told is not None else str(error)
-            self._say(planned, str(told or error))
+            step.reason = explained.problem if explained is not None else str(error)
+            self._write_to_log(planned, str(explained or error))
             self._save_soon()
             return
         self._running.append(_Running(planned, step, process))
         self._keep_code(planned)
 
     def _keep_code(self, planned: PlannedStep) -> None:
-        """Keep the code that a step of a pipeline was started with, so that it can run again on that."""
+        """Keep the code that a step of a pipeline was started with, so that the step can run again with it."""
         if planned.code is None or self.run.single:
             return
-        from .own_copy import keep_code
+        from .step_copies import keep_code
 
         try:
-            keep_code(self._here(planned.code), self.run.step_folder(planned.name))
+            keep_code(self._current_path(planned.code), self.run.step_folder(planned.name))
         except (OSError, shutil.Error) as error:
             log(f"the code of {planned.name} cannot be kept: {error}")
 
-    def _begun(
-        self, planned: PlannedStep, spec: StepSpec, told: Callable[[StepSpec], tuple[str, Mapping[str, str]]]
+    def _start_process(
+        self, planned: PlannedStep, spec: StepSpec, command_of: Callable[[StepSpec], tuple[str, Mapping[str, str]]]
     ) -> StepProcess:
-        """Start a step, on other ports where another program has been quicker with one since it was chosen.
+        """Start a step, with other ports if another program has taken one since it was chosen.
 
         Args:
             planned: The step.
-            spec: The same for the engine.
-            told: Its command and its variables, by what it is for the engine.
+            spec: The step as the engine needs it.
+            command_of: Returns the command and the variables for a spec.
         """
-        for _ in range(_CHOICES - 1):
+        for _ in range(_PORT_ATTEMPTS - 1):
             try:
-                return self._engine.start_step(spec, *told(spec))
+                return self._engine.start_step(spec, *command_of(spec))
             except PortHeld as error:
                 log(f"{error.problem} Another one is chosen.")
-                spec = replace(spec, debug=self._debug(planned, self._steps[planned.name]))
+                spec = replace(spec, debug=self._allot_debug_ports(planned, self._steps[planned.name]))
                 self._save()
-        return self._engine.start_step(spec, *told(spec))
+        return self._engine.start_step(spec, *command_of(spec))
 
-    def _literal(self, text: str) -> str:
+    def _resolve_literal(self, text: str) -> str:
         started = datetime.fromtimestamp(self.run.created, timezone.utc)
         return with_run(text, self.run.run_id, started.isoformat(timespec="seconds"))
 
-    def _choose(self, planned: PlannedStep, best: PlannedBest, step: StepRecord) -> None:
-        """Do what a sweep does once its trials are over: take the best one's outputs."""
+    def _take_best_trial(self, planned: PlannedStep, best: PlannedBest, step: StepRecord) -> None:
+        """Complete a sweep whose trials are over: use the best one's outputs."""
         try:
-            self._say(planned, sweeps.choose(self.run, step, best))
+            self._write_to_log(planned, sweeps.take_best_trial(self.run, step, best))
             step.status, step.exit_code = records.COMPLETED, 0
         except OSError as error:
             step.status, step.reason, self._failed = records.FAILED, str(error), True
@@ -323,21 +331,21 @@ class Runner:
         self._changed = True
         self._save_soon()
 
-    def _of_conda(self, image: ImageRef, named: Mapping[str, str]) -> dict[str, str]:
-        """The variables of the conda file that a step's environment is built from."""
+    def _conda_variables(self, image: ImageRef, named: Mapping[str, str]) -> dict[str, str]:
+        """The variables of the conda file from which a step's environment is built."""
         if not image.variables:
             return {}
         known = (named, self._engine.present(image), os.environ)
         return expanded(image.variables, *known, file=Path(image.source))
 
-    def _spec(self, planned: PlannedStep, step: StepRecord) -> StepSpec:
+    def _make_spec(self, planned: PlannedStep, step: StepRecord) -> StepSpec:
         folder = self.run.step_folder(planned.name)
         inputs = {}
         for name, entry in planned.inputs.items():
             if entry.path is not None:
-                inputs[name] = self._untouchable(folder, name, self._here(entry.path))
+                inputs[name] = self._protected_input(folder, name, self._current_path(entry.path))
             elif entry.step is not None and entry.output is not None:
-                inputs[name] = self._output(entry.step, entry.output)
+                inputs[name] = self._output_path(entry.step, entry.output)
                 if not inputs[name].exists():
                     raise UserError(
                         f"{entry.step} has not written its output {entry.output}, which {planned.name} needs.",
@@ -349,15 +357,17 @@ class Runner:
             project=self.run.project,
             folder=folder,
             image=planned.image,
-            code=self._code(planned, folder) if planned.code else None,
-            includes=tuple(map(self._here, planned.includes)),
+            code=self._code_path(planned, folder) if planned.code else None,
+            includes=tuple(map(self._current_path, planned.includes)),
             inputs=inputs,
-            outputs={name: (self._output(planned.name, name), is_file) for name, is_file in planned.outputs.items()},
+            outputs={
+                name: (self._output_path(planned.name, name), is_file) for name, is_file in planned.outputs.items()
+            },
             ranks=planned.ranks,
             processes=planned.processes,
             distribution=planned.distribution,
             shm_size=planned.shm_size,
-            debug=self._debug(planned, step),
+            debug=self._allot_debug_ports(planned, step),
             metrics=planned.metrics,
             published_options="--remote_debug" in planned.command,
             parallel=PARALLEL_DRIVER in planned.command,
@@ -365,41 +375,44 @@ class Runner:
             snapshots=Snapshots(self.run.kind, self._plan.redact) if self._plan.snapshots else None,
         )
 
-    def _untouchable(self, folder: Path, name: str, path: Path) -> Path:
-        """An input such that a step that writes to it changes no other run; containers see inputs for reading only."""
+    def _protected_input(self, folder: Path, name: str, path: Path) -> Path:
+        """An input's path; it is copied if a step that writes to it would change another run."""
         if self.run.engine != "process":
+            # Containers get their inputs read-only.
             return path
-        # Of a run of this machine, or what was fetched of one in a workspace, and is fetched only once.
-        taken = path.is_relative_to(self.run.folder.parent) or (
+        # Another run's output on this machine, or one that was fetched from a workspace, which happens only once.
+        from_run = path.is_relative_to(self.run.folder.parent) or (
             "--from-run" in self.run.options and path.is_relative_to(cache_folder())
         )
-        if not taken:
+        if not from_run:
             return path
-        from .own_copy import own_copy
 
-        return own_copy(path, folder / "inputs" / name)
+        from .step_copies import copy_for_step
 
-    def _code(self, planned: PlannedStep, folder: Path) -> Path:
-        """A step's code; where it is an earlier run's, a copy, which the step may write to."""
+        return copy_for_step(path, folder / "inputs" / name)
+
+    def _code_path(self, planned: PlannedStep, folder: Path) -> Path:
+        """The path of a step's code; code of an earlier run is copied, because the step may write to it."""
         assert planned.code is not None
-        code = self._here(planned.code)
+        code = self._current_path(planned.code)
         if not code.is_relative_to(self.run.folder.parent):
             return code
-        from .own_copy import code_again
 
-        return code_again(code, folder / "code-taken-over")
+        from .step_copies import copy_code
 
-    def _output(self, step: str, name: str) -> Path:
-        """Where an output lies: a folder, or a file in a folder of its own."""
+        return copy_code(code, folder / "code-taken-over")
+
+    def _output_path(self, step: str, name: str) -> Path:
+        """The path of an output: a folder, or a file in a folder of its own."""
         folder = self.run.step_folder(step) / "data" / name
         return folder / name if self._planned[step].outputs[name] else folder
 
-    def _debug(self, planned: PlannedStep, step: StepRecord) -> StepDebug | None:
+    def _allot_debug_ports(self, planned: PlannedStep, step: StepRecord) -> StepDebug | None:
         if planned.debug is None:
             return None
         from ..engines.ports import next_free
 
-        # They were free when the run was submitted; that may have been hours ago.
+        # The planned ports were free when the run was submitted, which may have been hours ago.
         others = {port for other in self._running for port in other.record.ports.values()}
         with reservations.choosing():
             step.ports = next_free(planned.debug.ports, frozenset(others), self._own_ports())
@@ -415,8 +428,8 @@ class Runner:
             summaries=planned.debug.summaries,
         )
 
-    def _say(self, planned: PlannedStep, text: str) -> None:
-        """Put a line into a step's log, where a person looks first."""
+    def _write_to_log(self, planned: PlannedStep, text: str) -> None:
+        """Append a line to a step's log."""
         path = self.run.log(self._steps[planned.name], 0)
         make_folder(path.parent)
         with contextlib.suppress(OSError), open_file(path, "a", encoding="utf-8") as file:
@@ -424,40 +437,43 @@ class Runner:
 
     # While steps run
 
-    def _look(self) -> None:
+    def _poll_steps(self) -> None:
         for running in list(self._running):
             code = running.process.poll()
-            if code is None and running.too_long:
+            if code is None and running.has_timed_out:
                 running.process.end()
                 self._running.remove(running)
-                self._close(running, 124, f"it ran for longer than {running.planned.seconds} s, its `trial_timeout`")
+                self._record_end(
+                    running, 124, f"it ran for longer than {running.planned.seconds} s, its `trial_timeout`"
+                )
                 self._changed = True
                 continue
             if not running.configured and running.planned.debug is not None:
-                self._look_for_listeners(running, ended=code is not None)
+                self._write_configurations_once_listening(running, ended=code is not None)
             if code is not None:
                 self._running.remove(running)
-                self._close(running, code)
+                self._record_end(running, code)
                 self._changed = True
 
-    def _look_for_listeners(self, running: _Running, ended: bool) -> None:
-        """Write a step's launch configurations once it can be attached to."""
-        listening = of_step(self.run, running.record)
+    def _write_configurations_once_listening(self, running: _Running, ended: bool) -> None:
+        """Write a step's launch configurations once a debugger can attach to it."""
+        listening = attachables_of_step(self.run, running.record)
         if not listening:
             return
         now = time.monotonic()
-        running.seen = running.seen or now
-        if len(listening) < expected(self.run, running.record) and now - running.seen < RANKS_SECONDS and not ended:
+        running.first_listening_at = running.first_listening_at or now
+        missing = len(listening) < count_expected_ranks(self.run, running.record)
+        if missing and now - running.first_listening_at < RANKS_SECONDS and not ended:
             return
         running.configured = True
         try:
-            # After an error only what holds there can be attached to.
+            # With on_error a debugger can only attach to the ranks that hold at an exception.
             write_configurations(self.run, listening if self.run.on_error else None)
         except (UserError, OSError) as error:
-            # launch.json is broken at this moment; `pipeline.attach` writes it later.
+            # launch.json may just be edited; `pipeline.attach` writes it later.
             log(str(error))
 
-    def _close(self, running: _Running, code: int, reason: str = "") -> None:
+    def _record_end(self, running: _Running, code: int, reason: str = "") -> None:
         step = running.record
         step.exit_code = code
         step.end()
@@ -470,8 +486,8 @@ class Runner:
         self._save_soon()
 
     def _fill_artifacts(self, planned: PlannedStep) -> None:
-        """Let an output called `artifacts` be what the step has left in its outputs and logs, as in Azure ML."""
-        target = self._output(planned.name, ARTIFACTS) if planned.outputs.get(ARTIFACTS) is False else None
+        """Fill an output called `artifacts` with the step's outputs and logs, as Azure ML does."""
+        target = self._output_path(planned.name, ARTIFACTS) if planned.outputs.get(ARTIFACTS) is False else None
         if target is None or not target.is_dir() or any(target.iterdir()):
             return
         try:
@@ -481,16 +497,16 @@ class Runner:
         except OSError as error:
             log(f"the artifacts of {planned.name} cannot be copied: {error}")
 
-    def _end_all(self) -> None:
+    def _end_all_steps(self) -> None:
         for running in self._running:
             running.process.end()
         self._running.clear()
         self._engine.end_run(self.run.run_id)
 
     def _link_outputs(self) -> None:
-        """The pipeline's own outputs, in the run's folder: links to those of its steps."""
+        """Link the pipeline's own outputs, in the run's folder, to those of its steps."""
         for name, (step, output) in self._plan.outputs.items():
-            place = self._output(step, output)
+            place = self._output_path(step, output)
             if place.exists():
                 make_folder(self.run.folder / "outputs")
                 link = self.run.folder / "outputs" / name
@@ -506,21 +522,21 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def main(folder: Path) -> int:
-    """Do the run of a folder; the exit code is for nobody but the curious."""
+    """Run the steps of the run in a folder; the exit code is not used."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     tracebacks.install()
     signal.signal(signal.SIGTERM, interrupt)
-    with store.taking(folder):
-        store.note_runner(folder, os.getpid())
+    with store.takeover_lock(folder):
+        store.record_runner(folder, os.getpid())
         run = records.load(folder)
     if run is None or run.final:
         return 1
     try:
-        Runner(run, plans.load(folder)).do()
-        # For the next run's steps, which write none: nobody waits any more.
+        Runner(run, plans.load(folder)).execute()
+        # The next run's steps write no byte code themselves. Now no user waits for it.
         byte_code.compile_folder(Path(DEBUGGEE))
     except UserError as error:
         # The engine is gone.
@@ -529,32 +545,32 @@ def main(folder: Path) -> int:
     except Exception as error:
         log(tracebacks.formatted(error))
         if not run.final:
-            told = unexpected_errors.explain(error, "the runner", run.project)
-            reason = told.problem if told else "the runner itself failed; see runner.log in the run's folder"
+            explained = unexpected_errors.explain(error, "the runner", run.project)
+            reason = explained.problem if explained else "the runner itself failed; see runner.log in the run's folder"
             store.close(run, records.FAILED, reason)
         return 1
     return 0
 
 
-def start(run: RunRecord, warmed: subprocess.Popen[bytes] | None = None) -> None:
-    """Start a run's runner and let it go its own way, whatever becomes of this process and its terminal.
+def start(run: RunRecord, waiting: subprocess.Popen[bytes] | None = None) -> None:
+    """Start a run's runner, which goes on when this process or its terminal ends.
 
     Args:
         run: The run.
-        warmed: A runner that waits to be told its run.
+        waiting: A runner that waits to be given its run.
     """
-    child = warmed if warmed is not None and warm.told(warmed, run.folder) else None
+    child = waiting if waiting is not None and warm_runner.send_run(waiting, run.folder) else None
     if child is None:
         with append_log(run.folder / "runner.log") as file:
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file}
-            child = spawn(warm.MODULE, [str(run.folder)], cwd=run.folder, **streams)
-    # It is meant to outlive this command, so nobody waits for it.
+            child = spawn(warm_runner.MODULE, [str(run.folder)], cwd=run.folder, **streams)
+    # It is meant to outlive this command. A return code avoids the warning for a process that is not waited for.
     child.returncode = 0
-    store.note_runner(run.folder, child.pid)
+    store.record_runner(run.folder, child.pid)
 
 
-def _wait_warm(engine: str) -> int:
-    """Load what a run takes, then do the run that standard input names."""
+def _wait_for_run(engine: str) -> int:
+    """Load what a run needs, then run the folder that is read from standard input."""
     with contextlib.suppress(UserError):
         chosen = engines.choose(engine)[0].name
         engines.load_steps(chosen)
@@ -566,10 +582,10 @@ def _wait_warm(engine: str) -> int:
     from ..engines import ports
 
     assert launch_json and ports
-    told = sys.stdin.buffer.read()
-    if not told:
+    received = sys.stdin.buffer.read()
+    if not received:
         return 0
-    folder = Path(os.fsdecode(told))
+    folder = Path(os.fsdecode(received))
     file = os.open(folder / "runner.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for stream in (1, 2):
         os.dup2(file, stream)
@@ -579,4 +595,4 @@ def _wait_warm(engine: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_wait_warm(sys.argv[2]) if sys.argv[1] == "--warm" else main(Path(sys.argv[1])))
+    sys.exit(_wait_for_run(sys.argv[2]) if sys.argv[1] == "--warm" else main(Path(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""The runs of a project: made, listed, found; and one whose runner is gone, recognised as such."""
+"""The runs of a project: creates, lists and finds them, and recognises runs whose runner is gone."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .. import process_identity as identity
 from ..errors import UserError
 from ..private import FOLDER, touch
 from ..project import read_json, remove_leftovers, state_folder, write_json
-from . import begun, given
+from . import active_markers, source_secrets
 from . import plan as plans
 from . import record as records
 from .record import RunRecord
 
-#: Seconds that a run may be without a runner: it is just being started.
+#: Seconds that a run may have no runner, because it is being started.
 STARTING_SECONDS = 10.0
-#: Seconds for another process to take a run over, or to end what is left of it.
+#: Seconds to wait for the process that takes a run over, or ends what is left of it.
 TAKING_SECONDS = 30.0
 
 
 def runs_folder(project: Path, *, reading: bool = False) -> Path:
-    """Where a project's runs are kept; as :func:`workflows.project.state_folder`."""
+    """The folder of a project's runs; for ``reading`` see :func:`workflows.project.state_folder`."""
     return state_folder(project, "runs", reading=reading)
 
 
 def new_run(project: Path, kind: str, name: str, engine: str) -> RunRecord:
-    """A folder and an id for a new run."""
+    """Create the folder and the id of a new run."""
     from ..locks import hold
 
     root = runs_folder(project)
@@ -43,10 +43,10 @@ def new_run(project: Path, kind: str, name: str, engine: str) -> RunRecord:
         number = int((read_json(root / "counter.json") or {}).get("last", 0)) + 1
         number = max(number, 1 + max((found for _folder, found in _folders(root)), default=0))
         write_json(root / "counter.json", {"last": number})
-        # The end of it tells runs of two projects apart.
+        # The random suffix distinguishes runs of two projects.
         run_id = f"{plain}-{number}-{secrets.token_hex(3)}"
         folder = root / run_id
-        begun.note(folder)
+        active_markers.mark_active(folder)
         folder.mkdir(FOLDER)
     return RunRecord(
         run_id, number, kind, name, folder, project, engine, created=time.time(), stamp=clock.current_moment()
@@ -57,7 +57,7 @@ def _folders(root: Path) -> Iterator[tuple[Path, int]]:
     try:
         entries = list(os.scandir(root))
     except FileNotFoundError:
-        # It could not be made, on a full disk.
+        # On a full disk the folder could not be made.
         return
     for entry in entries:
         match = re.fullmatch(r".+-(\d{1,9})-[0-9a-f]{6}", entry.name)
@@ -65,53 +65,53 @@ def _folders(root: Path) -> Iterator[tuple[Path, int]]:
             yield Path(entry.path), int(match[1])
 
 
-def name_of(folder: Path) -> str:
-    """The name in a run's id, before its number."""
+def name_from_folder(folder: Path) -> str:
+    """The pipeline's or experiment's name in a run's folder name, which is before the number."""
     return folder.name.rsplit("-", 2)[0]
 
 
 def all_runs(project: Path, kind: str) -> list[RunRecord]:
-    """Every run of a kind, the latest first."""
+    """List every run of a kind, the latest first."""
     found = sorted(_folders(runs_folder(project, reading=True)), key=lambda pair: -pair[1])
     loaded = (records.load(folder) for folder, _number in found)
-    return [recovered(run) for run in loaded if run is not None and run.kind == kind]
+    return [check_interrupted(run) for run in loaded if run is not None and run.kind == kind]
 
 
 def latest_runs(project: Path, kind: str, names: Collection[str], limit: int | None) -> list[RunRecord]:
-    """Runs of those names, the latest first; no more are read than are returned.
+    """List runs with certain names, the latest first. Only records that are returned are read.
 
     Args:
         project: The project's folder.
         kind: ``pipeline`` or ``experiment``.
-        names: What they may be called, as in their ids.
+        names: Their names, as in their ids.
         limit: How many at most; None for all.
     """
     found: list[RunRecord] = []
     for folder, _number in sorted(_folders(runs_folder(project, reading=True)), key=lambda pair: -pair[1]):
         if limit is not None and len(found) >= limit:
             break
-        run = records.load(folder) if name_of(folder) in names else None
+        run = records.load(folder) if name_from_folder(folder) in names else None
         if run is not None and run.kind == kind:
-            found.append(recovered(run))
+            found.append(check_interrupted(run))
     return found
 
 
 def count_runs(project: Path) -> Counter[str]:
-    """How many runs there are by name, told from the folders' names alone."""
-    return Counter(name_of(folder) for folder, _number in _folders(runs_folder(project, reading=True)))
+    """Count the runs by name. Only folder names are read."""
+    return Counter(name_from_folder(folder) for folder, _number in _folders(runs_folder(project, reading=True)))
 
 
 def active_runs(project: Path, kind: str) -> list[RunRecord]:
-    """The runs that are not over, the latest first."""
+    """List the runs that are not over, the latest first."""
     return [run for run in all_runs(project, kind) if not run.final]
 
 
 @contextlib.contextmanager
-def submitting(project: Path) -> Iterator[None]:
-    """One submission at a time in a project, for the moment in which a run is made.
+def submission_lock(project: Path) -> Iterator[None]:
+    """Hold the lock for creating a run, so that a project has one submission at a time.
 
     Raises:
-        UserError: Another one takes too long.
+        UserError: Another submission takes too long.
     """
     from ..locks import HeldError, hold
 
@@ -126,44 +126,47 @@ def submitting(project: Path) -> Iterator[None]:
 
 
 def find_run(project: Path, kind: str, wanted: str | None) -> RunRecord:
-    """A run by its number, its id, its name (then the latest of that), or the beginning of its id.
+    """Find a run by its number, its id, its name (the latest one with that name), or the beginning of its id.
 
-    Without any the latest.
+    Args:
+        project: The project's folder.
+        kind: ``pipeline`` or ``experiment``.
+        wanted: What was typed; None for the latest run.
 
     Raises:
-        UserError: There is none.
+        UserError: There is none, or there are several.
     """
     if wanted is not None and not wanted.strip():
-        # A variable of a shell's that is not set: the latest one may be somebody else's work.
+        # An unset variable of a shell, for example. The latest run may not be the one that was meant.
         raise UserError("--run is empty.", f"Name a run, by number or id: inv {kind}.list")
     found = sorted(_folders(runs_folder(project, reading=True)), key=lambda pair: -pair[1])
-    ways: list[Callable[[Path, int], bool]] = [lambda folder, number: True]
+    tests: list[Callable[[Path, int], bool]] = [lambda folder, number: True]
     if wanted:
-        ways = [
+        tests = [
             lambda folder, number: wanted == str(number),
-            lambda folder, number: wanted in (folder.name, name_of(folder)),
+            lambda folder, number: wanted in (folder.name, name_from_folder(folder)),
             lambda folder, number: folder.name.startswith(wanted),
         ]
-    for meant in ways:
-        matching = [folder for folder, number in found if meant(folder, number)]
-        if wanted and len({name_of(folder) for folder in matching}) > 1:
-            # A beginning of several names: the wrong one might be canceled.
+    for matches_run in tests:
+        matching = [folder for folder, number in found if matches_run(folder, number)]
+        if wanted and len({name_from_folder(folder) for folder in matching}) > 1:
+            # Several names begin like this: the wrong run might be canceled.
             names = ", ".join(folder.name for folder in matching[:5])
             raise UserError(f"{wanted} may be one of several runs.", f"Name one by its number or id: {names}")
         for folder in matching:
             run = records.load(folder)
             if run is not None and run.kind == kind:
                 if run.in_workspace:
-                    given.keep_secrets(run)
-                return recovered(run)
+                    source_secrets.keep_secrets(run)
+                return check_interrupted(run)
     if wanted:
-        # By the id that the workspace gave it.
+        # The id that the workspace has given a run differs from its folder's name.
         runs = [run for folder, _number in found if (run := records.load(folder)) and run.kind == kind]
         matches = [run for run in runs if run.in_workspace and run.run_id.startswith(wanted)]
         if len({run.run_id for run in matches}) > 1:
             raise UserError(f"{wanted} may be one of several runs.", "Name one by its number or whole id.")
         if matches:
-            return recovered(matches[0])
+            return check_interrupted(matches[0])
     if not wanted:
         name = " NAME" if kind == "experiment" else ""
         raise UserError(f"No {kind} of this project has been run yet.", f"First: inv {kind}.debug{name}")
@@ -171,110 +174,110 @@ def find_run(project: Path, kind: str, wanted: str | None) -> RunRecord:
 
 
 def refresh(run: RunRecord) -> RunRecord:
-    """What is known of a run by now."""
-    return recovered(records.load(run.folder) or run)
+    """Read a run's record again, and check whether it was interrupted."""
+    return check_interrupted(records.load(run.folder) or run)
 
 
 def runner_file(folder: Path) -> Path:
-    """Where the runner's process id and start time are kept."""
+    """The file with the process id and the start time of a run's runner."""
     return folder / "runner.json"
 
 
-def note_runner(folder: Path, pid: int) -> None:
-    """Keep which process runs a run."""
+def record_runner(folder: Path, pid: int) -> None:
+    """Record which process is a run's runner."""
     found = identity.identify(pid)
     if found is not None:
         write_json(runner_file(folder), found)
 
 
 def runner_is_alive(run: RunRecord) -> bool:
-    """Whether somebody does a run's steps; also somebody on another machine who shares the folder."""
+    """Whether a run's runner is alive, on this machine or on another one that shares the folder."""
     known = read_json(runner_file(run.folder))
     return known is not None and identity.is_alive(known)
 
 
 def runner_pid(run: RunRecord) -> int | None:
-    """The process that does a run's steps; None where it is gone, or where no signal reaches it."""
+    """The process id of a run's runner; None if it is gone or runs on another machine."""
     known = read_json(runner_file(run.folder))
     return int(known["pid"]) if known and identity.is_alive(known) and identity.shares_pid_namespace(known) else None
 
 
-def recovered(run: RunRecord) -> RunRecord:
-    """The run; where it is not over and nobody does its steps, it is ended and recorded as interrupted."""
+def check_interrupted(run: RunRecord) -> RunRecord:
+    """Return a run; one that is not over but whose runner is gone is first ended and recorded as interrupted."""
     if run.final or run.foreign or run.in_workspace or runner_is_alive(run):
-        # One in a workspace goes on there, whoever follows it here.
+        # A run in a workspace goes on there, whether or not a process follows it here.
         return run
     try:
-        with taking(run.folder):
-            return _recovered(run)
+        with takeover_lock(run.folder):
+            return _check_interrupted_locked(run)
     except OSError:
-        # No lock can be made, on a full disk for one.
-        return _recovered(run)
+        # The lock cannot be made, for example on a full disk.
+        return _check_interrupted_locked(run)
 
 
-def taking(folder: Path) -> AbstractContextManager[None]:
-    """The moment in which a runner takes its run over, or another command finds that none will."""
+def takeover_lock(folder: Path) -> AbstractContextManager[None]:
+    """The lock that a runner holds while it takes its run over, and a command while it ends an interrupted run."""
     from ..locks import hold
 
     return hold(folder / "taking", TAKING_SECONDS)
 
 
-def _recovered(run: RunRecord) -> RunRecord:
-    # Read again: it may have ended, or begun, between the two looks.
+def _check_interrupted_locked(run: RunRecord) -> RunRecord:
+    # Read again: it may have ended or begun since it was read.
     run = records.load(run.folder) or run
     starting = not runner_file(run.folder).exists() and run.seconds < STARTING_SECONDS
-    if run.final or runner_is_alive(run) or (starting and not begun.abandoned(run.folder)):
+    if run.final or runner_is_alive(run) or (starting and not active_markers.is_abandoned(run.folder)):
         return run
     end_processes(run)
     reason = "its runner was killed, or the machine went down"
     if (short := storage.shortage(run.folder)) is not None:
         reason = f"its runner could not record its end: {short.problem}"
     remove_leftovers(run.folder)
-    # On a full disk it is told all the same, and recorded by a later command.
+    # On a full disk the caller still gets the state, and a later command records it.
     with contextlib.suppress(OSError):
         close(run, records.INTERRUPTED, reason)
     return run
 
 
-def sweep(project: Path) -> None:
-    """End what runners have left that were killed, and take away what commands have left half made.
+def clean_up(project: Path) -> None:
+    """End the runs of killed runners, and remove incomplete folders of killed commands.
 
-    Every command begins with it, so it never keeps one from its work.
+    Every command begins with this, so it never raises.
     """
-    for folder in begun.unfinished(project):
+    for folder in active_markers.unfinished_folders(project):
         with contextlib.suppress(OSError, UserError):
             run = records.load(folder)
             if run is None:
-                begun.remove_half_made(folder)
+                active_markers.remove_half_made(folder)
             elif run.foreign:
                 continue
-            elif recovered(run).final:
-                begun.forget(folder)
+            elif check_interrupted(run).final:
+                active_markers.remove_marker(folder)
 
 
 def replace_abandoned(
-    project: Path, kind: str, same: Callable[[RunRecord], bool], say: Callable[[str], object], seconds: float
+    project: Path, kind: str, same: Callable[[RunRecord], bool], report: Callable[[str], object], seconds: float
 ) -> None:
-    """End the runs on this machine whose commands were killed: the same command comes again in their place.
+    """End the runs on this machine whose commands were killed, before the same command begins another run.
 
     Args:
         project: The project's folder.
         kind: ``pipeline`` or ``experiment``.
-        same: Whether a run is what this command would begin.
-        say: Told of each.
+        same: Whether a run is the one that this command would begin.
+        report: Gets a note for each run that is ended.
         seconds: As for :func:`cancel`.
     """
-    for folder in begun.unfinished(project):
-        run = records.load(folder) if begun.abandoned(folder) else None
+    for folder in active_markers.unfinished_folders(project):
+        run = records.load(folder) if active_markers.is_abandoned(folder) else None
         if run is None or run.final or run.kind != kind or run.in_workspace or run.foreign or not same(run):
             continue
         if not cancel(run, seconds).final:
             continue
-        say(f"  note: the run {run.run_id} was ended, its command had been killed")
+        report(f"  note: the run {run.run_id} was ended, its command had been killed")
 
 
 def close(run: RunRecord, status: str, reason: str) -> None:
-    """Record a run, and those of its steps that are not over, as ended; what they have written stays in its folder."""
+    """Record a run, and those of its steps that are not over, as ended. The files of the run's folder stay."""
     if not run.in_workspace:
         from ..engines.work_folder import settle
 
@@ -290,13 +293,13 @@ def close(run: RunRecord, status: str, reason: str) -> None:
     run.status, run.reason = status, reason
     run.end()
     records.save(run)
-    begun.forget(run.folder)
+    active_markers.remove_marker(run.folder)
     with contextlib.suppress(OSError):
-        plans.settle(run.folder)
+        plans.remove_secrets(run.folder)
 
 
 def end_processes(run: RunRecord) -> None:
-    """End whatever of a run is still there."""
+    """End all processes and containers of a run."""
     from .. import engines
 
     try:
@@ -318,7 +321,7 @@ def end_follower(run: RunRecord) -> None:
 
 
 def _wake(run: RunRecord) -> None:
-    """Have a runner that was stopped by a signal go on."""
+    """Continue a runner that was stopped by a signal."""
     import signal
 
     pid = runner_pid(run)
@@ -328,11 +331,14 @@ def _wake(run: RunRecord) -> None:
 
 
 def cancel(run: RunRecord, seconds: float) -> RunRecord:
-    """End everything of a run at once.
+    """Cancel a run and end all of its processes.
 
     Args:
         run: The run.
-        seconds: How long its runner may take, before it is ended itself.
+        seconds: How long its runner may take before it is killed.
+
+    Raises:
+        UserError: The run belongs to the project that this one was copied from.
     """
     run = refresh(run)
     if run.final:
@@ -345,7 +351,7 @@ def cancel(run: RunRecord, seconds: float) -> RunRecord:
     try:
         touch(run.folder / "cancel")
     except OSError:
-        # On a full disk there is another way to tell its runner.
+        # On a full disk the runner gets a signal instead.
         end_follower(run)
     _wake(run)
     deadline = time.monotonic() + seconds
@@ -354,7 +360,7 @@ def cancel(run: RunRecord, seconds: float) -> RunRecord:
         if run.final:
             return run
         time.sleep(0.02)
-    # It hangs, or was stopped by a signal.
+    # The runner hangs.
     pid = runner_pid(run)
     if pid is not None:
         import signal

@@ -1,4 +1,4 @@
-"""What every story does to submit a run: ports, records, the start; and what takes a failed submission away."""
+"""What pipelines and experiments share when a run is submitted: ports, records, the start, and the clean-up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..engines.docker_client import engine_answers
 from ..engines.steps import StepDebug, StepEngine, StepSpec
 from ..errors import UserError
 from ..private import touch
-from . import begun, runner, store
+from . import active_markers, runner, store
 from . import plan as plans
 from . import record as records
 from .plan import Plan
@@ -22,15 +22,15 @@ from .record import RunRecord, StepRecord
 
 
 def wanted_base(console: Console, wanted: int, count: int) -> int:
-    """The first of consecutive debug ports that begin where a person counts on it.
+    """Choose the first of consecutive debug ports, which is the configured one if that is possible.
 
     Args:
-        console: Where to say that others are used.
-        wanted: The setting's port; 0 for a free one.
-        count: How many, one for each rank.
+        console: Gets a note if other ports are used.
+        wanted: The port of the setting; 0 for a free one.
+        count: How many ports, one for each rank.
 
     Raises:
-        UserError: One of them is held by a program that is not of this kind; it is named.
+        UserError: A program of another kind holds one of them.
     """
     if wanted + count > 65536:
         raise UserError(
@@ -39,21 +39,21 @@ def wanted_base(console: Console, wanted: int, count: int) -> int:
         )
     if not ports.may_listen(wanted or 65535):
         raise UserError(f"Only root may listen on port {wanted}.", "Choose a port from 1024 on.")
-    base, word = ports.pick("debug_port", wanted, frozenset(), _container_on)
-    if word and count == 1:
-        console.line(f"  note: {word}")
+    base, note = ports.pick("debug_port", wanted, frozenset(), _container_on)
+    if note and count == 1:
+        console.line(f"  note: {note}")
     moved = min(free_ports(base, count, frozenset()).values())
     held = next((port for port in range(base, base + count) if not ports.is_free(port)), None)
     if moved != base and wanted and held is not None:
-        _other, word = ports.pick("debug_port", held, frozenset(), _container_on)
-        console.line(f"  note: {word.partition(', so')[0]}, so the ranks' ports begin at {moved}")
-    elif word and count > 1:
-        console.line(f"  note: {word.partition(', so')[0]}, so the ranks' ports begin at {moved}")
+        _other, note = ports.pick("debug_port", held, frozenset(), _container_on)
+        console.line(f"  note: {note.partition(', so')[0]}, so the ranks' ports begin at {moved}")
+    elif note and count > 1:
+        console.line(f"  note: {note.partition(', so')[0]}, so the ranks' ports begin at {moved}")
     return moved
 
 
 def free_ports(base: int, count: int, taken: frozenset[int]) -> dict[int, int]:
-    """Consecutive free ports by number from 0, from ``base`` on where these are free."""
+    """Consecutive free ports by number from 0; they begin at ``base`` if those are free."""
     first = base if base + count <= 65536 else 1024
     return ports.next_free({number: first + number for number in range(count)}, taken)
 
@@ -63,13 +63,13 @@ def _container_on(port: int) -> tuple[str, bool] | None:
 
 
 def step_records(run: RunRecord, plan: Plan, engine: StepEngine, names: Callable[[str, int], str]) -> list[StepRecord]:
-    """The run's steps as they are before the first is started.
+    """The records of a run's steps before the first one is started.
 
     Args:
         run: The run.
         plan: Its plan.
-        engine: Knows where the steps' code will lie.
-        names: The launch configuration's name for a step and a rank.
+        engine: The engine, which determines the paths of the steps' code.
+        names: Returns the launch configuration's name for a step and a rank.
     """
     found = []
     for step in plan.steps:
@@ -99,16 +99,16 @@ def step_records(run: RunRecord, plan: Plan, engine: StepEngine, names: Callable
     return found
 
 
-def start(run: RunRecord, plan: Plan, warmed: subprocess.Popen[bytes] | None = None) -> None:
-    """Keep a run's plan and record, and start its runner, or tell one that waits."""
+def start(run: RunRecord, plan: Plan, waiting: subprocess.Popen[bytes] | None = None) -> None:
+    """Write a run's plan and record, and start its runner or use one that waits."""
     plans.save(plan, run.folder)
     records.save(run)
-    runner.start(run, warmed)
+    runner.start(run, waiting)
 
 
 def discard(run: RunRecord) -> None:
-    """Take away what a submission that failed has made."""
+    """Remove what a failed submission has made."""
     touch(run.folder / "cancel")
     store.end_processes(run)
     shutil.rmtree(run.folder, ignore_errors=True)
-    begun.forget(run.folder)
+    active_markers.remove_marker(run.folder)

@@ -1,4 +1,4 @@
-"""The trials of a sweep: which is the best, and what takes its outputs for those of the sweep."""
+"""Chooses the best trial of a sweep, whose outputs become those of the sweep."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from ..private import make_folder
 from .plan import PlannedBest
 from .record import RunRecord, StepRecord
 
-#: Bytes of what a trial has logged in which its last value is looked for.
-_TAIL = 1 << 20
-#: What a sweep has of its best trial.
+#: Bytes at the end of a trial's metrics file that are searched for its last value.
+_TAIL_BYTES = 1 << 20
+#: The folders that a sweep has of its best trial.
 _FOLDERS = ("data", "outputs", "logs")
 
 
-def choose(run: RunRecord, step: StepRecord, best: PlannedBest) -> str:
+def take_best_trial(run: RunRecord, step: StepRecord, best: PlannedBest) -> str:
     """Make the best trial's outputs those of the sweep.
 
     Args:
-        run: The run, in which at least one of the trials has done its work.
+        run: The run, in which at least one of the trials has completed.
         step: The sweep's own step.
         best: How the trials are compared.
 
     Returns:
-        What is said of it.
+        A line for the sweep's log.
 
     Raises:
         OSError: The links cannot be made.
     """
     done = [name for name in best.trials if run.step(name).ended_well]
-    scores = {name: score for name in done if (score := _score(run, run.step(name), best.metric)) is not None}
+    scores = {name: score for name in done if (score := _read_score(run, run.step(name), best.metric)) is not None}
     if scores:
         sign = -1 if best.goal == "minimize" else 1
         chosen = max(scores, key=lambda name: sign * scores[name])
@@ -50,12 +50,12 @@ def choose(run: RunRecord, step: StepRecord, best: PlannedBest) -> str:
     return text
 
 
-def _score(run: RunRecord, step: StepRecord, metric: str) -> float | None:
-    """The last value that a trial has logged of a metric, by azureml-core's run or by mlflow; None for no number."""
+def _read_score(run: RunRecord, step: StepRecord, metric: str) -> float | None:
+    """The last value of a metric that a trial has logged with azureml-core or mlflow; None if it is not a number."""
     from ..experiments import mlflow_reader
     from ..experiments.metrics import read_logged
 
-    logged = read_logged(run.events(step).with_name("metrics.jsonl"), _TAIL).last()
+    logged = read_logged(run.events(step).with_name("metrics.jsonl"), _TAIL_BYTES).last()
     tracked = mlflow_reader.read_run(run.step_folder(step.name), step.run_id, last=True).last()
     value = logged.get(metric, tracked.get(metric))
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):

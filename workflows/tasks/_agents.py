@@ -23,11 +23,11 @@ def show_sessions(
         run_id: The run; empty for the service.
         number: The run's number.
     """
-    from ..runs import agents
+    from ..runs import agent_sessions
 
-    found = agents.sessions(project, run_id)
+    found = agent_sessions.list_sessions(project, run_id)
     for one in found:
-        console.line(one.line(agents.take_over_command(story, number)))
+        console.line(one.description(agent_sessions.take_over_command(story, number)))
     return [one.as_json() for one in found]
 
 
@@ -37,14 +37,14 @@ def take_over(console: Console, project: Path, run_id: str) -> list[dict[str, An
     Raises:
         UserError: One does not end.
     """
-    from ..runs import agents
+    from ..runs import agent_sessions
 
-    found = agents.sessions(project, run_id)
+    found = agent_sessions.list_sessions(project, run_id)
     if not found:
         console.line("No agent is attached.")
         return []
     with console.step("take over") as step:
-        step.report_wait(f"the next stop of {', '.join(one.what for one in found)}")
-        agents.take_over(found)
+        step.report_wait(f"the next stop of {', '.join(one.target for one in found)}")
+        agent_sessions.take_over(found)
         step.text = f"{', '.join(one.client for one in found)}: ended; the program goes on"
     return [one.as_json() for one in found]

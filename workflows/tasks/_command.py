@@ -358,12 +358,12 @@ def _run_task(call: Command, function: Callable[..., None], values: dict[str, An
 
 def _remove_leftovers(project: Path) -> None:
     """Remove what killed runners of the project have left. Nothing is imported if no run is unfinished."""
-    from ..runs import begun
+    from ..runs import active_markers
 
-    if any(begun.unfinished(project)):
+    if any(active_markers.unfinished_folders(project)):
         from ..runs import store
 
-        store.sweep(project)
+        store.clean_up(project)
 
 
 def _project_folder(call: Command) -> Path | None:

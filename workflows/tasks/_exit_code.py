@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-from ..runs import begun
+from ..runs import active_markers
 from ._closed_output import discard_unwritable
 
 _COMMANDS = frozenset(("inv", "inv.exe", "invoke", "invoke.exe", "azureml-debug", "azureml-debug.exe", "__main__.py"))
@@ -52,7 +52,7 @@ def _is_only_task() -> bool:
 
 def _leave() -> None:
     """The last of what is done at the interpreter's end, since it was registered first."""
-    if begun.leave() and _exit_codes and _NO_OTHER_FUNCTIONS:
+    if active_markers.release_own() and _exit_codes and _NO_OTHER_FUNCTIONS:
         if "logging" in sys.modules:
             import logging
 

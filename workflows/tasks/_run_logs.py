@@ -110,7 +110,7 @@ def stream_run(
         sources += [(f"{one.name}, image", None, run.build_log(one)) for one in chosen]
 
     def holds(step: StepRecord) -> bool:
-        states = {one.state for one in attachable.of_step(watched.now(), step) if one.open}
+        states = {one.state for one in attachable.attachables_of_step(watched.now(), step) if one.is_open}
         # One that has just opened its port is about to hold; one that has been let go holds nobody up.
         return attachable.WAITING in states and attachable.LISTENING not in states
 

@@ -104,9 +104,9 @@ def remark(found: Sequence[Attachable], reason: str) -> str:
             attachable.CLOSED: "no debugger can be let in on",
             attachable.OUT_OF_REACH: "cannot be reached from here on",
         }[one.state]
-        if one.state == attachable.WAITING and one.what:
-            word = f"holds at {one.what}, for a debugger on"
-        texts.append(f"{rank}{word} {one.where}")
+        if one.state == attachable.WAITING and one.error_text:
+            word = f"holds at {one.error_text}, for a debugger on"
+        texts.append(f"{rank}{word} {one.address}")
     return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more ranks" if len(texts) > 3 else "")
 
 
@@ -116,20 +116,21 @@ def check_not_attached(found: Sequence[Attachable]) -> None:
     Raises:
         UserError: Another one is attached.
     """
-    from ..runs import agents, attachable
+    from ..runs import agent_sessions, attachable
     from ..vscode import pressed
 
     for one in found:
-        names = attachable.names_of(one.step)[one.rank or 0]
+        names = attachable.configurations_by_rank(one.step)[one.rank or 0]
         if pressed.name() in names and one.state == attachable.ATTACHED:
-            agent = agents.at(one.run.project, one.port)
+            agent = agent_sessions.session_at_port(one.run.project, one.port)
             if agent is not None:
+                command = agent_sessions.take_over_command(one.run.kind, one.run.number)
                 raise UserError(
-                    f"An agent ({agent.client}) is attached to the program on {one.where}.",
-                    f"To take over, then press F5 again: {agents.take_over_command(one.run.kind, one.run.number)}",
+                    f"An agent ({agent.client}) is attached to the program on {one.address}.",
+                    f"To take over, then press F5 again: {command}",
                 )
             raise UserError(
-                f"An editor is already attached to the program on {one.where}.",
+                f"An editor is already attached to the program on {one.address}.",
                 "Disconnect it (Shift+F5 in VS Code) and try again.",
             )
 
@@ -145,10 +146,10 @@ def attach_run(
     """Write the launch configurations of what was found, or only print what a DAP client needs of it."""
     from .. import report
     from ..debugger.any_client import show_places
-    from ..runs import begun
+    from ..runs import active_markers
 
     # Whoever wants to be led to it has taken it over from the command that began it.
-    begun.adopt(run.folder)
+    active_markers.mark_submitted(run.folder)
     if not only_print or report.is_wanted():
         # With --remote that is what brings the ports home.
         attach(run, found)
@@ -191,11 +192,11 @@ def _wait_for_end(console: Console, refresh: Callable[[RunRecord], RunRecord], r
     A session ends with the script, and the step that the script was the last of a little later: it has completed then,
     and is not to be canceled.
     """
-    from ..runs.attachable import names_of
+    from ..runs.attachable import configurations_by_rank
 
     deadline, announced = time.monotonic() + END_SECONDS, False
     while True:
-        steps = [step for step in run.steps if any(left in some for some in names_of(step).values())]
+        steps = [step for step in run.steps if any(left in some for some in configurations_by_rank(step).values())]
         goes_on = any(not step.final for step in run.steps)
         if run.final or not steps or (goes_on and all(step.final for step in steps)) or time.monotonic() > deadline:
             return run
@@ -211,12 +212,12 @@ def print_where_held(console: Console, run: RunRecord, step: str | None) -> None
     from ..flows.watching import again
     from ..runs import attachable
 
-    for one in attachable.of_run(run):
+    for one in attachable.attachables_of_run(run):
         if step not in (None, one.step.name):
             continue
         rank = "" if one.rank is None else f", rank {one.rank},"
-        if one.state == attachable.WAITING and one.open:
-            where = f"holds for a debugger on {one.where}"
+        if one.state == attachable.WAITING and one.is_open:
+            where = f"holds for a debugger on {one.address}"
             console.line(f"{one.step.name}{rank} {where}: inv {run.kind}.attach --run {run.number}")
         elif one.state == attachable.NOT_ATTACHED:
             console.line(
@@ -267,12 +268,12 @@ def follow_to_end(
     Where an editor has started it for one step, that step's until the step ends: as long as the command goes on, F5
     attaches and starts nothing.
     """
-    from ..runs.attachable import names_of
+    from ..runs.attachable import configurations_by_rank
     from ..vscode import pressed
 
     step = None
     for one in () if run.single else run.steps:
-        for number, some in names_of(one).items():
+        for number, some in configurations_by_rank(one).items():
             if pressed.name() in some:
                 step, rank = one.name, number
     try:
@@ -293,7 +294,7 @@ def example_location(run: RunRecord, one: Attachable) -> str:
     from ..runs import plan
     from ._inspection import location, sample_line
 
-    if one.error is not None and one.what and one.error.get("file"):
+    if one.error is not None and one.error_text and one.error.get("file"):
         return location(Path(str(one.error["file"])).name, one.error.get("line"))
     command = next(step.command for step in plan.load(run.folder).steps if step.name == one.step.name)
     for name in _script_names(command):
@@ -345,7 +346,7 @@ def show_debugged(call: Command, run: RunRecord, found: Sequence[Attachable], on
         sample = example_location(run, found[0]) if len(found) == 1 else ""
         if sample:
             console.line(f"Without editor  inv pipeline.inspect {sample} --run {run.number}")
-            if found[0].what:
+            if found[0].error_text:
                 console.line(f"Only look       inv pipeline.inspect --run {run.number}  (it holds on)")
         console.line(f"The steps       inv pipeline.status --run {run.number}")
         console.line(f"Their logs      inv pipeline.tail-log --run {run.number} --follow")

@@ -29,7 +29,7 @@ def show_status(call: Command, found: RunRecord) -> None:
     if found.trouble:
         console.line(f"  as last heard: the workspace: {found.trouble}")
     width = max(len(step.name) for step in found.steps)
-    states = {step.name: attachable.of_step(found, step) for step in found.steps}
+    states = {step.name: attachable.attachables_of_step(found, step) for step in found.steps}
     logged = {step.name: read_run(found.step_folder(step.name), step.run_id, last=True) for step in found.steps}
     for step in found.steps:
         took = format_duration(step.seconds) if step.started else ""

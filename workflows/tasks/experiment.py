@@ -260,7 +260,7 @@ def debug(
         sample = example_location(started, found[0]) if len(found) == 1 else ""
         if sample:
             console.line(f"Without editor  inv experiment.inspect {sample} --run {started.number}")
-            if found[0].what:
+            if found[0].error_text:
                 console.line(f"Only look       inv experiment.inspect --run {started.number}  (it holds on)")
         console.line(f"Its log         inv experiment.logs --run {started.number} --follow")
         console.line(f"End it          inv experiment.cancel --run {started.number}")
@@ -482,7 +482,7 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
         from ..remote import latest
 
         latest.say(console, call.project, "experiment", "experiment.show", found.created)
-    states = attachable.of_run(found)
+    states = attachable.attachables_of_run(found)
     remarks = remark(states, found.steps[0].reason or found.reason)
     console.line(f"{found.run_id}  {found.status}{f': {remarks}' if remarks else ''}")
     if found.trouble:
@@ -521,7 +521,7 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
         for line in draw(logged.series(plot), min(console.width, 100)):
             console.line(line)
     agents = _agents.show_sessions(console, call.project, found.kind, found.run_id, found.number)
-    result = {**found.as_json(), **logged.as_json(), "endpoints": [one.as_json() for one in states if one.open]}
+    result = {**found.as_json(), **logged.as_json(), "endpoints": [one.as_json() for one in states if one.is_open]}
     result["agents"] = agents
     if plot is not None:
         result["points"] = logged.as_json()["metrics"][plot]

@@ -209,7 +209,7 @@ def _typed_file(settings: Settings) -> list[str]:
 def _experiment(found: Found, name: str, settings: Settings, engine: StepEngine) -> None:
     from ..experiments import catalog, runconfig
     from ..flows.experiment import rank_count
-    from ..runs.allotment import title
+    from ..runs.debug_ports import experiment_configuration_name
 
     path = catalog.runconfig_path(settings.project, name)
     if not path.exists():
@@ -221,7 +221,7 @@ def _experiment(found: Found, name: str, settings: Settings, engine: StepEngine)
     for rank in _ranks(found, name, ranks):
         which = ["--rank", str(rank)] if ranks > 1 else []
         argv, ending = ["experiment.debug", *which, name], ["experiment.cancel", "--run", name]
-        names.append(title(name, rank, ranks))
+        names.append(experiment_configuration_name(name, rank, ranks))
         found.chains.append(Chain(names[-1], argv, ending, mappings, None, name, name))
     if len(names) > 1:
         compound = f"Azure Machine Learning Experiment: {name} (all ranks)"

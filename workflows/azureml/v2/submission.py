@@ -24,7 +24,7 @@ from ...interrupts import uninterrupted
 from ...paths import cache_folder, shown
 from ...pipelines.commands import debugged_command, published_option
 from ...pipelines.definition import Step
-from ...runs.allotment import Allotted, experiment_names
+from ...runs.debug_ports import Allotted, experiment_configuration_names
 from ...runs.plan import Plan
 from ...runs.record import RunRecord, StepRecord
 from ...settings import Settings
@@ -292,7 +292,7 @@ class JobSubmission:
         """The steps, as they are before anything is known of them."""
         if self._loaded.experiment:
             (step,) = self._loaded.steps
-            names = experiment_names(step.ranks, self.allotted.get(step.name, {}))
+            names = experiment_configuration_names(step.ranks, self.allotted.get(step.name, {}))
             return make_step_records(self._loaded, self.allotted, self.debug, names)
         return make_step_records(self._loaded, self.allotted, self.debug)
 

@@ -1,4 +1,4 @@
-"""A step of a pipeline file as a run's plan has it."""
+"""Turns the steps of a pipeline into those of a run's plan."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from ..pipelines.definition import FILE_TYPES, Input, Step
 from .plan import PlannedBest, PlannedDebug, PlannedInput, PlannedStep
 
 
-def planned_step(step: Step, image: ImageRef, debug: PlannedDebug | None, fetched: Mapping[str, Path]) -> PlannedStep:
-    """What the runner is to do for a step.
+def plan_step(step: Step, image: ImageRef, debug: PlannedDebug | None, fetched: Mapping[str, Path]) -> PlannedStep:
+    """Plan a step.
 
     Args:
         step: The step.
         image: What it runs in.
-        debug: How it is debugged; None for not at all.
-        fetched: Local files and folders of inputs that lie at an address or in a workspace, by what names them.
+        debug: How it is debugged; None if it is not.
+        fetched: Local files and folders of the inputs that were downloaded, by their address or asset name.
     """
     return PlannedStep(
         name=step.name,
         command=step.command,
         code=str(step.code) if step.code else None,
         image=image,
-        inputs={name: _planned_input(entry, fetched) for name, entry in step.inputs.items() if entry.given},
+        inputs={name: _plan_input(entry, fetched) for name, entry in step.inputs.items() if entry.given},
         outputs={name: kind in FILE_TYPES for name, kind in step.outputs.items()},
         variables=step.variables,
         distribution=step.distribution,
@@ -35,18 +35,18 @@ def planned_step(step: Step, image: ImageRef, debug: PlannedDebug | None, fetche
         includes=tuple(map(str, step.includes)),
         debug=debug,
         metrics=step.kind == "trial",
-        best=_planned_best(step),
+        best=_plan_best(step),
         seconds=step.seconds,
     )
 
 
-def _planned_best(step: Step) -> PlannedBest | None:
+def _plan_best(step: Step) -> PlannedBest | None:
     if step.kind != "best" or step.sweep is None:
         return None
     return PlannedBest(step.after, step.sweep.metric, step.sweep.goal, step.sweep.at_once)
 
 
-def _planned_input(entry: Input, fetched: Mapping[str, Path]) -> PlannedInput:
+def _plan_input(entry: Input, fetched: Mapping[str, Path]) -> PlannedInput:
     if entry.url is not None:
         return PlannedInput(path=str(fetched[entry.url]))
     if entry.asset is not None:
@@ -56,7 +56,7 @@ def _planned_input(entry: Input, fetched: Mapping[str, Path]) -> PlannedInput:
 
 
 def fetch_inputs(steps: Sequence[Step], report: Callable[[str], None]) -> dict[str, Path]:
-    """Local files of the inputs that are fetched from the web, by their address.
+    """Download the inputs that have a web address; returns the local files by address.
 
     Raises:
         UserError: One cannot be fetched.

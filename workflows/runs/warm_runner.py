@@ -1,6 +1,6 @@
-"""A runner that is started before there is a run: it loads what a run takes while the run is being prepared.
+"""A runner that is started before its run exists, and loads modules while the run is being prepared.
 
-It loads on a second core, and ends with the process that started it unless it is told a run by then.
+It loads them on a second core. It ends with the process that started it, unless it has been given a run by then.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ MODULE = "workflows.runs.runner"
 
 
 @contextmanager
-def warmed(engine: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A runner that waits to be told its run; one that has been told none by the end of the block is ended.
+def waiting_runner(engine: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a runner that waits to be given its run. It is ended if it has none by the end of the block.
 
     Args:
         engine: ``docker``, ``process`` or ``auto``.
@@ -35,8 +35,8 @@ def warmed(engine: str) -> Iterator[subprocess.Popen[bytes]]:
                 waiting.stdin.close()
 
 
-def told(waiting: subprocess.Popen[bytes], folder: Path) -> bool:
-    """Tell a waiting runner its run; whether it was still there."""
+def send_run(waiting: subprocess.Popen[bytes], folder: Path) -> bool:
+    """Give a waiting runner its run; returns whether it was still running."""
     assert waiting.stdin is not None
     try:
         with waiting.stdin:

@@ -1,4 +1,4 @@
-"""Which debug ports the steps of a pipeline get, and what their launch configurations are called."""
+"""The debug ports of a pipeline's steps, and the names of their launch configurations."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from .attachable import configuration_name
 Allotted = Mapping[str, Mapping[int, int]]
 
 
-def allot(pipeline: Pipeline, debug: DebugRequest | None, wanted: int, console: Console) -> dict[str, dict[int, int]]:
-    """Debug ports by step and rank, each base + rank, reserved; none for steps that are not debugged.
+def allot_ports(
+    pipeline: Pipeline, debug: DebugRequest | None, wanted: int, console: Console
+) -> dict[str, dict[int, int]]:
+    """Choose and reserve debug ports by step and rank, each base + rank; steps that are not debugged get none.
 
     Args:
         pipeline: The pipeline.
         debug: What is to be debugged of it.
-        wanted: The setting's port; 0 for free ones.
-        console: Where to say that others are used.
+        wanted: The port of the setting; 0 for free ones.
+        console: Gets a note if other ports are used.
 
     Raises:
-        UserError: The wanted one is held by another program.
+        UserError: Another program holds the wanted port.
     """
     if debug is None:
         return {}
     with reservations.choosing():
-        allotted = _chosen_ports(pipeline, debug, wanted, console)
+        allotted = _choose_ports(pipeline, debug, wanted, console)
         reservations.reserve(all_ports(allotted), handover=True)
     return allotted
 
 
-def _chosen_ports(pipeline: Pipeline, debug: DebugRequest, setting: int, console: Console) -> dict[str, dict[int, int]]:
+def _choose_ports(pipeline: Pipeline, debug: DebugRequest, setting: int, console: Console) -> dict[str, dict[int, int]]:
     taken: set[int] = set()
     allotted: dict[str, dict[int, int]] = {}
     for step in pipeline.steps:
@@ -46,7 +48,7 @@ def _chosen_ports(pipeline: Pipeline, debug: DebugRequest, setting: int, console
         ranks = range(processes) if debug.rank is None else [debug.rank if processes > 1 else 0]
         wanted, count = published_port(step.command), max(ranks) + 1
         if taken:
-            # Only the first port is one that a person counts on; the further ones go where they can.
+            # Users only rely on the first port. The others may be any free ones.
             base = submission.free_ports(wanted or max(taken) + 1, count, frozenset(taken))[0]
         else:
             base = submission.wanted_base(console, setting if wanted is None else wanted, count)
@@ -56,19 +58,19 @@ def _chosen_ports(pipeline: Pipeline, debug: DebugRequest, setting: int, console
 
 
 def all_ports(allotted: Allotted) -> list[int]:
-    """Every port."""
+    """List every allotted port."""
     return [port for ports in allotted.values() for port in ports.values()]
 
 
 def configuration_names(
     pipeline: Pipeline, allotted: Allotted, debug: DebugRequest | None
 ) -> Callable[[str, int], str]:
-    """The name of the launch configuration for a step and a rank."""
-    # More than one port, or another than the first: the step's command makes the ranks itself.
+    """A function that returns the name of the launch configuration for a step and a rank."""
+    # More than one port, or another one than the first: the step's command starts the ranks itself.
     ranks = {
         step.name: max([step.ranks, *(rank + 1 for rank in allotted.get(step.name, ()))]) for step in pipeline.steps
     }
-    # In an editor a step that was asked for has a configuration of its own, also where nothing else runs.
+    # A step that was chosen in an editor has a configuration of its own, even if nothing else runs.
     many = len(pipeline.steps) > 1 or bool(pipeline.asked)
     several = len(allotted) > 1 or bool(debug and debug.name_steps and many)
 
@@ -78,19 +80,19 @@ def configuration_names(
     return name
 
 
-def experiment_names(ranks: int, ports: Mapping[int, int]) -> Callable[[str, int], str]:
-    """The name of the launch configuration of one rank of an experiment's run.
+def experiment_configuration_names(ranks: int, ports: Mapping[int, int]) -> Callable[[str, int], str]:
+    """A function that returns the name of the launch configuration for an experiment and a rank.
 
     Args:
-        ranks: Its processes.
+        ranks: The number of processes of the run.
         ports: Its debug ports by rank.
     """
-    # More than one port, or another than the first: the script makes the ranks itself.
+    # More than one port, or another one than the first: the script starts the ranks itself.
     most = max([ranks, *(rank + 1 for rank in ports)])
-    return lambda name, rank: title(name, rank, most)
+    return lambda name, rank: experiment_configuration_name(name, rank, most)
 
 
-def title(name: str, rank: int, ranks: int) -> str:
+def experiment_configuration_name(name: str, rank: int, ranks: int) -> str:
     """The name of the launch configuration of one rank of an experiment."""
     base = f"Azure Machine Learning Experiment: {name}"
     return base if ranks == 1 else f"{base} (rank {rank})"

@@ -1,4 +1,4 @@
-"""What one run has of another's: outputs that are a step's inputs, and the code that a step had."""
+"""Copies for one step of what belongs to another run: outputs that are its inputs, and the code that a step had."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from pathlib import Path
 
 from ..private import make_folder
 
-#: Folders that no step needs to run again: of tools, and of this program.
+#: Folders that no step needs to run again: those of tools, and of this program.
 _NOT_CODE = frozenset({".git", ".hg", "__pycache__", ".azureml-debug", ".ipynb_checkpoints", ".vscode", "node_modules"})
-#: Modes of code that a step runs: of folders and programs, and of other files. Their run's folder is nobody else's.
+#: Modes of code that a step runs: of folders and programs, and of other files. The run's folder itself is private.
 _PROGRAM, _TEXT = 0o755, 0o644
-#: Files and bytes up to which a step's code is kept; what is larger holds data, too.
+#: Files and bytes up to which a step's code is kept; a larger folder also holds data.
 KEPT_FILES, KEPT_BYTES = 2000, 20 * 1024 * 1024
-#: Bytes up to which data is copied; above that the files are linked to, and only their folders are the step's own.
+#: Bytes up to which data is copied; above that the step gets folders of its own with links to the files.
 COPIED_BYTES = 500 * 1024 * 1024
 
 
-def own_copy(source: Path, target: Path) -> Path:
-    """Data for one step, which may add, replace and remove files in it.
+def copy_for_step(source: Path, target: Path) -> Path:
+    """Make a copy of data for one step, in which the step may add, replace and remove files.
 
-    Small data is copied. Of large data each file is a link, so that a step which writes into a file in place, instead
-    of replacing it, still changes the original.
+    Small data is copied. For large data each file is a link, so a step that writes into a file in place, instead of
+    replacing it, still changes the original.
 
     Args:
         source: A file or folder.
-        target: Where the step's own is made; a file keeps its name in it.
+        target: The folder of the copy; a file keeps its name in it.
 
     Returns:
-        The step's own.
+        The path of the copied file or folder.
 
     Raises:
         OSError: The disk is full, or the source cannot be read.
@@ -52,7 +52,7 @@ def _link(source: str, target: str) -> str:
 
 
 def _size(source: Path) -> int:
-    """Bytes of a file or folder; it is not counted further than matters."""
+    """Bytes of a file or folder; counting ends above :data:`COPIED_BYTES`."""
     if source.is_file():
         return source.stat().st_size
     total = 0
@@ -64,13 +64,13 @@ def _size(source: Path) -> int:
     return total
 
 
-def code_again(kept: Path, target: Path) -> Path:
-    """A copy of code that was kept, for one step; a container's user may read it.
+def copy_code(kept: Path, target: Path) -> Path:
+    """Copy code that was kept, for one step; a container's user can read the copy.
 
     Raises:
         OSError: As :func:`own_copy`.
     """
-    copied = own_copy(kept, target)
+    copied = copy_for_step(kept, target)
     for place, folders, names in os.walk(target):
         for name in folders:
             os.chmod(os.path.join(place, name), _PROGRAM)
@@ -81,13 +81,13 @@ def code_again(kept: Path, target: Path) -> Path:
     return copied
 
 
-def kept_code(folder: Path) -> Path:
-    """Where a step's code is kept, in the folder of that step."""
+def kept_code_folder(folder: Path) -> Path:
+    """The folder with the kept code, in a step's folder."""
     return folder / "code"
 
 
 def keep_code(code: Path, folder: Path) -> None:
-    """Keep a step's code as it is now, unless it is large; what is kept is whole.
+    """Copy a step's code as it is now, unless it is large; the copy appears atomically.
 
     Args:
         code: A folder, or one file.
@@ -99,7 +99,7 @@ def keep_code(code: Path, folder: Path) -> None:
     files = _code_files(code)
     if files is None:
         return
-    target = kept_code(folder)
+    target = kept_code_folder(folder)
     part = target.with_name("code.part")
     try:
         make_folder(part)
@@ -107,7 +107,7 @@ def keep_code(code: Path, folder: Path) -> None:
             place = part / (path.relative_to(code) if code.is_dir() else path.name)
             make_folder(place.parent)
             shutil.copyfile(path, place)
-            # As all that is kept of a run: nobody else's.
+            # As everything in a run's folder, it is readable for the user alone.
             os.chmod(place, 0o700 if path.stat().st_mode & 0o100 else 0o600)
         part.rename(target)
     finally:
@@ -115,7 +115,7 @@ def keep_code(code: Path, folder: Path) -> None:
 
 
 def _code_files(code: Path) -> list[Path] | None:
-    """The files of a step's code; None where they are too many, or too large."""
+    """The files of a step's code; None if they are too many or too large."""
     if code.is_file():
         return [code] if code.stat().st_size <= KEPT_BYTES else None
     found: list[Path] = []

@@ -1,6 +1,6 @@
-"""The secrets that the files give which a run was submitted from: what its program says may quote them at any time.
+"""The secrets in the files that a run was submitted from, which the output of its program may quote at any time.
 
-A run's plan has them for as long as the run goes on; afterwards only these files have them, where they are still there.
+A run's plan has them while the run goes on. Afterwards only these files have them, if they still exist.
 """
 
 from __future__ import annotations
@@ -11,44 +11,44 @@ from pathlib import Path
 from ..errors import UserError
 from .record import RunRecord
 
-#: Files that this process has read for it.
+#: Files that this process has read for this purpose.
 _read: set[str] = set()
 
 
 def keep_secrets(run: RunRecord) -> None:
-    """Have the secrets that a run's pipeline file or run configuration gives never be shown.
+    """Have the secrets of a run's pipeline file or run configuration masked in all output.
 
-    The readers make them known; what is wrong with a file is for the command that submits it.
+    The readers of these files register them. Errors in a file are ignored: the command that submits it reports them.
     """
     if not run.file or run.file in _read:
         return
     _read.add(run.file)
     with contextlib.suppress(UserError, OSError, ValueError, RecursionError):
         if run.single and not run.file.endswith((".yml", ".yaml")):
-            _of_experiment(run, Path(run.file))
+            _read_experiment_files(run, Path(run.file))
         else:
-            _of_pipeline(run, Path(run.file))
+            _read_pipeline_files(run, Path(run.file))
 
 
-def _of_experiment(run: RunRecord, file: Path) -> None:
+def _read_experiment_files(run: RunRecord, file: Path) -> None:
     from ..experiments import runconfig
 
     config = runconfig.read(file)
     if config.conda_file:
-        _of_conda(run.project / config.conda_file)
+        _read_conda_file(run.project / config.conda_file)
 
 
-def _of_pipeline(run: RunRecord, file: Path) -> None:
+def _read_pipeline_files(run: RunRecord, file: Path) -> None:
     from ..pipelines.reader import load_pipeline
 
-    # An experiment's one step is called as the experiment.
+    # The single step of an experiment has the experiment's name.
     names = () if run.single else [step.name for step in run.steps]
     for step in load_pipeline(file, cloud=run.in_workspace, project=run.project, only=names, brought=True).steps:
         if step.environment is not None and step.environment.conda_file is not None:
-            _of_conda(step.environment.conda_file)
+            _read_conda_file(step.environment.conda_file)
 
 
-def _of_conda(file: Path) -> None:
+def _read_conda_file(file: Path) -> None:
     from ..environments.conda_file import read_conda
     from ..environments.requirements import PipLines
 

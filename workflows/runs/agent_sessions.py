@@ -1,7 +1,7 @@
-"""Which debug sessions an agent has at the moment, and how a person takes one over.
+"""The debug sessions that agents have, and how a user takes one over.
 
-Each session of `mcp.serve` has a file in `agents` of the project's own folder. Another file beside it asks its server
-to end it; the server takes both away when it has.
+Each session of `mcp.serve` has a file in `agents` in the project's own folder. A second file beside it requests that
+its server end it. The server removes both files when the session has ended.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ..errors import UserError
 from ..private import touch
 from ..project import STATE_FOLDER, read_json, state_folder, write_json
 
-#: Seconds that a server may take to end a session: those until it does so without a stop, and those for debugpy.
+#: Seconds that a server may take to end a session: waiting for the next stop, ending without one, and debugpy's time.
 TAKING_SECONDS = 15.0
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class AgentSession:
 
     Attributes:
         path: Its file.
-        client: What the agent's program calls itself.
+        client: The name that the agent's program gives itself.
         story: ``deploy``, ``pipeline`` or ``experiment``.
         run_id: The run; empty for a service.
         step: The step; an experiment's or the service's name.
-        rank: The rank; None where there is one process.
-        host: Where the debugger is attached.
-        port: Where the debugger is attached.
-        since: Seconds since the epoch.
-        server: What tells its server's process from every other one.
+        rank: The rank; None if there is one process.
+        host: The host at which the debugger is attached.
+        port: The port at which the debugger is attached.
+        since: When it began, in seconds since the epoch.
+        server: The identity of its server's process.
     """
 
     path: Path
@@ -55,12 +55,12 @@ class AgentSession:
     server: dict[str, Any]
 
     @property
-    def what(self) -> str:
-        """What it is attached to, in words."""
+    def target(self) -> str:
+        """The step and rank that it is attached to."""
         return f"{self.step}, rank {self.rank}" if self.rank is not None else self.step
 
     def as_json(self) -> dict[str, Any]:
-        """What ``--json`` shows of it."""
+        """The object that ``--json`` shows."""
         return {
             "client": self.client,
             "step": self.step,
@@ -69,18 +69,18 @@ class AgentSession:
             "pid": self.server.get("pid"),
         }
 
-    def line(self, take_over: str) -> str:
-        """The line that shows it.
+    def description(self, take_over: str) -> str:
+        """One line about it for the console.
 
         Args:
-            take_over: The command that ends it.
+            take_over: The command that takes it over.
         """
         began = time.strftime("%H:%M", time.localtime(self.since))
-        return f"An agent ({self.client}) is attached to {self.what} since {began}; to take over: {take_over}"
+        return f"An agent ({self.client}) is attached to {self.target} since {began}; to take over: {take_over}"
 
 
 def take_over_command(story: str, run: object = None) -> str:
-    """What is typed to take a session over.
+    """The command that takes a session over.
 
     Args:
         story: ``deploy``, ``pipeline`` or ``experiment``.
@@ -95,14 +95,14 @@ def _folder(project: Path) -> Path:
     return project / STATE_FOLDER / "agents"
 
 
-def _asking(path: Path) -> Path:
+def _takeover_request(path: Path) -> Path:
     return path.with_suffix(".take-over")
 
 
 def announce(
     project: Path, client: str, story: str, run_id: str, step: str, rank: int | None, host: str, port: int
 ) -> AgentSession:
-    """Tell that a session has begun; see :class:`AgentSession` for the arguments.
+    """Write the file of a session that begins; see :class:`AgentSession` for the arguments.
 
     Raises:
         UserError: The folder cannot be made.
@@ -117,33 +117,33 @@ def announce(
 
 
 def withdraw(session: AgentSession) -> None:
-    """Tell that a session has ended."""
-    for path in (session.path, _asking(session.path)):
+    """Remove the files of a session that has ended."""
+    for path in (session.path, _takeover_request(session.path)):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
 
-def is_asked_for(session: AgentSession) -> bool:
-    """Whether a person wants to take a session over."""
-    return _asking(session.path).exists()
+def is_takeover_requested(session: AgentSession) -> bool:
+    """Whether a user wants to take a session over."""
+    return _takeover_request(session.path).exists()
 
 
-def sessions(project: Path, run_id: str | None = None) -> list[AgentSession]:
-    """The sessions that agents have in a project; files of servers that were killed are taken away.
+def list_sessions(project: Path, run_id: str | None = None) -> list[AgentSession]:
+    """List the sessions that agents have in a project. Files of servers that were killed are removed.
 
     Args:
         project: The project's folder.
-        run_id: Those of this run alone; empty for the service's.
+        run_id: Only list those of this run; empty for the service's.
     """
-    return [one for one in _all(project) if run_id is None or one.run_id == run_id]
+    return [one for one in _live_sessions(project) if run_id is None or one.run_id == run_id]
 
 
-def at(project: Path, port: int) -> AgentSession | None:
-    """The session that is attached at a port of this machine."""
-    return next((one for one in _all(project) if one.port == port), None)
+def session_at_port(project: Path, port: int) -> AgentSession | None:
+    """The session that is attached at a port of this machine, or None."""
+    return next((one for one in _live_sessions(project) if one.port == port), None)
 
 
-def _all(project: Path) -> Iterator[AgentSession]:
+def _live_sessions(project: Path) -> Iterator[AgentSession]:
     try:
         names = sorted(entry.name for entry in os.scandir(_folder(project)) if entry.name.endswith(".json"))
     except OSError:
@@ -163,26 +163,26 @@ def _all(project: Path) -> Iterator[AgentSession]:
 
 
 def take_over(chosen: Sequence[AgentSession], seconds: float = TAKING_SECONDS) -> None:
-    """Have sessions end: at their next stop, or where none comes for a while, without one. What runs goes on.
+    """Have sessions end at their next stop, or without one if none comes for a while. The programs go on.
 
     Args:
         chosen: The sessions.
         seconds: How long their servers may take.
 
     Raises:
-        UserError: One has not ended in time.
+        UserError: One did not end in time.
     """
     for one in chosen:
         with contextlib.suppress(FileNotFoundError):
-            touch(_asking(one.path))
+            touch(_takeover_request(one.path))
     deadline = time.monotonic() + seconds
     while left := [one for one in chosen if one.path.exists() and identity.is_alive(one.server)]:
         if time.monotonic() > deadline:
             one = left[0]
             raise UserError(
-                f"The agent's session with {one.what} did not end within {seconds:g} s.",
+                f"The agent's session with {one.target} did not end within {seconds:g} s.",
                 f"End its server, process {one.server.get('pid')}: the program goes on.",
             )
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     for one in chosen:
         withdraw(one)

@@ -14,21 +14,25 @@ import pytest
 from workflows import process_identity as identity
 from workflows.errors import UserError
 from workflows.project import read_json, write_json
-from workflows.runs import agents
+from workflows.runs import agent_sessions
 
 
-def announce(project: Path, run_id: str = "sums-1-abcdef", port: int = 5678) -> agents.AgentSession:
-    return agents.announce(project, "copilot 1", "pipeline", run_id, "train", 3, "127.0.0.1", port)
+def announce(project: Path, run_id: str = "sums-1-abcdef", port: int = 5678) -> agent_sessions.AgentSession:
+    return agent_sessions.announce(project, "copilot 1", "pipeline", run_id, "train", 3, "127.0.0.1", port)
 
 
 def test_a_session_is_seen_by_its_run_and_by_its_port_until_it_is_withdrawn(tmp_path: Path) -> None:
     session = announce(tmp_path)
-    assert agents.sessions(tmp_path) == agents.sessions(tmp_path, "sums-1-abcdef") == [session]
-    assert agents.sessions(tmp_path, "") == [] and agents.at(tmp_path, 5678) == session
-    assert "An agent (copilot 1) is attached to train, rank 3 since " in session.line("inv x")
+    assert (
+        agent_sessions.list_sessions(tmp_path) == agent_sessions.list_sessions(tmp_path, "sums-1-abcdef") == [session]
+    )
+    assert (
+        agent_sessions.list_sessions(tmp_path, "") == [] and agent_sessions.session_at_port(tmp_path, 5678) == session
+    )
+    assert "An agent (copilot 1) is attached to train, rank 3 since " in session.description("inv x")
     assert session.as_json()["pid"] == os.getpid()
-    agents.withdraw(session)
-    assert agents.sessions(tmp_path) == [] and agents.at(tmp_path, 5678) is None
+    agent_sessions.withdraw(session)
+    assert agent_sessions.list_sessions(tmp_path) == [] and agent_sessions.session_at_port(tmp_path, 5678) is None
 
 
 def test_what_a_killed_server_has_left_is_taken_away(tmp_path: Path) -> None:
@@ -39,26 +43,26 @@ def test_what_a_killed_server_has_left_is_taken_away(tmp_path: Path) -> None:
     write_json(session.path, {**(read_json(session.path) or {}), "server": known})
     damaged = session.path.with_name("damaged.json")
     damaged.write_text('{"client": 1}')
-    assert agents.sessions(tmp_path) == [] and not session.path.exists() and damaged.exists()
+    assert agent_sessions.list_sessions(tmp_path) == [] and not session.path.exists() and damaged.exists()
 
 
 def test_taking_over_asks_the_server_and_waits_until_it_has_ended(tmp_path: Path) -> None:
     session = announce(tmp_path)
 
     def serve() -> None:
-        while not agents.is_asked_for(session):
+        while not agent_sessions.is_takeover_requested(session):
             time.sleep(0.01)
-        agents.withdraw(session)
+        agent_sessions.withdraw(session)
 
     server = threading.Thread(target=serve)
     server.start()
-    agents.take_over([session])
+    agent_sessions.take_over([session])
     server.join()
-    assert agents.sessions(tmp_path) == [] and not list(session.path.parent.glob("*.take-over"))
+    assert agent_sessions.list_sessions(tmp_path) == [] and not list(session.path.parent.glob("*.take-over"))
 
 
 def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
     session = announce(tmp_path)
     with pytest.raises(UserError, match=r"did not end within 0\.1 s") as told:
-        agents.take_over([session], 0.1)
+        agent_sessions.take_over([session], 0.1)
     assert str(os.getpid()) in told.value.remedy
