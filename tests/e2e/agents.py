@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import Implementation
-from projects import Project
+from projects import ROOT, Project
+from ready import typed
 
 
 @dataclass
@@ -57,8 +57,8 @@ class Agent:
 def command(project: Project, *flags: str) -> StdioServerParameters:
     """How the server of a project is started."""
     environ = {**os.environ, **project.environ}
-    arguments = ["-m", "invoke", "mcp.serve", *flags]
-    return StdioServerParameters(command=sys.executable, args=arguments, env=environ, cwd=project.folder)
+    words = [*typed(ROOT, project.folder, environ, "mcp"), "mcp.serve", *flags]
+    return StdioServerParameters(command=words[0], args=words[1:], env=environ, cwd=project.folder)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from azureml_server import AzureMLServer, client_environment
+from ready import run_lines
 
 #: Before each test's own lines: short names for the SDK's parts, and `show` for what the test is to see.
 PRELUDE = """
@@ -73,18 +74,14 @@ class Client:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def run(self, code: str, prelude: str = PRELUDE, seconds: float = 150) -> subprocess.CompletedProcess[str]:
-        """Lines of Python after the prelude, however they end."""
-        environ = client_environment(
+    def run(self, code: str, seconds: float = 150) -> subprocess.CompletedProcess[str]:
+        """Lines of Python after the prelude, however they end; the SDK is loaded already."""
+        return run_lines(self.python, PRELUDE + code, self.folder, self.environment(), seconds)
+
+    def environment(self) -> dict[str, str]:
+        """The variables of a process whose SDK talks to the server."""
+        return client_environment(
             self.server, self.folder / "home", {**os.environ, **self.environ}, token_seconds=self.token_seconds
-        )
-        return subprocess.run(
-            [self.python, "-c", prelude + code],
-            cwd=self.folder,
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
         )
 
     def ok(self, code: str, seconds: float = 150) -> dict[str, Any]:

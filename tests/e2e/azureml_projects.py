@@ -12,6 +12,7 @@ from pathlib import Path
 from azureml_server import AzureMLServer, client_environment, write_configuration
 from conftest import make_project, missing
 from projects import Project
+from ready import run_lines
 
 #: Signing in is the person's own: what the program needs to know of the server.
 OWN = "azureml_server_authentication:ServerAuthentication"
@@ -41,7 +42,9 @@ def python_with_the_sdk() -> str:
     python = os.environ.get("AZUREML_DEBUG_TEST_SDK", "")
     if not python:
         missing("AZUREML_DEBUG_TEST_SDK names no Python that has this program and its extra azureml-v1")
-    tried = "import azureml.core, azureml.pipeline.core, debugpy, docker, fabric, invoke, tenacity"
+    # Importing azureml.core takes a second; that it is there tells enough.
+    tried = "from importlib.metadata import version; version('azureml-core'), version('azureml-pipeline-core')\n"
+    tried += "import debugpy, docker, fabric, invoke, tenacity"
     done = subprocess.run([python, "-c", tried], capture_output=True, text=True)
     if done.returncode:
         missing(f"{python} has not all of this program and its extra azureml-v1: {done.stderr.strip()[-200:]}")
@@ -72,8 +75,9 @@ def watch_imports(folder: Path, python: str = sys.executable) -> tuple[str, Path
     place, seen = folder / "watch", folder / "seen"
     place.mkdir()
     (place / "sitecustomize.py").write_text(WATCH.format(seen=str(seen)))
-    code = "import contextlib\nfor name in ('azureml.core', 'azure.ai'):\n"
-    code += "    with contextlib.suppress(ImportError):\n        __import__(name)"
+    # The first look for a module tells; to run it takes a second.
+    code = "import contextlib, importlib.util\nfor name in ('azureml.core', 'azure.ai'):\n"
+    code += "    with contextlib.suppress(ImportError):\n        importlib.util.find_spec(name)"
     environ = {**os.environ, "PYTHONPATH": str(place)}
     subprocess.run([python, "-c", code], env=environ, check=True)
     found = seen.read_text()
@@ -114,9 +118,7 @@ class Workspace:
             f"for _ in range({times}):\n    Model.register(workspace, model_path='model', model_name={name!r})\n"
         )
         environ = client_environment(self.server, self.project.folder / "home", sign_in=True)
-        done = subprocess.run(
-            [self.project.python, "-c", code], cwd=folder.parent, env=environ, capture_output=True, text=True
-        )
+        done = run_lines(self.project.python, code, folder.parent, environ)
         assert done.returncode == 0, done.stderr
 
 

@@ -106,7 +106,7 @@ class Project:
         environ = self._environment(more)
         source = None if self.prefix or self.module != "invoke" else ready(self.python, ROOT, environ)
         if source is not None and source.takes(self.folder, environ):
-            child: subprocess.Popen[str] = Command(source, arguments, cwd=self.folder, env=environ)
+            child: subprocess.Popen[str] = Command(source, ["-m", "invoke", *arguments], cwd=self.folder, env=environ)
         else:
             child = subprocess.Popen(
                 [*self.prefix, self.python, "-m", self.module, *arguments],

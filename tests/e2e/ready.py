@@ -17,11 +17,13 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 #: The line that makes a folder's tasks.py one of the program under test.
 LINE = "sys.path.insert(0, {!r})\nfrom workflows import namespace as ns\n"
 #: All that it says where PYTHONPATH leads to the program.
@@ -32,6 +34,8 @@ _DECIDING = ("PYTHON", "LC_", "LD_", "MALLOC_")
 _DECIDING_TOO = ("LANG", "LANGUAGE", "TZ", "AZUREML_DEBUG_TEST_SIGN_IN")
 #: What leads an SDK to the server of a test.
 CLIENT = Path(__file__).resolve().parents[1] / "azureml_server" / "client"
+#: Has a process that is ready start what it is given, behind its own streams.
+RELAY = Path(__file__).with_name("ready_relay.py")
 #: The Pythons that have an SDK as well, by the variable that names each, and the SDK.
 _SDKS = {"AZUREML_DEBUG_TEST_SDK": "v1", "AZUREML_DEBUG_TEST_SDK_V2": "v2"}
 
@@ -51,25 +55,31 @@ class Ready:
         python: The interpreter.
         root: The program's folder.
         deciding: The variables that tell how Python starts.
-        sdk: The SDK that is loaded as well: `v1` or `v2`.
+        sdk: The SDK that is loaded as well: `v1`, `v2` or `mcp`.
     """
 
     def __init__(self, python: str, root: Path, deciding: Mapping[str, str], sdk: str = "") -> None:
         self._deciding = dict(deciding)
         self._lock = threading.Lock()
         self._root = str(root)
+        self._place = tempfile.TemporaryDirectory(prefix="ready")
+        #: A socket at which `ready_relay` asks for a command.
+        self.asked = os.path.join(self._place.name, "asked")
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(self.asked)
+            listener.listen()
             begins = str(Path(__file__).with_name("ready_process.py"))
+            ends = [theirs.fileno(), listener.fileno()]
             self._process = subprocess.Popen(
-                [python, begins, str(theirs.fileno()), self._root, *filter(None, [sdk])],
+                [python, begins, *map(str, ends), self._root, *filter(None, [sdk])],
                 cwd=root,
                 # What leads to the server of a test is set up as for one, and asks for its address when it is used.
                 env={**os.environ, **deciding, "AZUREML_DEBUG_TEST_SERVER": "https://none.invalid"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
+                pass_fds=ends,
                 start_new_session=True,
             )
         self._socket = ours
@@ -81,14 +91,18 @@ class Ready:
 
     def takes(self, folder: Path, environ: Mapping[str, str]) -> bool:
         """Whether a command in a folder would load the same modules, and Python start in the same way."""
-        if _deciding(environ, self._root) != self._deciding:
+        if not self.takes_lines(folder, environ):
             return False
         try:
             text = (folder / "tasks.py").read_text(encoding="utf-8")
         except (OSError, ValueError):
             return False
         led = environ.get("PYTHONPATH", "").partition(os.pathsep)[0] == self._root
-        if LINE.format(self._root) not in text and not (led and text == BARE):
+        return LINE.format(self._root) in text or (led and text == BARE)
+
+    def takes_lines(self, folder: Path, environ: Mapping[str, str]) -> bool:
+        """The same for lines of Python: nothing there hides what is loaded."""
+        if _deciding(environ, self._root) != self._deciding:
             return False
         here = (name for name in os.listdir(folder) if name.partition(".")[0] in self._names)
         # A folder that is no package hides nothing.
@@ -98,7 +112,7 @@ class Ready:
         """Start a command.
 
         Args:
-            arguments: What is typed behind `inv`.
+            arguments: What Python is given: `-m` and a module, or `-c` and lines, and their own arguments.
             folder: Where.
             environ: Its variables, all of them.
             streams: Descriptors for its standard input, output and error.
@@ -126,27 +140,44 @@ class Ready:
         self._process.wait(30)
         assert self._process.stderr
         self._process.stderr.close()
+        self._place.cleanup()
 
 
-def ready(python: str, root: Path, environ: Mapping[str, str]) -> Ready | None:
+def ready(python: str, root: Path, environ: Mapping[str, str], sdk: str = "") -> Ready | None:
     """The one of this process for a Python and an environment; None where a command is started the usual way.
 
     Args:
         python: The interpreter.
         root: The program's folder.
         environ: The command's environment.
+        sdk: What is loaded with the program, where the interpreter does not tell: `mcp`.
     """
     if not hasattr(os, "pidfd_open") or os.environ.get(PLAIN):
         return None
     own, wanted = _deciding(os.environ, str(root)), _deciding(environ, str(root))
-    sdk = next((version for name, version in _SDKS.items() if python == os.environ.get(name)), "")
-    if sdk:
+    azure = next((version for name, version in _SDKS.items() if python == os.environ.get(name)), "")
+    if azure:
         path = [*filter(None, [own.get("PYTHONPATH")]), str(CLIENT)]
         own["PYTHONPATH"] = os.pathsep.join(path)
         wanted.pop("AZUREML_DEBUG_TEST_SIGN_IN", None)
-    if own != wanted or not (sdk or python == sys.executable):
+    if own != wanted or not (azure or python == sys.executable):
         return None
-    return _ready(python, root, frozenset(_deciding(environ, str(root)).items()), sdk)
+    return _ready(python, root, frozenset(_deciding(environ, str(root)).items()), azure or sdk)
+
+
+def typed(root: Path, folder: Path, environ: Mapping[str, str], sdk: str = "") -> list[str]:
+    """What others, which start a process of their own, type for `inv` in a folder: the quickest way that is the same.
+
+    Args:
+        root: The program's folder.
+        folder: Where they start it.
+        environ: Its environment.
+        sdk: See :func:`ready`.
+    """
+    source = ready(sys.executable, root, environ, sdk)
+    if source is None or not source.takes(folder, environ):
+        return [sys.executable, "-m", "invoke"]
+    return [sys.executable, "-I", "-S", str(RELAY), source.asked, "-m", "invoke"]
 
 
 @functools.cache
@@ -163,7 +194,7 @@ class Command(subprocess.Popen[str]):
 
     Args:
         source: Who starts it.
-        arguments: What is typed behind `inv`.
+        arguments: What Python is given.
         cwd: Where.
         env: Its variables, all of them.
     """
@@ -211,3 +242,29 @@ class Command(subprocess.Popen[str]):
                 if self.returncode is None and (found := self._try_wait(os.WNOHANG))[0]:
                     self._handle_exitstatus(found[1])  # type: ignore[attr-defined]
         return self.returncode
+
+
+def run_lines(
+    python: str, lines: str, folder: Path, environ: Mapping[str, str], seconds: float = 150
+) -> subprocess.CompletedProcess[str]:
+    """Run lines of Python in a folder, from a copy of a process that has loaded an interpreter's SDK, and wait.
+
+    Args:
+        python: The interpreter.
+        lines: As of `python -c`.
+        folder: Where.
+        environ: Their environment.
+        seconds: The limit only keeps a broken test from hanging.
+    """
+    source = ready(python, ROOT, environ)
+    if source is None or not source.takes_lines(folder, environ):
+        return subprocess.run(
+            [python, "-c", lines], cwd=folder, env=environ, capture_output=True, text=True, timeout=seconds
+        )
+    with Command(source, ["-c", lines], folder, environ) as command:
+        try:
+            out, err = command.communicate(timeout=seconds)
+        except BaseException:
+            command.kill()
+            raise
+    return subprocess.CompletedProcess(["-c", lines], command.returncode, out, err)

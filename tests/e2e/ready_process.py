@@ -1,6 +1,7 @@
 """The process that `ready` starts: loads the program, and becomes a command, by a fork, as often as it is asked to.
 
-`python ready_process.py DESCRIPTOR ROOT [SDK]`; standard library only, but for what it loads.
+`python ready_process.py DESCRIPTOR LISTENER ROOT [SDK]`; standard library only, but for what it loads. Whoever reaches
+LISTENER, as `ready_relay` does, may ask for one command.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import socket
 import struct
 import sys
 import threading
+import types
 from typing import Any
 
 #: What commands load that work on this machine; the rest is loaded by the command that needs it.
@@ -44,17 +46,23 @@ def load(root: str, sdk: str = "") -> None:
     elif sdk == "v2":
         importlib.import_module("workflows.azureml.v2.sdk_module").Importing().wait()
         importlib.import_module("azure.identity")
+    elif sdk == "mcp":
+        importlib.import_module("workflows.mcp_server.serving").require_sdk()
     sys.path.remove(root)
     # A fork takes none but its own thread along.
     assert len(os.listdir("/proc/self/task")) == 1
 
 
 def received(source: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """The next command, and the descriptors for its streams and its status. At the end of all, this process ends."""
+    """The next command, and the descriptors for its streams and its status.
+
+    Raises:
+        EOFError: Whoever asks has gone.
+    """
     fds = array.array("i")
     head, more, *_ = source.recvmsg(4, socket.CMSG_SPACE(4 * fds.itemsize))
     if not head:
-        os._exit(0)
+        raise EOFError
     for _level, _kind, data in more:
         fds.frombytes(data)
     left = struct.unpack("!I", head)[0]
@@ -75,17 +83,19 @@ def become(wanted: dict[str, Any], streams: list[int]) -> None:
     os.chdir(wanted["folder"])
     os.environ.clear()
     os.environ.update(wanted["environ"])
-    sys.argv = ["-m", *wanted["arguments"]]
+    kind, _, *others = wanted["arguments"]
+    sys.argv = [kind, *others]
     sys.path[0] = os.getcwd()
     first = os.environ.get("PYTHONPATH", "").partition(os.pathsep)[0]
     if first and first not in sys.path:
         sys.path.insert(1, first)
 
 
-def serve(source: socket.socket) -> tuple[dict[str, Any], list[int]]:
+def serve(source: socket.socket, listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Start commands and tell how they end. Returns in each copy, with what that has to become."""
     events = selectors.DefaultSelector()
-    events.register(source, selectors.EVENT_READ)
+    for asked in (source, listener):
+        events.register(asked, selectors.EVENT_READ)
     while True:
         for key, _ in events.select():
             if key.data:
@@ -96,7 +106,17 @@ def serve(source: socket.socket) -> tuple[dict[str, Any], list[int]]:
                 tell(tells, status)
                 os.close(tells)
                 continue
-            wanted, fds = received(source)
+            try:
+                if key.fileobj is listener:
+                    with listener.accept()[0] as asking:
+                        wanted, fds = received(asking)
+                else:
+                    wanted, fds = received(source)
+            except EOFError:
+                if key.fileobj is listener:
+                    continue
+                # All of it is over.
+                os._exit(0)
             pid = os.fork()
             if not pid:
                 return wanted, fds[:3]
@@ -110,6 +130,15 @@ def tell(descriptor: int, number: int) -> None:
     """Write a number for a test that may have gone."""
     with contextlib.suppress(BrokenPipeError):
         os.write(descriptor, struct.pack("!q", number))
+
+
+def run(kind: str, what: str) -> None:
+    """Run a module (`-m`) or lines of Python (`-c`)."""
+    if kind == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+        return
+    module = sys.modules["__main__"] = types.ModuleType("__main__")
+    exec(compile(what, "<string>", "exec"), vars(module))
 
 
 def end(code: int) -> None:
@@ -126,22 +155,23 @@ def end(code: int) -> None:
 
 
 def main() -> None:
-    """Load, say what has been loaded, serve; a copy goes on as `python -m invoke`."""
-    descriptor, *told = sys.argv[1:]
+    """Load, say what has been loaded, serve; a copy goes on as the command."""
+    descriptor, listening, *told = sys.argv[1:]
     sys.argv[1:] = []
-    source = socket.socket(fileno=int(descriptor))
+    source, listener = (socket.socket(fileno=int(number)) for number in (descriptor, listening))
     load(*told)
     names = " ".join({name.partition(".")[0] for name in sys.modules} | {"sitecustomize", "usercustomize"}).encode()
     source.sendall(struct.pack("!I", len(names)) + names)
     gc.collect()
     # Copies share what is never looked through.
     gc.freeze()
-    wanted, streams = serve(source)
+    wanted, streams = serve(source, listener)
     source.detach()
+    listener.detach()
     become(wanted, streams)
     code = 0
     try:
-        runpy.run_module("invoke", run_name="__main__", alter_sys=True)
+        run(*wanted["arguments"][:2])
     except SystemExit as error:
         if not isinstance(error.code, int | None):
             raise

@@ -125,7 +125,7 @@ SCENES = (
 )
 #: Typed somewhere else: the file, and how it stands there.
 ELSEWHERE = {
-    "inv mcp.serve": ("tests/e2e/agents.py", '"invoke", "mcp.serve"'),
+    "inv mcp.serve": ("tests/e2e/agents.py", '"mcp.serve"'),
     "inv mcp.serve --read-only": ("tests/e2e/test_mcp.py", 'agent(pipelines, "--read-only")'),
     "inv vscode.setup --mcp": ("tests/unit/test_vscode.py", '"vscode.setup", "--mcp"'),
     "inv pipeline.attach --take-over": ("tests/e2e/test_mcp.py", '"pipeline.attach", "--take-over"'),

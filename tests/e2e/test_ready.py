@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import make_project
 from projects import ROOT, Project, until
-from ready import BARE, Command, Ready, ready
+from ready import BARE, Command, Ready, ready, typed
 
 BEGUN = "import os, sys, time\nopen('begun', 'w').write(f'{os.getpid()} {os.getsid(0)}')\ntime.sleep(60)\n"
 
@@ -37,7 +38,7 @@ def both(project: Project, source: Ready, *arguments: str, **more: str) -> tuple
         [sys.executable, "-m", "invoke", *arguments], cwd=project.folder, env=environ, capture_output=True, text=True
     )
     assert source.takes(project.folder, environ)
-    with Command(source, arguments, project.folder, environ) as command:
+    with Command(source, ["-m", "invoke", *arguments], project.folder, environ) as command:
         out, err = command.communicate(timeout=60)
     assert (out, err, command.returncode) == (usual.stdout, usual.stderr, usual.returncode)
     return out, err, command.returncode
@@ -58,9 +59,9 @@ def test_pythonpath_may_lead_to_the_program(made: Project, source: Ready) -> Non
     assert both(made, source, "pipeline.status", PYTHONPATH=str(ROOT))[2] == 1
 
 
-ENDING = """import atexit, threading, time
+ENDING = """import atexit, threading
 atexit.register(print, "at exit", end="")
-threading.Thread(target=lambda: (time.sleep(0.1), print("a thread"))).start()
+threading.Thread(target=lambda: (threading.main_thread().join(), print("a thread"))).start()
 """
 
 
@@ -83,7 +84,7 @@ def test_a_signal_ends_it_and_is_its_status(made: Project, source: Ready, number
     tasks = made.folder / "tasks.py"
     tasks.write_text(tasks.read_text() + BEGUN)
     begun = made.folder / "begun"
-    with Command(source, ["--list"], made.folder, dict(os.environ)) as command:
+    with Command(source, ["-m", "invoke", "--list"], made.folder, dict(os.environ)) as command:
         until(lambda: begun.exists() and " " in begun.read_text(), "its beginning")
         assert begun.read_text() == f"{command.pid} {command.pid}"
         assert command.poll() is None
@@ -109,3 +110,53 @@ def test_what_would_start_otherwise_is_started_the_usual_way(made: Project, sour
     assert not source.takes(made.folder, environ)
     tasks.unlink()
     assert not source.takes(made.folder, environ)
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        (
+            "import sys, __main__\nprint(sys.argv, __name__, open('made').read(), vars(__main__) is globals())",
+            0,
+        ),
+        ("class Own: pass\nimport pickle\nprint(pickle.loads(pickle.dumps(Own())))\nraise SystemExit(7)", 7),
+        ("1 / 0", 1),
+    ],
+)
+def test_lines_of_python_do_as_from_the_start(tmp_path: Path, source: Ready, lines: str, code: int) -> None:
+    (tmp_path / "made").write_text("read")
+    environ = dict(os.environ)
+    usual = subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert source.takes_lines(tmp_path, environ)
+    with Command(source, ["-c", lines], tmp_path, environ) as command:
+        out, err = command.communicate(timeout=60)
+    assert command.returncode == usual.returncode == code
+    assert re.sub("0x[0-9a-f]+", "", out) == re.sub("0x[0-9a-f]+", "", usual.stdout)
+    assert err.splitlines()[-1:] == usual.stderr.splitlines()[-1:]
+    (tmp_path / "docker.py").touch()
+    assert not source.takes_lines(tmp_path, environ)
+
+
+def test_what_another_process_starts_has_its_streams_and_its_end(made: Project, source: Ready) -> None:
+    assert source.asked in typed(ROOT, made.folder, os.environ)
+    tasks = made.folder / "tasks.py"
+    tasks.write_text(tasks.read_text() + "print(sys.stdin.read(), file=sys.stderr)\n")
+    found = [
+        subprocess.run([*start, "--list"], cwd=made.folder, input="told", capture_output=True, text=True)
+        for start in (typed(ROOT, made.folder, os.environ), [sys.executable, "-m", "invoke"])
+    ]
+    assert found[0].stdout == found[1].stdout and "deploy.debug" in found[0].stdout
+    assert [one.stderr for one in found] == ["told\n", "told\n"]
+    assert [one.returncode for one in found] == [0, 0]
+    tasks.write_text(tasks.read_text() + "sys.exit(7)\n")
+    assert subprocess.run([*typed(ROOT, made.folder, os.environ), "--list"], cwd=made.folder, input="").returncode == 7
+    tasks.write_text(tasks.read_text().replace("sys.exit(7)", BEGUN))
+    begun = made.folder / "begun"
+    with subprocess.Popen(
+        [*typed(ROOT, made.folder, os.environ), "--list"], cwd=made.folder, stdin=subprocess.DEVNULL
+    ) as relay:
+        until(lambda: begun.exists() and " " in begun.read_text(), "its beginning")
+        relay.terminate()
+        assert relay.wait(30) == 128 + signal.SIGTERM
+    (made.folder / "invoke.py").touch()
+    assert typed(ROOT, made.folder, os.environ) == [sys.executable, "-m", "invoke"]
