@@ -219,12 +219,12 @@ class Server:
 
     def __init__(self, folder: Path, environment: Path, debugged: bool) -> None:
         from workflows.debuggee import FOLDER
-        from workflows.engines.ports import any_free
+        from workflows.engines.ports import find_free_port
 
         self.folder = folder / f"requests-{environment.name}-{debugged}"
         self.folder.mkdir(exist_ok=True)
         (self.folder / "score.py").write_text(WORK)
-        self.port, self.debug_port = any_free(frozenset()), any_free(frozenset())
+        self.port, self.debug_port = find_free_port(frozenset()), find_free_port(frozenset())
         environ = {
             **os.environ,
             "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",

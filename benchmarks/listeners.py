@@ -114,7 +114,7 @@ def training_python() -> Path:
         LeftOut: It has not been built.
     """
     from workflows.environments.definition import load_definition
-    from workflows.environments.virtual import find_environment
+    from workflows.environments.virtual_environments import find_environment
 
     folder = ROOT / "env" / "training"
     built = find_environment(load_definition(folder, default_dockerfile=folder / "Dockerfile"), cache_folder())
@@ -125,7 +125,7 @@ def training_python() -> Path:
 
 def with_debugpy() -> dict[str, str]:
     """The variables by which that interpreter finds the debugpy that lies beside its environment."""
-    from workflows.environments.debugpy_beside import debugpy_folder
-    from workflows.environments.virtual import python_of
+    from workflows.environments.separate_debugpy import debugpy_folder
+    from workflows.environments.virtual_environments import read_python_facts
 
-    return {"PYTHONPATH": str(debugpy_folder(cache_folder(), python_of(training_python().parents[1])))}
+    return {"PYTHONPATH": str(debugpy_folder(cache_folder(), read_python_facts(training_python().parents[1])))}

@@ -207,7 +207,7 @@ def docker_engine() -> Iterator[None]:
         missing("no Docker engine answers")
     from workflows.engines.docker_base import make_base_image
     from workflows.engines.docker_client import connect
-    from workflows.environments.base import BASE_IMAGE
+    from workflows.environments.base_image import BASE_IMAGE
 
     with contextlib.closing(connect()) as client:
         if not client.images.list(BASE_IMAGE):

@@ -99,7 +99,7 @@ def _launch_json(settings: Settings) -> Iterator[Finding]:
 
 
 def _engine(settings: Settings) -> Iterator[Finding]:
-    from .engines.docker_client import engine_answers, engine_version, may_be_used
+    from .engines.docker_client import engine_answers, engine_version, has_permission
 
     wanted = settings.engine
     if wanted == "process":
@@ -107,12 +107,12 @@ def _engine(settings: Settings) -> Iterator[Finding]:
     elif engine_answers():
         yield Finding("engine", True, f"Docker {engine_version()} answers")
     elif wanted == "docker":
-        why = "does not answer" if may_be_used() else "may not be used by you"
+        why = "does not answer" if has_permission() else "may not be used by you"
         yield Finding(
             "engine", False, f"Docker {why}, and AML_ENGINE=docker asks for it", "Start it, or set AML_ENGINE=auto."
         )
     else:
-        why = "No Docker engine answers" if may_be_used() else "You may not use the Docker engine"
+        why = "No Docker engine answers" if has_permission() else "You may not use the Docker engine"
         yield Finding("engine", True, f"{why}: processes on this machine are used")
 
 
@@ -140,7 +140,7 @@ def _ports(settings: Settings) -> Iterator[Finding]:
         elif ports.is_free(port):
             yield Finding(name, True, f"{port} is free")
         else:
-            who, ours = ports.holder(port)
+            who, ours = ports.find_holder(port)
             if ours:
                 yield Finding(name, True, f"{port} belongs to a session of this program; the next free one is used")
             else:

@@ -59,7 +59,7 @@ def build_environment(
 def _base(client: docker.DockerClient, wanted: dict[str, Any], report: Callable[[str], None]) -> str:
     from docker.errors import APIError, ImageNotFound
 
-    from workflows.environments.base import BASE_IMAGE
+    from workflows.environments.base_image import BASE_IMAGE
 
     dockerfile = wanted.get("baseDockerfile")
     if dockerfile:

@@ -50,7 +50,7 @@ class Steps:
         return path
 
     def start(self, command: str, own: Mapping[str, str] | None = None) -> StepProcess:
-        view = self.engine.view(self.spec)
+        view = self.engine.prepare_view(self.spec)
         return self.engine.start_step(self.spec, command, step_variables(self.spec, own or {}, view.paths))
 
     def run(self, command: str, own: Mapping[str, str] | None = None) -> int:

@@ -20,7 +20,7 @@ from projects import LIMIT, ROOT, Project
 
 from workflows.engines.docker_client import connect
 from workflows.engines.docker_images import KIND
-from workflows.environments.base import BASE_IMAGE
+from workflows.environments.base_image import BASE_IMAGE
 from workflows.environments.definition import EnvironmentDefinition, load_definition
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ try:
     else:
         definition = load_definition(folder, default_dockerfile=Path("env/training/Dockerfile").resolve())
         if kind == "virtual":
-            from workflows.environments.virtual import ensure_environment
+            from workflows.environments.virtual_environments import ensure_environment
             made = ensure_environment(definition, cache, report)
         else:
             from workflows.engines.docker_client import connect

@@ -19,7 +19,7 @@ from experiments import TRAIN_LINE, ExperimentProject, make_experiment_project
 from pipelines import PipelineProject, go_on, make_pipeline_project, session, stop_of, value_of
 from projects import Project, cache_of_its_own, post, until
 
-from workflows.environments.base import BASE_IMAGE
+from workflows.environments.base_image import BASE_IMAGE
 
 STORE = "azureml://datastores/workspaceblobstore/paths"
 TO_SCRIPT = ("--", "--numbers", "$AZUREML_DATAREFERENCE_numbers")

@@ -14,7 +14,7 @@ from experiments import TRAIN_LINE, ExperimentProject, make_experiment_project
 from pipelines import go_on, session, stop_of, value_of
 from projects import cache_of_its_own, until
 
-from workflows.environments.base import BASE_IMAGE
+from workflows.environments.base_image import BASE_IMAGE
 
 PLACE = "azureml://datastores/workspaceblobstore/paths/sums/2026"
 ARGUMENTS = ("--script", "train.py", "--data", f"numbers={PLACE}")

@@ -333,7 +333,7 @@ def test_commands_that_make_the_network_at_the_same_moment_agree(
 
     def make() -> None:
         with contextlib.closing(connect()) as own:
-            found.append(docker_network.ensure(own))
+            found.append(docker_network.ensure_network(own))
 
     threads = [threading.Thread(target=make) for _ in range(6)]
     for thread in threads:
@@ -348,20 +348,20 @@ def test_commands_that_make_the_network_at_the_same_moment_agree(
 def test_prune_takes_the_network_away_only_where_no_container_needs_it(
     named: str, engine: str, client: docker.DockerClient
 ) -> None:
-    network = docker_network.ensure(client)
+    network = docker_network.ensure_network(client)
     host = client.api.create_host_config(network_mode=network)
     made = client.api.create_container("azureml-debug/base:latest", ["true"], host_config=host)["Id"]
     try:
         # It is enough that it could be started.
-        assert docker_network.unused(client) == []
+        assert docker_network.unused_networks(client) == []
     finally:
         client.api.remove_container(made)
-    ((name, size, remove),) = docker_network.unused(client)
+    ((name, size, remove),) = docker_network.unused_networks(client)
     assert (name, size) == (f"network {named}", 0)
     remove()
     remove()
     assert not client.api.networks(names=[named])
-    assert docker_network.ensure(client) != network
+    assert docker_network.ensure_network(client) != network
 
 
 def test_a_network_of_that_name_that_joins_containers_is_not_used(
@@ -369,9 +369,9 @@ def test_a_network_of_that_name_that_joins_containers_is_not_used(
 ) -> None:
     client.api.create_network(named, driver="bridge", labels={"azureml-debug.kind": "network"})
     with pytest.raises(UserError, match="was not created by this program") as refused:
-        docker_network.ensure(client)
+        docker_network.ensure_network(client)
     assert refused.value.remedy.endswith(f"docker network rm {named}")
-    assert docker_network.unused(client) == []
+    assert docker_network.unused_networks(client) == []
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ def test_address_pools_that_are_used_up_are_said(
 
     monkeypatch.setattr(client.api, "create_network", refuse)
     with pytest.raises(UserError, match="no range of addresses left") as refused:
-        docker_network.ensure(client)
+        docker_network.ensure_network(client)
     assert "docker network prune" in refused.value.remedy
 
 

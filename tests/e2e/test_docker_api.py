@@ -21,7 +21,7 @@ from requests.exceptions import RequestException
 from workflows.engines.docker_api import DockerApi
 from workflows.engines.docker_client import connect, socket_path
 from workflows.engines.docker_sdk import make_client
-from workflows.environments.base import BASE_IMAGE
+from workflows.environments.base_image import BASE_IMAGE
 
 pytestmark = pytest.mark.usefixtures("docker_engine")
 #: A step that starts, is waited for, and whose run is ended, in a process of its own.
@@ -39,7 +39,7 @@ code.mkdir()
 made = {"project": folder, "folder": folder / "step", "run_id": sys.argv[3], "step": "train"}
 spec = StepSpec(**made, image=ImageRef("docker", "", image), code=code)
 steps = engines.load_steps("docker")
-view = steps.view(spec)
+view = steps.prepare_view(spec)
 process = steps.start_step(spec, "exit 3", step_variables(spec, {}, view.paths))
 while process.poll() is None:
     time.sleep(0.01)

@@ -137,7 +137,7 @@ def test_what_helps_is_what_helps_there(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    told = docker_folders.unseen(Path("/work/project"))
+    told = docker_folders.not_visible_error(Path("/work/project"))
     assert problem in told.problem and "/work/project" in told.problem and remedy in told.remedy
 
 
@@ -153,7 +153,7 @@ def test_what_engines_say_of_a_folder_that_is_here_is_understood(said: str, tmp_
     class Refusal:
         explanation = said.format(tmp_path)
 
-    told = docker_folders.mount_refused(Refusal())
+    told = docker_folders.mount_error(Refusal())
     assert told is not None and str(tmp_path) in told.problem
     Refusal.explanation = said.format(tmp_path / "gone")
-    assert docker_folders.mount_refused(Refusal()) is None
+    assert docker_folders.mount_error(Refusal()) is None

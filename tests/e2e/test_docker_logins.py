@@ -18,8 +18,8 @@ from image_builds import TINY, OwnImages, define, silent
 
 from workflows.engines import docker_built_images, docker_credentials, docker_packages
 from workflows.engines.docker_client import connect
-from workflows.engines.docker_contexts import image_as_it_is, image_of_context
-from workflows.environments.base import BASE_IMAGE
+from workflows.engines.docker_contexts import build_context_image, image_by_name
+from workflows.environments.base_image import BASE_IMAGE
 from workflows.errors import UserError
 
 
@@ -102,7 +102,7 @@ def test_an_image_is_built_and_an_image_asked_for_without_the_helper(
         folder = tmp_path / "context"
         folder.mkdir()
         (folder / "Dockerfile").write_text(dockerfile)
-        made = image_of_context(folder, "Dockerfile", silent, file=tmp_path / "pipeline.yml", line=1)
+        made = build_context_image(folder, "Dockerfile", silent, file=tmp_path / "pipeline.yml", line=1)
         client.api.remove_image(made.name, force=True)
 
 
@@ -115,9 +115,9 @@ def test_where_credentials_are_needed_config_json_and_the_helper_are_named(
     config.write_text(json.dumps({setting: named}))
     with contextlib.closing(connect()) as client, pytest.raises(UserError) as refused:
         if way == "pipeline":
-            image_as_it_is(registry.image, silent, file=tmp_path / "pipeline.yml", line=3)
+            image_by_name(registry.image, silent, file=tmp_path / "pipeline.yml", line=3)
         elif way == "package":
-            docker_packages.pull(client, registry.image, None, silent)
+            docker_packages.pull_image(client, registry.image, None, silent)
         elif way == "base":
             definition = define(tmp_path / "e2e-login", f"./{TINY}\n")
             docker_built_images.build_image(client, definition, registry.image, tmp_path / "cache", silent)
@@ -125,7 +125,7 @@ def test_where_credentials_are_needed_config_json_and_the_helper_are_named(
             folder = tmp_path / "context"
             folder.mkdir()
             (folder / "Dockerfile").write_text(f"FROM {registry.image}\n")
-            image_of_context(folder, "Dockerfile", silent, file=tmp_path / "pipeline.yml", line=3)
+            build_context_image(folder, "Dockerfile", silent, file=tmp_path / "pipeline.yml", line=3)
     problem, remedy = refused.value.problem, refused.value.remedy
     assert registry.image in problem and "docker-credential-not-there" in problem and "is not installed" in problem
     assert str(config) in problem and f"`{setting}`" in remedy and f"`docker login {registry.host}`" in remedy
@@ -135,14 +135,14 @@ def test_a_helper_that_fails_is_named_with_what_it_says(config: Path, registry: 
     helper(config, "locked", "echo the key ring is locked; exit 1")
     config.write_text('{"credsStore": "locked"}')
     with pytest.raises(UserError, match=r"docker-credential-locked, which .* fails: the key ring is locked"):
-        image_as_it_is(registry.image, silent, file=tmp_path / "pipeline.yml", line=3)
+        image_by_name(registry.image, silent, file=tmp_path / "pipeline.yml", line=3)
 
 
 def test_a_helper_that_works_is_used_beside_one_that_does_not(config: Path, registry: Registry, tmp_path: Path) -> None:
     helper(config, "works", """cat >/dev/null; echo '{"Username": "me", "Secret": "it"}'""")
     config.write_text(json.dumps({"credsStore": "not-there", "credHelpers": {registry.host: "works"}}))
     with pytest.raises(UserError) as refused:
-        image_as_it_is(registry.image, silent, file=tmp_path / "pipeline.yml", line=3)
+        image_by_name(registry.image, silent, file=tmp_path / "pipeline.yml", line=3)
     assert registry.logins and set(registry.logins) == {"me:it"}
     # It was refused with them, which no helper can help.
     assert "docker-credential" not in refused.value.problem
@@ -170,7 +170,7 @@ def test_a_config_json_that_cannot_be_read_is_passed_over_or_named(config: Path,
     ],
 )
 def test_the_registry_of_a_name_is_the_one_that_docker_asks(image: str, host: str) -> None:
-    assert docker_credentials.registry(image) == host
+    assert docker_credentials.registry_of(image) == host
 
 
 def test_docker_itself_builds_without_the_helper_too(config: Path, tmp_path: Path) -> None:

@@ -145,11 +145,11 @@ def test_a_context_counts_without_a_config_json(
     (tmp_path / "config.json").unlink(missing_ok=True)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     monkeypatch.setenv("DOCKER_CONTEXT", "mine")
-    assert docker_address.chosen() == {"context": "mine"}
+    assert docker_address.explicit_engine() == {"context": "mine"}
     with contextlib.closing(docker_client.connect()) as client:
         assert client.api.version()["Version"]
     monkeypatch.setenv("DOCKER_CONTEXT", "default")
-    assert docker_address.chosen() == {} and docker_address.host() == docker_address.DEFAULT_HOST
+    assert docker_address.explicit_engine() == {} and docker_address.host() == docker_address.DEFAULT_HOST
 
 
 def test_the_variable_goes_before_config_json_and_the_host_before_both(

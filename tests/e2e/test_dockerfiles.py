@@ -14,7 +14,7 @@ from conftest import missing
 from image_builds import TINY, OwnImages, command_lines, define, finish, gone, read_until, silent, start
 
 from workflows.engines import docker_buildkit, docker_built_images, docker_images
-from workflows.engines.docker_contexts import image_of_context
+from workflows.engines.docker_contexts import build_context_image
 from workflows.errors import UserError
 from workflows.models import ImageRef
 
@@ -26,7 +26,7 @@ def cache_of_its_own(own: OwnImages, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def buildkit(own: OwnImages) -> None:
-    if docker_buildkit.find() is None:
+    if docker_buildkit.find_docker_command() is None:
         missing("no docker command here has BuildKit")
 
 
@@ -40,7 +40,7 @@ def context(folder: Path, dockerfile: str) -> ImageRef:
     folder.mkdir(exist_ok=True)
     (folder / "Dockerfile").write_text(dockerfile)
     (folder / "tool").write_text("#!/bin/sh\necho it runs\n")
-    return image_of_context(folder, "Dockerfile", silent, file=folder.parent / "pipeline.yml", line=3)
+    return build_context_image(folder, "Dockerfile", silent, file=folder.parent / "pipeline.yml", line=3)
 
 
 FORMS = {
@@ -170,10 +170,10 @@ def test_a_build_with_buildkit_that_is_interrupted_leaves_nothing(
 def test_of_several_docker_commands_the_first_that_has_buildkit_is_taken(
     buildkit: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = docker_buildkit.find()
+    real = docker_buildkit.find_docker_command()
     first = tmp_path / "docker"
     first.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo 'Docker version 28.2.2, build 0' && exit\nexit 1\n")
     first.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert shutil.which("docker") == str(first)
-    assert docker_buildkit.find() == real
+    assert docker_buildkit.find_docker_command() == real

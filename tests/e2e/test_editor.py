@@ -19,7 +19,7 @@ from pipelines import ADD_LINE, FAMILY, PREPARE_LINE, TELL_LINE, PipelineProject
 from projects import PLAIN, PLAIN_LINE, post, until
 from remotes import remote_project
 
-from workflows.engines.ports import any_free, is_free
+from workflows.engines.ports import find_free_port, is_free
 
 DEPLOYMENT = "Azure Machine Learning Deployment: Docker Debug"
 
@@ -59,7 +59,7 @@ def project(tmp_path: Path, engine: str, folder: str) -> Iterator[PipelineProjec
         "AML_SCORING_PORT": "0",
         "AML_PIPELINE_FILE": "pipeline.yml",
         # Far from what other programs, and other tests, are likely to use.
-        "AML_DEBUG_PORT": str(any_free(frozenset())),
+        "AML_DEBUG_PORT": str(find_free_port(frozenset())),
         "AML_CONTAINER_NAME": f"editor-{os.getpid()}",
     }
     (made.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -335,8 +335,8 @@ def test_with_stop_after_what_f5_started_ends_with_the_session(workbench: Workbe
 def test_f5_debugs_on_the_other_machine(workbench: Workbench, hosts: Hosts, tmp_path: Path) -> None:
     with remote_project(tmp_path / "a project", hosts, hosts.instance) as project:
         project.environ |= {
-            "AML_DEBUG_PORT": str(any_free(frozenset())),
-            "AML_SCORING_PORT": str(any_free(frozenset())),
+            "AML_DEBUG_PORT": str(find_free_port(frozenset())),
+            "AML_SCORING_PORT": str(find_free_port(frozenset())),
         }
         settings = project.folder / ".vscode" / "settings.json"
         settings.parent.mkdir()

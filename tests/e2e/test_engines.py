@@ -14,7 +14,7 @@ from projects import PLAIN, ROOT, listeners, post, until
 from workflows import engines
 from workflows.debugger.readiness import current_worker, read_events
 from workflows.engines.base import Engine
-from workflows.engines.ports import any_free
+from workflows.engines.ports import find_free_port
 from workflows.environments.definition import EnvironmentDefinition, load_definition
 from workflows.models import ImageRef, ServiceSpec
 
@@ -49,12 +49,12 @@ def spec(tmp_path: Path, made: Engine, definition: EnvironmentDefinition) -> Ite
         source=folder,
         model_dir=None,
         runit=ROOT / "env" / "inference" / "runit",
-        scoring_port=any_free(frozenset()),
-        debug_port=any_free(frozenset()),
+        scoring_port=find_free_port(frozenset()),
+        debug_port=find_free_port(frozenset()),
         wait=False,
         debug_timeout=5,
     )
-    for handle in made.leftovers(folder):
+    for handle in made.list_leftovers(folder):
         made.remove(handle)
 
 
@@ -69,24 +69,24 @@ def test_an_environment_is_built_once_found_and_tagged(
     assert again.reused and again.digest == spec.image.digest
     found = made.find(definition, None)
     assert isinstance(found, ImageRef) and found.digest == spec.image.digest
-    tagged = made.tagged(TAG, spec.project)
+    tagged = made.find_tagged(TAG, spec.project)
     assert tagged is not None and tagged.digest == spec.image.digest
-    assert made.tagged("azureml-debug-contract:none", spec.project) is None
+    assert made.find_tagged("azureml-debug-contract:none", spec.project) is None
 
 
 def test_a_service_is_made_started_asked_and_ended_and_nothing_is_left(made: Engine, spec: ServiceSpec) -> None:
     service = made.create(spec)
-    assert made.alive(service) and kinds(spec) == []
+    assert made.is_alive(service) and kinds(spec) == []
     service = made.start(service)
     until(lambda: "loaded" in kinds(spec), "loading")
-    assert made.alive(service)
+    assert made.is_alive(service)
     assert post(service.scoring_url) == {"answer": 60}
     assert until(lambda: b"POST /score 200" in b"".join(made.logs(service, follow=False)), "the request's log line")
     ended = made.stop(service)
     assert b"POST /score 200" in ended.log
     assert ended.exit_code is not None and ended.exit_code != 137
-    assert not made.alive(service)
-    assert made.leftovers(spec.project) == []
+    assert not made.is_alive(service)
+    assert made.list_leftovers(spec.project) == []
     assert not listeners(spec.scoring_port) and not listeners(spec.debug_port)
     # Once more does no harm.
     made.stop(service)
@@ -107,10 +107,10 @@ def test_a_worker_is_replaced_by_another_that_has_the_new_code(made: Engine, spe
 def test_what_no_file_tells_of_is_found_and_removed(made: Engine, spec: ServiceSpec) -> None:
     service = made.start(made.create(spec))
     until(lambda: "worker" in kinds(spec), "a worker")
-    (handle, *_others) = made.leftovers(spec.project)
+    (handle, *_others) = made.list_leftovers(spec.project)
     made.remove(handle)
-    until(lambda: made.leftovers(spec.project) == [], "the end")
-    assert not made.alive(service)
+    until(lambda: made.list_leftovers(spec.project) == [], "the end")
+    assert not made.is_alive(service)
 
 
 # For images the same is tried in test_deploy_bad_input.

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from image_builds import TINY, command_lines, define, finish, gone, read_until, silent, start, wait_for
 
-from workflows.environments import virtual
+from workflows.environments import virtual_environments
 from workflows.environments.definition import load_definition
 from workflows.errors import UserError
 
@@ -23,7 +23,7 @@ def test_built_once_then_reused_without_work(tmp_path: Path) -> None:
     folder, cache = tmp_path / "a folder" / "naïve", tmp_path / "un caché"
     definition = define(folder, f"./{TINY}\n")
     lines: list[str] = []
-    built = virtual.ensure_environment(definition, cache, lines.append)
+    built = virtual_environments.ensure_environment(definition, cache, lines.append)
     assert not built.reused
     assert any("+ tiny-local==1.0" in line for line in lines)
     imported = subprocess.run(
@@ -34,16 +34,16 @@ def test_built_once_then_reused_without_work(tmp_path: Path) -> None:
     assert not (built.folder / ".tmp").exists()
 
     # Nothing is built, and nothing said.
-    again = virtual.ensure_environment(definition, cache, pytest.fail)
+    again = virtual_environments.ensure_environment(definition, cache, pytest.fail)
     assert (again.reused, again.python) == (True, built.python)
     out = finish(start("virtual", folder, cache))
     assert "reused: True" in out
     assert "modules:\n" in out  # neither is needed where nothing has to be built
 
     changed = define(folder, f"./{TINY}\n# changed\n")
-    other = virtual.ensure_environment(changed, cache, silent)
+    other = virtual_environments.ensure_environment(changed, cache, silent)
     assert other.folder != built.folder
-    assert virtual.find_environment(changed, cache) is not None
+    assert virtual_environments.find_environment(changed, cache) is not None
     assert built.python.exists()
 
 
@@ -58,14 +58,14 @@ def test_condas_packages_without_conda(tmp_path: Path) -> None:
         "  - pip:\n    - -r requirements.txt\n"
     )
     definition = load_definition(folder, default_dockerfile=Path("env/training/Dockerfile").resolve())
-    built = virtual.ensure_environment(definition, tmp_path / "cache", silent)
+    built = virtual_environments.ensure_environment(definition, tmp_path / "cache", silent)
     minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
     assert built.notes == (
         f"conda.yml asks for python=3.99; using {minor}, conda is not used here",
         "conda is not used here: six==1.17.* from conda.yml installed from the package index",
         "libgcc-ng is left out: only conda has it",
     )
-    again = virtual.ensure_environment(definition, tmp_path / "cache", silent)
+    again = virtual_environments.ensure_environment(definition, tmp_path / "cache", silent)
     assert (again.reused, again.notes) == (True, built.notes)
 
 
@@ -75,7 +75,7 @@ def test_a_package_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.Monke
     definition = define(tmp_path / "defined", f"./{TINY}\nno-such-package-of-ours==1\n")
     lines: list[str] = []
     with pytest.raises(UserError) as caught:
-        virtual.ensure_environment(definition, tmp_path / "cache", lines.append)
+        virtual_environments.ensure_environment(definition, tmp_path / "cache", lines.append)
     error = caught.value
     assert error.problem == (
         "uv could not install the environment `defined`: no-such-package-of-ours was not found in the package registry "
@@ -87,7 +87,7 @@ def test_a_package_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.Monke
     assert list((tmp_path / "cache" / "environments").iterdir()) == []
     (definition.folder / "requirements.txt").write_text(f"./{TINY}\n")
     mended = load_definition(definition.folder, default_dockerfile=definition.dockerfile)
-    assert not virtual.ensure_environment(mended, tmp_path / "cache", silent).reused
+    assert not virtual_environments.ensure_environment(mended, tmp_path / "cache", silent).reused
 
 
 def own_backend(package: Path, backend: str) -> None:
@@ -167,7 +167,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
     definition = define(tmp_path / "defined", "debugpy>=1.8.22,<2\n")
     with pytest.raises(UserError, match=r"The disk is full: .* MB are free") as caught:
-        virtual.ensure_environment(definition, small_disk / "cache", silent)
+        virtual_environments.ensure_environment(definition, small_disk / "cache", silent)
     assert str(small_disk) in caught.value.problem
     assert list((small_disk / "cache" / "environments").iterdir()) == []
 
@@ -175,4 +175,4 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(UserError, match="cannot be written"):
-        virtual.ensure_environment(define(tmp_path / "defined", f"./{TINY}\n"), tmp_path / "cache", silent)
+        virtual_environments.ensure_environment(define(tmp_path / "defined", f"./{TINY}\n"), tmp_path / "cache", silent)

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from packages import serving, wheel
 
-from workflows.environments import store, uv, virtual
+from workflows.environments import store, uv, virtual_environments
 from workflows.environments.definition import load_definition
-from workflows.environments.virtual import BuiltEnvironment
+from workflows.environments.virtual_environments import BuiltEnvironment
 from workflows.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ def build(folder: Path, cache: Path, requirements: str, lines: list[str] | None 
     (folder / "requirements.txt").write_text(requirements)
     definition = load_definition(folder, default_dockerfile=ROOT / "env" / "training" / "Dockerfile")
     told = lines if lines is not None else []
-    return virtual.ensure_environment(definition, cache, told.append)
+    return virtual_environments.ensure_environment(definition, cache, told.append)
 
 
 def says(built: BuiltEnvironment, code: str) -> str:
@@ -165,7 +165,7 @@ def test_where_uv_is_not_installed_pip_and_venv_do_it(
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with monkeypatch.context() as missing:
-        missing.setattr(uv, "find", lambda: None)
+        missing.setattr(uv, "find_uv", lambda: None)
         built = build(tmp_path / "defined", cache, "aa\n")
     assert built.notes == ("pip installs the packages: uv is not installed here",)
     assert says(built, "import aa; print(aa.answer)") == "42"
@@ -206,7 +206,7 @@ def test_a_second_environment_takes_files_and_byte_code_from_the_first(
     # Python takes it for valid, and tells the module's own place.
     loaded = subprocess.run([second.python, "-I", "-v", "-c", "import aa"], capture_output=True, text=True, check=True)
     assert any("matches" in line and places[1][1] in line for line in loaded.stderr.splitlines())
-    virtual.remove_environment(first.folder)
+    virtual_environments.remove_environment(first.folder)
     assert says(second, "import aa; print(aa.answer)") == "42"
 
 
@@ -228,7 +228,7 @@ def test_packages_go_with_the_last_environment_that_uses_them(
     first.remove()
     assert kept() == {"aa.py", "bb.py"}, "another process may just be taking what came a moment ago"
     monkeypatch.setattr(store, "_YOUNG_SECONDS", -1.0)
-    store.forget_packages(cache / "uv")
+    store.clear_unused_packages(cache / "uv")
     assert kept() == {"aa.py"}
     second.remove()
     assert kept() == set()
@@ -338,11 +338,11 @@ def test_a_python_that_is_not_here_is_fetched_and_needs_no_ensurepip(
     (folder / "conda.yml").write_text(f"dependencies: ['python={minor}', pip, {{pip: [aa]}}]\n")
     definition = load_definition(folder, default_dockerfile=ROOT / "env" / "training" / "Dockerfile")
     lines: list[str] = []
-    built = virtual.ensure_environment(definition, cache, lines.append)
+    built = virtual_environments.ensure_environment(definition, cache, lines.append)
     assert any(line.startswith(f"fetching Python {minor}.") for line in lines)
     assert built.notes == ()
     assert says(built, "import aa, sys; print('%d.%d' % sys.version_info[:2])") == minor
-    assert virtual.ensure_environment(definition, cache, pytest.fail).reused
+    assert virtual_environments.ensure_environment(definition, cache, pytest.fail).reused
 
 
 def test_a_python_that_cannot_be_fetched(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,6 +353,6 @@ def test_a_python_that_cannot_be_fetched(tmp_path: Path, cache: Path, monkeypatc
     folder.mkdir()
     (folder / "conda.yml").write_text("dependencies: ['python=3.99']\n")
     definition = load_definition(folder, default_dockerfile=ROOT / "env" / "training" / "Dockerfile")
-    built = virtual.ensure_environment(definition, cache, lambda line: None)
+    built = virtual_environments.ensure_environment(definition, cache, lambda line: None)
     minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
     assert built.notes == (f"conda.yml asks for python=3.99; using {minor}, conda is not used here",)

@@ -131,7 +131,7 @@ def test_prune_takes_away_the_container_of_a_deleted_project_and_spares_that_of_
     own = f"container {project.debug()['container']} of {project.folder}, which is gone"
 
     def abandoned(known: frozenset[str] = frozenset()) -> list[str]:
-        return [name for name, _size, _remove in DockerEngine().abandoned(known)]
+        return [name for name, _size, _remove in DockerEngine().list_abandoned(known)]
 
     assert own not in abandoned()
     handle = json.loads((project.state / "session.json").read_text())["handle"]
@@ -148,7 +148,7 @@ def test_prune_takes_away_the_container_of_a_deleted_project_and_spares_that_of_
     dry = other.ok("container.prune", "--dry-run", "--json").json
     assert own in [row["name"] for row in dry["removed"]]
     # Only its own one: the machine's other containers are none of this test's.
-    (remove,) = [remove for name, _size, remove in DockerEngine().abandoned(frozenset()) if name == own]
+    (remove,) = [remove for name, _size, remove in DockerEngine().list_abandoned(frozenset()) if name == own]
     remove()
     assert own not in abandoned()
     assert str(before) not in [row["project"] for row in other.ok("container.list", "--json").json["services"]]

@@ -13,8 +13,8 @@ from projects import ROOT
 
 from workflows.engines import docker_built_images, docker_images
 from workflows.engines.docker_client import engine_answers
-from workflows.engines.docker_contexts import image_of_context
-from workflows.environments.base import BASE_IMAGE
+from workflows.engines.docker_contexts import build_context_image
+from workflows.environments.base_image import BASE_IMAGE
 from workflows.environments.definition import load_definition
 from workflows.errors import UserError
 from workflows.paths import cache_folder
@@ -182,13 +182,13 @@ def test_a_build_context_with_a_dockerfile_of_another_name(own: OwnImages, tmp_p
     folder.mkdir()
     (folder / "mine.docker").write_text(f"FROM {own.base}\nRUN echo {time.time()} >/own\nCOPY mine.docker /\n")
     place = tmp_path / "pipeline.yml"
-    first = image_of_context(folder, "mine.docker", silent, file=place, line=3)
+    first = build_context_image(folder, "mine.docker", silent, file=place, line=3)
     assert own.run(first.name, "cat /mine.docker") == (folder / "mine.docker").read_text()
-    assert image_of_context(folder, "mine.docker", silent, file=place, line=3).reused
+    assert build_context_image(folder, "mine.docker", silent, file=place, line=3).reused
     with open(folder / "mine.docker", "a") as file:
         file.write("RUN echo the reason; exit 3\n")
     with pytest.raises(UserError, match="failed at `RUN echo the reason; exit 3`") as caught:
-        image_of_context(folder, "mine.docker", silent, file=place, line=3)
+        build_context_image(folder, "mine.docker", silent, file=place, line=3)
     assert (caught.value.file, caught.value.line) == (place, 3) and "the reason" in caught.value.details
 
 

@@ -15,8 +15,8 @@ from pipelines import PipelineProject
 from projects import PLAIN_LINE, ROOT, Project, post
 
 from workflows import line_ends
-from workflows.engines.docker_contexts import image_of_context
-from workflows.environments.base import BASE_IMAGE
+from workflows.engines.docker_contexts import build_context_image
+from workflows.environments.base_image import BASE_IMAGE
 from workflows.errors import UserError
 
 
@@ -95,7 +95,7 @@ def test_a_script_of_a_build_context_is_named_where_the_build_fails(
     else:
         (folder / "Dockerfile").write_text(dockerfile.replace("RUN ", "RUN sh "))
     with pytest.raises(UserError, match="failed at `RUN") as refused:
-        image_of_context(folder, "Dockerfile", silent, file=tmp_path / "pipeline.yml", line=1)
+        build_context_image(folder, "Dockerfile", silent, file=tmp_path / "pipeline.yml", line=1)
     assert "set up.sh has Windows line ends (CRLF)" in refused.value.remedy
 
 

@@ -18,7 +18,7 @@ from projects import PLAIN, Project, Result, until
 from remotes import remote_project
 
 from workflows.debugger.dap import DapClient
-from workflows.engines.ports import any_free
+from workflows.engines.ports import find_free_port
 from workflows.vscode.pressed import READY, VARIABLE
 
 DEPLOYMENT = "Azure Machine Learning Deployment: Docker Debug"
@@ -111,7 +111,7 @@ def test_a_port_that_another_program_has_is_told_at_the_configuration(project: P
             f".vscode/launch.json:{begins}: error: Port {port} is held by", "Stop it, or write another port there."
         )
     file = project.folder / ".vscode" / "launch.json"
-    file.write_text(file.read_text().replace(f'"port": {port}', f'"port": {(other := any_free(frozenset()))}'))
+    file.write_text(file.read_text().replace(f'"port": {port}', f'"port": {(other := find_free_port(frozenset()))}'))
     assert press(project, name).code == 0 and project.step("add")["endpoints"][0]["port"] == other
 
 
@@ -201,7 +201,7 @@ def test_the_end_of_an_experiments_session_leaves_its_other_runs_alone(project: 
 
 def test_f5_attaches_to_what_was_started_by_hand_on_the_other_machine(hosts: Hosts, tmp_path: Path) -> None:
     with remote_project(tmp_path / "a project", hosts, hosts.instance) as project:
-        project.environ["AML_DEBUG_PORT"] = str(any_free(frozenset()))
+        project.environ["AML_DEBUG_PORT"] = str(find_free_port(frozenset()))
         (project.folder / "prepare" / "prepare.py").write_text(RANKS)
         project.ok("vscode.setup", "--remote", "--stop-after")
         for task, name, flags in (

@@ -14,7 +14,7 @@ import pytest
 from referenced_environments import reference
 
 from workflows import engines
-from workflows.environments.base import BASE_IMAGE
+from workflows.environments.base_image import BASE_IMAGE
 from workflows.environments.references import ResolvedEnvironment, resolve_environment
 from workflows.errors import UserError
 from workflows.models import ImageRef

@@ -54,7 +54,7 @@ def test_a_step_sees_its_code_in_its_working_folder_and_writes_into_the_runs(ste
     steps.write("train.py", "import helper, os\nprint(helper.WORD, os.getcwd(), sorted(os.listdir()))\n")
     steps.write("helper.py", "WORD = open('data/words.txt').read()\n")
     steps.write("data/words.txt", "hello")
-    view = steps.engine.view(steps.spec)
+    view = steps.engine.prepare_view(steps.spec)
     assert not re.search(r"\s", "".join(view.paths.values()))
     command = "python train.py && echo model > outputs/model.txt && echo line > logs/own.log && mkdir outputs/more"
     assert steps.run(command) == 0, steps.log()
@@ -89,7 +89,7 @@ def test_a_step_may_remove_the_runs_folders_and_make_them_anew(steps: Steps) -> 
 
 def test_an_edit_before_the_start_counts_also_one_that_replaces_the_file(steps: Steps) -> None:
     steps.write("train.py", "print('old')\n")
-    steps.engine.view(steps.spec)
+    steps.engine.prepare_view(steps.spec)
     os.replace(steps.write("new", "print('edited')\n"), steps.code / "train.py")
     assert steps.run("python train.py") == 0
     assert steps.log() == "edited\n"
@@ -106,7 +106,7 @@ def test_links_that_lead_out_of_code_and_inputs_are_followed(steps: Steps) -> No
     (steps.code / "common").symlink_to("../common")
     (steps.code.parent / "hub/snapshots/main/w").symlink_to("../../blobs/1f")
     steps.spec = replace(steps.spec, inputs={"model": steps.code.parent / "hub/snapshots/main"})
-    view = steps.engine.view(steps.spec)
+    view = steps.engine.prepare_view(steps.spec)
     assert steps.run(f"python train.py {view.paths['inputs.model']}") == 0, steps.log()
     assert steps.log() == "linked weights\n"
     seen = {str(one.local_root): one.remote_root for one in view.mappings}
@@ -154,7 +154,7 @@ def test_inputs_and_outputs_under_paths_with_spaces_are_seen_under_paths_without
         inputs={"folder": data, "table": data / "the table.csv"},
         outputs={"model": (results / "model folder", False), "report": (results / "report.txt", True)},
     )
-    view = steps.engine.view(steps.spec)
+    view = steps.engine.prepare_view(steps.spec)
     paths = view.paths
     assert not re.search(r"\s", "".join(paths.values()))
     assert paths["inputs.table"].endswith(".csv")
@@ -171,12 +171,12 @@ def test_inputs_and_outputs_under_paths_with_spaces_are_seen_under_paths_without
 def test_an_output_of_one_step_is_the_input_of_the_next(steps: Steps, tmp_path: Path) -> None:
     place = tmp_path / "between two steps"
     steps.spec = replace(steps.spec, outputs={"data": (place, False)})
-    view = steps.engine.view(steps.spec)
+    view = steps.engine.prepare_view(steps.spec)
     assert steps.run(f"echo 42 > {view.paths['outputs.data']}/number") == 0
     steps.spec = replace(
         steps.spec, step="score", folder=steps.spec.folder.with_name("score"), outputs={}, inputs={"data": place}
     )
-    view = steps.engine.view(steps.spec)
+    view = steps.engine.prepare_view(steps.spec)
     assert steps.run(f"cat {view.paths['inputs.data']}/number") == 0
     assert steps.log() == "42\n"
 
@@ -315,7 +315,7 @@ def test_an_input_that_is_not_there_is_named_and_no_folder_is_made_for_it(steps:
 @pytest.mark.parametrize("engine", ["docker"], indirect=True)
 def test_an_image_without_bash_runs_a_command_in_sh(steps: Steps) -> None:
     from workflows.engines.docker_client import connect
-    from workflows.environments.base import BASE_IMAGE
+    from workflows.environments.base_image import BASE_IMAGE
 
     client = connect()
     folder = steps.spec.project / "context"

@@ -17,7 +17,7 @@ from users import OTHER, dial, needs_users
 from workflows.debugger.dap import DapClient
 from workflows.debugger.readiness import read_events
 from workflows.engines import docker_network
-from workflows.engines.ports import any_free
+from workflows.engines.ports import find_free_port
 from workflows.engines.steps import StepDebug
 from workflows.errors import UserError
 from workflows.models import ImageRef
@@ -28,7 +28,7 @@ from workflows.models import ImageRef
 def debugged(steps: Steps, ranks: int = 1, **more: object) -> StepDebug:
     """Make the step a debugged one, on consecutive free ports."""
     while True:
-        base = any_free(frozenset())
+        base = find_free_port(frozenset())
         if base + ranks < 65536 and all(not listeners(base + rank) for rank in range(ranks)):
             break
     debug = StepDebug({rank: base + rank for rank in range(ranks)}, timeout=200, **more)  # type: ignore[arg-type]
@@ -184,8 +184,8 @@ def test_a_port_that_is_held_is_named_and_no_container_is_left(steps: Steps) -> 
 
 @pytest.mark.parametrize("engine", ["docker"], indirect=True)
 def test_an_image_without_debugpy_is_debugged_all_the_same(steps: Steps) -> None:
-    from workflows.environments.base import BASE_IMAGE
-    from workflows.environments.debugpy_beside import debugpy_folder
+    from workflows.environments.base_image import BASE_IMAGE
+    from workflows.environments.separate_debugpy import debugpy_folder
     from workflows.paths import cache_folder
 
     steps.spec = replace(

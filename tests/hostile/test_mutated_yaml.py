@@ -143,7 +143,7 @@ def generated(source: random.Random, levels: int = 3) -> str:
 
 
 def _described(settings: Settings) -> None:
-    serving_of(overlay.described(settings).deployment)
+    serving_of(overlay.apply_deployment_file(settings).deployment)
 
 
 def test_a_mutated_deployment_is_read_or_refused(folder: Path, hostile: Hostile) -> None:
@@ -289,7 +289,7 @@ def test_a_mutated_conda_file_is_read_or_refused(folder: Path, hostile: Hostile)
         def load() -> None:
             default = ROOT / "env" / "training" / "Dockerfile"
             found = load_definition(folder / "env", required=("debugpy>=1.8",), default_dockerfile=default)
-            found.translated()
+            found.translate_conda()
             found.requirements_digest()
 
         outcome(load, folder / "env")

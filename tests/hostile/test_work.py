@@ -17,7 +17,7 @@ from workflows.engines.docker_build_log import _STEP
 from workflows.environments.conda_file import read_conda
 from workflows.environments.pip_failures import _reason
 from workflows.environments.progress import _ORIGIN
-from workflows.environments.requirements import PipLines, logical_lines, parse_requirement, read_line, without_comment
+from workflows.environments.requirements import PipLines, logical_lines, parse_requirement, read_line, strip_comment
 from workflows.errors import UserError
 from workflows.pipelines.commands import debugged_command, names_own_script, published_option
 from workflows.pipelines.expressions import Malformed, expressions, substitute, whole
@@ -216,7 +216,7 @@ def test_of_lines_for_pip(tmp_path: Path, text: Callable[[int], str]) -> None:
     def read(written: str) -> None:
         path.write_text(written)
         parse_requirement(written).render(hashes=False)
-        without_comment(written)
+        strip_comment(written)
         for number, line in logical_lines(path):
             read_line(PipLines(), line, file=path, line=number, folder=tmp_path)
 

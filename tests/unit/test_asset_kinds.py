@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.assets.kinds import JOBS, kind_of_file, see_script, wrong_kind
+from workflows.assets.kinds import JOBS, check_is_script, kind_of_file, wrong_kind
 from workflows.errors import UserError
 from workflows.pipelines.yaml_file import read_yaml
 
@@ -128,7 +128,7 @@ def test_a_yaml_file_as_a_script_is_refused_with_what_takes_it(
     monkeypatch.chdir(tmp_path)
     Path("a.yml").write_text(text)
     with pytest.raises(UserError) as caught:
-        see_script(tmp_path / "a.yml", flag)
+        check_is_script(tmp_path / "a.yml", flag)
     assert problem in caught.value.problem
     assert remedy in caught.value.remedy
 
@@ -137,4 +137,4 @@ def test_a_script_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("")
     (tmp_path / "folder.yml").mkdir()
     for name in ("train.py", "none.yml", "folder.yml"):
-        see_script(tmp_path / name, "--script")
+        check_is_script(tmp_path / name, "--script")

@@ -8,7 +8,7 @@ import pytest
 
 from workflows.assets import names
 from workflows.assets.kinds import COMPONENTS, DATA, ENVIRONMENT, MODEL
-from workflows.assets.names import LocalAssets, read_name
+from workflows.assets.names import LocalAssets, parse_name
 from workflows.errors import UserError
 from workflows.pipelines.yaml_file import Value
 
@@ -40,7 +40,7 @@ def find(folder: Path, text: str, *more: Path) -> tuple[Path | None, list[str]]:
     ],
 )
 def test_a_registered_name_is_read(text: str, name: str, version: str, label: str, registry: bool) -> None:
-    found = read_name(text)
+    found = parse_name(text)
     assert found is not None
     assert (found.name, found.version, found.label, found.registry) == (name, version, label, registry)
 
@@ -59,7 +59,7 @@ def test_a_registered_name_is_read(text: str, name: str, version: str, label: st
     ],
 )
 def test_a_path_or_an_address_is_no_registered_name(text: str) -> None:
-    assert read_name(text) is None
+    assert parse_name(text) is None
 
 
 def test_latest_is_the_highest_version_as_people_count(tmp_path: Path) -> None:

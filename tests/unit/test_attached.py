@@ -45,11 +45,11 @@ def test_the_engine_that_this_program_uses_is_told_where_it_is_not_the_usual(
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    assert docker_address.chosen() == {}
+    assert docker_address.explicit_engine() == {}
     monkeypatch.setenv("DOCKER_CONTEXT", "colima")
-    assert docker_address.chosen() == {"context": "colima"}
+    assert docker_address.explicit_engine() == {"context": "colima"}
     monkeypatch.setenv("DOCKER_HOST", "ssh://me@gpu")
-    assert docker_address.chosen() == {"host": "ssh://me@gpu"}
+    assert docker_address.explicit_engine() == {"host": "ssh://me@gpu"}
 
 
 def test_an_editor_that_refuses_ends_in_two_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

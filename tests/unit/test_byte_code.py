@@ -79,7 +79,7 @@ def environment(tmp_path: Path) -> Path:
 
 
 def compiled(environment: Path, tmp_path: Path) -> dict[str, Path]:
-    with bytecode.compiled(environment, Path(sys.executable), tmp_path, os.environ) as ended:
+    with bytecode.compile_in_background(environment, Path(sys.executable), tmp_path, os.environ) as ended:
         pass
     assert [(done.code, done.lines) for done in ended] == [(0, ())] * len(ended)
     return {path.parents[1].name + "." + path.name.partition(".")[0]: path for path in environment.rglob("*.pyc")}
@@ -109,6 +109,6 @@ def test_byte_code_that_is_right_stays_and_what_is_old_is_made_anew(environment:
 
 
 def test_what_is_taken_away_meanwhile_is_passed_over(environment: Path, tmp_path: Path) -> None:
-    with bytecode.compiled(environment, Path(sys.executable), tmp_path, os.environ) as ended:
+    with bytecode.compile_in_background(environment, Path(sys.executable), tmp_path, os.environ) as ended:
         shutil.rmtree(environment)
     assert all(done.code == 0 for done in ended), ended

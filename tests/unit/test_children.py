@@ -17,7 +17,7 @@ from users import OTHER, needs_users
 
 from workflows.debugger.dap import DapClient
 from workflows.debugger.sessions import Breakpoint, DebugSession
-from workflows.engines.ports import any_free
+from workflows.engines.ports import find_free_port
 from workflows.models import DebugEndpoint
 
 #: Forks of the whole suite; `--hostile N` makes N.
@@ -272,7 +272,7 @@ def test_processes_that_a_launcher_starts_side_by_side_are_debugged_behind_one_p
         "children = [subprocess.Popen([sys.executable, 'train.py']) for _ in range(3)]\n"
         "assert [child.wait() for child in children] == [0] * 3\n"
     )
-    more = {"WAIT": "1", "CHILDREN": "1", "TIMEOUT": "60", "PORT": str(any_free(frozenset()))}
+    more = {"WAIT": "1", "CHILDREN": "1", "TIMEOUT": "60", "PORT": str(find_free_port(frozenset()))}
     with Step(tmp_path, "{python} ../launch.py", python, source, **more) as step:
         write_worker(step)
         with session(step) as client:

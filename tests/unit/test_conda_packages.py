@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.environments.conda_packages import for_pip, parse_package, satisfies
+from workflows.environments.conda_packages import parse_package, satisfies, translate_package
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from workflows.environments.conda_packages import for_pip, parse_package, satisf
 def test_condas_packages_for_pip(written: str, for_pip_: str | None) -> None:
     package = parse_package(written, Path("conda.yml"), 1)
     assert package is not None
-    assert for_pip(package)[0] == for_pip_
+    assert translate_package(package)[0] == for_pip_
 
 
 @pytest.mark.parametrize(

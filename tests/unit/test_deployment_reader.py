@@ -11,8 +11,8 @@ from deployment_files import BLUE, ENDPOINT, KUBERNETES, MANY, OWN, make
 from test_pipeline_sdk import sdk
 
 from workflows.deployments import overlay
-from workflows.deployments.copied import copied
-from workflows.deployments.endpoint import deployment_of
+from workflows.deployments.copied_folders import find_copied_folders
+from workflows.deployments.endpoint import find_deployment
 from workflows.deployments.reader import load_deployment
 from workflows.errors import BadValue, UserError
 from workflows.pipelines.yaml_file import read_yaml
@@ -289,11 +289,11 @@ def test_a_batch_endpoints_file_stands_for_its_batch_deployment(tmp_path: Path) 
     make(
         tmp_path, batch=f"{schema}name: numbers\n", scored="name: scored\nendpoint_name: numbers\nmini_batch_size: 2\n"
     )
-    found, note = deployment_of(read_yaml(tmp_path / "endpoints" / "batch.yml", "file"))
+    found, note = find_deployment(read_yaml(tmp_path / "endpoints" / "batch.yml", "file"))
     assert found.file == tmp_path / "endpoints" / "scored.yml" and "`scored`" in note
     found.file.unlink()
     with pytest.raises(UserError) as refused:
-        deployment_of(read_yaml(tmp_path / "endpoints" / "batch.yml", "file"))
+        find_deployment(read_yaml(tmp_path / "endpoints" / "batch.yml", "file"))
     assert "--deployment FILE --data FOLDER" in refused.value.remedy
 
 
@@ -302,17 +302,17 @@ def test_a_setting_counts_where_it_comes_from_as_near_a_place_as_the_files_name(
     mine = tmp_path / "mine"
     mine.mkdir()
     nearer = {"AML_MODEL_DIR": str(mine), "AML_DEPLOYMENT_FILE": str(file)}
-    assert overlay.described(resolve(tmp_path, environ=nearer)).settings.model_dir == mine
+    assert overlay.apply_deployment_file(resolve(tmp_path, environ=nearer)).settings.model_dir == mine
     typed = resolve(tmp_path, {"deployment": str(file)}, environ={"AML_MODEL_DIR": str(mine)})
-    assert overlay.described(typed).settings.model_dir == tmp_path / "model-1" / "model"
-    assert overlay.overruled(typed) == {"model_dir"}
+    assert overlay.apply_deployment_file(typed).settings.model_dir == tmp_path / "model-1" / "model"
+    assert overlay.overruled_settings(typed) == {"model_dir"}
     beside = {"AML_SCORE_SCRIPT": "other.py", "AML_DEPLOYMENT_FILE": str(file)}
-    found = overlay.described(resolve(tmp_path, environ=beside))
+    found = overlay.apply_deployment_file(resolve(tmp_path, environ=beside))
     assert found.settings.score_script == tmp_path / "model-1" / "scoring" / "score.py" and not found.notes[3:]
     named = resolve(tmp_path, {"score_script": "other.py"}, environ={"AML_DEPLOYMENT_FILE": str(file)}, cwd=tmp_path)
-    assert overlay.described(named).settings.score_script == tmp_path / "other.py"
+    assert overlay.apply_deployment_file(named).settings.score_script == tmp_path / "other.py"
     both = resolve(tmp_path, {"deployment": str(file), "model_dir": str(mine)}, environ={})
-    found = overlay.described(both)
+    found = overlay.apply_deployment_file(both)
     assert found.settings.model_dir == mine and overlay.model_below(found.deployment) == ""
     assert found.settings.score_script == tmp_path / "model-1" / "scoring" / "score.py"
     with pytest.raises(BadValue):
@@ -327,7 +327,7 @@ def test_what_an_image_has_copies_of(tmp_path: Path) -> None:
         "FROM base AS first\nCOPY app /gone\nFROM base\nWORKDIR /srv\nCOPY app .\nCOPY ./tools /opt/tools/\n"
         'COPY ["single.py", "/lib/code/"]\nCOPY data /data\nCOPY --from=first /x /y\nCOPY *.py /all/\nADD $WHAT /what\n'
     )
-    assert copied(tmp_path, "Dockerfile") == {
+    assert find_copied_folders(tmp_path, "Dockerfile") == {
         "/srv": str(tmp_path / "app"),
         "/opt/tools": str(tmp_path / "tools"),
         "/lib/code": str(tmp_path),

@@ -9,7 +9,7 @@ import pytest
 
 from workflows.environments.context import build_context, conda_text, pip_files
 from workflows.environments.definition import EnvironmentDefinition, load_definition
-from workflows.environments.pip_failures import pip_failed
+from workflows.environments.pip_failures import install_error
 from workflows.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -378,7 +378,7 @@ def test_context_of_a_folder_without_dockerfile_and_runit(folder: Path) -> None:
 )
 def test_what_pip_said(folder: Path, output: str, reason: str, line: int | None) -> None:
     (folder / "requirements.txt").write_text("flask\nnope==1\n")
-    error = pip_failed(load(folder), output.splitlines())
+    error = install_error(load(folder), output.splitlines())
     assert reason in error.problem
     assert "`defined`" in error.problem
     assert error.line == line
@@ -392,6 +392,6 @@ def test_no_network_is_not_blamed_on_the_requirement(folder: Path) -> None:
         "WARNING: Retrying (Retry(total=4)) after connection broken",
         "ERROR: No matching distribution found for flask",
     ]
-    error = pip_failed(load(folder), lines)
+    error = install_error(load(folder), lines)
     assert "could not reach the package index" in error.problem
     assert "network" in error.remedy

@@ -16,17 +16,17 @@ from workflows.environments.wheelhouse import glibc_fits
 
 
 def test_python_that_nobody_has() -> None:
-    choice = pythons.candidate("=3.99")
+    choice = pythons.choose_interpreter("=3.99")
     assert (choice.executable, choice.satisfied) == (sys.executable, False)
-    assert pythons.candidate(">=3.8").executable == sys.executable
+    assert pythons.choose_interpreter(">=3.8").executable == sys.executable
 
 
 def test_a_name_on_path_that_does_not_run_is_no_python(tmp_path: Path) -> None:
     shim = tmp_path / "python3.99"
     shim.write_text("#!/bin/sh\necho 'pyenv: python3.99: command not found' >&2\nexit 127\n")
     shim.chmod(0o755)
-    assert pythons.facts(str(shim)) is None
-    found = pythons.facts(sys.executable)
+    assert pythons.read_facts(str(shim)) is None
+    found = pythons.read_facts(sys.executable)
     assert found is not None
     assert found.version == sys.version_info[:3]
 

@@ -11,9 +11,9 @@ from projects import ROOT
 from referenced_environments import CONDA, reference
 
 from workflows.engines import load
-from workflows.environments.debugpy_beside import debugpy_folder
 from workflows.environments.definition import load_definition
 from workflows.environments.references import ResolvedEnvironment, resolve_environment
+from workflows.environments.separate_debugpy import debugpy_folder
 from workflows.errors import UserError
 from workflows.paths import cache_folder
 from workflows.settings import Settings

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from workflows.environments import store
 from workflows.environments.locking import exclusive
-from workflows.environments.virtual import MARKER
+from workflows.environments.virtual_environments import MARKER
 
 #: Times that one looks while folders come and go.
 LOOKS = 400
@@ -84,4 +84,4 @@ def test_packages_that_go_while_they_are_looked_through_are_passed_over(tmp_path
     (tmp_path / "archive-v0").mkdir()
     with coming_and_going(tmp_path / "archive-v0"):
         for _look in range(LOOKS):
-            store.forget_packages(tmp_path)
+            store.clear_unused_packages(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 
 from workflows.environments import uv
 from workflows.environments.definition import load_definition
-from workflows.environments.pip_failures import pip_failed
+from workflows.environments.pip_failures import install_error
 from workflows.environments.pip_settings import PipSettings, read_settings
 from workflows.environments.requirements import PipLines, read_line
 
@@ -117,7 +117,7 @@ def test_certificates_proxies_times_and_the_rest(tmp_path: Path) -> None:
 def test_what_only_pip_does(tmp_path: Path, variables: dict[str, str], line: str, reason: str | None) -> None:
     lines = PipLines()
     read_line(lines, line, file=tmp_path / "requirements.txt", line=1, folder=tmp_path)
-    found = uv.only_pip(settings(**variables), lines.requirements)
+    found = uv.why_only_pip(settings(**variables), lines.requirements)
     assert found == reason or (reason is not None and found is not None and found.startswith(reason))
 
 
@@ -174,7 +174,7 @@ error: Request failed after 3 retries in 7.2s
 def test_what_uv_said(tmp_path: Path, output: str, problem: str, line: int | None) -> None:
     (tmp_path / "requirements.txt").write_text("flask\nwerkzeug\n")
     definition = load_definition(tmp_path, default_dockerfile=ROOT / "env" / "training" / "Dockerfile")
-    error = pip_failed(definition, [one for one in output.splitlines() if one], what="uv")
+    error = install_error(definition, [one for one in output.splitlines() if one], what="uv")
     assert error.problem.partition(": ")[2] == f"{problem.rstrip('.')}."
     assert error.line == line
     assert ("could not reach the package index" in error.problem) is (output == UNREACHABLE)
@@ -183,14 +183,14 @@ def test_what_uv_said(tmp_path: Path, output: str, problem: str, line: int | Non
 
 def test_pip_may_where_an_index_is_silent_among_several() -> None:
     lines = UNREACHABLE.splitlines()
-    assert uv.pip_may(lines, True) == "uv wants every package index to answer"
-    assert uv.pip_may(lines, False) is None
+    assert uv.why_pip_may_work(lines, True) == "uv wants every package index to answer"
+    assert uv.why_pip_may_work(lines, False) is None
     direct = ["  cause: Package `dd` was included as a URL dependency. URL dependencies must be expressed as direct"]
-    assert uv.pip_may(direct, False) == "uv takes no address that only a package asks for"
-    assert uv.pip_may(["error: No solution found when resolving dependencies"], True) is None
+    assert uv.why_pip_may_work(direct, False) == "uv takes no address that only a package asks for"
+    assert uv.why_pip_may_work(["error: No solution found when resolving dependencies"], True) is None
 
 
 def test_uv_comes_with_the_program() -> None:
-    found = uv.find()
+    found = uv.find_uv()
     assert found is not None and Path(found).is_file()
     assert Path(found).is_relative_to(sys.prefix)

@@ -155,7 +155,7 @@ def test_an_experiment_is_known_by_its_marker_or_its_run_configuration(tmp_path:
 
 @pytest.mark.parametrize("left", ["folder", "file", "nothing", "link"])
 def test_what_a_script_has_made_of_its_outputs_ends_in_the_runs_folder(tmp_path: Path, left: str) -> None:
-    from workflows.engines.work_folder import make_folders, settle
+    from workflows.engines.work_folder import make_folders, move_run_folders
     from workflows.models import ImageRef
 
     make_folders(StepSpec("run", "step", tmp_path, tmp_path / "run", ImageRef("process", "", ""), None))
@@ -171,7 +171,7 @@ def test_what_a_script_has_made_of_its_outputs_ends_in_the_runs_folder(tmp_path:
         (tmp_path / "elsewhere" / "early").write_text("early")
         place.symlink_to(tmp_path / "elsewhere")
     for _again in range(2):
-        settle(tmp_path / "run")
+        move_run_folders(tmp_path / "run")
         found = {path.name: path.read_text() for path in kept.iterdir()}
         expected = {"folder": {"early": "early"}, "file": {"outputs": "a file"}, "nothing": {}}
         assert found == expected.get(left, {"early": "early"})

@@ -28,7 +28,7 @@ def tree(root: Path, *names: str, **linked: str) -> Path:
 
 def places(root: Path, *mounts: tuple[str, str]) -> dict[str, str]:
     """The places, with what lies in the root shown from there."""
-    found = links.outward([(root / name, place) for name, place in mounts or [("app", APP)]])
+    found = links.find_outward_links([(root / name, place) for name, place in mounts or [("app", APP)]])
     assert not found.notes
     return {place: os.path.relpath(local, root) for place, local in found.places.items()}
 
@@ -65,7 +65,7 @@ def test_an_absolute_link_leads_to_the_same_place(tmp_path: Path) -> None:
 def test_links_that_lead_through_each_other_in_circles_come_to_an_end(tmp_path: Path) -> None:
     tree(tmp_path, "app/own.py", "d/x.py", app__a="../d", app__b="../d/loop")
     tree(tmp_path, d__loop="up/d", d__up="..", d__back="../app")
-    found = links.outward([(tmp_path / "app", APP)])
+    found = links.find_outward_links([(tmp_path / "app", APP)])
     assert found.places["/var/d"] == str(tmp_path / "d")
 
 
@@ -82,15 +82,15 @@ def test_two_links_that_need_different_things_at_one_place_are_refused(tmp_path:
     tree(tmp_path, "one/app/x", "one/data/x", "two/model/x", "two/data/x")
     tree(tmp_path, one__app__a="../data", two__model__b="../data")
     with pytest.raises(UserError, match=r"two/model/b would lead to /var/data in the container, where \S+/a leads to"):
-        links.outward([(tmp_path / "one/app", APP), (tmp_path / "two/model", MODELS)])
+        links.find_outward_links([(tmp_path / "one/app", APP), (tmp_path / "two/model", MODELS)])
     (tmp_path / "two/model/b").unlink()
     tree(tmp_path, two__model__b=str(tmp_path / "two/data"))
-    links.outward([(tmp_path / "one/app", APP), (tmp_path / "two/model", MODELS)])
+    links.find_outward_links([(tmp_path / "one/app", APP), (tmp_path / "two/model", MODELS)])
 
 
 def test_what_the_container_has_of_its_own_is_left_and_named(tmp_path: Path) -> None:
     tree(tmp_path, "app/own.py", app__a="/etc/hostname", app__b="..", app__c="/", app__d="/usr/lib", app__e="/tmp")
-    found = links.outward([(tmp_path / "app", APP)])
+    found = links.find_outward_links([(tmp_path / "app", APP)])
     assert found.places == {}
     assert len(found.notes) == 4 and found.notes[-1] == "so do 2 more"
     assert all("app/" in note and "of its own" in note for note in found.notes[:-1])
@@ -107,14 +107,14 @@ def test_links_to_too_many_places_are_refused_with_what_to_do(tmp_path: Path) ->
     for number in range(links.MOST_PLACES + 1):
         tree(tmp_path, f"far/{number}/x", **{f"app__{number}": f"../far/{number}"})
     with pytest.raises(UserError, match=f"lead to {links.MOST_PLACES + 1} places") as caught:
-        links.outward([(tmp_path / "app", APP)])
+        links.find_outward_links([(tmp_path / "app", APP)])
     assert "cp -rL" in caught.value.remedy
 
 
 def test_the_search_is_bounded_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree(tmp_path, *(f"app/{number}/x" for number in range(30)), app__0__far="../../far", far="app/1")
     monkeypatch.setattr(links, "MOST_ENTRIES", 20)
-    (note,) = links.outward([(tmp_path / "app", APP)]).notes
+    (note,) = links.find_outward_links([(tmp_path / "app", APP)]).notes
     assert note.startswith("links were looked for in the first 20 files only")
 
 
@@ -134,7 +134,7 @@ def test_a_folder_of_many_files_costs_no_look_at_any_of_them(tmp_path: Path, mon
 
 def test_a_container_that_lacks_what_a_new_link_leads_to_is_told(tmp_path: Path) -> None:
     tree(tmp_path, "app/own.py", "far/sub/x", app__a="../far/sub")
-    found = links.outward([(tmp_path / "app", APP)])
-    assert links.missing(found, {}) == str(tmp_path / "far/sub")
-    assert links.missing(found, found.places) is None
-    assert links.missing(found, {"/var/far": str(tmp_path / "far")}) is None
+    found = links.find_outward_links([(tmp_path / "app", APP)])
+    assert links.find_missing_path(found, {}) == str(tmp_path / "far/sub")
+    assert links.find_missing_path(found, found.places) is None
+    assert links.find_missing_path(found, {"/var/far": str(tmp_path / "far")}) is None

@@ -7,7 +7,7 @@ import os
 from itertools import pairwise
 from pathlib import Path
 
-from workflows.engines.mlflow_store import FOLDER, prepare
+from workflows.engines.mlflow_store import FOLDER, prepare_store
 from workflows.engines.steps import StepSpec, Tracking
 from workflows.experiments import mlflow_reader
 from workflows.experiments.metrics import read_all
@@ -20,7 +20,7 @@ RUN = "sums-3-0a1b2c"
 def store(folder: Path) -> Path:
     """A step's folder with a store as the engines make it; where its run is."""
     spec = StepSpec(RUN, "sums", folder, folder, ImageRef("process", "", ""), None, tracking=Tracking("sums", RUN))
-    variables = prepare(spec, {}, str(folder / FOLDER))
+    variables = prepare_store(spec, {}, str(folder / FOLDER))
     assert variables["MLFLOW_RUN_ID"] == RUN
     return folder / FOLDER / "store" / "0" / RUN
 

@@ -32,7 +32,7 @@ with socket.socket() as held:
 @pytest.fixture
 def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return ports.any_free(frozenset())
+    return ports.find_free_port(frozenset())
 
 
 @pytest.fixture(params=["listen", "let go"])
@@ -48,7 +48,7 @@ def held(port: int, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_a_port_that_is_bound_and_not_yet_listened_on(port: int, held: str) -> None:
-    found, word = ports.pick("debug_port", port, frozenset(), lambda _port: None)
+    found, word = ports.choose_port("debug_port", port, frozenset(), lambda _port: None)
     if held == "listen":
         assert found > port and "belongs to another session" in word
     else:
@@ -60,7 +60,7 @@ def test_a_service_is_promised_its_ports_before_it_listens(port: int, tmp_path: 
     settings = resolve(tmp_path, environ=wanted)
     chosen = Deployment(settings, Console())._specification().chosen_ports(frozenset(), [])
     assert chosen["debug_port"] == port
-    found, word = ports.pick("debug_port", port, frozenset(), lambda _port: None)
+    found, word = ports.choose_port("debug_port", port, frozenset(), lambda _port: None)
     assert found not in chosen.values() and "belongs to another session" in word
     with socket.socket() as free:
         free.bind(("127.0.0.1", port))

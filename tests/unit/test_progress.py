@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workflows.console import Console
-from workflows.environments.progress import brief
+from workflows.environments.progress import shorten_line
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from workflows.environments.progress import brief
     ],
 )
 def test_a_builds_steps_are_shown_without_pips_asides(line: str, shown: str | None) -> None:
-    assert brief(line) == shown
+    assert shorten_line(line) == shown
 
 
 def test_of_a_great_many_lines_few_stay_where_the_output_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,10 +39,10 @@ def test_a_port_in_use_is_named_with_its_holder_and_another_is_offered() -> None
         port = server.getsockname()[1]
         assert not ports.is_free(port)
         with pytest.raises(UserError) as found:
-            ports.pick("scoring_port", port, frozenset(), lambda port: None)
+            ports.choose_port("scoring_port", port, frozenset(), lambda port: None)
         assert f"Port {port} is held by" in found.value.problem
         assert "AML_SCORING_PORT=0" in found.value.remedy
-        chosen, note = ports.pick("scoring_port", port, frozenset(), lambda port: ("the container x", True))
+        chosen, note = ports.choose_port("scoring_port", port, frozenset(), lambda port: ("the container x", True))
         assert chosen > port and str(port) in note
 
 
@@ -54,7 +54,7 @@ def test_a_listener_on_every_address_holds_the_port_too() -> None:
 
 
 def test_zero_means_a_free_port_that_the_service_does_not_use_already() -> None:
-    first, note = ports.pick("scoring_port", 0, frozenset(), lambda port: None)
+    first, note = ports.choose_port("scoring_port", 0, frozenset(), lambda port: None)
     assert note == "" and ports.is_free(first)
-    second, _ = ports.pick("debug_port", first, frozenset((first,)), lambda port: None)
+    second, _ = ports.choose_port("debug_port", first, frozenset((first,)), lambda port: None)
     assert second != first

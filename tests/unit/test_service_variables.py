@@ -8,7 +8,7 @@ import pytest
 
 from workflows.engines.base import gunicorn_arguments
 from workflows.engines.process import machine_variables
-from workflows.environments.conda_variables import expanded
+from workflows.environments.conda_variables import expand_variables
 from workflows.errors import UserError
 
 
@@ -32,10 +32,10 @@ def test_gunicorns_arguments_are_kept_but_for_what_no_debugged_service_can_have(
 
 def test_condas_variables_refer_to_those_before_them_then_to_what_is_known() -> None:
     given = {"A": "1", "B": "${A}-${C}", "PATH": "/x:${PATH}", "D": "$A ${}"}
-    found = expanded(given, {"C": "3"}, {"PATH": "/bin", "C": "9"}, file=Path("conda.yml"))
+    found = expand_variables(given, {"C": "3"}, {"PATH": "/bin", "C": "9"}, file=Path("conda.yml"))
     assert found == {"A": "1", "B": "1-3", "PATH": "/x:/bin", "D": "$A ${}"}
     with pytest.raises(UserError, match=r"E refers to \$\{NOPE\}, which is not set"):
-        expanded({"E": "${NOPE}"}, file=Path("conda.yml"))
+        expand_variables({"E": "${NOPE}"}, file=Path("conda.yml"))
 
 
 def test_of_what_is_exported_a_service_has_what_describes_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

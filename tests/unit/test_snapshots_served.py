@@ -18,7 +18,7 @@ from workflows import process_identity as identity
 from workflows.debugger.dap import DapClient, DapError
 from workflows.debugger.frames import evaluate, read_locals, read_stack
 from workflows.engines import reservations
-from workflows.engines.ports import any_free
+from workflows.engines.ports import find_free_port
 from workflows.errors import PortHeld, UserError
 from workflows.loopback import listen
 from workflows.models import PathMapping
@@ -60,7 +60,7 @@ def is_over(port: int, pid: dict[str, Any]) -> bool:
 
 
 def process_of(port: int) -> dict[str, Any]:
-    noted = reservations.note(port)
+    noted = reservations.read_reservation(port)
     assert noted is not None
     return noted
 
@@ -219,7 +219,7 @@ def test_another_one_takes_the_place_of_one_that_still_waits(serve: Serve) -> No
 
 
 def test_a_port_of_another_program_is_left_alone(serve: Serve, tmp_path: Path) -> None:
-    with listen(any_free(frozenset()), 16) as taken:
+    with listen(find_free_port(frozenset()), 16) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PortHeld, match=str(port)):
             serve(port=port)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.engines.mlflow_store import prepare
+from workflows.engines.mlflow_store import prepare_store
 from workflows.engines.steps import StepSpec, Tracking
 from workflows.models import ImageRef
 from workflows.runs import sweeps
@@ -71,7 +71,7 @@ def test_what_mlflow_has_logged_counts_as_well(tmp_path: Path) -> None:
         spec = StepSpec(
             "r", step.name, tmp_path, run.step_folder(step.name), ImageRef("process", "digest", "name"), None
         )
-        prepare(replace(spec, tracking=Tracking("p", step.run_id)), {}, "/seen")
+        prepare_store(replace(spec, tracking=Tracking("p", step.run_id)), {}, "/seen")
         (store,) = run.step_folder(step.name).glob("mlflow/store/*/*/metrics")
         (store / "loss").write_text("".join(f"{1700 + n} {value} {n}\n" for n, value in enumerate(values)))
     assert chosen(run, "minimize") == ("a is the best of 2: loss 0.25", "a")

@@ -220,10 +220,10 @@ def wrong_kind(root: Value, wanted: str, known: Collection[Kind] = ()) -> UserEr
     if kind is None or kind in known:
         return refuse(root, f"{root.file.name} is not {wanted}.", "Name another file.")
     but = "which runs in Azure only" if kind.elsewhere else f"not {wanted}"
-    return refuse(_telling(root), f"{root.file.name} is {kind.with_article}, {but}.", how(kind, root.file))
+    return refuse(_kind_entry(root), f"{root.file.name} is {kind.with_article}, {but}.", remedy_for(kind, root.file))
 
 
-def how(kind: Kind, file: Path) -> str:
+def remedy_for(kind: Kind, file: Path) -> str:
     """What takes a file of a kind, as a remedy."""
     if kind.elsewhere:
         return "Name a pipeline that has it as a step: `--input STEP.OUTPUT=PATH` stands in for it there."
@@ -236,7 +236,7 @@ def how(kind: Kind, file: Path) -> str:
     )
 
 
-def see_script(file: Path, flag: str) -> None:
+def check_is_script(file: Path, flag: str) -> None:
     """See that what was named as a script is not one of Azure ML's files, or another YAML file.
 
     Args:
@@ -251,13 +251,13 @@ def see_script(file: Path, flag: str) -> None:
     kind = kind_of_file(file)
     if kind is None:
         raise UserError(f"{shown(file)} is a YAML file; {flag} takes a Python script.", "Name the script.")
-    remedy = how(kind, file)
+    remedy = remedy_for(kind, file)
     if flag == "--script" and kind in JOBS:
         remedy = f"A job is taken by: `--job {shown(file)}`."
     raise UserError(f"{shown(file)} is {kind.with_article}; {flag} takes a Python script.", remedy)
 
 
-def _telling(root: Value) -> Value:
+def _kind_entry(root: Value) -> Value:
     """The place that says what the file is."""
     return root.get("type") or root.get("$schema") or root
 

@@ -41,7 +41,7 @@ _SHORT = re.compile(
 
 
 @dataclass(frozen=True)
-class Asked:
+class AssetName:
     """A registered name.
 
     Attributes:
@@ -59,17 +59,17 @@ class Asked:
     registry: bool = False
 
 
-def read_name(text: str) -> Asked | None:
+def parse_name(text: str) -> AssetName | None:
     """A registered name; None for a path, an address, or a name that has neither ``azureml:`` nor a version."""
     text = text.strip()
     found = _ID.match(text)
     if found is not None:
         registry = text.lower().startswith("azureml://registries/")
-        return Asked(text, found["name"], found["version"] or "", found["label"] or "", registry)
+        return AssetName(text, found["name"], found["version"] or "", found["label"] or "", registry)
     found = _SHORT.match(text)
     if found is None or not (found["prefix"] or found["version"] or found["label"]):
         return None
-    return Asked(text, found["name"], found["version"] or "", found["label"] or "")
+    return AssetName(text, found["name"], found["version"] or "", found["label"] or "")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class LocalAssets:
         Raises:
             UserError: Several files have it, and no version tells which is meant.
         """
-        asked = read_name(text)
+        asked = parse_name(text)
         if asked is None:
             return None
         key = (asked.text, tuple(sorted(kind.name for kind in kinds)))
@@ -128,7 +128,7 @@ class LocalAssets:
     def candidates(self, name: str, kinds: Collection[Kind]) -> list[Candidate]:
         """All files with a name, of any version."""
         if self._index is None:
-            self._index = _indexed(self.folders)
+            self._index = _index_names(self.folders)
         found = []
         for file in self._index.get(name, ()):
             root = _read(file)
@@ -138,14 +138,14 @@ class LocalAssets:
             found.append(Candidate(file, str(version.data) if version is not None else ""))
         return found
 
-    def _choose(self, asked: Asked, found: list[Candidate], place: Value) -> Path | None:
+    def _choose(self, asked: AssetName, found: list[Candidate], place: Value) -> Path | None:
         if asked.version:
             # One that says no version is registered as the next one each time.
             fitting = [one for one in found if one.version == asked.version]
             fitting = fitting or [one for one in found if not one.version]
         else:
-            highest = max((_order(one.version) for one in found), default=())
-            fitting = [one for one in found if _order(one.version) == highest]
+            highest = max((_version_key(one.version) for one in found), default=())
+            fitting = [one for one in found if _version_key(one.version) == highest]
         if len(fitting) > 1:
             first, second = fitting[:2]
             version = f", version {first.version}" if first.version else ""
@@ -158,7 +158,7 @@ class LocalAssets:
         return fitting[0].file if fitting else None
 
 
-def _order(version: str) -> tuple[tuple[int, int, str], ...]:
+def _version_key(version: str) -> tuple[tuple[int, int, str], ...]:
     """Puts 10 behind 9, and 2024-01-01 behind 3; no version comes first."""
     parts = re.findall(r"\d+|[^\W\d_]+", version)
     return tuple((1, int(part), "") if part.isdecimal() and len(part) < 20 else (0, 0, part) for part in parts)
@@ -171,10 +171,10 @@ def _read(file: Path) -> Value | None:
         return None
 
 
-def _indexed(folders: Collection[Path]) -> dict[str, list[Path]]:
+def _index_names(folders: Collection[Path]) -> dict[str, list[Path]]:
     """Files by what stands behind ``name:`` at the beginning of a line."""
     index: dict[str, list[Path]] = {}
-    for file in _files(folders):
+    for file in _list_yaml_files(folders):
         try:
             text = read_bytes(file, _MOST_BYTES)
         except OSError:
@@ -187,7 +187,7 @@ def _indexed(folders: Collection[Path]) -> dict[str, list[Path]]:
     return index
 
 
-def _files(folders: Collection[Path]) -> Iterator[Path]:
+def _list_yaml_files(folders: Collection[Path]) -> Iterator[Path]:
     """The YAML files below folders, each once and those further up first, as far as the limits allow."""
     seen: set[str] = set()
     entries = files = 0
@@ -200,7 +200,7 @@ def _files(folders: Collection[Path]) -> Iterator[Path]:
             if real in seen:
                 continue
             seen.add(real)
-            found = _listed(folder)
+            found = _list_folder(folder)
             entries += len(found)
             if any(entry.name in _ENVIRONMENTS for entry in found):
                 continue
@@ -216,7 +216,7 @@ def _files(folders: Collection[Path]) -> Iterator[Path]:
                     yield Path(entry.path)
 
 
-def _listed(folder: str) -> list[os.DirEntry[str]]:
+def _list_folder(folder: str) -> list[os.DirEntry[str]]:
     """What is in a folder; nothing where that is more than anybody keeps such files among, or cannot be read."""
     try:
         with os.scandir(folder) as found:

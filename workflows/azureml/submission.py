@@ -82,7 +82,7 @@ class Submission:
         Raises:
             UserError: A step's code cannot be sent.
         """
-        from ..environments.debugpy_beside import debugpy_folder
+        from ..environments.separate_debugpy import debugpy_folder
 
         history = str(workspace.sdk.service_context._get_run_history_url())
         client = address_towards(history) if self.debug is not None else None

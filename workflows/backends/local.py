@@ -155,13 +155,13 @@ class LocalBackend:
         self, pipeline: Pipeline, engine_name: str, allotted: Mapping[str, Mapping[int, int]]
     ) -> dict[str, ImageRef]:
         """The environment of every step, each built once."""
-        from ..environments.of_steps import resolve_steps
+        from ..environments.step_environments import resolve_step_environments
         from ..pipelines.problems import together
 
         engine = engines.load(engine_name)
         notes: list[str] = list(pipeline.notes)
         with self._console.step("build") as shown:
-            resolved, errors = resolve_steps(pipeline.steps, self._settings, engine)
+            resolved, errors = resolve_step_environments(pipeline.steps, self._settings, engine)
             if errors:
                 raise together(errors, pipeline.files)
             # One with the published options may import debugpy whether or not anybody is let in.

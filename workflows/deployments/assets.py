@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..assets import kinds
-from ..assets.names import LocalAssets, read_name
+from ..assets.names import LocalAssets, parse_name
 from ..errors import UserError
 from ..formatting import shorten
 from ..paths import exists, shown
@@ -97,12 +97,12 @@ def read_model(
         return None
     with problems.kept(value):
         if value.is_mapping:
-            return _inline(problems, value)
-        return _named(problems, value, value.text("`model`").strip(), names, bring)
+            return _read_inline_model(problems, value)
+        return _find_named_model(problems, value, value.text("`model`").strip(), names, bring)
     return None
 
 
-def _inline(problems: Problems, value: Value) -> Model | None:
+def _read_inline_model(problems: Problems, value: Value) -> Model | None:
     for key, one in value.data.items():
         if key not in _MODEL_KEYS:
             problems.add(one, f"A model has no key `{key}`.", did_you_mean(key, _MODEL_KEYS))
@@ -128,18 +128,18 @@ def _inline(problems: Problems, value: Value) -> Model | None:
     return found
 
 
-def _named(
+def _find_named_model(
     problems: Problems, value: Value, text: str, names: LocalAssets, bring: Callable[[str], Model] | None
 ) -> Model | None:
     file = None if text.startswith("file:") else names.find(text, (kinds.MODEL,), value)
     if file is not None:
-        return _inline(problems, read_yaml(file, "model file", value))
-    asked = read_name(text)
+        return _read_inline_model(problems, read_yaml(file, "model file", value))
+    asked = parse_name(text)
     if asked is None and not scheme(text):
         # A file of a model, or the model itself.
         path = local_path(value, text)
         if exists(path) and kinds.kind_of_file(path) is kinds.MODEL:
-            return _inline(problems, read_yaml(path, "model file", value))
+            return _read_inline_model(problems, read_yaml(path, "model file", value))
         if exists(path):
             return Model(path)
     if bring is not None and scheme(text) == "azureml":
@@ -155,7 +155,7 @@ def _named(
     return None
 
 
-def registered_environment(value: Value, names: LocalAssets) -> Value:
+def resolve_environment_name(value: Value, names: LocalAssets) -> Value:
     """The definition of an environment that is named: that of the file with the name, where there is one.
 
     Raises:
@@ -164,7 +164,7 @@ def registered_environment(value: Value, names: LocalAssets) -> Value:
     if value.is_mapping:
         return value
     text = value.text("`environment`").strip()
-    if text.startswith("file:") or read_name(text) is None:
+    if text.startswith("file:") or parse_name(text) is None:
         path = local_path(value, text)
         if path.suffix.lower() in kinds.SUFFIXES and exists(path):
             return read_yaml(path, "environment file", value)

@@ -22,7 +22,7 @@ _DEPLOYMENTS = {
 }
 
 
-def deployment_of(root: Value) -> tuple[Value, str]:
+def find_deployment(root: Value) -> tuple[Value, str]:
     """The deployment that is meant where an endpoint's file is named.
 
     Args:
@@ -40,14 +40,14 @@ def deployment_of(root: Value) -> tuple[Value, str]:
     wanted, typed = _DEPLOYMENTS[kind]
     named = root.get("name")
     name = str(named.data) if named is not None else ""
-    found = _listed(root, wanted, name) or _beside(root.file, wanted, name)
+    found = _read_listed(root, wanted, name) or _find_beside(root.file, wanted, name)
     called = f"{root.file.name} is {kind.with_article}"
     if len(found) == 1:
         only = found[0]
         place = "which is in it" if only.file == root.file else f"in {shown(only.file)}" if only.file else ""
         return only, f"{called}; its deployment is `{_name(only)}`, {place}"
     if not found:
-        others = [str(shown(one.file)) for one in _beside(root.file, wanted, "") if one.file is not None]
+        others = [str(shown(one.file)) for one in _find_beside(root.file, wanted, "") if one.file is not None]
         remedy = f"Name the file of one: {'; '.join(typed.format(file) for file in others or ['FILE'])}"
         of_others = f" (of other endpoints: {listed(others)})" if others else ""
         raise refuse(root, f"{called}, and no file beside it is a deployment of {name or 'it'}{of_others}.", remedy)
@@ -64,7 +64,7 @@ def _name(deployment: Value) -> str:
     return str(named.data) if named is not None else deployment.file.name if deployment.file is not None else ""
 
 
-def _listed(root: Value, wanted: Kind, endpoint: str) -> list[Value]:
+def _read_listed(root: Value, wanted: Kind, endpoint: str) -> list[Value]:
     """What ``deployments`` of an endpoint's file has: deployments themselves, or names of files."""
     entries = root.get("deployments")
     if entries is None:
@@ -99,7 +99,7 @@ def _listed(root: Value, wanted: Kind, endpoint: str) -> list[Value]:
     return found
 
 
-def _beside(file: Path, wanted: Kind, endpoint: str) -> list[Value]:
+def _find_beside(file: Path, wanted: Kind, endpoint: str) -> list[Value]:
     """The deployments in an endpoint's folder: those that name it, or that name none."""
     found = []
     for one in sorted(path for path in file.parent.iterdir() if path.suffix.lower() in kinds.SUFFIXES and path != file):

@@ -24,7 +24,7 @@ _TYPED = 2
 
 
 @dataclass(frozen=True)
-class Described:
+class DescribedDeployment:
     """A deployment that a file describes, and the settings with what it says.
 
     Attributes:
@@ -38,7 +38,7 @@ class Described:
     notes: tuple[str, ...] = ()
 
 
-def counts(settings: Settings, field: str) -> bool:
+def takes_precedence(settings: Settings, field: str) -> bool:
     """Whether a setting counts although a deployment's file says something else.
 
     It does where it comes from a place that counts more than that of the file's name: a flag, then the environment,
@@ -51,11 +51,11 @@ def counts(settings: Settings, field: str) -> bool:
     return rank > files or (rank == files and (rank == _TYPED or field not in _CODE))
 
 
-def overruled(settings: Settings) -> frozenset[str]:
+def overruled_settings(settings: Settings) -> frozenset[str]:
     """The settings that do not count, since a deployment's file says something else."""
     if settings.deployment is None:
         return frozenset()
-    return frozenset(name for name in FIELDS if name in settings.set_by and not counts(settings, name))
+    return frozenset(name for name in FIELDS if name in settings.set_by and not takes_precedence(settings, name))
 
 
 def _rank(settings: Settings, field: str) -> int:
@@ -63,7 +63,7 @@ def _rank(settings: Settings, field: str) -> int:
     return _TYPED if source == BY_FIELD[field].flag else 1 if source == BY_FIELD[field].variable else 0
 
 
-def described(settings: Settings, bring: Callable[[str], Model] | None = None) -> Described:
+def apply_deployment_file(settings: Settings, bring: Callable[[str], Model] | None = None) -> DescribedDeployment:
     """The settings with what the deployment's file says, where one is named.
 
     Args:
@@ -74,33 +74,33 @@ def described(settings: Settings, bring: Callable[[str], Model] | None = None) -
         UserError: The file, or what it names, is not as it has to be.
     """
     if settings.deployment is None:
-        return Described(settings)
-    model_dir = settings.model_dir if counts(settings, "model_dir") else None
-    if counts(settings, "model_dir") and model_dir is not None and not model_dir.is_dir():
+        return DescribedDeployment(settings)
+    model_dir = settings.model_dir if takes_precedence(settings, "model_dir") else None
+    if takes_precedence(settings, "model_dir") and model_dir is not None and not model_dir.is_dir():
         # What is wrong with it is said where every model folder is looked at.
-        return Described(replace(settings, deployment=None))
+        return DescribedDeployment(replace(settings, deployment=None))
     found = load_deployment(settings.deployment, settings.project, model_dir, bring)
-    if counts(settings, "score_script"):
-        found = _with_script(found, settings)
+    if takes_precedence(settings, "score_script"):
+        found = _replace_script(found, settings)
     changed: dict[str, Any] = {}
     set_by: dict[str, str] = dict(settings.set_by)
     notes = list(found.notes)
     for name in _CODE:
-        if counts(settings, name):
+        if takes_precedence(settings, name):
             notes.append(f"{BY_FIELD[name].variable} counts, whatever {shown(found.file)} says")
             continue
-        changed[name] = _code(found)[name]
+        changed[name] = _code_settings(found)[name]
         set_by[name] = str(found.file)
-    if not counts(settings, "model_dir"):
+    if not takes_precedence(settings, "model_dir"):
         changed["model_dir"] = _model_dir(found)
         set_by["model_dir"] = str(found.file)
-    if counts(settings, "inference_env") and found.environment is not None and found.routes is None:
+    if takes_precedence(settings, "inference_env") and found.environment is not None and found.routes is None:
         notes.append(f"{BY_FIELD['inference_env'].variable} counts, whatever {shown(found.file)} says")
         found = replace(found, environment=None)
-    return Described(replace(settings, set_by=set_by, **changed), found, tuple(notes))
+    return DescribedDeployment(replace(settings, set_by=set_by, **changed), found, tuple(notes))
 
 
-def _with_script(found: OnlineDeployment, settings: Settings) -> OnlineDeployment:
+def _replace_script(found: OnlineDeployment, settings: Settings) -> OnlineDeployment:
     """A deployment whose script is named beside its file.
 
     Raises:
@@ -115,7 +115,7 @@ def _with_script(found: OnlineDeployment, settings: Settings) -> OnlineDeploymen
     return replace(found, code=settings.source_root, script=settings.score_script)
 
 
-def _code(found: OnlineDeployment) -> Mapping[str, Path]:
+def _code_settings(found: OnlineDeployment) -> Mapping[str, Path]:
     """The script and the source folder that are run."""
     if found.script is not None and found.code is not None:
         return {"score_script": found.script, "source_directory": found.code}

@@ -13,11 +13,11 @@ from ..formatting import shorten
 from ..pipelines.definition import EnvironmentReference
 from ..pipelines.environment_field import read_environment
 from ..pipelines.yaml_file import Value, did_you_mean, kind, read_yaml
-from .assets import read_code, read_model, registered_environment
+from .assets import read_code, read_model, resolve_environment_name
 from .definition import Model, OnlineDeployment, Probe, Route, Routes
-from .endpoint import deployment_of
+from .endpoint import find_deployment
 from .problems import Problems
-from .values import unresolved, variables
+from .variables import notes_on_secrets, read_variables
 
 _KEYS = (
     *("$schema", "name", "endpoint_name", "type", "description", "id", "tags", "properties", "model"),
@@ -56,7 +56,7 @@ def load_deployment(
         UserError: It is none, or something in it is wrong or not on this machine; one error with all of it.
     """
     problems = Problems()
-    root, of_endpoint = deployment_of(read_yaml(file, "deployment file", take=problems.take))
+    root, of_endpoint = find_deployment(read_yaml(file, "deployment file", take=problems.take))
     file = root.file or file
     problems.files[file] = None
     if kinds.kind_of(root) is not kinds.ONLINE_DEPLOYMENT and not _looks_like_one(root):
@@ -83,7 +83,7 @@ def load_deployment(
             "The deployment has neither code nor a model.",
             "Add `code_configuration` with `code` and `scoring_script`, or a `model`.",
         )
-    own = variables(problems, root.get("environment_variables"))
+    own = read_variables(problems, root.get("environment_variables"))
     readiness = _probe(problems, root.get("readiness_probe"), "readiness_probe", served)
     liveness = _probe(problems, root.get("liveness_probe"), "liveness_probe", served)
     _requests(problems, root.get("request_settings"))
@@ -118,7 +118,7 @@ def load_deployment(
         variables=own,
         readiness=readiness,
         liveness=liveness,
-        notes=(*names.notes, *problems.notes, *unresolved(own)),
+        notes=(*names.notes, *problems.notes, *notes_on_secrets(own)),
     )
 
 
@@ -163,7 +163,7 @@ def _environment(
     if value is None:
         return None, None
     with problems.kept(value):
-        where = registered_environment(value, names)
+        where = resolve_environment_name(value, names)
         routes = _routes(problems, where.get("inference_config"))
         return read_environment(where, "the deployment", problems), routes
     return None, None

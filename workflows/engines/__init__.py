@@ -47,11 +47,11 @@ def choose(wanted: str) -> tuple[Engine, str]:
     """
     if wanted != "auto":
         return load(wanted), ""
-    from .docker_client import engine_answers, is_elsewhere, may_be_used
+    from .docker_client import engine_answers, has_permission, is_remote
 
     # The way to one elsewhere takes long enough not to go it twice, and why it leads nowhere is worth knowing.
-    if not is_elsewhere() and not engine_answers():
-        why = "no Docker engine answers" if may_be_used() else "you may not use the Docker engine"
+    if not is_remote() and not engine_answers():
+        why = "no Docker engine answers" if has_permission() else "you may not use the Docker engine"
         return load("process"), f"{why}, so processes on this machine are used"
     try:
         return load("docker"), ""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ..environments.conda_variables import expanded
+from ..environments.conda_variables import expand_variables
 from ..environments.definition import EnvironmentDefinition
 from ..environments.pythons import PythonFacts
 from ..errors import UserError
@@ -38,13 +38,13 @@ class Engine(Protocol):
     ) -> ImageRef:
         """The environment's image, built where it is not there yet."""
 
-    def python(self, image: ImageRef) -> PythonFacts | None:
+    def read_python(self, image: ImageRef) -> PythonFacts | None:
         """What an environment's Python says of itself; None where that cannot be told."""
 
     def tag(self, image: ImageRef, tag: str, project: Path) -> None:
         """Give an image the name under which it is run."""
 
-    def tagged(self, tag: str, project: Path) -> ImageRef | None:
+    def find_tagged(self, tag: str, project: Path) -> ImageRef | None:
         """The image of that name."""
 
     def app_root(self, source: Path) -> str:
@@ -69,13 +69,13 @@ class Engine(Protocol):
     def start(self, service: Service) -> Service:
         """Start the services in it by ``runsvdir``."""
 
-    def alive(self, service: Service) -> bool:
+    def is_alive(self, service: Service) -> bool:
         """Whether the container, or the supervisor, is there and runs."""
 
     def held_ports(self, service: Service) -> frozenset[int]:
         """The ports on 127.0.0.1 that a service holds at this moment, although it may have ended."""
 
-    def mend(self, service: Service) -> None:
+    def ensure_forwarder(self, service: Service) -> None:
         """See that what leads to a running service is there, and start it again where it was killed.
 
         Raises:
@@ -85,7 +85,7 @@ class Engine(Protocol):
     def restart_worker(self, service: Service, worker: int) -> Service:
         """End the process that has score.py loaded and see that another takes its place."""
 
-    def output_of(self, service: Service, program: str, arguments: Sequence[str]) -> str:
+    def run_program(self, service: Service, program: str, arguments: Sequence[str]) -> str:
         """What one of the debuggee's programs prints on the service's own Python; empty where it cannot run there.
 
         Args:
@@ -112,23 +112,23 @@ class Engine(Protocol):
         An empty string where the container is not of this program.
         """
 
-    def leftovers(self, project: Path) -> list[str]:
+    def list_leftovers(self, project: Path) -> list[str]:
         """Handles of the project's containers, those that no file tells of included."""
 
     def remove(self, handle: str) -> None:
         """End and remove one of the leftovers."""
 
-    def services(self) -> list[dict[str, str]]:
+    def list_services(self) -> list[dict[str, str]]:
         """Every running service of this program that the engine knows, for listing."""
 
-    def abandoned(self, known: frozenset[str]) -> list[Unused]:
+    def list_abandoned(self, known: frozenset[str]) -> list[Unused]:
         """Services whose projects were deleted while they ran, so that no command of theirs can stop them.
 
         Args:
             known: Handles of the services that projects know as theirs.
         """
 
-    def unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
+    def list_unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
         """Environments whose digests are not among those to keep and that nothing uses."""
 
 
@@ -152,7 +152,7 @@ def service_variables(
     """
     named = spec.variables
     theirs = {
-        **expanded(spec.conda_variables, named, present, os.environ, file=spec.conda_file),
+        **expand_variables(spec.conda_variables, named, present, os.environ, file=spec.conda_file),
         **named,
     }
     gunicorn, configuration = gunicorn_arguments(theirs.pop("GUNICORN_CMD_ARGS", present.get("GUNICORN_CMD_ARGS", "")))

@@ -24,11 +24,19 @@ from ..errors import NameTaken, PortHeld, UserError
 from ..interrupts import uninterrupted
 from ..models import Ended, ImageRef, RegistryLogin, Service, ServiceSpec
 from ..paths import cache_folder
-from . import docker_folders, docker_images, docker_network, docker_packages, docker_served, forwarders, ports
+from . import (
+    docker_custom_containers,
+    docker_folders,
+    docker_images,
+    docker_network,
+    docker_packages,
+    forwarders,
+    ports,
+)
 from .base import KEPT_LOG_BYTES, Unused, service_variables
 from .docker_client import connect, socket_path
-from .docker_served import ANNOUNCE_ROOT, DEBUGGEE_ROOT, RUNIT, ContainerPlan
-from .links import Links, outward
+from .docker_custom_containers import ANNOUNCE_ROOT, DEBUGGEE_ROOT, RUNIT, ContainerPlan
+from .links import Links, find_outward_links
 
 if TYPE_CHECKING:
     import docker
@@ -73,36 +81,36 @@ class DockerEngine:
     ) -> ImageRef:
         """See :class:`~workflows.engines.base.Engine`."""
         base = docker_images.resolve_base_image(self._client, base_image)
-        from ..environments.progress import briefly
+        from ..environments.progress import brief_reporter
         from .docker_built_images import build_image
 
-        return build_image(self._client, definition, base, cache_folder(), briefly(report))
+        return build_image(self._client, definition, base, cache_folder(), brief_reporter(report))
 
-    def python(self, image: ImageRef) -> PythonFacts | None:
+    def read_python(self, image: ImageRef) -> PythonFacts | None:
         """See :class:`~workflows.engines.base.Engine`."""
         from . import docker_python
 
-        return docker_python.of_environment(self._client, image.name, image.digest, cache_folder())
+        return docker_python.read_image_python(self._client, image.name, image.digest, cache_folder())
 
     def tag(self, image: ImageRef, tag: str, project: Path) -> None:
         """See :class:`~workflows.engines.base.Engine`."""
         docker_images.tag_image(self._client, image, tag)
 
-    def tagged(self, tag: str, project: Path) -> ImageRef | None:
+    def find_tagged(self, tag: str, project: Path) -> ImageRef | None:
         """See :class:`~workflows.engines.base.Engine`."""
         return docker_images.tagged_image(self._client, tag)
 
     def pull(self, name: str, login: RegistryLogin | None, report: Callable[[str], None]) -> str:
-        """Pull an image; see :func:`docker_packages.pull`."""
-        return docker_packages.pull(self._client, name, login, report)
+        """Pull an image; see :func:`docker_packages.pull_image`."""
+        return docker_packages.pull_image(self._client, name, login, report)
 
     def build_package(self, folder: Path, key: str, login: RegistryLogin | None, report: Callable[[str], None]) -> str:
         """Build an image of a folder; see :func:`docker_packages.build_package`."""
-        from ..environments.progress import briefly
+        from ..environments.progress import brief_reporter
 
-        return docker_packages.build_package(self._client, folder, key, login, briefly(report))
+        return docker_packages.build_package(self._client, folder, key, login, brief_reporter(report))
 
-    def has(self, name: str) -> bool:
+    def has_image(self, name: str) -> bool:
         """Whether an image of that name is here."""
         return docker_packages.image_exists(self._client, name)
 
@@ -114,15 +122,19 @@ class DockerEngine:
 
     def links(self, source: Path, model_dir: Path | None, tag: str, below: str = "") -> Links:
         """See :class:`~workflows.engines.base.Engine`."""
-        mounts = [(source, docker_packages.app_root(self._client, tag, APP_ROOT))]
+        mounts = [(source, docker_packages.find_app_root(self._client, tag, APP_ROOT))]
         model = f"{MODEL_ROOT}/{below}" if below else MODEL_ROOT
         if model_dir is not None:
             mounts.append((model_dir, model))
-        return outward(mounts, (APP_ROOT, model, DEBUGGEE_ROOT, ANNOUNCE_ROOT))
+        return find_outward_links(mounts, (APP_ROOT, model, DEBUGGEE_ROOT, ANNOUNCE_ROOT))
 
     def create(self, spec: ServiceSpec) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
-        plan = docker_served.plan(self._client, spec) if spec.serving is not None else self._plan(spec)
+        plan = (
+            docker_custom_containers.plan_container(self._client, spec)
+            if spec.serving is not None
+            else self._plan(spec)
+        )
         token = forwarders.new_token()
         plan = replace(plan, variables={**plan.variables, **forwarders.gate_variables(token)})
         # Held from here on, as the published port would be.
@@ -145,7 +157,7 @@ class DockerEngine:
         """The container of a service that the inference server serves."""
         from docker.types import Mount
 
-        root = docker_packages.app_root(self._client, spec.tag, APP_ROOT)
+        root = docker_packages.find_app_root(self._client, spec.tag, APP_ROOT)
         variables = service_variables(
             app_root=root,
             debuggee=DEBUGGEE_ROOT,
@@ -174,8 +186,8 @@ class DockerEngine:
             mapped = {place: str(spec.model_dir)} if spec.model_below else {}
         mounts += [Mount(place, local, type="bind", read_only=True) for place, local in spec.links.items()]
         if spec.foreign:
-            mounts.append(docker_served.debugpy_mount())
-            variables["AZUREML_DEBUGGEE_DEBUGPY"] = docker_served.DEBUGPY_ROOT
+            mounts.append(docker_custom_containers.debugpy_mount())
+            variables["AZUREML_DEBUGGEE_DEBUGPY"] = docker_custom_containers.DEBUGPY_ROOT
         user = container_user(self._client)
         if user:
             variables.setdefault("HOME", "/tmp")  # noqa: S108
@@ -202,14 +214,14 @@ class DockerEngine:
             container = None
             try:
                 container = self._made(spec, plan, published)
-                docker_folders.check_seen(
+                docker_folders.check_visible(
                     self._client,
                     str(container.id),
                     (spec.session / "announce", ANNOUNCE_ROOT),
                     plan.seen,
                 )
                 if spec.foreign and spec.serving is None:
-                    docker_served.check_server(self._client, str(container.id), spec)
+                    docker_custom_containers.check_server(self._client, str(container.id), spec)
                 container.start()
                 return str(container.id), published
             except BaseException as error:
@@ -219,7 +231,7 @@ class DockerEngine:
                         container.remove(force=True)
                 if not isinstance(error, APIError):
                     raise
-                if attempt >= ATTEMPTS or not is_passing(error, [published[name] for name in names]):
+                if attempt >= ATTEMPTS or not is_transient(error, [published[name] for name in names]):
                     self._explain_start(error, spec)
                     raise
                 attempt += 1
@@ -241,7 +253,7 @@ class DockerEngine:
                     },
                     environment=dict(plan.variables),
                     mounts=list(plan.mounts),
-                    network=docker_network.ensure(self._client),
+                    network=docker_network.ensure_network(self._client),
                     ports={f"{plan.ports[name]}/tcp": ("127.0.0.1", port) for name, port in published.items()},
                     log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "50m", "max-file": "2"}),
                     **plan.options,
@@ -266,7 +278,7 @@ class DockerEngine:
         api.exec_start(execution["Id"], detach=True)
         return replace(service, started=True, execution=str(execution["Id"]))
 
-    def alive(self, service: Service) -> bool:
+    def is_alive(self, service: Service) -> bool:
         """See :class:`~workflows.engines.base.Engine`."""
         from docker.errors import NotFound
 
@@ -283,21 +295,21 @@ class DockerEngine:
         """See :class:`~workflows.engines.base.Engine`."""
         from docker.errors import NotFound
 
-        held = {service.debug_port} if forwarders.runs(service.debug_port, service.handle) else set()
+        held = {service.debug_port} if forwarders.is_running(service.debug_port, service.handle) else set()
         with contextlib.suppress(NotFound):
             if self._client.api.inspect_container(service.handle)["State"]["Running"]:
                 held.add(service.scoring_port)
         return frozenset(held)
 
-    def mend(self, service: Service) -> None:
+    def ensure_forwarder(self, service: Service) -> None:
         """See :class:`~workflows.engines.base.Engine`."""
-        if not service.token or forwarders.runs(service.debug_port, service.handle):
+        if not service.token or forwarders.is_running(service.debug_port, service.handle):
             return
         try:
             listener = forwarders.listen(service.debug_port, f"the service {service.name}")
         except UserError:
             # Another command may have mended it at this moment.
-            if ports.holder(service.debug_port)[1]:
+            if ports.find_holder(service.debug_port)[1]:
                 return
             raise
         forwarders.start(listener, _told(service.gate_port, service.token, service.handle), _forwarder_log(service))
@@ -313,7 +325,7 @@ class DockerEngine:
         api.exec_start(execution["Id"])
         return service
 
-    def output_of(self, service: Service, program: str, arguments: Sequence[str]) -> str:
+    def run_program(self, service: Service, program: str, arguments: Sequence[str]) -> str:
         """See :class:`~workflows.engines.base.Engine`."""
         from docker.errors import APIError
 
@@ -387,11 +399,11 @@ class DockerEngine:
             if any(entry.get("PublicPort") == port for entry in container["Ports"]):
                 return f"the container {name}", LABEL_PROJECT in labels
             # Another user's forwarder, whose process shows nothing of itself; one's own is known by its process.
-            if port in gate_ports(labels) and ports.forwarded(port) == "":
+            if port in gate_ports(labels) and ports.find_forwarded_container(port) == "":
                 return f"the container {name}", True
         return None
 
-    def leftovers(self, project: Path) -> list[str]:
+    def list_leftovers(self, project: Path) -> list[str]:
         """See :class:`~workflows.engines.base.Engine`."""
         found = self._client.api.containers(all=True, filters={"label": f"{LABEL_PROJECT}={project}"})
         return [str(container["Id"]) for container in found if container["Labels"].get(LABEL_KIND) == "service"]
@@ -413,7 +425,7 @@ class DockerEngine:
             return None
         return str(labels.get(LABEL_PROJECT, ""))
 
-    def services(self) -> list[dict[str, str]]:
+    def list_services(self) -> list[dict[str, str]]:
         """See :class:`~workflows.engines.base.Engine`."""
         return [
             {
@@ -428,7 +440,7 @@ class DockerEngine:
             for container in self._client.api.containers(all=True, filters={"label": f"{LABEL_KIND}=service"})
         ]
 
-    def abandoned(self, known: frozenset[str]) -> list[Unused]:
+    def list_abandoned(self, known: frozenset[str]) -> list[Unused]:
         """See :class:`~workflows.engines.base.Engine`."""
         found: list[Unused] = []
         for container in self._client.api.containers(all=True, filters={"label": f"{LABEL_KIND}=service"}):
@@ -456,9 +468,9 @@ class DockerEngine:
         fields = [line.split() for line in mounts.decode("utf-8", "replace").splitlines()]
         return any(len(one) > 4 and one[4] == ANNOUNCE_ROOT and one[3].endswith("//deleted") for one in fields)
 
-    def unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
+    def list_unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
         """See :class:`~workflows.engines.base.Engine`."""
-        return [*docker_images.unused_images(self._client, keep, tag), *docker_network.unused(self._client)]
+        return [*docker_images.unused_images(self._client, keep, tag), *docker_network.unused_networks(self._client)]
 
     def make_base(self, name: str, report: Callable[[str], None]) -> int:
         """Make a base image from Debian packages; its size in bytes."""
@@ -467,7 +479,7 @@ class DockerEngine:
         return make_base_image(self._client, name, report)
 
     def _explain_start(self, error: Any, spec: ServiceSpec) -> None:
-        if (told := docker_folders.mount_refused(error)) is not None:
+        if (told := docker_folders.mount_error(error)) is not None:
             raise told from error
         text = str(error.explanation or error)
         if "address already in use" in text or "port is already allocated" in text:
@@ -477,7 +489,7 @@ class DockerEngine:
                 "Choose another port: --scoring-port 0.",
             ) from error
         if storage.find_disk_error([text]) is not None:
-            raise docker_images.engine_disk_full() from error
+            raise docker_images.engine_disk_full_error() from error
         if '"sleep": executable file not found' in text:
             raise UserError("The image has no `sleep` program.", "Use a base image with coreutils.") from error
 
@@ -492,14 +504,14 @@ def _script(spec: ServiceSpec, root: str) -> list[tuple[Path, str]]:
     return [(spec.score_script, f"{root}/{below.as_posix()}")]
 
 
-def is_passing(error: Any, gates: Sequence[int]) -> bool:
+def is_transient(error: Any, gates: Sequence[int]) -> bool:
     """Whether a container could not be made or started for something that is over once it is tried again.
 
     Args:
         error: The engine's.
         gates: The published ports that nobody has asked for.
     """
-    if docker_network.is_missing(error):
+    if docker_network.is_network_missing(error):
         return True
     text = str(error.explanation or error)
     taken = "address already in use" in text or "port is already allocated" in text

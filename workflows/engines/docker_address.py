@@ -45,7 +45,7 @@ def config_folder() -> Path:
     return Path(os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker"))
 
 
-def config() -> dict[str, Any]:
+def read_config() -> dict[str, Any]:
     """Its config.json; empty where there is none that can be read."""
     try:
         found = json.loads(read_bytes(config_folder() / "config.json"))
@@ -67,7 +67,7 @@ def host() -> str:
     return DEFAULT_HOST if not name else str(_endpoint(name)["Host"])
 
 
-def chosen() -> dict[str, str]:
+def explicit_engine() -> dict[str, str]:
     """``host`` or ``context`` of the engine, for a program with a choice of its own; empty for the usual one."""
     given = os.environ.get("DOCKER_HOST")
     if given:
@@ -78,7 +78,7 @@ def chosen() -> dict[str, str]:
 
 def proxies_of_containers() -> dict[str, str]:
     """The proxies that config.json sets for containers and builds, as variables; empty where it sets none."""
-    found = config().get("proxies")
+    found = read_config().get("proxies")
     entry = (
         (found.get(os.environ.get("DOCKER_HOST") or DEFAULT_HOST) or found.get("default"))
         if isinstance(found, dict)
@@ -94,7 +94,7 @@ def context_name() -> str:
     """The context that counts; empty for the default one, and where ``DOCKER_HOST`` takes its place."""
     if os.environ.get("DOCKER_HOST"):
         return ""
-    name = os.environ.get("DOCKER_CONTEXT") or str(config().get("currentContext") or "")
+    name = os.environ.get("DOCKER_CONTEXT") or str(read_config().get("currentContext") or "")
     return "" if name == "default" else name
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from . import docker_address
-from .docker_ask import ask
+from .docker_http import send_request
 
 if TYPE_CHECKING:
     import docker
@@ -65,7 +65,7 @@ class DockerApi:
     def create_container(self, image: str, *given: Any, **options: Any) -> Any:
         """As of the SDK's ``APIClient``; ``host_config`` is what its ``create_host_config`` makes, or as good."""
         # Proxies of config.json are the container's, too.
-        if given or docker_address.config().get("proxies") or not options.keys() <= _OPTIONS.keys():
+        if given or docker_address.read_config().get("proxies") or not options.keys() <= _OPTIONS.keys():
             return self._sdk().api.create_container(image, *given, **options)
         query = {"name": options.pop("name")} if options.get("name") else {}
         config = {"Image": image, **{_OPTIONS[name]: value for name, value in options.items()}}
@@ -160,7 +160,9 @@ class DockerApi:
         patience: float | None = _ANSWER_SECONDS,
     ) -> tuple[int, bytes]:
         asked = f"{what}?{urlencode(query)}" if query else what
-        return ask(self._path, method, asked, patience, sent=None if sent is None else json.dumps(sent).encode())
+        return send_request(
+            self._path, method, asked, patience, sent=None if sent is None else json.dumps(sent).encode()
+        )
 
 
 #: What a container is made with, by the SDK's name and the engine's.

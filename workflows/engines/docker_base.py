@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..environments.base import CHANGES, root_file_system
+from ..environments.base_image import CHANGES, root_file_system
 from .docker_images import import_image
 
 if TYPE_CHECKING:

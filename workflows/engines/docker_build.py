@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from .. import process_identity as identity
-from ..environments import pip_carried
+from ..environments import container_pip_settings
 from ..environments.conda_packages import satisfies
 from ..environments.context import ENVIRONMENT, OURS, build_context
 from ..environments.dockerfile import Dockerfile, parse
-from ..environments.pip_failures import pip_failed
+from ..environments.pip_failures import install_error
 from ..environments.wheelhouse import make_packages
 from ..errors import UserError
 from ..formatting import format_size
@@ -27,9 +27,9 @@ from ..interrupts import uninterrupted
 from ..paths import cache_folder
 from ..reading import read_bytes, read_text
 from ..redaction import LineScrubber, scrub
-from . import docker_address, docker_buildkit, docker_prepared, docker_python
+from . import docker_address, docker_buildkit, docker_prepared_environment, docker_python
 from .docker_build_log import Journal, Log
-from .docker_images import base_missing, engine_disk_full, uses_base
+from .docker_images import base_missing_error, engine_disk_full_error, uses_base
 
 if TYPE_CHECKING:
     import docker
@@ -67,14 +67,14 @@ def build(
         UserError: It failed. Neither image nor container of it is left.
         OSError: The context cannot be written, or the connection to the engine broke.
     """
-    image = docker_python.of_base(client, base_image) if uses_base(definition) else None
+    image = docker_python.read_base_python(client, base_image) if uses_base(definition) else None
     if image is not None and definition.python and not satisfies(image.version, definition.python):
         report(
             f"{definition.source.name} asks for python{definition.python}; "
             f"using the base image's {image.minor}, it has no conda"
         )
     if image is not None:
-        for note in definition.translated()[1]:
+        for note in definition.translate_conda()[1]:
             report(note)
     if definition.live and not _installs(definition):
         definition = definition.as_copies()
@@ -118,9 +118,9 @@ def _prepared(
         UserError: It cannot be made.
     """
     lines = [*definition.options, *(item.text for item in definition.pip), *definition.channels]
-    carried = pip_carried.carried(_environ(), lines)
+    carried = container_pip_settings.settings_for_container(_environ(), lines)
     text = read_text(definition.dockerfile, errors="replace")
-    place = docker_prepared.place_of(parse(text))
+    place = docker_prepared_environment.find_install_instruction(parse(text))
     if place is None or not carried.named:
         yield None
         return
@@ -128,19 +128,21 @@ def _prepared(
     labels = {"azureml-debug.kind": "probe", docker_python.MARK: identity.process_mark()}
     name, ready = (f"azureml-debug/{part}:{identity.process_mark()}" for part in ("preparing", "prepared"))
     path = definition.dockerfile
-    with build_context(definition, None, docker_prepared.before(text, place)) as context:
+    with build_context(definition, None, docker_prepared_environment.text_before(text, place)) as context:
         log, failure = run_build(client, context, name, labels, report, path=path, arguments=arguments)
     if failure:
         raise _failed(definition, log, failure)
     try:
-        with docker_prepared.prepared(client, name, place, carried, ready, labels, report) as made:
+        with docker_prepared_environment.prepare_environment(
+            client, name, place, carried, ready, labels, report
+        ) as made:
             if made.image:
-                yield docker_prepared.replaced(text, place, made.image)
+                yield docker_prepared_environment.with_copied_environment(text, place, made.image)
                 return
             if place.alone:
-                used = [*carried.named, *(name for name in pip_carried.PROXIES if name in carried.variables)]
-                conda = definition.translated()[0]
-                raise pip_failed(definition, made.lines, conda=conda, settings=", ".join(used))
+                used = [*carried.named, *(name for name in container_pip_settings.PROXIES if name in carried.variables)]
+                conda = definition.translate_conda()[0]
+                raise install_error(definition, made.lines, conda=conda, settings=", ".join(used))
         # What else the instruction does may be what was missing.
         yield None
     finally:
@@ -232,7 +234,7 @@ def _proxies() -> dict[str, str]:
 
     Those of this machine alone are left out where the build cannot reach them.
     """
-    found = pip_carried.proxies(_environ())
+    found = container_pip_settings.proxy_variables(_environ())
     return {} if _leads_here(found) and _network() is None else found
 
 
@@ -241,16 +243,20 @@ def _environ() -> Mapping[str, str]:
     set_there = docker_address.proxies_of_containers()
     if not set_there:
         return os.environ
-    own = {name: value for name, value in os.environ.items() if name.upper() not in pip_carried.PROXIES}
+    own = {name: value for name, value in os.environ.items() if name.upper() not in container_pip_settings.PROXIES}
     return {**own, **set_there}
 
 
 def _network() -> str | None:
-    return docker_prepared.network(pip_carried.Carried(addresses=_addresses(pip_carried.proxies(_environ()))))
+    return docker_prepared_environment.network_for(
+        container_pip_settings.ContainerSettings(
+            addresses=_addresses(container_pip_settings.proxy_variables(_environ()))
+        )
+    )
 
 
 def _leads_here(found: Mapping[str, str]) -> bool:
-    return pip_carried.Carried(addresses=_addresses(found)).leads_here
+    return container_pip_settings.ContainerSettings(addresses=_addresses(found)).leads_here
 
 
 def _addresses(found: Mapping[str, str]) -> list[str]:
@@ -267,7 +273,7 @@ def _with_buildkit(
     arguments: Mapping[str, str],
     dockerfile: str | None,
 ) -> tuple[Log, str]:
-    if (refused := docker_buildkit.missing(parsed, path)) is not None:
+    if (refused := docker_buildkit.buildkit_missing_error(parsed, path)) is not None:
         raise refused
     log = Log()
 
@@ -278,7 +284,7 @@ def _with_buildkit(
     failure = docker_buildkit.build(
         context, name, labels, {**_proxies(), **arguments}, dockerfile, say, network=_network()
     )
-    if failure and (remedy := docker_buildkit.too_old(parsed, failure)):
+    if failure and (remedy := docker_buildkit.remedy_for_old_buildkit(parsed, failure)):
         needed = parsed.needs_buildkit()
         line = needed[0].line if needed is not None else None
         raise UserError(f"{path.name} cannot be built: {failure.rstrip('.')}.", remedy, file=path, line=line)
@@ -360,11 +366,11 @@ def _needed(client: docker.DockerClient) -> set[str]:
 
 def _failed(definition: EnvironmentDefinition, log: Log, failure: str) -> UserError:
     if log.disk_full(failure):
-        return engine_disk_full()
+        return engine_disk_full_error()
     if log.instruction == "FROM":
-        return base_missing(log.image or "of the Dockerfile", failure)
+        return base_missing_error(log.image or "of the Dockerfile", failure)
     if any(line.startswith("ERROR: ") for line in [*log.lines, failure]):
-        return pip_failed(definition, list(log.lines), conda=definition.translated()[0], settings=_IN_BUILD)
+        return install_error(definition, list(log.lines), conda=definition.translate_conda()[0], settings=_IN_BUILD)
     return UserError(
         f"Building the image of the environment `{definition.name}` failed at `{log.step}`: {failure.rstrip('.')}.",
         f"Correct {definition.dockerfile}, then run the same command again.",

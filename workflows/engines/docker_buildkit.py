@@ -29,7 +29,7 @@ _ERROR = re.compile(r"^#(\d+) ERROR: (.+)$")
 _NOISE = re.compile(r"^(?:#\d+ |-{4,}|\s*>? ?\[|\s*$|Dockerfile:\d+|\s+\d+ \|)")
 
 
-def find() -> str | None:
+def find_docker_command() -> str | None:
     """The first docker command on PATH that has BuildKit; None where none has."""
     # buildx may lie in the docker command's own folder.
     return _find(os.environ.get("PATH", ""), docker_address.config_folder())
@@ -60,10 +60,10 @@ def _said(*command: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def missing(parsed: Dockerfile, path: Path) -> UserError | None:
+def buildkit_missing_error(parsed: Dockerfile, path: Path) -> UserError | None:
     """The error for a Dockerfile that wants BuildKit where there is none."""
     needed = parsed.needs_buildkit()
-    if needed is None or find() is not None:
+    if needed is None or find_docker_command() is not None:
         return None
     return UserError(
         f"`{needed[1]}` in {path.name} needs BuildKit, and the docker command here has none.",
@@ -97,7 +97,7 @@ def build(
     Returns:
         Why it failed; empty where it worked.
     """
-    program = find()
+    program = find_docker_command()
     assert program is not None, "it was looked for before"
     command = [program, "build", "--progress=plain", "--tag", name]
     command += [part for key, value in labels.items() for part in ("--label", f"{key}={value}")]
@@ -195,7 +195,7 @@ class _Translation:
         return re.sub(r"^(?:ERROR: )?(?:failed to solve(?: with frontend \S+)?: )?", "", text)
 
 
-def too_old(parsed: Dockerfile, failure: str) -> str:
+def remedy_for_old_buildkit(parsed: Dockerfile, failure: str) -> str:
     """What helps where the engine's own BuildKit does not know an instruction; empty where that is not it."""
     needed = parsed.needs_buildkit()
     if needed is None or parsed.syntax or not re.search(r"unknown (?:instruction|flag)", failure, re.IGNORECASE):

@@ -16,8 +16,8 @@ from .docker_images import (
     ENVIRONMENT,
     KIND,
     LIVE,
-    base_missing,
-    engine_lost,
+    base_missing_error,
+    connection_lost_error,
     find_image,
     image_digest,
     image_id,
@@ -74,7 +74,7 @@ def build_image(
         if (told := storage.explain(error, cache)) is not None:
             raise told from error
         if error.errno is None:  # requests' errors are OSErrors without a number
-            raise engine_lost(error) from error
+            raise connection_lost_error(error) from error
         raise UserError(
             f"{error.filename or cache}: {error.strerror or error}.", "Make it readable and writable."
         ) from error
@@ -114,5 +114,5 @@ def _ensure_base(
         reason = str(error)
     found = image_id(client, [], base_image)
     if found is None:
-        raise base_missing(base_image, reason)
+        raise base_missing_error(base_image, reason)
     return found

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..redaction import scrub
 from . import docker_address, docker_ssh
 from .docker_api import DockerApi
-from .docker_ask import ask
+from .docker_http import send_request
 
 if TYPE_CHECKING:
     import docker
@@ -85,13 +85,13 @@ def _sdk_client(host: str) -> docker.DockerClient:
         UserError: It cannot be loaded, the engine does not answer, or speaks another version.
     """
     if host.startswith("ssh://"):
-        docker_ssh.check(host)
+        docker_ssh.check_connection(host)
     try:
         _load_sdk(host)
         from docker.errors import APIError, DockerException, InvalidConfigFile, TLSParameterError
         from requests.exceptions import RequestException
 
-        from .docker_sdk import make_client, proxy_of
+        from .docker_sdk import make_client, proxy_for
     except ImportError as error:
         raise UserError(
             f"The Python package docker cannot be imported: {error}.",
@@ -108,7 +108,7 @@ def _sdk_client(host: str) -> docker.DockerClient:
         text = str(error)
         if "version" in text and "fetching server API version" not in text:
             raise _version_error(text) from error
-        proxy = next(iter(proxy_of(_as_url(host), os.environ).values()), "")
+        proxy = next(iter(proxy_for(_as_url(host), os.environ).values()), "")
         way = f" through the proxy {scrub(proxy)}" if proxy else ""
         raise UserError(
             f"No Docker engine answers at {host}{way}: {_innermost(error)}.",
@@ -191,7 +191,7 @@ def engine_answers(timeout: float = 2.0) -> bool:
             if not Path(r"\\.\pipe\docker_engine").exists():
                 return False
         if host.startswith("ssh://"):
-            docker_ssh.check(host, max(timeout, _WAY_SECONDS), ask=False)
+            docker_ssh.check_connection(host, max(timeout, _WAY_SECONDS), ask=False)
             return True
         from .docker_sdk import make_client
 
@@ -202,7 +202,7 @@ def engine_answers(timeout: float = 2.0) -> bool:
         return False
 
 
-def may_be_used() -> bool:
+def has_permission() -> bool:
     """Whether this user is not kept from the engine's socket by its permissions."""
     try:
         path = _socket_path(docker_address.host())
@@ -232,7 +232,7 @@ def socket_path() -> str | None:
     return _socket_path(docker_address.host())
 
 
-def is_elsewhere() -> bool:
+def is_remote() -> bool:
     """Whether the chosen engine is reached over a network: by ssh, or at a port."""
     try:
         return docker_address.host().startswith(("ssh://", "tcp://", "http://", "https://"))
@@ -281,7 +281,7 @@ def _socket_error(path: str, error: OSError) -> UserError:
 
 def _ping(path: str, timeout: float) -> bool:
     """Ask for ``/_ping``, which every version of the engine's API has."""
-    return ask(path, "GET", "/_ping", timeout)[0] == 200
+    return send_request(path, "GET", "/_ping", timeout)[0] == 200
 
 
 def _as_url(host: str) -> str:

@@ -24,7 +24,17 @@ from . import docker_credentials
 from .docker_build import run_build
 from .docker_build_log import Log
 from .docker_client import connect
-from .docker_images import DIGEST, ENVIRONMENT, KIND, PREFIX, SOURCE, engine_disk_full, engine_lost, inspect, split_name
+from .docker_images import (
+    DIGEST,
+    ENVIRONMENT,
+    KIND,
+    PREFIX,
+    SOURCE,
+    connection_lost_error,
+    engine_disk_full_error,
+    inspect,
+    split_name,
+)
 
 if TYPE_CHECKING:
     import docker
@@ -44,7 +54,7 @@ class ImageUnreachable(UserError):
     """An image that is not here, and whose registry cannot be reached."""
 
 
-def image_as_it_is(name: str, report: Callable[[str], None], *, file: Path, line: int) -> ImageRef:
+def image_by_name(name: str, report: Callable[[str], None], *, file: Path, line: int) -> ImageRef:
     """An image by its name, pulled where it is not here.
 
     Args:
@@ -69,8 +79,8 @@ def image_as_it_is(name: str, report: Callable[[str], None], *, file: Path, line
         except (APIError, DockerException) as error:
             reason = str(getattr(error, "explanation", None) or error)
         except RequestException as error:
-            raise engine_lost(error) from error
-    told = docker_credentials.helper_missing(name, reason)
+            raise connection_lost_error(error) from error
+    told = docker_credentials.credential_helper_error(name, reason)
     if told is not None:
         raise UserError(told.problem, told.remedy, file=file, line=line, details=told.details)
     # What went wrong stands at the end of the engine's chain of "Get …: dial …: lookup …".
@@ -85,7 +95,7 @@ def image_as_it_is(name: str, report: Callable[[str], None], *, file: Path, line
     )
 
 
-def image_here(reference: EnvironmentReference) -> ImageRef | None:
+def find_image(reference: EnvironmentReference) -> ImageRef | None:
     """The image that is named, or that a context has been built to, where it is here.
 
     Raises:
@@ -130,7 +140,7 @@ def _pull(client: docker.DockerClient, name: str, report: Callable[[str], None])
     return reason
 
 
-def image_of_context(
+def build_context_image(
     folder: Path, dockerfile: str, report: Callable[[str], None], *, file: Path, line: int
 ) -> ImageRef:
     """The image of a build context, built where its content is not built yet.
@@ -168,10 +178,10 @@ def image_of_context(
                 labels = {KIND: "environment", DIGEST: digest, ENVIRONMENT: folder.name, SOURCE: "context"}
                 _build(client, archive, dockerfile, name, labels, report, folder=folder, place=(file, line))
     except RequestException as error:
-        raise engine_lost(error) from error
+        raise connection_lost_error(error) from error
     except OSError as error:
         if is_disk_full(str(error)):
-            raise engine_disk_full() from error
+            raise engine_disk_full_error() from error
         raise _unreadable(folder, error, file, line) from error
     return ImageRef("docker", digest, name)
 
@@ -261,8 +271,8 @@ def _build(
     if not failure:
         return
     if log.disk_full(failure):
-        raise engine_disk_full()
-    told = docker_credentials.helper_missing(log.image, failure) if log.image else None
+        raise engine_disk_full_error()
+    told = docker_credentials.credential_helper_error(log.image, failure) if log.image else None
     if told is not None:
         raise UserError(told.problem, told.remedy, file=place[0], line=place[1], details=told.details)
     remedy = f"Correct {folder / dockerfile}, then run the same command again."

@@ -28,7 +28,7 @@ def is_refusal(reason: str) -> bool:
     return _REFUSED.search(reason) is not None
 
 
-def helper_missing(image: str, reason: str) -> UserError | None:
+def credential_helper_error(image: str, reason: str) -> UserError | None:
     """The error for an image that was refused since its registry's credential helper gives nothing.
 
     Args:
@@ -40,8 +40,8 @@ def helper_missing(image: str, reason: str) -> UserError | None:
     """
     if not is_refusal(reason):
         return None
-    host = registry(image)
-    setting, helper = helper_of(host)
+    host = registry_of(image)
+    setting, helper = find_helper(host)
     if not helper:
         return None
     program = f"docker-credential-{helper}"
@@ -62,16 +62,16 @@ def helper_missing(image: str, reason: str) -> UserError | None:
     )
 
 
-def registry(image: str) -> str:
+def registry_of(image: str) -> str:
     """The registry of an image's name, as config.json names it."""
     first, slash, _rest = image.partition("/")
     is_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
     return first if is_host and first not in ("docker.io", "index.docker.io") else _HUB
 
 
-def helper_of(host: str) -> tuple[str, str]:
+def find_helper(host: str) -> tuple[str, str]:
     """The setting in config.json that names a registry's credential helper, and the helper; empty for none."""
-    found = docker_address.config()
+    found = docker_address.read_config()
     helpers = found.get("credHelpers")
     own = helpers.get(host) if isinstance(helpers, dict) else None
     if own:
@@ -100,7 +100,7 @@ def usable_config() -> Iterator[dict[str, str]]:
 
     With such a helper in config.json it gets a folder like the person's, without that helper.
     """
-    found, folder = docker_address.config(), docker_address.config_folder()
+    found, folder = docker_address.read_config(), docker_address.config_folder()
     helpers = found.get("credHelpers")
     helpers = helpers if isinstance(helpers, dict) else {}
     kept = {host: helper for host, helper in helpers.items() if _is_installed(helper)}

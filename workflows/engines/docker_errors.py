@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
 
 
 @contextmanager
-def passed_over(*names: str) -> Iterator[None]:
+def suppressed(*names: str) -> Iterator[None]:
     """As ``contextlib.suppress``, for errors by their names."""
     try:
         yield

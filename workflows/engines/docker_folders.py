@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from .docker_client import is_elsewhere
+from .docker_client import is_remote
 
 if TYPE_CHECKING:
     import docker
@@ -28,7 +28,7 @@ _NO_SOURCE = re.compile(
 )
 
 
-def check_seen(
+def check_visible(
     client: docker.DockerClient, container: str, mounted: tuple[Path, str], files: Sequence[tuple[Path, str]] = ()
 ) -> None:
     """Look for a file of this machine in a container that has been made and not been started.
@@ -50,13 +50,13 @@ def check_seen(
         for path, place in ((mark, f"{inside}/{mark.name}"), *files):
             # The engine mounts what belongs to a container also for one that does not run.
             if not client.api.has_path(container, place):  # type: ignore[attr-defined]
-                raise unseen(path.parent)
+                raise not_visible_error(path.parent)
     finally:
         with contextlib.suppress(OSError):
             mark.unlink()
 
 
-def mount_refused(error: Any) -> UserError | None:
+def mount_error(error: Any) -> UserError | None:
     """The error for a folder that is here, and that the engine cannot mount; None for any other failure.
 
     Args:
@@ -64,12 +64,12 @@ def mount_refused(error: Any) -> UserError | None:
     """
     found = _NO_SOURCE.search(str(error.explanation or error))
     path = (found["path"] or found["denied"] or found["shared"]).strip().strip("'\".") if found else ""
-    return unseen(Path(path)) if path and os.path.exists(path) else None
+    return not_visible_error(Path(path)) if path and os.path.exists(path) else None
 
 
-def unseen(folder: Path) -> UserError:
+def not_visible_error(folder: Path) -> UserError:
     """The error for a folder that the engine does not see."""
-    if is_elsewhere():
+    if is_remote():
         problem = f"The Docker engine is on another machine, which does not have {folder} of this one."
         remedy = "Work on that machine with --remote (AML_REMOTE_HOST), or set AML_ENGINE=process."
     elif _in_container():

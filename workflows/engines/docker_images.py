@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import storage
-from ..environments.base import BASE_IMAGE
+from ..environments.base_image import BASE_IMAGE
 from ..errors import UserError
 from ..models import ImageRef
 from . import docker_credentials
@@ -97,7 +97,7 @@ def _foreign(image: Mapping[str, Any]) -> bool:
     )
 
 
-def engine_lost(error: Exception) -> UserError:
+def connection_lost_error(error: Exception) -> UserError:
     """The error for a connection to the engine that breaks in the middle."""
     return UserError(
         f"The connection to the Docker engine broke: {error}.",
@@ -220,19 +220,19 @@ def import_image(client: docker.DockerClient, data: Iterator[bytes], name: str, 
     except APIError as error:
         text = str(error.explanation or error)
         raise (
-            engine_disk_full()
+            engine_disk_full_error()
             if is_disk_full(text)
             else UserError(f"The Docker engine refused {name}: {text.rstrip('.')}.", "See the engine's log.")
         ) from error
     except RequestException as error:
-        raise engine_lost(error) from error
+        raise connection_lost_error(error) from error
     if old is not None and old != image["Id"]:
         with contextlib.suppress(APIError):
             client.api.remove_image(old)
     return image["Id"], image["Size"]
 
 
-def engine_disk_full() -> UserError:
+def engine_disk_full_error() -> UserError:
     """The error for a full disk on the engine's side, with how much is left where that can be seen from here."""
     from .docker_client import data_folder
 
@@ -299,9 +299,9 @@ def image_id(client: docker.DockerClient, images: list[dict[str, Any]], name: st
         return None
 
 
-def base_missing(name: str, reason: str) -> UserError:
+def base_missing_error(name: str, reason: str) -> UserError:
     """The error for a base image that is not here and cannot be had."""
-    told = docker_credentials.helper_missing(name, reason)
+    told = docker_credentials.credential_helper_error(name, reason)
     if told is not None:
         return told
     # What went wrong stands at the end of the engine's chain of "Get …: dial …: lookup …".

@@ -28,7 +28,7 @@ _OPTIONS = {"com.docker.network.bridge.enable_icc": "false"}
 _PATIENCE = 10
 
 
-def ensure(client: docker.DockerClient) -> str:
+def ensure_network(client: docker.DockerClient) -> str:
     """The id of the network, made where it is missing.
 
     Engines before 25.0 let two commands make a network of the same name at the same moment, so it is used by its
@@ -62,18 +62,18 @@ def ensure(client: docker.DockerClient) -> str:
     return found[0]
 
 
-def is_missing(error: Any) -> bool:
+def is_network_missing(error: Any) -> bool:
     """Whether a container could not be made or started because the network was taken away at this moment."""
     return error.status_code == 404 and "network" in str(error.explanation or error).lower()
 
 
-def unused(client: docker.DockerClient) -> list[Unused]:
+def unused_networks(client: docker.DockerClient) -> list[Unused]:
     """The network, where no container is on it, for `container.prune`."""
 
     def remover(network: str) -> Any:
         def remove() -> None:
             # It has just been taken into use, or away.
-            with docker_errors.passed_over("APIError"):
+            with docker_errors.suppressed("APIError"):
                 client.api.remove_network(network)
 
         return remove

@@ -10,7 +10,16 @@ from typing import IO, TYPE_CHECKING
 from ..errors import UserError
 from ..models import RegistryLogin
 from . import docker_credentials, docker_errors
-from .docker_images import DIGEST, ENVIRONMENT, KIND, PREFIX, engine_disk_full, engine_lost, inspect, split_name
+from .docker_images import (
+    DIGEST,
+    ENVIRONMENT,
+    KIND,
+    PREFIX,
+    connection_lost_error,
+    engine_disk_full_error,
+    inspect,
+    split_name,
+)
 
 if TYPE_CHECKING:
     import docker
@@ -19,7 +28,9 @@ if TYPE_CHECKING:
 PACKAGE = "package"
 
 
-def pull(client: docker.DockerClient, name: str, login: RegistryLogin | None, report: Callable[[str], None]) -> str:
+def pull_image(
+    client: docker.DockerClient, name: str, login: RegistryLogin | None, report: Callable[[str], None]
+) -> str:
     """Pull an image, showing how many bytes of how many have come.
 
     Args:
@@ -57,7 +68,7 @@ def pull(client: docker.DockerClient, name: str, login: RegistryLogin | None, re
     except APIError as error:
         failure = str(error.explanation or error)
     except RequestException as error:
-        raise engine_lost(error) from error
+        raise connection_lost_error(error) from error
     raise _refused(name, failure, login)
 
 
@@ -91,8 +102,8 @@ def _refused(name: str, failure: str, login: RegistryLogin | None) -> UserError:
 
     host = name.partition("/")[0]
     if is_disk_full(failure):
-        return engine_disk_full()
-    if login is None and (told := docker_credentials.helper_missing(name, failure)) is not None:
+        return engine_disk_full_error()
+    if login is None and (told := docker_credentials.credential_helper_error(name, failure)) is not None:
         return told
     if docker_credentials.is_refusal(failure):
         registry = host.partition(".")[0]
@@ -131,14 +142,14 @@ def build_package(
     dockerfile = folder / "Dockerfile"
     for base in parse(read_text(dockerfile, errors="replace")).external_images({}):
         if not image_exists(client, base):
-            pull(client, base, login if login and base.startswith(f"{login.address}/") else None, report)
+            pull_image(client, base, login if login and base.startswith(f"{login.address}/") else None, report)
     name = f"{PREFIX}/{PACKAGE}:{key[:12]}"
     # Labels are inherited: with those of a base image of this program's it would be taken for that.
     labels = {KIND: PACKAGE, DIGEST: key, ENVIRONMENT: ""}
     with _context(folder) as context:
         log, failure = run_build(client, context, name, labels, report, path=dockerfile)
     if failure:
-        told = docker_credentials.helper_missing(log.image, failure) if log.image else None
+        told = docker_credentials.credential_helper_error(log.image, failure) if log.image else None
         raise told or UserError(
             f"Building the package's image here failed: {failure.rstrip('.')}.",
             f"The build context is in {folder}; without --generate-dockerfile Azure ML builds the image.",
@@ -178,7 +189,7 @@ def image_variables(client: docker.DockerClient, image: str) -> dict[str, str]:
     return dict(line.partition("=")[::2] for line in variables)
 
 
-def app_root(client: docker.DockerClient, image: str, default: str) -> str:
+def find_app_root(client: docker.DockerClient, image: str, default: str) -> str:
     """Where the entry script's folder belongs in an image.
 
     A packaged model's image has its models beside it, below /var/azureml-app, and names it in

@@ -11,7 +11,7 @@ from .. import process_identity as identity
 from ..environments import pythons
 from ..private import make_folder
 from ..project import write_bytes
-from .docker_images import engine_lost
+from .docker_images import connection_lost_error
 
 if TYPE_CHECKING:
     import docker
@@ -23,12 +23,12 @@ _PATIENCE = 30
 _CONDA = "command -v conda || command -v mamba || command -v micromamba || ls /opt/*conda*/bin/conda"
 
 
-def of_base(client: docker.DockerClient, image: str) -> pythons.PythonFacts | None:
+def read_base_python(client: docker.DockerClient, image: str) -> pythons.PythonFacts | None:
     """What a base image's python3 says of itself; None where it has none, or has conda."""
     return _asked(client, image, f"if {_CONDA}; then exit 9; fi >/dev/null 2>&1; exec {_probe('python3')}")
 
 
-def of_environment(client: docker.DockerClient, image: str, digest: str, cache: Path) -> pythons.PythonFacts | None:
+def read_image_python(client: docker.DockerClient, image: str, digest: str, cache: Path) -> pythons.PythonFacts | None:
     """What the Python that an image's commands find says of itself; asked once.
 
     Args:
@@ -75,5 +75,5 @@ def _asked(client: docker.DockerClient, image: str, script: str) -> pythons.Pyth
     except APIError:
         return None
     except RequestException as error:
-        raise engine_lost(error) from error
+        raise connection_lost_error(error) from error
     return pythons.parse_facts(output.decode("utf-8", "replace")) if code == 0 else None

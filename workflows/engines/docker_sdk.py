@@ -105,7 +105,7 @@ class _Api(docker.APIClient):
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
         """Requests' settings for one request, without what requests takes from the environment."""
         return {
-            "proxies": {**proxy_of(str(url), os.environ), **(proxies or {})},
+            "proxies": {**proxy_for(str(url), os.environ), **(proxies or {})},
             "stream": self.stream if stream is None else stream,
             "verify": self.verify if verify is None else verify,
             "cert": self.cert if cert is None else cert,
@@ -149,7 +149,7 @@ class _SshConnection(urllib3.connection.HTTPConnection):
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                docker_ssh.command(self._address),
+                docker_ssh.connection_command(self._address),
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 # Ctrl-C is for this program, which then needs the engine to take away what it has begun.
@@ -211,7 +211,7 @@ class _NoStore:
         return {}
 
 
-def proxy_of(url: str, environ: Mapping[str, str]) -> dict[str, str]:
+def proxy_for(url: str, environ: Mapping[str, str]) -> dict[str, str]:
     """The proxy for an address, as requests wants it told; empty for none.
 
     Args:

@@ -20,7 +20,7 @@ _PING = b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n"
 _INSTEAD = "or set AML_ENGINE=process."
 
 
-def check(host: str, patience: float = _PATIENCE, ask: bool = True) -> None:
+def check_connection(host: str, patience: float = _PATIENCE, ask: bool = True) -> None:
     """Ask the engine once, over a connection of its own.
 
     Args:
@@ -38,7 +38,7 @@ def check(host: str, patience: float = _PATIENCE, ask: bool = True) -> None:
         )
     # In a group of its own, so that ssh's helpers (ProxyCommand) go with it.
     process = subprocess.Popen(
-        command(host, ask),
+        connection_command(host, ask),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -58,7 +58,7 @@ def check(host: str, patience: float = _PATIENCE, ask: bool = True) -> None:
     raise _explained(host, process.returncode, said.decode("utf-8", "replace"))
 
 
-def command(host: str, ask: bool = True) -> list[str]:
+def connection_command(host: str, ask: bool = True) -> list[str]:
     """The command whose standard input and output are a connection to the engine.
 
     Args:

@@ -24,17 +24,17 @@ from ..pipelines.commands import debugged_command
 from ..private import touch
 from ..remote.forwarding import Forward
 from . import docker_errors, docker_folders, docker_network, forwarders, mlflow_store, ports
-from .docker import ATTEMPTS, LABEL_KIND, LABEL_PORTS, LABEL_PROJECT, container_user, is_passing
+from .docker import ATTEMPTS, LABEL_KIND, LABEL_PORTS, LABEL_PROJECT, container_user, is_transient
 from .docker_client import connect
-from .docker_errors import passed_over
-from .docker_images import engine_disk_full, engine_lost, inspect
+from .docker_custom_containers import ANNOUNCE_ROOT, DEBUGGEE_ROOT, DEBUGPY_ROOT
+from .docker_errors import suppressed
+from .docker_images import connection_lost_error, engine_disk_full_error, inspect
 from .docker_packages import image_variables
-from .docker_served import ANNOUNCE_ROOT, DEBUGGEE_ROOT, DEBUGPY_ROOT
-from .links import Links, is_below, outward
+from .links import Links, find_outward_links, is_below
 from .rank_variables import rank_variables
 from .step_variables import import_path, injected_variables, parallel_driver
 from .steps import StepProcess, StepSpec, StepView
-from .work_folder import code_mappings, include_roots, input_name, make_folders, make_work_folder, seen_at
+from .work_folder import code_mappings, include_roots, input_file_name, make_folders, make_work_folder, path_in_step
 
 if TYPE_CHECKING:
     import docker
@@ -84,7 +84,7 @@ class DockerSteps:
             *(PathMapping(Path(local), place) for place, local in live.items() if not _is_in_code(spec, local)),
         )
 
-    def view(self, spec: StepSpec) -> StepView:
+    def prepare_view(self, spec: StepSpec) -> StepView:
         """See :class:`~workflows.engines.steps.StepEngine`."""
         make_folders(spec)
         make_work_folder(spec, _places(spec))
@@ -94,7 +94,7 @@ class DockerSteps:
             paths[f"outputs.{name}"] = f"{folder}/{path.name}" if is_file else folder
         return StepView(WORK, paths, self.mappings(spec))
 
-    def present(self, image: ImageRef) -> Mapping[str, str]:
+    def default_variables(self, image: ImageRef) -> Mapping[str, str]:
         """See :class:`~workflows.engines.steps.StepEngine`."""
         return image_variables(self._client, image.name)
 
@@ -134,21 +134,21 @@ class DockerSteps:
                         spec, _arguments(spec, command), own, mounts, dict(zip(debug_ports, gates, strict=True))
                     )
                     try:
-                        docker_folders.check_seen(self._client, container, (spec.folder / "announce", ANNOUNCE_ROOT))
+                        docker_folders.check_visible(self._client, container, (spec.folder / "announce", ANNOUNCE_ROOT))
                         self._client.api.start(container)
                     except BaseException:
-                        with uninterrupted(), passed_over("APIError", "RequestException"):
+                        with uninterrupted(), suppressed("APIError", "RequestException"):
                             self._client.api.remove_container(container, force=True)
                         raise
                     return container, token, gates
                 except docker_errors.APIError as error:
-                    if attempt >= ATTEMPTS or not is_passing(error, gates):
+                    if attempt >= ATTEMPTS or not is_transient(error, gates):
                         raise
                     attempt += 1
         except docker_errors.APIError as error:
             raise _explained(error, spec) from error
         except docker_errors.RequestException as error:
-            raise engine_lost(error) from error
+            raise connection_lost_error(error) from error
         except docker_errors.DockerException as error:  # the SDK's own checks: a size or a name that is none
             raise UserError(
                 f"The step {spec.step} cannot be started: {error}.", "Correct it in the pipeline file."
@@ -166,7 +166,7 @@ class DockerSteps:
                 "See the engine's log, then run the same command again.",
             ) from error
         except docker_errors.RequestException as error:
-            raise engine_lost(error) from error
+            raise connection_lost_error(error) from error
         return bool(found)
 
     # Parts of start_step
@@ -185,7 +185,7 @@ class DockerSteps:
             own.setdefault("USER", "azureml")
         image = inspect(self._client, spec.image.name)
         of_image = dict(pair.partition("=")[::2] for pair in image["Config"].get("Env") or ())
-        if tracked := mlflow_store.prepare(spec, {**of_image, **own}, TRACKED):
+        if tracked := mlflow_store.prepare_store(spec, {**of_image, **own}, TRACKED):
             own |= tracked
             mounts.append(_mount(TRACKED, str(spec.folder / mlflow_store.FOLDER), False))
         if "PYTHONPATH" in of_image:
@@ -197,7 +197,12 @@ class DockerSteps:
             spec,
             own,
             debuggee=DEBUGGEE_ROOT,
-            code=[CODE, WORK, *(seen_at(path, _places(spec)) for path in spec.includes), *_code_links(spec).places],
+            code=[
+                CODE,
+                WORK,
+                *(path_in_step(path, _places(spec)) for path in spec.includes),
+                *_code_links(spec).places,
+            ],
             events=f"{ANNOUNCE_ROOT}/{spec.events.name}",
             logs=f"{RUN}/{spec.log().parent.name}",
             uploads=WORK,
@@ -220,7 +225,7 @@ class DockerSteps:
         # https://docs.docker.com/reference/api/engine/version/v1.41/#operation/ContainerCreate
         host = {
             "Mounts": list(mounts),
-            "NetworkMode": docker_network.ensure(self._client),
+            "NetworkMode": docker_network.ensure_network(self._client),
             # Inside it has the number that people attach to, which is the one that the step logs.
             "PortBindings": {
                 f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(gate)}] for port, gate in gates.items()
@@ -306,7 +311,7 @@ class _Container:
         """See :class:`~workflows.engines.steps.StepProcess`."""
         if self._ended.is_set():
             return
-        with uninterrupted(), passed_over("APIError", "RequestException"):
+        with uninterrupted(), suppressed("APIError", "RequestException"):
             self._client.api.kill(self._container, signal="SIGTERM")
             if not self._ended.wait(GRACE_SECONDS):
                 self._client.api.kill(self._container, signal="SIGKILL")
@@ -335,9 +340,9 @@ class _Container:
             except (docker_errors.APIError, docker_errors.RequestException) as error:
                 lost = lost or time.monotonic()
                 if time.monotonic() > lost + _PATIENCE:
-                    raise engine_lost(error) from error
+                    raise connection_lost_error(error) from error
                 time.sleep(0.5)
-        with passed_over("APIError", "RequestException"):
+        with suppressed("APIError", "RequestException"):
             self._client.api.remove_container(self._container, force=True)
         # As shells and the engine's init say it: 128 and the number of the signal.
         return 128 - code if code - 128 in set(signal.Signals) else code
@@ -345,9 +350,9 @@ class _Container:
 
 def _end(client: docker.DockerClient, container: str) -> None:
     """End a container and take it away, whoever started it."""
-    with passed_over("NotFound"):
+    with suppressed("NotFound"):
         # 409: it has ended already.
-        with passed_over("APIError", "RequestException"):
+        with suppressed("APIError", "RequestException"):
             client.api.kill(container, signal="SIGTERM")
             client.api.wait(container, timeout=GRACE_SECONDS)  # type: ignore[arg-type]
         try:
@@ -356,7 +361,7 @@ def _end(client: docker.DockerClient, container: str) -> None:
             if error.status_code != 409:
                 raise
             # Being taken away at this moment, by the command that waits for it.
-            with passed_over("APIError", "RequestException"):
+            with suppressed("APIError", "RequestException"):
                 client.api.wait(container, condition="removed", timeout=REMOVAL_SECONDS)
 
 
@@ -368,13 +373,13 @@ def _places(spec: StepSpec) -> list[tuple[Path, str]]:
 
 def _code_links(spec: StepSpec) -> Links:
     """What links in the code, and in what lies beside it, lead to."""
-    return outward(_places(spec), _OWN)
+    return find_outward_links(_places(spec), _OWN)
 
 
 def _live(spec: StepSpec) -> dict[str, str]:
     """The places of packages that stay in their folders."""
     try:
-        return local_packages.places(spec.image.live, spec.code_root)
+        return local_packages.mount_places(spec.image.live, spec.code_root)
     except FileNotFoundError as error:
         raise UserError(
             f"The package folder {error}, which the step {spec.step} runs, is gone.",
@@ -388,7 +393,7 @@ def _is_in_code(spec: StepSpec, folder: str) -> bool:
 
 def _input(name: str, path: Path) -> str:
     folder = f"{ROOT}/inputs/{name}"
-    return folder if path.is_dir() else f"{folder}/{input_name(path)}"
+    return folder if path.is_dir() else f"{folder}/{input_file_name(path)}"
 
 
 def _mounts(spec: StepSpec) -> list[Any]:
@@ -404,7 +409,7 @@ def _mounts(spec: StepSpec) -> list[Any]:
     code = _code_links(spec).places
     places += [(target, Path(local), False) for target, local in code.items()]
     folders = [(path, _input(name, path)) for name, path in spec.inputs.items() if path.is_dir()]
-    of_data = outward([*_places(spec), *folders], _OWN).places if folders else {}
+    of_data = find_outward_links([*_places(spec), *folders], _OWN).places if folders else {}
     places += [(target, Path(local), True) for target, local in of_data.items() if not is_below(target, code)]
     places += [(target, Path(local), True) for target, local in _live(spec).items()]
     return [_mount(target, str(source), read_only) for target, source, read_only in places]
@@ -446,7 +451,7 @@ def _arguments(spec: StepSpec, command: str) -> list[str]:
 
 def _explained(error: Any, spec: StepSpec) -> UserError:
     """Why a step's container cannot be made or started."""
-    if (told := docker_folders.mount_refused(error)) is not None:
+    if (told := docker_folders.mount_error(error)) is not None:
         return told
     text = str(error.explanation or error)
     if error.status_code == 404 and "No such image" in text:
@@ -466,7 +471,7 @@ def _explained(error: Any, spec: StepSpec) -> UserError:
     if "argument list too long" in text:
         return UserError(f"The command of the step {spec.step} is too long.", "At most some 100 kB: put it in a file.")
     if storage.find_disk_error([text]) is not None:
-        return engine_disk_full()
+        return engine_disk_full_error()
     return UserError(
         f"The Docker engine cannot start the step {spec.step}: {text.rstrip('.')}.", "Correct that, then run it again."
     )

@@ -62,7 +62,7 @@ def listen(port: int, what: str) -> socket.socket:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
             raise UserError(f"Only root may listen on port {port}.", "Choose a port from 1024 on.") from error
-        name = ports.holder(port)[0] or "another program"
+        name = ports.find_holder(port)[0] or "another program"
         raise PortHeld(
             port,
             f"Port {port} of {what} is held by {name}.",
@@ -106,18 +106,18 @@ def start(listener: socket.socket, told: dict[str, Any], log: Path) -> None:
     child.returncode = 0
 
 
-def runs(port: int, container: str) -> bool:
+def is_running(port: int, container: str) -> bool:
     """Whether the forwarder of a container still holds its port."""
-    noted = reservations.note(port)
+    noted = reservations.read_reservation(port)
     if noted is not None and noted.get("container") == container and identity.is_alive(noted):
         return True
     # The folder with the notes may have been deleted.
-    return not ports.is_free(port) and ports.forwarded(port) == container
+    return not ports.is_free(port) and ports.find_forwarded_container(port) == container
 
 
 def end(port: int, container: str) -> None:
     """End the forwarder of a container that is being taken away; it would end by itself, a moment later."""
-    noted = reservations.note(port)
+    noted = reservations.read_reservation(port)
     if noted is not None and noted.get("container") == container and identity.is_alive(noted):
         if not identity.shares_pid_namespace(noted):
             return
@@ -128,7 +128,7 @@ def end(port: int, container: str) -> None:
                 break
         reservations.release([port])
         return
-    _seen(lambda: ports.is_free(port) or ports.forwarded(port) != container)
+    _seen(lambda: ports.is_free(port) or ports.find_forwarded_container(port) != container)
 
 
 def _seen(look: Any) -> bool:

@@ -56,7 +56,7 @@ class Links:
     notes: tuple[str, ...] = ()
 
 
-def outward(mounts: Sequence[tuple[Path, str]], own: Collection[str] = ()) -> Links:
+def find_outward_links(mounts: Sequence[tuple[Path, str]], own: Collection[str] = ()) -> Links:
     """Find the links in folders that lead out of all of them.
 
     A link that leads nowhere here, or in a circle, does so there, too, and is left alone.
@@ -71,7 +71,7 @@ def outward(mounts: Sequence[tuple[Path, str]], own: Collection[str] = ()) -> Li
     return _Search(mounts, own).run()
 
 
-def missing(links: Links, present: Mapping[str, str]) -> str | None:
+def find_missing_path(links: Links, present: Mapping[str, str]) -> str | None:
     """What of this machine a container lacks that was made when there were other links; None where it has all."""
     return next((local for place, local in links.places.items() if _found(place, local, present) is None), None)
 

@@ -27,7 +27,7 @@ _THEIRS = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")
 _NO_ID = re.compile(r"[^\w-]")
 
 
-def prepare(spec: StepSpec, present: Mapping[str, str], seen: str) -> dict[str, str]:
+def prepare_store(spec: StepSpec, present: Mapping[str, str], seen: str) -> dict[str, str]:
     """Make a step's store and the run in it.
 
     Args:
@@ -44,7 +44,7 @@ def prepare(spec: StepSpec, present: Mapping[str, str], seen: str) -> dict[str, 
     if spec.tracking is None or any(present.get(name) for name in _THEIRS):
         return {}
     experiment = present.get("MLFLOW_EXPERIMENT_NAME") or spec.tracking.experiment
-    run_id = known_as(spec.tracking.run_id)
+    run_id = mlflow_run_id(spec.tracking.run_id)
     root = f"file://{quote(seen)}"
     now = int(time.time() * 1000)
     folder = spec.folder / FOLDER / STORE / EXPERIMENT_ID
@@ -93,7 +93,7 @@ def prepare(spec: StepSpec, present: Mapping[str, str], seen: str) -> dict[str, 
     }
 
 
-def known_as(run_id: str) -> str:
+def mlflow_run_id(run_id: str) -> str:
     """A run's id as mlflow takes it: letters, digits, - and _."""
     return _NO_ID.sub("-", run_id)
 

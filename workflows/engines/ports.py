@@ -54,7 +54,7 @@ def may_listen(port: int) -> bool:
     return True
 
 
-def any_free(avoid: frozenset[int]) -> int:
+def find_free_port(avoid: frozenset[int]) -> int:
     """A free port of the system's choice."""
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -64,7 +64,7 @@ def any_free(avoid: frozenset[int]) -> int:
             return port
 
 
-def holder(port: int) -> tuple[str, bool]:
+def find_holder(port: int) -> tuple[str, bool]:
     """The program that listens on the port, and whether it is a session of this program.
 
     Without a name where the port is free by now.
@@ -82,7 +82,7 @@ def holder(port: int) -> tuple[str, bool]:
         time.sleep(0.02)
 
 
-def forwarded(port: int) -> str | None:
+def find_forwarded_container(port: int) -> str | None:
     """The container whose forwarder listens on a port, as far as can be told.
 
     Empty where it is another user's program, which may be one; None where it is none, or nobody listens.
@@ -128,7 +128,7 @@ def _listener(port: int) -> tuple[str, bool] | None:
     return None
 
 
-def pick(
+def choose_port(
     field: str,
     port: int,
     avoid: frozenset[int],
@@ -146,13 +146,13 @@ def pick(
         PortHeld: Another program holds it.
     """
     if port == 0:
-        return any_free(avoid), ""
+        return find_free_port(avoid), ""
     wanted = port
     while not is_free(port) or port in avoid or is_reserved(port):
         # What a session has been promised is not asked after: the engine that holds it may be slow to say so.
         # Nor who holds one that nobody has asked for.
         if port == wanted and port not in avoid and not is_reserved(port) and not is_free(port):
-            name, ours = containers(port) or holder(port)
+            name, ours = containers(port) or find_holder(port)
             if not ours:
                 setting = BY_FIELD[field]
                 others = f"{setting.flag} {port + 1}, or {setting.variable}=0 for a free one"
@@ -164,7 +164,9 @@ def pick(
     return port, note
 
 
-def next_free(ports: Mapping[int, int], avoid: frozenset[int], own: frozenset[int] = frozenset()) -> dict[int, int]:
+def next_free_ports(
+    ports: Mapping[int, int], avoid: frozenset[int], own: frozenset[int] = frozenset()
+) -> dict[int, int]:
     """A step's ports by rank as they are, or the next consecutive ones that are free.
 
     Args:
@@ -186,12 +188,12 @@ def next_free(ports: Mapping[int, int], avoid: frozenset[int], own: frozenset[in
 
 def reserve_free(count: int) -> list[int]:
     """Free ports that nobody need know, reserved for this process."""
-    from .reservations import choosing, reserve
+    from .reservations import choosing_lock, reserve
 
     found: list[int] = []
-    with choosing():
+    with choosing_lock():
         while len(found) < count:
-            port = any_free(frozenset(found))
+            port = find_free_port(frozenset(found))
             if not is_reserved(port):
                 found.append(port)
         reserve(found)

@@ -26,7 +26,7 @@ from ..private import open_file, restrict_tree
 from ..project import read_json, state_folder, write_json
 from .base import KEPT_LOG_BYTES, OUTPUT_SECONDS, Unused, service_variables
 from .links import Links
-from .step_programs import ENVIRONMENT
+from .step_wrappers import ENVIRONMENT
 
 #: Seconds that processes have to end by themselves before they are killed.
 GRACE_SECONDS = 0.5
@@ -42,7 +42,7 @@ class ProcessEngine:
 
     def find(self, definition: EnvironmentDefinition, base_image: str | None) -> ImageRef | None:
         """See :class:`~workflows.engines.base.Engine`."""
-        from ..environments.virtual import find_environment
+        from ..environments.virtual_environments import find_environment
 
         built = find_environment(definition, cache_folder())
         return ImageRef(self.name, built.digest, str(built.folder), reused=True, live=built.live) if built else None
@@ -51,32 +51,34 @@ class ProcessEngine:
         self, definition: EnvironmentDefinition, base_image: str | None, report: Callable[[str], None]
     ) -> ImageRef:
         """See :class:`~workflows.engines.base.Engine`."""
-        from ..environments.progress import briefly
-        from ..environments.virtual import ensure_environment
+        from ..environments.progress import brief_reporter
+        from ..environments.virtual_environments import ensure_environment
 
-        built = ensure_environment(definition, cache_folder(), briefly(report))
+        built = ensure_environment(definition, cache_folder(), brief_reporter(report))
         folder, notes = str(built.folder), built.notes
         return ImageRef(self.name, built.digest, folder, reused=built.reused, notes=notes, live=built.live)
 
-    def python(self, image: ImageRef) -> PythonFacts | None:
+    def read_python(self, image: ImageRef) -> PythonFacts | None:
         """See :class:`~workflows.engines.base.Engine`."""
-        from ..environments.virtual import python_of
+        from ..environments.virtual_environments import read_python_facts
 
-        return python_of(Path(image.name))
+        return read_python_facts(Path(image.name))
 
     def tag(self, image: ImageRef, tag: str, project: Path) -> None:
         """See :class:`~workflows.engines.base.Engine`."""
         path = state_folder(project) / "tags.json"
         write_json(path, {**(read_json(path) or {}), tag: {"digest": image.digest, "name": image.name}})
 
-    def tagged(self, tag: str, project: Path) -> ImageRef | None:
+    def find_tagged(self, tag: str, project: Path) -> ImageRef | None:
         """See :class:`~workflows.engines.base.Engine`."""
         entry = (read_json(state_folder(project) / "tags.json") or {}).get(tag)
         if not entry or not Path(entry["name"]).is_dir():
             return None
-        from ..environments.virtual import live_of
+        from ..environments.virtual_environments import read_live_folders
 
-        return ImageRef(self.name, entry["digest"], entry["name"], reused=True, live=live_of(Path(entry["name"])))
+        return ImageRef(
+            self.name, entry["digest"], entry["name"], reused=True, live=read_live_folders(Path(entry["name"]))
+        )
 
     # Services
 
@@ -141,7 +143,7 @@ class ProcessEngine:
         process.returncode = 0
         return replace(service, started=True, pid=process.pid, process=identity.identify(process.pid) or {})
 
-    def alive(self, service: Service) -> bool:
+    def is_alive(self, service: Service) -> bool:
         """See :class:`~workflows.engines.base.Engine`."""
         if not service.started:
             return True
@@ -149,14 +151,14 @@ class ProcessEngine:
 
     def held_ports(self, service: Service) -> frozenset[int]:
         """See :class:`~workflows.engines.base.Engine`."""
-        return frozenset((service.scoring_port, service.debug_port)) if self.alive(service) else frozenset()
+        return frozenset((service.scoring_port, service.debug_port)) if self.is_alive(service) else frozenset()
 
-    def mend(self, service: Service) -> None:
+    def ensure_forwarder(self, service: Service) -> None:
         """Nothing leads to a process: it listens itself."""
 
     def restart_worker(self, service: Service, worker: int) -> Service:
         """See :class:`~workflows.engines.base.Engine`."""
-        if not self.alive(service):
+        if not self.is_alive(service):
             # Without runit the supervisor ends with its service.
             return self.start(service)
         with contextlib.suppress(ProcessLookupError):
@@ -172,7 +174,7 @@ class ProcessEngine:
         )
         return service
 
-    def output_of(self, service: Service, program: str, arguments: Sequence[str]) -> str:
+    def run_program(self, service: Service, program: str, arguments: Sequence[str]) -> str:
         """See :class:`~workflows.engines.base.Engine`."""
         environment = _environment(service)
         python = shutil.which("python", path=environment["PATH"]) or sys.executable
@@ -194,7 +196,7 @@ class ProcessEngine:
         # By what they carry in their environment: the supervisor may be gone while its
         # children live on, and its process id may be used again.
         # One that was just started may not be noted as such, its command having been killed.
-        for group in self.leftovers(service.project):
+        for group in self.list_leftovers(service.project):
             self.remove(group)
         log = b""
         with contextlib.suppress(OSError), open(service.session / "service.log", "rb") as file:
@@ -222,7 +224,7 @@ class ProcessEngine:
                 data = file.read(65536)
                 if data:
                     yield data
-                elif not follow or not self.alive(service):
+                elif not follow or not self.is_alive(service):
                     return
                 else:
                     time.sleep(0.05)
@@ -248,7 +250,7 @@ class ProcessEngine:
         """Names are free here: each project has its own session."""
         return None
 
-    def leftovers(self, project: Path) -> list[str]:
+    def list_leftovers(self, project: Path) -> list[str]:
         """See :class:`~workflows.engines.base.Engine`: the ids of process groups."""
         import psutil
 
@@ -264,15 +266,15 @@ class ProcessEngine:
         # Long enough for runit to say how the service ended, also on a busy machine.
         end_groups([int(handle)], grace=4 * GRACE_SECONDS)
 
-    def services(self) -> list[dict[str, str]]:
+    def list_services(self) -> list[dict[str, str]]:
         """Processes are listed by their projects."""
         return []
 
-    def abandoned(self, known: frozenset[str]) -> list[Unused]:
+    def list_abandoned(self, known: frozenset[str]) -> list[Unused]:
         """Processes are known by their projects alone."""
         return []
 
-    def unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
+    def list_unused(self, keep: frozenset[str], tag: str) -> list[Unused]:
         """See :class:`~workflows.engines.base.Engine`."""
         from ..environments.store import list_environments
         from . import step_packages
@@ -281,7 +283,7 @@ class ProcessEngine:
             (f"environment {entry.name} {entry.digest[:12]}", entry.size, entry.remove)
             for entry in list_environments(cache_folder())
             if entry.digest not in keep and not _in_use(entry.folder)
-        ] + step_packages.left()
+        ] + step_packages.list_leftovers()
 
 
 def _environment(service: Service) -> dict[str, str]:
@@ -339,7 +341,7 @@ def _members(groups: Collection[int]) -> list[int]:
     return members
 
 
-def group_lives(group: int) -> bool:
+def is_group_alive(group: int) -> bool:
     """Whether a group still has a process; costs one call."""
     try:
         os.killpg(group, 0)

@@ -19,12 +19,12 @@ from ..models import ImageRef, PathMapping
 from ..pipelines.commands import debugged_command
 from ..private import make_folder, open_file
 from . import mlflow_store, ports, step_packages
-from .links import outward
-from .process import clean_variables, end_groups, group_lives
+from .links import find_outward_links
+from .process import clean_variables, end_groups, is_group_alive
 from .rank_variables import rank_variables
 from .step_variables import MARK, import_path, injected_variables, parallel_driver
 from .steps import StepProcess, StepSpec, StepView
-from .work_folder import code_mappings, include_roots, input_name, make_folders, make_work_folder, seen_at
+from .work_folder import code_mappings, include_roots, input_file_name, make_folders, make_work_folder, path_in_step
 
 #: Seconds that what a command has left in the background has to finish by itself.
 _LINGER_SECONDS = 0.25
@@ -37,7 +37,7 @@ class ProcessSteps:
 
     name = "process"
 
-    def view(self, spec: StepSpec) -> StepView:
+    def prepare_view(self, spec: StepSpec) -> StepView:
         """See :class:`~workflows.engines.steps.StepEngine`."""
         code = spec.code_root
         if spec.is_followed and code is not None and os.pathsep in f"{os.path.realpath(code)}{spec.folder}":
@@ -51,7 +51,7 @@ class ProcessSteps:
         paths = {}
         for name, path in spec.inputs.items():
             plain = links / "inputs" / name
-            paths[f"inputs.{name}"] = _plain(path, plain if path.is_dir() else plain / input_name(path))
+            paths[f"inputs.{name}"] = _plain(path, plain if path.is_dir() else plain / input_file_name(path))
         for name, (path, is_file) in spec.outputs.items():
             plain = links / "outputs" / name
             if is_file:
@@ -65,7 +65,7 @@ class ProcessSteps:
         mappings = code_mappings(spec, _places(spec), os.path.realpath(spec.folder / "work"))
         return (*mappings, *_linked(spec)) if spec.debug is not None else mappings
 
-    def present(self, image: ImageRef) -> Mapping[str, str]:
+    def default_variables(self, image: ImageRef) -> Mapping[str, str]:
         """See :class:`~workflows.engines.steps.StepEngine`."""
         return clean_variables(image.name)
 
@@ -82,9 +82,9 @@ class ProcessSteps:
         packages = step_packages.prepare(Path(spec.image.name), spec.run_id, spec.step)
         own = {**clean_variables(spec.image.name), **packages}
         if packages:
-            own["PATH"] = step_packages.programs(packages) + os.pathsep + own["PATH"]
+            own["PATH"] = step_packages.program_path(packages) + os.pathsep + own["PATH"]
         own |= {**variables, **parallel_driver(spec, DEBUGGEE)}
-        own |= mlflow_store.prepare(spec, own, _tracked(spec))
+        own |= mlflow_store.prepare_store(spec, own, _tracked(spec))
         code = [os.path.realpath(spec.code_root)] if spec.code_root is not None else []
         if spec.injected and spec.image.debugpy:
             own["AZUREML_DEBUGGEE_DEBUGPY"] = spec.image.debugpy
@@ -92,13 +92,15 @@ class ProcessSteps:
             spec,
             variables,
             debuggee=DEBUGGEE,
-            code=[*code, work, *(seen_at(path, places) for path in spec.includes)],
+            code=[*code, work, *(path_in_step(path, places) for path in spec.includes)],
             events=str(spec.events),
             logs=str(spec.log().parent),
             uploads=str(spec.folder / "work"),
             listen_host="127.0.0.1",
         )
-        master = ports.any_free(frozenset(spec.debug.ports.values() if spec.debug else ())) if spec.ranks > 1 else 0
+        master = (
+            ports.find_free_port(frozenset(spec.debug.ports.values() if spec.debug else ())) if spec.ranks > 1 else 0
+        )
         if spec.injected:
             command = debugged_command(command, f"{DEBUGGEE}/inject/launch.py")
         children: list[subprocess.Popen[bytes]] = []
@@ -164,7 +166,7 @@ class _Processes:
         self._ended = self._ended or time.monotonic()
         if time.monotonic() >= self._ended + self._patience:
             return False
-        return any(group_lives(child.pid) for child in self._children)
+        return any(is_group_alive(child.pid) for child in self._children)
 
     def end(self) -> None:
         """See :class:`~workflows.engines.steps.StepProcess`."""
@@ -204,7 +206,7 @@ def _tracked(spec: StepSpec) -> str:
 def _linked(spec: StepSpec) -> list[PathMapping]:
     """What links in the code lead to elsewhere: the debugger knows files by where they really are."""
     try:
-        found = outward(_places(spec)).places.values()
+        found = find_outward_links(_places(spec)).places.values()
     except UserError:
         # More than a container could be given; here they are found all the same, by the names that lead to them.
         return []

@@ -27,7 +27,7 @@ def _folder() -> Path:
 
 
 @contextlib.contextmanager
-def choosing() -> Iterator[None]:
+def choosing_lock() -> Iterator[None]:
     """One chooser of ports at a time; where the lock cannot be had, chosen without."""
     from ..locks import HeldError, hold
 
@@ -50,14 +50,14 @@ def reserve(ports: Collection[int], handover: bool = False, of: int | None = Non
     if identity is None:
         return
     with contextlib.suppress(OSError):
-        _forget_ended()
+        _remove_ended()
         for port in ports:
             write_json(
                 _folder() / f"{port}.json", {**identity, "handover": handover, "stamp": clock.current_moment(), **more}
             )
 
 
-def _forget_ended() -> None:
+def _remove_ended() -> None:
     """Take away what processes were promised that have been killed since."""
     for path in _folder().glob("*.json"):
         if path.stem.isdigit():
@@ -71,7 +71,7 @@ def release(ports: Collection[int]) -> None:
             (_folder() / f"{port}.json").unlink(missing_ok=True)
 
 
-def note(port: int) -> dict[str, Any] | None:
+def read_reservation(port: int) -> dict[str, Any] | None:
     """What was noted of a port, by a process that may be gone."""
     return read_json(cache_folder() / "ports" / f"{port}.json")
 
@@ -79,7 +79,7 @@ def note(port: int) -> dict[str, Any] | None:
 def is_reserved(port: int) -> bool:
     """Whether a run that is still there has been promised the port."""
     path = cache_folder() / "ports" / f"{port}.json"
-    identity = note(port)
+    identity = read_reservation(port)
     if identity is None:
         return False
     if is_alive(identity):

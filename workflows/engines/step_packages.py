@@ -15,11 +15,11 @@ from typing import Any
 
 from ..debuggee import FOLDER as DEBUGGEE
 from ..debuggee.step_packages import FILL, INTERPRETER, NAME, VARIABLE
-from ..environments.virtual import bytes_below
+from ..environments.virtual_environments import bytes_below
 from ..paths import cache_folder
 from ..private import make_folder
 from ..project import write_bytes
-from . import step_programs
+from . import step_wrappers
 from .base import Unused
 from .step_variables import MARK
 
@@ -69,12 +69,12 @@ def prepare(environment: Path, run_id: str, step: str) -> dict[str, str]:
         (seen / name).symlink_to(folder / "lib")
     (seen / "pyvenv.cfg").write_text(settings, "utf-8")
     others = os.pathsep.join([str(environment / "bin"), os.environ.get("PATH", os.defpath)])
-    step_programs.make(folder / _PROGRAMS, others)
+    step_wrappers.make_wrappers(folder / _PROGRAMS, others)
     filling = f"import sys; sys.path.append({str(site)!r}); import {NAME}; sys.path.remove({str(site)!r}); "
     (own / FILL).write_text(f"{filling}{NAME}.fill({str(site)!r}, {str(folder)!r})\n", "utf-8")
     return {
         VARIABLE: str(folder),
-        step_programs.ENVIRONMENT: str(environment),
+        step_wrappers.ENVIRONMENT: str(environment),
         "UV_PYTHON": str(folder / INTERPRETER),
         "VIRTUAL_ENV": str(seen),
     }
@@ -88,7 +88,7 @@ def remove(run_id: str, step: str | None = None) -> None:
         folder.rmdir()
 
 
-def left() -> list[Unused]:
+def list_leftovers() -> list[Unused]:
     """What steps have left whose runs have ended without taking it away: they were killed.
 
     The bytes are those that nothing else has: most files of such a folder are an environment's, linked.
@@ -115,7 +115,7 @@ def _living(runs: set[str]) -> set[str]:
     return found & runs
 
 
-def programs(variables: dict[str, str]) -> str:
+def program_path(variables: dict[str, str]) -> str:
     """What comes first on a step's path: the programs that stand before others, and those that the step installs."""
     return os.pathsep.join(os.path.join(variables[VARIABLE], name) for name in (_PROGRAMS, "bin"))
 

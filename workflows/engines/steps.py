@@ -160,10 +160,10 @@ class StepEngine(Protocol):
     def mappings(self, spec: StepSpec) -> tuple[PathMapping, ...]:
         """Where the step's code will lie for the debugger; known before anything is made."""
 
-    def view(self, spec: StepSpec) -> StepView:
+    def prepare_view(self, spec: StepSpec) -> StepView:
         """Where the step's things will lie; makes the links that this takes."""
 
-    def present(self, image: ImageRef) -> Mapping[str, str]:
+    def default_variables(self, image: ImageRef) -> Mapping[str, str]:
         """The variables that a step in an environment has unasked."""
 
     def start_step(self, spec: StepSpec, command: str, variables: Mapping[str, str]) -> StepProcess:

@@ -46,7 +46,7 @@ def include_roots(spec: StepSpec) -> list[Path]:
     return [one for one in outside if not any(one != other and one.is_relative_to(other) for other in outside)]
 
 
-def seen_at(path: Path, places: Sequence[tuple[Path, str]]) -> str:
+def path_in_step(path: Path, places: Sequence[tuple[Path, str]]) -> str:
     """Where a step sees a path.
 
     Args:
@@ -62,7 +62,7 @@ def code_mappings(spec: StepSpec, places: Sequence[tuple[Path, str]], work: str)
 
     Args:
         spec: The step.
-        places: As of :func:`seen_at`.
+        places: As of :func:`path_in_step`.
         work: The working folder as the step sees it.
     """
     folders = [path for path in spec.includes if path.is_dir()]
@@ -77,17 +77,17 @@ def make_work_folder(spec: StepSpec, places: Sequence[tuple[Path, str]]) -> None
 
     Args:
         spec: The step.
-        places: As of :func:`seen_at`, for the code and the includes.
+        places: As of :func:`path_in_step`, for the code and the includes.
     """
     own: list[Path] = []
     if spec.code is not None:
         own = [spec.code / entry.name for entry in os.scandir(spec.code)] if spec.code.is_dir() else [spec.code]
     for path in (*own, *spec.includes):
         if path.name not in (*RUN_FOLDERS, STATE_FOLDER):
-            _link(seen_at(path, places), spec.folder / "work" / path.name)
+            _link(path_in_step(path, places), spec.folder / "work" / path.name)
 
 
-def settle(folder: Path) -> None:
+def move_run_folders(folder: Path) -> None:
     """Put what a step that has ended has written to stay in its run's folder, whatever it made of its own.
 
     Args:
@@ -125,6 +125,6 @@ def _link(target: str, link: Path) -> None:
         os.symlink(target, link)
 
 
-def input_name(path: Path) -> str:
+def input_file_name(path: Path) -> str:
     """The last part of an input's path as the command sees it: one word for a shell; a file keeps its suffix."""
     return re.sub(r"[^\w.+=@%,-]", "_", path.name)

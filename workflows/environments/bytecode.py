@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from .processes import Finished, child, finished
+from .processes import Finished, running_command, wait_for_end
 
 _COMPILER = Path(__file__).with_name("compiler.py")
 #: Packages that are left out: people run pip by hand, and it takes a third of the time that all the others take.
@@ -26,7 +26,9 @@ _PER_PROCESS = 400_000
 
 
 @contextlib.contextmanager
-def compiled(environment: Path, python: Path, scratch: Path, variables: Mapping[str, str]) -> Iterator[list[Finished]]:
+def compile_in_background(
+    environment: Path, python: Path, scratch: Path, variables: Mapping[str, str]
+) -> Iterator[list[Finished]]:
     """Compile what an environment has of packages, while something else is done.
 
     Args:
@@ -45,12 +47,12 @@ def compiled(environment: Path, python: Path, scratch: Path, variables: Mapping[
             listed = scratch / f"sources-{number}"
             listed.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in paths))
             command = [str(python), "-I", "-S", str(_COMPILER), str(listed)]
-            running.append(stack.enter_context(child(command, environment=variables)))
+            running.append(stack.enter_context(running_command(command, environment=variables)))
         yield ended
-        ended += [finished(process) for process in running]
+        ended += [wait_for_end(process) for process in running]
 
 
-class Shared:
+class SharedBytecode:
     """The byte code of an environment's packages, and where it goes in the cache that they came from.
 
     Args:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import UserError
 from ..redaction import keep_variables
 from .conda_packages import CondaPackage, parse_package
-from .requirements import PipLines, read_line, read_text, without_comment
+from .requirements import PipLines, read_line, read_text, strip_comment
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
@@ -56,7 +56,7 @@ def read_conda(file: Path, lines: PipLines) -> tuple[str, list[str], list[CondaP
                 raise _shape(node, file, "a mapping in `dependencies` can only be `pip:` with a list")
             for item in _sequence(inner["pip"], file, "`pip`"):
                 entry = _scalar(item, file, "an entry of `pip` has to be a text")
-                entry = without_comment(entry)
+                entry = strip_comment(entry)
                 if entry:
                     line = item.start_mark.line + 1
                     read_line(lines, entry, file=file, line=line, folder=file.parent)

@@ -104,7 +104,7 @@ def _clause(version: tuple[int, ...], clause: str) -> bool:
     }[operator]
 
 
-def for_pip(package: CondaPackage) -> tuple[str | None, str]:
+def translate_package(package: CondaPackage) -> tuple[str | None, str]:
     """The requirement that pip installs in place of a conda package.
 
     Returns:

@@ -12,7 +12,7 @@ from ..paths import shown
 _REFERENCE = re.compile(r"\$\{(\w+)\}", re.ASCII)
 
 
-def expanded(variables: Mapping[str, str], *known: Mapping[str, str], file: Path) -> dict[str, str]:
+def expand_variables(variables: Mapping[str, str], *known: Mapping[str, str], file: Path) -> dict[str, str]:
     """The variables with what they refer to put in.
 
     Args:

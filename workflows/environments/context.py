@@ -71,7 +71,7 @@ def pip_files(
         wanted = [item for item in wanted if item not in definition.added]
         files["requirements-added.txt"] = "".join(f"{item.text}\n" for item in definition.added)
     if translated:
-        wanted = [*definition.translated()[0], *wanted]
+        wanted = [*definition.translate_conda()[0], *wanted]
     files["requirements.txt"] = "\n".join([*lines, *map(render, wanted)]) + "\n"
     return {name: text for name, text in files.items() if text}
 

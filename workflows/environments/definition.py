@@ -13,9 +13,9 @@ from ..errors import UserError
 from ..line_ends import has_windows_ends
 from ..redaction import keep_addresses
 from . import local_packages
+from .added_requirements import find_missing
 from .conda_file import read_conda
-from .conda_packages import CondaPackage, for_pip
-from .needed import missing
+from .conda_packages import CondaPackage, translate_package
 from .requirements import (
     PipLines,
     Requirement,
@@ -121,11 +121,11 @@ class EnvironmentDefinition:
         _feed_locals(total, self.pip, self.live)
         return total.hexdigest()
 
-    def translated(self) -> tuple[tuple[Requirement, ...], tuple[str, ...]]:
+    def translate_conda(self) -> tuple[tuple[Requirement, ...], tuple[str, ...]]:
         """The packages of conda as requirements for pip, and notes on what that changes."""
         found, notes = list[Requirement](), list[str]()
         for package in self.conda:
-            text, note = for_pip(package)
+            text, note = translate_package(package)
             if note:
                 notes.append(note)
             if text is not None:
@@ -185,7 +185,7 @@ def load_definition(
     # Whatever pip or conda says of them.
     for text in (*lines.options, *lines.constraints, *channels, *(item.text for item in lines.requirements)):
         keep_addresses(text)
-    added = missing(required, lines.requirements, packages, lines.limits)
+    added = find_missing(required, lines.requirements, packages, lines.limits)
     pip = (*lines.requirements, *added)
     dockerfile = folder / "Dockerfile"
     files = {} if alone else dict(_walk(folder))
@@ -212,7 +212,7 @@ def load_definition(
         return total.hexdigest()
 
     folders = {item.local: item.local for item in pip if item.local is not None and item.local.is_dir()}
-    live = local_packages.live(pip, ((path, [name for name, _ in _walk(path)]) for path in folders))
+    live = local_packages.find_live_folders(pip, ((path, [name for name, _ in _walk(path)]) for path in folders))
     copied = content(())
     python = next((item.constraint for item in packages if item.name == "python"), "")
     return EnvironmentDefinition(
@@ -339,5 +339,5 @@ def _feed_locals(total: _Hash, requirements: Sequence[Requirement], live: Sequen
             # A new module may change what is installed, and an edit of one does not.
             for name, _ in sorted(files):
                 _feed(total, os.fsencode(str(name)))
-            files = [(name, path) for name, path in files if local_packages.counts(name)]
+            files = [(name, path) for name, path in files if local_packages.affects_installation(name)]
         _feed_files(total, files)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from .. import storage
 from ..redaction import scrub
 from . import bytecode, pythons, uv
-from .pip_failures import no_venv, pip_failed
+from .pip_failures import install_error, no_venv_error
 from .pip_settings import PipSettings, read_settings
 from .processes import Finished, run
 
@@ -100,7 +100,7 @@ class Work:
         return {**words.environment, "UV_CACHE_DIR": str(self.packages)}
 
 
-def make_empty(work: Work, python: str) -> None:
+def make_empty_environment(work: Work, python: str) -> None:
     """An environment with nothing but pip.
 
     Args:
@@ -111,14 +111,14 @@ def make_empty(work: Work, python: str) -> None:
         UserError: It cannot be made.
         OSError: The disk is full.
     """
-    program = uv.find()
+    program = uv.find_uv()
     if program is None or not uv.is_utf8(str(work.folder)):
         _with_venv(work, python)
         return
     environment = work.for_uv(uv.translate(PipSettings(), work.environment()))
     command = [program, "venv", "--no-config", "--no-project", "--allow-existing", "--no-python-downloads"]
     command += ["--relocatable"] if work.relocatable else []
-    run_for(work, [*command, "--quiet", "--python", python, str(work.folder)], environment)
+    run_required(work, [*command, "--quiet", "--python", python, str(work.folder)], environment)
     _seed(work, program, python, environment)
 
 
@@ -130,7 +130,7 @@ def _with_venv(work: Work, python: str) -> None:
         ensure = [str(pythons.environment_python(work.folder)), "-I", "-m", "ensurepip", "--upgrade", "--default-pip"]
         made = run(ensure, work.report, environment=environment)
     if made.code != 0:
-        raise no_venv(python, made.lines) or _failure(work, made, "venv")
+        raise no_venv_error(python, made.lines) or _failure(work, made, "venv")
 
 
 def _seed(work: Work, program: str, python: str, environment: Mapping[str, str]) -> None:
@@ -144,13 +144,13 @@ def _seed(work: Work, program: str, python: str, environment: Mapping[str, str])
     inside = pythons.environment_python(work.folder)
     if "pip" not in wheels:
         # It is for people who install something by hand; an environment works without.
-        _filled(replace(work, report=_silent), program, ["pip"], work.settings(), inside, needed=False)
+        _run_uv_install(replace(work, report=_ignore_line), program, ["pip"], work.settings(), inside, needed=False)
         return
     offline = ["--no-config", "--offline", "--no-deps", "--no-index", "--quiet", "--python", str(inside)]
-    run_for(work, [program, "pip", "install", *offline, *wheels.values()], environment)
+    run_required(work, [program, "pip", "install", *offline, *wheels.values()], environment)
 
 
-def fill(work: Work, python: Path) -> str | None:
+def install_packages(work: Work, python: Path) -> str | None:
     """Install a definition's packages into an environment.
 
     Args:
@@ -164,7 +164,7 @@ def fill(work: Work, python: Path) -> str | None:
         UserError: They cannot be installed.
         OSError: The disk is full.
     """
-    reason = fill_with_uv(work, python)
+    reason = install_with_uv(work, python)
     if reason is None:
         return None
     note = f"pip installs the packages: {reason}"
@@ -173,64 +173,64 @@ def fill(work: Work, python: Path) -> str | None:
     # --no-user: a host's `user = true` is refused in an environment.
     command = [*pip, "install", "--no-user", "--progress-bar", "off", "-r"]
     for path in work.written():
-        run_for(work, [*command, str(path)], work.environment(), what="pip", folder=work.definition.folder)
+        run_required(work, [*command, str(path)], work.environment(), what="pip", folder=work.definition.folder)
     return note
 
 
-def fill_with_uv(work: Work, python: Path) -> str | None:
+def install_with_uv(work: Work, python: Path) -> str | None:
     """The same with uv alone; None when it is done, else why pip has to.
 
     Raises:
         UserError: They cannot be installed, and pip could not either.
         OSError: The disk is full.
     """
-    program = uv.find()
+    program = uv.find_uv()
     if program is None:
         return "uv is not installed here"
     if not all(map(uv.is_utf8, (str(work.folder), *work.files.values()))):
         return "uv takes only names in UTF-8"
     settings = work.settings()
-    reason = uv.only_pip(settings, (*work.definition.pip, *work.definition.translated()[0]))
+    reason = uv.why_only_pip(settings, (*work.definition.pip, *work.definition.translate_conda()[0]))
     if reason is None:
         # uv says nothing before it knows what all of them need, which may take long.
-        work.report(f"installing {_named(work.definition)}")
+        work.report(f"installing {_package_names(work.definition)}")
     # What Python's own wheels have brought, while the others come; and then these.
-    with _compiled(work, python):
+    with _compiling(work, python):
         for path in work.written() if reason is None else ():
-            reason = _filled(work, program, ["--requirements", str(path)], settings, python)
+            reason = _run_uv_install(work, program, ["--requirements", str(path)], settings, python)
             if reason is not None:
                 break
         if reason is None and work.relocatable and work.definition.live:
             # With what they need, and with what else is editable, they have been copied; now they stay where they are.
             wanted = [word for path in work.definition.live for word in ("--editable", path.as_uri())]
-            reason = _filled(work, program, ["--no-deps", *wanted], settings, python, stay=True)
-    with _compiled(work, python):
-        shared = bytecode.Shared(work.folder, work.packages)
+            reason = _run_uv_install(work, program, ["--no-deps", *wanted], settings, python, stay=True)
+    with _compiling(work, python):
+        shared = bytecode.SharedBytecode(work.folder, work.packages)
     shared.link()
     return reason
 
 
 @contextmanager
-def _compiled(work: Work, python: Path) -> Iterator[None]:
+def _compiling(work: Work, python: Path) -> Iterator[None]:
     """Compile what is there of packages, while something else is done."""
-    with bytecode.compiled(work.folder, python, work.scratch, work.environment()) as ended:
+    with bytecode.compile_in_background(work.folder, python, work.scratch, work.environment()) as ended:
         yield
     for done in ended:
         if done.code != 0:
             # Without it programs start later, and that is all; on a full disk there is more to come.
-            _room(done)
+            _raise_disk_full(done)
             work.report(f"not all byte code could be compiled: {(done.lines or ('',))[-1]}")
 
 
-def _named(definition: EnvironmentDefinition) -> str:
+def _package_names(definition: EnvironmentDefinition) -> str:
     """The first of a definition's packages, for a line of progress."""
-    wanted = (*definition.pip, *definition.translated()[0])
+    wanted = (*definition.pip, *definition.translate_conda()[0])
     names = [item.local.name if item.local is not None else item.name or scrub(item.text) for item in wanted]
     more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
     return ", ".join(names[:_SHOWN_NAMES]) + more if names else "nothing but pip"
 
 
-def _filled(
+def _run_uv_install(
     work: Work,
     program: str,
     wanted: Sequence[str],
@@ -261,18 +261,18 @@ def _filled(
     done = run([*command, *wanted], work.report, environment=work.for_uv(words), folder=work.definition.folder)
     if done.code == 0 or not needed:
         return None
-    _room(done)
-    reason = uv.pip_may(done.lines, words.several)
+    _raise_disk_full(done)
+    reason = uv.why_pip_may_work(done.lines, words.several)
     if reason is None:
         raise _failure(work, done, "uv")
     return reason
 
 
-def _silent(line: str) -> None:
+def _ignore_line(line: str) -> None:
     """Progress of what nobody has asked for."""
 
 
-def run_for(
+def run_required(
     work: Work, command: Sequence[str], environment: Mapping[str, str], *, what: str = "uv", folder: Path | None = None
 ) -> None:
     """Run a program that has to succeed.
@@ -290,14 +290,14 @@ def run_for(
     """
     done = run(command, work.report, environment=environment, folder=folder)
     if done.code != 0:
-        _room(done)
+        _raise_disk_full(done)
         raise _failure(work, done, what)
 
 
-def _room(done: Finished) -> None:
+def _raise_disk_full(done: Finished) -> None:
     if (number := storage.find_disk_error(done.lines)) is not None:
         raise OSError(number, os.strerror(number))
 
 
 def _failure(work: Work, done: Finished, what: str) -> Exception:
-    return pip_failed(work.definition, done.lines, what=what, conda=work.definition.translated()[0])
+    return install_error(work.definition, done.lines, what=what, conda=work.definition.translate_conda()[0])

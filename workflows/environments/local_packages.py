@@ -16,7 +16,9 @@ from .requirements import Requirement
 _COMPILED = frozenset({".c", ".cc", ".cpp", ".cxx", ".cu", ".pyx", ".pxd", ".f", ".f90", ".rs", ".so", ".pyd"})
 
 
-def live(requirements: Sequence[Requirement], files: Iterable[tuple[Path, list[PurePosixPath]]]) -> tuple[Path, ...]:
+def find_live_folders(
+    requirements: Sequence[Requirement], files: Iterable[tuple[Path, list[PurePosixPath]]]
+) -> tuple[Path, ...]:
     """The folders of packages that can stay where they are, also for a container.
 
     Args:
@@ -35,17 +37,17 @@ def live(requirements: Sequence[Requirement], files: Iterable[tuple[Path, list[P
     return () if os.name == "nt" else tuple(path for path in found if path is not None)
 
 
-def counts(name: PurePosixPath) -> bool:
+def affects_installation(name: PurePosixPath) -> bool:
     """Whether a file of a package that stays where it is has a say in how it is installed."""
     return name.suffix != ".py" or str(name) == "setup.py"
 
 
-def copied(requirements: Sequence[Requirement], stay: Sequence[Path]) -> Iterator[Requirement]:
+def copied_packages(requirements: Sequence[Requirement], stay: Sequence[Path]) -> Iterator[Requirement]:
     """The local packages that are copied when they are installed."""
     return (item for item in requirements if item.local is not None and item.local.is_dir() and item.local not in stay)
 
 
-def places(folders: Iterable[str], code: Path | None) -> dict[str, str]:
+def mount_places(folders: Iterable[str], code: Path | None) -> dict[str, str]:
     """What packages that stay where they are need of a container: its places, and the folders here.
 
     Args:

@@ -54,7 +54,7 @@ def is_disk_full(text: str) -> bool:
     return find_disk_error([text]) is not None
 
 
-def pip_failed(
+def install_error(
     definition: EnvironmentDefinition,
     lines: Sequence[str],
     *,
@@ -99,7 +99,7 @@ def pip_failed(
     )
 
 
-def no_venv(python: str, lines: Sequence[str]) -> UserError | None:
+def no_venv_error(python: str, lines: Sequence[str]) -> UserError | None:
     """The error for a Python that cannot make environments, if that is what the output says."""
     if not any(_NO_VENV.search(line) for line in lines):
         return None

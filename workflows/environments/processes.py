@@ -23,14 +23,14 @@ class Finished:
     lines: tuple[str, ...]
 
 
-def guarded(command: Sequence[str], grace: float = 0.0) -> list[str]:
+def guarded_command(command: Sequence[str], grace: float = 0.0) -> list[str]:
     """The command line that runs a command under guard.py."""
     # -I and -S: neither the user's settings nor site-packages, which makes it start in 10 ms.
     return [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), str(grace), *command]
 
 
 @contextmanager
-def child(
+def running_command(
     command: Sequence[str],
     *,
     environment: Mapping[str, str] | None = None,
@@ -51,7 +51,7 @@ def child(
         OSError: It cannot be started.
     """
     process = subprocess.Popen(
-        guarded(command, grace),
+        guarded_command(command, grace),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT if merge else subprocess.PIPE,
@@ -89,15 +89,15 @@ def run(
     Raises:
         OSError: It cannot be started.
     """
-    with child(command, environment=environment, folder=folder) as process:
-        return finished(process, report)
+    with running_command(command, environment=environment, folder=folder) as process:
+        return wait_for_end(process, report)
 
 
-def finished(process: subprocess.Popen[bytes], report: Callable[[str], None] | None = None) -> Finished:
-    """Wait for the end of a command that :func:`child` has started.
+def wait_for_end(process: subprocess.Popen[bytes], report: Callable[[str], None] | None = None) -> Finished:
+    """Wait for the end of a command that :func:`running_command` has started.
 
     Args:
-        process: As of :func:`child`.
+        process: As of :func:`running_command`.
         report: As of :func:`run`.
     """
     lines, scrub_line = deque[str](maxlen=_KEPT_LINES), LineScrubber()

@@ -25,7 +25,7 @@ _ASIDES = (
 _ORIGIN = re.compile(r" \(from (?:-r )?[^()]*(?:\([^()]*\)[^()]*)*\)$")
 
 
-def brief(line: str) -> str | None:
+def shorten_line(line: str) -> str | None:
     """A line of a build as people see it; None for one that tells them nothing."""
     text = line.strip()
     if not text or text.startswith(_ASIDES):
@@ -33,11 +33,11 @@ def brief(line: str) -> str | None:
     return _ORIGIN.sub("", text)
 
 
-def briefly(report: Callable[[str], None]) -> Callable[[str], None]:
+def brief_reporter(report: Callable[[str], None]) -> Callable[[str], None]:
     """A reporter of brief lines. Failures are told from the whole output, not from these."""
 
     def relay(line: str) -> None:
-        text = brief(line)
+        text = shorten_line(line)
         if text is not None:
             report(text)
 

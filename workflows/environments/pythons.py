@@ -70,7 +70,7 @@ def parse_facts(output: str) -> PythonFacts | None:
     return PythonFacts(version, match[4].strip(), match[5].strip())
 
 
-def facts(python: str) -> PythonFacts | None:
+def read_facts(python: str) -> PythonFacts | None:
     """Ask an interpreter about itself; None when it does not run.
 
     A name on PATH proves nothing: pyenv's shims exist for versions that are switched off.
@@ -86,11 +86,11 @@ def facts(python: str) -> PythonFacts | None:
     return parse_facts(done.stdout) if done.returncode == 0 else None
 
 
-def candidate(constraint: str, fetched: Path | None = None) -> Choice:
+def choose_interpreter(constraint: str, fetched: Path | None = None) -> Choice:
     """The interpreter for a constraint of conda's, without running anything.
 
     The current one where it fits, else the newest ``pythonX.Y`` on PATH that may fit (see
-    :func:`facts`: whether it runs is for the caller to find out), else the newest that was fetched,
+    :func:`read_facts`: whether it runs is for the caller to find out), else the newest that was fetched,
     else the current one.
 
     Args:
@@ -136,7 +136,7 @@ def fetch(constraint: str, cache: Path, report: Callable[[str], None]) -> bool:
     from .pip_settings import read_settings
     from .processes import run
 
-    program = uv.find()
+    program = uv.find_uv()
     if program is None:
         return False
     folder = cache / "pythons"
@@ -144,12 +144,12 @@ def fetch(constraint: str, cache: Path, report: Callable[[str], None]) -> bool:
     # Where the network does not let it, nobody should have to wait for long.
     environment = {"UV_HTTP_RETRIES": "1", **words.environment, "UV_PYTHON_INSTALL_DIR": str(folder)}
     # Mirrors that the person has told uv of count, so its configuration files do.
-    listed = run([program, "python", "list", "--only-downloads", *_ALL], _unheard, environment=environment)
+    listed = run([program, "python", "list", "--only-downloads", *_ALL], _ignore_line, environment=environment)
     version = _newest(next((line for line in listed.lines if line.startswith("[")), ""), constraint)
     if version is None:
         return False
     report(f"fetching Python {version}, since none here is python{constraint}")
-    done = run([program, "python", "install", "--no-bin", version], _unheard, environment=environment)
+    done = run([program, "python", "install", "--no-bin", version], _ignore_line, environment=environment)
     if done.code != 0:
         report(f"Python {version} cannot be fetched: {(done.lines or ('uv says nothing',))[-1].strip()}")
     return done.code == 0
@@ -158,7 +158,7 @@ def fetch(constraint: str, cache: Path, report: Callable[[str], None]) -> bool:
 _ALL = ("--all-versions", "--output-format", "json")
 
 
-def _unheard(line: str) -> None:
+def _ignore_line(line: str) -> None:
     """Progress that is not shown."""
 
 
@@ -191,7 +191,7 @@ def find_minor(minor: str) -> str | None:
     if minor == f"{sys.version_info[0]}.{sys.version_info[1]}":
         return sys.executable
     path = shutil.which(f"python{minor}")
-    found = facts(path) if path is not None else None
+    found = read_facts(path) if path is not None else None
     return path if found is not None and found.minor == minor else None
 
 

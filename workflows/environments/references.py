@@ -19,9 +19,9 @@ from ..paths import cache_folder, shown
 from ..private import make_folder
 from ..project import write_bytes
 from ..settings import packaged_defaults
-from .debugpy_beside import debugpy_folder
+from .added_requirements import check_debugpy
 from .definition import EnvironmentDefinition, load_definition
-from .needed import check_debugpy
+from .separate_debugpy import debugpy_folder
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
@@ -74,7 +74,7 @@ class ResolvedEnvironment:
         image = self._built(engine, report)
         if not debugged or (self.definition is not None and _has_debugpy(self.definition)):
             return image
-        return replace(image, debugpy=str(debugpy_folder(cache_folder(), engine.python(image), report)))
+        return replace(image, debugpy=str(debugpy_folder(cache_folder(), engine.read_python(image), report)))
 
     def _built(self, engine: Engine, report: Callable[[str], None]) -> ImageRef:
         if self.definition is not None:
@@ -83,25 +83,27 @@ class ResolvedEnvironment:
                 return replace(made, variables=self.definition.variables, source=str(self.definition.source))
             except UserError as error:
                 raise _at_reference(error, self.reference, self.inline) from error
-        from ..engines.docker_contexts import image_as_it_is, image_of_context
-        from .progress import briefly
+        from ..engines.docker_contexts import build_context_image, image_by_name
+        from .progress import brief_reporter
 
         asked = self.reference
         assert asked is not None
         if asked.build is not None:
             dockerfile = asked.dockerfile or "Dockerfile"
-            return image_of_context(asked.build, dockerfile, briefly(report), file=asked.file, line=asked.line)
+            return build_context_image(
+                asked.build, dockerfile, brief_reporter(report), file=asked.file, line=asked.line
+            )
         assert asked.image is not None
-        return image_as_it_is(asked.image, report, file=asked.file, line=asked.line)
+        return image_by_name(asked.image, report, file=asked.file, line=asked.line)
 
     def _install(self, engine: Engine, definition: EnvironmentDefinition, report: Callable[[str], None]) -> ImageRef:
         asked = self.reference
         if engine.name != "docker" or asked is None or asked.image is None or asked.image != self.base_image:
             return engine.build(definition, self.base_image, report)
-        from ..engines.docker_contexts import ImageUnreachable, image_as_it_is
+        from ..engines.docker_contexts import ImageUnreachable, image_by_name
 
         try:
-            image_as_it_is(asked.image, report, file=asked.file, line=asked.line)
+            image_by_name(asked.image, report, file=asked.file, line=asked.line)
         except ImageUnreachable as error:
             # What counts for the script are the packages, and those can be had.
             built = engine.build(definition, None, report)

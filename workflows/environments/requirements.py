@@ -92,7 +92,7 @@ def parse_requirement(text: str) -> Requirement:
     return Requirement(text, normalise(_name(text)))
 
 
-def without_comment(text: str) -> str:
+def strip_comment(text: str) -> str:
     """A line without its comment, and without the blanks around it."""
     return _COMMENT.sub("", text).strip()
 
@@ -206,11 +206,11 @@ def logical_lines(path: Path) -> Iterator[tuple[int, str]]:
             parts.append(raw[:-1])
             continue
         parts.append(" " + raw if is_comment else raw)
-        text = without_comment("".join(parts))
+        text = strip_comment("".join(parts))
         if text:
             yield start, text
         start, parts = 0, []
-    text = without_comment("".join(parts))
+    text = strip_comment("".join(parts))
     if text:
         yield start, text
 

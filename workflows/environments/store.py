@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..locks import HeldError, hold
 from .locking import exclusive
-from .virtual import MARKER, bytes_below, remove_environment
+from .virtual_environments import MARKER, bytes_below, remove_environment
 
 _YOUNG_SECONDS = 3600.0
 
@@ -41,13 +41,13 @@ class StoredEnvironment:
         Raises:
             UserError: Somebody is just building it.
         """
-        with exclusive(_lock(self.folder, self.cache), f"the environment {self.folder.name}", _silent, limit=0.1):
-            if self.digest or _marked(self.folder, self.cache) is None:
+        with exclusive(_lock(self.folder, self.cache), f"the environment {self.folder.name}", _ignore_line, limit=0.1):
+            if self.digest or _read_complete(self.folder, self.cache) is None:
                 remove_environment(self.folder)
-        forget_packages(self.cache / "uv")
+        clear_unused_packages(self.cache / "uv")
 
 
-def forget_packages(packages: Path) -> None:
+def clear_unused_packages(packages: Path) -> None:
     """Take away the cached packages of which no environment has files any more.
 
     Args:
@@ -67,19 +67,19 @@ def forget_packages(packages: Path) -> None:
             name = metadata.parent.name.partition("-")[0]
             used[name] = used.get(name, False) or young or found.st_nlink > 1
     unused = [name for name, is_used in used.items() if not is_used]
-    program = uv.find()
+    program = uv.find_uv()
     if program is not None and unused:
         environment = {**os.environ, "UV_CACHE_DIR": str(packages), "UV_NO_CONFIG": "1"}
         # Where packages are just being installed, the next time will do.
         environment["UV_LOCK_TIMEOUT"] = "5"
-        run([program, "cache", "clean", *unused], _silent, environment=environment)
+        run([program, "cache", "clean", *unused], _ignore_line, environment=environment)
 
 
 def list_environments(cache: Path) -> list[StoredEnvironment]:
     """Every environment in the cache that nobody is just building; those of which the build was killed included."""
     found = []
     for folder in sorted((cache / "environments").glob("*")):
-        entry = _marked(folder, cache) or _half_built(folder, cache)
+        entry = _read_complete(folder, cache) or _half_built(folder, cache)
         if entry is not None:
             found.append(entry)
     return found
@@ -90,7 +90,7 @@ def _lock(folder: Path, cache: Path) -> Path:
     return cache / "locks" / f"{folder.name}.lock"
 
 
-def _marked(folder: Path, cache: Path) -> StoredEnvironment | None:
+def _read_complete(folder: Path, cache: Path) -> StoredEnvironment | None:
     """A whole environment, as its marker says."""
     try:
         marker = json.loads((folder / MARKER).read_bytes())
@@ -109,11 +109,11 @@ def _half_built(folder: Path, cache: Path) -> StoredEnvironment | None:
         except HeldError:
             return None
         # Its build may have come to its end just now.
-        if (entry := _marked(folder, cache)) is not None:
+        if (entry := _read_complete(folder, cache)) is not None:
             return entry
     size = bytes_below(folder)
     return StoredEnvironment("half-built", "", folder, size, cache) if folder.is_dir() else None
 
 
-def _silent(line: str) -> None:
+def _ignore_line(line: str) -> None:
     """Progress of a wait that is too short to be told."""

@@ -56,7 +56,7 @@ _RETRIED = (
 _UNREACHABLE = re.compile(r"Failed to fetch|Request failed after|error sending request|client error \(Connect\)")
 
 
-def find() -> str | None:
+def find_uv() -> str | None:
     """The path of uv, which comes with the program; None where it is not installed for this machine."""
     try:
         import uv
@@ -85,7 +85,7 @@ class Translation:
     several: bool
 
 
-def only_pip(settings: PipSettings, requirements: Iterable[Requirement]) -> str | None:
+def why_only_pip(settings: PipSettings, requirements: Iterable[Requirement]) -> str | None:
     """Why pip has to do an installation; None where uv can."""
     for name, shown in _ONLY_PIP.items():
         if settings.all(name) and (settings.one(name).lower() not in ("0", "no", "false", "off")):
@@ -122,7 +122,7 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def pip_may(lines: Sequence[str], several: bool) -> str | None:
+def why_pip_may_work(lines: Sequence[str], several: bool) -> str | None:
     """Why pip may do what uv has just failed to do, from uv's output; None where it would fail as well.
 
     Args:

@@ -23,10 +23,10 @@ from .. import storage
 from ..private import make_folder
 from . import pythons
 from .context import ENVIRONMENT, WHEELS, pip_files
-from .installing import Work, fill_with_uv, make_empty
-from .pip_failures import pip_failed
+from .installing import Work, install_with_uv, make_empty_environment
+from .pip_failures import install_error
 from .processes import run
-from .uv import find
+from .uv import find_uv
 
 if TYPE_CHECKING:
     from .definition import EnvironmentDefinition
@@ -36,7 +36,7 @@ _KEPT = 4
 _ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
-def fitting_python(image: pythons.PythonFacts | None) -> str | None:
+def find_fitting_python(image: pythons.PythonFacts | None) -> str | None:
     """An interpreter here whose wheels run in an image.
 
     Args:
@@ -50,7 +50,7 @@ def fitting_python(image: pythons.PythonFacts | None) -> str | None:
     if _architecture(image.machine) != _architecture(platform.machine()):
         return None
     python = pythons.find_minor(image.minor)
-    host = pythons.facts(python) if python is not None else None
+    host = pythons.read_facts(python) if python is not None else None
     if host is None or not glibc_fits(host.libc, image.libc):
         return None
     return python
@@ -87,7 +87,7 @@ def make_packages(
         UserError: The packages cannot be had.
         OSError: The disk is full.
     """
-    python = fitting_python(image)
+    python = find_fitting_python(image)
     if python is None or image is None:
         return None
     key = definition.requirements_digest(image.minor, image.libc, image.machine)
@@ -106,9 +106,9 @@ def make_packages(
         made = building / ENVIRONMENT
         work = Work(definition, made, scratch, cache, report, files, relocatable=True)
         reason: str | None = "uv is not installed here"
-        if find() is not None:
-            make_empty(work, python)
-            reason = fill_with_uv(work, pythons.environment_python(made))
+        if find_uv() is not None:
+            make_empty_environment(work, python)
+            reason = install_with_uv(work, pythons.environment_python(made))
         if reason is not None:
             report(f"pip gets the packages: {reason}")
             shutil.rmtree(made, ignore_errors=True)
@@ -137,7 +137,7 @@ def _make_wheels(work: Work, python: str, wheels: Path) -> bool:
             raise OSError(number, os.strerror(number))
         if any("No module named pip" in line for line in done.lines):
             return False  # an environment made without pip, as uv does
-        raise pip_failed(work.definition, done.lines, conda=work.definition.translated()[0])
+        raise install_error(work.definition, done.lines, conda=work.definition.translate_conda()[0])
     return True
 
 

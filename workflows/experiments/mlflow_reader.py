@@ -16,7 +16,7 @@ from io import FileIO
 from itertools import islice
 from pathlib import Path
 
-from ..engines.mlflow_store import ARTIFACTS, FOLDER, STORE, known_as
+from ..engines.mlflow_store import ARTIFACTS, FOLDER, STORE, mlflow_run_id
 
 #: Points that are read of all metrics together, and of one at least and at most.
 POINTS, FEWEST, MOST = 20_000, 20, 2_000
@@ -76,20 +76,20 @@ def read_run(folder: Path, run_id: str, *, last: bool = False) -> TrackedRun:
         run_id: Its id, as in the run's record.
         last: Read nothing but the last value of each metric.
     """
-    own = known_as(run_id)
+    own = mlflow_run_id(run_id)
     place = next((path for path in _runs(folder) if path.name == own), None)
     return TrackedRun(own) if place is None else _read(place, last=last)
 
 
 def read_others(folder: Path, run_id: str) -> list[TrackedRun]:
     """The other runs that a step has made, nested ones above all, with the last value of each metric."""
-    own = known_as(run_id)
+    own = mlflow_run_id(run_id)
     return [_read(path, last=True) for path in islice((one for one in _runs(folder) if one.name != own), RUNS)]
 
 
 def artifacts(folder: Path, run_id: str) -> list[tuple[str, Path]]:
     """The folders in which a step's artifacts lie, each with its name in the run."""
-    own = known_as(run_id)
+    own = mlflow_run_id(run_id)
     found = [
         (ARTIFACTS if path.name == own else f"{ARTIFACTS}/{path.name}", path / ARTIFACTS)
         for path in islice(_runs(folder), RUNS)

@@ -139,9 +139,9 @@ def died(service: Service, engine: Engine, how: str) -> UserError:
     # Where it writes; a program that cannot says many things, and seldom why.
     short = next(filter(None, map(storage.shortage, (service.session, Path(tempfile.gettempdir())))), None)
     if short is None and storage.find_disk_error(lines) is not None and engine.name == "docker":
-        from ..engines.docker_images import engine_disk_full
+        from ..engines.docker_images import engine_disk_full_error
 
-        short = engine_disk_full()
+        short = engine_disk_full_error()
     if short is not None:
         return UserError(f"{problem} {short.problem}", short.remedy, details=lines)
     return UserError(problem, "The whole log: inv container.logs", details=lines)

@@ -67,7 +67,7 @@ def wait_until_ready(service: Service, engine: Engine, step: Step, offset: int =
                 continue
         if now - looked > ALIVE_SECONDS:
             looked = now
-            if not engine.alive(service):
+            if not engine.is_alive(service):
                 raise died(service, engine, "its program ended")
         if (short := disk.shortage()) is not None:
             raise speechless(service, engine, short)

@@ -31,7 +31,7 @@ def copied(definition: EnvironmentDefinition, engine: str, live: Sequence[str]) 
     if engine == "process":
         # There every editable package is in its folder.
         stay += [item.local for item in definition.pip if item.editable and item.local is not None]
-    found = local_packages.copied(definition.pip, stay)
+    found = local_packages.copied_packages(definition.pip, stay)
     return [Copied(item.local, item.editable) for item in found if item.local is not None]
 
 

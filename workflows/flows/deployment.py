@@ -55,7 +55,7 @@ class Deployment(Present):
             if described is None and self.source is None and settings.deployment is not None:
                 from ..deployments import overlay
 
-                found = overlay.described(settings)
+                found = overlay.apply_deployment_file(settings)
                 settings, described = found.settings, found.deployment
             self._environment = inference.environment_of(settings, described, self.engine.name)
         return self._environment
@@ -161,7 +161,7 @@ class Deployment(Present):
             UserError: Nothing has.
         """
         settings = self.settings
-        image = self.engine.tagged(settings.image_tag, settings.project)
+        image = self.engine.find_tagged(settings.image_tag, settings.project)
         if image is None:
             raise UserError(f"There is no image {settings.image_tag}.", "First: inv deploy.tag")
         own = inference.found(self.environment, settings, self.engine) if image.digest else None
@@ -261,7 +261,7 @@ class Deployment(Present):
             or service.source != root_of(serving_of(self.described), self.settings)
             or not serving.holds_unloaded(service)
             or service.engine != self.engine.name
-            or not self.engine.alive(service)
+            or not self.engine.is_alive(service)
         ):
             return None
         self.console.line(f"The service {service.name} is there already: {Ready(service, holds=True).text}.")
@@ -320,10 +320,10 @@ class Deployment(Present):
 
     def _see_links(self, service: Service) -> None:
         """See that a container has what links lead to that were made, or changed, since it was."""
-        from ..engines.links import missing
+        from ..engines.links import find_missing_path
 
         found = self._engine_of(service).links(service.source, None, service.tag)
-        lacks = missing(found, service.links)
+        lacks = find_missing_path(found, service.links)
         if lacks is not None:
             raise UserError(
                 f"A link in {shown(service.source)} leads to {lacks} by now, which the container {service.name} lacks.",
@@ -381,5 +381,5 @@ class Deployment(Present):
             return
         if service.started and service.score_script == self.settings.score_script:
             engine = self._engine_of(service)
-            if engine.alive(service):
+            if engine.is_alive(service):
                 entry.look(service, engine, f"inv {report.typed_command()}")

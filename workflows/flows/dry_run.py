@@ -8,7 +8,7 @@ from pathlib import Path
 from .. import engines
 from ..deployments import overlay
 from ..deployments.definition import OnlineDeployment
-from ..deployments.overlay import Described
+from ..deployments.overlay import DescribedDeployment
 from ..engines.base import Engine
 from ..environments.references import ResolvedEnvironment
 from ..errors import UserError
@@ -28,11 +28,11 @@ def findings(settings: Settings, env: Sequence[str]) -> Iterator[Finding]:
         settings: The settings; with ``deployment``, what that file says counts.
         env: Variables as they were typed.
     """
-    found = Described(settings)
+    found = DescribedDeployment(settings)
     try:
         from ..azureml.named_assets import model_locator
 
-        found = overlay.described(settings, model_locator(settings))
+        found = overlay.apply_deployment_file(settings, model_locator(settings))
     except UserError as error:
         # Of what is in a file that is wrong nothing else can be said, but of what is not.
         yield from _wrong("deployment", *(error.errors if isinstance(error, SeveralErrors) else (error,)))

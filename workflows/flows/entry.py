@@ -47,9 +47,9 @@ def check(settings: Settings, again: str | None = None) -> None:
     if not os.access(script, os.R_OK):
         raise UserError(f"The entry script {script} cannot be read.", "Give yourself permission to read it.")
     if script.suffix != ".py":
-        from ..assets.kinds import see_script
+        from ..assets.kinds import check_is_script
 
-        see_script(script, "--score-script")
+        check_is_script(script, "--score-script")
     _check_model(settings)
     wrong = entry_script.find_fault(str(script))
     # Whether it is Python is for the service's own to say, which may be a newer one.
@@ -86,7 +86,7 @@ def look(service: Service, engine: Engine, again: str) -> None:
     root = service.remote_root.rstrip("/")
     script = service.score_script.relative_to(service.source).as_posix()
     arguments = [f"{root}/{script}", root, *service.links]
-    wrong = _read(engine.output_of(service, "entry_script.py", arguments))
+    wrong = _read(engine.run_program(service, "entry_script.py", arguments))
     if wrong is None:
         return
     error = serving.script_error(service.score_script, service.local_path(str(wrong["file"])), wrong, again)

@@ -428,7 +428,7 @@ class ExperimentFlow:
 
         ranks = work.processes
         wanted = range(ranks) if debug.rank is None else [debug.rank] if ranks > 1 else [0]
-        with reservations.choosing():
+        with reservations.choosing_lock():
             port = published_port(work.step.command) or self.settings.debug_port
             base = submission.wanted_base(self.console, port, max(wanted) + 1)
             chosen = {rank: base + rank for rank in wanted}

@@ -40,11 +40,11 @@ def services(here: Path) -> list[dict[str, str]]:
         if service is None:
             continue
         engine = answering.get(service.engine)
-        state = "unknown" if engine is None else "running" if engine.alive(service) else "ended"
+        state = "unknown" if engine is None else "running" if engine.is_alive(service) else "ended"
         if engine is not None and state == "running":
             # That somebody holds its port by now is said by the commands that need it.
             with contextlib.suppress(UserError):
-                engine.mend(service)
+                engine.ensure_forwarder(service)
             state = _state(service)
         known.add(service.handle)
         rows.append(
@@ -58,7 +58,7 @@ def services(here: Path) -> list[dict[str, str]]:
             }
         )
     for engine in answering.values():
-        rows += [row for row in engine.services() if row.pop("handle", "") not in known]
+        rows += [row for row in engine.list_services() if row.pop("handle", "") not in known]
     return rows
 
 
@@ -93,7 +93,7 @@ def prune(console: Console, here: Path, tag: str, dry_run: bool) -> list[dict[st
 
     def looks(engine: Engine) -> list[Callable[[], list[Unused]]]:
         # One after the other: without its container an image may be unused.
-        return [lambda: engine.abandoned(handles), lambda: engine.unused(keep, tag)]
+        return [lambda: engine.list_abandoned(handles), lambda: engine.list_unused(keep, tag)]
 
     for engine in _answering_engines():
         for name, size, remove in (entry for look in looks(engine) for entry in look()):

@@ -106,7 +106,7 @@ def found(environment: ResolvedEnvironment, settings: Settings, engine: Engine) 
     if environment.definition is not None:
         bases = dict.fromkeys((environment.base_image, settings.base_image))
         return next(filter(None, (engine.find(environment.definition, base) for base in bases)), None)
-    from ..engines.docker_contexts import image_here
+    from ..engines.docker_contexts import find_image
 
     assert environment.reference is not None
-    return image_here(environment.reference)
+    return find_image(environment.reference)

@@ -88,7 +88,7 @@ class Packaging:
         model = packages.find(self.source.model)
         key = _key(packages.name, model, what, self.source.generate_dockerfile)
         known = read_json(self._record) or {}
-        if known.get("key") == key and engine.has(str(known.get("name"))):
+        if known.get("key") == key and engine.has_image(str(known.get("name"))):
             return ImageRef("docker", key, str(known["name"]), reused=True, notes=notes)
         try:
             if self.source.generate_dockerfile:
@@ -129,7 +129,7 @@ class Packaging:
             UserError: There is none, or it is of another model.
         """
         known, first = read_json(self._record) or {}, "First: inv deploy.build --source azureml --model "
-        if not known or not engine.has(str(known.get("name"))):
+        if not known or not engine.has_image(str(known.get("name"))):
             raise UserError("No package has been built.", f"{first}{self.source.model or 'NAME'}")
         model, wanted = parse_model(str(known["model"])), self.source.model
         if wanted is not None and (wanted.name != model.name or wanted.version not in (None, model.version)):

@@ -11,8 +11,8 @@ from .. import engines
 from ..backends.base import DryJob, DryJobStep
 from ..console import Console
 from ..engines.base import Engine
-from ..environments.of_steps import resolve_steps
 from ..environments.references import ResolvedEnvironment
+from ..environments.step_environments import resolve_step_environments
 from ..errors import UserError
 from ..paths import shown
 from ..pipelines.definition import EnvironmentReference, Input, Pipeline, Step
@@ -75,7 +75,7 @@ def look(settings: Settings, console: Console, pipeline: Pipeline, error: UserEr
     errors, notes, steps = list(single(error)), dict.fromkeys(pipeline.notes), []
     resolved: Mapping[str, ResolvedEnvironment] = {}
     if chosen is not None:
-        resolved, wrong = resolve_steps(pipeline.steps, settings, chosen)
+        resolved, wrong = resolve_step_environments(pipeline.steps, settings, chosen)
         errors += wrong
     # In the order in which they are told.
     error = together(errors, pipeline.files) if errors else None

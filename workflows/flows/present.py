@@ -76,7 +76,7 @@ class Present:
         found = False
         for name in ("process", "docker") if engine_answers() else ("process",):
             engine = engines.load(name)
-            for handle in engine.leftovers(self.settings.project):
+            for handle in engine.list_leftovers(self.settings.project):
                 with uninterrupted():
                     engine.remove(handle)
                 found = True
@@ -135,16 +135,16 @@ class Present:
         """How the project's service is: ``made``, ``running`` or ``ended``."""
         if not service.started:
             return "made"
-        return "running" if self._engine_of(service).alive(service) else "ended"
+        return "running" if self._engine_of(service).is_alive(service) else "ended"
 
     def _running(self, remedy: str) -> Service:
         service = self._known(remedy)
-        if not self._engine_of(service).alive(service):
+        if not self._engine_of(service).is_alive(service):
             if self.held:
                 # Without the lock it may be one that another command is just making.
                 self._end(service)
             raise UserError(f"The service {service.name} has ended; inv container.logs shows its last log.", remedy)
-        self._engine_of(service).mend(service)
+        self._engine_of(service).ensure_forwarder(service)
         return service
 
     def _known(self, remedy: str) -> Service:
@@ -163,7 +163,7 @@ class Present:
 
     def _remove_leftovers(self) -> None:
         with uninterrupted():
-            for handle in self.engine.leftovers(self.settings.project):
+            for handle in self.engine.list_leftovers(self.settings.project):
                 self.engine.remove(handle)
 
     @contextlib.contextmanager
@@ -215,9 +215,9 @@ class Present:
                 "The service runs as processes on the machine itself, so there is no container.",
                 f"Open its folder itself: {service.source}",
             )
-        from ..engines.docker_address import chosen
+        from ..engines.docker_address import explicit_engine
 
-        return service.name, service.remote_root, chosen()
+        return service.name, service.remote_root, explicit_engine()
 
     def logs(self, follow: bool, tail: int | None = None) -> Iterator[bytes]:
         """The service's log, or its last lines, also of one that has ended by itself."""

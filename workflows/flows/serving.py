@@ -84,7 +84,7 @@ def wait_until_ready(
         now = time.monotonic()
         if now - looked > ALIVE_SECONDS:
             looked = now
-            if not engine.alive(service):
+            if not engine.is_alive(service):
                 raise died(service, engine, "it ended")
         if (short := disk.shortage()) is not None:
             raise speechless(service, engine, short)
@@ -114,7 +114,7 @@ def reload(service: Service, engine: Engine, step: Step) -> Ready:
     offset = service.events.stat().st_size if service.events.exists() else 0
     if service.by_itself:
         engine.restart_worker(service, 0)
-        engine.mend(service)
+        engine.ensure_forwarder(service)
         return by_itself.wait_until_ready(service, engine, step, offset)
     seen = read_events(service.events)
     gone = bool(seen) and seen[-1]["event"] in ("exited", "failed")
@@ -135,7 +135,7 @@ def _wait_for_new_worker(service: Service, engine: Engine, step: Step, offset: i
         for event in events.read():
             if event["event"] == "worker":
                 return wait_until_ready(service, engine, step, _offset_of(service, event, before), RELOAD)
-        if not engine.alive(service):
+        if not engine.is_alive(service):
             raise died(service, engine, "it ended")
         if (short := disk.shortage()) is not None:
             raise speechless(service, engine, short)
@@ -170,7 +170,7 @@ def _see_answer(service: Service, engine: Engine, step: Step) -> None:
                 return
         except OSError as error:
             successes, seen = 0, str(error)
-        if time.monotonic() > deadline or not engine.alive(service):
+        if time.monotonic() > deadline or not engine.is_alive(service):
             raise died(service, engine, f"GET / was not answered with 200 within {limit} s; what came last: {seen}")
         step.report_wait(f"an answer to GET /, up to {limit} s")
         time.sleep(LOOK_SECONDS)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .. import engines, sessions
 from ..console import Console
-from ..deployments.copied import copied
+from ..deployments.copied_folders import find_copied_folders
 from ..deployments.definition import CODE_ROOT, MODELS_ROOT, OnlineDeployment
 from ..deployments.overlay import model_below
 from ..engines.base import Engine
@@ -131,7 +131,7 @@ class Specification:
     def _live(self, image: ImageRef) -> dict[str, str]:
         """The places of packages that stay in their folders."""
         try:
-            return local_packages.places(image.live, self.settings.source_root)
+            return local_packages.mount_places(image.live, self.settings.source_root)
         except FileNotFoundError as error:
             raise UserError(
                 f"The package folder {shown(Path(str(error)))}, which {image.name} runs, is gone.",
@@ -148,7 +148,7 @@ class Specification:
         from ..engines import ports, reservations
 
         chosen: dict[str, int] = {}
-        with reservations.choosing():
+        with reservations.choosing_lock():
             for field in ("scoring_port", "debug_port"):
                 wanted = getattr(self.settings, field)
                 if wanted in mine and wanted not in chosen.values():
@@ -156,7 +156,7 @@ class Specification:
                     chosen[field] = wanted
                     continue
                 taken = frozenset(chosen.values())
-                chosen[field], word = ports.pick(field, wanted, taken, self._container_on)
+                chosen[field], word = ports.choose_port(field, wanted, taken, self._container_on)
                 if word:
                     notes.append(word)
             reservations.reserve(chosen.values())
@@ -189,7 +189,7 @@ def serving_of(deployment: OnlineDeployment | None) -> Serving | None:
     reference, model = deployment.environment, deployment.model
     copies = {}
     if reference is not None and reference.build is not None:
-        copies = dict(copied(reference.build, reference.dockerfile or "Dockerfile"))
+        copies = dict(find_copied_folders(reference.build, reference.dockerfile or "Dockerfile"))
     place = deployment.model_mount_path or MODELS_ROOT
     given = deployment.model_dir or (model.path if model is not None else None)
     script = ""

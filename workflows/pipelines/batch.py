@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..assets.kinds import MODEL
-from ..assets.names import LocalAssets, read_name
+from ..assets.names import LocalAssets, parse_name
 from ..paths import exists, shown
 from .definition import LITERAL_TYPES
 from .literals import unknown_keys
@@ -173,7 +173,7 @@ def _model(root: Value, assets: LocalAssets) -> Value | None:
     place = named
     if not named.is_mapping:
         text = named.text("`model`").strip()
-        if scheme(text) or (read_name(text) is not None and not exists(local_path(named, text))):
+        if scheme(text) or (parse_name(text) is not None and not exists(local_path(named, text))):
             file = assets.find(text, (MODEL,), named)
             if file is None:
                 problem = f"The registered model `{text}` is not on this machine."

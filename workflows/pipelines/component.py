@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..assets.kinds import COMPONENTS
-from ..assets.names import LocalAssets, read_name
+from ..assets.names import LocalAssets, parse_name
 from ..paths import exists
 from ..redaction import keep_variables
 from .definition import LITERAL_TYPES, EnvironmentReference
@@ -277,7 +277,7 @@ class Components:
         text = value.text(f"`{'trial' if trial else 'component'}` of {what.lower()}").strip()
         file = local_path(value, text)
         # With `file:` it is a file, which its reader then says is not there.
-        named = not text.startswith("file:") and read_name(text) is not None
+        named = not text.startswith("file:") and parse_name(text) is not None
         if scheme(text) or (named and not exists(file)):
             found = self.assets.find(text, COMPONENTS, value)
             if found is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..assets.kinds import ENVIRONMENT
-from ..assets.names import LocalAssets, read_name
+from ..assets.names import LocalAssets, parse_name
 from ..paths import exists
 from ..redaction import keep_conda_variables
 from .definition import EnvironmentReference
@@ -39,7 +39,7 @@ def read_environment(
         text = value.text(f"`environment` of {what}").strip()
         is_file = text.startswith(("file:", "./", "../"))
         found = local_path(value, text) if is_file else None
-        asked = read_name(text) if assets is not None and not is_file else None
+        asked = parse_name(text) if assets is not None and not is_file else None
         if assets is not None and asked is not None and not asked.registry:
             found = assets.find(text, (ENVIRONMENT,), value)
         if found is None:

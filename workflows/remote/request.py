@@ -97,7 +97,7 @@ def _named_settings(typed: Typed, settings: Settings) -> list[tuple[str, Path]]:
         if BY_FIELD[name].path
         and name in settings.set_by
         and name not in ("pipeline_file", "deployment")
-        and name not in overlay.overruled(settings)
+        and name not in overlay.overruled_settings(settings)
     ]
 
 
@@ -129,7 +129,7 @@ def _deployment(typed: Typed, settings: Settings, places: Places) -> None:
     file = settings.deployment
     assert file is not None
     try:
-        found = overlay.described(settings).deployment
+        found = overlay.apply_deployment_file(settings).deployment
     except UserError:
         if typed.name in _MAKING:
             raise
@@ -289,7 +289,7 @@ def environ(typed: Typed, settings: Settings, places: Places) -> dict[str, str]:
         found[variables.HANDED] = variables.handed(variables.named(settings, _texts(typed.values[_VARIABLES])))
     for name in typed.handed:
         setting = BY_FIELD[name]
-        if name not in settings.set_by or name in typed.flags or name in overlay.overruled(settings):
+        if name not in settings.set_by or name in typed.flags or name in overlay.overruled_settings(settings):
             continue
         value = getattr(settings, name)
         if value is not None:

@@ -32,7 +32,7 @@ def allot_ports(
     """
     if debug is None:
         return {}
-    with reservations.choosing():
+    with reservations.choosing_lock():
         allotted = _choose_ports(pipeline, debug, wanted, console)
         reservations.reserve(all_ports(allotted), handover=True)
     return allotted

@@ -25,7 +25,7 @@ from ..engines import reservations
 from ..engines.step_variables import step_variables
 from ..engines.steps import StepDebug, StepProcess, StepSpec, Tracking
 from ..engines.work_folder import RUN_FOLDERS
-from ..environments.conda_variables import expanded
+from ..environments.conda_variables import expand_variables
 from ..errors import PortHeld, UserError
 from ..models import ImageRef, Snapshots
 from ..paths import cache_folder
@@ -248,7 +248,7 @@ class Runner:
             return
         try:
             spec = self._make_spec(planned, step)
-            view = self._engine.view(spec)
+            view = self._engine.prepare_view(spec)
             step.mappings = [(str(mapping.local_root), mapping.remote_root) for mapping in view.mappings]
             if planned.debug is not None:
                 # Written before the start: a process that reads the step's events needs its ports and mappings.
@@ -335,8 +335,8 @@ class Runner:
         """The variables of the conda file from which a step's environment is built."""
         if not image.variables:
             return {}
-        known = (named, self._engine.present(image), os.environ)
-        return expanded(image.variables, *known, file=Path(image.source))
+        known = (named, self._engine.default_variables(image), os.environ)
+        return expand_variables(image.variables, *known, file=Path(image.source))
 
     def _make_spec(self, planned: PlannedStep, step: StepRecord) -> StepSpec:
         folder = self.run.step_folder(planned.name)
@@ -410,12 +410,12 @@ class Runner:
     def _allot_debug_ports(self, planned: PlannedStep, step: StepRecord) -> StepDebug | None:
         if planned.debug is None:
             return None
-        from ..engines.ports import next_free
+        from ..engines.ports import next_free_ports
 
         # The planned ports were free when the run was submitted, which may have been hours ago.
         others = {port for other in self._running for port in other.record.ports.values()}
-        with reservations.choosing():
-            step.ports = next_free(planned.debug.ports, frozenset(others), self._own_ports())
+        with reservations.choosing_lock():
+            step.ports = next_free_ports(planned.debug.ports, frozenset(others), self._own_ports())
             reservations.reserve(step.ports.values())
         return StepDebug(
             ports=step.ports,

@@ -279,10 +279,10 @@ def replace_abandoned(
 def close(run: RunRecord, status: str, reason: str) -> None:
     """Record a run, and those of its steps that are not over, as ended. The files of the run's folder stay."""
     if not run.in_workspace:
-        from ..engines.work_folder import settle
+        from ..engines.work_folder import move_run_folders
 
         for step in run.steps:
-            settle(run.step_folder(step.name))
+            move_run_folders(run.step_folder(step.name))
     for step in run.steps:
         if not step.final:
             started = step.status != records.NOT_STARTED

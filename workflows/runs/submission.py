@@ -39,13 +39,13 @@ def wanted_base(console: Console, wanted: int, count: int) -> int:
         )
     if not ports.may_listen(wanted or 65535):
         raise UserError(f"Only root may listen on port {wanted}.", "Choose a port from 1024 on.")
-    base, note = ports.pick("debug_port", wanted, frozenset(), _container_on)
+    base, note = ports.choose_port("debug_port", wanted, frozenset(), _container_on)
     if note and count == 1:
         console.line(f"  note: {note}")
     moved = min(free_ports(base, count, frozenset()).values())
     held = next((port for port in range(base, base + count) if not ports.is_free(port)), None)
     if moved != base and wanted and held is not None:
-        _other, note = ports.pick("debug_port", held, frozenset(), _container_on)
+        _other, note = ports.choose_port("debug_port", held, frozenset(), _container_on)
         console.line(f"  note: {note.partition(', so')[0]}, so the ranks' ports begin at {moved}")
     elif note and count > 1:
         console.line(f"  note: {note.partition(', so')[0]}, so the ranks' ports begin at {moved}")
@@ -55,7 +55,7 @@ def wanted_base(console: Console, wanted: int, count: int) -> int:
 def free_ports(base: int, count: int, taken: frozenset[int]) -> dict[int, int]:
     """Consecutive free ports by number from 0; they begin at ``base`` if those are free."""
     first = base if base + count <= 65536 else 1024
-    return ports.next_free({number: first + number for number in range(count)}, taken)
+    return ports.next_free_ports({number: first + number for number in range(count)}, taken)
 
 
 def _container_on(port: int) -> tuple[str, bool] | None:

@@ -77,7 +77,7 @@ def start(
     if "problem" in said:
         raise UserError(str(said["problem"]), str(said["remedy"]))
     if "held" in said:
-        name = ports.holder(port)[0] or "another program"
+        name = ports.find_holder(port)[0] or "another program"
         raise PortHeld(port, f"Port {port} is held by {name}.", "Stop it, or choose another port in launch.json.")
     log = state_folder(project, "snapshots") / "server.log"
     raise UserError("The process that shows the snapshot has not started.", f"Its log: {log}")
@@ -105,7 +105,7 @@ def _first_line(child: subprocess.Popen[bytes], told: bytes) -> dict[str, Any]:
 
 def end(port: int) -> None:
     """End the one that listens on a port, where it is one of this program's and of this machine."""
-    noted = reservations.note(port)
+    noted = reservations.read_reservation(port)
     if (
         noted is None
         or noted.get("kind") != _OWNER

@@ -29,7 +29,7 @@ def debug_batch(call: Command, data: str | None, mini_batch: str | None, follow:
     """
     from ..assets.kinds import BATCH_DEPLOYMENT, BATCH_ENDPOINT, kind_of_file
     from ..backends.base import DebugRequest
-    from ..deployments.endpoint import deployment_of
+    from ..deployments.endpoint import find_deployment
     from ..flows.pipeline import PipelineFlow, Wanted
     from ..paths import shown
     from ..pipelines.batch import data_input
@@ -41,7 +41,7 @@ def debug_batch(call: Command, data: str | None, mini_batch: str | None, follow:
         raise BadValue("--data is for a batch deployment, and none is named.", "Name its file: --deployment FILE")
     note = ""
     if kind_of_file(file) is BATCH_ENDPOINT:
-        deployment, note = deployment_of(read_yaml(file, "deployment file"))
+        deployment, note = find_deployment(read_yaml(file, "deployment file"))
         file = deployment.file or file
     if kind_of_file(file) is not BATCH_DEPLOYMENT:
         raise UserError(f"{shown(file)} is no batch deployment, so it takes no --data.", "Take it away.")

@@ -70,7 +70,7 @@ def _described(call: Command, wait: bool = False, source: Source | None = None, 
         return Deployment(call.settings, call.console, wait, True, source, env)
     from ..azureml.named_assets import model_downloader
 
-    found = overlay.described(call.settings, model_downloader(call.settings, call.console))
+    found = overlay.apply_deployment_file(call.settings, model_downloader(call.settings, call.console))
     for note in found.notes:
         call.console.line(f"  note: {note}")
     return Deployment(found.settings, call.console, wait, True, None, env, found.deployment)

@@ -111,9 +111,9 @@ def _options(
     if input:
         raise BadValue("--input is for the inputs of a --job.", "A script's data is given by --data NAME=PATH.")
     if script is not None and not script.endswith(".py"):
-        from ..assets.kinds import see_script
+        from ..assets.kinds import check_is_script
 
-        see_script(absolute(script), "--script")
+        check_is_script(absolute(script), "--script")
 
     if edit and once:
         raise BadValue("--edit changes the run configuration, and --once leaves it.", "Leave out one of them.")

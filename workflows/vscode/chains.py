@@ -99,7 +99,7 @@ def find(settings: Settings, engine: str, wait: bool, snapshots: bool = False) -
     from ..pipelines.reader import load_pipeline
 
     found = Found()
-    described = overlay.described(settings)
+    described = overlay.apply_deployment_file(settings)
     settings = described.settings
     own_score, own_pipeline = (_is_own(settings, name) for name in ("score_script", "pipeline_file"))
     experiments = catalog.list_experiments(settings.project)

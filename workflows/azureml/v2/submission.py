@@ -131,7 +131,7 @@ class JobSubmission:
         Raises:
             UserError: A step's code cannot be sent.
         """
-        from ...environments.debugpy_beside import debugpy_folder
+        from ...environments.separate_debugpy import debugpy_folder
 
         self._check_compute(workspace)
         self._choose_compute()

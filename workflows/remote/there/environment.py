@@ -19,7 +19,7 @@ PROGRAM_SECONDS = 30 * 86400
 _WITH_UV = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from workflows.environments.own import install
+from workflows.environments.program_packages import install
 sys.exit(install(*sys.argv[2:4], sys.argv[4:]))
 """
 

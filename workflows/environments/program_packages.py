@@ -14,7 +14,7 @@ from ..errors import UserError
 from . import pythons
 from .context import pip_files
 from .definition import load_definition
-from .installing import Work, fill
+from .installing import Work, install_packages
 
 
 def install(folder: str, cache: str, requirements: Sequence[str]) -> int:
@@ -34,15 +34,15 @@ def install(folder: str, cache: str, requirements: Sequence[str]) -> int:
         (defined / "requirements.txt").write_text("".join(f"{one}\n" for one in requirements), "utf-8")
         definition = load_definition(defined, default_dockerfile=defined / "requirements.txt")
         files = pip_files(definition, translated=True)
-        work = Work(definition, Path(folder), Path(scratch), Path(cache), _tell, files)
+        work = Work(definition, Path(folder), Path(scratch), Path(cache), _print_line, files)
         try:
-            fill(work, pythons.environment_python(Path(folder)))
+            install_packages(work, pythons.environment_python(Path(folder)))
         except UserError as error:
-            _tell(error.problem)
+            _print_line(error.problem)
             return 1
     return 0
 
 
-def _tell(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

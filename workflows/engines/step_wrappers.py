@@ -102,7 +102,7 @@ esac
 """
 
 
-def make(folder: Path, path: str) -> None:
+def make_wrappers(folder: Path, path: str) -> None:
     """Put the programs into a folder, which is to come first on a step's path.
 
     Args:

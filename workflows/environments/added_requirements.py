@@ -19,7 +19,7 @@ _VERSIONS = re.compile(r"^\s*[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*(?P<versions>[^
 _NUMBERS = re.compile(r"\d{1,9}(?:\.\d{1,9})*")
 
 
-def missing(
+def find_missing(
     required: Sequence[str],
     present: Sequence[Requirement],
     packages: Sequence[CondaPackage],

@@ -36,10 +36,10 @@ def root_file_system(name: str, report: Callable[[str], None]) -> Generator[byte
     Raises:
         UserError: It cannot be made.
     """
-    return _made(name, *_preconditions(), report)
+    return _make_root_file_system(name, *_preconditions(), report)
 
 
-def _made(
+def _make_root_file_system(
     name: str, program: str, codename: str, sources: list[str], report: Callable[[str], None]
 ) -> Generator[bytes, None, None]:
     with scratch_folder() as folder:
@@ -83,10 +83,10 @@ def _preconditions() -> tuple[str, str, list[str]]:
 
 def _archive(command: list[str], report: Callable[[str], None]) -> Iterator[bytes]:
     """The root file system as it is made; an error before its end, so that the engine takes nothing."""
-    from .processes import child
+    from .processes import running_command
 
     lines = deque[str](maxlen=200)
-    with child(command, grace=_GRACE, merge=False) as process:
+    with running_command(command, grace=_GRACE, merge=False) as process:
         assert process.stdout is not None
         reader = threading.Thread(target=_read_lines, args=(process.stderr, lines, report), daemon=True)
         reader.start()

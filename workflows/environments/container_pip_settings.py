@@ -55,7 +55,7 @@ _ADDRESS = re.compile(r"\w+://[^\s'\"]+")
 
 
 @dataclass
-class Carried:
+class ContainerSettings:
     """Settings for a container.
 
     Attributes:
@@ -91,7 +91,7 @@ class Carried:
         return "\n".join([*lines, command]), variables
 
 
-def proxies(environ: Mapping[str, str]) -> dict[str, str]:
+def proxy_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables of proxies that are set, in both spellings, as the docker command hands them on."""
     found = dict[str, str]()
     for name in PROXIES:
@@ -101,7 +101,7 @@ def proxies(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def carried(environ: Mapping[str, str], lines: Iterable[str]) -> Carried:
+def settings_for_container(environ: Mapping[str, str], lines: Iterable[str]) -> ContainerSettings:
     """The settings for a container.
 
     Args:
@@ -114,7 +114,7 @@ def carried(environ: Mapping[str, str], lines: Iterable[str]) -> Carried:
     """
     lines = list(lines)
     settings = read_settings(environ)
-    found = Carried()
+    found = ContainerSettings()
     for name in _CARRIED:
         values = settings.all(name)
         if not values:
@@ -139,7 +139,7 @@ def carried(environ: Mapping[str, str], lines: Iterable[str]) -> Carried:
             found.named.append(name)
             found.variables[name] = environ[name]
     found.addresses += [address for line in lines for address in _ADDRESS.findall(line)]
-    found.variables |= proxies(environ)
+    found.variables |= proxy_variables(environ)
     found.addresses += [value for name, value in found.variables.items() if name in PROXIES and name != "NO_PROXY"]
     if found.named:
         for name, path in _logins(environ):
@@ -147,7 +147,7 @@ def carried(environ: Mapping[str, str], lines: Iterable[str]) -> Carried:
     return found
 
 
-def _formats(found: Carried, settings: PipSettings) -> None:
+def _formats(found: ContainerSettings, settings: PipSettings) -> None:
     for name, values in (("NO_BINARY", settings.formats.no_binary), ("ONLY_BINARY", settings.formats.only_binary)):
         if values:
             found.named.append(name.lower().replace("_", "-"))
@@ -163,13 +163,13 @@ def _logins(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
             yield name, path
 
 
-def _secret(found: Carried, name: str, path: Path) -> str:
+def _secret(found: ContainerSettings, name: str, path: Path) -> str:
     place = f"{_MEMORY}/{name.lower()}"
     found.secrets[place] = read_bytes(path)
     return place
 
 
-def _file(found: Carried, value: str) -> str:
+def _file(found: ContainerSettings, value: str) -> str:
     if "://" in value and not value.startswith("file:"):
         return value
     path = Path(unquote(urlsplit(value).path) if value.startswith("file:") else value).expanduser()
@@ -178,7 +178,7 @@ def _file(found: Carried, value: str) -> str:
     return place
 
 
-def _links(found: Carried, value: str) -> str:
+def _links(found: ContainerSettings, value: str) -> str:
     return _file(found, value) if "://" not in value or value.startswith("file:") else value
 
 
@@ -195,7 +195,7 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-def members(path: Path) -> Iterator[tuple[str, Path]]:
+def list_files(path: Path) -> Iterator[tuple[str, Path]]:
     """The files of what a setting names, by their names below it: itself, or the packages in a folder."""
     if path.is_file():
         yield "", path

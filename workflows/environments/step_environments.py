@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _TABLE = "gets a table, which run() is given as a pandas DataFrame"
 
 
-def resolve_steps(
+def resolve_step_environments(
     steps: Sequence[Step], settings: Settings, engine: Engine
 ) -> tuple[Mapping[str, ResolvedEnvironment], tuple[UserError, ...]]:
     """The environments of steps by their names, and what is wrong with those that are not among them.

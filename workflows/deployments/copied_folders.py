@@ -11,7 +11,7 @@ from ..environments.dockerfile import Instruction, parse
 from ..reading import read_text
 
 
-def copied(context: Path, dockerfile: str) -> Mapping[str, str]:
+def find_copied_folders(context: Path, dockerfile: str) -> Mapping[str, str]:
     """Folders of a build context with Python in them, by their places in the image; those of the last stage.
 
     Of a single file its folder is told, under whatever name it has there. What has variables or wildcards in its

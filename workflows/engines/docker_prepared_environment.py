@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..environments.container_pip_settings import ContainerSettings, list_files
 from ..environments.dockerfile import Dockerfile, Instruction, shell_command
-from ..environments.pip_carried import Carried, members
 from ..interrupts import uninterrupted
 from ..redaction import LineScrubber
 from .docker_client import socket_path
@@ -33,7 +33,7 @@ _PATIENCE = 1800
 
 
 @dataclass(frozen=True)
-class Place:
+class InstallInstruction:
     """Where a Dockerfile installs the environment.
 
     Attributes:
@@ -50,7 +50,7 @@ class Place:
 
 
 @dataclass
-class Prepared:
+class PreparedEnvironment:
     """An environment that was made, or why not.
 
     Attributes:
@@ -62,9 +62,9 @@ class Prepared:
     lines: list[str] = field(default_factory=list)
 
 
-def place_of(parsed: Dockerfile) -> Place | None:
+def find_install_instruction(parsed: Dockerfile) -> InstallInstruction | None:
     """Where a Dockerfile runs install.sh; None where it does not, or more than once."""
-    found = list[Place]()
+    found = list[InstallInstruction]()
     for one in parsed.instructions:
         if one.keyword != "RUN" or one.heredocs or ".azureml-debug" in one.rest:
             continue
@@ -72,16 +72,16 @@ def place_of(parsed: Dockerfile) -> Place | None:
         for match in _INSTALL.finditer(command):
             if match["script"].startswith("/"):
                 alone = _ALONE.fullmatch(command) is not None
-                found.append(Place(one, match["script"], match["prefix"] or _PREFIX, alone))
+                found.append(InstallInstruction(one, match["script"], match["prefix"] or _PREFIX, alone))
     return found[0] if len(found) == 1 else None
 
 
-def before(text: str, place: Place) -> str:
+def text_before(text: str, place: InstallInstruction) -> str:
     """A Dockerfile up to that instruction."""
     return "\n".join(text.replace("\r\n", "\n").split("\n")[: place.instruction.line - 1]) + "\n"
 
 
-def replaced(text: str, place: Place, image: str) -> str:
+def with_copied_environment(text: str, place: InstallInstruction, image: str) -> str:
     """A Dockerfile that has the environment of an image in place of that instruction."""
     lines = text.replace("\r\n", "\n").split("\n")
     copy = f"COPY --from={image} {place.prefix} {place.prefix}"
@@ -89,21 +89,21 @@ def replaced(text: str, place: Place, image: str) -> str:
     return "\n".join([*lines[: place.instruction.line - 1], copy, *rest])
 
 
-def network(carried: Carried) -> str | None:
+def network_for(carried: ContainerSettings) -> str | None:
     """The network in which the addresses of settings lead where they lead here; None for the usual one."""
     return "host" if carried.leads_here and sys.platform == "linux" and socket_path() is not None else None
 
 
 @contextlib.contextmanager
-def prepared(
+def prepare_environment(
     client: docker.DockerClient,
     image: str,
-    place: Place,
-    carried: Carried,
+    place: InstallInstruction,
+    carried: ContainerSettings,
     name: str,
     labels: dict[str, str],
     report: Callable[[str], None],
-) -> Iterator[Prepared]:
+) -> Iterator[PreparedEnvironment]:
     """Make the environment in a container; at the end of the block nothing of it is left.
 
     Args:
@@ -118,7 +118,7 @@ def prepared(
     from docker.errors import APIError
     from requests.exceptions import RequestException
 
-    found = Prepared()
+    found = PreparedEnvironment()
     # The SDK's own client, whose patience counts: an environment of gigabytes takes its time.
     api = client.containers.client.api
     script, variables = carried.command(f"exec sh {place.script} {place.prefix}")
@@ -138,7 +138,7 @@ def prepared(
                 entrypoint=["/bin/sh", "-c", "while :; do sleep 3600; done"],
                 command=[],
                 labels=labels,
-                host_config=api.create_host_config(init=True, network_mode=network(carried) or "bridge"),
+                host_config=api.create_host_config(init=True, network_mode=network_for(carried) or "bridge"),
             )["Id"]
             undo.callback(remove, api.remove_container, container)
         api.start(container)
@@ -157,11 +157,11 @@ def prepared(
         yield found
 
 
-def _archive(carried: Carried) -> bytes:
+def _archive(carried: ContainerSettings) -> bytes:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for place, path in carried.files.items():
-            for name, file in members(path):
+            for name, file in list_files(path):
                 tar.add(file, f"{place}/{name}".strip("/"), recursive=False)
     return data.getvalue()
 

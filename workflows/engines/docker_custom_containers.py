@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..models import ServiceSpec, Serving
 from ..paths import cache_folder
 from .docker_images import has_debugpy, inspect
-from .links import outward
+from .links import find_outward_links
 from .snapshots import snapshot_variables, summary_variables
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def debugpy_mount() -> Any:
     """
     from docker.types import Mount
 
-    from ..environments.debugpy_beside import debugpy_folder
+    from ..environments.separate_debugpy import debugpy_folder
 
     return Mount(DEBUGPY_ROOT, str(debugpy_folder(cache_folder())), type="bind", read_only=True)
 
@@ -87,7 +87,7 @@ def check_server(client: docker.DockerClient, container: str, spec: ServiceSpec)
         )
 
 
-def plan(client: docker.DockerClient, spec: ServiceSpec) -> ContainerPlan:
+def plan_container(client: docker.DockerClient, spec: ServiceSpec) -> ContainerPlan:
     """The container of an image that serves by itself.
 
     Args:
@@ -117,7 +117,9 @@ def plan(client: docker.DockerClient, spec: ServiceSpec) -> ContainerPlan:
             ports_inside[name] = check.port
     given = _given(serving)
     places = [(local, place) for place, local in given.items()]
-    links = outward([one for one in places if one[0].is_dir()], (DEBUGGEE_ROOT, ANNOUNCE_ROOT, DEBUGPY_ROOT)).places
+    links = find_outward_links(
+        [one for one in places if one[0].is_dir()], (DEBUGGEE_ROOT, ANNOUNCE_ROOT, DEBUGPY_ROOT)
+    ).places
     mounts = [
         Mount(DEBUGGEE_ROOT, DEBUGGEE, type="bind", read_only=True),
         Mount(ANNOUNCE_ROOT, str(announce), type="bind"),

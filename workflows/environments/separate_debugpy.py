@@ -39,7 +39,7 @@ def debugpy_folder(
     Raises:
         UserError: pip cannot get it.
     """
-    asked = _for(python) if python is not None else _for_any()
+    asked = _pip_arguments_for(python) if python is not None else _pip_arguments_for_any()
     folder = cache / "debugpy" / hashlib.sha256(" ".join(asked).encode()).hexdigest()[:16]
     if folder.is_dir():
         return folder  # it gets its name when it is whole
@@ -81,11 +81,11 @@ def _download(asked: Sequence[str], folder: Path, report: Callable[[str], None])
     return run([*command, *asked], report, environment=environment)
 
 
-def _for_any() -> list[str]:
+def _pip_arguments_for_any() -> list[str]:
     return [*_flags(_OLDEST_PYTHON, ["any"]), "--implementation", "py", "--abi", "none", _OLD]
 
 
-def _for(python: PythonFacts) -> list[str]:
+def _pip_arguments_for(python: PythonFacts) -> list[str]:
     """What pip is asked for a Python; of compiled parts those for Linux, as pip takes no other list of platforms."""
     wanted = _CURRENT if python.version >= (3, 10, 0) else _OLD
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"

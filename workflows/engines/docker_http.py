@@ -9,7 +9,7 @@ from ..command_log import log_request
 from ..unix_http import MOST_BYTES
 
 
-def ask(
+def send_request(
     path: str, method: str, what: str, patience: float | None, most: int = MOST_BYTES, sent: bytes | None = None
 ) -> tuple[int, bytes]:
     """Ask, and read the answer to its end; as :func:`workflows.unix_http.request`."""

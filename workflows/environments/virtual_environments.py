@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..private import make_folder
 from . import pythons
 from .context import conda_text, pip_files
-from .installing import Work, fill, make_empty, run_for
+from .installing import Work, install_packages, make_empty_environment, run_required
 
 if TYPE_CHECKING:
     from .definition import EnvironmentDefinition
@@ -65,7 +65,7 @@ def ensure_environment(
     cache = Path(os.path.abspath(cache))  # scripts in an environment name it by its absolute path
     plan = _plan(definition, cache)
     digest, folder, choice, conda = plan.digest, plan.folder, plan.choice, plan.conda
-    built = _complete(folder, digest, reused=True)
+    built = _read_complete(folder, digest, reused=True)
     if built is not None:
         return built
     if not choice.satisfied and conda is None and pythons.fetch(definition.python, cache, report):
@@ -77,7 +77,7 @@ def ensure_environment(
     lock_file = cache / "locks" / f"{folder.name}.lock"
     try:
         with exclusive(lock_file, f"the environment `{definition.name}`", report):
-            built = _complete(folder, digest, reused=True)  # another process may have built it meanwhile
+            built = _read_complete(folder, digest, reused=True)  # another process may have built it meanwhile
             return built or _build(definition, folder, digest, choice, conda, cache, report)
     except OSError as error:
         if (told := storage.explain(error, cache)) is not None:
@@ -88,7 +88,7 @@ def ensure_environment(
         ) from error
 
 
-def live_of(folder: Path) -> tuple[str, ...]:
+def read_live_folders(folder: Path) -> tuple[str, ...]:
     """The folders of packages of an environment that stay where they are."""
     try:
         return tuple(json.loads((folder / MARKER).read_bytes()).get("live", ()))
@@ -96,7 +96,7 @@ def live_of(folder: Path) -> tuple[str, ...]:
         return ()
 
 
-def python_of(folder: Path) -> pythons.PythonFacts | None:
+def read_python_facts(folder: Path) -> pythons.PythonFacts | None:
     """What the Python of an environment is, told without starting it; None where that is not known."""
     try:
         version = tuple(map(int, str(json.loads((folder / MARKER).read_bytes())["python"]).split(".")))
@@ -109,7 +109,7 @@ def python_of(folder: Path) -> pythons.PythonFacts | None:
 def find_environment(definition: EnvironmentDefinition, cache: Path) -> BuiltEnvironment | None:
     """The environment of a definition if it is there, and whole."""
     plan = _plan(definition, Path(os.path.abspath(cache)))
-    return _complete(plan.folder, plan.digest, reused=True)
+    return _read_complete(plan.folder, plan.digest, reused=True)
 
 
 @dataclass(frozen=True)
@@ -121,14 +121,14 @@ class _Plan:
 
 
 def _plan(definition: EnvironmentDefinition, cache: Path) -> _Plan:
-    choice = pythons.candidate(definition.python, cache / "pythons")
-    conda = _conda(definition, choice)
+    choice = pythons.choose_interpreter(definition.python, cache / "pythons")
+    conda = _find_conda(definition, choice)
     system = f"{sys.platform} {platform.machine()}"
     digest = definition.digest("process", choice.key, system, "conda" if conda else "")
     return _Plan(digest, cache / "environments" / digest[:16], choice, conda)
 
 
-def _complete(folder: Path, digest: str, *, reused: bool) -> BuiltEnvironment | None:
+def _read_complete(folder: Path, digest: str, *, reused: bool) -> BuiltEnvironment | None:
     try:
         marker = json.loads((folder / MARKER).read_bytes())
     except (OSError, ValueError):
@@ -142,7 +142,7 @@ def _complete(folder: Path, digest: str, *, reused: bool) -> BuiltEnvironment | 
     )
 
 
-def _conda(definition: EnvironmentDefinition, choice: pythons.Choice) -> str | None:
+def _find_conda(definition: EnvironmentDefinition, choice: pythons.Choice) -> str | None:
     if not definition.conda and choice.satisfied:
         return None
     return next(filter(None, map(shutil.which, _CONDAS)), None)
@@ -167,10 +167,10 @@ def _build(
         # Requirement files are copied into it, with the passwords of indexes.
         make_folder(temporary)
         work = Work(definition, folder, temporary, cache, report, pip_files(definition, translated=conda is None))
-        notes = _make(work, choice, conda)
-        how = fill(work, _python(folder, conda))
+        notes = _make_environment(work, choice, conda)
+        how = install_packages(work, _python(folder, conda))
         shutil.rmtree(temporary)
-        _mark(definition, folder, digest, notes, conda)
+        _write_marker(definition, folder, digest, notes, conda)
     except BaseException:
         # Ctrl-C as well, and a second one must not keep us from it.
         with contextlib.suppress(KeyboardInterrupt):
@@ -178,12 +178,12 @@ def _build(
         remove_environment(folder)
         raise
     report(f"built the environment `{definition.name}` in {time.monotonic() - start:.1f} s")
-    built = _complete(folder, digest, reused=False)
+    built = _read_complete(folder, digest, reused=False)
     assert built is not None
     return built if how is None else replace(built, notes=(*built.notes, how))
 
 
-def _make(work: Work, choice: pythons.Choice, conda: str | None) -> list[str]:
+def _make_environment(work: Work, choice: pythons.Choice, conda: str | None) -> list[str]:
     """Make the environment, without what pip or uv puts in; where it will differ from what conda.yml says."""
     definition = work.definition
     notes = list[str]()
@@ -194,15 +194,15 @@ def _make(work: Work, choice: pythons.Choice, conda: str | None) -> list[str]:
         # conda wants to make the folder's content itself, and leaves what is in it alone.
         verb = ["create", "--yes"] if Path(conda).stem == "micromamba" else ["env", "create"]
         command = [conda, *verb, "--prefix", str(work.folder), "--file", str(work.scratch / "conda.yml")]
-        run_for(work, command, work.environment(), what=Path(conda).stem)
+        run_required(work, command, work.environment(), what=Path(conda).stem)
     else:
         python = choice.executable
-        if pythons.facts(python) is None or not choice.satisfied:
+        if pythons.read_facts(python) is None or not choice.satisfied:
             python = sys.executable
             asked = f"python{definition.python}"
             notes.append(f"{definition.source.name} asks for {asked}; using {minor}, conda is not used here")
-        make_empty(work, python)
-        notes += definition.translated()[1]
+        make_empty_environment(work, python)
+        notes += definition.translate_conda()[1]
     return notes
 
 
@@ -212,10 +212,12 @@ def _python(folder: Path, conda: str | None) -> Path:
     return pythons.environment_python(folder)
 
 
-def _mark(definition: EnvironmentDefinition, folder: Path, digest: str, notes: list[str], conda: str | None) -> None:
+def _write_marker(
+    definition: EnvironmentDefinition, folder: Path, digest: str, notes: list[str], conda: str | None
+) -> None:
     """Write the marker that makes the environment a whole one, last and atomically."""
     executable = _python(folder, conda)
-    found = pythons.facts(str(executable))
+    found = pythons.read_facts(str(executable))
     marker = {
         "name": definition.name,
         "definition": str(definition.folder),

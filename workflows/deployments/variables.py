@@ -13,7 +13,7 @@ from .problems import Problems
 _SECRET = re.compile(r"^\$\{\{.*\}\}$|^(?:azureml|keyref|secret)(?::|\()", re.DOTALL)
 
 
-def variables(problems: Problems, value: Value | None) -> dict[str, str]:
+def read_variables(problems: Problems, value: Value | None) -> dict[str, str]:
     """Read ``environment_variables``.
 
     Args:
@@ -43,7 +43,7 @@ def variables(problems: Problems, value: Value | None) -> dict[str, str]:
     return found
 
 
-def unresolved(values: Mapping[str, str]) -> list[str]:
+def notes_on_secrets(values: Mapping[str, str]) -> list[str]:
     """Notes on values that only Azure ML can put secrets in the place of."""
     names = sorted(name for name, text in values.items() if _SECRET.match(text.strip()))
     return [f"{name} refers to a secret of the workspace: give it here by --env {name}" for name in names]
