@@ -35,15 +35,15 @@ LINES = ["Timeout for debug connection: 300", "ip_address: 10.3.0.5", "debug_por
 
 
 def test_the_published_lines_tell_address_port_and_rank() -> None:
-    said = StepState()
-    reader = LogReader(said)
+    state = StepState()
+    reader = LogReader(state)
     assert list(reader.read(["azureml_debug: source root /mnt/a b", "working", *LINES])) == []
     first = list(reader.flush())
     assert first == [
         {"event": "listening", "pid": -1, "rank": 3, "host": "10.3.0.5", "port": 5679},
         {"event": "waiting", "pid": -1, "rank": 3},
     ]
-    assert (said.root, said.places) == ("/mnt/a b", {3: ("10.3.0.5", 5679)})
+    assert (state.root, state.addresses) == ("/mnt/a b", {3: ("10.3.0.5", 5679)})
     assert list(reader.read(["Debugger attached = True", "more"])) == [{"event": "attached", "pid": -1, "rank": 3}]
 
 
@@ -78,8 +78,8 @@ def test_lines_that_only_look_like_the_published_ones_tell_nothing(line: str) ->
 
 
 def test_tags_become_events_each_once_also_where_older_ones_have_left_the_tag() -> None:
-    said = StepState()
-    reader = TagReader(said)
+    state = StepState()
+    reader = TagReader(state)
     tags: dict[str, str | None] = {"azureml_debug.root": "/mnt/x", "azureml_debug.1": "10.0.0.4:5678 7:listening"}
     assert reader.read(tags) == [{"event": "listening", "pid": 7, "rank": 1, "host": "10.0.0.4", "port": 5678}]
     assert reader.read(tags) == []
@@ -87,7 +87,7 @@ def test_tags_become_events_each_once_also_where_older_ones_have_left_the_tag() 
     assert [event["event"] for event in reader.read(tags)] == ["waiting", "attached"]
     tags["azureml_debug.1"] = "10.0.0.4:5678 7:attached,7:client-left"
     assert [event["event"] for event in reader.read(tags)] == ["client-left"]
-    assert (said.root, said.places) == ("/mnt/x", {1: ("10.0.0.4", 5678)})
+    assert (state.root, state.addresses) == ("/mnt/x", {1: ("10.0.0.4", 5678)})
 
 
 @pytest.mark.parametrize("value", ["", None, "nonsense", "10.0.0.4:x 7:listening", ":: ,,,", "a b c"])
@@ -169,14 +169,14 @@ def test_of_each_rank_the_tags_count_and_without_them_the_log(
     timeline: list[tuple[int, str, list[str], list[str]]],
 ) -> None:
     announcements = Announcements(5)
-    for second, source, said, expected in timeline:
+    for second, source, words, expected in timeline:
         if source == "log":
-            announcements.log(announced(*said), second)
+            announcements.add_log_events(announced(*words), second)
         else:
-            announcements.tags(announced(*said))
+            announcements.add_tag_events(announced(*words))
         due = announcements.due(second)
         told = [event for rank, events in sorted(due.items()) if source != f"hold {rank}" for event in events]
-        announcements.told(told)
+        announcements.mark_reported(told)
         assert told == announced(*expected), f"at {second} s"
 
 
@@ -184,14 +184,14 @@ def test_processes_of_two_nodes_may_have_one_number(tmp_path: Path) -> None:
     step = records.StepRecord(name="train", run_id="", ranks=2, ports={0: 5678, 1: 5679})
     run = records.RunRecord("run", 1, "pipeline", "mine", tmp_path, tmp_path, records.IN_WORKSPACE, steps=[step])
     run.events(step).parent.mkdir(parents=True)
-    said = [
+    events = [
         {"event": "waiting", "pid": 7, "rank": 0},
         {"event": "out-of-reach", "pid": 7, "rank": 1, "message": "in another network"},
     ]
-    run.events(step).write_text("".join(json.dumps(event) + "\n" for event in said))
+    run.events(step).write_text("".join(json.dumps(event) + "\n" for event in events))
     first, second = attachable.attachables_of_step(run, step)
     assert (first.state, first.error) == (attachable.WAITING, None)
-    assert (second.state, second.error) == (attachable.OUT_OF_REACH, said[1])
+    assert (second.state, second.error) == (attachable.OUT_OF_REACH, events[1])
 
 
 class Kept:
@@ -222,7 +222,7 @@ def test_a_rank_of_which_only_the_log_tells_is_announced_when_another_one_has_ta
     with ThreadPoolExecutor(2) as threads:
         followed = FollowedStep(run, step, None, service, "", threads)
         for _ in range(2):
-            followed.take(child, lambda: None)
+            followed.update(child, lambda: None)
     told = [json.loads(line) for line in run.events(step).read_text().splitlines()]
     assert [(one["pid"], one["event"]) for one in told if one["rank"] == 0] == [(7, "listening"), (7, "waiting")]
     assert [(one["pid"], one["event"]) for one in told if one["rank"] == 1] == [(-1, "listening"), (-1, "waiting")]
@@ -240,14 +240,14 @@ def test_a_step_is_not_over_before_the_end_of_its_log_is_here_but_not_for_ever(
             step = records.StepRecord(name=f"train {patience}", run_id="")
             run = records.RunRecord("run", 1, "pipeline", "mine", tmp_path, tmp_path, "azureml", steps=[step])
             followed = FollowedStep(run, step, None, service, "", threads)
-            followed.take(ChildRun("train", "child", "Running"), lambda: None)
+            followed.update(ChildRun("train", "child", "Running"), lambda: None)
             kept.logs[name] += "the reason\n"
             kept.down = True
             monkeypatch.setattr("workflows.azureml.child_run._LOGS_LATER", patience)
-            followed.take(ChildRun("train", "child", "Failed"), lambda: None)
-            assert step.final == (not patience) and followed.busy == (not step.final)
+            followed.update(ChildRun("train", "child", "Failed"), lambda: None)
+            assert step.final == (not patience) and followed.is_busy == (not step.final)
             kept.down = False
-            followed.take(ChildRun("train", "child", "Failed"), lambda: None)
+            followed.update(ChildRun("train", "child", "Failed"), lambda: None)
             assert step.status == records.FAILED and run.log(step).read_text() == expected
 
 
@@ -284,11 +284,11 @@ def test_what_the_debuggee_sets_is_what_the_developers_side_reads() -> None:
     for event in (LISTENING, raised, {"event": "waiting", "pid": 7}):
         tags.add_event(event)
     tags.finish(5)
-    said = StepState()
-    found = TagReader(said).read(run.tags)
+    state = StepState()
+    found = TagReader(state).read(run.tags)
     assert [event["event"] for event in found] == ["listening", "raised", "waiting"]
     assert (found[1]["type"], found[1]["message"]) == ("KeyError", "'a b'")
-    assert (said.root, said.places) == ("/mnt/x", {0: ("10.0.0.4", 5678)})
+    assert (state.root, state.addresses) == ("/mnt/x", {0: ("10.0.0.4", 5678)})
     assert all(len(value) < 1000 for value in run.tags.values())
 
 

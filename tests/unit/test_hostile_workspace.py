@@ -198,7 +198,7 @@ def test_a_manifest_that_is_none_is_refused(entries: Any, web: Web, tmp_path: Pa
 def test_only_addresses_of_the_web_are_read(address: Any, tmp_path: Path) -> None:
     http = requests.Session()
     with pytest.raises(Refused):
-        limited_requests.part(http, address, 0)
+        limited_requests.fetch_part(http, address, 0)
     with pytest.raises(Refused), open(tmp_path / "x", "wb") as file:
         limited_requests.download(http, address, file)
     with pytest.raises(Refused):
@@ -217,7 +217,7 @@ def test_a_log_without_an_end_is_read_in_parts_and_a_file_without_one_is_refused
 
     web.files["/endless"] = endless
     with requests.Session() as http:
-        assert limited_requests.part(http, f"{web.url}/endless", 1000, 100_000) == b"x" * 100_000
+        assert limited_requests.fetch_part(http, f"{web.url}/endless", 1000, 100_000) == b"x" * 100_000
         with pytest.raises(Refused), open(tmp_path / "x", "wb") as file:
             limited_requests.download(http, f"{web.url}/endless", file, 1_000_000)
     assert (tmp_path / "x").stat().st_size <= 1_000_000
@@ -227,8 +227,8 @@ def test_who_does_not_know_parts_is_read_from_where_it_is_known(web: Web) -> Non
     web.files["/log"] = bytes(range(256)) * 1000
     with requests.Session() as http:
         for offset in (0, 1, 65535, 65536, 65537, 255_999, 256_000, 300_000):
-            assert limited_requests.part(http, f"{web.url}/log", offset) == (bytes(range(256)) * 1000)[offset:]
-        assert limited_requests.part(http, f"{web.url}/none", 0) == b""
+            assert limited_requests.fetch_part(http, f"{web.url}/log", offset) == (bytes(range(256)) * 1000)[offset:]
+        assert limited_requests.fetch_part(http, f"{web.url}/none", 0) == b""
 
 
 @pytest.mark.parametrize(
@@ -238,14 +238,14 @@ def test_who_does_not_know_parts_is_read_from_where_it_is_known(web: Web) -> Non
      "x.localhost:5678"],
 )  # fmt: skip
 def test_a_node_does_not_send_the_token_to_this_machine_or_to_everybody(place: str) -> None:
-    said = StepState()
-    TagReader(said).read({"azureml_debug.0": f"{place} 7:listening,7:waiting"})
+    state = StepState()
+    TagReader(state).read({"azureml_debug.0": f"{place} 7:listening,7:waiting"})
     host, _colon, port = place.rpartition(":")
-    list(LogReader(said).read(["Timeout for debug connection: 3", f"ip_address: {host}", f"debug_port: {port}", "x"]))
-    assert said.places == {}
+    list(LogReader(state).read(["Timeout for debug connection: 3", f"ip_address: {host}", f"debug_port: {port}", "x"]))
+    assert state.addresses == {}
     for good in ("10.0.0.4:5678", "node-1:5678", "[fd00::4]:5678"):
-        TagReader(said).read({"azureml_debug.0": f"{good} 7:listening"})
-        assert said.places.pop(0)[1] == 5678
+        TagReader(state).read({"azureml_debug.0": f"{good} 7:listening"})
+        assert state.addresses.pop(0)[1] == 5678
 
 
 def test_whatever_tags_and_logs_say_is_taken_or_left(hostile: Hostile, tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_whatever_tags_and_logs_say_is_taken_or_left(hostile: Hostile, tmp_path:
         with ThreadPoolExecutor(2) as threads:
             followed = FollowedStep(run, step, None, service, "", threads)
             for status in ("Queued", "Running", made()[:20] or "x", "Failed"):
-                followed.take(ChildRun("train", "child", status, tags, made()), lambda: None)
+                followed.update(ChildRun("train", "child", status, tags, made()), lambda: None)
         inside = {path.relative_to(folder).parts[0] for path in folder.rglob("*")}
         assert inside == {"run"} and not (tmp_path / "70_driver_log.txt").exists(), index
         for line in run.events(step).read_text().splitlines() if run.events(step).exists() else []:

@@ -185,9 +185,9 @@ def test_an_access_goes_through_a_pipe_and_shows_no_token(history: History) -> N
 
 def test_a_token_says_when_it_ends() -> None:
     payload = base64.urlsafe_b64encode(json.dumps({"exp": 1234567890}).encode()).decode().rstrip("=")
-    assert access._end_of(f"Bearer a.{payload}.b") == 1234567890
+    assert access._expiry_of(f"Bearer a.{payload}.b") == 1234567890
     # Of one that says nothing, a time that is short enough.
-    assert 0 < access._end_of("Bearer opaque") - time.time() <= 1200
+    assert 0 < access._expiry_of("Bearer opaque") - time.time() <= 1200
 
 
 def test_the_state_of_a_compute_target_is_told_or_nothing(history: History) -> None:

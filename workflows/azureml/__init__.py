@@ -1,4 +1,4 @@
-"""The Azure ML workspace, through azureml-core: the only package that imports the SDK, and only where it is used.
+"""The Azure ML workspace. Only this package imports Azure ML's SDKs, and only where they are used.
 
-What goes in and comes out are frozen values of ours, none of the SDK's, so that another client may take its place.
+It takes and returns frozen values of this program, never objects of an SDK, so that either SDK can be used.
 """

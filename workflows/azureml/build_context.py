@@ -86,7 +86,7 @@ def save(location: Any, artifacts: Any, folder: Path) -> None:
             if entry.get("unpack"):
                 archive = scratch / "archive"
                 with open(archive, "wb") as file:
-                    download(http, artifacts.address(origin, container, path), file, room=_room(scratch))
+                    download(http, artifacts.address(origin, container, path), file, check_space=_space_check(scratch))
                 inner = entry["path"].rstrip("/")
                 unpack(archive, folder, "" if inner in ("", ".") else _name(inner))
                 archive.unlink()
@@ -104,7 +104,7 @@ def _bring_below(http: Any, artifacts: Any, folder: Path, inner: str, place: tup
     distinct(names, "a file's name")
     for name, (_path, address) in zip(names, files, strict=True):
         with file_below(folder, name) as file:
-            download(http, address, file, room=_room(folder))
+            download(http, address, file, check_space=_space_check(folder))
 
 
 def _inline(entry: dict[str, Any]) -> bytes:
@@ -120,7 +120,7 @@ def _name(path: str) -> str:
     return relative_path(path.removeprefix("./"), "a name of a build context")
 
 
-def _room(folder: Path) -> Callable[[int], None]:
+def _space_check(folder: Path) -> Callable[[int], None]:
     return lambda size: check_free_space(folder, size)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..settings import Settings
 from .access import Access
-from .errors import Say
+from .errors import Report
 from .run_location import RunLocation
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ByV1:
 
     def access(self) -> Access:
         """See :class:`Connected`."""
-        return Access.of(self.sdk)
+        return Access.from_v1_workspace(self.sdk)
 
     def cancel(self, run_id: str) -> None:
         """See :class:`Connected`."""
@@ -83,13 +83,13 @@ class ByV1:
         return found
 
 
-def connect(settings: Settings, place: RunLocation, say: Say) -> Connected:
+def connect(settings: Settings, place: RunLocation, report: Report) -> Connected:
     """Sign in to the workspace of a place, by the SDK that the place says.
 
     Args:
         settings: The settings; what they say of the workspace does not count.
         place: The place.
-        say: Shown what is waited for.
+        report: Called with what is being waited for.
 
     Raises:
         UserError: It is not there, nobody is signed in, or there is no permission.
@@ -97,7 +97,7 @@ def connect(settings: Settings, place: RunLocation, say: Say) -> Connected:
     if place.sdk == "v2":
         from .v2.workspace import connect as by_v2
 
-        return by_v2(place.settings(settings), say)
+        return by_v2(place.settings(settings), report)
     from .workspace import connect as by_v1
 
-    return ByV1(by_v1(place.settings(settings), say))
+    return ByV1(by_v1(place.settings(settings), report))

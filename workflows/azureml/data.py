@@ -16,7 +16,7 @@ from ..private import open_file
 from ..settings import Settings
 from .data_references import DATA, AssetName, DatastorePath, parse
 from .downloads import Blob
-from .errors import NotFound, Say, attempt
+from .errors import NotFound, Report, attempt
 from .workspace import connect, find_workspace
 
 #: The storage client waits in silence, 15 s and more; see :func:`~workflows.azureml.errors.attempt`.
@@ -36,19 +36,19 @@ class WorkspaceData:
 
     Args:
         settings: Which workspace, and who signs in.
-        say: Shown what is waited for.
+        report: Called with what is being waited for.
 
     Raises:
         UserError: It cannot be reached; see :func:`~workflows.azureml.workspace.connect`.
     """
 
-    def __init__(self, settings: Settings, say: Say) -> None:
-        self._say = say
+    def __init__(self, settings: Settings, report: Report) -> None:
+        self._report = report
         #: Which workspace it is.
         named = find_workspace(settings)
         self.name = str(named)
         self._own = (named.subscription_id.lower(), named.resource_group.lower(), named.workspace.lower())
-        self._workspace = connect(settings, say)
+        self._workspace = connect(settings, report)
         self._datastores: dict[str, Any] = {}
 
     def place(self, named: DatastorePath | AssetName) -> DatastorePath:
@@ -92,7 +92,7 @@ class WorkspaceData:
             names = (workspace.subscription_id, workspace.resource_group, workspace.name)
             return client.dataset.get_dataset_by_name(*names, dataset.name, version_id=dataset.version or None)
 
-        saved = attempt(get, f"reading the dataset {dataset}", self._say).latest
+        saved = attempt(get, f"reading the dataset {dataset}", self._report).latest
         return _place_in(saved, AssetName(dataset.name, str(saved.version_id or dataset.version)))
 
     def _place_of_asset(self, dataset: AssetName) -> DatastorePath:
@@ -104,7 +104,7 @@ class WorkspaceData:
             return _ASSET(received.message(answer.content, "a data asset"), "a data asset")
 
         try:
-            asset = attempt(get, f"reading the data asset {dataset}", self._say)["dataVersion"]
+            asset = attempt(get, f"reading the data asset {dataset}", self._report)["dataVersion"]
         except NotFound as error:
             raise _no_such(dataset) from error
         kind, uri = asset.get("dataType", "none"), asset.get("dataUri", "")
@@ -128,7 +128,7 @@ class WorkspaceData:
             found = container.list_blobs(name_starts_with=prefix or None, include=["metadata"], **_ONCE)
             return list(found)
 
-        entries = attempt(listed, f"listing {DatastorePath(datastore, prefix)}", self._say)
+        entries = attempt(listed, f"listing {DatastorePath(datastore, prefix)}", self._report)
         # With a hierarchical namespace folders are listed too: as empty blobs, marked as such.
         files = (one for one in entries if not one.name.endswith("/") and "hdi_isfolder" not in (one.metadata or {}))
         found = (Blob(str(one.name), received.size(one.size, "a file's size"), str(one.etag)) for one in files)
@@ -160,7 +160,7 @@ class WorkspaceData:
                     arrived(count)
             return count
 
-        count = attempt(read, f"reading {DatastorePath(datastore, blob.name)}", self._say)
+        count = attempt(read, f"reading {DatastorePath(datastore, blob.name)}", self._report)
         if count != blob.size:
             raise UserError(
                 f"{DatastorePath(datastore, blob.name)} has changed while it was read.",
@@ -178,7 +178,7 @@ class WorkspaceData:
         from azureml.data.azure_storage_datastore import AzureBlobDatastore
 
         try:
-            store: Any = attempt(lambda: Datastore.get(self._workspace, name), "reading the datastore", self._say)
+            store: Any = attempt(lambda: Datastore.get(self._workspace, name), "reading the datastore", self._report)
         except NotFound as error:
             known = self._known()
             there = f"Those there are: {', '.join(known)}" if known else "It has none that can be listed"
@@ -191,7 +191,7 @@ class WorkspaceData:
         return store.blob_service.get_container_client(store.container_name)
 
     def _known(self) -> list[str]:
-        stores: dict[str, Any] = attempt(lambda: self._workspace.datastores, "listing the datastores", self._say)
+        stores: dict[str, Any] = attempt(lambda: self._workspace.datastores, "listing the datastores", self._report)
         return sorted(stores)
 
 

@@ -122,7 +122,7 @@ def is_file(wanted: DownloadSource, files: dict[str, Blob]) -> bool:
 
 
 def _see_path(inside: str, blob: Blob, wanted: DownloadSource) -> None:
-    """See that a file's path can be one here.
+    """Check that a file's path can be one here.
 
     Raises:
         UserError: It cannot.
@@ -180,7 +180,7 @@ def confirm_download(
 
 
 def check_free_space(label: str, size: int, folder: Path) -> None:
-    """See that a disk has room for so many bytes.
+    """Check that a disk has room for so many bytes.
 
     Raises:
         UserError: It has not.
@@ -212,14 +212,14 @@ class Progress:
     """How much of the data is here; several threads may tell of it.
 
     Args:
-        say: Shown a line of it.
+        report: Called with each line.
         name: What the data is called.
         files: How many files it has.
         size: Bytes.
     """
 
-    def __init__(self, say: Callable[[str], None], name: str, files: int, size: int) -> None:
-        self._say, self._name, self._files, self._size = say, name, files, size
+    def __init__(self, report: Callable[[str], None], name: str, files: int, size: int) -> None:
+        self._report, self._name, self._files, self._size = report, name, files, size
         self._done = self._bytes = 0
         self._lock = threading.Lock()
         self._told = time.monotonic()
@@ -241,10 +241,10 @@ class Progress:
             self._done, self._bytes = self._done + files, self._bytes + count
             self._tell_now_and_then(0)
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Show a line of something else."""
         with self._lock:
-            self._say(line)
+            self._report(line)
 
     def _tell_now_and_then(self, count: int) -> None:
         if time.monotonic() - self._told >= _TOLD_EVERY:
@@ -253,7 +253,7 @@ class Progress:
 
     def _tell(self, count: int) -> None:
         of = f"{self._done} of {self._files} file{'' if self._files == 1 else 's'}"
-        self._say(f"{self._name}: {of}, {format_size(self._bytes + count)} of {format_size(self._size)}")
+        self._report(f"{self._name}: {of}, {format_size(self._bytes + count)} of {format_size(self._size)}")
 
 
 def short_digest(value: Sequence[object]) -> str:

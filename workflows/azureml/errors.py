@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..redaction import scrub
 
 T = TypeVar("T")
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 #: What is being done before anything is asked of the workspace.
 SIGNING_IN = "signing in"
@@ -44,13 +44,13 @@ class Unreachable(Exception):
     """The service could not be reached, which the SDK has kept to itself."""
 
 
-def attempt(action: Callable[[], T], doing: str, say: Say, seconds: float = PATIENCE) -> T:
+def attempt(action: Callable[[], T], doing: str, report: Report, seconds: float = PATIENCE) -> T:
     """Do something with the SDK; what may pass by itself is tried again.
 
     Args:
         action: What to do. It may be done several times.
         doing: What it is, as in "reading the workspace".
-        say: Shown what is waited for.
+        report: Called with what is being waited for.
         seconds: For how long.
 
     Raises:
@@ -69,7 +69,7 @@ def attempt(action: Callable[[], T], doing: str, say: Say, seconds: float = PATI
         return bool((state.seconds_since_start or 0.0) + state.upcoming_sleep > limit)
 
     def report_pause(state: RetryCallState) -> None:
-        say(f"{_reason(_failed(state))}; again in {state.upcoming_sleep:.1f} s (Ctrl-C gives up)")
+        report(f"{_reason(_failed(state))}; again in {state.upcoming_sleep:.1f} s (Ctrl-C gives up)")
 
     began = time.monotonic()
     retrying = Retrying(
@@ -85,13 +85,13 @@ def attempt(action: Callable[[], T], doing: str, say: Say, seconds: float = PATI
     return result
 
 
-def attempt_once(action: Callable[[], T], doing: str, say: Say, seconds: float = PATIENCE) -> T:
+def attempt_once(action: Callable[[], T], doing: str, report: Report, seconds: float = PATIENCE) -> T:
     """Do something that must not be done twice: again only where the service has said that it did nothing.
 
     Args:
         action: What to do.
         doing: What it is, as in "starting the run".
-        say: Shown what is waited for.
+        report: Called with what is being waited for.
         seconds: For how long.
 
     Raises:
@@ -110,7 +110,7 @@ def attempt_once(action: Callable[[], T], doing: str, say: Say, seconds: float =
                 "It may have been done all the same: see https://ml.azure.com first.",
             ) from error
 
-    return attempt(careful, doing, say, seconds)
+    return attempt(careful, doing, report, seconds)
 
 
 def _failed(state: Any) -> BaseException:

@@ -1,8 +1,8 @@
 """The background process that follows a run in a workspace: ``python -m workflows.azureml.follower FOLDER``.
 
-It alone writes the run's record. What the workspace tells becomes what a run of this machine has: a record, logs
-that grow, announcements. It owns the ports on 127.0.0.1 that lead to the nodes. Whoever wants the run to end puts a
-file `cancel` into its folder.
+It alone writes the run's record. It keeps the same files as for a run of this machine: a record, growing logs and
+events. It owns the ports on 127.0.0.1 that lead to the nodes. A file `cancel` in the run's folder asks it to cancel
+the run.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ from .run_location import load_location
 from .run_metrics import RunMetrics
 from .service import ENDED, PipelineService
 
-#: Seconds between two looks while a process that runs is waited for, while something else is, and otherwise.
-NOW, SOON, LATER = 0.5, 1.0, 3.0
-#: Seconds for which the workspace may fail without this giving up; the run goes on there all the same.
+#: Seconds between two polls: while a running process has to announce its gate, while logs grow or a gate is expected,
+#: and otherwise.
+GATE_AWAITED_SECONDS, ACTIVE_SECONDS, IDLE_SECONDS = 0.5, 1.0, 3.0
+#: Seconds that the workspace may fail before following is given up; the run itself goes on there.
 PATIENCE = 12 * 3600.0
 _LONGEST_PAUSE = 30.0
 
@@ -50,10 +51,11 @@ class Follower:
     Args:
         run: The run's record.
         service: The run in the workspace.
-        token: What the gates of its steps ask for; empty where they ask for nothing.
-        ways: The ways to the nodes of a step.
-        here: Whether its nodes may be this machine.
-        logged: Keeps what the run has logged: told whether it has ended, it says whether it has done what it can.
+        token: The token that the gates of its steps require; empty where they require none.
+        routes: Makes the routes to the nodes of a step from its state.
+        local_nodes: Whether its nodes may be this machine.
+        keep_metrics: Saves what the run has logged. It is passed whether the run has ended, and returns whether it is
+            done.
     """
 
     def __init__(
@@ -61,12 +63,12 @@ class Follower:
         run: RunRecord,
         service: PipelineService,
         token: str,
-        ways: Callable[[StepState], NodeRoutes],
-        here: bool = False,
-        logged: Callable[[bool], bool] = lambda ended: True,
+        routes: Callable[[StepState], NodeRoutes],
+        local_nodes: bool = False,
+        keep_metrics: Callable[[bool], bool] = lambda ended: True,
     ) -> None:
         self.run = run
-        self._service, self._logged = service, logged
+        self._service, self._keep_metrics = service, keep_metrics
         self._canceled = False
         self._threads = ThreadPoolExecutor(max_workers=16)
         try:
@@ -74,55 +76,57 @@ class Follower:
         except ValueError:
             planned = {}  # submitted from elsewhere
         self._steps = {
-            step.name: FollowedStep(run, step, planned.get(step.name), service, token, self._threads, ways, here)
+            step.name: FollowedStep(
+                run, step, planned.get(step.name), service, token, self._threads, routes, local_nodes
+            )
             for step in run.steps
         }
 
     def follow(self) -> None:
-        """Until the run is over, or its folder is deleted."""
+        """Follow the run until it is over or its folder is deleted."""
         reservations.reserve([port for step in self.run.steps for port in step.ports.values()])
         failing = 0.0
-        pause = SOON
+        pause = ACTIVE_SECONDS
         try:
             while (self.run.folder / "run.json").exists():
                 began = time.monotonic()
                 try:
-                    if self._look():
+                    if self._poll():
                         return
                     failing, pause = 0.0, self._pause()
-                    self._trouble("")
+                    self._set_trouble("")
                 except Exception as error:
-                    told = explain(error, "following the run")
-                    if not is_transient(error) or not isinstance(told, UserError):
-                        raise told from error
+                    explained = explain(error, "following the run")
+                    if not is_transient(error) or not isinstance(explained, UserError):
+                        raise explained from error
                     failing = failing or began
                     if began - failing > PATIENCE:
-                        raise told from error
-                    self._trouble(told.problem.rstrip("."))
+                        raise explained from error
+                    self._set_trouble(explained.problem.rstrip("."))
                     pause = min(max(pause * 2, retry_after(error)), _LONGEST_PAUSE)
-                self._rest(began + pause)
+                self._wait(began + pause)
         finally:
             for step in self._steps.values():
                 step.close()
             reservations.release([port for step in self.run.steps for port in step.ports.values()])
 
-    def _look(self) -> bool:
-        """One round; whether the run is over."""
+    def _poll(self) -> bool:
+        """Poll the workspace once; returns whether the run is over."""
         if not self._canceled and (self.run.folder / "cancel").exists():
             self._service.cancel()
             self._canceled = True
-        changed = self._look_at_steps()
-        if any(step.busy for step in self._steps.values()):
-            self._logged(False)
+        changed = self._update_steps()
+        if any(step.is_busy for step in self._steps.values()):
+            self._keep_metrics(False)
         ended = all(step.record.final for step in self._steps.values())
-        # Where no step runs, the run itself tells: it may have failed before one was started.
-        if ended or not any(step.busy for step in self._steps.values()):
+        # Where no step runs, the run's own status counts: it may have failed before a step was started.
+        if ended or not any(step.is_busy for step in self._steps.values()):
             status, reason = self._service.status()
             if status in ENDED:
-                # What its last steps came to is newer than what was read of them just before.
-                changed |= self._look_at_steps()
-                if not any(step.busy for step in self._steps.values()) and self._logged(True):
-                    self._close(ENDED[status], reason)
+                # The last steps may have changed since they were read above.
+                changed |= self._update_steps()
+                if not any(step.is_busy for step in self._steps.values()) and self._keep_metrics(True):
+                    self._finish(ENDED[status], reason)
                     return True
             elif self.run.status == records.NOT_STARTED and status not in ("NotStarted", "Queued"):
                 self.run.status, changed = records.RUNNING, True
@@ -130,38 +134,38 @@ class Follower:
             self._save()
         return False
 
-    def _look_at_steps(self) -> bool:
-        """Whether anything of the record has changed."""
+    def _update_steps(self) -> bool:
+        """Update every step; returns whether the record has changed."""
         changed = False
-        # Of several of one name the last counts.
+        # Where several child runs have one name, the last one counts.
         for name, child in {child.step: child for child in self._service.children()}.items():
-            changed |= self._step(name, child)
+            changed |= self._update_step(name, child)
         return changed
 
-    def _step(self, name: str, child: ChildRun) -> bool:
+    def _update_step(self, name: str, child: ChildRun) -> bool:
         if name not in self._steps:
             return False
         if self.run.status == records.NOT_STARTED:
             self.run.status = records.RUNNING
-        return self._steps[name].take(child, self._save)
+        return self._steps[name].update(child, self._save)
 
-    def _expects(self) -> bool:
-        """Whether somebody may be waiting for a debugged step to say where it listens, or sees a log grow."""
-        return any(step.expects for step in self._steps.values())
+    def _expects_change(self) -> bool:
+        """Whether a step is about to announce its gate, or its log grows."""
+        return any(step.expects_change for step in self._steps.values())
 
     def _pause(self) -> float:
-        if any(step.awaited for step in self._steps.values()):
-            return NOW
-        return SOON if self._expects() else LATER
+        if any(step.is_awaited for step in self._steps.values()):
+            return GATE_AWAITED_SECONDS
+        return ACTIVE_SECONDS if self._expects_change() else IDLE_SECONDS
 
-    def _rest(self, until: float) -> None:
-        """Wait for the next round; somebody who wants the run to end is heard at once."""
+    def _wait(self, until: float) -> None:
+        """Wait for the next poll; a request to cancel the run ends the wait."""
         while time.monotonic() < until:
             if not self._canceled and (self.run.folder / "cancel").exists():
                 return
             time.sleep(0.05)
 
-    def _trouble(self, text: str) -> None:
+    def _set_trouble(self, text: str) -> None:
         if text != self.run.trouble:
             self.run.trouble = text
             self._save()
@@ -172,7 +176,7 @@ class Follower:
         except OSError as error:
             log(f"the record cannot be written: {error}")
 
-    def _close(self, status: str, reason: str) -> None:
+    def _finish(self, status: str, reason: str) -> None:
         for step in self._steps.values():
             step.finish(status)
         failed = next((step.record for step in self._steps.values() if step.record.status == records.FAILED), None)
@@ -185,7 +189,7 @@ class Follower:
 
 
 def main(folder: Path) -> int:
-    """Follow the run of a folder; the exit code is for nobody but the curious."""
+    """Follow the run of a folder; returns the exit code, which no program reads."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -210,15 +214,15 @@ def main(folder: Path) -> int:
             relay = RunRelay(history, key) if key is not None else None
             reach = place.reach
 
-            def ways(said: StepState) -> NodeRoutes:
-                return NodeRoutes(reach, relay, secret, lambda node: said.keys.get(node, ()), history.set_tag)
+            def routes(state: StepState) -> NodeRoutes:
+                return NodeRoutes(reach, relay, secret, lambda node: state.keys.get(node, ()), history.set_tag)
 
             metrics = RunMetrics(history, place.run_id, run.metrics)
-            logged: dict[str, Callable[[bool], bool]] = {"logged": metrics.update} if run.single else {}
-            Follower(run, service, secret, ways, history.on_this_machine, **logged).follow()
+            keep_metrics: dict[str, Callable[[bool], bool]] = {"keep_metrics": metrics.update} if run.single else {}
+            Follower(run, service, secret, routes, history.on_this_machine, **keep_metrics).follow()
             delete_key(folder)
     except UserError as error:
-        # Whoever asks for the run next starts another one, and is told there.
+        # The next command that reads the run starts another follower, and reports the error.
         run.trouble = error.problem.rstrip(".")
         records.save(run)
         log(str(error))
@@ -227,8 +231,10 @@ def main(folder: Path) -> int:
         return 1
     except Exception as error:
         log(tracebacks.formatted(error))
-        told = unexpected_errors.explain(error, "following it", run.project)
-        run.trouble = told.problem.rstrip(".") if told else "following it failed; see runner.log in the run's folder"
+        explained = unexpected_errors.explain(error, "following it", run.project)
+        run.trouble = (
+            explained.problem.rstrip(".") if explained else "following it failed; see runner.log in the run's folder"
+        )
         records.save(run)
         return 1
     return 0

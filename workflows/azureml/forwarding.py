@@ -1,7 +1,7 @@
-"""The way from a port on 127.0.0.1 here to the gate of a step on a node, over the network or through the relay.
+"""Connects a port on this machine's 127.0.0.1 to the gate of a step on a node, over the network or through the relay.
 
-The gate asks for the run's token first. The editor knows nothing of tokens; whoever else reaches the node's port has
-none.
+A gate requires the run's token before anything else. The editor does not know the token, so it is sent here on the
+editor's behalf. Others who reach the node's port do not have it.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ _WELCOME = b"OK\n"
 
 
 class NetworkTransport:
-    """Connects to nodes; in the place of an SSH transport, for :class:`workflows.remote.forwarding.Forward`.
+    """Connects to nodes over the network, with the interface of an SSH transport.
+
+    :class:`workflows.remote.forwarding.Forward` uses it.
 
     Args:
-        token: The run's; empty for a port that is open to all.
+        token: The run's token; empty for a port that requires none.
     """
 
     def __init__(self, token: str) -> None:
         self._token = token
 
     def __call__(self, patience: float) -> NetworkTransport:
-        """There is nothing to wait for."""
+        """This transport: there is nothing to wait for."""
         return self
 
     def open_channel(self, kind: str, address: tuple[str, int], peer: Any, timeout: float) -> _Channel:
-        """A connection to a gate that has been given the token."""
+        """A connection to a gate, after the token was accepted."""
         connection = connect_to_gate(address, self._token, timeout)
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -39,7 +41,7 @@ class NetworkTransport:
 
 
 class _Channel:
-    """A socket with a channel's names."""
+    """A socket with the methods of an SSH channel."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -48,15 +50,15 @@ class _Channel:
         self.close = connection.close
 
     def shutdown_write(self) -> None:
-        """Say that nothing more comes."""
+        """Signal the end of what is sent."""
         self._connection.shutdown(socket.SHUT_WR)
 
 
 def connect_to_gate(address: tuple[str, int], token: str, timeout: float) -> socket.socket:
-    """Connect to a step's gate, and give it the token.
+    """Connect to a step's gate and send the token.
 
     Raises:
-        OSError: It cannot be reached, or something else is there.
+        OSError: The gate cannot be reached, or something else answers.
     """
     connection = socket.create_connection(address, timeout)
     try:
@@ -68,20 +70,20 @@ def connect_to_gate(address: tuple[str, int], token: str, timeout: float) -> soc
 
 
 def send_token(connection: Any, token: str) -> None:
-    """Give the run's token to a gate.
+    """Send the run's token to a gate and wait until it is accepted.
 
     Args:
         connection: A socket, or a channel with `sendall` and `recv`.
-        token: The token; empty for a gate that asks for none.
+        token: The token; empty for a gate that requires none.
 
     Raises:
-        OSError: Something else is there.
+        OSError: Something else answers.
     """
     if not token:
         return
     connection.sendall(f"AUTH {token}\n".encode())
     answer = b""
-    # Byte by byte: what follows belongs to the debugger.
+    # Read byte by byte: what follows belongs to the debugger.
     while not answer.endswith(b"\n") and len(answer) < len(_WELCOME):
         received = connection.recv(1)
         if not received:
@@ -92,7 +94,10 @@ def send_token(connection: Any, token: str) -> None:
 
 
 def reason_unreachable(address: tuple[str, int], token: str) -> str:
-    """Why a step's gate cannot be reached from here; empty where it can. The gate minds no such visit."""
+    """Why a step's gate cannot be reached from here; empty where it can.
+
+    It connects to the gate and closes the connection, which does not disturb the gate.
+    """
     try:
         connect_to_gate(address, token, REACH_SECONDS).close()
     except TimeoutError:
@@ -103,25 +108,25 @@ def reason_unreachable(address: tuple[str, int], token: str) -> str:
 
 
 class ContainerTransport:
-    """Connects to gates in a container; in the place of an SSH transport, as :class:`Network`.
+    """Connects to gates in a container, with the interface of an SSH transport.
 
     Args:
-        container: Gives the connection to the container, in so many seconds; None where there is none by then.
-        token: The run's; empty for a gate that asks for none.
+        container: Returns the connection to the container within the given seconds; None where there is none by then.
+        token: The run's token; empty for a gate that requires none.
     """
 
     def __init__(self, container: Callable[[float], Any], token: str) -> None:
         self._container, self._token = container, token
 
     def __call__(self, patience: float) -> ContainerTransport | None:
-        """Wait for a connection to the container, for so many seconds; None where none comes."""
+        """Wait up to `patience` seconds for a connection to the container; None where there is none."""
         return self if self._container(patience) is not None else None
 
     def open_channel(self, kind: str, address: tuple[str, int], peer: Any, timeout: float) -> Any:
-        """A connection to a gate that has been given the token.
+        """A connection to a gate, after the token was accepted.
 
         Raises:
-            Exception: What the container raises, or an OSError: something else is there.
+            Exception: What the container raises, or an OSError where something else answers.
         """
         connected = self._container(0.0)
         if connected is None:
@@ -143,7 +148,7 @@ class ContainerTransport:
         except TimeoutError:
             return "nothing answers"
         except Exception as error:
-            # paramiko's own: nobody listens there, or the connection has gone.
+            # paramiko raises its own errors where nothing listens there or the connection is lost.
             if not (isinstance(error, (OSError, EOFError)) or type(error).__module__.startswith("paramiko")):
                 raise
             return str(error) or type(error).__name__

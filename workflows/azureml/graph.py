@@ -61,7 +61,7 @@ def start(workspace: Any, pipeline: CloudPipeline, made: Any) -> tuple[str, str]
 
 
 def _check_computes(workspace: Any, pipeline: CloudPipeline) -> None:
-    """See that every compute target is there, before anything is uploaded."""
+    """Check that every compute target is there, before anything is uploaded."""
     there = {name.lower(): compute for name, compute in workspace.compute_targets.items()}
     for step in pipeline.steps:
         if step.compute.lower() not in there:

@@ -1,7 +1,7 @@
-"""Plain requests to a workspace's run history service and its neighbours, those of metrics and artifacts; no SDK's.
+"""Plain requests to a workspace's services for run history, metrics and artifacts, without an SDK.
 
-Routes as SDK v2 uses them (azure-ai-ml 1.35, ``_restclient/runhistory``), those of metrics and artifacts as
-azureml-core 1.61 does (``_restclient/operations``); they answer for what either SDK has submitted.
+The run history's routes are those of SDK v2 (azure-ai-ml 1.35, ``_restclient/runhistory``). Those of metrics and
+artifacts are azureml-core's (1.61, ``_restclient/operations``). They serve runs that either SDK has submitted.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ..received import Refused, display_text, message, one_line, relative_path, 
 from . import limited_requests
 from .access import Access, RenewingAccess
 
-#: Child runs in one answer: the most that the service gives.
+#: Child runs on one page: the most that the service returns.
 _PAGE = 500
-#: Pages of one list at the most.
+#: The most pages of one list.
 _PAGES = 1000
-#: Threads that ask at the same time.
+#: Threads that may send requests at the same time.
 _CONNECTIONS = 16
-#: The version of the resource manager's interface that tells of a compute target.
+#: The version of the resource manager's API for compute targets.
 _MANAGER_VERSION = "2023-04-01"
 
 
@@ -32,9 +32,9 @@ class ServiceInstance:
 
     Attributes:
         kind: ``SSH``, ``VSCode``, …
-        status: The service's word: ``Running``, ``Failed``, ….
+        status: ``Running``, ``Failed``, …
         error: Why it failed; empty where it has not.
-        endpoint: Where the relay leads to it; None while it does not.
+        endpoint: The relay's address for it; None while it does not run.
     """
 
     kind: str
@@ -44,21 +44,21 @@ class ServiceInstance:
 
 
 class RunHistory:
-    """The run history of one workspace. Several threads may ask at once.
+    """The run history of one workspace. Several threads may use it at once.
 
     Args:
-        access: Keeps the token.
+        access: Keeps the token valid.
     """
 
     def __init__(self, access: RenewingAccess) -> None:
         self._access = access
         self._lock = threading.Lock()
-        # Closed with the process.
+        # It is never closed explicitly: it lives as long as the process.
         self._session: Any = None
 
     @property
     def http(self) -> Any:
-        """The session of requests in which everything is asked."""
+        """The session that all requests are sent with."""
         with self._lock:
             if self._session is None:
                 import requests
@@ -76,18 +76,18 @@ class RunHistory:
         return self._access.access().on_this_machine
 
     def token(self, refused: str = "") -> str:
-        """A token that holds, for the services that take the same one.
+        """A valid token, for other services that accept the same one.
 
         Args:
-            refused: One that such a service has refused: it is renewed, once for all who ask.
+            refused: A token that such a service has refused. It is renewed once for all callers.
 
         Raises:
-            UserError: Nobody is signed in any more.
+            UserError: The sign-in has expired.
         """
         return self._access.access(f"Bearer {refused}" if refused else "").authorization.rpartition(" ")[2]
 
     def set_tag(self, run_id: str, name: str, value: str) -> None:
-        """Set a tag of a run. Raises as :meth:`run`."""
+        """Set a tag of a run. It raises the same errors as :meth:`run`."""
         experiment = display_text(self.run(run_id).get("experimentId"), "an experiment's id", 300)
         access = self._access.access()
         path = f"/experimentids/{quote(experiment, '')}/runs/{quote(run_id, '')}"
@@ -104,19 +104,19 @@ class RunHistory:
 
         Raises:
             requests.RequestException: It cannot be read now.
-            UserError: Nobody is signed in any more, or the answer is not what it has to be.
+            UserError: The sign-in has expired, or the response is not valid.
         """
         return self._history(f"/runs/{quote(run_id, '')}")
 
     def children(self, run_id: str) -> Iterator[dict[str, Any]]:
-        """Every child run with its status and tags, the latest first. Raises as :meth:`run`."""
+        """Every child run with its status and tags, the latest first. It raises the same errors as :meth:`run`."""
         parameters = {"$top": str(_PAGE), "$orderby": "StartTimeUtc desc"}
         for _ in range(_PAGES):
             answer = self._history(f"/runs/{quote(run_id, '')}/children", parameters)
             found = answer.get("value")
             for one in found if isinstance(found, list) else ():
                 if not isinstance(one, dict):
-                    raise Refused("a child run that is none")
+                    raise Refused("a child run that is not an object")
                 yield one
             token = answer.get("continuationToken")
             if not isinstance(token, str) or not token:
@@ -125,15 +125,15 @@ class RunHistory:
         raise Refused(f"more than {_PAGES} pages of child runs")
 
     def details(self, run_id: str) -> dict[str, Any]:
-        """One run with the addresses of its logs. Raises as :meth:`run`."""
+        """One run with the addresses of its logs. It raises the same errors as :meth:`run`."""
         return self._history(f"/runs/{quote(run_id, '')}/details")
 
     def experiment(self, experiment_id: str) -> dict[str, Any]:
-        """An experiment by its id. Raises as :meth:`run`."""
+        """An experiment by its id. It raises the same errors as :meth:`run`."""
         return self._history(f"/experimentids/{quote(experiment_id, '')}")
 
     def compute(self, name: str) -> dict[str, Any]:
-        """A compute target, as the resource manager tells of it. Raises as :meth:`run`."""
+        """A compute target as the resource manager describes it. It raises the same errors as :meth:`run`."""
 
         def address(access: Access) -> str:
             return f"{access.manager.rstrip('/')}{access.scope}/computes/{quote(name, '')}"
@@ -141,7 +141,7 @@ class RunHistory:
         return self._get(address, {"api-version": _MANAGER_VERSION})
 
     def service_instances(self, run_id: str, node: int) -> dict[str, ServiceInstance]:
-        """The services of a job on a node, counted from 0, by their names. Raises as :meth:`run`."""
+        """The services of a job on a node, counted from 0, by name. It raises the same errors as :meth:`run`."""
         answer = self._history(f"/runs/{quote(run_id, '')}/serviceinstances/{node}")
         known = child_object(answer, "instances")
         found = {}
@@ -159,7 +159,7 @@ class RunHistory:
     # Metrics and artifacts
 
     def metrics(self, run_id: str) -> Iterator[str]:
-        """The names of the metrics that a run has logged. Raises as :meth:`run`."""
+        """The names of the metrics that a run has logged. It raises the same errors as :meth:`run`."""
         body: dict[str, object] = {}
         for _ in range(_PAGES):
             found = self._service(f"metric/v2.0{{}}/runs/{quote(run_id, '')}/list", body=body)
@@ -172,12 +172,17 @@ class RunHistory:
         raise Refused(f"more than {_PAGES} pages of metrics")
 
     def metric(self, run_id: str, name: str) -> list[dict[str, Any]]:
-        """What was logged of a metric, in the order in which it was: values by column. Raises as :meth:`run`."""
+        """The logged rows of a metric in order: values by column. It raises the same errors as :meth:`run`."""
         found = self._service(f"metric/v2.0{{}}/runs/{quote(run_id, '')}/full", body={"metricName": name})
         return [child_object(one, "data") for one in _values(found)]
 
     def job(self, run_id: str, version: str) -> dict[str, Any]:
-        """A job of SDK v2, as the resource manager tells of it in a version of its interface. Raises as :meth:`run`."""
+        """A job of SDK v2 as the resource manager describes it. It raises the same errors as :meth:`run`.
+
+        Args:
+            run_id: The run's id.
+            version: The version of the resource manager's API.
+        """
 
         def address(access: Access) -> str:
             return f"{access.manager.rstrip('/')}{access.scope}/jobs/{quote(run_id, '')}"
@@ -185,13 +190,15 @@ class RunHistory:
         return child_object(self._get(address, {"api-version": version}), "properties")
 
     def outputs(self, run_id: str, version: str) -> dict[str, str]:
-        """Where the outputs of a job of SDK v2, or of a step of one, lie: addresses by name. Raises as :meth:`run`.
+        """The addresses of the outputs of a job of SDK v2, or of one of its steps, by name.
+
+        It raises the same errors as :meth:`run`.
 
         Args:
             run_id: The run's id.
             version: See :meth:`job`.
         """
-        # As the SDK's own download asks; a job tells only of the places that its file names.
+        # The SDK's own download sends the same requests. The job itself names only the addresses that its file names.
         found = self._resolved(run_id)
         if not found:
             told = child_object(self.job(run_id, version), "outputs")
@@ -222,13 +229,11 @@ class RunHistory:
         return found
 
     def artifacts(self, container: str, folder: str) -> Iterator[tuple[str, str]]:
-        """The files of a run below one of its folders: the path of each, and where it is read.
+        """The path and the address of each file in one of a run's folders. It raises the same errors as :meth:`run`.
 
         Args:
-            container: The run's, see ``dataContainerId``.
+            container: The run's container, see ``dataContainerId``.
             folder: The folder, such as ``outputs``.
-
-        Raises: As :meth:`run`.
         """
         path = f"artifact/v2.0{{}}/artifacts/prefix/contentinfo/ExperimentRun/{quote(container, '')}/{quote(folder)}"
         parameters: dict[str, str] = {}
@@ -248,7 +253,7 @@ class RunHistory:
     def _service(
         self, path: str, parameters: dict[str, str] | None = None, body: Mapping[str, object] | None = None
     ) -> dict[str, Any]:
-        """What one of the services answers; ``{}`` in the path is where the workspace's goes."""
+        """The response of one of the services; ``{}`` in the path is replaced by the workspace's path."""
 
         def address(access: Access) -> str:
             before, _, after = path.partition("{}")
@@ -265,7 +270,9 @@ class RunHistory:
         import requests
 
         def ask(access: Access) -> bytes:
-            return limited_requests.answer(self.http, address(access), access.authorization, parameters or {}, body)
+            return limited_requests.fetch_response(
+                self.http, address(access), access.authorization, parameters or {}, body
+            )
 
         access = self._access.access()
         try:
@@ -284,18 +291,18 @@ def _values(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _is_address(text: str) -> bool:
-    """Whether it says where an output lies, and not only how that is to be named."""
+    """Whether a text is an output's address, and not only the pattern for one."""
     return "/datastores/" in text and "${{" not in text
 
 
 def child_object(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """An object in another one; an empty one where there is none."""
+    """The JSON object under a name in another one; empty where there is none."""
     found = values.get(name)
     return found if isinstance(found, dict) else {}
 
 
 def message_of(error: Any) -> str:
-    """The first thing that an error of the service says."""
+    """The message of an error that a service returned."""
     outer = error if isinstance(error, dict) else {}
     text = (child_object(outer, "error") or outer).get("message")
     return display_text(" ".join(str(text or "").split()), "an error", 600)

@@ -1,4 +1,4 @@
-"""What is read from addresses that a workspace names: only http and https, and never more than can be."""
+"""Reads from addresses that a workspace names: only http and https, with limits on size and time."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import Any, BinaryIO
 
 from ..received import MOST_BYTES, Refused, web_address
 
-#: Seconds without a byte after which a connection is given up, and for one answer as a whole.
+#: Seconds without a byte after which a connection is given up; seconds for one complete response.
 SILENCE_SECONDS, WHOLE_SECONDS = 30.0, 120.0
-#: Bytes of a log that are read at once, and of one log at all.
+#: Bytes of a log that are read at once; the most bytes of one log.
 PART_BYTES, LOG_BYTES = 8 << 20, 1 << 30
 _CHUNK = 1 << 16
-#: Bytes of an answer in JSON; a thousand child runs with their tags take two million.
+#: The most bytes of a response in JSON; a thousand child runs with their tags take two million.
 _ANSWER_BYTES = 64 << 20
-#: Bytes of an answer that says what is wrong.
+#: The most bytes of an error response.
 _ERROR_BYTES = 1 << 16
 
 
-def answer(
+def fetch_response(
     http: Any,
     address: str,
     authorization: str,
     parameters: Mapping[str, str],
     body: Mapping[str, object] | None = None,
 ) -> bytes:
-    """What a service answers to a question.
+    """Send a GET request, or a POST request where there is a body, and return the content of the response.
 
     Args:
         http: A session of requests.
-        address: The question.
-        authorization: The header that says who asks.
-        parameters: What is added to the address.
-        body: What is sent along, of questions that are asked by POST.
+        address: The address.
+        authorization: The value of the Authorization header.
+        parameters: The query parameters.
+        body: The body of a POST request, sent as JSON.
 
     Raises:
-        Refused: The address is none of http or https, or the answer is too large.
-        requests.RequestException: There is none now; what the service says of it is in ``response.text``.
+        Refused: The address is neither http nor https, or the response is too large.
+        requests.RequestException: The request failed; the service's message is in ``response.text``.
     """
     import requests
 
@@ -46,35 +46,35 @@ def answer(
     until = time.monotonic() + WHOLE_SECONDS
     sent = {"params": parameters, "headers": headers, "timeout": SILENCE_SECONDS, "stream": True}
     with http.get(address, **sent) if body is None else http.post(address, json=dict(body), **sent) as found:
-        most = _ANSWER_BYTES if found.ok else _ERROR_BYTES
+        limit = _ANSWER_BYTES if found.ok else _ERROR_BYTES
         content = bytearray()
         for chunk in found.iter_content(_CHUNK):
             content += chunk
-            if len(content) > most or time.monotonic() > until:
+            if len(content) > limit or time.monotonic() > until:
                 break
         if not found.ok:
-            # requests reads an answer that is streamed only as a whole, however long it is.
-            found._content = bytes(content[:most])
+            # requests itself would read a streamed response completely, however long it is.
+            found._content = bytes(content[:limit])
             found.raise_for_status()
-    if len(content) > most:
-        raise Refused(f"an answer of more than {most >> 20} MB")
+    if len(content) > limit:
+        raise Refused(f"a response of more than {limit >> 20} MB")
     if time.monotonic() > until:
         raise requests.Timeout(f"its answer is not complete after {WHOLE_SECONDS:.0f} s")
     return bytes(content)
 
 
-def part(http: Any, address: str, offset: int, most: int = PART_BYTES) -> bytes:
-    """What a growing file has from an offset on, at most so much of it; nothing where that is its end.
+def fetch_part(http: Any, address: str, offset: int, limit: int = PART_BYTES) -> bytes:
+    """Read a growing file from an offset on; empty where there is nothing new.
 
     Args:
         http: A session of requests.
-        address: Where it is.
-        offset: Bytes of it that are known.
-        most: How many are read.
+        address: The file's address.
+        offset: Where to begin, in bytes.
+        limit: The most bytes to read.
 
     Raises:
-        Refused: The address is none of http or https.
-        requests.RequestException: It cannot be read now.
+        Refused: The address is neither http nor https.
+        requests.RequestException: The file cannot be read now.
     """
     import requests
 
@@ -83,43 +83,43 @@ def part(http: Any, address: str, offset: int, most: int = PART_BYTES) -> bytes:
     until = time.monotonic() + WHOLE_SECONDS
     with http.get(address, headers=headers, timeout=SILENCE_SECONDS, stream=True) as answer:
         if answer.status_code in (404, 416):
-            # Nothing new; or nothing at all yet.
+            # There is nothing new, or the file does not exist yet.
             return b""
         answer.raise_for_status()
-        # Who does not know parts sends it from the beginning.
+        # A server without support for ranges sends the file from the beginning.
         skip = 0 if answer.status_code == 206 else offset
         found = bytearray()
         for chunk in answer.iter_content(_CHUNK):
             found += chunk[skip:]
             skip = max(0, skip - len(chunk))
-            if len(found) >= most:
+            if len(found) >= limit:
                 break
             if time.monotonic() > until:
                 raise requests.Timeout(f"its answer is not complete after {WHOLE_SECONDS:.0f} s")
-    return bytes(found[:most])
+    return bytes(found[:limit])
 
 
 def download(
     http: Any,
     address: str,
     target: BinaryIO,
-    most: int = MOST_BYTES,
-    room: Callable[[int], None] = lambda size: None,
-    took: Callable[[int], None] = lambda size: None,
+    limit: int = MOST_BYTES,
+    check_space: Callable[[int], None] = lambda size: None,
+    received: Callable[[int], None] = lambda size: None,
 ) -> int:
-    """Write what is at an address into a file; how many bytes that were.
+    """Write the content of an address to a file; returns the number of bytes.
 
     Args:
         http: A session of requests.
-        address: Where it is.
+        address: The address.
         target: The file, open for writing.
-        most: How many there can be.
-        room: Told how many more are to come, before they do.
-        took: Told of each part that has come, how many bytes it has.
+        limit: The most bytes that the content may have.
+        check_space: Called with a number of bytes before they are written.
+        received: Called with the size of each part that was written.
 
     Raises:
-        Refused: The address is none of http or https, or there is more.
-        requests.RequestException: It cannot be read now.
+        Refused: The address is neither http nor https, or there is more content.
+        requests.RequestException: The content cannot be read now.
     """
     web_address(address, "an address")
     count = 0
@@ -127,10 +127,10 @@ def download(
         answer.raise_for_status()
         for chunk in answer.iter_content(_CHUNK):
             if count % (64 << 20) < len(chunk):
-                room(len(chunk))
+                check_space(len(chunk))
             count += len(chunk)
-            if count > most:
-                raise Refused(f"more than {most:,} bytes of one file")
+            if count > limit:
+                raise Refused(f"more than {limit:,} bytes of one file")
             target.write(chunk)
-            took(len(chunk))
+            received(len(chunk))
     return count

@@ -54,7 +54,7 @@ def with_model(settings: Settings, console: Console, text: str) -> Settings:
 
 
 def _require_v2(settings: Settings, text: str) -> None:
-    """See that SDK v2 is the one that is chosen.
+    """Check that SDK v2 is the one that is chosen.
 
     Raises:
         UserError: It is not.
@@ -135,14 +135,14 @@ def download_inputs(settings: Settings, console: Console, steps: Iterable[Step])
 
 
 def find_environment(
-    reference: EnvironmentReference, settings: Settings, say: Callable[[str], None] = lambda line: None
+    reference: EnvironmentReference, settings: Settings, report: Callable[[str], None] = lambda line: None
 ) -> tuple[EnvironmentReference | None, str]:
     """What a workspace, or a registry, has under an environment's name.
 
     Args:
         reference: The name, and where it stands.
         settings: Which workspace.
-        say: Shown what is waited for.
+        report: Called with what is being waited for.
 
     Returns:
         Its definition; None where there is nobody to ask, with the reason where it should have been possible.
@@ -156,7 +156,7 @@ def find_environment(
     from .v2.named_environments import find_definition
 
     try:
-        return find_definition(reference, settings, say), ""
+        return find_definition(reference, settings, report), ""
     except NotFound as error:
         raise UserError(error.problem, error.remedy, file=shown(reference.file), line=reference.line) from error
     except UserError as error:

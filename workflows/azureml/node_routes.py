@@ -1,7 +1,7 @@
-"""The way to the gates of one step: through the relay first, over the network where that does not lead there.
+"""Routes to the gates of one step: first through the relay, then over the network where the relay fails.
 
-A gate that the relay leads to listens on 127.0.0.1 of its container only. Where the relay gives up, the node is asked
-to open a port on its network, which leads to the same gate; see azureml_debuggee/network_port.py.
+With the relay, a gate listens only on 127.0.0.1 of its container. Where the relay fails, a tag asks the node to open a
+port on its network that leads to the same gate; see azureml_debuggee/network_port.py.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from .relay.services import SERVICE_LOG, RunRelay
 
 #: Seconds that a job's ssh service may take to come up: 30 to 120 are usual.
 RELAY_SECONDS = 180.0
-#: Seconds for a node to open a port on its network once it is asked to.
+#: Seconds for a node to open a port on its network after it was asked to.
 NETWORK_SECONDS = 30.0
-#: Seconds between two attempts while the way may still come, and once it has been given up.
-SOON, LATER = 1.0, 15.0
+#: Seconds between two attempts: while a route may still come up, and after it was given up.
+RETRY_SECONDS, LATER_RETRY_SECONDS = 1.0, 15.0
 
 
 class NodeRoutes:
-    """The ways to one step.
+    """The routes to one step's nodes.
 
     Args:
         reach: ``auto``, ``relay`` or ``network``.
         relay: The run's relay; None where it has none.
-        token: What gates ask for.
-        host_keys: Fingerprints that the step's container on a node has announced by now.
-        ask: Sets a tag of a job's run, which the job sees.
+        token: The token that the gates require.
+        host_keys: Returns the fingerprints that the step's container on a node has announced by now.
+        set_tag: Sets a tag of a job's run, which the job can read.
 
     Attributes:
-        state: What is waited for, for people; empty where nothing is.
+        state: What is being waited for, as text for people; empty where nothing is.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class NodeRoutes:
         relay: RunRelay | None,
         token: str,
         host_keys: Callable[[int], Collection[str]] = lambda node: (),
-        ask: Callable[[str, str, str], object] = lambda run_id, name, value: None,
+        set_tag: Callable[[str, str, str], object] = lambda run_id, name, value: None,
     ) -> None:
         self.state = ""
-        self._reach, self._relay, self._token, self._host_keys, self._ask = reach, relay, token, host_keys, ask
+        self._reach, self._relay, self._token, self._host_keys, self._set_tag = reach, relay, token, host_keys, set_tag
         self._network = NetworkTransport(token)
-        self._began: dict[tuple[str, int], float] = {}
-        self._asked = 0.0
-        self._refusal = ""
+        self._first_attempts: dict[tuple[str, int], float] = {}
+        self._network_requested_at = 0.0
+        self._relay_trouble = ""
 
     @property
-    def inside(self) -> bool:
-        """Whether gates listen in their containers only."""
+    def in_container(self) -> bool:
+        """Whether gates listen only in their containers."""
         return self._relay is not None
 
     def _container(self, run_id: str, node: int) -> Container:
@@ -65,32 +65,34 @@ class NodeRoutes:
         return self._relay.container(run_id, node, lambda: self._host_keys(node))
 
     def transport(self, run_id: str, node: int, place: GateAddress) -> Any:
-        """What carries connections to a place; in the place of an SSH transport."""
-        if not place.inside:
+        """The object that opens connections to a gate; it has the interface of an SSH transport."""
+        if not place.in_container:
             return self._network
         return ContainerTransport(self._container(run_id, node), self._token)
 
     def prepare(self, run_id: str, node: int) -> None:
-        """Connect to a node's container before its gate is there; it may take seconds."""
-        if self.inside:
+        """Connect to a node's container before its gate listens; this can take seconds."""
+        if self.in_container:
             container = self._container(run_id, node)
             self.state = "" if container(0.0) is not None else f"relay: {container.trouble}"
 
     def reason_unreachable(self, run_id: str, node: int, place: GateAddress) -> str | None:
-        """Why a gate cannot be reached, empty where it can; None while that may still change soon. It takes a while.
+        """Why a gate cannot be reached; empty where it can, None while that may still change soon.
+
+        This tries to connect, which can take seconds.
 
         Args:
             run_id: The job's run.
             node: The node, counted from 0.
             place: Where the gate says that it listens.
         """
-        if not place.inside:
+        if not place.in_container:
             why = reason_unreachable(place[:2], self._token)
-            if why and self._refusal:
-                why = f"{self._refusal}; over the network: {why}"
+            if why and self._relay_trouble:
+                why = f"{self._relay_trouble}; over the network: {why}"
             self.state = ""
             return why
-        began = self._began.setdefault((run_id, node), time.monotonic())
+        began = self._first_attempts.setdefault((run_id, node), time.monotonic())
         container = self._container(run_id, node)
         if container(0.0) is not None:
             inner = ContainerTransport(container, self._token).reason_unreachable(place[:2])
@@ -99,31 +101,31 @@ class NodeRoutes:
         self.state = f"relay: {container.trouble}"
         if not container.hopeless and time.monotonic() - began < RELAY_SECONDS:
             return None
-        self._refusal = self.state
+        self._relay_trouble = self.state
         if self._reach == "relay":
             self.state = ""
-            return f"{self._refusal}; {SERVICE_LOG} in the job's logs may say more"
-        return self._over_the_network(run_id)
+            return f"{self._relay_trouble}; {SERVICE_LOG} in the job's logs may say more"
+        return self._request_network_port(run_id)
 
-    def _over_the_network(self, run_id: str) -> str | None:
-        """Have the node open a port on its network; None until that has taken too long."""
-        if not self._asked:
+    def _request_network_port(self, run_id: str) -> str | None:
+        """Ask the node to open a port on its network; returns a reason once that has taken too long, None before."""
+        if not self._network_requested_at:
             try:
-                self._ask(run_id, *WANTED)
+                self._set_tag(run_id, *WANTED)
             except Exception as error:
                 if not isinstance(error, (UserError, OSError)):
                     raise
-                log(f"the node cannot be asked for a port on its network: {error}")
+                log(f"the tag that asks the node for a port on its network cannot be set: {error}")
                 return None
-            self._asked = time.monotonic()
-            log(f"{self._refusal}: the network is tried")
-        self.state = f"{self._refusal}; a port on the node's network"
-        if time.monotonic() - self._asked < NETWORK_SECONDS:
+            self._network_requested_at = time.monotonic()
+            log(f"{self._relay_trouble}: trying the network")
+        self.state = f"{self._relay_trouble}; a port on the node's network"
+        if time.monotonic() - self._network_requested_at < NETWORK_SECONDS:
             return None
         self.state = ""
-        return f"{self._refusal}; the node has opened no port on its network"
+        return f"{self._relay_trouble}; the node has opened no port on its network"
 
     def close(self, run_id: str) -> None:
-        """End the connections to a job's containers."""
+        """Close the connections to a job's containers."""
         if self._relay is not None and run_id:
             self._relay.close(run_id)

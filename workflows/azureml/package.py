@@ -21,7 +21,7 @@ from ..redaction import LineScrubber, keep_secret, scrub
 from ..scratch import scratch_folder
 from ..settings import Settings
 from . import limited_requests
-from .errors import NotFound, Say, attempt
+from .errors import NotFound, Report, attempt
 from .workspace import connect
 
 if TYPE_CHECKING:
@@ -161,15 +161,15 @@ class ModelPackages:
 
     Args:
         settings: Which workspace, and who signs in.
-        say: Shown each line of progress.
+        report: Called with each line of progress.
 
     Raises:
         UserError: See :func:`~workflows.azureml.workspace.connect`.
     """
 
-    def __init__(self, settings: Settings, say: Say) -> None:
-        self._say = say
-        self._workspace: Any = connect(settings, say)
+    def __init__(self, settings: Settings, report: Report) -> None:
+        self._report = report
+        self._workspace: Any = connect(settings, report)
 
     @property
     def name(self) -> str:
@@ -195,7 +195,7 @@ class ModelPackages:
             return ModelName(found.name, int(found.version))
 
         try:
-            return attempt(get, f"looking for the model {wanted}", self._say)
+            return attempt(get, f"looking for the model {wanted}", self._report)
         except NotFound as error:
             raise self._no_model(wanted) from error
 
@@ -207,7 +207,7 @@ class ModelPackages:
         def listed() -> list[tuple[str, int]]:
             return [(one.name, int(one.version)) for one in Model.list(self._workspace, expand=False)]
 
-        there = attempt(listed, "listing the models", self._say)
+        there = attempt(listed, "listing the models", self._report)
         problem = f"There is no model {wanted} in the workspace {self._workspace.name}."
         versions = sorted((version for name, version in there if name == wanted.name), reverse=True)
         if versions:
@@ -247,7 +247,7 @@ class ModelPackages:
                     generate_dockerfile=context is not None,
                 )
 
-        made = attempt(submit, f"packaging the model {model}", self._say)
+        made = attempt(submit, f"packaging the model {model}", self._report)
         self._follow(made, log)
         if context is None:
             with sent_by(f"The workspace {self._workspace.name}"):
@@ -260,7 +260,7 @@ class ModelPackages:
             build_context.save(made.location, build_context.Artifacts(self._workspace), context)
 
         with sent_by(f"The workspace {self._workspace.name}"):
-            attempt(save, "fetching the build context", self._say)
+            attempt(save, "fetching the build context", self._report)
         return Package("", context, self._login(made))
 
     def _follow(self, made: Any, log: Callable[[str], None]) -> None:
@@ -277,11 +277,11 @@ class ModelPackages:
         lines = _Lines(show)
         offset, until = 0, time.monotonic() + BUILD_SECONDS
         while True:
-            attempt(made.update_creation_state, "asking how the build goes", self._say)
+            attempt(made.update_creation_state, "asking how the build goes", self._report)
             ended = made.state not in ("NotStarted", "Running")
             with sent_by(f"The workspace {self._workspace.name}"):
-                fetch = partial(limited_requests.part, http, made.package_build_log_uri, offset)
-                part = attempt(fetch, "reading the build's log", self._say)
+                fetch = partial(limited_requests.fetch_part, http, made.package_build_log_uri, offset)
+                part = attempt(fetch, "reading the build's log", self._report)
             offset += len(part)
             if offset > limited_requests.LOG_BYTES:
                 raise Refused("a log without an end", f"The workspace {self._workspace.name}")
@@ -311,9 +311,9 @@ class ModelPackages:
     def _login(self, made: Any) -> RegistryLogin | None:
         """The registry's user; None where the workspace has none, since then docker's own login has to do."""
         try:
-            registry = attempt(made.get_container_registry, "asking for the registry", self._say)
+            registry = attempt(made.get_container_registry, "asking for the registry", self._report)
         except UserError as error:
-            self._say(f"{error.problem} Pulling as whoever docker is logged in as.")
+            self._report(f"{error.problem} Pulling as whoever docker is logged in as.")
             return None
         if not registry.username or not registry.password:
             return None

@@ -10,7 +10,7 @@ from typing import Any
 from ..settings import Settings
 from . import sdk
 from .cloud_pipeline import CloudEnvironment
-from .errors import Say, attempt
+from .errors import Report, attempt
 from .workspace import connect, is_named
 
 
@@ -35,17 +35,17 @@ def can_look_up(settings: Settings) -> bool:
     return installed and is_named(settings)
 
 
-def find_definition(settings: Settings, name: str, say: Say) -> Definition:
+def find_definition(settings: Settings, name: str, report: Report) -> Definition:
     """What the workspace has under a name, as in ``NAME:VERSION`` or ``NAME@latest``.
 
     Raises:
         UserError: It has none of that name, or cannot be reached.
     """
-    workspace = connect(settings, say)
+    workspace = connect(settings, report)
     from .graph import make_environment
 
     wanted = CloudEnvironment(name, registered=True)
-    found = attempt(lambda: make_environment(workspace, wanted), f"reading the environment {name}", say)
+    found = attempt(lambda: make_environment(workspace, wanted), f"reading the environment {name}", report)
     own = found.python.user_managed_dependencies
     conda = None if own or found.python.conda_dependencies is None else found.python.conda_dependencies.as_dict()
     return Definition(found.docker.base_image or "", found.docker.base_dockerfile or "", conda)

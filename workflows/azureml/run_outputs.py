@@ -20,7 +20,7 @@ from ..runs.record import RunRecord
 from ..settings import Settings
 from ..snapshots.finding import PATTERN
 from . import downloads, limited_requests
-from .errors import NotFound, Say, attempt
+from .errors import NotFound, Report, attempt
 from .history import RunHistory, child_object
 
 T = TypeVar("T")
@@ -88,13 +88,13 @@ def fetch(settings: Settings, console: Console, step: Step, run: RunRecord, hist
     step.text = f"{len(files)} file{'' if len(files) == 1 else 's'}, {format_size(total)}"
 
 
-def job_outputs(run: RunRecord, history: RunHistory, version: str, say: Say) -> dict[str, str]:
+def job_outputs(run: RunRecord, history: RunHistory, version: str, report: Report) -> dict[str, str]:
     """Where the outputs that a job file names lie in the workspace, by name.
 
     Raises:
         UserError: It cannot be had.
     """
-    told = attempt(lambda: history.job(run.run_id, version), "reading the job", say)
+    told = attempt(lambda: history.job(run.run_id, version), "reading the job", report)
     outputs = child_object(told, "outputs")
     return {
         display_text(name, "an output's name", 300): display_text(
@@ -105,13 +105,13 @@ def job_outputs(run: RunRecord, history: RunHistory, version: str, say: Say) -> 
     }
 
 
-def _list_files(run: RunRecord, history: RunHistory, say: Say) -> list[_File]:
-    told = attempt(lambda: history.run(run.run_id), "reading the run", say)
+def _list_files(run: RunRecord, history: RunHistory, report: Report) -> list[_File]:
+    told = attempt(lambda: history.run(run.run_id), "reading the run", report)
     container = str(told.get("dataContainerId") or f"dcid.{run.run_id}")
     named: dict[str, str] = {}
     for folder in FOLDERS:
         try:
-            found = attempt(lambda folder=folder: [*history.artifacts(container, folder)], "listing its files", say)  # type: ignore[misc]
+            found = attempt(lambda folder=folder: [*history.artifacts(container, folder)], "listing its files", report)  # type: ignore[misc]
         except NotFound:
             continue
         named |= {name: address for name, address in found if name.startswith(f"{folder}/")}
@@ -120,7 +120,7 @@ def _list_files(run: RunRecord, history: RunHistory, say: Say) -> list[_File]:
     sizes: dict[str, int] = {}
 
     def look(pair: tuple[str, str], ended: threading.Event) -> None:
-        sizes[pair[0]] = attempt(lambda: _size(history.http, pair[1]), f"reading {pair[0]}", say)
+        sizes[pair[0]] = attempt(lambda: _size(history.http, pair[1]), f"reading {pair[0]}", report)
 
     _for_each_in_threads(look, [*named.items()])
     return [_File(name, address, sizes[name]) for name, address in named.items()]
@@ -180,7 +180,7 @@ def _fetch_files(
         make_folder(target.parent)
         here = 0
 
-        def took(count: int) -> None:
+        def received(count: int) -> None:
             nonlocal here
             if ended.is_set():
                 raise _Ended
@@ -193,12 +193,12 @@ def _fetch_files(
             here = 0
             with open_file(target, "wb") as opened:
                 limited_requests.download(
-                    history.http, file.address, cast("BinaryIO", opened), most=file.size + spare, took=took
+                    history.http, file.address, cast("BinaryIO", opened), limit=file.size + spare, received=received
                 )
             if here < file.size:
                 raise requests.ConnectionError(f"it ended {file.size - here} bytes early")
 
-        attempt(whole, f"reading {file.name}", progress.say)
+        attempt(whole, f"reading {file.name}", progress.report)
         progress.add(0, 1)
 
     import requests

@@ -46,7 +46,7 @@ def load() -> str:
 
 
 def require_v1() -> str:
-    """See that the SDK is installed and can work; nothing of it is imported.
+    """Check that the SDK is installed and can work; nothing of it is imported.
 
     Returns:
         The version of azureml-core.

@@ -33,7 +33,7 @@ def chosen_sdk(settings: Settings) -> str:
 
 
 def require_v2() -> str:
-    """See that azure-ai-ml is installed, and that this program knows how it works.
+    """Check that azure-ai-ml is installed, and that this program knows how it works.
 
     Returns:
         Its version.

@@ -1,7 +1,7 @@
-"""What needs the SDK while a run is followed: ``python -m workflows.azureml.sdk_process FOLDER access|cancel``.
+"""A process that uses the SDK for a run's follower: ``python -m workflows.azureml.sdk_process FOLDER access|cancel``.
 
-It signs in as the run's submission did, does what is asked for, and writes the access that it had to standard output,
-which is a pipe to the follower; or why it could not, as JSON with exit code 1.
+It signs in as the submission of the run did, does its task, and writes the access to standard output, a pipe to the
+follower. Where it fails, it writes the reason as JSON and exits with code 1.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from .errors import SIGNING_IN, attempt, is_transient
 from .run_location import load_location
 
 
-def _answer(told: Mapping[str, object]) -> None:
-    sys.stdout.write(json.dumps(told) + "\n")
+def _print_failure(details: Mapping[str, object]) -> None:
+    sys.stdout.write(json.dumps(details) + "\n")
 
 
 def main(folder: Path, what: str) -> int:
-    """Do it; the exit code."""
+    """Do the task; returns the exit code."""
     from ..settings import resolve
 
     run, place = records.load(folder), load_location(folder)
     if run is None or place is None:
-        _answer({"problem": f"{folder} is the folder of no run in a workspace."})
+        _print_failure({"problem": f"{folder} is the folder of no run in a workspace."})
         return 1
     try:
         workspace = connect(resolve(run.project), place, log)
@@ -38,13 +38,13 @@ def main(folder: Path, what: str) -> int:
         sys.stdout.write(attempt(workspace.access, SIGNING_IN, log).to_json() + "\n")
     except UserError as error:
         cause = error.__cause__
-        told = {
+        details = {
             "problem": error.problem,
             "remedy": error.remedy,
             "kind": type(error).__name__,
             "passes": cause is not None and is_transient(cause),
         }
-        _answer(told)
+        _print_failure(details)
         return 1
     return 0
 

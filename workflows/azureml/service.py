@@ -12,7 +12,7 @@ from typing import Any
 from ..received import Refused, display_text, name, number, web_address
 from .cloud_pipeline import ChildRun
 from .history import RunHistory, child_object, message_of
-from .limited_requests import part
+from .limited_requests import fetch_part
 
 #: Child runs of one run, and logs of one child run, at the most.
 _CHILDREN, _LOGS = 10_000, 10_000
@@ -133,7 +133,7 @@ class PipelineService:
         Raises:
             requests.RequestException: It cannot be read now; the address may have expired.
         """
-        return part(self._history.http, url, offset)
+        return fetch_part(self._history.http, url, offset)
 
     def cancel(self) -> None:
         """Ask the service to end the run."""

@@ -18,7 +18,7 @@ from ..redaction import keep_secret
 from ..settings import ServicePrincipal, Settings, service_principal
 from . import sdk
 from .custom_sign_in import call_factory
-from .errors import SIGNING_IN, NotFound, Say, Unreachable, attempt
+from .errors import SIGNING_IN, NotFound, Report, Unreachable, attempt
 
 if TYPE_CHECKING:
     from azureml.core import Workspace
@@ -86,12 +86,12 @@ def is_named(settings: Settings) -> bool:
     return named or _find_configuration(settings.project) is not None
 
 
-def connect(settings: Settings, say: Say = lambda line: None) -> Workspace:
+def connect(settings: Settings, report: Report = lambda line: None) -> Workspace:
     """Sign in and look the workspace up.
 
     Args:
         settings: Which workspace, and who signs in.
-        say: Shown what is waited for.
+        report: Called with what is being waited for.
 
     Returns:
         The SDK's Workspace.
@@ -101,10 +101,10 @@ def connect(settings: Settings, say: Say = lambda line: None) -> Workspace:
     """
     name = find_workspace(settings)
     sdk.load()
-    return open_workspace(name, sign_in(settings, say), say)
+    return open_workspace(name, sign_in(settings, report), report)
 
 
-def open_workspace(name: WorkspaceName, authentication: Any, say: Say) -> Workspace:
+def open_workspace(name: WorkspaceName, authentication: Any, report: Report) -> Workspace:
     """Look a workspace up; see :func:`connect`."""
     from azureml.core import Workspace
 
@@ -122,7 +122,7 @@ def open_workspace(name: WorkspaceName, authentication: Any, say: Say) -> Worksp
         return found
 
     try:
-        return attempt(get, "reading the workspace", say)
+        return attempt(get, "reading the workspace", report)
     except NotFound as error:
         raise _no_such(name, error) from error
     except UserError as error:
@@ -145,7 +145,7 @@ def _place(name: WorkspaceName, variables: str) -> str:
     return f"{variables} or {shown(name.source)}" if name.source else variables
 
 
-def sign_in(settings: Settings, say: Say) -> Any:
+def sign_in(settings: Settings, report: Report) -> Any:
     """The SDK's authentication object that AML_AUTH asks for.
 
     Raises:
@@ -166,7 +166,7 @@ def sign_in(settings: Settings, say: Say) -> Any:
             authentication.get_authentication_header()
         return authentication
 
-    return attempt(made, SIGNING_IN, say)
+    return attempt(made, SIGNING_IN, report)
 
 
 def _interactive() -> Any:

@@ -24,7 +24,7 @@ def through_workspace(target: Instance, say: Callable[[str], None] | None) -> It
     try:
         yield Finding(name, True, instance.require_packages(target.auth) or "all that it takes is installed")
         name = "sign-in"
-        tokens.token(target, say=say)
+        tokens.token(target, report=say)
         who = tokens.claims(target)
         shown = next(
             (display_text(who[one], "a name", 120) for one in ("upn", "unique_name", "name", "appid") if who.get(one)),

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from ...errors import UserError
 from ...findings import Finding
 from ...settings import Settings
-from ..errors import Say
+from ..errors import Report
 from ..sdk_choice import chosen_sdk
 
 
-def findings(settings: Settings, say: Say) -> Iterator[Finding]:
+def findings(settings: Settings, report: Report) -> Iterator[Finding]:
     """Look at one thing after the other, as long as the next one makes sense.
 
     Args:
         settings: Which workspace, who signs in, and which SDK is asked for.
-        say: Shown what is waited for.
+        report: Called with what is being waited for.
     """
     try:
         chosen = chosen_sdk(settings)
@@ -27,4 +27,4 @@ def findings(settings: Settings, say: Say) -> Iterator[Finding]:
         from .v2 import findings as checks
     else:
         from .v1 import findings as checks
-    yield from checks(settings, say)
+    yield from checks(settings, report)

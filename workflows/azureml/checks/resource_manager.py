@@ -10,9 +10,9 @@ from typing import Any
 from ...errors import UserError
 from ...findings import Finding
 from ...received import message, web_address
-from ..errors import Say, attempt, innermost
+from ..errors import Report, attempt, innermost
 from ..history import child_object
-from ..limited_requests import answer
+from ..limited_requests import fetch_response
 from ..workspace import WorkspaceName
 
 #: What is looked at, each with its name.
@@ -33,11 +33,11 @@ class Manager:
     Args:
         address: The resource manager's.
         authorization: The header that says who asks.
-        say: Shown what is waited for.
+        report: Called with what is being waited for.
     """
 
-    def __init__(self, address: str, authorization: str, say: Say) -> None:
-        self._address, self._authorization, self._say = address.rstrip("/"), authorization, say
+    def __init__(self, address: str, authorization: str, report: Report) -> None:
+        self._address, self._authorization, self._report = address.rstrip("/"), authorization, report
 
     def values(self, path: str, doing: str, **parameters: str) -> list[Mapping[str, Any]]:
         """Every value of a list.
@@ -68,7 +68,9 @@ class Manager:
 
         with requests.Session() as http:
             return attempt(
-                lambda: message(answer(http, address, self._authorization, parameters), "a list"), doing, self._say
+                lambda: message(fetch_response(http, address, self._authorization, parameters), "a list"),
+                doing,
+                self._report,
             )
 
 

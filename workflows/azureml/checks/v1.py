@@ -9,7 +9,7 @@ from ...errors import UserError
 from ...findings import Finding
 from ...settings import Settings
 from .. import sdk
-from ..errors import Say, attempt
+from ..errors import Report, attempt
 from ..workspace import find_workspace, open_workspace, sign_in
 from . import resource_manager
 from .resource_manager import WORKSPACES, Manager, parse_compute, reason_unreachable
@@ -23,7 +23,7 @@ NEEDED = {
 }
 
 
-def findings(settings: Settings, say: Say) -> Iterator[Finding]:
+def findings(settings: Settings, report: Report) -> Iterator[Finding]:
     """Look at one thing after the other, as long as the next one makes sense."""
     try:
         yield Finding("SDK", True, f"azureml-core {sdk.load()}; its support ended on 2026-06-30")
@@ -37,40 +37,40 @@ def findings(settings: Settings, say: Say) -> Iterator[Finding]:
         return
     yield resource_manager.workspace_finding(name)
     try:
-        authentication = sign_in(settings, say)
+        authentication = sign_in(settings, report)
     except UserError as error:
         yield Finding("sign-in", False, error.problem, error.remedy)
         return
     yield Finding("sign-in", True, settings.auth)
     try:
-        workspace: Any = open_workspace(name, authentication, say)
+        workspace: Any = open_workspace(name, authentication, report)
     except UserError as error:
         yield Finding("workspace", False, error.problem, error.remedy)
         return
     details = workspace.get_details()
     yield Finding("workspace", True, f"{workspace.name}, in {details.get('location')}")
     checks: resource_manager.Checks = (
-        ("permissions", lambda: _permissions(workspace, say)),
-        ("compute", lambda: _computes(workspace, settings.compute_target, say)),
-        ("registry", lambda: _registry(workspace, details, say)),
-        ("datastore", lambda: _datastore(workspace, say)),
+        ("permissions", lambda: _permissions(workspace, report)),
+        ("compute", lambda: _computes(workspace, settings.compute_target, report)),
+        ("registry", lambda: _registry(workspace, details, report)),
+        ("datastore", lambda: _datastore(workspace, report)),
     )
     yield from resource_manager.run_checks(checks)
 
 
-def _permissions(workspace: Any, say: Say) -> Iterator[Finding]:
+def _permissions(workspace: Any, report: Report) -> Iterator[Finding]:
     authorization = workspace._auth.get_authentication_header()["Authorization"]
-    asked = Manager(workspace._auth._get_arm_end_point(), authorization, say)
+    asked = Manager(workspace._auth._get_arm_end_point(), authorization, report)
     yield from resource_manager.permission_findings(asked, workspace.get_details()["id"], NEEDED)
 
 
-def _computes(workspace: Any, wanted: str | None, say: Say) -> Iterator[Finding]:
-    told = attempt(lambda: dict(workspace.compute_targets), "listing the compute targets", say)
+def _computes(workspace: Any, wanted: str | None, report: Report) -> Iterator[Finding]:
+    told = attempt(lambda: dict(workspace.compute_targets), "listing the compute targets", report)
     found = [parse_compute(name, one.serialize()) for name, one in sorted(told.items())]
     yield from resource_manager.compute_findings(found, wanted, relay=False)
 
 
-def _registry(workspace: Any, details: Mapping[str, Any], say: Say) -> Iterator[Finding]:
+def _registry(workspace: Any, details: Mapping[str, Any], report: Report) -> Iterator[Finding]:
     from ...engines.docker_client import engine_answers
 
     if not details.get("containerRegistry"):
@@ -79,7 +79,7 @@ def _registry(workspace: Any, details: Mapping[str, Any], say: Say) -> Iterator[
     known = str(details["containerRegistry"]).rpartition("/")[2]
     address, how = f"{known}.azurecr.io", ""
     try:
-        keys = attempt(workspace.list_keys, "reading the registry's user", say).get("containerRegistryCredentials")
+        keys = attempt(workspace.list_keys, "reading the registry's user", report).get("containerRegistryCredentials")
         place = str((keys or {}).get("location") or "")
         # Its host, or only the region that it is in.
         address = place if "." in place else address
@@ -111,8 +111,8 @@ def _registry(workspace: Any, details: Mapping[str, Any], say: Say) -> Iterator[
         )
 
 
-def _datastore(workspace: Any, say: Say) -> Iterator[Finding]:
-    store: Any = attempt(workspace.get_default_datastore, "reading the default datastore", say)
+def _datastore(workspace: Any, report: Report) -> Iterator[Finding]:
+    store: Any = attempt(workspace.get_default_datastore, "reading the default datastore", report)
     account, endpoint = getattr(store, "account_name", None), getattr(store, "endpoint", None)
     text = f"{store.name}: {store.datastore_type}" + (f" of the account {account}" if account else "")
     yield resource_manager.datastore_finding(text, f"{account}.blob.{endpoint}" if account and endpoint else "")

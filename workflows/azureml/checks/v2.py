@@ -11,7 +11,7 @@ from ...errors import UserError
 from ...findings import Finding
 from ...settings import Settings
 from .. import sdk_choice
-from ..errors import SET_CLOCK, SIGNING_IN, Say, attempt, clock_difference
+from ..errors import SET_CLOCK, SIGNING_IN, Report, attempt, clock_difference
 from ..history import child_object
 from ..v2.clouds import find_cloud
 from ..v2.credentials import make_credential
@@ -37,7 +37,7 @@ _VERSION = {"api-version": JOBS_VERSION}
 _CLOCK_SECONDS = 60.0
 
 
-def findings(settings: Settings, say: Say) -> Iterator[Finding]:
+def findings(settings: Settings, report: Report) -> Iterator[Finding]:
     """Look at one thing after the other, as long as the next one makes sense."""
     yield Finding("SDK", True, f"{sdk_choice.PACKAGE} {sdk_choice.require_v2()}")
     try:
@@ -47,15 +47,15 @@ def findings(settings: Settings, say: Say) -> Iterator[Finding]:
         return
     yield resource_manager.workspace_finding(name)
     try:
-        cloud = attempt(find_cloud, "reading which clouds there are", say)
+        cloud = attempt(find_cloud, "reading which clouds there are", report)
         signing = make_credential(settings, cloud)
-        attempt(lambda: signing.get_token(cloud.scope), SIGNING_IN, say)
+        attempt(lambda: signing.get_token(cloud.scope), SIGNING_IN, report)
     except UserError as error:
         yield Finding("sign-in", False, error.problem, error.remedy)
         return
-    yield _signed_in(settings, cloud.manager, cloud.machine_learning, signing, say)
+    yield _signed_in(settings, cloud.manager, cloud.machine_learning, signing, report)
     try:
-        workspace = with_credential(name, cloud, signing, say)
+        workspace = with_credential(name, cloud, signing, report)
     except UserError as error:
         yield Finding("workspace", False, error.problem, error.remedy)
         return
@@ -67,7 +67,7 @@ def findings(settings: Settings, say: Say) -> Iterator[Finding]:
     except UserError as error:
         yield Finding("legacy mode", False, error.problem, error.remedy)
     access = workspace.access()
-    asked, relay = Manager(access.manager, access.authorization, say), settings.reach != "network"
+    asked, relay = Manager(access.manager, access.authorization, report), settings.reach != "network"
     targets: list[Compute] = []
 
     def computes() -> Iterator[Finding]:
@@ -87,10 +87,10 @@ def findings(settings: Settings, say: Say) -> Iterator[Finding]:
     )
 
 
-def _signed_in(settings: Settings, first: str, second: str, signing: Any, say: Say) -> Finding:
+def _signed_in(settings: Settings, first: str, second: str, signing: Any, report: Report) -> Finding:
     """Submitting a pipeline takes a token of Azure ML's own, besides that of the resource manager."""
     try:
-        attempt(lambda: signing.get_token(f"{second}/.default"), SIGNING_IN, say)
+        attempt(lambda: signing.get_token(f"{second}/.default"), SIGNING_IN, report)
     except UserError as error:
         return Finding(
             "sign-in",

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from ...received import Refused, display_text, message, one_line, web_address
-from ..errors import NotAllowed, NotFound, Say, SignInRefused, attempt, status_of
+from ..errors import NotAllowed, NotFound, Report, SignInRefused, attempt, status_of
 from ..history import child_object
-from ..limited_requests import answer
+from ..limited_requests import fetch_response
 from ..sdk import install_command, version_of
 from . import tokens
 from .container import PATH, as_websocket
@@ -64,7 +64,7 @@ class InstanceState:
 
 
 def require_packages(auth: str) -> str:
-    """See that what this takes is installed; its versions, in words.
+    """Check that what this takes is installed; its versions, in words.
 
     Args:
         auth: Who signs in: one's own credential needs no azure-identity.
@@ -100,37 +100,37 @@ def _of_azure() -> Iterator[None]:
 
 
 @_of_azure()
-def look_up_workspace(instance: Instance, say: Say | None = None) -> None:
-    """See that the instance's workspace is there.
+def look_up_workspace(instance: Instance, report: Report | None = None) -> None:
+    """Check that the instance's workspace is there.
 
     Raises:
         UserError: It is not, or cannot be asked.
     """
     try:
-        _get(instance, "", "reading the workspace", say)
+        _get(instance, "", "reading the workspace", report)
     except NotFound as error:
         raise _no_workspace(instance) from error
 
 
 @_of_azure()
-def look_up(instance: Instance, say: Say | None = None) -> InstanceState:
+def look_up(instance: Instance, report: Report | None = None) -> InstanceState:
     """What Azure tells of an instance.
 
     Args:
         instance: Which one.
-        say: Shown what is waited for; None where whoever asks tries again by itself.
+        report: Called with what is being waited for; None where whoever asks tries again by itself.
 
     Raises:
         UserError: There is no such instance, or it cannot be asked for.
     """
     try:
-        told = _get(instance, f"/computes/{instance.name}", f"reading the compute instance {instance.name}", say)
+        told = _get(instance, f"/computes/{instance.name}", f"reading the compute instance {instance.name}", report)
     except NotFound as error:
-        raise _not_found(instance, "is not there", say) from error
+        raise _not_found(instance, "is not there", report) from error
     compute = child_object(told, "properties")
     if compute.get("computeType") != "ComputeInstance":
         kind = display_text(compute.get("computeType") or "", "a kind of compute", 60) or "something else"
-        raise _not_found(instance, f"is no compute instance but {kind}", say)
+        raise _not_found(instance, f"is no compute instance but {kind}", report)
     own = child_object(compute, "properties")
     endpoint = ""
     for one in own.get("applications") or []:
@@ -147,7 +147,7 @@ def look_up(instance: Instance, say: Say | None = None) -> InstanceState:
 
 
 def require_usable(instance: Instance, found: InstanceState) -> None:
-    """See that an instance can be reached as it is now.
+    """Check that an instance can be reached as it is now.
 
     Raises:
         UserError: It cannot.
@@ -179,23 +179,25 @@ def require_usable(instance: Instance, found: InstanceState) -> None:
         )
 
 
-def open_stream(instance: Instance, found: InstanceState, say: Say | None = None) -> socket.socket:
+def open_stream(instance: Instance, found: InstanceState, report: Report | None = None) -> socket.socket:
     """A socket that leads to an instance's SSH server.
 
     Args:
         instance: The instance.
         found: What Azure tells of it.
-        say: As for :func:`look_up`.
+        report: As for :func:`look_up`.
 
     Raises:
         UserError: It is not let in, or nothing answers.
     """
     address = websocket_address(found.endpoint)
-    held, pauses = tokens.token(instance), list(_PAUSES if say is not None else ())
+    held, pauses = tokens.token(instance), list(_PAUSES if report is not None else ())
     renewed = False
     while True:
         try:
-            with _report_when_slow(say, f"{instance} has not answered yet; waiting for up to {ANSWER_SECONDS:.0f} s"):
+            with _report_when_slow(
+                report, f"{instance} has not answered yet; waiting for up to {ANSWER_SECONDS:.0f} s"
+            ):
                 return connect(address, held, ANSWER_SECONDS)
         except RelayRefused as error:
             if error.status == 401 and not renewed:
@@ -205,8 +207,8 @@ def open_stream(instance: Instance, found: InstanceState, say: Say | None = None
             if not pauses or not (error.status >= 500 or error.status == 429):
                 raise _explain(instance, found, error) from error
             pause = pauses.pop(0)
-            if say is not None:
-                say(f"{error.reason}; again in {pause:.0f} s (Ctrl-C gives up)")
+            if report is not None:
+                report(f"{error.reason}; again in {pause:.0f} s (Ctrl-C gives up)")
             time.sleep(pause)
 
 
@@ -219,16 +221,16 @@ def websocket_address(endpoint: str) -> str:
     return as_websocket(endpoint.rstrip("/").removesuffix("/tree")) + _PATH
 
 
-def connect_to_instance(instance: Instance, say: Say | None = None) -> tuple[socket.socket, InstanceState]:
+def connect_to_instance(instance: Instance, report: Report | None = None) -> tuple[socket.socket, InstanceState]:
     """A socket to an instance's SSH server, and what Azure tells of it.
 
     Raises:
         UserError: See the functions above.
     """
     require_packages(instance.auth)
-    found = look_up(instance, say)
+    found = look_up(instance, report)
     require_usable(instance, found)
-    return open_stream(instance, found, say), found
+    return open_stream(instance, found, report), found
 
 
 def key_advice(instance: Instance, found: InstanceState) -> str:
@@ -260,24 +262,26 @@ def describe_key(public_key: str) -> str:
     return f"{shown} ({parts[2]})" if len(parts) > 2 else shown
 
 
-def _get(instance: Instance, path: str, doing: str, say: Say | None) -> dict[str, Any]:
+def _get(instance: Instance, path: str, doing: str, report: Report | None) -> dict[str, Any]:
     """What the resource manager answers of the workspace; once more with another token where it refuses one."""
     import requests
 
     def ask(refused: str = "") -> dict[str, Any]:
-        held = tokens.token(instance, refused, say)
+        held = tokens.token(instance, refused, report)
         address = f"{tokens.cloud(instance).manager.rstrip('/')}{_scope(instance)}{path}"
         try:
             with requests.Session() as http:
-                return message(answer(http, address, f"Bearer {held}", {"api-version": _VERSION}), "what Azure tells")
+                return message(
+                    fetch_response(http, address, f"Bearer {held}", {"api-version": _VERSION}), "what Azure tells"
+                )
         except requests.RequestException as error:
             if status_of(error) != 401 or refused:
                 raise
         return ask(held)
 
-    if say is None:
+    if report is None:
         return attempt(ask, doing, lambda line: None, 0.0)
-    return attempt(ask, doing, say)
+    return attempt(ask, doing, report)
 
 
 def _scope(instance: Instance) -> str:
@@ -295,10 +299,10 @@ def _no_workspace(instance: Instance) -> NotFound:
     )
 
 
-def _not_found(instance: Instance, what: str, say: Say | None) -> NotFound:
+def _not_found(instance: Instance, what: str, report: Report | None) -> NotFound:
     """That there is no such instance, with those there are; or no such workspace."""
     try:
-        told = _get(instance, "/computes", "reading which computes there are", say)
+        told = _get(instance, "/computes", "reading which computes there are", report)
     except NotFound:
         return _no_workspace(instance)
     names = [
@@ -356,9 +360,9 @@ def _explain(instance: Instance, found: InstanceState, error: RelayRefused) -> U
 
 
 @contextmanager
-def _report_when_slow(say: Say | None, line: str) -> Iterator[None]:
+def _report_when_slow(report: Report | None, line: str) -> Iterator[None]:
     """Say what is waited for, once that takes so long that it is noticed."""
-    timer = threading.Timer(_SAY_AFTER, lambda: say(f"{line} (Ctrl-C gives up)") if say is not None else None)
+    timer = threading.Timer(_SAY_AFTER, lambda: report(f"{line} (Ctrl-C gives up)") if report is not None else None)
     timer.daemon = True
     timer.start()
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...redaction import keep_secret
 from ..access import token_claims
-from ..errors import SIGNING_IN, Say, attempt
+from ..errors import SIGNING_IN, Report, attempt
 from ..v2.clouds import Cloud, find_cloud
 from ..v2.credentials import make_credential
 
@@ -51,13 +51,13 @@ def cloud(instance: Instance) -> Cloud:
     return kept.cloud
 
 
-def token(instance: Instance, refused: str = "", say: Say | None = None) -> str:
+def token(instance: Instance, refused: str = "", report: Report | None = None) -> str:
     """A token for the resource manager, which holds.
 
     Args:
         instance: Whose settings say who signs in.
         refused: A token that was refused: another one is asked for.
-        say: Shown what is waited for; None where whoever asks tries again by itself.
+        report: Called with what is being waited for; None where whoever asks tries again by itself.
 
     Raises:
         UserError: Nobody is signed in.
@@ -73,7 +73,7 @@ def token(instance: Instance, refused: str = "", say: Say | None = None) -> str:
                 kept.credential = make_credential(instance.settings(), where)
             return kept.credential.get_token(where.scope)
 
-        made = attempt(sign_in, SIGNING_IN, say) if say else attempt(sign_in, SIGNING_IN, lambda line: None, 0.0)
+        made = attempt(sign_in, SIGNING_IN, report) if report else attempt(sign_in, SIGNING_IN, lambda line: None, 0.0)
         keep_secret(made.token)
         kept.token, kept.expires = made.token, float(made.expires_on)
         return kept.token

@@ -123,13 +123,13 @@ class AssetDownloader:
         return DownloadedAsset(target, size, False, location)
 
     def _files(self, wanted: DownloadSource, location: Location) -> dict[str, Blob]:
-        container, say = location.container, self._step.detail
+        container, report = location.container, self._step.detail
         assert container is not None
         try:
-            return downloads.list_files(wanted, lambda prefix: container.listed(prefix, say))
+            return downloads.list_files(wanted, lambda prefix: container.listed(prefix, report))
         except (NotAllowed, NotFound):
             # Of public data a file can be read where the container cannot be listed.
-            one = None if wanted.has_wildcards or not wanted.path else container.one(wanted.path, say)
+            one = None if wanted.has_wildcards or not wanted.path else container.one(wanted.path, report)
             if one is None:
                 raise
             found = one

@@ -11,7 +11,7 @@ from ...errors import UserError
 from ...received import name, one_line, relative_path
 from ...redaction import keep_address, keep_secret
 from ..data_references import AssetName, DatastorePath, parse
-from ..errors import NotAllowed, NotFound, Say
+from ..errors import NotAllowed, NotFound, Report
 from ..history import child_object
 from .assets import Asset, Assets
 from .storage import Container, account_of
@@ -56,11 +56,11 @@ class AssetLocator:
 
     Args:
         assets: The workspace's.
-        say: Shown what is waited for.
+        report: Called with what is being waited for.
     """
 
-    def __init__(self, assets: Assets, say: Say) -> None:
-        self.assets, self._say = assets, say
+    def __init__(self, assets: Assets, report: Report) -> None:
+        self.assets, self._report = assets, report
         self._stores: dict[str, Container] = {}
 
     def of(self, wanted: AssetName | DatastorePath) -> Location:
@@ -73,7 +73,7 @@ class AssetLocator:
             return self._on_datastore(wanted, plain=False)
         asset = self.assets.find(wanted)
         uri = asset.uri("modelUri" if wanted.collection == "models" else "dataUri")
-        self._say(f"the {wanted.collection.removesuffix('s')} {asset.named} lies at {uri.partition('?')[0]}")
+        self._report(f"the {wanted.collection.removesuffix('s')} {asset.named} lies at {uri.partition('?')[0]}")
         return self.at(uri, asset)
 
     def at(self, uri: str, asset: Asset) -> Location:

@@ -14,9 +14,9 @@ from ...errors import UserError
 from ...received import message, name, one_line, sent_by, web_address
 from ...settings import Settings
 from ..data_references import AssetName
-from ..errors import NotFound, Say, attempt
+from ..errors import NotFound, Report, attempt
 from ..history import child_object
-from ..limited_requests import answer
+from ..limited_requests import fetch_response
 from ..workspace import find_workspace
 from .workspace import Workspace, connect
 
@@ -53,18 +53,18 @@ class Assets:
 
     Args:
         settings: Which workspace, and who signs in.
-        say: Shown what is waited for.
+        report: Called with what is being waited for.
         workspace: That workspace, where it has been reached already.
 
     Raises:
         UserError: It cannot be reached; see :func:`~workflows.azureml.v2.workspace.connect`.
     """
 
-    def __init__(self, settings: Settings, say: Say, workspace: Workspace | None = None) -> None:
-        self._say = say
+    def __init__(self, settings: Settings, report: Report, workspace: Workspace | None = None) -> None:
+        self._report = report
         named = find_workspace(settings)
         self._own = (named.subscription_id.lower(), named.resource_group.lower(), named.workspace.lower())
-        self.workspace: Workspace = workspace or connect(settings, say)
+        self.workspace: Workspace = workspace or connect(settings, report)
         #: Which workspace it is.
         self.name = str(self.workspace.name)
         self._http = requests.Session()
@@ -121,9 +121,9 @@ class Assets:
 
         def asked() -> dict[str, Any]:
             authorization = self.workspace.access().authorization
-            return message(answer(self._http, f"{address}/{path}", authorization, parameters), "an answer")
+            return message(fetch_response(self._http, f"{address}/{path}", authorization, parameters), "an answer")
 
-        found: dict[str, Any] = attempt(asked, doing, self._say)
+        found: dict[str, Any] = attempt(asked, doing, self._report)
         return found
 
     def post(self, path: str, body: Mapping[str, Any], doing: str, registry: str = "") -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Assets:
                 answered.raise_for_status()
                 return message(answered.content, "an answer")
 
-        found: dict[str, Any] = attempt(asked, doing, self._say)
+        found: dict[str, Any] = attempt(asked, doing, self._report)
         return found
 
     # Registries
@@ -171,10 +171,10 @@ class Assets:
         address = f"{start}/registrymanagement/v1.0/registries/{quote(registry, safe='')}/discovery"
 
         def asked() -> dict[str, Any]:
-            return message(answer(self._http, address, self.workspace.access().authorization, {}), "a registry")
+            return message(fetch_response(self._http, address, self.workspace.access().authorization, {}), "a registry")
 
         try:
-            told = attempt(asked, f"looking for the registry {registry}", self._say)
+            told = attempt(asked, f"looking for the registry {registry}", self._report)
         except NotFound as error:
             raise NotFound(
                 f"There is no registry {registry}, or it is not open to you.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import UserError
 from ...received import as_json, web_address
-from ..limited_requests import answer
+from ..limited_requests import fetch_response
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _told(address: str, named: str | None) -> Cloud | None:
     import requests
 
     with requests.Session() as http:
-        listed = as_json(answer(http, address, "", {}), "a list of clouds")
+        listed = as_json(fetch_response(http, address, "", {}), "a list of clouds")
     for one in listed if isinstance(listed, list) else [listed]:
         told: Mapping[str, Any] = one if isinstance(one, dict) else {}
         manager = str(told.get("resourceManager") or "").rstrip("/")

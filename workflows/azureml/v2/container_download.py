@@ -167,7 +167,7 @@ class Download:
             target.write(content)
             self._progress.add(len(content))
 
-        self._container.read(blob, start, end, take, self._progress.say)
+        self._container.read(blob, start, end, take, self._progress.report)
 
 
 class _Stopped(BaseException):

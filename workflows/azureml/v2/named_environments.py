@@ -17,7 +17,7 @@ from ...received import image_name, one_line, relative_path, sent_by, text
 from ...settings import Settings
 from ..data_references import ENVIRONMENTS, AssetName, parse
 from ..downloads import downloads_folder, short_digest
-from ..errors import NotFound, Say
+from ..errors import NotFound, Report
 from ..workspace import find_workspace
 from .assets import Asset, Assets
 
@@ -26,13 +26,13 @@ _BARE = re.compile(r"[A-Za-z0-9][\w.-]*(?:[:@][\w.-]+)?", re.ASCII)
 _CONDA_BYTES = 1 << 20
 
 
-def find_definition(reference: EnvironmentReference, settings: Settings, say: Say) -> EnvironmentReference:
+def find_definition(reference: EnvironmentReference, settings: Settings, report: Report) -> EnvironmentReference:
     """What is under an environment's name, at the place of the name.
 
     Args:
         reference: The name.
         settings: Which workspace, and who signs in.
-        say: Shown what is waited for.
+        report: Called with what is being waited for.
 
     Raises:
         NotFound: There is none of that name.
@@ -48,7 +48,7 @@ def find_definition(reference: EnvironmentReference, settings: Settings, say: Sa
         found = _defined(kept["properties"], str(kept.get("context") or ""), reference)
         if found is not None:
             return found
-    assets = Assets(settings, say)
+    assets = Assets(settings, report)
     asset = assets.find(named)
     with sent_by(assets.home(named)):
         properties = _needed(asset)

@@ -14,7 +14,7 @@ import requests
 from ...errors import UserError
 from ...received import Refused, one_line, size, text, web_address
 from ..downloads import Blob
-from ..errors import NotAllowed, NotFound, Say, attempt, status_of
+from ..errors import NotAllowed, NotFound, Report, attempt, status_of
 from ..limited_requests import SILENCE_SECONDS
 from .storage_keys import VERSION, Key
 
@@ -54,12 +54,12 @@ class Container:
         self._lock = threading.Lock()
         self._local = threading.local()
 
-    def listed(self, prefix: str, say: Say) -> Iterator[Blob]:
+    def listed(self, prefix: str, report: Report) -> Iterator[Blob]:
         """The files whose paths begin so; folders are none.
 
         Args:
             prefix: What they begin with.
-            say: Shown what is waited for.
+            report: Called with what is being waited for.
 
         Raises:
             UserError: They cannot be listed.
@@ -69,7 +69,7 @@ class Container:
             query = {"restype": "container", "comp": "list", "include": "metadata", "maxresults": str(PAGE)}
             query |= {name: value for name, value in (("prefix", prefix), ("marker", marker)) if value}
             address = f"{self.address}?{urlencode(query, quote_via=quote)}"
-            content = self._attempt(lambda address=address: self._page(address), f"listing {self.what}", say)  # type: ignore[misc]
+            content = self._attempt(lambda address=address: self._page(address), f"listing {self.what}", report)  # type: ignore[misc]
             found, marker = _blobs(content)
             yield from found
             count += len(found)
@@ -78,9 +78,9 @@ class Container:
             if count > MOST_FILES:
                 raise Refused(f"more than {MOST_FILES:,} files", self.what)
             if count % (20 * PAGE) < PAGE:
-                say(f"listing {self.what}: {count:,} files")
+                report(f"listing {self.what}: {count:,} files")
 
-    def one(self, name: str, say: Say) -> Blob | None:
+    def one(self, name: str, report: Report) -> Blob | None:
         """A file by its name; None where there is none. Where files are public, a listing need not be.
 
         Raises:
@@ -95,12 +95,12 @@ class Container:
                 return Blob(name, size(int(length), "a file's size"), answer.headers.get("ETag", "").strip('"'))
 
         try:
-            found: Blob | None = self._attempt(asked, f"reading {self.what}", say)
+            found: Blob | None = self._attempt(asked, f"reading {self.what}", report)
         except NotFound:
             return None
         return found
 
-    def read(self, blob: Blob, start: int, end: int, take: Callable[[bytes], None], say: Say) -> None:
+    def read(self, blob: Blob, start: int, end: int, take: Callable[[bytes], None], report: Report) -> None:
         """Read a part of a file, from where it broke off where the connection does.
 
         Args:
@@ -108,7 +108,7 @@ class Container:
             start: Its first byte.
             end: The one behind its last.
             take: Handed the bytes in their order.
-            say: Shown what is waited for.
+            report: Called with what is being waited for.
 
         Raises:
             Changed: It is not what was listed.
@@ -133,7 +133,7 @@ class Container:
         while at < end:
             before = at
             try:
-                self._attempt(go_on, f"reading {blob.name} of {self.what}", say)
+                self._attempt(go_on, f"reading {blob.name} of {self.what}", report)
             except UserError as error:
                 if status_of(error) in (404, 412, 416):
                     raise Changed(
@@ -147,9 +147,9 @@ class Container:
     def _address(self, name: str) -> str:
         return f"{self.address}/{quote(name, safe='/')}"
 
-    def _attempt(self, action: Callable[[], Any], doing: str, say: Say) -> Any:
+    def _attempt(self, action: Callable[[], Any], doing: str, report: Report) -> Any:
         try:
-            return attempt(action, doing, say)
+            return attempt(action, doing, report)
         except NotAllowed as error:
             raise self._not_allowed(error) from error
         except UserError as error:

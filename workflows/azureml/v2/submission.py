@@ -162,7 +162,7 @@ class JobSubmission:
                 component_of(node).code = str(folder)
 
     def _check_compute(self, workspace: Workspace) -> None:
-        """See that the compute targets are there, before anything is sent; where they may be listed."""
+        """Check that the compute targets are there, before anything is sent; where they may be listed."""
         access = workspace.access()
         asked = Manager(access.manager, access.authorization, lambda line: None)
         try:

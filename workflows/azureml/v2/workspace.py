@@ -12,9 +12,9 @@ from ...errors import UserError
 from ...received import as_json, message, web_address
 from ...settings import Settings
 from ..access import Access
-from ..errors import SIGNING_IN, NotFound, Say, attempt, clock_ahead
+from ..errors import SIGNING_IN, NotFound, Report, attempt, clock_ahead
 from ..history import RunHistory, child_object
-from ..limited_requests import answer
+from ..limited_requests import fetch_response
 from ..sdk import install_command
 from ..workspace import WorkspaceName, find_workspace
 from .clouds import Cloud, find_cloud
@@ -95,26 +95,26 @@ class Workspace:
         return history.outputs(run_id, JOBS_VERSION)
 
 
-def connect(settings: Settings, say: Say = lambda line: None) -> Workspace:
+def connect(settings: Settings, report: Report = lambda line: None) -> Workspace:
     """Sign in and look the workspace up.
 
     Args:
         settings: Which workspace, and who signs in.
-        say: Shown what is waited for.
+        report: Called with what is being waited for.
 
     Raises:
         UserError: No workspace is named, there is no such one, nobody is signed in, or there is no permission.
     """
     name = find_workspace(settings)
-    cloud = attempt(find_cloud, "reading which clouds there are", say)
-    return with_credential(name, cloud, make_credential(settings, cloud), say)
+    cloud = attempt(find_cloud, "reading which clouds there are", report)
+    return with_credential(name, cloud, make_credential(settings, cloud), report)
 
 
-def with_credential(name: WorkspaceName, cloud: Cloud, signing: Any, say: Say) -> Workspace:
+def with_credential(name: WorkspaceName, cloud: Cloud, signing: Any, report: Report) -> Workspace:
     """Look a workspace up; see :func:`connect`."""
-    token = attempt(lambda: signing.get_token(cloud.scope), SIGNING_IN, say)
+    token = attempt(lambda: signing.get_token(cloud.scope), SIGNING_IN, report)
     try:
-        return attempt(lambda: _look_up(name, cloud, signing, token.token), "reading the workspace", say)
+        return attempt(lambda: _look_up(name, cloud, signing, token.token), "reading the workspace", report)
     except NotFound as error:
         source = f" or {name.source}" if name.source else ""
         raise NotFound(
@@ -124,7 +124,7 @@ def with_credential(name: WorkspaceName, cloud: Cloud, signing: Any, say: Say) -
 
 
 def require_v2(workspace: Workspace) -> None:
-    """See that a workspace takes what SDK v2 sends.
+    """Check that a workspace takes what SDK v2 sends.
 
     Raises:
         UserError: It is in legacy mode.
@@ -142,10 +142,12 @@ def _look_up(name: WorkspaceName, cloud: Cloud, signing: Any, token: str) -> Wor
         address = f"{cloud.manager.rstrip('/')}{_scope(name)}"
         ahead: list[float] = []
         http.hooks["response"].append(lambda found, **_: ahead.append(clock_ahead(found.headers)))
-        told = message(answer(http, address, f"Bearer {token}", {"api-version": _WORKSPACES_VERSION}), "a workspace")
+        told = message(
+            fetch_response(http, address, f"Bearer {token}", {"api-version": _WORKSPACES_VERSION}), "a workspace"
+        )
         properties = child_object(told, "properties")
         discovery = web_address(properties.get("discoveryUrl"), "an address")
-        services = as_json(answer(http, discovery, f"Bearer {token}", {}), "a list of services")
+        services = as_json(fetch_response(http, discovery, f"Bearer {token}", {}), "a list of services")
     history = child_object({"services": services}, "services").get("history")
     return Workspace(
         name=name,
