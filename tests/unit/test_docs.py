@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import re
 from pathlib import Path
 
@@ -23,13 +24,20 @@ def test_the_reference_is_what_the_code_says() -> None:
     assert (ROOT / "docs" / "reference.md").read_text(encoding="utf-8") == reference(), "stale: run `inv docs`"
 
 
+@functools.cache
+def program() -> Program:
+    """Invoke, with the tasks loaded."""
+    made = Program()
+    made.create_config()
+    made.parse_core(["inv", "--search-root", str(ROOT)])
+    made.parse_collection()
+    return made
+
+
 def parse(typed: list[str]) -> None:
     """Read a command as Invoke does, without running it."""
-    program = Program()
-    program.create_config()
-    program.parse_core(["inv", "--search-root", str(ROOT), *typed])
-    program.parse_collection()
-    program.parse_tasks()
+    program().parse_core(["inv", "--search-root", str(ROOT), *typed])
+    program().parse_tasks()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

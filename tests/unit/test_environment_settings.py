@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,24 @@ import pytest
 from workflows.environments.pip_settings import PipSettings, read_settings
 from workflows.errors import UserError
 
+#: Of each line, an environment and a prefix, a copy of a pip that has been loaded once tells what pip reads there.
 PIP = """
-import json, sys
-from pip._internal.commands import create_command
+import json, os, sys
+from pip._internal.commands import create_command, install
 from pip._internal.models.index import PyPI
-command = create_command(sys.argv[1])
-options, _ = command.parser.parse_args([])
+for line in sys.stdin:
+    environ, prefix = json.loads(line)
+    if pid := os.fork():
+        assert os.waitpid(pid, 0)[1] == 0
+    else:
+        break
+else:
+    sys.exit()
+os.environ.clear()
+os.environ.update(environ)
+# It alone decides which file is the environment's own.
+sys.prefix = prefix
+options, _ = create_command("install").parser.parse_args([])
 formats = options.format_control
 print(json.dumps({
     "index": None if options.index_url == PyPI.simple_url else options.index_url,
@@ -29,8 +41,18 @@ print(json.dumps({
     "pre": bool(options.pre), "hashes": bool(options.require_hashes), "prefer": bool(options.prefer_binary),
     "isolated build": bool(options.build_isolation), "cache": bool(options.cache_dir),
     "no-binary": sorted(formats.no_binary), "only-binary": sorted(formats.only_binary),
-}))
+}), flush=True)
 """
+
+
+@pytest.fixture(scope="module")
+def pip() -> Iterator[subprocess.Popen[str]]:
+    """A pip that is asked what it reads."""
+    command = [sys.executable, "-c", PIP]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
 FILES = {
     "etc": "[global]\nindex-url = https://etc/simple\nextra-index-url = https://a/x\n  https://b/x\ntimeout = 7\n",
     "legacy": "[global]\nproxy = legacy:1\ntrusted-host = old\n[install]\nfind-links = /one /two\n",
@@ -75,7 +97,9 @@ def ours(found: PipSettings) -> dict[str, object]:
 @pytest.mark.skipif(sys.platform != "linux", reason="the files' places are those of Linux")
 @pytest.mark.parametrize("named", [None, "own", "gone", os.devnull])
 @pytest.mark.parametrize("variables", VARIABLES)
-def test_what_pip_reads(tmp_path: Path, variables: Mapping[str, str], named: str | None) -> None:
+def test_what_pip_reads(
+    tmp_path: Path, variables: Mapping[str, str], named: str | None, pip: subprocess.Popen[str]
+) -> None:
     places = {
         "etc": tmp_path / "xdg" / "pip" / "pip.conf",
         "legacy": tmp_path / "home" / ".pip" / "pip.conf",
@@ -90,11 +114,10 @@ def test_what_pip_reads(tmp_path: Path, variables: Mapping[str, str], named: str
     environ |= variables
     if named is not None:
         environ["PIP_CONFIG_FILE"] = named if named == os.devnull else str(tmp_path / f"{named}.conf")
-    # Its prefix alone decides which file is the environment's own.
-    code = f"import sys; sys.prefix = {str(tmp_path / 'venv')!r}\n{PIP}"
-    pip = subprocess.run([sys.executable, "-c", code, "install"], env=environ, capture_output=True, text=True)
-    assert pip.returncode == 0, pip.stderr
-    assert ours(read_settings(environ, prefix=tmp_path / "venv")) == json.loads(pip.stdout)
+    assert pip.stdin is not None and pip.stdout is not None
+    pip.stdin.write(json.dumps([environ, str(tmp_path / "venv")]) + "\n")
+    pip.stdin.flush()
+    assert ours(read_settings(environ, prefix=tmp_path / "venv")) == json.loads(pip.stdout.readline())
 
 
 def test_lines_of_a_requirements_file_add_to_them_or_take_their_place() -> None:
