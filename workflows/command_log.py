@@ -104,6 +104,17 @@ def log_command(project: Path | None, typed: int) -> Iterator[None]:
         LOGGER.setLevel(_SILENT)
 
 
+def written_file(project: Path) -> str | None:
+    """The file that the present command writes its log to, as a path from the project's folder.
+
+    Returns:
+        None if `AML_LOG` is off, or if the file cannot be written.
+    """
+    path = project / STATE_FOLDER / FILE
+    written = any(isinstance(handler, _File) for handler in LOGGER.handlers)
+    return f"{STATE_FOLDER}/{FILE}" if written and path.is_file() else None
+
+
 def _handlers(project: Path | None, typed: int) -> Iterator[logging.Handler]:
     from .settings import log_level
 

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import docker.errors
 import pytest
 
 from workflows import command_log
 from workflows.command_log import LOGGER, MOST_BYTES, log_command, shown_command
 from workflows.errors import UserError
 from workflows.settings import log_level
+from workflows.tasks._command import _docker_error
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \d+ (?:INFO|DEBUG|ERROR) .")
 
@@ -76,6 +78,20 @@ def test_an_error_is_there_with_its_traceback(project: Path) -> None:
     text = log_of(project)
     assert "ERROR error: It is wrong.\nMend it.\n" in text and "in test_an_error_is_there" in text
     assert re.search(r"INFO ended with 1 after \d\.\d\d s\n\Z", text)
+
+
+def test_an_error_of_the_engine_says_where_its_request_is_written_down(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = docker.errors.APIError("409", explanation="a conflict")
+    with log_command(project, 0):
+        LOGGER.info("POST /containers/create: 409")
+        shown = _docker_error(error, project)
+    assert shown.problem == "The Docker engine says: a conflict."
+    assert shown.remedy.endswith("The request and its traceback are in .azureml-debug/log.txt.")
+    monkeypatch.setenv("AML_LOG", "off")
+    with log_command(project, 0):
+        assert "log.txt" not in _docker_error(error, project).remedy
 
 
 def test_v_shows_what_is_done_and_vv_more(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -344,7 +344,7 @@ def _run_task(call: Command, function: Callable[..., None], values: dict[str, An
             _exit_with(known_error)
         log = unexpected_errors.log_traceback(error, project)
         known_error = (
-            _docker_error(error)
+            _docker_error(error, project)
             if _is_docker_error(error)
             else unexpected_errors.explain(error, call.console.current or "", project)
         )
@@ -377,9 +377,14 @@ def _is_docker_error(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in ("docker", "requests", "urllib3")
 
 
-def _docker_error(error: BaseException) -> UserError:
+def _docker_error(error: BaseException, project: Path | None) -> UserError:
+    from .. import command_log
+
     text = str(getattr(error, "explanation", None) or error)
-    return UserError(f"The Docker engine says: {text}", "Check the engine (docker info), then run this again.")
+    remedy = "Check the engine (docker info), then run this again."
+    if project is not None and (log := command_log.written_file(project)) is not None:
+        remedy += f" The request and its traceback are in {log}."
+    return UserError(f"The Docker engine says: {text}", remedy)
 
 
 def _exit_with(error: UserError) -> None:
