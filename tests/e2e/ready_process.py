@@ -44,7 +44,7 @@ def load(root: str, sdk: str = "") -> None:
     if sdk == "v1":
         importlib.import_module("workflows.azureml.sdk").load()
     elif sdk == "v2":
-        importlib.import_module("workflows.azureml.v2.sdk_module").Importing().wait()
+        importlib.import_module("workflows.azureml.v2.sdk_module").BackgroundImport().wait()
         importlib.import_module("azure.identity")
     elif sdk == "mcp":
         importlib.import_module("workflows.mcp_server.serving").require_sdk()
