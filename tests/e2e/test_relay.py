@@ -22,7 +22,7 @@ from workflows.azureml.history import RunHistory
 from workflows.azureml.relay import container, keys, websocket_stream
 from workflows.azureml.relay.container import Container
 from workflows.azureml.relay.websocket_stream import RelayRefused
-from workflows.remote import pulse
+from workflows.remote import keepalive
 from workflows.remote.forwarding import Forward
 
 
@@ -184,8 +184,8 @@ def test_a_websocket_that_closes_at_once_is_told_and_tried_again(server: AzureML
 def test_a_link_that_falls_silent_is_given_up(
     server: AzureMLServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulse, "ASK_SECONDS", 0.3)
-    monkeypatch.setattr(pulse, "SILENT_SECONDS", 1.5)
+    monkeypatch.setattr(keepalive, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(keepalive, "SILENT_SECONDS", 1.5)
     run = job(server, keys.make_key(tmp_path))
     node = reach(server, run, tmp_path)
     assert node(20) is node

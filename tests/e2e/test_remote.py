@@ -155,9 +155,9 @@ def test_a_breakpoint_in_each_step_of_a_pipeline_and_the_tunnels_end_with_the_ru
     assert list(project.launch()) == names
     text = json.loads((project.folder / ".vscode" / "launch.json").read_text())
     assert text["compounds"][0]["configurations"] == names
-    places = {"prepare": (PREPARE_LINE, "numbers", "[1, 2, 3]"), "add": (ADD_LINE, "total", "12")}
-    places["tell"] = (TELL_LINE, "text", "'36'")
-    for step, (line, name, value) in places.items():
+    paths = {"prepare": (PREPARE_LINE, "numbers", "[1, 2, 3]"), "add": (ADD_LINE, "total", "12")}
+    paths["tell"] = (TELL_LINE, "text", "'36'")
+    for step, (line, name, value) in paths.items():
         script = project.folder / step / f"{step}.py"
 
         def waiting(step: str = step) -> bool:
@@ -203,7 +203,7 @@ def test_an_experiment_and_its_run_configuration_and_outputs_come_home(project: 
 def test_what_only_the_instance_reaches_is_reached_through_it(project: RemoteProject, hosts: Hosts) -> None:
     from workflows.remote import tunnels
     from workflows.remote.address import Address
-    from workflows.remote.places import Places
+    from workflows.remote.remote_paths import RemotePaths
 
     script = project.folder / "train.py"
     script.write_text(
@@ -222,7 +222,7 @@ def test_what_only_the_instance_reaches_is_reached_through_it(project: RemotePro
     os.environ["HOME"] = str(hosts.laptop.home)
     try:
         ports = tunnels.open_tunnels(
-            project.folder, address, {}, Places(project.folder, project.remote_root), {}, "node", ("", 0),
+            project.folder, address, {}, RemotePaths(project.folder, project.remote_root), {}, "node", ("", 0),
             [{"name": "train", "what": "train on the node", "host": node.address, "port": 5678, "wanted": 5678}],
         )  # fmt: skip
     finally:
@@ -342,8 +342,8 @@ def test_no_secret_and_nothing_of_env_but_the_settings_travels(project: RemotePr
         looking.join()
     assert all(any(text in one for one in seen) for text in ("wait.py", "prepare.py", "score.py"))
     assert not [one for one in seen if secret in one]
-    places = [project.host.home, "/tmp", "/dev/shm", "/run", "/var/tmp"]
-    found = project.host.run(["grep", "-rlFs", "--devices=skip", secret, *places], check=False, root=True).stdout
+    paths = [project.host.home, "/tmp", "/dev/shm", "/run", "/var/tmp"]
+    found = project.host.run(["grep", "-rlFs", "--devices=skip", secret, *paths], check=False, root=True).stdout
     assert found == "" and not [name for name in project.files() if name.endswith(".env")]
     log = project.remote("experiment.show")["steps"][0]["log"]
     assert "Timeout for debug connection: 77" in project.host.path(log).read_text()

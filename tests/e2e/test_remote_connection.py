@@ -17,9 +17,9 @@ from host import Host
 from hosts import Hosts
 
 from workflows.errors import UserError
-from workflows.remote import address, pulse
+from workflows.remote import address, keepalive
 from workflows.remote.proxy import start_proxy
-from workflows.remote.session import Lost
+from workflows.remote.session import ConnectionLost
 
 #: Carries bytes between its standard streams and a port.
 RELAY = """\
@@ -143,7 +143,7 @@ def test_a_proxy_command_is_run_as_ssh_runs_it(hosts: Hosts, connect: Connect, t
     (child,) = started(relay)
     # Ctrl-C in the terminal reaches it as well, and is not meant for it.
     child.send_signal(signal.SIGINT)
-    assert session.ask("facts", folder="x")["writable"]
+    assert session.request("facts", folder="x")["writable"]
     session.close()
     child.wait(5)
 
@@ -162,8 +162,8 @@ def test_a_proxy_command_that_ends_is_said(hosts: Hosts, connect: Connect) -> No
 def test_a_link_that_falls_silent_behind_a_command_is_noticed(
     hosts: Hosts, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulse, "ASK_SECONDS", 0.2)
-    monkeypatch.setattr(pulse, "SILENT_SECONDS", 1.5)
+    monkeypatch.setattr(keepalive, "ASK_SECONDS", 0.2)
+    monkeypatch.setattr(keepalive, "SILENT_SECONDS", 1.5)
     relay = tmp_path / "relay.py"
     relay.write_text(RELAY)
     configure(hosts, f"ProxyCommand {sys.executable} {relay} %h %p")
@@ -175,9 +175,9 @@ def test_a_link_that_falls_silent_behind_a_command_is_noticed(
     for child in children:
         child.send_signal(signal.SIGSTOP)
     try:
-        with pytest.raises(Lost):
+        with pytest.raises(ConnectionLost):
             waiting.frame(60)
-        with pytest.raises(Lost):
+        with pytest.raises(ConnectionLost):
             sending.send_raw(os.urandom(1 << 20) * 64)
     finally:
         for child in children:

@@ -31,7 +31,7 @@ COUNTING = (
     "import sys, time\nfor n in range(1, 201):\n    print(f'line {n} of 200', flush=True)\n    time.sleep(0.03)\n"
 )
 #: Gives up sooner than a person would like; only here: the other machine does not ask.
-HASTY = "import workflows.remote.follower\nworkflows.remote.follower.AGAIN_SECONDS = 2\n"
+HASTY = "import workflows.remote.follower\nworkflows.remote.follower.RECONNECT_SECONDS = 2\n"
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ from remotes import RemoteProject, remote_project
 from workflows.azureml.relay import instance as instances
 from workflows.console import Console
 from workflows.errors import UserError
-from workflows.remote import address, pulse
-from workflows.remote.container_editor import open_there
-from workflows.remote.session import Lost, Session
+from workflows.remote import address, keepalive
+from workflows.remote.container_editor import open_remote_container
+from workflows.remote.session import ConnectionLost, Session
 from workflows.settings import resolve
 
 OWN = "azureml_server_credential:ServerCredential"
@@ -237,7 +237,7 @@ def test_the_first_host_key_is_said_and_kept_and_another_one_is_refused(project:
     host, before = project.host, hosts.laptop.known_hosts.read_text()
     first = project.ok("remote.sync")
     shown = host.sshd.fingerprint
-    assert f"The host key of azureml:ci-one, {shown}, is taken as known" in first.err
+    assert f"The host key of azureml:ci-one, {shown}, is accepted" in first.err
     name = f"ci-one.workspace.group.{'11111111-2222-3333-4444-555555555555'}"
     assert known(hosts.laptop).read_text() == f"{name} {host.sshd.host_key}\n"
     assert known(hosts.laptop).stat().st_mode & 0o777 == 0o600
@@ -354,14 +354,14 @@ def test_a_way_that_falls_silent_is_noticed_and_nothing_of_it_is_left(
     project: RemoteProject, server: AzureMLServer, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signed_in_here(project, monkeypatch, HTTPS_PROXY=proxy.address, NO_PROXY="elsewhere.invalid")
-    monkeypatch.setattr(pulse, "ASK_SECONDS", 0.3)
-    monkeypatch.setattr(pulse, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(keepalive, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(keepalive, "SILENT_SECONDS", 2.0)
     before = set(threading.enumerate())
     target = address.resolve(resolve(project.folder))
     made = Session.open(target, {})
-    assert made.ask("facts", folder="azureml-debug")["venv"]
+    assert made.request("facts", folder="azureml-debug")["venv"]
     proxy.frozen.set()
-    with pytest.raises(Lost):
+    with pytest.raises(ConnectionLost):
         made.frame(60)
     made.close()
     proxy.frozen.clear()
@@ -496,7 +496,7 @@ def test_what_the_websocket_answers_is_said(
 def test_vs_code_over_ssh_is_refused_where_ssh_itself_knows_no_way(project: RemoteProject) -> None:
     settings = resolve(project.folder, environ=project.environ)
     with pytest.raises(UserError, match="knows no way to azureml:ci-one"):
-        open_there(settings, address.resolve(settings), Console(), {})
+        open_remote_container(settings, address.resolve(settings), Console(), {})
 
 
 def test_a_websocket_that_closes_at_once_is_said(project: RemoteProject, server: AzureMLServer) -> None:

@@ -12,7 +12,7 @@ from host import Host
 from hosts import Hosts
 
 from workflows.errors import UserError
-from workflows.remote import starting
+from workflows.remote import bootstrap
 
 REAL = "/usr/bin/python3"
 NAMES = ("python3", "python3.15", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10")
@@ -57,7 +57,7 @@ def test_a_start_up_file_that_puts_another_program_in_place_is_told_and_told_not
     program = what.split()[1]
     if what.startswith("exec") and not shutil.which(program):
         pytest.skip(f"{program} is not installed")
-    monkeypatch.setattr(starting, "SHELL_SECONDS", 3.0)
+    monkeypatch.setattr(bootstrap, "SHELL_SECONDS", 3.0)
     host = hosts.instance
     host.put(".profile", f"{SPY}\n")
     host.put(".bashrc", f"{what}\nexit\n" if what == SPY else f"{what}\n")
@@ -69,8 +69,8 @@ def test_a_start_up_file_that_puts_another_program_in_place_is_told_and_told_not
 
 
 def test_a_start_up_file_that_waits_is_told(hosts: Hosts, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "SHELL_SECONDS", 2.0)
-    monkeypatch.setattr(starting, "ENDED_SECONDS", 1.0)
+    monkeypatch.setattr(bootstrap, "SHELL_SECONDS", 2.0)
+    monkeypatch.setattr(bootstrap, "ENDED_SECONDS", 1.0)
     hosts.instance.put(".bashrc", 'read -r answer; echo "$answer" >told\n')
     with pytest.raises(UserError, match="a start-up file waits for input"):
         connect()
@@ -180,7 +180,7 @@ def test_where_none_does_each_is_named_with_the_reason(hosts: Hosts, connect: Co
     # One that makes no virtual environments is better than none: what was made before still runs.
     host.put("miniforge3/bin/python3", python("3.99.1", False), 0o755)
     session = connect()
-    facts = session.ask("facts", folder="x")
+    facts = session.request("facts", folder="x")
     assert "miniforge3/bin/python3, Python 3.99.1, makes no virtual environments" in facts["pythons"]
     session.close()
 
@@ -189,9 +189,9 @@ def test_where_none_does_each_is_named_with_the_reason(hosts: Hosts, connect: Co
 def test_the_home_in_a_folders_name_is_the_one_there(hosts: Hosts, connect: Connect, folder: str) -> None:
     session = connect()
     asked: dict[str, Any] = {"project": "p", "owner": "o", "version": "v", "sync": ""}
-    assert session.ask("open", folder=folder, **asked)["root"] == f"{hosts.instance.home}/my work"
-    assert session.ask("facts", folder=folder)["place"] == f"{hosts.instance.home}/my work"
+    assert session.request("open", folder=folder, **asked)["root"] == f"{hosts.instance.home}/my work"
+    assert session.request("facts", folder=folder)["place"] == f"{hosts.instance.home}/my work"
     with pytest.raises(UserError, match=r"names \$SCRATCH, which is not set on the remote machine"):
-        session.ask("open", folder="$SCRATCH/x", **asked)
+        session.request("open", folder="$SCRATCH/x", **asked)
     session.close()
     assert not os.path.lexists(hosts.instance.path("$HOME"))

@@ -20,7 +20,7 @@ from typing import Any
 
 import paramiko
 
-from workflows.remote import frames, starting
+from workflows.remote import bootstrap, frames
 
 ROOT = "/home/azureuser/azureml-debug/project-12345678"
 NAMES = [
@@ -113,7 +113,7 @@ class Liar:
         self._channel = channel
         channel.settimeout(20)
         with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
-            channel.sendall(starting.GREETING)
+            channel.sendall(bootstrap.GREETING)
             self._line()
             size = int(self._line())
             self._read(size)

@@ -23,7 +23,7 @@ from workflows.console import Console
 from workflows.errors import UserError
 from workflows.remote import check, fetch, follower, keeper, session, sync, task, tunnels
 from workflows.remote.address import Address
-from workflows.remote.request import Typed
+from workflows.remote.request import TypedTask
 from workflows.settings import Settings, resolve
 
 ADDRESS = Address("box", "box", 22, "azureuser")
@@ -63,10 +63,10 @@ class Laptop:
         monkeypatch.setattr(check, "_network", lambda _address: ())
         monkeypatch.setattr(check, "resolve", lambda _settings: ADDRESS)
         monkeypatch.setattr(task, "resolve", lambda _settings: ADDRESS)
-        monkeypatch.setattr(tunnels, "ensure", self.ensure)
+        monkeypatch.setattr(tunnels, "open_tunnels", self.ensure)
         monkeypatch.setattr("workflows.open_with.open_file", self.opened.append)
         monkeypatch.setattr("workflows.vscode.attached.open_code", lambda _console, where: {"address": where})
-        monkeypatch.setattr(follower, "AGAIN_SECONDS", patience)
+        monkeypatch.setattr(follower, "RECONNECT_SECONDS", patience)
         for module in (session, fetch):
             monkeypatch.setattr(module, "ANSWER_SECONDS", patience)
         monkeypatch.setattr(session, "EXIT_SECONDS", min(patience, 1))
@@ -74,15 +74,15 @@ class Laptop:
         monkeypatch.setattr(sync, "WORK_SECONDS", patience)
 
     def ensure(self, *given: Any) -> dict[str, int]:
-        _project, address, _passphrases, places, owner, name, report, wanted, named = given
+        _project, address, _passphrases, paths, owner, name, report, wanted, named = given
         made = keeper.Keeper(self.project, address, {}, b"key")
-        thread = threading.Thread(target=made.connect_for_good, daemon=True)
+        thread = threading.Thread(target=made.stay_connected, daemon=True)
         thread.start()
         self.keepers.append((made, thread))
         answer = made.answer(
             {
                 "do": "ensure", "owner": owner, "name": name, "report": report[0], "offset": report[1],
-                "root": places.root, "named": [], "tunnels": wanted, "seconds": self.patience, "fresh": True,
+                "root": paths.root, "named": [], "tunnels": wanted, "seconds": self.patience, "fresh": True,
                 "ports_named": list(named),
             }
         )  # fmt: skip
@@ -104,10 +104,10 @@ class Laptop:
     def close(self) -> None:
         """End the keepers."""
         for made, thread in self.keepers:
-            made._over.set()
+            made._stopped.set()
             made._wake.set()
             for name in list(made._owners):
-                made.forget(name)
+                made.drop_owner(name)
             if made._session is not None:
                 made._session.close()
             thread.join(20)
@@ -151,7 +151,7 @@ def _command(laptop: Laptop, kind: str) -> None:
         opened = own.connect()
         try:
             own.send(opened, listed)
-        except session.Lost as error:
+        except session.ConnectionLost as error:
             raise UserError("lost", "x") from error
         finally:
             opened.close()
@@ -165,7 +165,7 @@ def _command(laptop: Laptop, kind: str) -> None:
     if kind == "print":
         values["print"] = True
     names = {"debug": "experiment.debug", "print": "deploy.attach-config", "code": "container.code"}
-    task.run_there(laptop.settings, console, Typed(names.get(kind, "experiment.outputs"), values, {}, (), {}))
+    task.run_remotely(laptop.settings, console, TypedTask(names.get(kind, "experiment.outputs"), values, {}, (), {}))
 
 
 KINDS = ("copy", "open", "debug", "print", "code", "check", "sync")

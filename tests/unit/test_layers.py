@@ -37,7 +37,7 @@ EXCEPTIONS = {
     ("engines.docker_steps", "azureml.forwarding"),
     ("engines.docker_steps", "remote.forwarding"),
     ("azureml.child_run", "remote.forwarding"),
-    ("azureml.relay.container", "remote.pulse"),
+    ("azureml.relay.container", "remote.keepalive"),
 }
 #: Circles that are meant, by the import that closes each.
 CIRCLES = {

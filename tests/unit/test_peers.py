@@ -182,7 +182,7 @@ def keeper(tmp_path: Path) -> Iterator[int]:
         thread = threading.Thread(target=made.serve, args=(listener,))
         thread.start()
         yield port
-        made._over.set()
+        made._stopped.set()
         socket.create_connection(("127.0.0.1", port)).close()
         thread.join(20)
 

@@ -208,10 +208,10 @@ def test_whatever_a_name_is_nothing_is_made_outside_its_folder(hostile: Hostile,
 
 
 def test_whatever_a_message_is_it_is_taken_or_refused(hostile: Hostile) -> None:
-    from workflows.remote import answers
+    from workflows.remote import messages
 
-    checks = [answers.HELLO, answers.TASK, answers.WATCHED, answers.REPORT, answers.PLACE, answers.CONTAINER]
-    checks += list(answers.ANSWERS.values())
+    checks = [messages.HELLO, messages.TASK, messages.WATCHED, messages.REPORT, messages.PLACE, messages.CONTAINER]
+    checks += list(messages.ANSWERS.values())
     names = [
         "root",
         "sync",

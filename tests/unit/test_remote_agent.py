@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from conftest import Hostile
 
-from workflows.remote import frames, starting
-from workflows.remote.there import following
-from workflows.remote.there.task import Task
+from workflows.remote import bootstrap, frames
+from workflows.remote.agent import following
+from workflows.remote.agent.task import Task
 
 TTY = {"columns": 80, "lines": 24, "term": "xterm"}
 
@@ -32,7 +32,7 @@ class Agent:
     def __init__(self, home: Path) -> None:
         environ = {"PATH": os.environ["PATH"], "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
         program = home / "agent.py"
-        program.write_bytes(starting.agent())
+        program.write_bytes(bootstrap.agent_source())
         command = [sys.executable, "-I", "-S", "-u", str(program)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
         self._said: queue.Queue[tuple[bytes, bytes]] = queue.Queue()
@@ -199,8 +199,10 @@ def test_typing_into_a_task_that_nobody_holds_any_more_keeps_nobody(tmp_path: Pa
     inbox.put((frames.TYPED, b"x"))
     wire: Any = SimpleNamespace(inbox=inbox)
     listened: list[bool] = []
-    heard = following.Heard()
-    listening = threading.Thread(target=lambda: listened.append(following._listen(wire, task, heard)), daemon=True)
+    heard = following.LastContact()
+    listening = threading.Thread(
+        target=lambda: listened.append(following._pass_on_input(wire, task, heard)), daemon=True
+    )
     listening.start()
     listening.join(10)
     assert listened == [True]
@@ -302,13 +304,13 @@ def test_whatever_is_asked_is_answered_or_ends_the_agent(hostile: Hostile, tmp_p
 
 def test_the_agents_modules_are_all_sent_and_know_only_those_in_front_of_them() -> None:
     there = {path.stem for path in Path(following.__file__).parent.glob("*.py")} - {"__init__"}
-    assert set(starting._MODULES) == there
-    for number, name in enumerate(starting._MODULES):
+    assert set(bootstrap._MODULES) == there
+    for number, name in enumerate(bootstrap._MODULES):
         text = (Path(following.__file__).parent / f"{name}.py").read_text("utf-8")
         tree = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
         own = [node for node in tree if isinstance(node, ast.ImportFrom) and node.level]
         known = {node.module or one.name for node in own for one in node.names}
-        assert known <= set(starting._MODULES[:number]), name
+        assert known <= set(bootstrap._MODULES[:number]), name
         others = {one.name for node in tree if isinstance(node, ast.Import) for one in node.names}
         others |= {str(node.module) for node in tree if isinstance(node, ast.ImportFrom) and not node.level}
         assert {one.partition(".")[0] for one in others} <= sys.stdlib_module_names, name

@@ -14,8 +14,8 @@ from workflows.errors import UserError
 from workflows.remote import address as addresses
 from workflows.remote import configurations, local_files, request, sync
 from workflows.remote.identities import Identities
-from workflows.remote.places import Places
-from workflows.remote.request import Typed
+from workflows.remote.remote_paths import RemotePaths
+from workflows.remote.request import TypedTask
 from workflows.remote.task import project_id
 from workflows.settings import resolve
 
@@ -72,7 +72,7 @@ def test_a_link_to_a_folder_elsewhere_travels_as_what_is_in_it(
     if listed == "without git":
         monkeypatch.setattr("shutil.which", lambda name: None)
     if listed == "named":
-        found = {one.path: one for one in local_files.below(project / "sub", project)}
+        found = {one.path: one for one in local_files.files_below(project / "sub", project)}
     else:
         found = local_files.project_files(project, [])
     below = {path for path in found if path.startswith("sub/common/")}
@@ -80,7 +80,7 @@ def test_a_link_to_a_folder_elsewhere_travels_as_what_is_in_it(
     assert found["sub/within"].link == "deep"
     if listed == "named":
         # A folder that travels from elsewhere has no link of its own out of it either.
-        carried = {one.path for one in local_files.below(elsewhere / "deep", elsewhere / "deep")}
+        carried = {one.path for one in local_files.files_below(elsewhere / "deep", elsewhere / "deep")}
         assert carried >= {"more.py", "far/x.py"}
 
 
@@ -208,7 +208,7 @@ def test_the_machine_is_where_settings_and_ssh_configuration_say(
     assert expected[2] in (None, found.user)
     jumps = [(hop.host, hop.port, hop.user) for hop in found.via]
     assert jumps == ([("hop", 2022, "a")] if host == "alias" else [])
-    assert addresses.Address.of_json(found.as_json()) == found
+    assert addresses.Address.from_json(found.as_json()) == found
 
 
 def test_a_configuration_that_leads_through_a_machine_to_itself_is_told(project: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_task_is_typed_there_with_the_paths_of_there(project: Path, tmp_path: 
         {"debug_port": "6000"},
         environ={"AML_MODEL_DIR": str(tmp_path / "outside data"), "AML_ENGINE": "process", "AML_REMOTE_HOST": "box"},
     )
-    typed = Typed(
+    typed = TypedTask(
         name="pipeline.inspect",
         values={"location": "a.py:3", "eval": ["x + 1", "-y"], "wait": False, "data": ["n=../outside data", "m=word"]},
         defaults={"eval": [], "wait": True, "data": []},
@@ -249,24 +249,24 @@ def test_a_task_is_typed_there_with_the_paths_of_there(project: Path, tmp_path: 
         as_json=True,
         remainder=["--a", "b c"],
     )
-    places = Places(project)
-    request.named(typed, settings, places)
-    assert set(places.named) == {tmp_path / "outside data", project / "a.py"}
-    places.root = "/home/azureuser/azureml-debug/p"
-    carried = places.there(tmp_path / "outside data")
+    paths = RemotePaths(project)
+    request.include_named_files(typed, settings, paths)
+    assert set(paths.named) == {tmp_path / "outside data", project / "a.py"}
+    paths.root = "/home/azureuser/azureml-debug/p"
+    carried = paths.to_remote(tmp_path / "outside data")
     assert carried.startswith("/home/azureuser/azureml-debug/p/.azureml-debug/remote/carried/")
-    assert request.argv(typed, places) == [
+    assert request.remote_arguments(typed, paths) == [
         "pipeline.inspect", "--eval=x + 1", "--eval=-y", "--no-wait", f"--data=n={carried}", "--data=m=word",
         "--debug-port=6000", "--json", "/home/azureuser/azureml-debug/p/a.py:3", "--", "--a", "b c",
     ]  # fmt: skip
     # A flag that may have a value, and has none, comes last: nothing is to be taken for it.
     alone = replace(typed, values={"location": None, "failed": True}, defaults={"failed": None}, remainder=None)
-    assert request.argv(alone, places) == ["pipeline.inspect", "--debug-port=6000", "--json", "--failed"]
-    handed = request.environ(typed, settings, places)
+    assert request.remote_arguments(alone, paths) == ["pipeline.inspect", "--debug-port=6000", "--json", "--failed"]
+    handed = request.remote_environment(typed, settings, paths)
     assert handed == {"AML_MODEL_DIR": carried, "AML_ENGINE": "process"}
-    assert places.here(f"{carried}/x.csv") == str(tmp_path / "outside data" / "x.csv")
-    assert places.here("/home/azureuser/azureml-debug/p/a.py") == str(project / "a.py")
-    assert places.here("/etc/passwd") == "/etc/passwd"
+    assert paths.to_local(f"{carried}/x.csv") == str(tmp_path / "outside data" / "x.csv")
+    assert paths.to_local("/home/azureuser/azureml-debug/p/a.py") == str(project / "a.py")
+    assert paths.to_local("/etc/passwd") == "/etc/passwd"
 
 
 def test_the_other_machine_does_not_choose_among_the_ports_of_other_programs() -> None:

@@ -1,4 +1,4 @@
-"""Where the other machine is: from the settings, and from the person's own SSH configuration."""
+"""The address of the remote machine, from the settings and the user's SSH configuration."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..errors import UserError
 from ..redaction import MASK
 from ..settings import Settings
 from .instances import Instance, instance_of, is_instance, known_hosts_file
-from .ssh_config import SshConfig, login
+from .ssh_config import SshConfig, local_user
 
-#: A compute instance's own name; its SSH server listens on 50000 and its user is azureuser
+#: The host name of a compute instance. Its SSH server listens on 50000, and its user is azureuser
 #: (https://learn.microsoft.com/azure/machine-learning/how-to-create-compute-instance, "SSH access").
 _INSTANCE = re.compile(r".+\.instances\.azureml\.(ms|us|cn)$", re.IGNORECASE)
 INSTANCE_PORT, INSTANCE_USER = 50000, "azureuser"
@@ -22,28 +22,28 @@ SSH_PORT = 22
 
 @dataclass(frozen=True)
 class Address:
-    """One machine that is reached over SSH.
+    """A machine that is reached over SSH.
 
     Attributes:
-        named: What the person calls it.
-        host: The name or address that is connected to.
+        named: The name that the user has given.
+        host: The host name or IP address to connect to.
         port: Its SSH port.
-        user: The user there.
-        keys: Files of keys that the person has named, absolute: private ones, or public ones whose key an agent has.
-        known_hosts: Files of host keys; a key that is accepted goes into the first.
-        via: Machines to go through, the first one first.
-        command: A ProxyCommand of the SSH configuration; empty for none.
-        alias: The name under which its host key is known; empty for its own.
-        dir: The project's folder there; empty for one of our choice.
-        python: The Python there that runs this program; empty for one of our choice.
+        user: The user on that machine.
+        keys: Absolute paths of key files that the user has named: private keys, or public keys of an agent's keys.
+        known_hosts: Files of host keys; an accepted key is written to the first.
+        via: Gateways, in the order in which they are passed.
+        command: The ProxyCommand of the SSH configuration; empty for none.
+        alias: The name under which its host key is known; empty for the host's own name.
+        dir: The project's folder on that machine; empty for the default.
+        python: The Python on that machine that runs this program; empty to have one looked for.
         original: The name without user and port, as it would be typed after ``ssh``.
-        usual_keys: Files of keys that are tried where they are there.
-        certificates: Files of certificates that the person has named.
-        only_these: No other keys of the agent's than those that are named.
+        usual_keys: Default key files, which are tried if they exist.
+        certificates: Certificate files that the user has named.
+        only_these: Whether only named keys of the agent are used (IdentitiesOnly).
         agent: The agent's socket; empty for none.
         revoked: A file of revoked host keys; empty for none.
-        accept: Whether the key of a machine that is not known is accepted, as StrictHostKeyChecking says.
-        instance: The compute instance that it is, where the way to it leads through its workspace.
+        accept: Whether the key of an unknown machine is accepted, as StrictHostKeyChecking says.
+        instance: The compute instance, if the machine is reached through its workspace.
     """
 
     named: str
@@ -74,25 +74,25 @@ class Address:
 
     @property
     def place(self) -> str:
-        """Host and port as people write them."""
+        """Host and port, for messages."""
         if self.instance is not None:
             return str(self.instance)
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
-        """As people write it."""
+        """User, host and port, for messages."""
         return f"{self.user}@{self.place}"
 
     def as_json(self) -> dict[str, Any]:
-        """For handing it to another process."""
+        """The address as JSON, for another process."""
         instance = None if self.instance is None else vars(self.instance)
         return {**vars(self), "via": [one.as_json() for one in self.via], "instance": instance}
 
     @classmethod
-    def of_json(cls, value: Mapping[str, Any]) -> Address:
-        """What :meth:`as_json` made."""
+    def from_json(cls, value: Mapping[str, Any]) -> Address:
+        """The address that :meth:`as_json` has written."""
         found = dict(value)
-        found["via"] = tuple(cls.of_json(one) for one in found["via"])
+        found["via"] = tuple(cls.from_json(one) for one in found["via"])
         if found["instance"] is not None:
             found["instance"] = Instance(**found["instance"])
         for name in ("keys", "usual_keys", "certificates", "known_hosts"):
@@ -101,10 +101,10 @@ class Address:
 
 
 def resolve(settings: Settings) -> Address:
-    """The machine that ``--remote`` means.
+    """The machine on which ``--remote`` runs tasks.
 
     Raises:
-        UserError: None is named, or the name cannot be one.
+        UserError: No machine is named, or the name is not valid.
     """
     if not settings.remote_host:
         raise UserError(
@@ -113,10 +113,10 @@ def resolve(settings: Settings) -> Address:
             " (see .env.example).",
         )
     if is_instance(settings.remote_host):
-        return _through_the_workspace(settings)
+        return _instance_address(settings)
     user, host, port = _split(settings.remote_host, "AML_REMOTE_HOST")
     found = replace(
-        _configured(host, settings.remote_user or user, settings.remote_port or port),
+        _from_ssh_config(host, settings.remote_user or user, settings.remote_port or port),
         named=settings.remote_host,
         dir=settings.remote_dir or "",
         python=settings.remote_python or "",
@@ -124,15 +124,15 @@ def resolve(settings: Settings) -> Address:
     found = _with_key(found, settings)
     if settings.remote_gateway:
         found = replace(found, via=_hops(settings.remote_gateway, "AML_REMOTE_GATEWAY"), command="")
-    # A gateway for which ssh knows no key of its own is likely to take the same one.
+    # A gateway without a key in the SSH configuration is likely to accept the machine's key.
     return replace(found, via=tuple(hop if hop.keys else replace(hop, keys=found.keys) for hop in found.via))
 
 
-def _through_the_workspace(settings: Settings) -> Address:
-    """A compute instance that is reached through its workspace; of the SSH configuration its keys count."""
+def _instance_address(settings: Settings) -> Address:
+    """The address of a compute instance that is reached through its workspace, with keys of the SSH configuration."""
     instance = instance_of(settings)
     found = replace(
-        _configured(instance.name, settings.remote_user or INSTANCE_USER, SSH_PORT),
+        _from_ssh_config(instance.name, settings.remote_user or INSTANCE_USER, SSH_PORT),
         named=str(instance),
         host=instance.name,
         port=SSH_PORT,
@@ -140,7 +140,7 @@ def _through_the_workspace(settings: Settings) -> Address:
         command="",
         alias=instance.known_as,
         known_hosts=(str(known_hosts_file()),),
-        # The websocket vouches for it the first time: TLS, and a sign-in, lead to this instance alone.
+        # TLS and the sign-in ensure that the websocket leads to this instance, so its first host key is accepted.
         accept=True,
         instance=instance,
         dir=settings.remote_dir or "",
@@ -150,7 +150,7 @@ def _through_the_workspace(settings: Settings) -> Address:
 
 
 def _with_key(found: Address, settings: Settings) -> Address:
-    """An address with the key of AML_REMOTE_KEY, where that is set."""
+    """The address with the key of AML_REMOTE_KEY, if that is set."""
     if settings.remote_key is None:
         return found
     if not settings.remote_key.is_file():
@@ -169,7 +169,7 @@ def _hops(text: str, setting: str, through: tuple[str, ...] = ()) -> tuple[Addre
                 f"The SSH configuration leads to {host} through {host} itself (ProxyJump).",
                 f"Give it an entry above the others in ~/.ssh/config: Host {host}, with ProxyJump none.",
             )
-        found = _configured(host, user, port, (*through, host))
+        found = _from_ssh_config(host, user, port, (*through, host))
         hops += [*found.via, replace(found, named=word, via=())]
     return tuple(hops)
 
@@ -182,7 +182,7 @@ def _split(text: str, setting: str) -> tuple[str, str, int]:
         shown = re.sub(r":[^@]*@", f":{MASK}@", text)
         raise UserError(f"{setting} must be a host, or user@host:port, not {shown!r}.", f"Correct {setting}.")
     if ":" in (match[1] or ""):
-        # Nor is it shown: what is wrong with it may well be the password.
+        # The text is not shown, since it contains the password.
         raise UserError(
             f"{setting} holds a password, which is not taken from there.",
             "Write user@host:port, and let a key sign you in (AML_REMOTE_KEY, or one of ~/.ssh).",
@@ -190,14 +190,14 @@ def _split(text: str, setting: str) -> tuple[str, str, int]:
     return match[1] or "", match[2].strip("[]"), int(match[3] or 0)
 
 
-def _configured(host: str, user: str = "", port: int = 0, through: tuple[str, ...] = ()) -> Address:
-    """What the person's SSH configuration says of a host, with the usual defaults.
+def _from_ssh_config(host: str, user: str = "", port: int = 0, through: tuple[str, ...] = ()) -> Address:
+    """The address of a host by the user's SSH configuration, with the usual defaults.
 
     Args:
-        host: What the person calls it.
-        user: The user that they name besides; empty for none.
-        port: The port that they name besides; 0 for none.
-        through: The machines that are reached through it, and itself.
+        host: The host as the user has named it.
+        user: The user of the login, if it was given; empty otherwise.
+        port: The port, if it was given; 0 otherwise.
+        through: The hosts that are already being resolved through this one, and this one, to find loops.
     """
     through = through or (host,)
     config = SshConfig(host, user, port)
@@ -205,12 +205,12 @@ def _configured(host: str, user: str = "", port: int = 0, through: tuple[str, ..
     if _INSTANCE.match(name):
         if not port and config.first("port") in ("", str(SSH_PORT)):
             port = INSTANCE_PORT
-        if not user and config.first("user") in ("", login()):
+        if not user and config.first("user") in ("", local_user()):
             user = INSTANCE_USER
-            # `Match user` is to see the one who logs in.
+            # Read again, so that `Match user` sees this user.
             config = SshConfig(host, user, port)
     port = port or int(config.first("port") or SSH_PORT)
-    user = user or config.first("user") or login()
+    user = user or config.first("user") or local_user()
     command, jump = config.first("proxycommand"), config.first("proxyjump")
     tokens = config.tokens(name, port, user)
     jump = re.sub("%([%hnpr])", lambda match: tokens[match[1]], jump)

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with the other machine, looked at one after the other."""
+"""`remote.check`: checks everything that can be wrong with the remote machine, one thing after the other."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from .connection import (
     HostKeyRefused,
     accept_host_key,
     close_connection,
-    explained,
+    describe_failure,
     fingerprint,
     open_connection,
 )
-from .instance_check import through_workspace
-from .refusals import LoginFailed
-from .session import Lost, Session
+from .instance_check import check_instance
+from .login_failed import LoginFailed
+from .session import ConnectionLost, Session
 
-#: Bytes that an environment of the program's and one of a service's take together.
+#: Bytes that the program's environment and that of a service need together.
 _NEEDED = 2_000_000_000
-#: Seconds by which the two clocks may differ before files of one look wrong on the other.
+#: Seconds by which the two clocks may differ before a file's time on one machine looks wrong on the other.
 _CLOCK = 5.0
 
 
 def findings(settings: Settings, say: Callable[[str], None] | None = None) -> Iterator[Finding]:
-    """Look at one thing after the other, as long as the next one makes sense.
+    """Check one thing after the other, and stop where the next check would be pointless.
 
     Args:
-        settings: Which machine.
-        say: Shown what is waited for.
+        settings: The settings that name the machine.
+        say: Called with the text of what is being waited for.
     """
     address = resolve(settings)
     first = address.via[0] if address.via else address
     if not first.command:
-        for one in _network(first) if first.instance is None else through_workspace(first.instance, say):
+        for one in _network(first) if first.instance is None else check_instance(first.instance, say):
             yield one
             if one.ok is False:
                 return
@@ -67,7 +67,7 @@ def findings(settings: Settings, say: Callable[[str], None] | None = None) -> It
     yield Finding("login", True, f"as {address.user}, in {time.monotonic() - began:.2f} s")
     try:
         session = Session(connection, address)
-    except (UserError, Lost) as error:
+    except (UserError, ConnectionLost) as error:
         problem, remedy = (
             (error.problem, error.remedy) if isinstance(error, UserError) else ("no answer", "Run it again.")
         )
@@ -80,7 +80,7 @@ def findings(settings: Settings, say: Callable[[str], None] | None = None) -> It
             yield from _machine(session, settings)
     except UserError as error:
         yield Finding("machine", False, error.problem, error.remedy)
-    except Lost:
+    except ConnectionLost:
         yield Finding("machine", False, "the connection was lost, or there was no answer", "Run it again.")
     finally:
         session.close()
@@ -100,14 +100,14 @@ def _network(address: Address) -> Iterator[Finding]:
         with socket.create_connection((address.host, address.port), timeout=CONNECT_SECONDS):
             yield Finding("TCP", True, f"port {address.port} answers in {(time.monotonic() - began) * 1000:.0f} ms")
     except OSError as error:
-        told = explained(address, error)
-        yield Finding("TCP", False, told.problem, told.remedy)
+        failure = describe_failure(address, error)
+        yield Finding("TCP", False, failure.problem, failure.remedy)
 
 
 def _machine(session: Session, settings: Settings) -> Iterator[Finding]:
     hello = session.hello
     asked = time.time()
-    facts = session.ask("facts", folder=settings.remote_dir or "azureml-debug")
+    facts = session.request("facts", folder=settings.remote_dir or "azureml-debug")
     version = ".".join(map(str, hello["python"]))
     if facts["venv"]:
         yield Finding("Python", True, f"{version} ({hello['executable']})")
@@ -122,7 +122,7 @@ def _machine(session: Session, settings: Settings) -> Iterator[Finding]:
     yield _disk(facts, session, settings)
     yield _docker(facts["docker"])
     yield _sdk(facts["sdk"], settings.backend)
-    # Half of the way there and back is the best guess at how old the answer is.
+    # The greeting's time is compared with the time at which the facts were requested.
     off = hello["time"] - asked
     if abs(off) > _CLOCK:
         ahead = "ahead" if off > 0 else "behind"
@@ -136,7 +136,7 @@ def _machine(session: Session, settings: Settings) -> Iterator[Finding]:
 def _disk(facts: Mapping[str, Any], session: Session, settings: Settings) -> Finding:
     free, place = int(facts["free"]), facts["place"]
     try:
-        session.ask("try", folder=settings.remote_dir or "azureml-debug")
+        session.request("try", folder=settings.remote_dir or "azureml-debug")
     except UserError as error:
         return Finding("disk", False, error.problem, error.remedy)
     text = f"{format_size(free)} free of {format_size(facts['total'])} at {place}"
@@ -170,16 +170,16 @@ def _sdk(version: str, backend: str) -> Finding:
     return Finding("Azure ML", True, "azureml-core is not there; only AML_BACKEND=azureml would need it")
 
 
-def accept(settings: Settings, wanted: str) -> str:
-    """Take the machine's host key into known_hosts, if it is the wanted one; what was done, in a line.
+def accept_key(settings: Settings, wanted: str) -> str:
+    """Add the machine's host key to known_hosts if it has the given fingerprint, and say in a line what was done.
 
     Raises:
-        UserError: It is another one, or a known one has changed.
+        UserError: The machine has another key, or a known key has changed.
     """
     address = resolve(settings)
     for number, machine in enumerate((*address.via, address)):
         try:
-            # An instance's first key is to be the wanted one, too.
+            # The first key of a compute instance has to have the given fingerprint, too.
             wanted_first = machine.accept and machine.instance is None
             close_connection(open_connection(replace(machine, via=address.via[:number], accept=wanted_first), {}))
         except HostKeyRefused as error:
@@ -196,7 +196,7 @@ def accept(settings: Settings, wanted: str) -> str:
             path = accept_host_key(machine, error.key)
             return f"The host key {shown} of {machine.known_as} is in {path} now."
         except LoginFailed:
-            # Whoever refuses a login has shown its key before.
+            # A server that refuses the login has already shown its key.
             continue
         except UserError:
             if machine is address:

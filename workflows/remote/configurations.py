@@ -1,4 +1,4 @@
-"""Launch configurations that a task on the other machine has made, for the editor on this one."""
+"""Launch configurations of a task on the remote machine, for the editor on this machine."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .places import Places
+from .remote_paths import RemotePaths
 
-#: Asks for tunnels; the ports here, by the tunnels' names.
+#: Opens tunnels and returns the local ports by the tunnels' names.
 Ensure = Callable[[list[dict[str, Any]]], Mapping[str, int]]
 _FOLDER = "${workspaceFolder}"
 
 
-#: Ports that a system gives out by itself begin here at the latest, of those that are in use.
+#: Systems choose free ports from this number on, or from a lower one.
 _OWN_CHOICE = 32768
-#: So many from a port that the settings name are taken for the ones that follow it: other sessions, steps, ranks.
+#: This many ports from one in the settings belong to it: those of further sessions, steps and ranks.
 _FOLLOWING = 1000
 
 
-def tunnels(told: Mapping[str, Any], named: Sequence[int]) -> list[dict[str, Any]]:
-    """The tunnels that reported configurations need.
+def tunnels(report: Mapping[str, Any], named: Sequence[int]) -> list[dict[str, Any]]:
+    """The tunnels that the reported configurations need.
 
     Args:
-        told: What the task has reported.
-        named: The ports that the settings here name.
+        report: What the task has reported.
+        named: The ports in the local settings.
     """
     found = []
-    for entry in told["entries"]:
+    for entry in report["entries"]:
         place = entry["connect"]
         found.append(
             {
@@ -39,92 +39,92 @@ def tunnels(told: Mapping[str, Any], named: Sequence[int]) -> list[dict[str, Any
                 "wanted": _port_here(place["port"], named),
             }
         )
-    for name, port in told["ports"].items():
+    for name, port in report["ports"].items():
         wanted = _port_here(port, named)
         found.append(
-            {"name": name, "what": f"{told['what']}: {name}", "host": "127.0.0.1", "port": port, "wanted": wanted}
+            {"name": name, "what": f"{report['what']}: {name}", "host": "127.0.0.1", "port": port, "wanted": wanted}
         )
     return found
 
 
 def _port_here(port: int, named: Sequence[int]) -> int:
-    """The port here for one there; 0 for any that is free.
+    """The local port for a remote one; 0 for any free port.
 
-    The same number, where a person counts on it. The other machine is not to choose among those of services that
-    other programs look for on this one.
+    It is the same number if the user may rely on it. The remote machine must not choose a port at which programs on
+    this machine expect another service.
     """
     near = any(first and first <= port <= first + _FOLLOWING for first in named)
     return port if near or port >= _OWN_CHOICE else 0
 
 
 def apply(
-    project: Path, told: Mapping[str, Any], places: Places, named: Sequence[int], ensure: Ensure
+    project: Path, report: Mapping[str, Any], paths: RemotePaths, named: Sequence[int], ensure: Ensure
 ) -> tuple[str, Mapping[str, int]]:
-    """Open the tunnels and write the launch configurations here.
+    """Open the tunnels and write the launch configurations on this machine.
 
     Args:
-        project: The project's folder here.
-        told: What the task has reported.
-        places: Where the paths of the other machine are here.
-        named: The ports that the settings here name.
-        ensure: Asks for the tunnels.
+        project: The local project folder.
+        report: What the task has reported.
+        paths: Translates paths between the two machines.
+        named: The ports in the local settings.
+        ensure: Opens the tunnels.
 
     Returns:
-        ``added``, ``updated`` or ``unchanged``, and the ports here by the tunnels' names.
+        ``added``, ``updated`` or ``unchanged``, and the local ports by the tunnels' names.
 
     Raises:
         UserError: launch.json cannot be understood or written.
     """
-    ports = ensure(tunnels(told, named))
-    return write(project, told, places, ports), ports
+    ports = ensure(tunnels(report, named))
+    return write(project, report, paths, ports), ports
 
 
-def write(project: Path, told: Mapping[str, Any], places: Places, ports: Mapping[str, int]) -> str:
-    """Write the launch configurations, with the tunnels' ports."""
+def write(project: Path, report: Mapping[str, Any], paths: RemotePaths, ports: Mapping[str, int]) -> str:
+    """Write the launch configurations with the tunnels' ports."""
     from ..debugger.launch_json import write_configurations
     from ..runs.attachable import is_retired
 
     entries = []
-    for entry in told["entries"]:
+    for entry in report["entries"]:
         own = copy.deepcopy(dict(entry))
         own["connect"] = {"host": "127.0.0.1", "port": ports[entry["name"]]}
         for mapping in own["pathMappings"]:
-            mapping["localRoot"] = _local_root(mapping["localRoot"], places)
+            mapping["localRoot"] = _local_root(mapping["localRoot"], paths)
         entries.append(own)
-    in_use = told["in_use"]
+    in_use = report["in_use"]
     return write_configurations(
         project,
         entries,
-        told["compounds"],
+        report["compounds"],
         lambda name: in_use is not None and is_retired(name, in_use),
-        told.get("also", {}),
+        report.get("also", {}),
     )
 
 
 def ports_of(project: Path) -> dict[str, int]:
-    """The ports in launch.json, by the configurations' names.
+    """The ports in launch.json, by the names of the configurations.
 
     Raises:
         UserError: launch.json cannot be understood.
     """
     from ..debugger.launch_json import configurations
 
-    places = {name: entry.get("connect") for name, entry in configurations(project).items()}
-    ports = {name: place.get("port") for name, place in places.items() if isinstance(place, dict)}
+    paths = {name: entry.get("connect") for name, entry in configurations(project).items()}
+    ports = {name: place.get("port") for name, place in paths.items() if isinstance(place, dict)}
     return {name: port for name, port in ports.items() if type(port) is int}
 
 
-def _local_root(root: str, places: Places) -> str:
-    """A folder as the other machine's editor would see it, for the editor here."""
-    here = folder_here(root, places)
+def _local_root(root: str, paths: RemotePaths) -> str:
+    """A folder as the remote machine's editor would name it, as the local editor names it."""
+    here = folder_here(root, paths)
     path = Path(here)
-    if path.is_relative_to(places.project):
-        return "/".join([_FOLDER, *path.relative_to(places.project).parts])
+    if path.is_relative_to(paths.project):
+        return "/".join([_FOLDER, *path.relative_to(paths.project).parts])
     return here
 
 
-def folder_here(root: str, places: Places) -> str:
-    """The path here of a folder as the other machine's editor would see it."""
+def folder_here(root: str, paths: RemotePaths) -> str:
+    """The local path of a folder as the remote machine's editor would name it."""
     if root == _FOLDER or root.startswith(_FOLDER + "/"):
-        return places.here(places.root + root[len(_FOLDER) :])
-    return places.here(root)
+        return paths.to_local(paths.root + root[len(_FOLDER) :])
+    return paths.to_local(root)

@@ -1,4 +1,4 @@
-"""Opens Fabric's connection: host keys verified, keys unlocked, and every failure in two lines."""
+"""Opens Fabric's connection: verifies host keys, unlocks the user's keys, and explains failures in two lines."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from ..errors import UserError
 from ..paths import home_folder
 from ..reading import read_bytes
 from ..terminal import printable
-from . import pulse
+from . import keepalive
 from .address import INSTANCE_PORT, SSH_PORT, Address
 from .host_keys import BadCertificate, HostKeys, RevokedKey, UnknownHost
-from .instances import key_here
+from .instances import find_local_key
+from .login_failed import LoginFailed
 from .proxy import start_proxy
-from .refusals import LoginFailed
 
-#: Seconds for TCP, for the server's greeting and for the login, each: with 100 ms and 5 % loss it took up to 13.
+#: Seconds for TCP, for the server's greeting and for the login, each. Measured at 100 ms delay and 5 % loss: up to 13.
 CONNECT_SECONDS = 20
-#: Milliseconds after which data that nobody acknowledges ends the connection.
+#: Milliseconds after which unacknowledged data ends the connection.
 _USER_TIMEOUT = 15_000
-#: What to do about a name that nobody knows.
+#: What to do about an unknown host name.
 NO_SUCH_HOST = "Correct AML_REMOTE_HOST, or give it a Host entry with a HostName in ~/.ssh/config."
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 class HostKeyRefused(UserError):
-    """The machine was reached and its host key is not known, or not the known one.
+    """The machine was reached, but its host key is unknown or differs from the known one.
 
     Attributes:
-        key: The key that it showed.
+        key: The key that the machine has shown.
     """
 
     def __init__(self, key: Any, problem: str, remedy: str) -> None:
@@ -46,24 +46,24 @@ class HostKeyRefused(UserError):
 
 
 def open_connection(address: Address, passphrases: dict[str, str], say: Callable[[str], None] | None = None) -> Any:
-    """An open Fabric connection, through its gateways.
+    """Open a Fabric connection, through gateways if there are any.
 
     Args:
         address: The machine.
-        passphrases: Of key files, by path; what is asked for is added.
-        say: Shown what a workspace is waited for; None where whoever asks tries again by itself.
+        passphrases: Passphrases of key files, by path; those that the user types are added.
+        say: Called with the text of what a workspace is being waited for; None if the caller retries by itself.
 
     Raises:
-        UserError: It cannot be reached, is not the known machine, or does not let us in.
+        UserError: The machine cannot be reached, is not the known one, or refuses the login.
     """
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     gateway: Any = None
     opened: list[Any] = []
     try:
         for hop in address.via:
-            gateway = _open(hop, gateway, passphrases, say)
+            gateway = _connect(hop, gateway, passphrases, say)
             opened.append(gateway)
-        connection = _open(address, gateway, passphrases, say)
+        connection = _connect(address, gateway, passphrases, say)
     except BaseException:
         for one in reversed(opened):
             with contextlib.suppress(Exception):
@@ -73,7 +73,7 @@ def open_connection(address: Address, passphrases: dict[str, str], say: Callable
 
 
 def close_connection(connection: Any) -> None:
-    """Close a connection and those it goes through."""
+    """Close a connection and those of its gateways."""
     while connection is not None:
         with contextlib.suppress(Exception):
             connection.close()
@@ -81,39 +81,40 @@ def close_connection(connection: Any) -> None:
 
 
 def known_hosts_file(address: Address | None = None) -> Path:
-    """The file that an accepted host key goes into: the first of the person's, or the usual one."""
+    """The file to which an accepted host key is written: the first of the user's files, or the default one."""
     named = address.known_hosts[:1] if address is not None else ()
     return Path(*named) if named else home_folder() / ".ssh" / "known_hosts"
 
 
-def _open(address: Address, gateway: Any, passphrases: dict[str, str], say: Callable[[str], None] | None) -> Any:
-    from .login import TooMany
+def _connect(address: Address, gateway: Any, passphrases: dict[str, str], say: Callable[[str], None] | None) -> Any:
+    from .login import TooManyKeys
 
     tried: list[Any] = []
     try:
-        return _try(address, gateway, passphrases, tried, say)
-    except TooMany:
-        # Once more with those that were not tried: an agent often has more keys than a server takes.
+        return _connect_once(address, gateway, passphrases, tried, say)
+    except TooManyKeys:
+        # Connect again and try the remaining keys: an agent often has more keys than a server lets you try.
         try:
-            return _try(address, gateway, passphrases, tried, say)
-        except TooMany:
+            return _connect_once(address, gateway, passphrases, tried, say)
+        except TooManyKeys:
             raise LoginFailed(
                 f"{address.place} ends the login after {len(tried)} keys, and there are more that were not tried.",
                 "Name the key: AML_REMOTE_KEY, or IdentityFile and IdentitiesOnly yes in ~/.ssh/config.",
             ) from None
 
 
-def _way(address: Address, gateway: Any, say: Callable[[str], None] | None) -> tuple[Address, Any, str]:
-    """What a connection goes through.
+def _prepare_route(address: Address, gateway: Any, say: Callable[[str], None] | None) -> tuple[Address, Any, str]:
+    """Prepare the route of a connection: a websocket, a ProxyCommand or plain TCP.
 
     Returns:
-        The address with what is known by then; a socket, or None for plain TCP; what to do where no key is let in.
+        The address, with a key that Azure knows added; a socket, or None for plain TCP; and the advice for a login
+        that is refused.
     """
     if address.instance is not None:
         from ..azureml.relay import instance as instances
 
         stream, found = instances.connect_to_instance(address.instance, say)
-        advice, own = instances.key_advice(address.instance, found), key_here(found.public_key)
+        advice, own = instances.key_advice(address.instance, found), find_local_key(found.public_key)
         if own and own not in address.keys:
             address = replace(address, keys=(*address.keys, own))
         return address, stream, advice
@@ -122,7 +123,7 @@ def _way(address: Address, gateway: Any, say: Callable[[str], None] | None) -> t
     return address, None, ""
 
 
-def _try(
+def _connect_once(
     address: Address,
     gateway: Any,
     passphrases: dict[str, str],
@@ -134,8 +135,8 @@ def _try(
 
     from .login import Login
 
-    address, through, about_keys = _way(address, gateway, say)
-    # The configuration was resolved before; Fabric's own reading knows no Include.
+    address, through, about_keys = _prepare_route(address, gateway, say)
+    # The SSH configuration is already resolved; Fabric's own reader does not support Include.
     config = fabric.Config(ssh_config=SSHConfig())
     known = _host_keys(address)
     options: dict[str, Any] = {
@@ -160,7 +161,7 @@ def _try(
     try:
         connection.open()
     except BaseException as error:
-        told = getattr(client.get_transport(), "told", "")
+        disconnect_message = getattr(client.get_transport(), "disconnect_message", "")
         with contextlib.suppress(Exception):
             client.close()
         if through is not None:
@@ -168,16 +169,16 @@ def _try(
         if isinstance(error, LoginFailed) and about_keys:
             raise LoginFailed(error.problem, about_keys) from error
         if isinstance(error, Exception):
-            raise explained(address, error, told) from error
+            raise describe_failure(address, error, disconnect_message) from error
         raise
     transport = client.get_transport()
     if getattr(transport.sock, "family", None) in _INTERNET:
         with contextlib.suppress(OSError):
-            # A debugger's small messages are not to wait for one another.
+            # A debugger's small messages must not wait for each other.
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
-    pulse.watch(transport)
+    keepalive.watch(transport)
     return connection
 
 
@@ -186,7 +187,7 @@ def _host_keys(address: Address) -> HostKeys:
     found = HostKeys.load(address.known_as, files)
     bare = address.alias or address.host
     if not (found.keys or found.authorities) and address.known_as != bare:
-        # As ssh does it: a key that is known for the machine is known for each of its ports.
+        # As in ssh, a key that is known for the host is valid for each of its ports.
         found = HostKeys.load(bare, files)
     found.principal, found.revoked_file = bare, address.revoked
     if address.accept:
@@ -195,11 +196,11 @@ def _host_keys(address: Address) -> HostKeys:
 
 
 def _accept(address: Address, key: Any) -> None:
-    """Take the key of a machine that is not known, since the person's SSH configuration says so."""
+    """Accept the key of an unknown machine, as the user's SSH configuration says."""
     with contextlib.suppress(OSError):
         accept_host_key(address, key)
     why = "StrictHostKeyChecking" if address.instance is None else "it is the first that this instance shows"
-    sys.stderr.write(f"The host key of {printable(address.place)}, {fingerprint(key)}, is taken as known ({why}).\n")
+    sys.stderr.write(f"The host key of {printable(address.place)}, {fingerprint(key)}, is accepted ({why}).\n")
 
 
 def fingerprint(key: Any) -> str:
@@ -207,25 +208,29 @@ def fingerprint(key: Any) -> str:
     import base64
     import hashlib
 
-    # paramiko's own `fingerprint` exists from 3.2 on, and says the same.
+    # paramiko's own `fingerprint`, which returns the same, exists from 3.2 on.
     return "SHA256:" + base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
 
 
-def explained(address: Address, error: Exception, told: str = "") -> UserError:
-    """A failed connection as the person is to read it.
+def describe_failure(address: Address, error: Exception, disconnect_message: str = "") -> UserError:
+    """The error that the user reads for a failed connection.
 
     Args:
         address: The machine.
         error: What paramiko or the system has raised.
-        told: What the server has said on ending the connection.
+        disconnect_message: The server's message when it ended the connection; empty for none.
     """
-    from .login import TooMany
+    from .login import TooManyKeys
 
     if isinstance(error, UserError):
         return error
-    if isinstance(error, TooMany):
+    if isinstance(error, TooManyKeys):
         raise error
-    found = _host_key_refused(address, error) or _unreachable(address, error) or _ssh_failed(address, error, told)
+    found = (
+        _host_key_refused(address, error)
+        or _unreachable(address, error)
+        or _ssh_failed(address, error, disconnect_message)
+    )
     if found is None:
         raise error
     return found
@@ -248,19 +253,19 @@ def _host_key_refused(address: Address, error: Exception) -> UserError | None:
             "Somebody may be in between. Ask whoever keeps the machine for its new key.",
         )
     if isinstance(error, UnknownHost):
-        print_ = fingerprint(error.key)
+        shown_fingerprint = fingerprint(error.key)
         return HostKeyRefused(
             error.key,
-            f"The host key of {where} is not known: {error.key.get_name()} {print_}.",
-            f"Compare it with the machine's own; to accept it: inv remote.check --accept-host-key {print_}",
+            f"The host key of {where} is not known: {error.key.get_name()} {shown_fingerprint}.",
+            f"Compare it with the machine's own; to accept it: inv remote.check --accept-host-key {shown_fingerprint}",
         )
     if isinstance(error, paramiko.BadHostKeyException):
         return HostKeyRefused(
             error.key,
             f"The host key of {where} has changed: it shows {fingerprint(error.key)}, "
             f"and {fingerprint(error.expected_key)} is known. Somebody may be in between.",
-            f"If the machine was really made anew: ssh-keygen {_known_in(address)}-R {shlex.quote(address.known_as)}, "
-            "then inv remote.check shows the new one.",
+            f"If the machine was really reinstalled: ssh-keygen {_keygen_file_option(address)}"
+            f"-R {shlex.quote(address.known_as)}, then inv remote.check shows the new key.",
         )
     return None
 
@@ -294,8 +299,8 @@ def _unreachable(address: Address, error: Exception) -> UserError | None:
     return None
 
 
-def _ssh_failed(address: Address, error: Exception, told: str) -> UserError | None:
-    """What went wrong once the machine was reached."""
+def _ssh_failed(address: Address, error: Exception, disconnect_message: str) -> UserError | None:
+    """The error for a failure after the machine was reached; None for an unknown one."""
     import paramiko
 
     where = address.place
@@ -303,9 +308,9 @@ def _ssh_failed(address: Address, error: Exception, told: str) -> UserError | No
         return UserError(
             f"The gateway cannot reach {where}: {error.text}.", "Correct AML_REMOTE_HOST as the gateway sees it."
         )
-    if told and isinstance(error, EOFError | paramiko.SSHException):
+    if disconnect_message and isinstance(error, EOFError | paramiko.SSHException):
         return UserError(
-            f"{where} has ended the connection: {printable(told)}.",
+            f"{where} has ended the connection: {printable(disconnect_message)}.",
             "See its SSH server's log.",
         )
     if isinstance(error, EOFError | paramiko.SSHException) and address.command and _no_greeting(error):
@@ -333,7 +338,7 @@ def _ssh_failed(address: Address, error: Exception, told: str) -> UserError | No
                 "Its SSH server may be turning this address away (MaxStartups, fail2ban, hosts.deny), "
                 "or be none: see AML_REMOTE_PORT.",
             )
-        # No session: the keys were not exchanged in time.
+        # "No existing session": the key exchange took too long.
         if "banner" in text or "Indecipherable" in text or "No existing session" in text:
             return UserError(f"{where} does not answer as an SSH server.", "Is the port right? See AML_REMOTE_PORT.")
         return UserError(
@@ -342,8 +347,8 @@ def _ssh_failed(address: Address, error: Exception, told: str) -> UserError | No
     return None
 
 
-def _known_in(address: Address) -> str:
-    """The file in which a host key is known, for ssh-keygen, where that is not the one that it looks into."""
+def _keygen_file_option(address: Address) -> str:
+    """The option that tells ssh-keygen which known_hosts file to change, if that is not its default."""
     return f"-f {shlex.quote(str(known_hosts_file(address)))} " if address.instance is not None else ""
 
 
@@ -352,7 +357,7 @@ def _no_greeting(error: Exception) -> bool:
 
 
 def accept_host_key(address: Address, key: Any) -> Path:
-    """Put a host key into the person's known_hosts."""
+    """Add a host key to the user's known_hosts and return the file."""
     path = known_hosts_file(address)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     line = f"{address.known_as} {key.get_name()} {key.get_base64()}\n"

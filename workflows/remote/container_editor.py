@@ -1,4 +1,4 @@
-"""VS Code in a container on the other machine."""
+"""Opens VS Code in a container on the remote machine."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from ..vscode import attached
 from .address import Address
 
 
-def open_there(settings: Settings, machine: Address, console: Console, found: Mapping[str, Any]) -> dict[str, object]:
-    """Open VS Code in the container that a task there has found; what ``--json`` shows of it.
+def open_remote_container(
+    settings: Settings, machine: Address, console: Console, found: Mapping[str, Any]
+) -> dict[str, object]:
+    """Open VS Code in the container that the remote task has found, and return what ``--json`` shows.
 
     Raises:
-        UserError: VS Code does not take the address, or there is none.
+        UserError: VS Code cannot reach the machine, or VS Code is not installed.
     """
     if machine.instance is not None:
         raise UserError(
@@ -28,7 +30,7 @@ def open_there(settings: Settings, machine: Address, console: Console, found: Ma
     parent = attached.ssh_authority(machine.named, machine.host, machine.user, machine.port, by_name=by_name)
     result = attached.open_code(console, attached.address(found["container"], found["folder"], found["docker"], parent))
     if settings.remote_key or settings.remote_gateway:
-        # The extension Remote - SSH has no other place for them.
+        # The extension Remote - SSH reads them from nowhere else.
         console.line(
             f"  note: VS Code reads keys and gateways from ~/.ssh/config: write those of {machine.host} there too"
         )

@@ -1,4 +1,4 @@
-"""Brings files of the other machine here: what a run has written, and run configurations that were made there."""
+"""Fetches files from the remote machine: what a run has written, and run configurations that were created there."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ from ..received import Refused, distinct
 from ..received_files import check_free_space, file_below, place_below
 from ..scratch import scratch_folder
 from . import frames
-from .places import Places
-from .session import ANSWER_SECONDS, Lost, Session
+from .remote_paths import RemotePaths
+from .session import ANSWER_SECONDS, ConnectionLost, Session
 
-#: Bytes of all run configurations together at the most.
+#: The most bytes of all run configurations together.
 _CONFIGURATION_BYTES = 16 << 20
 _CONFIGURATION = re.compile(r"\.azureml/[^/]+\.runconfig")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A file of the other machine that is wanted here.
+class RemoteFile:
+    """A file of the remote machine that is to be fetched.
 
     Attributes:
-        there: Its path there.
-        folder: The folder here that it goes into.
-        name: Its path below that.
+        remote_path: Its path on the remote machine.
+        folder: The local folder to which it is written.
+        name: Its path below that folder.
     """
 
-    there: str
+    remote_path: str
     folder: Path
     name: str
 
 
-def fetch(session: Session, files: list[Wanted], report: Callable[[str], None], most: int | None = None) -> None:
-    """Bring files here; each appears whole or not at all, its owner's alone and no program.
+def fetch(session: Session, files: list[RemoteFile], report: Callable[[str], None], most: int | None = None) -> None:
+    """Fetch files. Each is written atomically, readable by the user only and not executable.
 
     Args:
-        session: The other machine.
-        files: What is wanted; those that have come are taken out.
-        report: Takes a line of progress.
-        most: Bytes that all of them may have; None for whatever there is room for.
+        session: The session with the remote machine.
+        files: The files; those that have been fetched are removed from the list.
+        report: Called with each line of progress.
+        most: The most bytes of all files together; None for as much as there is free space.
 
     Raises:
-        UserError: One cannot be read there or written here.
-        Refused: What comes is not what was asked for.
+        UserError: A file cannot be read there or written here.
+        Refused: What arrives is not what was requested.
         Lost: The connection is gone.
     """
     for one in files:
-        # Before anything is asked for: nothing is to come that cannot be written.
+        # Checked before the request, so that nothing arrives that cannot be written.
         place_below(one.folder, one.name)
-    session.send(do="get", paths=[one.there for one in files])
+    session.send(do="get", paths=[one.remote_path for one in files])
     count, come = len(files), 0
     for number, one in enumerate(list(files), 1):
         answer = next(session.answers("get"))
@@ -73,7 +73,7 @@ def fetch(session: Session, files: list[Wanted], report: Callable[[str], None], 
             while left > 0:
                 got = session.frame(ANSWER_SECONDS)
                 if got is None:
-                    raise Lost
+                    raise ConnectionLost
                 kind, content = got
                 if kind != frames.CONTENT or not 0 < len(content) <= left:
                     raise Refused(f"a file whose content is not the {size} bytes that were announced")
@@ -84,47 +84,47 @@ def fetch(session: Session, files: list[Wanted], report: Callable[[str], None], 
             raise Refused("more files than were asked for")
 
 
-def for_copy(files: Sequence[tuple[str, str]], folder: Path) -> list[Wanted]:
-    """What :func:`fetch` is to bring for files of a run that are wanted in a folder here. Nothing is overwritten.
+def files_to_copy(files: Sequence[tuple[str, str]], folder: Path) -> list[RemoteFile]:
+    """The files for :func:`fetch` to copy from a run to a local folder. Nothing is overwritten.
 
     Args:
-        files: The name in the run, and the path there.
-        folder: The folder here, new or there.
+        files: Each file's name in the run, and its remote path.
+        folder: The local folder, which need not exist.
 
     Raises:
-        UserError: It is no folder, or one of them is there already.
-        Refused: A name is none of a file in the folder.
+        UserError: It is not a folder, or one of the files exists in it.
+        Refused: A name leads out of the folder.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{shown(folder)} is not a folder.", "Name a folder, new or there.")
     distinct([name for name, _path in files], "a file's name")
-    wanted = [Wanted(path, folder, name) for name, path in files]
-    there = [one.name for one in wanted if os.path.lexists(folder / one.name)]
-    if there:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise UserError(f"{shown(folder / there[0])}{more} is there already.", "Copy into another folder.")
+    wanted = [RemoteFile(path, folder, name) for name, path in files]
+    existing = [one.name for one in wanted if os.path.lexists(folder / one.name)]
+    if existing:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UserError(f"{shown(folder / existing[0])}{more} is there already.", "Copy into another folder.")
     for one in wanted:
         place_below(one.folder, one.name)
     return wanted
 
 
-def bring_configurations(session: Session, places: Places, only_new: bool) -> list[str]:
-    """Bring run configurations here that a task there has made or changed; their names.
+def fetch_run_configurations(session: Session, paths: RemotePaths, only_new: bool) -> list[str]:
+    """Fetch the run configurations that a remote task has created or changed, and return their names.
 
-    Before the task those there were as they are here, so what differs now has come from it.
+    Before the task the remote ones were the same as the local ones, so the task has made every difference.
 
     Args:
-        session: The other machine.
-        places: Where its paths are here.
-        only_new: Leave alone those that are here already.
+        session: The session with the remote machine.
+        paths: Translates paths between the two machines.
+        only_new: Fetch only those that do not exist locally.
 
     Raises:
         UserError: One cannot be written here.
-        Refused: What comes is not what was asked for.
+        Refused: What arrives is not what was requested.
         Lost: The connection is gone.
     """
-    project = places.project
-    digests = session.ask("digests", root=places.root, pattern=".azureml/*.runconfig")["digests"]
+    project = paths.project
+    digests = session.request("digests", root=paths.root, pattern=".azureml/*.runconfig")["digests"]
     for name in digests:
         if not _CONFIGURATION.fullmatch(name):
             raise Refused(f"a file that was not asked for: {name[:80]}")
@@ -135,10 +135,10 @@ def bring_configurations(session: Session, places: Places, only_new: bool) -> li
         place_below(project, name)
     changed = []
     with scratch_folder() as folder:
-        wanted = [Wanted(f"{places.root}/{name}", folder, name) for name in differing]
+        wanted = [RemoteFile(f"{paths.root}/{name}", folder, name) for name in differing]
         fetch(session, wanted, lambda line: None, _CONFIGURATION_BYTES)
         for name in differing:
-            text = _with_places_here((folder / name).read_bytes(), places)
+            text = _with_local_paths((folder / name).read_bytes(), paths)
             if not (project / name).is_file() or (project / name).read_bytes() != text:
                 with file_below(project, name) as file:
                     file.write(text)
@@ -146,10 +146,10 @@ def bring_configurations(session: Session, places: Places, only_new: bool) -> li
     return changed
 
 
-def _with_places_here(text: bytes, places: Places) -> bytes:
-    """What was outside the project lies in a place of its own there; here it is where it was."""
-    for place in places.outside:
-        text = text.replace(places.relative(place).encode(), os.path.relpath(place, places.project).encode())
+def _with_local_paths(text: bytes, paths: RemotePaths) -> bytes:
+    """The text with the remote paths of folders outside the project replaced by the local ones."""
+    for place in paths.outside:
+        text = text.replace(paths.relative(place).encode(), os.path.relpath(place, paths.project).encode())
     return text
 
 

@@ -1,6 +1,6 @@
-"""One tunnel: a port on 127.0.0.1 here that leads to a port which the other machine reaches.
+"""One tunnel: a local port on 127.0.0.1 that leads to a port which the remote machine can reach.
 
-Whoever reaches the port there can run code, so it leads there for this user's processes, and root's, only.
+Access to the remote port allows running code there, so only processes of this user and of root can use the tunnel.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from typing import Any
 from ..debuggee.azureml_debuggee.peers import is_allowed
 from ..loopback import listen
 
-#: Seconds that somebody who connects waits for a connection that is just coming back.
+#: Seconds that a client waits while the SSH connection is being restored.
 PATIENCE = 15.0
 _CHUNK = 65536
-#: Seconds without accepting, after that was impossible.
+#: Seconds to wait after a failed accept.
 _PAUSE = 0.05
 
 
 class Forward:
-    """A port here, and where it leads.
+    """A local port that leads to a remote one.
 
     Args:
-        what: What it is for, for people.
-        host: Where it leads, as the other machine names it.
-        port: The port there.
-        wanted: The port here that a person counts on; another one where it is taken. 0 for any.
-        transport: Waits for a connection's transport for so many seconds; None where none came.
-        avoid: Ports here that are not to be used.
-        listener: What listens here already, in place of a wanted port.
+        what: The purpose, for users.
+        host: The target host, as the remote machine names it.
+        port: The target port.
+        wanted: The preferred local port; the next free one is used if it is taken. 0 for any free port.
+        transport: Waits up to the given seconds for the transport of the connection; returns None if there is none.
+        avoid: Local ports that must not be used.
+        listener: A socket that already listens, instead of a preferred port.
 
     Attributes:
-        local: The port here.
-        since: Seconds since the epoch.
-        up: Bytes that went there.
-        down: Bytes that came from there.
-        clients: How many are connected.
+        local: The local port.
+        since: The time of the start, in seconds since the epoch.
+        up: Bytes sent to the target.
+        down: Bytes received from the target.
+        clients: The number of connected clients.
 
     Raises:
-        OSError: No port can be listened on.
+        OSError: No local port can be listened on.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class Forward:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stop_listening(self) -> None:
-        """Let nobody else in; those who are connected stay until their connections end by themselves."""
+        """Accept no more clients. Connected ones stay until they close their connections."""
         with contextlib.suppress(OSError):
             # Wakes the thread that accepts.
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def close(self) -> None:
-        """End it, and those who are connected."""
+        """End the tunnel and disconnect its clients."""
         self.stop_listening()
         with self._lock:
             live = list(self._live)
@@ -83,7 +83,7 @@ class Forward:
                 client.shutdown(socket.SHUT_RDWR)
 
     def as_json(self) -> dict[str, Any]:
-        """What is shown of it."""
+        """The tunnel as ``remote.tunnels --json`` shows it."""
         return {
             "for": self.what,
             "local_port": self.local,
@@ -102,7 +102,7 @@ class Forward:
             except OSError as error:
                 if self._listener.fileno() == -1 or error.errno in (errno.EINVAL, errno.EBADF):
                     return
-                # No descriptor is left, or the peer has gone before it was accepted: the port stays open.
+                # No file descriptor is left, or the client has gone before it was accepted: the port stays open.
                 time.sleep(_PAUSE)
                 continue
             if not is_allowed(client):
@@ -115,7 +115,7 @@ class Forward:
 
     def _serve(self, client: socket.socket, peer: Any) -> None:
         with client, self._counted(client):
-            # The peer may have reset the connection by now, here and at any later moment: that is all there is to it.
+            # The client may reset the connection at any moment. That is not an error.
             with contextlib.suppress(OSError):
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
@@ -124,7 +124,7 @@ class Forward:
                     return
                 channel = transport.open_channel("direct-tcpip", (self.host, self.port), peer, timeout=PATIENCE)
             except Exception:
-                # Nobody listens there (yet), or the connection has just gone: the client sees a closed one.
+                # Nothing listens at the target yet, or the SSH connection is lost: the client's connection is closed.
                 return
             back = threading.Thread(target=self._down, args=(channel, client, _wire(transport)), daemon=True)
             with contextlib.suppress(OSError, EOFError, RuntimeError):  # no thread is left
@@ -162,20 +162,20 @@ class Forward:
 
 
 def _wire(transport: Any) -> socket.socket | None:
-    """The socket that an SSH connection goes through in the end; None where there is none."""
+    """The socket at the bottom of an SSH connection; None if there is none."""
     end = getattr(transport, "sock", None)
     while end is not None and not isinstance(end, socket.socket):
-        # Through a gateway it is a channel of the gateway's connection.
+        # With a gateway, this is a channel of the gateway's connection.
         end = getattr(getattr(end, "transport", None), "sock", None)
     return end
 
 
 def _acknowledge(end: socket.socket) -> None:
-    """Say at once that data has come: a peer that fills packets sends its next small message only then.
+    """Acknowledge received data at once: a peer with Nagle's algorithm sends its next small message only then.
 
-    Editors do, and OpenSSH's server does for its tunnels.
+    Editors use that algorithm, and so does OpenSSH's server for tunnels.
     """
-    if hasattr(socket, "TCP_QUICKACK"):  # which the system forgets after each use
+    if hasattr(socket, "TCP_QUICKACK"):  # the system resets this option after each use
         with contextlib.suppress(OSError):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
@@ -194,6 +194,6 @@ def _listen(wanted: int, avoid: frozenset[int]) -> socket.socket:
         except OSError:
             if not port:
                 raise
-            # A low port may be root's.
+            # Ports below 1024 may be reserved for root.
             port = port + 1 if 1024 <= port < 65535 else 1024
     raise OSError("no port is free")

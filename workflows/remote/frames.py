@@ -1,6 +1,6 @@
-"""How the two sides talk on one SSH channel: frames of a kind, a length and that many bytes.
+"""The protocol on the SSH channel: frames of a kind, a length and that many bytes.
 
-The other side has the same few lines in :mod:`workflows.remote.there.wire`, which cannot import this.
+The agent has the same definitions in :mod:`workflows.remote.agent.wire`, which cannot import this module.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 from .. import received
 
 HEADER = struct.Struct(">cI")
-#: A message (JSON), a task's standard output and error, what is typed into it, and the content of a file.
+#: A message (JSON), a task's standard output and standard error, input for the task, and the content of a file.
 MESSAGE, OUTPUT, ERROR, TYPED, CONTENT = b"J", b"O", b"E", b"I", b"D"
-#: The agent's first word, before its first frame.
+#: The agent's greeting, before its first frame.
 GREETING = b"\0azureml-debug agent\n"
-#: Bytes of a file's content in one frame at the most.
+#: The most bytes of a file's content in one frame.
 CHUNK = 256 * 1024
-#: Bytes of a frame at the most. The longest messages list the files of a large project.
+#: The most bytes of a message and of another frame. The longest messages list the files of a large project.
 MESSAGE_BYTES, FRAME_BYTES = 64 << 20, 1 << 20
 
 
@@ -34,10 +34,10 @@ def message(value: Mapping[str, Any]) -> bytes:
 
 
 def length(kind: bytes, size: int) -> int:
-    """The length of a frame that has been announced.
+    """The length of an announced frame, checked.
 
     Raises:
-        Refused: There is no such kind, or none that long.
+        Refused: The kind is unknown, or the frame is too long.
     """
     if kind not in (MESSAGE, OUTPUT, ERROR, CONTENT):
         raise received.Refused(f"a frame of an unknown kind, {kind!r}")
@@ -48,6 +48,6 @@ def read(payload: bytes) -> dict[str, Any]:
     """The message of a frame.
 
     Raises:
-        Refused: It is none.
+        Refused: It is not a valid message.
     """
     return received.message(payload)

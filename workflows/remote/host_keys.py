@@ -1,4 +1,4 @@
-"""Which host keys a machine may show: the known_hosts files read as OpenSSH reads them, sshd(8)."""
+"""The host keys that a machine may have: reads known_hosts files as OpenSSH does, sshd(8)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 from ..reading import read_bytes, read_text
 
-#: The algorithms with which a key of a kind signs, where they are not the kind itself (RFC 8332).
+#: The signature algorithms of a kind of key, if they have other names than the kind (RFC 8332).
 _ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")}
-#: How a list of revoked keys begins that ssh-keygen has made; others are lines of public keys.
+#: The first bytes of a list of revoked keys that ssh-keygen has created; other lists are lines of public keys.
 _KRL = b"SSHKRL\n\0"
 
 
@@ -29,11 +29,11 @@ class UnknownHost(Exception):
 
 
 class RevokedKey(UnknownHost):
-    """A known_hosts file says that the key must not be used any more."""
+    """A known_hosts file marks the key as revoked."""
 
 
 class BadCertificate(UnknownHost):
-    """The host shows a certificate that is not good for it; ``reason`` says why."""
+    """The host's certificate is not valid for it; ``reason`` says why."""
 
     def __init__(self, key: Any, reason: str) -> None:
         super().__init__(key)
@@ -42,16 +42,16 @@ class BadCertificate(UnknownHost):
 
 @dataclass
 class HostKeys:
-    """What is known of one machine's keys.
+    """The known host keys of one machine.
 
     Attributes:
         name: Its name in known_hosts.
-        keys: The keys that it may show.
-        revoked: Keys that nobody may show.
-        authorities: Keys of authorities that certify its keys.
-        accept: Takes a key where none is known; None where none is taken.
-        revoked_file: A list of revoked keys of ssh-keygen(1); empty for none.
-        principal: The name that a certificate has to be for.
+        keys: The keys that it may have.
+        revoked: Keys that no machine may have.
+        authorities: Keys of certificate authorities for its keys.
+        accept: Called with the first key of an unknown machine to accept it; None to accept none.
+        revoked_file: A file of revoked keys, as of ssh-keygen(1); empty for none.
+        principal: The name for which a certificate has to be valid.
     """
 
     name: str
@@ -64,7 +64,7 @@ class HostKeys:
 
     @classmethod
     def load(cls, name: str, files: Iterable[Path]) -> HostKeys:
-        """What the files say; those that are missing, and lines that nobody can read, say nothing."""
+        """Read known_hosts files. Missing files and unreadable lines are skipped."""
         found = cls(name.lower())
         for path in files:
             try:
@@ -87,20 +87,20 @@ class HostKeys:
         try:
             entry = HostKeyEntry.from_line(" ".join(words[:3]))
         except Exception:
-            # Base64 that is none, a key that is none: depending on what is wrong, paramiko raises almost anything.
+            # Invalid base64, or an invalid key: paramiko raises many types of exceptions.
             return
         if entry is not None and entry.key is not None:
             kept = {"": self.keys, "@revoked": self.revoked, "@cert-authority": self.authorities}
             kept[marker].append(entry.key)
 
     def check(self, key: Any) -> None:
-        """See that the machine may show this key.
+        """Check that the machine may have this key.
 
         Raises:
-            RevokedKey: Nobody may.
-            BadCertificate: It shows a certificate that is not good for it.
+            RevokedKey: The key is revoked.
+            BadCertificate: The machine's certificate is not valid for it.
             UnknownHost: No key of the machine is known, and none is accepted.
-            paramiko.BadHostKeyException: Others are known.
+            paramiko.BadHostKeyException: Other keys are known.
         """
         from paramiko import BadHostKeyException
 
@@ -118,11 +118,11 @@ class HostKeys:
             raise BadHostKeyException(self.name, key, expected)
 
     def _certified(self, key: Any) -> bool:
-        """Whether a known authority says that the key is the machine's; a key with another's certificate is just a key.
+        """Whether a known authority has certified the key. The certificate of an unknown authority is ignored.
 
         Raises:
             RevokedKey: The authority's key is revoked.
-            BadCertificate: It says so of another machine or time.
+            BadCertificate: The certificate is for another machine or time.
         """
         certificate = getattr(key, "public_blob", None)
         if certificate is None or not self.authorities:
@@ -159,11 +159,11 @@ class HostKeys:
         return True
 
     def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
-        """What paramiko's client asks, which has been told of no keys of its own."""
+        """Check a host key for paramiko's client, which knows no host keys itself."""
         self.check(key)
 
     def transport(self, sock: Any, **options: Any) -> Any:
-        """A paramiko transport that asks for the kinds of keys that are known first, as OpenSSH does."""
+        """A paramiko transport that prefers the kinds of host keys that are known, as OpenSSH does."""
         from .transport import SshTransport
 
         made = SshTransport(sock, **options)
@@ -176,7 +176,7 @@ class HostKeys:
 
 
 def _is_revoked(key: Any, path: str) -> bool:
-    """Whether a key is in a file of RevokedHostKeys; one that nobody can read revokes everything, as for ssh."""
+    """Whether a key is in a RevokedHostKeys file. As in ssh, an unreadable file revokes all keys."""
     try:
         data = read_bytes(path)
     except OSError:
@@ -197,18 +197,18 @@ def _is_revoked(key: Any, path: str) -> bool:
 
 
 def _matches(patterns: str, name: str) -> bool:
-    """Whether a machine is meant by the first field of a line: names, patterns, negated ones, or a hashed name."""
+    """Whether the first field of a known_hosts line names a machine: names, patterns, negated ones, or a hash."""
     if patterns.startswith("|"):
         from paramiko import HostKeys as Paramiko
 
         try:
             return bool(Paramiko.hash_host(name, patterns) == patterns)
         except Exception:
-            # Not base64, or another hash than the only one there is.
+            # Invalid base64, or an unknown kind of hash.
             return False
     found = False
     for pattern in patterns.lower().split(","):
-        # OpenSSH knows `*` and `?` alone; a bracket stands for itself, as around a name with a port.
+        # OpenSSH's patterns have `*` and `?` only. A bracket is literal, as around a name with a port.
         if fnmatchcase(name, pattern.lstrip("!").replace("[", "[[]")):
             if pattern.startswith("!"):
                 return False

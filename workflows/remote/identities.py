@@ -1,4 +1,4 @@
-"""What a person can log in with: key files, certificates and the agent's keys, in the order in which they are tried."""
+"""The user's identities for a login: key files, certificates and the agent's keys, in the order of the attempts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ..terminal import printable
 from .address import Address
-from .key_files import KeyFile, NotAKey, certificate_in, certified, kind_of, load, look_at, sign
+from .key_files import KeyFile, NotAKey, certificate_in, certified_key, inspect_key_file, kind_of, load, sign
 from .ssh_agent import Agent, AgentError
 
 Sign = Callable[[bytes, str], bytes]
@@ -21,17 +21,17 @@ class Identity:
     """A key, or a certificate with its key.
 
     Attributes:
-        label: What it is called in messages.
-        blob: Its public half or certificate as it goes over the wire; empty where only the passphrase would tell.
-        file: Its file, where it has one.
-        held: Signs with the agent that has it; None where the file has the private half.
+        label: Its name in messages.
+        blob: Its public key or certificate in the SSH wire format; empty if the passphrase is needed to read it.
+        file: Its file, if it has one.
+        agent_sign: Signs with the agent that has the key; None if the private key is in the file.
         certificate: Whether `blob` is a certificate.
     """
 
     label: str
     blob: bytes
     file: KeyFile | None = None
-    held: Sign | None = None
+    agent_sign: Sign | None = None
     certificate: bool = False
 
     @property
@@ -41,18 +41,18 @@ class Identity:
 
     @property
     def ready(self) -> bool:
-        """Whether it signs without a passphrase, a touch or a word from its person."""
-        return self.held is None and self.file is not None and not self.file.encrypted
+        """Whether it signs without a passphrase, a touch or a confirmation."""
+        return self.agent_sign is None and self.file is not None and not self.file.encrypted
 
     def signer(self, passphrase: str | None) -> Sign:
-        """What signs with it.
+        """The function that signs with it.
 
         Raises:
             NeedsPassphrase: The file is encrypted, and the passphrase is missing or wrong.
             NotAKey: The file is damaged.
         """
-        if self.held is not None:
-            return self.held
+        if self.agent_sign is not None:
+            return self.agent_sign
         assert self.file is not None
         key = load(self.file.path, passphrase)
         return lambda data, algorithm: sign(key, data, algorithm)
@@ -60,12 +60,12 @@ class Identity:
 
 @dataclass
 class Identities:
-    """What there is to log in with.
+    """The identities for a login.
 
     Attributes:
-        found: What is tried, the first one first.
-        problems: Keys that were named and cannot be used: what is wrong with each, and what to do.
-        agent: The connection to the agent; None where there is none.
+        found: The identities in the order in which they are tried.
+        problems: Named keys that cannot be used: what is wrong with each, and what to do.
+        agent: The connection to the agent; None if there is no agent.
     """
 
     found: list[Identity] = field(default_factory=list)
@@ -74,39 +74,39 @@ class Identities:
 
     @classmethod
     def of(cls, address: Address) -> Identities:
-        """Look what there is; :meth:`close` it when it has been used."""
+        """Find the identities for a machine. Call :meth:`close` after the login."""
         made = cls()
-        held = made._ask_agent(address)
-        named = made._files(address.keys, address, told=True)
-        usual = made._files(address.usual_keys, address, told=False)
-        mine = {blob: (comment, sign) for blob, comment, sign in held}
-        named_paths = {file.path for file in named}
+        held = made._list_agent_keys(address)
+        named_files = made._files(address.keys, address, named=True)
+        usual = made._files(address.usual_keys, address, named=False)
+        agent_keys = {blob: (comment, sign) for blob, comment, sign in held}
+        named_paths = {file.path for file in named_files}
         plain = [
-            one for file in (*named, *usual)
-            if (one := made._held(file, mine, told=file.path in named_paths)) is not None
+            one for file in (*named_files, *usual)
+            if (one := made._identity_of(file, agent_keys, named=file.path in named_paths)) is not None
         ]  # fmt: skip
-        certificates = made._certificates(address, plain, mine)
+        certificates = made._certificates(address, plain, agent_keys)
         own = [one for one in plain if one.file is not None and one.file.path in named_paths]
         rest = [one for one in plain if one not in own]
         others = [] if address.only_these else made._others(held, (*certificates, *plain))
-        # Named ones first, whoever holds them: a server stops after a few. Those that need a passphrase to be even
-        # asked about come last, as everything else is free.
+        # Named keys come first, since a server stops after a few. Keys whose public half is unknown without the
+        # passphrase come last, since all others can be tried without asking the user.
         order = [
             *certificates,
             *own,
-            *[one for one in rest if one.held],
+            *[one for one in rest if one.agent_sign],
             *others,
-            *[one for one in rest if not one.held],
+            *[one for one in rest if not one.agent_sign],
         ]
-        made.found = sorted(_once(order), key=lambda one: not one.blob)
+        made.found = sorted(_without_duplicates(order), key=lambda one: not one.blob)
         return made
 
     def close(self) -> None:
-        """Let the agent go."""
+        """Close the connection to the agent."""
         if self.agent is not None:
             self.agent.close()
 
-    def _ask_agent(self, address: Address) -> list[tuple[bytes, str, Sign]]:
+    def _list_agent_keys(self, address: Address) -> list[tuple[bytes, str, Sign]]:
         if not address.agent:
             return []
         try:
@@ -122,33 +122,33 @@ class Identities:
 
         return [(key.blob, key.comment, signs(key.blob)) for key in keys]
 
-    def _files(self, paths: tuple[str, ...], address: Address, *, told: bool) -> list[KeyFile]:
+    def _files(self, paths: tuple[str, ...], address: Address, *, named: bool) -> list[KeyFile]:
         found = []
         for path in dict.fromkeys(paths):
             try:
-                found.append(look_at(path))
+                found.append(inspect_key_file(path))
             except FileNotFoundError:
                 beside = f"{path}.pub"
                 if os.path.isfile(beside):
-                    # The agent may have the private half, and ssh takes it so.
-                    found += self._files((beside,), address, told=told)
-                elif told:
+                    # The agent may have the private key; ssh does the same.
+                    found += self._files((beside,), address, named=named)
+                elif named:
                     self.problems.append(NotAKey(f"The key {path} does not exist.", _NAME_ONE))
             except OSError as error:
                 self.problems.append(NotAKey(f"The key {path} cannot be read: {error.strerror}.", _NAME_ONE))
             except NotAKey as error:
-                if told:
+                if named:
                     self.problems.append(error)
         return found
 
-    def _held(self, file: KeyFile, mine: dict[bytes, tuple[str, Sign]], *, told: bool) -> Identity | None:
-        """A file's key, signed with by the agent where that has it."""
-        if file.blob in mine:
-            return Identity(file.path, file.blob, file, mine[file.blob][1])
+    def _identity_of(self, file: KeyFile, agent_keys: dict[bytes, tuple[str, Sign]], *, named: bool) -> Identity | None:
+        """The identity of a key file, which signs with the agent if the agent has the key."""
+        if file.blob in agent_keys:
+            return Identity(file.path, file.blob, file, agent_keys[file.blob][1])
         if file.public:
             private = file.path.removesuffix(".pub")
             there = private != file.path and os.path.isfile(private)
-            if told:
+            if named:
                 self.problems.append(
                     NotAKey(
                         f"{file.path} is the public half of a key, and {_no_agent(self.agent)} has its private half.",
@@ -168,19 +168,19 @@ class Identities:
         return Identity(file.path, file.blob, file)
 
     def _certificates(
-        self, address: Address, plain: list[Identity], mine: dict[bytes, tuple[str, Sign]]
+        self, address: Address, plain: list[Identity], agent_keys: dict[bytes, tuple[str, Sign]]
     ) -> list[Identity]:
         beside = [f"{path.removesuffix('.pub')}-cert.pub" for path in (*address.keys, *address.usual_keys)]
         found = []
         for path in (*address.certificates, *beside):
             blob = certificate_in(path)
-            key = certified(blob) if blob else b""
+            key = certified_key(blob) if blob else b""
             owner = next((one for one in plain if key and one.blob == key), None)
             if owner is not None:
                 found.append(replace(owner, label=path, blob=blob, certificate=True))
-            elif key in mine or blob in mine:
-                signs = mine[blob if blob in mine else key][1]
-                found.append(Identity(path, blob, held=signs, certificate=True))
+            elif key in agent_keys or blob in agent_keys:
+                signs = agent_keys[blob if blob in agent_keys else key][1]
+                found.append(Identity(path, blob, agent_sign=signs, certificate=True))
             elif path in address.certificates:
                 reason = "its private key is nowhere" if blob else "it holds no certificate"
                 self.problems.append(NotAKey(f"The certificate {path} cannot be used: {reason}.", _NAME_ONE))
@@ -190,7 +190,7 @@ class Identities:
     def _others(held: list[tuple[bytes, str, Sign]], known: Any) -> list[Identity]:
         have = {one.blob for one in known}
         return [
-            Identity(f"the agent's {printable(comment) or kind_of(blob)}", blob, held=signs,
+            Identity(f"the agent's {printable(comment) or kind_of(blob)}", blob, agent_sign=signs,
                      certificate="-cert-v01@" in kind_of(blob))
             for blob, comment, signs in held
             if blob not in have
@@ -204,7 +204,7 @@ def _no_agent(agent: Agent | None) -> str:
     return "no agent" if agent is None else "not even the agent"
 
 
-def _once(identities: list[Identity]) -> list[Identity]:
+def _without_duplicates(identities: list[Identity]) -> list[Identity]:
     seen: set[bytes] = set()
     found = []
     for one in identities:

@@ -1,4 +1,4 @@
-"""What can be wrong on the way to a compute instance through its workspace, looked at one after the other."""
+"""Checks the route to a compute instance through its workspace, one thing after the other."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from ..errors import UserError
 from ..findings import Finding
 from ..received import display_text
-from .instances import Instance, key_here
+from .instances import Instance, find_local_key
 
 
-def through_workspace(target: Instance, say: Callable[[str], None] | None) -> Iterator[Finding]:
-    """Look at one thing after the other; the last one that is given has failed, or the way is free.
+def check_instance(target: Instance, say: Callable[[str], None] | None) -> Iterator[Finding]:
+    """Check one thing after the other. If the last finding has not failed, the route works.
 
     Args:
         target: The instance.
-        say: Shown what is waited for.
+        say: Called with the text of what is being waited for.
     """
     from ..azureml.relay import instance, tokens
 
@@ -49,7 +49,7 @@ def through_workspace(target: Instance, say: Callable[[str], None] | None) -> It
         if not found.public_key:
             yield Finding(name, None, "Azure has none for it", instance.key_advice(target, found))
         else:
-            here = key_here(found.public_key)
+            here = find_local_key(found.public_key)
             where = f", which is {here}" if here else ""
             yield Finding(name, True, f"Azure has {instance.describe_key(found.public_key)}{where}")
         name = "websocket"

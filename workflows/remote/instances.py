@@ -102,7 +102,7 @@ def known_hosts_file() -> Path:
     return state_folder() / "known_hosts"
 
 
-def key_here(public_key: str) -> str:
+def find_local_key(public_key: str) -> str:
     """The private key's file in ``~/.ssh`` whose public half is this one; empty where there is none.
 
     Args:

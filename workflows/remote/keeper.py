@@ -29,15 +29,15 @@ from ..project import read_json, write_json
 from ..received import Refused
 from . import frames
 from .address import Address
-from .answers import TUNNELS, WATCHED
 from .configurations import apply
 from .forwarding import Forward
-from .places import Places
-from .session import ALIVE_SECONDS, Lost, Session
+from .messages import TUNNELS, WATCHED
+from .remote_paths import RemotePaths
+from .session import ALIVE_SECONDS, ConnectionLost, Session
 from .tunnels import keeper_file
 
 #: Seconds between two looks at whether it is still wanted.
-LOOK_SECONDS = 0.5
+CHECK_SECONDS = 0.5
 #: Seconds without any tunnel after which it ends; the first one may take a while to be asked for.
 IDLE_SECONDS, FIRST_SECONDS = 2.0, 300.0
 #: Seconds without a connection after which it gives up: a laptop may sleep over the weekend.
@@ -45,9 +45,9 @@ GIVE_UP_SECONDS = 72 * 3600.0
 #: Commands that may report on one run or service.
 _REPORTS = 1000
 #: Seconds before another attempt to connect, at first and at the most.
-AGAIN_FIRST, AGAIN_MOST = 0.3, 5.0
+RETRY_FIRST, RETRY_MOST = 0.3, 5.0
 #: The most for a machine that is reached through a workspace, whose services count who asks.
-AGAIN_MOST_WORKSPACE = 30.0
+RETRY_MOST_WORKSPACE = 30.0
 #: Seconds without accepting, after that was impossible.
 _PAUSE = 0.05
 
@@ -58,7 +58,7 @@ class _Owner:
 
     name: str
     value: dict[str, Any]
-    places: Places
+    paths: RemotePaths
     number: int
     #: The ports that the settings named where it was asked for.
     ports_named: tuple[int, ...] = ()
@@ -89,16 +89,16 @@ class Keeper:
         self._connected = threading.Condition()
         self._problem = ""
         self._wake = threading.Event()
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._since = self._used = time.monotonic()
         self._served = False
 
     # The connection
 
-    def connect_for_good(self) -> None:
+    def stay_connected(self) -> None:
         """Connect, and again whenever the connection is lost."""
-        pause, most = AGAIN_FIRST, AGAIN_MOST if self._address.instance is None else AGAIN_MOST_WORKSPACE
-        while not self._over.is_set():
+        pause, most = RETRY_FIRST, RETRY_MOST if self._address.instance is None else RETRY_MOST_WORKSPACE
+        while not self._stopped.is_set():
             self._wake.clear()
             session: Session | None = None
             try:
@@ -115,7 +115,7 @@ class Keeper:
                     self._problem = Refused(error.what, str(self._address)).problem
                     self._connected.notify_all()
                 self._log(self._problem)
-                self._over.set()
+                self._stopped.set()
                 return
             except Exception as error:
                 # Whatever it is, the next attempt may work.
@@ -131,13 +131,13 @@ class Keeper:
                 pause = min(2 * pause, most)
                 continue
             self._log("connected")
-            pause = AGAIN_FIRST
+            pause = RETRY_FIRST
             try:
                 self._watch(session)
             except Refused as error:
                 # It would say so again and again.
                 self._log(Refused(error.what, str(self._address)).problem)
-                self._over.set()
+                self._stopped.set()
             except Exception as error:
                 self._log(f"the connection was lost: {error or type(error).__name__}")
             with self._connected:
@@ -147,39 +147,39 @@ class Keeper:
 
     def _watch(self, session: Session) -> None:
         """Hear of what is over, until the connection is lost."""
-        while not self._over.is_set():
+        while not self._stopped.is_set():
             got = session.frame(ALIVE_SECONDS)
-            session.alive()
+            session.send_keepalive()
             if got is None:
                 continue
-            told = frames.read(got[1])
-            if "name" not in told:
+            message = frames.read(got[1])
+            if "name" not in message:
                 continue
-            told = WATCHED(told, "word of a run or service")
+            message = WATCHED(message, "word of a run or service")
             with self._lock:
-                owner = self._owners.get(told["name"])
+                owner = self._owners.get(message["name"])
             if owner is None:
                 continue
-            if told.get("over"):
+            if message.get("over"):
                 self._log(f"{owner.name} is over")
-                self.forget(owner.name, told.get("number", 0))
-            elif "report" in told and "path" in told and "offset" in told:
-                if told["path"] not in owner.reports and len(owner.reports) >= _REPORTS:
+                self.drop_owner(owner.name, message.get("number", 0))
+            elif "report" in message and "path" in message and "offset" in message:
+                if message["path"] not in owner.reports and len(owner.reports) >= _REPORTS:
                     raise Refused(f"reports in more than {_REPORTS} files of {owner.name[:80]}")
-                owner.reports[told["path"]] = told["offset"]
-                self._apply(owner, told["report"])
+                owner.reports[message["path"]] = message["offset"]
+                self._apply_report(owner, message["report"])
 
-    def _apply(self, owner: _Owner, told: dict[str, Any]) -> None:
+    def _apply_report(self, owner: _Owner, message: dict[str, Any]) -> None:
         """A background process there has written its launch configurations anew."""
-        if "configurations" not in told:
+        if "configurations" not in message:
             return
         try:
             apply(
                 self._project,
-                told["configurations"],
-                owner.places,
+                message["configurations"],
+                owner.paths,
                 owner.ports_named,
-                lambda wanted: self.ensure(owner, wanted),
+                lambda wanted: self.open_tunnels(owner, wanted),
             )
         except Refused:
             raise
@@ -191,7 +191,7 @@ class Keeper:
         """The connection's transport, waited for."""
         deadline = time.monotonic() + seconds
         with self._connected:
-            while not self._over.is_set():
+            while not self._stopped.is_set():
                 session = self._session
                 if session is not None and session.connection.transport.is_active():
                     return session.connection.transport
@@ -204,7 +204,7 @@ class Keeper:
 
     # Tunnels
 
-    def ensure(self, owner: _Owner, wanted: list[dict[str, Any]]) -> dict[str, int]:
+    def open_tunnels(self, owner: _Owner, wanted: list[dict[str, Any]]) -> dict[str, int]:
         """Have tunnels of an owner; the ports here, by the tunnels' names."""
         with self._lock:
             self._served = True
@@ -224,10 +224,10 @@ class Keeper:
                 owner.forwards[at] = Forward(
                     entry["what"], entry["host"], entry["port"], entry["wanted"], self.transport, taken
                 )
-            self._save()
+            self._mark_used()
             return {name: one.local for name, one in owner.forwards.items()}
 
-    def forget(self, name: str, number: int = 0) -> None:
+    def drop_owner(self, name: str, number: int = 0) -> None:
         """Close the tunnels of an owner; with a number, if it has not been replaced since."""
         with self._lock:
             owner = self._owners.get(name)
@@ -236,9 +236,9 @@ class Keeper:
                 for forward in owner.forwards.values():
                     forward.close()
                 self._used = time.monotonic()
-                self._save()
+                self._mark_used()
 
-    def _save(self) -> None:
+    def _mark_used(self) -> None:
         """Keep what there is, for a keeper that comes after one that was killed."""
         # Only the file of the way in is read by others; tunnels are asked for over it.
         self._used = time.monotonic()
@@ -248,7 +248,7 @@ class Keeper:
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what a command asks for."""
         if request["do"] == "ensure":
-            return self._ensure(request)
+            return self._handle_ensure(request)
         if request["do"] == "list":
             with self._lock:
                 forwards = [
@@ -256,42 +256,42 @@ class Keeper:
                     for owner in self._owners.values()
                     for one in owner.forwards.values()
                 ]
-            return {"tunnels": forwards, "to": str(self._address), "problem": self._state()}
+            return {"tunnels": forwards, "to": str(self._address), "problem": self._describe_problem()}
         if request["do"] == "stop":
             names = request.get("names")
             with self._lock:
                 found = [name for name in self._owners if names is None or name in names]
                 count = sum(len(self._owners[name].forwards) for name in found)
             for name in found:
-                self.forget(name)
+                self.drop_owner(name)
             if names is None:
-                self._over.set()
+                self._stopped.set()
             return {"closed": count}
         return {"to": str(self._address)}
 
-    def _state(self) -> str:
+    def _describe_problem(self) -> str:
         with self._connected:
             if self._session is not None:
                 return ""
             return self._problem.partition("\n")[0] or "connecting"
 
-    def _ensure(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _handle_ensure(self, request: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             name = request["name"]
-            places = Places(self._project, request["root"], [Path(path) for path in request["named"]])
+            paths = RemotePaths(self._project, request["root"], [Path(path) for path in request["named"]])
             owner = self._owners.get(name)
             if owner is None or owner.value != request["owner"]:
                 before = owner.forwards if owner is not None else {}
                 number = next(self._count)
-                owner = _Owner(name, request["owner"], places, number, forwards=before)
+                owner = _Owner(name, request["owner"], paths, number, forwards=before)
                 self._owners[name] = owner
-            owner.places, owner.ports_named = places, tuple(request["ports_named"])
+            owner.paths, owner.ports_named = paths, tuple(request["ports_named"])
             if request["report"]:
                 known = owner.reports.get(request["report"], 0)
                 owner.reports[request["report"]] = max(known, request["offset"])
             # Ports of what this one replaces are free for it.
             try:
-                ports = self.ensure(owner, request["tunnels"])
+                ports = self.open_tunnels(owner, request["tunnels"])
             except Refused as error:
                 return {"problem": error.problem}
             except OSError as error:
@@ -300,11 +300,11 @@ class Keeper:
         while self.transport(0.2) is None:
             with self._connected:
                 problem = self._problem
-            if self._over.is_set() or time.monotonic() > deadline:
+            if self._stopped.is_set() or time.monotonic() > deadline:
                 return {"problem": problem or "the connection does not come back"}
             if problem and request.get("fresh"):
                 return {"problem": problem}
-        with self._connected, contextlib.suppress(Lost):
+        with self._connected, contextlib.suppress(ConnectionLost):
             if self._session is not None:
                 self._session.send(**owner.request())
         return {"ports": ports}
@@ -313,7 +313,7 @@ class Keeper:
 
     def serve(self, listener: socket.socket) -> None:
         """Take in commands of this user, and of nobody else: what another one sends is not even looked at."""
-        while not self._over.is_set():
+        while not self._stopped.is_set():
             try:
                 peer, _address = listener.accept()
             except OSError:
@@ -328,11 +328,11 @@ class Keeper:
             peer.setblocking(True)
             client = Connection(peer.detach())
             try:
-                threading.Thread(target=self._talk, args=(client,), daemon=True).start()
+                threading.Thread(target=self._handle_client, args=(client,), daemon=True).start()
             except RuntimeError:  # no thread is left
                 client.close()
 
-    def _talk(self, client: Connection) -> None:
+    def _handle_client(self, client: Connection) -> None:
         # The key is asked for here: whoever connects and says nothing keeps nobody else waiting.
         # What is no answer at all is an AssertionError up to Python 3.11.
         with client, contextlib.suppress(EOFError, OSError, ValueError, AssertionError, AuthenticationError):
@@ -340,11 +340,11 @@ class Keeper:
             answer_challenge(client, self._key)
             client.send_bytes(json.dumps(self.answer(json.loads(client.recv_bytes()))).encode())
 
-    def live(self) -> None:
+    def run_until_unused(self) -> None:
         """Stay for as long as it is wanted."""
         file = keeper_file(self._project)
         own = os.getpid()
-        while not self._over.wait(LOOK_SECONDS):
+        while not self._stopped.wait(CHECK_SECONDS):
             known = read_json(file) or {}
             if not self._project.is_dir() or (known.get("process") or {}).get("pid") != own:
                 self._log("the project is gone, or another keeper has come")
@@ -358,10 +358,10 @@ class Keeper:
             if self._session is None and now - self._since > GIVE_UP_SECONDS:
                 self._log("the machine has not been seen for too long")
                 break
-        self._over.set()
+        self._stopped.set()
         self._wake.set()
         for name in list(self._owners):
-            self.forget(name)
+            self.drop_owner(name)
         session = self._session
         if session is not None:
             session.close()
@@ -376,14 +376,14 @@ def main(project: Path) -> int:
     tracebacks.install()
     with without_mock():
         import fabric  # noqa: F401
-    told = json.loads(sys.stdin.buffer.read())
+    message = json.loads(sys.stdin.buffer.read())
     key = os.urandom(32)
-    address = Address.of_json(told["address"])
-    keeper = Keeper(project, address, dict(told["passphrases"]), key)
+    address = Address.from_json(message["address"])
+    keeper = Keeper(project, address, dict(message["passphrases"]), key)
     if address.instance is not None:
         from ..azureml.relay import tokens
 
-        tokens.import_token(address.instance, told["token"])
+        tokens.import_token(address.instance, message["token"])
     # Passphrases are typed in the command, never here.
     sys.stdin = open(os.devnull)  # noqa: SIM115
     listener = socket.create_server(("127.0.0.1", 0))
@@ -394,13 +394,13 @@ def main(project: Path) -> int:
             "port": listener.getsockname()[1],
             "key": key.hex(),
             "process": identity.identify(os.getpid()),
-            "address": told["address"],
+            "address": message["address"],
         },
     )
-    threading.Thread(target=keeper.connect_for_good, daemon=True).start()
+    threading.Thread(target=keeper.stay_connected, daemon=True).start()
     threading.Thread(target=keeper.serve, args=(listener,), daemon=True).start()
     try:
-        keeper.live()
+        keeper.run_until_unused()
     finally:
         known = read_json(file) or {}
         if (known.get("process") or {}).get("pid") == os.getpid():

@@ -59,7 +59,7 @@ class KeyFile:
         return bool(self.blob) and kind_of(self.blob).startswith("sk-")
 
 
-def look_at(path: str) -> KeyFile:
+def inspect_key_file(path: str) -> KeyFile:
     """What is in a key file.
 
     Raises:
@@ -75,16 +75,18 @@ def look_at(path: str) -> KeyFile:
     if re.match(rb"-----?\s?BEGIN (SSH2 |RSA |EC )?PUBLIC KEY", start):
         blob = _public_pem(data)
         if not blob:
-            raise NotAKey(f"{path} is the public half of a key, and in a form that ssh does not take.", _which(path))
+            raise NotAKey(
+                f"{path} is the public half of a key, and in a form that ssh does not take.", _private_key_hint(path)
+            )
         return KeyFile(path, blob, public=True)
     if blob := public_line(data):
         return KeyFile(path, blob, public=True)
     if not re.match(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----", start):
         raise NotAKey(f"{path} is no private key.", "Name the file that ssh-keygen has made, without .pub.")
     if start.startswith(b"-----BEGIN OPENSSH "):
-        return _look_at_openssh(path, data)
+        return _inspect_openssh(path, data)
     if b"ENCRYPTED" in data[:300]:
-        return KeyFile(path, _beside(path), encrypted=True)
+        return KeyFile(path, _read_public_key_beside(path), encrypted=True)
     return KeyFile(path, public_blob(load(path, None)))
 
 
@@ -101,7 +103,7 @@ def load(path: str, passphrase: str | None) -> Any:
 
     data = read_bytes(path, _MOST_BYTES)
     openssh = b"BEGIN OPENSSH PRIVATE KEY" in data[:200]
-    encrypted = _look_at_openssh(path, data).encrypted if openssh else b"ENCRYPTED" in data[:300]
+    encrypted = _inspect_openssh(path, data).encrypted if openssh else b"ENCRYPTED" in data[:300]
     if encrypted and not passphrase:
         raise NeedsPassphrase
     read = serialization.load_ssh_private_key if openssh else serialization.load_pem_private_key
@@ -138,10 +140,10 @@ def sign(key: Any, data: bytes, algorithm: str) -> bytes:
             hashes.SHA256() if size <= 256 else hashes.SHA384() if size <= 384 else hashes.SHA512()
         )
         r, s = utils.decode_dss_signature(key.sign(data, ec.ECDSA(by_size)))
-        raw = string(_mpint(r)) + string(_mpint(s))
+        raw = ssh_string(_mpint(r)) + ssh_string(_mpint(s))
     else:
         raw = key.sign(data)
-    return string(algorithm.encode()) + string(raw)
+    return ssh_string(algorithm.encode()) + ssh_string(raw)
 
 
 def public_blob(key: Any) -> bytes:
@@ -160,7 +162,7 @@ def public_line(data: bytes) -> bytes:
             continue
         if len(words) < 2 or not re.fullmatch(rb"(sk-)?(ssh|ecdsa|rsa)-[\w@.-]+", words[0]):
             return b""
-        with_blob = _decoded(words[1])
+        with_blob = _decode_base64(words[1])
         return with_blob if with_blob and kind_of(with_blob).encode() == words[0] else b""
     return b""
 
@@ -174,7 +176,7 @@ def certificate_in(path: str) -> bytes:
     return blob if blob and kind_of(blob).endswith(CERTIFICATE) else b""
 
 
-def certified(certificate: bytes) -> bytes:
+def certified_key(certificate: bytes) -> bytes:
     """The public key that a certificate is about; empty where it is not understood."""
     kind = kind_of(certificate).removesuffix(CERTIFICATE)
     count = _PARTS.get(kind, 2)
@@ -183,7 +185,7 @@ def certified(certificate: bytes) -> bytes:
     except ValueError:
         return b""
     plain = kind + ("@openssh.com" if kind.startswith("sk-") else "")
-    return b"".join(string(part) for part in (plain.encode(), *rest))
+    return b"".join(ssh_string(part) for part in (plain.encode(), *rest))
 
 
 def kind_of(blob: bytes) -> str:
@@ -194,7 +196,7 @@ def kind_of(blob: bytes) -> str:
         return ""
 
 
-def string(data: bytes) -> bytes:
+def ssh_string(data: bytes) -> bytes:
     """A string of the SSH protocol: its length and itself."""
     return struct.pack(">I", len(data)) + data
 
@@ -221,16 +223,16 @@ def _mpint(number: int) -> bytes:
     return number.to_bytes(number.bit_length() // 8 + 1, "big")
 
 
-def _decoded(text: bytes) -> bytes:
+def _decode_base64(text: bytes) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return b""
 
 
-def _look_at_openssh(path: str, data: bytes) -> KeyFile:
+def _inspect_openssh(path: str, data: bytes) -> KeyFile:
     body = data.partition(b"-----BEGIN OPENSSH PRIVATE KEY-----")[2].partition(b"-----END")[0]
-    raw = _decoded(b"".join(body.split()))
+    raw = _decode_base64(b"".join(body.split()))
     try:
         if not raw.startswith(_OPENSSH):
             raise ValueError("no key in it")
@@ -242,7 +244,7 @@ def _look_at_openssh(path: str, data: bytes) -> KeyFile:
     return KeyFile(path, blob, encrypted=cipher != b"none")
 
 
-def _beside(path: str) -> bytes:
+def _read_public_key_beside(path: str) -> bytes:
     """The public key in the file beside a private one; empty for none."""
     try:
         return public_line(read_bytes(f"{path}.pub", _MOST_BYTES))
@@ -257,7 +259,7 @@ def _public_pem(data: bytes) -> bytes:
     if b"BEGIN SSH2 PUBLIC KEY" in data[:200]:
         # RFC 4716: headers with a colon, continued by a backslash, then the key.
         lines = data.replace(b"\\\n", b"").splitlines()[1:]
-        return _decoded(b"".join(line for line in lines if b":" not in line and not line.startswith(b"--")))
+        return _decode_base64(b"".join(line for line in lines if b":" not in line and not line.startswith(b"--")))
     try:
         line = load_pem_public_key(data).public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     except (ValueError, UnsupportedAlgorithm):
@@ -265,6 +267,6 @@ def _public_pem(data: bytes) -> bytes:
     return base64.b64decode(line.split()[1])
 
 
-def _which(path: str) -> str:
+def _private_key_hint(path: str) -> str:
     private = path[: -len(".pub")] if path.endswith(".pub") else ""
     return f"AML_REMOTE_KEY={private}" if private and Path(private).is_file() else "Name the private key's file."

@@ -57,24 +57,24 @@ def project_files(project: Path, extra: Iterable[Path]) -> dict[str, LocalFile]:
         UserError: They cannot be listed.
     """
     found: dict[str, LocalFile] = {}
-    for path in _listed(project):
+    for path in _list_paths(project):
         if not _NEVER.isdisjoint(path.split("/")):
             continue
-        found.update((one.path, one) for one in _looks(project, path))
+        found.update((one.path, one) for one in _files_at(project, path))
     for place in extra:
-        for one in below(place, project):
+        for one in files_below(place, project):
             found.setdefault(one.path, one)
     return found
 
 
-def below(place: Path, root: Path) -> Iterator[LocalFile]:
+def files_below(place: Path, root: Path) -> Iterator[LocalFile]:
     """A file, or all files below a folder, by their path in another folder above it.
 
     Raises:
         UserError: A folder cannot be read.
     """
     if not place.is_dir():
-        one = _look(root, Path(os.path.relpath(place, root)).as_posix(), follow=True)
+        one = _read_file_info(root, Path(os.path.relpath(place, root)).as_posix(), follow=True)
         if one is not None:
             yield one
         return
@@ -88,10 +88,10 @@ def below(place: Path, root: Path) -> Iterator[LocalFile]:
         for name in [*files, *links]:
             if name == ".env":
                 continue
-            yield from _looks(root, Path(os.path.relpath(os.path.join(parent, name), root)).as_posix())
+            yield from _files_at(root, Path(os.path.relpath(os.path.join(parent, name), root)).as_posix())
 
 
-def _looks(root: Path, path: str, within: frozenset[str] = frozenset()) -> Iterator[LocalFile]:
+def _files_at(root: Path, path: str, within: frozenset[str] = frozenset()) -> Iterator[LocalFile]:
     """The file at a path; of a link to a folder that lies elsewhere, the files in that folder, by the link's name.
 
     Args:
@@ -99,13 +99,13 @@ def _looks(root: Path, path: str, within: frozenset[str] = frozenset()) -> Itera
         path: A path in it.
         within: The real paths of linked folders that it is in.
     """
-    one = _look(root, path)
+    one = _read_file_info(root, path)
     if one is not None:
         yield one
         return
     full = os.path.join(root, path)
     real = os.path.realpath(full)
-    if not os.path.islink(full) or not os.path.isdir(real) or _holds(real, [os.path.realpath(root), *within]):
+    if not os.path.islink(full) or not os.path.isdir(real) or _contains_any(real, [os.path.realpath(root), *within]):
         return
     with contextlib.suppress(OSError):
         for entry in sorted(os.scandir(real), key=lambda entry: entry.name):
@@ -121,10 +121,10 @@ def _in_linked(root: Path, path: str, within: frozenset[str]) -> Iterator[LocalF
             for entry in sorted(os.listdir(full)):
                 yield from _in_linked(root, f"{path}/{entry}", within)
         return
-    yield from _looks(root, path, within)
+    yield from _files_at(root, path, within)
 
 
-def _holds(folder: str, others: Iterable[str]) -> bool:
+def _contains_any(folder: str, others: Iterable[str]) -> bool:
     """Whether one of the others is a folder or lies in it: what it holds would have no end."""
     return any(os.path.join(other, "").startswith(os.path.join(folder, "")) for other in others)
 
@@ -134,7 +134,7 @@ def _is_environment(parent: str, name: str) -> bool:
     return os.path.isfile(os.path.join(parent, name, "pyvenv.cfg"))
 
 
-def _look(root: Path, path: str, follow: bool = False) -> LocalFile | None:
+def _read_file_info(root: Path, path: str, follow: bool = False) -> LocalFile | None:
     full = os.path.join(root, path)
     try:
         seen = os.lstat(full)
@@ -153,14 +153,14 @@ def _look(root: Path, path: str, follow: bool = False) -> LocalFile | None:
     return LocalFile(path, full, seen.st_size, seen.st_mtime_ns, stat.S_IMODE(seen.st_mode))
 
 
-def _listed(project: Path) -> list[str]:
+def _list_paths(project: Path) -> list[str]:
     if shutil.which("git") is None:
         return _without_git(project)
     arguments = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     done = _git(["git", *arguments], project)
     if done.returncode:
         # No repository, or one that git does not trust: the same rules, from a repository of our own.
-        done = _as_if_new(project, arguments)
+        done = _list_without_repository(project, arguments)
     if done.returncode:
         word = (os.fsdecode(done.stderr).strip().splitlines() or ["git does not say why"])[-1]
         raise UserError(f"The project's files cannot be listed: {word}.", f"See: git -C {project} status")
@@ -170,22 +170,22 @@ def _listed(project: Path) -> list[str]:
         inner = project / path
         if inner.is_dir() and not inner.is_symlink():
             # A submodule, or a repository in this one: git names its folder alone.
-            found.update(dict.fromkeys(f"{path}/{one}" for one in _inside(inner, arguments)))
+            found.update(dict.fromkeys(f"{path}/{one}" for one in _list_submodule(inner, arguments)))
         else:
             found[path] = None
     return list(found)
 
 
-def _inside(folder: Path, arguments: list[str]) -> list[str]:
+def _list_submodule(folder: Path, arguments: list[str]) -> list[str]:
     """What git would track in a submodule or a repository of its own."""
     if (folder / ".git").exists():
-        return _listed(folder)
+        return _list_paths(folder)
     # A submodule that was not fetched; what lies there all the same belongs to no repository.
-    done = _as_if_new(folder, arguments)
+    done = _list_without_repository(folder, arguments)
     return [os.fsdecode(name) for name in done.stdout.split(b"\0") if name and not name.endswith(b"/")]
 
 
-def _as_if_new(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[bytes]:
+def _list_without_repository(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[bytes]:
     """What git would say of a folder if it were a repository in which nothing is tracked yet."""
     with scratch_folder() as empty:
         _git(["git", "init", "-q", "--bare", str(empty)], folder)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..interrupts import handling_signals
 from . import frames
-from .session import Lost, Session
+from .session import ConnectionLost, Session
 
 #: How often Ctrl-C is passed on before this command gives up on the task.
 _PATIENCE = 3
@@ -124,7 +124,7 @@ class LocalTerminal:
                 # The rest is for the task, once it is there again.
                 continue
             if typed:
-                with contextlib.suppress(Lost):
+                with contextlib.suppress(ConnectionLost):
                     self.session.send_raw(frames.frame(frames.TYPED, typed))
                     typed = b""
 

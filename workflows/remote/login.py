@@ -26,8 +26,8 @@ from ..terminal import printable
 from .address import Address
 from .identities import Identities, Identity
 from .key_files import CERTIFICATE, NeedsPassphrase, NotAKey
-from .passphrases import NobodyToAsk, Passphrases
-from .refusals import LoginFailed
+from .login_failed import LoginFailed
+from .passphrases import NoPassphrase, Passphrases
 from .ssh_agent import AgentError
 
 #: Seconds for each of the server's answers.
@@ -36,7 +36,7 @@ _RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
 _SHOWN = 6
 
 
-class TooMany(Exception):
+class TooManyKeys(Exception):
     """The server has ended the login because of the number of keys that were tried."""
 
 
@@ -62,40 +62,40 @@ class Login:
             LoginFailed: The server does not let us in.
             TooMany: It has ended the connection, and there are keys that were not tried.
         """
-        talk = _Talk(transport)
-        transport.auth_handler = talk
+        authentication = _Authentication(transport)
+        transport.auth_handler = authentication
         found = Identities.of(self._address)
         try:
-            self._log_in(talk, transport, found)
+            self._log_in(authentication, transport, found)
         finally:
             found.close()
 
-    def _log_in(self, talk: _Talk, transport: Any, found: Identities) -> None:
+    def _log_in(self, authentication: _Authentication, transport: Any, found: Identities) -> None:
         before = {one.blob for one in self._tried if one.blob}
         waiting = [one for one in found.found if one.blob not in before]
         try:
-            talk.begin(self._address.user)
-            answer = talk.request("none")
+            authentication.begin(self._address.user)
+            answer = authentication.request("none")
             methods = answer.methods
             while answer.kind == "refused" and "publickey" in methods and waiting:
                 one = waiting.pop(0)
-                answer = self._offer(talk, transport, one, found)
+                answer = self._offer(authentication, transport, one, found)
                 methods = answer.methods or methods
                 if answer.kind == "partly":
                     # One that has done its part may not do the next.
                     answer.kind = "refused"
-        except _Ended as ended:
-            raise self._ended(transport, waiting, ended) from ended
+        except _ConnectionEnded as ended:
+            raise self._ended_error(transport, waiting, ended) from ended
         if answer.kind == "accepted":
             return
-        raise self._refused(methods, talk.partly, found)
+        raise self._refusal_error(methods, authentication.partly, found)
 
-    def _offer(self, talk: _Talk, transport: Any, one: Identity, found: Identities) -> _Answer:
+    def _offer(self, authentication: _Authentication, transport: Any, one: Identity, found: Identities) -> _Answer:
         """Try a key; how the server answers."""
         algorithm = _algorithm(transport, one)
         if one.blob and not one.ready:
             self._tried.append(one)
-            answer = talk.request("publickey", (False, algorithm, one.blob))
+            answer = authentication.request("publickey", (False, algorithm, one.blob))
             if answer.kind != "would do":
                 return answer
         while True:
@@ -105,8 +105,8 @@ class Login:
                 break
             except NeedsPassphrase:
                 try:
-                    self._passphrases.ask(path)
-                except NobodyToAsk as nobody:
+                    self._passphrases.prompt(path)
+                except NoPassphrase as nobody:
                     self._locked.append(NotAKey(nobody.problem, nobody.remedy))
                     return _Answer("refused")
             except NotAKey as error:
@@ -119,7 +119,7 @@ class Login:
             algorithm = _algorithm(transport, Identity(one.label, blob))
         if one.kind.startswith("sk-") and sys.stderr.isatty():
             sys.stderr.write(f"Confirm that it is you: touch the security key of {printable(one.label)}.\n")
-        data = talk.to_sign(algorithm, blob)
+        data = authentication.to_sign(algorithm, blob)
         try:
             signature = signs(data, algorithm.replace(CERTIFICATE, ""))
         except AgentError as error:
@@ -129,13 +129,13 @@ class Login:
             return _Answer("refused")
         if one not in self._tried:
             self._tried.append(one)
-        return talk.request("publickey", (True, algorithm, blob, signature))
+        return authentication.request("publickey", (True, algorithm, blob, signature))
 
-    def _ended(self, transport: Any, waiting: list[Identity], ended: _Ended) -> Exception:
-        where, told = self._address.place, getattr(transport, "told", "")
-        if "too many" in told.lower():
+    def _ended_error(self, transport: Any, waiting: list[Identity], ended: _ConnectionEnded) -> Exception:
+        where, named = self._address.place, getattr(transport, "disconnect_message", "")
+        if "too many" in named.lower():
             if waiting:
-                return TooMany()
+                return TooManyKeys()
             return LoginFailed(
                 f"{where} ends the login after {len(self._tried)} keys, none of which it takes for "
                 f"{self._address.user}: {self._names()}.",
@@ -146,13 +146,13 @@ class Login:
                 f"{where} has not answered within {ANSWER_SECONDS:.0f} s while {self._address.user} logged in.",
                 "Run it again; if it stays so, see the SSH server's log there.",
             )
-        said = f": {printable(told)}" if told else ", and does not say why"
+        reason = f": {printable(named)}" if named else ", and does not say why"
         return LoginFailed(
-            f"{where} has ended the connection while {self._address.user} logged in{said}.",
-            f"See the SSH server's log there{self._tried_in_words()}.",
+            f"{where} has ended the connection while {self._address.user} logged in{reason}.",
+            f"See the SSH server's log there{self._tried_text()}.",
         )
 
-    def _refused(self, methods: list[str], partly: bool, found: Identities) -> LoginFailed:
+    def _refusal_error(self, methods: list[str], partly: bool, found: Identities) -> LoginFailed:
         where, user = self._address.place, self._address.user
         wanted = ", ".join(printable(one) for one in methods) or "nothing that it names"
         if partly:
@@ -187,11 +187,11 @@ class Login:
         more = len(self._tried) - _SHOWN
         return ", ".join(names) + (f" and {more} more" if more > 0 else "")
 
-    def _tried_in_words(self) -> str:
+    def _tried_text(self) -> str:
         return f"; tried: {self._names()}" if self._tried else ""
 
 
-class _Ended(Exception):
+class _ConnectionEnded(Exception):
     """The server has ended the connection, or has not answered."""
 
     def __init__(self, *, silent: bool = False) -> None:
@@ -206,7 +206,7 @@ class _Answer:
         self.kind, self.methods = kind, methods or []
 
 
-class _Talk(AuthHandler):  # type: ignore[misc]
+class _Authentication(AuthHandler):  # type: ignore[misc]
     """The messages of RFC 4252 on a paramiko transport, one question and its answer at a time."""
 
     def __init__(self, transport: Any) -> None:
@@ -276,7 +276,7 @@ class _Talk(AuthHandler):  # type: ignore[misc]
 
     def _send(self, message: Any) -> _Answer:
         if not self.transport.is_active():
-            raise _Ended
+            raise _ConnectionEnded
         self.transport._send_message(message)
         deadline = time.monotonic() + ANSWER_SECONDS
         while True:
@@ -285,12 +285,12 @@ class _Talk(AuthHandler):  # type: ignore[misc]
                 answer = self._answers.get(timeout=0.5)
             except queue.Empty:
                 if not self.transport.is_active():
-                    raise _Ended from None
+                    raise _ConnectionEnded from None
                 if time.monotonic() > deadline:
-                    raise _Ended(silent=True) from None
+                    raise _ConnectionEnded(silent=True) from None
                 continue
             if answer is None:
-                raise _Ended
+                raise _ConnectionEnded
             return answer
 
 
@@ -299,7 +299,7 @@ def _algorithm(transport: Any, one: Identity) -> str:
     kind = one.kind
     if kind.removesuffix(CERTIFICATE) != "ssh-rsa":
         return kind
-    told = transport.server_extensions.get("server-sig-algs", b"")
-    taken = told.decode(errors="replace").split(",") if told else [_RSA[0]]
+    named = transport.server_extensions.get("server-sig-algs", b"")
+    taken = named.decode(errors="replace").split(",") if named else [_RSA[0]]
     best = next((name for name in _RSA if name in taken), _RSA[0])
     return best + (CERTIFICATE if kind.endswith(CERTIFICATE) else "")

@@ -13,7 +13,7 @@ from .key_files import load, public_blob
 _TIMES = 3
 
 
-class NobodyToAsk(UserError):
+class NoPassphrase(UserError):
     """There is no terminal, or the passphrase has been wrong too often."""
 
 
@@ -26,13 +26,13 @@ class Passphrases:
 
     def __init__(self, known: dict[str, str]) -> None:
         self._known = known
-        self._asked: dict[str, int] = {}
+        self._prompts: dict[str, int] = {}
 
     def known(self, path: str) -> str | None:
         """A key's passphrase, where one was given; it may be wrong."""
         return self._known.get(path)
 
-    def ask(self, path: str) -> None:
+    def prompt(self, path: str) -> None:
         """Ask for a key's passphrase, again where the one before was wrong.
 
         Raises:
@@ -41,18 +41,18 @@ class Passphrases:
         import getpass
 
         if not sys.stdin.isatty():
-            raise NobodyToAsk(
+            raise NoPassphrase(
                 f"The key {path} is encrypted, and there is no terminal to ask for its passphrase.",
                 f"Give it to the agent first: ssh-add {shlex.quote(path)}",
             )
         if path in self._known:
             sys.stderr.write("That is not its passphrase.\n")
-        if self._asked.get(path, 0) >= _TIMES:
+        if self._prompts.get(path, 0) >= _TIMES:
             self._known.pop(path, None)
-            raise NobodyToAsk(
+            raise NoPassphrase(
                 f"The passphrase of {path} is not right.", f"Run it again, or: ssh-add {shlex.quote(path)}"
             )
-        self._asked[path] = self._asked.get(path, 0) + 1
+        self._prompts[path] = self._prompts.get(path, 0) + 1
         self._known[path] = getpass.getpass(f"Passphrase of {printable(path)}: ")
 
     def public_half(self, path: str) -> bytes:

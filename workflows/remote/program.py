@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..settings import packaged_defaults
 from ..version import __version__
-from .local_files import LocalFile, below
+from .local_files import LocalFile, files_below
 
 #: The name under which the program is installed.
 DISTRIBUTION = "azureml-debug"
@@ -45,7 +45,7 @@ class Program:
         return "files-" + found.hexdigest()[:12]
 
 
-def program(project: Path) -> Program:
+def describe_program(project: Path) -> Program:
     """This program, for a project that is going to another machine.
 
     Raises:
@@ -64,20 +64,20 @@ def program(project: Path) -> Program:
     package = Path(__file__).resolve().parents[1]
     if package.parent == project.resolve():
         return Program(__version__, requirements, ())
-    return Program(__version__, requirements, tuple(_files(package)))
+    return Program(__version__, requirements, tuple(_program_files(package)))
 
 
-def _files(package: Path) -> list[LocalFile]:
-    found = {one.path: one for one in below(package, package.parent) if _wanted(one)}
+def _program_files(package: Path) -> list[LocalFile]:
+    found = {one.path: one for one in files_below(package, package.parent) if _is_needed(one)}
     defaults = packaged_defaults()
     if not defaults.is_relative_to(package):
         # A clone: what a wheel has inside lies beside the package.
         for name in ("env", "examples"):
-            for one in below(defaults / name, defaults):
+            for one in files_below(defaults / name, defaults):
                 path = f"{package.name}/_defaults/{one.path}"
                 found[path] = LocalFile(path, one.full, one.size, one.time, one.mode, one.link)
     return [found[path] for path in sorted(found)]
 
 
-def _wanted(one: LocalFile) -> bool:
+def _is_needed(one: LocalFile) -> bool:
     return not one.path.endswith((".pyc", ".pyo")) and os.path.basename(one.path) != ".DS_Store"

@@ -38,7 +38,7 @@ def start_proxy(address: Address) -> Any:
     Raises:
         UserError: A name in it would mean something else to the shell.
     """
-    command = _filled_in(address)
+    command = _expand_command(address)
     if os.name == "nt":
         import paramiko
 
@@ -53,7 +53,7 @@ def start_proxy(address: Address) -> Any:
     return proxy
 
 
-def _filled_in(address: Address) -> str:
+def _expand_command(address: Address) -> str:
     """The command with what stands for the machine filled in."""
     values = {
         "%": "%",

@@ -14,7 +14,7 @@ from ..deployments import overlay
 from ..paths import absolute
 from ..settings import Settings
 from ..settings_table import BY_FIELD
-from .places import Places
+from .remote_paths import RemotePaths
 
 #: How the value of a task's flag names something on this machine.
 PATH, NAMED, LOCATION, MAYBE, FORM = "path", "name=path", "file:line", "path or name", "name=@path"
@@ -28,7 +28,7 @@ _ALWAYS = ("engine", "image_tag", "container_name", "debug_timeout")
 
 
 @dataclass(frozen=True)
-class Typed:
+class TypedTask:
     """One task as it was typed.
 
     Attributes:
@@ -64,33 +64,33 @@ class Typed:
         return [name for name in dict.fromkeys(own) if not name.startswith("remote_") and name != "service_env"]
 
 
-def named(typed: Typed, settings: Settings, places: Places) -> None:
+def include_named_files(typed: TypedTask, settings: Settings, paths: RemotePaths) -> None:
     """Find what the task names on this machine, so that it travels."""
     for name, value in _named_settings(typed, settings):
         if name == "score_script" and value.is_file():
             # A service runs the folder of its script, unless another one is named.
-            places.carry_code(settings.source_root)
+            paths.include_code(settings.source_root)
         elif name.endswith(("_env", "source_directory")) and value.is_dir():
-            places.carry_code(value)
+            paths.include_code(value)
         elif value.exists():
-            places.carry(value)
+            paths.include(value)
     for name, kind in typed.kinds.items():
-        for text in _texts(typed.values.get(name)):
+        for text in _as_list(typed.values.get(name)):
             path = _path_in(text, kind)
             if path is not None:
-                places.carry(path)
+                paths.include(path)
     job = typed.values.get("job")
     if typed.name in ("experiment.run", "experiment.debug") and job is None:
-        _experiment(typed, places)
+        _include_experiment(typed, paths)
     if settings.deployment is not None and (typed.name.startswith("deploy.") or typed.name == "vscode.setup"):
-        _deployment(typed, settings, places)
+        _include_deployment(typed, settings, paths)
     if job is not None:
-        _pipeline(typed, absolute(str(job)), True, places)
+        _include_pipeline(typed, absolute(str(job)), True, paths)
     if typed.name in ("pipeline.submit", "pipeline.debug", "vscode.setup"):
-        _pipeline(typed, settings.pipeline_file, "pipeline_file" in settings.set_by, places)
+        _include_pipeline(typed, settings.pipeline_file, "pipeline_file" in settings.set_by, paths)
 
 
-def _named_settings(typed: Typed, settings: Settings) -> list[tuple[str, Path]]:
+def _named_settings(typed: TypedTask, settings: Settings) -> list[tuple[str, Path]]:
     return [
         (name, getattr(settings, name))
         for name in typed.handed
@@ -101,28 +101,28 @@ def _named_settings(typed: Typed, settings: Settings) -> list[tuple[str, Path]]:
     ]
 
 
-def _experiment(typed: Typed, places: Places) -> None:
+def _include_experiment(typed: TypedTask, paths: RemotePaths) -> None:
     """The data that an experiment's run configuration names: what is not in the project is typed for the task there."""
     from ..errors import UserError
     from ..experiments import catalog, runconfig
 
-    path = catalog.runconfig_path(places.project, str(typed.values["name"]))
+    path = catalog.runconfig_path(paths.project, str(typed.values["name"]))
     try:
         data = runconfig.read(path).data if path.is_file() else {}
     except UserError:
         # The task there says what is wrong with it.
         return
-    known = {text.partition("=")[0] for text in _texts(typed.values.get("data"))}
+    known = {text.partition("=")[0] for text in _as_list(typed.values.get("data"))}
     for name, place in data.items():
-        full = Path(os.path.abspath(places.project / place))
+        full = Path(os.path.abspath(paths.project / place))
         if name in known or not full.exists():
             continue
-        places.carry(full)
-        if not full.is_relative_to(places.project):
+        paths.include(full)
+        if not full.is_relative_to(paths.project):
             typed.values["data"].append(f"{name}={full}")
 
 
-def _deployment(typed: Typed, settings: Settings, places: Places) -> None:
+def _include_deployment(typed: TypedTask, settings: Settings, paths: RemotePaths) -> None:
     """What a deployment's file names; see that it can be read before anything is sent."""
     from ..errors import UserError
 
@@ -137,18 +137,18 @@ def _deployment(typed: Typed, settings: Settings, places: Places) -> None:
         return
     if found is None:
         return
-    inside = file.is_relative_to(places.project)
-    places.carry(file if inside else file.parent)
+    inside = file.is_relative_to(paths.project)
+    paths.include(file if inside else file.parent)
     code = [found.code] if found.code is not None else []
     others = [found.model.path] if found.model is not None else []
     if found.environment is not None:
         others += [path for path in (found.environment.conda_file, found.environment.build) if path is not None]
     for path in (*code, *others):
-        if path in code and path.is_relative_to(places.project):
-            places.carry_code(path)
-        elif path.is_relative_to(places.project):
-            places.carry(path)
-        elif not any(path.is_relative_to(place) for place in places.outside):
+        if path in code and path.is_relative_to(paths.project):
+            paths.include_code(path)
+        elif path.is_relative_to(paths.project):
+            paths.include(path)
+        elif not any(path.is_relative_to(place) for place in paths.outside):
             raise UserError(
                 f"{path}, which {file.name} names, lies outside the project's folder, so it has no such place on the "
                 "other machine.",
@@ -157,31 +157,31 @@ def _deployment(typed: Typed, settings: Settings, places: Places) -> None:
             )
 
 
-def _pipeline(typed: Typed, named: Path, own: bool, places: Places) -> None:
+def _include_pipeline(typed: TypedTask, named: Path, own: bool, paths: RemotePaths) -> None:
     """What a pipeline file and its components name; see that it can be read before anything is sent.
 
     Args:
         typed: The task.
         named: The file.
         own: Whether it is the person's own, not the program's example.
-        places: Takes what travels.
+        paths: Takes what travels.
     """
     from ..errors import UserError
     from ..pipelines import python_file
     from ..pipelines.reader import load_pipeline
 
-    replaced = dict(text.split("=", 1) for text in _texts(typed.values.get("input")) if "=" in text)
+    replaced = dict(text.split("=", 1) for text in _as_list(typed.values.get("input")) if "=" in text)
     # Whether a workspace's data can be had is for the other machine to say.
-    only, skip = (tuple(_texts(typed.values.get(name))) for name in ("step", "skip"))
-    pipeline = load_pipeline(named, replaced, project=places.project, only=only, skip=skip, brought=True)
+    only, skip = (tuple(_as_list(typed.values.get(name))) for name in ("step", "skip"))
+    pipeline = load_pipeline(named, replaced, project=paths.project, only=only, skip=skip, brought=True)
     in_python = python_file.named(named)
     if in_python is not None:
         # With the modules and the component files beside it; the SDK builds it there.
-        places.carry_code(in_python.file.parent)
-    elif named.is_relative_to(places.project):
-        places.carry(named)
+        paths.include_code(in_python.file.parent)
+    elif named.is_relative_to(paths.project):
+        paths.include(named)
     elif own:
-        places.carry(named.parent)
+        paths.include(named.parent)
     for step in pipeline.steps:
         found = [(entry.path, entry.file, entry.line) for entry in step.inputs.values() if entry.path is not None]
         code = [step.code] if step.code is not None else []
@@ -193,12 +193,12 @@ def _pipeline(typed: Typed, named: Path, own: bool, places: Places) -> None:
             ]
         typed_paths = {Path(os.path.abspath(text)) for text in replaced.values()}
         for path, file, line in found:
-            if (path in code or path in step.includes) and path.is_relative_to(places.project):
-                places.carry_code(path)
+            if (path in code or path in step.includes) and path.is_relative_to(paths.project):
+                paths.include_code(path)
                 continue
-            if path in typed_paths or path.is_relative_to(places.project):
-                places.carry(path)
-            elif not any(path.is_relative_to(place) for place in places.outside) and own:
+            if path in typed_paths or path.is_relative_to(paths.project):
+                paths.include(path)
+            elif not any(path.is_relative_to(place) for place in paths.outside) and own:
                 raise UserError(
                     f"{path} lies outside the project's folder, so it has no such place on the other machine.",
                     "Move it into the project, or replace the input: --input NAME=PATH",
@@ -207,7 +207,7 @@ def _pipeline(typed: Typed, named: Path, own: bool, places: Places) -> None:
                 )
 
 
-def _texts(value: Any) -> list[str]:
+def _as_list(value: Any) -> list[str]:
     if value is None:
         return []
     return [str(one) for one in value] if isinstance(value, list) else [str(value)]
@@ -232,7 +232,7 @@ def _path_in(text: str, kind: str) -> Path | None:
     return None
 
 
-def argv(typed: Typed, places: Places) -> list[str]:
+def remote_arguments(typed: TypedTask, paths: RemotePaths) -> list[str]:
     """What follows the command there; the project's folder there has to be known."""
     words = [typed.name]
     given = list(takewhile(lambda name: typed.values[name] is not None, typed.positional))
@@ -249,55 +249,55 @@ def argv(typed: Typed, places: Places) -> list[str]:
             words.append(flag if value else f"--no-{flag[2:]}")
             continue
         kind = typed.kinds.get(name)
-        words += [f"{flag}={_translated(text, kind, places)}" for text in _texts(value)]
+        words += [f"{flag}={_with_remote_path(text, kind, paths)}" for text in _as_list(value)]
     for name, text in typed.flags.items():
         if name == "service_env":
             continue
         kind = PATH if BY_FIELD[name].path else None
-        words.append(f"{BY_FIELD[name].flag}={_translated(text, kind, places)}")
+        words.append(f"{BY_FIELD[name].flag}={_with_remote_path(text, kind, paths)}")
     if typed.as_json:
         words.append("--json")
-    words += [_translated(str(typed.values[name]), typed.kinds.get(name), places) for name in given]
+    words += [_with_remote_path(str(typed.values[name]), typed.kinds.get(name), paths) for name in given]
     words += last
     if typed.remainder is not None:
         words += ["--", *typed.remainder]
     return words
 
 
-def _translated(text: str, kind: str | None, places: Places) -> str:
+def _with_remote_path(text: str, kind: str | None, paths: RemotePaths) -> str:
     if kind is None:
         return text
     path = _path_in(text, kind)
     if path is None:
         return text
     if kind == NAMED:
-        return f"{text.partition('=')[0]}={places.there(path)}"
+        return f"{text.partition('=')[0]}={paths.to_remote(path)}"
     if kind == FORM:
-        return f"{text.partition('=@')[0]}=@{places.there(path)}"
+        return f"{text.partition('=@')[0]}=@{paths.to_remote(path)}"
     if kind == LOCATION:
-        return f"{places.there(path)}:{text.rpartition(':')[2]}"
-    return places.there(path)
+        return f"{paths.to_remote(path)}:{text.rpartition(':')[2]}"
+    return paths.to_remote(path)
 
 
-def environ(typed: Typed, settings: Settings, places: Places) -> dict[str, str]:
+def remote_environment(typed: TypedTask, settings: Settings, paths: RemotePaths) -> dict[str, str]:
     """The settings of this machine that the task there needs, as environment variables, and those for a service."""
     found = {}
     if _VARIABLES in typed.values:
         from ..flows import variables
 
         # On a command line there, they would be shown to whoever lists processes.
-        found[variables.HANDED] = variables.handed(variables.named(settings, _texts(typed.values[_VARIABLES])))
+        found[variables.HANDED] = variables.handed(variables.named(settings, _as_list(typed.values[_VARIABLES])))
     for name in typed.handed:
         setting = BY_FIELD[name]
         if name not in settings.set_by or name in typed.flags or name in overlay.overruled_settings(settings):
             continue
         value = getattr(settings, name)
         if value is not None:
-            found[setting.variable] = places.there(value) if setting.path else str(value)
+            found[setting.variable] = paths.to_remote(value) if setting.path else str(value)
     return found
 
 
-def folder(places: Places) -> str:
+def working_directory(paths: RemotePaths) -> str:
     """The current folder there."""
     here = Path.cwd()
-    return places.there(here) if here.is_relative_to(places.project) else places.root
+    return paths.to_remote(here) if here.is_relative_to(paths.project) else paths.root

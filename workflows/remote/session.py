@@ -11,7 +11,7 @@ from typing import Any
 from ..command_log import LOGGER
 from ..errors import UserError
 from ..received import Refused, display_text, sent_by
-from . import answers, frames, starting
+from . import bootstrap, frames, messages
 from .address import Address
 from .connection import close_connection, open_connection
 
@@ -29,7 +29,7 @@ EXIT_SECONDS = 3.0
 _DETAILS = 40
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """The connection is gone."""
 
 
@@ -38,7 +38,7 @@ class _EndedEarly(UserError):
 
     def __init__(self, problem: str, remedy: str, said: str) -> None:
         super().__init__(problem, remedy)
-        self.said = said
+        self.output = said
 
 
 class Mismatch(Exception):
@@ -60,26 +60,26 @@ class Session:
         self.address = address
         self._buffer = bytearray()
         #: What was said beside the frames: a shell's start-up files may print anything.
-        self._complaint = bytearray()
+        self._stray_output = bytearray()
         #: The first words that are still to come from there, in their order.
-        self._awaited = [starting.GREETING, frames.GREETING]
-        self._told = time.monotonic()
+        self._expected_greetings = [bootstrap.GREETING, frames.GREETING]
+        self._last_keepalive = time.monotonic()
         #: One frame after the other: what is typed is sent by a thread of its own.
         self._sending = threading.Lock()
         try:
             self._channel = connection.transport.open_session(timeout=ANSWER_SECONDS)
-            self._channel.exec_command(starting.COMMAND)
+            self._channel.exec_command(bootstrap.COMMAND)
         except Exception as error:
             raise UserError(
                 f"{address} accepts the login, but starts no program: {error}.",
                 "See what: ssh with the same host, port and key.",
             ) from error
         with sent_by(str(address)):
-            self._wait_for_the_shell()
-            with contextlib.suppress(Lost):
+            self._wait_for_shell()
+            with contextlib.suppress(ConnectionLost):
                 # Where it has ended already, what it has said tells why.
-                self.send_raw(starting.script(address.python))
-            self.hello: dict[str, Any] = answers.HELLO(self.message(ANSWER_SECONDS), "its first message")
+                self.send_raw(bootstrap.script(address.python))
+            self.hello: dict[str, Any] = messages.HELLO(self.message(ANSWER_SECONDS), "its first message")
 
     @classmethod
     def open(cls, address: Address, passphrases: dict[str, str], say: Callable[[str], None] | None = None) -> Session:
@@ -98,7 +98,7 @@ class Session:
         LOGGER.info("ssh %s: connected after %.3f s", address, time.perf_counter() - begun)
         try:
             return cls(connection, address)
-        except Lost as error:
+        except ConnectionLost as error:
             close_connection(connection)
             raise UserError(f"The connection to {address} was lost as soon as it was made.", "Run it again.") from error
         except BaseException:
@@ -111,10 +111,10 @@ class Session:
             self._channel.close()
         close_connection(self.connection)
 
-    def alive(self) -> None:
+    def send_keepalive(self) -> None:
         """Now and then, while waiting: tell the other side that this one is still there."""
-        if time.monotonic() - self._told > ALIVE_SECONDS:
-            self._told = time.monotonic()
+        if time.monotonic() - self._last_keepalive > ALIVE_SECONDS:
+            self._last_keepalive = time.monotonic()
             self.send(alive=True)
 
     # Frames
@@ -129,7 +129,7 @@ class Session:
             with self._sending:
                 self._channel.sendall(data)
         except (OSError, EOFError) as error:
-            raise Lost from error
+            raise ConnectionLost from error
 
     def send(self, **value: Any) -> None:
         """Send a message."""
@@ -144,7 +144,7 @@ class Session:
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
-            if not self._awaited and len(self._buffer) >= frames.HEADER.size:
+            if not self._expected_greetings and len(self._buffer) >= frames.HEADER.size:
                 kind, length = frames.HEADER.unpack_from(self._buffer)
                 length = frames.length(kind, length)
                 if len(self._buffer) >= frames.HEADER.size + length:
@@ -169,83 +169,83 @@ class Session:
         except TimeoutError:
             return False
         except (OSError, EOFError) as error:
-            raise Lost from error
+            raise ConnectionLost from error
         if self._channel.recv_stderr_ready():
-            self._complain(self._channel.recv_stderr(65536))
+            self._keep_stray_output(self._channel.recv_stderr(65536))
         if not data:
-            self._ended()
+            self._raise_for_end()
         self._buffer += data
-        if self._awaited:
-            self._look_for_greeting()
+        if self._expected_greetings:
+            self._find_greeting()
         return True
 
-    def _wait_for_the_shell(self) -> None:
+    def _wait_for_shell(self) -> None:
         """See that the login shell has run our command, before anything is sent to it.
 
         Raises:
             UserError: It has not, and why.
         """
-        deadline = time.monotonic() + starting.SHELL_SECONDS
-        while self._awaited[0] == starting.GREETING:
+        deadline = time.monotonic() + bootstrap.SHELL_SECONDS
+        while self._expected_greetings[0] == bootstrap.GREETING:
             if not self._receive(deadline):
-                self._explain_the_shell()
+                self._explain_shell()
 
-    def _explain_the_shell(self) -> None:
+    def _explain_shell(self) -> None:
         """End the input, and tell from what comes of it what the login shell has been waiting for."""
         with contextlib.suppress(OSError, EOFError):
             self._channel.shutdown_write()
         remedy = "Have its start-up files (~/.bashrc and the like) do that on terminals only: [ -t 0 ] || return"
         began = f"{self.address} accepts the login, but its login shell runs no command"
-        deadline = time.monotonic() + starting.ENDED_SECONDS
+        deadline = time.monotonic() + bootstrap.ENDED_SECONDS
         try:
-            while self._awaited[0] == starting.GREETING:
+            while self._expected_greetings[0] == bootstrap.GREETING:
                 if not self._receive(deadline):
-                    said = self._last_words(bytes(self._buffer))
-                    reason = f"nothing has come of it for {starting.SHELL_SECONDS:.0f} s{f' ({said})' if said else ''}"
+                    said = self._stray_text(bytes(self._buffer))
+                    reason = f"nothing has come of it for {bootstrap.SHELL_SECONDS:.0f} s{f' ({said})' if said else ''}"
                     raise UserError(f"{began}: {reason}.", "See what it does: ssh with the same host, port and key.")
         except _EndedEarly as ended:
-            said = f" ({ended.said})" if ended.said else ""
+            said = f" ({ended.output})" if ended.output else ""
             raise UserError(
                 f"{began}: a start-up file puts another program in its place, such as exec fish or bash -l{said}.",
                 remedy,
             ) from ended
         raise UserError(f"{began}: a start-up file waits for input, as `read` does.", remedy)
 
-    def _last_words(self, more: bytes = b"") -> str:
-        text = (bytes(self._complaint) + more).decode(errors="replace").strip()
+    def _stray_text(self, more: bytes = b"") -> str:
+        text = (bytes(self._stray_output) + more).decode(errors="replace").strip()
         return display_text(text, "its last words", _COMPLAINT_BYTES)
 
-    def _look_for_greeting(self) -> None:
+    def _find_greeting(self) -> None:
         """Leave out what the login shell has printed before the first words of ours."""
-        first = self._awaited[0]
+        first = self._expected_greetings[0]
         at = self._buffer.find(first)
         if at >= 0:
-            del self._awaited[0]
-            self._complain(self._buffer[:at])
+            del self._expected_greetings[0]
+            self._keep_stray_output(self._buffer[:at])
             del self._buffer[: at + len(first)]
-            if self._awaited and self._buffer:
-                self._look_for_greeting()
+            if self._expected_greetings and self._buffer:
+                self._find_greeting()
         elif len(self._buffer) > _SHELL_BYTES:
             raise Refused("more than a megabyte before this program's helper had said a word")
 
-    def _complain(self, data: bytes | bytearray) -> None:
+    def _keep_stray_output(self, data: bytes | bytearray) -> None:
         """Keep the end of what is said beside the frames."""
-        self._complaint += data
-        del self._complaint[:-_COMPLAINT_BYTES]
+        self._stray_output += data
+        del self._stray_output[:-_COMPLAINT_BYTES]
 
-    def _ended(self) -> None:
+    def _raise_for_end(self) -> None:
         """The agent has ended: because of the connection, or by itself."""
-        if self._awaited:
-            self._complain(self._buffer)
+        if self._expected_greetings:
+            self._keep_stray_output(self._buffer)
         # The exit code comes after the last output, if there is still a connection that it can come through.
         if self.connection.transport.is_active() and self._channel.status_event.wait(EXIT_SECONDS):
             code = self._channel.recv_exit_status()
             while data := self._channel.recv_stderr(65536):
-                self._complain(data)
-            text = self._last_words()
-            if code == starting.NO_PYTHON and self._awaited == [frames.GREETING]:
-                raise self._no_python(text)
-            if self._awaited:
+                self._keep_stray_output(data)
+            text = self._stray_text()
+            if code == bootstrap.NO_PYTHON and self._expected_greetings == [frames.GREETING]:
+                raise self._no_python_error(text)
+            if self._expected_greetings:
                 why = text or f"its shell has ended with {code}"
                 raise _EndedEarly(
                     f"{self.address} accepts the login, but starts no program: {why}.",
@@ -258,9 +258,9 @@ class Session:
                     "See the lines above; if they do not help you, please report them.",
                     details=text.splitlines()[-15:],
                 )
-        raise Lost
+        raise ConnectionLost
 
-    def _no_python(self, text: str) -> UserError:
+    def _no_python_error(self, text: str) -> UserError:
         # A start-up file may have said something before; the script's own line is the last.
         found = text.rpartition("\n")[2]
         if self.address.python:
@@ -283,7 +283,7 @@ class Session:
         """
         got = self.frame(seconds)
         if got is None:
-            raise Lost
+            raise ConnectionLost
         if got[0] != frames.MESSAGE:
             raise Refused("something else where a message has to come")
         return frames.read(got[1])
@@ -302,10 +302,10 @@ class Session:
             Refused: One is not what it has to be.
         """
         details: list[str] = []
-        for _count in range(answers.MESSAGES):
+        for _count in range(messages.MESSAGES):
             answer = self.message(seconds or ANSWER_SECONDS)
-            aside = next((one for one in answers.ASIDE if one in answer), None)
-            said: Any = answers.ASIDE[aside](answer[aside], f"a `{aside}`") if aside else None
+            aside = next((one for one in messages.ASIDE if one in answer), None)
+            said: Any = messages.ASIDE[aside](answer[aside], f"a `{aside}`") if aside else None
             if aside == "details":
                 details = said[-_DETAILS:]
             elif aside == "failure":
@@ -316,16 +316,16 @@ class Session:
             elif aside == "line":
                 yield {"line": said}
             elif answer.get("done") is True:
-                yield {**answers.ANSWERS[do](answer, f"an answer to `{do}`"), "done": True}
+                yield {**messages.ANSWERS[do](answer, f"an answer to `{do}`"), "done": True}
                 return
             elif do == "get":
                 # What stands before a file's content.
-                yield answers.HEAD(answer, "a file")
+                yield messages.HEAD(answer, "a file")
             else:
                 raise Refused(f"something else where an answer to `{do}` has to come")
-        raise Refused(f"no answer to `{do}` in {answers.MESSAGES:,} messages")
+        raise Refused(f"no answer to `{do}` in {messages.MESSAGES:,} messages")
 
-    def ask(
+    def request(
         self,
         do: str,
         report: Callable[[str], None] = lambda line: None,
@@ -348,4 +348,4 @@ class Session:
             elif answer.get("done"):
                 LOGGER.info("ssh %s: %s after %.3f s", self.address, do, time.perf_counter() - begun)
                 return answer
-        raise Lost
+        raise ConnectionLost

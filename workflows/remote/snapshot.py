@@ -15,8 +15,8 @@ from ..settings import Settings
 from ..snapshots.reading import MOST_BYTES
 from . import fetch
 from .configurations import folder_here
-from .places import Places
-from .request import Typed
+from .remote_paths import RemotePaths
+from .request import TypedTask
 from .session import Session
 
 
@@ -26,16 +26,16 @@ class Snapshot:
     Args:
         settings: The settings here.
         console: Where steps show themselves.
-        places: Where the paths of the other machine are here.
-        told: What the task says of it.
+        paths: Where the paths of the other machine are here.
+        report: What the task says of it.
 
     Raises:
         Refused: It is no snapshot by its name.
     """
 
-    def __init__(self, settings: Settings, console: Console, places: Places, told: Mapping[str, Any]) -> None:
-        self._settings, self._console, self._places, self._told = settings, console, places, told
-        name = PurePosixPath(told["path"]).name
+    def __init__(self, settings: Settings, console: Console, paths: RemotePaths, report: Mapping[str, Any]) -> None:
+        self._settings, self._console, self._places, self._told = settings, console, paths, report
+        name = PurePosixPath(report["path"]).name
         if not (name.startswith("snapshot-") and name.endswith(".json")):
             raise Refused(f"a file that is no snapshot: {name[:80]}")
         self._folder = state_folder(settings.project, "remote", "snapshots")
@@ -51,11 +51,11 @@ class Snapshot:
         """
         with self._console.step("fetch") as step:
             shutil.rmtree(self._folder, ignore_errors=True)
-            wanted = [fetch.Wanted(self._told["path"], self._folder, self._name)]
+            wanted = [fetch.RemoteFile(self._told["path"], self._folder, self._name)]
             fetch.fetch(session, wanted, step.detail, MOST_BYTES)
             step.text = self._name
 
-    def open(self, typed: Typed) -> None:
+    def open(self, typed: TypedTask) -> None:
         """Have the editor here open it.
 
         Raises:

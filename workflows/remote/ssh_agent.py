@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from .key_files import string
+from .key_files import ssh_string
 
 #: Seconds for an agent's list, and for a signature that a person may have to confirm or to touch a key for.
 ANSWER_SECONDS, SIGN_SECONDS = 10.0, 90.0
@@ -67,14 +67,14 @@ class Agent:
         Raises:
             AgentError: It does not say.
         """
-        answer = self._ask(bytes([_LIST]), ANSWER_SECONDS)
+        answer = self._request(bytes([_LIST]), ANSWER_SECONDS)
         if answer[:1] != bytes([_LISTED]):
             raise AgentError(f"{self.path} does not list its keys")
         found, rest = [], answer[5:]
         try:
             for _number in range(struct.unpack_from(">I", answer, 1)[0]):
-                blob, rest = _taken(rest)
-                comment, rest = _taken(rest)
+                blob, rest = _split_string(rest)
+                comment, rest = _split_string(rest)
                 found.append(AgentKey(blob, comment.decode(errors="replace")))
         except struct.error as error:
             raise AgentError(f"{self.path} does not answer as an agent") from error
@@ -92,23 +92,25 @@ class Agent:
             AgentError: It will not sign: the person did not confirm it, or the agent is locked.
         """
         flags = _FLAGS.get(algorithm.replace("-cert-v01@openssh.com", ""), 0)
-        answer = self._ask(bytes([_SIGN]) + string(blob) + string(data) + struct.pack(">I", flags), SIGN_SECONDS)
+        answer = self._request(
+            bytes([_SIGN]) + ssh_string(blob) + ssh_string(data) + struct.pack(">I", flags), SIGN_SECONDS
+        )
         if answer[:1] != bytes([_SIGNED]):
             raise AgentError("it refuses to sign")
         try:
-            return _taken(answer[1:])[0]
+            return _split_string(answer[1:])[0]
         except struct.error as error:
             raise AgentError("it does not answer as an agent") from error
 
-    def _ask(self, request: bytes, seconds: float) -> bytes:
+    def _request(self, request: bytes, seconds: float) -> bytes:
         try:
             if hasattr(self._end, "settimeout"):
                 self._end.settimeout(seconds)
-            self._send(string(request))
-            (size,) = struct.unpack(">I", self._take(4))
+            self._send(ssh_string(request))
+            (size,) = struct.unpack(">I", self._receive(4))
             if size > _MOST_BYTES:
                 raise AgentError("it does not answer as an agent")
-            return self._take(size)
+            return self._receive(size)
         except TimeoutError as error:
             raise AgentError(f"it has not answered within {seconds:.0f} s") from error
         except OSError as error:
@@ -120,7 +122,7 @@ class Agent:
         else:
             self._end.send(data)
 
-    def _take(self, size: int) -> bytes:
+    def _receive(self, size: int) -> bytes:
         data = b""
         while len(data) < size:
             more = self._end.recv(size - len(data))
@@ -130,7 +132,7 @@ class Agent:
         return data
 
 
-def _taken(data: bytes) -> tuple[bytes, bytes]:
+def _split_string(data: bytes) -> tuple[bytes, bytes]:
     """The string at the start, and what follows it."""
     (size,) = struct.unpack_from(">I", data)
     if size > len(data) - 4:

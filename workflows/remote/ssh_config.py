@@ -40,7 +40,7 @@ class SshConfig:
     def __init__(self, host: str, user: str = "", port: int = 0) -> None:
         self._host = host
         self._options = [*(["-l", user] if user else []), *(["-p", str(port)] if port else [])]
-        self._values = self._ssh_g(*self._options) if shutil.which("ssh") else _paramiko(host)
+        self._values = self._run_ssh_g(*self._options) if shutil.which("ssh") else _paramiko(host)
 
     def first(self, name: str) -> str:
         """The first value of a keyword; empty where it has none."""
@@ -71,7 +71,7 @@ class SshConfig:
             "n": self._host,
             "p": str(port),
             "r": user,
-            "u": login(),
+            "u": local_user(),
         }
 
     def keys(self, tokens: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -144,12 +144,12 @@ class SshConfig:
     def _hash(self, tokens: Mapping[str, str]) -> str:
         """What %C stands for: what is in it depends on ssh's version, so ssh itself is asked."""
         if shutil.which("ssh"):
-            asked = self._ssh_g(*self._options, "-o", "UserKnownHostsFile=/%C").get("userknownhostsfile", [""])
+            asked = self._run_ssh_g(*self._options, "-o", "UserKnownHostsFile=/%C").get("userknownhostsfile", [""])
             if re.fullmatch(r"/[0-9a-f]+", asked[0]):
                 return asked[0][1:]
         return hashlib.sha1("".join(tokens[one] for one in "lhprj").encode(), usedforsecurity=False).hexdigest()
 
-    def _ssh_g(self, *options: str) -> dict[str, list[str]]:
+    def _run_ssh_g(self, *options: str) -> dict[str, list[str]]:
         """As OpenSSH itself resolves it, with ``Include`` and ``Match``."""
         own = configuration_file()
         # ssh looks for the home in the user's account, not in HOME.
@@ -159,8 +159,8 @@ class SshConfig:
             stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=30, check=False,
         )  # fmt: skip
         if done.returncode:
-            said = [line for line in done.stderr.strip().splitlines() if not line.startswith("Pseudo-terminal")]
-            word = (said or ["ssh does not say why"])[0].rstrip(".")
+            messages = [line for line in done.stderr.strip().splitlines() if not line.startswith("Pseudo-terminal")]
+            word = (messages or ["ssh does not say why"])[0].rstrip(".")
             raise UserError(
                 f"The SSH configuration cannot be read: {word}.", "Correct ~/.ssh/config (ssh -G HOST shows it)."
             )
@@ -169,7 +169,7 @@ class SshConfig:
             name, _space, value = line.partition(" ")
             values.setdefault(name.lower(), []).append(value)
         if _home_differs():
-            values = {name: [_rehomed(value) for value in found] for name, found in values.items()}
+            values = {name: [_with_home(value) for value in found] for name, found in values.items()}
         return values
 
 
@@ -178,7 +178,7 @@ def configuration_file() -> Path:
     return home_folder() / ".ssh" / "config"
 
 
-def login() -> str:
+def local_user() -> str:
     """The user's name on this machine."""
     import getpass
 
@@ -205,7 +205,7 @@ def _home_differs() -> bool:
     return os.path.abspath(_account_home()) != str(Path.home().absolute())
 
 
-def _rehomed(value: str) -> str:
+def _with_home(value: str) -> str:
     """A default path of ssh's, below HOME instead of the account's home."""
     before = f"{_account_home().rstrip('/')}/.ssh/"
     return " ".join(

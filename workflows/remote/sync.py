@@ -16,10 +16,10 @@ from ..formatting import format_size
 from ..project import read_json, state_folder, write_bytes
 from . import frames
 from .local_files import LocalFile
-from .session import WORK_SECONDS, Lost, Session
+from .session import WORK_SECONDS, ConnectionLost, Session
 
 #: Bytes above which a person is asked first.
-LARGE = 500_000_000
+CONFIRM_BYTES = 500_000_000
 #: Seconds between two words on how far it is.
 _SHOW_SECONDS = 0.2
 #: Small files are put together up to this size, for fewer writes.
@@ -27,7 +27,7 @@ _BATCH = 512 * 1024
 
 
 @dataclass(frozen=True)
-class Sent:
+class SyncResult:
     """What a synchronisation did.
 
     Attributes:
@@ -132,7 +132,7 @@ def send(
                 session.send_raw(bytes(batch))
                 batch.clear()
         session.send_raw(bytes(batch) + frames.message({"end": True}))
-    except Lost:
+    except ConnectionLost:
         # The other side may have said why before it stopped listening.
         for answer in session.answers(do, 5):
             if answer.get("done"):
@@ -143,7 +143,7 @@ def send(
             report(answer["line"])
         elif answer.get("done"):
             return answer, read
-    raise Lost
+    raise ConnectionLost
 
 
 class _Progress:
@@ -201,13 +201,13 @@ def _pack(session: Session, one: LocalFile, batch: bytearray, progress: _Progres
     return LocalFile(one.path, one.full, current.size, -1, one.mode) if edited else current
 
 
-def ask_first(console_line: Callable[[str], None], what: str, size: int, yes: bool) -> None:
+def confirm_size(console_line: Callable[[str], None], what: str, size: int, yes: bool) -> None:
     """See that a person agrees to a large transfer.
 
     Raises:
         UserError: They do not, or there is nobody to ask.
     """
-    if size <= LARGE or yes:
+    if size <= CONFIRM_BYTES or yes:
         return
     if not sys.stdin.isatty():
         raise UserError(

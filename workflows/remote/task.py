@@ -29,17 +29,17 @@ from ..vscode import pressed
 from . import local_terminal, request, sync
 from .address import Address, resolve
 from .follower import Follower
-from .local_files import LocalFile, below, project_files
-from .own_id import own_id
-from .places import CARRIED, Places
-from .program import Program, program
-from .request import Typed
-from .session import INSTALL_SECONDS, Lost, Mismatch, Session
+from .local_files import LocalFile, files_below, project_files
+from .person_id import person_id
+from .program import Program, describe_program
+from .remote_paths import OUTSIDE_FOLDER, RemotePaths
+from .request import TypedTask
+from .session import INSTALL_SECONDS, ConnectionLost, Mismatch, Session
 
 #: Tasks that a debugger is brought home from.
 ATTACHING = ("debug", "attach", "attach-config", "setup")
 #: Tasks that a person talks to.
-_TALKING = ("container.shell",)
+_INTERACTIVE = ("container.shell",)
 
 
 class RemoteTask:
@@ -54,7 +54,7 @@ class RemoteTask:
         self.settings = settings
         self.console = console
         self.address: Address = resolve(settings)
-        self.places = Places(settings.project)
+        self.paths = RemotePaths(settings.project)
         self.passphrases: dict[str, str] = {}
         self._pool = ThreadPoolExecutor(1)
         self._task = secrets.token_hex(4)
@@ -71,7 +71,7 @@ class RemoteTask:
 
     def list_files(self) -> Future[dict[str, LocalFile]]:
         """Begin to look which files there are, while the connection is made."""
-        return self._pool.submit(project_files, self.settings.project, self.places.inside)
+        return self._pool.submit(project_files, self.settings.project, self.paths.inside)
 
     def send(
         self,
@@ -81,7 +81,7 @@ class RemoteTask:
         yes: bool = False,
         take: bool = False,
         update: bool = False,
-    ) -> sync.Sent:
+    ) -> sync.SyncResult:
         """Make the project's folder there as it is here.
 
         Raises:
@@ -90,18 +90,18 @@ class RemoteTask:
         project = self.settings.project
         with self.console.step("sync") as step:
             found = listed.result()
-            for place in self.places.settle_code(found):
-                found |= {one.path: one for one in below(place, project)}
-            for place in self.places.outside:
-                found |= dict(self._carried(place))
+            for place in self.paths.include_untracked_code(found):
+                found |= {one.path: one for one in files_below(place, project)}
+            for place in self.paths.outside:
+                found |= dict(self._files_outside(place))
             manifest = sync.Manifest(project, hashlib.sha256(str(self.address).encode()).hexdigest()[:8])
             opened = self._open(session, manifest.sync, take=take, update=update)
-            self.places.root = opened["root"]
+            self.paths.root = opened["root"]
             there = opened.get("files", manifest.files)
             wanted = sync.changes(found, there, opened["drifted"])
             wanted = self._without_unnamed(wanted, opened.get("named", []))
             what = self._largest(wanted)
-            sync.ask_first(self.console.line, what, wanted.size, yes)
+            sync.confirm_size(self.console.line, what, wanted.size, yes)
             current: dict[str, LocalFile] = dict(found)
             kept: tuple[str, ...] = ()
             state = opened["sync"]
@@ -116,9 +116,9 @@ class RemoteTask:
             # What was sent before and is not named this time is there all the same.
             left = {path: entry for path, entry in there.items() if path not in found and path not in wanted.delete}
             manifest.keep(state, current, left)
-            session.ask("close")
-            sent = sync.Sent(self.places.root, len(wanted.send), len(wanted.delete), wanted.size, len(found), kept)
-            step.text = "; ".join([_in_words(sent), *self._named_sizes(wanted)])
+            session.request("close")
+            sent = sync.SyncResult(self.paths.root, len(wanted.send), len(wanted.delete), wanted.size, len(found), kept)
+            step.text = "; ".join([_summary(sent), *self._named_sizes(wanted)])
         for path in kept:
             self.console.line(f"  note: a file that was changed there was in the way; it is kept there: {path}")
         return sent
@@ -126,8 +126,8 @@ class RemoteTask:
     def _open(self, session: Session, state: str, *, take: bool, update: bool) -> Mapping[str, Any]:
         project = self.settings.project
         owner = f"{getpass.getuser()} on {platform.node()}, {project}"
-        version = program(project).version
-        folder = self.address.dir or f"azureml-debug/{_plain(project.name)}-{project_id(project)[:8]}"
+        version = describe_program(project).version
+        folder = self.address.dir or f"azureml-debug/{_safe_name(project.name)}-{project_id(project)[:8]}"
         ask: dict[str, Any] = {
             "folder": folder,
             "project": project_id(project),
@@ -136,35 +136,35 @@ class RemoteTask:
             "sync": state,
         }
         try:
-            return session.ask("open", self.console.line, take=take, update=update, **ask)
+            return session.request("open", self.console.line, take=take, update=update, **ask)
         except Mismatch as mismatch:
             if not (
                 update
-                or self._agrees(f"The folder there was made by version {mismatch}, this is {version}. Update it?")
+                or self._confirm(f"The folder there was made by version {mismatch}, this is {version}. Update it?")
             ):
                 raise UserError(
                     f"The folder there was made by version {mismatch} of this program, and this is {version}.",
                     "Update it: inv remote.sync --update",
                 ) from mismatch
-            return session.ask("open", self.console.line, take=take, update=True, **ask)
+            return session.request("open", self.console.line, take=take, update=True, **ask)
 
     @staticmethod
-    def _agrees(question: str) -> bool:
+    def _confirm(question: str) -> bool:
         if not sys.stdin.isatty():
             return False
         sys.stderr.write(f"{printable(question)} [Y/n] ")
         sys.stderr.flush()
         return sys.stdin.readline().strip().lower() in ("", "y", "yes")
 
-    def _carried(self, place: Path) -> Iterator[tuple[str, LocalFile]]:
+    def _files_outside(self, place: Path) -> Iterator[tuple[str, LocalFile]]:
         """Files outside the project, by their path there."""
-        prefix = self.places.relative(place)
-        for one in below(place, place if place.is_dir() else place.parent):
+        prefix = self.paths.relative(place)
+        for one in files_below(place, place if place.is_dir() else place.parent):
             path = f"{prefix}/{one.path}" if place.is_dir() else prefix
             yield path, LocalFile(path, one.full, one.size, one.time, one.mode, one.link)
 
     def _named(self) -> list[str]:
-        return [self.places.relative(place) for place in self.places.named]
+        return [self.paths.relative(place) for place in self.paths.named]
 
     def _without_unnamed(self, wanted: sync.Changes, named: list[str]) -> sync.Changes:
         """Without the deletion of what an earlier command named and this one does not."""
@@ -174,7 +174,7 @@ class RemoteTask:
         def unnamed(path: str) -> bool:
             """Whether it was named before, and is not gone here: carried files are not looked for."""
             before = any(place in (path, ".") or path.startswith(f"{place}/") for place in others)
-            return before and (path.startswith(CARRIED) or os.path.lexists(project / path))
+            return before and (path.startswith(OUTSIDE_FOLDER) or os.path.lexists(project / path))
 
         return sync.Changes(wanted.send, [path for path in wanted.delete if not unnamed(path)])
 
@@ -183,7 +183,7 @@ class RemoteTask:
         sizes: dict[str, int] = {}
         for one in wanted.send:
             place = next(
-                (str(place) for place in self.places.named if Path(one.full).is_relative_to(place)),
+                (str(place) for place in self.paths.named if Path(one.full).is_relative_to(place)),
                 one.path.split("/")[0],
             )
             sizes[place] = sizes.get(place, 0) + one.size
@@ -195,15 +195,15 @@ class RemoteTask:
     def _named_sizes(self, wanted: sync.Changes) -> list[str]:
         """What was sent of folders and files that the command names, each with its size."""
         found = []
-        for place in self.places.named:
+        for place in self.paths.named:
             size = sum(one.size for one in wanted.send if Path(one.full).is_relative_to(place))
             if size and place.is_dir():
                 found.append(f"{shown(place)} {format_size(size)}")
         return found
 
-    def environment(self, session: Session) -> tuple[str, str]:
+    def prepare_environment(self, session: Session) -> tuple[str, str]:
         """The Python there that has what the program needs, and where the program's own files are."""
-        own = program(self.settings.project)
+        own = describe_program(self.settings.project)
         with contextlib.ExitStack() as shown:
             step: Any = None
 
@@ -221,14 +221,14 @@ class RemoteTask:
             if self.address.python:
                 # One that is named is used, whatever another of its version has been made into before.
                 wanted["key"] += f"-{hashlib.sha256(self.address.python.encode()).hexdigest()[:6]}"
-            answer = session.ask("environment", report, INSTALL_SECONDS, **wanted, code=files or self.places.root)
+            answer = session.request("environment", report, INSTALL_SECONDS, **wanted, code=files or self.paths.root)
         return answer["python"], files
 
     @staticmethod
     def _program_files(session: Session, own: Program, report: Callable[[str], None]) -> str:
         if not own.files:
             return ""
-        answer = session.ask("program", key=own.key)
+        answer = session.request("program", key=own.key)
         if not answer["there"]:
             report("the program's own files")
             answer, _read = sync.send(
@@ -236,9 +236,9 @@ class RemoteTask:
             )
         return str(answer["root"])
 
-    def run(self, session: Session, typed: Typed, python: str, files: str) -> int:
+    def run(self, session: Session, typed: TypedTask, python: str, files: str) -> int:
         """Run the task there; its exit code."""
-        environ = request.environ(typed, self.settings, self.places)
+        environ = request.remote_environment(typed, self.settings, self.paths)
         if files:
             environ["PYTHONPATH"] = files
         environ[reports.TYPED] = reports.typed_command()
@@ -250,17 +250,17 @@ class RemoteTask:
         asked = {
             "do": "task",
             "task": f"{time.strftime('%Y%m%d-%H%M%S')}-{self._task}",
-            "root": self.places.root,
-            "cwd": request.folder(self.places),
-            "argv": [python, "-m", command_name.module_name(), *request.argv(typed, self.places)],
+            "root": self.paths.root,
+            "cwd": request.working_directory(self.paths),
+            "argv": [python, "-m", command_name.module_name(), *request.remote_arguments(typed, self.paths)],
             "environ": environ,
             "tty": terminal,
-            "interactive": typed.name in _TALKING and terminal is not None and local_terminal.can_type(),
+            "interactive": typed.name in _INTERACTIVE and terminal is not None and local_terminal.can_type(),
         }
         return Follower(self, session, asked, typed).follow()
 
 
-def run_there(settings: Settings, console: Console, typed: Typed) -> int:
+def run_remotely(settings: Settings, console: Console, typed: TypedTask) -> int:
     """Run a task on the other machine, as if it had been typed here.
 
     Returns:
@@ -275,15 +275,15 @@ def run_there(settings: Settings, console: Console, typed: Typed) -> int:
 
         check(settings.project)
     task = RemoteTask(settings, console)
-    request.named(typed, settings, task.places)
+    request.include_named_files(typed, settings, task.paths)
     listed = task.list_files()
     with sent_by(str(task.address)):
         session = task.connect()
         try:
             try:
                 task.send(session, listed)
-                python, files = task.environment(session)
-            except Lost as error:
+                python, files = task.prepare_environment(session)
+            except ConnectionLost as error:
                 raise UserError(
                     f"The connection to {task.address} was lost; the task was not started.", "Run it again."
                 ) from error
@@ -294,10 +294,10 @@ def run_there(settings: Settings, console: Console, typed: Typed) -> int:
 
 def project_id(project: Path) -> str:
     """Tells this folder of this machine from every other one."""
-    return hashlib.sha256(f"{own_id()}\0{project}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{person_id()}\0{project}".encode()).hexdigest()[:16]
 
 
-def _plain(name: str) -> str:
+def _safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "project"
 
 
@@ -305,7 +305,7 @@ def _paths(wanted: sync.Changes) -> set[str]:
     return {one.path for one in wanted.send}
 
 
-def _in_words(sent: sync.Sent) -> str:
+def _summary(sent: sync.SyncResult) -> str:
     if not sent.sent and not sent.deleted:
         return f"nothing has changed, {sent.files} files in {sent.root}"
     files = f"{sent.sent} of {sent.files} files sent, {format_size(sent.size)}" if sent.sent else ""

@@ -13,11 +13,11 @@ class SshTransport(paramiko.Transport):  # type: ignore[misc]
     """A transport that keeps the server's last word.
 
     Attributes:
-        told: What the server has said on ending the connection; empty for nothing.
+        disconnect_message: What the server has said on ending the connection; empty for nothing.
         certificates_first: Whether the server's certificate is asked for before its key alone.
     """
 
-    told = ""
+    disconnect_message = ""
     certificates_first = False
 
     @property
@@ -29,4 +29,4 @@ class SshTransport(paramiko.Transport):  # type: ignore[misc]
     def _parse_disconnect(self, message: Any) -> None:
         # RFC 4253, section 11.1: a reason's number, and the reason.
         message.get_int()
-        self.told = message.get_string()[:500].decode(errors="replace")
+        self.disconnect_message = message.get_string()[:500].decode(errors="replace")

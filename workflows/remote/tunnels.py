@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..private import open_file
 from ..project import read_json, state_folder
 from .address import Address
-from .places import Places
+from .remote_paths import RemotePaths
 
 #: Seconds that a keeper may take to say how it is reached.
 START_SECONDS = 30.0
@@ -29,7 +29,7 @@ def keeper_file(project: Path) -> Path:
     return state_folder(project, "remote") / "keeper.json"
 
 
-def start(project: Path, address: Address, passphrases: Mapping[str, str]) -> bool:
+def start_keeper(project: Path, address: Address, passphrases: Mapping[str, str]) -> bool:
     """Start a keeper, unless one for the same machine is there; whether one was started.
 
     One for another machine is ended: its tunnels belong to what is not meant any more.
@@ -41,11 +41,11 @@ def start(project: Path, address: Address, passphrases: Mapping[str, str]) -> bo
 
     # Two commands at once would start two, and one would push the other out.
     with hold(keeper_file(project).with_name("keeper.lock"), 2 * START_SECONDS):
-        known = _known(project)
+        known = _read_keeper(project)
         if known is not None:
             if known.get("address") == json.loads(json.dumps(address.as_json())):
                 return False
-            stop(project)
+            stop_keeper(project)
         with open_file(log_path(project), "wb") as log:
             # glibc gives each of its threads memory of its own, which a process that waits has no use for.
             frugal = {"MALLOC_ARENA_MAX": "1", **os.environ}
@@ -56,9 +56,9 @@ def start(project: Path, address: Address, passphrases: Mapping[str, str]) -> bo
         assert child.stdin is not None
         with child.stdin:
             # Not on its command line: it may hold a passphrase, and the token of a workspace.
-            told = {"address": address.as_json(), "passphrases": dict(passphrases), "token": _token(address)}
-            child.stdin.write(json.dumps(told).encode())
-        _wait(project, child)
+            handed = {"address": address.as_json(), "passphrases": dict(passphrases), "token": _token(address)}
+            child.stdin.write(json.dumps(handed).encode())
+        _wait_for_keeper(project, child)
         # It is meant to outlive this command, so nobody waits for it.
         child.returncode = 0
     return True
@@ -77,7 +77,7 @@ def open_tunnels(
     project: Path,
     address: Address,
     passphrases: Mapping[str, str],
-    places: Places,
+    paths: RemotePaths,
     owner: Mapping[str, Any],
     name: str,
     report: tuple[str, int],
@@ -90,7 +90,7 @@ def open_tunnels(
         project: The project's folder.
         address: The machine.
         passphrases: Of its keys.
-        places: Where paths of that machine are here.
+        paths: Where paths of that machine are here.
         owner: What they belong to; they end with it.
         name: Its name.
         report: The file there in which the owner goes on to report, and how much of it is known.
@@ -103,7 +103,7 @@ def open_tunnels(
     Raises:
         UserError: There is no keeper, or it does not get through.
     """
-    started = start(project, address, passphrases)
+    started = start_keeper(project, address, passphrases)
     answer = query_keeper(
         project,
         {
@@ -112,8 +112,8 @@ def open_tunnels(
             "name": name,
             "report": report[0],
             "offset": report[1],
-            "root": places.root,
-            "named": [str(place) for place in places.named],
+            "root": paths.root,
+            "named": [str(place) for place in paths.named],
             "tunnels": wanted,
             "ports_named": list(ports_named),
             "seconds": CONNECT_SECONDS,
@@ -132,7 +132,7 @@ def open_tunnels(
 
 def query_keeper(project: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
     """Ask a project's keeper for something; None where there is none."""
-    known = _known(project)
+    known = _read_keeper(project)
     if known is None:
         return None
     from multiprocessing.connection import Client
@@ -146,7 +146,7 @@ def query_keeper(project: Path, request: Mapping[str, Any]) -> dict[str, Any] | 
         return None
 
 
-def ports(project: Path, address: Address) -> dict[int, int]:
+def local_ports(project: Path, address: Address) -> dict[int, int]:
     """Ports on a machine's own 127.0.0.1, and the ones here that lead to them."""
     answer = query_keeper(project, {"do": "list"}) or {}
     if answer.get("to") != str(address):
@@ -154,9 +154,9 @@ def ports(project: Path, address: Address) -> dict[int, int]:
     return {one["port"]: one["local_port"] for one in answer["tunnels"] if one["host"] == "127.0.0.1"}
 
 
-def stop(project: Path) -> int:
+def stop_keeper(project: Path) -> int:
     """Close every tunnel of a project; how many there were."""
-    known = _known(project)
+    known = _read_keeper(project)
     answer = query_keeper(project, {"do": "stop"})
     deadline = time.monotonic() + 10
     while known is not None and identity.is_alive(known["process"]) and time.monotonic() < deadline:
@@ -164,7 +164,7 @@ def stop(project: Path) -> int:
     return int((answer or {}).get("closed", 0))
 
 
-def _known(project: Path) -> dict[str, Any] | None:
+def _read_keeper(project: Path) -> dict[str, Any] | None:
     """How a project's keeper is reached, where one is alive."""
     known = read_json(keeper_file(project))
     if not known or not known.get("process") or not identity.is_alive(known["process"]):
@@ -172,10 +172,10 @@ def _known(project: Path) -> dict[str, Any] | None:
     return known
 
 
-def _wait(project: Path, started: subprocess.Popen[bytes]) -> None:
+def _wait_for_keeper(project: Path, started: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
-        known = _known(project)
+        known = _read_keeper(project)
         if known is not None and known["process"]["pid"] == started.pid:
             return
         if started.poll() is not None:

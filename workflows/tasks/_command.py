@@ -295,8 +295,8 @@ def _run_remotely(
     **typed: Any,
 ) -> None:
     """Run a task on the remote machine."""
-    from ..remote.request import Typed
-    from ..remote.task import run_there
+    from ..remote.request import TypedTask
+    from ..remote.task import run_remotely
 
     flags = {name: text for name, text in call.flags.items() if text is not None}
     if "score_script" in flags:
@@ -306,7 +306,7 @@ def _run_remotely(
     if before is not None and before(call, values):
         remainder = None
     typed["values"] = values
-    code = run_there(call.settings, call.console, Typed(flags=flags, remainder=remainder, **typed))
+    code = run_remotely(call.settings, call.console, TypedTask(flags=flags, remainder=remainder, **typed))
     if code:
         raise Exit(code=code)
     if after is not None:

@@ -479,9 +479,9 @@ def show(call: Command, run: str | None = None, plot: str | None = None) -> None
         raise UserError(f"The run {found.run_id} has no numeric metric {plot}.", what)
     console = call.console
     if run is None:
-        from ..remote import latest
+        from ..remote import latest_run
 
-        latest.say(console, call.project, "experiment", "experiment.show", found.created)
+        latest_run.print_if_newer(console, call.project, "experiment", "experiment.show", found.created)
     states = attachable.attachables_of_run(found)
     remarks = remark(states, found.steps[0].reason or found.reason)
     console.line(f"{found.run_id}  {found.status}{f': {remarks}' if remarks else ''}")

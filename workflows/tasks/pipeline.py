@@ -396,9 +396,9 @@ def status(call: Command, run: str | None = None) -> None:
     flow = _flow(call)
     found = flow.find(run)
     if run is None:
-        from ..remote import latest
+        from ..remote import latest_run
 
-        latest.say(call.console, call.project, "pipeline", "pipeline.status", found.created)
+        latest_run.print_if_newer(call.console, call.project, "pipeline", "pipeline.status", found.created)
     show_status(call, found)
 
 

@@ -21,10 +21,10 @@ def check(call: Command, accept_host_key: str | None = None) -> None:
     from invoke import Exit
 
     from ..findings import show_findings
-    from ..remote.check import accept, findings
+    from ..remote.check import accept_key, findings
 
     if accept_host_key is not None:
-        call.console.line(accept(call.settings, accept_host_key))
+        call.console.line(accept_key(call.settings, accept_host_key))
     if not show_findings(call.console, findings(call.settings, call.console.line)):
         raise Exit(code=1)
 
@@ -43,18 +43,18 @@ def sync(call: Command, yes: bool = False, take_over: bool = False, update: bool
     """Send the changes of the project to the other machine."""
     from ..errors import UserError
     from ..received import sent_by
-    from ..remote.session import Lost
+    from ..remote.session import ConnectionLost
     from ..remote.task import RemoteTask
 
     task = RemoteTask(call.settings, call.console)
     if call.settings.model_dir is not None and call.settings.model_dir.exists():
-        task.places.carry(call.settings.model_dir)
+        task.paths.include(call.settings.model_dir)
     listed = task.list_files()
     with sent_by(str(task.address)):
         session = task.connect()
         try:
             sent = task.send(session, listed, yes=yes, take=take_over, update=update)
-        except Lost as error:
+        except ConnectionLost as error:
             raise UserError(
                 f"The connection to {task.address} was lost.", "Run it again: what had arrived is there."
             ) from error
@@ -96,9 +96,9 @@ def tunnels(call: Command) -> None:
 @command(json=True)
 def stop(call: Command) -> None:
     """Close the tunnels of this project; programs on the other machine go on."""
-    from ..remote.tunnels import stop as close
+    from ..remote.tunnels import stop_keeper
 
-    closed = close(call.settings.project)
+    closed = stop_keeper(call.settings.project)
     call.console.line(
         f"{closed} tunnel{'' if closed == 1 else 's'} closed." if closed else "This project has no tunnel."
     )

@@ -129,7 +129,7 @@ _next()
 
 if "AZUREML_DEBUG_TEST_SILENT_SECONDS" in os.environ:
     # What gives up a silent link does so sooner, wherever it runs.
-    from workflows.remote import pulse
+    from workflows.remote import keepalive
 
-    pulse.SILENT_SECONDS = float(os.environ["AZUREML_DEBUG_TEST_SILENT_SECONDS"])
-    pulse.ASK_SECONDS = pulse.SILENT_SECONDS / 6
+    keepalive.SILENT_SECONDS = float(os.environ["AZUREML_DEBUG_TEST_SILENT_SECONDS"])
+    keepalive.ASK_SECONDS = keepalive.SILENT_SECONDS / 6

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-from ...remote import pulse
+from ...remote import keepalive
 from .websocket_stream import NoService, RelayRefused, connect
 
 #: The user of a job's container and of a compute instance.
@@ -168,7 +168,7 @@ class Container:
             if expected and self._shown not in expected:
                 raise RelayRefused(_OTHER_KEY)
             made.auth_publickey(USER, self._key)
-            pulse.watch(made)
+            keepalive.watch(made)
         except BaseException:
             stream.close()
             raise

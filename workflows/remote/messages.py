@@ -1,6 +1,6 @@
-"""What the other machine may say: each message of :mod:`workflows.remote.there.agent` with its fields.
+"""The messages that the remote machine may send: those of :mod:`workflows.remote.agent.server`, with their fields.
 
-Whatever else comes is refused where it arrives (:mod:`workflows.received`), before anything is done with it.
+Anything else is refused on arrival (:mod:`workflows.received`), before it is used.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from ..received import (
     text,
 )
 
-#: Files of one project or run, tunnels of one run or service, and lines of one list, at the most.
+#: The most files of one project or run, tunnels of one run or service, and lines of one list.
 FILES, TUNNELS, LINES = 1_000_000, 512, 10_000
-#: Messages on the way to one answer: every line that a long build says is one.
+#: The most messages before the answer to a request: each line of a long build's output is one.
 MESSAGES = 200_000
-#: How the names of this program's launch configurations begin. Others are the person's own.
+#: The prefix of the names of this program's launch configurations. Others belong to the user.
 FAMILY = "Azure Machine Learning "
 _FOLDER = "${workspaceFolder}"
 
@@ -53,7 +53,7 @@ def configuration_name(value: Any, what: str) -> str:
 
 
 def _local_root(value: Any, what: str) -> str:
-    """A folder as an editor on the other machine names it."""
+    """A folder as an editor on the remote machine would name it."""
     found = one_line(value, what, 4096)
     inside = found.removeprefix(_FOLDER) if found == _FOLDER or found.startswith(f"{_FOLDER}/") else None
     if inside is None:
@@ -64,7 +64,7 @@ def _local_root(value: Any, what: str) -> str:
 
 
 def _engine(value: Any, what: str) -> str:
-    """Where a Docker engine is."""
+    """The address of a Docker engine."""
     found = one_line(value, what)
     if not re.fullmatch(r"(?:unix|tcp|npipe|ssh)://[^-\s]\S*", found):
         raise received.Refused(f"{what} that is none: {found[:80]}")
@@ -76,7 +76,7 @@ def _object(value: Any, what: str) -> Any:
 
 
 _MAPPING = fields({"localRoot": _local_root, "remoteRoot": absolute_path})
-#: Only what attaches: nothing that starts a program, and no other name than ours.
+#: Only configurations that attach, with this program's names: none may start a program.
 _ENTRY = fields(
     {
         "name": configuration_name,
@@ -99,7 +99,7 @@ CONFIGURATIONS = fields(
     },
     {"also": table(configuration_name, configuration_name, TUNNELS)},
 )
-#: What a task reports (see :mod:`workflows.report`). Where its files go is not for the other side to say.
+#: A task's report (see :mod:`workflows.report`). The other side does not decide where fetched files are written.
 REPORT = fields(
     {},
     {
@@ -128,14 +128,14 @@ HELLO = fields(
         "system": display_text,
     }
 )
-#: Beside an answer: a line of progress, what went wrong, and why it cannot be done.
+#: Messages before an answer or in place of it: a line of progress, details of a failure, the failure.
 ASIDE: Mapping[str, Check] = {
     "line": display_text,
     "details": each(display_text, LINES),
     "failure": row(display_text, display_text),
     "mismatch": display_text,
 }
-#: The answers to requests, by what is asked for.
+#: The answers, by request.
 ANSWERS: Mapping[str, Check] = {
     "open": fields(
         {"root": absolute_path, "sync": one_line, "named": each(text, LINES), "drifted": each(text, FILES)},
@@ -165,9 +165,9 @@ ANSWERS: Mapping[str, Check] = {
     "digests": fields({"digests": table(relative_path, digest, LINES)}),
     "try": fields({}),
 }
-#: What stands before a file's content.
+#: The message before a file's content.
 HEAD = fields({"size": size})
-#: What a task says between its output.
+#: The messages between a task's output.
 TASK = fields(
     {},
     {
@@ -180,11 +180,11 @@ TASK = fields(
         "done": flag,
     },
 )
-#: What is said of what tunnels belong to.
+#: The messages about the owners of tunnels.
 WATCHED = fields(
     {"name": text}, {"over": flag, "number": number, "report": REPORT, "path": absolute_path, "offset": number}
 )
-#: The places in a task's result that a debugger is welcome at, for who prints them.
+#: An endpoint for a debugger in a task's result.
 PLACE = fields(
     {"host": address, "port": port, "path_mappings": each(_MAPPING, LINES), "launch_configuration": configuration_name}
 )

@@ -1,4 +1,4 @@
-"""Frames on two descriptors, and what of a request can be relied on."""
+"""Frames on two file descriptors, and the checks of values that come with a request."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import threading
 from typing import Any
 
 HEADER = struct.Struct(">cI")
-#: Bytes of a message, and of another frame, at the most.
+#: The most bytes of a message, and of another frame.
 MESSAGE_BYTES, FRAME_BYTES = 64 << 20, 1 << 20
-#: The same while nothing goes on, and a person may be asked something.
+#: Seconds to wait for the next frame: the user may be answering a question.
 IDLE_SECONDS = 3600
 
 if sys.version_info < (3, 10):  # noqa: UP036
@@ -23,15 +23,15 @@ if sys.version_info < (3, 10):  # noqa: UP036
 
 
 class Failure(Exception):
-    """Something that the person at the other end can mend: what is wrong, and what to do."""
+    """An error that the user can fix: what is wrong, and what to do about it."""
 
 
 class Wire:
-    """Frames on two file descriptors. A reader thread takes them in, so that a task can be talked to."""
+    """Frames on two file descriptors. A thread reads them, so that messages arrive while a task runs."""
 
     def __init__(self) -> None:
         self._out = os.dup(1)
-        # Whatever prints by itself must not get between the frames.
+        # What is printed to standard output must not get between the frames.
         os.dup2(2, 1)
         self._lock = threading.Lock()
         self.inbox: queue.Queue[tuple[bytes, bytes] | None] = queue.Queue(maxsize=64)
@@ -45,7 +45,7 @@ class Wire:
                 break
             kind, length = HEADER.unpack(header)
             if kind not in (b"J", b"I", b"D") or length > (MESSAGE_BYTES if kind == b"J" else FRAME_BYTES):
-                # Whoever talks so does not mean this program.
+                # The other side is not this program.
                 break
             payload = stream.read(length)
             if len(payload) < length:
@@ -53,65 +53,65 @@ class Wire:
             self.inbox.put((kind, payload))
         self.inbox.put(None)
 
-    def raw(self, data: bytes) -> None:
-        """Send bytes that are frames already."""
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes that are complete frames."""
         with self._lock:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._out, view) :]
 
-    def frame(self, kind: bytes, payload: bytes) -> None:
+    def send_frame(self, kind: bytes, payload: bytes) -> None:
         """Send a frame."""
-        self.raw(HEADER.pack(kind, len(payload)) + payload)
+        self.send_raw(HEADER.pack(kind, len(payload)) + payload)
 
-    def say(self, **value: Any) -> None:
+    def send(self, **value: Any) -> None:
         """Send a message."""
-        self.frame(b"J", json.dumps(value).encode())
+        self.send_frame(b"J", json.dumps(value).encode())
 
-    def take(self) -> tuple[bytes, bytes] | None:
-        """The next frame; None at the end, or where none comes for very long."""
+    def next_frame(self) -> tuple[bytes, bytes] | None:
+        """The next frame; None at the end of the input, or if none arrives within :data:`IDLE_SECONDS`."""
         try:
             got = self.inbox.get(timeout=IDLE_SECONDS)
         except queue.Empty:
             return None
         if got is None:
-            # The end stays the end for whoever asks next.
+            # Keep the end of the input for the next call.
             self.inbox.put(None)
         return got
 
-    def message(self) -> dict[str, Any] | None:
-        """The next message; None at the end."""
+    def next_message(self) -> dict[str, Any] | None:
+        """The next message; None at the end of the input."""
         while True:
-            got = self.take()
+            got = self.next_frame()
             if got is None:
                 return None
             if got[0] == b"J":
-                return parsed(got[1])
+                return parse_message(got[1])
 
 
-# As in workflows/received.py, which is not here.
+# The same checks as in workflows/received.py, which the agent cannot import.
 
 
-def parsed(payload: bytes) -> dict[str, Any]:
+def parse_message(payload: bytes) -> dict[str, Any]:
     """The JSON object of a message.
 
     Raises:
-        Failure: It is none.
+        Failure: The message is not a JSON object.
     """
     try:
         value = json.loads(payload)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise not_understood("a message that is no JSON object")
+        raise bad_request("a message that is no JSON object")
     return value
 
 
-def inside(path: Any) -> str:
-    """A path below a folder.
+def checked_path(path: Any) -> str:
+    """A path below a folder, checked.
 
     Raises:
-        Failure: It is none, or leads out of it.
+        Failure: It is not a path, or it leads out of the folder.
     """
     try:
         encoded = os.fsencode(path) if isinstance(path, str) else b""
@@ -119,53 +119,53 @@ def inside(path: Any) -> str:
         encoded = b""
     parts = encoded.split(b"/")
     if b"\0" in encoded or len(encoded) > 4096 or any(part in (b"", b".", b"..") or len(part) > 255 for part in parts):
-        raise not_understood(f"{ascii(path)[:100]}, which is not a path in the project")
+        raise bad_request(f"{ascii(path)[:100]}, which is not a path in the project")
     return str(path)
 
 
-def one_part(name: Any) -> str:
-    """The name of one file or folder.
+def checked_name(name: Any) -> str:
+    """The name of one file or folder, checked.
 
     Raises:
-        Failure: It is none.
+        Failure: It is not a name.
     """
-    if "/" in inside(name):
-        raise not_understood(f"{ascii(name)[:100]}, which is not a name")
+    if "/" in checked_path(name):
+        raise bad_request(f"{ascii(name)[:100]}, which is not a name")
     return str(name)
 
 
-def whole(value: Any) -> int:
-    """A number of bytes or the like.
+def checked_number(value: Any) -> int:
+    """A number such as a count of bytes, checked.
 
     Raises:
-        Failure: It is none.
+        Failure: It is not a whole number from 0 to 2**63 - 1.
     """
     if type(value) is not int or not 0 <= value < 1 << 63:
-        raise not_understood(f"{ascii(value)[:100]}, which is not a number that can be")
+        raise bad_request(f"{ascii(value)[:100]}, which is not a number that can be")
     return int(value)
 
 
-def not_understood(what: str) -> Failure:
-    """What is said to a request that no version of the program makes."""
+def bad_request(what: str) -> Failure:
+    """The failure for a request that no version of the program sends."""
     return Failure(
         f"The remote machine was sent {what}.",
         "The two sides may be of different versions; else this is an error of the program: please report it.",
     )
 
 
-def open_plain(path: str) -> Any:
-    """Open a file to be read; never a pipe or a device, which would keep everybody waiting.
+def open_regular_file(path: str) -> Any:
+    """Open a regular file for reading. A pipe or a device is refused, since reading it could block.
 
     Raises:
-        OSError: It cannot be read, or is no plain file.
+        OSError: It cannot be read, or is not a regular file.
     """
-    file = open(path, "rb", opener=at_once)  # noqa: SIM115 - handed on
+    file = open(path, "rb", opener=open_without_waiting)  # noqa: SIM115 - handed on
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "not a plain file", path)
     return file
 
 
-def at_once(path: str, flags: int) -> int:
-    """Opens a pipe without waiting for somebody at its other end."""
+def open_without_waiting(path: str, flags: int) -> int:
+    """An opener for :func:`open` that does not wait for the other end of a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)

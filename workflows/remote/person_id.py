@@ -11,7 +11,7 @@ from ..private import make_folder
 from ..project import write_bytes
 
 
-def own_id() -> str:
+def person_id() -> str:
     """Tells this person on this machine from every other one; made at the first use, and the same from then on.
 
     Neither the machine's name nor its network cards do: both change with the network that it is in.

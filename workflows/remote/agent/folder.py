@@ -1,4 +1,4 @@
-"""The project's folder here: whose it is, what is in it, what is received into it."""
+"""The project's folder on this machine: its owner, its content, and the files that are received into it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import stat
 import time
 from typing import Any
 
-from .machine import for_this_user, named_folder, own_folder, read_json, write_json
-from .wire import Failure, Wire, inside, not_understood, whole
+from .machine import expand_folder, make_folder, private_opener, read_json, write_json
+from .wire import Failure, Wire, bad_request, checked_number, checked_path
 
 STATE = ".azureml-debug"
-#: Seconds to wait for another command that is at work in the same folder.
+#: Seconds to wait for another command that is working in the same folder.
 LOCK_SECONDS = 60
 
 
 class Folder:
-    """A folder on this machine that is kept like one on the other.
+    """A folder on this machine that is a copy of one on the user's machine.
 
     Attributes:
-        root: Absolute, links resolved.
-        state: What is known of it: the files that were sent, as they were sent and as they lie here.
+        root: The absolute path, with symbolic links resolved.
+        state: The recorded state: the files that were sent, as they were sent and as they are here.
     """
 
     def __init__(self, root: str, state: str) -> None:
@@ -33,20 +33,20 @@ class Folder:
 
     @property
     def files(self) -> dict[str, list[Any]]:
-        """By path: size, time and mode as sent; then size and time as it lies here."""
+        """By path: size, time and mode as sent, then size and time of the file here."""
         files: dict[str, list[Any]] = self.state["files"]
         return files
 
     def lock(self, wire: Wire) -> None:
-        """Keep other commands out."""
-        own_folder(os.path.dirname(self._state))
-        deadline, told = time.monotonic() + LOCK_SECONDS, False
+        """Lock the folder against other commands."""
+        make_folder(os.path.dirname(self._state))
+        deadline, announced = time.monotonic() + LOCK_SECONDS, False
         while True:
-            self._lock = open(self._state + ".lock", "a", opener=for_this_user)  # noqa: SIM115
+            self._lock = open(self._state + ".lock", "a", opener=private_opener)  # noqa: SIM115
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not os.fstat(self._lock.fileno()).st_nlink:
-                    # Who held it has removed it since it was opened here: this one guards nothing.
+                    # The previous holder removed the file after it was opened here, so this lock protects nothing.
                     self._lock.close()
                     continue
                 self.state = read_json(self._state) or self.state
@@ -59,27 +59,27 @@ class Folder:
                         f"Another command has been sending files to {self.root} for {LOCK_SECONDS} s.",
                         "Let it finish, then run this again.",
                     ) from None
-                if not told:
-                    told = True
-                    wire.say(line="waiting for another command that sends files to the same folder (Ctrl-C gives up)")
+                if not announced:
+                    announced = True
+                    wire.send(line="waiting for another command that sends files to the same folder (Ctrl-C gives up)")
                 time.sleep(0.1)
 
     def unlock(self) -> None:
-        """Let other commands in."""
+        """Release the lock."""
         if self._lock is not None:
-            # While it is held, so that it is nobody else's.
+            # Removed while the lock is held: afterwards the file might be another command's.
             with contextlib.suppress(OSError):
                 os.unlink(self._state + ".lock")
             self._lock.close()
             self._lock = None
 
     def save(self) -> None:
-        """Keep what is known, under a new name of this state."""
+        """Save the state under a new identifier."""
         self.state["sync"] = os.urandom(8).hex()
         write_json(self._state, self.state)
 
-    def drifted(self) -> list[str]:
-        """Files that are not any more as they were put here."""
+    def find_changed(self) -> list[str]:
+        """The files that have changed on this machine since they were received."""
         found = []
         for path, entry in self.files.items():
             try:
@@ -91,25 +91,25 @@ class Folder:
                 found.append(path)
         return found
 
-    def place(self, path: str) -> str:
-        """Where a file goes; its folders are made.
+    def prepare_path(self, path: str) -> str:
+        """Create the parent folders of a file and return its full path.
 
         Raises:
-            Failure: It would not lie in this folder.
+            Failure: The path leads out of this folder.
         """
-        parts = inside(path).split("/")
+        parts = checked_path(path).split("/")
         at = self.root
         for part in parts[:-1]:
             at = os.path.join(at, part)
             if os.path.islink(at) or (os.path.lexists(at) and not os.path.isdir(at)):
                 # A link could lead out of the folder.
-                self._aside(os.path.relpath(at, self.root))
+                self._move_aside(os.path.relpath(at, self.root))
             if not os.path.isdir(at):
                 os.mkdir(at)
         return os.path.join(at, parts[-1])
 
-    def _aside(self, path: str) -> None:
-        """Take a file out of the way; one that was changed or made here is kept."""
+    def _move_aside(self, path: str) -> None:
+        """Remove a file, or move it away if it was changed or created on this machine."""
         full = os.path.join(self.root, path)
         entry = self.files.pop(path, None)
         if not os.path.lexists(full):
@@ -119,19 +119,19 @@ class Folder:
             os.unlink(full)
             return
         kept = os.path.join(os.path.dirname(self._state), "kept", time.strftime("%Y%m%d-%H%M%S"), path)
-        own_folder(os.path.dirname(kept))
+        make_folder(os.path.dirname(kept))
         while os.path.lexists(kept):
             kept += "~"
         os.rename(full, kept)
         self.state.setdefault("kept", []).append(kept)
 
     def delete(self, path: str) -> None:
-        """Take away a file that is gone on the other side, and folders that are empty then."""
-        full = os.path.join(self.root, inside(path))
+        """Delete a file that was deleted on the other side, and parent folders that are empty afterwards."""
+        full = os.path.join(self.root, checked_path(path))
         if os.path.realpath(os.path.dirname(full)) != os.path.dirname(full):
             self.files.pop(path, None)
             return
-        self._aside(path)
+        self._move_aside(path)
         parent = os.path.dirname(full)
         while parent != self.root and parent.startswith(self.root + os.sep):
             try:
@@ -140,31 +140,31 @@ class Folder:
                 break
             parent = os.path.dirname(parent)
 
-    def put(self, wire: Wire, head: dict[str, Any]) -> None:
-        """Take one file from the wire; it appears whole or not at all."""
-        path = inside(head.get("path"))
-        key: list[Any] = [whole(head.get("size")), head.get("time"), whole(head.get("mode"))]
+    def receive_file(self, wire: Wire, head: dict[str, Any]) -> None:
+        """Receive one file. It replaces the old one atomically."""
+        path = checked_path(head.get("path"))
+        key: list[Any] = [checked_number(head.get("size")), head.get("time"), checked_number(head.get("mode"))]
         if type(key[1]) is not int:
-            raise not_understood("a file without its time")
+            raise bad_request("a file without its time")
         if "link" in head:
-            # It may lead to another file of the project.
+            # A link may point to another file of the project.
             leads_to = os.path.normpath(os.path.join(os.path.dirname(path), str(head["link"])))
             if os.path.isabs(leads_to) or leads_to.split("/")[0] == ".." or "\0" in leads_to:
-                raise not_understood(f"a link that leads out of the project: {ascii(path)[:100]}")
-        target = self.place(path)
+                raise bad_request(f"a link that leads out of the project: {ascii(path)[:100]}")
+        target = self.prepare_path(path)
         partial = os.path.join(os.path.dirname(target), f".{os.urandom(4).hex()}.azureml-debug")
         try:
             if "link" in head:
                 os.symlink(str(head["link"]), partial)
             else:
-                self._receive(wire, partial, key[0], key[2])
+                self._receive_content(wire, partial, key[0], key[2])
                 os.utime(partial, ns=(key[1], key[1]))
             entry = self.files.get(path)
             if os.path.lexists(target):
                 seen = os.lstat(target)
                 known = entry is not None and [seen.st_size, seen.st_mtime_ns] == entry[3:5]
-                if not known and not self._same(partial, target):
-                    self._aside(path)
+                if not known and not self._have_same_content(partial, target):
+                    self._move_aside(path)
             os.replace(partial, target)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -174,8 +174,8 @@ class Folder:
         self.files[path] = [*key, seen.st_size, seen.st_mtime_ns]
 
     @staticmethod
-    def _same(one: str, other: str) -> bool:
-        """Whether two files hold the same."""
+    def _have_same_content(one: str, other: str) -> bool:
+        """Whether two files have the same content."""
         if os.path.islink(one) or os.path.islink(other):
             return os.path.islink(one) and os.path.islink(other) and os.readlink(one) == os.readlink(other)
         import filecmp
@@ -183,16 +183,16 @@ class Folder:
         return os.path.isfile(other) and filecmp.cmp(one, other, shallow=False)
 
     @staticmethod
-    def _receive(wire: Wire, partial: str, size: int, mode: int) -> None:
+    def _receive_content(wire: Wire, partial: str, size: int, mode: int) -> None:
         left = size
         with open(partial, "wb") as file:
             while left > 0:
-                got = wire.take()
+                got = wire.next_frame()
                 if got is None:
                     raise EOFError
                 kind, payload = got
                 if kind != b"D" or not 0 < len(payload) <= left:
-                    raise not_understood("a file whose content is not what was announced")
+                    raise bad_request("a file whose content is not what was announced")
                 file.write(payload)
                 left -= len(payload)
             file.flush()
@@ -200,12 +200,13 @@ class Folder:
 
 
 def open_folder(request: dict[str, Any]) -> Folder:
-    """The project's folder here, made and marked as ours on the first use.
+    """Open the project's folder; at the first use it is created and marked with the project's owner.
 
     Raises:
-        Failure: It belongs to somebody else.
+        Failure: It belongs to another project, or has content that is not ours.
+        VersionMismatch: Another version of the program created it.
     """
-    root = os.path.realpath(named_folder(request["folder"]))
+    root = os.path.realpath(expand_folder(request["folder"]))
     marker = os.path.join(root, STATE, "remote", "project.json")
     known = read_json(marker)
     choose = "Choose another folder with AML_REMOTE_DIR"
@@ -221,11 +222,11 @@ def open_folder(request: dict[str, Any]) -> Folder:
             f"{choose}, or take it over, with what lies in it: inv remote.sync --take-over",
         )
     if known and known.get("version") != request["version"] and not request.get("update"):
-        raise Mismatch(str(known.get("version")))
+        raise VersionMismatch(str(known.get("version")))
     os.makedirs(root, exist_ok=True)
-    own_folder(os.path.dirname(marker))
+    make_folder(os.path.dirname(marker))
     ignore = os.path.join(root, STATE, ".gitignore")
-    with contextlib.suppress(FileExistsError), open(ignore, "x", opener=for_this_user) as file:
+    with contextlib.suppress(FileExistsError), open(ignore, "x", opener=private_opener) as file:
         file.write("*\n")
     mark = {"project": request["project"], "owner": request["owner"], "version": request["version"]}
     if {name: known.get(name) for name in mark} != mark:
@@ -233,12 +234,12 @@ def open_folder(request: dict[str, Any]) -> Folder:
     return Folder(root, os.path.join(root, STATE, "remote", "files.json"))
 
 
-class Mismatch(Exception):
-    """The folder was made by another version of the program."""
+class VersionMismatch(Exception):
+    """Another version of the program created the folder; the argument is that version."""
 
 
-def receive(wire: Wire, folder: Folder, request: dict[str, Any]) -> dict[str, Any]:
-    """Take files, and delete those that are gone; what was done so far is known also after a failure."""
+def receive_files(wire: Wire, folder: Folder, request: dict[str, Any]) -> dict[str, Any]:
+    """Receive files, and delete those that are gone. The state is saved after a failure, too."""
     kept = len(folder.state.get("kept", []))
     folder.state["named"] = sorted({*folder.state.get("named", []), *request.get("named", [])})
     done = False
@@ -246,18 +247,18 @@ def receive(wire: Wire, folder: Folder, request: dict[str, Any]) -> dict[str, An
         for path in request.get("delete", []):
             folder.delete(path)
         while True:
-            head = wire.message()
+            head = wire.next_message()
             if head is None:
                 raise EOFError
             if head.get("end"):
                 break
-            folder.put(wire, head)
+            folder.receive_file(wire, head)
         done = True
     finally:
         try:
             folder.save()
         except OSError:
-            # The disk is full, or gone; which is what the person is told then.
+            # The disk is full or gone, and the error that is already being raised says so.
             if done:
                 raise
     return {"sync": folder.state["sync"], "kept": folder.state.get("kept", [])[kept:]}

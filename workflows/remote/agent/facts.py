@@ -1,4 +1,4 @@
-"""What else is asked: facts about this machine, files, digests."""
+"""Facts about this machine, and the content and digests of its files."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 
 from . import machine
 from .following import CHUNK
-from .machine import cache, named_folder
-from .wire import Wire, open_plain
+from .machine import cache_folder, expand_folder
+from .wire import Wire, open_regular_file
 
 
-def nearest(folder: str) -> str:
-    """A folder, or the one above it that there is."""
-    place = os.path.realpath(named_folder(folder))
+def nearest_existing_folder(folder: str) -> str:
+    """A folder, or the nearest existing folder above it."""
+    place = os.path.realpath(expand_folder(folder))
     while not os.path.isdir(place):
         place = os.path.dirname(place)
     return place
 
 
-def facts(folder: str) -> dict[str, Any]:
-    """What `remote.check` wants to know of this machine."""
-    place = nearest(folder)
+def collect_facts(folder: str) -> dict[str, Any]:
+    """What `remote.check` shows about this machine."""
+    place = nearest_existing_folder(folder)
     usage = shutil.disk_usage(place)
     try:
         import ensurepip  # noqa: F401
@@ -40,14 +40,14 @@ def facts(folder: str) -> dict[str, Any]:
         "place": place,
         "writable": os.access(place, os.W_OK),
         "venv": can_make,
-        "pythons": machine.PYTHONS,
-        "docker": _docker(),
-        "sdk": _sdk(),
+        "pythons": machine.UNUSABLE_PYTHONS,
+        "docker": _docker_state(),
+        "sdk": _find_sdk_version(),
         "git": shutil.which("git") is not None,
     }
 
 
-def _docker() -> dict[str, Any]:
+def _docker_state() -> dict[str, Any]:
     if shutil.which("docker") is None:
         return {"state": "missing"}
     try:
@@ -63,11 +63,11 @@ def _docker() -> dict[str, Any]:
     return {"state": "answers", "version": done.stdout.strip()}
 
 
-def _sdk() -> str:
-    """The version of azureml-core that this machine's environments have; empty where none was found."""
+def _find_sdk_version() -> str:
+    """The version of azureml-core in one of this machine's environments; empty if none was found."""
     import glob
 
-    homes = ["/anaconda/envs/*", os.path.join(cache(), "program", "*"), sys.prefix]
+    homes = ["/anaconda/envs/*", os.path.join(cache_folder(), "program", "*"), sys.prefix]
     for home in homes:
         for path in glob.glob(os.path.join(home, "lib", "python3*", "site-packages", "azureml_core-*.dist-info")):
             return os.path.basename(path).removeprefix("azureml_core-").removesuffix(".dist-info")
@@ -77,23 +77,23 @@ def _sdk() -> str:
 def send_files(wire: Wire, paths: list[str]) -> None:
     """Send files as they are, one after the other."""
     for path in paths:
-        with open_plain(path) as file:
+        with open_regular_file(path) as file:
             seen = os.fstat(file.fileno())
-            wire.say(size=seen.st_size, mode=stat.S_IMODE(seen.st_mode))
+            wire.send(size=seen.st_size, mode=stat.S_IMODE(seen.st_mode))
             left = seen.st_size
             while left > 0:
-                # One that is cut meanwhile keeps the length that was promised.
+                # A file that is truncated meanwhile is padded to the announced length.
                 data = file.read(min(CHUNK, left)) or b"\0" * min(CHUNK, left)
-                wire.frame(b"D", data)
+                wire.send_frame(b"D", data)
                 left -= len(data)
 
 
-def digest(path: str) -> str:
-    """Hex digest of a file; empty where there is none."""
+def file_digest(path: str) -> str:
+    """The SHA-256 digest of a file in hex; empty if there is no such file."""
     import hashlib
 
     try:
-        with open_plain(path) as file:
+        with open_regular_file(path) as file:
             return hashlib.sha256(file.read()).hexdigest()
     except OSError:
         return ""

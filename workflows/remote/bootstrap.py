@@ -1,24 +1,24 @@
-"""What runs first on the other machine: a word through its login shell, then a Python that will do, then the agent."""
+"""What runs first on the remote machine: a greeting by its login shell, then a suitable Python, then the agent."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
 
-#: The first word from there. Before it, nothing is sent: a start-up file may have put another program in the
-#: shell's place, and that one would take every line for a command of its own.
+#: The first output of the remote shell. Nothing is sent before it has arrived: a start-up file may have replaced the
+#: shell with another program, which would execute every line as a command of its own.
 GREETING = b"\0azureml-debug shell\n"
-#: Seconds for that word; start-up files such as conda's take up to ten on a slow disk.
+#: Seconds to wait for the greeting; start-up files such as conda's take up to ten on a slow disk.
 SHELL_SECONDS = 30.0
-#: Seconds more, once the input has been ended to see what was waiting for it.
+#: Seconds to wait after the input has been closed, to find out which program was reading it.
 ENDED_SECONDS = 3.0
-#: What the shell there exits with when it has found no Python that will do.
+#: The exit code of the remote shell if it has found no suitable Python.
 NO_PYTHON = 97
 
-#: For whatever shell a person has there: single quotes, and nothing in them that fish or csh reads otherwise.
+#: The command works in every login shell: fish and csh, too, leave the text in the single quotes as it is.
 COMMAND = 'exec sh -c \'printf "\\000azureml-debug shell\\n"; IFS= read -r script && eval "$script"\''
 
-#: A Python says its version as a number, its version, and whether it makes virtual environments.
+#: Makes a Python print its version as a number, its version, and whether it can create virtual environments.
 _QUERY = (
     "import sys; v = sys.version_info; "
     'ok = v[:2] > (3, 9) and all(map(__import__("importlib.util").util.find_spec, ("venv", "ensurepip"))); '
@@ -28,20 +28,20 @@ _LOADER = (
     "import sys; n = int(sys.stdin.buffer.readline()); "
     "exec(compile(sys.stdin.buffer.read(n), 'agent', 'exec'), {'__name__': '__main__'})"
 )
-#: The agent's modules: each imports from those in front of it.
-_MODULES = ("wire", "machine", "folder", "environment", "task", "following", "watching", "facts", "agent")
+#: The agent's modules; each imports only from modules before it.
+_MODULES = ("wire", "machine", "folder", "environment", "task", "following", "watching", "facts", "server")
 _TOGETHER = """
 import sys
-package = sys.modules["there"] = type(sys)("there")
+package = sys.modules["agent"] = type(sys)("agent")
 package.__path__ = []
 for name, text in TEXTS:
-    module = sys.modules["there." + name] = type(sys)("there." + name)
-    module.__package__ = "there"
+    module = sys.modules["agent." + name] = type(sys)("agent." + name)
+    module.__package__ = "agent"
     setattr(package, name, module)
-    exec(compile(text, "there/" + name + ".py", "exec"), module.__dict__)
+    exec(compile(text, "agent/" + name + ".py", "exec"), module.__dict__)
 module.main("".join(sys.argv[1:]))
 """
-#: Where Pythons of a person's own lie: conda and its kin, pyenv, uv, mise, asdf, Homebrew, and compute instances' own.
+#: Where users' own Pythons are: of conda and the like, pyenv, uv, mise, asdf, Homebrew, and of compute instances.
 _HOMES = """
 /anaconda*/envs/*/bin/python3 /anaconda*/bin/python3 /opt/*conda*/bin/python3 /opt/*conda*/envs/*/bin/python3
 /opt/*forge*/bin/python3 /usr/local/bin/python3 /opt/homebrew/bin/python3 /home/linuxbrew/.linuxbrew/bin/python3
@@ -52,7 +52,7 @@ _HOMES = """
 "${UV_PYTHON_INSTALL_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/uv/python}"/*/bin/python3
 "$HOME"/.local/share/mise/installs/python/*/bin/python3 "$HOME"/.asdf/installs/python/*/bin/python3
 """
-#: In one line each, as it goes through `read`. The agent is still to come on the standard input, which stays unread.
+#: Joined to one line, since `read` reads it. The agent follows on standard input, which the script must not read.
 _SCRIPT = """
 exec 3<&0 </dev/null; seen=; second=; nl=$(printf '\\nx'); nl=${nl%x};
 start() { "$1" -I -S -u -c "$loader" "$seen" <&3 3<&-; exit; };
@@ -99,21 +99,21 @@ echo "${seen:-there is none}" >&2; exit NO_PYTHON
 
 
 def script(python: str = "") -> bytes:
-    """What the shell there is told after its greeting, up to the agent itself.
+    """What is sent to the remote shell after its greeting: the script that finds a Python, and the agent.
 
     Args:
-        python: The Python there that a person has named; empty to have one looked for: the one on the PATH if it
-            will do, then the newest.
+        python: The remote Python that the user has named. If empty, the script looks for one: first on the PATH,
+            then the newest.
     """
     body = _SCRIPT.replace("HOMES", " ".join(_HOMES.split())).replace("NO_PYTHON", str(NO_PYTHON))
     values = {"wanted": python.replace("\n", " "), "query": _QUERY, "loader": _LOADER}
     first = " ".join(f"{name}={shlex.quote(value)};" for name, value in values.items())
-    source = agent()
+    source = agent_source()
     return f"{first} {' '.join(body.split())}\n{len(source)}\n".encode() + source
 
 
-def agent() -> bytes:
-    """The agent as one program: its modules in a package that is made where it runs, the lowest of them first."""
-    folder = Path(__file__).parent / "there"
+def agent_source() -> bytes:
+    """The agent as one program, which creates a package of the agent's modules where it runs."""
+    folder = Path(__file__).parent / "agent"
     texts = [(name, (folder / f"{name}.py").read_text("utf-8")) for name in _MODULES]
     return _TOGETHER.replace("TEXTS", repr(texts)).encode()

@@ -13,13 +13,13 @@ from .address import Address
 _NAME = "latest.json"
 
 
-def remember(project: Path, story: str, address: Address) -> None:
+def record(project: Path, story: str, address: Address) -> None:
     """Note that a run of a story has just been started there."""
     path = state_folder(project, "remote") / _NAME
     write_json(path, {**(read_json(path) or {}), story: {"created": time.time(), "address": str(address)}})
 
 
-def say(console: Console, project: Path, story: str, task: str, created: float) -> None:
+def print_if_newer(console: Console, project: Path, story: str, task: str, created: float) -> None:
     """Say in a line that a run which is shown as the newest one is older than one there.
 
     Args:

@@ -11,11 +11,11 @@ from pathlib import Path
 from ..project import STATE_FOLDER
 
 #: What is outside the project lies there, below the project's folder.
-CARRIED = f"{STATE_FOLDER}/remote/carried"
+OUTSIDE_FOLDER = f"{STATE_FOLDER}/remote/carried"
 
 
 @dataclass
-class Places:
+class RemotePaths:
     """The two sides' paths.
 
     Attributes:
@@ -31,25 +31,25 @@ class Places:
     #: knows nothing of the folder at all.
     code: list[Path] = field(default_factory=list)
 
-    def carry_code(self, path: Path) -> None:
+    def include_code(self, path: Path) -> None:
         """Have a folder of code travel: outside the project whole, inside it what git would track."""
         full = Path(os.path.abspath(path))
         if not full.is_relative_to(self.project):
-            self.carry(full)
+            self.include(full)
         elif full not in self.code:
             self.code.append(full)
 
-    def settle_code(self, listed: Iterable[str]) -> list[Path]:
+    def include_untracked_code(self, listed: Iterable[str]) -> list[Path]:
         """The folders of code of which git would track nothing; they are named from now on."""
         found = []
         for place in self.code:
             inside = place.relative_to(self.project).as_posix()
             if place != self.project and not any(path == inside or path.startswith(f"{inside}/") for path in listed):
-                self.carry(place)
+                self.include(place)
                 found.append(place)
         return found
 
-    def carry(self, path: Path) -> str:
+    def include(self, path: Path) -> str:
         """Have a file or folder travel; its path relative to the project's folder there."""
         full = Path(os.path.abspath(path))
         if full not in self.named:
@@ -63,15 +63,15 @@ class Places:
         for place in self.named:
             if full.is_relative_to(place) and not place.is_relative_to(self.project):
                 rest = full.relative_to(place).as_posix()
-                return f"{_carried(place)}/{rest}" if rest != "." else _carried(place)
-        return _carried(full)
+                return f"{_outside_path(place)}/{rest}" if rest != "." else _outside_path(place)
+        return _outside_path(full)
 
-    def there(self, path: Path) -> str:
+    def to_remote(self, path: Path) -> str:
         """The absolute path there; :attr:`root` has to be known."""
         relative = self.relative(Path(os.path.abspath(path)))
         return self.root if relative == "." else f"{self.root}/{relative}"
 
-    def here(self, path: str) -> str:
+    def to_local(self, path: str) -> str:
         """The path here of one there; as it is where nothing here belongs to it."""
         if path == self.root:
             return str(self.project)
@@ -80,7 +80,7 @@ class Places:
         inside = path[len(self.root) + 1 :]
         for place in self.named:
             if not place.is_relative_to(self.project):
-                carried = _carried(place)
+                carried = _outside_path(place)
                 if inside == carried or inside.startswith(carried + "/"):
                     return str(place) + inside[len(carried) :]
         if inside.startswith(f"{STATE_FOLDER}/"):
@@ -99,6 +99,6 @@ class Places:
         return [place for place in self.named if not place.is_relative_to(self.project)]
 
 
-def _carried(place: Path) -> str:
+def _outside_path(place: Path) -> str:
     # Two folders of one name are told apart; one that is named again is the same.
-    return f"{CARRIED}/{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}/{place.name}"
+    return f"{OUTSIDE_FOLDER}/{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}/{place.name}"

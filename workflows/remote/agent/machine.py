@@ -1,4 +1,4 @@
-"""What the agent needs of this machine: files of its own, processes, locks, its own server."""
+"""Access to this machine: the agent's own files, processes, locks, and the SSH server that it runs under."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from .wire import Failure, one_part
+from .wire import Failure, checked_name
 
 _FINAL = ("Completed", "Failed", "Canceled", "Interrupted")
-#: The Pythons that were found here and will not do, and why; see agent.py.
-PYTHONS = ""
+#: The Pythons that were found here and cannot be used, and why; set by :func:`workflows.remote.agent.server.main`.
+UNUSABLE_PYTHONS = ""
 
 
-def cache() -> str:
-    """The folder that the program itself uses as its cache on this machine."""
+def cache_folder() -> str:
+    """The program's cache folder on this machine."""
     home = os.path.expanduser("~")
     if sys.platform == "darwin":
         return os.path.join(home, "Library", "Caches", "azureml-debug")
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache"), "azureml-debug")
 
 
-def named_folder(folder: str) -> str:
-    """A folder as a person has named it: `~`, `$HOME` and other variables mean those here.
+def expand_folder(folder: str) -> str:
+    """The absolute path of a folder that the user has named, with `~` and variables expanded on this machine.
 
     Raises:
         Failure: A variable is not set here.
@@ -48,7 +48,7 @@ def named_folder(folder: str) -> str:
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """A JSON object from a file; {} where there is none."""
+    """The JSON object in a file; {} if there is none."""
     try:
         with open(path, encoding="utf-8") as file:
             value = json.load(file)
@@ -57,26 +57,26 @@ def read_json(path: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def own_folder(path: str) -> str:
-    """Make a folder of this program's, with those above it that are missing, for this user alone; the folder."""
+def make_folder(path: str) -> str:
+    """Create a folder and its missing parents with access for this user only, and return its path."""
     if path and not os.path.isdir(path):
-        own_folder(os.path.dirname(path))
+        make_folder(os.path.dirname(path))
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
     return path
 
 
-def for_this_user(path: str, flags: int) -> int:
-    """For ``open(…, opener=for_this_user)``."""
+def private_opener(path: str, flags: int) -> int:
+    """An opener for :func:`open` that gives access to this user only."""
     return os.open(path, flags, 0o600)
 
 
 def write_json(path: str, value: Any) -> None:
-    """Write a file so that a reader sees the old one or the new one."""
+    """Write a JSON file atomically."""
     partial = f"{path}.{os.getpid()}"
     try:
-        with open(partial, "w", encoding="utf-8", opener=for_this_user) as file:
-            # In one piece: bit by bit it takes eight times as long.
+        with open(partial, "w", encoding="utf-8", opener=private_opener) as file:
+            # json.dump writes in small pieces, which takes eight times as long.
             file.write(json.dumps(value))
         os.replace(partial, path)
     except BaseException:
@@ -85,8 +85,8 @@ def write_json(path: str, value: Any) -> None:
         raise
 
 
-def boot() -> str:
-    """This boot of the machine."""
+def boot_id() -> str:
+    """The identifier of the machine's current boot; empty if the system has none."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
@@ -94,8 +94,8 @@ def boot() -> str:
         return ""
 
 
-def started(pid: int) -> str:
-    """When a process began, in ticks since the boot; empty where there is none, or nobody tells."""
+def start_time(pid: int) -> str:
+    """When a process started, in ticks since the boot; empty if it does not run or the system does not say."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -104,10 +104,10 @@ def started(pid: int) -> str:
     return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
 
 
-def alive(pid: int, since: str) -> bool:
-    """Whether a process is still there, and not another one of the same number."""
+def is_alive(pid: int, since: str) -> bool:
+    """Whether a process still runs, and is not another one with the same id."""
     if os.path.isdir("/proc/self"):
-        return bool(since) and started(pid) == since
+        return bool(since) and start_time(pid) == since
     try:
         os.kill(pid, 0)
     except OSError:
@@ -115,17 +115,17 @@ def alive(pid: int, since: str) -> bool:
     return True
 
 
-def explained(error: OSError) -> Failure:
-    """An operating system's error as the person is to read it."""
+def describe_error(error: OSError) -> Failure:
+    """The failure that the user reads for an error of the operating system."""
     place = f" ({error.filename})" if error.filename else ""
     if error.errno == errno.ENOSPC:
         return Failure(
-            f"No space is left on the remote disk{place}{left(error.filename)}.",
+            f"No space is left on the remote disk{place}{free_space(error.filename)}.",
             "Free some there, or choose another AML_REMOTE_DIR.",
         )
     if error.errno == errno.EDQUOT:
         return Failure(
-            f"Your quota on the remote machine is used up{place}{left(error.filename)}.",
+            f"Your quota on the remote machine is used up{place}{free_space(error.filename)}.",
             "Remove what you do not need there (quota -s), or choose another AML_REMOTE_DIR.",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -138,8 +138,8 @@ def explained(error: OSError) -> Failure:
     )
 
 
-def left(path: Any) -> str:
-    """What is left where a path is, or in the home folder, in words; empty where the system does not tell."""
+def free_space(path: Any) -> str:
+    """The free space on the disk of a path, or of the home folder, as text; empty if the system does not say."""
     place = os.path.abspath(path) if isinstance(path, str) else os.path.expanduser("~")
     while not os.path.isdir(place) and os.path.dirname(place) != place:
         place = os.path.dirname(place)
@@ -155,13 +155,13 @@ def left(path: Any) -> str:
 
 
 @contextlib.contextmanager
-def held(path: str) -> Iterator[None]:
-    """Hold a lock file, which goes with the lock."""
+def file_lock(path: str) -> Iterator[None]:
+    """Hold a file lock. The file is removed with the lock."""
     while True:
-        with open(path, "a", opener=for_this_user) as lock:
+        with open(path, "a", opener=private_opener) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not os.fstat(lock.fileno()).st_nlink:
-                # Who held it has removed it since it was opened here: this one guards nothing.
+                # The previous holder removed the file after it was opened here, so this lock protects nothing.
                 continue
             try:
                 yield
@@ -171,8 +171,8 @@ def held(path: str) -> Iterator[None]:
             return
 
 
-def server() -> int:
-    """The process of the SSH server that serves this connection; 0 where it cannot be told."""
+def find_ssh_server() -> int:
+    """The process id of the SSH server that serves this connection; 0 if it was not found."""
     pid = os.getppid()
     while pid > 1:
         try:
@@ -187,20 +187,20 @@ def server() -> int:
 
 
 def replace_connection(name: str) -> None:
-    """End the connection before this one of somebody who has come back; theirs had been cut."""
-    path = os.path.join(cache(), "connections", f"{one_part(name)}.json")
-    before, own = read_json(path), server()
-    if before and before["pid"] != own and alive(int(before["pid"]), str(before["started"])):
+    """End the earlier, broken connection of a client that has connected again."""
+    path = os.path.join(cache_folder(), "connections", f"{checked_name(name)}.json")
+    before, own = read_json(path), find_ssh_server()
+    if before and before["pid"] != own and is_alive(int(before["pid"]), str(before["started"])):
         with contextlib.suppress(OSError):
             os.kill(int(before["pid"]), signal.SIGTERM)
     if own:
         with contextlib.suppress(OSError):
-            own_folder(os.path.dirname(path))
-            write_json(path, {"pid": own, "started": started(own)})
+            make_folder(os.path.dirname(path))
+            write_json(path, {"pid": own, "started": start_time(own)})
 
 
 def is_over(owner: dict[str, Any]) -> bool:
-    """Whether a run or a service, which tunnels lead to, has ended."""
+    """Whether the run or service that tunnels lead to has ended."""
     if "run" in owner:
         record = read_json(os.path.join(owner["run"], "run.json"))
         if not record or record.get("status") in _FINAL:
@@ -208,23 +208,23 @@ def is_over(owner: dict[str, Any]) -> bool:
         runner = read_json(os.path.join(owner["run"], "runner.json"))
         if not runner or runner.get("host") != platform.node():
             return False
-        return (runner.get("boot") or boot()) != boot() or (
-            os.path.isdir("/proc/self") and started(int(runner["pid"])) != str(int(runner["started"]))
+        return (runner.get("boot") or boot_id()) != boot_id() or (
+            os.path.isdir("/proc/self") and start_time(int(runner["pid"])) != str(int(runner["started"]))
         )
     if "service" in owner:
         session = read_json(os.path.join(owner["service"], "session.json"))
-        return not session or session.get("created") != owner["created"] or owner.get("boot", boot()) != boot()
+        return not session or session.get("created") != owner["created"] or owner.get("boot", boot_id()) != boot_id()
     return False
 
 
-def new_reports(path: str, offset: int) -> Iterator[tuple[int, Any]]:
-    """Whole lines of a report from an offset on, each with the offset after it."""
+def read_reports(path: str, offset: int) -> Iterator[tuple[int, Any]]:
+    """The complete lines of a report file from an offset on, each with the offset after it."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
         file.seek(offset)
         for line in file:
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
-            # What was written on a full disk may be half a line, and the next one behind it.
+            # On a full disk a line may be incomplete, with the next line appended to it.
             with contextlib.suppress(ValueError):
                 yield offset, json.loads(line)
