@@ -90,11 +90,11 @@ def _files(settings: Settings) -> Iterator[Finding]:
 
 
 def _launch_json(settings: Settings) -> Iterator[Finding]:
-    from .debugger.launch_json import check
+    from .debugger.launch_json import check_launch_json
 
     launch = settings.project / ".vscode" / "launch.json"
     if launch.exists():
-        check(settings.project)
+        check_launch_json(settings.project)
         yield Finding("launch.json", True, f"{shown(launch)} can be edited")
 
 

@@ -8,7 +8,7 @@ import pytest
 from projects import ANY_ENGINE, PLAIN, PLAIN_LINE, Project, post, until
 from services import CONFIGURATION, Posting, attach, stop_of, stop_thread_and_continue, value_of
 
-from workflows.vscode.pressed import READY
+from workflows.vscode.f5 import READY
 
 
 def test_a_session_stops_shows_values_goes_on_leaves_and_comes_back(project: Project) -> None:

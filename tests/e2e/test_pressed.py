@@ -19,7 +19,7 @@ from remotes import remote_project
 
 from workflows.debugger.dap import DapClient
 from workflows.engines.ports import find_free_port
-from workflows.vscode.pressed import READY, VARIABLE
+from workflows.vscode.f5 import READY, VARIABLE
 
 DEPLOYMENT = "Azure Machine Learning Deployment: Docker Debug"
 RANKS = "import time\nfor number in range(600):\n    time.sleep(0.1)\n"

@@ -22,7 +22,7 @@ from workspaces import make_v2_project
 from workflows.debugger.dap import DapClient, DapError
 from workflows.debugger.frames import evaluate, read_locals, read_stack
 from workflows.flows.snapshots import FAMILY
-from workflows.vscode.pressed import READY, VARIABLE
+from workflows.vscode.f5 import READY, VARIABLE
 
 #: Divides by zero, in line 5.
 FAILING = """def train(rows, rate):

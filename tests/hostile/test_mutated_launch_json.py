@@ -145,7 +145,7 @@ def test_a_mutated_launch_json_is_edited_without_a_loss_or_left_alone(folder: Pa
         compounds = source.choice(([], [ALL]))
 
         def edit(wanted: Any = wanted, compounds: Any = compounds, data: bytes = data) -> None:
-            launch_json.check(folder)
+            launch_json.check_launch_json(folder)
             assert file.read_bytes() == data
             write_configurations(folder, wanted, compounds, retired=lambda name: name.startswith(FAMILY))
             after = jsonc.parse(file.read_bytes()).value
@@ -160,9 +160,9 @@ def test_a_mutated_launch_json_is_edited_without_a_loss_or_left_alone(folder: Pa
             once = file.read_bytes()
             assert write_configurations(folder, wanted, compounds) == "unchanged"
             assert file.read_bytes() == once
-            launch_json.configurations(folder)
-            launch_json.members(folder, str(ALL["name"]))
-            launch_json.line_of(folder, str(NEW["name"]))
+            launch_json.read_configurations(folder)
+            launch_json.read_compound_members(folder, str(ALL["name"]))
+            launch_json.find_line(folder, str(NEW["name"]))
             launch_json.changed_since(data, once, list(names))
 
         done += edited(file, data, edit, OURS)
@@ -194,9 +194,9 @@ def test_a_mutated_tasks_json_is_edited_without_a_loss_or_left_alone(folder: Pat
             data = mutated(data, source, JSON)
 
         def edit(data: bytes = data) -> None:
-            tasks_json.check(folder)
-            before = tasks_json.written(folder)
-            tasks_json.taken(folder)
+            tasks_json.check_tasks_json(folder)
+            before = tasks_json.read_own_tasks(folder)
+            tasks_json.read_user_labels(folder)
             write_tasks(folder, [TASK])
             after = jsonc.parse(file.read_bytes()).value
             assert any(isinstance(one, dict) and one.get("label") == TASK.label for one in after["tasks"])
@@ -270,7 +270,7 @@ def test_what_cannot_be_edited_is_seen_before_anything_is_started(folder: Path, 
     file = folder / ".vscode" / "launch.json"
     file.write_bytes(data)
     with pytest.raises(UserError) as caught:
-        launch_json.check(folder)
+        launch_json.check_launch_json(folder)
     assert (caught.value.file, caught.value.line) == (file, line)
     assert file.read_bytes() == data
 
@@ -278,5 +278,5 @@ def test_what_cannot_be_edited_is_seen_before_anything_is_started(folder: Path, 
 def test_a_label_that_is_no_text_is_seen_before_anything_is_started(folder: Path) -> None:
     (folder / ".vscode" / "tasks.json").write_bytes(b'{"tasks": [\n{"label":\n{"a": 1}}]}')
     with pytest.raises(UserError, match='"label" of an entry of "tasks" must be a text') as caught:
-        tasks_json.check(folder)
+        tasks_json.check_tasks_json(folder)
     assert caught.value.line == 3

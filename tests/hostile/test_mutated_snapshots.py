@@ -15,7 +15,7 @@ from snapshot_files import failed_training
 
 from workflows.errors import UserError
 from workflows.models import PathMapping
-from workflows.snapshots import looking, reading
+from workflows.snapshots import inspection, snapshot_file
 from workflows.snapshots.arrays import Missing
 from workflows.snapshots.expression import Evaluator, Refused
 from workflows.snapshots.model import Snapshot, Value
@@ -119,13 +119,13 @@ def test_a_spoilt_snapshot_is_shown_or_refused(tmp_path: Path, hostile: Hostile)
         path.write_bytes(spoilt(source))
         try:
             try:
-                snapshot = reading.read(path)
+                snapshot = snapshot_file.read_snapshot(path)
             except UserError as error:
                 assert error.problem and error.remedy
                 continue
             read += 1
-            json.dumps(looking.look(snapshot, Sources([]), None, []))
-            json.dumps(looking.summary(snapshot, Sources([])))
+            json.dumps(inspection.inspect_snapshot(snapshot, Sources([]), None, []))
+            json.dumps(inspection.summary(snapshot, Sources([])))
             assert snapshot.when is not None
             ask(snapshot, source)
         except Exception as error:
@@ -134,7 +134,7 @@ def test_a_spoilt_snapshot_is_shown_or_refused(tmp_path: Path, hostile: Hostile)
 
 
 def test_an_odd_expression_is_answered_or_refused(tmp_path: Path, hostile: Hostile) -> None:
-    snapshot = reading.read(failed_training().write(tmp_path / "snapshot-x.json"))
+    snapshot = snapshot_file.read_snapshot(failed_training().write(tmp_path / "snapshot-x.json"))
     evaluator = Evaluator(snapshot, snapshot.frames[1], snapshot.stack())
     answered = 0
     for number in range(10 * hostile.count):

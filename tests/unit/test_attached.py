@@ -10,7 +10,7 @@ import pytest
 
 from workflows.engines import docker_address
 from workflows.errors import UserError
-from workflows.vscode import attached
+from workflows.vscode import dev_containers
 
 
 def _read(address: str) -> tuple[dict[str, object], str, str]:
@@ -20,22 +20,22 @@ def _read(address: str) -> tuple[dict[str, object], str, str]:
 
 
 def test_the_address_names_the_container_as_docker_inspect_does_and_the_folder_in_it() -> None:
-    assert _read(attached.address("debug", "/var/azureml app")) == (
+    assert _read(dev_containers.container_address("debug", "/var/azureml app")) == (
         {"containerName": "/debug"}, "", "/var/azureml%20app",
     )  # fmt: skip
 
 
 def test_another_engine_and_another_machine_stand_in_the_address() -> None:
-    address = attached.address("debug", "/a", {"context": "desktop-linux"}, "ssh-remote+gpu")
+    address = dev_containers.container_address("debug", "/a", {"context": "desktop-linux"}, "ssh-remote+gpu")
     named = {"containerName": "/debug", "settings": {"context": "desktop-linux"}}
     assert _read(address) == (named, "ssh-remote+gpu", "/a")
 
 
 def test_a_host_of_the_ssh_configuration_keeps_its_name_and_all_else_is_spelled_out() -> None:
-    assert attached.ssh_authority("gpu-1", "10.0.0.1", "me", 22, by_name=True) == "ssh-remote+gpu-1"
+    assert dev_containers.ssh_authority("gpu-1", "10.0.0.1", "me", 22, by_name=True) == "ssh-remote+gpu-1"
     spelled = {"hostName": "10.0.0.1", "user": "me", "port": 50000}
     for name, by_name in (("gpu-1", False), ("GPU", True)):
-        found = attached.ssh_authority(name, "10.0.0.1", "me", 50000, by_name=by_name)
+        found = dev_containers.ssh_authority(name, "10.0.0.1", "me", 50000, by_name=by_name)
         assert json.loads(bytes.fromhex(found.removeprefix("ssh-remote+"))) == spelled
 
 
@@ -59,4 +59,4 @@ def test_an_editor_that_refuses_ends_in_two_lines(tmp_path: Path, monkeypatch: p
     stand_in.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(UserError, match=r"code ended with exit code 3: no such option"):
-        attached.open_address("vscode-remote://x/y")
+        dev_containers.open_address("vscode-remote://x/y")

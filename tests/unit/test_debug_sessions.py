@@ -268,7 +268,7 @@ def test_an_expression_that_never_ends_is_interrupted_and_the_session_goes_on(pr
 def test_values_that_nobody_takes_are_counted_and_the_end_is_told_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workflows.debugger.sessions.happenings._MOST_WAITING", 10)
+    monkeypatch.setattr("workflows.debugger.sessions.happening_queue._MOST_WAITING", 10)
     (tmp_path / "app.py").write_text(APP)
     with debuggee(tmp_path) as child, open_session(child, at(child, "work", log="number")) as session:
         child.ask("many 30")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from log_writers import MIB, ROOT, append, interleaved, looks, still_open, writing, yes
 
-from workflows.logs.following import Growing, follow
+from workflows.logs.following import GrowingFile, follow
 from workflows.logs.interleave import Interleaver
 
 # One log
@@ -33,7 +33,7 @@ def test_each_line_is_seen_while_the_writer_waits_for_that(tmp_path: Path) -> No
 def test_a_log_in_a_folder_that_comes_later_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "run" / "azureml-logs" / "70_driver_log.txt"
     code = "seen(); os.makedirs(os.path.dirname(path)); seen(); put(b''); seen(); put(b'here\\n')"
-    with writing(path, code) as writer, Growing(path, writer.ended) as file:
+    with writing(path, code) as writer, GrowingFile(path, writer.ended) as file:
         for _ in range(3):
             assert file.read() == b""
             writer.tell()
@@ -118,7 +118,7 @@ def test_bytes_that_are_no_text_pass_through(tmp_path: Path) -> None:
 def test_a_log_cut_short_is_read_from_its_start(tmp_path: Path, hold: bool) -> None:
     path = tmp_path / "log"
     code = "put(b'a long first line\\n'); seen(); put(b'', 'wb'); put(b'second\\n'); seen(); put(b'3\\n', 'wb'); seen()"
-    with writing(path, code) as writer, Growing(path, writer.ended, hold=hold) as file:
+    with writing(path, code) as writer, GrowingFile(path, writer.ended, hold=hold) as file:
         found = []
         while (data := file.read()) is not None:
             # Between the two writes only a part may be there.
@@ -151,7 +151,7 @@ def test_a_log_rotated_is_read_to_its_end_before_the_new_one(tmp_path: Path) -> 
 
 def test_an_empty_new_file_does_not_end_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    with path.open("ab", buffering=0) as old, Growing(path, lambda: False) as file:
+    with path.open("ab", buffering=0) as old, GrowingFile(path, lambda: False) as file:
         old.write(b"first\n")
         assert file.read() == b"first\n"
         path.rename(tmp_path / "log.1")
@@ -166,7 +166,7 @@ def test_an_empty_new_file_does_not_end_the_old_one(tmp_path: Path) -> None:
 def test_what_came_into_the_old_file_just_before_the_rotation_is_read(tmp_path: Path) -> None:
     path = tmp_path / "log"
 
-    class Rotated(Growing):
+    class Rotated(GrowingFile):
         """Rotated between the look at the old file and the look for a new one."""
 
         def _replaced(self) -> bool:
@@ -190,7 +190,7 @@ def test_a_log_that_python_rotates_is_followed(tmp_path: Path, hold: bool) -> No
     for n in range(60):
         handler.emit(logging.makeLogRecord({'msg': 'line %d' % n})); seen()
     """
-    with writing(path, code) as writer, Growing(path, writer.ended, hold=hold) as file:
+    with writing(path, code) as writer, GrowingFile(path, writer.ended, hold=hold) as file:
         found = b""
         while (data := file.read()) is not None:
             if data:
@@ -211,14 +211,14 @@ def test_a_deleted_log_is_read_to_its_end(tmp_path: Path) -> None:
 def test_without_holding_it_the_file_is_open_only_while_there_is_more(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"x" * 10)
-    with Growing(path, lambda: False, piece=5, hold=False) as file:
+    with GrowingFile(path, lambda: False, piece=5, hold=False) as file:
         assert file.read() == b"xxxxx" and still_open(path)
         assert file.read() == b"xxxxx"
         assert file.read() == b"" and not still_open(path)
         with path.open("ab") as more:
             more.write(b"y")
         assert file.read() == b"y"
-    with Growing(path, lambda: False) as held:
+    with GrowingFile(path, lambda: False) as held:
         assert held.read() and held.read() == b"" and still_open(path)
     assert not still_open(path)
 

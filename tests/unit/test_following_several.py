@@ -16,8 +16,8 @@ import pytest
 from log_writers import MIB, ROOT, Writer, append, interleaved, yes
 
 from workflows.logs import interleave
-from workflows.logs.ending import last_lines_at, tail_lines
-from workflows.logs.interleave import HUGE_LINE, Interleaver, colours
+from workflows.logs.interleave import HUGE_LINE, Interleaver, shows_colours
+from workflows.logs.log_tail import find_last_lines, tail_lines
 
 # Several logs
 
@@ -184,16 +184,16 @@ class Terminal(io.StringIO):
 
 
 def test_colours_only_on_a_terminal_whose_user_wants_them() -> None:
-    assert colours(Terminal(), {"TERM": "xterm-256color"})
-    assert not colours(io.StringIO(), {"TERM": "xterm-256color"})
-    assert not colours(Terminal(), {"TERM": "xterm", "NO_COLOR": "1"})
+    assert shows_colours(Terminal(), {"TERM": "xterm-256color"})
+    assert not shows_colours(io.StringIO(), {"TERM": "xterm-256color"})
+    assert not shows_colours(Terminal(), {"TERM": "xterm", "NO_COLOR": "1"})
     # An empty one asks for nothing.
-    assert colours(Terminal(), {"TERM": "xterm", "NO_COLOR": ""})
-    assert not colours(Terminal(), {"TERM": "dumb"})
+    assert shows_colours(Terminal(), {"TERM": "xterm", "NO_COLOR": ""})
+    assert not shows_colours(Terminal(), {"TERM": "dumb"})
 
 
 def test_following_needs_nothing_that_is_slow_to_import() -> None:
-    code = "import sys, workflows.logs.interleave, workflows.logs.ending; print('rich' in sys.modules)"
+    code = "import sys, workflows.logs.interleave, workflows.logs.log_tail; print('rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
@@ -245,9 +245,9 @@ def test_a_last_line_of_100_mb_is_shown_by_its_end_without_reading_it_all(tmp_pa
 
 @pytest.mark.parametrize("block", [1, 2, 3, 16 * 1024])
 def test_where_the_last_lines_begin_whatever_is_read_at_once(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workflows.logs.ending._SIZES", (block,))
+    monkeypatch.setattr("workflows.logs.log_tail._SIZES", (block,))
     for log in (b"", b"\n", b"a", b"a\n", b"\n\n", b"a\nb", b"a\nbb\n\nccc\n", b"a\r\nb\r\n"):
         lines = log.splitlines(keepends=True)
         for count in range(6):
-            found = log[last_lines_at(io.BytesIO(log), count) :]
+            found = log[find_last_lines(io.BytesIO(log), count) :]
             assert found == b"".join(lines[len(lines) - min(count, len(lines)) :]), (log, count)

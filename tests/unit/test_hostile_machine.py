@@ -65,7 +65,7 @@ class Laptop:
         monkeypatch.setattr(task, "resolve", lambda _settings: ADDRESS)
         monkeypatch.setattr(tunnels, "open_tunnels", self.ensure)
         monkeypatch.setattr("workflows.open_with.open_file", self.opened.append)
-        monkeypatch.setattr("workflows.vscode.attached.open_code", lambda _console, where: {"address": where})
+        monkeypatch.setattr("workflows.vscode.dev_containers.open_in_code", lambda _console, where: {"address": where})
         monkeypatch.setattr(follower, "RECONNECT_SECONDS", patience)
         for module in (session, fetch):
             monkeypatch.setattr(module, "ANSWER_SECONDS", patience)

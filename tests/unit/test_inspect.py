@@ -15,9 +15,9 @@ import pytest
 from dap_children import Debuggee, debuggee, fake_peer
 
 from workflows.debugger.dap import DapClient
-from workflows.debugger.inspect import Inspection, check_line, inspect_stop, parse_location, resolve_source
-from workflows.debugger.sessions import looks
+from workflows.debugger.inspect_stop import Inspection, check_line, inspect_stop, parse_location, resolve_source
 from workflows.debugger.sessions import session as sessions_of
+from workflows.debugger.sessions import stop_reader
 from workflows.errors import BadValue, UserError
 from workflows.models import DebugEndpoint, PathMapping
 
@@ -323,7 +323,7 @@ def test_a_program_is_let_go_on_when_reading_is_interrupted(
     def fail(*_: object) -> None:
         raise interruption
 
-    monkeypatch.setattr(looks, "read_locals", fail)
+    monkeypatch.setattr(stop_reader, "read_locals", fail)
     with pytest.raises(interruption if isinstance(interruption, type) else UserError):
         inspect(program, source, trigger=trigger)
     assert returned.wait(5)

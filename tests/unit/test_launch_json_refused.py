@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from launch_json_files import BOM, NEW, launch_json, refused, run_python
 
-from workflows.debugger.launch_json import check, members, write_configurations
+from workflows.debugger.launch_json import check_launch_json, read_compound_members, write_configurations
 from workflows.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("locks_elsewhere")
@@ -75,14 +75,14 @@ COMPOUND = {"name": "All", "configurations": ["New"]}
 def test_null_means_no_entries_and_is_replaced_only_where_one_is_added(tmp_path: Path) -> None:
     data = b'{\n  // mine\n  "version": "0.2.0",\n  "compounds": null, // none\n  "configurations": []\n}\n'
     file = launch_json(tmp_path, data)
-    check(tmp_path)
+    check_launch_json(tmp_path)
     assert file.read_bytes() == data
     assert write_configurations(tmp_path, [NEW]) == "added"
     now = file.read_bytes()
     assert b'"compounds": null, // none' in now and b"// mine" in now and b'"New"' in now
     assert write_configurations(tmp_path, [NEW], [COMPOUND]) == "added"
     assert b"null" not in file.read_bytes() and b"// none" in file.read_bytes()
-    assert members(tmp_path, "All") == ["New"]
+    assert read_compound_members(tmp_path, "All") == ["New"]
 
 
 # Files that cannot be read or written ---------------------------------------------------------------

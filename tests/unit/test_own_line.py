@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.logs.own_line import own_line
+from workflows.logs.own_line import find_own_line
 
 OTHERS = "/usr/lib/python3/site-packages/sklearn/tree/_tree.pyx"
 
@@ -28,7 +28,7 @@ def code(tmp_path: Path) -> Path:
 def said(code: Path, text: str) -> tuple[Path, int] | None:
     log = code.parent / "std_log.txt"
     log.write_text(text)
-    return own_line(log, [(str(code), "/mnt/azureml/code")])
+    return find_own_line(log, [(str(code), "/mnt/azureml/code")])
 
 
 def test_the_innermost_own_line_behind_another_ones(code: Path) -> None:

@@ -12,22 +12,24 @@ from snapshot_files import SOURCE, Builder, failed_training
 from workflows.console import Console
 from workflows.errors import BadValue, UserError
 from workflows.models import PathMapping
-from workflows.snapshots import finding, looking, reading
+from workflows.snapshots import inspection, selection, snapshot_file
 from workflows.snapshots.expression import Evaluator, parse
 from workflows.snapshots.model import Snapshot
-from workflows.snapshots.sources import Sources, recorded
+from workflows.snapshots.sources import Sources, recorded_text
 from workflows.tasks._snapshots import _show_stack
 
 
 def made(tmp_path: Path, builder: Builder | None = None) -> Snapshot:
-    return reading.read((builder or failed_training()).write(tmp_path / "logs" / "snapshot-train-rank0-77.json"))
+    return snapshot_file.read_snapshot(
+        (builder or failed_training()).write(tmp_path / "logs" / "snapshot-train-rank0-77.json")
+    )
 
 
 def refusal(tmp_path: Path, data: bytes) -> str:
     path = tmp_path / "snapshot-x.json"
     path.write_bytes(data)
     with pytest.raises(UserError) as raised:
-        reading.read(path)
+        snapshot_file.read_snapshot(path)
     assert raised.value.exit_code == 1 and raised.value.remedy
     return raised.value.problem
 
@@ -39,7 +41,7 @@ def evaluator(tmp_path: Path) -> Evaluator:
 
 def test_a_snapshot_says_where_it_failed_and_with_what(tmp_path: Path) -> None:
     snapshot = made(tmp_path)
-    found = looking.look(snapshot, Sources([]), None, ["rate", "options['lr']"])
+    found = inspection.inspect_snapshot(snapshot, Sources([]), None, ["rate", "options['lr']"])
     assert found["stopped"] == {
         "file": "/mnt/work/train.py", "line": 8, "function": "train", "own": True, "same_source": False,
     }  # fmt: skip
@@ -59,9 +61,9 @@ def test_a_snapshot_says_where_it_failed_and_with_what(tmp_path: Path) -> None:
 
 def test_frames_of_the_exceptions_before_have_numbers_too(tmp_path: Path) -> None:
     snapshot = made(tmp_path)
-    assert looking.look(snapshot, Sources([]), 3, ["path"])["values"] == {"path": "'data.csv'"}
+    assert inspection.inspect_snapshot(snapshot, Sources([]), 3, ["path"])["values"] == {"path": "'data.csv'"}
     with pytest.raises(UserError, match="has frames 0 to 3"):
-        looking.look(snapshot, Sources([]), 4, [])
+        inspection.inspect_snapshot(snapshot, Sources([]), 4, [])
 
 
 @pytest.mark.parametrize(
@@ -175,9 +177,9 @@ def test_a_snapshot_that_was_cut_off_is_told_as_one(tmp_path: Path) -> None:
 
 def test_a_file_that_is_far_too_large_is_not_read(tmp_path: Path) -> None:
     with open(tmp_path / "snapshot-x.json", "wb") as file:
-        file.truncate(reading.MOST_BYTES + 1)
+        file.truncate(snapshot_file.MOST_BYTES + 1)
     with pytest.raises(UserError, match="larger than 32 MB"):
-        reading.read(tmp_path / "snapshot-x.json")
+        snapshot_file.read_snapshot(tmp_path / "snapshot-x.json")
 
 
 def test_exceptions_that_name_each_other_are_shown_once(tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_exceptions_that_name_each_other_are_shown_once(tmp_path: Path) -> None:
     builder.exceptions[1]["cause"], builder.exceptions[1]["group"] = 0, [0, 1, 1]
     snapshot = made(tmp_path, builder)
     assert [link.place for link in snapshot.chain()] == [1]
-    assert looking.look(snapshot, Sources([]), None, [])["exception"]["cause"]["group"] == []
+    assert inspection.inspect_snapshot(snapshot, Sources([]), None, [])["exception"]["cause"]["group"] == []
 
 
 def test_a_chain_of_thousands_is_cut(tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_a_chain_of_thousands_is_cut(tmp_path: Path) -> None:
     builder.exceptions[-1]["cause"] = None
     snapshot = made(tmp_path, builder)
     assert len(list(snapshot.chain())) < 200
-    json.dumps(looking.look(snapshot, Sources([]), None, []))
+    json.dumps(inspection.inspect_snapshot(snapshot, Sources([]), None, []))
 
 
 def test_the_first_rank_that_failed_is_the_one_that_is_meant(tmp_path: Path) -> None:
@@ -204,16 +206,16 @@ def test_the_first_rank_that_failed_is_the_one_that_is_meant(tmp_path: Path) -> 
         builder.more |= {"written": f"2026-11-30T08:00:{second}.5Z", "where": {"step": "train", "rank": rank}}
         builder.write(tmp_path / "logs" / f"snapshot-train-rank{rank}-{rank}.json")
     (tmp_path / "logs" / "snapshot-train-rank9-9.json").write_text("{")
-    kept = finding.load(finding.files_of_step(tmp_path))
+    kept = selection.load_snapshots(selection.files_of_step(tmp_path))
     assert [one.rank for one in kept.snapshots] == [3, 0, 1] and len(kept.unreadable) == 1
-    assert finding.choose(kept, None, None, "train").rank == 3
-    assert finding.choose(kept, 1, None, "train").rank == 1
-    assert finding.choose(kept, None, 2, "train").rank == 0
-    assert finding.choose(kept, None, None, "the service", latest=True).rank == 1
+    assert selection.choose_snapshot(kept, None, None, "train").rank == 3
+    assert selection.choose_snapshot(kept, 1, None, "train").rank == 1
+    assert selection.choose_snapshot(kept, None, 2, "train").rank == 0
+    assert selection.choose_snapshot(kept, None, None, "the service", latest=True).rank == 1
     with pytest.raises(UserError, match="There is no snapshot 4: train has 3"):
-        finding.choose(kept, None, 4, "train")
+        selection.choose_snapshot(kept, None, 4, "train")
     with pytest.raises(UserError, match="Rank 7 of train has left no snapshot"):
-        finding.choose(kept, 7, None, "train")
+        selection.choose_snapshot(kept, 7, None, "train")
 
 
 def test_source_is_the_local_file_only_while_it_is_the_one_that_ran(tmp_path: Path) -> None:
@@ -227,7 +229,7 @@ def test_source_is_the_local_file_only_while_it_is_the_one_that_ran(tmp_path: Pa
     assert Sources([PathMapping(code, "/mnt/work")]).is_same(frame)
     (code / "train.py").write_text(f"# edited\n{SOURCE}")
     assert not Sources([PathMapping(code, "/mnt/work")]).is_same(frame)
-    assert recorded(snapshot.frames, frame) == SOURCE
+    assert recorded_text(snapshot.frames, frame) == SOURCE
     assert Sources([PathMapping(code, "/mnt/work")]).local("/mnt/work/../../etc/passwd") == "/mnt/work/../../etc/passwd"
     nested = [PathMapping(Path("/p"), "/p"), PathMapping(code, "/p/runs/1/work"), PathMapping(Path("/q"), "/p")]
     assert Sources(nested).local("/p/runs/1/work/a.py") == str(code / "a.py")
@@ -254,6 +256,6 @@ def test_recorded_lines_keep_their_numbers(tmp_path: Path) -> None:
         builder.frame("/x.py", line, "f", {}, source={"first": line - 1, "lines": [f"line {line - 1}", f"line {line}"]})
     builder.raised("ValueError", "", [0, 1])
     snapshot = made(tmp_path, builder)
-    lines = recorded(snapshot.frames, snapshot.frames[0]).split("\n")
+    lines = recorded_text(snapshot.frames, snapshot.frames[0]).split("\n")
     assert (lines[11], lines[38], lines[39], lines[20]) == ("line 12", "line 39", "line 40", "")
     assert "not here as it was" in lines[0]

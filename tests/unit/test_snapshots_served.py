@@ -22,7 +22,7 @@ from workflows.engines.ports import find_free_port
 from workflows.errors import PortHeld, UserError
 from workflows.loopback import listen
 from workflows.models import PathMapping
-from workflows.snapshots import serving
+from workflows.snapshots import server_process
 
 Serve = Callable[..., int]
 
@@ -35,12 +35,12 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     def start(builder: Builder | None = None, code: Path | None = None, port: int = 0, wait: float = 60) -> int:
         path = (builder or failed_training()).write(tmp_path / "snapshot-train-rank0-77.json")
         mappings = [PathMapping(code, "/mnt/work")] if code else []
-        started.append(serving.start(path, mappings, [], port, tmp_path, wait))
+        started.append(server_process.start_server(path, mappings, [], port, tmp_path, wait))
         return started[-1]
 
     yield start
     for port in started:
-        serving.end(port)
+        server_process.end_server(port)
 
 
 def attached(port: int, **more: Any) -> DapClient:
@@ -229,7 +229,7 @@ def test_a_file_that_is_no_snapshot_is_told_before_anything_listens(tmp_path: Pa
     path = tmp_path / "snapshot-x.json"
     path.write_text("{}")
     with pytest.raises(UserError, match="not a snapshot that can be read"):
-        serving.start(path, [], [], 0, tmp_path)
+        server_process.start_server(path, [], [], 0, tmp_path)
 
 
 #: Asks as another user, and says what it is answered.

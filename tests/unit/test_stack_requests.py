@@ -17,7 +17,7 @@ from invoke import Exit
 from workflows.console import Console
 from workflows.debuggee.azureml_debuggee.stack_requests import is_request
 from workflows.debugger import stacks
-from workflows.debugger.stack_groups import Group, Looked, group, ranges, values
+from workflows.debugger.stack_groups import Group, ProcessStacks, format_ranges, group_alike, group_values
 from workflows.errors import BadValue, UserError
 from workflows.flows.stacks import look as look_at
 from workflows.models import DebugEndpoint, PathMapping
@@ -28,7 +28,7 @@ OWN = {"AZUREML_DEBUGGEE_CODE": str(CHILD)}
 
 
 def ask(child: Child, *expressions: str, seconds: float = LIMIT) -> dict[str, Any]:
-    return stacks.ask(DebugEndpoint("127.0.0.1", child.port, ()), expressions, seconds)
+    return stacks.request_stacks(DebugEndpoint("127.0.0.1", child.port, ()), expressions, seconds)
 
 
 def functions(process: dict[str, Any], thread: str = "MainThread") -> list[str]:
@@ -196,10 +196,10 @@ def test_what_listens_and_is_no_program_of_ours_is_told_so() -> None:
         endpoint = DebugEndpoint("127.0.0.1", server.getsockname()[1], ())
         for said in ("older version", "is not a debugged program", "older version"):
             with pytest.raises(stacks.NoAnswer, match=said):
-                stacks.ask(endpoint, (), LIMIT)
+                stacks.request_stacks(endpoint, (), LIMIT)
         thread.join(LIMIT)
     with pytest.raises(stacks.NoAnswer, match="nothing listens"):
-        stacks.ask(endpoint, (), LIMIT)
+        stacks.request_stacks(endpoint, (), LIMIT)
 
 
 def test_files_are_named_as_they_are_called_here() -> None:
@@ -221,8 +221,8 @@ def process(*frames: dict[str, Any], values: dict[str, Any] | None = None) -> di
     return {"pid": 1, "process": None, "threads": [thread], "tasks": [], "values": values or {}}
 
 
-def at_barrier(rank: int, polls: int) -> Looked:
-    return Looked(
+def at_barrier(rank: int, polls: int) -> ProcessStacks:
+    return ProcessStacks(
         "train",
         rank,
         process(
@@ -235,7 +235,7 @@ def at_barrier(rank: int, polls: int) -> Looked:
 
 
 def test_ranks_that_stand_alike_are_one_group_and_the_odd_one_comes_first() -> None:
-    odd = Looked(
+    odd = ProcessStacks(
         "train",
         7,
         process(
@@ -245,9 +245,9 @@ def test_ranks_that_stand_alike_are_one_group_and_the_odd_one_comes_first() -> N
         ),
     )
     found = [*(at_barrier(rank, rank) for rank in range(7)), odd]
-    told = [f"{one.name}: {one.summary}" for one in group(found)]
+    told = [f"{one.name}: {one.summary}" for one in group_alike(found)]
     assert told == ["rank 7: load < train.py:41", "ranks 0-6: all_reduce < train.py:88"]
-    assert [(text, [one.rank for one in members]) for text, members in values(found, "step")] == [
+    assert [(text, [one.rank for one in members]) for text, members in group_values(found, "step")] == [
         ("6", [7]),
         ("7", list(range(7))),
     ]
@@ -260,16 +260,16 @@ def test_a_stack_that_ends_in_own_code_or_has_none_is_named() -> None:
 
 
 def test_ranks_are_named_briefly() -> None:
-    assert ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
-    assert ranges([3]) == "3" and ranges([]) == ""
+    assert format_ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+    assert format_ranges([3]) == "3" and format_ranges([]) == ""
 
 
 # Shown ----------------------------------------------------------------------------------------------
 
 
-def ranks_with(*told: str, step: str = "train") -> list[Looked]:
+def ranks_with(*told: str, step: str = "train") -> list[ProcessStacks]:
     return [
-        Looked(step, rank, process(frame("/code/a.py", 1, "f", True), values={"x": {"value": value}}))
+        ProcessStacks(step, rank, process(frame("/code/a.py", 1, "f", True), values={"x": {"value": value}}))
         for rank, value in enumerate(told)
     ]
 
@@ -292,10 +292,10 @@ def test_what_is_watched_ends_well_where_the_program_ends_while_it_is_asked(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_stacks, "WATCH_SECONDS", 0.0)
-    ended = [Looked("train", 0, None, trouble="the program has just ended")]
+    ended = [ProcessStacks("train", 0, None, trouble="the program has just ended")]
     looks = [ranks_with("1"), ended]
 
-    def look() -> list[Looked]:
+    def look() -> list[ProcessStacks]:
         if not looks:
             raise UserError("It is over.", "Again.")
         return looks.pop(0)
@@ -323,7 +323,7 @@ def test_ctrl_c_gives_the_last_look_with_its_run(
         monkeypatch.setattr(time, "sleep", interrupt)
     looks = [ranks_with("1")]
 
-    def look() -> list[Looked]:
+    def look() -> list[ProcessStacks]:
         if not looks:
             interrupt()
         return looks.pop()

@@ -9,7 +9,7 @@ import pytest
 from debuggee_harness import line_of, over, until
 from step_harness import Step
 
-from workflows.debugger.raised import Hold, inspect_hold
+from workflows.debugger.inspect_exceptions import HoldInspection, inspect_hold
 from workflows.models import DebugEndpoint, PathMapping
 
 FAILS = """
@@ -49,7 +49,7 @@ def holds(step: Step, times: int) -> None:
     until(lambda: len(step.events("waiting")) == times, f"hold number {times}")
 
 
-def look(step: Step, mark: str = "", *expressions: str, release: bool = False) -> Hold:
+def look(step: Step, mark: str = "", *expressions: str, release: bool = False) -> HoldInspection:
     endpoint = DebugEndpoint("127.0.0.1", step.port, (PathMapping(step.code, str(step.code)),))
     place = (step.script, line_of(mark, step.script)) if mark else None
     return inspect_hold(endpoint, place, expressions, 30, release=release)

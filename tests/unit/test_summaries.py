@@ -13,8 +13,8 @@ from debuggee_harness import CHILD, LIMIT, Child, evaluate, stopped
 
 from workflows.console import Console
 from workflows.debugger.dap import DapClient
-from workflows.debugger.described import evaluated
 from workflows.debugger.frames import Frame, read_locals
+from workflows.debugger.value_text import evaluate_to_text
 from workflows.tasks._values import show_value
 
 TORCH = os.environ.get("AZUREML_DEBUG_TEST_TORCH", "")
@@ -187,7 +187,7 @@ def test_every_debugpy_shows_them(debugpy_folder: Path, tmp_path: Path) -> None:
         assert evaluate(client, looked.thread, "values.tensors['batch']", "hover") == f"{head}\n0  1  2\n3  4  5"
         assert "[1]" in looked.content("values.tensors['batch']")
         # What raises is told as ever.
-        assert evaluated(client, looked.frame, "1 / 0", LIMIT) == "ZeroDivisionError: division by zero"
+        assert evaluate_to_text(client, looked.frame, "1 / 0", LIMIT) == "ZeroDivisionError: division by zero"
 
 
 def test_inspect_shows_locals_with_their_corners_and_long_texts_with_their_length(

@@ -18,7 +18,7 @@ from ..private import make_folder, open_file, touch
 from ..received import display_text, distinct, size
 from ..runs.record import RunRecord
 from ..settings import Settings
-from ..snapshots.finding import PATTERN
+from ..snapshots.selection import PATTERN
 from . import downloads, limited_requests
 from .errors import NotFound, Report, attempt
 from .history import RunHistory, child_object

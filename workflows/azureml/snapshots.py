@@ -8,11 +8,11 @@ from ..private import make_folder
 from ..project import write_bytes
 from ..received import Refused
 from ..runs.record import RunRecord, StepRecord
-from ..snapshots.finding import MOST_FILES
-from ..snapshots.reading import MOST_BYTES
+from ..snapshots.selection import MOST_FILES
+from ..snapshots.snapshot_file import MOST_BYTES
 from .service import PipelineService
 
-#: Their names among a run's logs, in whichever folder; see :data:`workflows.snapshots.finding.PATTERN`.
+#: Their names among a run's logs, in whichever folder; see :data:`workflows.snapshots.selection.PATTERN`.
 _NAMED = re.compile(r"(?:[^/]+/)*(snapshot-[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.json)")
 
 

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 PRINT_HELP = "Print host, port and path mappings for any DAP client, and leave launch.json as it is."
 
 
-def endpoints(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+def list_endpoints(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The places in a task's result that a debugger is welcome at."""
     if "debug" in result:
         return [{**result["debug"], **{key: result[key] for key in ("path_mappings", "launch_configuration")}}]
     return [dict(one) for one in result["endpoints"]]
 
 
-def show_places(console: Console, result: Mapping[str, Any]) -> None:
+def print_endpoints(console: Console, result: Mapping[str, Any]) -> None:
     """Print them; with ``--json`` the object says it all."""
     if console.as_json or report.is_wanted():
         # What is asked for from another machine is printed there, with the ports that lead here.
         return
-    found: Sequence[Mapping[str, Any]] = endpoints(result)
+    found: Sequence[Mapping[str, Any]] = list_endpoints(result)
     for one in found:
         console.line()
         console.line(str(one["launch_configuration"]))

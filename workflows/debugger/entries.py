@@ -18,7 +18,7 @@ _MAY_BE_NULL = frozenset({"compounds"})
 Result = Literal["added", "updated", "unchanged"]
 
 
-def read(file: Path, key: str) -> list[dict[str, Any]]:
+def read_entries(file: Path, key: str) -> list[dict[str, Any]]:
     """The entries of an array; none where the file cannot be read, which is told when it is edited."""
     try:
         value = parse(read_bytes(file, MOST_BYTES)).value
@@ -28,7 +28,7 @@ def read(file: Path, key: str) -> list[dict[str, Any]]:
     return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
 
 
-def check(file: Path, *keys: str, name: str = "name") -> None:
+def check_file(file: Path, *keys: str, name: str = "name") -> None:
     """See that a file can be edited, before anything is started for its sake.
 
     Args:
@@ -91,13 +91,13 @@ def require_array(document: Document, file: Path, key: str, name: str = "name") 
             raise UserError(f'"{name}" of an entry of "{key}" must be a text.', remedy, file=file, line=line)
 
 
-def names(listed: Any, name: str = "name") -> set[str]:
+def entry_names(listed: Any, name: str = "name") -> set[str]:
     """The names of the entries of what may be an array."""
     entries = [entry.get(name) for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     return {entry for entry in entries if isinstance(entry, str)}
 
 
-def put(
+def put_entry(
     document: Document,
     key: str,
     entry: Mapping[str, Any],

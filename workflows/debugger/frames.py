@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workflows.debugger.dap import DapClient, Json
-from workflows.debugger.described import described, evaluated
+from workflows.debugger.value_text import describe_variable, evaluate_to_text
 from workflows.errors import UserError
 
 _PAGE = 500
@@ -109,7 +109,10 @@ def read_locals(client: DapClient, frame: Frame, everything: bool = False) -> di
         frame: The frame.
         everything: In a module's frame, too, modules, functions and classes are variables like any other.
     """
-    return {str(entry["name"]): described(client, frame.number, entry) for entry in _entries(client, frame, everything)}
+    return {
+        str(entry["name"]): describe_variable(client, frame.number, entry)
+        for entry in _entries(client, frame, everything)
+    }
 
 
 def read_variables(
@@ -194,7 +197,7 @@ def evaluate(client: DapClient, frame: Frame, expression: str, timeout: float) -
         expression: A Python expression.
         timeout: Seconds.
     """
-    return evaluated(client, frame.number, expression, timeout)
+    return evaluate_to_text(client, frame.number, expression, timeout)
 
 
 def _variables(client: DapClient, reference: int, groups: set[str]) -> list[Json]:

@@ -11,7 +11,7 @@ from typing import Any
 from workflows import command_name
 from workflows.debugger import entries as shared
 from workflows.debugger import jsonc
-from workflows.debugger.entries import Result, put, require_array, value_at
+from workflows.debugger.entries import Result, put_entry, require_array, value_at
 from workflows.debugger.jsonc import Document, Keys
 from workflows.debugger.jsonc_file import MOST_BYTES, edit_file
 from workflows.models import DebugEndpoint, PathMapping
@@ -48,19 +48,19 @@ def attach_configuration(name: str, endpoint: DebugEndpoint, project: Path) -> d
     }
 
 
-def configurations(folder: Path) -> dict[str, dict[str, Any]]:
+def read_configurations(folder: Path) -> dict[str, dict[str, Any]]:
     """The configurations in the project's launch.json by name; none where it cannot be read."""
     return {entry["name"]: entry for entry in _named(folder, "configurations")}
 
 
-def members(folder: Path, name: str) -> list[str]:
+def read_compound_members(folder: Path, name: str) -> list[str]:
     """The names of a compound's configurations; none where there is no such compound."""
     found = next((entry for entry in _named(folder, "compounds") if entry["name"] == name), {})
     listed = found.get("configurations")
     return [str(one) for one in listed] if isinstance(listed, list) else []
 
 
-def line_of(folder: Path, name: str) -> int:
+def find_line(folder: Path, name: str) -> int:
     """The line on which a configuration begins; 1 where there is none."""
     try:
         document = jsonc.parse(read_bytes(folder / ".vscode" / "launch.json", MOST_BYTES))
@@ -74,17 +74,19 @@ def line_of(folder: Path, name: str) -> int:
 
 def _named(folder: Path, key: str) -> list[dict[str, Any]]:
     return [
-        entry for entry in shared.read(folder / ".vscode" / "launch.json", key) if isinstance(entry.get("name"), str)
+        entry
+        for entry in shared.read_entries(folder / ".vscode" / "launch.json", key)
+        if isinstance(entry.get("name"), str)
     ]
 
 
-def check(folder: Path) -> None:
+def check_launch_json(folder: Path) -> None:
     """See that launch.json can be edited, before anything is started for its sake.
 
     Raises:
         UserError: As :func:`write_configurations`.
     """
-    shared.check(folder / ".vscode" / "launch.json", "configurations", "compounds")
+    shared.check_file(folder / ".vscode" / "launch.json", "configurations", "compounds")
 
 
 def write_configurations(
@@ -132,7 +134,7 @@ def write_configurations(
         document, new = _put_all(document, every)
         added |= new
         for entry in compounds:
-            document, new = put(document, "compounds", entry, _update_compound)
+            document, new = put_entry(document, "compounds", entry, _update_compound)
             added |= new
         return document
 
@@ -183,7 +185,7 @@ def changed_since(before: bytes, now: bytes, names: Sequence[str]) -> Result:
         value = jsonc.parse(before).value
     except jsonc.JsoncError:
         return "updated"
-    known = shared.names(value.get("configurations") if isinstance(value, dict) else None)
+    known = shared.entry_names(value.get("configurations") if isinstance(value, dict) else None)
     return "updated" if known.issuperset(names) else "added"
 
 

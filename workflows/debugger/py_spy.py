@@ -17,18 +17,18 @@ from typing import Any
 LIMIT_SECONDS = 10.0
 
 
-class CannotLook(Exception):
+class PySpyError(Exception):
     """py-spy is not here, or may not look; the text says which."""
 
 
-def find() -> str | None:
+def find_program() -> str | None:
     """The path of py-spy: beside this Python, or on PATH."""
     beside = os.path.dirname(sys.executable)
     return shutil.which("py-spy", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
 
 
-def look(pid: int, code: list[str]) -> dict[str, Any]:
-    """The threads of a process of this machine, as :func:`workflows.debugger.stacks.ask` gives them.
+def read_stacks(pid: int, code: list[str]) -> dict[str, Any]:
+    """The threads of a process of this machine, as :func:`workflows.debugger.stacks.request_stacks` gives them.
 
     Args:
         pid: Its id.
@@ -37,9 +37,9 @@ def look(pid: int, code: list[str]) -> dict[str, Any]:
     Raises:
         CannotLook: py-spy is not installed, or not allowed to.
     """
-    program = find()
+    program = find_program()
     if program is None:
-        raise CannotLook("py-spy, which looks from outside, is not installed (pip install py-spy)")
+        raise PySpyError("py-spy, which looks from outside, is not installed (pip install py-spy)")
     try:
         done = subprocess.run(
             [program, "dump", "--json", "--pid", str(pid)],
@@ -51,10 +51,10 @@ def look(pid: int, code: list[str]) -> dict[str, Any]:
         )
         threads = json.loads(done.stdout) if done.returncode == 0 else None
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
-        raise CannotLook(f"py-spy did not see it: {error}") from error
+        raise PySpyError(f"py-spy did not see it: {error}") from error
     if not isinstance(threads, list):
         last = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
-        raise CannotLook(f"py-spy may not look at it: {last.strip()}")
+        raise PySpyError(f"py-spy may not look at it: {last.strip()}")
     return {"pid": pid, "process": None, "threads": [_thread(one, code) for one in threads], "tasks": [], "values": {}}
 
 

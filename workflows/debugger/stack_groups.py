@@ -12,13 +12,13 @@ _CALLED = 1
 
 
 @dataclass(frozen=True)
-class Looked:
+class ProcessStacks:
     """Where one process stands, or why that is not known.
 
     Attributes:
         step: Its step; an experiment's or service's name.
         rank: Its rank; None where the step is one process.
-        process: As :func:`workflows.debugger.stacks.ask` gives it; None where it is not known.
+        process: As :func:`workflows.debugger.stacks.request_stacks` gives it; None where it is not known.
         child: Whether it is a child process of the script.
         trouble: Why it is not known.
     """
@@ -57,7 +57,7 @@ class Group:
 
     step: str
     frames: Sequence[dict[str, Any]]
-    members: list[Looked] = field(default_factory=list)
+    members: list[ProcessStacks] = field(default_factory=list)
 
     @property
     def summary(self) -> str:
@@ -65,7 +65,7 @@ class Group:
         main = main_thread(self.members[0].process or {"threads": []}) if self.members else None
         if main is not None and main["holds"] and innermost_own(self.frames) is None:
             return "held for a debugger before its first line"
-        return place(self.frames)
+        return describe_place(self.frames)
 
     @property
     def ranks(self) -> list[int]:
@@ -77,7 +77,7 @@ class Group:
         """Its members in few words: ``ranks 0-6``."""
         others = [one.name for one in self.members if one.child or one.rank is None]
         ranks = self.ranks
-        texts = [f"rank{'s' if ranks[1:] else ''} {ranges(ranks)}"] if ranks else []
+        texts = [f"rank{'s' if ranks[1:] else ''} {format_ranges(ranks)}"] if ranks else []
         if len(others) > 3:
             children = [str(one.process["pid"]) for one in self.members if one.child and one.process is not None]
             more = f" and {len(children) - 3} more" if len(children) > 3 else ""
@@ -85,7 +85,7 @@ class Group:
         return ", ".join([*texts, *filter(None, others)])
 
 
-def ranges(numbers: Sequence[int]) -> str:
+def format_ranges(numbers: Sequence[int]) -> str:
     """Numbers in ascending order, briefly: ``0-6, 9``."""
     texts: list[str] = []
     first = last = None
@@ -116,7 +116,7 @@ def innermost_own(frames: Sequence[dict[str, Any]]) -> int | None:
     return next((number for number in range(len(frames) - 1, -1, -1) if frames[number]["own"]), None)
 
 
-def place(frames: Sequence[dict[str, Any]]) -> str:
+def describe_place(frames: Sequence[dict[str, Any]]) -> str:
     """Where a stack stands, in few words."""
     if not frames:
         return "no Python code"
@@ -129,7 +129,7 @@ def place(frames: Sequence[dict[str, Any]]) -> str:
     return f"{called[0]['function']} < {line}" if called else f"{frames[own]['function']} at {line}"
 
 
-def _signature(looked: Looked) -> tuple[Any, ...]:
+def _signature(looked: ProcessStacks) -> tuple[Any, ...]:
     assert looked.process is not None
     frames = main_frames(looked.process)
     own = innermost_own(frames)
@@ -142,7 +142,7 @@ def _signature(looked: Looked) -> tuple[Any, ...]:
     )
 
 
-def group(found: Sequence[Looked]) -> list[Group]:
+def group_alike(found: Sequence[ProcessStacks]) -> list[Group]:
     """Processes in groups that are alike; of each step the smallest first, which is the odd one out."""
     groups: dict[tuple[Any, ...], Group] = {}
     for one in found:
@@ -153,9 +153,9 @@ def group(found: Sequence[Looked]) -> list[Group]:
     return sorted(groups.values(), key=lambda one: (steps.index(one.step), len(one.members), one.members[0].rank or 0))
 
 
-def values(found: Sequence[Looked], expression: str) -> list[tuple[str, list[Looked]]]:
+def group_values(found: Sequence[ProcessStacks], expression: str) -> list[tuple[str, list[ProcessStacks]]]:
     """An expression's values over the processes, each with those that have it; the rarest first."""
-    by_value: dict[str, list[Looked]] = {}
+    by_value: dict[str, list[ProcessStacks]] = {}
     for one in found:
         told = (one.process or {}).get("values", {}).get(expression)
         if told is not None:

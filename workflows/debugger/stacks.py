@@ -32,7 +32,7 @@ class Silent(NoAnswer):
     """It listens and does not answer: C code holds its interpreter."""
 
 
-def check(expressions: Sequence[str]) -> None:
+def check_expressions(expressions: Sequence[str]) -> None:
     """See that expressions can be asked for.
 
     Raises:
@@ -45,7 +45,9 @@ def check(expressions: Sequence[str]) -> None:
         raise BadValue(f"--eval is too long: {size} bytes; {MOST_EXPRESSIONS} are taken.", "Ask for less at a time.")
 
 
-def ask(endpoint: DebugEndpoint, expressions: Sequence[str], seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+def request_stacks(
+    endpoint: DebugEndpoint, expressions: Sequence[str], seconds: float = ANSWER_SECONDS
+) -> dict[str, Any]:
     """Ask one program where it stands.
 
     Args:

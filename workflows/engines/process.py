@@ -216,10 +216,10 @@ class ProcessEngine:
 
     def logs(self, service: Service, follow: bool, tail: int | None = None) -> Iterator[bytes]:
         """See :class:`~workflows.engines.base.Engine`."""
-        from ..logs.ending import last_lines_at
+        from ..logs.log_tail import find_last_lines
 
         with open(service.session / "service.log", "rb") as file:
-            file.seek(0 if tail is None else last_lines_at(file, tail))
+            file.seek(0 if tail is None else find_last_lines(file, tail))
             while True:
                 data = file.read(65536)
                 if data:

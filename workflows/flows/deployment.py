@@ -222,13 +222,13 @@ class Deployment(Present):
 
     def debug(self) -> dict[str, Any]:
         """The whole chain; on any failure what it started is taken away again."""
-        from ..debugger.launch_json import check
+        from ..debugger.launch_json import check_launch_json
 
         say_example(self.settings, self.console, "score_script", "score.py")
         self._check()
         # Before a build of minutes.
         variables.named(self.settings, self.env)
-        check(self.settings.project)
+        check_launch_json(self.settings.project)
         self.tag(image := self.build())
         before = sessions.load(self.settings.project)
         self._look_first(before, image)

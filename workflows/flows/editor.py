@@ -13,7 +13,7 @@ from ..debugger import launch_json
 from ..settings import Settings
 from ..settings_table import BY_FIELD
 from ..vscode import chains, mcp_json, tasks_json
-from ..vscode.chains import Chain, Compound, Found
+from ..vscode.chains import Chain, Compound, ProjectChains
 from ..vscode.leftovers import Leftovers
 from ..vscode.tasks_json import EditorTask
 
@@ -58,17 +58,17 @@ class EditorFlow:
             UserError: One of them cannot be edited, or a file of the project cannot be read.
         """
         project = self.settings.project
-        launch_json.check(project)
-        tasks_json.check(project)
+        launch_json.check_launch_json(project)
+        tasks_json.check_tasks_json(project)
         if self.wanted.mcp:
-            mcp_json.check(project)
+            mcp_json.check_mcp_json(project)
         engine, word = engines.choose(self.settings.engine)
         if word:
             self.console.line(f"Engine: {word}.")
         # What opens a snapshot is of the machine with the editor.
-        found = chains.find(self.settings, engine.name, self.wanted.wait, snapshots=not report.is_wanted())
-        known = launch_json.configurations(project)
-        entries = list(chains.configurations(found, known, self._first_port, project))
+        found = chains.find_chains(self.settings, engine.name, self.wanted.wait, snapshots=not report.is_wanted())
+        known = launch_json.read_configurations(project)
+        entries = list(chains.launch_configurations(found, known, self._first_port, project))
         if report.is_wanted():
             # Where the code lies there is what the other machine wants to know; the chains it knows itself.
             report.add_configurations({}, "setup", entries)
@@ -79,10 +79,10 @@ class EditorFlow:
     def with_remote(self) -> dict[str, Any]:
         """Add the chains to configurations that the other machine has told of."""
         # Which chains there are is known without an engine.
-        found = chains.find(self.settings, "process", self.wanted.wait, snapshots=True)
+        found = chains.find_chains(self.settings, "process", self.wanted.wait, snapshots=True)
         project = self.settings.project
-        known = launch_json.configurations(project)
-        entries = list(chains.configurations(found, known, self._first_port, project))
+        known = launch_json.read_configurations(project)
+        entries = list(chains.launch_configurations(found, known, self._first_port, project))
         kept = ("name", "connect")
         past = {chain.name for chain in found.chains if chain.past}
         told = [{key: one[key] for key in kept} for one in entries if one["name"] in known and one["name"] not in past]
@@ -92,9 +92,9 @@ class EditorFlow:
     def _first_port(self) -> int:
         return self.settings.debug_port or int(BY_FIELD["debug_port"].default)
 
-    def _write(self, found: Found, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _write(self, found: ProjectChains, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         project = self.settings.project
-        written_before, tasks_before = tasks_json.written(project), tasks_json.text(project)
+        written_before, tasks_before = tasks_json.read_own_tasks(project), tasks_json.read_content(project)
         every: list[Chain | Compound] = [*found.chains, *found.compounds]
         before = {chain.name: self._before(chain) for chain in every}
         ended = [chain for chain in found.chains if chain.ending] if self.wanted.stop_after else []
@@ -122,7 +122,7 @@ class EditorFlow:
                 written = launch_json.write_configurations(project, full, compounds)
             except BaseException:
                 # Neither of the two is of use without the other.
-                tasks_json.put_back(project, tasks_before)
+                tasks_json.restore_content(project, tasks_before)
                 raise
             step.text = f".vscode/launch.json {written}"
         if self.wanted.mcp:
@@ -161,4 +161,4 @@ class EditorFlow:
 
     @functools.cached_property
     def _taken(self) -> set[str]:
-        return tasks_json.taken(self.settings.project)
+        return tasks_json.read_user_labels(self.settings.project)

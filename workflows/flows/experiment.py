@@ -44,7 +44,7 @@ from .step_looks import StepLook, inspect_step
 from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, launch_json, until_open
 
 if TYPE_CHECKING:
-    from ..debugger.looking import Tell
+    from ..debugger.inspect_places import Report
     from ..experiments.configure import RunOptions
     from ..experiments.run_work import Work
     from .experiment_workspace import WorkspaceRuns
@@ -113,9 +113,9 @@ class ExperimentFlow:
         self, name: str, options: RunOptions, debug: DebugRequest | None, created: bool
     ) -> RunRecord:
         if debug is not None:
-            from ..debugger.launch_json import check
+            from ..debugger.launch_json import check_launch_json
 
-            check(self.settings.project)
+            check_launch_json(self.settings.project)
             self._check_session(name)
         with self._undone(name, options):
             run = self.workspace.submit(name, options, debug)
@@ -280,7 +280,7 @@ class ExperimentFlow:
         """Have what a run has written in its folder; see :meth:`.WorkspaceRuns.bring_outputs`."""
         return self.workspace.bring_outputs(run) if run.in_workspace else {}
 
-    def inspect(self, run: RunRecord, look: StepLook, tell: Tell) -> dict[str, Any]:
+    def inspect(self, run: RunRecord, look: StepLook, tell: Report) -> dict[str, Any]:
         """Look at lines of the script, or at where it holds; see :func:`.step_looks.inspect_step`."""
         return inspect_step(self._watching, run, replace(look, step=run.steps[0]), tell)
 
@@ -378,10 +378,10 @@ class ExperimentFlow:
 
     def _check_debug(self, debug: DebugRequest | None, ranks: int) -> None:
         if debug is not None:
-            from ..debugger.launch_json import check
+            from ..debugger.launch_json import check_launch_json
 
             check_rank(debug.rank, ranks, "the run has")
-            check(self.settings.project)
+            check_launch_json(self.settings.project)
 
     def _check_session(self, name: str) -> None:
         """See that no other run of the experiment is being debugged."""

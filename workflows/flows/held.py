@@ -56,7 +56,7 @@ def inspect(
     Raises:
         UserError: The place is not part of the stack, and the step holds on; or nothing holds at an exception.
     """
-    from ..debugger.raised import inspect_hold
+    from ..debugger.inspect_exceptions import inspect_hold
 
     one = found[0]
     if not one.error_text:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..debugger.inspect import Words
+from ..debugger.inspect_places import InspectOptions, Report
+from ..debugger.inspect_stop import NotReached
 from ..debugger.locations import first_line
-from ..debugger.looking import Tell, Wanted
 from ..debugger.readiness import Events, current_state, read_events
 from ..errors import BadValue, UserError
 from ..models import Service
@@ -44,7 +44,7 @@ class Look:
 
     locations: tuple[str, ...]
     request: Request
-    wanted: Wanted
+    wanted: InspectOptions
     is_given: bool = True
     number: int | None = None
     repeat: int = 1
@@ -56,7 +56,7 @@ class Look:
         return not (self.locations or self.wanted.raised or self.at_breakpoint)
 
 
-def inspect(service: Service, look: Look, tell: Tell) -> dict[str, Any]:
+def inspect(service: Service, look: Look, tell: Report) -> dict[str, Any]:
     """Stop at lines while requests run, or where one raises; look, and let it go on.
 
     Args:
@@ -70,9 +70,9 @@ def inspect(service: Service, look: Look, tell: Tell) -> dict[str, Any]:
     """
     if look.at_breakpoint and not look.is_given:
         return _what_holds(service, tell)
-    from ..debugger import looking
+    from ..debugger import inspect_places
+    from ..debugger.inspect_exceptions import inspect_raised, is_own_code
     from ..debugger.places import read_place
-    from ..debugger.raised import inspect_raised, own_code
 
     roots = [service.score_script.parent, service.source]
     places = [read_place(text, cwd=Path.cwd(), roots=roots) for text in look.locations]
@@ -89,26 +89,26 @@ def inspect(service: Service, look: Look, tell: Tell) -> dict[str, Any]:
             timeout=wanted.timeout,
             summarize=posting.summary,
             seen=lambda found: tell("stop", found.as_json()),
-            words=_nothing_raised(look),
+            messages=_nothing_raised(look),
             by_debugger=service.by_itself,
         )
         return {**stop.as_json(), "response": stop.trigger_result}
-    late = Words() if look.is_given else Words(ended=_nothing_given)
-    found = looking.look(
+    late = NotReached() if look.is_given else NotReached(ended=_nothing_given)
+    found = inspect_places.inspect_places(
         service.endpoint,
         places,
         wanted,
-        tell=tell,
-        own=own_code(service.endpoint.path_mappings),
+        report=tell,
+        is_own=is_own_code(service.endpoint.path_mappings),
         trigger=posting.post_all,
         summarize=lambda responses: posting.summary(responses[-1]),
-        words=_none_of_type(wanted.raised) if wanted.raised else late,
+        messages=_none_of_type(wanted.raised) if wanted.raised else late,
     )
     result = {**found.as_json(), "response": found.result[-1]}
     return {**result, "responses": found.result} if look.repeat > 1 else result
 
 
-def _what_holds(service: Service, tell: Tell) -> dict[str, Any]:
+def _what_holds(service: Service, tell: Report) -> dict[str, Any]:
     """What is said of a service that holds, with no place named and nothing posted.
 
     Raises:
@@ -130,17 +130,17 @@ def _nothing_given(place: str, summary: str) -> tuple[str, str]:
     )
 
 
-def _none_of_type(kind: str) -> Words:
+def _none_of_type(kind: str) -> NotReached:
     def ended(place: str, summary: str) -> tuple[str, str]:
         return (
             f"No {kind} was raised, whether caught or not: {summary}",
             "Name it as the code does, with its module where it is not Python's own, such as json.JSONDecodeError.",
         )
 
-    return Words(ended=ended)
+    return NotReached(ended=ended)
 
 
-def _nothing_raised(look: Look) -> Words:
+def _nothing_raised(look: Look) -> NotReached:
     which = f" --failed {look.number}" if look.number is not None else ""
 
     def late(place: str, timeout: float) -> tuple[str, str]:
@@ -152,7 +152,7 @@ def _nothing_raised(look: Look) -> Words:
             f"To look at a line while it runs: inv deploy.inspect FILE:LINE{which}",
         )
 
-    return Words(late, ended)
+    return NotReached(late, ended)
 
 
 def not_given(response: Mapping[str, Any]) -> UserError | None:
@@ -200,7 +200,7 @@ def _let_others_finish(service: Service) -> None:
 class _Posting:
     """A request on its way to a service, and what the debuggee says of it."""
 
-    def __init__(self, service: Service, look: Look, tell: Tell) -> None:
+    def __init__(self, service: Service, look: Look, tell: Report) -> None:
         self._service, self._tell, self._repeat = service, tell, look.repeat
         request = look.request
         if request.headers is None:

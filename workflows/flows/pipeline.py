@@ -26,7 +26,7 @@ from .step_looks import StepLook, inspect_step
 from .watching import StepFailed, StillWaiting, Watching, attach, check_rank, launch_json, until_open
 
 if TYPE_CHECKING:
-    from ..debugger.looking import Tell
+    from ..debugger.inspect_places import Report
     from .from_run import Taken
     from .snapshots import Found
 
@@ -81,7 +81,7 @@ class PipelineFlow:
         """Read the pipeline file, build its environments and start a run."""
         with waiting_runner(self.settings.engine) if self.settings.backend == "local" else nullcontext() as waiting:
             backend = self.backend
-            from ..debugger.launch_json import check
+            from ..debugger.launch_json import check_launch_json
 
             say_example(self.settings, self.console, "pipeline_file", "pipeline.yml")
             whole = self._whole(wanted.taken) if wanted.taken is not None else None
@@ -94,7 +94,7 @@ class PipelineFlow:
                 debug = replace(debug, steps=pipeline.asked)
                 chosen = [step for step in pipeline.steps if not debug.steps or step.name in debug.steps]
                 _check_rank(chosen, debug.rank)
-                check(self.settings.project)
+                check_launch_json(self.settings.project)
             run = backend.submit(pipeline, debug, options, waiting)
             if wanted.taken is not None:
                 wanted.taken.say_environments(self.console, run)
@@ -343,7 +343,7 @@ class PipelineFlow:
             raise _no_step(name, names)
         return run.step(fitting[0])
 
-    def inspect(self, run: RunRecord, step: str | None, look: StepLook, tell: Tell) -> dict[str, Any]:
+    def inspect(self, run: RunRecord, step: str | None, look: StepLook, tell: Report) -> dict[str, Any]:
         """Look at lines of a step, or at what holds; see :func:`.step_looks.inspect_step`."""
         return inspect_step(self._watching, run, replace(look, step=self.step(run, step)), tell)
 

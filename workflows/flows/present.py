@@ -19,7 +19,7 @@ from ..models import Ended, Service
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from ..debugger.looking import Tell
+    from ..debugger.inspect_places import Report
     from .failed_requests import FailedRequest
     from .inspected import Look
     from .stacks import Target
@@ -84,7 +84,7 @@ class Present:
             self.console.line("Took away a service of this project that no file told of.")
         return found
 
-    def inspect(self, look: Look, failed: int | None, tell: Tell) -> dict[str, Any]:
+    def inspect(self, look: Look, failed: int | None, tell: Report) -> dict[str, Any]:
         """Stop during one request, look, and let it go on; see :func:`.inspected.inspect`.
 
         Args:

@@ -19,11 +19,11 @@ from ..runs import record as records
 from ..runs.record import RunRecord, StepRecord
 from ..settings import Settings
 from ..settings_table import BY_FIELD
-from ..snapshots import finding, serving
-from ..snapshots.finding import Kept
+from ..snapshots import selection, server_process
 from ..snapshots.model import Snapshot
+from ..snapshots.selection import FoundSnapshots
 from ..snapshots.sources import Sources, mappings_from
-from ..vscode import pressed
+from ..vscode import f5
 
 FAMILY = "Azure Machine Learning Snapshot"
 #: What a deployment is called in a configuration's name.
@@ -49,15 +49,15 @@ class Found:
     """
 
     what: str
-    kept: Kept
+    kept: FoundSnapshots
     mappings: dict[Path, tuple[PathMapping, ...]] = field(default_factory=dict)
     names: dict[Path, str] = field(default_factory=dict)
     code: tuple[Path, ...] = ()
     latest: bool = False
 
     def choose(self, rank: int | None, number: int | None = None) -> Snapshot:
-        """The one that is meant; raises as :func:`workflows.snapshots.finding.choose`."""
-        return finding.choose(self.kept, rank, number, self.what, self.latest)
+        """The one that is meant; raises as :func:`workflows.snapshots.selection.choose_snapshot`."""
+        return selection.choose_snapshot(self.kept, rank, number, self.what, self.latest)
 
     def sources(self, snapshot: Snapshot) -> Sources:
         """Where its files are here."""
@@ -99,7 +99,9 @@ def of_run(
     files = {path: one for one in chosen for path in files_of(run, one)}
     if not files:
         raise _none(run, chosen)
-    found = Found(f"{step.name} of the run {run.run_id}" if step else f"the run {run.run_id}", finding.load(files))
+    found = Found(
+        f"{step.name} of the run {run.run_id}" if step else f"the run {run.run_id}", selection.load_snapshots(files)
+    )
     found.code = (*_planned_code(run), run.project)
     for path, one in files.items():
         found.mappings[path] = one.path_mappings()
@@ -126,7 +128,7 @@ def _planned(run: RunRecord) -> bool:
 
 def files_of(run: RunRecord, step: StepRecord) -> list[Path]:
     """The files of a step."""
-    return finding.files_of_step(run.step_folder(step.name))
+    return selection.files_of_step(run.step_folder(step.name))
 
 
 def command_of(run: RunRecord, step: StepRecord) -> str:
@@ -156,7 +158,7 @@ def _none(run: RunRecord, steps: Sequence[StepRecord]) -> UserError:
             f"{who} failed and has no snapshot: AML_SNAPSHOT was off, or the run is older than snapshots are.",
             f"Set AML_SNAPSHOT=on and run it again; its log: {log}",
         )
-    if any(finding.was_cut_off(run.step_folder(one.name)) for one in failed):
+    if any(selection.was_cut_off(run.step_folder(one.name)) for one in failed):
         return UserError(
             f"{who} failed, and was killed while its snapshot was being written.", f"Look at its log: {log}"
         )
@@ -193,7 +195,7 @@ def of_service(settings: Settings) -> Found:
     else:
         ended = read_json(folder / "last" / "ended.json") or {}
         mappings = tuple(mappings_from(ended.get("path_mappings")))
-    found = Found("the service", finding.load(files), latest=True)
+    found = Found("the service", selection.load_snapshots(files), latest=True)
     for path in files:
         found.mappings[path], found.names[path] = tuple(mappings), DEPLOYMENT
     return found
@@ -201,7 +203,7 @@ def of_service(settings: Settings) -> Found:
 
 def files_of_service(project: Path) -> list[Path]:
     """The files of a project's service, or of the last one that ended."""
-    return finding.files_in([sessions.snapshot_folder(project, sessions.load(project))])
+    return selection.files_in([sessions.snapshot_folder(project, sessions.load(project))])
 
 
 # An editor
@@ -238,23 +240,23 @@ def open_in_editor(
         UserError: launch.json cannot be edited; its port is held by another program.
     """
     project = settings.project
-    launch_json.check(project)
-    name = pressed.name() or name
-    known = launch_json.configurations(project).get(name, {})
+    launch_json.check_launch_json(project)
+    name = f5.configuration_name() or name
+    known = launch_json.read_configurations(project).get(name, {})
     with console.step("attach") as step:
         port = _port_in(known)
         if port:
             # One that still waits there for somebody makes room.
-            serving.end(port)
+            server_process.end_server(port)
         # F5 goes where launch.json says; else any port does, and launch.json gets it.
-        if not pressed.name() and not (port and ports.is_free(port)):
+        if not f5.configuration_name() and not (port and ports.is_free(port)):
             port = _first_free(settings)
-        port = serving.start(path, mappings, guesses, port, project)
+        port = server_process.start_server(path, mappings, guesses, port, project)
         endpoint = DebugEndpoint("127.0.0.1", port, tuple(mappings))
         outcome = "unchanged"
         if write:
             entry = launch_json.attach_configuration(name, endpoint, project)
-            if pressed.name():
+            if f5.configuration_name():
                 # VS Code goes by what it has read.
                 entry["pathMappings"] = known.get("pathMappings", entry["pathMappings"])
             outcome = launch_json.write_configurations(project, [entry])

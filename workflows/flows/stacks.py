@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ..debugger import py_spy, stacks
-from ..debugger.stack_groups import Looked, innermost_own, main_frames
+from ..debugger.stack_groups import ProcessStacks, innermost_own, main_frames
 from ..errors import UserError
 from ..models import DebugEndpoint
 from ..runs import attachable
@@ -90,7 +90,7 @@ def left_out(run: RunRecord, step: StepRecord | None) -> list[str]:
     return told
 
 
-def look(chosen: Sequence[Target], expressions: Sequence[str]) -> list[Looked]:
+def look(chosen: Sequence[Target], expressions: Sequence[str]) -> list[ProcessStacks]:
     """Ask processes where they stand, all at the same time.
 
     Args:
@@ -100,27 +100,27 @@ def look(chosen: Sequence[Target], expressions: Sequence[str]) -> list[Looked]:
     Raises:
         BadValue: They cannot be asked for.
     """
-    stacks.check(expressions)
+    stacks.check_expressions(expressions)
     with ThreadPoolExecutor(min(AT_ONCE, max(1, len(chosen)))) as pool:
-        asked: Callable[[Target], list[Looked]] = lambda one: _ask(one, expressions)  # noqa: E731
+        asked: Callable[[Target], list[ProcessStacks]] = lambda one: _ask(one, expressions)  # noqa: E731
         return [looked for some in pool.map(asked, chosen) for looked in some]
 
 
-def _ask(target: Target, expressions: Sequence[str]) -> list[Looked]:
+def _ask(target: Target, expressions: Sequence[str]) -> list[ProcessStacks]:
     try:
-        answer = stacks.ask(target.endpoint, expressions)
+        answer = stacks.request_stacks(target.endpoint, expressions)
     except stacks.Silent as silent:
         return [_from_outside(target, str(silent))]
     except stacks.NoAnswer as error:
-        return [Looked(target.step, target.rank, None, trouble=str(error))]
+        return [ProcessStacks(target.step, target.rank, None, trouble=str(error))]
     found = [
-        Looked(target.step, target.rank, process, child=number > 0)
+        ProcessStacks(target.step, target.rank, process, child=number > 0)
         for number, process in enumerate(answer["processes"])
         if number == 0 or not _is_pythons_own(process)
     ]
     for pid in answer.get("silent", ()):
         trouble = f"child process {pid} did not answer: C code holds its interpreter"
-        found.append(Looked(target.step, target.rank, None, child=True, trouble=trouble))
+        found.append(ProcessStacks(target.step, target.rank, None, child=True, trouble=trouble))
     return found
 
 
@@ -133,13 +133,13 @@ def _is_pythons_own(process: dict[str, Any]) -> bool:
     )
 
 
-def _from_outside(target: Target, why: str) -> Looked:
+def _from_outside(target: Target, why: str) -> ProcessStacks:
     """What py-spy sees of a process whose interpreter does not answer."""
     if not target.pid:
-        return Looked(target.step, target.rank, None, trouble=f"{why}, and py-spy cannot look at it from here")
+        return ProcessStacks(target.step, target.rank, None, trouble=f"{why}, and py-spy cannot look at it from here")
     code = [str(mapping.local_root) for mapping in target.endpoint.path_mappings]
     try:
-        process: dict[str, Any] = py_spy.look(target.pid, code)
-    except py_spy.CannotLook as error:
-        return Looked(target.step, target.rank, None, trouble=f"{why}, and {error}")
-    return Looked(target.step, target.rank, process, trouble=f"{why}; this is what py-spy sees")
+        process: dict[str, Any] = py_spy.read_stacks(target.pid, code)
+    except py_spy.PySpyError as error:
+        return ProcessStacks(target.step, target.rank, None, trouble=f"{why}, and {error}")
+    return ProcessStacks(target.step, target.rank, process, trouble=f"{why}; this is what py-spy sees")

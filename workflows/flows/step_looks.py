@@ -21,7 +21,7 @@ from . import held
 from .watching import ENDING_SECONDS, LOOK_SECONDS, Watch, Watching, again, step_failed, summary
 
 if TYPE_CHECKING:
-    from ..debugger.looking import Found, Tell, Wanted
+    from ..debugger.inspect_places import InspectOptions, InspectResult, Report
     from ..debugger.places import Place
 
 #: How many ranks are looked at side by side.
@@ -44,14 +44,14 @@ class StepLook:
     """
 
     locations: tuple[str, ...]
-    wanted: Wanted
+    wanted: InspectOptions
     step: StepRecord | None = None
     rank: int | None = None
     every_rank: bool = False
     release: bool = False
 
 
-def inspect_step(watching: Watching, run: RunRecord, look: StepLook, tell: Tell) -> dict[str, Any]:
+def inspect_step(watching: Watching, run: RunRecord, look: StepLook, tell: Report) -> dict[str, Any]:
     """Stop at lines of a step, look, and let it go on; or look at where it holds.
 
     Args:
@@ -131,18 +131,18 @@ def _next(
 def _look(
     one: Attachable,
     places: Sequence[Place],
-    wanted: Wanted,
-    tell: Tell,
+    wanted: InspectOptions,
+    tell: Report,
     meet: Callable[[], None] = lambda: None,
-) -> Found:
-    from ..debugger import looking
-    from ..debugger.raised import own_code
+) -> InspectResult:
+    from ..debugger import inspect_places
+    from ..debugger.inspect_exceptions import is_own_code
 
-    own = own_code(one.endpoint.path_mappings)
-    return looking.look(one.endpoint, places, wanted, tell=tell, own=own, meet=meet)
+    own = is_own_code(one.endpoint.path_mappings)
+    return inspect_places.inspect_places(one.endpoint, places, wanted, report=tell, is_own=own, wait_for_ranks=meet)
 
 
-def _told(tell: Tell, result: dict[str, Any]) -> dict[str, Any]:
+def _told(tell: Report, result: dict[str, Any]) -> dict[str, Any]:
     tell("stop", result)
     return result
 
@@ -156,11 +156,13 @@ class _Rank:
 
     number: int
     told: list[dict[str, Any]] = field(default_factory=list)
-    found: Found | None = None
+    found: InspectResult | None = None
     error: BaseException | None = None
 
 
-def _side_by_side(found: Sequence[Attachable], places: Sequence[Place], wanted: Wanted, tell: Tell) -> dict[str, Any]:
+def _side_by_side(
+    found: Sequence[Attachable], places: Sequence[Place], wanted: InspectOptions, tell: Report
+) -> dict[str, Any]:
     """Look at every rank at once: none goes on before all have stopped and been read, as they may wait for each other.
 
     Raises:
@@ -209,7 +211,7 @@ def _side_by_side(found: Sequence[Attachable], places: Sequence[Place], wanted: 
     return _compared(ranks, tell)
 
 
-def _compared(ranks: Sequence[_Rank], tell: Tell) -> dict[str, Any]:
+def _compared(ranks: Sequence[_Rank], tell: Report) -> dict[str, Any]:
     """The ranks' stops, with the names whose values differ."""
     found = [(rank, rank.found) for rank in ranks if rank.found is not None]
     rows = []
@@ -239,7 +241,7 @@ def _compared(ranks: Sequence[_Rank], tell: Tell) -> dict[str, Any]:
 # What holds
 
 
-def _what_holds(watching: Watching, run: RunRecord, look: StepLook, tell: Tell) -> dict[str, Any]:
+def _what_holds(watching: Watching, run: RunRecord, look: StepLook, tell: Report) -> dict[str, Any]:
     """Look at the exception at which a step holds, or say that it holds before its first line.
 
     Where it does not hold it is stopped where its code calls ``breakpoint()``.

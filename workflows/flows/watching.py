@@ -416,8 +416,8 @@ def check_rank(rank: int | None, most: int, which: str) -> None:
 
 def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
     """The error for a failed step, with the end of its log."""
-    from ..logs.ending import tail_lines
-    from ..logs.own_line import own_line
+    from ..logs.log_tail import tail_lines
+    from ..logs.own_line import find_own_line
     from . import snapshots
 
     source_secrets.keep_secrets(run)
@@ -428,7 +428,7 @@ def step_failed(run: RunRecord, step: StepRecord) -> StepFailed:
         # Of several ranks the one that raised says why; the others were ended for it.
         if found and (not lines or any(line.startswith("Traceback") for line in found)):
             lines = found
-            place = own_line(path, step.mappings)
+            place = find_own_line(path, step.mappings)
             if any(line.startswith("Traceback") for line in found):
                 break
     if not lines and run.build_log(step).exists():

@@ -24,7 +24,7 @@ _HOLD = os.name != "nt"
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
-class Growing:
+class GrowingFile:
     """A growing file, read without waiting.
 
     A file that was cut short is read again from its start. One that was moved away for a
@@ -58,7 +58,7 @@ class Growing:
         self._over = False
         self._until = 0  # where the file ended when its writer was done
 
-    def __enter__(self) -> Growing:
+    def __enter__(self) -> GrowingFile:
         return self
 
     def __exit__(
@@ -167,7 +167,7 @@ def follow(path: Path, ended: Callable[[], bool], start: int = 0) -> Iterator[by
         ended: Whether its writer is done. Asked every 20 ms at most, so it has to be quick.
         start: Where to begin, in bytes.
     """
-    with Growing(path, ended, start) as file:
+    with GrowingFile(path, ended, start) as file:
         while (data := file.read()) is not None:
             if data:
                 yield data

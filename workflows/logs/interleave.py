@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..terminal import printable
-from .following import POLL, Growing
+from .following import POLL, GrowingFile
 
 #: Seconds after which the beginning of a line is shown although its end is missing: a prompt, a progress bar.
 UNFINISHED_AFTER = 0.2
@@ -29,7 +29,7 @@ _PLAIN = b"\033[0m"
 _RETURN = re.compile(rb"\r(?=[^\r\n])")
 
 
-def colours(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
+def shows_colours(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
     """Whether a stream shows colours: a terminal, and nobody asked for none (https://no-color.org)."""
     if not stream.isatty() or environ.get("NO_COLOR") or environ.get("TERM") == "dumb":
         return False
@@ -40,7 +40,7 @@ def colours(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
 class _Source:
     """One log, and what of its last line is not shown yet."""
 
-    def __init__(self, file: Growing, prefix: bytes) -> None:
+    def __init__(self, file: GrowingFile, prefix: bytes) -> None:
         self.file = file
         self.prefix = prefix
         self.pending = b""
@@ -84,7 +84,7 @@ class Interleaver:
 
     def add(self, name: str, path: Path, ended: Callable[[], bool], start: int = 0) -> None:
         """Add a source, also from another thread while :meth:`run` is running."""
-        self._added.append(_Source(Growing(path, ended, start, piece=_PIECE), self._prefix(name)))
+        self._added.append(_Source(GrowingFile(path, ended, start, piece=_PIECE), self._prefix(name)))
 
     def _prefix(self, name: str) -> bytes:
         name = printable(" ".join(name.split()))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from .ending import tail_lines
+from .log_tail import tail_lines
 
 #: Lines of a log's end in which its traceback is looked for, and letters of each.
 _LINES, _WIDTH = 400, 2000
@@ -14,7 +14,7 @@ _FRAME = re.compile(r'^\s*(?:\|\s*)*File "(?P<file>[^"]+)", line (?P<line>\d+)(?
 _BEGIN = "Traceback (most recent call last):"
 
 
-def own_line(log: Path, mappings: Iterable[tuple[str, str]]) -> tuple[Path, int] | None:
+def find_own_line(log: Path, mappings: Iterable[tuple[str, str]]) -> tuple[Path, int] | None:
     """Where a failure outside a person's code came from in it.
 
     Args:

@@ -28,7 +28,7 @@ _MOST_LINES, _MOST_RESULT = 200, 4 * 1024 * 1024
 _MOST_READ = 1024 * 1024
 
 
-class Begun:
+class StartedCommand:
     """A command that was begun.
 
     Args:
@@ -38,10 +38,10 @@ class Begun:
 
     def __init__(self, arguments: Sequence[str], project: Path) -> None:
         self.arguments = list(arguments)
-        self.since = time.monotonic()
+        self.started = time.monotonic()
         #: What it was begun for; see :mod:`.starting`.
         self.story = ""
-        self._said = 0
+        self._lines_read = 0
         self._kept = contextlib.ExitStack()
         # What a server that was killed has left of these goes with the next one.
         self._folder = self._kept.enter_context(scratch_folder())
@@ -77,18 +77,18 @@ class Begun:
     @property
     def seconds(self) -> float:
         """Seconds since it was begun."""
-        return time.monotonic() - self.since
+        return time.monotonic() - self.started
 
-    def until(self, deadline: float, ready: Callable[[], object] = lambda: None) -> None:
+    def wait_until(self, deadline: float, ready: Callable[[], object] = lambda: None) -> None:
         """Wait until it has ended, or ``ready`` says something, or a time of the monotonic clock has come."""
         while self.is_at_work and not ready() and time.monotonic() < deadline:
             time.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
 
     def new_lines(self) -> list[str]:
         """What it has said since the last call, of much the last lines."""
-        data = self._read("err", self._said)
+        data = self._read("err", self._lines_read)
         whole = data if not self.is_at_work else data[: data.rfind(b"\n") + 1]
-        self._said += len(whole)
+        self._lines_read += len(whole)
         lines = [plain(line.decode("utf-8", "replace")) for line in whole.split(b"\n")]
         return [line for line in lines if line.strip()][-_MOST_LINES:]
 
@@ -116,8 +116,8 @@ class Begun:
             last = lines[-1] if lines else f"exit code {self._process.returncode}"
             return UserError(f"{self.typed} failed: {last}", "Correct that, then start again.")
         remedy = lines[problem + 1] if problem + 1 < len(lines) else "Correct that, then start again."
-        before, _error, said = lines[problem].partition("error: ")
-        return UserError(before + said, remedy, details=lines[max(0, problem - 15) : problem])
+        before, _error, message = lines[problem].partition("error: ")
+        return UserError(before + message, remedy, details=lines[max(0, problem - 15) : problem])
 
     def interrupt(self, seconds: float) -> bool:
         """End it as Ctrl-C does: it takes back what it has begun. Whether it has ended in time."""
@@ -129,7 +129,7 @@ class Begun:
             return False
         return True
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Let it go on by itself, to its end; what it says goes nowhere then."""
         with contextlib.suppress(OSError):
             self._kept.close()
@@ -146,19 +146,19 @@ class Begun:
             return b""
 
 
-def run(arguments: Sequence[str], project: Path, seconds: float) -> dict[str, Any]:
+def run_command(arguments: Sequence[str], project: Path, seconds: float) -> dict[str, Any]:
     """Run a short command; what it hands over.
 
     Raises:
         UserError: It failed, or takes longer.
     """
-    command = Begun(arguments, project)
+    command = StartedCommand(arguments, project)
     try:
-        command.until(time.monotonic() + seconds)
+        command.wait_until(time.monotonic() + seconds)
         if command.is_at_work:
             raise UserError(
                 f"{command.typed} has not ended within {seconds:g} s; it goes on.", "See status a little later."
             )
         return command.result()
     finally:
-        command.leave()
+        command.release()

@@ -50,7 +50,7 @@ def all_runs(state: State) -> list[RunRecord]:
     return sorted(found, key=lambda run: -run.number)
 
 
-def find(state: State, run: str | None, story: str | None = None) -> RunRecord:
+def find_run(state: State, run: str | None, story: str | None = None) -> RunRecord:
     """The run that is meant; the latest without a word.
 
     Args:
@@ -98,11 +98,11 @@ def endpoint_json(one: Attachable) -> dict[str, Any]:
     found: dict[str, Any] = {"step": one.step.name, "rank": one.rank, "state": one.state, "open": one.is_open}
     if one.error_text:
         found["holds_at"] = one.error_text
-        found["place"] = place(one)
+        found["place"] = exception_place(one)
     return found
 
 
-def place(one: Attachable) -> str:
+def exception_place(one: Attachable) -> str:
     """File and line of the exception that something holds at, as announced; the file as it is here."""
     error = one.error or {}
     file = str(error.get("file") or "")
@@ -187,7 +187,7 @@ def service_json(state: State) -> dict[str, Any] | None:
     return found
 
 
-def settled(state: State, run: RunRecord, only: str | None = None, rank: int | None = None) -> list[Attachable]:
+def list_attachable(state: State, run: RunRecord, only: str | None = None, rank: int | None = None) -> list[Attachable]:
     """What a debugger is welcome in now; what holds comes first, what has one last."""
     found = [
         one

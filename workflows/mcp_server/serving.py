@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..command_name import with_typed_command
 from ..errors import UserError
-from .tools import MOST_SECONDS, TIMEOUT, Answer, Tool, check, to_be_given_up
+from .tools import MOST_SECONDS, TIMEOUT, Answer, Tool, abandonable_call, check_arguments
 
 if TYPE_CHECKING:
     from .state import State
@@ -107,7 +107,7 @@ async def _serve(state: State, tools: Sequence[Tool], version: str) -> None:
         seconds = _most(arguments)
         done, is_error = _late(params.name, seconds), True
         # What has no answer in time is left to end by itself: every wait in it has a limit.
-        with to_be_given_up() as given_up, anyio.move_on_after(seconds):
+        with abandonable_call() as given_up, anyio.move_on_after(seconds):
             try:
                 done, is_error = await anyio.to_thread.run_sync(
                     functools.partial(answer, state, known, params.name, arguments),
@@ -175,10 +175,10 @@ def answer(state: State, known: dict[str, Tool], name: str, arguments: dict[str,
         tool = known.get(name)
         if tool is None:
             raise UserError(f"There is no tool {name[:100]!r} here.", f"The tools there are: {', '.join(known)}.")
-        return tool.call(**check(tool, arguments, state.read_only)), False
+        return tool.call(**check_arguments(tool, arguments, state.read_only)), False
     except UserError as error:
         lines = [*map(str, error.details), str(error)]
-        return {"error": with_typed_command(state.left_out.text("\n".join(lines)))}, True
+        return {"error": with_typed_command(state.secrets.mask_text("\n".join(lines)))}, True
     except Exception as error:
         told = unexpected_errors.explain(error, name, state.project)
         if told is not None:

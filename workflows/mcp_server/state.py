@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from ..console import Console
 from ..errors import UserError
 from ..settings import Settings
-from .left_out import LeftOut
+from .secret_filter import SecretFilter
 
 if TYPE_CHECKING:
-    from .attached import Attached
-    from .commands import Begun
-    from .posting import Posted
+    from .attached_session import AttachedSession
+    from .commands import StartedCommand
+    from .request_tools import Posted
 
 #: Sessions, commands and answered requests that one server has at a time.
 MOST_SESSIONS, MOST_COMMANDS, MOST_REQUESTS = 64, 16, 32
@@ -41,14 +41,14 @@ class State:
     say: Callable[[str], None]
     client: str = "an agent"
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _sessions: dict[str, Attached] = field(default_factory=dict, init=False)
-    _begun: dict[str, Begun] = field(default_factory=dict, init=False)
+    _sessions: dict[str, AttachedSession] = field(default_factory=dict, init=False)
+    _commands: dict[str, StartedCommand] = field(default_factory=dict, init=False)
     #: The requests that were posted, by name; of many the latest.
     requests: dict[str, Posted] = field(default_factory=dict, init=False)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1), init=False)
 
     def __post_init__(self) -> None:
-        self.left_out = LeftOut(self.resolve().snapshot_redact or "")
+        self.secrets = SecretFilter(self.resolve().snapshot_redact or "")
 
     @property
     def settings(self) -> Settings:
@@ -61,18 +61,18 @@ class State:
 
     def log(self, text: str) -> None:
         """Write a line to the server's log, without secrets."""
-        self.say(f"mcp.serve: {self.left_out.text(text)}")
+        self.say(f"mcp.serve: {self.secrets.mask_text(text)}")
 
     # Sessions
 
-    def keep(self, session: Attached) -> str:
+    def add_session(self, session: AttachedSession) -> str:
         """Remember a session; its name."""
         with self._lock:
             name = f"s{next(self._numbers)}"
             self._sessions[name] = session
             return name
 
-    def check_room(self) -> None:
+    def check_session_limit(self) -> None:
         """See that there is room for another session.
 
         Raises:
@@ -81,12 +81,12 @@ class State:
         if sum(not one.is_over for one in self.sessions().values()) >= MOST_SESSIONS:
             raise UserError(f"This server has {MOST_SESSIONS} sessions.", "End one with detach.")
 
-    def sessions(self) -> dict[str, Attached]:
+    def sessions(self) -> dict[str, AttachedSession]:
         """The sessions by name, those that are over included until that was told."""
         with self._lock:
             return dict(self._sessions)
 
-    def session(self, name: str) -> Attached:
+    def session(self, name: str) -> AttachedSession:
         """A session.
 
         Raises:
@@ -101,46 +101,46 @@ class State:
             )
         return known[name]
 
-    def forget(self, name: str) -> None:
+    def drop_session(self, name: str) -> None:
         """A session is over, and the agent was told."""
         with self._lock:
             self._sessions.pop(name, None)
 
     # Commands
 
-    def remember(self, begun: Begun) -> str:
+    def add_command(self, commands: StartedCommand) -> str:
         """Remember a command that was begun; its name."""
         with self._lock:
             name = f"a{next(self._numbers)}"
-            self._begun[name] = begun
+            self._commands[name] = commands
             return name
 
-    def check_commands(self) -> None:
+    def check_command_limit(self) -> None:
         """See that another command may be begun.
 
         Raises:
             UserError: Too many are at work.
         """
-        if sum(one.is_at_work for one in self.begun().values()) >= MOST_COMMANDS:
+        if sum(one.is_at_work for one in self.commands().values()) >= MOST_COMMANDS:
             raise UserError(f"{MOST_COMMANDS} starts are at work already.", "Wait for one of them with wait.")
 
-    def begun(self) -> dict[str, Begun]:
+    def commands(self) -> dict[str, StartedCommand]:
         """The commands by name."""
         with self._lock:
-            return dict(self._begun)
+            return dict(self._commands)
 
-    def command(self, name: str) -> Begun:
+    def command(self, name: str) -> StartedCommand:
         """A command that was begun.
 
         Raises:
             UserError: There is none of that name.
         """
-        known = self.begun()
+        known = self.commands()
         if name not in known:
             raise UserError(f"There is no start {name[:100]!r}.", f"Those there are: {', '.join(known) or 'none'}.")
         return known[name]
 
-    def post(self, posted: Posted) -> str:
+    def add_request(self, posted: Posted) -> str:
         """Remember a request that was posted; its name."""
         with self._lock:
             name = f"r{next(self._numbers)}"
@@ -152,14 +152,14 @@ class State:
     def close(self) -> None:
         """End every session; what they debug goes on, and so do commands that start something, to their own end."""
         with self._lock:
-            sessions, begun = list(self._sessions.values()), list(self._begun.values())
+            sessions, commands = list(self._sessions.values()), list(self._commands.values())
             self._sessions.clear()
-            self._begun.clear()
+            self._commands.clear()
         # All at once: each waits a moment until debugpy has forgotten it.
         ending = [threading.Thread(target=one.end, args=("the client has left",), daemon=True) for one in sessions]
         for thread in ending:
             thread.start()
         for thread in ending:
             thread.join(3.0)
-        for one in begun:
-            one.leave()
+        for one in commands:
+            one.release()

@@ -21,7 +21,7 @@ _GIVEN_UP: ContextVar[threading.Event | None] = ContextVar("given up", default=N
 
 
 @contextlib.contextmanager
-def to_be_given_up() -> Iterator[threading.Event]:
+def abandonable_call() -> Iterator[threading.Event]:
     """A call that may be given up: then the event is to be set."""
     event = threading.Event()
     token = _GIVEN_UP.set(event)
@@ -31,7 +31,7 @@ def to_be_given_up() -> Iterator[threading.Event]:
         _GIVEN_UP.reset(token)
 
 
-def is_given_up() -> bool:
+def is_abandoned() -> bool:
     """Whether nobody gets the answer to this call any more: what it would tell is for the next one."""
     event = _GIVEN_UP.get()
     return event is not None and event.is_set()
@@ -91,7 +91,7 @@ def _take_out(properties: dict[str, Any], name: str) -> None:
     properties[outer] = entry
 
 
-def check(tool: Tool, arguments: Mapping[str, Any], read_only: bool) -> dict[str, Any]:
+def check_arguments(tool: Tool, arguments: Mapping[str, Any], read_only: bool) -> dict[str, Any]:
     """The arguments of a call.
 
     Raises:

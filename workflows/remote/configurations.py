@@ -107,9 +107,9 @@ def ports_of(project: Path) -> dict[str, int]:
     Raises:
         UserError: launch.json cannot be understood.
     """
-    from ..debugger.launch_json import configurations
+    from ..debugger.launch_json import read_configurations
 
-    paths = {name: entry.get("connect") for name, entry in configurations(project).items()}
+    paths = {name: entry.get("connect") for name, entry in read_configurations(project).items()}
     ports = {name: place.get("port") for name, place in paths.items() if isinstance(place, dict)}
     return {name: port for name, port in ports.items() if type(port) is int}
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..console import Console
 from ..errors import UserError
 from ..settings import Settings
-from ..vscode import attached
+from ..vscode import dev_containers
 from .address import Address
 
 
@@ -27,8 +27,10 @@ def open_remote_container(
         )
     own = [settings.remote_user, settings.remote_port, settings.remote_key, settings.remote_gateway]
     by_name = not any(own) and "@" not in machine.named and ":" not in machine.named
-    parent = attached.ssh_authority(machine.named, machine.host, machine.user, machine.port, by_name=by_name)
-    result = attached.open_code(console, attached.address(found["container"], found["folder"], found["docker"], parent))
+    parent = dev_containers.ssh_authority(machine.named, machine.host, machine.user, machine.port, by_name=by_name)
+    result = dev_containers.open_in_code(
+        console, dev_containers.container_address(found["container"], found["folder"], found["docker"], parent)
+    )
     if settings.remote_key or settings.remote_gateway:
         # The extension Remote - SSH reads them from nowhere else.
         console.line(

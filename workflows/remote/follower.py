@@ -16,7 +16,7 @@ from ..paths import shown
 from ..project import state_folder
 from ..received import Refused
 from ..terminal import Output, printable
-from ..vscode import pressed
+from ..vscode import f5
 from . import fetch, frames, latest_run, tunnels
 from .configurations import ports_of, write
 from .configurations import tunnels as tunnels_of
@@ -109,10 +109,10 @@ class Follower:
     def _show_result(self, result: dict[str, Any]) -> None:
         console = self._task.console
         if self._typed.values.get("print"):
-            from ..debugger.any_client import endpoints, show_places
+            from ..debugger.any_client import list_endpoints, print_endpoints
 
-            received.each(PLACE, TUNNELS)(endpoints(result), "places to attach to")
-            show_places(console, result)
+            received.each(PLACE, TUNNELS)(list_endpoints(result), "places to attach to")
+            print_endpoints(console, result)
         if self._typed.name == "container.code":
             found = CONTAINER(result, "a container")
             result |= open_remote_container(self._task.settings, self._task.address, console, found)
@@ -235,7 +235,7 @@ class Follower:
             return
         with console.step("attach-config") as step:
             step.text = f".vscode/launch.json {write(project, report, task.paths, ports)}"
-        pressed.check(project)
+        f5.check_unchanged(project)
 
     def _named_ports(self) -> tuple[int, ...]:
         """The ports in the local settings."""

@@ -12,7 +12,7 @@ from ..models import PathMapping
 from ..project import state_folder
 from ..received import Refused
 from ..settings import Settings
-from ..snapshots.reading import MOST_BYTES
+from ..snapshots.snapshot_file import MOST_BYTES
 from . import fetch
 from .configurations import folder_here
 from .remote_paths import RemotePaths
@@ -61,9 +61,9 @@ class Snapshot:
         Raises:
             UserError: launch.json cannot be edited, or its port is held by another program.
         """
-        from ..debugger.any_client import show_places
+        from ..debugger.any_client import print_endpoints
         from ..flows.snapshots import open_in_editor
-        from ..vscode import pressed
+        from ..vscode import f5
 
         only_print = bool(typed.values.get("print"))
         guesses = [*self._mappings("guesses"), PathMapping(self._places.project, self._places.root)]
@@ -77,11 +77,11 @@ class Snapshot:
             not only_print,
         )
         if only_print:
-            show_places(self._console, result)
+            print_endpoints(self._console, result)
         else:
             self._console.line(f'Press F5 in VS Code: "{result["launch_configuration"]}"')
         self._console.result(result)
-        pressed.ready(self._settings.project)
+        f5.report_ready(self._settings.project)
 
     def _mappings(self, name: str) -> list[PathMapping]:
         return [

@@ -25,7 +25,7 @@ from ..paths import shown
 from ..received import sent_by
 from ..settings import Settings
 from ..terminal import printable
-from ..vscode import pressed
+from ..vscode import f5
 from . import local_terminal, request, sync
 from .address import Address, resolve
 from .follower import Follower
@@ -242,8 +242,8 @@ class RemoteTask:
         if files:
             environ["PYTHONPATH"] = files
         environ[reports.TYPED] = reports.typed_command()
-        if pressed.name():
-            environ[pressed.VARIABLE] = pressed.name()
+        if f5.configuration_name():
+            environ[f5.VARIABLE] = f5.configuration_name()
         if verbose := command_log.shown_verbosity():
             environ[command_log.VARIABLE] = str(verbose)
         terminal = local_terminal.terminal()
@@ -271,9 +271,9 @@ def run_remotely(settings: Settings, console: Console, typed: TypedTask) -> int:
     """
     attaching = typed.name.rpartition(".")[2] in ATTACHING and not typed.values.get("print")
     if attaching:
-        from ..debugger.launch_json import check
+        from ..debugger.launch_json import check_launch_json
 
-        check(settings.project)
+        check_launch_json(settings.project)
     task = RemoteTask(settings, console)
     request.include_named_files(typed, settings, task.paths)
     listed = task.list_files()

@@ -15,7 +15,7 @@ class Missing(LookupError):
     """What an expression names is not in the snapshot; the text says so, as Python would where it is known."""
 
 
-def item(snapshot: Snapshot, of: Value, key: Any) -> Value:
+def array_item(snapshot: Snapshot, of: Value, key: Any) -> Value:
     """An element, or a part with fewer dimensions.
 
     Args:
@@ -48,8 +48,8 @@ def item(snapshot: Snapshot, of: Value, key: Any) -> Value:
     return _part(snapshot, of, shape[len(keys) :], start, size)
 
 
-def sliced(snapshot: Snapshot, of: Value, wanted: slice) -> Value:
-    """Some rows of an array of several dimensions. Raises as :func:`item`."""
+def array_slice(snapshot: Snapshot, of: Value, wanted: slice) -> Value:
+    """Some rows of an array of several dimensions. Raises as :func:`array_item`."""
     shape = _shape(of)
     if not shape:
         raise Missing("IndexError: too many indices for array: it has no dimensions")
@@ -69,7 +69,7 @@ def _part(snapshot: Snapshot, of: Value, shape: list[int], start: int, size: int
     if size and not kept:
         raise _not_kept(of, _shape(of))
     more = size - len(kept)
-    text = listed(snapshot, [place for _key, place in kept], more, "[]")
+    text = format_items(snapshot, [place for _key, place in kept], more, "[]")
     if len(shape) > 1:
         text = f"<array {tuple(shape)}> {text}"
     return Value(of.type, "array", text, length=size, items=kept, more=more, facts={**of.facts, "shape": shape})
@@ -93,7 +93,7 @@ def _product(sizes: Sequence[int]) -> int:
     return count
 
 
-def listed(snapshot: Snapshot, places: Sequence[Place], more: int, brackets: str) -> str:
+def format_items(snapshot: Snapshot, places: Sequence[Place], more: int, brackets: str) -> str:
     """The text of some items, and how many there are besides.
 
     Args:

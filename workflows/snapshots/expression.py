@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import BadValue
 from . import arrays
-from .arrays import Missing, listed
+from .arrays import Missing, format_items
 from .model import SEQUENCES, Frame, Snapshot, Value
 
 #: Letters of an expression, and items of a slice, at the most.
@@ -87,7 +87,7 @@ class Evaluator:
                     raise Missing(f"not recorded: {name} was left out of the snapshot")
                 return found
         if name in of.facts:
-            return fact(of.facts[name])
+            return fact_value(of.facts[name])
         raise Missing(f"not recorded: the attribute {name} of {_full(of)}")
 
     def _item(self, of: Value, key: Any) -> Value:
@@ -96,7 +96,7 @@ class Evaluator:
         if of.keyed:
             return self._under(of, key)
         if of.kind == "array":
-            return arrays.item(self._snapshot, of, key)
+            return arrays.array_item(self._snapshot, of, key)
         if of.kind == "dict" and not of.length:
             raise Missing(f"KeyError: {key!r}")
         if of.kind not in _BY_NUMBER:
@@ -138,7 +138,7 @@ class Evaluator:
 
     def _sliced(self, of: Value, wanted: slice) -> Value:
         if of.kind == "array" and len(of.facts.get("shape") or ()) != 1:
-            return arrays.sliced(self._snapshot, of, wanted)
+            return arrays.array_slice(self._snapshot, of, wanted)
         if of.kind not in _BY_NUMBER and of.kind != "table":
             raise Missing(f"TypeError: {_full(of)} has no slices")
         length, have = _lengths(of)
@@ -162,7 +162,7 @@ class Evaluator:
 
     def _listed(self, kind: str, items: Sequence[tuple[int | None, int | None]], more: int) -> str:
         """The text of some items."""
-        return listed(self._snapshot, [place for _key, place in items], more, "()" if kind == "tuple" else "[]")
+        return format_items(self._snapshot, [place for _key, place in items], more, "()" if kind == "tuple" else "[]")
 
     # What stands in brackets
 
@@ -280,7 +280,7 @@ def _part(of: Value, content: Any, wanted: int | None = None) -> Value:
     return Value(of.type, of.kind, text, content if is_text else None, is_text, length)
 
 
-def fact(known: Any) -> Value:
+def fact_value(known: Any) -> Value:
     """What is known of an array, such as its shape, as a value of its own."""
     if isinstance(known, list):
         inner = ", ".join(one if isinstance(one, str) else repr(one) for one in known[:MOST_ITEMS])

@@ -23,8 +23,8 @@ from ..errors import UserError
 from ..loopback import listen
 from ..models import PathMapping
 from .model import Snapshot
-from .reading import read
 from .session import Session
+from .snapshot_file import read_snapshot
 from .sources import Sources
 
 #: Connections that the system keeps until they are accepted.
@@ -143,7 +143,7 @@ def main() -> None:
     """Read what to do, say where it can be attached to, and serve."""
     told: dict[str, Any] = json.loads(sys.stdin.buffer.read())
     try:
-        snapshot = read(Path(told["snapshot"]))
+        snapshot = read_snapshot(Path(told["snapshot"]))
         listener = listen(int(told["port"]), _BACKLOG)
     except UserError as error:
         _say({"problem": error.problem, "remedy": error.remedy})

@@ -13,13 +13,15 @@ from typing import Any
 from .arrays import Missing
 from .expression import Evaluator, Refused
 from .model import Raised, Snapshot
-from .sources import Sources, mappings_from, recorded
-from .variables import Opened, letters, stacks
+from .sources import Sources, mappings_from, recorded_text
+from .variables import VariableNumbers, displayable, list_stacks
 
 Json = dict[str, Any]
 
 #: What is said to whoever wants the program to go on.
-STILL = "This is a snapshot of a failure: nothing of it runs any more, so there is nothing to step or to continue."
+NOTHING_RUNS = (
+    "This is a snapshot of a failure: nothing of it runs any more, so there is nothing to step or to continue."
+)
 #: Requests that would have the program do something.
 _MOVES = frozenset(
     (
@@ -67,8 +69,8 @@ class Session:
         self.attached = self.over = False
         self.stops_at: float | None = None
         self._snapshot, self._sources = snapshot, sources
-        self._opened = Opened(snapshot)
-        self._stacks = stacks(snapshot)
+        self._opened = VariableNumbers(snapshot)
+        self._stacks = list_stacks(snapshot)
         #: By number the place of a frame whose recorded lines the client asks for.
         self._recorded: list[int] = []
         self._stack_of = {place: one.frames for one in reversed(self._stacks) for place in one.frames}
@@ -84,7 +86,7 @@ class Session:
         given = arguments if isinstance(arguments, dict) else {}
         try:
             if command in _MOVES:
-                raise Failed(STILL)
+                raise Failed(NOTHING_RUNS)
             answer: Callable[[Json], Json | None] | None = getattr(self, f"_on_{command}", None)
             if answer is None:
                 raise Failed(f"A snapshot has no answer to {command[:100]}.")
@@ -142,7 +144,9 @@ class Session:
     # What there is
 
     def _on_threads(self, given: Json) -> Json:
-        return {"threads": [{"id": number, "name": letters(one.name)} for number, one in enumerate(self._stacks, 1)]}
+        return {
+            "threads": [{"id": number, "name": displayable(one.name)} for number, one in enumerate(self._stacks, 1)]
+        }
 
     def _on_stackTrace(self, given: Json) -> Json:
         number = _number(given, "threadId")
@@ -155,7 +159,7 @@ class Session:
 
     def _frame(self, place: int) -> Json:
         frame = self._snapshot.frames[place]
-        name = letters(frame.file.replace("\\", "/").rpartition("/")[2] or frame.file)
+        name = displayable(frame.file.replace("\\", "/").rpartition("/")[2] or frame.file)
         source: Json = {"name": name, "path": self._sources.path(frame)}
         if not self._sources.is_same(frame):
             if place not in self._recorded:
@@ -168,7 +172,7 @@ class Session:
             source["presentationHint"] = "deemphasize"
         return {
             "id": place + 1,
-            "name": letters(frame.function),
+            "name": displayable(frame.function),
             "line": frame.line - 1 + self._lines_from,
             "column": self._columns_from,
             "source": source,
@@ -218,9 +222,9 @@ class Session:
         try:
             found = self._opened.shown(evaluator.value(str(given.get("expression", ""))))
         except Missing as error:
-            raise Failed(letters(str(error))) from None
+            raise Failed(displayable(str(error))) from None
         except Refused as error:
-            raise Failed(letters(f"{error.problem} {error.remedy}")) from None
+            raise Failed(displayable(f"{error.problem} {error.remedy}")) from None
         found["result"] = found.pop("value")
         return found
 
@@ -230,8 +234,8 @@ class Session:
         if raised is None:
             raise Failed("This thread has not raised.")
         return {
-            "exceptionId": letters(raised.name),
-            "description": letters("\n".join([raised.text, *raised.notes])),
+            "exceptionId": displayable(raised.name),
+            "description": displayable("\n".join([raised.text, *raised.notes])),
             "breakMode": "unhandled",
             "details": self._details(raised, 0),
         }
@@ -247,10 +251,10 @@ class Session:
                 f"    {frame.lines[at].strip()}" for at in [frame.line - frame.first] if 0 <= at < len(frame.lines)
             ]
         found: Json = {
-            "message": letters("\n".join([raised.text, *raised.notes])),
-            "typeName": letters(raised.name),
-            "fullTypeName": letters(f"{raised.module}.{raised.type}" if raised.module else raised.type),
-            "stackTrace": letters("\n".join(lines)),
+            "message": displayable("\n".join([raised.text, *raised.notes])),
+            "typeName": displayable(raised.name),
+            "fullTypeName": displayable(f"{raised.module}.{raised.type}" if raised.module else raised.type),
+            "stackTrace": displayable("\n".join(lines)),
         }
         if inner is not None and depth < _MOST_INNER:
             found["innerException"] = [self._details(snapshot.exceptions[inner], depth + 1)]
@@ -264,7 +268,7 @@ class Session:
         if not 1 <= number <= len(self._recorded):
             raise Failed("There is no such source in the snapshot.")
         frame = self._snapshot.frames[self._recorded[number - 1]]
-        return {"content": recorded(self._snapshot.frames, frame), "mimeType": "text/x-python"}
+        return {"content": recorded_text(self._snapshot.frames, frame), "mimeType": "text/x-python"}
 
     # Parts
 
@@ -282,8 +286,8 @@ class Session:
             "reason": "exception",
             "threadId": 1,
             "allThreadsStopped": True,
-            "description": letters(f"Snapshot of {raised.name}"),
-            "text": letters(raised.line),
+            "description": displayable(f"Snapshot of {raised.name}"),
+            "text": displayable(raised.line),
         }
         return self._event("stopped", body)
 

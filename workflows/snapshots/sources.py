@@ -91,7 +91,7 @@ def _is_same(path: str, frame: Frame) -> bool:
     return lines[frame.first - 1 : frame.first - 1 + len(frame.lines)] == [one.rstrip("\r\n") for one in frame.lines]
 
 
-def recorded(frames: Sequence[Frame], of: Frame) -> str:
+def recorded_text(frames: Sequence[Frame], of: Frame) -> str:
     """The text of a file as far as it was recorded, each line at its number.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..terminal import printable
-from .expression import fact
+from .expression import fact_value
 from .model import LEFT_OUT, MOST_LINKED, Frame, Raised, Snapshot, Value
 
 #: Variables in one answer, where the client names no number.
@@ -35,9 +35,9 @@ class Child:
     expression: str | None = None
 
 
-def named(snapshot: Snapshot, value: Value) -> list[Child]:
+def named_children(snapshot: Snapshot, value: Value) -> list[Child]:
     """A value's attributes, and what else is known of it."""
-    found = [Child(name, fact(known), f".{name}") for name, known in value.facts.items()]
+    found = [Child(name, fact_value(known), f".{name}") for name, known in value.facts.items()]
     found += [
         Child(name, snapshot.value(place), f".{name}" if name.isidentifier() else None)
         for name, place in value.attributes
@@ -47,7 +47,7 @@ def named(snapshot: Snapshot, value: Value) -> list[Child]:
     return found
 
 
-def indexed(snapshot: Snapshot, value: Value, start: int, count: int) -> Iterator[Child]:
+def indexed_children(snapshot: Snapshot, value: Value, start: int, count: int) -> Iterator[Child]:
     """Some of a value's items."""
     for number, (key, item) in enumerate(value.items[start : start + count], start):
         if value.keyed:
@@ -61,7 +61,7 @@ def indexed(snapshot: Snapshot, value: Value, start: int, count: int) -> Iterato
             )
 
 
-class Opened:
+class VariableNumbers:
     """Numbers for what can be opened, and what is behind each.
 
     A frame's variables, an exception and a recorded value have the same number for the whole session.
@@ -127,13 +127,13 @@ class Opened:
             value = self._made[made]
         else:
             raise LookupError(number)
-        own = named(self._snapshot, value) if which != "indexed" else []
+        own = named_children(self._snapshot, value) if which != "indexed" else []
         if which == "named":
             found = own[start : start + most]
         elif which == "indexed":
-            found = list(indexed(self._snapshot, value, start, most))
+            found = list(indexed_children(self._snapshot, value, start, most))
         else:
-            items = indexed(self._snapshot, value, max(0, start - len(own)), most)
+            items = indexed_children(self._snapshot, value, max(0, start - len(own)), most)
             found = [*own[start : start + most], *items][:most]
         return [self._row(child, self._paths.get(number)) for child in found]
 
@@ -142,8 +142,8 @@ class Opened:
         if value is None:
             return {"value": LEFT_OUT, "type": "", "variablesReference": 0}
         found: dict[str, Any] = {
-            "value": letters(value.text),
-            "type": letters(value.type.removeprefix("builtins.")),
+            "value": displayable(value.text),
+            "type": displayable(value.type.removeprefix("builtins.")),
             "variablesReference": self.of_value(value),
         }
         if value.items:
@@ -153,7 +153,7 @@ class Opened:
 
     def _row(self, child: Child, parent: str | None) -> dict[str, Any]:
         """One variable; with an expression for it where its parent has one."""
-        found = {"name": letters(child.name), **self.shown(child.value)}
+        found = {"name": displayable(child.name), **self.shown(child.value)}
         if parent is not None and child.expression is not None and len(parent) < _LONGEST_PATH:
             found["evaluateName"] = f"{parent}{child.expression}"
             if number := found["variablesReference"]:
@@ -173,7 +173,7 @@ class Opened:
             if inner is not None:
                 rows.append((name, self._snapshot.exceptions[inner].line, self.of_exception(inner)))
         return [
-            {"name": name, "value": letters(text), "type": "", "variablesReference": number}
+            {"name": name, "value": displayable(text), "type": "", "variablesReference": number}
             for name, text, number in rows
         ]
 
@@ -182,7 +182,7 @@ def _variables(snapshot: Snapshot, frame: Frame) -> list[Child]:
     return [Child(name, snapshot.value(place), name if name.isidentifier() else None) for name, place in frame.locals]
 
 
-def letters(text: str) -> str:
+def displayable(text: str) -> str:
     """A text that only shows, and no longer than can be read."""
     cut = text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}… ({len(text):,} characters)"
     return printable(cut, lines=True)
@@ -203,7 +203,7 @@ class Stack:
     raised: Raised | None = None
 
 
-def stacks(snapshot: Snapshot) -> list[Stack]:
+def list_stacks(snapshot: Snapshot) -> list[Stack]:
     """The thread that raised, one for each exception that led to it or is in it, and the other threads."""
     found = [Stack(snapshot.thread or "MainThread", snapshot.stack(), snapshot.raised)]
     for link in snapshot.chain():

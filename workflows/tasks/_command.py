@@ -77,9 +77,9 @@ class Command:
 
     def ready(self) -> None:
         """Let the editor attach, if it started this command and is waiting for it."""
-        from ..vscode import pressed
+        from ..vscode import f5
 
-        pressed.ready(self.project)
+        f5.report_ready(self.project)
 
     def remainder(self) -> list[str]:
         """The arguments typed after ``--``, which Invoke does not pass to tasks."""
@@ -264,10 +264,10 @@ def _pop_settings(values: dict[str, Any], settings: Sequence[str]) -> dict[str, 
 
 def _apply_launch_json(call: Command) -> None:
     """Use the debug port that launch.json names, if VS Code has read launch.json and started this command."""
-    from ..vscode import pressed
+    from ..vscode import f5
 
-    pressed.keep_read(call.project)
-    if "debug_port" in call.flags and call.flags["debug_port"] is None and (port := pressed.debug_port()) is not None:
+    f5.remember_launch_json(call.project)
+    if "debug_port" in call.flags and call.flags["debug_port"] is None and (port := f5.debug_port()) is not None:
         call.flags["debug_port"] = str(port)
 
 
@@ -317,7 +317,7 @@ def _run_task(call: Command, function: Callable[..., None], values: dict[str, An
     """Run the task. An error that a user can cause is shown in two lines, a bug of this program with its traceback."""
     from .. import report, unexpected_errors
     from ..console import show_error
-    from ..vscode import pressed
+    from ..vscode import f5
     from . import _exit_code, _standard_streams
 
     try:
@@ -350,7 +350,7 @@ def _run_task(call: Command, function: Callable[..., None], values: dict[str, An
         )
         if known_error is not None:
             _exit_with(known_error)
-        pressed.print_bug(error)
+        f5.print_bug(error)
         if log is not None:
             show_error(f"This is a bug of the program; its traceback is kept in {log}:")
         raise
@@ -394,10 +394,10 @@ def _exit_with(error: UserError) -> None:
         Exit: Always.
     """
     from ..console import show_error
-    from ..vscode import pressed
+    from ..vscode import f5
     from . import _exit_code, _standard_streams
 
-    show_error(pressed.printed(error), error.details)
+    show_error(f5.format_error(error), error.details)
     _standard_streams.discard_unwritable()
     _exit_code.set_exit_code(error.exit_code)
     raise Exit(code=error.exit_code) from error

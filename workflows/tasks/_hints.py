@@ -59,9 +59,9 @@ def parse_error(error: UserError, context: ParserContext | None) -> ParseError:
     from ..console import as_typed
     from ..redaction import scrub
     from ..terminal import printable
-    from ..vscode import pressed
+    from ..vscode import f5
 
-    text = printable(scrub(as_typed(pressed.printed(error))), lines=True)
+    text = printable(scrub(as_typed(f5.format_error(error))), lines=True)
     return Refused(text, context) if command_name.is_own() else ParseError(text, context)
 
 

@@ -12,7 +12,7 @@ from ..errors import BadValue
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..debugger.looking import Tell, Wanted
+    from ..debugger.inspect_places import InspectOptions, Report
     from ..flows.step_looks import StepLook
     from ..runs.record import RunRecord
     from ._command import Command
@@ -65,14 +65,14 @@ class InspectFlags:
         return (*([self.location] if self.location is not None else []), *self.at)
 
 
-def read_inspection(typed: InspectFlags) -> Wanted:
+def read_inspection(typed: InspectFlags) -> InspectOptions:
     """What is wanted of an inspection.
 
     Raises:
         BadValue: A value cannot be read, or two of them exclude each other.
     """
+    from ..debugger.inspect_places import InspectOptions
     from ..debugger.locations import check_expression, read_condition
-    from ..debugger.looking import Wanted
     from ..debugger.places import is_module
     from ._inspection import read_timeout
 
@@ -100,7 +100,7 @@ def read_inspection(typed: InspectFlags) -> Wanted:
     kind = typed.on_error if isinstance(typed.on_error, str) else ""
     if kind and not all(part.isidentifier() for part in kind.split(".")):
         raise BadValue(f"--on-error takes the type of an exception, not {kind!r}.", "Such as: --on-error ValueError")
-    return Wanted(
+    return InspectOptions(
         condition=condition,
         expressions=tuple(typed.eval),
         times=read_number("times", typed.times, 1 if typed.log is None else 100),
@@ -152,7 +152,7 @@ def inspect_run(
     typed: InspectFlags,
     rank: str | None,
     release: bool,
-    inspect: Callable[[StepLook, Tell], dict[str, Any]],
+    inspect: Callable[[StepLook, Report], dict[str, Any]],
 ) -> dict[str, Any]:
     """Look at a run as it was typed, show what is seen as it happens, and return what ``--json`` shows.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..console import Console
 from ..flows.phases import HoldLines, PhaseLines
-from ..logs.interleave import Interleaver, colours
+from ..logs.interleave import Interleaver, shows_colours
 from ..runs import attachable
 from ..runs import record as records
 from ..runs.record import RunRecord, StepRecord
@@ -139,7 +139,7 @@ def stream_run(
         label = _label(name, number, len(chosen), len(sources))
         pending[name.partition(",")[0]].append((label, path))
     interleaver = Interleaver(
-        [], lambda data: write(console, data), colour=colours(console.stream), terminal=console.terminal
+        [], lambda data: write(console, data), colour=shows_colours(console.stream), terminal=console.terminal
     )
     interleaver.run(stop)
 
@@ -147,7 +147,7 @@ def stream_run(
 def show_logs(console: Console, logs: Sequence[tuple[int | None, Path]]) -> None:
     """Show the logs of a step's ranks as they are now."""
     sources = [(f"rank {rank}" if len(logs) > 1 else "", path, lambda: True) for rank, path in logs]
-    Interleaver(sources, lambda data: write(console, data), colour=colours(console.stream)).run()
+    Interleaver(sources, lambda data: write(console, data), colour=shows_colours(console.stream)).run()
 
 
 def _label(step: str, rank: int | None, steps: int, sources: int) -> str:

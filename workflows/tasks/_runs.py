@@ -117,11 +117,11 @@ def check_not_attached(found: Sequence[Attachable]) -> None:
         UserError: Another one is attached.
     """
     from ..runs import agent_sessions, attachable
-    from ..vscode import pressed
+    from ..vscode import f5
 
     for one in found:
         names = attachable.configurations_by_rank(one.step)[one.rank or 0]
-        if pressed.name() in names and one.state == attachable.ATTACHED:
+        if f5.configuration_name() in names and one.state == attachable.ATTACHED:
             agent = agent_sessions.session_at_port(one.run.project, one.port)
             if agent is not None:
                 command = agent_sessions.take_over_command(one.run.kind, one.run.number)
@@ -145,7 +145,7 @@ def attach_run(
 ) -> None:
     """Write the launch configurations of what was found, or only print what a DAP client needs of it."""
     from .. import report
-    from ..debugger.any_client import show_places
+    from ..debugger.any_client import print_endpoints
     from ..runs import active_markers
 
     # Whoever wants to be led to it has taken it over from the command that began it.
@@ -155,7 +155,7 @@ def attach_run(
         attach(run, found)
     result = submission_result(console, run, found)
     if only_print:
-        show_places(console, result)
+        print_endpoints(console, result)
     console.result(result)
 
 
@@ -167,14 +167,14 @@ def cancel_run(
 ) -> None:
     """End a run and say so; where an editor asks, which has left one of its sessions, only if nothing else needs it."""
     from ..runs.attachable import still_debugged
-    from ..vscode import pressed
+    from ..vscode import f5
 
-    if pressed.name():
-        others = [] if run.final else still_debugged(run, pressed.name())
+    if f5.configuration_name():
+        others = [] if run.final else still_debugged(run, f5.configuration_name())
         if others:
             console.line(f"The run {run.run_id} goes on: {'; '.join(others)}.")
             return
-        run = _wait_for_end(console, refresh, run, pressed.name())
+        run = _wait_for_end(console, refresh, run, f5.configuration_name())
     if run.final:
         console.line(f"The run {run.run_id} is over already: {run.status}.")
         console.result({"run_id": run.run_id, "status": run.status, "canceled": False})
@@ -269,12 +269,12 @@ def follow_to_end(
     attaches and starts nothing.
     """
     from ..runs.attachable import configurations_by_rank
-    from ..vscode import pressed
+    from ..vscode import f5
 
     step = None
     for one in () if run.single else run.steps:
         for number, some in configurations_by_rank(one).items():
-            if pressed.name() in some:
+            if f5.configuration_name() in some:
                 step, rank = one.name, number
     try:
         follow_run(console, refresh, run, step, rank)

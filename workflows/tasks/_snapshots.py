@@ -82,7 +82,7 @@ def read_one_rank(text: str | None) -> int | None:
 
 def show_snapshot(call: Command, found: Callable[[], Found], selection: SnapshotSelection) -> None:
     """Show one of the snapshots, or list them."""
-    from ..snapshots import expression, looking
+    from ..snapshots import expression, inspection
 
     # What was typed is looked at before anything is fetched.
     rank, frame = read_one_rank(selection.rank), read_number(selection.frame, "--frame")
@@ -98,14 +98,14 @@ def show_snapshot(call: Command, found: Callable[[], Found], selection: Snapshot
         _list(call.console, found_snapshots)
         return
     snapshot = found_snapshots.choose(rank, number)
-    result = looking.look(snapshot, found_snapshots.sources(snapshot), frame, selection.expressions)
+    result = inspection.inspect_snapshot(snapshot, found_snapshots.sources(snapshot), frame, selection.expressions)
     _show(call.console, found_snapshots, snapshot, result)
     call.console.result(result)
 
 
 def attach_snapshot(call: Command, found: Callable[[], Found], rank: str | None, only_print: bool) -> None:
     """Have VS Code open one of the snapshots."""
-    from ..debugger.any_client import show_places
+    from ..debugger.any_client import print_endpoints
     from ..flows.snapshots import open_in_editor, tell_snapshot
 
     number = read_one_rank(rank)
@@ -125,7 +125,7 @@ def attach_snapshot(call: Command, found: Callable[[], Found], rank: str | None,
         not only_print,
     )
     if only_print:
-        show_places(call.console, result)
+        print_endpoints(call.console, result)
     else:
         call.console.line(f'Press F5 in VS Code: "{result["launch_configuration"]}"')
     call.console.result(result)
@@ -155,7 +155,7 @@ def check_no_rank(rank: str | None) -> None:
 
 def _list(console: Console, found: Found) -> None:
     from ..paths import shown
-    from ..snapshots.looking import summary
+    from ..snapshots.inspection import summary
     from ._values import cut
 
     snapshots = found.kept.snapshots
@@ -219,7 +219,7 @@ def _show_stack(
 ) -> None:
     """Show the frames of one exception: the person's own, of a recursion the first ones."""
     from ..paths import shown
-    from ..snapshots.looking import levels
+    from ..snapshots.inspection import levels
 
     other = again = folded = lines = left = 0
     before: tuple[str, int, str] | None = None

@@ -15,7 +15,7 @@ from ._values import SHOWN_CHARACTERS
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..debugger.stack_groups import Group, Looked
+    from ..debugger.stack_groups import Group, ProcessStacks
     from ..runs.record import RunRecord, StepRecord
 
 #: Seconds between two looks with `--watch`.
@@ -31,7 +31,7 @@ HELP = {
 
 def show(
     console: Console,
-    read_stacks: Callable[[], list[Looked]],
+    read_stacks: Callable[[], list[ProcessStacks]],
     expressions: Sequence[str],
     *,
     watch: bool,
@@ -111,7 +111,7 @@ def show_run(
     """
     from ..flows import stacks
 
-    def read_stacks() -> list[Looked]:
+    def read_stacks() -> list[ProcessStacks]:
         now = refresh(run)
         only = now.step(step.name) if step is not None else None
         return stacks.look(stacks.targets(now, only, rank), expressions)
@@ -120,10 +120,10 @@ def show_run(
     show(console, read_stacks, expressions, watch=watch, all_code=all_code, notes=notes, run_id=run.run_id)
 
 
-def _show_groups(console: Console, found: list[Looked], expressions: Sequence[str], all_code: bool) -> None:
-    from ..debugger.stack_groups import group
+def _show_groups(console: Console, found: list[ProcessStacks], expressions: Sequence[str], all_code: bool) -> None:
+    from ..debugger.stack_groups import group_alike
 
-    groups = group(found)
+    groups = group_alike(found)
     steps = {one.step for one in found}
     for number, one in enumerate(groups):
         names = [one.step] if len(steps) > 1 or not one.name else []
@@ -167,9 +167,9 @@ def _show_frames(console: Console, frames: Sequence[dict[str, Any]], all_code: b
         console.line(f"{indent}({others} frame{'s' if others > 1 else ''} of other code)")
 
 
-def _show_others(console: Console, looked: Looked, all_code: bool) -> None:
+def _show_others(console: Console, looked: ProcessStacks, all_code: bool) -> None:
     """The other threads of a process, and its tasks."""
-    from ..debugger.stack_groups import main_frames, place
+    from ..debugger.stack_groups import describe_place, main_frames
 
     process = looked.process
     if process is None:
@@ -177,20 +177,22 @@ def _show_others(console: Console, looked: Looked, all_code: bool) -> None:
     main = main_frames(process)
     for thread in process["threads"]:
         if thread["frames"] is not main:
-            console.line(f"  thread {thread['name']}: {place(thread['frames'])}")
+            console.line(f"  thread {thread['name']}: {describe_place(thread['frames'])}")
             if all_code:
                 _show_frames(console, thread["frames"], all_code, "    ")
     for task in process["tasks"][:SHOWN_TASKS]:
-        console.line(f"  task {task['name']}{' (running)' if task['running'] else ''}: {place(task['frames'])}")
+        console.line(
+            f"  task {task['name']}{' (running)' if task['running'] else ''}: {describe_place(task['frames'])}"
+        )
     if len(process["tasks"]) > SHOWN_TASKS:
         console.line(f"  and {len(process['tasks']) - SHOWN_TASKS} more tasks; --json shows all")
 
 
-def _show_values(console: Console, found: list[Looked], expression: str, before: str) -> None:
+def _show_values(console: Console, found: list[ProcessStacks], expression: str, before: str) -> None:
     """What an expression is in each process of a step; those that differ from the most are marked."""
-    from ..debugger.stack_groups import values
+    from ..debugger.stack_groups import group_values
 
-    groups = values(found, expression)
+    groups = group_values(found, expression)
     for text, members in groups:
         # Where all differ, as process ids do, none is the odd one.
         differs = len(members) < len(groups[-1][1])
@@ -200,19 +202,19 @@ def _show_values(console: Console, found: list[Looked], expression: str, before:
         console.value(f"  {before}{expression} = {short}{who}{'  <- differs' if differs else ''}")
 
 
-def _names(members: Sequence[Looked]) -> str:
-    from ..debugger.stack_groups import ranges
+def _names(members: Sequence[ProcessStacks]) -> str:
+    from ..debugger.stack_groups import format_ranges
 
     ranks = sorted(one.rank for one in members if one.rank is not None and not one.child)
-    texts = [f"rank{'s' if ranks[1:] else ''} {ranges(ranks)}"] if ranks else []
+    texts = [f"rank{'s' if ranks[1:] else ''} {format_ranges(ranks)}"] if ranks else []
     return ", ".join([*texts, *(one.name for one in members if one.child)])
 
 
-def _as_json(found: Sequence[Looked]) -> dict[str, Any]:
-    from ..debugger.stack_groups import group
+def _as_json(found: Sequence[ProcessStacks]) -> dict[str, Any]:
+    from ..debugger.stack_groups import group_alike
 
     groups = [
         {"step": one.step, "name": one.name, "ranks": one.ranks, "count": len(one.members), "summary": one.summary}
-        for one in group(found)
+        for one in group_alike(found)
     ]
     return {"groups": groups, "processes": [one.as_json() for one in found]}

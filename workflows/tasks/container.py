@@ -36,7 +36,7 @@ def logs(call: Command, follow: bool = False, tail: str | None = None) -> None:
 
     from ..errors import BadValue, UserError
     from ..flows.deployment import Deployment
-    from ..logs.ending import last_lines_at
+    from ..logs.log_tail import find_last_lines
     from ..sessions import last_log
     from ._log_output import stream, write
 
@@ -51,7 +51,7 @@ def logs(call: Command, follow: bool = False, tail: str | None = None) -> None:
     if last is None:
         raise UserError("No log of a service of this project is kept.", "First: inv deploy.debug")
     log, exit_code = last
-    write(call.console, log if lines is None else log[last_lines_at(io.BytesIO(log), lines) :])
+    write(call.console, log if lines is None else log[find_last_lines(io.BytesIO(log), lines) :])
     call.console.line(f"[ended with exit code {exit_code}]" if exit_code is not None else "[ended]")
 
 
@@ -72,12 +72,12 @@ def code(call: Command) -> None:
     """Open VS Code inside the running container, or print the address if there is no VS Code."""
     from .. import report
     from ..flows.deployment import Deployment
-    from ..vscode import attached
+    from ..vscode import dev_containers
 
     name, folder, docker = Deployment(call.settings, call.console).container()
     result: dict[str, object] = {"container": name, "folder": folder, "docker": docker}
     if not report.is_wanted():
-        result |= attached.open_code(call.console, attached.address(name, folder, docker))
+        result |= dev_containers.open_in_code(call.console, dev_containers.container_address(name, folder, docker))
     call.console.result(result)
 
 

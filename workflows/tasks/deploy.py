@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from ..debugger.any_client import PRINT_HELP, show_places
+from ..debugger.any_client import PRINT_HELP, print_endpoints
 from ..errors import BadValue
 from . import _agents
 from ._command import Command, command
@@ -152,7 +152,7 @@ def attach_config(call: Command, print: bool = False, snapshot: bool = False, ta
         "launch_configuration": CONFIGURATION,
     }
     if print:
-        show_places(call.console, result)
+        print_endpoints(call.console, result)
     call.console.result(result)
 
 
@@ -186,7 +186,7 @@ def debug(
     generate_dockerfile: bool = False,
 ) -> None:
     """Run the whole chain: build, tag, run, runsvdir, attach-config (of a batch deployment: pipeline.debug)."""
-    from ..vscode import pressed
+    from ..vscode import f5
 
     if data is not None or mini_batch is not None:
         from ._batch import debug_batch
@@ -204,7 +204,7 @@ def debug(
     chosen = _source(source, model, generate_dockerfile)
     with _held(call):
         deployment = _described(call, wait, source=chosen, env=env)
-        joined = deployment.join() if pressed.name() else None
+        joined = deployment.join() if f5.configuration_name() else None
         result = joined or deployment.debug()
     console, sample = call.console, _sample(deployment)
     console.line()

@@ -244,11 +244,11 @@ def debug(
 ) -> None:
     """Run the whole chain: create, build, run, tail-log, attach."""
     from ..backends.base import DebugRequest
-    from ..vscode import pressed
+    from ..vscode import f5
 
     request = DebugRequest(rank=read_ranks(rank, on_error), on_error=on_error, wait=wait, children=children)
     flow = _flow(call)
-    joined = flow.join(name, request) if pressed.name() else None
+    joined = flow.join(name, request) if f5.configuration_name() else None
     check_not_attached(joined[1] if joined else ())
     started, found = joined or flow.debug(
         name, _options(call, script, environment, data, edit, once, job, input), request
@@ -647,12 +647,12 @@ def _rows(written: Sequence[tuple[str, Path]]) -> Iterator[str]:
 @command(json=True, help={"run": RUN_HELP}, interrupted="Something of it may still run.", positional=["run"])
 def cancel(call: Command, run: str | None = None) -> None:
     """End a run at once; its logs and outputs so far are kept."""
-    from ..vscode import pressed
+    from ..vscode import f5
 
     flow = _flow(call)
     # The editor has left the run that it debugged, which need not be the latest one of that name.
-    found = (flow.session(run) if run and pressed.name() else None) or flow.find(run)
-    if pressed.name() and not found.final and not found.debugged:
+    found = (flow.session(run) if run and f5.configuration_name() else None) or flow.find(run)
+    if f5.configuration_name() and not found.final and not found.debugged:
         call.console.line(f"The run {found.run_id} goes on.")
         return
     cancel_run(call.console, flow.refresh, flow.cancel, found)

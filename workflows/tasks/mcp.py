@@ -22,7 +22,7 @@ def serve(call: Command, project: str | None = None, read_only: bool = False) ->
     """Serve the debugger to a coding agent over standard input and output; the agent's program starts it."""
     from ..background import log
     from ..mcp_server import serving
-    from ..mcp_server.every import tools
+    from ..mcp_server.all_tools import all_tools
     from ..mcp_server.state import State
     from ..settings import resolve
 
@@ -36,4 +36,4 @@ def serve(call: Command, project: str | None = None, read_only: bool = False) ->
     if not folder.is_dir():
         raise BadValue(f"--project must be a folder, and {folder} is none.", "Correct it.")
     state = State(folder, lambda: resolve(folder, {}), read_only, log)
-    serving.serve(state, tools(state), __version__)
+    serving.serve(state, all_tools(state), __version__)

@@ -105,7 +105,7 @@ def _request(
     step: Sequence[str], rank: str | None, on_error: bool, wait: bool, open_port: bool, children: bool
 ) -> DebugRequest:
     from ..backends.base import DebugRequest
-    from ..vscode import pressed
+    from ..vscode import f5
 
     return DebugRequest(
         tuple(step),
@@ -113,7 +113,7 @@ def _request(
         on_error,
         wait,
         open_port=open_port,
-        name_steps=bool(pressed.name()),
+        name_steps=bool(f5.configuration_name()),
         children=children,
     )
 
@@ -429,12 +429,12 @@ def list_(call: Command) -> None:
 )
 def cancel(call: Command, run: str | None = None) -> None:
     """End a run at once, with all processes and containers; its logs and outputs so far are kept."""
-    from ..vscode import pressed
+    from ..vscode import f5
 
     flow = _flow(call)
-    found = flow.find(run) if run or not pressed.name() else flow.of_configuration(pressed.name())
+    found = flow.find(run) if run or not f5.configuration_name() else flow.of_configuration(f5.configuration_name())
     if found is None:
-        call.console.line(f"No run of {pressed.name()} is left to end.")
+        call.console.line(f"No run of {f5.configuration_name()} is left to end.")
         return
     cancel_run(call.console, flow.refresh, flow.cancel, found)
 

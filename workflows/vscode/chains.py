@@ -67,7 +67,7 @@ class Compound:
 
 
 @dataclass(frozen=True)
-class Found:
+class ProjectChains:
     """All chains of a project.
 
     Attributes:
@@ -81,7 +81,7 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
 
-def find(settings: Settings, engine: str, wait: bool, snapshots: bool = False) -> Found:
+def find_chains(settings: Settings, engine: str, wait: bool, snapshots: bool = False) -> ProjectChains:
     """Look what a project has.
 
     Args:
@@ -98,7 +98,7 @@ def find(settings: Settings, engine: str, wait: bool, snapshots: bool = False) -
     from ..experiments import catalog
     from ..pipelines.reader import load_pipeline
 
-    found = Found()
+    found = ProjectChains()
     described = overlay.apply_deployment_file(settings)
     settings = described.settings
     own_score, own_pipeline = (_is_own(settings, name) for name in ("score_script", "pipeline_file"))
@@ -178,7 +178,7 @@ def _deployment(settings: Settings, deployment: OnlineDeployment | None, engine:
     return Chain(CONFIGURATION, argv, ["container.stop"], mappings)
 
 
-def _pipeline(found: Found, pipeline: Pipeline, settings: Settings, engine: StepEngine) -> None:
+def _pipeline(found: ProjectChains, pipeline: Pipeline, settings: Settings, engine: StepEngine) -> None:
     several = len(pipeline.steps) > 1
     command = ["pipeline.debug", *_typed_file(settings)]
     names = []
@@ -206,7 +206,7 @@ def _typed_file(settings: Settings) -> list[str]:
     return ["--file", str(file.relative_to(settings.project) if file.is_relative_to(settings.project) else file)]
 
 
-def _experiment(found: Found, name: str, settings: Settings, engine: StepEngine) -> None:
+def _experiment(found: ProjectChains, name: str, settings: Settings, engine: StepEngine) -> None:
     from ..experiments import catalog, runconfig
     from ..flows.experiment import rank_count
     from ..runs.debug_ports import experiment_configuration_name
@@ -228,7 +228,7 @@ def _experiment(found: Found, name: str, settings: Settings, engine: StepEngine)
         found.compounds.append(Compound(compound, ["experiment.debug", "--rank", "all", name], names))
 
 
-def _ranks(found: Found, name: str, ranks: int) -> range:
+def _ranks(found: ProjectChains, name: str, ranks: int) -> range:
     if ranks > MOST_RANKS:
         found.notes.append(f"{name} has {ranks} ranks; those above {MOST_RANKS - 1} get no configuration")
     return range(min(ranks, MOST_RANKS))
@@ -250,8 +250,8 @@ def _mappings(
     return tuple(one for one in engine.mappings(spec) if not Path(one.remote_root).is_relative_to(_RUN))
 
 
-def configurations(
-    found: Found, known: Mapping[str, Mapping[str, Any]], first: int, project: Path
+def launch_configurations(
+    found: ProjectChains, known: Mapping[str, Mapping[str, Any]], first: int, project: Path
 ) -> Iterator[dict[str, Any]]:
     """The launch configurations, each with a port of its own.
 

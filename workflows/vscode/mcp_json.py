@@ -19,7 +19,7 @@ NAME = "azureml-debug"
 _SERVERS = "servers"
 
 
-def entry(project: Path) -> dict[str, Any]:
+def server_entry(project: Path) -> dict[str, Any]:
     """The server as mcp.json has it (https://code.visualstudio.com/docs/copilot/reference/mcp-configuration).
 
     VS Code says nothing of the folder that it starts a server in, so the project's stands in the arguments.
@@ -37,13 +37,13 @@ def _file(project: Path) -> Path:
     return project / ".vscode" / "mcp.json"
 
 
-def check(project: Path) -> None:
+def check_mcp_json(project: Path) -> None:
     """See that mcp.json can be edited.
 
     Raises:
         UserError: As :func:`write_server`.
     """
-    entries.check(_file(project))
+    entries.check_file(_file(project))
 
 
 def write_server(project: Path) -> Result:
@@ -53,7 +53,7 @@ def write_server(project: Path) -> Result:
         UserError: mcp.json cannot be read, understood or written; it is left as it was.
     """
     file = _file(project)
-    ours = entry(project)
+    ours = server_entry(project)
     was = ""
 
     def change(document: Document) -> Document:

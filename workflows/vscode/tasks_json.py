@@ -15,7 +15,7 @@ from ..debugger.entries import Result
 from ..debugger.jsonc import Document, Keys, parse
 from ..debugger.jsonc_file import MOST_BYTES, edit_file
 from ..reading import read_bytes
-from .pressed import READY, VARIABLE
+from .f5 import READY, VARIABLE
 
 #: What is kept as it was written here; the rest, such as ``presentation``, is the user's once it is there.
 _OURS = ("type", "command", "args", "linux", "osx", "windows", "isBackground", "problemMatcher")
@@ -123,12 +123,12 @@ def _matcher(stays: bool) -> list[dict[str, Any]]:
     return [{**common, **one} for one in (ours, loading, starting)]
 
 
-def written(folder: Path) -> dict[str, str]:
+def read_own_tasks(folder: Path) -> dict[str, str]:
     """The configuration by label of the tasks that were written here; none where tasks.json cannot be read."""
     return {label: name for label, name in _configurations(folder).items() if name}
 
 
-def taken(folder: Path) -> set[str]:
+def read_user_labels(folder: Path) -> set[str]:
     """The labels of the person's own tasks."""
     return {label for label, name in _configurations(folder).items() if not name}
 
@@ -136,7 +136,7 @@ def taken(folder: Path) -> set[str]:
 def _configurations(folder: Path) -> dict[str, str]:
     """By label what a task tells its command of F5; empty where it is the person's own."""
     found = {}
-    for entry in entries.read(folder / ".vscode" / "tasks.json", "tasks"):
+    for entry in entries.read_entries(folder / ".vscode" / "tasks.json", "tasks"):
         options = entry.get("options")
         env = options.get("env") if isinstance(options, dict) else None
         if isinstance(label := entry.get("label"), str):
@@ -144,7 +144,7 @@ def _configurations(folder: Path) -> dict[str, str]:
     return found
 
 
-def text(folder: Path) -> bytes | None:
+def read_content(folder: Path) -> bytes | None:
     """What tasks.json holds; None where there is none that can be read, which is told when it is edited."""
     try:
         return read_bytes(folder / ".vscode" / "tasks.json", MOST_BYTES)
@@ -152,7 +152,7 @@ def text(folder: Path) -> bytes | None:
         return None
 
 
-def put_back(folder: Path, before: bytes | None) -> None:
+def restore_content(folder: Path, before: bytes | None) -> None:
     """Have tasks.json hold again what it held; without one before it goes."""
     file = folder / ".vscode" / "tasks.json"
     if before is None:
@@ -161,13 +161,13 @@ def put_back(folder: Path, before: bytes | None) -> None:
         edit_file(file, lambda document: parse(before))
 
 
-def check(folder: Path) -> None:
+def check_tasks_json(folder: Path) -> None:
     """See that tasks.json can be edited.
 
     Raises:
         UserError: As :func:`write_tasks`.
     """
-    entries.check(folder / ".vscode" / "tasks.json", "tasks", name="label")
+    entries.check_file(folder / ".vscode" / "tasks.json", "tasks", name="label")
 
 
 def write_tasks(folder: Path, tasks: Sequence[EditorTask]) -> Result:
@@ -191,7 +191,7 @@ def write_tasks(folder: Path, tasks: Sequence[EditorTask]) -> Result:
         document = entries.with_root(document, file, {"version": "2.0.0", "tasks": []})
         entries.require_array(document, file, "tasks", "label")
         for task in tasks:
-            document, new = entries.put(document, "tasks", task.entry(folder), _update, name="label")
+            document, new = entries.put_entry(document, "tasks", task.entry(folder), _update, name="label")
             added |= new
         return document
 

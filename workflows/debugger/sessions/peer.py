@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from workflows.debugger.dap import DapClient, DapError, DapEvent, DapTimeout, Json
 from workflows.debugger.frames import Frame, evaluate, read_stack
-from workflows.debugger.sessions import values
+from workflows.debugger.sessions import evaluated_values
 from workflows.debugger.sessions.errors import EvaluationTimeout
 from workflows.debugger.sessions.model import Breakpoint, Placed, Stop
 from workflows.errors import UserError
@@ -77,8 +77,8 @@ class Peer:
         for one in wanted:
             if is_evaluated(one.breakpoint) and one.number not in self._evaluated:
                 if not self._evaluated:
-                    self.ask_program(values.INSTALL, timeout)
-                self.ask_program(values.want(one.number, one.breakpoint, limit), timeout)
+                    self.ask_program(evaluated_values.INSTALL, timeout)
+                self.ask_program(evaluated_values.want(one.number, one.breakpoint, limit), timeout)
                 self._evaluated.add(one.number)
                 if one.breakpoint.log:
                     self._logged.add(one.number)
@@ -150,13 +150,13 @@ class Peer:
 
     def settle(self, number: int, timeout: float) -> None:
         """Have a number told, behind all that the program has said up to now."""
-        self.ask_program(values.INSTALL, timeout)
-        self.ask_program(values.settle(number), timeout)
+        self.ask_program(evaluated_values.INSTALL, timeout)
+        self.ask_program(evaluated_values.settle(number), timeout)
 
     def flush(self, timeout: float) -> None:
         """Have logged values sent that have come together."""
         if self._logged:
-            self.ask_program(values.FLUSH, timeout)
+            self.ask_program(evaluated_values.FLUSH, timeout)
 
     def go_on(self, stop: Stop, command: str = "continue") -> None:
         """Let it run; nothing else than what is stopped can be: debugpy never answers that."""
@@ -182,7 +182,7 @@ def _as_dap(placed: Placed) -> Json:
     """A breakpoint as the Debug Adapter Protocol has it (SourceBreakpoint)."""
     wanted = placed.breakpoint
     if is_evaluated(wanted):
-        return {"line": wanted.line, "condition": values.condition_of(placed.number)}
+        return {"line": wanted.line, "condition": evaluated_values.condition_of(placed.number)}
     hits = wanted.condition.hits
     return {"line": wanted.line, **({"hitCondition": f">= {hits}"} if hits else {})}
 

@@ -11,12 +11,12 @@ from types import TracebackType
 
 from workflows.debugger.children import ANNOUNCED, ChildSessions
 from workflows.debugger.dap import REQUEST_TIMEOUT, DapClient, DapClosed, DapError, DapEvent, DapTimeout
-from workflows.debugger.sessions import model, modules, values
+from workflows.debugger.sessions import evaluated_values, model, module_functions
 from workflows.debugger.sessions.errors import as_user_errors
-from workflows.debugger.sessions.happenings import Happenings
-from workflows.debugger.sessions.looks import Looks
+from workflows.debugger.sessions.happening_queue import HappeningQueue
 from workflows.debugger.sessions.model import Breakpoint, Function, Happening, Placed, Stop
 from workflows.debugger.sessions.peer import RELEASE_TIMEOUT, Peer, require_file
+from workflows.debugger.sessions.stop_reader import StopReader
 from workflows.errors import UserError
 from workflows.models import DebugEndpoint
 
@@ -33,7 +33,7 @@ _STEPS = {"over": "next", "into": "stepIn", "out": "stepOut"}
 EVALUATION_LIMIT = 10.0
 
 
-class DebugSession(Looks):
+class DebugSession(StopReader):
     """A session with a program and its children. A context manager; any thread may call, one may wait.
 
     What goes wrong is raised as :class:`UserError`, by every method. At the end all breakpoints are taken away, and
@@ -77,7 +77,7 @@ class DebugSession(Looks):
         self._numbers = itertools.count(1)
         self._placed: dict[int, Placed] = {}
         self._peers: dict[int | None, Peer] = {}
-        self._happenings = Happenings()
+        self._happenings = HappeningQueue()
         self._settling: dict[int, threading.Event] = {}
         self._closing = threading.Event()
         self._is_flushing = False
@@ -156,7 +156,9 @@ class DebugSession(Looks):
         program = self._peers[None]
         new = []
         for one in wanted:
-            found = modules.find(program, one, self._timeout) if isinstance(one, Function) else one
+            found = (
+                module_functions.find_function_line(program, one, self._timeout) if isinstance(one, Function) else one
+            )
             new.append(Placed(next(self._numbers), found, found.line))
         self._placed.update((placed.number, placed) for placed in new)
         if any(placed.breakpoint.log for placed in new) and not self._is_flushing:
@@ -303,10 +305,10 @@ class DebugSession(Looks):
                 self._on_stop(peer, event)
         elif event.name == "output":
             text = str(event.body.get("output", ""))
-            if (number := values.read_settled(text)) is not None:
+            if (number := evaluated_values.read_settled(text)) is not None:
                 if number in self._settling:
                     self._settling[number].set()
-            elif (logged := values.read_values(text, peer.child)) is not None:
+            elif (logged := evaluated_values.read_values(text, peer.child)) is not None:
                 for one in logged:
                     self._on_logged(peer, one)
             elif event.body.get("category") != "telemetry":

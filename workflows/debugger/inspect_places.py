@@ -10,7 +10,14 @@ from datetime import datetime
 from typing import Any
 
 from workflows.debugger.frames import Frame
-from workflows.debugger.inspect import TRIGGER_DONE, Inspection, Trigger, Words, read_stop, see_going
+from workflows.debugger.inspect_stop import (
+    TRIGGER_DONE,
+    Inspection,
+    NotReached,
+    Trigger,
+    check_still_reachable,
+    read_stop,
+)
 from workflows.debugger.locations import ALWAYS, Condition
 from workflows.debugger.places import Place
 from workflows.debugger.sessions import ATTACH_TIMEOUT, EVALUATION_LIMIT, DebugSession, Happening, Stop, model
@@ -22,14 +29,14 @@ _ANYWHERE = 0
 #: Seconds that a step may take before the program is taken to do something else.
 _STEP_SECONDS = 10.0
 
-_WORDS = Words()
+_NOT_REACHED_MESSAGES = NotReached()
 
-Tell = Callable[[str, dict[str, Any]], None]
+Report = Callable[[str, dict[str, Any]], None]
 """Called with ``stop``, ``step`` or ``log`` and what is to be shown, as it happens."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class InspectOptions:
     """What is wanted of a look.
 
     Attributes:
@@ -64,7 +71,7 @@ class Wanted:
 
 
 @dataclass
-class Found:
+class InspectResult:
     """What a look has seen.
 
     Attributes:
@@ -92,32 +99,32 @@ class Found:
         return told
 
 
-def look(
+def inspect_places(
     endpoint: DebugEndpoint,
     places: Sequence[Place],
-    wanted: Wanted,
+    wanted: InspectOptions,
     *,
-    tell: Tell,
-    own: Callable[[Frame], bool],
+    report: Report,
+    is_own: Callable[[Frame], bool],
     trigger: Callable[[], Any] | None = None,
     summarize: Callable[[Any], tuple[str, Sequence[str]]] = lambda value: (str(value), ()),
-    words: Words = _WORDS,
+    messages: NotReached = _NOT_REACHED_MESSAGES,
     attach_timeout: float = ATTACH_TIMEOUT,
-    meet: Callable[[], None] = lambda: None,
-) -> Found:
+    wait_for_ranks: Callable[[], None] = lambda: None,
+) -> InspectResult:
     """Look at a program as wanted, and let it go on, whatever happens.
 
     Args:
         endpoint: Where the program welcomes a debugger, and its path mappings.
         places: Where; none for where an exception is raised, or else where the code calls ``breakpoint()``.
         wanted: What to do there.
-        tell: What is told as it happens.
-        own: Whether a frame is of the person's own code.
-        trigger: As of :func:`~workflows.debugger.inspect.inspect_stop`, like the next three.
+        report: Called with what happens, as it happens.
+        is_own: Whether a frame is of the person's own code.
+        trigger: As of :func:`~workflows.debugger.inspect_stop.inspect_stop`, like the next three.
         summarize: A few words about the trigger's result.
-        words: What is said where no place is reached.
+        messages: The error where no place is reached.
         attach_timeout: Seconds for connecting and attaching.
-        meet: Called at each stop once it has been read, before the program goes on: waits for the other ranks.
+        wait_for_ranks: Called at each stop once it has been read, before the program goes on.
 
     Raises:
         UserError: No place is reached; a condition raises; an expression does not end; as of
@@ -141,68 +148,70 @@ def look(
         session.everything = wanted.all_locals
         numbers = {placed.number: place for placed, place in zip(session.breakpoints, places, strict=True)}
         running = Trigger(trigger, session) if trigger else None
-        one = _Look(session, numbers, wanted, tell, own, meet)
+        inspector = _Inspector(session, numbers, wanted, report, is_own, wait_for_ranks)
         try:
-            one.run(running, summarize, words)
+            inspector.run(running, summarize, messages)
         finally:
             session.release()
         if running is not None:
-            one.found.result = running.result(wanted.timeout)
+            inspector.found.result = running.result(wanted.timeout)
             # What it did may be told only now.
             session.settle()
-            one.take_logged()
-    return one.found
+            inspector.take_logged()
+    return inspector.found
 
 
 def _is_own(place: Place) -> bool:
     return place.source is not None and not {"site-packages", "dist-packages"} & set(place.source.parts)
 
 
-class _Look:
+class _Inspector:
     """A look at work."""
 
     def __init__(
         self,
         session: DebugSession,
         places: Mapping[int, Place],
-        wanted: Wanted,
-        tell: Tell,
-        own: Callable[[Frame], bool],
-        meet: Callable[[], None],
+        wanted: InspectOptions,
+        report: Report,
+        is_own: Callable[[Frame], bool],
+        wait_for_ranks: Callable[[], None],
     ) -> None:
         self._session, self._places, self._wanted = session, places, wanted
-        self._tell, self._own, self._meet = tell, own, meet
+        self._report, self._is_own_frame, self._wait_for_ranks = report, is_own, wait_for_ranks
         self._left = dict.fromkeys([*places, *([] if places else [_ANYWHERE])], wanted.times)
         self._counts: dict[int, int] = {}
         self._exception = ""
-        self.found = Found()
+        self.found = InspectResult()
 
     @property
-    def _name(self) -> str:
+    def _description(self) -> str:
         names = [place.text for place in self._places.values()]
         if names or self._wanted.raised is not None:
             return " and ".join(names) or self._wanted.raised or "an exception"
         return "breakpoint()"
 
-    def run(self, running: Trigger | None, summarize: Callable[[Any], tuple[str, Sequence[str]]], words: Words) -> None:
+    def run(
+        self, running: Trigger | None, summarize: Callable[[Any], tuple[str, Sequence[str]]], messages: NotReached
+    ) -> None:
         """Look until each place has been seen as often as wanted, or nothing more can come."""
         deadline = time.monotonic() + self._wanted.timeout
         while self._left:
             happening = self._session.wait(max(0.0, deadline - time.monotonic()))
             if happening is None:
                 if not self._has_seen:
-                    raise UserError(*words.late(self._name, self._wanted.timeout))
+                    raise UserError(*messages.late(self._description, self._wanted.timeout))
                 break
             if happening.kind == TRIGGER_DONE and running is not None:
                 self._session.settle()
                 self.take_logged()
                 if not self._has_seen:
                     summary, lines = summarize(running.result(0.0))
-                    raise UserError(*words.ended(self._name, " ".join(summary.split())[:200]), details=lines)
+                    raise UserError(*messages.ended(self._description, " ".join(summary.split())[:200]), details=lines)
                 break
             if happening.kind in (model.ENDED, model.LOST) and self._has_seen:
                 break
-            see_going(self._session, happening, self._name)
+            check_still_reachable(self._session, happening, self._description)
             if happening.kind == model.LOGGED:
                 self._log(happening)
             elif happening.stop is not None and self._on_stop(happening.stop):
@@ -222,7 +231,7 @@ class _Look:
         """Take what has been logged by now."""
         while (happening := self._session.wait(0.0)) is not None and happening.kind not in (model.ENDED, model.LOST):
             if happening.kind == model.CONDITION:
-                see_going(self._session, happening, self._name)
+                check_still_reachable(self._session, happening, self._description)
             if happening.kind == model.LOGGED:
                 self._log(happening)
 
@@ -241,10 +250,10 @@ class _Look:
         told.update({} if happening.child is None else {"child": happening.child})
         told.update({"dropped": happening.dropped} if happening.dropped else {})
         self.found.logged.append(told)
-        self._tell("log", told)
-        self._used(number)
+        self._report("log", told)
+        self._count_stop(number)
 
-    def _used(self, number: int) -> None:
+    def _count_stop(self, number: int) -> None:
         self._left[number] -= 1
         if not self._left[number]:
             del self._left[number]
@@ -267,13 +276,13 @@ class _Look:
             return False
         assert number is not None
         session, wanted = self._session, self._wanted
-        choose = self._own if number == _ANYWHERE else lambda frame: True
+        choose = self._is_own_frame if number == _ANYWHERE else lambda frame: True
         found = read_stop(session, stop, wanted.expressions, wanted.timeout, choose)
         found = replace(found, **self._more(stop, found))
-        self._used(number)
-        self._meet()
+        self._count_stop(number)
+        self._wait_for_ranks()
         if wanted.steps:
-            self._tell("stop", found.as_json())
+            self._report("stop", found.as_json())
             stepped = self._step(stop, found)
             self.found.stops.append(replace(found, steps=stepped))
         else:
@@ -283,7 +292,7 @@ class _Look:
             else:
                 session.release()
             # Only now: who shows it may be waited for.
-            self._tell("stop", found.as_json())
+            self._report("stop", found.as_json())
         return True
 
     def _is_meant(self, stop: Stop) -> bool:
@@ -303,7 +312,9 @@ class _Look:
         """What is looked at beyond the one frame; after that what is to be set is set."""
         session, wanted, more = self._session, self._wanted, dict[str, Any]()
         if wanted.every_frame:
-            frames = [frame for frame in found.stack if wanted.all_code or self._own(frame) or frame is found.stopped]
+            frames = [
+                frame for frame in found.stack if wanted.all_code or self._is_own_frame(frame) or frame is found.stopped
+            ]
             more["frames"] = tuple((frame, session.locals(stop, frame)) for frame in frames)
         if wanted.depth:
             more["variables"] = tuple(session.variables(stop, found.stopped, depth=wanted.depth))
@@ -331,7 +342,7 @@ class _Look:
             changed = {name: value for name, value in now.items() if known is None or known.get(name) != value}
             before[frame.file, frame.function] = now
             steps.append({**frame.as_json(), "changed": changed})
-            self._tell("step", steps[-1])
+            self._report("step", steps[-1])
         if here is not None:
             session.go_on(here)
         for other in others:

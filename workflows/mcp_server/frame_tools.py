@@ -8,8 +8,8 @@ from pathlib import Path
 from ..debugger.frames import Frame
 from ..debugger.sessions import Stop
 from ..errors import UserError
-from . import attaching, looking, tools, values
-from .attached import Attached
+from . import attach_target, read_tools, tools, variable_page
+from .attached_session import AttachedSession
 from .state import State
 from .tools import Answer, Tool
 
@@ -19,12 +19,12 @@ PROCESS = tools.number("The process id of a child process that has stopped. Defa
 FRAME = tools.number("The frame, by its number in the stack: 0 is the innermost.", 0, 100_000, default=0)
 
 
-def made(state: State) -> list[Tool]:
+def frame_tools(state: State) -> list[Tool]:
     """The tools."""
     return [_stack(state), _variables(state), _source(state), _evaluate(state), _set_variable(state)]
 
 
-def _at(session: Attached, frame: int, process: int | None) -> tuple[Stop, Frame]:
+def _at(session: AttachedSession, frame: int, process: int | None) -> tuple[Stop, Frame]:
     """A frame of what stands.
 
     Raises:
@@ -44,7 +44,7 @@ def _stack(state: State) -> Tool:
         found = one.debug.stack(stop, start, count)
         frames = [{"frame": start + at, **frame.as_json()} for at, frame in enumerate(found)]
         for entry, frame in zip(frames, found, strict=True):
-            entry["text"] = looking.line_at(state, frame.file, frame.line)
+            entry["text"] = read_tools.read_line(state, frame.file, frame.line)
         return {"session": session, "stopped": one.stop_json(stop), "frames": frames, "more": len(found) == count}
 
     return Tool(
@@ -76,7 +76,9 @@ def _variables(state: State) -> Tool:
     ) -> Answer:
         one = state.session(session)
         stop, at = _at(one, frame, process)
-        found = values.read(state.left_out, one.debug, stop, at, path, start, count, depth, characters)
+        found = variable_page.read_variable_page(
+            state.secrets, one.debug, stop, at, path, start, count, depth, characters
+        )
         return {"session": session, "frame": frame, "function": at.function, **found}
 
     return Tool(
@@ -90,9 +92,9 @@ def _variables(state: State) -> Tool:
             "frame": FRAME,
             "path": tools.texts("Into containers, by the names that this tool gives, such as ['batch', '0']."),
             "start": tools.number("How many to pass over.", 0, 10**7, default=0),
-            "count": tools.number("How many, here and in each container.", 1, values.MOST_COUNT, default=50),
-            "depth": tools.number("How deep containers are opened.", 0, values.MOST_DEPTH, default=0),
-            "characters": tools.number("How much of each value.", 1, values.MOST_CHARACTERS, default=300),
+            "count": tools.number("How many, here and in each container.", 1, variable_page.MOST_COUNT, default=50),
+            "depth": tools.number("How deep containers are opened.", 0, variable_page.MOST_DEPTH, default=0),
+            "characters": tools.number("How much of each value.", 1, variable_page.MOST_CHARACTERS, default=300),
             "process": PROCESS,
         },
         variables,
@@ -113,11 +115,11 @@ def _source(state: State) -> Tool:
             _stop, at = _at(one, frame, process)
             path, mark = Path(at.file), at.line
         else:
-            path = attaching.source_of(state, one.place, file)
-            if not attaching.is_own(state, one.place, path):
+            path = attach_target.find_source(state, one.place, file)
+            if not attach_target.is_own(state, one.place, path):
                 raise UserError(f"{path} is not part of what is debugged.", "Name a file of the project, or a frame.")
         middle = line if line is not None else mark or 1
-        return looking.read_source(state, path, middle - lines // 2, middle + (lines - 1) // 2, mark)
+        return read_tools.read_source(state, path, middle - lines // 2, middle + (lines - 1) // 2, mark)
 
     return Tool(
         "source",
@@ -148,12 +150,12 @@ def _evaluate(state: State) -> Tool:
     ) -> Answer:
         one = state.session(session)
         stop, at = _at(one, frame, process)
-        secret = state.left_out.names_secret(expression)
+        secret = state.secrets.names_secret(expression)
         if secret:
-            told = state.left_out.value(secret, "")
+            told = state.secrets.mask_value(secret, "")
             return {"session": session, "expression": expression, "value": told, "left_out": secret}
         text = one.debug.evaluate(stop, expression, at, timeout)
-        shown = state.left_out.text(text)
+        shown = state.secrets.mask_text(text)
         more = {"length": len(shown)} if len(shown) > characters else {}
         return {"session": session, "expression": expression, "value": shown[:characters], **more}
 
@@ -189,8 +191,12 @@ def _set_variable(state: State) -> Tool:
         one = state.session(session)
         stop, at = _at(one, frame, process)
         text = one.debug.set_variable(stop, name, expression, at, timeout)
-        secret = state.left_out.names_secret(name) or state.left_out.names_secret(expression)
-        return {"session": session, "name": name, "value": state.left_out.value(secret, text)[: values.MOST_CHARACTERS]}
+        secret = state.secrets.names_secret(name) or state.secrets.names_secret(expression)
+        return {
+            "session": session,
+            "name": name,
+            "value": state.secrets.mask_value(secret, text)[: variable_page.MOST_CHARACTERS],
+        }
 
     return Tool(
         "set_variable",

@@ -28,7 +28,7 @@ _END_SECONDS = 3.0
 _OWNER = "snapshot"
 
 
-def start(
+def start_server(
     snapshot: Path,
     mappings: Sequence[PathMapping],
     guesses: Sequence[PathMapping],
@@ -53,7 +53,7 @@ def start(
         UserError: The port is held by another program, or the file cannot be read.
     """
     if port:
-        end(port)
+        end_server(port)
     told = {
         "snapshot": str(snapshot),
         "port": port,
@@ -103,7 +103,7 @@ def _first_line(child: subprocess.Popen[bytes], told: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def end(port: int) -> None:
+def end_server(port: int) -> None:
     """End the one that listens on a port, where it is one of this program's and of this machine."""
     noted = reservations.read_reservation(port)
     if (

@@ -56,7 +56,9 @@ def choose_frame(snapshot: Snapshot, wanted: int | None) -> int | None:
     return wanted
 
 
-def look(snapshot: Snapshot, sources: Sources, wanted: int | None, expressions: Sequence[str]) -> dict[str, Any]:
+def inspect_snapshot(
+    snapshot: Snapshot, sources: Sources, wanted: int | None, expressions: Sequence[str]
+) -> dict[str, Any]:
     """What ``--json`` shows.
 
     Args:

@@ -39,7 +39,7 @@ def ssh_authority(name: str, host: str, user: str, port: int, *, by_name: bool) 
     return f"ssh-remote+{_hex({'hostName': host, 'user': user, 'port': port})}"
 
 
-def address(container: str, folder: str, docker: Mapping[str, str] | None = None, parent: str = "") -> str:
+def container_address(container: str, folder: str, docker: Mapping[str, str] | None = None, parent: str = "") -> str:
     """The address of a folder in a running container.
 
     Args:
@@ -81,7 +81,7 @@ def open_address(where: str) -> str | None:
     return found
 
 
-def open_code(console: Console, address: str) -> dict[str, object]:
+def open_in_code(console: Console, address: str) -> dict[str, object]:
     """Open an address in VS Code, or say it; what ``--json`` shows of it."""
     with console.step("code") as step:
         opened = open_address(address)

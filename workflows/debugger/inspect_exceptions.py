@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from workflows.debugger.frames import Frame
-from workflows.debugger.inspect import Inspection, Trigger, Words, read_stop, wait_for_stop
+from workflows.debugger.inspect_stop import Inspection, NotReached, Trigger, read_stop, wait_for_stop
 from workflows.debugger.sessions import DebugSession, Stop
 from workflows.errors import UserError
 from workflows.models import DebugEndpoint, PathMapping
 
-__all__ = ["Hold", "inspect_hold", "inspect_raised"]
+__all__ = ["HoldInspection", "inspect_hold", "inspect_raised"]
 
 #: Exceptions of one group that are looked through.
 _MOST_PARTS = 1000
@@ -24,7 +24,7 @@ _KEEP = "__import__('sys').modules['azureml_debuggee.postmortem'].hold_again()"
 
 
 @dataclass(frozen=True)
-class Hold:
+class HoldInspection:
     """What was seen of a program that holds at an exception.
 
     Attributes:
@@ -45,7 +45,7 @@ def inspect_hold(
     timeout: float,
     *,
     release: bool,
-) -> Hold:
+) -> HoldInspection:
     """Look at the exception at which a program holds, and let it end or have it hold on.
 
     Args:
@@ -57,7 +57,7 @@ def inspect_hold(
         release: Whether it is let end.
 
     Raises:
-        UserError: As :func:`~workflows.debugger.inspect.inspect_stop`.
+        UserError: As :func:`~workflows.debugger.inspect_stop.inspect_stop`.
     """
     wanted = None if place is None else (place[0].resolve(), place[1])
 
@@ -71,12 +71,12 @@ def inspect_hold(
             # A group of exceptions is followed by those in it, each with its own frames.
             parts = 0
             for number in range(_MOST_PARTS):
-                stop = _wait_for_exception(session, None, timeout, lambda value: (str(value), ()), Words())
+                stop = _wait_for_exception(session, None, timeout, lambda value: (str(value), ()), NotReached())
                 if number == 0:
                     # Before anything else, so that a look that is broken off uses nothing up.
                     parts = _hold_again(session, stop)
                     holds = parts > 0
-                choose = is_meant if wanted is not None else own_code(endpoint.path_mappings)
+                choose = is_meant if wanted is not None else is_own_code(endpoint.path_mappings)
                 seen = read_stop(session, stop, expressions, timeout, choose)
                 found = found or seen
                 if any(map(is_meant, seen.stack)):
@@ -93,7 +93,7 @@ def inspect_hold(
         if found is None:
             raise
     assert found is not None
-    return Hold(found, is_part, holds)
+    return HoldInspection(found, is_part, holds)
 
 
 def inspect_raised(
@@ -104,7 +104,7 @@ def inspect_raised(
     timeout: float,
     summarize: Callable[[Any], tuple[str, Sequence[str]]],
     seen: Callable[[Inspection], None],
-    words: Words,
+    messages: NotReached,
     by_debugger: bool,
 ) -> Inspection:
     """Stop at the exception that a request raises, read its frames, and let the program go on.
@@ -113,23 +113,23 @@ def inspect_raised(
         endpoint: Where the program welcomes a debugger, and its path mappings.
         expressions: Evaluated in the innermost frame of the person's own code, in this order.
         trigger: Posts the request; called in a thread once the debugger is there.
-        timeout: As of :func:`~workflows.debugger.inspect.inspect_stop`, like the next two.
+        timeout: As of :func:`~workflows.debugger.inspect_stop.inspect_stop`, like the next two.
         summarize: A few words about the answer.
         seen: Called with what was seen before the answer is waited for.
-        words: What is said where nothing is raised.
+        messages: The error where nothing is raised.
         by_debugger: Whether the debugger has to find the exception, which it does where one leaves the person's own
             code; else the debuggee stops at what the server answers for.
 
     Raises:
-        UserError: As :func:`~workflows.debugger.inspect.inspect_stop`.
+        UserError: As :func:`~workflows.debugger.inspect_stop.inspect_stop`.
     """
     filters = ("userUnhandled", "uncaught") if by_debugger else ()
     # What is own code is asked only where the debugger looks.
     with DebugSession(endpoint, filters=filters, just_my_code=by_debugger, children=False) as session:
         running = Trigger(trigger, session)
-        stop = _wait_for_exception(session, running, timeout, summarize, words)
+        stop = _wait_for_exception(session, running, timeout, summarize, messages)
         try:
-            found = read_stop(session, stop, expressions, timeout, own_code(endpoint.path_mappings))
+            found = read_stop(session, stop, expressions, timeout, is_own_code(endpoint.path_mappings))
         finally:
             # It may be raised again on its way out.
             session.release()
@@ -143,14 +143,14 @@ def _wait_for_exception(
     running: Trigger | None,
     timeout: float,
     summarize: Callable[[Any], tuple[str, Sequence[str]]],
-    words: Words,
+    messages: NotReached,
 ) -> Stop:
     return wait_for_stop(
-        session, lambda stop: stop.exception is not None, "the exception", running, timeout, summarize, words
+        session, lambda stop: stop.exception is not None, "the exception", running, timeout, summarize, messages
     )
 
 
-def own_code(mappings: Sequence[PathMapping]) -> Callable[[Frame], bool]:
+def is_own_code(mappings: Sequence[PathMapping]) -> Callable[[Frame], bool]:
     """Whether a frame is of the person's own code."""
     roots = [root for mapping in mappings for root in (mapping.local_root, mapping.local_root.resolve())]
 

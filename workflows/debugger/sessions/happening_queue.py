@@ -16,7 +16,7 @@ _MOST_WAITING = 150_000
 _SLICE = 0.5
 
 
-class Happenings:
+class HappeningQueue:
     """A queue with an end. Any thread may put something in; one takes."""
 
     def __init__(self) -> None:

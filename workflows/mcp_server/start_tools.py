@@ -10,7 +10,7 @@ from ..runs import attachable, store
 from ..runs import record as records
 from ..runs.record import RunRecord
 from . import commands, runs, tools
-from .commands import Begun
+from .commands import StartedCommand
 from .runs import DEPLOY, PIPELINE
 from .state import State
 from .tools import Answer, Tool
@@ -21,7 +21,7 @@ _END_SECONDS = 20.0
 _LOOK_SECONDS = 0.1
 
 
-def made(state: State) -> list[Tool]:
+def start_tools(state: State) -> list[Tool]:
     """The tools that are about beginning and ending."""
     return [_start(state), _end(state)]
 
@@ -42,7 +42,7 @@ def _start(state: State) -> Tool:
         arguments: Sequence[str] | None = None,
         timeout: float = tools.TIMEOUT,
     ) -> Answer:
-        state.check_commands()
+        state.check_command_limit()
         deadline = time.monotonic() + timeout
         given = {"steps": steps, "skip": skip, "inputs": inputs, "from_run": from_run}
         if story != PIPELINE and (wrong := next((key for key, value in given.items() if value), None)):
@@ -55,11 +55,11 @@ def _start(state: State) -> Tool:
                 typed = _pipeline(file, steps, skip, inputs or {}, from_run, flags)
             else:
                 typed = _experiment(name, file, arguments, flags)
-        begun = Begun(typed, state.project)
+        begun = StartedCommand(typed, state.project)
         begun.story = story
-        known = state.remember(begun)
+        known = state.add_command(begun)
         state.log(f"{state.client} begins {begun.typed}")
-        return what_came(state, known, deadline)
+        return start_result(state, known, deadline)
 
     return Tool(
         "start",
@@ -136,15 +136,15 @@ def _experiment(
 # What has come of it --------------------------------------------------------------------------------
 
 
-def what_came(state: State, known: str, deadline: float) -> Answer:
+def start_result(state: State, known: str, deadline: float) -> Answer:
     """What has come of a start by now, or by the deadline: what can be attached to, or what is waited for.
 
     Raises:
         UserError: It has failed.
     """
     begun = state.command(known)
-    begun.until(deadline)
-    found: Answer = {"start": known, "command": begun.typed, "said": _said(state, begun)}
+    begun.wait_until(deadline)
+    found: Answer = {"start": known, "command": begun.typed, "said": _new_output(state, begun)}
     if begun.is_at_work:
         found |= {"state": "starting", "seconds": round(begun.seconds, 1)}
         found["waits_for"] = f"{begun.typed} to come so far that something can be attached to; call wait"
@@ -152,16 +152,16 @@ def what_came(state: State, known: str, deadline: float) -> Answer:
     result = begun.result()
     if begun.story == DEPLOY:
         return {**found, "state": "serves", "service": runs.service_json(state)}
-    run = runs.find(state, str(result.get("number") or result.get("run_id")), begun.story)
-    return {**found, **until_held(state, run, deadline)}
+    run = runs.find_run(state, str(result.get("number") or result.get("run_id")), begun.story)
+    return {**found, **wait_until_held(state, run, deadline)}
 
 
-def _said(state: State, begun: Begun) -> list[str]:
+def _new_output(state: State, begun: StartedCommand) -> list[str]:
     """What a command has said since it was asked last."""
-    return [state.left_out.text(line) for line in begun.new_lines()]
+    return [state.secrets.mask_text(line) for line in begun.new_lines()]
 
 
-def until_held(state: State, run: RunRecord, deadline: float) -> Answer:
+def wait_until_held(state: State, run: RunRecord, deadline: float) -> Answer:
     """Wait until a step of a run holds or can be attached to, or the run is over."""
     flow = runs.flow_of(state, run.kind)
     while True:
@@ -207,7 +207,7 @@ def _failure(state: State, run: RunRecord) -> str:
     if failed is None:
         return run.reason
     error = step_failed(run, failed)
-    return state.left_out.text("\n".join([*error.details, str(error)]))
+    return state.secrets.mask_text("\n".join([*error.details, str(error)]))
 
 
 def _end(state: State) -> Tool:
@@ -217,20 +217,20 @@ def _end(state: State) -> Tool:
             if begun.is_at_work:
                 ended = begun.interrupt(_END_SECONDS)
                 state.log(f"{state.client} has ended {begun.typed}")
-                return {"start": start, "ended": ended, "said": _said(state, begun)}
+                return {"start": start, "ended": ended, "said": _new_output(state, begun)}
             if begun.story == DEPLOY:
                 story = DEPLOY
             else:
                 result = begun.result()
                 story, run = begun.story, str(result.get("number") or result.get("run_id"))
         if story == DEPLOY:
-            result = commands.run(["deploy.stop", "--json"], state.project, _END_SECONDS)
+            result = commands.run_command(["deploy.stop", "--json"], state.project, _END_SECONDS)
             state.log(f"{state.client} has stopped the service")
             return {"story": DEPLOY, "stopped": bool(result.get("stopped"))}
         if run is None:
             # The latest one may be somebody else's work.
             raise UserError("Which run is to be ended?", "Name it: run=NUMBER; status shows the runs there are.")
-        chosen = runs.find(state, run, story)
+        chosen = runs.find_run(state, run, story)
         if chosen.final:
             return {"run": chosen.number, "status": chosen.status, "canceled": False}
         flow = runs.flow_of(state, chosen.kind)

@@ -15,7 +15,7 @@ from workflows.errors import UserError
 _HOLDERS, _HOLDER = "__import__('builtins').__dict__", "_azureml_value_to_set"
 
 
-class Looks:
+class StopReader:
     """The part of a session that looks."""
 
     #: Whether a module's variables are shown with its modules, functions and classes.
@@ -109,7 +109,7 @@ class Looks:
                     peer.evaluate(where, f"{_HOLDERS}.pop({_HOLDER!r}, None) and None", timeout)
             return str(found.get("value", ""))
 
-    def see_alive(self, stop: Stop) -> None:
+    def check_alive(self, stop: Stop) -> None:
         """See that what has stopped is still there.
 
         Raises:

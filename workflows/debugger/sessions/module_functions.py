@@ -46,7 +46,7 @@ def _azureml_find(module, function):
 """
 
 
-def find(program: Peer, wanted: Function, timeout: float) -> Breakpoint:
+def find_function_line(program: Peer, wanted: Function, timeout: float) -> Breakpoint:
     """The first line of a function of a module.
 
     Raises:

@@ -41,7 +41,7 @@ def tail_lines(path: Path, count: int, width: int = 500) -> list[str]:
     return shown
 
 
-def last_lines_at(file: BinaryIO, count: int) -> int:
+def find_last_lines(file: BinaryIO, count: int) -> int:
     """Where the last lines of a file begin, in bytes; a newline at its very end begins no line."""
     position = end = file.seek(0, os.SEEK_END)
     while position > 0:

@@ -23,7 +23,7 @@ READY = "VS Code attaches now."
 _known: dict[str, Any] = {}
 
 
-def name() -> str:
+def configuration_name() -> str:
     """The configuration, or compound, for which F5 was pressed; empty where a person has typed the command."""
     if "name" not in _known:
         # Not for what this command starts: it may go on long after.
@@ -31,10 +31,10 @@ def name() -> str:
     return str(_known["name"])
 
 
-def keep_read(project: Path) -> None:
+def remember_launch_json(project: Path) -> None:
     """Keep what VS Code has read, before anything is written."""
-    if name():
-        _known["project"], _known["read"] = project, _entries(project, name())
+    if configuration_name():
+        _known["project"], _known["read"] = project, _entries(project, configuration_name())
 
 
 def debug_port() -> int | None:
@@ -43,31 +43,31 @@ def debug_port() -> int | None:
     return next((port for port in ports if type(port) is int and 0 < port < 65536), None)
 
 
-def ready(project: Path) -> None:
+def report_ready(project: Path) -> None:
     """Tell the editor to attach, once launch.json is as it read it.
 
     Raises:
         UserError: It has changed since, so that the editor would go to another place.
     """
-    if not name():
+    if not configuration_name():
         return
     if not report.is_wanted():
-        check(project)
+        check_unchanged(project)
     from ..console import output_errors
 
     with output_errors(sys.stdout):
         print(READY, flush=True)
 
 
-def check(project: Path) -> None:
+def check_unchanged(project: Path) -> None:
     """See that launch.json still says what VS Code has read.
 
     Raises:
         UserError: It does not.
     """
-    if not name():
+    if not configuration_name():
         return
-    now = _entries(project, name())
+    now = _entries(project, configuration_name())
     for one, before in _read().items():
         for what, look in {"the debug port": _place, "the path mappings": _roots}.items():
             if one in now and look(now[one]) != look(before):
@@ -79,13 +79,13 @@ def check(project: Path) -> None:
                 )
 
 
-def printed(error: UserError) -> str:
+def format_error(error: UserError) -> str:
     """An error as the editor's problem matcher reads it: always with a place."""
-    if not name() or (error.file is not None and error.line is not None):
+    if not configuration_name() or (error.file is not None and error.line is not None):
         return str(error)
     if isinstance(error, PortHeld) and error.port == debug_port():
         # No setting counts where launch.json names a port.
-        place = f"{Path('.vscode', 'launch.json')}:{_line(_known['project'], name())}"
+        place = f"{Path('.vscode', 'launch.json')}:{_line(_known['project'], configuration_name())}"
         return f"{place}: error: {error.problem}\nStop it, or write another port there."
     place = f"{error.file if error.file is not None else 'tasks.py'}:1"
     return f"{place}: error: {error.problem}\n{error.remedy}"
@@ -93,7 +93,7 @@ def printed(error: UserError) -> str:
 
 def print_bug(error: BaseException) -> None:
     """A line for the editor where the command ends in a traceback: without one it would attach to nothing."""
-    if name():
+    if configuration_name():
         from ..redaction import scrub
         from ..terminal import printable
 
@@ -112,14 +112,14 @@ def _entries(project: Path, wanted: str) -> dict[str, dict[str, Any]]:
     """The configuration of a name, or a compound's members, as launch.json has them."""
     from ..debugger import launch_json
 
-    found = launch_json.configurations(project)
-    return {one: found[one] for one in launch_json.members(project, wanted) or [wanted] if one in found}
+    found = launch_json.read_configurations(project)
+    return {one: found[one] for one in launch_json.read_compound_members(project, wanted) or [wanted] if one in found}
 
 
 def _line(project: Path, wanted: str) -> int:
     from ..debugger import launch_json
 
-    return launch_json.line_of(project, wanted)
+    return launch_json.find_line(project, wanted)
 
 
 def _place(entry: Mapping[str, Any]) -> Any:

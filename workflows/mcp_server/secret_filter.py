@@ -12,7 +12,7 @@ from typing import Any
 from ..debuggee.azureml_debuggee.snapshot_names import LEFT_OUT, MASK, Names
 from ..redaction import mask_known_secrets
 
-__all__ = ["LEFT_OUT", "LeftOut"]
+__all__ = ["LEFT_OUT", "SecretFilter"]
 
 #: Characters of an expression in which names are looked for.
 _MOST = 20_000
@@ -23,7 +23,7 @@ _CUT_OFF = re.compile(
 _WORD = re.compile(r"[^\W\d]\w*")
 
 
-class LeftOut:
+class SecretFilter:
     """Leaves out values by their names, and where they appear in other texts.
 
     Args:
@@ -39,15 +39,15 @@ class LeftOut:
         """Whether a name looks like a secret's."""
         return bool(self._names.is_secret(name))
 
-    def value(self, name: str, text: str) -> str:
+    def mask_value(self, name: str, text: str) -> str:
         """What is shown of a value of this name."""
         with self._lock:
             if self._names.is_secret(name):
                 self._names.keep(name, _plain(text))
                 return LEFT_OUT
-        return self.text(text)
+        return self.mask_text(text)
 
-    def text(self, text: str) -> str:
+    def mask_text(self, text: str) -> str:
         """A text of the program's without the values that it gives to secret names, and those that were left out."""
         with self._lock:
             shown: str = self._names.scrubber()(self._names.text(text))
@@ -61,7 +61,7 @@ class LeftOut:
             return text
         return text[: len(text) - len(found[2])] + MASK
 
-    def source(self, line: str) -> str:
+    def mask_source(self, line: str) -> str:
         """A line of a program without the texts that it gives to secret names."""
         with self._lock:
             shown: str = self._names.scrubber()(self._names.line(line))
@@ -71,14 +71,14 @@ class LeftOut:
         """The first secret name in an expression: a variable, an attribute, a text in it; empty where there is none."""
         return next((name for name in _named(expression) if self._names.is_secret(name)), "")
 
-    def deep(self, value: Any, name: str = "") -> Any:
+    def mask_deep(self, value: Any, name: str = "") -> Any:
         """A value of JSON without what is secret in it, at every depth."""
         if isinstance(value, str):
-            return self.value(name, value) if name else self.text(value)
+            return self.mask_value(name, value) if name else self.mask_text(value)
         if isinstance(value, list):
-            return [self.deep(one, name) for one in value]
+            return [self.mask_deep(one, name) for one in value]
         if isinstance(value, dict):
-            return {key: LEFT_OUT if self._hides(key, one) else self.deep(one) for key, one in value.items()}
+            return {key: LEFT_OUT if self._hides(key, one) else self.mask_deep(one) for key, one in value.items()}
         return value
 
     def _hides(self, key: Any, value: Any) -> bool:

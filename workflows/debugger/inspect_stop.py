@@ -86,14 +86,14 @@ class Inspection:
         return {name: value for name, value in more.items() if value}
 
 
-def _late(place: str, timeout: float) -> tuple[str, str]:
+def _late_error(place: str, timeout: float) -> tuple[str, str]:
     return (
         f"{place} was not reached within {timeout:g} s",
         f"Choose a line that runs, or allow more time: --timeout {2 * timeout:g}",
     )
 
 
-def _ended(place: str, summary: str) -> tuple[str, str]:
+def _ended_error(place: str, summary: str) -> tuple[str, str]:
     return (
         f"{place} was not reached, the request ended without it: {summary}",
         "Choose a line that this request runs; to reach imports and init: inv deploy.debug --wait",
@@ -101,7 +101,7 @@ def _ended(place: str, summary: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Words:
+class NotReached:
     """The two lines of the error where a stop does not come.
 
     Attributes:
@@ -109,8 +109,8 @@ class Words:
         ended: The trigger has ended without it: of the place, and how it has ended.
     """
 
-    late: Callable[[str, float], tuple[str, str]] = _late
-    ended: Callable[[str, str], tuple[str, str]] = _ended
+    late: Callable[[str, float], tuple[str, str]] = _late_error
+    ended: Callable[[str, str], tuple[str, str]] = _ended_error
 
 
 def inspect_stop(
@@ -124,7 +124,7 @@ def inspect_stop(
     summarize: Callable[[Any], tuple[str, Sequence[str]]] = lambda value: (str(value), ()),
     seen: Callable[[Inspection], None] = lambda found: None,
     attach_timeout: float = ATTACH_TIMEOUT,
-    words: Words = Words(),
+    messages: NotReached = NotReached(),
     condition: Condition = ALWAYS,
 ) -> Inspection:
     """Stop at a line once, read the frame, and let the program go on, whatever happens.
@@ -142,7 +142,7 @@ def inspect_stop(
             reached.
         seen: Called with what was seen once the program has been let go on, before the trigger's end is waited for.
         attach_timeout: Seconds for connecting and attaching.
-        words: What is said where the line is not reached.
+        messages: The error where the line is not reached.
         condition: At which of the times that the line runs.
 
     Raises:
@@ -151,17 +151,17 @@ def inspect_stop(
     """
     wanted = Breakpoint(as_mapped(source, endpoint.path_mappings), line, condition)
     with DebugSession(endpoint, breakpoints=[wanted], timeout=attach_timeout) as session:
-        running = Trigger(trigger, session) if trigger else None
+        trigger_run = Trigger(trigger, session) if trigger else None
         place = f"{source.name}:{line}"
         stop = wait_for_stop(
-            session, lambda stop: stop.breakpoint is not None, place, running, timeout, summarize, words
+            session, lambda stop: stop.breakpoint is not None, place, trigger_run, timeout, summarize, messages
         )
         try:
             found = read_stop(session, stop, expressions, timeout)
         finally:
             session.release()
         seen(found)
-        result = running.result(timeout) if running else None
+        result = trigger_run.result(timeout) if trigger_run else None
     return replace(found, trigger_result=result)
 
 
@@ -206,21 +206,21 @@ def wait_for_stop(
     session: DebugSession,
     is_ours: Callable[[Stop], bool],
     place: str,
-    running: Trigger | None,
+    trigger_run: Trigger | None,
     timeout: float,
     summarize: Callable[[Any], tuple[str, Sequence[str]]],
-    words: Words,
+    messages: NotReached,
 ) -> Stop:
     """Wait for the stop that ``is_ours`` accepts; others, such as ``breakpoint()``, are let go on."""
     deadline = time.monotonic() + timeout
     while True:
         happening = session.wait(max(0.0, deadline - time.monotonic()))
         if happening is None:
-            raise UserError(*words.late(place, timeout))
-        if happening.kind == TRIGGER_DONE and running is not None:
-            summary, lines = summarize(running.result(0.0))
-            raise UserError(*words.ended(place, " ".join(summary.split())[:200]), details=lines)
-        see_going(session, happening, place)
+            raise UserError(*messages.late(place, timeout))
+        if happening.kind == TRIGGER_DONE and trigger_run is not None:
+            summary, lines = summarize(trigger_run.result(0.0))
+            raise UserError(*messages.ended(place, " ".join(summary.split())[:200]), details=lines)
+        check_still_reachable(session, happening, place)
         if happening.stop is not None:
             if is_ours(happening.stop):
                 return happening.stop
@@ -229,7 +229,7 @@ def wait_for_stop(
                 session.go_on(happening.stop)
 
 
-def see_going(session: DebugSession, happening: Happening, place: str) -> None:
+def check_still_reachable(session: DebugSession, happening: Happening, place: str) -> None:
     """See that a program can still reach a place.
 
     Raises:
@@ -259,5 +259,5 @@ def read_stop(
     found = session.locals(stop, top)
     values = {text: session.evaluate(stop, text, top, timeout) for text in expressions}
     # An expression may have ended the program; what evaluate was told then looks like a value.
-    session.see_alive(stop)
+    session.check_alive(stop)
     return Inspection(top, tuple(frames), found, values, child=stop.child, exception=stop.exception)

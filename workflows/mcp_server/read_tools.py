@@ -28,7 +28,7 @@ _MOST_PROCESSES = 64
 _MOST_ANSWER, _MOST_LOCALS = 100_000, 200
 
 
-def made(state: State) -> list[Tool]:
+def read_tools(state: State) -> list[Tool]:
     """The tools that only look."""
     return [_status(state), _logs(state), _stacks(state), _snapshot(state)]
 
@@ -36,7 +36,7 @@ def made(state: State) -> list[Tool]:
 def _status(state: State) -> Tool:
     def status(run: str | None = None) -> Answer:
         if run is not None:
-            return {"run": runs.run_json(state, runs.find(state, run))}
+            return {"run": runs.run_json(state, runs.find_run(state, run))}
         found = runs.all_runs(state)
         active = [one for one in found if not one.final]
         over = [one for one in found if one.final][: max(0, runs.MOST_RUNS - len(active))]
@@ -50,7 +50,7 @@ def _status(state: State) -> Tool:
             "sessions": {name: one.summary() for name, one in state.sessions().items()},
             "starts": {
                 name: {"command": one.typed, "state": "starting", "seconds": round(one.seconds, 1)}
-                for name, one in state.begun().items()
+                for name, one in state.commands().items()
                 if one.is_at_work
             },
         }
@@ -77,7 +77,7 @@ def _logs(state: State) -> Tool:
     ) -> Answer:
         if story == DEPLOY:
             return _service_log(state, lines)
-        chosen = runs.find(state, run, story)
+        chosen = runs.find_run(state, run, story)
         one = runs.step_of(chosen, step) or _logged(chosen)
         if rank is not None and rank >= one.ranks:
             has = f"ranks 0 to {one.ranks - 1}" if one.ranks > 1 else "one process only"
@@ -122,12 +122,12 @@ def _logged(run: RunRecord) -> Any:
 
 
 def _read(state: State, path: Path, lines: int, offset: int | None) -> Answer:
-    from ..logs.ending import last_lines_at
+    from ..logs.log_tail import find_last_lines
     from ..redaction import LineScrubber
     from ..terminal import plain
 
     with open(path, "rb") as file:
-        at = last_lines_at(file, lines) if offset is None else offset
+        at = find_last_lines(file, lines) if offset is None else offset
         size = file.seek(0, 2)
         file.seek(min(at, size))
         data = file.read(_MOST_BYTES)
@@ -140,13 +140,13 @@ def _read(state: State, path: Path, lines: int, offset: int | None) -> Answer:
     complete = complete[:lines]
     after = min(at, size) + min(len(data), sum(len(line) + 1 for line in complete))
     scrub = LineScrubber()
-    shown = [state.left_out.text(plain(scrub(line.decode("utf-8", "replace")))) for line in complete]
+    shown = [state.secrets.mask_text(plain(scrub(line.decode("utf-8", "replace")))) for line in complete]
     cut = [line if len(line) <= _MOST_LINE else f"{line[:_MOST_LINE]}… ({len(line)} characters)" for line in shown]
     return {"lines": cut, "next_offset": after, "at_end": after >= size}
 
 
 def _service_log(state: State, lines: int) -> Answer:
-    from ..logs.ending import last_lines_at
+    from ..logs.log_tail import find_last_lines
     from ..redaction import LineScrubber
     from ..sessions import last_log
     from ..terminal import plain
@@ -159,10 +159,11 @@ def _service_log(state: State, lines: int) -> Answer:
         if last is None:
             raise UserError("No log of a service of this project is kept.", "Start one: start with story=deploy")
         data, ended = last[0], True
-    data = data[last_lines_at(io.BytesIO(data), lines) :][-_MOST_BYTES:]
+    data = data[find_last_lines(io.BytesIO(data), lines) :][-_MOST_BYTES:]
     scrub = LineScrubber()
     shown = [
-        state.left_out.text(plain(scrub(line)))[:_MOST_LINE] for line in data.decode("utf-8", "replace").splitlines()
+        state.secrets.mask_text(plain(scrub(line)))[:_MOST_LINE]
+        for line in data.decode("utf-8", "replace").splitlines()
     ]
     return {"story": DEPLOY, "lines": shown, "ended": ended}
 
@@ -175,18 +176,18 @@ def _stacks(state: State) -> Tool:
         rank: int | None = None,
         expressions: Sequence[str] = (),
     ) -> Answer:
-        from ..debugger.stack_groups import group
+        from ..debugger.stack_groups import group_alike
         from ..flows import stacks as flow
 
         if state.read_only and expressions:
             raise UserError("Expressions run code, and the server was started with --read-only.", "Leave them out.")
         for one in expressions:
-            if secret := state.left_out.names_secret(one):
+            if secret := state.secrets.names_secret(one):
                 raise UserError(f"{one} names {secret}, whose name looks secret.", "Ask for something else.")
         if story == DEPLOY:
             targets, notes = [runs.present(state).stack_target()], []
         else:
-            chosen = runs.find(state, run, story)
+            chosen = runs.find_run(state, run, story)
             only = runs.step_of(chosen, step)
             targets = flow.targets(chosen, only, rank)
             notes = flow.left_out(chosen, only) if rank is None else []
@@ -199,12 +200,12 @@ def _stacks(state: State) -> Tool:
                 "count": len(one.members),
                 "stands_at": one.summary,
             }
-            for one in group(found)
+            for one in group_alike(found)
         ]
         processes: list[Any] = []
         size = 0
         for looked in found[:_MOST_PROCESSES]:
-            processes.append(state.left_out.deep(looked.as_json()))
+            processes.append(state.secrets.mask_deep(looked.as_json()))
             size += len(json.dumps(processes[-1]))
             if size > _MOST_ANSWER:
                 break
@@ -240,7 +241,7 @@ def _snapshot(state: State) -> Tool:
         expressions: Sequence[str] = (),
     ) -> Answer:
         from ..flows.snapshots import Found, of_service
-        from ..snapshots import looking
+        from ..snapshots import inspection
         from ..snapshots.expression import parse
 
         for one in expressions:
@@ -249,19 +250,19 @@ def _snapshot(state: State) -> Tool:
         if story == DEPLOY:
             found = of_service(state.settings)
         else:
-            chosen = runs.find(state, run, story)
+            chosen = runs.find_run(state, run, story)
             flow = runs.flow_of(state, chosen.kind)
             found = flow.snapshots(chosen, step) if chosen.kind == runs.PIPELINE else flow.snapshots(chosen)  # type: ignore[call-arg]
         if None not in (rank, number):
             raise UserError("Both number and rank say which snapshot.", "Leave out one of the two.")
         taken = found.choose(rank, number)
-        shown: Answer = looking.look(taken, found.sources(taken), frame, list(expressions))
+        shown: Answer = inspection.inspect_snapshot(taken, found.sources(taken), frame, list(expressions))
         for title in ("locals", "values"):
             first = list(shown[title].items())[:_MOST_LOCALS]
-            shown[title] = {name: _cut(state.left_out.value(name, str(text))) for name, text in first}
+            shown[title] = {name: _cut(state.secrets.mask_value(name, str(text))) for name, text in first}
         for name in expressions:
-            if state.left_out.names_secret(name):
-                shown["values"][name] = state.left_out.value("secret", "")
+            if state.secrets.names_secret(name):
+                shown["values"][name] = state.secrets.mask_value("secret", "")
         shown["snapshots"], shown["stack"] = len(found.kept.snapshots), shown["stack"][:_MOST_FRAMES]
         return shown
 
@@ -308,12 +309,12 @@ def read_source(state: State, path: Path, first: int, last: int, mark: int | Non
             f"{path} cannot be read here: {error.strerror or error}.", "Name a file of the stack."
         ) from error
     chosen = range(max(1, first), min(last, len(lines), first + _MOST_LINES - 1) + 1)
-    shown = {number: state.left_out.source(lines[number - 1])[:_MOST_LINE] for number in chosen}
+    shown = {number: state.secrets.mask_source(lines[number - 1])[:_MOST_LINE] for number in chosen}
     text = "\n".join(f"{'>' if number == mark else ' '} {number:>5}  {line}" for number, line in shown.items())
     return {"file": str(path), "first": chosen.start, "last": chosen.stop - 1, "of": len(lines), "source": text}
 
 
-def around(state: State, file: str, line: int, lines: int = 3) -> str:
+def read_around(state: State, file: str, line: int, lines: int = 3) -> str:
     """The lines around a place; empty where its file is not here."""
     try:
         return str(read_source(state, Path(file), line - lines, line + lines, line)["source"])
@@ -321,7 +322,7 @@ def around(state: State, file: str, line: int, lines: int = 3) -> str:
         return ""
 
 
-def line_at(state: State, file: str, line: int) -> str:
+def read_line(state: State, file: str, line: int) -> str:
     """One line of a file, without its indentation; empty where it is not here."""
     # What the lines are marked and numbered with ends with two blanks.
-    return around(state, file, line, 0)[7:].strip()
+    return read_around(state, file, line, 0)[7:].strip()

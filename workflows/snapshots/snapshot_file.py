@@ -28,7 +28,7 @@ class Damaged(ValueError):
     """Something in the file is not what it has to be; the text says what."""
 
 
-def read(path: Path) -> Snapshot:
+def read_snapshot(path: Path) -> Snapshot:
     """Read a snapshot.
 
     Args:

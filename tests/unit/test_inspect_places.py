@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from dap_children import Debuggee, debuggee
 
+from workflows.debugger.inspect_places import InspectOptions, InspectResult, inspect_places
 from workflows.debugger.locations import Condition
-from workflows.debugger.looking import Found, Wanted, look
 from workflows.debugger.places import Place, find_function, is_module, read_place
 from workflows.errors import BadValue, UserError
 from workflows.models import DebugEndpoint
@@ -84,22 +84,24 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debuggee]:
         yield child
 
 
-def look_at(program: Debuggee, texts: list[str], ask: str, wanted: Wanted) -> tuple[Found, list[tuple[str, Any]]]:
+def look_at(
+    program: Debuggee, texts: list[str], ask: str, wanted: InspectOptions
+) -> tuple[InspectResult, list[tuple[str, Any]]]:
     told: list[tuple[str, Any]] = []
     places = [read_place(text, cwd=program.folder, roots=[]) for text in texts]
-    found = look(
+    found = inspect_places(
         DebugEndpoint("127.0.0.1", program.port, ()),
         places,
         wanted,
-        tell=lambda kind, what: told.append((kind, what)),
-        own=lambda frame: Path(frame.file).parent == program.folder,
+        report=lambda kind, what: told.append((kind, what)),
+        is_own=lambda frame: Path(frame.file).parent == program.folder,
         trigger=lambda: program.ask(ask, 60),
     )
     return found, told
 
 
 def test_several_places_are_stopped_at_as_often_as_is_wanted_and_shown_as_they_come(program: Debuggee) -> None:
-    wanted = Wanted(times=2, expressions=("number * 10",), timeout=20)
+    wanted = InspectOptions(times=2, expressions=("number * 10",), timeout=20)
     found, told = look_at(program, ["app.py:work", f"app.py:{line_of('above =')}"], "x 5", wanted)
     assert [stop.stopped.function for stop in found.stops] == ["caller", "work", "caller", "work"]
     assert [stop.values["number * 10"] for stop in found.stops] == ["0", "0", "10", "10"]
@@ -107,28 +109,30 @@ def test_several_places_are_stopped_at_as_often_as_is_wanted_and_shown_as_they_c
     shown = found.as_json()
     assert shown["stopped"] == shown["stops"][0]["stopped"] and len(shown["stops"]) == 4
     # As many as there are, where there are fewer; a place that is never passed is named.
-    found, _ = look_at(program, ["app.py:work", "app.py:inner"], "x 1", Wanted(times=3, timeout=20))
+    found, _ = look_at(program, ["app.py:work", "app.py:inner"], "x 1", InspectOptions(times=3, timeout=20))
     assert (len(found.stops), found.missed) == (1, ["app.py:inner"])
 
 
 def test_values_are_logged_with_time_and_count_up_to_a_number(program: Debuggee) -> None:
     place = f"app.py:{line_of('# result')}"
-    found, told = look_at(program, [place], "x 50", Wanted(log="[number, total]", times=3, timeout=20))
+    found, told = look_at(program, [place], "x 50", InspectOptions(log="[number, total]", times=3, timeout=20))
     assert [one["value"] for one in found.logged] == ["[0, 0]", "[1, 2]", "[2, 4]"]
     assert [(kind, one["count"], one["place"]) for kind, one in told] == [("log", n, place) for n in (1, 2, 3)]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}", found.logged[0]["at"])
     shown = found.as_json()
     assert shown["stopped"] is None and shown["logged_values"] == found.logged
     # All of those that come, where there are fewer; the last ones are not lost.
-    found, _ = look_at(program, [place], "x 50", Wanted(log="number", times=1000, timeout=20))
+    found, _ = look_at(program, [place], "x 50", InspectOptions(log="number", times=1000, timeout=20))
     assert [one["value"] for one in found.logged] == [str(number) for number in range(50)]
-    found, _ = look_at(program, [place], "x 5", Wanted(Condition("number > 1", 2), log="number", times=9, timeout=20))
+    found, _ = look_at(
+        program, [place], "x 5", InspectOptions(Condition("number > 1", 2), log="number", times=9, timeout=20)
+    )
     assert [one["value"] for one in found.logged] == ["3", "4"]
 
 
 def test_a_condition_of_a_log_that_raises_is_told_and_not_logged(program: Debuggee) -> None:
     with pytest.raises(UserError, match=r"--when nobody raises at app\.py:.*: NameError: name 'nobody'"):
-        look_at(program, ["app.py:work"], "x 5", Wanted(Condition("nobody"), log="number", timeout=20))
+        look_at(program, ["app.py:work"], "x 5", InspectOptions(Condition("nobody"), log="number", timeout=20))
     assert program.ask("x 1") == "'done'"
 
 
@@ -138,42 +142,50 @@ ENDLESS = "[0 for _ in iter(int, 1)]"
 @pytest.mark.parametrize(
     ("wanted", "told"),
     [
-        (Wanted(log=ENDLESS, timeout=2), "--log .* did not end within 1 s and was interrupted at app.py"),
-        (Wanted(Condition(ENDLESS), timeout=2), "--when .* did not end within 1 s and was interrupted at app.py"),
-        (Wanted(Condition(ENDLESS), log="1", timeout=2), "--when .* did not end within 1 s and was interrupted"),
-        (Wanted(sets=(("box", ENDLESS),), timeout=2), "did not end within 2 s and was interrupted"),
+        (InspectOptions(log=ENDLESS, timeout=2), "--log .* did not end within 1 s and was interrupted at app.py"),
+        (
+            InspectOptions(Condition(ENDLESS), timeout=2),
+            "--when .* did not end within 1 s and was interrupted at app.py",
+        ),
+        (
+            InspectOptions(Condition(ENDLESS), log="1", timeout=2),
+            "--when .* did not end within 1 s and was interrupted",
+        ),
+        (InspectOptions(sets=(("box", ENDLESS),), timeout=2), "did not end within 2 s and was interrupted"),
     ],
     ids=["log", "when", "when of a log", "set"],
 )
 def test_an_expression_that_does_not_end_is_interrupted_and_the_program_goes_on(
-    program: Debuggee, wanted: Wanted, told: str
+    program: Debuggee, wanted: InspectOptions, told: str
 ) -> None:
     with pytest.raises(UserError, match=told) as caught:
         look_at(program, ["app.py:work"], "x 1", wanted)
     assert "iter(int, 1)" in caught.value.problem
     assert program.ask("x 1", 20) == "'done'"
-    found, _ = look_at(program, ["app.py:work"], "x 1", Wanted(expressions=("number",), timeout=20))
+    found, _ = look_at(program, ["app.py:work"], "x 1", InspectOptions(expressions=("number",), timeout=20))
     assert found.stops[0].values == {"number": "0"}
 
 
 def test_what_is_set_has_its_value_made_once_and_says_what_it_raises(program: Debuggee) -> None:
-    wanted = Wanted(sets=(("total", "[number, 5][1]"), ("box.inside['number']", "total")), timeout=20)
+    wanted = InspectOptions(sets=(("total", "[number, 5][1]"), ("box.inside['number']", "total")), timeout=20)
     found, _ = look_at(program, [f"app.py:{line_of('# result')}"], "x 1", wanted)
     assert found.stops[0].changed == {"total": "5", "box.inside['number']": "5"}
     with pytest.raises(UserError, match=r"box cannot be set to 1/0: ZeroDivisionError: division by zero\."):
-        look_at(program, ["app.py:work"], "x 1", Wanted(sets=(("box", "1/0"),), timeout=20))
+        look_at(program, ["app.py:work"], "x 1", InspectOptions(sets=(("box", "1/0"),), timeout=20))
 
 
 def test_a_line_with_a_comprehension_is_passed_once(program: Debuggee) -> None:
     place = f"app.py:{line_of('for one in numbers')}"
-    found, _ = look_at(program, [place], "squares 3", Wanted(log="numbers", times=9, timeout=20))
+    found, _ = look_at(program, [place], "squares 3", InspectOptions(log="numbers", times=9, timeout=20))
     assert [one["value"] for one in found.logged] == ["range(0, 3)"]
-    found, _ = look_at(program, [place], "squares 3", Wanted(Condition("len(numbers) == 3"), times=9, timeout=20))
+    found, _ = look_at(
+        program, [place], "squares 3", InspectOptions(Condition("len(numbers) == 3"), times=9, timeout=20)
+    )
     assert len(found.stops) == 1
 
 
 def test_steps_show_each_line_with_what_changes(program: Debuggee) -> None:
-    found, told = look_at(program, ["app.py:work"], "x 1", Wanted(steps=5, timeout=20))
+    found, told = look_at(program, ["app.py:work"], "x 1", InspectOptions(steps=5, timeout=20))
     steps = found.stops[0].steps
     first = line_of("box = Box")
     assert [(step["line"] - first, sorted(step["changed"])) for step in steps] == [
@@ -184,15 +196,17 @@ def test_steps_show_each_line_with_what_changes(program: Debuggee) -> None:
         (3, ["step"]),
     ]
     assert [kind for kind, _ in told] == ["stop"] + ["step"] * 5
-    found, _ = look_at(program, ["app.py:work"], "x 1", Wanted(steps=2, into=True, timeout=20))
+    found, _ = look_at(program, ["app.py:work"], "x 1", InspectOptions(steps=2, into=True, timeout=20))
     assert [step["function"] for step in found.stops[0].steps] == ["__init__", "work"]
     # A program that runs out of lines of its own goes on.
-    found, _ = look_at(program, [f"app.py:{line_of('# result')}"], "x 1", Wanted(steps=50, timeout=20))
+    found, _ = look_at(program, [f"app.py:{line_of('# result')}"], "x 1", InspectOptions(steps=50, timeout=20))
     assert found.result == "'done'" and 1 < len(found.stops[0].steps) < 50
 
 
 def test_every_own_frame_containers_and_what_is_set_are_shown(program: Debuggee) -> None:
-    wanted = Wanted(every_frame=True, depth=2, sets=(("total", "40 + 2"), ("box.inside['number']", "0")), timeout=20)
+    wanted = InspectOptions(
+        every_frame=True, depth=2, sets=(("total", "40 + 2"), ("box.inside['number']", "0")), timeout=20
+    )
     found, _ = look_at(program, [f"app.py:{line_of('# result')}"], "x 1", wanted)
     shown = found.stops[0].as_json()
     assert [frame["function"] for frame in shown["frame_locals"]] == ["work", "caller", "handle", "<module>"]
@@ -202,29 +216,31 @@ def test_every_own_frame_containers_and_what_is_set_are_shown(program: Debuggee)
     assert [(one["name"], one["value"]) for one in box["children"][0]["children"]] == [("'number'", "0")]
     assert shown["set"] == {"total": "42", "box.inside['number']": "0"}
     with pytest.raises(UserError, match=r"nowhere\.x cannot be set to 1: "):
-        look_at(program, ["app.py:work"], "x 1", Wanted(sets=(("nowhere.x", "1"),), timeout=20))
+        look_at(program, ["app.py:work"], "x 1", InspectOptions(sets=(("nowhere.x", "1"),), timeout=20))
     assert program.ask("x 1") == "'done'"
 
 
 def test_exceptions_are_stopped_at_where_they_are_raised_though_they_are_caught(program: Debuggee) -> None:
     for kind in ("", "ValueError", "json.JSONDecodeError"):
-        found, _ = look_at(program, [], "careful {", Wanted(raised=kind, times=5, timeout=20))
+        found, _ = look_at(program, [], "careful {", InspectOptions(raised=kind, times=5, timeout=20))
         (stop,) = found.stops
         assert (stop.exception or {})["type"].endswith("JSONDecodeError")
         assert (stop.stopped.function, found.result) == ("inner", "-1")
     with pytest.raises(UserError, match="KeyError was not reached"):
-        look_at(program, [], "careful {", Wanted(raised="KeyError", timeout=20))
+        look_at(program, [], "careful {", InspectOptions(raised="KeyError", timeout=20))
 
 
 def test_a_breakpoint_of_the_code_is_stopped_at_where_no_place_is_named(program: Debuggee) -> None:
-    found, _ = look_at(program, [], "break", Wanted(timeout=20))
+    found, _ = look_at(program, [], "break", InspectOptions(timeout=20))
     assert [stop.stopped.function for stop in found.stops] == ["handle"]
     with pytest.raises(UserError, match=r"breakpoint\(\) was not reached"):
-        look_at(program, [], "x 1", Wanted(timeout=20))
+        look_at(program, [], "x 1", InspectOptions(timeout=20))
 
 
 def test_a_librarys_function_is_a_place(program: Debuggee) -> None:
-    found, _ = look_at(program, ["json.decoder:JSONDecoder.decode"], "careful []", Wanted(all_code=True, timeout=20))
+    found, _ = look_at(
+        program, ["json.decoder:JSONDecoder.decode"], "careful []", InspectOptions(all_code=True, timeout=20)
+    )
     assert found.stops[0].stopped.function == "decode"
 
 
@@ -273,8 +289,10 @@ def test_a_modules_own_modules_and_functions_are_shown_where_that_is_asked_for(
         place = read_place("app.py:7", cwd=tmp_path, roots=[])
         # Held in wait_for_client: attaching lets it run into the line.
         endpoint = DebugEndpoint("127.0.0.1", child.port, ())
-        wanted = Wanted(all_locals=all_locals, timeout=20)
-        found = look(endpoint, [place], wanted, tell=lambda kind, what: None, own=lambda frame: True, trigger=None)
+        wanted = InspectOptions(all_locals=all_locals, timeout=20)
+        found = inspect_places(
+            endpoint, [place], wanted, report=lambda kind, what: None, is_own=lambda frame: True, trigger=None
+        )
         shown = found.stops[0].locals
         assert shown["x"] == "1" and "__name__" not in shown
         assert {"os", "handle", "Box"} & set(shown) == ({"os", "handle", "Box"} if all_locals else set())

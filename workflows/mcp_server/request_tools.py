@@ -53,7 +53,7 @@ class Posted:
             self.done.set()
 
 
-def made(state: State) -> list[Tool]:
+def request_tools(state: State) -> list[Tool]:
     """The tool that posts."""
 
     def post_request(body: Any = None, content_type: str = "application/json", timeout: float = 5.0) -> Answer:
@@ -65,8 +65,8 @@ def made(state: State) -> list[Tool]:
         data = str(body).encode() if is_text else json.dumps({} if body is None else body).encode()
         if len([one for one in state.requests.values() if not one.done.is_set()]) >= _MOST:
             raise UserError(f"{_MOST} requests have no answer yet.", "Let the service go on: resume, or detach.")
-        name = state.post(Posted(service, data, content_type))
-        return what_came(state, name, deadline)
+        name = state.add_request(Posted(service, data, content_type))
+        return request_result(state, name, deadline)
 
     return [
         Tool(
@@ -85,7 +85,7 @@ def made(state: State) -> list[Tool]:
     ]
 
 
-def what_came(state: State, name: str, deadline: float) -> Answer:
+def request_result(state: State, name: str, deadline: float) -> Answer:
     """The answer to a request, or what is waited for.
 
     Raises:
@@ -108,7 +108,7 @@ def what_came(state: State, name: str, deadline: float) -> Answer:
         return {"request": name, "state": "waiting", "waits_for": waits}
     if "error" in posted.answer:
         raise UserError(posted.answer["error"], "See logs with story=deploy.")
-    answer = state.left_out.deep(posted.answer)
+    answer = state.secrets.mask_deep(posted.answer)
     text = json.dumps(answer["body"], ensure_ascii=False)
     if len(text) > _MOST_ANSWER:
         answer["body"] = f"{text[:_MOST_ANSWER]}… ({len(text)} characters)"

@@ -30,13 +30,13 @@ _MOST_KEPT, _MOST_TEXT = 500, 2000
 #: Characters of all of them in one answer, and of what stands around each.
 _MOST_TOLD, _ENTRY = 40_000, 60
 #: Seconds that the program may take to send what it has logged; what is told then.
-_SETTLE_SECONDS, _ASKED = 1.0, "asked"
+_FLUSH_SECONDS, _FLUSHED = 1.0, "asked"
 #: What makes a program that holds at an exception hold again once its debugger has left.
 _KEEP = "__import__('sys').modules['azureml_debuggee.postmortem'].hold_again()"
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """What a session is with.
 
     Attributes:
@@ -74,7 +74,7 @@ class Place:
         return {"story": self.story, **run, "step": self.step, "rank": self.rank}
 
 
-class Attached:
+class AttachedSession:
     """A session that stays until it is ended: by the agent, by a person, by the program's end.
 
     Args:
@@ -93,7 +93,7 @@ class Attached:
     def __init__(
         self,
         state: State,
-        place: Place,
+        place: Target,
         breakpoints: Sequence[Breakpoint | Function],
         filters: Sequence[str],
         types: Sequence[str],
@@ -104,16 +104,16 @@ class Attached:
         self._state = state
         self._changed = threading.Condition()
         self._kept: deque[Happening] = deque(maxlen=_MOST_KEPT)
-        self._lost = 0
+        self._dropped = 0
         #: The stop that was reached last, as long as the program stands there.
         self._stop: Stop | None = None
         self._goes_on_since = time.monotonic()
         #: Why the session is over, and what the agent is to do; None while it is not.
         self._over: tuple[str, str] | None = None
         self._ending = threading.Lock()
-        self._asked = 0.0
+        self._person_asked_at = 0.0
         #: Who waits until what has happened so far was taken.
-        self._heard: list[threading.Event] = []
+        self._flush_waiters: list[threading.Event] = []
         #: Why it could not be begun.
         self.refusal: UserError | None = None
         self._mark: agent_sessions.AgentSession | None = None
@@ -135,18 +135,18 @@ class Attached:
             session = DebugSession(place.endpoint, **wanted)
         except UserError as error:
             self.refusal = error
-            self._set_over(error.problem, error.remedy)
+            self._mark_over(error.problem, error.remedy)
             return
         try:
             with self._ending:
                 if self._over is None:
-                    self._mark = self._announced()
+                    self._mark = self._announce()
                     with self._changed:
                         self._debug = session
                         self._goes_on_since = time.monotonic()
                         self._changed.notify_all()
         except (UserError, OSError) as error:
-            self._set_over(f"it could not be noted that it is there: {error}", "Check the disk, then attach again.")
+            self._mark_over(f"it could not be noted that it is there: {error}", "Check the disk, then attach again.")
         if self._debug is None:
             with contextlib.suppress(UserError):
                 session.close()
@@ -154,12 +154,12 @@ class Attached:
         self._state.log(f"{self._state.client} is attached to {place.what}; to take over: {place.take_over}")
         self._listen(session)
 
-    def _announced(self) -> agent_sessions.AgentSession:
+    def _announce(self) -> agent_sessions.AgentSession:
         place, endpoint = self.place, self.place.endpoint
         who = (self._state.client, place.story, place.run_id, place.step, place.rank)
         return agent_sessions.announce(self._state.project, *who, endpoint.host, endpoint.port)
 
-    def _set_over(self, why: str, then: str) -> None:
+    def _mark_over(self, why: str, then: str) -> None:
         with self._changed:
             if self._over is None:
                 self._over = (why, then)
@@ -207,37 +207,39 @@ class Attached:
                 happening = session.wait(_LOOK_SECONDS)
                 if happening is not None:
                     self._take(happening)
-                self._see_person()
+                self._check_for_person()
             return
         if not self.is_over:
             self.end("its server could not follow it any more", "Attach again.")
 
     def _take(self, happening: Happening) -> None:
         with self._changed:
-            if happening.kind == _ASKED:
-                for heard in self._heard:
-                    heard.set()
-                self._heard.clear()
+            if happening.kind == _FLUSHED:
+                for flushed in self._flush_waiters:
+                    flushed.set()
+                self._flush_waiters.clear()
             elif happening.kind == kinds.STOPPED:
                 self._stop = happening.stop
             elif happening.kind == kinds.CONTINUED:
                 # Another process of it may stand still; it is not what was let go on.
                 self._stop = self._stop if self._stop in self.debug.stops else None
             elif happening.kind not in (kinds.ENDED, kinds.LOST):
-                self._lost += happening.dropped + (len(self._kept) == _MOST_KEPT)
+                self._dropped += happening.dropped + (len(self._kept) == _MOST_KEPT)
                 self._kept.append(happening)
             self._changed.notify_all()
         if happening.kind in (kinds.ENDED, kinds.LOST):
             why = f" ({happening.text})" if happening.text else ""
-            said = "the program has ended" if happening.kind == kinds.ENDED else f"the program is gone{why}"
-            self.end(said, "See logs, and status for what goes on; a step may start another script: attach again then.")
+            reason = "the program has ended" if happening.kind == kinds.ENDED else f"the program is gone{why}"
+            self.end(
+                reason, "See logs, and status for what goes on; a step may start another script: attach again then."
+            )
 
-    def _see_person(self) -> None:
+    def _check_for_person(self) -> None:
         if self.is_over or self._mark is None or not agent_sessions.is_takeover_requested(self._mark):
             return
         now = time.monotonic()
-        self._asked = self._asked or now
-        if self._stop is None and now - self._asked < _NEXT_STOP_SECONDS:
+        self._person_asked_at = self._person_asked_at or now
+        if self._stop is None and now - self._person_asked_at < _NEXT_STOP_SECONDS:
             return
         # So that the person finds it where the agent had it.
         self.keep_holding()
@@ -258,7 +260,7 @@ class Attached:
         with self._ending:
             if self._over is not None:
                 return
-            self._set_over(why, then)
+            self._mark_over(why, then)
             if self._debug is not None:
                 with contextlib.suppress(UserError):
                     self._debug.close()
@@ -266,12 +268,12 @@ class Attached:
                 agent_sessions.withdraw(self._mark)
         self._state.log(f"the session with {self.place.what} has ended: {why}")
 
-    def until(self, deadline: float, ready: Callable[[], bool]) -> bool:
+    def wait_until(self, deadline: float, ready: Callable[[], bool]) -> bool:
         """Wait until something is so, or the session is over, or a time of the monotonic clock; whether it is so."""
         with self._changed:
             while not ready() and not self.is_over:
                 left = deadline - time.monotonic()
-                if left <= 0 or tools.is_given_up():
+                if left <= 0 or tools.is_abandoned():
                     return False
                 self._changed.wait(min(left, 0.5))
             return True
@@ -326,45 +328,45 @@ class Attached:
             else:
                 self.debug.step(stop, how)
         except UserError:
-            self.until(time.monotonic() + 1.0, lambda: False)
+            self.wait_until(time.monotonic() + 1.0, lambda: False)
             self.check()
             raise
 
-    def settle(self) -> None:
+    def flush_logged(self) -> None:
         """Have values that were logged up to now told: they come together in the program before they are sent."""
         if self._debug is None or self.is_over or not any(one.breakpoint.log for one in self._debug.breakpoints):
             return
         with contextlib.suppress(UserError):
-            self._debug.settle(_SETTLE_SECONDS)
-            heard = threading.Event()
+            self._debug.settle(_FLUSH_SECONDS)
+            flushed = threading.Event()
             with self._changed:
-                self._heard.append(heard)
+                self._flush_waiters.append(flushed)
             # It comes behind them.
-            self._debug.post(Happening(_ASKED))
-            heard.wait(_SETTLE_SECONDS)
+            self._debug.post(Happening(_FLUSHED))
+            flushed.wait(_FLUSH_SECONDS)
 
-    def since(self) -> dict[str, Any]:
+    def report_news(self) -> dict[str, Any]:
         """What has happened since the last call, and how it stands."""
         with self._changed:
-            kept, lost = list(self._kept), self._lost
-            if not tools.is_given_up():
+            kept, dropped = list(self._kept), self._dropped
+            if not tools.is_abandoned():
                 self._kept.clear()
-                self._lost = 0
+                self._dropped = 0
             stop, over = self._stop, self._over
-        told: dict[str, Any] = {**self.place.as_json()}
+        news: dict[str, Any] = {**self.place.as_json()}
         if over is not None:
-            told |= {"state": "over", "why": over[0], "then": over[1]}
+            news |= {"state": "over", "why": over[0], "then": over[1]}
         elif not self.is_attached:
             waits = "the program to let the debugger in, which code that holds the GIL delays; call wait"
-            told |= {"state": "attaching", "waits_for": waits}
+            news |= {"state": "attaching", "waits_for": waits}
         elif stop is not None:
-            told |= {"state": "stopped", "stopped": self.stop_json(stop)}
+            news |= {"state": "stopped", "stopped": self.stop_json(stop)}
         else:
             seconds = time.monotonic() - self._goes_on_since
-            told |= {"state": "running", "seconds": round(seconds, 1), "waits_for": self._waits_for(seconds)}
+            news |= {"state": "running", "seconds": round(seconds, 1), "waits_for": self._waits_for(seconds)}
         others = [self.stop_json(one) for one in self.debug.stops if one != stop] if self._debug is not None else []
         if others and over is None:
-            told["also_stopped"] = others
+            news["also_stopped"] = others
         shown: list[dict[str, Any]] = []
         size = 0
         for one in reversed(kept):
@@ -372,35 +374,37 @@ class Attached:
             size += len(shown[0]["text"]) + _ENTRY
             if size > _MOST_TOLD:
                 break
-        lost += len(kept) - len(shown)
+        dropped += len(kept) - len(shown)
         if shown:
-            told["happened"] = shown
-        if lost:
-            told["left_out"] = f"{lost} earlier outputs, which came faster than they were asked for"
-        return told
+            news["happened"] = shown
+        if dropped:
+            news["left_out"] = f"{dropped} earlier outputs, which came faster than they were asked for"
+        return news
 
     def _waits_for(self, seconds: float) -> str:
         there = [one for one in self.debug.breakpoints if not one.breakpoint.log]
         places = [f"{PurePath(one.breakpoint.file).name}:{one.line}" for one in there]
         what = f"a stop at {', '.join(places[:5])}{' and others' if places[5:] else ''}" if places else "a stop"
-        if self._asked:
+        if self._person_asked_at:
             what += "; a person wants to take over, which ends the session at its next stop"
         return f"{what}, or the end of the program, which has been running for {seconds:.0f} s; call wait, or pause"
 
     def stop_json(self, stop: Stop) -> dict[str, Any]:
         """A stop."""
-        leave_out = self._state.left_out
+        leave_out = self._state.secrets
         found: dict[str, Any] = {"reason": stop.reason, **stop.frame.as_json(), "thread": stop.thread}
         if stop.child is not None:
             found["process"] = stop.child
         if stop.breakpoint is not None:
             found["breakpoint"] = stop.breakpoint
         if stop.exception is not None:
-            found["exception"] = {name: leave_out.text(str(text))[:_MOST_TEXT] for name, text in stop.exception.items()}
+            found["exception"] = {
+                name: leave_out.mask_text(str(text))[:_MOST_TEXT] for name, text in stop.exception.items()
+            }
         return found
 
     def _happening(self, one: Happening) -> dict[str, Any]:
-        text = self._state.left_out.text(one.text)
+        text = self._state.secrets.mask_text(one.text)
         found: dict[str, Any] = {"what": one.kind, "at": round(one.at, 3), "text": text[:_MOST_TEXT]}
         if one.breakpoint is not None:
             found["breakpoint"] = one.breakpoint

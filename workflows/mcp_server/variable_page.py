@@ -8,7 +8,7 @@ from typing import Any
 
 from ..debugger.frames import Frame, Variable
 from ..debugger.sessions import DebugSession, Stop
-from .left_out import LEFT_OUT, LeftOut
+from .secret_filter import LEFT_OUT, SecretFilter
 
 #: At most: variables of one page, levels that are opened, characters of one value.
 MOST_COUNT, MOST_DEPTH, MOST_CHARACTERS = 200, 3, 20_000
@@ -16,8 +16,8 @@ MOST_COUNT, MOST_DEPTH, MOST_CHARACTERS = 200, 3, 20_000
 _MOST_ANSWER = 60_000
 
 
-def read(
-    left_out: LeftOut,
+def read_variable_page(
+    secrets: SecretFilter,
     debug: DebugSession,
     stop: Stop,
     frame: Frame,
@@ -30,7 +30,7 @@ def read(
     """A page of variables; what would be too much is opened less deep, then cut.
 
     Args:
-        left_out: What an agent is not shown.
+        secrets: Masks the values that an agent must not see.
         debug: The session.
         stop: Where it stands.
         frame: The frame.
@@ -43,7 +43,7 @@ def read(
     Raises:
         UserError: There is nothing of such a name.
     """
-    secret = next((name for name in path if left_out.is_secret(name)), None)
+    secret = next((name for name in path if secrets.is_secret(name)), None)
     if secret is not None:
         return {"variables": [], "left_out": f"{secret}: {LEFT_OUT}"}
     while True:
@@ -51,7 +51,7 @@ def read(
         found = debug.variables(
             stop, frame, path=path, start=start, count=count + 1, depth=depth, characters=MOST_CHARACTERS
         )
-        shown = [_shown(left_out, one, count, characters) for one in found[:count]]
+        shown = [_shown(secrets, one, count, characters) for one in found[:count]]
         told: dict[str, Any] = {"variables": shown, "start": start, "more": len(found) > count}
         size = len(json.dumps(told, ensure_ascii=False))
         if size <= _MOST_ANSWER:
@@ -66,15 +66,15 @@ def read(
             return told
 
 
-def _shown(left_out: LeftOut, one: Variable, count: int, characters: int) -> dict[str, Any]:
-    value = left_out.value(one.name, one.value)
+def _shown(secrets: SecretFilter, one: Variable, count: int, characters: int) -> dict[str, Any]:
+    value = secrets.mask_value(one.name, one.value)
     if value == LEFT_OUT:
         return {"name": one.name, "type": one.type, "value": LEFT_OUT}
-    found: dict[str, Any] = {"name": left_out.text(one.name), "type": one.type, "value": value[:characters]}
+    found: dict[str, Any] = {"name": secrets.mask_text(one.name), "type": one.type, "value": value[:characters]}
     if max(one.length, len(value)) > characters:
         found["length"] = one.length
     if one.children:
-        found["children"] = [_shown(left_out, child, count, characters) for child in one.children[:count]]
+        found["children"] = [_shown(secrets, child, count, characters) for child in one.children[:count]]
         found["total"] = one.total
     elif one.is_container:
         found["opens"] = True

@@ -15,7 +15,7 @@ _WHOLE = 65_000
 _SECONDS = 10.0
 
 
-def described(client: DapClient, frame: int, entry: Json) -> str:
+def describe_variable(client: DapClient, frame: int, entry: Json) -> str:
     """A variable's value as it is shown alone, where that says more than it does among others.
 
     Args:
@@ -26,15 +26,15 @@ def described(client: DapClient, frame: int, entry: Json) -> str:
     value, name = str(entry["value"]), str(entry.get("evaluateName") or entry["name"])
     if _DESCRIPTION.match(value) and name.isidentifier():
         with contextlib.suppress(DapError):
-            return _asked(client, frame, name, "hover", _SECONDS)
+            return _evaluate(client, frame, name, "hover", _SECONDS)
     if len(value) > _WHOLE and entry.get("type") in ("str", "bytes") and name.isidentifier():
         with contextlib.suppress(DapError):
-            length = _asked(client, frame, f"{name}.__len__()", "watch", _SECONDS)
+            length = _evaluate(client, frame, f"{name}.__len__()", "watch", _SECONDS)
             return f"{value} ({length} characters)" if length.isdigit() else value
     return value
 
 
-def evaluated(client: DapClient, frame: int, expression: str, timeout: float) -> str:
+def evaluate_to_text(client: DapClient, frame: int, expression: str, timeout: float) -> str:
     """The text of an expression's value, or type and text of the error that it raised.
 
     Args:
@@ -48,7 +48,7 @@ def evaluated(client: DapClient, frame: int, expression: str, timeout: float) ->
         DapClosed: The connection was lost.
     """
     try:
-        return _asked(client, frame, expression, "hover", timeout)
+        return _evaluate(client, frame, expression, "hover", timeout)
     except (DapTimeout, DapClosed):
         raise
     except DapError as error:
@@ -56,13 +56,13 @@ def evaluated(client: DapClient, frame: int, expression: str, timeout: float) ->
         if str(error) != "Exception occurred during evaluation.":
             return str(error)
     try:
-        return _asked(client, frame, expression, "watch", timeout)
+        return _evaluate(client, frame, expression, "watch", timeout)
     except (DapTimeout, DapClosed):
         raise
     except DapError as error:
         return str(error)
 
 
-def _asked(client: DapClient, frame: int, expression: str, context: str, timeout: float) -> str:
+def _evaluate(client: DapClient, frame: int, expression: str, context: str, timeout: float) -> str:
     arguments = {"expression": expression, "frameId": frame, "context": context}
     return str(client.request("evaluate", arguments, timeout).get("result", ""))

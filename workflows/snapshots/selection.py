@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..sessions import SNAPSHOTS
 from .model import Snapshot
-from .reading import read
+from .snapshot_file import read_snapshot
 
 #: As the writer names them.
 PATTERN = SNAPSHOTS
@@ -21,7 +21,7 @@ MOST_FILES = 1000
 
 
 @dataclass
-class Kept:
+class FoundSnapshots:
     """What was found.
 
     Attributes:
@@ -62,19 +62,21 @@ def was_cut_off(folder: Path) -> bool:
     return any(any((folder / name).glob(_PARTIAL)) for name in LOG_FOLDERS)
 
 
-def load(files: Iterable[Path]) -> Kept:
+def load_snapshots(files: Iterable[Path]) -> FoundSnapshots:
     """Read all of them; what cannot be read is kept as an error."""
-    kept = Kept()
+    kept = FoundSnapshots()
     for path in files:
         try:
-            kept.snapshots.append(read(path))
+            kept.snapshots.append(read_snapshot(path))
         except UserError as error:
             kept.unreadable.append(error)
     kept.snapshots.sort(key=lambda one: (one.time, one.rank))
     return kept
 
 
-def choose(kept: Kept, rank: int | None, number: int | None, what: str, latest: bool = False) -> Snapshot:
+def choose_snapshot(
+    kept: FoundSnapshots, rank: int | None, number: int | None, what: str, latest: bool = False
+) -> Snapshot:
     """The one that is meant: the first that failed, of a rank where one is named.
 
     Args:

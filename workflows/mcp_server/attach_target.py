@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..runs import agent_sessions, attachable
 from ..runs.record import RunRecord, StepRecord
 from . import runs
-from .attached import Attached, Place
+from .attached_session import AttachedSession, Target
 from .runs import DEPLOY
 from .state import State
 
@@ -27,7 +27,7 @@ _FILTERS = ("raised", "uncaught", "userUnhandled")
 
 
 @dataclass(frozen=True)
-class Held(Place):
+class AttachTarget(Target):
     """What can be attached to.
 
     Attributes:
@@ -37,9 +37,9 @@ class Held(Place):
     holds: bool = False
 
 
-def find(
+def find_target(
     state: State, story: str | None, run: str | None, step: str | None, rank: int | None, deadline: float
-) -> Held | dict[str, Any]:
+) -> AttachTarget | dict[str, Any]:
     """What a session is to be begun with; what is waited for, where nothing can be attached to in time.
 
     Raises:
@@ -47,14 +47,14 @@ def find(
     """
     if story == DEPLOY:
         return _service(state, step, rank)
-    chosen = runs.find(state, run, story)
+    chosen = runs.find_run(state, run, story)
     flow = runs.flow_of(state, chosen.kind)
     runs.step_of(chosen, step)
     while True:
         chosen = flow.refresh(chosen)
         only = runs.step_of(chosen, step)
         _check(chosen, only, rank)
-        found = runs.settled(state, chosen, only.name if only else None, rank)
+        found = runs.list_attachable(state, chosen, only.name if only else None, rank)
         if found:
             return _of(found[0])
         if time.monotonic() >= deadline:
@@ -67,8 +67,8 @@ def find(
     return {"state": "waiting", "waits_for": waits, "run": runs.run_json(state, chosen)}
 
 
-def _of(one: attachable.Attachable) -> Held:
-    return Held(
+def _of(one: attachable.Attachable) -> AttachTarget:
+    return AttachTarget(
         one.run.kind,
         one.run.number,
         one.run.run_id,
@@ -108,17 +108,17 @@ def _check(run: RunRecord, only: StepRecord | None, rank: int | None) -> None:
         )
 
 
-def _service(state: State, step: str | None, rank: int | None) -> Held:
+def _service(state: State, step: str | None, rank: int | None) -> AttachTarget:
     if step is not None or rank:
         raise UserError("A service has neither steps nor ranks.", "Leave them out.")
     service = runs.present(state).stack_target()  # which also sees that it runs
     there = runs.present(state).running()
     assert there is not None
     holds = current_state(there.events) == "waiting"
-    return Held(DEPLOY, None, "", there.name, None, service.endpoint, "", holds)
+    return AttachTarget(DEPLOY, None, "", there.name, None, service.endpoint, "", holds)
 
 
-def taken(state: State, place: Place, error: UserError) -> UserError:
+def explain_taken(state: State, place: Target, error: UserError) -> UserError:
     """The error for what a session could not be begun with, which says who has it where somebody is attached."""
     if "attached to the program" not in error.problem:
         return error
@@ -140,7 +140,7 @@ def taken(state: State, place: Place, error: UserError) -> UserError:
 # Where to stop --------------------------------------------------------------------------------------
 
 
-def split(exceptions: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_exceptions(exceptions: Sequence[str]) -> tuple[list[str], list[str]]:
     """Filters of debugpy's, and types of exceptions.
 
     Raises:
@@ -152,21 +152,21 @@ def split(exceptions: Sequence[str]) -> tuple[list[str], list[str]]:
     return [one for one in exceptions if one in _FILTERS], [one for one in exceptions if one not in _FILTERS]
 
 
-def breakpoint_of(state: State, place: Place, wanted: Mapping[str, Any]) -> Breakpoint | Function:
+def parse_breakpoint(state: State, place: Target, wanted: Mapping[str, Any]) -> Breakpoint | Function:
     """A breakpoint as an agent writes it.
 
     Raises:
         UserError: There is no such file, no code on that line, or a condition cannot be read.
     """
     if "condition" in wanted:
-        _see_expression("condition", str(wanted["condition"]))
+        _check_expression("condition", str(wanted["condition"]))
     condition = read_condition(wanted.get("condition"), str(wanted["hits"]) if "hits" in wanted else None)
     log, function = str(wanted.get("log", "")), str(wanted.get("function", ""))
     if log:
         if "condition" in wanted and not log.strip():
             raise UserError("A logpoint has an expression.", "Give it in `log`.")
-        _see_expression("log", log)
-        if secret := state.left_out.names_secret(log):
+        _check_expression("log", log)
+        if secret := state.secrets.names_secret(log):
             raise UserError(f"{log} names {secret}, whose name looks secret.", "Log something else.")
     if "module" in wanted:
         if not function or "file" in wanted or "line" in wanted:
@@ -174,7 +174,7 @@ def breakpoint_of(state: State, place: Place, wanted: Mapping[str, Any]) -> Brea
         return Function(str(wanted["module"]), function, condition, log)
     if "file" not in wanted or ("line" in wanted) == bool(function):
         raise UserError("A breakpoint has a file and a line, or a file and a function.", "Name both.")
-    path = source_of(state, place, str(wanted["file"]))
+    path = find_source(state, place, str(wanted["file"]))
     mapped = as_mapped(path, place.endpoint.path_mappings)
     if function:
         line, only = find_function(path, function)
@@ -183,7 +183,7 @@ def breakpoint_of(state: State, place: Place, wanted: Mapping[str, Any]) -> Brea
     return Breakpoint(mapped, int(wanted["line"]), condition, log)
 
 
-def _see_expression(argument: str, text: str) -> None:
+def _check_expression(argument: str, text: str) -> None:
     try:
         compile(text.strip(), f"<{argument}>", "eval", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -191,7 +191,7 @@ def _see_expression(argument: str, text: str) -> None:
         raise UserError(f"`{argument}` must be a Python expression, not {text!r}: {why}.", "Correct it.") from error
 
 
-def source_of(state: State, place: Place, file: str) -> Path:
+def find_source(state: State, place: Target, file: str) -> Path:
     """The file that is meant.
 
     Raises:
@@ -201,14 +201,14 @@ def source_of(state: State, place: Place, file: str) -> Path:
     return resolve_source(file, cwd=state.project, roots=roots)
 
 
-def is_own(state: State, place: Place, path: Path) -> bool:
+def is_own(state: State, place: Target, path: Path) -> bool:
     """Whether a file is Python of the project, or of what is debugged."""
     roots = [state.project, *(mapping.local_root for mapping in place.endpoint.path_mappings)]
     real = path.resolve()
     return real.suffix in (".py", ".pyw", ".pyi") and any(real.is_relative_to(root.resolve()) for root in roots)
 
 
-def placed(session: Attached) -> list[dict[str, Any]]:
+def list_breakpoints(session: AttachedSession) -> list[dict[str, Any]]:
     """The breakpoints of a session, as an agent reads them."""
     found: list[dict[str, Any]] = []
     for one in session.debug.breakpoints if session.is_attached else ():

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError
-from . import attaching, looking, posting, reading, starting, tools
-from .attached import Attached
+from . import attach_target, frame_tools, read_tools, request_tools, start_tools, tools
+from .attached_session import AttachedSession
 from .runs import DEPLOY
 from .state import State
 from .tools import Answer, Tool
@@ -38,7 +38,7 @@ EXCEPTIONS = tools.texts(
 _CODE = ("breakpoints.condition", "breakpoints.log")
 
 
-def made(state: State) -> list[Tool]:
+def session_tools(state: State) -> list[Tool]:
     """The tools that need a session."""
     return [
         _attach(state),
@@ -48,20 +48,20 @@ def made(state: State) -> list[Tool]:
         _resume(state),
         _pause(state),
         _wait(state),
-        *reading.made(state),
-        *posting.made(state),
+        *frame_tools.frame_tools(state),
+        *request_tools.request_tools(state),
     ]
 
 
-def _told(state: State, name: str, session: Attached, **more: Any) -> Answer:
+def _report(state: State, name: str, session: AttachedSession, **more: Any) -> Answer:
     """What has happened in a session; one that is over is forgotten once that was told."""
-    session.settle()
-    told: Answer = {"session": name, **session.since(), **more}
-    if told["state"] == "over" and not tools.is_given_up():
-        state.forget(name)
+    session.flush_logged()
+    told: Answer = {"session": name, **session.report_news(), **more}
+    if told["state"] == "over" and not tools.is_abandoned():
+        state.drop_session(name)
     elif told["state"] == "stopped":
         stopped = told["stopped"]
-        told["source"] = looking.around(state, stopped["file"], stopped["line"])
+        told["source"] = read_tools.read_around(state, stopped["file"], stopped["line"])
     return told
 
 
@@ -78,27 +78,27 @@ def _attach(state: State) -> Tool:
         timeout: float = tools.TIMEOUT,
     ) -> Answer:
         deadline = time.monotonic() + timeout
-        state.check_room()
-        place = attaching.find(state, story, run, step, rank, deadline)
+        state.check_session_limit()
+        place = attach_target.find_target(state, story, run, step, rank, deadline)
         if isinstance(place, dict):
             return place
-        wanted = [attaching.breakpoint_of(state, place, one) for one in breakpoints]
-        filters, types = attaching.split(exceptions)
+        wanted = [attach_target.parse_breakpoint(state, place, one) for one in breakpoints]
+        filters, types = attach_target.split_exceptions(exceptions)
         if place.holds and not (wanted or filters or types or go):
             raise UserError(
                 f"{place.what} holds before its first line, and would run on once somebody is attached.",
                 "Say where to stop: breakpoints or exceptions; or go=true.",
             )
-        session = Attached(state, place, wanted, filters, types, all_code, attaching.SECONDS)
-        session.until(deadline, lambda: session.is_attached)
+        session = AttachedSession(state, place, wanted, filters, types, all_code, attach_target.SECONDS)
+        session.wait_until(deadline, lambda: session.is_attached)
         if session.refusal is not None:
-            raise attaching.taken(state, place, session.refusal)
-        name = state.keep(session)
+            raise attach_target.explain_taken(state, place, session.refusal)
+        name = state.add_session(session)
         if place.story == DEPLOY and not place.holds:
             # Nothing of it runs before a request comes, which is another call.
             deadline = min(deadline, time.monotonic() + _IDLE_SECONDS)
-        session.until(deadline, lambda: session.is_stopped)
-        return _told(state, name, session, breakpoints=attaching.placed(session))
+        session.wait_until(deadline, lambda: session.is_stopped)
+        return _report(state, name, session, breakpoints=attach_target.list_breakpoints(session))
 
     return Tool(
         "attach",
@@ -133,7 +133,7 @@ def _detach(state: State) -> Tool:
                 raise UserError(f"{one.place.what} does not hold at an exception.", "Leave out hold.")
             then = "It holds at the exception again."
         one.end("the agent has ended it")
-        state.forget(session)
+        state.drop_session(session)
         return {"session": session, **one.place.as_json(), "state": "over", "then": then}
 
     return Tool(
@@ -153,11 +153,11 @@ def _set_breakpoints(state: State) -> Tool:
     ) -> Answer:
         one = state.session(session)
         one.check()
-        one.debug.add(*[attaching.breakpoint_of(state, one.place, wanted) for wanted in breakpoints])
+        one.debug.add(*[attach_target.parse_breakpoint(state, one.place, wanted) for wanted in breakpoints])
         if exceptions is not None:
-            filters, types = attaching.split(exceptions)
+            filters, types = attach_target.split_exceptions(exceptions)
             one.debug.set_exceptions(types=types, filters=filters)
-        return {"session": session, "breakpoints": attaching.placed(one)}
+        return {"session": session, "breakpoints": attach_target.list_breakpoints(one)}
 
     return Tool(
         "set_breakpoints",
@@ -179,9 +179,9 @@ def _clear_breakpoints(state: State) -> Tool:
         chosen = known if numbers is None else list(numbers)
         if unknown := [number for number in chosen if number not in known]:
             raise UserError(f"There is no breakpoint {unknown[0]}.", f"Those there are: {known or 'none'}.")
-        one.settle()
+        one.flush_logged()
         one.debug.remove(*chosen)
-        return {"session": session, "breakpoints": attaching.placed(one)}
+        return {"session": session, "breakpoints": attach_target.list_breakpoints(one)}
 
     return Tool(
         "clear_breakpoints",
@@ -203,8 +203,8 @@ def _resume(state: State) -> Tool:
         deadline = time.monotonic() + timeout
         one = state.session(session)
         one.resume(how, process)
-        one.until(deadline, lambda: one.is_stopped)
-        return _told(state, session, one)
+        one.wait_until(deadline, lambda: one.is_stopped)
+        return _report(state, session, one)
 
     return Tool(
         "resume",
@@ -213,7 +213,7 @@ def _resume(state: State) -> Tool:
         {
             "session": tools.SESSION,
             "how": tools.text("How far.", enum=["continue", "over", "into", "out"], default="continue"),
-            "process": reading.PROCESS,
+            "process": frame_tools.PROCESS,
             "timeout": tools.timeout("the next stop"),
         },
         resume,
@@ -228,14 +228,14 @@ def _pause(state: State) -> Tool:
         one.check()
         if not one.is_stopped:
             one.debug.pause(process)
-            one.until(deadline, lambda: one.is_stopped)
-        return _told(state, session, one)
+            one.wait_until(deadline, lambda: one.is_stopped)
+        return _report(state, session, one)
 
     return Tool(
         "pause",
         "Pause",
         "Stops the program wherever it is; the stop comes with its next line of Python.",
-        {"session": tools.SESSION, "process": reading.PROCESS, "timeout": tools.timeout("the stop")},
+        {"session": tools.SESSION, "process": frame_tools.PROCESS, "timeout": tools.timeout("the stop")},
         pause,
         required=("session",),
     )
@@ -254,17 +254,17 @@ def _wait(state: State) -> Tool:
         if len([one for one in named.values() if one is not None]) != 1:
             raise UserError("Name one thing to wait for.", f"One of: {', '.join(named)}.")
         if start is not None:
-            return starting.what_came(state, start, deadline)
+            return start_tools.start_result(state, start, deadline)
         if run is not None:
             from . import runs
 
-            return starting.until_held(state, runs.find(state, run), deadline)
+            return start_tools.wait_until_held(state, runs.find_run(state, run), deadline)
         if request is not None:
-            return posting.what_came(state, request, deadline)
+            return request_tools.request_result(state, request, deadline)
         assert session is not None
         one = state.session(session)
-        one.until(deadline, lambda: one.is_stopped)
-        return _told(state, session, one)
+        one.wait_until(deadline, lambda: one.is_stopped)
+        return _report(state, session, one)
 
     return Tool(
         "wait",
