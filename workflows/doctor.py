@@ -81,7 +81,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
         source, value = settings.set_by.get(field), getattr(settings, field)
         if not source or not value:
             continue
-        in_python = python_file.named(value) if field == "pipeline_file" else None
+        in_python = python_file.parse_place(value) if field == "pipeline_file" else None
         path = in_python.file if in_python is not None else value
         if path.exists():
             yield Finding(name, True, f"{shown(path)}, as {source} says")

@@ -229,7 +229,7 @@ def test_a_mutated_parallel_job_batch_deployment_or_sweep_is_read_or_refused(fol
         pipeline = load_pipeline(file, inputs)
         for parts in (Parts(trials=3), Parts(mini_batch=1)):
             with contextlib.suppress(UserError):
-                pipeline = parts.of(pipeline)
+                pipeline = parts.select_from(pipeline)
         for step in pipeline.steps:
             debugged_command(step.command, "/launch.py")
 

@@ -20,7 +20,7 @@ from workflows.environments.progress import _ORIGIN
 from workflows.environments.requirements import PipLines, logical_lines, parse_requirement, read_line, strip_comment
 from workflows.errors import UserError
 from workflows.pipelines.commands import debugged_command, names_own_script, published_option
-from workflows.pipelines.expressions import Malformed, expressions, substitute, whole
+from workflows.pipelines.expressions import Malformed, expressions, parse_expression, substitute
 from workflows.pipelines.reader import load_pipeline
 from workflows.pipelines.scripts import missing_script
 from workflows.settings import resolve
@@ -87,7 +87,7 @@ EXPRESSIONS: dict[str, Callable[[int], str]] = {
 @pytest.mark.parametrize("text", EXPRESSIONS.values(), ids=EXPRESSIONS.keys())
 def test_of_expressions(text: Callable[[int], str]) -> None:
     def read(command: str) -> None:
-        for one in (expressions, whole, lambda value: substitute(value, lambda name: "y")):
+        for one in (expressions, parse_expression, lambda value: substitute(value, lambda name: "y")):
             try:
                 one(command)
             except Malformed as error:

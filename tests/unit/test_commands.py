@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from workflows.pipelines.commands import (
-    UNTOLD_RANKS,
+    MOST_UNKNOWN_RANKS,
+    count_started_ranks,
     debugged_command,
-    may_make_ranks,
+    may_start_ranks,
     names_own_script,
     published_port,
-    ranks_made,
 )
 
 LAUNCHER = "/d/inject/launch.py"
@@ -218,7 +218,7 @@ def test_the_published_port_is_read_from_the_command(command: str, port: int | N
     ],
 )
 def test_what_starts_scripts_for_others_may_make_ranks(command: str, may: bool) -> None:
-    assert may_make_ranks(command) == may
+    assert may_start_ranks(command) == may
 
 
 @pytest.mark.parametrize(
@@ -229,10 +229,10 @@ def test_what_starts_scripts_for_others_may_make_ranks(command: str, may: bool) 
         ("torchrun --nproc-per-node=4 train.py", 4),
         ("accelerate launch --num_processes 3 -m train", 3),
         ("mpirun -np 8 python train.py", 8),
-        ("torchrun --nproc_per_node gpu train.py", UNTOLD_RANKS),
-        ("mylaunch 2 train.py", UNTOLD_RANKS),
+        ("torchrun --nproc_per_node gpu train.py", MOST_UNKNOWN_RANKS),
+        ("mylaunch 2 train.py", MOST_UNKNOWN_RANKS),
         ("python prep.py && torchrun --nproc_per_node 2 train.py", 2),
     ],
 )
 def test_as_many_ranks_are_expected_as_a_launcher_is_told_to_start(command: str, count: int) -> None:
-    assert ranks_made(command) == count
+    assert count_started_ranks(command) == count

@@ -12,7 +12,7 @@ from pages import ROOT
 from workflows.errors import UserError
 
 #: The errors whose first argument is the first line. Others make it of their arguments.
-ERRORS = ("UserError", "BadValue", "Ended", "Lost", "NotHere", "NoStep")
+ERRORS = ("UserError", "BadValue", "Ended", "Lost", "NotRunnableHere", "NoStep")
 #: Names that are spelled with a small letter at the begin of a sentence, too.
 SMALL = ("azureml-core", "azure-identity", "azure-ai-ml", "mmdebstrap", "pip's", "launch.json", "mcp.serve")
 

@@ -8,7 +8,7 @@ import pytest
 
 from workflows.errors import UserError
 from workflows.pipelines.definition import Step
-from workflows.pipelines.expressions import Malformed, expressions, render_command, whole, with_run
+from workflows.pipelines.expressions import Malformed, expressions, fill_in_run, parse_expression, render_command
 
 VALUES = {
     "inputs.data": "/in/data",
@@ -94,14 +94,14 @@ def test_expressions_know_whether_they_may_be_left_out() -> None:
     ],
 )
 def test_a_value_is_one_expression_or_none(text: str, path: tuple[str, ...] | None) -> None:
-    found = whole(text)
+    found = parse_expression(text)
     assert (found.path if found else None) == path
 
 
 @pytest.mark.parametrize("text", ["x-${{parent.inputs.a}}", "${{a}}${{b}}", "${{a", "${{a}} ${{b}}", "${{ }}"])
 def test_a_value_that_mixes_expressions_and_text_is_refused(text: str) -> None:
     with pytest.raises(Malformed):
-        whole(text)
+        parse_expression(text)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_value_that_mixes_expressions_and_text_is_refused(text: str) -> None:
     ],
 )
 def test_what_a_schedule_says_of_its_run_is_put_in(text: str, becomes: str) -> None:
-    assert with_run(text, "nightly-1", "NOW") == becomes
+    assert fill_in_run(text, "nightly-1", "NOW") == becomes
 
 
 def test_a_long_command_with_something_never_closed_is_refused() -> None:

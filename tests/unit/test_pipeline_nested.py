@@ -10,7 +10,7 @@ from test_pipeline_reader import load as load  # a fixture
 
 from workflows.errors import BadValue, UserError
 from workflows.pipelines.definition import Pipeline
-from workflows.pipelines.levels import MOST_LEVELS
+from workflows.pipelines.nesting import MOST_LEVELS
 from workflows.pipelines.reader import load_pipeline
 
 Load = Callable[..., Pipeline]

@@ -178,17 +178,17 @@ def test_a_wrong_parallel_job_is_refused_at_its_line(tmp_path: Path, was: str, n
 def test_one_mini_batch_is_asked_of_the_parallel_step_that_is_meant(tmp_path: Path) -> None:
     two = JOB + textwrap.indent(textwrap.dedent(JOB).split("jobs:\n")[1].replace("score:", "again:"), "    ")
     found = read(project(tmp_path, {}), two)
-    changed = Parts(mini_batch=0).of(replace(found, asked=("again",)))
+    changed = Parts(mini_batch=0).select_from(replace(found, asked=("again",)))
     assert ["--only 0" in step.command for step in changed.steps] == [False, True]
     with pytest.raises(UserError, match="Several steps have mini-batches: score, again"):
-        Parts(mini_batch=0).of(found)
+        Parts(mini_batch=0).select_from(found)
 
 
 def test_a_mini_batch_that_there_is_not_is_refused_before_the_start(tmp_path: Path) -> None:
     found = read(project(tmp_path, {f"data/{number}.txt": "1" for number in range(9)}), JOB)
-    assert "--only 1" in Parts(mini_batch=1).of(found).steps[0].command
+    assert "--only 1" in Parts(mini_batch=1).select_from(found).steps[0].command
     with pytest.raises(UserError, match=r"There is no mini-batch 2 of step `score`: its input has 2, from 0 on\."):
-        Parts(mini_batch=2).of(found)
+        Parts(mini_batch=2).select_from(found)
 
 
 def test_data_that_is_empty_is_refused_before_the_start_and_an_output_is_not_looked_at(tmp_path: Path) -> None:
@@ -220,16 +220,16 @@ def test_a_step_of_tables_is_known_by_its_data(tmp_path: Path) -> None:
 def test_a_mini_batch_of_what_has_none_is_refused(tmp_path: Path) -> None:
     text = "type: pipeline\njobs:\n  a: {command: echo}\n"
     with pytest.raises(UserError, match="A mini-batch is asked for, and a step of this pipeline is no parallel job"):
-        Parts(mini_batch=0).of(read(project(tmp_path, {}), text))
+        Parts(mini_batch=0).select_from(read(project(tmp_path, {}), text))
     with pytest.raises(UserError, match="Trials are asked for, and no step is a sweep"):
-        Parts(trials=2).of(read(tmp_path, text))
+        Parts(trials=2).select_from(read(tmp_path, text))
     # What was typed for an earlier run may be about what does not run again.
-    assert Parts(2, 0, kept=True).of(read(tmp_path, text)) == read(tmp_path, text)
+    assert Parts(2, 0, is_from_run=True).select_from(read(tmp_path, text)) == read(tmp_path, text)
 
 
 def test_a_mini_batch_of_a_step_that_has_none_is_of_the_one_that_it_needs(tmp_path: Path) -> None:
     found = read(project(tmp_path, {}), textwrap.dedent(JOB) + "  tell: {command: echo}\n")
-    only = Parts(mini_batch=0).of(replace(found, asked=("tell",)))
+    only = Parts(mini_batch=0).select_from(replace(found, asked=("tell",)))
     assert {step.name: "--only 0" in step.command for step in only.steps} == {"score": True, "tell": False}
 
 
@@ -387,7 +387,7 @@ SWEEP = """
 
 
 def test_trials_are_steps_and_the_best_stands_for_the_sweep(tmp_path: Path) -> None:
-    found = Parts(trials=2).of(read(project(tmp_path, {}), SWEEP))
+    found = Parts(trials=2).select_from(read(project(tmp_path, {}), SWEEP))
     assert [(step.name, step.kind, step.after) for step in found.steps] == [
         ("tune.trial0", "trial", ()),
         ("tune.trial1", "trial", ()),
@@ -399,7 +399,7 @@ def test_trials_are_steps_and_the_best_stands_for_the_sweep(tmp_path: Path) -> N
         'command: "echo', 'distribution: {type: pytorch, process_count_per_instance: 2}, command: "echo'
     )
     (tmp_path / "ranks").mkdir()
-    ranks = Parts(trials=2).of(read(project(tmp_path / "ranks", {}), several)).steps
+    ranks = Parts(trials=2).select_from(read(project(tmp_path / "ranks", {}), several)).steps
     assert [step.ranks for step in ranks] == [2, 2, 1, 1]
     sweep = found.steps[2].sweep
     assert sweep is not None and (sweep.metric, sweep.goal) == ("loss", "minimize")
@@ -416,7 +416,7 @@ LIMITED = SWEEP.replace(
 def test_the_limits_of_a_sweep_hold_and_what_does_not_is_noted(tmp_path: Path) -> None:
     found = read(project(tmp_path, {}), LIMITED)
     assert not any("limits" in note or "early" in note or "sampling" in note for note in found.notes)
-    several = Parts(trials=3).of(found)
+    several = Parts(trials=3).select_from(found)
     assert [(step.name, step.seconds) for step in several.steps if step.kind == "trial"] == [
         ("tune.trial0", 60),
         ("tune.trial1", 60),
@@ -429,7 +429,7 @@ def test_the_limits_of_a_sweep_hold_and_what_does_not_is_noted(tmp_path: Path) -
     )
     bayesian = SWEEP.replace("sampling_algorithm: grid", "sampling_algorithm: bayesian")
     (tmp_path / "bayesian").mkdir()
-    noted = Parts(trials=2).of(read(project(tmp_path / "bayesian", {}), bayesian)).notes
+    noted = Parts(trials=2).select_from(read(project(tmp_path / "bayesian", {}), bayesian)).notes
     assert "the trials of `tune` are drawn at random: what earlier ones have shown does not count here" in noted
 
 
@@ -437,24 +437,24 @@ def test_a_limit_that_is_no_number_is_refused_with_its_line(tmp_path: Path) -> N
     with pytest.raises(UserError, match="`max_total_trials` of step `tune` has to be a whole number, not `few`"):
         read(project(tmp_path, {}), LIMITED.replace("'2'", "few"))
     (tmp_path / "other").mkdir()
-    noted = Parts(trials=2).of(read(project(tmp_path / "other", {}), LIMITED.replace("'2'", "-1"))).notes
+    noted = Parts(trials=2).select_from(read(project(tmp_path / "other", {}), LIMITED.replace("'2'", "-1"))).notes
     assert "`max_total_trials: -1` of `tune` is not acted on here" in noted
 
 
 def test_a_value_of_the_command_line_is_that_of_every_trial(tmp_path: Path) -> None:
     found = read(project(tmp_path, {}), SWEEP, **{"tune.c": "z"})
-    changed = Parts(trials=3).of(found)
+    changed = Parts(trials=3).select_from(found)
     assert [step.inputs["c"].text for step in changed.steps if step.kind == "trial"] == ["z"]
     assert changed.notes[-1] == "the search space of `tune` has no more than 1 trial"
 
 
 def test_one_trial_alone_is_asked_for_by_its_name(tmp_path: Path) -> None:
     parts, file = Parts(trials=3), read(project(tmp_path, {}), SWEEP).file
-    assert parts.wholes(["tune.trial1", "use"]) == ("tune", "use")
-    found = parts.of(load_pipeline(file, only=parts.wholes(["tune.trial1"])), ["tune.trial1"])
+    assert parts.without_trials(["tune.trial1", "use"]) == ("tune", "use")
+    found = parts.select_from(load_pipeline(file, only=parts.without_trials(["tune.trial1"])), ["tune.trial1"])
     assert [step.name for step in found.steps] == ["tune.trial1"] == list(found.asked)
-    whole = parts.of(load_pipeline(file, only=["tune"]), ["tune"])
+    whole = parts.select_from(load_pipeline(file, only=["tune"]), ["tune"])
     assert [step.name for step in whole.steps][-1] == "tune" and len(whole.steps) == 4
     assert whole.asked == ("tune.trial0", "tune.trial1", "tune.trial2")
     with pytest.raises(UserError, match=r"There is no trial tune\.trial7"):
-        parts.of(load_pipeline(file, only=["tune"]), ["tune.trial7"])
+        parts.select_from(load_pipeline(file, only=["tune"]), ["tune.trial7"])

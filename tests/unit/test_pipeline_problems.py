@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from workflows.errors import UserError
-from workflows.pipelines.problems import single
+from workflows.pipelines.problems import split_errors
 from workflows.pipelines.reader import survey
 
 TOP = """\
@@ -220,7 +220,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def told(error: UserError | None) -> list[tuple[str, str]]:
-    return [(f"{one.file}:{one.line}", one.problem) for one in single(error)]
+    return [(f"{one.file}:{one.line}", one.problem) for one in split_errors(error)]
 
 
 @pytest.mark.parametrize("case", TABLE)

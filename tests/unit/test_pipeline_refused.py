@@ -11,7 +11,7 @@ from test_pipeline_reader import load as load  # a fixture
 
 from workflows.errors import UserError
 from workflows.pipelines.definition import Pipeline
-from workflows.pipelines.problems import single
+from workflows.pipelines.problems import split_errors
 from workflows.pipelines.reader import load_pipeline
 
 Load = Callable[..., Pipeline]
@@ -212,7 +212,7 @@ def test_what_cannot_run_is_refused_with_its_line(load: Load, text: str, problem
     assert problem in error.problem
     assert remedy in error.remedy
     assert (error.file, error.line) == (Path("pipeline.yml"), line)
-    assert single(error) == (error,), "what follows from it is told as well"
+    assert split_errors(error) == (error,), "what follows from it is told as well"
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ class AzureBackend:
 
         if chosen_sdk(self._settings) == "v1":
             return False
-        if wanted.parts.typed:
+        if wanted.parts.flags:
             raise BadValue(
                 "--trials and --mini-batch are for runs on this machine.",
                 "In a workspace the file says it: `limits`, `mini_batch_size`.",

@@ -156,14 +156,14 @@ class LocalBackend:
     ) -> dict[str, ImageRef]:
         """The environment of every step, each built once."""
         from ..environments.step_environments import resolve_step_environments
-        from ..pipelines.problems import together
+        from ..pipelines.problems import combine_errors
 
         engine = engines.load(engine_name)
         notes: list[str] = list(pipeline.notes)
         with self._console.step("build") as shown:
             resolved, errors = resolve_step_environments(pipeline.steps, self._settings, engine)
             if errors:
-                raise together(errors, pipeline.files)
+                raise combine_errors(errors, pipeline.files)
             # One with the published options may import debugpy whether or not anybody is let in.
             debugged = {
                 resolved[step.name].key

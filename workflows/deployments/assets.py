@@ -36,7 +36,7 @@ def read_code(problems: Problems, value: Value) -> tuple[Path | None, Path | Non
     if code is None:
         problems.add(value, "`code_configuration` has no `code`.", "Name the folder of the scoring script: `code: .`")
     else:
-        with problems.kept(code):
+        with problems.collect_errors(code):
             folder = code_path(code, "the deployment")
         if folder is not None and not folder.is_dir():
             problems.add(code, f"The code {shown(folder)} is a file.", "Name the folder that it is in.")
@@ -45,7 +45,7 @@ def read_code(problems: Problems, value: Value) -> tuple[Path | None, Path | Non
         problems.add(value, "`code_configuration` has no `scoring_script`.", "Name it: `scoring_script: score.py`")
     if folder is None or script is None:
         return None, None
-    with problems.kept(script):
+    with problems.collect_errors(script):
         text = script.text("`scoring_script`").strip().replace("\\", "/")
         path = Path(os.path.abspath(folder / text))
         if not path.is_relative_to(folder):
@@ -95,7 +95,7 @@ def read_model(
         return None
     if value is None:
         return None
-    with problems.kept(value):
+    with problems.collect_errors(value):
         if value.is_mapping:
             return _read_inline_model(problems, value)
         return _find_named_model(problems, value, value.text("`model`").strip(), names, bring)

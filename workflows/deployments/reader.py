@@ -56,7 +56,7 @@ def load_deployment(
         UserError: It is none, or something in it is wrong or not on this machine; one error with all of it.
     """
     problems = Problems()
-    root, of_endpoint = find_deployment(read_yaml(file, "deployment file", take=problems.take))
+    root, of_endpoint = find_deployment(read_yaml(file, "deployment file", on_error=problems.add_error))
     file = root.file or file
     problems.files[file] = None
     if kinds.kind_of(root) is not kinds.ONLINE_DEPLOYMENT and not _looks_like_one(root):
@@ -162,7 +162,7 @@ def _environment(
     value = root.get("environment")
     if value is None:
         return None, None
-    with problems.kept(value):
+    with problems.collect_errors(value):
         where = resolve_environment_name(value, names)
         routes = _routes(problems, where.get("inference_config"))
         return read_environment(where, "the deployment", problems), routes

@@ -54,9 +54,9 @@ class Work:
 
 def processes(distribution: str, ranks: int, command: str) -> int:
     """How many processes a run is, over all nodes, or may be where its script is one that starts others."""
-    from ..pipelines.commands import ranks_made
+    from ..pipelines.commands import count_started_ranks
 
-    return ranks if distribution else ranks_made(command)
+    return ranks if distribution else count_started_ranks(command)
 
 
 def work_of_configuration(
@@ -96,11 +96,11 @@ def work_of_job(settings: Settings, console: Console, job: Path, inputs: dict[st
     """
     from ..azureml.named_assets import can_download, download_inputs
     from ..environments.references import resolve_environment
+    from ..pipelines.command_preview import shown_command
     from ..pipelines.reader import load_pipeline
-    from ..pipelines.shown_commands import shown_command
     from ..runs.planning import fetch_inputs, plan_step
 
-    pipeline = load_pipeline(job, inputs, project=settings.project, brought=can_download(settings))
+    pipeline = load_pipeline(job, inputs, project=settings.project, fetch_data=can_download(settings))
     if len(pipeline.steps) != 1:
         raise UserError(
             f"{shown(job)} has {len(pipeline.steps)} steps; an experiment is one.",

@@ -65,10 +65,10 @@ class WorkspaceRuns:
         self._require_v2()
         job = self._job_file(name, options.job, options) if options.job is not None else self._configured(name, options)
         if debug is not None:
-            from ..pipelines.commands import ranks_made
+            from ..pipelines.commands import count_started_ranks
 
             (step,) = job.steps
-            check_rank(debug.rank, step.ranks if step.ranks > 1 else ranks_made(step.command), "the run has")
+            check_rank(debug.rank, step.ranks if step.ranks > 1 else count_started_ranks(step.command), "the run has")
         run = self.backend.submit(job, debug, self._typed(options))
         catalog.record_run(self.settings.project, name, run.folder.name if debug is not None else None)
         return run

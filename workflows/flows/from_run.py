@@ -197,7 +197,7 @@ def _file_of(run: RunRecord) -> Path:
             f"The run {run.run_id} was submitted from elsewhere, so its pipeline file is not known here.",
             "Name it: --pipeline-file FILE",
         )
-    in_python = python_file.named(Path(run.file))
+    in_python = python_file.parse_place(Path(run.file))
     file = in_python.file if in_python is not None else Path(run.file)
     if not file.exists():
         raise UserError(
@@ -281,9 +281,9 @@ def _typed(run: RunRecord, wanted: Wanted, outputs_of: Outputs) -> tuple[Wanted,
         )
     skip = [name for name in skip if not _is_meant(name, wanted.only)]
     own = wanted.parts
-    if not own.typed:
+    if not own.flags:
         own = read_parts(parts["--trials"], parts["--mini-batch"])
-        own = replace(own if own.typed else before, kept=True)
+        own = replace(own if own.flags else before, is_from_run=True)
     return replace(wanted, inputs={**inputs, **wanted.inputs}, skip=(*skip, *wanted.skip), parts=own), inherited
 
 

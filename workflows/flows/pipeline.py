@@ -184,7 +184,7 @@ class PipelineFlow:
 
     def _survey(self, wanted: Wanted, *, in_editor: bool = False) -> tuple[Pipeline, UserError | None]:
         from ..azureml.named_assets import can_download
-        from ..pipelines.problems import single, together
+        from ..pipelines.problems import combine_errors, split_errors
         from ..pipelines.reader import survey
         from ..pipelines.selection import NoStep
 
@@ -195,14 +195,14 @@ class PipelineFlow:
                 wanted.inputs,
                 cloud=self.backend.takes_cloud_data,
                 project=self.settings.project,
-                only=wanted.parts.wholes(wanted.only),
+                only=wanted.parts.without_trials(wanted.only),
                 skip=wanted.skip,
-                brought=can_download(self.settings),
+                fetch_data=can_download(self.settings),
             )
             try:
-                found = wanted.parts.of(found, wanted.only)
+                found = wanted.parts.select_from(found, wanted.only)
             except UserError as wrong:
-                error = together([*single(error), wrong], found.files)
+                error = combine_errors([*split_errors(error), wrong], found.files)
             return found, error
         except NoStep as error:
             raise _no_step(error.name, error.names, file, in_editor) from None
@@ -377,9 +377,9 @@ def _has_rank(step: StepRecord, rank: int | None) -> bool:
 
 
 def _check_rank(chosen: Sequence[Step], rank: int | None) -> None:
-    from ..pipelines.commands import ranks_made
+    from ..pipelines.commands import count_started_ranks
 
-    most = max((step.ranks if step.ranks > 1 else ranks_made(step.command) for step in chosen), default=1)
+    most = max((step.ranks if step.ranks > 1 else count_started_ranks(step.command) for step in chosen), default=1)
     check_rank(rank, most, "the steps have")
 
 

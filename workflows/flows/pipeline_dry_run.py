@@ -15,9 +15,9 @@ from ..environments.references import ResolvedEnvironment
 from ..environments.step_environments import resolve_step_environments
 from ..errors import UserError
 from ..paths import shown
+from ..pipelines.command_preview import MISSING, shown_command, shown_input
 from ..pipelines.definition import EnvironmentReference, Input, Pipeline, Step
-from ..pipelines.problems import single, together
-from ..pipelines.shown_commands import MISSING, shown_command, shown_input
+from ..pipelines.problems import combine_errors, split_errors
 from ..redaction import scrub
 from ..settings import Settings
 
@@ -72,13 +72,13 @@ def look(settings: Settings, console: Console, pipeline: Pipeline, error: UserEr
     chosen, word = engines.choose(settings.engine) if local else (None, "")
     if word:
         console.line(f"Engine: {word}.")
-    errors, notes, steps = list(single(error)), dict.fromkeys(pipeline.notes), []
+    errors, notes, steps = list(split_errors(error)), dict.fromkeys(pipeline.notes), []
     resolved: Mapping[str, ResolvedEnvironment] = {}
     if chosen is not None:
         resolved, wrong = resolve_step_environments(pipeline.steps, settings, chosen)
         errors += wrong
     # In the order in which they are told.
-    error = together(errors, pipeline.files) if errors else None
+    error = combine_errors(errors, pipeline.files) if errors else None
     for step in pipeline.steps:
         environment, state = _named(step.environment), ""
         if chosen is not None and step.name in resolved:
@@ -106,7 +106,7 @@ def show_job(console: Console, job: DryJob) -> UserError | None:
     Returns:
         Everything that keeps it from being submitted; None where nothing does.
     """
-    error = together(job.errors, [job.file]) if job.errors else None
+    error = combine_errors(job.errors, [job.file]) if job.errors else None
     for one in job.steps:
         _show_submitted(console, one)
     _result(console, job.file, [_submitted(one) for one in job.steps], [], list(job.notes), error)
@@ -155,7 +155,7 @@ def _result(
         console.line(f"  note: {note}")
     missing = [
         {"problem": one.problem, "remedy": one.remedy, "file": str(one.file) if one.file else None, "line": one.line}
-        for one in single(error)
+        for one in split_errors(error)
     ]
     console.result({"file": str(file), "steps": steps, "skipped": left_out, "notes": notes, "missing": missing})
 

@@ -406,10 +406,10 @@ def check_rank(rank: int | None, most: int, which: str) -> None:
     Raises:
         UserError: There is no such rank.
     """
-    from ..pipelines.commands import UNTOLD_RANKS
+    from ..pipelines.commands import MOST_UNKNOWN_RANKS
 
     # A launcher that does not tell how many it makes may make more.
-    if rank and rank >= most != UNTOLD_RANKS:
+    if rank and rank >= most != MOST_UNKNOWN_RANKS:
         has = f"ranks 0 to {most - 1}" if most > 1 else "one process only"
         raise UserError(f"There is no rank {rank}: {which} {has}.", "Choose one of these: --rank N|all")
 

@@ -38,7 +38,9 @@ _KEYS = (
 _PLAIN = re.compile(r"[\w.-]+", re.ASCII)
 
 
-def of_batch(root: Value, notes: Notes, problems: Problems, assets: LocalAssets, data_is_file: bool) -> Value:
+def pipeline_of_deployment(
+    root: Value, notes: Notes, problems: Problems, assets: LocalAssets, data_is_file: bool
+) -> Value:
     """The pipeline that a batch deployment starts for its data.
 
     Args:
@@ -51,8 +53,8 @@ def of_batch(root: Value, notes: Notes, problems: Problems, assets: LocalAssets,
     Raises:
         UserError: It has nothing that could be run here; with the line.
     """
-    for key in unknown_keys(root.mapping("The deployment"), _KEYS, "The deployment", problems, notes.say).others:
-        notes.add(key)
+    for key in unknown_keys(root.mapping("The deployment"), _KEYS, "The deployment", problems, notes.add_remark).others:
+        notes.add_field(key)
     type_ = root.get("type")
     if root.get("component") is not None or root.get("job_definition") is not None:
         return _of_component(root)
@@ -90,7 +92,7 @@ def of_batch(root: Value, notes: Notes, problems: Problems, assets: LocalAssets,
     declared = {DATA: at({"type": at("uri_file" if data_is_file else "uri_folder")})}
     job: dict[str, Value] = {"type": at("parallel"), "input_data": at("${{inputs." + DATA + "}}"), "task": at(task)}
     model = None
-    with problems.kept():
+    with problems.collect_errors():
         model = _model(root, assets)
     if model is not None:
         key = model.data["name"]

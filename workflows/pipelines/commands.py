@@ -34,7 +34,7 @@ _MOST_FOLDERS = 64
 #: torchrun, accelerate, deepspeed, mpirun and srun.
 _COUNTS = ("__nproc_per_node", "__num_processes", "__num_gpus", "_np", "__np", "_n", "__ntasks")
 #: As many ports are kept for the ranks of a launcher that does not tell how many it starts.
-UNTOLD_RANKS = 16
+MOST_UNKNOWN_RANKS = 16
 _LAUNCHER_MODULES = ("torch.distributed.run", "torch.distributed.launch", "accelerate.commands.launch")
 
 
@@ -106,7 +106,7 @@ def names_own_script(command: str, code: Path | None, includes: Sequence[Path] =
     return False
 
 
-def may_make_ranks(command: str) -> bool:
+def may_start_ranks(command: str) -> bool:
     """Whether a command has a program start its scripts, such as torchrun, which may make several processes of one."""
     if PARALLEL_DRIVER in command:
         return False  # One of its processes is debugged, as it makes only one then.
@@ -129,13 +129,13 @@ def may_make_ranks(command: str) -> bool:
     return False
 
 
-def ranks_made(command: str) -> int:
+def count_started_ranks(command: str) -> int:
     """How many processes of one script a command has a program start, as torchrun does: the most that are expected.
 
     Returns:
-        1 where it starts none, :data:`UNTOLD_RANKS` where its text does not say how many.
+        1 where it starts none, :data:`MOST_UNKNOWN_RANKS` where its text does not say how many.
     """
-    if not may_make_ranks(command):
+    if not may_start_ranks(command):
         return 1
     most = 0
     for words in _commands(command):
@@ -145,7 +145,7 @@ def ranks_made(command: str) -> int:
                 following = words[index + 1].text if index + 1 < len(words) else ""
                 count = value if equals else following
                 most = max(most, int(count[:5]) if count.isascii() and count.isdigit() else 0)
-    return most or UNTOLD_RANKS
+    return most or MOST_UNKNOWN_RANKS
 
 
 def published_port(command: str) -> int | None:

@@ -15,15 +15,15 @@ from ..redaction import keep_variables
 from .definition import LITERAL_TYPES, EnvironmentReference
 from .distribution import Layout, read_layout
 from .environment_field import read_environment
-from .expressions import Malformed, expressions, without_expressions
+from .expressions import Malformed, expressions, replace_expressions
 from .includes import read_includes
-from .job_kinds import COMMAND, PARALLEL, SWEEP, kind_of_job, not_here
+from .job_kinds import COMMAND, PARALLEL, SWEEP, kind_of_job, not_runnable_here
 from .literals import Declared, Unknown, read_declared, read_type, unknown_keys
 from .local_paths import code_path, local_path, scheme
-from .notes import Notes, Say
-from .parallel import TOLD, as_command
+from .notes import AddRemark, Notes
+from .parallel import REPORTED, convert_to_command
 from .problems import Problems
-from .sweep import first_values
+from .search_space import first_values
 from .trials import Sweep, read_sweep
 from .yaml_file import Value, did_you_mean, read_yaml, refuse
 
@@ -68,7 +68,7 @@ class Source:
         includes: Absolute paths of what lies beside the code.
         compute: As written; None where neither job nor component says.
         whole: Whether all of its code could be found.
-        open: Those of ``inputs`` and ``outputs`` that could not be read: nobody knows what is in them.
+        unreadable: Those of ``inputs`` and ``outputs`` that could not be read: nobody knows what is in them.
         sweep: What its further trials are; None of what is no sweep.
     """
 
@@ -87,13 +87,13 @@ class Source:
     layout: Layout
     includes: tuple[Path, ...]
     compute: Value | None
-    whole: bool = True
+    is_complete: bool = True
     sweep: Sweep | None = None
-    open: frozenset[str] = frozenset()
+    unreadable: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
-class Opened:
+class ResolvedJob:
     """A job, and the component that it names.
 
     Attributes:
@@ -146,29 +146,29 @@ class Components:
     #: Entries of all steps so far: each of a thousand steps may name a component with a thousand inputs.
     entries: int = 0
 
-    def open(self, name: str, job: Value) -> Opened:
+    def read_job(self, name: str, job: Value) -> ResolvedJob:
         """Find a job's kind, and its component.
 
         Raises:
-            NotHere: It cannot run on this machine.
+            NotRunnableHere: It cannot run on this machine.
             UserError: It is no mapping, or there is too much of it; with the line.
         """
-        what, problems = f"Step `{name}`", self.problems.of(name)
+        what, problems = f"Step `{name}`", self.problems.for_step(name)
         job.mapping(what)
         trial = job.get("trial")
         # A component may have a trial in it as well, but no job has both.
         named = trial if trial is not None else job.get("component")
         component, kind = None, ""
         if named is not None:
-            with problems.kept():
+            with problems.collect_errors():
                 component = self._component(named, what, trial is not None, problems)
-        with problems.kept():
+        with problems.collect_errors():
             kind = kind_of_job(job, component, what)
-        self.count(name, job, component)
+        self._check_size(name, job, component)
         broken = not kind or (named is not None and component is None)
-        return Opened(name, kind or COMMAND, job, component, named, broken)
+        return ResolvedJob(name, kind or COMMAND, job, component, named, broken)
 
-    def count(self, name: str, job: Value, component: Value | None) -> None:
+    def _check_size(self, name: str, job: Value, component: Value | None) -> None:
         """See that all steps together have not too many entries."""
         places = [job] if component is None else [job, component]
         parts = ("inputs", "outputs", "environment_variables")
@@ -178,26 +178,26 @@ class Components:
         if self.entries > _MOST_ENTRIES:
             raise refuse(job, f"Up to step `{name}` there are more than {_MOST_ENTRIES} entries.", "Simplify them.")
 
-    def command(self, opened: Opened, scope: Scope) -> Source:
+    def read_step(self, opened: ResolvedJob, scope: Scope) -> Source:
         """A command, or a trial of a sweep, with its component; ``problems`` takes what is wrong with it.
 
         Raises:
-            NotHere: It cannot run on this machine.
+            NotRunnableHere: It cannot run on this machine.
         """
-        problems = self.problems.of(opened.name)
+        problems = self.problems.for_step(opened.name)
         if opened.kind == PARALLEL:
             opened = self._parallel(opened, scope, problems)
         name, job, component, what = opened.name, opened.job, opened.component, opened.what
         fields = job.mapping(what)
         if not opened.broken:
-            job = self._note_unknown(fields, _JOB, what, name, problems).mended(job)
+            job = self._note_unknown(fields, _JOB, what, name, problems).with_corrected_keys(job)
             opened = replace(opened, job=job)
         if component is not None:
             known, whose = (*_SHARED, "compute", "environment_variables"), f"The component of step `{name}`"
-            self._note_unknown(component.mapping(what), known, whose, name, problems, self.notes.of(name))
+            self._note_unknown(component.mapping(what), known, whose, name, problems, self.notes.remarks_for(name))
             if "command" in fields:
                 text = f"{what} has a command and a component: the component's counts"
-                self.notes.say(text, fields["command"], name)
+                self.notes.add_remark(text, fields["command"], name)
         places = [job] if component is None else [job, component]
 
         def first(key: str) -> Value | None:
@@ -207,21 +207,21 @@ class Components:
         for key in _NOT_ACTED_ON:
             if (found := first(key)) is not None and not (key == "limits" and opened.kind == SWEEP):
                 inner = f"{key}.timeout" if key == "limits" and found.get("timeout") else key
-                self.notes.add(inner, name)
+                self.notes.add_field(inner, name)
         named_code, environment = first("code"), first("environment")
-        code, runs_in, whole = None, None, False
+        code, runs_in, is_complete = None, None, False
         of_file = component is not None and opened.named is not None and not opened.named.is_mapping
         beside = component.file if of_file and component is not None else None
         given, bound = _entries(job, "inputs", what, problems), _entries(job, "outputs", what, problems)
         chosen = first_values(first("search_space"), what, problems) if opened.kind == SWEEP else {}
-        sweep = read_sweep(first, chosen, what, scope.settle, problems) if opened.kind == SWEEP else None
+        sweep = read_sweep(first, chosen, what, scope.resolve_value, problems) if opened.kind == SWEEP else None
         assets = None if self.cloud else self.assets
         before = len(problems)
-        with problems.kept():
+        with problems.collect_errors():
             code = code_path(named_code, f"step `{name}`") if named_code is not None else None
         includes = read_includes(first("additional_includes"), beside, code, what, problems)
-        whole = len(problems) == before and not opened.broken
-        with problems.kept():
+        is_complete = len(problems) == before and not opened.broken
+        with problems.collect_errors():
             if environment is not None:
                 runs_in = read_environment(environment, f"step `{name}`", problems, assets)
         return Source(
@@ -232,27 +232,34 @@ class Components:
             _command(opened, chosen, problems),
             code,
             runs_in,
-            {**self._declared(opened, given, problems), **_of_trial(opened, chosen)},
+            {**self._declared(opened, given, problems), **_trial_inputs(opened, chosen)},
             {**given, **chosen},
             self._outputs(opened, bound, problems),
             bound,
             self._variables(job, component, scope, problems),
-            read_layout(first("distribution"), first("resources"), what, name, self.notes, problems, scope.settle),
+            read_layout(
+                first("distribution"), first("resources"), what, name, self.notes, problems, scope.resolve_value
+            ),
             includes,
             first("compute"),
-            whole,
+            is_complete,
             sweep,
-            _open(opened),
+            _unreadable_fields(opened),
         )
 
-    def _parallel(self, opened: Opened, scope: Scope, problems: Problems) -> Opened:
+    def _parallel(self, opened: ResolvedJob, scope: Scope, problems: Problems) -> ResolvedJob:
         """A parallel job as a command."""
         name, what = opened.name, opened.what
         if self.cloud:
             problem = f"{what} is a parallel job, which runs on this machine only."
-            raise not_here(opened.job, problem, "Submit it here: --backend local")
-        job, component = as_command(
-            opened.job, opened.component, what, scope.settle, lambda field: self.notes.add(field, name), problems
+            raise not_runnable_here(opened.job, problem, "Submit it here: --backend local")
+        job, component = convert_to_command(
+            opened.job,
+            opened.component,
+            what,
+            scope.resolve_value,
+            lambda field: self.notes.add_field(field, name),
+            problems,
         )
         return replace(opened, job=job, component=component)
 
@@ -263,12 +270,12 @@ class Components:
         what: str,
         name: str,
         problems: Problems,
-        say: Say | None = None,
+        add_remark: AddRemark | None = None,
     ) -> Unknown:
         """Note keys that the schema does not have."""
-        keys = unknown_keys(fields, known, what, problems, say)
+        keys = unknown_keys(fields, known, what, problems, add_remark)
         for key in keys.others:
-            self.notes.add(key, name)
+            self.notes.add_field(key, name)
         return keys
 
     def _component(self, value: Value, what: str, trial: bool, problems: Problems) -> Value:
@@ -281,7 +288,7 @@ class Components:
         if scheme(text) or (named and not exists(file)):
             found = self.assets.find(text, COMPONENTS, value)
             if found is None:
-                raise not_here(
+                raise not_runnable_here(
                     value,
                     f"{what} uses the registered component `{text}`, which is not on this machine.",
                     "Name its file: `component: ./component.yml`.",
@@ -290,56 +297,59 @@ class Components:
         problems.files.setdefault(file)
         if file not in self.files:
             wrong = Problems()
-            self.files[file] = read_yaml(file, "component file", value, wrong.take), wrong
+            self.files[file] = read_yaml(file, "component file", value, wrong.add_error), wrong
         root, wrong = self.files[file]
-        problems.take_all(wrong)
+        problems.add_all(wrong)
         return root
 
-    def _declared(self, opened: Opened, given: Mapping[str, Value], problems: Problems) -> dict[str, Declared]:
-        component, say = opened.declares, self.notes.of(opened.name)
+    def _declared(self, opened: ResolvedJob, given: Mapping[str, Value], problems: Problems) -> dict[str, Declared]:
+        component, add_remark = opened.declares, self.notes.remarks_for(opened.name)
         if component is None:
-            return {name: read_declared(name, value, problems, typed=False, say=say) for name, value in given.items()}
+            return {
+                name: read_declared(name, value, problems, typed=False, add_remark=add_remark)
+                for name, value in given.items()
+            }
         where = f"The component of step `{opened.name}`"
         if id(component) not in self._declarations:
             wrong = Problems()
             read = {
-                name: read_declared(name, value, wrong, typed=True, say=say)
+                name: read_declared(name, value, wrong, typed=True, add_remark=add_remark)
                 for name, value in _entries(component, "inputs", where, problems).items()
             }
             # With the component itself: another one could come to have its id.
             self._declarations[id(component)] = component, read, wrong
         _, declared, wrong = self._declarations[id(component)]
-        problems.take_all(wrong)
+        problems.add_all(wrong)
         for name, value in given.items():
             if name not in declared:
-                say(f"{where} has no input `{name}`, which is not used. {did_you_mean(name, declared)}", value)
+                add_remark(f"{where} has no input `{name}`, which is not used. {did_you_mean(name, declared)}", value)
         return declared
 
     def _output_type(self, value: Value, key: str, step: str) -> str:
         type_ = value.get("type")
         if type_ is not None and str(type_.data) in LITERAL_TYPES:
             text = f"output `{key}` of step `{step}` is a value ({type_.data}), which steers a pipeline in Azure only"
-            self.notes.say(f"{text}: it is handed over as a file", type_, step)
+            self.notes.add_remark(f"{text}: it is handed over as a file", type_, step)
         return read_type(value, f"Output `{key}`", output=True, control=True) or "uri_folder"
 
-    def _outputs(self, opened: Opened, bound: Mapping[str, Value], problems: Problems) -> dict[str, str]:
+    def _outputs(self, opened: ResolvedJob, bound: Mapping[str, Value], problems: Problems) -> dict[str, str]:
         component, name = opened.declares, opened.name
         outputs: dict[str, str] = {}
         if component is not None:
             for key, value in _entries(component, "outputs", f"The component of step `{name}`", problems).items():
                 outputs[key] = "uri_folder"
-                with problems.kept():
+                with problems.collect_errors():
                     outputs[key] = self._output_type(value, key, name)
         for key, value in bound.items():
             if component is not None and key not in outputs:
                 text = f"The component of step `{name}` has no output `{key}`. {did_you_mean(key, outputs)}"
-                self.notes.say(text, value, name)
+                self.notes.add_remark(text, value, name)
             outputs.setdefault(key, "")
-            with problems.kept():
+            with problems.collect_errors():
                 outputs[key] = read_type(value, f"Output `{key}`", output=True) or outputs[key]
             path = value.get("path")
             if path is not None and not str(path.data).strip().startswith("${{parent."):
-                self.notes.add(f"outputs.{key}.path", name)
+                self.notes.add_field(f"outputs.{key}.path", name)
         return outputs
 
     def _variables(self, job: Value, component: Value | None, scope: Scope, problems: Problems) -> dict[str, str]:
@@ -349,18 +359,18 @@ class Components:
             if place is None:
                 continue
             for key, value in _entries(place, "environment_variables", f"Step `{name}`", problems).items():
-                with problems.kept():
-                    settled = scope.settle(value)
+                with problems.collect_errors():
+                    settled = scope.resolve_value(value)
                     if isinstance(settled.data, (dict, list)):
                         text = f"environment variable `{key}` of step `{name}` is no text: it is written as JSON"
-                        self.notes.say(text, value, name)
+                        self.notes.add_remark(text, value, name)
                         settled = Value(json.dumps(settled.plain(), default=str), settled.file, settled.line)
                     variables[key] = "" if settled.data is None else settled.text(f"Environment variable `{key}`")
                     keep_variables({key: variables[key]})
         return variables
 
 
-def _command(opened: Opened, chosen: Mapping[str, Value], problems: Problems) -> Value:
+def _command(opened: ResolvedJob, chosen: Mapping[str, Value], problems: Problems) -> Value:
     """The command's text, with the values of a trial among its inputs; an empty one where there is none to be had."""
     name, place = opened.name, opened.component if opened.component is not None else opened.job
     command = place.get("command")
@@ -371,7 +381,7 @@ def _command(opened: Opened, chosen: Mapping[str, Value], problems: Problems) ->
             problems.add(place, f"{opened.what} has neither a command nor a component.", remedy)
         return nothing
     if not isinstance(command.data, str) or not command.data.strip():
-        if command.data is not TOLD:
+        if command.data is not REPORTED:
             problems.add(command, f"The command of step `{name}` has to be a text.", "Write it after `command: >-`.")
         return nothing
     if len(command.data.encode()) > _LONGEST_COMMAND:
@@ -386,17 +396,17 @@ def _command(opened: Opened, chosen: Mapping[str, Value], problems: Problems) ->
         return "${{inputs." + path[1] + "}}" if path[0] == "search_space" and path[1:2] and path[1] in chosen else text
 
     try:
-        return Value(without_expressions(command.data, as_input), command.file, command.line)
+        return Value(replace_expressions(command.data, as_input), command.file, command.line)
     except Malformed:  # it is told with the step's name where inputs are looked at
         return command
 
 
-def _of_trial(opened: Opened, chosen: Mapping[str, Value]) -> dict[str, Declared]:
+def _trial_inputs(opened: ResolvedJob, chosen: Mapping[str, Value]) -> dict[str, Declared]:
     """Inputs that a trial without a component has of its search space."""
     return {name: Declared(value) for name, value in chosen.items()} if opened.declares is None else {}
 
 
-def _open(opened: Opened) -> frozenset[str]:
+def _unreadable_fields(opened: ResolvedJob) -> frozenset[str]:
     """Of which entries nobody knows what is in them."""
     places = [opened.job, *([opened.component] if opened.component is not None else [])]
     if opened.broken:

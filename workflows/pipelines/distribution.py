@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..errors import UserError
 from .literals import unknown_keys
 from .notes import Notes
-from .problems import Problems, Told
+from .problems import AlreadyReported, Problems
 from .yaml_file import Value, did_you_mean, refuse
 
 _TYPES = ("pytorch", "mpi", "tensorflow")
@@ -49,7 +49,7 @@ def read_layout(
     name: str,
     notes: Notes,
     problems: Problems,
-    settle: Callable[[Value], Value],
+    resolve_value: Callable[[Value], Value],
 ) -> Layout:
     """Read the two fields of a step, as far as they are of the schema's shape and of a kind that there is here.
 
@@ -60,17 +60,17 @@ def read_layout(
         name: Its name.
         notes: Takes fields that are not acted on, and what Azure's own check takes although it is nothing.
         problems: Takes what is wrong.
-        settle: Puts the pipeline's input in the place of ``${{parent.inputs.x}}``.
+        resolve_value: Puts the pipeline's input in the place of ``${{parent.inputs.x}}``.
     """
 
     def count(place: Value | None, *keys: str) -> int | None:
         key = next((one for one in keys if place is not None and place.get(one) is not None), "")
         value = place.get(key) if place is not None and key else None
         if value is not None:
-            with problems.kept():
-                settled = settle(value)
+            with problems.collect_errors():
+                settled = resolve_value(value)
                 if isinstance(settled.data, int) and settled.data < 1 and key != "parameter_server_count":
-                    notes.say(f"`{key}` of {what.lower()} is {settled.data}: it is taken as 1", value, name)
+                    notes.add_remark(f"`{key}` of {what.lower()} is {settled.data}: it is taken as 1", value, name)
                     return 1
                 return _count(settled, key, what)
         return None
@@ -78,24 +78,28 @@ def read_layout(
     instances, shm_size, type_, processes = 1, "", "", 1
     if resources is not None:
         whose = f"`resources` of {what.lower()}"
-        resources = unknown_keys(problems.mapping(resources, whose), _RESOURCES, whose, problems).mended(resources)
+        resources = unknown_keys(problems.mapping(resources, whose), _RESOURCES, whose, problems).with_corrected_keys(
+            resources
+        )
         instances = count(resources, "instance_count") or 1
         shm = resources.get("shm_size")
         if shm is not None:
-            with problems.kept():
-                shm_size = _shm_size(shm, name, notes, settle)
+            with problems.collect_errors():
+                shm_size = _shm_size(shm, name, notes, resolve_value)
         for key in ("docker_args", "properties"):
             if resources.get(key) is not None:
-                notes.add(f"resources.{key}", name)
+                notes.add_field(f"resources.{key}", name)
     if distribution is not None:
         whose = f"`distribution` of {what.lower()}"
-        distribution = unknown_keys(problems.mapping(distribution, whose), _KEYS, whose, problems).mended(distribution)
+        distribution = unknown_keys(problems.mapping(distribution, whose), _KEYS, whose, problems).with_corrected_keys(
+            distribution
+        )
         named = distribution.get("type")
         if named is None and distribution.is_mapping:
             problems.add(distribution, f"The distribution of {what.lower()} has no type.", "Add `type: pytorch`.")
         type_ = problems.text(named, "`type`").lower()
         if named is not None and type_ == "ray":
-            notes.say(f"{what} is distributed by `ray`: its command is run once, without a cluster", named, name)
+            notes.add_remark(f"{what} is distributed by `ray`: its command is run once, without a cluster", named, name)
             return Layout("", 1, 1, shm_size)
         if named is not None and type_ and type_ not in _TYPES:
             problem = f"{what} is distributed by `{named.data}`, which cannot run here."
@@ -104,19 +108,19 @@ def read_layout(
             workers = count(distribution, "worker_count") or instances
             processes = max(1, -(-workers // instances))
             if count(distribution, "parameter_server_count"):
-                notes.add("distribution.parameter_server_count", name)
+                notes.add_field("distribution.parameter_server_count", name)
         else:
             processes = count(distribution, "process_count_per_instance", "process_count_per_node") or 1
     return Layout(type_, processes, instances, shm_size)
 
 
-def _shm_size(shm: Value, name: str, notes: Notes, settle: Callable[[Value], Value]) -> str:
+def _shm_size(shm: Value, name: str, notes: Notes, resolve_value: Callable[[Value], Value]) -> str:
     try:
-        return memory_size(settle(shm), "`shm_size`")
+        return memory_size(resolve_value(shm), "`shm_size`")
     except UserError as error:
-        if isinstance(error, Told) or not isinstance(shm.data, str):
+        if isinstance(error, AlreadyReported) or not isinstance(shm.data, str):
             raise
-        notes.say(f"{error.problem.rstrip('.')}: the default is taken", shm, name)
+        notes.add_remark(f"{error.problem.rstrip('.')}: the default is taken", shm, name)
         return ""
 
 

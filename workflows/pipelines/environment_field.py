@@ -58,7 +58,7 @@ def _definition(value: Value, what: str, problems: Problems) -> EnvironmentRefer
             f"The environment of {what} is a conda file's content.",
             "Put it under `conda_file:`, and name an `image:`.",
         )
-    value = unknown_keys(keys, _KEYS, f"The environment of {what}", problems).mended(value)
+    value = unknown_keys(keys, _KEYS, f"The environment of {what}", problems).with_corrected_keys(value)
     # In files of the preview the image stands under `docker`.
     docker = value.get("docker") or value
     image = docker.get("image")
@@ -73,10 +73,10 @@ def _definition(value: Value, what: str, problems: Problems) -> EnvironmentRefer
         keep_conda_variables(conda.plain())
     folder, dockerfile, conda_file = None, None, None
     if build is not None:
-        with problems.kept(build):
+        with problems.collect_errors(build):
             folder, dockerfile = _build(build, what)
     if conda is not None and not conda.is_mapping:
-        with problems.kept(conda):
+        with problems.collect_errors(conda):
             conda_file = _file(conda, f"The conda file of {what}")
     version = value.get("version")
     return EnvironmentReference(

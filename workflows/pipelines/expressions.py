@@ -19,7 +19,7 @@ _SEGMENT = re.compile(r"""\s*(?:(?:\.\s*)?([A-Za-z0-9_-]+)|\[\s*(?:'([^']*)'|"([
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Match:
     """A ``${{ … }}`` in a text, with whatever is in it.
 
     Attributes:
@@ -37,18 +37,18 @@ class _Found:
         return self.text[3:-2]
 
 
-def _found(text: str) -> Iterator[_Found]:
+def _find_expressions(text: str) -> Iterator[_Match]:
     """Every ``${{`` up to the next ``}}``, one behind the other."""
     end = 0
     while (start := text.find("${{", end)) != -1 and (close := text.find("}}", start + 3)) != -1:
         end = close + 2
-        yield _Found(start, end, text[start:end])
+        yield _Match(start, end, text[start:end])
 
 
-def without_expressions(text: str, stand_in: Callable[[str], str]) -> str:
+def replace_expressions(text: str, stand_in: Callable[[str], str]) -> str:
     """A text with something else in the place of each ``${{ … }}``, which is given as it is written."""
     done, at = list[str](), 0
-    for found in _found(text):
+    for found in _find_expressions(text):
         done += [text[at : found.start], stand_in(found.text)]
         at = found.end
     return "".join([*done, text[at:]])
@@ -73,7 +73,7 @@ class Expression:
     optional: bool = False
 
 
-def with_run(text: str, name: str, started: str) -> str:
+def fill_in_run(text: str, name: str, started: str) -> str:
     """A literal as it is in one run: what a schedule may give, ``${{name}}`` and when it was started, put in.
 
     Source: https://learn.microsoft.com/azure/machine-learning/how-to-schedule-pipeline-job, "Expressions supported
@@ -85,7 +85,7 @@ def with_run(text: str, name: str, started: str) -> str:
         started: When it was started, for ``${{creation_context.trigger_time}}``.
     """
     stands = {("name",): name, ("creation_context", "trigger_time"): started}
-    return without_expressions(text, lambda one: stands.get(tuple(one[3:-2].strip().split(".")), one))
+    return replace_expressions(text, lambda one: stands.get(tuple(one[3:-2].strip().split(".")), one))
 
 
 def has_expression(text: str) -> bool:
@@ -93,7 +93,7 @@ def has_expression(text: str) -> bool:
     return "${{" in text
 
 
-def whole(text: str) -> Expression | None:
+def parse_expression(text: str) -> Expression | None:
     """The expression that a value consists of; None for a text without one.
 
     Raises:
@@ -102,7 +102,7 @@ def whole(text: str) -> Expression | None:
     if not has_expression(text):
         return None
     text = text.strip()
-    found = next(_found(text), None)
+    found = next(_find_expressions(text), None)
     if found is None or found.text != text or "${{" in found.inner:
         raise Malformed(f"`{shorten(text)}` mixes an expression with other text, or does not end in `}}}}`")
     return Expression(found.text, _path(found.text))
@@ -116,7 +116,7 @@ def expressions(command: str) -> list[Expression]:
     """
     found: list[Expression] = []
     for part, optional in _parts(command):
-        found += [Expression(one.text, _path(one.text), optional) for one in _found(part)]
+        found += [Expression(one.text, _path(one.text), optional) for one in _find_expressions(part)]
     return found
 
 
@@ -154,13 +154,13 @@ def substitute(command: str, value_of: Callable[[str], str | None]) -> str:
     """
     done: list[str] = []
     for part, optional in _parts(command):
-        names = [".".join(_path(one.text)) for one in _found(part)]
+        names = [".".join(_path(one.text)) for one in _find_expressions(part)]
         missing = [name for name in names if value_of(name) is None]
         if missing and optional:
             continue
         if missing:
             raise Malformed(f"`{missing[0]}` has no value")
-        done.append(without_expressions(part, lambda text: value_of(".".join(_path(text))) or ""))
+        done.append(replace_expressions(part, lambda text: value_of(".".join(_path(text))) or ""))
     return "".join(done)
 
 
@@ -187,13 +187,13 @@ def _parts(command: str) -> Iterator[tuple[str, bool]]:
     while True:
         start = command.find("$[[", at)
         if start < 0:
-            _balanced(command[at:])
+            _check_closed(command[at:])
             yield command[at:], False
             return
-        _balanced(command[at:start])
+        _check_closed(command[at:start])
         yield command[at:start], False
         end = _end_of_optional(command, start + 3)
-        _balanced(command[start + 3 : end])
+        _check_closed(command[start + 3 : end])
         yield command[start + 3 : end], True
         at = end + 2
 
@@ -216,7 +216,7 @@ def _end_of_optional(command: str, start: int) -> int:
         at = close + 2
 
 
-def _balanced(part: str) -> None:
-    if part.count("${{") != sum(1 for _ in _found(part)):
+def _check_closed(part: str) -> None:
+    if part.count("${{") != sum(1 for _ in _find_expressions(part)):
         start = part.rfind("${{")
         raise Malformed(f"`{' '.join(part[start : start + 30].split())}` has no `}}}}`, or holds another `${{{{`")

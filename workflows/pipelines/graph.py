@@ -34,7 +34,7 @@ def find_cycle(after: Mapping[str, Sequence[str]]) -> list[str]:
     return []
 
 
-def in_order(after: Mapping[str, Sequence[str]]) -> list[str]:
+def sort_by_dependency(after: Mapping[str, Sequence[str]]) -> list[str]:
     """Each step after those that it needs; the file's order among equals.
 
     Args:

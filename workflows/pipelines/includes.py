@@ -30,10 +30,10 @@ def read_includes(
     """
     found: dict[str, Path] = {}
     beside = list[Value]()
-    with problems.kept():
+    with problems.collect_errors():
         beside = _beside(component)
     for entry in [*_listed(value, what, problems), *beside]:
-        with problems.kept():
+        with problems.collect_errors():
             path = _path(entry, what)
             _check_name(entry, path, found, code, what)
             found[path.name] = path

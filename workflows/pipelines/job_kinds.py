@@ -39,7 +39,7 @@ _ELSEWHERE: Mapping[str, str] = {
 }
 
 
-class NotHere(UserError):
+class NotRunnableHere(UserError):
     """A step cannot run on this machine. It is left out, and the others run."""
 
 
@@ -52,16 +52,16 @@ def kind_of_job(job: Value, component: Value | None, what: str) -> str:
         what: The job in a message.
 
     Raises:
-        NotHere: It runs in Azure only.
+        NotRunnableHere: It runs in Azure only.
         UserError: It is of a kind that does not exist.
     """
     place, named, whose = job, job.get("type"), what
-    kind = _told(job) if named is None else ""
+    kind = _kind_from_keys(job) if named is None else ""
     # What a component is counts more than what the job that uses it says.
     if component is not None and component.get("type") is not None:
         place, named, whose = component, component.get("type"), f"The component of {what[0].lower()}{what[1:]}"
     elif component is not None and not kind:
-        kind = _told(component)
+        kind = _kind_from_keys(component)
     if named is not None:
         text = named.text(f"The type of {whose[0].lower()}{whose[1:]}")
         type_ = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text).lower()
@@ -70,14 +70,14 @@ def kind_of_job(job: Value, component: Value | None, what: str) -> str:
             # The trial of a sweep is a command.
             kind = SWEEP if place is component and _is_sweep(job) else own
         elif type_ in _ELSEWHERE:
-            raise _elsewhere(named, whose, text, _ELSEWHERE[type_])
+            raise _azure_only(named, whose, text, _ELSEWHERE[type_])
         else:
             known = (*dict.fromkeys(_SPELLINGS.values()), *_ELSEWHERE)
             raise refuse(named, f"{whose} is of type `{text}`, which is none.", did_you_mean(type_, known))
     return kind or COMMAND
 
 
-def _told(value: Value) -> str:
+def _kind_from_keys(value: Value) -> str:
     """The kind of what has no ``type``, by its keys."""
     has = value.data if value.is_mapping else {}
     if "trial" in has:
@@ -92,11 +92,11 @@ def _is_sweep(job: Value) -> bool:
     return "trial" in job.data or (named is not None and _SPELLINGS.get(str(named.data).lower()) == SWEEP)
 
 
-def _elsewhere(place: Value, what: str, type_: str, remedy: str) -> NotHere:
-    return not_here(place, f"{what} is of type `{type_}`, which cannot run on this machine.", remedy)
+def _azure_only(place: Value, what: str, type_: str, remedy: str) -> NotRunnableHere:
+    return not_runnable_here(place, f"{what} is of type `{type_}`, which cannot run on this machine.", remedy)
 
 
-def not_here(place: Value, problem: str, remedy: str) -> NotHere:
+def not_runnable_here(place: Value, problem: str, remedy: str) -> NotRunnableHere:
     """An error for a step that cannot run on this machine, at the place that says so."""
     error = refuse(place, problem, remedy)
-    return NotHere(error.problem, error.remedy, file=error.file, line=error.line)
+    return NotRunnableHere(error.problem, error.remedy, file=error.file, line=error.line)

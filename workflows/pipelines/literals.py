@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..errors import UserError
 from .definition import FILE_TYPES, FOLDER_TYPES, LITERAL_TYPES
-from .notes import Say
+from .notes import AddRemark
 from .problems import Problems
 from .yaml_file import Value, close_matches, did_you_mean, kind, listed, refuse
 
@@ -79,7 +79,9 @@ def read_type(value: Value, what: str, *, output: bool = False, control: bool = 
     return name
 
 
-def read_declared(name: str, value: Value, problems: Problems, *, typed: bool, say: Say | None = None) -> Declared:
+def read_declared(
+    name: str, value: Value, problems: Problems, *, typed: bool, add_remark: AddRemark | None = None
+) -> Declared:
     """What an entry of ``inputs`` declares; ``broken`` where it is not of the schema's shape.
 
     Args:
@@ -87,26 +89,26 @@ def read_declared(name: str, value: Value, problems: Problems, *, typed: bool, s
         value: The entry; outside of components it may be a value alone.
         problems: Takes what is wrong with it.
         typed: Whether it has to name a type, as in a component.
-        say: Takes remarks, as in :func:`literal_text`.
+        add_remark: Takes remarks, as in :func:`literal_text`.
     """
     if not typed and not value.is_mapping:
         return Declared(value)
     before = len(problems)
     what = f"Input `{name}`"
-    value = unknown_keys(problems.mapping(value, what), _KEYS, what, problems).mended(value)
+    value = unknown_keys(problems.mapping(value, what), _KEYS, what, problems).with_corrected_keys(value)
     type_ = ""
-    with problems.kept():
+    with problems.collect_errors():
         type_ = read_type(value, what)
     if value.get("type") is None and typed and value.is_mapping:
         problems.add(
             value, f"{what} has no type.", f"Give it a `type`, one of {listed((*LITERAL_TYPES, *DATA_TYPES))}."
         )
     optional, least, most = False, None, None
-    with problems.kept():
-        optional = _truth(value.get("optional"), f"`optional` of {what.lower()}")
-    with problems.kept():
+    with problems.collect_errors():
+        optional = _parse_boolean(value.get("optional"), f"`optional` of {what.lower()}")
+    with problems.collect_errors():
         least = _bound(value.get("min"), f"`min` of {what.lower()}")
-    with problems.kept():
+    with problems.collect_errors():
         most = _bound(value.get("max"), f"`max` of {what.lower()}")
     enum = value.get("enum")
     if enum is not None and not isinstance(enum.data, list):
@@ -115,8 +117,8 @@ def read_declared(name: str, value: Value, problems: Problems, *, typed: bool, s
     texts = tuple(str(item.data) for item in enum.data) if enum is not None else ()
     declared = Declared(value, type_, optional, value.get("default"), least, most, texts)
     if declared.default is not None and type_ in LITERAL_TYPES:
-        with problems.kept():
-            literal_text(declared.default, declared, f"The default of input `{name}`", say)
+        with problems.collect_errors():
+            literal_text(declared.default, declared, f"The default of input `{name}`", add_remark)
     return replace(declared, broken=True) if len(problems) > before else declared
 
 
@@ -127,36 +129,36 @@ def literal_type(data: Any) -> str:
     return "integer" if isinstance(data, int) else "number" if isinstance(data, float) else "string"
 
 
-def literal_text(value: Value, declared: Declared, what: str, say: Say | None = None) -> str:
+def literal_text(value: Value, declared: Declared, what: str, add_remark: AddRemark | None = None) -> str:
     """A literal as Azure puts it into the command: ``True``, ``0.1``, ``5``, any text as it is.
 
     Args:
         value: The literal.
         declared: Type and bounds.
         what: The input's name in a message.
-        say: Takes a remark of what a file has that the declaration does not permit; Azure's own check takes it, and
-            so the script is handed it as it is. What has been typed is refused all the same.
+        add_remark: Gets a remark if a value of a file is not permitted. Azure's own check accepts such a value, so the
+            script gets it unchanged. A typed value that is not permitted is always an error.
 
     Raises:
         UserError: It is not of the type, or not permitted; with the line.
     """
     data = value.data
     if isinstance(data, (dict, list)) or data is None:
-        raise _wrong(value, what, declared.type)
+        raise _type_error(value, what, declared.type)
     try:
-        return _permitted(value, declared, what)
+        return _check_permitted(value, declared, what)
     except UserError as error:
-        if say is None or value.file is None:
+        if add_remark is None or value.file is None:
             raise
-        say(f"{error.problem.rstrip('.')}: it is handed over as it is", value)
+        add_remark(f"{error.problem.rstrip('.')}: it is handed over as it is", value)
         return str(data)
 
 
-def _permitted(value: Value, declared: Declared, what: str) -> str:
+def _check_permitted(value: Value, declared: Declared, what: str) -> str:
     text = str(value.data)
     if declared.type == "boolean":
         if text.lower() not in ("true", "false"):
-            raise _wrong(value, what, declared.type)
+            raise _type_error(value, what, declared.type)
         text = text.capitalize()
     elif declared.type in ("integer", "number"):
         text = _number(value, declared, what)
@@ -173,7 +175,7 @@ def _number(value: Value, declared: Declared, what: str) -> str:
         if declared.type == "integer" and not number.is_integer():
             raise ValueError
     except (ValueError, TypeError, OverflowError) as error:
-        raise _wrong(value, what, declared.type) from error
+        raise _type_error(value, what, declared.type) from error
     if declared.min is not None and number < declared.min:
         raise refuse(
             value, f"{what} is {value.data}, less than {declared.min:g}.", f"Give it at least {declared.min:g}."
@@ -188,14 +190,14 @@ def _number(value: Value, declared: Declared, what: str) -> str:
     return str(value.data)
 
 
-def _wrong(value: Value, what: str, type_: str) -> Exception:
+def _type_error(value: Value, what: str, type_: str) -> Exception:
     article = "an" if type_[:1] in "aeiou" else "a"
     given = kind(value) if isinstance(value.data, (dict, list)) or value.data is None else f"`{value.data}`"
     remedy = "Write true or false." if type_ == "boolean" else f"Give it {article} {type_}."
     return refuse(value, f"{what} has to be {article} {type_}, not {given}.", remedy)
 
 
-def _truth(value: Value | None, what: str) -> bool:
+def _parse_boolean(value: Value | None, what: str) -> bool:
     if value is None:
         return False
     text = str(value.data).lower()
@@ -213,10 +215,10 @@ def _bound(value: Value | None, what: str) -> float | None:
         raise refuse(value, f"{what} has to be a number, not `{value.data}`.", "Correct that line.") from error
 
 
-def read_truth(settings: Value | None, key: str, default: bool) -> bool:
+def read_boolean(settings: Value | None, key: str, default: bool) -> bool:
     """A true-or-false entry of a mapping that need not be there."""
     value = settings.get(key) if settings is not None else None
-    return default if value is None else _truth(value, f"`{key}`")
+    return default if value is None else _parse_boolean(value, f"`{key}`")
 
 
 class Unknown(NamedTuple):
@@ -230,13 +232,17 @@ class Unknown(NamedTuple):
     others: list[str]
     meant: dict[str, Value]
 
-    def mended(self, value: Value) -> Value:
+    def with_corrected_keys(self, value: Value) -> Value:
         """The mapping as if nothing in it were misspelt, which is how it is read on."""
         return Value({**self.meant, **value.data}, value.file, value.line, value.column) if self.meant else value
 
 
 def unknown_keys(
-    mapping: Mapping[str, Value], known: tuple[str, ...], what: str, problems: Problems, say: Say | None = None
+    mapping: Mapping[str, Value],
+    known: tuple[str, ...],
+    what: str,
+    problems: Problems,
+    add_remark: AddRemark | None = None,
 ) -> Unknown:
     """Keys that the schema does not have.
 
@@ -245,7 +251,7 @@ def unknown_keys(
         known: The keys of the schema.
         what: The mapping in a message.
         problems: Takes each key that looks like a misspelt one.
-        say: Takes a remark of it instead, where Azure's own check takes such a key.
+        add_remark: Takes a remark of it instead, where Azure's own check takes such a key.
     """
     others, meant = list[str](), dict[str, Value]()
     for key, value in mapping.items():
@@ -254,11 +260,11 @@ def unknown_keys(
         # A file with hundreds of keys of its own has not misspelt them.
         close = close_matches(key, known, 0.75) if len(others) < _MOST_OTHERS else []
         if close and close[0] not in mapping:
-            if say is None:
+            if add_remark is None:
                 meant[close[0]] = value
                 problems.add(value, f"{what} has a key `{key}`, which is none.", f"Did you mean `{close[0]}`?")
             else:
-                say(f"{what} has a key `{key}`, which is none (did you mean `{close[0]}`?)", value)
+                add_remark(f"{what} has a key `{key}`, which is none (did you mean `{close[0]}`?)", value)
             continue
         others.append(key)
     return Unknown(others, meant)

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from ..errors import UserError
 from ..paths import exists
 from .definition import FILE_TYPES
-from .job_kinds import not_here
-from .notes import Say
+from .job_kinds import not_runnable_here
+from .notes import AddRemark
 from .yaml_file import Value, listed, refuse
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
@@ -20,7 +20,7 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
 _CLOUD = ("azureml", "wasb", "wasbs", "abfs", "abfss", "adl", "s3", "s3a", "gs", "hdfs", "dbfs")
 
 
-class Elsewhere(UserError):
+class NotLocal(UserError):
     """Data that is not on this machine, and that ``--input`` can replace by local data.
 
     Attributes:
@@ -59,7 +59,7 @@ def _absolute(folder: Path, text: str) -> Path:
 
 
 def data_path(
-    value: Value, text: str, type_: str, what: str, option: str, say: Say | None = None
+    value: Value, text: str, type_: str, what: str, option: str, add_remark: AddRemark | None = None
 ) -> tuple[Path | None, str | None]:
     """Where an input's data lies: a local path, or an address to fetch it from.
 
@@ -69,10 +69,10 @@ def data_path(
         type_: The input's type.
         what: The input in a message.
         option: What to give to ``--input`` in its place, without the path.
-        say: Takes a remark where a file has a folder for a file or the reverse, which Azure's own check takes.
+        add_remark: Takes a remark where a file has a folder for a file or the reverse, which Azure's own check takes.
 
     Raises:
-        Elsewhere: It lies in the cloud.
+        NotLocal: It lies in the cloud.
         UserError: It is not there; or is typed, and a folder where a file is wanted or the reverse.
     """
     found = scheme(text)
@@ -97,10 +97,10 @@ def data_path(
         wrong, remedy = "folder", "Name a file, or make it a `uri_folder`."
     if type_ == "uri_folder" and not path.is_dir():
         wrong, remedy = "file", "Name its folder, or make it a `uri_file`."
-    if wrong and (say is None or value.file is None):
+    if wrong and (add_remark is None or value.file is None):
         raise refuse(value, f"{what} is a {type_}, but {path} is a {wrong}.", remedy)
-    if wrong and say is not None:
-        say(f"{what} is a {type_}, but {path} is a {wrong}", value)
+    if wrong and add_remark is not None:
+        add_remark(f"{what} is a {type_}, but {path} is a {wrong}", value)
     return path, None
 
 
@@ -115,12 +115,12 @@ def _elsewhere(value: Value, problem: str, option: str) -> UserError:
     error = refuse(value, problem, f"Give a local one: `--input {option}=PATH`.")
     if value.file is None:
         return error  # typed just now: nothing else is to be replaced with it
-    found = Elsewhere(error.problem, error.remedy, file=error.file, line=error.line)
+    found = NotLocal(error.problem, error.remedy, file=error.file, line=error.line)
     found.option = option
     return found
 
 
-def all_elsewhere(found: Sequence[Elsewhere]) -> Elsewhere:
+def combine_not_local(found: Sequence[NotLocal]) -> NotLocal:
     """One error for all: at the place of the first, with everything that has to be typed."""
     by_option = {error.option: error for error in reversed(found)}
     options = list(dict.fromkeys(error.option for error in found))
@@ -135,24 +135,26 @@ def all_elsewhere(found: Sequence[Elsewhere]) -> Elsewhere:
     if skips:
         words = " ".join(dict.fromkeys(f"--skip {error.skip}" for error in skips))
         remedy = f"Give local ones: `{typed}`, or leave out what takes them: `{words}`."
-    return Elsewhere(problem, remedy, file=first.file, line=first.line)
+    return NotLocal(problem, remedy, file=first.file, line=first.line)
 
 
 def code_path(value: Value, what: str) -> Path:
     """A step's source folder or file.
 
     Raises:
-        NotHere: It is not on this machine.
+        NotRunnableHere: It is not on this machine.
         UserError: It should be, and is not there.
     """
     inner = value.get("local_path") or value.get("path")  # as in files of the preview
     text = (inner or value).text(f"`code` of {what}")
     found = scheme(text)
     if found.startswith("git+") or text.rstrip("/").endswith(".git"):
-        raise not_here(value, f"The code of {what} lies in a Git repository: {text}.", "Clone it and name the folder.")
+        raise not_runnable_here(
+            value, f"The code of {what} lies in a Git repository: {text}.", "Clone it and name the folder."
+        )
     if found:
         remedy = "Name a local folder: `code: ./src`."
-        raise not_here(value, f"The code of {what} is not on this machine: {text}.", remedy)
+        raise not_runnable_here(value, f"The code of {what} is not on this machine: {text}.", remedy)
     path = local_path(value, text)
     if not exists(path):
         raise refuse(value, f"The code of {what} should be in {path}, which is not there.", "Correct `code`.")

@@ -1,4 +1,4 @@
-"""What is done differently here than in Azure, for the person who runs it."""
+"""Notes for the user about what works differently here than in Azure."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from dataclasses import dataclass, field
 from ..paths import shown
 from .yaml_file import Value
 
-#: Takes one remark, and the place that it is about.
-Say = Callable[[str, Value], None]
+#: Adds a remark about a place.
+AddRemark = Callable[[str, Value], None]
 
 
 @dataclass
 class Notes:
-    """Fields that are not acted on, each once with the steps that have it; and whole remarks.
+    """Fields that are ignored, each with the steps that have it, and other remarks.
 
     Attributes:
         fields: Steps by field.
-        remarks: Each with the step or nested pipeline that it concerns, empty for the whole.
+        remarks: Pairs of a step or nested pipeline (empty for the whole pipeline) and a remark about it.
     """
 
     fields: dict[str, list[str]] = field(default_factory=dict)
     remarks: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, name: str, step: str = "") -> None:
-        """Note a field that is not acted on."""
+    def add_field(self, name: str, step: str = "") -> None:
+        """Note a field that is ignored."""
         steps = self.fields.setdefault(name, [])
         if step not in steps:
             steps.append(step)
 
-    def say(self, text: str, place: Value | None = None, step: str = "") -> None:
-        """Note anything else; a place in a file is told behind it."""
+    def add_remark(self, text: str, place: Value | None = None, step: str = "") -> None:
+        """Note anything else; the place in a file is appended."""
         if place is not None and place.file is not None:
             text = f"{text} ({shown(place.file)}:{place.line})"
         if (step, text) not in self.remarks:
             self.remarks.append((step, text))
 
-    def of(self, step: str) -> Say:
-        """Notes remarks of one step."""
-        return lambda text, place: self.say(text, place, step)
+    def remarks_for(self, step: str) -> AddRemark:
+        """A function that notes remarks about one step."""
+        return lambda text, place: self.add_remark(text, place, step)
 
     def lines(self, steps: Collection[str] | None = None) -> tuple[str, ...]:
-        """One line each.
+        """The notes, one line each.
 
         Args:
-            steps: The steps that count; None for all.
+            steps: Only include notes about these steps; None for all.
         """
 
         def counts(step: str) -> bool:

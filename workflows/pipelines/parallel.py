@@ -15,8 +15,8 @@ from ..errors import UserError
 from ..paths import exists
 from .commands import PARALLEL_DRIVER
 from .definition import Step
-from .expressions import Malformed, whole
-from .job_kinds import not_here
+from .expressions import Malformed, parse_expression
+from .job_kinds import not_runnable_here
 from .literals import unknown_keys
 from .local_paths import code_path
 from .problems import Problems
@@ -38,7 +38,7 @@ _TASK = (
 )
 _FUNCTIONS = ("run_function", "function")
 #: In the place of a command that cannot be made, for a reason that has been told.
-TOLD: Any = object()
+REPORTED: Any = object()
 _DRIVER = f'"${PARALLEL_DRIVER}"'
 #: Fields that are numbers, and the driver's options for them.
 _NUMBERS: Mapping[str, str] = {
@@ -51,21 +51,21 @@ _OPEN = ("mini_batch_error_threshold", "error_threshold")
 _RETRIES: Mapping[str, str] = {"max_retries": "--max-retries", "timeout": "--timeout"}
 
 
-def as_command(
+def convert_to_command(
     job: Value,
     component: Value | None,
     what: str,
-    settle: Callable[[Value], Value],
+    resolve_value: Callable[[Value], Value],
     note: Callable[[str], None],
     problems: Problems,
 ) -> tuple[Value, Value | None]:
-    """A parallel job and its component, with a command in the place of the task; :data:`TOLD` where it has none.
+    """A parallel job and its component, with a command in the place of the task; :data:`REPORTED` where it has none.
 
     Args:
         job: The job.
         component: Its component; None where it has none.
         what: The step at the beginning of a message.
-        settle: Puts the pipeline's input in the place of ``${{parent.inputs.x}}``.
+        resolve_value: Puts the pipeline's input in the place of ``${{parent.inputs.x}}``.
         note: Takes the name of a field that is not acted on.
         problems: Takes what is not of the schema's shape, or cannot run here.
     """
@@ -74,8 +74,8 @@ def as_command(
     def first(key: str) -> Value | None:
         value = next((found for found in (place.get(key) for place in places) if found is not None), None)
         if value is not None:
-            with problems.kept():
-                return settle(value)
+            with problems.collect_errors():
+                return resolve_value(value)
         return None
 
     before, given = len(problems), any(place.get("task") is not None for place in places)
@@ -87,25 +87,27 @@ def as_command(
     if task is None or not is_task:
         task = Value({}, places[-1].file, places[-1].line)
     keys = unknown_keys(fields, _TASK, f"The task of {what.lower()}", problems)
-    task = keys.mended(task)
+    task = keys.with_corrected_keys(task)
     for key in keys.others:
         note(f"task.{key}")
     named = task.get("type")
     if named is not None and str(named.data).lower() == "model":
-        raise not_here(named, f"The task of {what.lower()} is of type `model`, which Azure itself serves.", _ITSELF)
+        raise not_runnable_here(
+            named, f"The task of {what.lower()} is of type `model`, which Azure itself serves.", _ITSELF
+        )
     if named is not None and str(named.data).lower() not in _FUNCTIONS:
         problem = f"The task of {what.lower()} is of type `{named.data}`, which cannot run on this machine."
         problems.add(named, problem, "Write `type: run_function`.")
     script = Value("", task.file, task.line)
     if task.get("entry_script") is not None:
-        with problems.kept():
+        with problems.collect_errors():
             script = _script(task, what)
     elif is_task:
         problems.add(task, f"The task of {what.lower()} has no `entry_script`.", "Name the script that has run().")
     words = ["exec", "python", _DRIVER, "--entry-script", shlex.quote(script.text("`entry_script`"))]
-    with problems.kept():
+    with problems.collect_errors():
         words += _input(first("input_data"), places, what)
-    words += _settings(first, settle, what, problems)
+    words += _settings(first, resolve_value, what, problems)
     words += _rows(task, places, problems)
     model = job.get(MODEL_INPUT)
     words += ["--model", str(model.data)] if model is not None else []
@@ -114,7 +116,7 @@ def as_command(
     arguments = problems.text(task.get("program_arguments"), "`program_arguments`")
     if arguments:
         words += ["--", re.sub(r"\\?\n", " ", arguments).strip()]
-    command = Value(TOLD if len(problems) > before else " ".join(words), script.file, script.line)
+    command = Value(REPORTED if len(problems) > before else " ".join(words), script.file, script.line)
     made = {"command": command, **{key: task.data[key] for key in ("code", "environment") if task.get(key) is not None}}
     changed = [_without(place, note) for place in places]
     changed[-1] = Value({**changed[-1].data, **made}, places[-1].file, places[-1].line)
@@ -126,7 +128,7 @@ def is_parallel(step: Step) -> bool:
     return _DRIVER in step.command
 
 
-def with_only(step: Step, number: int) -> Step:
+def with_mini_batch(step: Step, number: int) -> Step:
     """A parallel step that runs one mini-batch, counted from 0."""
     return replace(step, command=step.command.replace(_DRIVER, f"{_DRIVER} --only {number}", 1))
 
@@ -152,7 +154,7 @@ def with_one_mini_batch(steps: tuple[Step, ...], number: int, wanted: tuple[str,
         )
     if len(named) > 1:
         raise UserError(f"Several steps have mini-batches: {', '.join(named)}.", f"Name one: --step {named[0]}")
-    return tuple(with_only(step, number) if step.name == named[0] else step for step in steps)
+    return tuple(with_mini_batch(step, number) if step.name == named[0] else step for step in steps)
 
 
 def _script(task: Value, what: str) -> Value:
@@ -174,7 +176,7 @@ def _input(named: Value | None, places: list[Value], what: str) -> list[str]:
         raise refuse(places[-1], f"{what} has no `input_data`.", "Name an input: `input_data: ${{inputs.NAME}}`.")
     text = named.text("`input_data`").strip()
     try:
-        expression = whole(text)
+        expression = parse_expression(text)
     except Malformed as error:
         raise refuse(named, f"`input_data` of {what.lower()}: {error}.", "Write `${{inputs.NAME}}`.") from error
     path = expression.path if expression is not None else ()
@@ -198,7 +200,7 @@ def _input(named: Value | None, places: list[Value], what: str) -> list[str]:
 
 
 def _settings(
-    first: Callable[[str], Value | None], settle: Callable[[Value], Value], what: str, problems: Problems
+    first: Callable[[str], Value | None], resolve_value: Callable[[Value], Value], what: str, problems: Problems
 ) -> list[str]:
     words = []
     size, keys, level, retries = (
@@ -215,8 +217,8 @@ def _settings(
         entries = problems.mapping(retries, f"`retry_settings` of {what.lower()}")
         settled = {}
         for key, value in entries.items():
-            with problems.kept():
-                settled[key] = settle(value)
+            with problems.collect_errors():
+                settled[key] = resolve_value(value)
         words += _numbers(settled.get, _RETRIES, what, problems)
     if level is not None:
         words += ["--logging-level", shlex.quote(problems.text(level, f"`logging_level` of {what.lower()}"))]

@@ -24,7 +24,7 @@ _MOST_COUNTED, _MOST_BYTES = 100_000, 256 << 20
 
 
 @dataclass(frozen=True)
-class _Cut:
+class _ParallelData:
     """How a step's data is cut.
 
     Attributes:
@@ -35,17 +35,17 @@ class _Cut:
     data: Input
     options: Any
 
-    def opened(self, scratch: str) -> mini_batches.Input:
+    def open_data(self, scratch: str) -> mini_batches.Input:
         """The data as the driver opens it, less its partitions.
 
         Raises:
             Problem: It cannot be cut so.
         """
         size = mini_batches.Size(self.options.mini_batch_size)
-        return mini_batches.Input(str(self.data.path), self.options.input_type, size, (), 1, scratch, _unsaid)
+        return mini_batches.Input(str(self.data.path), self.options.input_type, size, (), 1, scratch, _ignore_note)
 
 
-def _unsaid(note: str) -> None:
+def _ignore_note(note: str) -> None:
     """The driver says it when it runs."""
 
 
@@ -58,13 +58,13 @@ def check_data(step: Step) -> None:
     Raises:
         UserError: It has none, or cannot be cut so.
     """
-    cut = _cut(step)
+    cut = _find_data(step)
     if cut is None:
         return
     only = cut.options.only
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            found = cut.opened(scratch)
+            found = cut.open_data(scratch)
             # What has which keys is known when all of it has been read.
             if cut.options.keys or only > _MOST_COUNTED or (found.is_table and _bytes(cut, only) > _MOST_BYTES):
                 only = 0
@@ -82,18 +82,18 @@ def check_data(step: Step) -> None:
 
 def takes_table(step: Step) -> bool:
     """Whether `run()` of a parallel step is known to get pandas DataFrames."""
-    cut = _cut(step)
+    cut = _find_data(step)
     try:
-        return cut is not None and cut.opened("").is_table
+        return cut is not None and cut.open_data("").is_table
     except Problem:
         return False
 
 
-def _bytes(cut: _Cut, count: int) -> int:
+def _bytes(cut: _ParallelData, count: int) -> int:
     return (mini_batches.Size(cut.options.mini_batch_size).number or mini_batches.DEFAULT_BYTES) * max(0, count)
 
 
-def _cut(step: Step) -> _Cut | None:
+def _find_data(step: Step) -> _ParallelData | None:
     """How the data of a parallel step is cut; None where it is no such step, or the data is not here yet."""
     _, driver, rest = step.command.partition(f'"${PARALLEL_DRIVER}"')
     if not driver:
@@ -107,7 +107,9 @@ def _cut(step: Step) -> _Cut | None:
     except (Malformed, ValueError, IndexError, Problem):
         return None  # told where the command is looked at, or by the driver
     data = step.inputs.get(".".join(named[1:]))
-    return _Cut(data, options) if data is not None and data.path is not None and data.path.is_absolute() else None
+    return (
+        _ParallelData(data, options) if data is not None and data.path is not None and data.path.is_absolute() else None
+    )
 
 
 def _refuse(data: Input, problem: str, remedy: str) -> UserError:

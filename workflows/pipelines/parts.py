@@ -30,21 +30,21 @@ class Parts:
 
     trials: int | None = None
     mini_batch: int | None = None
-    kept: bool = False
+    is_from_run: bool = False
 
     @property
-    def typed(self) -> tuple[str, ...]:
+    def flags(self) -> tuple[str, ...]:
         """The flags that say so."""
         trials = () if self.trials is None else ("--trials", str(self.trials))
         return (*trials, *(() if self.mini_batch is None else ("--mini-batch", str(self.mini_batch))))
 
-    def wholes(self, names: Sequence[str]) -> tuple[str, ...]:
+    def without_trials(self, names: Sequence[str]) -> tuple[str, ...]:
         """The steps of a file that are meant: of a trial its sweep."""
         if self.trials is None:
             return tuple(names)
         return tuple(dict.fromkeys(_TRIAL.sub("", name) for name in names))
 
-    def of(self, pipeline: Pipeline, named: Sequence[str] = ()) -> Pipeline:
+    def select_from(self, pipeline: Pipeline, named: Sequence[str] = ()) -> Pipeline:
         """The pipeline less what is not run.
 
         Args:
@@ -56,11 +56,11 @@ class Parts:
                 from.
         """
         has_sweep = any(step.sweep is not None for step in pipeline.steps)
-        if self.trials is not None and (has_sweep or not self.kept):
+        if self.trials is not None and (has_sweep or not self.is_from_run):
             if not has_sweep:
                 raise UserError("Trials are asked for, and no step is a sweep.", "Remove --trials.")
             pipeline = with_trials(pipeline, self.trials, [name for name in named if _TRIAL.search(name)])
-        if self.mini_batch is not None and (any(map(is_parallel, pipeline.steps)) or not self.kept):
+        if self.mini_batch is not None and (any(map(is_parallel, pipeline.steps)) or not self.is_from_run):
             steps = with_one_mini_batch(pipeline.steps, self.mini_batch, pipeline.asked)
             for step in steps:
                 check_data(step)

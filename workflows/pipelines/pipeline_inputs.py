@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from ..redaction import keep_inputs
 from .definition import LITERAL_TYPES
-from .expressions import Expression, Malformed, whole
+from .expressions import Expression, Malformed, parse_expression
 from .literals import DATA_TYPES, Declared, literal_text, read_declared, read_type
 from .local_paths import scheme
-from .notes import Notes, Say
+from .notes import AddRemark, Notes
 from .problems import Problems
 from .yaml_file import Value, did_you_mean, refuse
 
@@ -24,10 +24,10 @@ class Given:
     """A value as it is written.
 
     Attributes:
-        type: The type that stands beside it; empty where there is none.
-        value: Text, number, path or expression; None where nothing is given.
-        data: Whether it stands under ``path``.
-        scope: The pipeline in which the value, another step's output, is to be looked up; None for any other value.
+        type: The type beside it; empty if there is none.
+        value: Text, number, path or expression; None if nothing is given.
+        data: Whether it is under ``path``.
+        scope: If the value is another step's output, the pipeline in which that is looked up; otherwise None.
     """
 
     type: str = ""
@@ -44,7 +44,7 @@ class PipelineInput:
         name: Its name.
         declared: Its declaration.
         given: Its value.
-        option: What to give to ``--input`` to set it, without the value.
+        option: Its name for ``--input``.
     """
 
     name: str
@@ -54,10 +54,10 @@ class PipelineInput:
 
 
 def read_given(name: str, value: Value) -> Given:
-    """One entry of ``inputs``: a literal, a mapping with ``path``, ``value`` or ``default``, or nothing.
+    """Read one entry of ``inputs``: a literal, a mapping with ``path``, ``value`` or ``default``, or nothing.
 
     Raises:
-        UserError: A list, or a mapping of another shape; with the line.
+        UserError: It is a list, or a mapping of another shape; with the line.
     """
     if isinstance(value.data, list):
         raise refuse(value, f"Input `{name}` cannot be a list.", "Write a text, a number, or `type:` and `path:`.")
@@ -78,23 +78,20 @@ def read_given(name: str, value: Value) -> Given:
 def read_pipeline_inputs(
     inputs: Mapping[str, Value], replaced: Mapping[str, str], notes: Notes, problems: Problems
 ) -> dict[str, PipelineInput]:
-    """The pipeline's own inputs, with those that the command line replaces.
-
-    What is wrong with one goes to ``problems``.
-    """
+    """Read the pipeline's own inputs, with the values of the command line; ``problems`` gets what is wrong."""
     result = {}
     for name, value in inputs.items():
-        declared = read_declared(name, value, problems, typed=False, say=notes.say)
+        declared = read_declared(name, value, problems, typed=False, add_remark=notes.add_remark)
         result[name] = _broken(name, value)
         if not declared.broken:
-            with problems.kept():
+            with problems.collect_errors():
                 given = read_given(name, value)
                 result[name] = _checked(name, name, declared, given, replaced, notes, "the pipeline")
     return result
 
 
 def _broken(name: str, value: Value) -> PipelineInput:
-    """An input with which something is wrong that has been told."""
+    """An input with an error that has been reported."""
     return PipelineInput(name, Declared(value, broken=True), Given(), name)
 
 
@@ -108,29 +105,29 @@ def read_nested_inputs(
     notes: Notes,
     problems: Problems,
 ) -> dict[str, PipelineInput]:
-    """The inputs of a pipeline that is a job of another one.
+    """Read the inputs of a pipeline that is a job of another one.
 
     Args:
-        declared: What its component declares.
-        given: What the job binds them to, in the terms of the pipeline around it.
+        declared: The inputs that its component declares.
+        given: What the job binds them to, in the terms of the outer pipeline.
         job: The job, for a message.
-        outer: That pipeline.
+        outer: The outer pipeline.
         name: The job's full name.
         replaced: Values of the command line by ``NAME.INPUT``.
-        notes: Takes remarks.
-        problems: Takes what is not of the schema's shape, bound to what does not exist, or needed and not bound.
+        notes: Gets remarks.
+        problems: Gets inputs that do not follow the schema, are bound to what does not exist, or have no value.
     """
     what = f"pipeline `{name}`"
     for key, value in given.items():
         if key not in declared:
             hint = did_you_mean(key, declared) if declared else "It has none."
-            notes.say(f"the {what} has no input `{key}`, which is not used. {hint}".rstrip("."), value, name)
+            notes.add_remark(f"the {what} has no input `{key}`, which is not used. {hint}".rstrip("."), value, name)
     result = {}
     for key, value in declared.items():
-        declaration = read_declared(key, value, problems, typed=False, say=notes.of(name))
+        declaration = read_declared(key, value, problems, typed=False, add_remark=notes.remarks_for(name))
         result[key] = _broken(key, value)
-        with problems.kept():
-            bound = _bound(key, given[key], outer, what, notes.of(name)) if key in given else None
+        with problems.collect_errors():
+            bound = _bound(key, given[key], outer, what, notes.remarks_for(name)) if key in given else None
             if declaration.broken:
                 continue
             own = read_given(key, value)
@@ -150,44 +147,44 @@ def read_nested_inputs(
     return result
 
 
-def _bound(name: str, value: Value, outer: Scope, what: str, say: Say) -> PipelineInput | None:
-    """What a job's input is, looked up in the pipeline around it; None where nothing is written."""
+def _bound(name: str, value: Value, outer: Scope, what: str, add_remark: AddRemark) -> PipelineInput | None:
+    """A job's input, looked up in the outer pipeline; None if nothing is written."""
     given = read_given(name, value)
     if given.value is None:
         return None
     declared = Declared(value, given.type)
-    expression = as_expression(given.value, f"Input `{name}` of the {what}", say)
+    expression = as_expression(given.value, f"Input `{name}` of the {what}", add_remark)
     if expression is None:
         return PipelineInput(name, declared, given, "")
     path = expression.path[1:] if expression.path[0] == "parent" else expression.path
     if path[:1] == ("inputs",) and len(path) > 1:
         return outer.input(".".join(path[1:]), given.value)
     if path[:1] == ("jobs",) and len(path) == 4 and path[2] == "outputs":
-        # Which step it is may not have been read yet.
+        # That step may not have been read yet.
         return PipelineInput(name, declared, replace(given, data=True, scope=outer), "")
     raise wrong_binding(given.value, expression, f"Input `{name}` of the {what}")
 
 
-def as_expression(value: Value, what: str, say: Say) -> Expression | None:
-    """The expression that a value of a file is; None for any other value.
+def as_expression(value: Value, what: str, add_remark: AddRemark) -> Expression | None:
+    """The expression that a value of a file consists of; None for any other value.
 
     Args:
         value: The value.
         what: The input in a remark.
-        say: Takes a remark of one that begins an expression and does not end it, or mixes it with other text: Azure's
-            own check takes it for a text.
+        add_remark: Gets a remark if the value begins an expression without an end, or mixes one with other text.
+            Azure's own check takes such a value as a text.
     """
     if value.file is None or not isinstance(value.data, str) or scheme(value.data):
         return None
     try:
-        return whole(value.data)
+        return parse_expression(value.data)
     except Malformed as error:
-        say(f"{what}: {error}: it is taken as a text", value)
+        add_remark(f"{what}: {error}: it is taken as a text", value)
         return None
 
 
 def wrong_binding(value: Value, expression: Expression, what: str) -> Exception:
-    """An error for an expression that is none of those that an input takes."""
+    """An error for an expression that an input cannot have."""
     return refuse(
         value,
         f"{what} cannot be `{expression.text}`.",
@@ -205,16 +202,16 @@ def _checked(
     whose: str,
     typed: str = "",
 ) -> PipelineInput:
-    """With the value of the command line in its place, and looked at as far as its type is known."""
+    """The input with its value from the command line, if there is one; literals of a known type are checked."""
     if (typed or option) in replaced:
         text = replaced[typed or option]
-        # A literal that names no type keeps the one that it has in the file.
+        # A literal without a declared type keeps the type that it has in the file.
         was = given.value.data if given.value is not None and not given.data else None
         hint = "boolean" if isinstance(was, bool) else "number" if isinstance(was, (int, float)) else ""
         declared = replace(declared, type=declared.type or hint)
         given = Given(declared.type, Value(text, None), given.data or declared.type in DATA_TYPES)
     if given.value is not None and declared.type in LITERAL_TYPES and not given.data:
-        literal_text(given.value, declared, f"Input `{name}` of {whose}", notes.say)
+        literal_text(given.value, declared, f"Input `{name}` of {whose}", notes.add_remark)
     for one in (given.value, declared.default) if not given.data else ():
         if one is not None and isinstance(one.data, (str, int)):
             keep_inputs({name: str(one.data)})

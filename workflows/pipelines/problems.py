@@ -1,7 +1,7 @@
-"""Everything that is wrong with a file and the files that it names, told at once and in their order.
+"""Collects the errors of a file and the files that it names, to report all of them at once and in order.
 
-Who reads a file is handed a :class:`Problems`. It notes there what is wrong with one field, and goes on with the next.
-What only follows from a thing that has been told is not told as well: see :class:`Told`.
+A function that reads a file gets a :class:`Problems`, adds the errors of one field to it, and goes on with the next
+field. Errors that only follow from a reported one are not reported: see :class:`AlreadyReported`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from pathlib import Path
 
 from ..errors import BadValue, UserError
 from ..paths import shown
-from .job_kinds import NotHere
+from .job_kinds import NotRunnableHere
 from .yaml_file import Value, refuse
 
-#: Errors that one message tells of; a generated file may have thousands.
+#: Errors in one message; a generated file may have thousands.
 _MOST = 50
 
 
 class SeveralErrors(UserError):
-    """Several things that are wrong; the first is its own problem, remedy, file and line.
+    """Several errors; it has the problem, remedy, file and line of the first.
 
     Args:
-        errors: All of them, in order; at least one.
+        errors: The errors in order; at least one.
     """
 
     def __init__(self, errors: Sequence[UserError]) -> None:
@@ -33,34 +33,35 @@ class SeveralErrors(UserError):
         self.exit_code = BadValue.exit_code if all(isinstance(one, BadValue) for one in errors) else 1
 
     def __str__(self) -> str:
-        """Two lines of each, with its place in front in the form that editors recognise."""
+        """Two lines for each error, with its place in front in the form that editors recognise."""
         more = len(self.errors) - _MOST
         lines = [str(one) for one in self.errors[:_MOST]]
         return "\n".join([*lines, *([f"… and {more} more."] if more > 0 else [])])
 
 
-class Told(UserError):
-    """Something cannot be read for a reason that has been told of at its own place already."""
+class AlreadyReported(UserError):
+    """Something cannot be read because of an error that has been reported at its own place."""
 
     def __init__(self) -> None:
-        super().__init__("This follows from something else that is wrong.", "Mend that first.")
+        super().__init__("This follows from another error.", "Correct that first.")
 
 
-def single(error: UserError | None) -> tuple[UserError, ...]:
-    """The errors that one stands for; none for None."""
+def split_errors(error: UserError | None) -> tuple[UserError, ...]:
+    """The single errors of one that may be several; none for None."""
     if error is None:
         return ()
     return error.errors if isinstance(error, SeveralErrors) else (error,)
 
 
-def together(errors: Iterable[UserError], files: Iterable[Path] = ()) -> UserError:
-    """One error for all of them; what several tell in the same words is told once.
+def combine_errors(errors: Iterable[UserError], files: Iterable[Path] = ()) -> UserError:
+    """Combine errors into one; duplicates are dropped.
 
     Args:
         errors: The errors; at least one.
-        files: Files in the order in which they are told of; others come behind them, and what was typed comes first.
+        files: Files in the order in which their errors are reported. Errors of the command line come before them, and
+            those of other files after them.
     """
-    distinct = {str(one): one for error in errors for one in single(error)}
+    distinct = {str(one): one for error in errors for one in split_errors(error)}
     if len(distinct) == 1:
         return next(iter(distinct.values()))
     places = {"": -1, **{str(shown(file)): number for number, file in enumerate(files)}}
@@ -77,21 +78,21 @@ def _file(error: UserError) -> str:
 
 @dataclass
 class Problems:
-    """What has been found wrong so far, each with the step or nested pipeline that it concerns.
+    """The errors found so far, each with the step or nested pipeline that it concerns.
 
     Attributes:
-        owner: The step or nested pipeline that is being read; empty for the whole.
-        columns: Whether places are told with their column.
-        found: Owner and error of each.
+        owner: The step or nested pipeline that is being read; empty for the whole pipeline.
+        columns: Whether places have a column.
+        found: Pairs of owner and error.
         files: The files that are read, in the order in which they are named.
-        stops: Errors that are not for here: those by which a step is left out, which is nothing wrong.
+        stops: Errors that are not collected, because they only leave a step out.
     """
 
     owner: str = ""
     columns: bool = False
     found: list[tuple[str, UserError]] = field(default_factory=list)
     files: dict[Path, None] = field(default_factory=dict)
-    stops: tuple[type[UserError], ...] = (NotHere,)
+    stops: tuple[type[UserError], ...] = (NotRunnableHere,)
 
     def __len__(self) -> int:
         return len(self.found)
@@ -99,78 +100,78 @@ class Problems:
     def __bool__(self) -> bool:
         return bool(self.found)
 
-    def of(self, owner: str) -> Problems:
-        """The same, for what concerns a step or a nested pipeline."""
+    def for_step(self, owner: str) -> Problems:
+        """A view of this collection that adds errors of a step or a nested pipeline."""
         return Problems(owner, self.columns, self.found, self.files)
 
     def add(self, value: Value, problem: str, remedy: str) -> None:
-        """Note what is wrong with a value."""
+        """Add an error at the place of a value."""
         error = refuse(value, problem, remedy)
         if self.columns:
             error.column = value.column or None
-        self.take(error)
+        self.add_error(error)
 
-    def take(self, error: UserError) -> None:
-        """Note an error."""
-        if not isinstance(error, Told):
+    def add_error(self, error: UserError) -> None:
+        """Add an error."""
+        if not isinstance(error, AlreadyReported):
             self.found.append((self.owner, error))
 
-    def take_all(self, others: Problems) -> None:
-        """Note what has been found in a file that several steps name."""
+    def add_all(self, others: Problems) -> None:
+        """Add the errors of a file that several steps name."""
         self.found += [(self.owner, error) for _, error in others.found]
 
-    def kept(self, value: Value | None = None) -> _Kept:
-        """A context that notes what its block refuses, and goes on behind it.
+    def collect_errors(self, value: Value | None = None) -> _ErrorCollector:
+        """A context manager that adds an error raised in its block, and continues after the block.
 
         Args:
-            value: Whose column is told where an error is on its line, as far as columns are told.
+            value: An error on the line of this value gets its column, if places have a column.
         """
-        return _Kept(self, value)
+        return _ErrorCollector(self, value)
 
     def mapping(self, value: Value | None, what: str) -> Mapping[str, Value]:
-        """A value's entries; none of what is no mapping, which is noted.
+        """A value's entries. If it is not a mapping, that is added as an error, and there are none.
 
         Args:
-            value: The value; None where there is none.
+            value: The value, or None.
             what: Its name in the message.
         """
         if value is None:
             return {}
-        with self.kept(value):
+        with self.collect_errors(value):
             return value.mapping(what)
         return {}
 
     def text(self, value: Value | None, what: str) -> str:
-        """A scalar as text; empty where there is none, or none that could be one, which is noted.
+        """A scalar as text; empty for None. If it is not a scalar, that is added as an error, and the text is empty.
 
-        Arguments as of :meth:`mapping`.
+        The arguments are those of :meth:`mapping`.
         """
         if value is not None:
-            with self.kept(value):
+            with self.collect_errors(value):
                 return value.text(what).strip()
         return ""
 
-    def error(self, steps: Collection[str] | None = None) -> UserError | None:
-        """All that is wrong; None where nothing is.
+    def combined_error(self, steps: Collection[str] | None = None) -> UserError | None:
+        """All errors as one; None if there are none.
 
         Args:
-            steps: The steps that count, with the nested pipelines that they are in; None for all.
+            steps: Only include errors of these steps and of the nested pipelines around them; None for all.
         """
         counted = [error for owner, error in self.found if not owner or steps is None or _concerns(owner, steps)]
-        return together(counted, self.files) if counted else None
+        return combine_errors(counted, self.files) if counted else None
 
     def check(self) -> None:
-        """See that nothing is wrong.
+        """Raise the errors, if there are any.
 
         Raises:
-            UserError: Something is; all of it is told.
+            UserError: All of them.
         """
-        error = self.error()
+        error = self.combined_error()
         if error is not None:
             raise error
 
 
-class _Kept:
+class _ErrorCollector:
     """See :meth:`Problems.kept`; a class, since a file of many steps makes thousands of them."""
 
     __slots__ = ("_problems", "_value")
@@ -187,7 +188,7 @@ class _Kept:
         value = self._value
         if self._problems.columns and value is not None and error.line == value.line and not error.column:
             error.column = value.column or None
-        self._problems.take(error)
+        self._problems.add_error(error)
         return True
 
 

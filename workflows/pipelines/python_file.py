@@ -35,7 +35,7 @@ _SHOWN_LINES = 15
 _NAMED = re.compile(r"(?P<file>.+\.py)(?::(?P<function>[A-Za-z_]\w*))?")
 #: What the SDK writes before the name of registered data, and before a path that is not one.
 _REGISTERED = re.compile(r"azureml:(?P<path>\.{0,2}/.*|\.{1,2}|[^:@]+)")
-_ASK = "import importlib.util as u, sys; sys.exit(any(u.find_spec(name) is None for name in sys.argv[1:]))"
+_CHECK_CODE = "import importlib.util as u, sys; sys.exit(any(u.find_spec(name) is None for name in sys.argv[1:]))"
 #: What a Python has to have, each package after the one that it is in: for SDK v2 and for v1.
 _V2, _V1 = ("azure", "azure.ai", "azure.ai.ml"), ("azureml", "azureml.core", "azureml.pipeline.steps")
 #: What only a file that is written with SDK v1 imports.
@@ -55,7 +55,7 @@ class PythonPipeline:
     function: str
 
 
-def named(place: Path) -> PythonPipeline | None:
+def parse_place(place: Path) -> PythonPipeline | None:
     """The file and the function that a path names; None where it is another kind of file."""
     match = _NAMED.fullmatch(str(place))
     return PythonPipeline(Path(match["file"]), match["function"] or "") if match is not None else None
@@ -84,16 +84,16 @@ def build(asked: PythonPipeline, inputs: Mapping[str, str]) -> tuple[Value, dict
     first = _WRITTEN_WITH_V1.search(read_text(asked.file, errors="replace")) is not None
     python = _python(first)
     with tempfile.TemporaryDirectory(prefix="azureml-debug-") as folder:
-        answer = _asked(python, asked, inputs, Path(folder), first)
+        answer = _run_builder(python, asked, inputs, Path(folder), first)
     if "refused" in answer:
         file, line = answer["place"] or (asked.file, _own_lines(asked)[0])
         raise UserError(*answer["refused"], file=shown(Path(file)), line=line or None)
     if "failed" in answer:
-        raise _failed(asked, answer["failed"])
-    job = settled(answer["job"], asked.file.parent)
+        raise _build_error(asked, answer["failed"])
+    job = normalize_job(answer["job"], asked.file.parent)
     job.setdefault("display_name", asked.function)
     left = {name: text for name, text in inputs.items() if name not in answer["used"]}
-    return _placed(asked, job, answer["places"]), left
+    return _with_places(asked, job, answer["places"]), left
 
 
 def _own_lines(asked: PythonPipeline) -> tuple[int, dict[str, int]]:
@@ -114,7 +114,7 @@ def _own_lines(asked: PythonPipeline) -> tuple[int, dict[str, int]]:
     return line, parameters
 
 
-def _placed(asked: PythonPipeline, job: Mapping[str, Any], places: Mapping[str, tuple[str, int]]) -> Value:
+def _with_places(asked: PythonPipeline, job: Mapping[str, Any], places: Mapping[str, tuple[str, int]]) -> Value:
     """A job as a file would have it, each part at the person's line that has made it."""
     whole, parameters = _own_lines(asked)
 
@@ -167,7 +167,7 @@ def _python(first: bool) -> str:
     found = [sys.executable, *filter(None, map(shutil.which, ("python", "python3")))]
     for python in dict.fromkeys(found):
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            asking = [python, "-c", _ASK, *(_V1 if first else _V2)]
+            asking = [python, "-c", _CHECK_CODE, *(_V1 if first else _V2)]
             if subprocess.run(asking, capture_output=True, timeout=60, check=False).returncode == 0:
                 return python
     if first:
@@ -181,7 +181,9 @@ def _python(first: bool) -> str:
     )
 
 
-def _asked(python: str, asked: PythonPipeline, inputs: Mapping[str, str], folder: Path, first: bool) -> dict[str, Any]:
+def _run_builder(
+    python: str, asked: PythonPipeline, inputs: Mapping[str, str], folder: Path, first: bool
+) -> dict[str, Any]:
     """What the process that builds it answers."""
     told, answer, said = folder / "told.json", folder / "answer.json", folder / "said"
     given = {
@@ -226,7 +228,7 @@ def _last_lines(said: Path) -> list[str]:
     return [scrub(line) for line in said.read_text("utf-8", "replace").splitlines()[-_SHOWN_LINES:]]
 
 
-def _failed(asked: PythonPipeline, failure: Mapping[str, Any]) -> UserError:
+def _build_error(asked: PythonPipeline, failure: Mapping[str, Any]) -> UserError:
     file, line = Path(failure["file"] or asked.file), failure["line"] or _own_lines(asked)[0]
     module = failure["module"]
     remedy = "Correct it, then run the same command again."
@@ -246,7 +248,7 @@ def _frame(file: str, line: int, function: str, text: str) -> str:
     return scrub(f"{shown(Path(file))}:{line} in {function}: {text}".rstrip(": "))
 
 
-def settled(job: Any, folder: Path) -> Any:
+def normalize_job(job: Any, folder: Path) -> Any:
     """What the SDK would send, as a person would write it: paths absolute, references as texts.
 
     Args:
@@ -254,12 +256,12 @@ def settled(job: Any, folder: Path) -> Any:
         folder: What its relative paths are relative to.
     """
     if isinstance(job, list):
-        return [settled(one, folder) for one in job]
+        return [normalize_job(one, folder) for one in job]
     if not isinstance(job, dict):
         return job
     if isinstance(job.get("path"), str) and job["path"].startswith("${{") and set(job) <= {"path", "type"}:
         return job["path"]
-    found = {key: settled(value, folder) for key, value in job.items()}
+    found = {key: normalize_job(value, folder) for key, value in job.items()}
     if isinstance(found.get("path"), str):
         found["path"] = _path(found["path"], folder)
     for key in ("code", "component", "trial"):

@@ -13,22 +13,22 @@ from ..assets.kinds import BATCH_DEPLOYMENT, kind_of
 from ..assets.names import LocalAssets
 from ..errors import BadValue, UserError
 from . import python_file
-from .batch import DATA, of_batch
+from .batch import DATA, pipeline_of_deployment
 from .bindings import Bindings
 from .component import Components, Source
 from .definition import Pipeline, Skipped, Step
 from .expressions import Malformed, expressions
-from .graph import find_cycle, in_order
+from .graph import find_cycle, sort_by_dependency
 from .job_kinds import PARALLEL
-from .levels import Levels
-from .literals import read_truth
+from .literals import read_boolean
+from .nesting import NestingReader
 from .notes import Notes
 from .parallel_data import check_data
-from .problems import Problems, together
+from .problems import Problems, combine_errors
 from .root import as_pipeline, run_name
 from .scope import Broken, LeftOut, Scope
 from .scripts import missing_script
-from .selection import chosen
+from .selection import select_steps
 from .yaml_file import Value, did_you_mean, listed, read_yaml, refuse
 
 
@@ -40,7 +40,7 @@ def load_pipeline(
     project: Path | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
-    brought: bool = False,
+    fetch_data: bool = False,
 ) -> Pipeline:
     """Read a file of Azure ML's job schema, version 2, and the files that it names.
 
@@ -57,14 +57,14 @@ def load_pipeline(
         only: Steps, or pipelines nested in it, that are wanted: nothing else is run but what they need. A name may be
             the last part of a step's own where only one step has it. Empty for all steps.
         skip: Steps that are not to be run.
-        brought: Whether a workspace's data is brought to this machine for it.
+        fetch_data: Whether a workspace's data is fetch_data to this machine for it.
 
     Raises:
         UserError: It cannot be read, contradicts itself or the schema, or cannot run on this machine; with the line.
             Where several things are wrong, all of them are told, in the order of the files.
         BadValue: ``inputs``, ``only`` or ``skip`` has an unknown name, or a value that does not fit.
     """
-    pipeline, error = survey(file, inputs, cloud, project=project, only=only, skip=skip, brought=brought)
+    pipeline, error = survey(file, inputs, cloud, project=project, only=only, skip=skip, fetch_data=fetch_data)
     if error is not None:
         raise error
     return pipeline
@@ -78,7 +78,7 @@ def survey(
     project: Path | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
-    brought: bool = False,
+    fetch_data: bool = False,
 ) -> tuple[Pipeline, UserError | None]:
     """As :func:`load_pipeline`, with all that is wrong, or missing, beside what there is.
 
@@ -90,41 +90,41 @@ def survey(
     notes, problems = Notes(), Problems()
     assets = LocalAssets(tuple(dict.fromkeys(one for one in (file.parent, project) if one is not None)))
     try:
-        if (in_python := python_file.named(file)) is not None:
+        if (in_python := python_file.parse_place(file)) is not None:
             root, replaced = python_file.build(in_python, replaced)
         else:
             problems.files[file] = None
-            root = read_yaml(file, "pipeline file", take=problems.take)
+            root = read_yaml(file, "pipeline file", on_error=problems.add_error)
         if kind_of(root) is BATCH_DEPLOYMENT:
-            root = of_batch(root, notes, problems, assets, Path(replaced.get(DATA, "")).is_file())
+            root = pipeline_of_deployment(root, notes, problems, assets, Path(replaced.get(DATA, "")).is_file())
         root = as_pipeline(root, notes, problems)
     except UserError as last:
-        problems.take(last)
-        raise problems.error() or last from last
-    scope = Levels(Components(notes, problems, assets, cloud), replaced, skip, problems).read(root)
-    replaced = _of_the_only_step(replaced, scope)
+        problems.add_error(last)
+        raise problems.combined_error() or last from last
+    scope = NestingReader(Components(notes, problems, assets, cloud), replaced, skip, problems).read(root)
+    replaced = _qualify_single_step_inputs(replaced, scope)
     _check_replaced(replaced, scope, problems)
-    reading = _Reading(root, scope, Bindings(replaced, notes, problems, assets, cloud, brought), problems)
-    asked = chosen(scope, only, problems)
+    reading = _StepResolver(root, scope, Bindings(replaced, notes, problems, assets, cloud, fetch_data), problems)
+    asked = select_steps(scope, only, problems)
     steps = reading.steps(asked)
     _check_cycles(steps, problems)
-    with problems.kept():
-        reading.bindings.check_here()
+    with problems.collect_errors():
+        reading.bindings.check_local()
     continue_on_failure = True
-    with problems.kept():
-        continue_on_failure = read_truth(root.get("settings"), "continue_on_step_failure", True)
+    with problems.collect_errors():
+        continue_on_failure = read_boolean(root.get("settings"), "continue_on_step_failure", True)
     left = [entry for entry in scope.entries() if isinstance(entry, LeftOut)]
-    error = problems.error([*steps, *asked, *reading.bindings.broken] if only else None)
+    error = problems.combined_error([*steps, *asked, *reading.bindings.broken] if only else None)
     if not steps and error is None:
-        error = _nothing_left(left, root)
+        error = _explain_no_steps(left, root)
     for one in left:
         if not only:
-            notes.say(f"`{one.name}` is left out: {one.reason}")
+            notes.add_remark(f"`{one.name}` is left out: {one.reason}")
     after = {name: [one for one in step.after if one in steps] for name, step in steps.items()}
     pipeline = Pipeline(
         run_name(root, file),
         file,
-        tuple(steps[name] for name in (steps if find_cycle(after) else in_order(after))),
+        tuple(steps[name] for name in (steps if find_cycle(after) else sort_by_dependency(after))),
         {name: place for name, place in reading.outputs.items() if place[0] in steps},
         continue_on_failure,
         (*notes.lines(steps), *assets.notes),
@@ -136,7 +136,7 @@ def survey(
 
 
 @dataclass
-class _Reading:
+class _StepResolver:
     """Resolves the steps that are run."""
 
     root: Value
@@ -152,7 +152,7 @@ class _Reading:
         self.outputs = _outputs(self.scope, self.problems)
         # Steps of one component start the same script.
         self._missing = functools.cache(missing_script)
-        self._decided = _decided(self.scope)
+        self._find_output_types = _find_output_types(self.scope)
         settings = self.root.get("settings")
         self._compute = (settings.get("default_compute") if settings is not None else None) or self.root.get("compute")
 
@@ -181,11 +181,11 @@ class _Reading:
     def _step(self, source: Source) -> Step:
         inputs = self.bindings.resolve(source)
         outputs = {
-            name: type_ or self._decided.get((source.name, name)) or "uri_folder"
+            name: type_ or self._find_output_types.get((source.name, name)) or "uri_folder"
             for name, type_ in source.outputs.items()
         }
         command = source.command.text("command")
-        _check_command(source, command, inputs, outputs, self._missing, self.problems.of(source.name))
+        _check_command(source, command, inputs, outputs, self._missing, self.problems.for_step(source.name))
         assert source.command.file is not None
         step = Step(
             source.name,
@@ -208,7 +208,7 @@ class _Reading:
             sweep=source.sweep,
         )
         if step.kind == PARALLEL:
-            with self.problems.of(source.name).kept():
+            with self.problems.for_step(source.name).collect_errors():
                 check_data(step)
         return step
 
@@ -219,10 +219,10 @@ class _Reading:
         if value is None:
             return ""
         try:
-            settled = (source.scope if own is not None else self.scope).settle(value)
+            settled = (source.scope if own is not None else self.scope).resolve_value(value)
         except UserError as error:
             if self.bindings.cloud:
-                self.problems.of(source.name).take(error)
+                self.problems.for_step(source.name).add_error(error)
             return ""
         text = settled.data
         return text.strip().removeprefix("azureml:").partition("@")[0] if isinstance(text, str) else ""
@@ -232,14 +232,14 @@ def _outputs(scope: Scope, problems: Problems) -> dict[str, tuple[str, str]]:
     """Which step writes each of a pipeline's outputs."""
     found = {}
     for name, (job, _) in scope.writers.items():
-        with problems.of(scope.full(job)).kept():
-            writer, output = scope.written(name, scope.place)
+        with problems.for_step(scope.full_name(job)).collect_errors():
+            writer, output = scope.output_writer(name, scope.place)
             if isinstance(writer, Source):
                 found[name] = (writer.name, output)
     return found
 
 
-def _decided(scope: Scope) -> dict[tuple[str, str], str]:
+def _find_output_types(scope: Scope) -> dict[tuple[str, str], str]:
     """Types that the outputs of pipelines give to those of their steps; the inmost one counts."""
     found: dict[tuple[str, str], str] = {}
     scopes = [scope, *(one for one in scope.entries() if isinstance(one, Scope))]
@@ -274,7 +274,7 @@ def _check_command(
                 remedy = "Only the trial of a sweep has a search space, and only what stands in `search_space`."
             problems.add(source.command, f"{what} names `{expression.text}`, which means nothing there.", remedy)
         elif name not in known:
-            if kind not in source.open:
+            if kind not in source.unreadable:
                 problem = f"{what} names `{expression.text}`, which it does not have."
                 problems.add(source.command, problem, did_you_mean(name, known))
         elif kind == "inputs" and not expression.optional and not getattr(inputs[name], "given", True):
@@ -283,7 +283,7 @@ def _check_command(
                 f"{what} needs input `{name}`, which is optional and not given.",
                 f"Put it into `$[[ … ]]`, or give it under `inputs` of `{source.name}`.",
             )
-    script = missing(command, source.code, source.includes) if source.whole else None
+    script = missing(command, source.code, source.includes) if source.is_complete else None
     if script is not None:
         where = f"{source.code}" if source.code is not None else "the step, which has no `code`"
         problem = f"{what} starts {script}, which is not in {where}."
@@ -302,15 +302,15 @@ def _check_cycles(steps: Mapping[str, Step], problems: Problems) -> None:
             after[name] = []
 
 
-def _nothing_left(left: Sequence[LeftOut], root: Value) -> UserError:
+def _explain_no_steps(left: Sequence[LeftOut], root: Value) -> UserError:
     """Why there is no step to run."""
     errors = [one.error for one in left if one.error is not None]
     if errors:
-        return together(errors)
+        return combine_errors(errors)
     return refuse(root, "No step is left to run: all of them are left out.", "Leave out fewer: --skip NAME")
 
 
-def _of_the_only_step(replaced: Mapping[str, str], scope: Scope) -> dict[str, str]:
+def _qualify_single_step_inputs(replaced: Mapping[str, str], scope: Scope) -> dict[str, str]:
     """Where there is one step, its own inputs need no name in front: such as the values of a sweep's trial."""
     entries = list(scope.entries())
     only = entries[0] if len(entries) == 1 else None
@@ -331,9 +331,9 @@ def _check_replaced(replaced: Mapping[str, str], scope: Scope, problems: Problem
     # Of these nobody here knows what outputs they have.
     unknown = tuple(f"{one.name}." for one in entries if isinstance(one, (LeftOut, Broken)))
     known = {*scope.inputs, *of_steps, *outputs}
-    if scope.open:
+    if scope.unreadable:
         return
     for name in replaced:
         if name not in known and not name.startswith(unknown):
             remedy = f"Inputs of the pipeline: {listed(scope.inputs)}; of its steps: {listed(of_steps)}."
-            problems.take(BadValue(f"There is no input `{name}`.", remedy))
+            problems.add_error(BadValue(f"There is no input `{name}`.", remedy))

@@ -1,6 +1,6 @@
-"""Any file with a job in it as a pipeline: a job or a component alone is one of one step.
+"""Turns any file with a job into a pipeline: a single job or component becomes a pipeline of one step.
 
-Nothing is written: the pipeline around it is made in memory, and every value keeps the place that it has in its file.
+The pipeline around it is only made in memory, and every value keeps its place in its file.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ SETTINGS = (
     *("force_rerun", "continue_on_failed_optional_input", "on_init", "on_finalize", "on_failure"),
 )
 _PIPELINE_TYPES = ("pipeline", "pipeline_job", "pipeline_component", "pipelinejob", "pipelinecomponent")
-#: What of a job stays with the pipeline that is made around it.
+#: Fields of a job that move to the pipeline around it.
 _OUTSIDE = ("inputs", "outputs", "name", "version", "display_name", "description", "experiment_name", "tags", "$schema")
 
 
 def as_pipeline(root: Value, notes: Notes, problems: Problems) -> Value:
-    """The mapping with ``jobs`` that a file stands for.
+    """The pipeline, a mapping with ``jobs``, of a file's content.
 
     Args:
         root: The file's content.
-        notes: Takes what is not acted on.
-        problems: Takes what is wrong with single fields.
+        notes: Gets the ignored fields.
+        problems: Gets the errors of single fields.
 
     Raises:
-        UserError: There is no job in it that could be run here.
+        UserError: It has no job that could run here.
     """
     kind = kind_of(root)
     if kind is SCHEDULE:
-        return _of_schedule(root, notes, problems)
+        return _scheduled_job(root, notes, problems)
     if _is_pipeline(root):
         return _pipeline(root, notes, problems)
     if kind not in JOBS:
         raise wrong_kind(root, "a pipeline or a job", JOBS)
-    return _of_one(root, kind in COMPONENTS, problems)
+    return _wrap_job(root, kind in COMPONENTS, problems)
 
 
 def _is_pipeline(root: Value) -> bool:
@@ -59,17 +59,17 @@ def _is_pipeline(root: Value) -> bool:
 
 def _pipeline(root: Value, notes: Notes, problems: Problems) -> Value:
     keys = unknown_keys(root.mapping("The file"), KEYS, "The pipeline", problems)
-    root = keys.mended(root)
+    root = keys.with_corrected_keys(root)
     for key in keys.others:
-        notes.add(key)
+        notes.add_field(key)
     settings = root.get("settings")
     if settings is not None:
         entries = problems.mapping(settings, "`settings`")
-        for key in unknown_keys(entries, SETTINGS, "`settings`", problems, notes.say).others:
-            notes.add(f"settings.{key}")
+        for key in unknown_keys(entries, SETTINGS, "`settings`", problems, notes.add_remark).others:
+            notes.add_field(f"settings.{key}")
     for key, place in (("identity", root), ("services", root), ("on_init", settings), ("on_finalize", settings)):
         if place is not None and place.get(key) is not None:
-            notes.add(key)
+            notes.add_field(key)
     component = root.get("component")
     if root.get("jobs") is None and component is not None:
         return _with_component(root, component, notes, problems)
@@ -79,7 +79,7 @@ def _pipeline(root: Value, notes: Notes, problems: Problems) -> Value:
 
 
 def _with_component(root: Value, named: Value, notes: Notes, problems: Problems) -> Value:
-    """A pipeline job whose jobs are those of a component."""
+    """A pipeline job that takes its jobs from a component."""
     if named.is_mapping:
         component = as_pipeline(named, notes, problems)
     else:
@@ -92,7 +92,7 @@ def _with_component(root: Value, named: Value, notes: Notes, problems: Problems)
             )
         file = local_path(named, text)
         problems.files.setdefault(file)
-        component = as_pipeline(read_yaml(file, "component file", named, problems.take), notes, problems)
+        component = as_pipeline(read_yaml(file, "component file", named, problems.add_error), notes, problems)
     inputs = dict(_entries(component, "inputs", problems))
     for name, value in _entries(root, "inputs", problems).items():
         if name not in inputs:
@@ -104,14 +104,14 @@ def _with_component(root: Value, named: Value, notes: Notes, problems: Problems)
 
 
 def _declared_and_given(declared: Value, value: Value) -> Value:
-    """One mapping of an input's declaration and the value that it is given elsewhere."""
+    """Merge an input's declaration with the value that it gets elsewhere."""
     entries = declared.data if declared.is_mapping else {}
     given = value.data if value.is_mapping else {"value": value}
     return Value({**entries, **given}, value.file, value.line)
 
 
-def _of_one(root: Value, is_component: bool, problems: Problems) -> Value:
-    """A pipeline around one job, or one component."""
+def _wrap_job(root: Value, is_component: bool, problems: Problems) -> Value:
+    """Make a pipeline around one job or one component."""
     name = run_name(root, root.file).replace(".", "-")
     inputs, outputs = _entries(root, "inputs", problems), _entries(root, "outputs", problems)
 
@@ -135,12 +135,12 @@ def _of_one(root: Value, is_component: bool, problems: Problems) -> Value:
     return Value(made, root.file, root.line)
 
 
-def _of_schedule(root: Value, notes: Notes, problems: Problems) -> Value:
-    """The job that a schedule starts, with the inputs and settings that it gives to it."""
+def _scheduled_job(root: Value, notes: Notes, problems: Problems) -> Value:
+    """The job that a schedule starts, with the schedule's inputs and settings."""
     created = root.get("create_job")
     if created is None:
         raise refuse(root, "The schedule has no `create_job`.", "Name the job: `create_job: ./job.yml`.")
-    notes.add("trigger")
+    notes.add_field("trigger")
     if not created.is_mapping:
         return _named_job(created, notes, problems)
     job = created.get("job")
@@ -150,7 +150,7 @@ def _of_schedule(root: Value, notes: Notes, problems: Problems) -> Value:
     inputs = dict(_entries(base, "inputs", problems))
     for name, value in _entries(created, "inputs", problems).items():
         if name not in inputs:
-            notes.say(f"The job has no input `{name}`, which is not used. {did_you_mean(name, inputs)}", value)
+            notes.add_remark(f"The job has no input `{name}`, which is not used. {did_you_mean(name, inputs)}", value)
             continue
         inputs[name] = _declared_and_given(inputs[name], value)
     settings = {**_entries(base, "settings", problems), **_entries(created, "settings", problems)}
@@ -165,14 +165,14 @@ def _named_job(named: Value, notes: Notes, problems: Problems) -> Value:
         raise refuse(named, problem, "Name its file: `job: ./job.yml`.")
     file = local_path(named, text)
     problems.files.setdefault(file)
-    root = read_yaml(file, "job file", named, problems.take)
+    root = read_yaml(file, "job file", named, problems.add_error)
     if kind_of(root) is SCHEDULE:
         raise refuse(named, f"{text} is a schedule itself.", "Name a job.")
     return as_pipeline(root, notes, problems)
 
 
 def run_name(root: Value, file: Path | None) -> str:
-    """What a run is called, in letters fit for a file name."""
+    """The name of a run, with only letters that a file name can have."""
     stem = file.stem if file is not None else ""
     generic = stem.lower() in ("pipeline", "pipeline-job", "job", "main", "component")
     named = [root.get("name"), root.get("display_name")]

@@ -1,4 +1,4 @@
-"""Whether the Python script that a command starts is there, where that can be told from the text."""
+"""Checks that the Python script which a command starts exists, if the command's text is certain about that."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..paths import exists
-from .expressions import without_expressions
+from .expressions import replace_expressions
 
 _PYTHON = re.compile(r"python(\d(\.\d+)?)?")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
@@ -28,7 +28,7 @@ _HARMLESS = (
     "df",
     "free",
 )
-#: Letters of a command above which it is not looked through: shlex takes a time that grows with their square.
+#: A longer command, in letters, is not checked: the time of shlex grows with the square of the length.
 _LONGEST = 20_000
 _UNCERTAIN = re.compile(r"[$`*?~{}<>|&()\x00]")
 
@@ -37,26 +37,26 @@ def missing_script(command: str, code: Path | None, includes: Sequence[Path] = (
     """The script that a command certainly starts and that is not in the code.
 
     Args:
-        command: With its expressions still in.
-        code: The source folder or file; None where the step has none.
-        includes: What lies beside it.
+        command: The command, with unresolved expressions.
+        code: The source folder or file; None if the step has none.
+        includes: Files and folders beside the code.
 
     Returns:
-        The script as it stands in the command; None where it is there or nothing is certain.
+        The script as it is written in the command; None if it exists or nothing is certain.
     """
     if len(command) > _LONGEST:
         return None
-    for words in _simple_commands(without_expressions(command, lambda text: "$x")):
+    for words in _simple_commands(replace_expressions(command, lambda text: "$x")):
         while words and _ASSIGNMENT.match(words[0]):
             words = words[1:]
         if not words or words[0] in _HARMLESS:
             continue
         script = _script(words)
         if script is None:
-            return None  # from here on anything may have been fetched, made, or left by `cd`
+            return None  # this command may have fetched or made files, or changed the folder
         if not _is_there(script, code) and not _is_included(script, includes):
             return script
-        # What a script of theirs leaves behind is not known either.
+        # The files that this script makes are not known either.
         return None
     return None
 
@@ -74,7 +74,7 @@ def _simple_commands(command: str) -> Iterator[list[str]]:
             else:
                 words.append(word)
     except ValueError:
-        return  # a quote that is not closed, perhaps a comment's apostrophe
+        return  # an open quote, perhaps the apostrophe of a comment
     yield words
 
 

@@ -1,4 +1,4 @@
-"""Which steps are wanted: by full name, by the last part of one, or all of a nested pipeline."""
+"""Selects steps by full name, by the last part of a name, or all steps of a nested pipeline."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .yaml_file import listed
 
 
 class NoStep(UserError):
-    """A step that there is not.
+    """There is no step of that name.
 
     Attributes:
-        name: What was asked for.
-        names: The steps there are.
+        name: The requested name.
+        names: The existing steps.
     """
 
     def __init__(self, name: str, names: Sequence[str]) -> None:
@@ -24,19 +24,17 @@ class NoStep(UserError):
         self.name, self.names = name, tuple(names)
 
 
-def chosen(scope: Scope, only: Sequence[str], problems: Problems) -> tuple[str, ...]:
-    """The full names of the steps that are wanted, also of those in which something is wrong.
-
-    What they need is not among them.
+def select_steps(scope: Scope, only: Sequence[str], problems: Problems) -> tuple[str, ...]:
+    """The full names of the selected steps, including steps with errors, but not the steps that they need.
 
     Args:
         scope: The pipeline.
-        only: What was asked for; empty for all.
-        problems: What is wrong with single steps: such a one may be what was asked for.
+        only: The requested names; empty for all steps.
+        problems: The errors so far. They are raised if a name is not found, since its step may not have been read.
 
     Raises:
-        NoStep: There is none of that name.
-        UserError: Several have it; or it cannot run on this machine.
+        NoStep: No step has that name.
+        UserError: Several steps have it, or the step cannot run on this machine.
     """
     entries = list(scope.entries())
     names = [entry.name for entry in entries if isinstance(entry, Source)]
@@ -48,7 +46,7 @@ def chosen(scope: Scope, only: Sequence[str], problems: Problems) -> tuple[str, 
         exact = [entry for entry in entries if entry.name == text]
         fitting = exact or [entry for entry in entries if entry.name.endswith(f".{text}")]
         if not fitting:
-            # It may be in one that could not be read.
+            # It may be in a nested pipeline that could not be read.
             problems.check()
             raise NoStep(text, names)
         if len(fitting) > 1:

@@ -1,7 +1,7 @@
 """The trials of a sweep: which values each of them gets, the same ones whenever it is asked.
 
-The first trial has the values of :func:`workflows.pipelines.sweep.first_values`. Those after it are the further ones of
-the grid where the file asks for a grid, else drawn at random, from a seed. The distributions are those of
+The first trial has the values of :func:`workflows.pipelines.search_space.first_values`. The others are the next ones
+of the grid if the file asks for a grid, and otherwise drawn at random from a seed. The distributions are those of
 https://learn.microsoft.com/azure/machine-learning/reference-yaml-job-sweep#attributes-of-search-space
 """
 
@@ -70,7 +70,7 @@ def read_sweep(
     first: Callable[[str], Value | None],
     chosen: Mapping[str, Value],
     what: str,
-    settle: Callable[[Value], Value],
+    resolve_value: Callable[[Value], Value],
     problems: Problems,
 ) -> Sweep:
     """What a sweep's fields say of its trials.
@@ -79,7 +79,7 @@ def read_sweep(
         first: Gives a field.
         chosen: The values of the first trial.
         what: The step in a message.
-        settle: Puts in what the pipeline's inputs give.
+        resolve_value: Puts in what the pipeline's inputs give.
         problems: Takes what is wrong with its objective and its limits.
     """
     space, objective = first("search_space"), first("objective")
@@ -93,21 +93,21 @@ def read_sweep(
     goal = goal or "maximize"
     entries = space.data if space is not None and space.is_mapping else {}
     values = {name: value.data for name, value in chosen.items()}
-    limits = [_limit(first("limits"), key, what, settle, problems) for key in _LIMITS]
+    limits = [_limit(first("limits"), key, what, resolve_value, problems) for key in _LIMITS]
     most, at_once, seconds = (number for number, _ in limits)
     remarks = (*_remarks(first, what), *(remark for _, remark in limits if remark))
     return Sweep(entries, values, first("sampling_algorithm"), metric, goal, most, at_once, seconds, remarks)
 
 
 def _limit(
-    limits: Value | None, key: str, what: str, settle: Callable[[Value], Value], problems: Problems
+    limits: Value | None, key: str, what: str, resolve_value: Callable[[Value], Value], problems: Problems
 ) -> tuple[int, str]:
     """A limit's whole number, 0 where there is none; and a remark where it is none that could be."""
-    with problems.kept():
+    with problems.collect_errors():
         found = problems.mapping(limits, f"`limits` of {what.lower()}").get(key)
         if found is None or found.data is None:
             return 0, ""
-        given = settle(found).data
+        given = resolve_value(found).data
         try:
             number = int(given)
         except (TypeError, ValueError, OverflowError):
@@ -161,7 +161,7 @@ def with_trials(pipeline: Pipeline, count: int, named: Sequence[str] = ()) -> Pi
             continue
         trials = list[Step]()
         most = min(count, step.sweep.most or count)
-        with problems.kept():
+        with problems.collect_errors():
             trials = _trials(step, step.sweep, most)
         if not trials:
             continue
@@ -235,7 +235,7 @@ def trial_values(
         return found[:count]
     draws, problems = {}, Problems()
     for key, entry in space.items():
-        with problems.kept():
+        with problems.collect_errors():
             draws[key] = _draw(entry, f"`{key}` in the search space of {what.lower()}")
     problems.check()
     # Not for secrets: the same trials each time.

@@ -1,4 +1,4 @@
-"""YAML files, read into values that know where they are written."""
+"""Reads YAML files into values that have their place in the file."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ..paths import shown
 from ..reading import line_at, read_bytes
 from ..yaml_nodes import compose
 
-#: Letters above which a scalar is no number, date or truth value, whatever it looks like.
+#: A longer scalar, in letters, is taken as a text without parsing it as a number, date or boolean.
 _LONGEST_LITERAL = 200
-#: Names, and letters of one, that are looked through for what somebody may have meant.
+#: How many names, and of how many letters, are searched for one that may have been meant.
 _MOST_NAMES, _LONGEST_NAME = 1000, 100
 _MERGE = "tag:yaml.org,2002:merge"
 _NULL = "tag:yaml.org,2002:null"
 _TEXT = "tag:yaml.org,2002:str"
 #: Makes Python values of scalars.
 _CONSTRUCTOR: Any = yaml.constructor.SafeConstructor()
-#: What a scalar without quotes and without a tag is.
+#: Finds the type of a scalar without quotes and without a tag.
 _RESOLVER: Any = yaml.resolver.Resolver()
 
 
@@ -35,10 +35,10 @@ class Value:
     """A value and its place.
 
     Attributes:
-        data: A scalar as YAML understands it, ``dict[str, Value]``, ``list[Value]``, or None.
-        file: The file it is written in; None where it comes from the command line.
+        data: A scalar as YAML parses it, ``dict[str, Value]``, ``list[Value]``, or None.
+        file: The file it is written in; None if it comes from the command line.
         line: The line of its key, or its own in a list, counted from 1.
-        column: Where in that line, counted from 1; 0 where nobody knows.
+        column: The column in that line, counted from 1; 0 if it is not known.
     """
 
     data: Any
@@ -53,22 +53,22 @@ class Value:
 
     @property
     def folder(self) -> Path:
-        """What relative paths in it are relative to."""
+        """The folder that relative paths in it are relative to."""
         return Path.cwd() if self.file is None else self.file.parent
 
     def get(self, key: str) -> Value | None:
-        """An entry of a mapping; None where it is not there or null."""
+        """An entry of a mapping; None if it does not exist or is null."""
         found = self.data.get(key) if isinstance(self.data, dict) else None
         return found if isinstance(found, Value) and found.data is not None else None
 
     def mapping(self, what: str) -> Mapping[str, Value]:
-        """Its entries; none where it is null.
+        """Its entries; none if it is null.
 
         Args:
             what: Its name in the message.
 
         Raises:
-            UserError: It is something else.
+            UserError: It is neither a mapping nor null.
         """
         if self.data is None:
             return {}
@@ -87,7 +87,7 @@ class Value:
         return str(self.data)
 
     def plain(self) -> Any:
-        """The data without places."""
+        """The data without places, as plain Python values."""
         if isinstance(self.data, dict):
             return {key: value.plain() for key, value in self.data.items()}
         if isinstance(self.data, list):
@@ -96,7 +96,7 @@ class Value:
 
 
 def kind(value: Value) -> str:
-    """What a value is, in a message."""
+    """The kind of a value for a message, such as ``a list``."""
     names = {
         dict: "a mapping",
         list: "a list",
@@ -109,60 +109,60 @@ def kind(value: Value) -> str:
 
 
 def refuse(value: Value, problem: str, remedy: str) -> UserError:
-    """An error at the place of a value; for one typed on the command line without a place."""
+    """Make an error at the place of a value; a value of the command line has no place."""
     if value.file is None:
         return BadValue(problem, remedy)
     return UserError(problem, remedy, file=shown(value.file), line=value.line)
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names in a message, in backquotes; the first twenty of very many."""
+    """Format names for a message, in backquotes; at most twenty."""
     names = [f"`{shorten(name)}`" for name in names]
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return ", ".join(names[:20]) + more if names else "none"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A remedy: the known name that is most like the wrong one, or all there are."""
+    """A remedy with the known name that is most like the wrong one, or with all known names."""
     known = list(known)
     close = close_matches(name, known, 0.7)
     return f"Did you mean `{close[0]}`? There are: {listed(known)}." if close else f"There are: {listed(known)}."
 
 
 def close_matches(name: str, known: Iterable[str], cutoff: float) -> list[str]:
-    """The known name that is most like another one, if any is; a long list is not searched to its end."""
+    """The known name that is most like another one, if any is; only the first names of a long list are searched."""
     if len(name) > _LONGEST_NAME:
         return []
     short = (one for one in itertools.islice(known, _MOST_NAMES) if len(one) <= _LONGEST_NAME)
     return difflib.get_close_matches(name, short, 1, cutoff)
 
 
-#: Takes what is wrong with one place of a file that is otherwise read.
-Take = Callable[[UserError], None]
+#: Gets an error at one place of a file. Reading goes on after it.
+OnError = Callable[[UserError], None]
 
 
 def _refuse(error: UserError) -> NoReturn:
     raise error
 
 
-def read_yaml(file: Path, what: str, named: Value | None = None, take: Take = _refuse) -> Value:
+def read_yaml(file: Path, what: str, named: Value | None = None, on_error: OnError = _refuse) -> Value:
     """Read a YAML file whose content is a mapping.
 
     Args:
         file: Its absolute path.
-        what: What it is to be, such as ``pipeline file``.
-        named: The value that names it, where another file does.
-        take: Takes what is wrong with single keys and scalars, which else is refused.
+        what: What it should be, such as ``pipeline file``.
+        named: The value that names it, if another file does.
+        on_error: Takes what is wrong with single keys and scalars, which else is refused.
 
     Raises:
         UserError: It cannot be read, is not YAML, or not a mapping; with the line.
     """
-    return read_node(compose(read_text(file, what, named), shown(file)), file, what, take)
+    return read_node(compose(read_text(file, what, named), shown(file)), file, what, on_error)
 
 
-def read_node(node: yaml.Node | None, file: Path, what: str, take: Take = _refuse) -> Value:
-    """The content of a file whose tree has been made; arguments and errors as of :func:`read_yaml`."""
-    value = Value(None, file, 1) if node is None else Value(_convert(node, file, {}, take), file, 1)
+def read_node(node: yaml.Node | None, file: Path, what: str, on_error: OnError = _refuse) -> Value:
+    """Read a file's content from its parsed tree; arguments and errors as of :func:`read_yaml`."""
+    value = Value(None, file, 1) if node is None else Value(_convert(node, file, {}, on_error), file, 1)
     if value.data is None:
         raise refuse(value, f"{file.name} is empty.", f"Name a {what} with content.")
     if not value.is_mapping:
@@ -171,7 +171,7 @@ def read_node(node: yaml.Node | None, file: Path, what: str, take: Take = _refus
 
 
 def read_text(file: Path, what: str, named: Value | None = None) -> str:
-    """A file's text; arguments and errors as of :func:`read_yaml`."""
+    """Read a file's text; arguments and errors as of :func:`read_yaml`."""
 
     def wrong(problem: str, remedy: str) -> UserError:
         return refuse(named, problem, remedy) if named is not None else UserError(problem, remedy)
@@ -195,25 +195,25 @@ def read_text(file: Path, what: str, named: Value | None = None) -> str:
         raise UserError(f"{path.name} is not UTF-8.", "Save it as UTF-8.", file=path, line=line) from error
 
 
-def _convert(node: Any, file: Path, done: dict[int, Any], take: Take) -> Any:
-    """A node's data; a node that several aliases name is converted once."""
+def _convert(node: Any, file: Path, done: dict[int, Any], on_error: OnError) -> Any:
+    """Convert a node to data; a node with several aliases is converted once."""
     if id(node) in done:
         return done[id(node)]
     result: Any
     if isinstance(node, yaml.MappingNode):
-        result = _mapping(node, file, done, take)
+        result = _mapping(node, file, done, on_error)
     elif isinstance(node, yaml.SequenceNode):
         result = [
-            Value(_convert(item, file, done, take), file, item.start_mark.line + 1, item.start_mark.column + 1)
+            Value(_convert(item, file, done, on_error), file, item.start_mark.line + 1, item.start_mark.column + 1)
             for item in node.value
         ]
     else:
-        result = _scalar(node, file, take)
+        result = _scalar(node, file, on_error)
     done[id(node)] = result
     return result
 
 
-def _scalar(node: Any, file: Path, take: Take) -> Any:
+def _scalar(node: Any, file: Path, on_error: OnError) -> Any:
     if node.tag == _TEXT:
         return node.value
     if node.tag == _NULL:
@@ -224,45 +224,45 @@ def _scalar(node: Any, file: Path, take: Take) -> Any:
         except yaml.constructor.ConstructorError as error:
             line = node.start_mark.line + 1
             problem = f"{file.name} is not valid YAML: {error.problem}."
-            take(UserError(problem, "Correct that line.", file=shown(file), line=line))
+            on_error(UserError(problem, "Correct that line.", file=shown(file), line=line))
             return node.value
         except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError):
-            pass  # PyYAML does not look whether a tag fits the text behind it.
+            pass  # PyYAML does not check whether a tag fits the text after it.
         finally:
-            # It keeps all that it has made, and what it was at when it failed.
+            # The constructor keeps all that it has made, and the node at which it failed.
             _CONSTRUCTOR.constructed_objects.clear()
             _CONSTRUCTOR.recursive_objects.clear()
     if _RESOLVER.resolve(yaml.ScalarNode, node.value, (True, False)) != node.tag:
         what = str(node.tag).rpartition(":")[2]
         problem = f"What is marked `!!{what}` is none: `{shorten(node.value)}`."
-        take(UserError(problem, "Correct that line.", file=shown(file), line=node.start_mark.line + 1))
+        on_error(UserError(problem, "Correct that line.", file=shown(file), line=node.start_mark.line + 1))
     # A text that only looks like a number or a date, such as 2021-02-30.
     return node.value
 
 
-def _mapping(node: Any, file: Path, done: dict[int, Any], take: Take) -> dict[str, Value]:
+def _mapping(node: Any, file: Path, done: dict[int, Any], on_error: OnError) -> dict[str, Value]:
     own: dict[str, Value] = {}
     merged: dict[str, Value] = {}
     for key, item in node.value:
         line = key.start_mark.line + 1
         if key.tag == _MERGE:
             for source in item.value if isinstance(item, yaml.SequenceNode) else [item]:
-                inherited = _convert(source, file, done, take)
+                inherited = _convert(source, file, done, on_error)
                 if not isinstance(inherited, dict):
                     remedy = "Name an anchor of a mapping."
-                    take(UserError("`<<` takes a mapping.", remedy, file=shown(file), line=line))
+                    on_error(UserError("`<<` takes a mapping.", remedy, file=shown(file), line=line))
                     continue
-                # What was there first counts.
+                # The first value of a name counts.
                 for name, value in inherited.items():
                     merged.setdefault(name, value)
             continue
         if not isinstance(key, yaml.ScalarNode):
-            take(UserError("A key has to be a text.", "Correct that line.", file=shown(file), line=line))
+            on_error(UserError("A key has to be a text.", "Correct that line.", file=shown(file), line=line))
             continue
         name = str(key.value)
         if name in own:
             problem = f"`{shorten(name)}` is there twice: in line {own[name].line} and in line {line}."
-            take(UserError(problem, "Take one of the two out.", file=shown(file), line=line))
+            on_error(UserError(problem, "Take one of the two out.", file=shown(file), line=line))
             continue
-        own[name] = Value(_convert(item, file, done, take), file, line, key.start_mark.column + 1)
+        own[name] = Value(_convert(item, file, done, on_error), file, line, key.start_mark.column + 1)
     return {**merged, **own} if merged else own

@@ -173,8 +173,8 @@ def _include_pipeline(typed: TypedTask, named: Path, own: bool, paths: RemotePat
     replaced = dict(text.split("=", 1) for text in _as_list(typed.values.get("input")) if "=" in text)
     # Whether a workspace's data can be had is for the other machine to say.
     only, skip = (tuple(_as_list(typed.values.get(name))) for name in ("step", "skip"))
-    pipeline = load_pipeline(named, replaced, project=paths.project, only=only, skip=skip, brought=True)
-    in_python = python_file.named(named)
+    pipeline = load_pipeline(named, replaced, project=paths.project, only=only, skip=skip, fetch_data=True)
+    in_python = python_file.parse_place(named)
     if in_python is not None:
         # With the modules and the component files beside it; the SDK builds it there.
         paths.include_code(in_python.file.parent)

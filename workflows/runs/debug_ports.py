@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from ..backends.base import DebugRequest
 from ..console import Console
 from ..engines import reservations
-from ..pipelines.commands import published_port, ranks_made
+from ..pipelines.commands import count_started_ranks, published_port
 from ..pipelines.definition import Pipeline
 from . import submission
 from .attachable import configuration_name
@@ -44,7 +44,7 @@ def _choose_ports(pipeline: Pipeline, debug: DebugRequest, setting: int, console
     for step in pipeline.steps:
         if step.kind == "best" or (debug.steps and step.name not in debug.steps):
             continue
-        processes = step.ranks if step.ranks > 1 else ranks_made(step.command)
+        processes = step.ranks if step.ranks > 1 else count_started_ranks(step.command)
         ranks = range(processes) if debug.rank is None else [debug.rank if processes > 1 else 0]
         wanted, count = published_port(step.command), max(ranks) + 1
         if taken:

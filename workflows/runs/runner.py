@@ -30,7 +30,7 @@ from ..errors import PortHeld, UserError
 from ..models import ImageRef, Snapshots
 from ..paths import cache_folder
 from ..pipelines.commands import PARALLEL_DRIVER
-from ..pipelines.expressions import Malformed, substitute, with_run
+from ..pipelines.expressions import Malformed, fill_in_run, substitute
 from ..private import make_folder, open_file
 from ..project import append_log
 from ..redaction import scrub
@@ -318,7 +318,7 @@ class Runner:
 
     def _resolve_literal(self, text: str) -> str:
         started = datetime.fromtimestamp(self.run.created, timezone.utc)
-        return with_run(text, self.run.run_id, started.isoformat(timespec="seconds"))
+        return fill_in_run(text, self.run.run_id, started.isoformat(timespec="seconds"))
 
     def _take_best_trial(self, planned: PlannedStep, best: PlannedBest, step: StepRecord) -> None:
         """Complete a sweep whose trials are over: use the best one's outputs."""

@@ -43,7 +43,7 @@ def _read_pipeline_files(run: RunRecord, file: Path) -> None:
 
     # The single step of an experiment has the experiment's name.
     names = () if run.single else [step.name for step in run.steps]
-    for step in load_pipeline(file, cloud=run.in_workspace, project=run.project, only=names, brought=True).steps:
+    for step in load_pipeline(file, cloud=run.in_workspace, project=run.project, only=names, fetch_data=True).steps:
         if step.environment is not None and step.environment.conda_file is not None:
             _read_conda_file(step.environment.conda_file)
 

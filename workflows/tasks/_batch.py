@@ -56,7 +56,7 @@ def debug_batch(call: Command, data: str | None, mini_batch: str | None, follow:
         flow.dry_run(wanted)
         return
     words = ["--deployment", str(shown(file)), "--data", data]
-    run, found = flow.debug(wanted, DebugRequest(), shlex.join([*words, *parts.typed]))
+    run, found = flow.debug(wanted, DebugRequest(), shlex.join([*words, *parts.flags]))
     show_debugged(call, run, found)
     if follow:
         follow_to_end(call.console, flow.refresh, run)

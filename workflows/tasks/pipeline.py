@@ -453,7 +453,7 @@ def _options(call: Command, wanted: Wanted) -> str:
 def _typed(wanted: Wanted, project: Path) -> list[str]:
     values = {name: _from_anywhere(value, project) for name, value in wanted.inputs.items()}
     words = [word for name, value in values.items() for word in ("--input", f"{name}={value}")]
-    return [*words, *(word for name in wanted.skip for word in ("--skip", name)), *wanted.parts.typed]
+    return [*words, *(word for name in wanted.skip for word in ("--skip", name)), *wanted.parts.flags]
 
 
 def _from_anywhere(value: str, project: Path) -> str:

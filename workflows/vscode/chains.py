@@ -110,7 +110,7 @@ def find_chains(settings: Settings, engine: str, wait: bool, snapshots: bool = F
         found.notes.append(_unknown(settings, "score_script", "score.py"))
     steps = engines.load_steps(engine)
     if own_pipeline or nothing:
-        pipeline = load_pipeline(settings.pipeline_file, project=settings.project, brought=can_download(settings))
+        pipeline = load_pipeline(settings.pipeline_file, project=settings.project, fetch_data=can_download(settings))
         _pipeline(found, pipeline, settings, steps)
     else:
         found.notes.append(_unknown(settings, "pipeline_file", "pipeline.yml"))

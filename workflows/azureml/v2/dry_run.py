@@ -10,9 +10,9 @@ from typing import Any
 from ...backends.base import DebugRequest, DryJob, DryJobStep
 from ...errors import UserError
 from ...paths import shown
-from ...pipelines.commands import ranks_made
+from ...pipelines.commands import count_started_ranks
 from ...pipelines.definition import Step
-from ...pipelines.problems import single
+from ...pipelines.problems import split_errors
 from ...settings import Settings
 from ..workspace import find_workspace
 from .job_file import OTHER, LoadedJob, component_of
@@ -38,7 +38,7 @@ def describe_dry_run(
         debug: What is to be debugged of it.
         settings: The settings.
     """
-    errors = list(single(error))
+    errors = list(split_errors(error))
     try:
         find_workspace(settings)
     except UserError as wrong:
@@ -78,7 +78,7 @@ def _step(loaded: LoadedJob, step: Step, node: Any, debug: DebugRequest | None, 
     holder = component_of(node)
     if debug is None:
         return DryJobStep(step, _environment(holder), compute, without="it just runs", inputs=_ports(node.inputs))
-    processes = step.ranks if step.ranks > 1 else ranks_made(step.command)
+    processes = step.ranks if step.ranks > 1 else count_started_ranks(step.command)
     ranks = tuple(range(processes)) if debug.rank is None else (debug.rank if processes > 1 else 0,)
     return DryJobStep(
         step, _environment(holder), compute, ranks=ranks, way=_WAYS[settings.reach], inputs=_ports(node.inputs)

@@ -98,7 +98,7 @@ def load_and_check(
     """
     file = Path(os.path.abspath(file))
     inputs, source = dict(wanted.inputs), None
-    if (in_python := python_file.named(file)) is not None:
+    if (in_python := python_file.parse_place(file)) is not None:
         root, inputs = python_file.build(in_python, inputs)
         source = io.StringIO(yaml.safe_dump(root.plain(), sort_keys=False))
     else:

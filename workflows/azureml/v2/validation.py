@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import UserError
 from ...pipelines import reader
-from ...pipelines.problems import together
+from ...pipelines.problems import combine_errors
 from ...pipelines.yaml_file import Value
 
 _REMEDY = "Correct it; the schema: https://learn.microsoft.com/azure/machine-learning/reference-yaml-overview"
@@ -45,7 +45,7 @@ def explain_errors(root: Value, file: Path, project: Path) -> Iterator[None]:
             _found, ours = reader.survey(file, cloud=True, project=project)
             if ours is not None:
                 raise ours from error
-        raise together(_of_text(str(error), root)) from error
+        raise combine_errors(_of_text(str(error), root)) from error
 
 
 def check(job: Any, root: Value) -> None:
@@ -56,7 +56,7 @@ def check(job: Any, root: Value) -> None:
     """
     result = job._validate()
     if not result.passed:
-        raise together(list(_errors(result._to_dict(), root)))
+        raise combine_errors(list(_errors(result._to_dict(), root)))
 
 
 def _of_text(text: str, root: Value) -> list[UserError]:

@@ -1,4 +1,4 @@
-"""Search spaces of sweeps: which values a trial gets.
+"""Search spaces of sweeps: the values of the first trial.
 
 The distributions are those of
 https://learn.microsoft.com/azure/machine-learning/reference-yaml-job-sweep#attributes-of-search-space
@@ -14,7 +14,7 @@ from typing import Any
 from .problems import Problems
 from .yaml_file import Value, did_you_mean, refuse
 
-#: What the lowest, or for those without an end the middle one is taken from.
+#: The field with the first trial's value: the lowest one of a range, the mean of a normal distribution.
 _FIRST: Mapping[str, str] = {
     "choice": "values",
     "uniform": "min_value",
@@ -30,17 +30,17 @@ _FIRST: Mapping[str, str] = {
 
 
 def first_values(space: Value | None, what: str, problems: Problems) -> dict[str, Value]:
-    """The values of one trial: of a choice the first, of a range the lowest, of a normal distribution its middle.
+    """The values of one trial: the first of a choice, the lowest of a range, the mean of a normal distribution.
 
     Args:
-        space: The ``search_space``; None where there is none.
+        space: The ``search_space``, or None.
         what: The step in a message.
-        problems: Takes distributions that do not exist, or have no values; of these the value is an empty text.
+        problems: Gets distributions that do not exist or have no values; their value is an empty text.
     """
     found = {}
     for name, entry in problems.mapping(space, f"`search_space` of {what.lower()}").items():
         found[name] = Value("", entry.file, entry.line)
-        with problems.kept():
+        with problems.collect_errors():
             found[name] = Value(_first(entry, name, what), entry.file, entry.line)
     return found
 

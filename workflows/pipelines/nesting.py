@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..errors import BadValue
 from ..paths import shown
-from .component import Components, Opened
-from .job_kinds import COMMAND, PIPELINE, NotHere
+from .component import Components, ResolvedJob
+from .job_kinds import COMMAND, PIPELINE, NotRunnableHere
 from .literals import read_type
 from .notes import Notes
 from .pipeline_inputs import read_nested_inputs, read_pipeline_inputs
@@ -23,7 +23,7 @@ MOST_LEVELS = 50
 
 
 @dataclass
-class Levels:
+class NestingReader:
     """Reads one pipeline file, and all that it names.
 
     Attributes:
@@ -52,17 +52,17 @@ class Levels:
         """
         problems = self.problems
         inputs = read_pipeline_inputs(_entries(root, "inputs", problems), self.replaced, self._notes, problems)
-        scope = Scope("", root, inputs, _types(root, problems), open=_open(root))
+        scope = Scope("", root, inputs, _types(root, problems), unreadable=_unreadable_fields(root))
         chain = [(root.file, root)] if root.file is not None else []
         self._jobs(root, scope, chain)
         self._check_skip(scope)
         return scope
 
     def _jobs(self, root: Value, scope: Scope, chain: list[tuple[Path, Value]]) -> None:
-        problems = self.problems.of(scope.name)
+        problems = self.problems.for_step(scope.name)
         jobs = _jobs(root, problems)
         for key, job in jobs.items():
-            name = scope.full(key)
+            name = scope.full_name(key)
             asked = [text for text in self.skip if name == text or name.endswith(f".{text}")]
             for text in asked:
                 self._skipped.setdefault(text, []).append(name)
@@ -72,26 +72,26 @@ class Levels:
                 continue
             before = len(problems)
             try:
-                with problems.of(name).kept():
+                with problems.for_step(name).collect_errors():
                     scope.jobs[key] = self._job(name, job, scope, chain)
-            except NotHere as error:
+            except NotRunnableHere as error:
                 scope.jobs[key] = LeftOut(name, job, error)
                 # What else is wrong with it matters as little as the step.
                 del problems.found[before:]
         scope.bind_outputs(self._notes, problems)
 
     def _job(self, name: str, job: Value, scope: Scope, chain: list[tuple[Path, Value]]) -> Entry:
-        opened = self.components.open(name, job)
+        opened = self.components.read_job(name, job)
         if opened.kind == PIPELINE and not opened.broken:
             return self._nested(opened, scope, chain)
-        source = self.components.command(replace(opened, kind=COMMAND) if opened.broken else opened, scope)
+        source = self.components.read_step(replace(opened, kind=COMMAND) if opened.broken else opened, scope)
         return Broken(name, source) if opened.broken else source
 
-    def _nested(self, opened: Opened, outer: Scope, chain: list[tuple[Path, Value]]) -> Scope:
+    def _nested(self, opened: ResolvedJob, outer: Scope, chain: list[tuple[Path, Value]]) -> Scope:
         name, job = opened.name, opened.job
         place = opened.named if opened.named is not None else job
         root = opened.component if opened.component is not None else job
-        problems = self.problems.of(name)
+        problems = self.problems.for_step(name)
         given = _entries(job, "inputs", problems)
         # Without a component the job's inputs are declared by what they are bound to.
         declared = (
@@ -109,18 +109,20 @@ class Levels:
             raise refuse(place, f"There are more than {MOST_LEVELS} pipelines inside each other.", "Simplify them.")
         for one in (root,) if root is job else (root, job):
             self._note_settings(one, name)
-        scope = Scope(name, job, inputs, types, bound, open=_open(root, *([job] if root is not job else [])))
+        scope = Scope(
+            name, job, inputs, types, bound, unreadable=_unreadable_fields(root, *([job] if root is not job else []))
+        )
         self._jobs(root, scope, chain)
         return scope
 
     def _note_settings(self, place: Value, name: str) -> None:
         """Note what a nested pipeline says of its own run: it is part of the whole's."""
         if place.get("limits") is not None:
-            self._notes.add("limits", name)
+            self._notes.add_field("limits", name)
         settings = place.get("settings")
         for key in ("continue_on_step_failure", "on_init", "on_finalize"):
             if settings is not None and settings.is_mapping and settings.get(key) is not None:
-                self._notes.add(f"settings.{key}", name)
+                self._notes.add_field(f"settings.{key}", name)
 
     def _check_skip(self, scope: Scope) -> None:
         for text in self.skip:
@@ -131,7 +133,7 @@ class Levels:
             wrong = BadValue(f"Several steps are called `{text}`.", f"Name one in full: {listed(found)}.")
             if not found:
                 wrong = BadValue(f"There is no step `{text}` to leave out.", f"The steps there are: {listed(names)}.")
-            self.problems.take(wrong)
+            self.problems.add_error(wrong)
 
 
 def _check_chain(chain: list[tuple[Path, Value]], file: Path, place: Value) -> None:
@@ -146,7 +148,7 @@ def _check_chain(chain: list[tuple[Path, Value]], file: Path, place: Value) -> N
     raise refuse(place, problem, "Take one of these jobs out.")
 
 
-def _open(*places: Value) -> frozenset[str]:
+def _unreadable_fields(*places: Value) -> frozenset[str]:
     """Of which entries nobody knows what is in them."""
     found = ((key, place.get(key)) for key in ("inputs", "outputs", "jobs") for place in places)
     return frozenset(key for key, value in found if value is not None and not value.is_mapping)
@@ -160,14 +162,14 @@ def _types(root: Value, problems: Problems) -> dict[str, str]:
     found = {}
     for name, value in _entries(root, "outputs", problems).items():
         found[name] = ""
-        with problems.kept():
+        with problems.collect_errors():
             found[name] = read_type(value, f"Output `{name}`", output=True, control=True)
     return found
 
 
 def _jobs(root: Value, problems: Problems) -> Mapping[str, Value]:
     jobs = _entries(root, "jobs", problems)
-    if not jobs and "jobs" not in _open(root):
+    if not jobs and "jobs" not in _unreadable_fields(root):
         problems.add(root.get("jobs") or root, "The pipeline has no jobs.", "Add a job under `jobs:`.")
     folded: dict[str, str] = {}
     for name, job in jobs.items():
