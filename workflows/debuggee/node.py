@@ -1,20 +1,20 @@
-"""Does a step's command on a node of Azure ML: the script that the service starts.
+"""Runs a step's command on a node of Azure ML: this is the script that the service starts.
 
     python azureml_debug/node.py inputs.data /mnt/…/data outputs.model /mnt/…/model
 
-With SDK v1 the service starts scripts, and a step's command is a text for bash. It lies beside this file in step.json,
-with ``@azureml_debug:NAME@`` where a path goes that only the node knows; the paths are this script's
-arguments, in pairs.
+With SDK v1 the service starts scripts, and a step's command is a command line for bash. The command is in step.json
+beside this file, with ``@azureml_debug:NAME@`` in place of each path that only the node knows. The paths are this
+script's arguments, as pairs of name and path.
 
     exec python azureml_debug/node.py "$0" 3<<'END'
     the command
     END
 
-With SDK v2 the service itself runs the command, this one, in which it has filled in inputs and outputs everywhere: so
-the step's own is a here-document, which bash hands on byte for byte. It comes on a descriptor of its own, for the
-standard streams are the command's. The argument is the name under which the service's own shell runs: it stands in
-front of what a shell says. How it is debugged is in the variable AZUREML_DEBUG_STEP: what lies beside this
-file is the same for every step and run, and is sent once.
+With SDK v2 the service runs the command above, in which it has filled in all inputs and outputs. The step's own
+command is a here-document, because bash passes that on byte for byte. It arrives on a descriptor of its own, since the
+standard streams belong to the command. The argument is the name of the service's shell, which prefixes a shell's error
+messages. The debug settings are in the variable AZUREML_DEBUG_STEP: the files beside this one are the same for every
+step and run, and are sent once.
 
 Standard library only, for every Python from 3.6 on.
 """
@@ -29,34 +29,34 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, Dict, List, Optional  # noqa: F401 - in comments, for Python 3.6
+from typing import Any, Dict, List, Optional, Tuple  # noqa: F401 - in comments, for Python 3.6
 
 TYPE_CHECKING = False  # As good as typing's, without importing that.
 
-#: How a step of SDK v2 is debugged, as JSON; and the descriptor on which its command comes.
+#: The variable with the debug settings of a step of SDK v2, as JSON; and the descriptor that its command arrives on.
 STEP, COMMAND = "AZUREML_DEBUG_STEP", 3
 FOLDER = os.path.dirname(os.path.abspath(__file__))
-#: Seconds between two looks at what the step's debuggee has announced, and at whether the command has ended.
-LOOK_SECONDS = 0.2
-#: Seconds that tags which are still to be set have after the command's end.
-LAST_SECONDS = 5.0
+#: Seconds between two checks for new events of the step's debuggee, and for the command's end.
+POLL_SECONDS = 0.2
+#: Seconds that remaining tags may take to be set after the command has ended.
+FINISH_SECONDS = 5.0
 #: A path that a shell takes as one word without quotes.
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+=:@%,-")
 
 
 def main():
     # type: () -> int
-    """Do the step; its exit code."""
-    told = os.environ.pop(STEP, None)
-    if told is not None:
-        return _given(json.loads(told))
+    """Run the step and return its exit code."""
+    settings = os.environ.pop(STEP, None)
+    if settings is not None:
+        return _run_received_command(json.loads(settings))
     with open(os.path.join(FOLDER, "step.json"), "rb") as file:
         step = json.loads(file.read().decode("utf-8"))
     debug = step.get("debug")
-    # Sent as one file, and needed as a folder.
-    debuggee = _unpacked() if debug is not None else FOLDER
+    # It is sent as one file and needed as a folder.
+    debuggee = _unpack_debuggee() if debug is not None else FOLDER
     places = {"debuggee": debuggee}
-    places.update(_places(sys.argv[1:], step["files"]))
+    places.update(_data_paths(sys.argv[1:], step["files"]))
     environ = dict(os.environ)
     for name, path in places.items():
         kind, dot, rest = name.partition(".")
@@ -65,55 +65,55 @@ def main():
             if kind == "inputs":
                 environ["AZUREML_DATAREFERENCE_" + rest] = path
     for name, value in step["variables"].items():
-        environ[name] = _filled(value, places)
-    command = [_shell(), "-c", _filled(step["command"], places)]
+        environ[name] = _fill_in(value, places)
+    command = [_find_shell(), "-c", _fill_in(step["command"], places)]
     if debug is None:
         sys.stdout.flush()
         os.execve(command[0], command, environ)  # noqa: S606 - the shell is the program
-    return _debugged([os.fsencode(word) for word in command], environ, debug, debuggee)
+    return _run_debugged([os.fsencode(word) for word in command], environ, debug, debuggee)
 
 
-def _given(debug):
+def _run_received_command(debug):
     # type: (Dict[str, Any]) -> int
-    """Do the command that comes on a descriptor; its exit code."""
+    """Run the command that arrives on a descriptor, and return its exit code."""
     try:
         with os.fdopen(COMMAND, "rb") as file:
             command = file.read()
     except (IOError, OSError) as error:
-        said = "azureml_debug: the step's command has not come ({}): it was not started by bash\n"
-        sys.stderr.write(said.format(error))
+        message = "azureml_debug: the step's command was not received ({}): bash did not start it\n"
+        sys.stderr.write(message.format(error))
         return 1
-    # The here-document's last line feed is not the command's.
+    # The here-document's last line feed is not part of the command.
     command = command[:-1] if command.endswith(b"\n") else command
-    debuggee = _unpacked()
+    debuggee = _unpack_debuggee()
     command = command.replace(b"@azureml_debug:debuggee@", os.fsencode(debuggee))
-    name = sys.argv[1] if len(sys.argv) > 1 else _shell()
-    return _debugged([os.fsencode(name), b"-c", command], dict(os.environ), debug, debuggee)
+    name = sys.argv[1] if len(sys.argv) > 1 else _find_shell()
+    return _run_debugged([os.fsencode(name), b"-c", command], dict(os.environ), debug, debuggee)
 
 
-def _shell():
+def _find_shell():
     # type: () -> str
     return shutil.which("bash") or "/bin/sh"
 
 
-def _places(arguments, files):
+def _data_paths(arguments, files):
     # type: (List[str], Dict[str, str]) -> Dict[str, str]
-    """Where data lies, by ``inputs.NAME`` and ``outputs.NAME``; folders of outputs are made."""
+    """The paths of the data by ``inputs.NAME`` and ``outputs.NAME``; folders of outputs are created."""
     found = {}
     for name, path in zip(arguments[::2], arguments[1::2]):
         path = os.path.abspath(path)
         if name.startswith("outputs.") and not os.path.isdir(path):
-            # A PipelineData is a place in a datastore, where nothing is yet.
+            # A PipelineData is a location in a datastore where nothing exists yet.
             os.makedirs(path)
-        path = _plain(path)
+        path = _as_shell_word(path)
         inner = files.get(name)
         found[name] = os.path.join(path, inner) if inner and os.path.isdir(path) else path
     return found
 
 
-def _plain(path):
+def _as_shell_word(path):
     # type: (str) -> str
-    """The path itself where a shell takes it as one word, else a link to it."""
+    """The path itself if a shell takes it as one word, else a link to it."""
     if set(path) <= PLAIN:
         return path
     link = os.path.join(tempfile.mkdtemp(prefix="azureml-debug-"), "data")
@@ -121,24 +121,57 @@ def _plain(path):
     return link
 
 
-def _filled(text, places):
+def _fill_in(text, places):
     # type: (str, Dict[str, str]) -> str
     for name, path in places.items():
         text = text.replace("@azureml_debug:{}@".format(name), path)
     return text
 
 
-def _unpacked():
+def _unpack_debuggee():
     # type: () -> str
     folder = tempfile.mkdtemp(prefix="azureml-debug-")
     shutil.unpack_archive(os.path.join(FOLDER, "debuggee.zip"), folder)
     return folder
 
 
-def _debugged(command, environ, debug, debuggee):
+def _run_debugged(command, environ, debug, debuggee):
     # type: (List[bytes], Dict[str, str], Dict[str, Any], str) -> int
-    """Run the command such that a debugger can be let into its script; its exit code."""
+    """Run the command so that a debugger can attach to its script, and return its exit code."""
     announced = os.path.join(tempfile.mkdtemp(prefix="azureml-debug-"), "events.jsonl")
+    _add_debug_variables(environ, debug, debuggee, announced)
+    # The developer's side reads this from the run's log if no tag reaches it.
+    sys.stdout.write("azureml_debug: source root {}\n".format(os.getcwd()))
+    sys.path.insert(0, debuggee)
+    tags, ports = _start_tags(environ, debug)
+    child = subprocess.Popen(command, executable=_find_shell(), env=environ)
+
+    def forward(number, frame):
+        # type: (int, Any) -> None
+        child.send_signal(number)
+
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), forward)
+    watcher = threading.Thread(target=_forward_events, args=(announced, child, tags, ports))
+    watcher.daemon = True
+    watcher.start()
+    while child.poll() is None:
+        # Short waits, since a signal's handler runs between them.
+        time.sleep(POLL_SECONDS / 4)
+    watcher.join(POLL_SECONDS + 1)
+    tags.finish(FINISH_SECONDS)
+    if ports is not None:
+        ports.close()
+    code = child.returncode
+    if code < 0:
+        _end_by_signal(-code)
+    return code if code >= 0 else 128 - code
+
+
+def _add_debug_variables(environ, debug, debuggee, announced):
+    # type: (Dict[str, str], Dict[str, Any], str, str) -> None
+    """Add the variables by which the command's Python processes load the debuggee."""
     address = address_towards(debug.get("client"))
     inject = os.path.join(debuggee, "inject")
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [inject, environ.get("PYTHONPATH")]))
@@ -149,19 +182,21 @@ def _debugged(command, environ, debug, debuggee):
         AZUREML_DEBUGGEE_EVENTS=announced,
         AZUREML_DEBUGGEE_DEBUGPY=os.path.join(debuggee, "debugpy"),
         PYTHONUNBUFFERED="1",
-        # Scripts may be reached by links; breakpoints belong to the files behind them.
+        # Scripts may be reached through links; breakpoints belong to the files behind them.
         PYDEVD_RESOLVE_SYMLINKS="1",
     )
     environ.update(debug["variables"])
     if "AZUREML_DEBUGGEE_STORY" in environ:
-        # What the service keeps of a step, also of one that fails.
+        # The service keeps this folder, also of a step that fails.
         # https://learn.microsoft.com/azure/machine-learning/how-to-save-write-experiment-files
         environ["AZUREML_DEBUGGEE_SNAPSHOTS"] = os.path.join(os.getcwd(), "logs")
         if not os.path.isdir(environ["AZUREML_DEBUGGEE_SNAPSHOTS"]):
             os.mkdir(environ["AZUREML_DEBUGGEE_SNAPSHOTS"])
-    # What a log of this run tells the developer's side, should no tag reach it.
-    sys.stdout.write("azureml_debug: source root {}\n".format(os.getcwd()))
-    sys.path.insert(0, debuggee)
+
+
+def _start_tags(environ, debug):
+    # type: (Dict[str, str], Dict[str, Any]) -> Tuple[Any, Any]
+    """Start to set the run's tags; also returns what opens ports on the network, or None if that is not wanted."""
     from azureml_debuggee.host_keys import announce_host_keys  # type: ignore[import-not-found]
     from azureml_debuggee.network_port import NetworkPorts  # type: ignore[import-not-found]
     from azureml_debuggee.ranks import node_of  # type: ignore[import-not-found]
@@ -178,48 +213,26 @@ def _debugged(command, environ, debug, debuggee):
         announce_host_keys(tags, node or 0)
         if debug["relay"] == "auto":
             ports = NetworkPorts(tags, address_towards(debug.get("client")))
-    child = subprocess.Popen(command, executable=_shell(), env=environ)
-
-    def forward(number, frame):
-        # type: (int, Any) -> None
-        child.send_signal(number)
-
-    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), forward)
-    watcher = threading.Thread(target=_watch, args=(announced, child, tags, ports))
-    watcher.daemon = True
-    watcher.start()
-    while child.poll() is None:
-        # Short waits: a signal's handler runs between them.
-        time.sleep(LOOK_SECONDS / 4)
-    watcher.join(LOOK_SECONDS + 1)
-    tags.finish(LAST_SECONDS)
-    if ports is not None:
-        ports.close()
-    code = child.returncode
-    if code < 0:
-        _end_by(-code)
-    return code if code >= 0 else 128 - code
+    return tags, ports
 
 
-def _end_by(number):
+def _end_by_signal(number):
     # type: (int) -> None
-    """End by a signal, as the command has ended: whoever started this sees what it would see without it."""
+    """End by the signal that ended the command, so that the caller sees the same as without this script."""
     import resource
 
     sys.stdout.flush()
-    # What there is to see of it is the command's own.
+    # The command has left its own core dump, if any.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
-    # The first process of a container outlives it, and then says it by its exit code.
+    # The first process of a container survives the signal; its exit code then tells the signal.
     os.kill(os.getpid(), number)
 
 
-def _watch(announced, child, tags, ports):
+def _forward_events(announced, child, tags, ports):
     # type: (str, subprocess.Popen[bytes], Any, Any) -> None
-    """Tell the tags what is announced, until the command has ended."""
+    """Pass announced events on to tags and ports until the command has ended."""
     read = 0
     while True:
         ended = child.poll() is not None
@@ -229,9 +242,9 @@ def _watch(announced, child, tags, ports):
                 data = file.read()
         except (IOError, OSError):
             data = b""
-        whole = data[: data.rfind(b"\n") + 1]
-        read += len(whole)
-        for line in whole.splitlines():
+        complete = data[: data.rfind(b"\n") + 1]
+        read += len(complete)
+        for line in complete.splitlines():
             try:
                 event = json.loads(line.decode("utf-8"))
             except ValueError:
@@ -241,12 +254,12 @@ def _watch(announced, child, tags, ports):
                 ports.add_event(event)
         if ended:
             return
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def address_towards(client):
     # type: (Optional[str]) -> str
-    """This node's address on the way to a client; nothing is sent. As the published scripts do, with UDP."""
+    """This node's address on the route to a client, found with UDP as the published scripts do; nothing is sent."""
     for target in (client, "8.8.8.8"):
         if not target:
             continue

@@ -1,12 +1,12 @@
-"""A child process of the debugged program: it says that it is there, and lets the debugger in when it is told to.
+"""A child process of the debugged program: it registers with that process, which may then send it a debugger.
 
-The debugged process (children.py) listens on a socket of the system's, whose name its children find in their
-environment. While a debugger is attached that wants to see children, there is a file as well: a child that finds it
-says at once that it is there, and waits to be attended to. Every other child goes on, with a thread that says so a
-moment later and waits for a word from there.
+The debugged process (children.py) listens on a Unix socket, whose name its children find in their environment. While a
+debugger is attached that debugs children, there is a marker file as well. A child that finds the file registers at once
+and waits for the debugger. Every other child runs on; a thread of it registers a moment later and then waits for
+messages.
 
-Imported at the start of each child, most of which end before any debugger comes. So nothing is imported here that is
-not needed by all of them, not even `__future__`.
+Every child imports this when it starts, and most end before any debugger attaches. So this module imports nothing that
+not all of them need, not even `__future__`.
 """
 
 import _thread
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 #: The environment variables with the name of the socket, and with that of the file.
 SOCKET_VARIABLE = "AZUREML_DEBUGGEE_CHILDREN_AT"
 ATTENDED_VARIABLE = "AZUREML_DEBUGGEE_CHILDREN_ATTENDED"
-#: Seconds that a process has run before it says that it is there, where nobody is attached. Many run shorter.
+#: Seconds after which a process registers while no debugger is attached. Many end sooner.
 QUIET_SECONDS = 0.05
 #: Seconds that the debugged process may take to accept a connection.
 CONNECT_SECONDS = 1.0
 _PIECE_BYTES = 4096
 _CREDENTIALS_BYTES = 12
 
-#: This process's link to the one that is debugged.
+#: This process's connection to the debugged process.
 link: "Optional[Link]" = None
-#: This process's debugger (debugger.py), once there is one; that of the process that this one was forked from.
+#: This process's debugger (debugger.py), once there is one; a forked child inherits it.
 debugger: "Any" = None
-#: What waits for the debugger and lets it in (child_session.py), once there is one.
+#: The debug session of this process (child_session.py), once there is one.
 session: "Any" = None
-#: Held while a session is made.
+#: Held while the session is created.
 session_lock = _thread.allocate_lock()
-#: Whether what this process starts comes with the debuggee.
+#: Whether the programs that this process starts load the debuggee.
 _injects = False
-#: What has to live on, since the system may still call it.
+#: Objects that must stay alive, since the interpreter may still call them.
 _kept_alive: "List[Any]" = []
 
 
@@ -46,10 +46,10 @@ class Link:
     """A connection to the debugged process.
 
     Args:
-        name: The socket's name; ``@`` at its beginning stands for a name that is no file's.
+        name: The socket's name. A leading ``@`` stands for an abstract name, which is not a file's.
 
     Raises:
-        OSError: Nobody listens there, or another user does.
+        OSError: No process listens there, or another user's process does.
     """
 
     def __init__(self, name: str) -> None:
@@ -60,7 +60,7 @@ class Link:
             self._socket.settimeout(CONNECT_SECONDS)
             self._socket.connect("\0" + name[1:] if name.startswith("@") else name)
             if hasattr(_socket, "SO_PEERCRED"):
-                # The name may be another's by now, and what comes from there is obeyed.
+                # Another user may have taken the name by now, and this process does what it is sent.
                 peer = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS_BYTES)
                 if int.from_bytes(peer[4:8], sys.byteorder) not in (0, os.geteuid()):
                     raise PermissionError("the socket is another user's")
@@ -72,19 +72,19 @@ class Link:
         self._unread = b""
 
     def _status(self) -> "Any":
-        """What tells the socket from whatever else may get its number."""
+        """What distinguishes the socket from any other file that gets its descriptor number."""
         status = os.fstat(self._socket.fileno())
         return status.st_dev, status.st_ino
 
     def is_lost(self) -> bool:
-        """Whether the program has closed the descriptor, as those do that close all of them."""
+        """Whether the program has closed the descriptor, as programs do that close all of them."""
         try:
             return bool(self._status() != self._identity)
         except OSError:
             return True
 
     def send(self, line: str) -> None:
-        """Send one line; nothing where the other side has gone."""
+        """Send one line, if the other side is still connected."""
         try:
             if not self.is_lost():
                 self._socket.sendall(line.encode("utf-8", "replace") + b"\n")
@@ -92,7 +92,7 @@ class Link:
             pass
 
     def read_line(self) -> "Optional[str]":
-        """Wait for the next line; None where the other side has gone."""
+        """Wait for the next line; None if the other side has closed the connection."""
         while b"\n" not in self._unread:
             try:
                 received = b"" if self.is_lost() else self._socket.recv(_PIECE_BYTES)
@@ -105,7 +105,7 @@ class Link:
         return line.decode("utf-8", "replace")
 
     def close(self) -> None:
-        """Close it, or forget the descriptor where that is something else's by now."""
+        """Close the socket, or only drop its descriptor if that stands for another file by now."""
         if self.is_lost():
             self._socket.detach()
         else:
@@ -113,22 +113,22 @@ class Link:
 
 
 def is_child(environment: "Any") -> bool:
-    """Whether this process is a child of a debugged one; that has put these into its own environment."""
+    """Whether this process is a child of a debugged one, which has the same variables in its own environment."""
     return bool(environment.get(SOCKET_VARIABLE)) and environment.get("AZUREML_DEBUGGEE_OWNER") != str(os.getpid())
 
 
 def start_child(inject: str, program: "Any" = None) -> "Optional[Callable[[], None]]":
-    """In a new process: say that it is there.
+    """Register a new process with the debugged one.
 
     Args:
-        inject: The folder through which this has come in.
-        program: What is run (program.Program); by default what Python has been told to run.
+        inject: The folder with the sitecustomize that has loaded the debuggee.
+        program: The program (program.Program); by default the one on Python's command line.
 
     Returns:
-        What waits for the debugger, where it has to be waited for.
+        A function that waits for the debugger, if this process has to wait.
     """
     if program is None and sys.argv and os.path.dirname(os.path.abspath(sys.argv[0])) == inject:
-        return None  # launch.py: it asks again, with what it launches.
+        return None  # This is launch.py, which calls this again with the program that it launches.
     try:
         sys.path[:] = [entry for entry in sys.path if not entry or os.path.abspath(entry) != inject]
         hide_inject_folder(inject, os.environ)
@@ -144,7 +144,7 @@ def start_child(inject: str, program: "Any" = None) -> "Optional[Callable[[], No
 
 
 def hide_inject_folder(inject: str, environment: "MutableMapping[str, str]") -> None:
-    """Take the folder out of what the program sees of its environment, and leave it in the system's."""
+    """Remove the folder from the PYTHONPATH in `os.environ`, but leave it in the system's environment."""
     path = environment.get("PYTHONPATH")
     data: "Any" = getattr(environment, "_data", None)
     if path is None or not isinstance(data, dict):
@@ -157,7 +157,7 @@ def hide_inject_folder(inject: str, environment: "MutableMapping[str, str]") -> 
 
 
 def inject_into_programs(inject: str) -> None:
-    """Have every program that this process starts from now on come with the debuggee (child_environment.py)."""
+    """Have every program that this process starts from now on load the debuggee (child_environment.py)."""
     global _injects
     if _injects:
         return
@@ -181,9 +181,9 @@ def inject_into_programs(inject: str) -> None:
 
 
 class _BeforeImport:
-    """Stands first among the finders, for the moment at which a module is asked for that starts processes.
+    """A finder before all others, which reacts to the first import of a module that starts processes.
 
-    It stays there: another thread that goes through the finders would miss one if it went.
+    It is never removed: another thread that iterates over the finders at that moment would skip one.
     """
 
     def __init__(self, folder: bytes) -> None:
@@ -202,7 +202,7 @@ def _with_debuggee(function: "Callable[..., Any]", folder: bytes) -> "Callable[.
         try:
             from . import child_environment
         except Exception:
-            # Such as without the right to read it any more.
+            # For instance, the process may no longer read the file.
             return function(path, argv, *more, **options)
         return child_environment.start_program(function, folder, path, argv, more, options)
 
@@ -210,10 +210,10 @@ def _with_debuggee(function: "Callable[..., Any]", folder: bytes) -> "Callable[.
 
 
 def watch_forks() -> None:
-    """Have the processes that are forked from this one say that they are there.
+    """Have the processes that are forked from this one register.
 
-    Not by `os.register_at_fork`: functions that are registered later have still to put their modules in order then,
-    and a process that is forked to run another program at once comes by as well.
+    `os.register_at_fork` is not used: functions that other modules register later have not run yet at that point, and
+    it also runs in a process that is forked only to exec another program.
     """
     for name in ("fork", "forkpty"):
         if hasattr(os, name):
@@ -221,7 +221,7 @@ def watch_forks() -> None:
 
 
 def ignore_fork_warning() -> None:
-    """Do not warn of the debuggee's threads when the program forks: the forked process does without them."""
+    """Ignore the warning about threads when the program forks: a forked child does not need the debuggee's threads."""
     if sys.version_info >= (3, 12) and hasattr(os, "fork"):
         import warnings
 
@@ -242,7 +242,7 @@ def _with_registration(fork: "Callable[[], Any]") -> "Callable[[], Any]":
 
 
 def register_child() -> bool:
-    """Say that this process is there, now or in a moment; whether a debugger is attached that wants to see children."""
+    """Register this process, now or in a moment; whether a debugger is attached that debugs children."""
     global link
     if os.path.exists(os.environ.get(ATTENDED_VARIABLE, "")):
         try:
@@ -268,7 +268,7 @@ def _register_later(pid: int) -> None:
 
 
 def _listen(current: Link) -> None:
-    """Wait for the debugged process's first word; what it says is for a thread that the debugger leaves alone."""
+    """Wait for the debugged process's first message, which a thread that pydevd does not trace then handles."""
     line = current.read_line()
     if line is not None and _has_threading():
         from . import child_session as module
@@ -281,7 +281,7 @@ def _listen(current: Link) -> None:
 def _has_threading() -> bool:
     """Whether `threading` has been imported, by the program's main thread.
 
-    What imports it first is the main thread for it, and this is none.
+    The module takes the thread that imports it first for the main thread, and this thread is not.
     """
     if "threading" in sys.modules or sys.version_info >= (3, 13):
         return True
@@ -296,14 +296,14 @@ def _has_threading() -> bool:
     _kept_alive.append(in_main_thread)
     if ctypes.pythonapi.Py_AddPendingCall(in_main_thread, None) != 0:
         return False
-    # The main thread may be in a call of C code for as long as it likes.
+    # The main thread may be in a call of C code for any time.
     while "_DummyThread" not in vars(sys.modules.get("threading", sys)):
         time.sleep(QUIET_SECONDS)
     return True
 
 
 def _after_fork() -> None:
-    """In a forked child: it is one of its own."""
+    """Register a forked child as a process of its own."""
     global link, session, session_lock
     try:
         if link is not None:

@@ -1,8 +1,9 @@
-"""Puts the debuggee into the processes that a debugged one starts, whatever environment they are given.
+"""Loads the debuggee in the processes that a debugged process starts, whatever environment they get.
 
-The program's own view of its environment stays what it would be without the debuggee: `os.environ` does not have the
-folder through which it comes in (`inject`). The system's has it, for what C code starts; and here it is added to what
-Python's own functions give to other programs. child.py sees to it that they come by here.
+The program's own view of its environment stays what it would be without the debuggee: `os.environ` does not contain the
+folder `inject`, whose sitecustomize loads the debuggee. The system's environment contains it, for processes that C code
+starts. This module adds it to the environment that Python's own functions pass to other programs; child.py replaces
+those functions.
 """
 
 import _thread
@@ -13,17 +14,17 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 
-#: Where `_posixsubprocess.fork_exec` expects the arguments, the environment (bytes ``NAME=value``, or None for this
-#: process's own): in Python 3.10 to 3.14.
+#: Positions of the arguments and of the environment (bytes ``NAME=value``, or None for this process's own) among the
+#: parameters of `_posixsubprocess.fork_exec`, in Python 3.10 to 3.14.
 _ARGUMENTS, _ENVIRONMENT = 0, 5
 _OWN = b"AZUREML_DEBUGGEE_"
 _PATH = b"PYTHONPATH"
-#: Among the variables that every process of a step has.
+#: A variable that every process of a step has.
 _CODE = b"AZUREML_DEBUGGEE_CODE"
 _SEPARATOR = os.fsencode(os.pathsep)
 
 
-#: Threads that start a process which is to be plain.
+#: Threads that are starting a process without the debuggee.
 _plain: "Set[int]" = set()
 
 
@@ -38,10 +39,10 @@ class without_debuggee:
 
 
 def change_fork_exec(folder: bytes) -> None:
-    """Have what `subprocess` and `multiprocessing` start come with the debuggee.
+    """Have the programs that `subprocess` and `multiprocessing` start load the debuggee.
 
     Args:
-        folder: The folder through which it comes in.
+        folder: The folder with the sitecustomize that loads it.
     """
     try:
         import _posixsubprocess as starter
@@ -58,7 +59,7 @@ def change_fork_exec(folder: bytes) -> None:
             changed[_ENVIRONMENT] = _as_list(_with_debuggee(_as_dict(given), folder, arguments[_ARGUMENTS]))
             changed[_ARGUMENTS] = _through_launcher(arguments[_ARGUMENTS], folder)
         except Exception:
-            return fork_exec(*arguments)  # What it has been given is for the real one to judge.
+            return fork_exec(*arguments)  # The original function reports invalid arguments.
         return fork_exec(*changed)
 
     starter.fork_exec = fork_exec_with
@@ -75,15 +76,15 @@ def start_program(
     more: "Sequence[Any]",
     options: "Dict[str, Any]",
 ) -> "Any":
-    """Call a function of `os` that starts a program, so that the program comes with the debuggee.
+    """Call a function of `os` that starts a program, so that the program loads the debuggee.
 
     Args:
-        function: One that takes a path, arguments and an environment.
-        folder: The folder through which the debuggee comes in.
+        function: A function that takes a path, arguments and an environment.
+        folder: The folder with the sitecustomize that loads the debuggee.
         path: The program.
         argv: Its arguments.
-        more: What else the function has been given by place, the environment first.
-        options: What it has been given by name.
+        more: Further positional arguments of the function, the environment first.
+        options: Its keyword arguments.
     """
     if _thread.get_ident() in _plain:
         return function(path, argv, *more, **options)
@@ -93,7 +94,7 @@ def start_program(
         changed = _with_debuggee(environment, folder, argv)
         argv = _through_launcher(argv, folder)
     except Exception:
-        return function(path, argv, *more, **options)  # What it has been given is for the real one to judge.
+        return function(path, argv, *more, **options)  # The original function reports invalid arguments.
     if more:
         return function(path, argv, changed, *more[1:], **options)
     return function(path, argv, **{**options, "env": changed})
@@ -111,9 +112,9 @@ def _as_list(environment: "Dict[bytes, bytes]") -> "List[bytes]":
 
 
 def _with_debuggee(environment: "Dict[bytes, bytes]", folder: bytes, argv: "Any") -> "Dict[bytes, bytes]":
-    """An environment with what brings the debuggee in.
+    """An environment with the variables that load the debuggee.
 
-    One that has been made anew, without this process's variables, is changed for Python only.
+    An environment without this process's variables is changed only if the program is a Python.
     """
     if _CODE not in environment:
         if not _is_python(argv):
@@ -131,7 +132,7 @@ def _is_python(argv: "Any") -> bool:
 
 
 def _through_launcher(argv: "Any", folder: bytes) -> "Any":
-    """The command of a Python that ignores the environment or `site`, with what brings the debuggee in all the same."""
+    """The command of a Python that ignores the environment or `site`, changed to run the program through launch.py."""
     words = [os.fsencode(word) for word in argv]
     if not words or not _is_python(words):
         return argv

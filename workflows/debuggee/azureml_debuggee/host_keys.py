@@ -1,6 +1,6 @@
-"""The SSH host keys of this container, announced so that whoever comes through the relay can tell it from another one.
+"""Announces the SSH host keys of this container, so that a client of the relay can tell it from another container.
 
-A job's ssh service makes them as it comes up, which may be minutes after the command has begun.
+A job's ssh service creates the keys when it starts, which may be minutes after the command has begun.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, List, Set
 
-#: Seconds between two looks, and for which they go on.
-LOOK_SECONDS, SECONDS = 2.0, 900.0
-#: Where OpenSSH has its configuration, and its keys where that names none (sshd(8), sshd_config(5)).
+#: Seconds between two checks, and seconds after which they stop.
+POLL_SECONDS, WATCH_SECONDS = 2.0, 900.0
+#: OpenSSH's usual configuration, and its keys if the configuration names none (sshd(8), sshd_config(5)).
 _CONFIGURATION, _USUAL = "/etc/ssh/sshd_config", "/etc/ssh/ssh_host_*_key"
 _LISTENER = re.compile(r"(?:sshd: )?(?:\S*/)?sshd(?: |$)")
 _NAMED = re.compile(r" -f ?(\S+)")
-#: Fingerprints that are told: a tag holds 1,000 characters.
+#: Fingerprints that are announced at most: a tag holds 1,000 characters.
 _MOST = 16
 
 
 def announce_host_keys(tags: Any, node: int = 0) -> None:
-    """Look for them in the background, and tell tags and log of those that come.
+    """Look for host keys in the background, and write those found to the tags and the log.
 
     Args:
-        tags: Told of them.
-        node: The node that this is, counted from 0.
+        tags: The run's tags.
+        node: This node's number, from 0.
     """
-    thread = threading.Thread(target=_announce, args=(tags, node), name="azureml-debuggee-host-keys")
+    thread = threading.Thread(target=_watch_keys, args=(tags, node), name="azureml-debuggee-host-keys")
     thread.daemon = True
     thread.start()
 
@@ -44,18 +44,18 @@ def fingerprints() -> List[str]:
     """The fingerprints of the keys of every sshd that runs here now, as ``ssh-keygen -l`` shows them.
 
     Returns:
-        None of them where those of one cannot be read: the relay may lead to that one.
+        An empty list if the keys of any sshd cannot be read: the relay may lead to that one.
     """
     found = set()
-    for configuration in _configurations():
-        keys = _keys(configuration)
+    for configuration in _find_configurations():
+        keys = _read_fingerprints(configuration)
         if not keys:
             return []
         found.update(keys)
     return sorted(found)
 
 
-def _configurations() -> Set[str]:
+def _find_configurations() -> Set[str]:
     """The configuration file of every sshd of this container."""
     found = set()
     for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
@@ -66,15 +66,15 @@ def _configurations() -> Set[str]:
                 line = os.fsdecode(file.read(1 << 16)).replace("\0", " ").strip()
         except OSError:
             continue
-        # It shows itself as `sshd: /usr/sbin/sshd -D -f FILE [listener] 0 of 10-100 startups`.
+        # Its command line looks like `sshd: /usr/sbin/sshd -D -f FILE [listener] 0 of 10-100 startups`.
         if _LISTENER.match(line):
             named = _NAMED.search(line)
             found.add(named.group(1) if named else _CONFIGURATION)
     return found
 
 
-def _keys(configuration: str) -> Set[str]:
-    """The fingerprints of the keys that a configuration names; nothing where one cannot be read."""
+def _read_fingerprints(configuration: str) -> Set[str]:
+    """The fingerprints of the keys that a configuration names; empty if one cannot be read."""
     found = set()
     try:
         with open(configuration, encoding="utf-8", errors="replace") as file:
@@ -90,18 +90,18 @@ def _keys(configuration: str) -> Set[str]:
     return found
 
 
-def _announce(tags: Any, node: int) -> None:
+def _watch_keys(tags: Any, node: int) -> None:
     known: List[str] = []
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + WATCH_SECONDS
     while time.monotonic() < deadline:
         try:
             found = fingerprints()
-        except Exception as error:  # whatever keeps them from being read, the run goes on
-            sys.stderr.write("azureml_debug: no host key can be told ({})\n".format(type(error).__name__))
+        except Exception as error:  # the run goes on whatever happens here
+            sys.stderr.write("azureml_debug: the host keys cannot be read ({})\n".format(type(error).__name__))
             return
         if found and found != known:
             known = found
             tags.put({"azureml_debug.hostkeys.{}".format(node): " ".join(found[:_MOST])})
             sys.stdout.write("".join("azureml_debug: host key {}\n".format(key) for key in found[:_MOST]))
             sys.stdout.flush()
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)

@@ -1,10 +1,10 @@
-"""Keeps what a script logs by azureml-core's run, which outside of a workspace is only printed.
+"""Records what a script logs through azureml-core's run, which is only printed outside a workspace.
 
-`Run.get_context()` gives an offline run there, whose metrics and tags go to standard output
-(azureml/core/run.py, class _OfflineRun, seen with 1.61.0). Where AZUREML_DEBUGGEE_METRICS names
-a file, they are appended to it as well, one JSON object a line, and what is uploaded is copied
-into the run's own folder, AZUREML_DEBUGGEE_UPLOADS. Nothing is imported for it: the module is
-changed at the moment in which the script itself imports it.
+`Run.get_context()` returns an offline run there, whose metrics and tags go to standard output
+(azureml/core/run.py, class _OfflineRun, seen with 1.61.0). If AZUREML_DEBUGGEE_METRICS names a
+file, they are appended to it as well, one JSON object a line, and uploaded files are copied into
+the run's own folder, AZUREML_DEBUGGEE_UPLOADS. Nothing is imported for this: the module is
+changed when the script itself imports it.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ MODULE = "azureml.core.run"
 
 
 def install() -> None:
-    """Check it that the SDK's module is changed once it is imported, where that is asked for."""
+    """Have the SDK's module changed when it is imported, if AZUREML_DEBUGGEE_METRICS is set."""
     path = os.environ.get("AZUREML_DEBUGGEE_METRICS")
     if path:
         from . import import_hooks
 
-        import_hooks.change_when_imported(MODULE, lambda module: change(module, path))
+        import_hooks.change_when_imported(MODULE, lambda module: change_offline_run(module, path))
 
 
-def change(module: Any, path: str) -> None:
-    """Have the offline run of the SDK's module write down what it is told."""
+def change_offline_run(module: Any, path: str) -> None:
+    """Have the offline run of the SDK's module record what is logged."""
     from .announce import Announcer
 
-    keep = Announcer(path)
+    record = Announcer(path)
     offline = module._OfflineRun
 
-    def before(name: str, action: Callable[..., None]) -> None:
+    def call_first(name: str, action: Callable[..., None]) -> None:
         original = getattr(offline, name)
 
         def method(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -48,48 +48,49 @@ def change(module: Any, path: str) -> None:
         method.__name__, method.__doc__ = name, original.__doc__
         setattr(offline, name, method)
 
-    def metric(kind: str, name: Any, value: Any) -> None:
-        keep("metric", kind=str(kind), name=str(name), value=_picture(name, value) if kind == "image" else plain(value))
+    def record_metric(kind: str, name: Any, value: Any) -> None:
+        recorded = _save_image(name, value) if kind == "image" else as_json_value(value)
+        record("metric", kind=str(kind), name=str(name), value=recorded)
 
-    before("_emit", metric)
-    before("tag", lambda name, value=None: keep("tag", name=str(name), value=plain(value)))
+    call_first("_emit", record_metric)
+    call_first("tag", lambda name, value=None: record("tag", name=str(name), value=as_json_value(value)))
 
-    def several(kind: str, values: Any) -> None:
+    def record_all(kind: str, values: Any) -> None:
         for key, value in values.items():
-            keep(kind, name=str(key), value=plain(value))
+            record(kind, name=str(key), value=as_json_value(value))
 
-    def upload(names: Any, paths: Any, *_arguments: Any, **_options: Any) -> None:
+    def copy_files(names: Any, paths: Any, *_arguments: Any, **_options: Any) -> None:
         for name, path in zip(names, paths):
-            _copy(str(name), path)
+            _copy_upload(str(name), path)
 
-    before("set_tags", lambda tags: several("tag", tags))
-    before("add_properties", lambda properties: several("property", properties))
-    before("upload_file", lambda name, path_or_stream, *_arguments, **_options: _copy(str(name), path_or_stream))
-    before("upload_files", upload)
-    before("upload_folder", lambda name, path, *_arguments, **_options: _copy(str(name), path))
+    call_first("set_tags", lambda tags: record_all("tag", tags))
+    call_first("add_properties", lambda properties: record_all("property", properties))
+    call_first("upload_file", lambda name, path_or_stream, *_, **__: _copy_upload(str(name), path_or_stream))
+    call_first("upload_files", copy_files)
+    call_first("upload_folder", lambda name, path, *_, **__: _copy_upload(str(name), path))
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON has it: numbers of numpy's and torch's become plain ones."""
+def as_json_value(value: Any) -> Any:
+    """A value that JSON can represent: numbers of numpy and torch become plain ones."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): as_json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [as_json_value(item) for item in value]
     if hasattr(value, "tolist"):
-        return plain(value.tolist())
+        return as_json_value(value.tolist())
     if hasattr(value, "item"):
-        return plain(value.item())
+        return as_json_value(value.item())
     return str(value)
 
 
-def _target(name: str) -> Optional[str]:
-    """Where a file of that name goes: below the run's own folder, never anywhere else."""
+def _upload_path(name: str) -> Optional[str]:
+    """The path for an uploaded file, always below the run's own folder; None if there is no folder for uploads."""
     root = os.environ.get("AZUREML_DEBUGGEE_UPLOADS")
     if not root:
         return None
-    # Only these two are the run's; what is uploaded under another name lies in the first.
+    # The run has only these two folders; files with other names go into the first.
     name = os.path.normpath(name).replace(os.sep, "/").lstrip("/")
     if name.startswith("../") or name == "..":
         return None
@@ -100,10 +101,10 @@ def _target(name: str) -> Optional[str]:
     return target
 
 
-def _copy(name: str, source: Any) -> None:
+def _copy_upload(name: str, source: Any) -> None:
     import shutil
 
-    target = _target(name)
+    target = _upload_path(name)
     if target is None:
         return
     if hasattr(source, "read"):
@@ -118,13 +119,13 @@ def _copy(name: str, source: Any) -> None:
         shutil.copyfile(source, target)
 
 
-def _picture(name: Any, value: Any) -> Any:
-    """Keep a picture among the outputs; its name there, or what it is."""
-    target = _target("outputs/{}.png".format(name))
+def _save_image(name: Any, value: Any) -> Any:
+    """Save an image among the outputs; returns its name there, or the value as text."""
+    target = _upload_path("outputs/{}.png".format(name))
     if target is not None and hasattr(value, "savefig"):
         value.savefig(target)
         return os.path.basename(target)
     if target is not None and isinstance(value, str) and os.path.isfile(value):
-        _copy(os.path.join("outputs", os.path.basename(value)), value)
+        _copy_upload(os.path.join("outputs", os.path.basename(value)), value)
         return os.path.basename(value)
     return str(value)

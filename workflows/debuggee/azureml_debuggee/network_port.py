@@ -1,8 +1,8 @@
-"""Ports on the cluster's network that lead to gates which listen on 127.0.0.1 of this container only.
+"""Ports on the cluster's network that forward to gates which listen on 127.0.0.1 of this container only.
 
-None is opened unless the developer's side asks for it, by the tag :data:`WANTED` of the run: where the relay does not
-lead here, the network may. ``azureml_debug.network.RANK`` then tells where. What comes through them meets the gate,
-which asks for the run's token.
+A port is opened only if the developer's side asks for it with the run's tag :data:`WANTED`: the network may work where
+the relay does not. The tag ``azureml_debug.network.RANK`` then has the address. Connections through these ports reach
+the gate, which requires the run's token.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Optional, Tuple
 
-#: The tag by which they are asked for, and its value.
+#: The tag that requests network ports, and its value.
 WANTED = ("azureml_debug.reach", "network")
-#: Seconds between two looks at the run's tags: at first, and once nobody has asked for so long.
-SOON, LATER, LONG = 3.0, 30.0, 600.0
+#: Seconds between two reads of the run's tags: at first, and after `QUIET_SECONDS` without a request.
+SHORT_POLL_SECONDS, LONG_POLL_SECONDS, QUIET_SECONDS = 3.0, 30.0, 600.0
 _CHUNK = 65536
 _BACKLOG = 16
 
 
 class NetworkPorts:
-    """Opens them when they are asked for.
+    """Opens the ports when they are requested.
 
     Args:
-        tags: Told of them.
+        tags: The run's tags, which get the addresses.
         address: This node's address in the network.
-        context: Gives the run; by default that which this process's variables name.
+        context: Returns the run; by default the run that this process's variables name.
     """
 
     def __init__(self, tags: Any, address: str, context: Optional[Callable[[], Any]] = None) -> None:
@@ -47,25 +47,25 @@ class NetworkPorts:
         self._thread: Optional[threading.Thread] = None
 
     def add_event(self, event: Dict[str, Any]) -> None:
-        """One announcement of the debuggee."""
+        """Handle one event that the debuggee has announced."""
         if event["event"] != "listening":
             return
         with self._lock:
             self._gates[int(event.get("rank") or 0)] = int(event["port"])
         if self._thread is None:
-            self._thread = threading.Thread(target=self._look, name="azureml-debuggee-network", daemon=True)
+            self._thread = threading.Thread(target=self._wait_for_request, name="azureml-debuggee-network", daemon=True)
             self._thread.start()
         if self._wanted:
             self._open_all()
 
     def close(self) -> None:
-        """Open none any more, and close those that are."""
+        """Close the open ports and open no more."""
         self._closed.set()
         with self._lock:
             for listener in self._open.values():
                 listener.close()
 
-    def _look(self) -> None:
+    def _wait_for_request(self) -> None:
         run, began = self._context(), time.monotonic()
         while run is not None and not self._closed.is_set():
             with contextlib.suppress(OSError, ValueError):
@@ -74,7 +74,7 @@ class NetworkPorts:
                     self._wanted = True
                     self._open_all()
                     return
-            self._closed.wait(SOON if time.monotonic() - began < LONG else LATER)
+            self._closed.wait(SHORT_POLL_SECONDS if time.monotonic() - began < QUIET_SECONDS else LONG_POLL_SECONDS)
 
     def _open_all(self) -> None:
         with self._lock:
@@ -84,7 +84,7 @@ class NetworkPorts:
                 try:
                     listener = self._listen(port)
                 except OSError as error:
-                    _warn("no port can be opened on the network ({})".format(error.strerror or error))
+                    _warn("the port cannot be opened on the network ({})".format(error.strerror or error))
                     continue
                 self._open[rank, port] = listener
                 threading.Thread(target=_accept, args=(listener, port), daemon=True).start()
@@ -92,7 +92,7 @@ class NetworkPorts:
                 self._tags.put({"azureml_debug.network.{}".format(rank): place})
 
     def _listen(self, wanted: int) -> socket.socket:
-        """A port on the node's address: that of the gate where it is free there."""
+        """Listen on the node's address, on the gate's port number if that is free there."""
         family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
         for port in (wanted, 0):
             listener = socket.socket(family, socket.SOCK_STREAM)
@@ -117,11 +117,11 @@ def _accept(listener: socket.socket, port: int) -> None:
                 return
             time.sleep(0.05)
             continue
-        threading.Thread(target=_carry, args=(peer, port), daemon=True).start()
+        threading.Thread(target=_forward, args=(peer, port), daemon=True).start()
 
 
-def _carry(peer: socket.socket, port: int) -> None:
-    """Carry bytes both ways until both ends have said that no more comes."""
+def _forward(peer: socket.socket, port: int) -> None:
+    """Forward bytes both ways until both ends have closed their direction."""
     try:
         inner = socket.create_connection(("127.0.0.1", port), 10)
     except OSError:

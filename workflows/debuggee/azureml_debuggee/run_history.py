@@ -1,6 +1,6 @@
-"""The run that this process belongs to, spoken to with the standard library and the run's own token.
+"""A client for the record of this process's run, with the standard library and the run's own token.
 
-The service tells every process of a job where its run history is, and gives it a token for its own run; azureml-core
+The service gives every process of a job the address of its run history and a token for its own run; azureml-core
 (``azureml/_run_impl/run_history_facade.py``) and azureml-mlflow use the same variables and routes.
 """
 
@@ -18,13 +18,13 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Dict, Mapping, Optional
 
-#: Seconds for the service to answer.
+#: Seconds that the service may take to answer.
 SECONDS = 10.0
-#: Seconds before its end from which a token is renewed, at the most; and between two attempts at that.
-_EARLY, _AGAIN = 3600.0, 60.0
-#: The longest answer that is read, in bytes.
-_LONGEST = 1 << 22
-#: Where the service is told: the first one that is set counts.
+#: A token is renewed at most so many seconds before it expires; and the seconds between two attempts.
+_RENEW_SECONDS, _RETRY_SECONDS = 3600.0, 60.0
+#: Bytes of an answer that are read at most.
+_MOST_BYTES = 1 << 22
+#: Variables with the address of the service; the first one that is set counts.
 _ENDPOINTS = ("AZUREML_RUN_HISTORY_SERVICE_ENDPOINT", "AZUREML_SERVICE_ENDPOINT")
 #: Variables that name a bundle of certificates, as requests and OpenSSL read them.
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
@@ -36,24 +36,24 @@ class Run:
     Args:
         address: Its own address.
         run_id: Its id.
-        token: Its token, which is renewed as long as it holds: one that has ended gets no other.
-        expires: When that ends, in seconds since 1970, where the token itself does not say it; None for never.
+        token: Its token. It is renewed before it expires: an expired token cannot be renewed.
+        expires: When the token expires, in seconds since 1970, if the token itself does not contain it; None for never.
     """
 
     def __init__(self, address: str, run_id: str, token: str, expires: Optional[float] = None) -> None:
         self._address, self._id = address, run_id
-        self._token, self._due = "", 0.0
+        self._token, self._renew_at = "", 0.0
         self._use_token(token, expires)
 
     def seconds_to_renewal(self) -> Optional[float]:
-        """Seconds until its token has to be renewed (:meth:`renew_token`); None for never."""
-        return max(0.0, self._due - time.time()) if self._due else None
+        """Seconds until the token has to be renewed (:meth:`renew_token`); None for never."""
+        return max(0.0, self._renew_at - time.time()) if self._renew_at else None
 
     def renew_token(self) -> None:
-        """Renew its token where that is due. What fails is tried again, by whoever asks next."""
-        if not self._due or time.time() < self._due:
+        """Renew the token if that is due. If it fails, a later call tries again."""
+        if not self._renew_at or time.time() < self._renew_at:
             return
-        self._due = time.time() + _AGAIN
+        self._renew_at = time.time() + _RETRY_SECONDS
         try:
             found = self._request("GET", part="/token")
         except (OSError, ValueError):
@@ -64,11 +64,11 @@ class Run:
     def _use_token(self, token: str, expires: Optional[float]) -> None:
         now = time.time()
         end = _read_expiry(token) or expires
-        # One that holds for a moment only is renewed in the middle of that.
-        self._token, self._due = token, end - min(_EARLY, max(0.0, end - now) / 2) if end else 0.0
+        # A token with a short life is renewed halfway through it.
+        self._token, self._renew_at = token, end - min(_RENEW_SECONDS, max(0.0, end - now) / 2) if end else 0.0
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags; others stay as they are.
+        """Set tags, and leave others as they are.
 
         Raises:
             OSError: They could not be set.
@@ -77,11 +77,11 @@ class Run:
         self._request("PATCH", {"runId": self._id, "tags": dict(tags)})
 
     def tags(self) -> Dict[str, str]:
-        """Its tags now.
+        """The run's current tags.
 
         Raises:
             OSError: They could not be read.
-            ValueError: The answer is not what it should be.
+            ValueError: The answer is not valid.
         """
         self.renew_token()
         found = self._request("GET").get("tags")
@@ -98,15 +98,15 @@ class Run:
         if self._address.startswith("https:"):
             bundle = next((os.environ[name] for name in _BUNDLES if os.path.isfile(os.environ.get(name, ""))), None)
             context = ssl.create_default_context(cafile=bundle)
-        # Proxies as HTTPS_PROXY and NO_PROXY say.
+        # urllib uses the proxies that HTTPS_PROXY and NO_PROXY name.
         with urllib.request.urlopen(request, timeout=SECONDS, context=context) as answer:  # noqa: S310
-            content = answer.read(_LONGEST)
+            content = answer.read(_MOST_BYTES)
         found = json.loads(content.decode("utf-8")) if content else {}
         return found if isinstance(found, dict) else {}
 
 
 def this_run(environ: Optional[Mapping[str, str]] = None) -> Optional[Run]:
-    """The run of this process; None where no workspace knows it."""
+    """The run of this process; None if it is not a run of a workspace."""
     environ = os.environ if environ is None else environ
     endpoint = next((environ[name] for name in _ENDPOINTS if environ.get(name)), "")
     scope, experiment = environ.get("AZUREML_WORKSPACE_SCOPE"), environ.get("AZUREML_EXPERIMENT_ID")
@@ -119,7 +119,7 @@ def this_run(environ: Optional[Mapping[str, str]] = None) -> Optional[Run]:
 
 
 def _read_expiry(token: str) -> Optional[float]:
-    """When a token ends by its own word (RFC 7519, ``exp``); None where it has none."""
+    """When a token expires, from its own ``exp`` (RFC 7519); None if it has none."""
     try:
         part = token.split(".")[1]
         return float(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)).decode("utf-8"))["exp"])
@@ -128,7 +128,7 @@ def _read_expiry(token: str) -> Optional[float]:
 
 
 def _parse_time(text: Any) -> Optional[float]:
-    """A time of the service's, such as ``2026-11-30T08:00:00.1234567Z``, in seconds since 1970."""
+    """A time as the service writes it, such as ``2026-11-30T08:00:00.1234567Z``, in seconds since 1970."""
     try:
         return float(calendar.timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S")))
     except ValueError:

@@ -1,25 +1,25 @@
-"""One debugged process: its gate, its debugger, and the wait for somebody to attach.
+"""The debug session of one process: its gate, its debugger, and the wait for a debugger to attach.
 
-Configured by environment variables, since they reach the process through any launcher:
+Environment variables configure it, since they reach the process through any launcher:
 
 ========================== =====================================================
 AZUREML_DEBUGGEE_HOST      address to listen on (127.0.0.1)
 AZUREML_DEBUGGEE_PORT      port to listen on (5678)
 AZUREML_DEBUGGEE_WAIT      ``1``: hold before the program begins
-AZUREML_DEBUGGEE_TIMEOUT   seconds that a hold lasts at the most (300)
-AZUREML_DEBUGGEE_EVENTS    file to announce events in (none)
-AZUREML_DEBUGGEE_CHILDREN  ``1``: let debuggers into child processes as well (children.py)
-AZUREML_DEBUGGEE_ADDRESS   address at which a debugger really reaches this, to be logged
-                           and announced (the one that it listens on)
-AZUREML_DEBUGGEE_TOKEN     SHA-256 in hex of what debuggers have to send first, ``AUTH token`` (nothing)
-AZUREML_DEBUGGEE_LOOPBACK  ``1``: a debugger on this machine needs no token if it is of this process's user, or root
-AZUREML_DEBUGGEE_PORTS     how many ports may be tried, from that one on (1)
+AZUREML_DEBUGGEE_TIMEOUT   seconds that a hold lasts at most (300)
+AZUREML_DEBUGGEE_EVENTS    file that events are appended to (none)
+AZUREML_DEBUGGEE_CHILDREN  ``1``: debug child processes as well (children.py)
+AZUREML_DEBUGGEE_ADDRESS   address at which a debugger reaches this process, to be logged
+                           and announced (the address that it listens on)
+AZUREML_DEBUGGEE_TOKEN     SHA-256 in hex of the token that debuggers have to send first, as ``AUTH token`` (none)
+AZUREML_DEBUGGEE_LOOPBACK  ``1``: a debugger on this machine needs no token if its user is this process's user or root
+AZUREML_DEBUGGEE_PORTS     how many ports may be tried, starting with that one (1)
 AZUREML_DEBUGGEE_RANK      this process's rank, to be logged and announced (none)
 AZUREML_DEBUGGEE_WORLD     how many ranks there are, to be announced (unknown)
 AZUREML_DEBUGGEE_DEBUGPY   folder with a debugpy for environments that have none (none)
 ========================== =====================================================
 
-What makes a step's script a session is in step.py.
+step.py decides which process of a step gets a session.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ from .gate import Gate
 
 #: Seconds that the adapter may take to answer a debugger whose configuration pydevd has.
 ANSWER_SECONDS = 5.0
-#: Seconds between looks at whether it has.
+#: Seconds between checks whether it has.
 POLL_SECONDS = 0.002
 
 
 def read_number(environment: Mapping[str, str], name: str, default: float) -> float:
-    """A number among environment variables, such that it can be waited for; the default where there is none."""
+    """A number of seconds from an environment variable; the default if it is missing, or too long for a wait."""
     try:
         number = float(environment.get(name, ""))
     except ValueError:
         return default
-    # No wait in Python takes more than TIMEOUT_MAX, and none takes "nan".
+    # No wait in Python accepts more than TIMEOUT_MAX, or "nan".
     return number if abs(number) <= threading.TIMEOUT_MAX else default
 
 
 def _folder_for_children(environment: Mapping[str, str]) -> Optional[str]:
-    """The folder of the announced events, where children are debugged and there is one."""
+    """The folder of the events' file, if there is one and children are debugged."""
     events = environment.get("AZUREML_DEBUGGEE_EVENTS")
     return os.path.dirname(events) if events and environment.get("AZUREML_DEBUGGEE_CHILDREN") == "1" else None
 
 
 class Session:
-    """The debuggee's part in this process; made by :func:`start`."""
+    """The debug session of this process; :func:`start` creates it."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         rank = environment.get("AZUREML_DEBUGGEE_RANK", "")
-        #: Among the processes of a distributed program.
+        #: The rank of this process in a distributed program.
         self.rank = int(rank) if rank.isdigit() else None
         world = environment.get("AZUREML_DEBUGGEE_WORLD", "")
         self.announce = Announcer(
@@ -85,12 +85,12 @@ class Session:
             environment.get("AZUREML_DEBUGGEE_LOOPBACK") == "1",
             _folder_for_children(environment),
         )
-        self._let_go = threading.Event()
-        #: Set when a hold before the program has brought nobody: the program's own waits are over at once.
+        self._hold_ended = threading.Event()
+        #: Whether no debugger came in the hold before the program: the program's own waits then end at once.
         self.hold_expired = False
-        #: Whether nothing is said of a hold for which the gate could not open; that it could not is announced.
+        #: Whether a hold logs nothing if the gate could not open, which is announced anyway.
         self.silent_without_gate = False
-        #: Asked during a hold: whether the program is to end and should wait no longer.
+        #: Called during a hold; returns whether the program is about to end and must not wait longer.
         self.is_ending: Callable[[], bool] = lambda: False
 
     def hold(self) -> bool:
@@ -104,7 +104,7 @@ class Session:
             self._wait_until_answered()
             return True
         deadline = time.monotonic() + self.timeout
-        self._let_go.clear()
+        self._hold_ended.clear()
         # The port may still be held by the process that this one replaces.
         self.gate.bind_done.wait(self.timeout)
         if self.gate.failure is not None and self.silent_without_gate:
@@ -119,22 +119,22 @@ class Session:
         attached = False
 
         def was_here() -> bool:
-            """Whether a debugger has attached, and perhaps left again between two looks."""
+            """Whether a debugger has attached, and perhaps left again between two checks."""
             return self.gate.answer_count > answers
 
-        def over() -> bool:
+        def is_over() -> bool:
             return (
                 time.monotonic() >= deadline
-                or self._let_go.is_set()
+                or self._hold_ended.is_set()
                 or self.gate.failure is not None
                 or self.is_ending()
                 or was_here()
             )
 
         # Short waits, so that a signal or `end_hold` ends the hold at once on every platform.
-        while not attached and not over():
+        while not attached and not is_over():
             if self.gate.admission_done.wait(min(deadline - time.monotonic(), 0.1)):
-                attached = self.debugger.wait(over)
+                attached = self.debugger.wait(is_over)
         attached = attached or was_here()
         if attached:
             self._wait_until_answered()
@@ -143,10 +143,10 @@ class Session:
         return attached
 
     def _wait_until_answered(self) -> None:
-        """Let the answer to the `attach` through the gate, which ends with a program that ends at once.
+        """Wait until the gate has sent the answer to the debugger's `attach`.
 
-        pydevd counts as attached before it has said so, and its adapter answers only then: the
-        debugger would see its session fail instead of begin and end.
+        pydevd counts as attached before it reports that, and its adapter answers only afterwards. If the program
+        ended in between, the debugger would see its session fail instead of begin and end.
         """
         deadline = time.monotonic() + ANSWER_SECONDS
         while (
@@ -159,11 +159,11 @@ class Session:
 
     def end_hold(self) -> None:
         """End a hold early."""
-        self._let_go.set()
+        self._hold_ended.set()
 
 
 def find_debugpy(folder: Optional[str]) -> None:
-    """Import debugpy, from a folder of its own where the environment has none.
+    """Import debugpy, from this folder if the environment has none.
 
     Raises:
         ImportError: It is in neither.
@@ -173,7 +173,7 @@ def find_debugpy(folder: Optional[str]) -> None:
     except ImportError:
         if not folder:
             raise
-        # For the import only: nothing else in it is meant for the program.
+        # For this import only: the program must not import anything else from the folder.
         sys.path.append(folder)
         try:
             import debugpy  # noqa: F401
@@ -182,7 +182,7 @@ def find_debugpy(folder: Optional[str]) -> None:
 
 
 def make(environment: Mapping[str, str]) -> Session:
-    """A session whose gate is still closed, and which answers the program's own debugpy calls.
+    """Create a session whose gate is still closed, and which answers the program's own debugpy calls.
 
     Raises:
         ImportError: debugpy is not installed here.

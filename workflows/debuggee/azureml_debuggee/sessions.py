@@ -199,7 +199,7 @@ class Sessions:
         # One that has gone before its turn came is not attached any more.
         if not pair.deserted and pair.proceed(tuple(other for other in self._released() if other is not pair)):
             if self._children is not None and pair.child is not None:
-                self._children.attaching(pair.child)
+                self._children.on_attaching(pair.child)
             self._forward(pair)
         else:
             self._end(pair)
@@ -299,9 +299,9 @@ class Sessions:
     def _attached(self, pair: Pair) -> None:
         if self._children is not None:
             if pair.child is not None:
-                self._children.attached(pair.child, pair)
+                self._children.on_attached(pair.child, pair)
             elif pair.wants_children:
-                self._children.session_began()
+                self._children.on_session_start()
 
     # Ending
 
@@ -311,9 +311,9 @@ class Sessions:
         self._pairs.discard(pair)
         if self._children is not None and pair.answered:
             if pair.child is not None:
-                self._children.left(pair)
+                self._children.on_left(pair)
             else:
-                self._children.session_ended()
+                self._children.on_session_end()
         self._is_unreliable = self._is_unreliable or (pair.number > self._ended and not pair.is_orderly)
         if self._is_unreliable and not self._released():
             self._is_unreliable = False

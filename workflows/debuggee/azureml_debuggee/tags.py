@@ -1,13 +1,16 @@
-"""Tells the run's record what the debuggee announces: where a debugger is welcome, and in which state.
+"""Writes the events that the debuggee announces to tags of the run: where a debugger can attach, and the state.
 
-By tags of the run that this process belongs to, set with the standard library and the run's own token
-(run_history.py), in a process that is not the person's program, from a thread of its own. The log has the same; so
-whatever goes wrong here (an offline run, a service that is down) is worth one line, and never the run.
+The tags are set with the standard library and the run's own token (run_history.py), in a process other than the
+user's program, from a thread of its own. The log has the same information. So an error here (an offline run, a service
+that is down) prints one line and never ends the run.
 
-Run history takes up to 1,000 characters in a tag. ``azureml_debug.RANK`` is
-``HOST:PORT PID:EVENT,PID:EVENT,…``, of the last events; ``azureml_debug.root`` the folder with the step's code;
-``azureml_debug.error.RANK`` what was raised; ``azureml_debug.node.RANK`` the node that a rank is on, counted from 0;
-``azureml_debug.hostkeys.NODE`` fingerprints of the SSH host keys of a node's container.
+Run history takes up to 1,000 characters in a tag. The tags are:
+
+* ``azureml_debug.RANK``: ``HOST:PORT PID:EVENT,PID:EVENT,…``, with the last events;
+* ``azureml_debug.root``: the folder with the step's code;
+* ``azureml_debug.error.RANK``: the exception that was raised;
+* ``azureml_debug.node.RANK``: the number of the rank's node, from 0;
+* ``azureml_debug.hostkeys.NODE``: fingerprints of the SSH host keys of a node's container.
 """
 
 from __future__ import annotations
@@ -23,10 +26,10 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional
 
 PREFIX = "azureml_debug."
-#: How many of the last events of a rank are told.
-LAST = 12
-#: Seconds between two attempts at a tag that could not be set.
-PAUSES = (2.0, 5.0, 15.0)
+#: How many of a rank's last events are in its tag.
+MOST_EVENTS = 12
+#: Seconds before each further attempt to set a tag.
+RETRY_SECONDS = (2.0, 5.0, 15.0)
 
 
 class Tags:
@@ -34,8 +37,8 @@ class Tags:
 
     Args:
         root: The folder with the step's code.
-        context: Gives the run; by default that which this process's variables name.
-        node: The node that this is, where a launcher says it.
+        context: Returns the run; by default the run that this process's variables name.
+        node: This node's number, if a launcher sets it.
     """
 
     def __init__(self, root: str, context: Optional[Callable[[], Any]] = None, node: Optional[int] = None) -> None:
@@ -47,7 +50,7 @@ class Tags:
         self._given_up = threading.Event()
 
     def add_event(self, event: Dict[str, Any]) -> None:
-        """One announcement of the debuggee."""
+        """Add an event that the debuggee has announced."""
         rank, kind = int(event.get("rank") or 0), str(event["event"])
         tags = {}
         if kind == "listening":
@@ -56,36 +59,36 @@ class Tags:
             if self._node is not None:
                 tags["{}node.{}".format(PREFIX, rank)] = str(self._node)
         if kind in ("raised", "gate-failed"):
-            said = "{}: {}".format(event["type"], event.get("message", "")) if "type" in event else event["message"]
-            tags["{}error.{}".format(PREFIX, rank)] = " ".join(str(said).split())[:200]
+            message = "{}: {}".format(event["type"], event.get("message", "")) if "type" in event else event["message"]
+            tags["{}error.{}".format(PREFIX, rank)] = " ".join(str(message).split())[:200]
         events = self._events.setdefault(rank, [])
         events.append("{}:{}".format(event.get("pid", 0), kind))
-        tags["{}{}".format(PREFIX, rank)] = "{} {}".format(self._places.get(rank, "-"), ",".join(events[-LAST:]))
+        tags["{}{}".format(PREFIX, rank)] = "{} {}".format(self._places.get(rank, "-"), ",".join(events[-MOST_EVENTS:]))
         self.put(tags)
 
     def put(self, tags: Dict[str, str]) -> None:
-        """Further tags, as they are."""
+        """Set these tags, unchanged."""
         self._wanted.put(tags)
         self.start()
 
     def start(self) -> None:
-        """Keep the run's token valid from now on, whenever the first tag comes."""
+        """Start the thread, which keeps the run's token valid even before the first tag."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="azureml-debuggee-tags", daemon=True)
+            self._thread = threading.Thread(target=self._set_wanted_tags, name="azureml-debuggee-tags", daemon=True)
             self._thread.start()
 
     def finish(self, seconds: float) -> None:
-        """Give what is still to be set so many seconds."""
+        """Wait up to so many seconds for the remaining tags to be set."""
         if self._thread is not None:
             self._wanted.put(None)
             self._thread.join(seconds)
         self._given_up.set()
 
-    def _work(self) -> None:
+    def _set_wanted_tags(self) -> None:
         try:
             run = self._context()
         except Exception as error:
-            _warn("no tag says where a debugger is welcome ({}); the log does".format(_brief(error)))
+            _warn("the debug address cannot be set as a tag ({}); the log has it".format(_error_text(error)))
             return
         if run is None:
             return
@@ -93,12 +96,12 @@ class Tags:
             try:
                 tags = self._wanted.get(timeout=run.seconds_to_renewal())
             except queue.Empty:
-                # A job may be silent for days, and has to be able to say something after all.
+                # A job may send nothing for days, and its token must still be valid then.
                 run.renew_token()
                 continue
             ending = False
             while tags is not None:
-                # What has come meanwhile goes along, in one request.
+                # Tags that arrived meanwhile go into the same request.
                 try:
                     more = self._wanted.get_nowait()
                 except queue.Empty:
@@ -111,20 +114,20 @@ class Tags:
                 return
 
     def _set(self, run: Any, tags: Dict[str, str]) -> bool:
-        """Whether the tags could be set, at last."""
-        for number, pause in enumerate((*PAUSES, 0.0)):
+        """Set the tags, with retries; False if there is no more time for them."""
+        for number, pause in enumerate((*RETRY_SECONDS, 0.0)):
             try:
                 run.set_tags(tags)
                 return True
             except Exception as error:
                 if number == 0:
-                    _warn("no tag says where a debugger is welcome ({}); the log does".format(_brief(error)))
+                    _warn("the debug address cannot be set as a tag ({}); the log has it".format(_error_text(error)))
                 if self._given_up.wait(pause):
                     return False
         return True
 
 
-def _brief(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     try:
         text = str(error)
     except Exception:  # azureml-core's errors cannot always be shown
