@@ -21,7 +21,7 @@ def test_a_debugger_whose_first_word_finds_the_adapter_gone_goes_on_with_the_nex
         pair.send()
         assert not pair.is_over
         # Its end is noticed a moment later than the failed write.
-        assert pair.reads(ours) and pair.may_rejoin()
+        assert pair.can_read(ours) and pair.may_rejoin()
         pair.rejoin(following, 2)
         pair.send()
         assert next_adapter.recv(4096) == first

@@ -1,4 +1,4 @@
-"""What can be seen of a debug session from the bytes that pass: the beginnings of its messages.
+"""Reads the messages of a debug session from the bytes that the gate forwards.
 
 https://microsoft.github.io/debug-adapter-protocol/overview#base-protocol
 """
@@ -10,11 +10,11 @@ from typing import Any, Dict, List, Optional
 
 from . import imports
 
-#: Bytes of each message that are looked at; debugpy writes what matters first.
+#: Bytes of each message that are inspected; debugpy writes the relevant fields first.
 HEAD_BYTES = 256
-#: Bytes that may come before a message.
+#: Bytes of a message's header at most.
 HEADER_BYTES = 4096
-#: Bytes that a debugger's first messages may have.
+#: Bytes of a debugger's first messages at most.
 OPENING_BYTES = 1024 * 1024
 
 _LENGTH = re.compile(rb"content-length:\s*(\d{1,9})\s*\r?$", re.IGNORECASE | re.MULTILINE)
@@ -22,45 +22,45 @@ _ANSWER = re.compile(rb'"type":\s*"response".*?"success":\s*(true|false),\s*"com
 #: The answer to `initialize`.
 INITIALIZED = re.compile(rb'"type":\s*"response".{0,80}?"command":\s*"initialize"', re.DOTALL)
 _EVENT = re.compile(rb'"type":\s*"event",\s*"event":\s*"(\w+)"')
-#: Requests that fail in no orderly session; others do, as an `evaluate` of a name that is not there.
+#: Requests that never fail in an orderly session. Others do, such as an `evaluate` of an unknown name.
 _ESSENTIAL = frozenset(
     b"attach configurationDone setBreakpoints setFunctionBreakpoints setExceptionBreakpoints disconnect".split()
 )
 
 
-class Heads:
-    """The beginnings of the messages in a stream of bytes, which may come in any pieces."""
+class MessageHeads:
+    """Extracts the beginnings of the messages from a stream of bytes, which may arrive in any pieces."""
 
     def __init__(self) -> None:
         self._header = bytearray()
         self._head = bytearray()
-        #: Bytes of the message's body that are still to come; None while in a header.
+        #: Bytes of the message's body that have not arrived; None while in a header.
         self._left: Optional[int] = None
-        #: Whether what came is not the protocol; nothing is looked at from then on.
+        #: Whether the stream is not the protocol; the rest is ignored then.
         self._broken = False
 
     def feed(self, data: bytes) -> List[bytes]:
-        """Take the next bytes, and return the heads of the messages that have become whole."""
+        """Take the next bytes, and return the heads of the messages that are complete now."""
         heads: List[bytes] = []
-        at = 0
-        while at < len(data) and not self._broken:
+        position = 0
+        while position < len(data) and not self._broken:
             if self._left is None:
-                # The end of a header may be cut in two.
+                # The end of a header may be split between two pieces.
                 kept = len(self._header)
-                self._header += data[at : at + HEADER_BYTES]
+                self._header += data[position : position + HEADER_BYTES]
                 end = self._header.find(b"\r\n\r\n", max(0, kept - 3))
                 if end < 0:
                     self._broken = len(self._header) >= HEADER_BYTES
-                    at += len(self._header) - kept
+                    position += len(self._header) - kept
                     continue
                 length = _LENGTH.search(bytes(self._header[: end + 2]))
-                at += end + 4 - kept
+                position += end + 4 - kept
                 self._broken = length is None
                 self._left = int(length.group(1)) if length else 0
                 del self._header[:], self._head[:]
-            taken = data[at : at + self._left]
+            taken = data[position : position + self._left]
             self._head += taken[: HEAD_BYTES - len(self._head)]
-            at += len(taken)
+            position += len(taken)
             self._left -= len(taken)
             if not self._left:
                 self._left = None
@@ -68,18 +68,18 @@ class Heads:
         return heads
 
 
-class Opening:
-    """The first messages of a debugger, each kept until it is whole."""
+class OpeningMessages:
+    """The first messages of a debugger, each kept until it is complete."""
 
     def __init__(self) -> None:
-        #: What has come and has not been taken.
+        #: Bytes that have arrived and have not been handled.
         self.unread = bytearray()
 
     def next(self) -> Optional[bytes]:
-        """The next whole message with its header, which stays unread.
+        """The next complete message with its header, which stays in :attr:`unread`.
 
         Returns:
-            None while it is not whole; nothing but what has come where that is not the protocol.
+            None while it is not complete; all that has arrived if that is not the protocol.
         """
         end = self.unread.find(b"\r\n\r\n", 0, HEADER_BYTES)
         if end < 0:
@@ -87,34 +87,34 @@ class Opening:
         length = _LENGTH.search(bytes(self.unread[: end + 2]))
         if length is None or int(length.group(1)) > OPENING_BYTES:
             return bytes(self.unread)
-        whole = end + 4 + int(length.group(1))
-        return bytes(self.unread[:whole]) if len(self.unread) >= whole else None
+        length_with_header = end + 4 + int(length.group(1))
+        return bytes(self.unread[:length_with_header]) if len(self.unread) >= length_with_header else None
 
     def take(self, frame: bytes) -> None:
-        """The next message has been dealt with."""
+        """Remove the next message, which has been handled."""
         del self.unread[: len(frame)]
 
 
-class Conversation:
-    """How far a debug session has come, by what the adapter says."""
+class Progress:
+    """How far a debug session has got, as seen from the adapter's messages."""
 
     def __init__(self) -> None:
-        self._heads = Heads()
+        self._heads = MessageHeads()
         #: Whether the debugger's `initialize` has been answered.
         self.greeted = False
-        #: Whether the adapter and pydevd are at work on an `attach`.
+        #: Whether the adapter and pydevd are handling an `attach`.
         self.attaching = False
         #: Whether the debugger has been told that it may send its breakpoints.
         self.initialized = False
-        #: Whether the adapter has said yes to `attach`, and did attach.
+        #: Whether the adapter has answered `attach` with success, and did attach.
         self.attached = False
-        #: Whether it has said yes to `disconnect`, after that.
+        #: Whether it has then answered `disconnect` with success.
         self.detached = False
-        #: Whether it has refused something that is refused in no orderly session.
+        #: Whether a request has failed that never fails in an orderly session.
         self.failed = False
 
-    def said(self, data: bytes) -> None:
-        """The adapter has sent these bytes."""
+    def on_adapter_data(self, data: bytes) -> None:
+        """Take bytes that the adapter has sent."""
         for head in self._heads.feed(data):
             event = _EVENT.search(head)
             if event:
@@ -133,20 +133,20 @@ class Conversation:
             elif command == b"initialize":
                 self.greeted = True
             elif command == b"attach":
-                # It also says yes where the child that is meant has ended.
+                # It also answers with success if the child process in question has ended.
                 self.attached = self.initialized
             elif command == b"disconnect":
                 self.detached = self.attached
 
 
-def frame(message: Dict[str, Any]) -> bytes:
-    """A message as it goes over the wire."""
+def encode_message(message: Dict[str, Any]) -> bytes:
+    """A message with its header, as it is sent."""
     body: bytes = imports.get("json").dumps(message).encode("utf-8")
     return b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-def message_in(frame: bytes) -> Optional[Dict[str, Any]]:
-    """The request in a whole message with its header; None where there is none."""
+def decode_request(frame: bytes) -> Optional[Dict[str, Any]]:
+    """The request in a complete message with its header; None if it is not a request."""
     _header, _blank, body = frame.partition(b"\r\n\r\n")
     try:
         message = imports.get("json").loads(body.decode("utf-8"))
@@ -158,9 +158,9 @@ def message_in(frame: bytes) -> Optional[Dict[str, Any]]:
 
 
 def child_of(attach: Dict[str, Any]) -> Optional[int]:
-    """The process id of the child whose session an `attach` with these arguments begins; None where it is no child's.
+    """The process id of the child that an `attach` with these arguments debugs; None if it is for the program itself.
 
-    An attached debugger has been told of it.
+    The attached debugger got the id with the event that announced the child.
     """
     child = attach.get("subProcessId")
     return child if type(child) is int else None

@@ -45,7 +45,7 @@ def _prepare() -> None:
     # It warns of frozen modules on standard error; whoever debugs knows.
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     forks.untrace_children()
-    garbage_collection.hold_while_frames_are_made()
+    garbage_collection.pause_while_reading_frames()
 
 
 def _takes_connection() -> bool:

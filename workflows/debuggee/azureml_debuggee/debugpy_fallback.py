@@ -1,4 +1,4 @@
-"""A debugpy that lies beside the environment: imported where that has none, by a program's own lines as well."""
+"""Lets `import debugpy` find our copy where the environment has none, also for the program's own imports."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 
 def install(folder: str) -> None:
-    """Have ``import debugpy`` find it, after everything else has been asked."""
-    sys.meta_path.append(_Beside(folder))
+    """Have ``import debugpy`` find the copy in a folder, after all other finders."""
+    sys.meta_path.append(_Finder(folder))
 
 
-class _Beside:
+class _Finder:
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != "debugpy":
-            # Nothing else in the folder is meant for the program.
+            # The program must not import anything else from the folder.
             return None
         from importlib.machinery import PathFinder
 

@@ -1,7 +1,7 @@
-"""Keeps Python 3.11 from hanging where pydevd asks for the frames of all threads.
+"""Keeps Python 3.11 from hanging when pydevd reads the frames of all threads.
 
-Until 3.11.9 `sys._current_frames` makes them while it holds the interpreter's list of threads. A garbage collection may
-begin in the middle of that and let another thread run, and one that ends then waits for the list, for good:
+Until 3.11.9 `sys._current_frames` creates them while it holds the interpreter's list of threads. A garbage collection
+may begin in the middle of that and let another thread run. A thread that ends then waits for the list forever:
 https://github.com/python/cpython/issues/106883
 """
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
 
-def hold_while_frames_are_made() -> None:
-    """Have no garbage collected in there. Modules of pydevd that keep the function are given the changed one."""
+def pause_while_reading_frames() -> None:
+    """Disable garbage collection in that function, also for the modules of pydevd that have imported it."""
     if not (3, 11) <= sys.version_info < (3, 11, 9):
         return
-    make: "Callable[[], Any]" = sys._current_frames
-    if getattr(make, "__module__", "") == __name__:
+    original: "Callable[[], Any]" = sys._current_frames
+    if getattr(original, "__module__", "") == __name__:
         return
 
     def _current_frames() -> Any:
-        collects = gc.isenabled()
+        is_enabled = gc.isenabled()
         gc.disable()
         try:
-            return make()
+            return original()
         finally:
-            if collects:
+            if is_enabled:
                 gc.enable()
 
     sys._current_frames = _current_frames
     for module in list(sys.modules.values()):
-        if getattr(module, "__name__", "").startswith("_pydevd") and vars(module).get("_current_frames") is make:
+        if getattr(module, "__name__", "").startswith("_pydevd") and vars(module).get("_current_frames") is original:
             module._current_frames = _current_frames  # type: ignore[attr-defined]

@@ -1,17 +1,17 @@
-"""The gate: what listens on the debug port in place of debugpy.
+"""The gate, which listens on the debug port in place of debugpy.
 
-debugpy's own listener dies of a peer that connects and closes, and slows the program
-down from the moment it listens. The gate takes any number of such peers, wakes the
-debugger only for one that speaks the Debug Adapter Protocol, and from then on carries
+debugpy's own listener stops accepting after a peer that connects and closes, and slows the
+program down as soon as it listens. The gate accepts any number of such peers, starts
+debugpy only for a peer that speaks the Debug Adapter Protocol, and then forwards
 bytes both ways. One thread waits on all sockets; a second, started with the first
-debugger, does what may block.
+debugger, does the work that may block.
 
 ===================== ==========================================================
 event_loop.py         the two threads
-listener.py           the port, and peers of whom nothing is known yet
-admission.py, peers.py which of them may come in
-sessions.py, pair.py  debuggers that have been let in
-stack_requests.py     those who ask where the program stands
+listener.py           the port, and connections until their first message has arrived
+admission.py, peers.py which of them are admitted
+sessions.py, pair.py  debuggers that have been admitted
+stack_requests.py     requests for the program's stacks
 children.py           the program's child processes
 adapter_link.py       the connections to debugpy's adapter
 ===================== ==========================================================
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from .debugger import Debugger
 
 BIND_SECONDS = 10.0
-#: Seconds that a process of the same program may take to end, before it counts as one that stays.
+#: Seconds after which another process of the program that holds the port is not considered to be ending.
 ENDING_SECONDS = 0.5
-#: Seconds between looks at whether the gate's sockets are still its own.
+#: Seconds between checks whether the program has closed the gate's sockets.
 HEARTBEAT_SECONDS = 5.0
 
 
@@ -50,16 +50,16 @@ class Gate:
     Args:
         host: Address to listen on.
         port: Port to listen on; 0 for a free one.
-        debugger: What to wake for a debugger.
+        debugger: The debugger that is started for an attaching client.
         announce: Called with events: ``listening`` (host, port), ``client``,
             ``client-left``, ``attach-failed`` (message), ``gate-failed`` (message).
-        reached_at: The host by which debuggers reach this one, where that is another address.
-        token_digest: SHA-256 in hex of what a peer has to send before all else, as ``AUTH token`` and a line
-            feed, which is answered with ``OK``: a debugger runs code. In clear text, so it keeps out who has not got
-            it and cannot listen in on the network.
-        tries: How many ports may be tried, from that one on.
-        open_to_owner: Whether a peer on this machine needs no token if it is of this process's user, or root.
-        children: A folder for what the child processes are to find, where the debugger is let into those as well.
+        reached_at: The host name or address by which debuggers reach this host, if it is not ``host``.
+        token_digest: SHA-256 in hex of the token that a peer has to send first, as ``AUTH token`` and a line feed,
+            which is answered with ``OK``: a debugger can run any code. The token is sent in clear text, so it does not
+            protect against a peer that can read the network's traffic.
+        tries: How many ports may be tried, from ``port`` on.
+        open_to_owner: Whether a peer on this machine needs no token if its user is this process's user or root.
+        children: A folder for the child processes' marker file, if child processes are debugged as well.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class Gate:
         self._reached_at = reached_at or None
         self._debugger = debugger
         self._announce = announce
-        #: Asked where the port is held: whether by one that runs beside this one, and stays.
+        #: Called with a port that is in use: whether another process of the step listens there.
         self.is_held: Callable[[int], bool] = lambda port: False
-        #: Set where no debugger is to be let in here after all, while the port is still held.
+        #: Set to give up listening while the port is still in use.
         self.is_cancelled = False
-        #: Set once the gate listens, or never will.
+        #: Set once the gate listens, or has failed to.
         self.bind_done = threading.Event()
-        #: Set once a debugger has been let in, or will never be.
+        #: Set once a debugger has been admitted, or none can be.
         self.admission_done = threading.Event()
-        #: Why nobody can be let in, if so.
+        #: Why no debugger can be admitted; None if one can.
         self.failure: Optional[str] = None
         self._loop = EventLoop(self._drop_failed)
         self._children = Children(self._loop, debugger, announce, children) if children else None
@@ -96,12 +96,12 @@ class Gate:
 
     @property
     def address(self) -> Tuple[str, int]:
-        """Where it listens, or would."""
+        """The address that it listens on, or tries to."""
         return self._listener.address
 
     @property
     def reached_at(self) -> Tuple[str, int]:
-        """The address for debuggers, from where they are."""
+        """The address at which debuggers reach it."""
         return self._reached_at or self.address[0], self.address[1]
 
     @property
@@ -115,9 +115,9 @@ class Gate:
         return self._sessions.owes_answer
 
     def start(self) -> None:
-        """Listen and return at once; where the port is still held, go on trying in the thread.
+        """Start to listen and return at once; if the port is in use, the gate's thread tries again.
 
-        The holder may be the process that this one replaces, whose last deadlines overlap.
+        The process that this one replaces may still be ending and hold the port.
         """
         self._loop.open()
         greenlets.watch(self._loop.run_in_helper, self._debugger.make_ready)
@@ -129,7 +129,7 @@ class Gate:
         start_untraced(self._run, "azureml-debuggee-gate", bound)
 
     def _admit(self, peer: socket.socket, until: float, data: bytes) -> None:
-        """Take a peer that may come in."""
+        """Take over an admitted peer."""
         if data.startswith(OPENING):
             self._stack_requests.add(peer, data)
         else:
@@ -138,7 +138,7 @@ class Gate:
     # Listening
 
     def _bind(self) -> bool:
-        """Listen; False where the port is held, True as well where it cannot be listened on at all."""
+        """Listen; False if the port is in use, True if the gate listens or can never listen there."""
         try:
             if not self._listener.bind():
                 return False
@@ -158,13 +158,13 @@ class Gate:
         self.admission_done.set()
 
     def _run(self, bound: bool) -> None:
-        began = time.monotonic()
+        start_time = time.monotonic()
         while not bound:
             time.sleep(0.02)
             if self.is_cancelled:
                 return
             bound = self._bind()
-            waited = time.monotonic() - began
+            waited = time.monotonic() - start_time
             if not bound and waited > ENDING_SECONDS and self.is_held(self.address[1]):
                 self._fail("port {} is in use by another process of the step".format(self.address[1]))
                 return
@@ -174,18 +174,18 @@ class Gate:
                 self._fail("{} held by another program".format(which))
                 return
         while True:
-            # Whatever goes wrong with one peer, the gate stays open for the next.
+            # An error with one peer must not close the gate for the next.
             try:
-                if self._loop.wait(self._patience()):
+                if self._loop.wait(self._seconds_to_wait()):
                     self._handle_deadlines(time.monotonic())
                 else:
-                    self._start_over()
+                    self._reopen()
             except Exception:
                 report_bug()
                 time.sleep(1.0)
 
-    def _patience(self) -> float:
-        """Seconds until something has to be done without anybody's asking."""
+    def _seconds_to_wait(self) -> float:
+        """Seconds until the next deadline, at most :data:`HEARTBEAT_SECONDS`."""
         deadlines = self._listener.deadlines() + self._sessions.deadlines() + self._stack_requests.deadlines()
         if self._children is not None:
             deadlines += self._children.deadlines()
@@ -199,7 +199,7 @@ class Gate:
             self._children.handle_deadlines(now)
 
     def _drop_failed(self, end: Any) -> None:
-        """Let go of a peer with whom something unforeseen has happened."""
+        """Drop a peer whose handler has raised an exception."""
         self._listener.drop_failed(end)
         self._sessions.drop_failed(end)
         if self._children is not None:
@@ -210,11 +210,11 @@ class Gate:
         own = [*self._listener.sockets(), *self._sessions.sockets(), *self._stack_requests.sockets()]
         return [*self._loop.sockets(), *own, *children]
 
-    def _start_over(self) -> None:
-        """Listen anew: the program has closed every file descriptor, the gate's among them.
+    def _reopen(self) -> None:
+        """Listen again: the program has closed every file descriptor, the gate's among them.
 
-        Their numbers may stand for files of the program's by now, so nothing is closed:
-        the sockets forget their numbers, the selector is kept for good.
+        Their numbers may stand for files of the program by now, so nothing is closed:
+        the sockets are detached from their numbers, and the old selector is never released.
         """
         for end in self._sockets():
             end.detach()
@@ -230,7 +230,7 @@ class Gate:
     # Forks
 
     def _after_fork(self) -> None:
-        """In a forked child: close what would make debuggers connect to nobody."""
+        """Close the sockets in a forked child, which never accepts on them."""
         for end in self._sockets():
             try:
                 end.close()
@@ -241,7 +241,7 @@ class Gate:
         self._stack_requests.clear()
         if self._children is not None:
             self._children.clear_after_fork()
-        # New ones: the parent's other threads may hold the locks of these.
+        # New ones: the parent's other threads may have held the locks of the old ones.
         self.failure = "a forked child has no gate"
         self.bind_done, self.admission_done = threading.Event(), threading.Event()
         self.bind_done.set()

@@ -1,4 +1,4 @@
-"""Changes a module of Python's or of a library once it is imported, without importing it oneself."""
+"""Changes a module of Python or of a library when the program imports it, without importing it for that."""
 
 import sys
 
@@ -8,29 +8,29 @@ if TYPE_CHECKING:
 
 
 def change_when_imported(name: str, change: "Callable[[Any], None]") -> None:
-    """Have a module changed: now where it is there already, else when the program imports it.
+    """Have a module changed: now if it is imported already, else when the program imports it.
 
     Args:
         name: The module's full name.
-        change: Called with the module. What it raises is passed over: the program matters more.
+        change: Called with the module. Its exceptions are ignored, so that the program is not disturbed.
     """
     if name in sys.modules:
-        _tried(change, sys.modules[name])
+        _try_change(change, sys.modules[name])
     else:
         sys.meta_path.insert(0, _Finder(name, change))
 
 
-def _tried(change: "Callable[[Any], None]", module: "Any") -> None:
+def _try_change(change: "Callable[[Any], None]", module: "Any") -> None:
     try:
         change(module)
     except Exception:
-        pass  # Another version than the known ones, or another module of that name.
+        pass  # An unknown version, or another module of that name.
 
 
 class _Finder:
-    """Stands first among the finders for the moment at which the module is asked for.
+    """A finder before all others, which changes the module when it is first imported.
 
-    It stays there: another thread that goes through the finders would miss the next one if it went.
+    It is never removed: another thread that iterates over the finders at that moment would skip one.
     """
 
     def __init__(self, name: str, change: "Callable[[Any], None]") -> None:
@@ -41,19 +41,19 @@ class _Finder:
         if name != self._name:
             return None
         self._name = None
-        spec = self._found(name, path, target)
+        spec = self._find_with_others(name, path, target)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 
             def load_and_change(module: "Any") -> None:
                 load(module)
-                _tried(self._change, module)
+                _try_change(self._change, module)
 
             spec.loader.exec_module = load_and_change
         return spec
 
-    def _found(self, name: str, path: "Any", target: "Any") -> "Any":
-        """What those behind this one find, among which another may stand for a change of the same module."""
+    def _find_with_others(self, name: str, path: "Any", target: "Any") -> "Any":
+        """The spec from the finders after this one. One of them may be another hook for the same module."""
         is_behind = False
         for finder in list(sys.meta_path):
             if finder is self:

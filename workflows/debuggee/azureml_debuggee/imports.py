@@ -1,10 +1,10 @@
-"""Imports of the debuggee's own, in a program whose modules may be called like Python's.
+"""Imports for the debuggee in a program whose modules may have the names of standard modules.
 
-A `queue.py` or `select.py` beside the script hides the standard library's, from the debuggee and
-from debugpy as well, which import much of it late: when a debugger comes, or when the program has
+A `queue.py` or `select.py` beside the script hides the standard module, also from the debuggee and
+from debugpy, which import many modules late: when a debugger attaches, or when the program has
 failed. While :data:`own` is entered, the standard library comes first for this thread, and the
-program's modules of such names are out of the way; afterwards they stand where they stood, and
-what the debuggee has loaded is out of theirs.
+program's modules with such names are not in `sys.modules`. Afterwards they are back, and the
+standard modules that the debuggee has loaded in their place are removed from `sys.modules`.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Set
 
-#: Where Python's own modules are.
+#: The folder of Python's own modules.
 _LIBRARY = os.path.dirname(os.path.abspath(os.__file__))
-#: Seconds to wait for another thread's imports, which may wait in turn for one of this thread's.
-_PATIENCE = 5.0
+#: Seconds to wait for another thread's imports, which may themselves wait for one of this thread's.
+_LOCK_SECONDS = 5.0
 
-#: What the debuggee has loaded of names that are the program's.
+#: Modules that the debuggee has loaded and whose names the program uses.
 _stash: Dict[str, Any] = {}
 _cache: Dict[str, Any] = {}
 _names: Optional[FrozenSet[str]] = None
-#: Folders that the program's modules are going to come from, beside those of `sys.path`.
-_fronts: List[str] = []
-_behind: List[str] = []
+#: Folders of the program's modules that are not in `sys.path` yet; and folders that come last for the debuggee.
+_front_folders: List[str] = []
+_last_folders: List[str] = []
 
 
 def set_program_folders(fronts: Iterable[str], code: Iterable[str]) -> None:
-    """Say where the program's own modules will be.
+    """Set the folders of the program's own modules.
 
     Args:
-        fronts: Folders that Python is still to put in front of `sys.path`.
-        code: Folders of the program's own code; nothing that the debuggee needs is there.
+        fronts: Folders that Python has yet to put at the front of `sys.path`.
+        code: Folders of the program's own code, which contain nothing that the debuggee needs.
     """
-    _fronts[:], _behind[:] = fronts, code
+    _front_folders[:], _last_folders[:] = fronts, code
 
 
 def get(name: str) -> Any:
-    """A module of the standard library, whatever the program has of that name."""
+    """A module of the standard library, even if the program has a module of that name."""
     if name not in _cache:
         with own:
             __import__(name)
@@ -76,34 +76,34 @@ def _library_names() -> FrozenSet[str]:
     return _names
 
 
-def _path() -> List[str]:
-    """`sys.path` with Python's own first, and the program's last."""
-    behind = {os.path.abspath(entry) for entry in [*_fronts, *_behind, os.getcwd()]}
+def _import_path() -> List[str]:
+    """`sys.path` with Python's own folders first, and the program's last."""
+    last = {os.path.abspath(entry) for entry in [*_front_folders, *_last_folders, os.getcwd()]}
     library = [entry for entry in sys.path if _is_library(entry) or _is_archive(entry)]
     others = [entry for entry in sys.path if entry not in library]
-    return library + sorted(others, key=lambda entry: os.path.abspath(entry) in behind)
+    return library + sorted(others, key=lambda entry: os.path.abspath(entry) in last)
 
 
-def _shadows() -> Dict[str, Any]:
-    """The program's modules that are called like Python's own, with what is inside of them."""
+def _shadowing_modules() -> Dict[str, Any]:
+    """The program's modules that have names of standard modules, with their submodules."""
     names = _library_names()
     found: Set[str] = set()
     for name, module in list(sys.modules.items()):
         if name not in names:
             continue
         file = getattr(module, "__file__", None)
-        busy = getattr(getattr(module, "__spec__", None), "_initializing", False)
-        if isinstance(file, str) and not busy and not _is_library(file) and "-packages" not in file:
+        is_importing = getattr(getattr(module, "__spec__", None), "_initializing", False)
+        if isinstance(file, str) and not is_importing and not _is_library(file) and "-packages" not in file:
             found.add(name)
     if not found:
         return {}
     return {name: module for name, module in list(sys.modules.items()) if name.partition(".")[0] in found}
 
 
-def _hidden() -> Set[str]:
-    """The names of Python's own modules that others hide, for the program."""
+def _hidden_names() -> Set[str]:
+    """The names of standard modules that other files on the program's import path hide."""
     hidden: Set[str] = set()
-    for folder in _fronts + sys.path:
+    for folder in _front_folders + sys.path:
         if _is_library(folder) or _is_archive(folder):
             break
         try:
@@ -113,16 +113,16 @@ def _hidden() -> Set[str]:
         for entry in entries:
             name, dot, kind = entry.partition(".")
             if dot:
-                whole = kind == "py" or kind.endswith(("so", "pyd"))
+                is_module = kind == "py" or kind.endswith(("so", "pyd"))
             else:
-                whole = os.path.isfile(os.path.join(folder, entry, "__init__.py"))
-            if whole:
+                is_module = os.path.isfile(os.path.join(folder, entry, "__init__.py"))
+            if is_module:
                 hidden.add(name)
     return hidden & _library_names()
 
 
 class _Finder:
-    """Finds modules for the debuggee's threads; stands before the finder that everybody's come from."""
+    """Finds modules for the debuggee's threads; it comes before Python's path finder."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if path is not None or not own.is_inside():
@@ -137,12 +137,12 @@ class _Own:
         self._finder = _Finder()
         self._depths: Dict[int, int] = {}
         self._before: Set[str] = set()
-        self._theirs: Dict[str, Any] = {}
+        self._shadowing: Dict[str, Any] = {}
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
 
     def _after_fork(self) -> None:
-        # Another thread of the parent's may hold it.
+        # Another thread of the parent may have held the lock.
         if self._depths and _thread.get_ident() not in self._depths:
             self._lock, self._depths = _thread.RLock(), {}
             self._restore()
@@ -153,13 +153,13 @@ class _Own:
     def __enter__(self) -> None:
         thread = _thread.get_ident()
         depth = self._depths.get(thread, 0)
-        if depth or self._lock.acquire(timeout=_PATIENCE):
+        if depth or self._lock.acquire(timeout=_LOCK_SECONDS):
             self._depths[thread] = depth + 1
         if self._depths.get(thread) == 1:
             try:
                 self._clear()
             except Exception:
-                pass  # As the program has it, then.
+                pass  # The imports then see the program's modules.
 
     def __exit__(self, *_: Any) -> None:
         thread = _thread.get_ident()
@@ -175,13 +175,13 @@ class _Own:
             self._lock.release()
 
     def _clear(self) -> None:
-        self.path = _path()
+        self.path = _import_path()
         finders: List[Any] = sys.meta_path
-        # It stays there: another thread that goes through the finders would miss the next one if it went.
+        # It is never removed: another thread that iterates over the finders at that moment would skip one.
         if self._finder not in finders:
             finders.insert(finders.index(PathFinder) if PathFinder in finders else 0, self._finder)
-        self._theirs = _shadows()
-        for name in self._theirs:
+        self._shadowing = _shadowing_modules()
+        for name in self._shadowing:
             sys.modules.pop(name, None)
         self._before = set(sys.modules)
         for name, module in _stash.items():
@@ -189,15 +189,15 @@ class _Own:
 
     def _restore(self) -> None:
         loaded = [name for name in list(sys.modules) if name not in self._before]
-        hidden = {name.partition(".")[0] for name in self._theirs} | {name.partition(".")[0] for name in _stash}
+        hidden = {name.partition(".")[0] for name in self._shadowing} | {name.partition(".")[0] for name in _stash}
         if any(name in _library_names() for name in loaded):
-            hidden |= _hidden()
+            hidden |= _hidden_names()
         for name in loaded:
             if name.partition(".")[0] in hidden:
                 _stash[name] = sys.modules.pop(name)
-        sys.modules.update(self._theirs)
-        self._theirs = {}
+        sys.modules.update(self._shadowing)
+        self._shadowing = {}
 
 
-#: A context manager: imports in it are the debuggee's own. Never raises, and may be entered again.
+#: A context manager for the debuggee's own imports. It never raises, and may be entered again.
 own = _Own()

@@ -1,7 +1,7 @@
 """Runs a script or module in the real ``__main__``, as Python itself does.
 
-For where sitecustomize is off. Not by ``runpy.run_path``: the script's module would be gone when
-it has run, and what runs later (atexit, threads) could not pickle.
+For interpreters that do not load sitecustomize. ``runpy.run_path`` is not used: it removes the script's module when
+the script has run, and code that runs later (atexit, threads) could not pickle.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .step import prepare
 
 
 def run(inject: str) -> None:
-    """Run what the command line names behind launch.py."""
+    """Run the program that the command line names after launch.py."""
     del sys.argv[0]
     if sys.argv[:1] == ["-m"] and len(sys.argv) > 1:
         program = Program("module", sys.argv.pop(1))
@@ -33,7 +33,7 @@ def run(inject: str) -> None:
     _set_path(program)
     if start is not None:
         start()
-    work = _module(program.name) if program.kind == "module" else _script(program.name)
+    work = _module_runner(program.name) if program.kind == "module" else _script_runner(program.name)
     try:
         work()
     except SystemExit:
@@ -44,21 +44,21 @@ def run(inject: str) -> None:
 
 
 def _set_path(program: Program) -> None:
-    """Put first on the import path what Python puts there."""
+    """Add to the front of the import path what Python adds there."""
     if program.kind == "script" and _is_container(program.name):
-        sys.path.insert(0, _as_known(program.name))
+        sys.path.insert(0, _as_python_names(program.name))
     elif not has_safe_path():
         folder = os.getcwd() if program.kind == "module" else os.path.dirname(os.path.realpath(program.name))
         sys.path.insert(0, folder)
 
 
-def _as_known(path: str) -> str:
-    """A script's path as Python calls it: absolute since 3.9."""
+def _as_python_names(path: str) -> str:
+    """A script's path as Python names it: absolute since 3.9."""
     return os.path.abspath(path) if sys.version_info >= (3, 9) else path
 
 
 def _is_container(path: str) -> bool:
-    """Whether it is a folder or a zip file with a ``__main__`` in it."""
+    """Whether it is a folder, or a zip file."""
     if os.path.isdir(path):
         return True
     try:
@@ -75,23 +75,23 @@ def _is_container(path: str) -> bool:
         return False
 
 
-def _module(name: str) -> Callable[[], Any]:
+def _module_runner(name: str) -> Callable[[], Any]:
     import runpy
 
     return lambda: runpy._run_module_as_main(name)  # type: ignore[attr-defined]
 
 
-def _script(name: str) -> Callable[[], Any]:
+def _script_runner(name: str) -> Callable[[], Any]:
     if _is_container(name):
         import runpy
 
         return lambda: runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]
-    path = _as_known(name)
+    path = _as_python_names(name)
     try:
         with open(path, "rb") as file:
             source = file.read()
     except OSError as error:
-        # As Python says it, and with its exit code.
+        # Python's own message and exit code.
         message = "{}: can't open file {!r}: [Errno {}] {}\n"
         sys.stderr.write(message.format(sys.executable, path, error.errno, error.strerror))
         raise SystemExit(2) from None
@@ -117,9 +117,9 @@ def _script(name: str) -> Callable[[], Any]:
 
 
 def _hide_launcher(inject: str) -> None:
-    """Let the traceback begin in the script, also for those who look at it later.
+    """Remove our frames from the traceback that is shown, and from the one that is kept in `sys.last_traceback`.
 
-    The exception itself goes its way, so that the exit code is Python's own doing.
+    The exception itself is not caught, so Python sets the exit code.
     """
     show = sys.excepthook
     launchers = (os.path.join(inject, "launch.py"), __file__)

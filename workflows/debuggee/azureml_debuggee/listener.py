@@ -1,7 +1,7 @@
-"""The debug port, and the peers of whom nothing is known yet.
+"""The debug port, and connections until their first message has arrived.
 
-Any number of strangers may connect and say nothing, close at once, or send anything: they are dropped, and neither
-the program nor a debugger among them comes to harm.
+Any number of peers may connect and send nothing, close at once, or send anything: they are dropped, and neither
+the program nor a debugger that connects meanwhile is affected.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from .dap_messages import HEADER_BYTES
 from .event_loop import EventLoop
 from .pair import GRACE_SECONDS
 
-#: Seconds that a peer has for its first message; a busy interpreter may need long.
+#: Seconds that a peer has for its first message; a busy client may need long.
 FIRST_MESSAGE_SECONDS = 60.0
-#: Seconds without accepting, after the program has run out of file descriptors or while too many connect.
+#: Seconds in which no connection is accepted, after the program has run out of file descriptors or while too many
+#: peers connect.
 PAUSE_SECONDS = 0.05
-#: Connections that the system keeps until they are accepted.
+#: Connections that the system queues until they are accepted.
 _BACKLOG = 512
-#: Connections that are accepted before other sockets get their turn.
+#: Connections that are accepted before other sockets are handled.
 _AT_ONCE = 64
 
 
 def _pending_limit() -> int:
-    """How many peers may be kept of whom nothing is known yet.
+    """How many connections may wait here for their first message.
 
-    Enough that many strangers do not push out a debugger whose first message is still on
-    its way, and few of the descriptors that the program may open.
+    Enough that many other peers do not displace a debugger whose first message is still on
+    its way, and only a fraction of the descriptors that the program may open.
     """
     try:
         import resource
@@ -42,22 +43,22 @@ def _pending_limit() -> int:
     return max(32, min(128, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
 
 
-PENDING = _pending_limit()
+MOST_PENDING = _pending_limit()
 
 
 class CannotListen(Exception):
-    """The port can never be listened on; says why."""
+    """The port can never be listened on; the message has the reason."""
 
 
 class Listener:
-    """Listens on a port, and hands over each peer that may come in.
+    """Listens on a port, and hands over each peer that is admitted.
 
     Args:
-        loop: Where it waits.
-        address: Host and port to listen on; with port 0 on a free one.
+        loop: The event loop.
+        address: Host and port to listen on; port 0 stands for a free one.
         tries: How many ports may be tried, from that one on.
-        admission: Who may come in.
-        admit: Called with such a peer, the moment up to which it may be kept waiting, and what it has sent.
+        admission: Decides which peers are admitted.
+        admit: Called with an admitted peer, the time until which it may be kept waiting, and what it has sent.
     """
 
     def __init__(
@@ -72,20 +73,20 @@ class Listener:
         self._loop, self._tries = loop, max(1, tries)
         self._admission, self._admit = admission, admit
         self._socket: Optional[socket.socket] = None
-        #: When to accept again, while nobody is accepted.
+        #: When to accept again; None while connections are accepted.
         self._accept_at: Optional[float] = None
-        #: What each has sent, and until when the rest has to be here; the oldest first.
+        #: By connection, when its first message has to be complete, and what it has sent; the oldest first.
         self._pending: "OrderedDict[socket.socket, Tuple[float, bytearray]]" = OrderedDict()
 
     def ports(self) -> Tuple[int, int]:
-        """The first and the last of those that it tries."""
+        """The first and the last port that it tries."""
         return self.address[1], self.address[1] + self._tries - 1
 
     def bind(self) -> bool:
-        """Listen, from then on at :attr:`address`; False where every port is held.
+        """Listen, and set :attr:`address`; False if every port is in use.
 
         Raises:
-            CannotListen: For another reason.
+            CannotListen: The address can never be listened on.
         """
         host, first = self.address
         last = min(first + self._tries, 65536) if first else 1
@@ -110,23 +111,23 @@ class Listener:
         return True
 
     def sockets(self) -> List[socket.socket]:
-        """All that it has."""
+        """All its sockets."""
         return [*self._pending, *([] if self._socket is None else [self._socket])]
 
     def clear(self) -> None:
-        """Forget all sockets, which have been detached."""
+        """Drop all sockets, which have been detached."""
         self._pending.clear()
         self._socket = self._accept_at = None
 
     def deadlines(self) -> List[float]:
-        """When it has something to do, whatever happens on its sockets."""
+        """The times at which :meth:`handle_deadlines` has something to do."""
         deadlines = [] if self._accept_at is None else [self._accept_at]
         if self._pending:
             deadlines.append(next(iter(self._pending.values()))[0])
         return deadlines
 
     def handle_deadlines(self, now: float) -> None:
-        """Do what is due at this moment."""
+        """Handle the deadlines that have passed at this time."""
         if self._accept_at is not None and self._accept_at <= now and self._socket is not None:
             self._accept_at = None
             self._loop.register(self._socket, selectors.EVENT_READ, self._on_connection)
@@ -134,7 +135,7 @@ class Listener:
             self._drop(next(iter(self._pending)))
 
     def drop_failed(self, end: Any) -> None:
-        """Drop a peer with whom something unforeseen has happened, if it is one of these."""
+        """Drop a peer whose handler has raised an exception, if it is one of these."""
         if end in self._pending:
             self._drop(end)
 
@@ -152,23 +153,23 @@ class Listener:
                 if self._pending:
                     self._drop(next(iter(self._pending)))
                     continue
-                # Most likely no descriptor is left. The peer stays connected, and to be
-                # told so without end would take a whole processor from the program.
+                # Most likely no descriptor is left. The connection stays in the queue, and the selector
+                # would report it again at once, which would keep a processor busy.
                 self._pause(time.monotonic() + PAUSE_SECONDS)
                 return
             peer.setblocking(False)
-            if len(self._pending) >= PENDING:
+            if len(self._pending) >= MOST_PENDING:
                 self._drop(next(iter(self._pending)))
             self._pending[peer] = (time.monotonic() + FIRST_MESSAGE_SECONDS, bytearray())
             self._loop.register(peer, selectors.EVENT_READ, self._on_first_bytes)
 
     def _waits_for_oldest(self) -> bool:
-        """Whether nobody can be accepted now without pushing out one that has only just come.
+        """Whether accepting another peer now would displace one that has only just connected.
 
-        The oldest may be a debugger among many, whose first message is on its way; the
-        others then wait where the system keeps them.
+        The oldest may be a debugger whose first message is on its way; further peers then
+        wait in the system's queue.
         """
-        if len(self._pending) < PENDING:
+        if len(self._pending) < MOST_PENDING:
             return False
         oldest = next(iter(self._pending))
         self._on_first_bytes(oldest, 0)
@@ -182,7 +183,7 @@ class Listener:
         return True
 
     def _pause(self, until: float) -> None:
-        """Accept nobody for a moment."""
+        """Accept no connections until this time."""
         if self._socket is not None:
             self._loop.unregister(self._socket)
             self._accept_at = until

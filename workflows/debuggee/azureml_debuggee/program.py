@@ -1,6 +1,6 @@
-"""What a Python process has been told to run, and whether that is the step's own code.
+"""The program that a Python process runs, and whether that is the step's own code.
 
-Imported at the start of every Python process of a step.
+Every Python process of a step imports this when it starts.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, Iterator, List, MutableMapping, Optional, Sequence
 
-#: The process id of a step's owner of the debugger, by which its children know.
+#: The variable with the process id of the process that owns the debugger.
 OWNER = "AZUREML_DEBUGGEE_OWNER"
-#: The published options, and whether a value follows.
+#: The published options, each with whether a value follows.
 OPTIONS = {
     "--remote_debug": False,
     "--remote_debug_connection_timeout": True,
     "--remote_debug_client_ip": True,
     "--remote_debug_port": True,
 }
-#: Programs that make environments: nobody debugs them, nor anything that they start.
+#: Programs that build environments: neither they nor the programs that they start are debugged.
 BUILDERS = frozenset(
     ("pip", "ensurepip", "venv", "virtualenv", "setuptools", "easy_install", "wheel", "build", "pipx", "compileall")
 )
-#: Programs that start others, and those are what is debugged; counts only where the step has no Python of its own.
+#: Programs that start the ones to debug; this list matters only if the step has no Python code of its own.
 LAUNCHERS = frozenset(
     ["conda", "conda-env", "mamba", "uv", "poetry", "pipenv", "pdm", "hatch", "az", "debugpy", "multiprocessing"]
 ) | frozenset(
@@ -35,7 +35,7 @@ LAUNCHERS = frozenset(
 
 
 class Program:
-    """What a Python process has been told to run.
+    """The program that a Python process runs.
 
     Args:
         kind: ``script`` (also a folder or zip file), ``module``, ``code`` (``-c``) or ``input``.
@@ -46,13 +46,13 @@ class Program:
         self.kind, self.name = kind, name
 
     def file(self) -> Optional[str]:
-        """The file that it begins in, found without importing anything."""
+        """The program's first file, found without importing anything."""
         if self.kind == "script":
             inner = os.path.join(self.name, "__main__.py")
             return os.path.abspath(inner if os.path.isdir(self.name) else self.name)
         if self.kind != "module":
             return None
-        # Not by importlib, which imports the packages around a module.
+        # importlib is not used, since it imports the packages that contain a module.
         inner = self.name.replace(".", os.sep)
         for root in ([] if has_safe_path() else [os.getcwd()]) + sys.path:
             for candidate in (inner + ".py", os.path.join(inner, "__main__.py")):
@@ -62,7 +62,7 @@ class Program:
         return None
 
     def tool_names(self) -> Iterator[str]:
-        """The names by which it may be a well-known program."""
+        """The names by which it can be recognized as a well-known program."""
         if self.kind == "script":
             name = os.path.basename(self.name)
             yield name.rstrip("0123456789.")
@@ -78,7 +78,7 @@ class Program:
             yield "multiprocessing"
 
     def source(self) -> bytes:
-        """The text that it begins with, as far as it can be read."""
+        """The source of the first file; empty if it cannot be read."""
         if self.kind == "code":
             return self.name.encode("utf-8", "replace")
         file = self.file()
@@ -92,7 +92,7 @@ class Program:
 
 
 def this_program() -> Program:
-    """What this process is about to run."""
+    """The program that this process is about to run."""
     first = sys.argv[0] if sys.argv else ""
     if first in ("-m", "-c"):
         return Program("module" if first == "-m" else "code", _operand(_command_line()))
@@ -112,7 +112,7 @@ def _command_line() -> Sequence[str]:
 
 
 def _operand(arguments: Sequence[str]) -> str:
-    """What stands behind ``-m`` or ``-c`` on Python's own command line, or in one word with it."""
+    """The value of ``-m`` or ``-c`` on Python's own command line, also if it is in the same word."""
     waiting = iter(arguments[1:])
     for argument in waiting:
         if argument.startswith("--"):
@@ -130,7 +130,7 @@ def _operand(arguments: Sequence[str]) -> str:
 
 
 def has_safe_path() -> bool:
-    """Whether Python puts no folder of the program's in front of its path."""
+    """Whether Python adds no folder of the program to the import path."""
     return bool(getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
 
 
@@ -140,7 +140,7 @@ def is_within(path: str, folder: str) -> bool:
 
 
 def code_folders(environment: MutableMapping[str, str]) -> List[str]:
-    """The places of the step's own code, as they are called and as they really are."""
+    """The folders and files of the step's own code, both as named and with links resolved."""
     named = [
         os.path.abspath(folder) for folder in environment.get("AZUREML_DEBUGGEE_CODE", "").split(os.pathsep) if folder
     ]
@@ -154,7 +154,7 @@ def is_own(program: Program, environment: MutableMapping[str, str]) -> bool:
         return False
     folders = code_folders(environment)
     real = os.path.realpath(file)
-    # What is installed in an environment that lies among the code is not the step's.
+    # Packages of an environment inside a code folder are not the step's own code.
     prefix = os.path.realpath(sys.prefix)
     if is_within(real, prefix) and any(is_within(prefix, folder) for folder in folders):
         return False
@@ -164,7 +164,7 @@ def is_own(program: Program, environment: MutableMapping[str, str]) -> bool:
 
 
 def front_folders(program: Program) -> List[str]:
-    """The folder that Python is still to put in front of its path."""
+    """The folder that Python has yet to put at the front of its import path."""
     if has_safe_path():
         return []
     return [os.path.dirname(os.path.realpath(program.name)) if program.kind == "script" else os.getcwd()]

@@ -1,4 +1,4 @@
-"""The debuggers that have been let in: in which order they get to debugpy, and what they and it say to each other."""
+"""The debuggers that have been admitted: connects them with debugpy, in order, and forwards their messages."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from typing import TYPE_CHECKING, Any, Callable, List, Optional, Set, Tuple
 
 from .adapter_link import AdapterLink, Connected
 from .event_loop import EventLoop, report_bug
-from .listener import FIRST_MESSAGE_SECONDS, PENDING
+from .listener import FIRST_MESSAGE_SECONDS, MOST_PENDING
 from .pair import BUFFER_BYTES, Pair
 
 if TYPE_CHECKING:
     from .children import Children
     from .debugger import Debugger
 
-#: Debuggers that are connected at the same time, those that have not attached included.
-PAIRS = 128
-#: Seconds between the last debugger's leaving and the return to full speed.
-REST_SECONDS = 0.3
+#: Debuggers that are connected at the same time at most, including those that have not attached.
+MOST_PAIRS = 128
+#: Seconds from the last debugger's end to the return to full speed.
+RESTORE_SECONDS = 0.3
 
 
-def _confirm(end: socket.socket) -> None:
-    """Confirm now what has been received, not 40 ms later: so long most editors keep their next message back."""
+def _acknowledge(end: socket.socket) -> None:
+    """Acknowledge received data now instead of 40 ms later: most editors delay their next message until then."""
     if end.family == socket.AF_INET and hasattr(socket, "TCP_QUICKACK"):
         try:
-            # The system forgets it after each use.
+            # The system resets the option after each use.
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         except OSError:
             pass  # The connection is gone.
 
 
 def _prepare(end: socket.socket) -> None:
-    """Make a socket one that the loop can carry a session's messages with."""
+    """Set a socket's options for the messages of a session."""
     end.setblocking(False)
     if end.family == socket.AF_INET:
-        # Small messages back and forth: waiting to fill a packet would delay each step.
+        # Messages are small: waiting to fill a packet would delay each step.
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 class Sessions:
-    """Connects debuggers with debugpy, and puts debugpy to rest when the last one has left.
+    """Connects debuggers with debugpy, and restores full speed when the last one has left.
 
     Args:
-        loop: Where it waits.
-        debugger: What to wake for a debugger.
+        loop: The event loop.
+        debugger: The debugger that is started for an attaching client.
         announce: Called with events: ``client``, ``client-left``, ``attach-failed`` (message).
         on_joined: Called when a debugger has been connected with debugpy.
-        children: The program's child processes, where they are debugged.
+        children: The program's child processes, if they are debugged.
     """
 
     def __init__(
@@ -65,16 +65,16 @@ class Sessions:
         self._loop, self._debugger, self._children = loop, debugger, children
         self._announce, self._on_joined = announce, on_joined
         self._link = AdapterLink(loop, debugger)
-        #: Peers that speak the protocol and wait to be let in, with what they have sent, and until when.
+        #: Peers that speak the protocol and wait to be connected: until when, and what they have sent.
         self._ready: "OrderedDict[socket.socket, Tuple[float, bytes]]" = OrderedDict()
-        #: Those for which the helper connects to the adapter.
+        #: Peers that the helper is connecting to the adapter.
         self._connecting: Set[socket.socket] = set()
         self._pairs: Set[Pair] = set()
-        #: Whether somebody has left debugpy in a state that is not to be relied on, and the number of the last
-        #: adapter that is ended for that.
+        #: Whether a debugger may have left debugpy in a bad state, and the number of the last adapter that was ended
+        #: for that reason.
         self._is_unreliable = False
         self._ended = 0
-        self._rest_at: Optional[float] = None
+        self._restore_at: Optional[float] = None
         #: How many debuggers have been sent the answer to their `attach`.
         self.answer_count = 0
 
@@ -86,14 +86,14 @@ class Sessions:
         return bool(pairs) and not any(pair.answered for pair in pairs)
 
     def sockets(self) -> List[socket.socket]:
-        """All that it has."""
+        """All its sockets."""
         ends = [*self._ready, *self._connecting, *self._link.sockets()]
         for pair in self._pairs:
             ends += [pair.client, pair.adapter]
         return ends
 
     def clear(self) -> None:
-        """Forget all sockets, which have been detached, and the adapter."""
+        """Drop all sockets, which have been detached, and the adapter."""
         self._loop.run_in_helper(self._link.drop_adapter)
         self._link.clear()
         self._ready.clear()
@@ -102,61 +102,63 @@ class Sessions:
         self._connecting.clear()
 
     def clear_after_fork(self) -> None:
-        """Forget the sessions in a forked child, where their sockets have been closed."""
-        # A new one: the parent's thread may have been changing the old one.
+        """Drop the sessions in a forked child, where their sockets have been closed."""
+        # A new set: the parent's thread may have been changing the old one.
         self._pairs = set()
 
     def deadlines(self) -> List[float]:
-        """When it has something to do, whatever happens on its sockets."""
-        deadlines: List[float] = [pair.closing for pair in self._pairs if pair.closing is not None]
-        deadlines += [pair.last + FIRST_MESSAGE_SECONDS for pair in self._pairs if not pair.released]
+        """The times at which :meth:`handle_deadlines` has something to do."""
+        deadlines: List[float] = [pair.closes_at for pair in self._pairs if pair.closes_at is not None]
+        deadlines += [pair.last_progress + FIRST_MESSAGE_SECONDS for pair in self._pairs if not pair.released]
         if self._ready:
             deadlines.append(next(iter(self._ready.values()))[0])
-        if self._somebody_waits():
+        if self._has_waiting():
             deadlines += [pair.blocks_until() for pair in self._blocking()]
-        if self._rest_at is not None:
-            deadlines.append(self._rest_at)
+        if self._restore_at is not None:
+            deadlines.append(self._restore_at)
         return deadlines
 
     def handle_deadlines(self, now: float) -> None:
-        """Do what is due at this moment."""
+        """Handle the deadlines that have passed at this time."""
         while self._ready and next(iter(self._ready.values()))[0] <= now:
             self._ready.popitem(last=False)[0].close()
-        for pair in [pair for pair in self._pairs if pair.closing is not None and pair.closing <= now]:
+        for pair in [pair for pair in self._pairs if pair.closes_at is not None and pair.closes_at <= now]:
             self._end(pair)
-        for pair in [pair for pair in self._pairs if not pair.released and pair.last + FIRST_MESSAGE_SECONDS <= now]:
-            # It keeps debugpy awake, and does not attach.
+        for pair in [
+            pair for pair in self._pairs if not pair.released and pair.last_progress + FIRST_MESSAGE_SECONDS <= now
+        ]:
+            # It keeps debugpy running and does not attach.
             self._end(pair)
-        if self._somebody_waits():
-            self._let_go_on(now)
-        if self._rest_at is not None and self._rest_at <= now:
-            self._rest_at = None
+        if self._has_waiting():
+            self._continue_waiting(now)
+        if self._restore_at is not None and self._restore_at <= now:
+            self._restore_at = None
             if not self._pairs and not self._connecting:
-                self._loop.run_in_helper(self._rest)
+                self._loop.run_in_helper(self._restore_full_speed)
 
     def drop_failed(self, end: Any) -> None:
-        """End the session of this socket, with which something unforeseen has happened."""
+        """End the session of a socket whose handler has raised an exception."""
         for pair in [pair for pair in self._pairs if end in (pair.client, pair.adapter)]:
             self._end(pair)
 
-    # Who may go on
+    # Order
 
     def add(self, peer: socket.socket, until: float, data: bytes) -> None:
-        """Let a peer in that speaks the protocol, as soon as that may be.
+        """Connect a peer that speaks the protocol with debugpy, as soon as possible.
 
         Args:
-            peer: Its connection, which is not waited for.
-            until: The moment at which it has waited too long.
+            peer: Its connection, which is not registered with the loop.
+            until: The time until which it may be kept waiting.
             data: What it has sent.
         """
-        if len(self._ready) >= PENDING:
+        if len(self._ready) >= MOST_PENDING:
             self._ready.popitem(last=False)[0].close()
         self._ready[peer] = (until, data)
-        self._let_go_on(time.monotonic())
+        self._continue_waiting(time.monotonic())
 
-    def _somebody_waits(self) -> bool:
-        """Whether there are debuggers that cannot go on because of others."""
-        return bool(self._ready) or any(pair.waits for pair in self._pairs)
+    def _has_waiting(self) -> bool:
+        """Whether there are debuggers that wait for others."""
+        return bool(self._ready) or any(pair.has_pending_message for pair in self._pairs)
 
     def _released(self) -> Tuple[Pair, ...]:
         return tuple(pair for pair in self._pairs if pair.released)
@@ -165,39 +167,39 @@ class Sessions:
         return any(pair.is_session for pair in self._pairs)
 
     def _is_full(self) -> bool:
-        return len(self._pairs) + len(self._connecting) >= PAIRS
+        return len(self._pairs) + len(self._connecting) >= MOST_PAIRS
 
     def _blocking(self) -> List[Pair]:
-        """Those whose end lets others go on: who is attaching or leaving, or has a place and says nothing."""
+        """The debuggers that others wait for: they are attaching or leaving, or hold a place and send nothing."""
         if self._released() and not self._has_session():
-            return [pair for pair in self._released() if not pair.deserted]
+            return [pair for pair in self._released() if not pair.client_closed]
         if self._ready and self._is_full():
             return [pair for pair in self._pairs if not pair.released]
         return []
 
-    def _let_go_on(self, now: float) -> None:
-        """Let those go on who wait, as far as nobody else is attaching or leaving.
+    def _continue_waiting(self, now: float) -> None:
+        """Let waiting debuggers continue, unless another one is attaching or leaving.
 
-        What somebody has left behind is taken away before the next one is let in.
+        A debugpy in a bad state is ended before the next debugger is connected.
         """
         for pair in self._blocking():
             if pair.released and pair.blocks_until() <= now:
                 self._end(pair)
-        for pair in [pair for pair in self._pairs if pair.waits]:
+        for pair in [pair for pair in self._pairs if pair.has_pending_message]:
             self._proceed(pair)
         while self._ready and (not self._released() or self._has_session()):
             if self._is_full():
                 silent = [pair for pair in self._blocking() if pair.blocks_until() <= now]
                 if not silent:
                     return
-                self._end(min(silent, key=lambda pair: pair.last))
+                self._end(min(silent, key=lambda pair: pair.last_progress))
             peer, (_until, data) = self._ready.popitem(last=False)
             self._connecting.add(peer)
             self._loop.run_in_helper(partial(self._connect, peer, data, not self._released()))
 
     def _proceed(self, pair: Pair) -> None:
-        # One that has gone before its turn came is not attached any more.
-        if not pair.deserted and pair.proceed(tuple(other for other in self._released() if other is not pair)):
+        # A debugger that closed while it waited is not attached any more.
+        if not pair.client_closed and pair.proceed(tuple(other for other in self._released() if other is not pair)):
             if self._children is not None and pair.child is not None:
                 self._children.on_attaching(pair.child)
             self._forward(pair)
@@ -207,16 +209,20 @@ class Sessions:
     # Beginning
 
     def _connect(
-        self, client: socket.socket, first: bytes, alone: bool, again: Optional[Pair] = None
+        self, client: socket.socket, first: bytes, alone: bool, known: Optional[Pair] = None
     ) -> Callable[[], None]:
-        """In the helper's thread: connect a debugger with the adapter; what the loop's thread has to do then."""
+        """In the helper's thread: connect a debugger with the adapter.
+
+        Returns:
+            What the loop's thread has to do then.
+        """
         connected: Optional[Connected] = None
         try:
             connected = self._link.connect(alone)
             for end in (client, connected.end):
                 _prepare(end)
         except Exception as error:
-            # The next one may have better luck.
+            # It may work for the next debugger.
             if connected is not None:
                 connected.end.close()
             message = "no debugger can be let in: {}: {}".format(type(error).__name__, error)
@@ -224,20 +230,20 @@ class Sessions:
             report_bug()
             return partial(self._refuse, client)
         number, adapter, greeting = connected
-        if again is None:
+        if known is None:
             return partial(self._join, Pair(client, adapter, number, first, greeting))
-        again.rejoin(adapter, number)
-        return partial(self._join, again)
+        known.rejoin(adapter, number)
+        return partial(self._join, known)
 
     def _refuse(self, client: socket.socket) -> None:
         if client in self._connecting:
             self._connecting.discard(client)
             client.close()
-        self._rest_later()
+        self._restore_later()
 
     def _join(self, pair: Pair) -> None:
         if pair.client not in self._connecting:
-            # Of the time before everything was lost.
+            # It was connecting when the program closed every descriptor.
             pair.client.detach()
             pair.adapter.close()
             return
@@ -246,14 +252,14 @@ class Sessions:
             self._rejoin(pair)
             return
         self._pairs.add(pair)
-        self._rest_at = None
-        if not pair.is_back:
+        self._restore_at = None
+        if not pair.has_rejoined:
             self._announce("client")
         self._on_joined()
         self._proceed(pair)
 
     def _rejoin(self, pair: Pair) -> None:
-        """Hand a debugger that has not attached to the next adapter: this one has ended."""
+        """Connect a debugger that has not attached with the next adapter, since this one has ended."""
         self._pairs.discard(pair)
         for end in (pair.client, pair.adapter):
             self._loop.unregister(end)
@@ -264,10 +270,10 @@ class Sessions:
     # Messages
 
     def _on_traffic(self, pair: Pair, end: socket.socket, mask: int) -> None:
-        if mask & selectors.EVENT_READ and pair.reads(end):
+        if mask & selectors.EVENT_READ and pair.can_read(end):
             try:
                 data = end.recv(BUFFER_BYTES)
-                _confirm(end)
+                _acknowledge(end)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -275,24 +281,24 @@ class Sessions:
             if end is pair.adapter and not data and pair.may_rejoin():
                 self._rejoin(pair)
                 return
-            pair.received(end, data)
-        if pair.waits:
+            pair.on_received(end, data)
+        if pair.has_pending_message:
             self._proceed(pair)
         else:
             self._forward(pair)
 
     def _forward(self, pair: Pair) -> None:
-        """Send what can be sent, then wait for just what is needed next."""
+        """Send what can be sent, then wait for the events that are needed next."""
         pair.send()
-        if pair.sends_answer():
+        if pair.has_just_answered():
             self.answer_count += 1
             self._attached(pair)
         if pair.is_over:
             self._end(pair)
             return
-        for end, _read, write in pair.ends():
+        for end, _read, write in pair.sockets_with_buffers():
             events = selectors.EVENT_WRITE if write else 0
-            if pair.reads(end):
+            if pair.can_read(end):
                 events |= selectors.EVENT_READ
             self._loop.watch(end, events, partial(self._on_traffic, pair))
 
@@ -319,7 +325,7 @@ class Sessions:
             self._is_unreliable = False
             self._ended = pair.number
             self._loop.run_in_helper(partial(self._reset, pair.number))
-            # Those who have not attached go on with the next adapter.
+            # Debuggers that have not attached continue with the next adapter.
             for other in list(self._pairs):
                 if other.may_rejoin():
                     self._rejoin(other)
@@ -328,14 +334,14 @@ class Sessions:
             end.close()
         if not self._pairs:
             self._announce("client-left")
-            self._rest_later()
+            self._restore_later()
 
     def _reset(self, number: int) -> Any:
         self._debugger.reset(number)
 
-    def _rest(self) -> Optional[Callable[[], None]]:
-        return None if self._debugger.restore_full_speed() else self._rest_later
+    def _restore_full_speed(self) -> Optional[Callable[[], None]]:
+        return None if self._debugger.restore_full_speed() else self._restore_later
 
-    def _rest_later(self) -> None:
-        # Somebody may be attached still: the adapter takes a moment to notice.
-        self._rest_at = time.monotonic() + REST_SECONDS
+    def _restore_later(self) -> None:
+        # A debugger may still count as attached: the adapter takes a moment to notice.
+        self._restore_at = time.monotonic() + RESTORE_SECONDS

@@ -1,4 +1,4 @@
-"""What a process that multiprocessing has started anew does first; see spawned_watch.py."""
+"""Code that a process started by multiprocessing runs first; see spawned_watch.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def begin(settings: Dict[str, str], folders: List[str], debugs_itself: bool) -> None:
-    """Watch over this process, which has just been started; never raises."""
+    """Watch this process, which has just been started, for errors; never raises."""
     try:
         imports.set_program_folders([], folders)
         with imports.own:

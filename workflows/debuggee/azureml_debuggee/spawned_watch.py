@@ -1,9 +1,9 @@
-"""Takes the watch for uncaught exceptions along into processes that multiprocessing starts anew.
+"""Starts the watch for uncaught exceptions in processes that multiprocessing spawns.
 
-A forked child has the watch already. One that is spawned, or forked by a server, begins as a bare
-Python that is sent what it has to know of its parent. The watch is sent in the same message: it is
-what the child unpickles first, before it imports the program's main module. No environment variable
-or command line is changed for it.
+A forked child inherits the watch. A child that is spawned, or forked by a server, begins as a bare
+Python, to which its parent sends its state. The watch is part of the same message: the child
+unpickles it first, before it imports the program's main module. No environment variable
+or command line is changed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Mapping, Sequence, Tuple
 
-#: What the child does first. A child that cannot, being another Python elsewhere, goes on without.
+#: The code that the child runs first. If that fails, as in another Python, the child runs on without the watch.
 _CODE = """
 try:
     import sys
@@ -32,7 +32,7 @@ except Exception:
 
 
 class _Watch:
-    """Unpickling it is executing the code."""
+    """An object whose unpickling executes the code."""
 
     def __init__(self, code: str) -> None:
         self._code = code
@@ -42,7 +42,13 @@ class _Watch:
 
 
 def pass_on(settings: Mapping[str, str], folders: Sequence[str], debugs_itself: bool) -> None:
-    """Send the watch along with every process that multiprocessing starts from now on; arguments as of the watch."""
+    """Send the watch to every process that multiprocessing starts from now on.
+
+    Args:
+        settings: Configuration, as for a session.
+        folders: The folders of the user's own code.
+        debugs_itself: Whether the program calls debugpy.
+    """
     code = _CODE.format(
         folder=os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
         settings={name: value for name, value in settings.items() if name.startswith("AZUREML_DEBUGGEE_")},
@@ -56,7 +62,7 @@ def pass_on(settings: Mapping[str, str], folders: Sequence[str], debugs_itself: 
         def get_preparation_data(*arguments: Any, **options: Any) -> Any:
             data = prepare(*arguments, **options)
             if isinstance(data, dict):
-                # Under a name that nobody looks for; a fork server takes only what it knows.
+                # Under a name of its own, which nothing reads; a fork server takes only the names that it knows.
                 data["azureml_debuggee"] = _Watch(code)
             return data
 

@@ -1,4 +1,4 @@
-"""What a debuggee needs where it starts: holding before the first line, and saying why it cannot."""
+"""Functions for the start of a debuggee: hold before the first line, or report why that is not possible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def report_failure(settings: MutableMapping[str, str], error: Exception) -> None:
-    """Say why no debugger can be let in; the program runs on."""
+    """Report why no debugger can attach; the program runs on."""
     from .announce import Announcer
 
     if isinstance(error, ImportError):
@@ -25,14 +25,14 @@ def report_failure(settings: MutableMapping[str, str], error: Exception) -> None
 
 
 class outside_site:
-    """A context in which other threads can import `site` though this is a part of its import."""
+    """A context in which other threads can import `site` although this thread is importing it."""
 
     def __enter__(self) -> None:
         site: Any = sys.modules.get("site")
         self._spec: Any = getattr(site, "__spec__", None) or site
         self._is_importing = bool(getattr(self._spec, "_initializing", False))
         if self._is_importing:
-            # The debugger's threads import it too, and would wait for its end.
+            # The debugger's threads import it, too, and would wait until this import ends.
             self._spec._initializing = False
 
     def __exit__(self, *_: Any) -> None:
@@ -41,13 +41,13 @@ class outside_site:
 
 
 def hold(session: Any) -> bool:
-    """Hold before the program's first line, such that signals end it as they would end it there."""
+    """Hold before the program's first line, so that signals end the process as they would in the program."""
     from . import imports
 
     signal = imports.get("signal")
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is signal.default_int_handler:
-        # A KeyboardInterrupt here would end in a message about site's import.
+        # A KeyboardInterrupt here would print a message about the import of `site`.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         with outside_site():
@@ -60,7 +60,7 @@ def hold(session: Any) -> bool:
 
 
 def warn(message: str) -> None:
-    """Write one line to the program's standard error, without harm to the program."""
+    """Write one line to the program's standard error; never raises."""
     try:
         sys.stderr.write("azureml_debuggee: {}\n".format(" ".join(message.split())))
         sys.stderr.flush()

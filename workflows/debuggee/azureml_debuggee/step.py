@@ -1,25 +1,27 @@
-"""Decides whether this process is the one that a step is debugged in, and makes it so.
+"""Decides whether this process of a step owns the debugger, and starts the debuggee in it.
 
-A step's command is a text for bash that starts any number of processes: installers, launchers,
-the step's script, its children. All of them have this on their PYTHONPATH; one owns the
-debugger at a time, the others run as if nothing were there. The environment variables, beside
+A step's command is a command line for bash that starts any number of processes: installers, launchers,
+the step's script, its children. All of them load this through PYTHONPATH. One process at a time owns
+the debugger; the others run as they would without the debuggee. The environment variables, in addition to
 those of session.py:
 
 ========================= ======================================================
 AZUREML_DEBUGGEE_CODE     folders (or files) of the step's own code; a process that runs a
-                          script or module of them owns the debugger
+                          script or module from there owns the debugger
 AZUREML_DEBUGGEE_ANY      ``1``: so does a process that runs another program, once that program runs a module of the
                           step's own code (foreign_programs.py). If the code folders contain no Python, any program
                           but installers and launchers owns the debugger
-AZUREML_DEBUGGEE_RANKS    ranks that are debugged: ``all``, or ``0,2`` (0, and what has no rank)
-AZUREML_DEBUGGEE_MADE     ``0``, or how many of the ranks that the step's own command makes have ports of their
-                          own, base + rank; further ones are let in at rank 0's. Where others than rank 0 are wanted, a
-                          script without a rank is what makes them, and leaves the debugger to them
-AZUREML_DEBUGGEE_ON_ERROR ``1``: let a debugger in only when the program fails
-AZUREML_DEBUGGEE_OWNER    set here: the owner's process id, by which its children know
+AZUREML_DEBUGGEE_RANKS    ranks that are debugged: ``all``, or a list such as ``0,2`` (``0``; a process without a rank
+                          counts as 0)
+AZUREML_DEBUGGEE_MADE     how many of the ranks that the step's own command starts have ports of their own, base + rank
+                          (``0``: none); further ranks are debugged at rank 0's port. If only ranks other than 0
+                          are debugged, a script without a rank is taken for their launcher and does not own the
+                          debugger
+AZUREML_DEBUGGEE_ON_ERROR ``1``: admit a debugger only when the program fails
+AZUREML_DEBUGGEE_OWNER    set here: the owner's process id, by which its children recognize that they are children
 ========================= ======================================================
 
-Imported at the start of every Python process of a step: what is not always needed is imported late.
+Every Python process of a step imports this when it starts, so rarely needed modules are imported in functions.
 """
 
 from __future__ import annotations
@@ -47,20 +49,20 @@ if TYPE_CHECKING:
 
 
 def is_wanted(rank: Optional[int], environment: MutableMapping[str, str]) -> bool:
-    """Whether the process of this rank is one that is debugged."""
+    """Whether the process of this rank is debugged."""
     wanted = environment.get("AZUREML_DEBUGGEE_RANKS", "").strip() or "0"
     return wanted == "all" or str(rank or 0) in [word.strip() for word in wanted.split(",")]
 
 
 def prepare(inject: str, program: Optional[Program] = None) -> Optional[Callable[[], None]]:
-    """Decide what this process is; never raises.
+    """Decide whether this process owns the debugger; never raises.
 
     Args:
-        inject: The folder through which this has come in.
-        program: What is run; by default what Python has been told to run.
+        inject: The folder with the sitecustomize that has loaded this.
+        program: The program; by default the one on Python's command line.
 
     Returns:
-        What starts the debuggee, in a process that owns the debugger.
+        A function that starts the debuggee, if this process owns the debugger.
     """
     try:
         sys.path[:] = [entry for entry in sys.path if not entry or os.path.abspath(entry) != inject]
@@ -84,7 +86,7 @@ def prepare(inject: str, program: Optional[Program] = None) -> Optional[Callable
 
 
 def prepare_again(inject: str, program: Program) -> Optional[Callable[[], None]]:
-    """Decide once more, in a program of ours that runs a person's script in its own place; as :func:`prepare`."""
+    """Decide again as :func:`prepare`, in a program of ours that runs the user's script in its own process."""
     try:
         return _prepare(inject, program, os.environ) if os.environ.get("AZUREML_DEBUGGEE_CODE") else None
     except Exception as error:
@@ -95,18 +97,18 @@ def prepare_again(inject: str, program: Program) -> Optional[Callable[[], None]]
 
 
 def _prepare(inject: str, program: Program, environment: MutableMapping[str, str]) -> Optional[Callable[[], None]]:
-    if program.kind == "script" and os.path.dirname(os.path.abspath(program.name)) in _ours(inject):
-        return None  # They ask again, with what they run.
+    if program.kind == "script" and os.path.dirname(os.path.abspath(program.name)) in _launcher_folders(inject):
+        return None  # Our launchers call this again with the program that they run.
     identity = str(os.getpid())
     if environment.get(OWNER, identity) != identity:
-        return _child_on_error(inject, program, environment)
+        return _prepare_child_on_error(inject, program, environment)
     own = is_own(program, environment)
     tools: FrozenSet[str] = frozenset() if own else frozenset(program.tool_names())
     if tools & BUILDERS:
         environment[OWNER] = identity
-        leave_path(inject, environment)
+        remove_from_path(inject, environment)
         return None
-    if own and _makes_ranks(environment):
+    if own and _starts_ranks(environment):
         _inject_into_programs(inject, environment)
         return None
     if not own:
@@ -119,20 +121,20 @@ def _prepare(inject: str, program: Program, environment: MutableMapping[str, str
 
             child.hide_inject_folder(inject, environment)
             child.inject_into_programs(inject)
-            foreign_programs.watch(environment, lambda: _become(inject, program))
+            foreign_programs.watch(environment, lambda: _become_owner(inject, program))
             return None
         if tools & LAUNCHERS:
             return None
-    return _own(inject, program, environment)
+    return _prepare_owner(inject, program, environment)
 
 
-def _ours(inject: str) -> Sequence[str]:
-    """Where launch.py is, and what drives parallel steps."""
+def _launcher_folders(inject: str) -> Sequence[str]:
+    """The folders of launch.py and of the driver of parallel steps."""
     return inject, os.path.join(os.path.dirname(inject), "azureml_parallel_run")
 
 
-def _makes_ranks(environment: MutableMapping[str, str]) -> bool:
-    """Whether a script of the step's is one that starts those which have been asked for."""
+def _starts_ranks(environment: MutableMapping[str, str]) -> bool:
+    """Whether a script of the step is the one that starts the debugged ranks."""
     wanted = environment.get("AZUREML_DEBUGGEE_RANKS", "").split(",")
     return (
         rank_of(environment) is None
@@ -142,15 +144,17 @@ def _makes_ranks(environment: MutableMapping[str, str]) -> bool:
     )
 
 
-def _become(inject: str, program: Program) -> None:
-    """Own the debugger from now on, in the middle of a program."""
-    start = _own(inject, program, os.environ)
+def _become_owner(inject: str, program: Program) -> None:
+    """Make this process the owner while its program is running."""
+    start = _prepare_owner(inject, program, os.environ)
     if start is not None:
         start()
 
 
-def _own(inject: str, program: Program, environment: MutableMapping[str, str]) -> Optional[Callable[[], None]]:
-    """Own the debugger; what starts the debuggee, where this process is one that is debugged."""
+def _prepare_owner(
+    inject: str, program: Program, environment: MutableMapping[str, str]
+) -> Optional[Callable[[], None]]:
+    """Make this process the owner; returns what starts the debuggee if its rank is debugged."""
     identity = str(os.getpid())
     environment[OWNER] = identity
     rank = rank_of(environment)
@@ -158,7 +162,7 @@ def _own(inject: str, program: Program, environment: MutableMapping[str, str]) -
     if with_children:
         _inject_into_programs(inject, environment)
     else:
-        leave_path(inject, environment)
+        remove_from_path(inject, environment)
     if any(argument.startswith("--remote_debug") for argument in sys.argv[1:]) and (
         b"--remote_debug" not in program.source()
     ):
@@ -171,23 +175,23 @@ def _own(inject: str, program: Program, environment: MutableMapping[str, str]) -
     if not is_wanted(rank, environment):
         return None
     if not with_children:
-        _keep_through_exec(inject)
+        _stay_through_exec(inject)
     return lambda: _start(program, rank)
 
 
 def _inject_into_programs(inject: str, environment: MutableMapping[str, str]) -> None:
-    """Have what this process starts come with the debuggee, without the program's seeing it."""
-    # child_environment now: what the program does to itself, such as to change user, may keep it from being read later.
+    """Have the programs that this process starts load the debuggee, without a trace in `os.environ`."""
+    # Import child_environment now: if the program changes its user, for instance, it may not be readable later.
     from . import child, child_environment  # noqa: F401
 
     child.hide_inject_folder(inject, environment)
     child.inject_into_programs(inject)
 
 
-def _child_on_error(
+def _prepare_child_on_error(
     inject: str, program: Program, environment: MutableMapping[str, str]
 ) -> Optional[Callable[[], None]]:
-    """In a child of the owner's: watch for errors of the step's own code, where that is wanted."""
+    """In a child of the owner: watch for errors in the step's own code, if that is wanted."""
     rank = rank_of(environment)
     is_watched = (
         environment.get("AZUREML_DEBUGGEE_ON_ERROR") == "1"
@@ -196,14 +200,14 @@ def _child_on_error(
         and not frozenset(program.tool_names()) & BUILDERS
     )
     if not is_watched:
-        leave_path(inject, environment)
+        remove_from_path(inject, environment)
         return None
     _inject_into_programs(inject, environment)
 
     def watch() -> None:
         from . import imports
 
-        settings, folders = _settings(rank)[0], code_folders(os.environ)
+        settings, folders = _rank_settings(rank)[0], code_folders(os.environ)
         imports.set_program_folders(front_folders(program), folders)
         try:
             with imports.own:
@@ -217,14 +221,15 @@ def _child_on_error(
 
     if is_own(program, environment):
         return watch
-    _once_needed(watch)
+    _watch_once_needed(watch)
     return None
 
 
-def _once_needed(watch: Callable[[], None]) -> None:
-    """Begin a watch for errors in a program of others', most of which never need it: when it fails, or has threads.
+def _watch_once_needed(watch: Callable[[], None]) -> None:
+    """Begin to watch a program that is not the step's own only when it fails or imports `threading`.
 
-    Whatever may run the step's own code and catch its errors, such as multiprocessing, imports `threading`.
+    Most such programs never need the watch. Whatever may run the step's own code and catch its errors, such as
+    multiprocessing, imports `threading`.
     """
     from . import import_hooks
 
@@ -241,7 +246,7 @@ def _once_needed(watch: Callable[[], None]) -> None:
 
     def begin(_: Any = None) -> None:
         if is_begun:
-            return  # What it needs itself imports `threading`, too.
+            return  # The watch itself imports `threading`, too.
         is_begun.append(True)
         if sys.excepthook is hook:
             sys.excepthook = show
@@ -251,8 +256,8 @@ def _once_needed(watch: Callable[[], None]) -> None:
     import_hooks.change_when_imported("threading", begin)
 
 
-def leave_path(inject: str, environment: MutableMapping[str, str]) -> None:
-    """Make PYTHONPATH what it would be without the debuggee, for the program and, but for snapshots, its children."""
+def remove_from_path(inject: str, environment: MutableMapping[str, str]) -> None:
+    """Remove the debuggee from PYTHONPATH, for the program and, unless snapshots are wanted, for its children."""
     if environment.get("AZUREML_DEBUGGEE_SNAPSHOTS"):
         _inject_into_programs(inject, environment)
         return
@@ -269,15 +274,16 @@ def leave_path(inject: str, environment: MutableMapping[str, str]) -> None:
         del environment["PYTHONPATH"]
 
 
-def _enter_path(inject: str, environment: MutableMapping[str, str]) -> None:
+def _add_to_path(inject: str, environment: MutableMapping[str, str]) -> None:
     path = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = inject if path is None else os.pathsep.join([inject, path])
 
 
-def _keep_through_exec(inject: str) -> None:
-    """Let the program that this process turns into by an exec, often itself, be debugged as well.
+def _stay_through_exec(inject: str) -> None:
+    """Keep debugging this process after an exec, by which programs often restart themselves.
 
-    All of os.exec* goes through these two. A forked child's exec starts a plain program.
+    All functions os.exec* call the two that are replaced here. An exec in a forked child starts a program without the
+    debuggee.
     """
     replace, replace_with = os.execv, os.execve
     identity = os.getpid()
@@ -285,60 +291,60 @@ def _keep_through_exec(inject: str) -> None:
     def execv(path: Any, argv: Any) -> Any:
         if os.getpid() != identity:
             return replace(path, argv)
-        _enter_path(inject, os.environ)
+        _add_to_path(inject, os.environ)
         try:
             return replace(path, argv)
         finally:
-            leave_path(inject, os.environ)
+            remove_from_path(inject, os.environ)
 
     def execve(path: Any, argv: Any, env: Any) -> Any:
         try:
             if os.getpid() == identity and env.get(OWNER) == str(identity):
                 env = dict(env)
-                _enter_path(inject, env)
+                _add_to_path(inject, env)
         except Exception:
-            pass  # What it has been given is for the real one to judge.
+            pass  # The original function reports invalid arguments.
         return replace_with(path, argv, env)
 
     os.execv, os.execve = execv, execve
 
 
-def _settings(rank: Optional[int]) -> Tuple[Dict[str, str], bool]:
-    """What the environment says of a process of this rank, and whether it has no port of its own."""
+def _rank_settings(rank: Optional[int]) -> Tuple[Dict[str, str], bool]:
+    """The configuration of a process of this rank, and whether it has no port of its own."""
     settings = dict(os.environ)
     settings.pop("AZUREML_DEBUGGEE_RANK", None)
     made = int(settings.get("AZUREML_DEBUGGEE_MADE") or 0)
-    beyond = rank is not None and 0 < made <= rank
-    if rank is not None and not beyond:
+    lacks_port = rank is not None and 0 < made <= rank
+    if rank is not None and not lacks_port:
         settings["AZUREML_DEBUGGEE_RANK"] = str(rank)
         settings["AZUREML_DEBUGGEE_WORLD"] = str(world_of(settings) or "")
         port = settings.get("AZUREML_DEBUGGEE_PORT", "")
         # 0 asks for any free port.
         if port.isdigit() and int(port):
             settings["AZUREML_DEBUGGEE_PORT"] = str(int(port) + rank)
-    return settings, beyond
+    return settings, lacks_port
 
 
 def _start(program: Program, rank: Optional[int]) -> None:
-    """Make this process, the owner, what the environment asks for; never raises."""
+    """Start the debuggee in the owner as the environment configures it; never raises."""
     from .startup import outside_site, report_failure
 
-    settings, beyond = _settings(rank)
-    # From the start on: a debugger that comes at once has the debugger's threads import `site`, and one that has begun
-    # to wait for its end waits as long as this one holds.
+    settings, lacks_port = _rank_settings(rank)
+    # Around everything: when a debugger attaches early, its threads import `site`. A thread that waits for the end of
+    # that import would wait as long as this process holds.
     with outside_site():
         try:
-            _start_inside(program, settings, beyond)
+            _start_inside(program, settings, lacks_port)
         except Exception as error:
             report_failure(settings, error)
 
 
-def _start_inside(program: Program, settings: Dict[str, str], beyond: bool) -> None:
+def _start_inside(program: Program, settings: Dict[str, str], lacks_port: bool) -> None:
     from . import imports
 
     imports.set_program_folders(front_folders(program), code_folders(os.environ))
-    if beyond and settings.get("AZUREML_DEBUGGEE_ON_ERROR") != "1":
-        _join_first(settings)
+    if lacks_port and settings.get("AZUREML_DEBUGGEE_ON_ERROR") != "1":
+        _join_first_rank(settings)
         return
     with imports.own:
         if settings.get("AZUREML_DEBUGGEE_ON_ERROR") == "1":
@@ -356,14 +362,14 @@ def _start_inside(program: Program, settings: Dict[str, str], beyond: bool) -> N
         child.watch_forks()
         if siblings.join_sibling(begun.gate, settings):
             return
-    # Not before: a gate that gives way says that nobody is let in here.
+    # Not earlier: a gate whose port is held announces a failure, and `join_sibling` must come first.
     begun.gate.is_held = siblings.is_held
     if begun.holds_at_start:
         startup.hold(begun)
 
 
-def _join_first(settings: Dict[str, str]) -> None:
-    """Let the debugger in at rank 0's port, for a rank without a port of its own."""
+def _join_first_rank(settings: Dict[str, str]) -> None:
+    """Debug a rank without a port of its own at rank 0's port."""
     from . import imports
 
     with imports.own:
@@ -372,4 +378,4 @@ def _join_first(settings: Dict[str, str]) -> None:
         child.watch_forks()
         if siblings.join_first_rank(settings):
             return
-    startup.warn("rank {} has no debug port of its own, so no debugger can be let in".format(rank_of(settings)))
+    startup.warn("rank {} has no debug port of its own, so no debugger can attach".format(rank_of(settings)))
