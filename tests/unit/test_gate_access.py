@@ -120,7 +120,7 @@ def test_another_user_of_the_machine_gets_no_answer_and_the_log_says_who_it_was(
     assert as_user(65534, child.port) == b""
     assert as_user(65534, child.port) == b""
     told = [line for line in child.errors().splitlines() if "65534" in line]
-    assert told == ["azureml_debuggee: refused a debugger of the user 65534: this process is of the user 0"]
+    assert told == ["azureml_debuggee: refused a debugger of the user 65534: this process belongs to the user 0"]
     with child.attached("tick") as client:
         assert stopped(client)[0] == "tick"
 

@@ -1,7 +1,7 @@
-"""Says what happens to the debugged program, to whoever watches from outside.
+"""Announces events of the debugged program to observers outside the process.
 
-One JSON object a line, appended to a file. A file and not the program's own output,
-because that belongs to the program: it may be swallowed, reformatted or imitated.
+Events are JSON objects, one a line, appended to a file. The program's own output is not
+used, because the program may discard, reformat or imitate it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 class Announcer:
-    """Appends events to a file; without a file it says nothing.
+    """Appends events to a file; without a file it does nothing.
 
     Args:
-        path: The file, made when missing.
-        rank: This process's among several, noted in every event.
-        world: How many those are, as far as is known; noted with it.
+        path: The file, created if missing.
+        rank: This process's rank, which every event contains.
+        world: The number of ranks, if known, which every event contains as well.
     """
 
     def __init__(self, path: Optional[str], rank: Optional[int] = None, world: Optional[int] = None) -> None:
         self._path = path
         self._rank = {} if rank is None else {"rank": rank} if world is None else {"rank": rank, "world": world}
-        #: Whether the disk was full in the middle of a line.
+        #: Whether the last line is incomplete, because the disk was full.
         self._torn = False
 
     def __call__(self, event: str, **details: Any) -> None:
-        """Append one event. Never raises: the program matters more than its watcher."""
+        """Append one event; never raises, so that the program is not disturbed."""
         if not self._path:
             return
         record = {"event": event, "pid": os.getpid(), "time": time.time(), **self._rank, **details}
@@ -42,7 +42,7 @@ class Announcer:
             # One write in append mode: lines of several processes do not mix.
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
             try:
-                # The half of a line must not take the next event with it.
+                # An incomplete line must not spoil the next event.
                 data = (b"\n" if self._torn else b"") + line.encode("utf-8", "backslashreplace")
                 self._torn = 0 < os.write(handle, data) < len(data)
             finally:
@@ -54,19 +54,19 @@ class Announcer:
 def print_line(line: str) -> None:
     """Write one line to the program's own log.
 
-    Not by ``print``: the inference server replaces it with one that adds a prefix, and
-    the published lines are looked for as they stand.
+    ``print`` is not used: the inference server replaces it with a function that adds a prefix,
+    and editors search for the exact published lines.
     """
     try:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except Exception:
-        # No standard output, or closed already, or replaced by something of the program's.
+        # There is no standard output, or it is closed, or the program has replaced it.
         pass
 
 
 def warn(message: str) -> None:
-    """Write one line to the program's standard error, without harm to the program."""
+    """Write one line to the program's standard error; never raises."""
     try:
         sys.stderr.write("azureml_debuggee: " + message + "\n")
         sys.stderr.flush()

@@ -3,7 +3,7 @@
 The published instructions put ``debugpy.listen(("0.0.0.0", 5678))`` and
 ``debugpy.wait_for_client()`` at a script's top. Under the debuggee the gate listens
 already, on the configured address; a second listener would fail, and the published wait
-has no limit. So these calls are answered here, and the script stays as it is.
+has no limit. So this module answers the calls, and the script needs no change.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _WaitForClient:
         self._session = session
 
     def __call__(self) -> None:
-        # Nobody has come in a hold that lasted as long as one may: a second one would only cost as much.
+        # No debugger came in a hold of the full timeout; a second one would only take as long again.
         if not self._session.hold_expired:
             self._session.hold()
 
@@ -45,22 +45,25 @@ def answer_debugpy_calls(session: "Session") -> None:
             session.debugger.stop_here(sys._getframe(1))
 
     def stop_by_builtin(*_args: Any, **_options: Any) -> None:
-        # Python's own hook would start pdb and read a standard input that is not there.
+        # Python's own hook would start pdb, which reads a standard input that a step does not have.
         if session.debugger.is_attached():
             session.debugger.stop_here(sys._getframe(1))
 
-    def for_the_attached(name: str) -> Callable[..., None]:
-        """One of debugpy's functions that fail, or slow the program down, with nobody attached."""
+    def only_if_attached(name: str) -> Callable[..., None]:
+        """A version of a debugpy function that does nothing while no debugger is attached.
+
+        The original would fail then, or slow the program down.
+        """
         original = getattr(debugpy, name)
 
-        def answer(*arguments: Any, **options: Any) -> None:
+        def call_if_attached(*arguments: Any, **options: Any) -> None:
             if session.debugger.is_attached():
                 original(*arguments, **options)
 
-        return answer
+        return call_if_attached
 
     for name in ("debug_this_thread", "trace_this_thread"):
-        setattr(debugpy, name, for_the_attached(name))
+        setattr(debugpy, name, only_if_attached(name))
     debugpy.listen = listen
     debugpy.connect = listen
     debugpy.wait_for_client = _WaitForClient(session)

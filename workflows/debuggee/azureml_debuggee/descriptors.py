@@ -1,4 +1,4 @@
-"""File descriptors that the program may close under us, as daemons do: their numbers are the program's then."""
+"""File descriptors that the program may close, as daemons do; the program may then reuse their numbers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def identity(descriptor: int) -> Any:
-    """What tells an open file from whatever else may get its number.
+    """A value that distinguishes an open file from any other that gets its descriptor number.
 
     Returns:
-        False where nothing is open there; None where the system does not tell.
+        False if the descriptor is not open; None if the system offers no such value.
     """
     if os.name != "posix":
         return None
@@ -27,9 +27,9 @@ def identity(descriptor: int) -> Any:
 
 
 class OwnSocket(socket.socket):
-    """A connection that is lost, rather than another one's, once the program has closed its descriptor.
+    """A connection that counts as closed once the program has closed its descriptor.
 
-    Nothing is sent to what has got the number since, nothing received from it, and it is not closed.
+    It never sends to, receives from or closes another file that has got the same number since.
 
     Args:
         fileno: The descriptor of a connected socket.
@@ -39,36 +39,36 @@ class OwnSocket(socket.socket):
         super().__init__(fileno=fileno)
         self._opened_as = identity(fileno)
 
-    def _lose_if_gone(self) -> None:
+    def _detach_if_replaced(self) -> None:
         if self.fileno() != -1 and identity(self.fileno()) != self._opened_as:
             self.detach()
 
-    def _require(self) -> None:
-        self._lose_if_gone()
+    def _require_open(self) -> None:
+        self._detach_if_replaced()
         if self.fileno() == -1:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     def recv(self, *arguments: Any) -> bytes:
-        """As a socket's."""
-        self._require()
+        """Do as :class:`socket.socket`."""
+        self._require_open()
         return super().recv(*arguments)
 
     def sendall(self, *arguments: Any) -> None:
-        """As a socket's."""
-        self._require()
+        """Do as :class:`socket.socket`."""
+        self._require_open()
         super().sendall(*arguments)
 
     def shutdown(self, how: int) -> None:
-        """As a socket's."""
-        self._require()
+        """Do as :class:`socket.socket`."""
+        self._require_open()
         super().shutdown(how)
 
     def close(self) -> None:
-        """As a socket's."""
-        self._lose_if_gone()
+        """Do as :class:`socket.socket`."""
+        self._detach_if_replaced()
         super().close()
 
 
 def as_own_socket(connection: Any) -> Any:
-    """A plain socket as an :class:`OwnSocket`, which takes its descriptor; any other as it is."""
+    """Turn a plain socket into an :class:`OwnSocket`, which takes over its descriptor; others are returned as is."""
     return OwnSocket(connection.detach()) if type(connection) is socket.socket else connection

@@ -1,4 +1,4 @@
-"""One thread that waits on all of the gate's sockets, and a second one for what may block."""
+"""One thread that waits on all of the gate's sockets, and a second one for work that may block."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .threads import start_untraced
 
 
 def report_bug() -> None:
-    """Say what went wrong, which is a bug here, without harm to the program."""
+    """Print the current exception, which is a bug in the debuggee; never raises."""
     warn(traceback.format_exc().rstrip())
 
 
@@ -29,14 +29,15 @@ class EventLoop:
 
     def __init__(self, on_error: Callable[[Any], None]) -> None:
         self._on_error = on_error
-        #: Selectors whose descriptors the program has closed: kept for good, since closing them closes others.
+        #: Selectors whose descriptors the program has closed. They are never released: closing one would close a
+        #: descriptor of the program.
         self._lost: List[Any] = []
         self._work: "queue.SimpleQueue[Callable[[], Optional[Callable[[], None]]]]" = queue.SimpleQueue()
         self._done: "queue.SimpleQueue[Callable[[], None]]" = queue.SimpleQueue()
         self._helper: Any = None
 
     def open(self) -> None:
-        """Make what it waits with, with no socket to wait for.
+        """Create the selector, without a socket to wait for.
 
         Raises:
             OSError: No descriptor is left.
@@ -52,18 +53,18 @@ class EventLoop:
         return identity(self._wakeup_receiver.fileno())
 
     def sockets(self) -> Tuple[socket.socket, socket.socket]:
-        """Its own two."""
+        """The loop's own two sockets."""
         return self._wakeup_receiver, self._wakeup_sender
 
     def reopen(self) -> None:
-        """Begin anew, after the program has closed every descriptor; the sockets have been detached."""
+        """Create a new selector after the program has closed every descriptor; the sockets have been detached."""
         self._lost.append(self._selector)
         self.open()
 
     def close_after_fork(self) -> None:
         """Close the selector in a forked child, where each socket has been closed.
 
-        They are not taken out of it: that would take them out of the parent's, since both share one.
+        The sockets are not unregistered first: parent and child share the selector, so that would affect the parent.
         """
         try:
             self._selector.close()
@@ -71,11 +72,11 @@ class EventLoop:
             pass
 
     def register(self, end: socket.socket, events: int, handler: Callable[[Any, int], None]) -> None:
-        """Call ``handler`` with the socket and what has happened, out of these events."""
+        """Call ``handler`` with the socket and a mask when one of these events happens."""
         self._selector.register(end, events, handler)
 
     def unregister(self, end: socket.socket) -> None:
-        """Wait for this socket no more, if it is waited for."""
+        """Stop waiting for this socket, if it is registered."""
         if self._is_registered(end):
             self._selector.unregister(end)
 
@@ -83,7 +84,7 @@ class EventLoop:
         return end.fileno() != -1 and end in self._selector.get_map()
 
     def watch(self, end: socket.socket, events: int, handler: Callable[[Any, int], None]) -> None:
-        """Wait for just these events from now on; with 0, for none."""
+        """Wait for exactly these events from now on; 0 stands for none."""
         known = self._selector.get_map().get(end)
         if known is None:
             if events:
@@ -94,10 +95,10 @@ class EventLoop:
             self._selector.modify(end, events, known.data)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until something happens, so long at the most, and call the handlers.
+        """Wait up to so many seconds for events, and call the handlers.
 
         Returns:
-            False where nothing can be waited for: the program has closed every descriptor, these among them.
+            False if that is not possible: the program has closed every descriptor, the loop's among them.
         """
         try:
             events: List[Tuple[Any, int]] = self._selector.select(seconds)
@@ -115,15 +116,15 @@ class EventLoop:
                     self._on_error(key.fileobj)
         return True
 
-    # What may block
+    # Work that may block
 
     def run_in_helper(self, work: Callable[[], Optional[Callable[[], None]]]) -> None:
-        """Have the helper's thread do ``work``, one after the other, and then this thread what it has returned."""
+        """Have the helper's thread call ``work``, in order, and then this thread call the function that it returns."""
         self._work.put(work)
         if self._helper is None:
-            self._helper = start_untraced(self._help, "azureml-debuggee-helper")
+            self._helper = start_untraced(self._run_helper, "azureml-debuggee-helper")
 
-    def _help(self) -> None:
+    def _run_helper(self) -> None:
         while True:
             work = self._work.get()
             try:
@@ -135,12 +136,12 @@ class EventLoop:
                 self.run(following)
 
     def run(self, following: Callable[[], None]) -> None:
-        """From the helper's thread: have the loop's thread do this."""
+        """From another thread: have the loop's thread call this."""
         self._done.put(following)
         try:
             self._wakeup_sender.send(b"!")
         except OSError:
-            pass  # As much as fits has been sent already, or the program has closed it.
+            pass  # Its buffer is full already, or the program has closed it.
 
     def _on_wakeup(self, receiver: socket.socket, mask: int) -> None:
         try:

@@ -1,9 +1,9 @@
-"""Keeps the debugger out of forked children, from their first moment on.
+"""Keeps the debugger out of forked children from their start.
 
-Among the first that runs in a child are the Python functions that `os.register_at_fork` has been given, those of
-Python's own `random` and `threading` before ours. A thread that was about to pause when it forked would pause in one of
-them, where nobody lets it go on; and from Python 3.12 on pydevd waits there for locks that other threads of the
-parent's held. So the thread that forks is not traced while it does.
+A forked child first runs the functions registered with `os.register_at_fork`, those of Python's own `random` and
+`threading` before ours. A thread that was about to pause when it forked would pause in one of them, and no debugger
+could resume it. From Python 3.12 on, pydevd also waits there for locks that other threads of the parent held. So a
+thread is not traced while it forks.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ TYPE_CHECKING = False  # As good as typing's, without importing that.
 if TYPE_CHECKING:
     from typing import Any, Dict
 
-#: Python's own: pydevd puts another one in its place.
+#: Python's own function: pydevd replaces it.
 _set_trace = sys.settrace
-#: Whether there is a debugger, which stays with the parent.
+#: Whether there is a debugger; it stays with the parent.
 _active = False
-#: By the thread that is forking, what it goes on with.
+#: By forking thread, the tracing state to restore in the parent.
 _states: Dict[int, Any] = {}
 
-#: This file as pydevd may know it. It is to leave it alone, as it does with its own.
+#: The paths by which pydevd may know this file, which it must not trace, like its own files.
 FILES = tuple({os.path.abspath(__file__), os.path.realpath(__file__)})
 
 
 def untrace_children() -> None:
-    """From now on a forked child is not traced: its debugger stays with the parent."""
+    """Have forked children not traced from now on: the debugger stays with the parent."""
     global _active
     _active = True
 
 
 def _monitoring() -> Any:
-    """What pydevd works through from Python 3.12 on; None before, and where there is no pydevd."""
+    """Pydevd's monitoring module, from Python 3.12 on; None before, and without pydevd."""
     return sys.modules.get("_pydevd_sys_monitoring.pydevd_sys_monitoring") if sys.version_info >= (3, 12) else None
 
 

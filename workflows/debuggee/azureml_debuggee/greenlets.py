@@ -1,7 +1,7 @@
-"""Programs that gevent patches: the debugger's own threads stay threads, and pydevd knows of greenlets.
+"""Support for programs that gevent patches: the debugger's threads stay real threads, and pydevd handles greenlets.
 
-pydevd learns of gevent by GEVENT_SUPPORT when it is imported, and hangs at the second stop without:
-https://www.gevent.org/api/gevent.monkey.html says what is patched. What is made before that works on.
+pydevd reads GEVENT_SUPPORT when it is imported, and hangs at the second stop without it.
+https://www.gevent.org/api/gevent.monkey.html lists what is patched. Threads and locks created before that keep working.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Optional
 
 SUPPORT = "GEVENT_SUPPORT"
-#: Seconds that the debugger may take to be made ready before the program goes on.
+#: Seconds that starting the debugger may take before the program runs on.
 READY_SECONDS = 10.0
 
 
-class supported:
-    """A context in which pydevd is imported such that it knows of gevent, where that is installed."""
+class gevent_support:
+    """A context for the import of pydevd, which then supports gevent if that is installed."""
 
     def __enter__(self) -> None:
         import importlib.util
 
-        self._is_told = False
+        self._has_set_variable = False
         try:
-            there = importlib.util.find_spec("gevent") is not None
+            is_installed = importlib.util.find_spec("gevent") is not None
         except (ImportError, ValueError):
-            there = False
-        if there and SUPPORT not in os.environ:
+            is_installed = False
+        if is_installed and SUPPORT not in os.environ:
             os.environ[SUPPORT] = "True"
-            self._is_told = True
+            self._has_set_variable = True
 
     def __exit__(self, *_: Any) -> None:
-        if self._is_told:
+        if self._has_set_variable:
             os.environ.pop(SUPPORT, None)
 
 
 class _Finder:
-    """Stands first among the finders, for the moment at which the program asks for what patches."""
+    """A finder before all others, which reacts to the program's import of gevent.monkey."""
 
     def __init__(self, before: Callable[[], None]) -> None:
         self._before: Optional[Callable[[], None]] = before
@@ -60,7 +60,7 @@ class _Finder:
         def exec_module(module: Any) -> None:
             execute(module)
             for patch in [patch for patch in vars(module) if patch.startswith("patch_")]:
-                # Not sooner: the debugger imports gevent, too, which this thread is just importing.
+                # Not earlier: the debugger imports gevent, too, and this thread is just importing it.
                 setattr(module, patch, _after(before, getattr(module, patch)))
 
         spec.loader.exec_module = exec_module
@@ -73,34 +73,34 @@ def _after(before: Callable[[], None], patch: Callable[..., Any]) -> Callable[..
         try:
             before()
         except Exception:
-            pass  # The program matters more.
+            pass  # The program must not be disturbed.
         return patch(*arguments, **keywords)
 
     return patch_when_ready
 
 
 def watch(run_in_helper: Callable[[Callable[[], None]], None], make_ready: Callable[[], None]) -> None:
-    """Make the debugger ready before gevent patches this process, which nobody may have attached to.
+    """Start the debugger before gevent patches this process, even if no debugger has attached.
 
     Args:
-        run_in_helper: Runs something in the thread to which the debugger belongs.
-        make_ready: What makes it ready, to be called there.
+        run_in_helper: Calls a function in the thread that the debugger belongs to.
+        make_ready: Starts the debugger; called is_installed.
     """
-    identity = os.getpid()
+    process_id = os.getpid()
     begun = threading.Lock()
 
     def wait_until_ready() -> None:
-        if os.getpid() != identity or not begun.acquire(blocking=False):
+        if os.getpid() != process_id or not begun.acquire(blocking=False):
             return
-        over = threading.Event()
+        done = threading.Event()
 
         def work() -> None:
             try:
                 make_ready()
             finally:
-                over.set()
+                done.set()
 
         run_in_helper(work)
-        over.wait(READY_SECONDS)
+        done.wait(READY_SECONDS)
 
     sys.meta_path.insert(0, _Finder(wait_until_ready))

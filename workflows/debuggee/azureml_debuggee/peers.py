@@ -1,7 +1,7 @@
-"""Whose process is at the other end of a connection from this machine: a debug port is for its owner only.
+"""Finds the user of the process at the other end of a local connection: only its owner may use a debug port.
 
-Linux tells it, by sock_diag (https://man7.org/linux/man-pages/man7/sock_diag.7.html) or, where that is
-missing, by /proc/net/tcp (https://docs.kernel.org/networking/proc_net_tcp.html); other systems do not.
+Linux has the information, in sock_diag (https://man7.org/linux/man-pages/man7/sock_diag.7.html) or, where that is
+missing, in /proc/net/tcp (https://docs.kernel.org/networking/proc_net_tcp.html); other systems do not.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import struct
 import sys
 from typing import Any, Optional, Tuple
 
-#: Of a peer whose process has closed its end, or never had one here: no user's. What it has sent may be anybody's,
-#: since the kernel may give a socket without a process to root.
+#: The user id of a peer whose process has closed its end, or never had one here. Any user may have sent its data,
+#: since the kernel may report root for a socket without a process.
 NOBODY = -1
 
 _TABLES = {socket.AF_INET: "/proc/net/tcp", socket.AF_INET6: "/proc/net/tcp6"}
-#: Errors that say that the system has no such source, rather than that it cannot be read just now.
+#: Errors that mean that the system has no such source, rather than that it cannot be read just now.
 _NO_SOURCE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 #: NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, and the answer that is an error.
 _FAMILY, _BY_FAMILY, _REQUEST, _ERROR = 4, 20, 1, 2
@@ -26,9 +26,9 @@ _HEAD, _QUESTION = struct.Struct("=IHHII"), struct.Struct("=BBBBI")
 _ENDS, _WHERE, _ANSWER = struct.Struct("!HH16s16s"), struct.Struct("=III"), struct.Struct("=IIIII")
 _TCP, _LISTENS, _TIME_WAIT = 6, 10, 6
 #: Seconds that the kernel may take to answer.
-_PATIENCE = 1.0
+_ANSWER_SECONDS = 1.0
 
-#: Whether sock_diag answers here; None before anybody has asked.
+#: Whether sock_diag answers here; None before the first query.
 _diag_answers: Optional[bool] = None
 
 
@@ -39,7 +39,7 @@ def uid_of_peer(connection: socket.socket) -> Optional[int]:
         connection: A connected socket whose peer is on this machine, in the same network namespace.
 
     Returns:
-        None where the system does not tell, or where the peer is on another machine. :data:`NOBODY` for a peer on
+        None if the system does not tell, or if the peer is on another machine. :data:`NOBODY` for a peer on
         a loopback address that has no process (any more).
     """
     if not sys.platform.startswith("linux"):
@@ -47,11 +47,11 @@ def uid_of_peer(connection: socket.socket) -> Optional[int]:
     try:
         peer, own = connection.getpeername()[:2], connection.getsockname()[:2]
     except OSError:
-        return NOBODY  # it has gone
+        return NOBODY  # It has closed.
     try:
         found = _look_up(connection.family, peer, own)
     except OSError as error:
-        # Without a descriptor left nobody is let in.
+        # If no descriptor is left, no peer is admitted.
         return None if error.errno in _NO_SOURCE else NOBODY
     return NOBODY if found is None and _is_loopback(peer[0]) else found
 
@@ -59,14 +59,14 @@ def uid_of_peer(connection: socket.socket) -> Optional[int]:
 def is_allowed(connection: socket.socket) -> bool:
     """Whether the peer of a connection to a listener on a loopback address may debug this user's programs.
 
-    True for this process's own user and for root, and where the system does not tell whose the peer is.
+    True for this process's own user and for root, and if the system does not tell the peer's user.
     """
     uid = uid_of_peer(connection)
     return uid is None or uid == 0 or uid == os.geteuid()
 
 
 def is_loopback(connection: socket.socket) -> bool:
-    """Whether the peer of a connection is at a loopback address, hence on this machine; False where it has gone."""
+    """Whether the peer of a connection is at a loopback address, hence on this machine; False if it has closed."""
     try:
         return _is_loopback(connection.getpeername()[0])
     except OSError:
@@ -79,13 +79,13 @@ def _is_loopback(address: str) -> bool:
 
 
 def _look_up(family: int, peer: Tuple[str, int], own: Tuple[str, int]) -> Optional[int]:
-    """The user id of the socket that has these two ends, the peer's first; None where there is none."""
+    """The user id of the socket with these two ends, the peer's first; None if there is no such socket."""
     global _diag_answers
     if _diag_answers is not False:
         try:
-            found = _ask(family, peer, own)
-            # Whoever finds nothing may have no such source: this end is there for certain.
-            if found is None and _diag_answers is None and _ask(family, own, peer) is None:
+            found = _query_sock_diag(family, peer, own)
+            # An empty result may mean that sock_diag does not work here: our own end certainly exists.
+            if found is None and _diag_answers is None and _query_sock_diag(family, own, peer) is None:
                 raise OSError(errno.ENOENT, "sock_diag answers nothing")
             _diag_answers = True
             return found
@@ -96,8 +96,8 @@ def _look_up(family: int, peer: Tuple[str, int], own: Tuple[str, int]) -> Option
     return _read_tables(family, peer, own)
 
 
-def _ask(family: int, peer: Tuple[str, int], own: Tuple[str, int]) -> Optional[int]:
-    """What sock_diag says: one socket is asked for, however many there are."""
+def _query_sock_diag(family: int, peer: Tuple[str, int], own: Tuple[str, int]) -> Optional[int]:
+    """Query sock_diag for one socket, which takes the same time however many there are."""
     ends = _ENDS.pack(peer[1], own[1], _packed(family, peer[0]), _packed(family, own[0]))
     question = _QUESTION.pack(family, _TCP, 0, 0, 0xFFFFFFFF) + ends + _WHERE.pack(0, 0xFFFFFFFF, 0xFFFFFFFF)
     head = _HEAD.pack(_HEAD.size + len(question), _BY_FAMILY, _REQUEST, 1, 0)
@@ -105,7 +105,7 @@ def _ask(family: int, peer: Tuple[str, int], own: Tuple[str, int]) -> Optional[i
     if netlink is None:
         raise OSError(errno.EPROTONOSUPPORT, "no netlink")
     with socket.socket(netlink, socket.SOCK_RAW, _FAMILY) as kernel:
-        kernel.settimeout(_PATIENCE)
+        kernel.settimeout(_ANSWER_SECONDS)
         kernel.sendto(head + question, (0, 0))
         answer = kernel.recv(4096)
     if len(answer) < _HEAD.size + 4:
@@ -121,7 +121,7 @@ def _ask(family: int, peer: Tuple[str, int], own: Tuple[str, int]) -> Optional[i
     state = answer[_HEAD.size + 1]
     ports = struct.unpack_from("!HH", answer, _HEAD.size + 4)
     uid, inode = _ANSWER.unpack_from(answer, _HEAD.size + 4 + _ENDS.size + _WHERE.size)[3:]
-    # In place of a connection the kernel may find who listens on the peer's port.
+    # Instead of a connection the kernel may return the listener on the peer's port.
     if state == _LISTENS or ports != (peer[1], own[1]):
         return None
     return uid if inode and state != _TIME_WAIT else NOBODY
@@ -132,7 +132,7 @@ def _packed(family: int, address: str) -> bytes:
 
 
 def _read_tables(family: int, peer: Tuple[str, int], own: Tuple[str, int]) -> Optional[int]:
-    """What /proc/net says, where an IPv4 peer may stand among those of IPv6."""
+    """Look in /proc/net, where an IPv4 peer may be listed in the table of IPv6."""
     wanted = {}
     for kind in _TABLES:
         ends = [(_as_kind(family, kind, address), port) for address, port in (peer, own)]
@@ -140,7 +140,7 @@ def _read_tables(family: int, peer: Tuple[str, int], own: Tuple[str, int]) -> Op
             wanted[kind] = " ".join("{}:{:04X}".format(_hex(address or b""), port) for address, port in ends)
     for kind, text in wanted.items():
         try:
-            # Opened anew: it is another one after a change of the network namespace.
+            # Opened every time, since it is another file after a change of the network namespace.
             with open(_TABLES[kind], encoding="ascii", errors="replace") as table:
                 for line in table:
                     if text in line:
@@ -154,7 +154,7 @@ def _read_tables(family: int, peer: Tuple[str, int], own: Tuple[str, int]) -> Op
 
 
 def _as_kind(family: int, kind: int, address: str) -> Optional[bytes]:
-    """An address in the bytes of one of the two tables; None where it cannot stand there."""
+    """An address in the bytes of one of the two tables; None if the table cannot contain it."""
     packed = socket.inet_pton(family, address.partition("%")[0])
     mapped = b"\0" * 10 + b"\xff\xff"
     if kind == socket.AF_INET6:
@@ -165,5 +165,5 @@ def _as_kind(family: int, kind: int, address: str) -> Optional[bytes]:
 
 
 def _hex(packed: bytes) -> str:
-    """An address as /proc/net has it: words of four bytes, each read in this machine's order."""
+    """An address as /proc/net shows it: words of four bytes, each in this machine's byte order."""
     return "".join("{:08X}".format(word) for word in struct.unpack("={}I".format(len(packed) // 4), packed))

@@ -1,8 +1,8 @@
-"""Those who ask where the program stands: one line with what is wanted, one line with the answer.
+"""Answers requests for the program's stacks: one line with the request, one line with the answer.
 
-``STACKS {"expressions": ["..."]}`` and a line feed, in place of a debugger's first message and after the token where
-the gate asks for one. Child processes that have said that they are there are asked as well; one that has not answered
-in time, such as one whose interpreter is held by C code, is named as silent.
+A request is ``STACKS {"expressions": ["..."]}`` and a line feed, in place of a debugger's first message, and after the
+token if the gate requires one. It is passed on to registered child processes. A child that does not answer in time,
+for instance because C code holds its interpreter, is listed as silent.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from .children import Children
 
 OPENING = b"STACKS "
-#: Bytes that a request may have.
+#: Bytes of a request at most.
 REQUEST_BYTES = 64 * 1024
 #: Seconds that child processes may take to answer.
 CHILDREN_SECONDS = 1.5
 #: Seconds that the answer may take to be sent.
 SEND_SECONDS = 10.0
-#: Requests that are worked on at the same time.
-MOST = 8
+#: Requests that are handled at the same time at most.
+MOST_REQUESTS = 8
 
 
 def is_request(data: bytes) -> Optional[bool]:
-    """Whether the first bytes of a peer are such a request; None while that is open."""
+    """Whether the first bytes of a peer are such a request; None while that is undecided."""
     opening = data[: len(OPENING)]
     if not OPENING.startswith(opening):
         return False
@@ -40,7 +40,7 @@ def is_request(data: bytes) -> Optional[bool]:
 
 
 def expressions_in(text: str) -> Optional[List[str]]:
-    """The expressions of a request's JSON; None where it is none."""
+    """The expressions in a request's JSON; None if it is invalid."""
     try:
         wanted = imports.get("json").loads(text)
     except (ValueError, RecursionError):
@@ -52,22 +52,22 @@ def expressions_in(text: str) -> Optional[List[str]]:
 
 
 def collect_stacks(expressions: List[str]) -> Dict[str, Any]:
-    """Where this process stands; see :func:`azureml_debuggee.stacks.collect`."""
-    # Imported when it is first wanted: most programs are never asked.
+    """The stacks of this process; see :func:`azureml_debuggee.stacks.collect`."""
+    # Imported with the first request, which most programs never get.
     with imports.own:
         from . import stacks
     return stacks.collect(expressions)
 
 
 class _Request:
-    """One peer that has asked."""
+    """One request."""
 
-    def __init__(self, peer: socket.socket, asked: Set[int]) -> None:
+    def __init__(self, peer: socket.socket, awaited: Set[int]) -> None:
         self.peer = peer
         self.until = time.monotonic() + CHILDREN_SECONDS
         self.processes: List[Dict[str, Any]] = []
         #: Child processes that have not answered yet.
-        self.asked = asked
+        self.awaited = awaited
         #: Whether this process has answered.
         self.is_own_done = False
 
@@ -76,8 +76,8 @@ class StackRequests:
     """Answers requests for stacks. All methods belong to the loop's thread.
 
     Args:
-        loop: Where it waits.
-        children: The program's child processes, where they are known.
+        loop: The event loop.
+        children: The program's child processes, if they are debugged.
     """
 
     def __init__(self, loop: EventLoop, children: Optional[Children]) -> None:
@@ -86,20 +86,22 @@ class StackRequests:
         self._numbers = 0
 
     def add(self, peer: socket.socket, data: bytes) -> None:
-        """Take a peer whose first bytes are a request."""
+        """Handle a peer whose first bytes are a request."""
         text = data[len(OPENING) :].partition(b"\n")[0].decode("utf-8", "replace")
         expressions = expressions_in(text)
-        if expressions is None or len(self._requests) >= MOST:
+        if expressions is None or len(self._requests) >= MOST_REQUESTS:
             peer.close()
             return
         self._numbers += 1
         number = self._numbers
-        asked = self._children.request_stacks(number, text, self._answered) if self._children is not None else set()
-        self._requests[number] = _Request(peer, asked)
-        # A thread of its own: the helper may be waiting for debugpy's start.
-        start_untraced(self._look, "azureml-debuggee-stacks", number, expressions)
+        awaited = (
+            self._children.request_stacks(number, text, self._on_child_answer) if self._children is not None else set()
+        )
+        self._requests[number] = _Request(peer, awaited)
+        # In a thread of its own: the helper may be waiting for debugpy's start.
+        start_untraced(self._collect, "azureml-debuggee-stacks", number, expressions)
 
-    def _look(self, number: int, expressions: List[str]) -> None:
+    def _collect(self, number: int, expressions: List[str]) -> None:
         try:
             found: Optional[Dict[str, Any]] = collect_stacks(expressions)
         except Exception:
@@ -111,45 +113,45 @@ class StackRequests:
             if request is not None:
                 request.processes[:0] = [found] if found is not None else []
                 request.is_own_done = True
-                self._see_done(number)
+                self._send_if_complete(number)
 
         self._loop.run(done)
 
-    def _answered(self, number: int, pid: int, found: Optional[Dict[str, Any]]) -> None:
-        """A child has answered, or has ended."""
+    def _on_child_answer(self, number: int, pid: int, found: Optional[Dict[str, Any]]) -> None:
+        """Handle that a child has answered, or has ended."""
         request = self._requests.get(number)
-        if request is None or pid not in request.asked:
+        if request is None or pid not in request.awaited:
             return
-        request.asked.discard(pid)
+        request.awaited.discard(pid)
         if found is not None:
             request.processes.append(found)
-        self._see_done(number)
+        self._send_if_complete(number)
 
-    def _see_done(self, number: int, now: float = 0.0) -> None:
+    def _send_if_complete(self, number: int, now: float = 0.0) -> None:
         request = self._requests[number]
-        if not request.is_own_done or (request.asked and now < request.until):
+        if not request.is_own_done or (request.awaited and now < request.until):
             return
         del self._requests[number]
-        answer = {"version": 1, "processes": request.processes, "silent": sorted(request.asked)}
+        answer = {"version": 1, "processes": request.processes, "silent": sorted(request.awaited)}
         line = imports.get("json").dumps(answer).encode("ascii") + b"\n"
         start_untraced(_send, "azureml-debuggee-stacks", request.peer, line)
 
     def deadlines(self) -> List[float]:
-        """When it has something to do, whatever happens on its sockets."""
+        """The times at which :meth:`handle_deadlines` has something to do."""
         return [request.until for request in self._requests.values() if request.is_own_done]
 
     def handle_deadlines(self, now: float) -> None:
-        """Do what is due at this moment."""
+        """Handle the deadlines that have passed at this time."""
         for number, request in list(self._requests.items()):
             if request.until <= now:
-                self._see_done(number, now)
+                self._send_if_complete(number, now)
 
     def sockets(self) -> List[socket.socket]:
-        """All that it has."""
+        """All its sockets."""
         return [request.peer for request in self._requests.values()]
 
     def clear(self) -> None:
-        """Forget all, after the sockets have been detached or closed."""
+        """Drop all requests, after their sockets have been detached or closed."""
         self._requests = {}
 
 
@@ -159,6 +161,6 @@ def _send(peer: socket.socket, line: bytes) -> None:
         peer.sendall(line)
         peer.shutdown(socket.SHUT_WR)
     except OSError:
-        pass  # It has gone, or does not read.
+        pass  # It has closed, or does not read.
     finally:
         peer.close()

@@ -1,7 +1,7 @@
-"""Where the threads and asyncio tasks of this process stand now, with nobody attached and nothing stopped.
+"""Reads the stacks of this process's threads and asyncio tasks, without a debugger and without stopping anything.
 
-Frames are read from the debuggee's own thread while the program runs on, so two threads may be seen at moments that
-lie a few microseconds apart. Nothing of the program's own code is called, unless expressions are to be evaluated.
+The debuggee's own thread reads the frames while the program runs on, so two threads may be read a few microseconds
+apart. None of the program's own code is called, unless expressions are evaluated.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from . import imports
 from .program import code_folders, is_within
 from .threads import start_untraced
 
-#: Frames of one stack: so many of the innermost, and so many of the outermost.
+#: Frames of one stack that are kept: the innermost and the outermost.
 INNERMOST, OUTERMOST = 150, 50
-#: Tasks and threads that are shown.
+#: Tasks and threads that are shown at most.
 MOST_TASKS, MOST_THREADS = 500, 500
 #: Seconds that all expressions together may take.
 EVALUATION_SECONDS = 1.0
@@ -29,7 +29,7 @@ _SUSPENDED = frozenset(("do_wait_suspend", "_do_wait_suspend"))
 
 
 class Places:
-    """Which files are the step's own code, and which are the debugger's.
+    """Tells which files are the step's own code, and which are the debugger's.
 
     Args:
         code: Folders, or files, of the step's own code.
@@ -66,24 +66,24 @@ class Places:
         return code.co_name == "hold" and self.of(code.co_filename)[1]
 
 
-def own_code() -> List[str]:
-    """The places of the step's own code; of a service that Azure's server runs, its source folder."""
+def own_code_folders() -> List[str]:
+    """The folders of the step's own code; for a service that Azure's server runs, its source folder."""
     named = code_folders(os.environ)
     return named or code_folders({"AZUREML_DEBUGGEE_CODE": os.environ.get("AML_APP_ROOT", "")})
 
 
 def collect(expressions: List[str]) -> Dict[str, Any]:
-    """Look at this process.
+    """Collect the stacks of this process.
 
     Args:
-        expressions: Python expressions; each is evaluated in the innermost frame of the step's own code, of the main
-            thread or else of the first thread that has one.
+        expressions: Python expressions. Each is evaluated in the innermost frame of the step's own code, in the main
+            thread or else in the first thread that has one.
 
     Returns:
-        ``pid``, ``process`` (multiprocessing's name; None where that is not loaded), ``threads`` and ``tasks`` (each
+        ``pid``, ``process`` (multiprocessing's name; None if that is not loaded), ``threads`` and ``tasks`` (each
         with its ``frames``, outermost first), and ``values`` by expression.
     """
-    places = Places(own_code())
+    places = Places(own_code_folders())
     threads, own, loops = _threads(places)
     main = next((thread["ident"] for thread in threads if thread["main"]), None)
     frame = own.get(main) or next(iter(own.values()), None)
@@ -105,7 +105,7 @@ def _process_name() -> Optional[str]:
 
 def _threads(places: Places) -> Tuple[List[Dict[str, Any]], Dict[Any, Any], List[Any]]:
     """The threads, the innermost own frame of each that has one, and the event loops that run in them."""
-    # A copy of what `threading` knows; its lock may be held by a thread that waits.
+    # A copy of `threading`'s own table: a waiting thread may hold the lock for `threading.enumerate`.
     known = dict(vars(threading).get("_active", {}))
     main = threading.main_thread().ident
     found: List[Dict[str, Any]] = []
@@ -115,14 +115,14 @@ def _threads(places: Places) -> Tuple[List[Dict[str, Any]], Dict[Any, Any], List
         thread = known.get(ident)
         if thread is not None and _is_debuggers(thread):
             continue
-        frames = _walk(frame)
+        frames = _frames_from(frame)
         loops += [loop for one in frames for loop in _loop_of(one)]
         waits = [number for number, one in enumerate(frames) if places.is_suspension(one.f_code)]
         held = [number for number, one in enumerate(frames) if places.is_hold(one.f_code)]
-        # What is waited with is a frame of Python's library.
+        # The hold itself waits in frames of the standard library, which are left out, too.
         shown = [one for one in frames[max([0, *waits, *held]) :] if not places.of(one.f_code.co_filename)[1]]
         if not shown and not held:
-            continue  # one of the debugger's own
+            continue  # A thread of the debugger.
         for one in shown:
             if places.of(one.f_code.co_filename)[0]:
                 own[ident] = one
@@ -134,7 +134,7 @@ def _threads(places: Places) -> Tuple[List[Dict[str, Any]], Dict[Any, Any], List
                 "main": ident == main,
                 "paused": bool(waits),
                 "holds": bool(held),
-                "frames": _described(shown, places),
+                "frames": _describe_frames(shown, places),
             }
         )
     found.sort(key=lambda thread: (not thread["main"], thread["name"]))
@@ -146,8 +146,8 @@ def _is_debuggers(thread: Any) -> bool:
     return bool(marks.get("pydev_do_not_trace") or marks.get("is_pydev_daemon_thread"))
 
 
-def _walk(frame: Any) -> List[Any]:
-    """A frame and those that have called it, innermost first."""
+def _frames_from(frame: Any) -> List[Any]:
+    """A frame and its callers, innermost first."""
     frames = []
     while frame is not None:
         frames.append(frame)
@@ -155,12 +155,12 @@ def _walk(frame: Any) -> List[Any]:
     return frames
 
 
-def _described(frames: List[Any], places: Places) -> List[Dict[str, Any]]:
-    """Frames, innermost first, as they are told: outermost first, the middle of a very deep stack left out."""
+def _describe_frames(frames: List[Any], places: Places) -> List[Dict[str, Any]]:
+    """Describe frames, given innermost first, in the order outermost first; the middle of a deep stack is left out."""
     left_out = len(frames) - INNERMOST - OUTERMOST
     if left_out > 0:
         frames = frames[:INNERMOST] + frames[-OUTERMOST:]
-    told: List[Dict[str, Any]] = []
+    described: List[Dict[str, Any]] = []
     for number, frame in enumerate(frames):
         code = frame.f_code
         one = {
@@ -171,13 +171,13 @@ def _described(frames: List[Any], places: Places) -> List[Dict[str, Any]]:
         }
         if left_out > 0 and number == INNERMOST - 1:
             one["left_out"] = left_out
-        told.append(one)
-    told.reverse()
-    return told
+        described.append(one)
+    described.reverse()
+    return described
 
 
 def _loop_of(frame: Any) -> List[Any]:
-    """The event loop that a frame runs, if it is one of asyncio's own."""
+    """The event loop that a frame runs, if the frame is asyncio's `run_forever`; as a list."""
     if frame.f_code.co_name != "run_forever" or not frame.f_code.co_filename.endswith("base_events.py"):
         return []
     loop = frame.f_locals.get("self")
@@ -185,7 +185,7 @@ def _loop_of(frame: Any) -> List[Any]:
 
 
 def _tasks(places: Places, loops: List[Any]) -> List[Dict[str, Any]]:
-    """The tasks of the event loops; those of loops in C as far as asyncio still lists its tasks in Python."""
+    """The tasks of the event loops; for loops written in C, as far as asyncio keeps a list of tasks in Python."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is None:
         return []
@@ -200,24 +200,26 @@ def _tasks(places: Places, loops: List[Any]) -> List[Dict[str, Any]]:
                 tasks = [task for task in list(listed) if not asyncio.Task.done(task)]
             break
         except (RuntimeError, TypeError):
-            continue  # The program has changed what was gone through.
-    told = [one for one in (_task(asyncio, task, places) for task in tasks[:MOST_TASKS]) if one is not None]
-    return sorted(told, key=lambda one: str(one["name"]))
+            continue  # The program has changed the list meanwhile.
+    described = [
+        one for one in (_describe_task(asyncio, task, places) for task in tasks[:MOST_TASKS]) if one is not None
+    ]
+    return sorted(described, key=lambda one: str(one["name"]))
 
 
-def _task(asyncio: Any, task: Any, places: Places) -> Optional[Dict[str, Any]]:
-    """One task; None where it has just ended, or is a task of another library's."""
+def _describe_task(asyncio: Any, task: Any, places: Places) -> Optional[Dict[str, Any]]:
+    """Describe a task; None if it has just ended, or is another library's."""
     try:
-        frames, running = _awaits(asyncio.Task.get_coro(task))
+        frames, running = _awaited_frames(asyncio.Task.get_coro(task))
         name = str(asyncio.Task.get_name(task))
     except Exception:
         return None
     shown = [one for one in frames if not places.of(one.f_code.co_filename)[1]]
-    return {"name": name, "running": running, "frames": _described(list(reversed(shown)), places)}
+    return {"name": name, "running": running, "frames": _describe_frames(list(reversed(shown)), places)}
 
 
-def _awaits(coroutine: Any) -> Tuple[List[Any], bool]:
-    """The frames of a coroutine and of what it awaits, outermost first; whether it runs just now."""
+def _awaited_frames(coroutine: Any) -> Tuple[List[Any], bool]:
+    """The frames of a coroutine and of what it awaits, outermost first; and whether it is running."""
     frames: List[Any] = []
     running = False
     while len(frames) < INNERMOST + OUTERMOST:
@@ -237,11 +239,11 @@ def _awaits(coroutine: Any) -> Tuple[List[Any], bool]:
 
 
 def evaluate(expressions: List[str], frame: Any) -> Dict[str, Dict[str, str]]:
-    """Evaluate expressions in a frame, which goes on meanwhile.
+    """Evaluate expressions in a frame, which runs on meanwhile.
 
     Args:
         expressions: Python expressions.
-        frame: Where their names are looked up; None where no frame of the step's own code was found.
+        frame: The frame for their names; None if no frame of the step's own code was found.
 
     Returns:
         By expression, ``value`` (its repr, cut) or ``error``.
@@ -249,15 +251,15 @@ def evaluate(expressions: List[str], frame: Any) -> Dict[str, Dict[str, str]]:
     if frame is None:
         return {text: {"error": "no frame of the step's own code is running"} for text in expressions}
     values: Dict[str, Dict[str, str]] = {}
-    # A copy: what is evaluated must not change the program's names, nor see them change.
+    # A copy: an expression must not change the program's variables, nor see them change.
     names, known = frame.f_globals, dict(frame.f_locals)
 
     def work() -> None:
         for text in expressions:
             try:
-                values[text] = {"value": _cut(repr(eval(text, names, known)))}  # noqa: S307
+                values[text] = {"value": _shorten(repr(eval(text, names, known)))}  # noqa: S307
             except BaseException as error:
-                values[text] = {"error": _cut("{}: {}".format(type(error).__name__, error))}
+                values[text] = {"error": _shorten("{}: {}".format(type(error).__name__, error))}
 
     thread = start_untraced(work, "azureml-debuggee-evaluation")
     thread.join(EVALUATION_SECONDS)
@@ -267,7 +269,7 @@ def evaluate(expressions: List[str], frame: Any) -> Dict[str, Dict[str, str]]:
     return {text: values.get(text, late) for text in expressions}
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     if len(text) <= VALUE_CHARACTERS:
         return text
     return "{}... ({} characters)".format(text[:VALUE_CHARACTERS], len(text))
@@ -278,7 +280,7 @@ class _TooLate(BaseException):
 
 
 def _interrupt(thread: Any) -> None:
-    """End a thread's Python code; what is in C goes on until it is back."""
+    """Raise an exception in a thread's Python code; a running call of C code ends first."""
     try:
         raises: Callable[..., Any] = imports.get("ctypes").pythonapi.PyThreadState_SetAsyncExc
         raises(imports.get("ctypes").c_ulong(thread.ident), imports.get("ctypes").py_object(_TooLate))

@@ -1,4 +1,4 @@
-"""Threads that the debugger must leave alone."""
+"""Starts threads that the debugger must neither trace nor stop."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The process of debugpy's adapter; see __init__.py. Started as ``python -S FOLDER DESCRIPTOR``.
 
-On the socket that it is given come debugpy's folder, two tokens and the gate's port, a line each; then one
-byte for each debugger, with the debugger's socket. It answers once: with the port for pydevd and its children,
-or with what went wrong. When the socket closes, the process ends: the program has ended, or wants another one.
+The socket with this descriptor delivers debugpy's folder, two tokens and the gate's port, a line each; then one
+byte for each debugger, with the debugger's socket. The process answers once: with the port for pydevd and its
+children, or with an error. When the socket closes, the process ends: the program has ended, or starts another one.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import traceback
 from typing import Any, Callable, List, Tuple
 
 #: Bytes that are read at once.
-_PIECE_BYTES = 64 * 1024
+_CHUNK_BYTES = 64 * 1024
 
 
 class _Connection(socket.socket):
-    """A connection that delays no message, and that debugpy reads in pieces as they come, not byte by byte."""
+    """A connection that sends messages without delay, and that debugpy reads in chunks, not byte by byte."""
 
     def __init__(self, fileno: int) -> None:
         super().__init__(fileno=fileno)
@@ -28,23 +28,23 @@ class _Connection(socket.socket):
             self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def makefile(self, *_: Any, **__: Any) -> Any:
-        """What debugpy reads messages from and writes them to."""
+        """The file object that debugpy reads messages from and writes them to."""
         return _Stream(self)
 
 
 class _Stream:
-    """A connection as a file, with a buffer for what is read. Reading is one thread's, and closing any other's."""
+    """A connection as a file, with a read buffer. One thread reads, and any other thread may close it."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._confirms = connection.family != getattr(socket, "AF_UNIX", None) and hasattr(socket, "TCP_QUICKACK")
+        self._acknowledges = connection.family != getattr(socket, "AF_UNIX", None) and hasattr(socket, "TCP_QUICKACK")
         self._unread = b""
 
     def readline(self) -> bytes:
         """Up to and including the next line feed.
 
         Raises:
-            EOFError: There is none. debugpy would ask for the rest of a line for ever.
+            EOFError: The connection has been closed. debugpy would otherwise read forever.
         """
         while b"\n" not in self._unread:
             if not self._receive():
@@ -52,7 +52,7 @@ class _Stream:
         return self._take(self._unread.index(b"\n") + 1)
 
     def read(self, size: int) -> bytes:
-        """At most so many bytes; none at the end."""
+        """Read at most so many bytes; returns none at the end."""
         if not self._unread:
             self._receive()
         return self._take(size)
@@ -62,32 +62,32 @@ class _Stream:
         return taken
 
     def _receive(self) -> bool:
-        received = self._connection.recv(_PIECE_BYTES)
-        if self._confirms and received:
-            # A child's pydevd sends a message in two parts, the second only once the first has been confirmed. The
-            # system forgets this after each use.
+        received = self._connection.recv(_CHUNK_BYTES)
+        if self._acknowledges and received:
+            # A child's pydevd sends a message in two parts, the second only after the first was acknowledged. The
+            # system resets this option after each use.
             try:
                 self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             except OSError:
-                pass  # It has gone.
+                pass  # It has been closed.
         self._unread += received
         return bool(received)
 
     def write(self, data: bytes) -> int:
-        """Send what the system takes."""
+        """Send as many bytes as the system accepts."""
         return self._connection.send(data)
 
     def flush(self) -> None:
-        """Nothing: nothing is kept."""
+        """Do nothing: there is no write buffer."""
 
     def close(self) -> None:
-        """Nothing: debugpy shuts the connection down after that."""
+        """Do nothing: debugpy shuts the connection down afterwards."""
 
 
-def _lines(control: socket.socket, count: int) -> List[str]:
+def _read_lines(control: socket.socket, count: int) -> List[str]:
     received = b""
     while received.count(b"\n") < count:
-        # Byte by byte: what follows comes with sockets.
+        # Byte by byte, since the bytes that follow carry sockets.
         data = control.recv(1)
         if not data:
             os._exit(0)
@@ -110,17 +110,17 @@ def _serve_debuggers(control: socket.socket, handle: Callable[[socket.socket], A
             try:
                 handle(connection)
             except Exception:
-                # Of this debugger only: it may have gone before it was greeted.
-                _log()
+                # Only this debugger is affected: it may have closed before it was greeted.
+                _log_exception()
 
 
 def _serve_pydevd(
     listener: socket.socket, handle: Callable[[socket.socket], Any], is_allowed: Callable[[socket.socket], bool]
 ) -> None:
-    """Take the connections of the program and its children, and nobody else's.
+    """Accept the connections of the program and its children, and no others.
 
-    Each in a thread of its own, the program's too: a child that is slow to answer, or whatever else of this user's has
-    come to this port, is not to keep the others waiting.
+    Each gets a thread of its own, also the program's: a slow child, or another process of this user that connects to
+    this port, must not keep the others waiting.
     """
     while True:
         try:
@@ -133,11 +133,11 @@ def _serve_pydevd(
                 continue
             _start(handle, _Connection(fileno=accepted.detach()))
         except Exception:
-            _log()
+            _log_exception()
 
 
-class _Os:
-    """The module os as debugpy's messaging sees it: what fails for one debugger does not end the adapter for all.
+class _AdapterOs:
+    """Replaces the module os in debugpy's messaging, so that an error with one debugger does not end the adapter.
 
     debugpy ends the whole process when a message cannot be handled, such as an `initialize` without an object.
     """
@@ -153,31 +153,31 @@ class _Os:
         handlers = getattr(channel, "handlers", None)
         if channel is not None and isinstance(handlers, self._client) and not getattr(handlers, "server", None):
             channel.close()
-            # Ends the thread, quietly.
+            # This ends the thread without a message.
             raise SystemExit
         os._exit(code)
 
 
-def _lose_answers_to_nobody(messaging: Any) -> None:
-    """Drop an answer whose debugger has gone, or the adapter would end of it: debugpy does not expect that.
+def _drop_late_answers(messaging: Any) -> None:
+    """Drop an answer whose debugger has left, which would otherwise end the adapter.
 
-    Such as the answer to an `evaluate` that takes longer than the session that has asked.
+    An example is the answer to an `evaluate` that takes longer than the debugger's session.
     """
     respond = messaging.Request.respond
 
-    def respond_if_there(self: Any, body: Any) -> None:
+    def respond_if_connected(self: Any, body: Any) -> None:
         try:
             respond(self, body)
         except messaging.JsonIOError as error:
             if getattr(error, "stream", None) is not self.channel.stream:
                 raise
-            _log()
+            _log_exception()
 
-    messaging.Request.respond = respond_if_there
+    messaging.Request.respond = respond_if_connected
 
 
-class _Gate:
-    """What listens for debuggers, as the adapter reports it."""
+class _GateListener:
+    """Stands in for the adapter's listener, whose address the adapter reports to debuggers."""
 
     def __init__(self, port: int) -> None:
         self._address = "127.0.0.1", port
@@ -187,11 +187,11 @@ class _Gate:
         return self._address
 
     def close(self) -> None:
-        """Nothing: the gate is not the adapter's."""
+        """Do nothing: the gate does not belong to the adapter."""
 
 
-def _log() -> None:
-    """Where a person looks who has asked for debugpy's own logs (DEBUGPY_LOG_DIR)."""
+def _log_exception() -> None:
+    """Write the current exception to debugpy's own log, if that is enabled (DEBUGPY_LOG_DIR)."""
     from debugpy.common import log
 
     log.error("{0}", traceback.format_exc())
@@ -202,16 +202,16 @@ def _start(target: Callable[..., Any], *arguments: Any) -> None:
 
 
 def main(descriptor: int) -> None:
-    """Be the adapter until the program has ended."""
+    """Run the adapter until the program has ended."""
     # In a session of its own, so that Ctrl-C in the program's terminal does not end it.
     if os.fork():
         os._exit(0)
     os.setsid()
     control = socket.socket(fileno=descriptor)
-    folder, token, client_token, gate = _lines(control, 4)
-    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    folder, token, client_token, gate = _read_lines(control, 4)
+    package_folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     try:
-        sys.path[0] = here
+        sys.path[0] = package_folder
         from azureml_debuggee.peers import is_allowed
 
         sys.path[0] = folder
@@ -223,11 +223,11 @@ def main(descriptor: int) -> None:
         from debugpy.common import log, messaging, sockets
 
         log.to_file(prefix="debugpy.adapter")
-        messaging.os = _Os(clients.Client)
-        _lose_answers_to_nobody(messaging)
-        # Each side proves itself to the other.
+        messaging.os = _AdapterOs(clients.Client)
+        _drop_late_answers(messaging)
+        # Each side authenticates to the other.
         servers.access_token, adapter.access_token = token, client_token
-        clients.listener = _Gate(int(gate))
+        clients.listener = _GateListener(int(gate))
         servers.listener = sockets.create_server("127.0.0.1", 0)
         _start(_serve_pydevd, servers.listener, servers.Connection, is_allowed)
         _start(_serve_debuggers, control, clients.Client)
